@@ -1,0 +1,5 @@
+"""The one description of Tunesmith's API, `tunesmith.dev/v1alpha1`: imported by the operator, the runtime and the generators."""
+
+GROUP = "tunesmith.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"

@@ -1,0 +1,130 @@
+"""What every API type shares: camelCase names, CEL rules, and the scalar types with their patterns and bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A CEL rule of the CRD (KEP-2876): `expression` must hold, else the API server answers `message`.
+
+    `message_expression` is CEL that makes the message from the value; `message` is then the fallback.
+    """
+
+    expression: str
+    message: str
+    message_expression: str | None = None
+    field_path: str | None = None
+
+    def schema(self) -> dict[str, str]:
+        """The rule as an entry of `x-kubernetes-validations`."""
+        entry = {"rule": self.expression, "message": self.message}
+        if self.message_expression:
+            entry["messageExpression"] = self.message_expression
+        if self.field_path:
+            entry["fieldPath"] = self.field_path
+        return entry
+
+
+def exactly_one(*fields: str) -> Rule:
+    """The rule that one and only one of `fields` is set."""
+    count = " + ".join(f"(has(self.{field}) ? 1 : 0)" for field in fields)
+    return Rule(f"{count} == 1", f"set exactly one of {', '.join(fields)}")
+
+
+def member_only_with(selector: str, *members: str) -> tuple[Rule, ...]:
+    """A union the Kubernetes way: the block `member` may be set only where `selector` names it."""
+    return tuple(
+        Rule(
+            f"!has(self.{member}) || self.{selector} == '{member}'",
+            f"the block {member} goes with {selector}: {member}; remove the block or set {selector}: {member}",
+        )
+        for member in members
+    )
+
+
+class ApiModel(BaseModel):
+    """Base of every type in the API. Unknown fields are ignored here, as the API server has pruned or refused them."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+
+    rules: ClassVar[tuple[Rule, ...]] = ()
+    """CEL rules on an object of this type."""
+
+    mutable: ClassVar[frozenset[str]] = frozenset()
+    """For a spec: the fields (camelCase) that may change after creation. Empty means: no rule about it."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        if cls.rules:
+            handler.resolve_ref_schema(schema)["x-kubernetes-validations"] = [rule.schema() for rule in cls.rules]
+        return schema
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object as JSON-ready data with camelCase names; absent fields stay absent."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def map_list(*keys: str) -> dict[str, Any]:
+    """`json_schema_extra` of a list whose items are told apart by `keys`, so that server-side apply merges by item."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
+
+
+ATOMIC_LIST: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
+SET_LIST: dict[str, Any] = {"x-kubernetes-list-type": "set"}
+
+Name = Annotated[str, Field(min_length=1, max_length=52, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+"""The name of an object of ours: a DNS label, short enough that children's names fit 63 characters."""
+
+ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+"""The name of any other object of the cluster (Secret, ConfigMap, ServiceAccount, class)."""
+
+Text = Annotated[str, Field(max_length=4096)]
+ShortText = Annotated[str, Field(max_length=253)]
+
+Duration = Annotated[str, Field(max_length=32, pattern=r"^([0-9]+(\.[0-9]+)?(s|m|h|d))+$")]
+"""A length of time such as `90s`, `30m`, `1h30m`, `2d`."""
+
+Quantity = Annotated[
+    int | str,
+    Field(
+        json_schema_extra={
+            "x-kubernetes-int-or-string": True,
+            "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$",
+            "maxLength": 32,
+        }
+    ),
+]
+"""A Kubernetes quantity such as `500m`, `2`, `16Gi`."""
+
+ModelUri = Annotated[
+    str,
+    Field(max_length=1024, pattern=r"^(hf://[^\s/@]+/[^\s/@]+(@\S+)?|ms://[^\s/@]+/[^\s/@]+(@\S+)?|(s3|pvc)://[^\s/]+(/\S*)?|file:///\S+)$"),
+]
+"""`hf://org/name@revision`, `ms://org/name@revision`, `s3://bucket/prefix`, `pvc://claim/path` or `file:///path`."""
+
+DataUri = Annotated[str, Field(max_length=1024, pattern=r"^((s3|pvc|hf|ms)://[^\s/]+(/\S*)?|file:///\S+)$")]
+"""`s3://bucket/key`, `pvc://claim/path`, `hf://org/name`, `ms://org/name` or `file:///path`."""
+
+StoreUri = Annotated[str, Field(max_length=1024, pattern=r"^((s3|pvc)://[^\s/]+(/\S*)?|file:///\S+)$")]
+"""A place to write to: `s3://bucket/prefix`, `pvc://claim/path` or `file:///path`."""
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in a `Duration` such as `1h30m`."""
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    total, number = 0.0, ""
+    for character in text:
+        if character in units:
+            total, number = total + float(number) * units[character], ""
+        else:
+            number += character
+    return total

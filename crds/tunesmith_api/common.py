@@ -1,0 +1,232 @@
+"""Blocks that the three kinds share: where models and data are, what pods get, and what status tells."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from tunesmith_api.base import (
+    ATOMIC_LIST,
+    ApiModel,
+    DataUri,
+    ModelUri,
+    Name,
+    ObjectName,
+    Quantity,
+    Rule,
+    ShortText,
+    Text,
+    exactly_one,
+    map_list,
+)
+from tunesmith_api.failures import FailureClass
+
+
+class Reference(ApiModel):
+    """An object of ours in the same namespace."""
+
+    name: Name = Field(description="Name of the object; it must be in the same namespace.")
+
+
+class ModelSource(ApiModel):
+    """Where a model comes from: a URI, or what another resource of the namespace made or serves."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (exactly_one("uri", "fineTuneJob", "inferenceService"),)
+
+    uri: ModelUri | None = Field(
+        None,
+        description="hf://org/name@revision, ms://org/name@revision (ModelScope), s3://bucket/prefix, pvc://claim/path or "
+        "file:///path (local mode). A hub model is imported into the store once and read from there by every later user.",
+    )
+    fine_tune_job: Reference | None = Field(None, description="The artifact of a FineTuneJob: quantized, else merged, else adapter.")
+    inference_service: Reference | None = Field(None, description="The model that an InferenceService serves now.")
+    trust_remote_code: bool = Field(
+        False, description="Run Python code that comes with the model. Default false: such a model is refused."
+    )
+
+
+class ConfigMapKey(ApiModel):
+    """One key of a ConfigMap."""
+
+    name: ObjectName = Field(description="Name of the ConfigMap, in the namespace of the resource.")
+    key: ShortText = Field("ca.crt", description="Key within it. Default ca.crt.")
+
+
+class Storage(ApiModel):
+    """An S3 endpoint and the Secret to use it with; what is not set comes from the chart's default store."""
+
+    endpoint: Annotated[str, Field(max_length=512, pattern=r"^https?://\S+$")] | None = Field(
+        None, description="URL of the S3 API, such as https://minio.storage.svc:9000. Default: the chart's, else AWS."
+    )
+    region: ShortText | None = Field(None, description="Region name. Default: the chart's, else us-east-1.")
+    path_style: bool | None = Field(
+        None, description="Address buckets as endpoint/bucket instead of bucket.endpoint. Default: the chart's."
+    )
+    ca_bundle: ConfigMapKey | None = Field(None, description="Certificates (PEM) to trust for a private endpoint.")
+    credentials_secret: ObjectName | None = Field(
+        None,
+        description="Secret in this namespace with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN). "
+        "Default: the chart's name; where no such Secret is named, the ServiceAccount's identity is used.",
+    )
+
+
+class Toleration(ApiModel):
+    """A toleration, as in a pod."""
+
+    key: ShortText | None = Field(None, description="Taint key; empty with operator Exists tolerates all.")
+    operator: Annotated[str, Field(json_schema_extra={"enum": ["Equal", "Exists"]})] = Field("Equal", description="Equal or Exists.")
+    value: ShortText | None = Field(None, description="Taint value, with operator Equal.")
+    effect: Annotated[str, Field(json_schema_extra={"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]})] | None = Field(
+        None, description="Taint effect; absent tolerates every effect."
+    )
+    toleration_seconds: int | None = Field(None, ge=0, description="Seconds to stay after a NoExecute taint.")
+
+
+class EnvVar(ApiModel):
+    """A plain environment variable. Secrets do not belong here: name them in storage or in a Secret of the ServiceAccount."""
+
+    name: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = Field(description="Variable name.")
+    value: Text = Field("", description="Value.")
+
+
+class LocalObject(ApiModel):
+    """A named object such as an image pull secret."""
+
+    name: ObjectName = Field(description="Name of the object in this namespace.")
+
+
+class PodSettings(ApiModel):
+    """What users set on the pods; the rest of the pod is the operator's."""
+
+    node_selector: dict[str, ShortText] | None = Field(None, max_length=32, description="Labels a node must have.")
+    tolerations: list[Toleration] | None = Field(
+        None, max_length=32, description="Taints to tolerate.", json_schema_extra=ATOMIC_LIST
+    )
+    service_account_name: ObjectName | None = Field(None, description="ServiceAccount of the pods. Default: default. No API token is mounted.")
+    image_pull_secrets: list[LocalObject] | None = Field(
+        None, max_length=8, description="Secrets to pull images with.", json_schema_extra=map_list("name")
+    )
+    env: list[EnvVar] | None = Field(
+        None, max_length=64, description="Environment variables.", json_schema_extra=map_list("name")
+    )
+    labels: dict[str, ShortText] | None = Field(None, max_length=32, description="Labels added to the pods.")
+    annotations: dict[str, Text] | None = Field(None, max_length=32, description="Annotations added to the pods.")
+    priority_class_name: ObjectName | None = Field(None, description="PriorityClass of the pods.")
+    runtime_class_name: ObjectName | None = Field(None, description="RuntimeClass of the pods.")
+    scheduler_name: ObjectName | None = Field(None, description="Scheduler of the pods.")
+
+
+class Accelerator(StrEnum):
+    """What computes: a vendor's device, or the CPU."""
+
+    CPU = "cpu"
+    NVIDIA = "nvidia"
+    ASCEND = "ascend"
+
+
+class Resources(ApiModel):
+    """What one pod asks for. Requests equal limits for memory and devices; CPU is a request."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("self.accelerator != 'cpu' || !has(self.count)", "accelerator cpu has no count: remove count, or set accelerator"),
+    )
+
+    accelerator: Accelerator = Field(Accelerator.CPU, description="cpu, nvidia or ascend. Default cpu.")
+    count: int | None = Field(None, ge=1, le=64, description="Devices per pod. Default 1 with nvidia and ascend.")
+    cpu: Quantity | None = Field(None, description="CPU request of a pod, in cores. Default 1.")
+    memory: Quantity | None = Field(None, description="Memory request and limit of a pod, in bytes. Default: no limit.")
+    ephemeral_storage: Quantity | None = Field(None, description="Disk for the model, data and checkpoints of a pod, in bytes.")
+    shared_memory: Quantity | None = Field(None, description="Size of a memory-backed /dev/shm, in bytes. Default: none.")
+
+
+class Output(ApiModel):
+    """Where the results go."""
+
+    uri: Annotated[str, Field(max_length=1024, pattern=r"^((s3|pvc)://[^\s/]+(/\S*)?|file:///\S+)$")] | None = Field(
+        None,
+        description="s3://bucket/prefix, pvc://claim/path or file:///path; each run gets a folder of its own below it. "
+        "Default: runs/NAMESPACE/NAME in the chart's store.",
+    )
+
+
+class ConditionStatus(StrEnum):
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Condition(ApiModel):
+    """A condition, as in metav1.Condition."""
+
+    type: ShortText = Field(description="What it is about, such as Ready.")
+    status: ConditionStatus = Field(description="True, False or Unknown.")
+    reason: Annotated[str, Field(max_length=128)] = Field(description="Why, in one word for machines.")
+    message: Annotated[str, Field(max_length=8192)] = Field("", description="Why, in a sentence for people.")
+    last_transition_time: str = Field(description="When status last changed (RFC 3339).", json_schema_extra={"format": "date-time"})
+    observed_generation: int = Field(0, ge=0, description="The generation of the spec it speaks of.")
+
+
+class Child(ApiModel):
+    """An object the operator made for this resource."""
+
+    kind: ShortText = Field(description="Kind of the object.")
+    name: ShortText = Field(description="Name of the object.")
+
+
+class Artifact(ApiModel):
+    """A finished result in the store."""
+
+    name: ShortText = Field(description="What it is: adapter, merged, quantized, report.")
+    uri: DataUri = Field(description="Where it is.")
+    digest: ShortText | None = Field(None, description="sha256 of its manifest.")
+    size_bytes: int | None = Field(None, ge=0, description="Size in bytes.", json_schema_extra={"format": "int64"})
+
+
+class LastFailure(ApiModel):
+    """The true cause of the last failure and what to do about it."""
+
+    class_: FailureClass = Field(alias="class", description="The kind of failure.")
+    message: Annotated[str, Field(max_length=4096)] = Field(description="What happened, where.")
+    hint: Annotated[str, Field(max_length=2048)] = Field("", description="What to change.")
+    pod: ShortText | None = Field(None, description="The pod it happened in.")
+    container: ShortText | None = Field(None, description="The container (stage) it happened in.")
+    exit_code: int | None = Field(None, description="Exit code of that container.")
+    log_tail: Annotated[str, Field(max_length=4096)] | None = Field(None, description="Last lines of its log.")
+    time: str | None = Field(None, description="When it was seen (RFC 3339).", json_schema_extra={"format": "date-time"})
+
+
+class ModelStatus(ApiModel):
+    """Which model, exactly."""
+
+    uri: ShortText | None = Field(None, max_length=1024, description="Where its weights are.")
+    digest: ShortText | None = Field(None, description="sha256 of its manifest, where known.")
+
+
+class Status(ApiModel):
+    """What the three kinds' status has in common."""
+
+    phase: ShortText | None = Field(None, description="Where it stands, for people; programs read conditions.")
+    reason: ShortText | None = Field(None, description="Why, in one word.")
+    message: Annotated[str, Field(max_length=8192)] | None = Field(None, description="Why, in a sentence, and what to do next.")
+    observed_generation: int | None = Field(None, ge=0, description="The generation of the spec this status speaks of.", json_schema_extra={"format": "int64"})
+    conditions: list[Condition] | None = Field(
+        None, max_length=16, description="Ready, Reconciling, Stalled (kstatus) and our own.", json_schema_extra=map_list("type")
+    )
+    waiting_for: Annotated[str, Field(max_length=2048)] | None = Field(None, description="What it waits for, such as another resource or a quota.")
+    start_time: str | None = Field(None, description="When the first pod started (RFC 3339).", json_schema_extra={"format": "date-time"})
+    completion_time: str | None = Field(None, description="When it ended (RFC 3339).", json_schema_extra={"format": "date-time"})
+    children: list[Child] | None = Field(None, max_length=64, description="Objects made for it.", json_schema_extra=ATOMIC_LIST)
+    last_failure: LastFailure | None = Field(None, description="The true cause of the last failure.")
+
+
+def metadata_name_rules(kind: str) -> tuple[Rule, ...]:
+    """Root rules on `metadata.name`: children are named after the resource and must stay DNS labels."""
+    return (
+        Rule("size(self.metadata.name) <= 52", f"the name of a {kind} has at most 52 characters: its pods are named after it"),
+        Rule(
+            "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+            f"the name of a {kind} is a DNS label: lower-case letters, digits and -, beginning with a letter",
+        ),
+    )

@@ -1,0 +1,32 @@
+"""The spec hash: equal for specs that must give equal results, so that finished work can be found again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+IRRELEVANT = frozenset(
+    {
+        "suspend", "queueName", "retries", "deadline", "pendingDeadline", "ttlAfterFinished",
+        "pod", "resources", "checkpoint", "output", "storage",
+    }
+)  # fmt: skip
+"""Fields of a spec that decide where, when and how often, but not what comes out."""
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest(value: Any) -> str:
+    """sha256 of a JSON value, as hex."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def spec_hash(kind: str, spec: Mapping[str, Any]) -> str:
+    """The first 16 hex digits of the hash of what decides the result of `spec` (camelCase data, defaults filled in)."""
+    relevant = {key: value for key, value in spec.items() if key not in IRRELEVANT}
+    return digest({"kind": kind, "spec": relevant})[:16]

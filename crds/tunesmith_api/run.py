@@ -1,0 +1,151 @@
+"""What operator and runtime say to each other: the spec file a pod gets, and the report it leaves.
+
+The operator writes a `RunSpec` as JSON into the annotation `tunesmith.dev/run` of the pod template; the downward API
+shows it to every container as the file `SPEC_FILE`. Each container leaves a `RunReport` as JSON in its termination
+message (at most 4,096 bytes) and exits with 0 or an exit code of `tunesmith_api.failures`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from tunesmith_api.base import ApiModel, StoreUri
+from tunesmith_api.common import Artifact
+from tunesmith_api.evaljob import EvalJobSpec, Result
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import FineTuneJobSpec, LastCheckpoint, Metrics, Rows
+from tunesmith_api.inferenceservice import InferenceServiceSpec
+
+RUN_ANNOTATION = "tunesmith.dev/run"
+SPEC_FILE = "/etc/tunesmith/run.json"
+WORK_DIRECTORY = "/work"
+TERMINATION_MESSAGE_BYTES = 4096
+
+PROGRESS_TOKEN_VARIABLE = "TUNESMITH_PROGRESS_TOKEN"
+"""Environment variable with the bearer token that is good for this Job's progress only."""
+POD_NAME_VARIABLE = "TUNESMITH_POD"
+ENGINE_PORT = 8000
+"""Port of the OpenAI API in a pod that serves."""
+
+
+class Verb(StrEnum):
+    """What the runtime can do; each is one container of a pod."""
+
+    FETCH = "fetch"
+    TRAIN = "train"
+    EXPORT = "export"
+    EVALUATE = "evaluate"
+    SERVE = "serve"
+
+
+class Store(ApiModel):
+    """The object storage of a run, resolved: the resource's `storage` over the chart's default store.
+
+    Credentials are not in it: they reach the container as AWS_* variables from a Secret, or by the ServiceAccount.
+    """
+
+    uri: StoreUri = Field(description="Root for imported models and runs that name no output: s3://bucket/prefix or file:///path.")
+    endpoint: str | None = Field(None, description="URL of the S3 API; absent means AWS.")
+    region: str = Field("us-east-1", description="Region name.")
+    path_style: bool = Field(False, description="Address buckets as endpoint/bucket.")
+    ca_bundle: str | None = Field(None, description="Path, in the container, of the certificates to trust.")
+
+
+class ResolvedModel(ApiModel):
+    """A model with every reference resolved to a URI."""
+
+    uri: str = Field(description="hf://, ms://, s3:// or file:// URI of weights, or of an adapter where base is set.")
+    digest: str | None = Field(None, description="sha256 of its manifest, where it is an artifact of ours.")
+    base: ResolvedModel | None = Field(None, description="For an adapter: the model it goes on.")
+    trust_remote_code: bool = Field(False, description="Whether Python code of the model may run.")
+
+
+class NamedAdapter(ApiModel):
+    """An adapter that is served under a name of its own."""
+
+    name: str = Field(description="Model name that requests use.")
+    model: ResolvedModel = Field(description="The adapter; its base is the served model.")
+
+
+class RunSpec(ApiModel):
+    """All that a pod needs to know."""
+
+    kind: str = Field(description="FineTuneJob, EvalJob or InferenceService.")
+    name: str = Field(description="Name of the resource; an InferenceService is known by it in the OpenAI API.")
+    namespace: str = Field(description="Namespace of the resource.")
+    uid: str = Field(description="UID of the resource.")
+    attempt: int = Field(1, ge=1, description="From 1; the runtime resumes from the last checkpoint whatever the number.")
+    role: str | None = Field(None, description="For an EvalJob: model or baseline.")
+    spec: dict[str, Any] = Field(description="The resource's spec, with defaults, as the API server holds it.")
+    spec_hash: str = Field(description="See tunesmith_api.hashing.spec_hash.")
+    store: Store = Field(description="Object storage.")
+    model: ResolvedModel = Field(description="Base of the tuning, model under test, or model to serve.")
+    adapters: list[NamedAdapter] = Field(default_factory=list, description="For an InferenceService.")
+    output_uri: str = Field(description="Folder below which the run's own folder is made.")
+    progress_url: str | None = Field(None, description="Where to push progress; absent: nowhere.")
+
+    def fine_tune_job(self) -> FineTuneJobSpec:
+        """The typed spec of a FineTuneJob."""
+        return FineTuneJobSpec.model_validate(self.spec)
+
+    def eval_job(self) -> EvalJobSpec:
+        """The typed spec of an EvalJob."""
+        return EvalJobSpec.model_validate(self.spec)
+
+    def inference_service(self) -> InferenceServiceSpec:
+        """The typed spec of an InferenceService."""
+        return InferenceServiceSpec.model_validate(self.spec)
+
+
+class Outcome(StrEnum):
+    """How a verb ended."""
+
+    SUCCEEDED = "Succeeded"
+    ADOPTED = "Adopted"
+    PREEMPTED = "Preempted"
+    FAILED = "Failed"
+
+
+class FailureReport(ApiModel):
+    """Why a verb failed."""
+
+    class_: FailureClass = Field(alias="class", description="The kind of failure.")
+    message: str = Field(description="What happened and where: file, line, URI.")
+    hint: str | None = Field(None, description="What to change, where the table's hint can be bettered.")
+
+
+class RunReport(ApiModel):
+    """What a container leaves in its termination message. The last container's report is the run's result."""
+
+    verb: Verb = Field(description="Which verb.")
+    outcome: Outcome = Field(description="How it ended.")
+    run_uri: str | None = Field(None, description="The run's folder in the store.")
+    model_uri: str | None = Field(None, description="fetch: where the model was read from in the store (after an import).")
+    model_digest: str | None = Field(None, description="fetch, evaluate: sha256 of the model's manifest.")
+    artifacts: list[Artifact] | None = Field(None, description="train, export, evaluate: what was made.")
+    rows: Rows | None = Field(None, description="train: what became of the rows.")
+    metrics: Metrics | None = Field(None, description="train, export: figures of the run.")
+    results: list[Result] | None = Field(None, description="evaluate: the scores of this model.")
+    resumed_from_step: int | None = Field(None, description="train: the step it went on from.")
+    last_checkpoint: LastCheckpoint | None = Field(None, description="train: the newest state in the store.")
+    failure: FailureReport | None = Field(None, description="Why it failed.")
+
+
+class ProgressReport(ApiModel):
+    """Body of `POST {progress_url}`: how far a pod is. The token in the Authorization header says whose it is."""
+
+    stage: str = Field(description="fetch, train, export; for an evaluation the benchmark.")
+    step: int = Field(0, ge=0, description="Steps (or questions) done.")
+    total_steps: int = Field(0, ge=0, description="Steps (or questions) in all.")
+    epoch: float | None = Field(None, description="Passes over the data done.")
+    loss: float | None = Field(None, description="Latest training loss.")
+    eval_loss: float | None = Field(None, description="Latest validation loss.")
+    learning_rate: float | None = Field(None, description="Current learning rate.")
+    tokens_per_second: float | None = Field(None, description="Tokens trained on per second.")
+    eta_seconds: int | None = Field(None, description="Seconds left.")
+    resumed_from_step: int | None = Field(None, description="The step this attempt went on from.")
+    rows: Rows | None = Field(None, description="What became of the rows, once it is known.")
+    last_checkpoint: LastCheckpoint | None = Field(None, description="The newest state in the store.")
