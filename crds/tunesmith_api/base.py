@@ -81,8 +81,8 @@ def map_list(*keys: str) -> dict[str, Any]:
 ATOMIC_LIST: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
 SET_LIST: dict[str, Any] = {"x-kubernetes-list-type": "set"}
 
-Name = Annotated[str, Field(min_length=1, max_length=52, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
-"""The name of an object of ours: a DNS label, short enough that children's names fit 63 characters."""
+Name = Annotated[str, Field(min_length=1, max_length=45, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+"""The name of an object of ours: a DNS label, short enough that the names of its children fit 63 characters."""
 
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 """The name of any other object of the cluster (Secret, ConfigMap, ServiceAccount, class)."""

@@ -224,7 +224,7 @@ class Status(ApiModel):
 def metadata_name_rules(kind: str) -> tuple[Rule, ...]:
     """Root rules on `metadata.name`: children are named after the resource and must stay DNS labels."""
     return (
-        Rule("size(self.metadata.name) <= 52", f"the name of a {kind} has at most 52 characters: its pods are named after it"),
+        Rule("size(self.metadata.name) <= 45", f"the name of a {kind} has at most 45 characters: its pods are named after it"),
         Rule(
             "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
             f"the name of a {kind} is a DNS label: lower-case letters, digits and -, beginning with a letter",

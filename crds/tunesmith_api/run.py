@@ -115,6 +115,7 @@ class FailureReport(ApiModel):
     class_: FailureClass = Field(alias="class", description="The kind of failure.")
     message: str = Field(description="What happened and where: file, line, URI.")
     hint: str | None = Field(None, description="What to change, where the table's hint can be bettered.")
+    log_tail: str | None = Field(None, description="Last lines of the log, at most 1,500 characters.")
 
 
 class RunReport(ApiModel):
