@@ -1,0 +1,65 @@
+# Two commands to begin with: `make demo` and `make test`. Everything they need is installed below one cache folder.
+
+export TUNESMITH_CACHE ?= $(HOME)/.cache/tunesmith
+TOOLS  := $(TUNESMITH_CACHE)/tools
+UV     := $(TOOLS)/bin/uv
+PYTHON := .venv/bin/python
+PATHS  := crds operator runtime devcluster tests examples
+
+.PHONY: help demo test verify bench images cluster cluster-down env lock generate format
+
+help:            ## This list
+	@grep -hE '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
+
+demo: env        ## Tune, evaluate and serve a real model on a real cluster
+	$(PYTHON) examples/quickstart/demo.py
+
+test: env        ## All tests: unit, then against a real API server, then with real pods
+	python3 -m devcluster up
+	python3 -m devcluster images
+	$(PYTHON) -m pytest tests/unit tests/apiserver tests/cluster
+
+verify: env      ## Style, types, who imports whom, generated files, chart, examples, links
+	$(PYTHON) -m ruff check $(PATHS)
+	$(PYTHON) -m ruff format --check $(PATHS)
+	$(PYTHON) -m mypy
+	.venv/bin/lint-imports
+	$(PYTHON) -m tunesmith_api.crdgen --check
+	python3 -m devcluster tools helm
+	$(PYTHON) -m pytest tests/verify -q
+
+bench: env       ## Figures: latency, memory, writes, start-up, training speed, transfer speed
+	python3 -m devcluster up
+	python3 -m devcluster images
+	$(PYTHON) -m tests.bench
+
+images: env      ## Build and push both images
+	python3 -m devcluster images
+
+cluster:         ## A real one-node Kubernetes with a registry and an S3 server (or the one in KUBECONFIG)
+	python3 -m devcluster up
+
+cluster-down:    ## Stop it and leave nothing behind
+	python3 -m devcluster down
+
+env: .venv/.ready
+
+.venv/.ready: locks/dev.txt | $(UV)
+	$(UV) venv --quiet --allow-existing --python 3.11 .venv
+	$(UV) pip sync --quiet --python .venv --require-hashes --compile-bytecode locks/dev.txt
+	printf '%s\n' "$(CURDIR)/crds" "$(CURDIR)/operator" "$(CURDIR)/runtime" "$(CURDIR)" > $$($(PYTHON) -c 'import site; print(site.getsitepackages()[0])')/tunesmith.pth
+	touch $@
+
+$(UV):
+	python3 -m venv $(TOOLS) || { apt-get update -q && apt-get install -q -y python3-venv && python3 -m venv $(TOOLS); }
+	$(TOOLS)/bin/pip install --quiet uv==0.13.9
+
+lock: | $(UV)    ## Pin the dependencies anew
+	@echo see locks
+
+generate: env    ## Write the generated files: CRDs, chart copies, reference pages
+	$(PYTHON) -m tunesmith_api.crdgen
+
+format: env      ## Format the code
+	$(PYTHON) -m ruff check --fix $(PATHS)
+	$(PYTHON) -m ruff format $(PATHS)
