@@ -1,0 +1,1 @@
+"""The operator: turns specs into pods, and pods into status."""

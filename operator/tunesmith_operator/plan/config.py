@@ -1,0 +1,87 @@
+"""The operator's configuration: a YAML file that the chart writes, with camelCase names and no unknown keys."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from tunesmith_api.common import ConfigMapKey
+
+
+class Settings(BaseModel):
+    """Base of every block: a misspelt key is an error, not a default."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
+
+
+class Engines(Settings):
+    """Images of the engines that are not in the runtime image; absent: not to be had here."""
+
+    lmdeploy: str | None = None
+    vllm: str | None = None
+    sglang: str | None = None
+
+
+class Images(Settings):
+    """What the pods run."""
+
+    runtime: str
+    engines: Engines = Field(default_factory=Engines)
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+
+
+class StoreDefaults(Settings):
+    """The default object storage, used where a resource names none of its own."""
+
+    uri: str
+    endpoint: str | None = None
+    region: str = "us-east-1"
+    path_style: bool = False
+    ca_bundle: ConfigMapKey | None = None
+    credentials_secret: str | None = None
+
+
+class ClientLimits(Settings):
+    """Rate of requests to the API server: `qps` a second on average, `burst` at once."""
+
+    qps: float = Field(50, gt=0)
+    burst: int = Field(100, ge=1)
+
+
+class LeaderElection(Settings):
+    """The Lease that one of several replicas holds. Times in seconds."""
+
+    enabled: bool = True
+    namespace: str | None = None
+    """Default: the operator's own namespace."""
+    name: str = "tunesmith-operator"
+    lease_seconds: float = Field(15, gt=0)
+    renew_seconds: float = Field(10, gt=0)
+    retry_seconds: float = Field(2, gt=0)
+
+
+class Http(Settings):
+    """Ports the operator listens on."""
+
+    health_port: int = Field(8080, ge=0, le=65535)
+    """/metrics, /livez and /readyz."""
+    progress_port: int = Field(8082, ge=0, le=65535)
+
+
+class OperatorConfig(Settings):
+    """The whole file."""
+
+    images: Images
+    store: StoreDefaults
+    progress_url: str | None = None
+    """Where pods push their progress; absent: they do not."""
+    namespaces: tuple[str, ...] = ()
+    """Namespaces to watch; empty: all."""
+    workers: int = Field(8, ge=1)
+    client: ClientLimits = Field(default_factory=ClientLimits)
+    leader_election: LeaderElection = Field(default_factory=LeaderElection)
+    http: Http = Field(default_factory=Http)
+    allow_trust_remote_code: bool = False
+    """Whether resources may ask to run Python code that comes with a model."""
