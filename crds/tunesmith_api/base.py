@@ -90,6 +90,9 @@ ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0
 Text = Annotated[str, Field(max_length=4096)]
 ShortText = Annotated[str, Field(max_length=253)]
 
+LabelValue = Annotated[str, Field(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")]
+"""The value of a label of a pod or node."""
+
 Duration = Annotated[str, Field(max_length=32, pattern=r"^([0-9]+(\.[0-9]+)?(s|m|h|d))+$")]
 """A length of time such as `90s`, `30m`, `1h30m`, `2d`."""
 
@@ -107,7 +110,10 @@ Quantity = Annotated[
 
 ModelUri = Annotated[
     str,
-    Field(max_length=1024, pattern=r"^(hf://[^\s/@]+/[^\s/@]+(@\S+)?|ms://[^\s/@]+/[^\s/@]+(@\S+)?|(s3|pvc)://[^\s/]+(/\S*)?|file:///\S+)$"),
+    Field(
+        max_length=1024,
+        pattern=r"^(hf://[^\s/@]+/[^\s/@]+(@\S+)?|ms://[^\s/@]+/[^\s/@]+(@\S+)?|(s3|pvc)://[^\s/]+(/\S*)?|file:///\S+)$",
+    ),
 ]
 """`hf://org/name@revision`, `ms://org/name@revision`, `s3://bucket/prefix`, `pvc://claim/path` or `file:///path`."""
 

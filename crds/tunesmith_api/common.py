@@ -11,6 +11,7 @@ from tunesmith_api.base import (
     ATOMIC_LIST,
     ApiModel,
     DataUri,
+    LabelValue,
     ModelUri,
     Name,
     ObjectName,
@@ -40,7 +41,9 @@ class ModelSource(ApiModel):
         description="hf://org/name@revision, ms://org/name@revision (ModelScope), s3://bucket/prefix, pvc://claim/path or "
         "file:///path (local mode). A hub model is imported into the store once and read from there by every later user.",
     )
-    fine_tune_job: Reference | None = Field(None, description="The artifact of a FineTuneJob: quantized, else merged, else adapter.")
+    fine_tune_job: Reference | None = Field(
+        None, description="The artifact of a FineTuneJob: quantized, else merged, else adapter."
+    )
     inference_service: Reference | None = Field(None, description="The model that an InferenceService serves now.")
     trust_remote_code: bool = Field(
         False, description="Run Python code that comes with the model. Default false: such a model is refused."
@@ -76,18 +79,29 @@ class Toleration(ApiModel):
     """A toleration, as in a pod."""
 
     key: ShortText | None = Field(None, description="Taint key; empty with operator Exists tolerates all.")
-    operator: Annotated[str, Field(json_schema_extra={"enum": ["Equal", "Exists"]})] = Field("Equal", description="Equal or Exists.")
-    value: ShortText | None = Field(None, description="Taint value, with operator Equal.")
-    effect: Annotated[str, Field(json_schema_extra={"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]})] | None = Field(
-        None, description="Taint effect; absent tolerates every effect."
+    operator: Annotated[str, Field(json_schema_extra={"enum": ["Equal", "Exists"]})] = Field(
+        "Equal", description="Equal or Exists."
     )
+    value: ShortText | None = Field(None, description="Taint value, with operator Equal.")
+    effect: (
+        Annotated[str, Field(json_schema_extra={"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]})] | None
+    ) = Field(None, description="Taint effect; absent tolerates every effect.")
     toleration_seconds: int | None = Field(None, ge=0, description="Seconds to stay after a NoExecute taint.")
 
 
 class EnvVar(ApiModel):
     """A plain environment variable. Secrets do not belong here: name them in storage or in a Secret of the ServiceAccount."""
 
-    name: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = Field(description="Variable name.")
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!self.name.startsWith('TUNESMITH_')",
+            "variables that begin with TUNESMITH_ are the operator's: choose another name",
+        ),
+    )
+
+    name: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = Field(
+        description="Variable name."
+    )
     value: Text = Field("", description="Value.")
 
 
@@ -100,18 +114,28 @@ class LocalObject(ApiModel):
 class PodSettings(ApiModel):
     """What users set on the pods; the rest of the pod is the operator's."""
 
-    node_selector: dict[str, ShortText] | None = Field(None, max_length=32, description="Labels a node must have.")
+    rules: ClassVar[tuple[Rule, ...]] = tuple(
+        Rule(
+            f"!has(self.{field}) || !self.{field}.exists(key, key.startsWith('tunesmith.dev/') || key.startsWith('app.kubernetes.io/'))",
+            f"{field} below tunesmith.dev/ and app.kubernetes.io/ are the operator's: choose another prefix",
+        )
+        for field in ("labels", "annotations")
+    )
+
+    node_selector: dict[str, LabelValue] | None = Field(None, max_length=32, description="Labels a node must have.")
     tolerations: list[Toleration] | None = Field(
         None, max_length=32, description="Taints to tolerate.", json_schema_extra=ATOMIC_LIST
     )
-    service_account_name: ObjectName | None = Field(None, description="ServiceAccount of the pods. Default: default. No API token is mounted.")
+    service_account_name: ObjectName | None = Field(
+        None, description="ServiceAccount of the pods. Default: default. No API token is mounted."
+    )
     image_pull_secrets: list[LocalObject] | None = Field(
         None, max_length=8, description="Secrets to pull images with.", json_schema_extra=map_list("name")
     )
     env: list[EnvVar] | None = Field(
         None, max_length=64, description="Environment variables.", json_schema_extra=map_list("name")
     )
-    labels: dict[str, ShortText] | None = Field(None, max_length=32, description="Labels added to the pods.")
+    labels: dict[str, LabelValue] | None = Field(None, max_length=32, description="Labels added to the pods.")
     annotations: dict[str, Text] | None = Field(None, max_length=32, description="Annotations added to the pods.")
     priority_class_name: ObjectName | None = Field(None, description="PriorityClass of the pods.")
     runtime_class_name: ObjectName | None = Field(None, description="RuntimeClass of the pods.")
@@ -130,15 +154,22 @@ class Resources(ApiModel):
     """What one pod asks for. Requests equal limits for memory and devices; CPU is a request."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule("self.accelerator != 'cpu' || !has(self.count)", "accelerator cpu has no count: remove count, or set accelerator"),
+        Rule(
+            "self.accelerator != 'cpu' || !has(self.count)",
+            "accelerator cpu has no count: remove count, or set accelerator",
+        ),
     )
 
     accelerator: Accelerator = Field(Accelerator.CPU, description="cpu, nvidia or ascend. Default cpu.")
     count: int | None = Field(None, ge=1, le=64, description="Devices per pod. Default 1 with nvidia and ascend.")
     cpu: Quantity | None = Field(None, description="CPU request of a pod, in cores. Default 1.")
     memory: Quantity | None = Field(None, description="Memory request and limit of a pod, in bytes. Default: no limit.")
-    ephemeral_storage: Quantity | None = Field(None, description="Disk for the model, data and checkpoints of a pod, in bytes.")
-    shared_memory: Quantity | None = Field(None, description="Size of a memory-backed /dev/shm, in bytes. Default: none.")
+    ephemeral_storage: Quantity | None = Field(
+        None, description="Disk for the model, data and checkpoints of a pod, in bytes."
+    )
+    shared_memory: Quantity | None = Field(
+        None, description="Size of a memory-backed /dev/shm, in bytes. Default: none."
+    )
 
 
 class Output(ApiModel):
@@ -164,7 +195,9 @@ class Condition(ApiModel):
     status: ConditionStatus = Field(description="True, False or Unknown.")
     reason: Annotated[str, Field(max_length=128)] = Field(description="Why, in one word for machines.")
     message: Annotated[str, Field(max_length=8192)] = Field("", description="Why, in a sentence for people.")
-    last_transition_time: str = Field(description="When status last changed (RFC 3339).", json_schema_extra={"format": "date-time"})
+    last_transition_time: str = Field(
+        description="When status last changed (RFC 3339).", json_schema_extra={"format": "date-time"}
+    )
     observed_generation: int = Field(0, ge=0, description="The generation of the spec it speaks of.")
 
 
@@ -194,7 +227,9 @@ class LastFailure(ApiModel):
     container: ShortText | None = Field(None, description="The container (stage) it happened in.")
     exit_code: int | None = Field(None, description="Exit code of that container.")
     log_tail: Annotated[str, Field(max_length=4096)] | None = Field(None, description="Last lines of its log.")
-    time: str | None = Field(None, description="When it was seen (RFC 3339).", json_schema_extra={"format": "date-time"})
+    time: str | None = Field(
+        None, description="When it was seen (RFC 3339).", json_schema_extra={"format": "date-time"}
+    )
 
 
 class ModelStatus(ApiModel):
@@ -209,22 +244,43 @@ class Status(ApiModel):
 
     phase: ShortText | None = Field(None, description="Where it stands, for people; programs read conditions.")
     reason: ShortText | None = Field(None, description="Why, in one word.")
-    message: Annotated[str, Field(max_length=8192)] | None = Field(None, description="Why, in a sentence, and what to do next.")
-    observed_generation: int | None = Field(None, ge=0, description="The generation of the spec this status speaks of.", json_schema_extra={"format": "int64"})
-    conditions: list[Condition] | None = Field(
-        None, max_length=16, description="Ready, Reconciling, Stalled (kstatus) and our own.", json_schema_extra=map_list("type")
+    message: Annotated[str, Field(max_length=8192)] | None = Field(
+        None, description="Why, in a sentence, and what to do next."
     )
-    waiting_for: Annotated[str, Field(max_length=2048)] | None = Field(None, description="What it waits for, such as another resource or a quota.")
-    start_time: str | None = Field(None, description="When the first pod started (RFC 3339).", json_schema_extra={"format": "date-time"})
-    completion_time: str | None = Field(None, description="When it ended (RFC 3339).", json_schema_extra={"format": "date-time"})
-    children: list[Child] | None = Field(None, max_length=64, description="Objects made for it.", json_schema_extra=ATOMIC_LIST)
+    observed_generation: int | None = Field(
+        None,
+        ge=0,
+        description="The generation of the spec this status speaks of.",
+        json_schema_extra={"format": "int64"},
+    )
+    conditions: list[Condition] | None = Field(
+        None,
+        max_length=16,
+        description="Ready, Reconciling, Stalled (kstatus) and our own.",
+        json_schema_extra=map_list("type"),
+    )
+    waiting_for: Annotated[str, Field(max_length=2048)] | None = Field(
+        None, description="What it waits for, such as another resource or a quota."
+    )
+    start_time: str | None = Field(
+        None, description="When the first pod started (RFC 3339).", json_schema_extra={"format": "date-time"}
+    )
+    completion_time: str | None = Field(
+        None, description="When it ended (RFC 3339).", json_schema_extra={"format": "date-time"}
+    )
+    children: list[Child] | None = Field(
+        None, max_length=64, description="Objects made for it.", json_schema_extra=ATOMIC_LIST
+    )
     last_failure: LastFailure | None = Field(None, description="The true cause of the last failure.")
 
 
 def metadata_name_rules(kind: str) -> tuple[Rule, ...]:
     """Root rules on `metadata.name`: children are named after the resource and must stay DNS labels."""
     return (
-        Rule("size(self.metadata.name) <= 45", f"the name of a {kind} has at most 45 characters: its pods are named after it"),
+        Rule(
+            "size(self.metadata.name) <= 45",
+            f"the name of a {kind} has at most 45 characters: its pods are named after it",
+        ),
         Rule(
             "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
             f"the name of a {kind} is a DNS label: lower-case letters, digits and -, beginning with a letter",

@@ -1,63 +1,82 @@
-"""What goes with what: the one table that the CRDs' CEL rules, the runtime's checks, the docs page and the tests read."""
+"""What goes with what: the one table that the CRDs' CEL rules, the operator, the runtime, the docs page and the tests read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith_api.base import Rule
-
 
 @dataclass(frozen=True)
-class Availability:
-    """The values of one enum field (dotted camelCase path below spec) that this version can do."""
+class Limit:
+    """What this version can do with one field of a spec that has its place in the schema already."""
 
     kind: str
     field: str
-    available: tuple[str, ...]
-    optional_parents: tuple[str, ...] = ()
-    """Optional blocks on the way to the field, which the rule must not read where they are absent."""
+    """Dotted camelCase path below spec; `[]` after a list means each of its items."""
+    advice: str
+    """What to write instead."""
+    allowed: tuple[str | int | bool, ...] = ()
+    """The values it may have. Empty, and no refused_scheme: it may not be set at all."""
+    refused_scheme: str = ""
+    """For a URI: the one scheme that it may not have."""
+    at_apply: bool = True
+    """Refused by the API server; else admitted, and the operator stops with a condition that says so."""
 
-    @property
-    def label(self) -> str:
-        """How the field is named in a message."""
-        return self.field.split(".")[-1] if self.field.count(".") == 0 else self.field
+    def allows(self, value: Any) -> bool:
+        """Whether the field may have `value`."""
+        if self.refused_scheme:
+            return not str(value).startswith(f"{self.refused_scheme}://")
+        return value in self.allowed
 
-    def sentence(self, value: str) -> str:
-        """The refusal of `value`."""
-        return f"{self.label} {value}: not available in this version; use {' or '.join(self.available)}"
+    def sentence(self, value: Any = None) -> str:
+        """The refusal of `value`, or of the field as such."""
+        shown = (
+            f" {str(value).lower() if isinstance(value, bool) else value}"
+            if self.allowed or self.refused_scheme
+            else ""
+        )
+        return f"{self.field}{shown if value is not None else ''}: not available in this version; {self.advice}"
 
 
-AVAILABLE: tuple[Availability, ...] = (
-    Availability("FineTuneJob", "method", ("sft",)),
-    Availability("FineTuneJob", "tuner", ("lora", "full")),
+URI_FIELDS: tuple[tuple[str, str], ...] = (
+    ("FineTuneJob", "model.uri"),
+    ("FineTuneJob", "datasets[].uri"),
+    ("FineTuneJob", "validation.uri"),
+    ("FineTuneJob", "output.uri"),
+    ("EvalJob", "model.uri"),
+    ("EvalJob", "baseline.uri"),
+    ("EvalJob", "benchmarks[].dataset.uri"),
+    ("EvalJob", "output.uri"),
+    ("InferenceService", "model.uri"),
+    ("InferenceService", "adapters[].uri"),
 )
 
-
-@dataclass(frozen=True)
-class Unavailable:
-    """A setting that has its place in the schema and nothing behind it yet: `expression` is CEL over spec that is true when it is used."""
-
-    kind: str
-    expression: str
-    sentence: str
-
-
-UNAVAILABLE: tuple[Unavailable, ...] = (
-    Unavailable("FineTuneJob", "self.parallelism.nodes > 1", "parallelism.nodes above 1: not available in this version; use nodes: 1"),
-    Unavailable("FineTuneJob", "self.parallelism.tensorParallel > 1", "parallelism.tensorParallel above 1: not available in this version; remove it"),
-    Unavailable("FineTuneJob", "has(self.export.quantize)", "export.quantize: not available in this version; remove the block"),
-    Unavailable("FineTuneJob", "self.training.packing", "training.packing: not available in this version; set packing: false"),
-    Unavailable("FineTuneJob", "has(self.queueName)", "queueName: not available in this version; remove it"),
-    Unavailable("EvalJob", "has(self.queueName)", "queueName: not available in this version; remove it"),
-    Unavailable("InferenceService", "has(self.autoscaling)", "autoscaling: not available in this version; set replicas, or scale by /scale"),
+LIMITS: tuple[Limit, ...] = (
+    Limit("FineTuneJob", "method", "use sft", ("sft",)),
+    Limit("FineTuneJob", "tuner", "use lora or full", ("lora", "full")),
+    Limit(
+        "FineTuneJob",
+        "datasets[].format",
+        "use auto, messages, promptCompletion or alpaca",
+        ("auto", "messages", "promptCompletion", "alpaca"),
+    ),
+    Limit("FineTuneJob", "training.packing", "set packing: false", (False,)),
+    Limit("FineTuneJob", "export.quantize", "remove the block"),
+    Limit("FineTuneJob", "queueName", "remove it"),
+    Limit("FineTuneJob", "parallelism.nodes", "use nodes: 1", (1,), at_apply=False),
+    Limit("FineTuneJob", "parallelism.tensorParallel", "remove it", (1,), at_apply=False),
+    Limit("FineTuneJob", "parallelism.strategy", "use strategy: auto", ("auto",), at_apply=False),
+    Limit("FineTuneJob", "resources.count", "use count: 1", (1,), at_apply=False),
+    Limit("EvalJob", "queueName", "remove it"),
+    Limit("InferenceService", "autoscaling", "set replicas, or scale by /scale"),
+    *(Limit(kind, field, "use s3://", refused_scheme="pvc") for kind, field in URI_FIELDS),
 )
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """Values (field below spec -> values) that cannot go together, and the sentence that says why and what to do."""
+    """Values of a FineTuneJob (field below spec -> values) that cannot go together, and why, and what to do."""
 
     given: Mapping[str, frozenset[str]]
     sentence: str
@@ -75,48 +94,35 @@ CONFLICTS: tuple[Conflict, ...] = (
 )
 
 
-def availability_rules(kind: str) -> tuple[Rule, ...]:
-    """CEL rules on the spec of `kind` that refuse what this version cannot do."""
-    fields = tuple(
-        Rule(
-            f"self.{row.field} in {list(row.available)!r}",
-            f"{row.label}: not available in this version; use {' or '.join(row.available)}",
-            message_expression=f"'{row.label} ' + self.{row.field} + ': not available in this version; use {' or '.join(row.available)}'",
-        )
-        for row in AVAILABLE
-        if row.kind == kind
-    )
-    settings = tuple(Rule(f"!({row.expression})", row.sentence) for row in UNAVAILABLE if row.kind == kind)
-    return fields + settings
-
-
-def conflict_rules() -> tuple[Rule, ...]:
-    """CEL rules on a FineTuneJob's spec that refuse values which cannot go together."""
-    return tuple(
-        Rule(
-            "!(" + " && ".join(f"self.{field} in {sorted(values)!r}" for field, values in row.given.items()) + ")",
-            row.sentence,
-        )
-        for row in CONFLICTS
-    )
-
-
-def _at(spec: Mapping[str, Any], path: str) -> Any:
-    value: Any = spec
-    for part in path.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return None
-        value = value[part]
-    return value
-
-
 def refusals(kind: str, spec: Mapping[str, Any]) -> list[str]:
-    """What the tables refuse in `spec` (camelCase data with defaults filled in), as sentences; empty where all is well."""
+    """What the tables refuse in `spec` (camelCase data with defaults filled in), as sentences; empty where all is well.
+
+    An object that the API server has admitted can still meet rows that are not `at_apply`, or rows of an older version.
+    """
     wrong = [
         row.sentence(value)
-        for row in AVAILABLE
-        if row.kind == kind and (value := _at(spec, row.field)) is not None and value not in row.available
+        for row in LIMITS
+        if row.kind == kind
+        for value in values_at(spec, row.field)
+        if not row.allows(value)
     ]
     if kind == "FineTuneJob":
-        wrong += [row.sentence for row in CONFLICTS if all(_at(spec, field) in values for field, values in row.given.items())]
+        wrong += [
+            row.sentence
+            for row in CONFLICTS
+            if all(value in values for field, values in row.given.items() for value in values_at(spec, field))
+        ]
     return wrong
+
+
+def values_at(value: Any, path: str) -> Iterator[Any]:
+    """What stands at a `Limit.field` path: nothing, one value, or one per item of the lists on the way."""
+    if not path:
+        yield value
+        return
+    part, _, rest = path.partition(".")
+    if not isinstance(value, Mapping) or value.get(part.removesuffix("[]")) is None:
+        return
+    below = value[part.removesuffix("[]")]
+    for item in below if part.endswith("[]") else [below]:
+        yield from values_at(item, rest)

@@ -7,12 +7,24 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from tunesmith_api.base import ATOMIC_LIST, SET_LIST, ApiModel, DataUri, Duration, Rule, ShortText, Text, exactly_one, map_list
+from tunesmith_api.base import (
+    ATOMIC_LIST,
+    SET_LIST,
+    ApiModel,
+    DataUri,
+    Duration,
+    Rule,
+    ShortText,
+    Text,
+    exactly_one,
+    map_list,
+)
 from tunesmith_api.common import Artifact, ModelSource, ModelStatus, Output, PodSettings, Resources, Status, Storage
-from tunesmith_api.compatibility import availability_rules
 from tunesmith_api.inferenceservice import Engine
 
-BenchmarkName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")]
+BenchmarkName = Annotated[
+    str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
+]
 
 
 class BenchmarkType(StrEnum):
@@ -26,7 +38,9 @@ class BenchmarkType(StrEnum):
 class BenchmarkDataset(ApiModel):
     """The data of a benchmark."""
 
-    uri: DataUri = Field(description="s3://bucket/file.jsonl, or for type benchmark the folder that holds the data as the hub has it.")
+    uri: DataUri = Field(
+        description="s3://bucket/file.jsonl, or for type benchmark the folder that holds the data as the hub has it."
+    )
     type: BenchmarkType = Field(
         BenchmarkType.QA,
         description="qa: rows of {query, response}, {prompt, completion} or {messages}, right where the answer equals the reference; "
@@ -37,11 +51,19 @@ class BenchmarkDataset(ApiModel):
 class Benchmark(ApiModel):
     """One benchmark: one of EvalScope's by its name, or a set of your own."""
 
-    name: BenchmarkName = Field(description="EvalScope's name, such as gsm8k or mmlu; with a dataset of type qa or multipleChoice any name.")
-    dataset: BenchmarkDataset | None = Field(None, description="Your own data, or local files of the named benchmark. Default: from the hub.")
+    name: BenchmarkName = Field(
+        description="EvalScope's name, such as gsm8k or mmlu; with a dataset of type qa or multipleChoice any name."
+    )
+    dataset: BenchmarkDataset | None = Field(
+        None, description="Your own data, or local files of the named benchmark. Default: from the hub."
+    )
     limit: int | None = Field(None, ge=1, description="Use the first so many rows. Default: all.")
-    few_shot: int | None = Field(None, ge=0, le=64, description="Examples shown before each question. Default: the benchmark's own.")
-    subsets: list[ShortText] | None = Field(None, max_length=128, description="Only these subsets. Default: all.", json_schema_extra=SET_LIST)
+    few_shot: int | None = Field(
+        None, ge=0, le=64, description="Examples shown before each question. Default: the benchmark's own."
+    )
+    subsets: list[ShortText] | None = Field(
+        None, max_length=128, description="Only these subsets. Default: all.", json_schema_extra=SET_LIST
+    )
 
 
 class Gate(ApiModel):
@@ -50,11 +72,17 @@ class Gate(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (exactly_one("min", "max", "maxRegression", "minImprovement"),)
 
     benchmark: BenchmarkName = Field(description="Name of one of spec.benchmarks.")
-    metric: ShortText = Field("accuracy", description="Metric of that benchmark, as in status.results. Default accuracy.")
+    metric: ShortText = Field(
+        "accuracy", description="Metric of that benchmark, as in status.results. Default accuracy."
+    )
     min: float | None = Field(None, description="The score must be at least this.")
     max: float | None = Field(None, description="The score must be at most this.")
-    max_regression: float | None = Field(None, ge=0, description="The score may be at most this far below the baseline's.")
-    min_improvement: float | None = Field(None, ge=0, description="The score must be at least this far above the baseline's.")
+    max_regression: float | None = Field(
+        None, ge=0, description="The score may be at most this far below the baseline's."
+    )
+    min_improvement: float | None = Field(
+        None, ge=0, description="The score must be at least this far above the baseline's."
+    )
 
 
 class Generation(ApiModel):
@@ -62,15 +90,21 @@ class Generation(ApiModel):
 
     max_tokens: int = Field(512, ge=1, le=131072, description="Tokens of an answer at most. Default 512.")
     temperature: float = Field(0.0, ge=0, le=2, description="0: always the likeliest token. Default 0.")
-    top_p: float | None = Field(None, gt=0, le=1, description="Sample from the likeliest tokens of this total probability. Default: all.")
-    system_prompt: Text | None = Field(None, description="System message before each question of type qa. Default: none.")
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="Sample from the likeliest tokens of this total probability. Default: all."
+    )
+    system_prompt: Text | None = Field(
+        None, description="System message before each question of type qa. Default: none."
+    )
     concurrency: int = Field(8, ge=1, le=256, description="Requests under way at once. Default 8.")
 
 
 class EvalJobSpec(ApiModel):
     """What to score, on what, and the bars to clear. It cannot change after creation but for suspend, retries, deadlines and ttlAfterFinished."""
 
-    mutable: ClassVar[frozenset[str]] = frozenset({"suspend", "retries", "deadline", "pendingDeadline", "ttlAfterFinished"})
+    mutable: ClassVar[frozenset[str]] = frozenset(
+        {"suspend", "retries", "deadline", "pendingDeadline", "ttlAfterFinished"}
+    )
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "!has(self.gates) || self.gates.all(g, self.benchmarks.exists(b, b.name == g.benchmark))",
@@ -81,26 +115,46 @@ class EvalJobSpec(ApiModel):
             "has(self.baseline) || !has(self.gates) || !self.gates.exists(g, has(g.maxRegression) || has(g.minImprovement))",
             "maxRegression and minImprovement compare with a baseline: set spec.baseline, or use min or max",
         ),
-        *availability_rules("EvalJob"),
     )
 
     model: ModelSource = Field(description="The model under test.")
-    baseline: ModelSource | None = Field(None, description="A model to compare with, scored on the same benchmarks. Default: none.")
-    benchmarks: list[Benchmark] = Field(min_length=1, max_length=32, description="What to score on.", json_schema_extra=map_list("name"))
-    gates: list[Gate] | None = Field(None, max_length=64, description="Bars to clear; without any the verdict is Passed.", json_schema_extra=ATOMIC_LIST)
+    baseline: ModelSource | None = Field(
+        None, description="A model to compare with, scored on the same benchmarks. Default: none."
+    )
+    benchmarks: list[Benchmark] = Field(
+        min_length=1, max_length=32, description="What to score on.", json_schema_extra=map_list("name")
+    )
+    gates: list[Gate] | None = Field(
+        None,
+        max_length=64,
+        description="Bars to clear; without any the verdict is Passed.",
+        json_schema_extra=ATOMIC_LIST,
+    )
     generation: Generation = Field(default_factory=Generation, description="How answers are generated.")
     engine: Engine = Field(Engine.AUTO, description="auto, lmdeploy, vllm, sglang or transformers. Default auto.")
     resources: Resources = Field(default_factory=Resources, description="What the engine asks for.")
-    output: Output = Field(default_factory=Output, description="Where reports go. Default: evals/ in the chart's store.")
+    output: Output = Field(
+        default_factory=Output, description="Where reports go. Default: evals/ in the chart's store."
+    )
     storage: Storage | None = Field(None, description="S3 endpoint and credentials. Default: the chart's store.")
     pod: PodSettings = Field(default_factory=PodSettings, description="Settings of the pods.")
     suspend: bool = Field(False, description="Stop the pods; false goes on. Default false.")
     queue_name: ShortText | None = Field(None, description="Kueue LocalQueue to wait in. Default: none.")
-    retries: int = Field(3, ge=0, le=100, description="New attempts after failures that may pass; preemptions do not count. Default 3.")
-    deadline: Duration | None = Field(None, description="Time the job may take from its first start, such as 2h. Default: none.")
-    pending_deadline: Duration | None = Field(None, description="Time its pods may wait to be scheduled, such as 1h. Default: none.")
-    ttl_after_finished: Duration | None = Field(None, description="Time after which a finished job's pods are removed. Default: never.")
-    rerun: Annotated[str, Field(max_length=63)] | None = Field(None, description="Another text asks for a new run of an otherwise equal spec.")
+    retries: int = Field(
+        3, ge=0, le=100, description="New attempts after failures that may pass; preemptions do not count. Default 3."
+    )
+    deadline: Duration | None = Field(
+        None, description="Time the job may take from its first start, such as 2h. Default: none."
+    )
+    pending_deadline: Duration | None = Field(
+        None, description="Time its pods may wait to be scheduled, such as 1h. Default: none."
+    )
+    ttl_after_finished: Duration | None = Field(
+        None, description="Time after which a finished job's pods are removed. Default: never."
+    )
+    rerun: Annotated[str, Field(max_length=63)] | None = Field(
+        None, description="Another text asks for a new run of an otherwise equal spec."
+    )
 
 
 class Result(ApiModel):
@@ -137,11 +191,17 @@ class EvalJobStatus(Status):
     model: ModelStatus | None = Field(None, description="The model under test, exactly.")
     baseline: ModelStatus | None = Field(None, description="The baseline, exactly.")
     progress: EvalProgress | None = Field(None, description="How far it is.")
-    results: list[Result] | None = Field(None, max_length=256, description="The scores.", json_schema_extra=map_list("benchmark", "metric"))
-    gates: list[GateResult] | None = Field(None, max_length=64, description="What became of each gate.", json_schema_extra=ATOMIC_LIST)
+    results: list[Result] | None = Field(
+        None, max_length=256, description="The scores.", json_schema_extra=map_list("benchmark", "metric")
+    )
+    gates: list[GateResult] | None = Field(
+        None, max_length=64, description="What became of each gate.", json_schema_extra=ATOMIC_LIST
+    )
     verdict: Verdict | None = Field(None, description="Passed or Failed, when it is known.")
     score: ShortText | None = Field(None, description="The first score in short, for the printer column.")
-    artifacts: list[Artifact] | None = Field(None, max_length=16, description="Reports in the store.", json_schema_extra=map_list("name"))
+    artifacts: list[Artifact] | None = Field(
+        None, max_length=16, description="Reports in the store.", json_schema_extra=map_list("name")
+    )
     spec_hash: ShortText | None = Field(None, description="Hash of what decides the result.")
 
 
@@ -152,11 +212,13 @@ class EvalProgress(ApiModel):
     step: int = Field(0, ge=0, description="Questions answered.")
     total_steps: int = Field(0, ge=0, description="Questions in all.")
     percent: int = Field(0, ge=0, le=100, description="Share of the questions answered, in percent.")
-    updated: str | None = Field(None, description="When it was reported (RFC 3339).", json_schema_extra={"format": "date-time"})
+    updated: str | None = Field(
+        None, description="When it was reported (RFC 3339).", json_schema_extra={"format": "date-time"}
+    )
 
 
 class EvalJob(ApiModel):
-    """The resource as a whole."""
+    """Scores a model, and a baseline, on benchmarks, holds the scores against gates, and gives a verdict."""
 
     spec: EvalJobSpec = Field(description="What to score, on what, and the bars to clear.")
     status: EvalJobStatus | None = Field(None, description="What became of it.")

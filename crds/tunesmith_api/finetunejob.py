@@ -20,7 +20,6 @@ from tunesmith_api.base import (
     member_only_with,
 )
 from tunesmith_api.common import Artifact, ModelSource, Output, PodSettings, Resources, Status, Storage
-from tunesmith_api.compatibility import availability_rules, conflict_rules
 
 
 class Method(StrEnum):
@@ -70,7 +69,9 @@ class RowFormat(StrEnum):
 class Dataset(ApiModel):
     """A data set of JSON lines."""
 
-    uri: DataUri = Field(description="s3://bucket/file.jsonl (or a folder of .jsonl), pvc://claim/path, hf://org/name, ms://org/name or file:///path.")
+    uri: DataUri = Field(
+        description="s3://bucket/file.jsonl (or a folder of .jsonl), pvc://claim/path, hf://org/name, ms://org/name or file:///path."
+    )
     format: RowFormat = Field(
         RowFormat.AUTO,
         description="messages ({messages: [{role, content}]}), promptCompletion ({prompt, completion}), alpaca ({instruction, input, output}), "
@@ -87,7 +88,9 @@ class Validation(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (exactly_one("fraction", "uri"),)
 
-    fraction: float | None = Field(None, gt=0, lt=1, description="Share of the training rows to hold out, between 0 and 1.")
+    fraction: float | None = Field(
+        None, gt=0, lt=1, description="Share of the training rows to hold out, between 0 and 1."
+    )
     uri: DataUri | None = Field(None, description="A data set of its own, in any format of datasets.")
 
 
@@ -98,7 +101,10 @@ class Lora(ApiModel):
     alpha: int = Field(32, ge=1, le=4096, description="Scale: the update is multiplied by alpha / rank. Default 32.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input. Default 0.")
     target_modules: list[ShortText] | None = Field(
-        None, max_length=64, description="Names of the linear layers to adapt. Default: all but the output head.", json_schema_extra=SET_LIST
+        None,
+        max_length=64,
+        description="Names of the linear layers to adapt. Default: all but the output head.",
+        json_schema_extra=SET_LIST,
     )
     use_rslora: bool = Field(False, description="Scale by alpha / sqrt(rank) (Kalajdzievski, 2023). Default false.")
 
@@ -160,24 +166,50 @@ class Training(ApiModel):
 
     epochs: float = Field(1.0, gt=0, le=1000, description="Passes over the data. Default 1. maxSteps ends it earlier.")
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps at most. Default: as many as epochs need.")
-    learning_rate: float | None = Field(None, gt=0, le=1, description="Peak learning rate. Default 1e-4 with an adapter, 1e-5 with tuner full.")
-    global_batch_size: int = Field(
-        16, ge=1, le=65536, description="Rows per optimizer step over all devices; gradients are accumulated to reach it. Default 16."
+    learning_rate: float | None = Field(
+        None, gt=0, le=1, description="Peak learning rate. Default 1e-4 with an adapter, 1e-5 with tuner full."
     )
-    micro_batch_size: int | None = Field(None, ge=1, le=4096, description="Rows per device and forward pass. Default: globalBatchSize / devices, at most 8.")
+    global_batch_size: int = Field(
+        16,
+        ge=1,
+        le=65536,
+        description="Rows per optimizer step over all devices; gradients are accumulated to reach it. Default 16.",
+    )
+    micro_batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="Rows per device and forward pass. Default: globalBatchSize / devices, at most 8.",
+    )
     max_length: int = Field(2048, ge=8, le=1048576, description="Tokens of a row at most. Default 2048.")
-    truncation: Truncation = Field(Truncation.DROP, description="drop (counted in status.rows) or truncate rows longer than maxLength. Default drop.")
-    loss_on: LossOn = Field(LossOn.ANSWER, description="answer: only what the model should say; all: every token. Default answer.")
+    truncation: Truncation = Field(
+        Truncation.DROP,
+        description="drop (counted in status.rows) or truncate rows longer than maxLength. Default drop.",
+    )
+    loss_on: LossOn = Field(
+        LossOn.ANSWER, description="answer: only what the model should say; all: every token. Default answer."
+    )
     scheduler: Scheduler = Field(Scheduler.COSINE, description="cosine, linear or constant. Default cosine.")
-    warmup_ratio: float = Field(0.03, ge=0, lt=1, description="Share of the steps over which the learning rate rises. Default 0.03.")
+    warmup_ratio: float = Field(
+        0.03, ge=0, lt=1, description="Share of the steps over which the learning rate rises. Default 0.03."
+    )
     weight_decay: float = Field(0.0, ge=0, le=1, description="Weight decay of AdamW. Default 0.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm. Default 1.")
-    precision: Precision = Field(Precision.AUTO, description="bf16, fp32, or auto: bf16 where the device computes in it, else fp32. Default auto.")
-    gradient_checkpointing: bool = Field(False, description="Recompute activations in the backward pass: less memory, more time. Default false.")
+    precision: Precision = Field(
+        Precision.AUTO,
+        description="bf16, fp32, or auto: bf16 where the device computes in it, else fp32. Default auto.",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Recompute activations in the backward pass: less memory, more time. Default false."
+    )
     packing: bool = Field(False, description="Pack short rows into full sequences. Default false.")
-    seed: int = Field(42, ge=0, description="Seed of the weights' initialization, the data order and dropout. Default 42.")
+    seed: int = Field(
+        42, ge=0, description="Seed of the weights' initialization, the data order and dropout. Default 42."
+    )
     logging_steps: int = Field(1, ge=1, description="Steps between two entries of the loss. Default 1.")
-    eval_steps: int | None = Field(None, ge=1, description="Steps between two measurements of the validation loss. Default: once per epoch.")
+    eval_steps: int | None = Field(
+        None, ge=1, description="Steps between two measurements of the validation loss. Default: once per epoch."
+    )
 
 
 class Strategy(StrEnum):
@@ -201,7 +233,9 @@ class Parallelism(ApiModel):
 class Checkpointing(ApiModel):
     """How often the state of the run is saved to the store."""
 
-    every_minutes: float = Field(10.0, gt=0, le=1440, description="Minutes between two checkpoints: what a kill costs at most. Default 10.")
+    every_minutes: float = Field(
+        10.0, gt=0, le=1440, description="Minutes between two checkpoints: what a kill costs at most. Default 10."
+    )
     every_steps: int | None = Field(None, ge=1, description="Also save every so many steps. Default: by time only.")
     keep: int = Field(2, ge=1, le=100, description="Checkpoints kept in the store while it trains. Default 2.")
 
@@ -220,57 +254,82 @@ class Quantize(ApiModel):
 
     method: QuantizationMethod = Field(description="awq, gptq, fp8 or int8.")
     bits: int = Field(4, json_schema_extra={"enum": [4, 8, 16]}, description="Bits per weight. Default 4.")
-    group_size: int = Field(128, ge=-1, le=1024, description="Weights that share a scale; -1: a whole row. Default 128.")
+    group_size: int = Field(
+        128, ge=-1, le=1024, description="Weights that share a scale; -1: a whole row. Default 128."
+    )
 
 
 class Export(ApiModel):
     """What is made of the trained weights."""
 
-    merge: bool = Field(True, description="Merge the adapter into the base model, checked by comparing logits. Default true.")
+    merge: bool = Field(
+        True, description="Merge the adapter into the base model, checked by comparing logits. Default true."
+    )
     quantize: Quantize | None = Field(None, description="Quantize the merged model. Default: not.")
 
 
 class FineTuneJobSpec(ApiModel):
     """What to tune, on what, how. It cannot change after creation but for suspend, retries, deadlines and ttlAfterFinished."""
 
-    mutable: ClassVar[frozenset[str]] = frozenset({"suspend", "retries", "deadline", "pendingDeadline", "ttlAfterFinished"})
+    mutable: ClassVar[frozenset[str]] = frozenset(
+        {"suspend", "retries", "deadline", "pendingDeadline", "ttlAfterFinished"}
+    )
     rules: ClassVar[tuple[Rule, ...]] = (
         *member_only_with("method", "dpo", "kto", "grpo"),
         Rule(
             "!has(self.lora) || self.tuner in ['lora', 'qlora', 'dora']",
             "the block lora goes with tuner: lora, qlora or dora; remove the block or change tuner",
         ),
-        *availability_rules("FineTuneJob"),
-        *conflict_rules(),
     )
 
     model: ModelSource = Field(description="The base model.")
-    datasets: list[Dataset] = Field(min_length=1, max_length=64, description="Data sets, read in this order.", json_schema_extra=ATOMIC_LIST)
+    datasets: list[Dataset] = Field(
+        min_length=1, max_length=64, description="Data sets, read in this order.", json_schema_extra=ATOMIC_LIST
+    )
     validation: Validation | None = Field(None, description="Rows to measure the loss on. Default: none.")
-    method: Method = Field(Method.SFT, description="sft, pretrain, dpo, kto, orpo, simpo, cpo, reward, grpo, rloo, ppo or gkd. Default sft.")
+    method: Method = Field(
+        Method.SFT,
+        description="sft, pretrain, dpo, kto, orpo, simpo, cpo, reward, grpo, rloo, ppo or gkd. Default sft.",
+    )
     dpo: Dpo | None = Field(None, description="Settings of method dpo.")
     kto: Kto | None = Field(None, description="Settings of method kto.")
     grpo: Grpo | None = Field(None, description="Settings of method grpo.")
-    tuner: Tuner = Field(Tuner.LORA, description="lora, full, qlora, dora, adalora, oft, loha, lokr, vera or ia3. Default lora.")
+    tuner: Tuner = Field(
+        Tuner.LORA, description="lora, full, qlora, dora, adalora, oft, loha, lokr, vera or ia3. Default lora."
+    )
     lora: Lora | None = Field(None, description="Settings of tuner lora, qlora and dora.")
     training: Training = Field(default_factory=Training, description="The optimization.")
-    parallelism: Parallelism = Field(default_factory=Parallelism, description="How the work is spread over pods and devices.")
+    parallelism: Parallelism = Field(
+        default_factory=Parallelism, description="How the work is spread over pods and devices."
+    )
     resources: Resources = Field(default_factory=Resources, description="What each pod asks for.")
-    checkpoint: Checkpointing = Field(default_factory=Checkpointing, description="How often the state is saved to the store.")
+    checkpoint: Checkpointing = Field(
+        default_factory=Checkpointing, description="How often the state is saved to the store."
+    )
     export: Export = Field(default_factory=Export, description="What is made of the trained weights.")
     output: Output = Field(default_factory=Output, description="Where the results go.")
     storage: Storage | None = Field(None, description="S3 endpoint and credentials. Default: the chart's store.")
     pod: PodSettings = Field(default_factory=PodSettings, description="Settings of the pods.")
-    suspend: bool = Field(False, description="Stop the pods and keep the checkpoint; false goes on from there. Default false.")
+    suspend: bool = Field(
+        False, description="Stop the pods and keep the checkpoint; false goes on from there. Default false."
+    )
     queue_name: ShortText | None = Field(None, description="Kueue LocalQueue to wait in. Default: none.")
-    retries: int = Field(3, ge=0, le=100, description="New attempts after failures that may pass; preemptions do not count. Default 3.")
-    deadline: Duration | None = Field(None, description="Time the job may take from its first start, such as 12h. Default: none.")
-    pending_deadline: Duration | None = Field(None, description="Time its pods may wait to be scheduled, such as 1h. Default: none.")
+    retries: int = Field(
+        3, ge=0, le=100, description="New attempts after failures that may pass; preemptions do not count. Default 3."
+    )
+    deadline: Duration | None = Field(
+        None, description="Time the job may take from its first start, such as 12h. Default: none."
+    )
+    pending_deadline: Duration | None = Field(
+        None, description="Time its pods may wait to be scheduled, such as 1h. Default: none."
+    )
     ttl_after_finished: Duration | None = Field(
-        None, description="Time after which a finished job's pods are removed, such as 1d; the resource itself stays. Default: never."
+        None,
+        description="Time after which a finished job's pods are removed, such as 1d; the resource itself stays. Default: never.",
     )
     rerun: Annotated[str, Field(max_length=63)] | None = Field(
-        None, description="Any text; another text asks for a new run of an otherwise equal spec instead of adopting the finished one."
+        None,
+        description="Any text; another text asks for a new run of an otherwise equal spec instead of adopting the finished one.",
     )
 
 
@@ -287,7 +346,9 @@ class Progress(ApiModel):
     learning_rate: float | None = Field(None, description="Current learning rate.")
     tokens_per_second: float | None = Field(None, ge=0, description="Tokens trained on per second.")
     eta_seconds: int | None = Field(None, ge=0, description="Seconds left, by the pace so far.")
-    updated: str | None = Field(None, description="When it was reported (RFC 3339).", json_schema_extra={"format": "date-time"})
+    updated: str | None = Field(
+        None, description="When it was reported (RFC 3339).", json_schema_extra={"format": "date-time"}
+    )
 
 
 class DroppedRows(ApiModel):
@@ -302,7 +363,9 @@ class Rows(ApiModel):
 
     kept: int = Field(0, ge=0, description="Rows trained on.")
     validation: int | None = Field(None, ge=0, description="Rows held out.")
-    dropped: list[DroppedRows] | None = Field(None, max_length=16, description="Rows not used, by reason.", json_schema_extra=map_list("reason"))
+    dropped: list[DroppedRows] | None = Field(
+        None, max_length=16, description="Rows not used, by reason.", json_schema_extra=map_list("reason")
+    )
 
 
 class LastCheckpoint(ApiModel):
@@ -310,13 +373,17 @@ class LastCheckpoint(ApiModel):
 
     uri: DataUri = Field(description="Where it is.")
     step: int = Field(ge=0, description="Optimizer steps it contains.")
-    time: str | None = Field(None, description="When it was saved (RFC 3339).", json_schema_extra={"format": "date-time"})
+    time: str | None = Field(
+        None, description="When it was saved (RFC 3339).", json_schema_extra={"format": "date-time"}
+    )
 
 
 class Estimate(ApiModel):
     """What the run is expected to need, before a device is taken."""
 
-    memory_bytes: int | None = Field(None, ge=0, description="Device memory per device, in bytes.", json_schema_extra={"format": "int64"})
+    memory_bytes: int | None = Field(
+        None, ge=0, description="Device memory per device, in bytes.", json_schema_extra={"format": "int64"}
+    )
     steps: int | None = Field(None, ge=0, description="Optimizer steps.")
 
 
@@ -338,16 +405,22 @@ class FineTuneJobStatus(Status):
     progress: Progress | None = Field(None, description="How far it is.")
     rows: Rows | None = Field(None, description="What became of the rows.")
     metrics: Metrics | None = Field(None, description="Figures of the finished run.")
-    artifacts: list[Artifact] | None = Field(None, max_length=16, description="What it made.", json_schema_extra=map_list("name"))
-    run_uri: ShortText | None = Field(None, max_length=1024, description="The run's folder, with run.json, logs and checkpoints.")
-    spec_hash: ShortText | None = Field(None, description="Hash of what decides the result; equal hashes and data adopt each other's work.")
+    artifacts: list[Artifact] | None = Field(
+        None, max_length=16, description="What it made.", json_schema_extra=map_list("name")
+    )
+    run_uri: ShortText | None = Field(
+        None, max_length=1024, description="The run's folder, with run.json, logs and checkpoints."
+    )
+    spec_hash: ShortText | None = Field(
+        None, description="Hash of what decides the result; equal hashes and data adopt each other's work."
+    )
     last_checkpoint: LastCheckpoint | None = Field(None, description="The state a new attempt goes on from.")
     accelerator_hours: float | None = Field(None, ge=0, description="Devices times hours, over all attempts.")
     estimate: Estimate | None = Field(None, description="What the run is expected to need.")
 
 
 class FineTuneJob(ApiModel):
-    """The resource as a whole."""
+    """Tunes a model on data sets: fetches both, trains, merges, checks, and leaves the result in the store."""
 
     spec: FineTuneJobSpec = Field(description="What to tune, on what, how.")
     status: FineTuneJobStatus | None = Field(None, description="What became of it.")

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from tunesmith_api.base import ApiModel, Duration, ModelUri, Name, ObjectName, Rule, ShortText, exactly_one, map_list
 from tunesmith_api.common import ModelSource, ModelStatus, PodSettings, Reference, Resources, Status, Storage
-from tunesmith_api.compatibility import availability_rules
 
 
 class Engine(StrEnum):
@@ -26,7 +25,10 @@ class Promotion(ApiModel):
     """What a model must have passed before it is served."""
 
     eval_jobs: list[Reference] = Field(
-        min_length=1, max_length=16, description="EvalJobs whose verdict on this very model must be Passed.", json_schema_extra=map_list("name")
+        min_length=1,
+        max_length=16,
+        description="EvalJobs whose verdict on this very model must be Passed.",
+        json_schema_extra=map_list("name"),
     )
 
 
@@ -51,7 +53,8 @@ class Rollout(ApiModel):
     """How a new version takes over."""
 
     strategy: RolloutStrategy = Field(
-        RolloutStrategy.SURGE, description="Surge: new pods beside the old until they are ready; Recreate: no second set of devices. Default Surge."
+        RolloutStrategy.SURGE,
+        description="Surge: new pods beside the old until they are ready; Recreate: no second set of devices. Default Surge.",
     )
     ready_timeout: Duration = Field("30m", description="Time a new version may take to become ready. Default 30m.")
 
@@ -59,30 +62,50 @@ class Rollout(ApiModel):
 class Autoscaling(ApiModel):
     """A HorizontalPodAutoscaler on this resource."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (Rule("self.minReplicas <= self.maxReplicas", "minReplicas is at most maxReplicas: swap or change them"),)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("self.minReplicas <= self.maxReplicas", "minReplicas is at most maxReplicas: swap or change them"),
+    )
 
     min_replicas: int = Field(1, ge=1, le=1000, description="Pods at least. Default 1.")
     max_replicas: int = Field(ge=1, le=1000, description="Pods at most.")
-    target_cpu_percent: int = Field(80, ge=1, le=100, description="CPU use to aim at, in percent of the request. Default 80.")
+    target_cpu_percent: int = Field(
+        80, ge=1, le=100, description="CPU use to aim at, in percent of the request. Default 80."
+    )
 
 
 class InferenceServiceSpec(ApiModel):
     """What to serve and how. A change rolls out a new version."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule("!has(self.model.inferenceService)", "model.inferenceService is for EvalJobs: name the model by uri or fineTuneJob"),
-        *availability_rules("InferenceService"),
+        Rule(
+            "!has(self.model.inferenceService)",
+            "model.inferenceService is for EvalJobs: name the model by uri or fineTuneJob",
+        ),
     )
 
     model: ModelSource = Field(description="The model to serve.")
-    promotion: Promotion | None = Field(None, description="Verdicts the model needs before it is served. Default: none.")
-    engine: Engine = Field(Engine.AUTO, description="auto, lmdeploy, vllm, sglang or transformers. Default auto: lmdeploy on devices, transformers on cpu.")
-    max_model_length: int | None = Field(None, ge=16, le=10485760, description="Tokens of prompt and answer together at most. Default: the model's.")
+    promotion: Promotion | None = Field(
+        None, description="Verdicts the model needs before it is served. Default: none."
+    )
+    engine: Engine = Field(
+        Engine.AUTO,
+        description="auto, lmdeploy, vllm, sglang or transformers. Default auto: lmdeploy on devices, transformers on cpu.",
+    )
+    max_model_length: int | None = Field(
+        None, ge=16, le=10485760, description="Tokens of prompt and answer together at most. Default: the model's."
+    )
     replicas: int = Field(1, ge=0, le=1000, description="Pods. Default 1. The /scale subresource writes here.")
     autoscaling: Autoscaling | None = Field(None, description="Scale by load. Default: not.")
-    adapters: list[Adapter] | None = Field(None, max_length=64, description="LoRA adapters served beside the base model.", json_schema_extra=map_list("name"))
+    adapters: list[Adapter] | None = Field(
+        None,
+        max_length=64,
+        description="LoRA adapters served beside the base model.",
+        json_schema_extra=map_list("name"),
+    )
     rollout: Rollout = Field(default_factory=Rollout, description="How a new version takes over.")
-    api_key_secret: ObjectName | None = Field(None, description="Secret in this namespace with key api-key that requests must bear. Default: none asked for.")
+    api_key_secret: ObjectName | None = Field(
+        None, description="Secret in this namespace with key api-key that requests must bear. Default: none asked for."
+    )
     resources: Resources = Field(default_factory=Resources, description="What each pod asks for.")
     storage: Storage | None = Field(None, description="S3 endpoint and credentials. Default: the chart's store.")
     pod: PodSettings = Field(default_factory=PodSettings, description="Settings of the pods.")
@@ -100,19 +123,25 @@ class AdapterStatus(ApiModel):
 class InferenceServiceStatus(Status):
     """What an InferenceService serves."""
 
-    url: Annotated[str, Field(max_length=512)] | None = Field(None, description="Base URL of the OpenAI API within the cluster, ending in /v1.")
+    url: Annotated[str, Field(max_length=512)] | None = Field(
+        None, description="Base URL of the OpenAI API within the cluster, ending in /v1."
+    )
     replicas: int | None = Field(None, ge=0, description="Pods there are, ready or not.")
     ready_replicas: int | None = Field(None, ge=0, description="Pods that can answer.")
-    selector: Annotated[str, Field(max_length=512)] | None = Field(None, description="Label selector of the pods, for autoscalers.")
+    selector: Annotated[str, Field(max_length=512)] | None = Field(
+        None, description="Label selector of the pods, for autoscalers."
+    )
     model: ModelStatus | None = Field(None, description="The model that is served now.")
     candidate: ModelStatus | None = Field(None, description="The model that the spec asks for, while it is not served.")
-    adapters: list[AdapterStatus] | None = Field(None, max_length=64, description="The adapters that are served.", json_schema_extra=map_list("name"))
+    adapters: list[AdapterStatus] | None = Field(
+        None, max_length=64, description="The adapters that are served.", json_schema_extra=map_list("name")
+    )
     engine: ShortText | None = Field(None, description="The engine in use.")
     version: ShortText | None = Field(None, description="Hash of the version that is served.")
 
 
 class InferenceService(ApiModel):
-    """The resource as a whole."""
+    """Serves a model behind an OpenAI API, and rolls out only what passed the verdicts it asks for."""
 
     spec: InferenceServiceSpec = Field(description="What to serve and how.")
     status: InferenceServiceStatus | None = Field(None, description="What it serves.")

@@ -47,7 +47,9 @@ class Store(ApiModel):
     Credentials are not in it: they reach the container as AWS_* variables from a Secret, or by the ServiceAccount.
     """
 
-    uri: StoreUri = Field(description="Root for imported models and runs that name no output: s3://bucket/prefix or file:///path.")
+    uri: StoreUri = Field(
+        description="Root for imported models and runs that name no output: s3://bucket/prefix or file:///path."
+    )
     endpoint: str | None = Field(None, description="URL of the S3 API; absent means AWS.")
     region: str = Field("us-east-1", description="Region name.")
     path_style: bool = Field(False, description="Address buckets as endpoint/bucket.")
@@ -77,7 +79,9 @@ class RunSpec(ApiModel):
     name: str = Field(description="Name of the resource; an InferenceService is known by it in the OpenAI API.")
     namespace: str = Field(description="Namespace of the resource.")
     uid: str = Field(description="UID of the resource.")
-    attempt: int = Field(1, ge=1, description="From 1; the runtime resumes from the last checkpoint whatever the number.")
+    attempt: int = Field(
+        1, ge=1, description="From 1; the runtime resumes from the last checkpoint whatever the number."
+    )
     role: str | None = Field(None, description="For an EvalJob: model or baseline.")
     spec: dict[str, Any] = Field(description="The resource's spec, with defaults, as the API server holds it.")
     spec_hash: str = Field(description="See tunesmith_api.hashing.spec_hash.")
@@ -124,7 +128,9 @@ class RunReport(ApiModel):
     verb: Verb = Field(description="Which verb.")
     outcome: Outcome = Field(description="How it ended.")
     run_uri: str | None = Field(None, description="The run's folder in the store.")
-    model_uri: str | None = Field(None, description="fetch: where the model was read from in the store (after an import).")
+    model_uri: str | None = Field(
+        None, description="fetch: where the model was read from in the store (after an import)."
+    )
     model_digest: str | None = Field(None, description="fetch, evaluate: sha256 of the model's manifest.")
     artifacts: list[Artifact] | None = Field(None, description="train, export, evaluate: what was made.")
     rows: Rows | None = Field(None, description="train: what became of the rows.")

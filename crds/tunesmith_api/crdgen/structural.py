@@ -1,0 +1,84 @@
+"""From a pydantic model to a structural schema, the subset of OpenAPI v3.0 that a CRD may use.
+
+https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
+
+Schema = dict[str, Any]
+
+KEYWORDS = (
+    "description", "type", "format", "default", "enum", "pattern", "minLength", "maxLength", "minimum", "exclusiveMinimum",
+    "maximum", "exclusiveMaximum", "minItems", "maxItems", "minProperties", "maxProperties", "items", "additionalProperties",
+    "required", "properties", "x-kubernetes-int-or-string", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
+    "x-kubernetes-validations",
+)  # fmt: skip
+"""What a schema here may say, in the order in which it is written."""
+
+INT32_MAX = 2**31 - 1
+
+
+class _WithFactories(GenerateJsonSchema):
+    """A block that is filled in when absent gets the default {}, so that the API server fills in what is below it."""
+
+    def get_default_value(self, schema: core_schema.WithDefaultSchema) -> Any:
+        factory = schema.get("default_factory")
+        return {} if isinstance(factory, type) and issubclass(factory, BaseModel) else super().get_default_value(schema)
+
+
+def structural_schema(model: type[BaseModel], *, defaults: bool = True) -> Schema:
+    """The structural schema of `model`; status has none of its defaults, as absent means unknown there."""
+    schema = model.model_json_schema(by_alias=True, schema_generator=_WithFactories)
+    return _structural(schema, schema.pop("$defs", {}), defaults)
+
+
+def _structural(schema: Schema, definitions: dict[str, Schema], defaults: bool) -> Schema:
+    schema = _bounds(_single_type(_inlined(schema, definitions), definitions))
+    schema.pop("title", None)
+    if not defaults or schema.get("default", "") is None:
+        schema.pop("default", None)
+    if "properties" in schema:
+        schema["properties"] = {
+            name: _structural(value, definitions, defaults) for name, value in schema["properties"].items()
+        }
+    for below in ("items", "additionalProperties"):
+        if below in schema:
+            schema[below] = _structural(schema[below], definitions, defaults)
+    if unknown := schema.keys() - set(KEYWORDS):
+        raise ValueError(f"a structural schema cannot say {sorted(unknown)}: change the type that says {schema}")
+    return {key: schema[key] for key in KEYWORDS if key in schema}
+
+
+def _inlined(schema: Schema, definitions: dict[str, Schema]) -> Schema:
+    """What `$ref` points at, under what stands beside the `$ref`."""
+    schema = dict(schema)
+    reference = schema.pop("$ref", None)
+    return {**definitions[reference.removeprefix("#/$defs/")], **schema} if reference else schema
+
+
+def _single_type(schema: Schema, definitions: dict[str, Schema]) -> Schema:
+    """`X | None` as X that may be absent, and `int | str` as int-or-string; other unions have no structural form."""
+    members = [member for member in schema.pop("anyOf", ()) if member.get("type") != "null"]
+    if not members or (schema.get("x-kubernetes-int-or-string") and len(members) > 1):
+        return schema
+    if len(members) > 1:
+        raise ValueError(f"a union of {members} has no structural form: use an enum and one optional block per member")
+    return _single_type({**_inlined(members[0], definitions), **schema}, definitions)
+
+
+def _bounds(schema: Schema) -> Schema:
+    """OpenAPI v3.0 knows exclusive bounds as flags only, and integers want a width."""
+    for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if exclusive in schema:
+            schema[bound], schema[exclusive] = schema[exclusive], True
+    if schema.get("type") == "integer":
+        schema.setdefault("format", "int32" if schema.get("maximum", INT32_MAX + 1) <= INT32_MAX else "int64")
+    if schema.get("type") == "number":
+        schema.setdefault("format", "double")
+    return schema
