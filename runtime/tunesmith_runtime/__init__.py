@@ -1,0 +1,1 @@
+"""The runtime: what runs in the pods. One verb a container: fetch, train, export, evaluate, serve."""

@@ -1,0 +1,96 @@
+"""`python -m tunesmith_runtime VERB --spec FILE [--work DIR]`: run one verb and leave its report.
+
+Each verb is a module `tunesmith_runtime.<verb>` with
+
+    def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport
+
+that returns its report, or raises RunFailure. It is imported only when it is asked for, so that a container pays for
+its own imports alone. SIGTERM ends a verb with Preempted unless it installs a handler of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import importlib
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from pydantic import ValidationError
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import SPEC_FILE, WORK_DIRECTORY, Outcome, RunReport, RunSpec, Verb
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.report import RecentLines, failed, start_logging, write_report
+from tunesmith_runtime.work import Work
+
+log = logging.getLogger("tunesmith_runtime")
+
+
+def read_spec(path: Path) -> RunSpec:
+    """The run's spec, checked as at apply time.
+
+    Raises RunFailure (BadSpec) that names the file and the field.
+    """
+    try:
+        spec = RunSpec.model_validate_json(path.read_bytes())
+        {"FineTuneJob": spec.fine_tune_job, "EvalJob": spec.eval_job, "InferenceService": spec.inference_service}[spec.kind]()
+    except OSError as error:
+        raise RunFailure(FailureClass.BAD_SPEC, f"{path}: {error.strerror}", "name the file with --spec") from error
+    except KeyError as error:
+        raise RunFailure(FailureClass.BAD_SPEC, f"{path}: kind {error} is not one of ours") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise RunFailure(FailureClass.BAD_SPEC, f"{path}: {field}: {first['msg']}") from error
+    return spec
+
+
+def _preempted(number: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)  # once is enough: what follows is the way out
+    raise RunFailure(FailureClass.PREEMPTED, "the pod was asked to stop (SIGTERM)")
+
+
+def run_verb(verb: Verb, spec_file: Path, work: Work, recent: RecentLines) -> tuple[RunReport, int]:
+    """Run `verb`; its report and exit code."""
+    try:
+        spec = read_spec(spec_file)
+        module = importlib.import_module(f"tunesmith_runtime.{verb}")
+        with Progress.of(spec) as progress:
+            report: RunReport = module.run(spec, work, progress)
+        preempted = report.outcome is Outcome.PREEMPTED
+        return report, RunFailure(FailureClass.PREEMPTED, "").exit_code if preempted else 0
+    except RunFailure as failure:
+        log.error("%s", failure)
+        return failed(verb, failure, recent.tail()), failure.exit_code
+    except Exception as error:  # the last resort: whatever it is, status must tell it
+        log.exception("%s failed", verb)
+        unknown = RunFailure(FailureClass.PROCESS_ERROR, f"{type(error).__name__}: {error}")
+        return failed(verb, unknown, recent.tail()), unknown.exit_code
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the verb that the command line names; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tunesmith_runtime", description="Run one stage of a resource.")
+    parser.add_argument("verb", choices=list(Verb), type=Verb, help="what to do")
+    parser.add_argument("--spec", type=Path, default=Path(SPEC_FILE), help="RunSpec as JSON (default: %(default)s)")
+    parser.add_argument("--work", type=Path, default=Path(WORK_DIRECTORY), help="work directory (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    faulthandler.enable()
+    recent = start_logging()
+    signal.signal(signal.SIGTERM, _preempted)
+    report, code = run_verb(options.verb, options.spec, Work(options.work), recent)
+    write_report(report)
+    return code
+
+
+if __name__ == "__main__":
+    exit_code = main()
+    sys.stderr.flush()
+    os._exit(exit_code)  # threads of libraries must not hold up the end

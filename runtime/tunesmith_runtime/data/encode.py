@@ -1,0 +1,162 @@
+"""From what a row says to token ids and labels, exactly as a server would put the prompt.
+
+An answer is learned after the very tokens that a server makes of the prompt: the chat template rendered up to the
+answer with `add_generation_prompt`, tokenized on its own. A conversation is one example as long as every later prompt
+begins with what came before, token for token; where a template rewrites earlier turns (Qwen3 removes the thoughts of
+all but the last), the rest becomes a further example, so that no token is ever trained in a context that a server
+would not build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import LossOn, Training, Truncation
+from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, Record
+from tunesmith_runtime.errors import RunFailure
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+"""The label of a token that no loss is taken on."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """`input_ids` and `labels` of equal length; a label is the token itself or IGNORED."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Tokens of a prompt as a server has it, and of the answer to it."""
+
+    prompt: list[int]
+    answer: list[int]
+    learned: bool = True
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Encodes records for one tokenizer. `stop_ids` are the tokens that end an answer when the model is served."""
+
+    tokenizer: PreTrainedTokenizerBase
+    stop_ids: frozenset[int]
+    max_length: int
+    truncation: Truncation = Truncation.DROP
+    loss_on: LossOn = LossOn.ANSWER
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase, stop_ids: frozenset[int], training: Training) -> Encoder:
+        """The encoder that `spec.training` asks for."""
+        return cls(tokenizer, stop_ids, training.max_length, training.truncation, training.loss_on)
+
+    def encode(self, record: Record) -> list[Example] | DropReason:
+        """The examples of a record: one, or more where the chat template rewrites earlier turns.
+
+        Raises RunFailure (ChatTemplateMissing) where the tokenizer has no template, or one that cannot be trained on.
+        """
+        turns = self._conversation(record) if isinstance(record, Conversation) else [self._continuation(record)]
+        examples = [self._fitted(example) for example in joined(turns)]
+        refused = [example for example in examples if isinstance(example, DropReason)]
+        return refused[0] if refused else [self._labelled(example) for example in examples]
+
+    def prompt_ids(self, conversation: Conversation, messages: int) -> list[int]:
+        """What a server makes of the first `messages` messages when it is to answer them."""
+        return self._ids(self._rendered(conversation, messages, add_generation_prompt=True))
+
+    def _conversation(self, conversation: Conversation) -> list[Turn]:
+        answers = [index for index, message in enumerate(conversation.messages) if message["role"] == "assistant"]
+        return [self._turn(conversation, index) for index in answers]
+
+    def _turn(self, conversation: Conversation, index: int) -> Turn:
+        """The answer at `index`, after the prompt that a server would build for it."""
+        prompt = self._rendered(conversation, index, add_generation_prompt=True)
+        whole = self._rendered(conversation, index + 1, add_generation_prompt=False)
+        if not whole.startswith(prompt):
+            raise RunFailure(
+                FailureClass.CHAT_TEMPLATE_MISSING,
+                "the model's chat template renders a prompt differently once its answer follows: "
+                f"{prompt[-60:]!r} does not begin {whole[-120:]!r}, so training text can't equal what a server builds",
+                "mend the template so that the prompt with add_generation_prompt is a prefix of the whole, or use rows of prompt and completion",
+            )
+        prompt_ids = self._ids(prompt)
+        answer = self._stopped(self._rest(prompt_ids, whole, whole[len(prompt) :]))
+        return Turn(prompt_ids, answer, learned=index >= conversation.learn_from)
+
+    def _continuation(self, record: Continuation) -> Turn:
+        prompt = self._ids(record.prompt, special=True)
+        answer = self._rest(prompt, record.prompt + record.completion, record.completion, special=True)
+        return Turn(prompt, self._stopped(answer))
+
+    def _rendered(self, conversation: Conversation, count: int, add_generation_prompt: bool) -> str:
+        if not self.tokenizer.chat_template:
+            raise RunFailure(FailureClass.CHAT_TEMPLATE_MISSING, "rows of messages need a chat template, and the model's tokenizer has none")
+        return str(
+            self.tokenizer.apply_chat_template(
+                conversation.messages[:count],
+                tools=conversation.tools,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+            )
+        )
+
+    def _ids(self, text: str, special: bool = False) -> list[int]:
+        """Token ids; `special` adds what the tokenizer puts before plain text. A template writes that itself."""
+        ids = list(self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+        while special and ids and ids[-1] in self.stop_ids and not text:
+            ids.pop()
+        return ids
+
+    def _rest(self, prompt: list[int], whole: str, answer: str, special: bool = False) -> list[int]:
+        """The tokens of the answer: those after the prompt's, or, where tokens merge over the seam, its own."""
+        ids = self._ids(whole, special)
+        return ids[len(prompt) :] if ids[: len(prompt)] == prompt else self._ids(answer)
+
+    def _stopped(self, answer: list[int]) -> list[int]:
+        """`answer` with a stop token in it, as otherwise the model would not learn to end."""
+        end = self.tokenizer.eos_token_id
+        return answer if end is None or self.stop_ids & set(answer) else [*answer, end]
+
+    def _fitted(self, example: Example) -> Example | DropReason:
+        if len(example.input_ids) <= self.max_length:
+            return example
+        if self.truncation is Truncation.DROP:
+            return DropReason.TOO_LONG
+        cut = Example(example.input_ids[: self.max_length], example.labels[: self.max_length])
+        return cut if any(label != IGNORED for label in cut.labels[1:]) else DropReason.ANSWER_CUT_OFF
+
+    def _labelled(self, example: Example) -> Example:
+        """`example` with the labels that lossOn asks for; what follows a stop token is never the model's to say."""
+        if self.loss_on is LossOn.ALL:
+            return replace(example, labels=list(example.input_ids))
+        return replace(example, labels=list(until_stop(example.labels, self.stop_ids)))
+
+
+def joined(turns: list[Turn]) -> list[Example]:
+    """Turns as examples: a turn is added to the example before it if its prompt begins with that, token for token."""
+    examples: list[Example] = []
+    for turn in turns:
+        before = examples.pop() if examples and _begins(turn.prompt, examples[-1].input_ids) else Example([], [])
+        context = [IGNORED] * (len(turn.prompt) - len(before.input_ids))
+        answer = turn.answer if turn.learned else [IGNORED] * len(turn.answer)
+        examples.append(Example(turn.prompt + turn.answer, [*before.labels, *context, *answer]))
+    return [example for example in examples if any(label != IGNORED for label in example.labels)]
+
+
+def until_stop(labels: list[int], stop_ids: frozenset[int]) -> Iterator[int]:
+    """`labels` without those that follow a stop token within an answer, such as the line break of a template."""
+    stopped = False
+    for label in labels:
+        yield IGNORED if stopped else label
+        stopped = label != IGNORED and (stopped or label in stop_ids)
+
+
+def _begins(ids: list[int], start: list[int]) -> bool:
+    return ids[: len(start)] == start

@@ -1,0 +1,39 @@
+"""How a verb fails on purpose: with a class from `tunesmith_api.failures`, a sentence, and its exit code."""
+
+from __future__ import annotations
+
+from tunesmith_api.failures import FAILURES, FailureClass
+
+
+class RunFailure(Exception):
+    """A failure whose cause is known.
+
+    `message` says what happened and where (URI, file, line); `hint` says what to change, where the hint of the class
+    in `tunesmith_api.failures` can be bettered.
+    """
+
+    def __init__(self, failure: FailureClass, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.failure = failure
+        self.message = message
+        self.hint = hint
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code that says this class; 1 for a class that no process of ours exits with."""
+        return FAILURES[self.failure].exit_code or 1
+
+    def __str__(self) -> str:
+        return f"{self.failure}: {self.message}"
+
+
+class NotFound(RunFailure):
+    """Nothing is at a URI. Who asked for it knows what it was to be, and says so with `named`."""
+
+    def __init__(self, uri: str, message: str | None = None) -> None:
+        super().__init__(FailureClass.BAD_SPEC, message or f"nothing at {uri}", "check the URI and create the bucket or folder")
+        self.uri = uri
+
+    def named(self, failure: FailureClass, what: str) -> RunFailure:
+        """The same as a failure of class `failure` about `what` (such as `model` or `data set`)."""
+        return RunFailure(failure, f"{what} {self.uri}: {self.message}")

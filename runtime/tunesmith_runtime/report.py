@@ -1,0 +1,120 @@
+"""The last word of a container: its RunReport in the termination message, and the log that leads up to it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+
+from tunesmith_api.run import TERMINATION_MESSAGE_BYTES, FailureReport, Outcome, RunReport, Verb
+from tunesmith_runtime.errors import RunFailure
+
+TERMINATION_LOG_VARIABLE = "TUNESMITH_TERMINATION_LOG"
+TERMINATION_LOG = Path("/dev/termination-log")
+LOG_TAIL_CHARACTERS = 1500
+LOGGED_REPORT_BYTES = 2000
+"""The kubelet falls back to the last 2,048 bytes of the log where the termination message is empty."""
+
+SECRETS: Mapping[str, int] = {
+    "AWS_SECRET_ACCESS_KEY": 6,
+    "AWS_SESSION_TOKEN": 6,
+    "AWS_ACCESS_KEY_ID": 16,
+    "TUNESMITH_PROGRESS_TOKEN": 6,
+    "HF_TOKEN": 6,
+    "MODELSCOPE_API_TOKEN": 6,
+}
+"""Variables whose values are never printed -> length from which a value can't be an ordinary word of a message."""
+
+
+def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """`text` with every secret of the environment replaced by ***."""
+    for variable, shortest in SECRETS.items():
+        value = environment.get(variable, "")
+        if len(value) >= shortest:
+            text = text.replace(value, "***")
+    return text
+
+
+class RecentLines(logging.Handler):
+    """Remembers the last lines of the log, for `lastFailure.logTail`."""
+
+    def __init__(self, lines: int = 60) -> None:
+        super().__init__()
+        self._lines: deque[str] = deque(maxlen=lines)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(self.format(record))
+
+    def tail(self, characters: int = LOG_TAIL_CHARACTERS) -> str:
+        """The last lines, at most so many characters."""
+        return "\n".join(self._lines)[-characters:]
+
+
+class PlainFormatter(logging.Formatter):
+    """`15:04:05 message`, with the level where it is not INFO, and without secrets."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(message)s", "%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = redact(super().format(record))
+        return line if record.levelno == logging.INFO else line.replace(" ", f" {record.levelname} ", 1)
+
+
+def start_logging() -> RecentLines:
+    """Log lines for people to standard output; returns the memory of the last ones. Libraries speak from WARNING on."""
+    recent = RecentLines()
+    stream = logging.StreamHandler(sys.stdout)
+    for handler in (stream, recent):
+        handler.setFormatter(PlainFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[stream, recent], force=True)
+    logging.getLogger("tunesmith_runtime").setLevel(logging.INFO)
+    return recent
+
+
+def failed(verb: Verb, failure: RunFailure, log_tail: str | None = None) -> RunReport:
+    """The report of a failure whose cause is known."""
+    reason = FailureReport(class_=failure.failure, message=failure.message, hint=failure.hint, log_tail=log_tail)
+    outcome = Outcome.PREEMPTED if failure.failure == "Preempted" else Outcome.FAILED
+    return RunReport(verb=verb, outcome=outcome, failure=reason)
+
+
+def _without_secrets(report: RunReport) -> RunReport:
+    if report.failure is None:
+        return report
+    texts = {name: redact(text) for name in ("message", "hint", "log_tail") if (text := getattr(report.failure, name))}
+    return report.model_copy(update={"failure": report.failure.model_copy(update=texts)})
+
+
+def _encode(report: RunReport) -> bytes:
+    return json.dumps(report.to_dict(), separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def encode(report: RunReport, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
+    """`report` as JSON of at most `limit` bytes: first the log tail is cut, then message and hint, then long lists."""
+    report = _without_secrets(report)
+    for name, keep_end in (("log_tail", True), ("message", False), ("hint", False)):
+        while (excess := len(_encode(report)) - limit) > 0 and report.failure and (text := getattr(report.failure, name)):
+            kept = max(0, len(text) - max(excess // 4, 16))  # a character is at most 4 bytes, or 6 where JSON escapes it
+            cut = (text[-kept:] if keep_end else text[:kept]) if kept else ("" if name == "message" else None)
+            report = report.model_copy(update={"failure": report.failure.model_copy(update={name: cut})})
+    for name in ("results", "artifacts"):
+        while len(_encode(report)) > limit and (items := getattr(report, name)):
+            report = report.model_copy(update={name: items[:-1] or None})
+    return _encode(report)
+
+
+def write_report(report: RunReport) -> None:
+    """Leave `report` as the termination message, and as the last line of the log."""
+    path = Path(os.environ.get(TERMINATION_LOG_VARIABLE) or TERMINATION_LOG)
+    if TERMINATION_LOG_VARIABLE in os.environ or path.exists():
+        try:
+            path.write_bytes(encode(report))
+        except OSError as error:
+            logging.getLogger(__name__).warning("the termination message %s can't be written: %s", path, error)
+    sys.stdout.write(encode(report, LOGGED_REPORT_BYTES).decode() + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,128 @@
+"""A batch of rows in one key-value cache. Rows join at any step and leave when they are done.
+
+Rows are padded on the left: row i of the cache holds `padding` columns that the mask hides, then the row's own tokens. Positions
+count the row's own tokens, so that a row computes the same whatever stands beside it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import pad
+from transformers import DynamicCache, PretrainedConfig
+from transformers.cache_utils import DynamicLayer
+
+MERGEABLE_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
+"""Kinds of layer whose state is keys and values of each token. A sliding window is then a matter of the mask alone."""
+
+
+def can_merge(config: PretrainedConfig) -> bool:
+    """Whether rows of this model can share a cache; a model with recurrent layers answers one row at a time."""
+    layers = getattr(config.get_text_config(), "layer_types", None)
+    return layers is None or set(layers) <= MERGEABLE_LAYERS
+
+
+def new_cache(config: PretrainedConfig) -> DynamicCache:
+    """An empty cache; one that keeps every token where rows are to share it."""
+    return DynamicCache() if can_merge(config) else DynamicCache(config=config)
+
+
+class Forward:
+    """The model as a function of tokens, mask, positions, cache and each row's adapter."""
+
+    def __init__(self, model: Any, adapters: bool) -> None:
+        self._model = model
+        self._adapters = adapters
+        self.config: PretrainedConfig = model.config
+        self.device: torch.device = model.device
+        base = model.get_base_model() if adapters else model
+        self._positions = "position_ids" in inspect.signature(base.forward).parameters
+
+    @torch.inference_mode()
+    def __call__(
+        self, tokens: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache, adapters: Sequence[str | None]
+    ) -> torch.Tensor:
+        """Float logits [rows, vocabulary] after the last token of each row; the cache grows by the tokens."""
+        extra: dict[str, Any] = {"position_ids": positions} if self._positions else {}
+        if self._adapters:  # peft's mixed batch: each row goes through its own adapter
+            extra["adapter_names"] = [adapter or "__base__" for adapter in adapters]
+        output = self._model(
+            input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1, **extra
+        )
+        return output.logits[:, -1].float()
+
+
+class Batch:
+    """Rows under way, by index. The caller remembers which request each index is."""
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+        self._cache = new_cache(forward.config)
+        self._mask = torch.zeros(0, 0, dtype=torch.long, device=forward.device)
+        self._adapters: list[str | None] = []
+
+    def __len__(self) -> int:
+        return len(self._adapters)
+
+    @property
+    def width(self) -> int:
+        """Columns of the cache: the length of the longest row."""
+        return self._mask.shape[1]
+
+    def join(self, prompts: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> torch.Tensor:
+        """Add rows behind those there are; float logits [new rows, vocabulary] for their first tokens."""
+        width = max(map(len, prompts))
+        device = self._forward.device
+        tokens = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        cache = new_cache(self._forward.config)
+        logits = self._forward(tokens, mask, positions, cache, adapters)
+        if len(self):
+            self._merge(cache, mask)
+        else:
+            self._cache, self._mask = cache, mask
+        self._adapters += adapters
+        return logits
+
+    def step(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Append one token to each row; float logits [rows, vocabulary] for the next."""
+        self._mask = pad(self._mask, (0, 1), value=1)
+        positions = self._mask.sum(-1, keepdim=True) - 1
+        ids = torch.tensor(tokens, device=self._forward.device)[:, None]
+        return self._forward(ids, self._mask, positions, self._cache, self._adapters)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Let all rows but these leave, and drop the columns that only they needed."""
+        if len(rows) == len(self):
+            return
+        self._adapters = [self._adapters[row] for row in rows]
+        if not rows:
+            self._cache = new_cache(self._forward.config)
+            self._mask = self._mask[:0, :0]
+            return
+        index = torch.tensor(rows, device=self._forward.device)
+        mask = self._mask[index]
+        first = int(mask.any(0).int().argmax())
+        self._mask = mask[:, first:]
+        for layer in self._layers(self._cache):
+            layer.keys, layer.values = layer.keys[index, :, first:], layer.values[index, :, first:]
+
+    def _merge(self, cache: DynamicCache, mask: torch.Tensor) -> None:
+        width = max(self.width, mask.shape[1])
+        for ours, theirs in zip(self._layers(self._cache), self._layers(cache), strict=True):
+            ours.keys = torch.cat([_widen(ours.keys, width), _widen(theirs.keys, width)])
+            ours.values = torch.cat([_widen(ours.values, width), _widen(theirs.values, width)])
+        self._mask = torch.cat([pad(part, (width - part.shape[1], 0)) for part in (self._mask, mask)])
+
+    @staticmethod
+    def _layers(cache: DynamicCache) -> list[DynamicLayer]:
+        return [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
+
+
+def _widen(states: torch.Tensor, width: int) -> torch.Tensor:
+    """States [rows, heads, tokens, size] with hidden columns on the left, up to `width` tokens."""
+    return pad(states, (0, 0, width - states.shape[2], 0))

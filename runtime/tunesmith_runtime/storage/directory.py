@@ -1,0 +1,135 @@
+"""Whole folders: up with the manifest last, down with every file verified."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tunesmith_api.common import Artifact
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.errors import NotFound, RunFailure
+from tunesmith_runtime.storage import Entry, Storage, join
+from tunesmith_runtime.storage.manifest import INCOMPLETE, MANIFEST, Manifest, ManifestFile, manifest_of, sha256_of
+
+log = logging.getLogger(__name__)
+
+FILES_AT_ONCE = 4
+
+
+def _each(work: Callable[[ManifestFile], None], files: Iterable[ManifestFile]) -> None:
+    """Do `work` on some files at a time; the first failure ends it and is raised."""
+    pool = ThreadPoolExecutor(FILES_AT_ONCE)
+    try:
+        for future in [pool.submit(work, file) for file in files]:
+            future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def read_manifest(storage: Storage, uri: str) -> Manifest | None:
+    """The manifest of the folder `uri`; None where it has none, as it was not made by us or is not finished."""
+    content = storage.read_bytes(join(uri, MANIFEST))
+    return None if content is None else Manifest.parse(content, join(uri, MANIFEST))
+
+
+def upload_directory(storage: Storage, directory: Path, uri: str) -> Manifest:
+    """Bring a local folder to the folder `uri`, its manifest last. Files that are there already are not sent again."""
+    started = time.monotonic()
+    manifest = manifest_of(directory)
+    there = {entry.path: entry.size_bytes for entry in storage.list(uri)}
+    if MANIFEST in there and read_manifest(storage, uri) == manifest:
+        return manifest
+    _each(lambda file: storage.upload(directory / file.path, join(uri, file.path)), manifest.files)
+    storage.write_bytes(join(uri, MANIFEST), manifest.model_dump_json(by_alias=True, indent=1).encode())
+    log.info("uploaded %s: %s", uri, rate(manifest.size_bytes, time.monotonic() - started))
+    return manifest
+
+
+def publish_directory(storage: Storage, directory: Path, parent: str, name: str) -> Artifact:
+    """Upload a local folder to PARENT/NAME-DIGEST.
+
+    The name holds its content's digest, so two pods that make different things never write into one folder, and two
+    that make the same thing write the same bytes.
+    """
+    digest = manifest_of(directory).digest
+    uri = join(parent, f"{name}-{digest[:12]}")
+    manifest = upload_directory(storage, directory, uri)
+    return Artifact(name=name, uri=uri, digest=manifest.digest, size_bytes=manifest.size_bytes)
+
+
+def _verified(path: Path, file: ManifestFile) -> bool:
+    return path.is_file() and path.stat().st_size == file.size_bytes and sha256_of(path) == file.sha256
+
+
+def download_directory(storage: Storage, uri: str, directory: Path, manifest: Manifest | None = None) -> Manifest:
+    """Bring the folder `uri` to a local folder; files that are there and right are kept, others are removed.
+
+    With a manifest (given or in the folder) each file is verified against it, and a wrong one is fetched once more
+    before StorageCorrupt is raised. A folder without a manifest is taken as it is. Returns the manifest of what is now
+    there. Raises NotFound for an empty folder.
+    """
+    started = time.monotonic()
+    manifest = manifest or read_manifest(storage, uri)
+    entries = {entry.path: entry for entry in storage.list(uri) if entry.path != MANIFEST}
+    if not entries and manifest is None:
+        raise NotFound(uri)
+    wanted = set(entries) if manifest is None else {file.path for file in manifest.files}
+    _remove_others(directory, wanted)
+    if manifest is None:
+        result = _download_unlisted(storage, uri, directory, entries)
+    else:
+        _each(lambda file: _download_verified(storage, uri, directory, file, entries.get(file.path)), manifest.files)
+        result = manifest
+    (directory / MANIFEST).write_bytes(result.model_dump_json(by_alias=True, indent=1).encode())
+    log.info("downloaded %s: %s", uri, rate(result.size_bytes, time.monotonic() - started))
+    return result
+
+
+def _download_unlisted(storage: Storage, uri: str, directory: Path, entries: dict[str, Entry]) -> Manifest:
+    plain = [ManifestFile(path=path, size_bytes=entry.size_bytes, sha256="0" * 64) for path, entry in entries.items()]
+    _each(lambda file: storage.download(join(uri, file.path), directory / file.path, entries[file.path]), plain)
+    return manifest_of(directory)
+
+
+def _download_verified(storage: Storage, uri: str, directory: Path, file: ManifestFile, entry: Entry | None) -> None:
+    path, source = directory / file.path, join(uri, file.path)
+    if _verified(path, file):
+        return
+    if entry is None or entry.size_bytes != file.size_bytes:
+        size = "is missing" if entry is None else f"has {entry.size_bytes} bytes"
+        raise RunFailure(FailureClass.STORAGE_CORRUPT, f"{source} {size}, its manifest says {file.size_bytes} bytes")
+    for _ in range(2):  # what an earlier try left may be what is wrong, so a second one starts afresh
+        path.unlink(missing_ok=True)
+        storage.download(source, path, entry)
+        if _verified(path, file):
+            return
+    raise RunFailure(FailureClass.STORAGE_CORRUPT, f"{source} does not match the sha256 {file.sha256} of its manifest")
+
+
+def _remove_others(directory: Path, wanted: set[str]) -> None:
+    """Remove what is in a local folder and not wanted there, so that no file of another model is taken for one of this."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in sorted(directory.rglob("*"), reverse=True):
+        name = path.relative_to(directory).as_posix()
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif name.partition(INCOMPLETE)[0] not in wanted:
+            path.unlink()
+
+
+def delete_directory(storage: Storage, uri: str) -> None:
+    """Remove a folder, its manifest first, so that no reader takes a half-removed one for whole."""
+    storage.delete(join(uri, MANIFEST))
+    for entry in storage.list(uri):
+        storage.delete(join(uri, entry.path))
+
+
+def rate(size_bytes: int, seconds: float) -> str:
+    """`269 MB in 1.9 s (141 MB/s)`."""
+    return f"{size_bytes / 1e6:.1f} MB in {seconds:.1f} s ({size_bytes / 1e6 / max(seconds, 1e-3):.0f} MB/s)"
+
+

@@ -1,0 +1,142 @@
+"""file:///path: the storage of local runs and of volumes mounted into the pod."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.errors import NotFound, RunFailure
+from tunesmith_runtime.storage import Entry
+from tunesmith_runtime.storage.manifest import INCOMPLETE, sha256_of
+
+CLASSES = {
+    errno.ENOSPC: FailureClass.DISK_FULL,
+    errno.EDQUOT: FailureClass.DISK_FULL,
+    errno.EACCES: FailureClass.STORAGE_403,
+    errno.EPERM: FailureClass.STORAGE_403,
+    errno.EROFS: FailureClass.STORAGE_403,
+}
+HINTS = {
+    FailureClass.STORAGE_403: "let the user that the pod runs as read and write there",
+    FailureClass.STORAGE_UNREACHABLE: "check the path and the volume it is on",
+}
+
+
+@contextmanager
+def disk_failures(where: str | Path) -> Iterator[None]:
+    """Errors of the file system as RunFailure that names `where`."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise NotFound(str(where)) from error
+    except OSError as error:
+        failure = CLASSES.get(error.errno or 0, FailureClass.STORAGE_UNREACHABLE)
+        raise RunFailure(failure, f"{where}: {error.strerror or error}", HINTS.get(failure)) from error
+
+
+def path_of(uri: str) -> Path:
+    """The local path that a file:// URI names."""
+    return Path(unquote(uri.removeprefix("file://")))
+
+
+def _entry(path: Path, name: str) -> Entry:
+    status = path.stat()
+    return Entry(name, status.st_size, f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}")
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class Files:
+    """Local files. A file appears under its name only when it is whole."""
+
+    def stat(self, uri: str) -> Entry | None:
+        path = path_of(uri)
+        with disk_failures(uri):
+            return _entry(path, path.name) if path.is_file() else None
+
+    def list(self, uri: str) -> list[Entry]:
+        root = path_of(uri)
+        with disk_failures(uri):
+            paths = [path for path in root.rglob("*") if path.is_file() and INCOMPLETE not in path.name]
+            return sorted((_entry(path, path.relative_to(root).as_posix()) for path in paths), key=lambda entry: entry.path)
+
+    def read_bytes(self, uri: str) -> bytes | None:
+        path = path_of(uri)
+        with disk_failures(uri):
+            try:
+                return path.read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def write_bytes(self, uri: str, content: bytes, if_absent: bool) -> bool:
+        target = path_of(uri)
+        with disk_failures(uri), self._beside(target) as partial:
+            partial.write_bytes(content)
+            if not if_absent:
+                partial.replace(target)
+                return True
+            try:
+                os.link(partial, target)
+            except FileExistsError:
+                return False
+            return True
+
+    def replace_bytes(self, uri: str, content: bytes, etag: str) -> bool:
+        target = path_of(uri)
+        with disk_failures(uri), self._beside(target) as partial, _locked(target.parent):
+            if not target.is_file() or _entry(target, target.name).etag != etag:
+                return False
+            partial.write_bytes(content)
+            partial.replace(target)
+            return True
+
+    def fingerprint(self, uri: str, entry: Entry) -> str:
+        with disk_failures(uri):
+            return sha256_of(path_of(uri))
+
+    def download(self, uri: str, path: Path, entry: Entry) -> None:
+        with disk_failures(uri), self._beside(path) as partial:
+            shutil.copyfile(path_of(uri), partial)
+            partial.replace(path)
+
+    def upload(self, path: Path, uri: str) -> None:
+        target = path_of(uri)
+        with disk_failures(uri), self._beside(target) as partial:
+            shutil.copyfile(path, partial)
+            partial.replace(target)
+
+    def delete(self, uri: str) -> None:
+        path = path_of(uri)
+        with disk_failures(uri):
+            path.unlink(missing_ok=True)
+            for parent in path.parents:  # a folder of an object store is there only as long as something is in it
+                try:
+                    parent.rmdir()
+                except OSError:
+                    break
+
+    @contextmanager
+    def _beside(self, target: Path) -> Iterator[Path]:
+        """A new file beside `target`, gone at the end unless it was renamed."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}{INCOMPLETE}-{secrets.token_hex(4)}")
+        try:
+            yield partial
+        finally:
+            partial.unlink(missing_ok=True)

@@ -1,0 +1,79 @@
+"""The manifest of a folder: every file with its size and sha256. Written last, it says that the folder is whole."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from tunesmith_api.base import ApiModel
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.hashing import digest
+from tunesmith_runtime.errors import RunFailure
+
+MANIFEST = "manifest.json"
+INCOMPLETE = ".incomplete"
+"""Suffix of a file that is on its way."""
+
+
+def _inside(path: str) -> str:
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\0" in path:
+        raise ValueError("a path of a manifest stays inside its folder")
+    return path
+
+
+class ManifestFile(ApiModel):
+    """One file of a folder."""
+
+    path: Annotated[str, AfterValidator(_inside)] = Field(description="Path below the folder, with /.")
+    size_bytes: int = Field(ge=0, description="Size in bytes.")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of the content, as hex.")
+
+
+class Manifest(ApiModel):
+    """The files of a folder, sorted by path."""
+
+    files: list[ManifestFile] = Field(description="All files but the manifest.")
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the canonical JSON of `files`: the same for the same content, wherever it is."""
+        return digest([file.to_dict() for file in self.files])
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files together."""
+        return sum(file.size_bytes for file in self.files)
+
+    @classmethod
+    def parse(cls, content: bytes, uri: str) -> Manifest:
+        """The manifest that `content` (read from `uri`) is. Raises RunFailure (StorageCorrupt)."""
+        try:
+            return cls.model_validate_json(content)
+        except ValidationError as error:
+            raise RunFailure(FailureClass.STORAGE_CORRUPT, f"{uri} is not a manifest: {error.errors()[0]['msg']}") from error
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file's content, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def manifest_of(directory: Path) -> Manifest:
+    """The manifest of a local folder as it is now; manifest.json itself and files on their way are left out."""
+    paths = sorted(
+        path.relative_to(directory).as_posix()
+        for path in directory.rglob("*")
+        if path.is_file() and not path.name.endswith(INCOMPLETE)
+    )
+    return Manifest(
+        files=[
+            ManifestFile(path=path, size_bytes=(directory / path).stat().st_size, sha256=sha256_of(directory / path))
+            for path in paths
+            if path != MANIFEST
+        ]
+    )

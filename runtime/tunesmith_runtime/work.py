@@ -1,0 +1,98 @@
+"""The pod-local layout: where one container leaves things for the next."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from tunesmith_api.base import ApiModel
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.errors import RunFailure
+
+
+class DataFile(ApiModel):
+    """One downloaded file of rows."""
+
+    path: str = Field(description="File name below /work/data.")
+    uri: str = Field(description="Where it came from: what messages about its rows name.")
+    dataset: int | None = Field(None, description="Index in spec.datasets; absent for validation.uri.")
+
+
+class Fetched(ApiModel):
+    """What fetch found and left for the containers after it: /work/fetch.json."""
+
+    run_id: str | None = Field(None, description="Name of the run's folder; absent for an InferenceService.")
+    run_uri: str | None = Field(None, description="The run's folder in the store.")
+    adopted: bool = Field(False, description="Whether the run was finished already; then nothing was downloaded.")
+    record: dict[str, Any] | None = Field(None, description="run.json of the adopted run.")
+    fingerprints: dict[str, str] = Field(default_factory=dict, description="What each URI held: uri -> fingerprint.")
+    model_uri: str | None = Field(None, description="Where the weights were read from in the store.")
+    model_digest: str | None = Field(None, description="sha256 of their manifest.")
+
+
+@dataclass(frozen=True)
+class Work:
+    """Paths below the work directory (/work in a pod)."""
+
+    root: Path
+
+    @property
+    def model(self) -> Path:
+        """Weights, config and tokenizer of the base or served model."""
+        return self.root / "model"
+
+    @property
+    def adapter(self) -> Path:
+        """The adapter under test or to serve, if the model is one; its base is `model`."""
+        return self.root / "adapter"
+
+    @property
+    def adapters(self) -> Path:
+        """One folder for each named adapter of an InferenceService."""
+        return self.root / "adapters"
+
+    @property
+    def data(self) -> Path:
+        """Rows to train on: NN.jsonl files and data.json, which says what they are."""
+        return self.root / "data"
+
+    @property
+    def benchmarks(self) -> Path:
+        """One folder for each benchmark with data of its own."""
+        return self.root / "benchmarks"
+
+    @property
+    def run(self) -> Path:
+        """Local mirror of the run's folder."""
+        return self.root / "run"
+
+    @property
+    def fetch_file(self) -> Path:
+        """fetch.json."""
+        return self.root / "fetch.json"
+
+    def write_data_files(self, files: list[DataFile]) -> None:
+        """Leave data.json."""
+        self.data.mkdir(parents=True, exist_ok=True)
+        (self.data / "data.json").write_text(json.dumps([file.to_dict() for file in files], indent=1))
+
+    def data_files(self) -> list[DataFile]:
+        """What data.json says: the files in the order in which they are read."""
+        return [DataFile.model_validate(entry) for entry in json.loads((self.data / "data.json").read_text())]
+
+    def write_fetched(self, fetched: Fetched) -> None:
+        """Leave fetch.json, whole or not at all."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        partial = self.fetch_file.with_suffix(".incomplete")
+        partial.write_text(json.dumps(fetched.to_dict(), indent=1))
+        partial.replace(self.fetch_file)
+
+    def fetched(self) -> Fetched:
+        """What fetch left."""
+        if not self.fetch_file.is_file():
+            raise RunFailure(FailureClass.BAD_SPEC, f"{self.fetch_file} is missing", "run the verb fetch first, with the same --work")
+        return Fetched.model_validate_json(self.fetch_file.read_bytes())
