@@ -83,7 +83,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do, in this order: create, apply, delete, status, events. The empty plan is: all is well."""
+    """What to do, in this order: create, apply, status, delete, events. The empty plan is: all is well.
+
+    Status comes before delete, so that what a child told is kept before the child goes.
+    """
 
     create: tuple[Raw, ...] = ()
     """Jobs, made once. AlreadyExists is success where the controller is ours; else plan again with it in `foreign`.
