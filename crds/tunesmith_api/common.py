@@ -237,6 +237,7 @@ class ModelStatus(ApiModel):
 
     uri: ShortText | None = Field(None, max_length=1024, description="Where its weights are.")
     digest: ShortText | None = Field(None, description="sha256 of its manifest, where known.")
+    base: ShortText | None = Field(None, max_length=1024, description="For an adapter: URI of the model it goes on.")
 
 
 class Status(ApiModel):

@@ -188,6 +188,7 @@ class EvalJobStatus(Status):
     """What became of an EvalJob."""
 
     attempt: int | None = Field(None, ge=0, description="The current or last attempt, from 1.")
+    failures: int | None = Field(None, ge=0, description="Failed attempts so far that count towards spec.retries.")
     model: ModelStatus | None = Field(None, description="The model under test, exactly.")
     baseline: ModelStatus | None = Field(None, description="The baseline, exactly.")
     progress: EvalProgress | None = Field(None, description="How far it is.")

@@ -19,7 +19,7 @@ from tunesmith_api.base import (
     map_list,
     member_only_with,
 )
-from tunesmith_api.common import Artifact, ModelSource, Output, PodSettings, Resources, Status, Storage
+from tunesmith_api.common import Artifact, ModelSource, ModelStatus, Output, PodSettings, Resources, Status, Storage
 
 
 class Method(StrEnum):
@@ -401,6 +401,8 @@ class FineTuneJobStatus(Status):
     """What became of a FineTuneJob."""
 
     attempt: int | None = Field(None, ge=0, description="The current or last attempt, from 1.")
+    failures: int | None = Field(None, ge=0, description="Failed attempts so far that count towards spec.retries.")
+    model: ModelStatus | None = Field(None, description="The base model, exactly.")
     resumed_from_step: int | None = Field(None, ge=0, description="The step this attempt went on from.")
     progress: Progress | None = Field(None, description="How far it is.")
     rows: Rows | None = Field(None, description="What became of the rows.")
