@@ -1,0 +1,151 @@
+"""The command line: python3 -m devcluster up | down | status | env | logs | build."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from devcluster import builds, cluster, preflight, toolchain
+from devcluster.access import ensure_s3_credentials, environment, exports, is_external
+from devcluster.errors import ClusterError
+from devcluster.paths import Paths, cache_paths
+from devcluster.progress import elapsed, say
+
+BROKEN = "broken; `python3 -m devcluster up` repairs it"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="devcluster", description="A real one-node Kubernetes on this machine.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, help_text) in COMMANDS.items():
+        command = commands.add_parser(name, help=help_text)
+        if name == "logs":
+            command.add_argument("component", nargs="?", help="one of the components that `status` lists")
+            command.add_argument("--lines", type=int, default=100)
+    arguments = parser.parse_args()
+    try:
+        return COMMANDS[arguments.command][0](cache_paths(), arguments)
+    except ClusterError as error:
+        print(f"devcluster: {error}", file=sys.stderr)
+        return 1
+
+
+def up(paths: Paths, _: argparse.Namespace) -> int:
+    if is_external(paths):
+        used = environment()
+        say(f"using the cluster of KUBECONFIG={used.kubeconfig}, registry {used.registry}, S3 {used.s3_endpoint}")
+        return 0
+    start = time.monotonic()
+    _check(paths)
+    with _one_at_a_time(paths):
+        _fetch_and_build(paths)
+        cluster.up(paths)
+    say(f"the cluster is up ({elapsed(time.monotonic() - start)}); eval $(python3 -m devcluster env) to use it")
+    return 0
+
+
+def down(paths: Paths, _: argparse.Namespace) -> int:
+    if is_external(paths):
+        say("KUBECONFIG names a cluster of yours, which is left alone; the embedded one goes, if there is one")
+    if paths.cluster.exists():
+        if os.geteuid():
+            raise ClusterError("only root can take the cluster down: run the same command with sudo -E")
+        with _one_at_a_time(paths):
+            cluster.take_down(paths)
+    say(f"the cluster is down; programs and pushed images stay in {paths.cache}")
+    return 0
+
+
+def status(paths: Paths, _: argparse.Namespace) -> int:
+    if not paths.kubeconfig.exists():
+        say("down")
+        return 1
+    found = cluster.health(paths)
+    for name, complaint in found:
+        record = cluster.supervisor(paths).record(name)
+        process = f"process {record.identity.pid}" if record else ""
+        say(f"{name:24} {complaint or 'healthy':24} {process}".rstrip())
+    broken = any(complaint for _, complaint in found)
+    say(BROKEN if broken else "healthy")
+    return int(broken)
+
+
+def env(paths: Paths, _: argparse.Namespace) -> int:
+    """Lines for the shell's eval; for a cluster of the user's nothing is to be set."""
+    if not is_external(paths):
+        environment()
+        for name, value in exports(paths).items():
+            say(f'export {name}="{value}"')
+    return 0
+
+
+def logs(paths: Paths, arguments: argparse.Namespace) -> int:
+    if arguments.component is None:
+        for file in sorted(paths.logs.glob("*.log")):
+            say(str(file))
+        return 0
+    file = cluster.supervisor(paths).log_file(arguments.component)
+    if not file.exists():
+        known = ", ".join(sorted(one.stem for one in paths.logs.glob("*.log"))) or "none yet"
+        raise ClusterError(f"{arguments.component} has no log; there are logs of: {known}")
+    for line in file.read_text(errors="replace").splitlines()[-arguments.lines :]:
+        say(line)
+    return 0
+
+
+def build(paths: Paths, _: argparse.Namespace) -> int:
+    """Only the programs: what devcluster.controlplane needs, and kubectl and helm for a cluster of the user's."""
+    with _one_at_a_time(paths):
+        _fetch_and_build(paths)
+    return 0
+
+
+def _fetch_and_build(paths: Paths) -> None:
+    toolchain.ensure_debian(paths)
+    builds.ensure_programs(paths)
+
+
+def _check(paths: Paths) -> None:
+    """Raise with one sentence for each thing that would fail later."""
+    keys = ensure_s3_credentials(paths.s3_credentials) if paths.s3_credentials.exists() else ("", "")
+    components = [stage.component for stage in cluster.stages(paths, *keys)]
+    records = [cluster.supervisor(paths).record(component.name) for component in components]
+    missing = [
+        *toolchain.missing_installed(),
+        *toolchain.missing_unpacked(paths),
+        *(program.name for program in builds.missing_programs(paths)),
+    ]
+    own = {record.identity.pid for record in records if record}
+    found = preflight.check(paths, components, own, missing)
+    if found:
+        raise ClusterError("nothing was started:\n" + "\n".join(f"  - {sentence}" for sentence in found))
+
+
+@contextmanager
+def _one_at_a_time(paths: Paths) -> Iterator[None]:
+    """Two commands at once would start everything twice: the second waits for the first."""
+    paths.cache.mkdir(parents=True, exist_ok=True)
+    lock = Path(paths.cache / "devcluster.lock")
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another devcluster command is at work; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+COMMANDS: dict[str, tuple[Callable[[Paths, argparse.Namespace], int], str]] = {
+    "up": (up, "bring the cluster up, or repair it"),
+    "down": (down, "take it down and leave nothing behind"),
+    "status": (status, "say which component is healthy; exit code 1 if one is not"),
+    "env": (env, "print what to export: eval $(python3 -m devcluster env)"),
+    "logs": (logs, "show a component's log, or where the logs are"),
+    "build": (build, "build the programs, and start nothing"),
+}

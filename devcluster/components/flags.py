@@ -1,0 +1,17 @@
+"""Command lines from tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+Value = str | int | bool | Path
+
+
+def flags(program: str, options: Mapping[str, Value]) -> tuple[str, ...]:
+    """`--name=value` for each option, booleans in lower case as Go's flag parser wants them."""
+    return (program, *(f"--{name}={_text(value)}" for name, value in options.items()))
+
+
+def _text(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
