@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
+
+from tunesmith_api.base import ApiModel
 
 Schema = dict[str, Any]
 
@@ -25,14 +26,18 @@ INT32_MAX = 2**31 - 1
 
 
 class _WithFactories(GenerateJsonSchema):
-    """A block that is filled in when absent gets the default {}, so that the API server fills in what is below it."""
+    """A block that is filled in when absent has all of it as its default: the CEL rules on a default {} see just that."""
 
     def get_default_value(self, schema: core_schema.WithDefaultSchema) -> Any:
         factory = schema.get("default_factory")
-        return {} if isinstance(factory, type) and issubclass(factory, BaseModel) else super().get_default_value(schema)
+        return (
+            factory().to_dict()
+            if isinstance(factory, type) and issubclass(factory, ApiModel)
+            else super().get_default_value(schema)
+        )
 
 
-def structural_schema(model: type[BaseModel], *, defaults: bool = True) -> Schema:
+def structural_schema(model: type[ApiModel], *, defaults: bool = True) -> Schema:
     """The structural schema of `model`; status has none of its defaults, as absent means unknown there."""
     schema = model.model_json_schema(by_alias=True, schema_generator=_WithFactories)
     return _structural(schema, schema.pop("$defs", {}), defaults)
