@@ -1,0 +1,49 @@
+"""Every example is valid by the generated schema, and says nothing that the schema does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMAS = {
+    crd["spec"]["names"]["kind"]: crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    for crd in (yaml.safe_load(path.read_text()) for path in (ROOT / "crds").glob("*.yaml"))
+}
+
+
+def resources() -> Iterator[Any]:
+    """Every object of ours below examples/."""
+    for path in sorted((ROOT / "examples").rglob("*.yaml")):
+        for document in yaml.safe_load_all(path.read_text()):
+            if str(document.get("apiVersion", "")).startswith("tunesmith.dev/"):
+                yield pytest.param(document, id=str(path.relative_to(ROOT)))
+
+
+def closed(schema: Any) -> Any:
+    """The schema with every object closed, as kubectl's strict validation reads it."""
+    if isinstance(schema, list):
+        return [closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    result = {key: closed(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and "additionalProperties" not in schema:
+        result["additionalProperties"] = False
+    return result
+
+
+@pytest.mark.parametrize("resource", resources())
+def test_every_example_is_valid_by_the_generated_schema(resource: dict[str, Any]) -> None:
+    spec = closed(SCHEMAS[resource["kind"]])["properties"]["spec"]
+    jsonschema.Draft4Validator(spec).validate(resource["spec"])
+
+
+def test_a_misspelt_field_is_found() -> None:
+    training = closed(SCHEMAS["FineTuneJob"])["properties"]["spec"]["properties"]["training"]
+    with pytest.raises(jsonschema.ValidationError, match="learningrate"):
+        jsonschema.Draft4Validator(training).validate({"learningrate": 1e-4})
