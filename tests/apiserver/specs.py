@@ -1,0 +1,117 @@
+"""Random specs (hypothesis) made from the CRDs' own schemas."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tunesmith_api.compatibility import LIMITS, Limit
+from tunesmith_api.crdgen.crd import Kind, root_schema
+
+Schema = dict[str, Any]
+ONE_OF = "set exactly one of "
+KEYS = st.text(string.ascii_lowercase, min_size=1, max_size=8)
+WORDS = st.text(string.ascii_letters + string.digits + " -_.", max_size=16)
+
+
+def specs(kind: Kind) -> st.SearchStrategy[dict[str, Any]]:
+    """Specs of the schema's shape, most of which keep the rules of `kind` too."""
+    schema = root_schema(kind)["properties"]["spec"]
+    return values(schema).map(lambda spec: mended(kind.name, spec))
+
+
+def values(schema: Schema) -> st.SearchStrategy[Any]:
+    """Values that `schema` admits, its CEL rules aside."""
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    if schema.get("x-kubernetes-int-or-string"):
+        return st.sampled_from([1, 4, "500m", "1.5", "16Gi"])
+    makers = {"string": _strings, "integer": _integers, "number": _numbers, "array": _arrays, "object": _objects}
+    return st.booleans() if schema["type"] == "boolean" else makers[schema["type"]](schema)
+
+
+def _strings(schema: Schema) -> st.SearchStrategy[str]:
+    if "pattern" not in schema:
+        return WORDS
+    printable = st.characters(min_codepoint=33, max_codepoint=126)
+    shortest, longest = schema.get("minLength", 0), schema["maxLength"]
+    matching = st.from_regex(schema["pattern"].replace("$", r"\Z"), alphabet=printable)
+    return matching.filter(lambda text: shortest <= len(text) <= longest)
+
+
+def _integers(schema: Schema) -> st.SearchStrategy[int]:
+    return st.integers(schema.get("minimum", -(2**31)), schema.get("maximum", 2**31 - 1))
+
+
+def _numbers(schema: Schema) -> st.SearchStrategy[float]:
+    return st.floats(
+        schema.get("minimum", -1e9),
+        schema.get("maximum", 1e9),
+        exclude_min=schema.get("exclusiveMinimum", False),
+        exclude_max=schema.get("exclusiveMaximum", False),
+        allow_nan=False,
+        allow_subnormal=False,
+    )
+
+
+def _arrays(schema: Schema) -> st.SearchStrategy[list[Any]]:
+    keys = schema.get("x-kubernetes-list-map-keys", ())
+    told_apart = schema["x-kubernetes-list-type"] != "atomic"
+    return st.lists(
+        values(schema["items"]),
+        min_size=schema.get("minItems", 0),
+        max_size=min(schema["maxItems"], 3),
+        unique_by=(lambda item: tuple(item[key] for key in keys) if keys else item) if told_apart else None,
+    )
+
+
+def _objects(schema: Schema) -> st.SearchStrategy[dict[str, Any]]:
+    if "additionalProperties" in schema:
+        return st.dictionaries(KEYS, values(schema["additionalProperties"]), max_size=3)
+    fields = {name: values(below) for name, below in schema["properties"].items()}
+    required = {name: fields[name] for name in schema.get("required", ())}
+    optional = {name: below for name, below in fields.items() if name not in required}
+    for rule in schema.get("x-kubernetes-validations", ()):
+        if rule["message"].startswith(ONE_OF):
+            members = rule["message"].removeprefix(ONE_OF).split(", ")
+            rest = {name: below for name, below in optional.items() if name not in members}
+            return st.sampled_from(members).flatmap(
+                lambda member, rest=rest: st.fixed_dictionaries({**required, member: fields[member]}, optional=rest)
+            )
+    return st.fixed_dictionaries(required, optional=optional)
+
+
+def mended(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """`spec` without what most often breaks a rule."""
+    for row in LIMITS:
+        if row.kind == kind and row.at_apply:
+            _mend(spec, row.field, row)
+    for block in ("dpo", "kto", "grpo", *(("lora",) if spec.get("tuner") == "full" else ())):
+        spec.pop(block, None)
+    if spec.get("resources", {}).get("accelerator", "cpu") == "cpu":
+        spec.get("resources", {}).pop("count", None)
+    if kind == "EvalJob" and spec.get("gates"):
+        spec.setdefault("baseline", {"uri": "s3://models/base"})
+        for gate in spec["gates"]:
+            gate["benchmark"] = spec["benchmarks"][0]["name"]
+    if kind == "InferenceService" and "inferenceService" in spec["model"]:
+        spec["model"] = {"fineTuneJob": spec["model"]["inferenceService"]}
+    return spec
+
+
+def _mend(value: dict[str, Any], path: str, row: Limit) -> None:
+    """Put right what `row` refuses: another scheme, or the field's default by leaving it out."""
+    part, _, rest = path.partition(".")
+    name = part.removesuffix("[]")
+    if name not in value:
+        return
+    if rest:
+        for item in value[name] if part.endswith("[]") else [value[name]]:
+            _mend(item, rest, row)
+    elif not row.allows(value[name]):
+        if row.refused_scheme:
+            value[name] = "s3://bucket/folder"
+        else:
+            del value[name]

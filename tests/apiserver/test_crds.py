@@ -1,0 +1,495 @@
+"""The generated CRDs on a real API server: what it refuses and with which words, what it fills in, what it shows."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from kubernetes import client, config
+
+from devcluster.controlplane import ControlPlane
+from tests.apiserver.specs import specs
+from tunesmith_api import API_VERSION, GROUP, VERSION
+from tunesmith_api.crdgen.crd import KINDS, Kind, root_schema
+
+ROOT = Path(__file__).resolve().parents[2]
+BY_NAME = {kind.name: kind for kind in KINDS}
+KSERVE: dict[str, Any] = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "inferenceservices.serving.kserve.io"},
+    "spec": {
+        "group": "serving.kserve.io",
+        "scope": "Namespaced",
+        "names": {
+            "kind": "InferenceService",
+            "listKind": "InferenceServiceList",
+            "plural": "inferenceservices",
+            "singular": "inferenceservice",
+            "shortNames": ["isvc"],
+        },
+        "versions": [
+            {
+                "name": "v1beta1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object", "properties": {}}}}
+                },
+            }
+        ],
+    },
+}
+
+TUNE: dict[str, Any] = {"model": {"uri": "s3://models/base"}, "datasets": [{"uri": "s3://data/train.jsonl"}]}
+EVAL: dict[str, Any] = {"model": {"fineTuneJob": {"name": "support"}}, "benchmarks": [{"name": "gsm8k", "limit": 200}]}
+SERVE: dict[str, Any] = {"model": {"fineTuneJob": {"name": "support"}}}
+GOOD = {"FineTuneJob": TUNE, "EvalJob": EVAL, "InferenceService": SERVE}
+
+FOR_BOTH: dict[str, Any] = {
+    "model": {"trustRemoteCode": True},
+    "resources": {"cpu": "2"},
+    "output": {"uri": "s3://other/place"},
+    "storage": {"region": "eu-central-1"},
+    "pod": {"labels": {"team": "a"}},
+    "suspend": True,
+    "retries": 1,
+    "deadline": "2h",
+    "pendingDeadline": "30m",
+    "ttlAfterFinished": "1d",
+    "rerun": "2",
+}
+OTHER_VALUES: dict[str, dict[str, Any]] = {
+    "FineTuneJob": {
+        **FOR_BOTH,
+        "datasets": [{"uri": "s3://data/other.jsonl"}],
+        "validation": {"fraction": 0.1},
+        "tuner": "full",
+        "lora": {"rank": 8},
+        "training": {"epochs": 2},
+        "parallelism": {"nodes": 2},
+        "checkpoint": {"keep": 3},
+        "export": {"merge": False},
+    },
+    "EvalJob": {
+        **FOR_BOTH,
+        "baseline": {"uri": "s3://models/base"},
+        "benchmarks": [{"name": "mmlu"}],
+        "gates": [{"benchmark": "gsm8k", "min": 0.5}],
+        "generation": {"maxTokens": 16},
+        "engine": "vllm",
+    },
+}
+NOT_YET = {"method", "dpo", "kto", "grpo", "queueName"}
+"""Fields of a FineTuneJob with one admissible value only."""
+
+
+@dataclass
+class Api:
+    """The API server with our CRDs in it."""
+
+    cluster: ControlPlane
+    objects: Any
+    """A client.CustomObjectsApi, whose answers have no types."""
+
+    def create(self, kind: str, spec: dict[str, Any], name: str = "support", dry_run: bool = True) -> dict[str, Any]:
+        """The object as the API server holds it; raises Refused."""
+        body = {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
+        try:
+            created: dict[str, Any] = self.objects.create_namespaced_custom_object(
+                GROUP,
+                VERSION,
+                "default",
+                BY_NAME[kind].plural,
+                body,
+                field_validation="Strict",
+                **({"dry_run": "All"} if dry_run else {}),
+            )
+        except client.ApiException as error:
+            raise Refused(json.loads(error.body)) from error
+        return created
+
+    def answer(self, kind: str, spec: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The spec as the API server would hold it, or why it refuses it."""
+        try:
+            return self.create(kind, spec)["spec"], []
+        except Refused as refusal:
+            return {}, refusal.causes or [str(refusal)]
+
+    def change(self, kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+        """A merge patch of the spec."""
+        try:
+            changed: dict[str, Any] = self.objects.patch_namespaced_custom_object(
+                GROUP, VERSION, "default", BY_NAME[kind].plural, name, {"spec": spec}
+            )
+        except client.ApiException as error:
+            raise Refused(json.loads(error.body)) from error
+        return changed
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        command = [self.cluster.program("kubectl"), "--kubeconfig", str(self.cluster.kubeconfig), *arguments]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+
+class Refused(Exception):
+    """The API server said no."""
+
+    def __init__(self, status: dict[str, Any]) -> None:
+        super().__init__(status["message"])
+        self.causes = [cause["message"] for cause in status.get("details", {}).get("causes", [])]
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[Api]:
+    with ControlPlane() as cluster:
+        connection = config.new_client_from_config(str(cluster.kubeconfig))  # type: ignore[no-untyped-call]
+        api = Api(cluster, client.CustomObjectsApi(connection))
+        api.kubectl("apply", "--filename", str(ROOT / "crds"))  # client-side: its annotation bounds the size of a CRD
+        api.kubectl("apply", "--filename", "-", stdin=json.dumps(KSERVE))
+        api.kubectl("wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all")
+        yield api
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A spec that is like a good one but for `change`, and what the refusal must say."""
+
+    kind: str
+    change: dict[str, Any]
+    says: str
+    name: str = field(default="support")
+
+
+BAD = {
+    "unknown field": Bad("FineTuneJob", {"trainign": {}}, 'unknown field "spec.trainign"'),
+    "unknown nested field": Bad("FineTuneJob", {"training": {"epoch": 3}}, 'unknown field "spec.training.epoch"'),
+    "wrong type": Bad("FineTuneJob", {"training": {"epochs": "three"}}, "spec.training.epochs in body must be of type number"),
+    "bad enum": Bad("FineTuneJob", {"method": "stf"}, 'supported values: "sft", "pretrain", "dpo"'),
+    "bad bound": Bad("FineTuneJob", {"training": {"epochs": 0}}, "spec.training.epochs in body should be greater than 0"),
+    "bad duration": Bad("FineTuneJob", {"deadline": "soon"}, "spec.deadline in body should match"),
+    "bad scheme": Bad("FineTuneJob", {"model": {"uri": "http://models/base"}}, "spec.model.uri in body should match"),
+    "no model": Bad("FineTuneJob", {"model": None}, "spec.model: Required value"),
+    "no data set": Bad("FineTuneJob", {"datasets": []}, "spec.datasets in body should have at least 1 items"),
+    "lora block with tuner full": Bad(
+        "FineTuneJob",
+        {"tuner": "full", "lora": {"rank": 8}},
+        "the block lora goes with tuner: lora, qlora or dora; remove the block or change tuner",
+    ),
+    "block of another method": Bad(
+        "FineTuneJob", {"dpo": {"beta": 0.1}}, "the block dpo goes with method: dpo; remove the block or set method: dpo"
+    ),
+    "two sources": Bad(
+        "FineTuneJob",
+        {"model": {"uri": "s3://m/b", "fineTuneJob": {"name": "a"}}},
+        "set exactly one of uri, fineTuneJob, inferenceService",
+    ),
+    "no source": Bad("FineTuneJob", {"model": {"uri": None}}, "set exactly one of uri, fineTuneJob, inferenceService"),
+    "two validations": Bad(
+        "FineTuneJob", {"validation": {"fraction": 0.1, "uri": "s3://d/v.jsonl"}}, "set exactly one of fraction, uri"
+    ),
+    "count of cpus": Bad(
+        "FineTuneJob", {"resources": {"count": 2}}, "accelerator cpu has no count: remove count, or set accelerator"
+    ),
+    "variable of the operator": Bad(
+        "FineTuneJob",
+        {"pod": {"env": [{"name": "TUNESMITH_PROGRESS_TOKEN", "value": "x"}]}},
+        "variables that begin with TUNESMITH_ are the operator's: choose another name",
+    ),
+    "label of the operator": Bad(
+        "FineTuneJob",
+        {"pod": {"labels": {"tunesmith.dev/uid": "x"}}},
+        "labels below tunesmith.dev/ and app.kubernetes.io/ are the operator's: choose another prefix",
+    ),
+    "method of a later version": Bad("FineTuneJob", {"method": "kto"}, "method kto: not available in this version; use sft"),
+    "tuner of a later version": Bad(
+        "FineTuneJob", {"tuner": "qlora"}, "tuner qlora: not available in this version; use lora or full"
+    ),
+    "tuner without kernels on the accelerator": Bad(
+        "FineTuneJob",
+        {"tuner": "qlora", "resources": {"accelerator": "ascend"}},
+        "tuner qlora with accelerator ascend: bitsandbytes has no Ascend kernels; use tuner lora",
+    ),
+    "quantization": Bad(
+        "FineTuneJob",
+        {"export": {"quantize": {"method": "awq"}}},
+        "export.quantize: not available in this version; remove the block",
+    ),
+    "packing": Bad(
+        "FineTuneJob", {"training": {"packing": True}}, "training.packing: not available in this version; set packing: false"
+    ),
+    "queue": Bad("FineTuneJob", {"queueName": "gpus"}, "queueName: not available in this version; remove it"),
+    "rows of a later version": Bad(
+        "FineTuneJob",
+        {"datasets": [{"uri": "s3://d/t.jsonl", "format": "preference"}]},
+        "datasets[].format preference: not available in this version; use auto, messages, promptCompletion or alpaca",
+    ),
+    "claim": Bad(
+        "FineTuneJob",
+        {"model": {"uri": "pvc://claim/base"}},
+        "model.uri pvc://claim/base: not available in this version; use s3://",
+    ),
+    "long name": Bad(
+        "FineTuneJob", {}, "the name of a FineTuneJob has at most 45 characters: its pods are named after it", "a" * 46
+    ),
+    "name of a domain": Bad("InferenceService", {}, "the name of a InferenceService is a DNS label", "support.v2"),
+    "name that begins with a digit": Bad("InferenceService", {}, "beginning with a letter", "2nd"),
+    "gate without its benchmark": Bad(
+        "EvalJob",
+        {"gates": [{"benchmark": "gms8k", "min": 0.5}]},
+        "every gate names one of spec.benchmarks: add the benchmark or mend the gate's name",
+    ),
+    "gate without a bar": Bad(
+        "EvalJob", {"gates": [{"benchmark": "gsm8k"}]}, "set exactly one of min, max, maxRegression, minImprovement"
+    ),
+    "regression against nothing": Bad(
+        "EvalJob",
+        {"gates": [{"benchmark": "gsm8k", "maxRegression": 0.02}]},
+        "maxRegression and minImprovement compare with a baseline: set spec.baseline, or use min or max",
+    ),
+    "benchmark twice": Bad("EvalJob", {"benchmarks": [{"name": "mmlu"}, {"name": "mmlu"}]}, "Duplicate value"),
+    "baseline in a claim": Bad(
+        "EvalJob",
+        {"baseline": {"uri": "pvc://claim/base"}},
+        "baseline.uri pvc://claim/base: not available in this version; use s3://",
+    ),
+    "serving what is served": Bad(
+        "InferenceService",
+        {"model": {"fineTuneJob": None, "inferenceService": {"name": "other"}}},
+        "model.inferenceService is for EvalJobs: name the model by uri or fineTuneJob",
+    ),
+    "autoscaling": Bad(
+        "InferenceService",
+        {"autoscaling": {"maxReplicas": 4}},
+        "autoscaling: not available in this version; set replicas, or scale by /scale",
+    ),
+    "fewer at most than at least": Bad(
+        "InferenceService",
+        {"autoscaling": {"minReplicas": 4, "maxReplicas": 2}},
+        "minReplicas is at most maxReplicas: swap or change them",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
+def test_bad_input_is_refused_with_the_fix(api: Api, bad: Bad) -> None:
+    with pytest.raises(Refused) as refusal:
+        api.create(bad.kind, merged(GOOD[bad.kind], bad.change), bad.name)
+    assert bad.says in str(refusal.value)
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_a_short_spec_is_enough(api: Api, kind: str) -> None:
+    assert (
+        api.create(kind, GOOD[kind], name="a" * 45)["spec"] == BY_NAME[kind].spec.model_validate(GOOD[kind]).to_dict()
+    )
+
+
+def test_training_on_many_devices_is_admitted_for_the_operator_to_judge(api: Api) -> None:
+    spec = TUNE | {
+        "tuner": "full",
+        "parallelism": {"nodes": 2, "strategy": "zero3", "tensorParallel": 2},
+        "resources": {"accelerator": "nvidia", "count": 8},
+    }
+    assert api.create("FineTuneJob", spec)["spec"]["parallelism"]["nodes"] == 2
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_the_api_server_fills_in_and_admits_what_the_types_do(api: Api, kind: Kind) -> None:
+    """Any spec of the schema's shape is refused by a rule's sentence only, and its defaults are those of the types."""
+    rules = set(rule_messages(root_schema(kind)))
+    admitted: list[dict[str, Any]] = []
+
+    @settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @given(spec=specs(kind))
+    def check(spec: dict[str, Any]) -> None:
+        held, causes = api.answer(kind.name, spec)
+        assert all(any(rule in cause for rule in rules) for cause in causes), (causes, spec)
+        if held:
+            admitted.append(held)
+            assert held == kind.spec.model_validate(spec).to_dict()
+            assert held == kind.spec.model_validate(held).to_dict()
+
+    check()
+    assert len(admitted) >= 30, f"only {len(admitted)} of the specs were admitted: that says little about defaults"
+
+
+@pytest.mark.parametrize("kind", ["FineTuneJob", "EvalJob"])
+def test_only_the_fields_that_may_change_can_be_changed(api: Api, kind: str) -> None:
+    name = f"fixed-{kind.lower()}"
+    api.create(kind, GOOD[kind], name, dry_run=False)
+    for field_name, value in OTHER_VALUES[kind].items():
+        change = {field_name: value}
+        if field_name in BY_NAME[kind].spec.mutable:
+            assert api.change(kind, name, change)["spec"][field_name] == value
+            continue
+        with pytest.raises(Refused) as refusal:
+            api.change(kind, name, change)
+        assert f"spec.{field_name} is immutable: create a new {kind} with another name" in str(refusal.value)
+
+
+def test_every_field_of_a_job_is_tried_for_immutability() -> None:
+    for kind, others in OTHER_VALUES.items():
+        fields = set(root_schema(BY_NAME[kind])["properties"]["spec"]["properties"])
+        assert fields - set(others) == (NOT_YET if kind == "FineTuneJob" else {"queueName"})
+
+
+def test_a_block_that_was_set_cannot_be_removed_from_a_running_job(api: Api) -> None:
+    api.create("FineTuneJob", TUNE | {"lora": {"rank": 8}}, "with-lora", dry_run=False)
+    with pytest.raises(Refused, match=r"spec\.lora is immutable"):
+        api.change("FineTuneJob", "with-lora", {"lora": None})
+    assert api.change("FineTuneJob", "with-lora", {"suspend": True})["spec"]["suspend"] is True
+
+
+def test_an_inference_service_can_be_changed(api: Api) -> None:
+    api.create("InferenceService", SERVE, "changing", dry_run=False)
+    assert api.change("InferenceService", "changing", {"model": {"fineTuneJob": {"name": "newer"}}})
+
+
+def test_scale_reads_and_writes_replicas_and_tells_autoscalers_the_selector(api: Api) -> None:
+    api.create("InferenceService", SERVE, "scaled", dry_run=False)
+    status = {"status": {"replicas": 3, "readyReplicas": 1, "selector": "tunesmith.dev/name=scaled"}}
+    api.objects.patch_namespaced_custom_object_status(GROUP, VERSION, "default", "inferenceservices", "scaled", status)
+    api.kubectl("scale", "tsvc/scaled", "--replicas=5")
+    scale = api.objects.get_namespaced_custom_object_scale(GROUP, VERSION, "default", "inferenceservices", "scaled")
+    assert scale["spec"]["replicas"] == 5
+    assert scale["status"] == {"replicas": 3, "selector": "tunesmith.dev/name=scaled"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "header", "row"),
+    [
+        (
+            "FineTuneJob",
+            {"phase": "Running", "progress": {"percent": 33, "loss": 1.25}},
+            ["NAME", "PHASE", "PROGRESS", "LOSS", "AGE"],
+            ["shown", "Running", "33", "1.25"],
+        ),
+        (
+            "EvalJob",
+            {"phase": "Succeeded", "score": "accuracy 0.57", "verdict": "Passed"},
+            ["NAME", "PHASE", "SCORE", "VERDICT", "AGE"],
+            ["shown", "Succeeded", "accuracy", "0.57", "Passed"],
+        ),
+        (
+            "InferenceService",
+            {"phase": "Ready", "replicas": 2, "readyReplicas": 1, "url": "http://shown.default.svc/v1"},
+            ["NAME", "PHASE", "READY", "REPLICAS", "URL", "AGE"],
+            ["shown", "Ready", "1", "2", "http://shown.default.svc/v1"],
+        ),
+    ],
+)
+def test_one_line_says_how_it_is_going(
+    api: Api, kind: str, status: dict[str, Any], header: list[str], row: list[str]
+) -> None:
+    short, plural = BY_NAME[kind].short_name, BY_NAME[kind].plural
+    api.create(kind, GOOD[kind], "shown", dry_run=False)
+    api.objects.patch_namespaced_custom_object_status(GROUP, VERSION, "default", plural, "shown", {"status": status})
+    printed = [line.split() for line in api.kubectl("get", short, "shown").splitlines()]
+    assert printed[0] == header
+    assert printed[1][: len(row)] == row
+    assert "REASON" in api.kubectl("get", short, "shown", "--output=wide")
+    assert f"{kind.lower()}.{GROUP}/shown" in api.kubectl("get", "tunesmith", "--output=name")
+
+
+def test_the_status_has_room_for_what_the_types_say(api: Api) -> None:
+    api.create("FineTuneJob", TUNE, "failing", dry_run=False)
+    status = {
+        "phase": "Failed",
+        "conditions": [
+            {"type": "Ready", "status": "False", "reason": "BadRow", "lastTransitionTime": "2026-11-22T10:00:00Z"}
+        ],
+        "lastFailure": {"class": "BadRow", "message": "train.jsonl line 17: no answer", "exitCode": 65},
+    }
+    body = {"status": status}
+    held = api.objects.patch_namespaced_custom_object_status(
+        GROUP, VERSION, "default", "finetunejobs", "failing", body, field_validation="Strict"
+    )
+    assert held["status"] == status
+    body = {"status": {"lastFailure": {"class": "SomethingElse", "message": "x"}}}
+    with pytest.raises(client.ApiException, match="Unsupported value"):
+        api.objects.patch_namespaced_custom_object_status(GROUP, VERSION, "default", "finetunejobs", "failing", body)
+
+
+def test_explain_is_the_reference_manual(api: Api) -> None:
+    explained = api.kubectl("explain", "finetunejob.spec.training")
+    assert "The optimization." in explained
+    assert "Peak learning rate. Default 1e-4 with an adapter, 1e-5 with tuner full." in " ".join(explained.split())
+    assert "enum: cosine, linear, constant" in explained
+    assert "Tunes a model on data sets" in api.kubectl("explain", "ftj")
+
+
+def test_the_kinds_live_beside_kserve(api: Api) -> None:
+    resources = {
+        line.split()[0]: line.split()[1:] for line in api.kubectl("api-resources", "--no-headers").splitlines()
+    }
+    assert resources["finetunejobs"][:2] == ["ftj", API_VERSION]
+    api.create("InferenceService", SERVE, "ours", dry_run=False)
+    kserve = {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": "theirs"},
+        "spec": {},
+    }
+    api.kubectl("apply", "--filename", "-", stdin=json.dumps(kserve))
+    assert "inferenceservice.tunesmith.dev/ours" in api.kubectl("get", "tsvc", "--output=name")
+    assert api.kubectl("get", "isvc", "--output=name").split() == ["inferenceservice.serving.kserve.io/theirs"]
+    theirs = api.kubectl("get", "inferenceservices.serving.kserve.io", "--output=name").split()
+    assert theirs == ["inferenceservice.serving.kserve.io/theirs"]
+
+
+def test_short_names_belong_to_one_kind_each(api: Api) -> None:
+    names = [
+        name
+        for item in json.loads(api.kubectl("get", "crds", "--output=json"))["items"]
+        for name in item["spec"]["names"].get("shortNames", [])
+    ]
+    assert sorted(names) == sorted({*names})
+    assert {"ftj", "evj", "tsvc"} <= {*names}
+
+
+def test_every_example_is_admitted(api: Api) -> None:
+    documents = [
+        document
+        for path in sorted((ROOT / "examples").rglob("*.yaml"))
+        for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))
+        if document and document.get("apiVersion") == API_VERSION
+    ]
+    assert {document["kind"] for document in documents} == set(GOOD)
+    for document in documents:
+        assert api.create(document["kind"], document["spec"], document["metadata"]["name"])
+
+
+def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """`base` with a merge patch (RFC 7386) on it."""
+    result = copy.deepcopy(base)
+    for key, value in change.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict) and isinstance(result.get(key), dict):
+            result[key] = merged(result[key], value)
+        else:
+            result[key] = value
+    return result
+
+
+def rule_messages(schema: Any) -> Iterator[str]:
+    """The messages of all rules in a schema, and for a message with a value in it what follows the value."""
+    if isinstance(schema, list):
+        for item in schema:
+            yield from rule_messages(item)
+    elif isinstance(schema, dict):
+        for rule in schema.get("x-kubernetes-validations", ()):
+            yield rule["message"]
+            yield rule.get("messageExpression", rule["message"]).rpartition(" + '")[2].rstrip("'")
+        for value in schema.values():
+            yield from rule_messages(value)
