@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -125,11 +125,8 @@ class Files:
         path = path_of(uri)
         with disk_failures(uri):
             path.unlink(missing_ok=True)
-            for parent in path.parents:  # a folder of an object store is there only as long as something is in it
-                try:
-                    parent.rmdir()
-                except OSError:
-                    break
+            with suppress(OSError):  # a folder of an object store is there only as long as something is in it
+                path.parent.rmdir()
 
     @contextmanager
     def _beside(self, target: Path) -> Iterator[Path]:

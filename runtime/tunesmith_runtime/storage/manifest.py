@@ -68,7 +68,7 @@ def manifest_of(directory: Path) -> Manifest:
     paths = sorted(
         path.relative_to(directory).as_posix()
         for path in directory.rglob("*")
-        if path.is_file() and not path.name.endswith(INCOMPLETE)
+        if path.is_file() and INCOMPLETE not in path.name
     )
     return Manifest(
         files=[

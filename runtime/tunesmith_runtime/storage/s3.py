@@ -1,0 +1,230 @@
+"""s3://bucket/key: any S3 API, by boto3.
+
+Credentials come from where boto3 looks: AWS_* variables, or the ServiceAccount's identity. A dead endpoint fails within
+half a minute: connections are tried four times, five seconds each.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.exceptions as raised
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import Store
+from tunesmith_runtime.errors import NotFound, RunFailure
+from tunesmith_runtime.storage import Entry
+from tunesmith_runtime.storage.files import disk_failures
+from tunesmith_runtime.storage.manifest import INCOMPLETE
+
+log = logging.getLogger(__name__)
+
+PART_BYTES = 32 << 20
+CHUNK_BYTES = 1 << 20
+PARTS_AT_ONCE = 4
+PART_TRIES = 3
+"""A response that breaks off midway is not retried by boto3."""
+
+CONFIG: dict[str, Any] = {
+    "connect_timeout": 5,
+    "read_timeout": 60,
+    "retries": {"mode": "standard", "total_max_attempts": 4},
+    "max_pool_connections": 32,
+    # Checksums that are not asked for break older servers; content is verified by the manifest's sha256.
+    "request_checksum_calculation": "when_required",
+    "response_checksum_validation": "when_required",
+}
+TRANSFER = TransferConfig(multipart_threshold=2 * PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
+
+MISSING_KEY = frozenset({"NoSuchKey", "404", "NotFound"})
+REFUSED = {
+    "InvalidAccessKeyId": "the endpoint does not know AWS_ACCESS_KEY_ID of the credentials Secret",
+    "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY of the credentials Secret is wrong for its AWS_ACCESS_KEY_ID",
+    "ExpiredToken": "the credentials are expired: renew the Secret",
+    "RequestTimeTooSkewed": "the clock of the node or of the storage is wrong",
+    "AccessDenied": "allow these credentials to list, read and write there; without the right to list, a missing object is answered so too",
+}
+OTHER_REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"})
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Bucket and key of an s3:// URI."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not bucket:
+        raise RunFailure(FailureClass.BAD_SPEC, f"{uri}: no bucket", "write s3://bucket/prefix")
+    return bucket, key.strip("/")
+
+
+def _refusal(uri: str, error: raised.ClientError, endpoint: str) -> RunFailure:
+    """What an answer of the endpoint means."""
+    answer = error.response.get("Error", {})
+    code, text = str(answer.get("Code", "")), answer.get("Message", "")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code == "NoSuchBucket":
+        return NotFound(uri, f"there is no bucket {split(uri)[0]!r} at {endpoint}")
+    if code in MISSING_KEY:
+        return NotFound(uri)
+    if status in (401, 403) or code in REFUSED:
+        return RunFailure(FailureClass.STORAGE_403, f"{uri} at {endpoint}: {code} ({text})", REFUSED.get(code))
+    if code in OTHER_REGION:
+        message = f"{uri} at {endpoint}: {code} ({text})"
+        return RunFailure(FailureClass.STORAGE_UNREACHABLE, message, "the bucket is in another region: set storage.region and storage.endpoint")
+    if code == "PreconditionFailed":
+        return RunFailure(FailureClass.STORAGE_CORRUPT, f"{uri} changed while it was read", "write data to new names instead of over old ones")
+    return RunFailure(FailureClass.STORAGE_UNREACHABLE, f"{uri} at {endpoint}: {code} ({text})")
+
+
+class S3:
+    """One S3 endpoint with one set of credentials."""
+
+    def __init__(self, store: Store) -> None:
+        self.endpoint = store.endpoint or f"AWS region {store.region}"
+        if store.ca_bundle and not Path(store.ca_bundle).is_file():
+            raise RunFailure(FailureClass.STORAGE_TLS, f"the CA bundle {store.ca_bundle} is not there", "check storage.caBundle: name and key of the ConfigMap")
+        style = "path" if store.path_style else "auto"
+        self._client = boto3.session.Session().client(
+            "s3",
+            endpoint_url=store.endpoint,
+            region_name=store.region,
+            verify=store.ca_bundle,
+            config=Config(s3={"addressing_style": style}, **CONFIG),
+        )
+
+    @contextmanager
+    def _failures(self, uri: str) -> Iterator[None]:
+        """Errors of boto3 as RunFailure that names `uri` and the endpoint."""
+        try:
+            yield
+        except raised.ClientError as error:
+            raise _refusal(uri, error, self.endpoint) from error
+        except raised.SSLError as error:
+            raise RunFailure(FailureClass.STORAGE_TLS, f"{uri}: the certificate of {self.endpoint} is not trusted: {error}") from error
+        except (raised.NoCredentialsError, raised.PartialCredentialsError, raised.CredentialRetrievalError) as error:
+            hint = "name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in storage.credentialsSecret, or give the ServiceAccount an identity"
+            raise RunFailure(FailureClass.STORAGE_403, f"{uri} at {self.endpoint}: no credentials: {error}", hint) from error
+        except raised.ParamValidationError as error:
+            raise RunFailure(FailureClass.BAD_SPEC, f"{uri}: {error}", "write s3://bucket/prefix") from error
+        except raised.BotoCoreError as error:
+            raise RunFailure(FailureClass.STORAGE_UNREACHABLE, f"{uri}: {error}") from error
+
+    def stat(self, uri: str) -> Entry | None:
+        bucket, key = split(uri)
+        try:
+            with self._failures(uri):
+                head = self._client.head_object(Bucket=bucket, Key=key) if key else None
+        except NotFound:
+            return None
+        return head and Entry(key.rsplit("/", 1)[-1], head["ContentLength"], head["ETag"])
+
+    def list(self, uri: str) -> list[Entry]:
+        bucket, key = split(uri)
+        prefix = key + "/" if key else ""
+        with self._failures(uri):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+            found = [item for page in pages for item in page.get("Contents", ())]
+        entries = [Entry(item["Key"][len(prefix) :], item["Size"], item["ETag"]) for item in found]
+        return sorted((entry for entry in entries if not entry.path.endswith("/") and entry.path), key=lambda entry: entry.path)
+
+    def read_bytes(self, uri: str) -> bytes | None:
+        bucket, key = split(uri)
+        with self._failures(uri):
+            try:
+                return self._client.get_object(Bucket=bucket, Key=key)["Body"].read()
+            except raised.ClientError as error:
+                if error.response["Error"]["Code"] in MISSING_KEY:
+                    return None
+                raise
+
+    def write_bytes(self, uri: str, content: bytes, if_absent: bool) -> bool:
+        return self._put(uri, content, {"IfNoneMatch": "*"} if if_absent else {})
+
+    def replace_bytes(self, uri: str, content: bytes, etag: str) -> bool:
+        return self._put(uri, content, {"IfMatch": etag})
+
+    def _put(self, uri: str, content: bytes, condition: dict[str, str]) -> bool:
+        bucket, key = split(uri)
+        with self._failures(uri):
+            try:
+                self._client.put_object(Bucket=bucket, Key=key, Body=content, **condition)
+            except raised.ClientError as error:
+                if error.response["Error"]["Code"] in {"PreconditionFailed", "ConditionalRequestConflict", *MISSING_KEY} and condition:
+                    return False
+                raise
+        return True
+
+    def fingerprint(self, uri: str, entry: Entry) -> str:
+        return f"{entry.etag.strip(chr(34))}/{entry.size_bytes}"
+
+    def upload(self, path: Path, uri: str) -> None:
+        bucket, key = split(uri)
+        with disk_failures(path), path.open("rb") as file, self._failures(uri):
+            self._client.upload_fileobj(file, bucket, key, Config=TRANSFER)
+
+    def delete(self, uri: str) -> None:
+        bucket, key = split(uri)
+        with self._failures(uri):
+            self._client.delete_object(Bucket=bucket, Key=key)
+
+    def download(self, uri: str, path: Path, entry: Entry) -> None:
+        """In parts, some at a time; PATH.incomplete-parts says which are there, of which version of the object."""
+        partial, done = path.with_name(path.name + INCOMPLETE), path.with_name(path.name + INCOMPLETE + "-parts")
+        with disk_failures(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            missing = _missing_parts(partial, done, entry)
+            with partial.open("r+b") as file, done.open("ab", buffering=0) as journal:
+
+                def bring(part: int) -> None:
+                    self._bring_part(uri, entry, part, file.fileno())
+                    journal.write(b"%d\n" % part)
+
+                pool = ThreadPoolExecutor(PARTS_AT_ONCE)
+                try:
+                    for future in [pool.submit(bring, part) for part in missing]:
+                        future.result()
+                finally:
+                    pool.shutdown(cancel_futures=True)
+            partial.replace(path)
+            done.unlink()
+
+    def _bring_part(self, uri: str, entry: Entry, part: int, descriptor: int) -> None:
+        bucket, key = split(uri)
+        first = part * PART_BYTES
+        last = min(first + PART_BYTES, entry.size_bytes) - 1
+        for trial in range(1, PART_TRIES + 1):
+            try:
+                with self._failures(uri):
+                    answer = self._client.get_object(Bucket=bucket, Key=key, Range=f"bytes={first}-{last}", IfMatch=entry.etag)
+                    offset = first
+                    for chunk in answer["Body"].iter_chunks(CHUNK_BYTES):
+                        offset += os.pwrite(descriptor, chunk, offset)
+                if offset == last + 1:
+                    return
+                raise RunFailure(FailureClass.STORAGE_UNREACHABLE, f"{uri}: the answer broke off at byte {offset} of {entry.size_bytes}")
+            except RunFailure as failure:
+                if failure.failure is not FailureClass.STORAGE_UNREACHABLE or trial == PART_TRIES:
+                    raise
+                log.warning("%s; trying again", failure.message)
+                time.sleep(trial)
+
+
+def _missing_parts(partial: Path, done: Path, entry: Entry) -> list[int]:
+    """The parts still to bring; what is left of another version of the object is thrown away."""
+    parts = range(-(-entry.size_bytes // PART_BYTES))
+    title = f"{entry.etag} {entry.size_bytes}"
+    lines = done.read_text().split("\n")[:-1] if done.is_file() and partial.is_file() else []  # a last line without its end is not whole
+    if lines and lines[0] == title:
+        return sorted(set(parts) - {int(line) for line in lines[1:] if line.isdigit()})
+    with partial.open("wb") as file:
+        file.truncate(entry.size_bytes)
+    done.write_text(title + "\n")
+    return list(parts)
