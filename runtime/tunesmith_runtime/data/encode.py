@@ -9,13 +9,14 @@ would not build.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from jinja2 import TemplateError
+
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import LossOn, Training, Truncation
-from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, Record
+from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, Record, RowError
 from tunesmith_runtime.errors import RunFailure
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class Turn:
 
     prompt: list[int]
     answer: list[int]
-    learned: bool = True
+    learned: int
+    """How many tokens of the answer are learned, from its start."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,10 @@ class Encoder:
         turns = self._conversation(record) if isinstance(record, Conversation) else [self._continuation(record)]
         examples = [self._fitted(example) for example in joined(turns)]
         refused = [example for example in examples if isinstance(example, DropReason)]
-        return refused[0] if refused else [self._labelled(example) for example in examples]
+        if refused:
+            return refused[0]
+        everything = self.loss_on is LossOn.ALL
+        return [replace(example, labels=list(example.input_ids)) for example in examples] if everything else examples
 
     def prompt_ids(self, conversation: Conversation, messages: int) -> list[int]:
         """What a server makes of the first `messages` messages when it is to answer them."""
@@ -87,42 +92,55 @@ class Encoder:
                 "mend the template so that the prompt with add_generation_prompt is a prefix of the whole, or use rows of prompt and completion",
             )
         prompt_ids = self._ids(prompt)
-        answer = self._stopped(self._rest(prompt_ids, whole, whole[len(prompt) :]))
-        return Turn(prompt_ids, answer, learned=index >= conversation.learn_from)
+        answer = self._rest(prompt_ids, whole, whole[len(prompt) :])
+        return self._turn_of(prompt_ids, answer, learned=index >= conversation.learn_from)
 
     def _continuation(self, record: Continuation) -> Turn:
-        prompt = self._ids(record.prompt, special=True)
-        answer = self._rest(prompt, record.prompt + record.completion, record.completion, special=True)
-        return Turn(prompt, self._stopped(answer))
+        prompt = self._ids(record.prompt)
+        answer = self._rest(prompt, record.prompt + record.completion, record.completion)
+        return self._turn_of(self._opening() + prompt, answer)
 
     def _rendered(self, conversation: Conversation, count: int, add_generation_prompt: bool) -> str:
         if not self.tokenizer.chat_template:
-            raise RunFailure(FailureClass.CHAT_TEMPLATE_MISSING, "rows of messages need a chat template, and the model's tokenizer has none")
-        return str(
-            self.tokenizer.apply_chat_template(
+            raise RunFailure(
+                FailureClass.CHAT_TEMPLATE_MISSING,
+                "rows of messages need a chat template, and the model's tokenizer has none",
+            )
+        try:
+            rendered = self.tokenizer.apply_chat_template(
                 conversation.messages[:count],
                 tools=conversation.tools,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
             )
-        )
+        except TemplateError as error:
+            raise RowError(f"is refused by the model's chat template: {error}") from error
+        return str(rendered)
 
-    def _ids(self, text: str, special: bool = False) -> list[int]:
-        """Token ids; `special` adds what the tokenizer puts before plain text. A template writes that itself."""
-        ids = list(self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
-        while special and ids and ids[-1] in self.stop_ids and not text:
-            ids.pop()
-        return ids
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
-    def _rest(self, prompt: list[int], whole: str, answer: str, special: bool = False) -> list[int]:
+    def _opening(self) -> list[int]:
+        """What the tokenizer puts before plain text, such as a BOS token. A template writes that itself."""
+        ids = list(self.tokenizer("")["input_ids"])
+        ends = ids and ids[-1] == self.tokenizer.eos_token_id and ids != [self.tokenizer.bos_token_id]
+        return ids[:-1] if ends else ids
+
+    def _rest(self, prompt: list[int], whole: str, answer: str) -> list[int]:
         """The tokens of the answer: those after the prompt's, or, where tokens merge over the seam, its own."""
-        ids = self._ids(whole, special)
-        return ids[len(prompt) :] if ids[: len(prompt)] == prompt else self._ids(answer)
+        ids = self._ids(whole)
+        return ids[len(prompt) :] if _begins(ids, prompt) else self._ids(answer)
 
-    def _stopped(self, answer: list[int]) -> list[int]:
-        """`answer` with a stop token in it, as otherwise the model would not learn to end."""
-        end = self.tokenizer.eos_token_id
-        return answer if end is None or self.stop_ids & set(answer) else [*answer, end]
+    def _turn_of(self, prompt: list[int], answer: list[int], learned: bool = True) -> Turn:
+        """The turn, with a stop token at the end of the answer, as otherwise the model would not learn to end.
+
+        What a template writes after the stop token, such as a line break, is never the model's to say.
+        """
+        end = max((at + 1 for at, token in enumerate(answer) if token in self.stop_ids), default=0)
+        if (not end or self.tokenizer.decode(answer[end:]).strip()) and self.tokenizer.eos_token_id is not None:
+            answer = [*answer, self.tokenizer.eos_token_id]
+            end = len(answer)
+        return Turn(prompt, answer, learned=(end or len(answer)) if learned else 0)
 
     def _fitted(self, example: Example) -> Example | DropReason:
         if len(example.input_ids) <= self.max_length:
@@ -132,12 +150,6 @@ class Encoder:
         cut = Example(example.input_ids[: self.max_length], example.labels[: self.max_length])
         return cut if any(label != IGNORED for label in cut.labels[1:]) else DropReason.ANSWER_CUT_OFF
 
-    def _labelled(self, example: Example) -> Example:
-        """`example` with the labels that lossOn asks for; what follows a stop token is never the model's to say."""
-        if self.loss_on is LossOn.ALL:
-            return replace(example, labels=list(example.input_ids))
-        return replace(example, labels=list(until_stop(example.labels, self.stop_ids)))
-
 
 def joined(turns: list[Turn]) -> list[Example]:
     """Turns as examples: a turn is added to the example before it if its prompt begins with that, token for token."""
@@ -145,17 +157,9 @@ def joined(turns: list[Turn]) -> list[Example]:
     for turn in turns:
         before = examples.pop() if examples and _begins(turn.prompt, examples[-1].input_ids) else Example([], [])
         context = [IGNORED] * (len(turn.prompt) - len(before.input_ids))
-        answer = turn.answer if turn.learned else [IGNORED] * len(turn.answer)
+        answer = [token if at < turn.learned else IGNORED for at, token in enumerate(turn.answer)]
         examples.append(Example(turn.prompt + turn.answer, [*before.labels, *context, *answer]))
     return [example for example in examples if any(label != IGNORED for label in example.labels)]
-
-
-def until_stop(labels: list[int], stop_ids: frozenset[int]) -> Iterator[int]:
-    """`labels` without those that follow a stop token within an answer, such as the line break of a template."""
-    stopped = False
-    for label in labels:
-        yield IGNORED if stopped else label
-        stopped = label != IGNORED and (stopped or label in stop_ids)
 
 
 def _begins(ids: list[int], start: list[int]) -> bool:

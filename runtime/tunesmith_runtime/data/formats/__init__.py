@@ -27,7 +27,9 @@ def detect(row: dict[str, Any]) -> RowFormat:
         if all(key in row for key in module.KEYS):
             return name
     expected = " | ".join(module.EXPECTED for module in FORMATS.values())
-    raise RowError(f"is in no known format: its keys are {', '.join(row) or 'none'}; expected {expected}; rename with datasets[].columns")
+    raise RowError(
+        f"is in no known format: its keys are {', '.join(row) or 'none'}; expected {expected}; rename with datasets[].columns"
+    )
 
 
 def rename(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
@@ -37,6 +39,8 @@ def rename(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
     """
     for theirs in columns:
         if theirs not in row:
-            raise RowError(f"has no '{theirs}', which datasets[].columns renames; its keys are {', '.join(row) or 'none'}")
+            raise RowError(
+                f"has no '{theirs}', which datasets[].columns renames; its keys are {', '.join(row) or 'none'}"
+            )
     kept = {key: value for key, value in row.items() if key not in columns}
     return {**kept, **{ours: row[theirs] for theirs, ours in columns.items()}}

@@ -58,7 +58,9 @@ def _content(place: str, message: dict[str, Any]) -> str:
     if isinstance(content, list):
         for part in content:
             if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-                raise RowError(f'{place}.content has a part that is not {{"type": "text", "text": …}}; only text can be learned')
+                raise RowError(
+                    f'{place}.content has a part that is not {{"type": "text", "text": …}}; only text can be learned'
+                )
         return "".join(part["text"] for part in content)
     if not isinstance(content, str):
         what = kind_of(content) if "content" in message else "missing"

@@ -1,0 +1,185 @@
+"""Encoding: the loss is on the answer only, and every answer follows the tokens that a server makes of its prompt."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests import tinymodel
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import LossOn, Truncation
+from tunesmith_runtime.data.encode import IGNORED, Encoder, Example
+from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, RowError
+from tunesmith_runtime.errors import RunFailure
+
+FORGETS_THOUGHTS = (
+    "{% set last = namespace(user=-1) %}{% for m in messages %}{% if m.role == 'user' %}{% set last.user = loop.index0 %}{% endif %}{% endfor %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and loop.index0 > last.user %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""As Qwen3: the answer to the last question has its thoughts, earlier ones have lost theirs."""
+
+NO_STOP = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+CLOSED_PROMPT = "{% for m in messages %}[{{ m.content }}]{% endfor %}{% if add_generation_prompt %}answer:{% endif %}"
+REFUSES = "{{ raise_exception('roles must alternate') }}"
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(str.strip)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return tinymodel.make_tokenizer()
+
+
+def encoder(tokenizer: Any, template: str | None = tinymodel.CHAT_TEMPLATE, **settings: Any) -> Encoder:
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = template
+    return Encoder(changed, frozenset([tokenizer.eos_token_id]), settings.pop("max_length", 4096), **settings)
+
+
+def conversation(*contents: str) -> Conversation:
+    roles = ("user", "assistant")
+    return Conversation([{"role": roles[index % 2], "content": content} for index, content in enumerate(contents)])
+
+
+def examples(made: list[Example] | DropReason) -> list[Example]:
+    assert not isinstance(made, DropReason)
+    return made
+
+
+def learned(encoder: Encoder, example: Example) -> str:
+    """The text of the tokens that have a label."""
+    return str(encoder.tokenizer.decode([label for label in example.labels if label != IGNORED]))
+
+
+def spans(example: Example) -> list[tuple[int, int]]:
+    """Where runs of labels start and end."""
+    marks = [label != IGNORED for label in example.labels] + [False]
+    starts = [at for at, mark in enumerate(marks) if mark and not (at and marks[at - 1])]
+    return [(start, marks.index(False, start)) for start in starts]
+
+
+def test_the_loss_is_on_the_answer_and_its_stop_token_only(tokenizer: Any) -> None:
+    chat = encoder(tokenizer)
+    (example,) = examples(chat.encode(conversation("What is tin?", "metal")))
+    assert learned(chat, example) == "metal<|im_end|>"
+    assert (
+        tokenizer.decode(example.input_ids)
+        == "<|im_start|>user\nWhat is tin?<|im_end|>\n<|im_start|>assistant\nmetal<|im_end|>\n"
+    )
+
+
+def test_labels_are_the_tokens_themselves(tokenizer: Any) -> None:
+    (example,) = examples(encoder(tokenizer).encode(conversation("a", "b", "c", "d")))
+    assert all(label in (IGNORED, token) for token, label in zip(example.input_ids, example.labels, strict=True))
+
+
+@settings(max_examples=60, deadline=None)
+@given(contents=st.lists(texts, min_size=2, max_size=8).filter(lambda contents: len(contents) % 2 == 0))
+@pytest.mark.parametrize("template", [tinymodel.CHAT_TEMPLATE, FORGETS_THOUGHTS, NO_STOP])
+def test_every_answer_follows_the_tokens_that_a_server_makes_of_its_prompt(
+    tokenizer: Any, template: str, contents: list[str]
+) -> None:
+    chat, talk = encoder(tokenizer, template), conversation(*contents)
+    made = examples(chat.encode(talk))
+    served = [
+        list(
+            chat.tokenizer.apply_chat_template(talk.messages[:count], add_generation_prompt=True, tokenize=True)[
+                "input_ids"
+            ]
+        )
+        for count in range(1, len(contents), 2)
+    ]
+    assert [example.input_ids[:start] for example in made for start, _ in spans(example)] == served
+
+
+@settings(max_examples=60, deadline=None)
+@given(contents=st.lists(texts, min_size=2, max_size=8).filter(lambda contents: len(contents) % 2 == 0))
+def test_every_answer_of_a_conversation_is_learned_once(tokenizer: Any, contents: list[str]) -> None:
+    chat = encoder(tokenizer)
+    (example,) = examples(chat.encode(conversation(*contents)))
+    assert learned(chat, example) == "".join(f"{answer}<|im_end|>" for answer in contents[1::2])
+
+
+def test_a_template_that_rewrites_earlier_turns_gives_an_example_per_answer(tokenizer: Any) -> None:
+    chat = encoder(tokenizer, FORGETS_THOUGHTS)
+    made = examples(chat.encode(conversation("a", "b", "c", "d")))
+    assert [learned(chat, example) for example in made] == [
+        f"<think>\n\n</think>\n\n{answer}<|im_end|>" for answer in "bd"
+    ]
+    assert "<think>" not in tokenizer.decode(made[1].input_ids[: spans(made[1])[0][0]])
+
+
+def test_answers_before_learn_from_are_context(tokenizer: Any) -> None:
+    chat, talk = encoder(tokenizer), conversation("a", "b", "c", "d")
+    (example,) = examples(chat.encode(Conversation(talk.messages, learn_from=3)))
+    assert learned(chat, example) == "d<|im_end|>"
+
+
+def test_an_answer_without_a_stop_token_gets_one(tokenizer: Any) -> None:
+    chat = encoder(tokenizer, NO_STOP)
+    (example,) = examples(chat.encode(conversation("a", "b")))
+    assert learned(chat, example) == "b\n<|im_end|>"
+
+
+def test_loss_on_all_labels_every_token(tokenizer: Any) -> None:
+    (example,) = examples(encoder(tokenizer, loss_on=LossOn.ALL).encode(conversation("a", "b")))
+    assert example.labels == example.input_ids
+
+
+def test_plain_text_continues_its_prompt_and_stops(tokenizer: Any) -> None:
+    plain = encoder(tokenizer, None)
+    (example,) = examples(plain.encode(Continuation("2 + 2 =", " 4")))
+    assert tokenizer.decode(example.input_ids) == "2 + 2 = 4<|im_end|>"
+    assert learned(plain, example) == " 4<|im_end|>"
+
+
+def test_tokens_that_would_merge_over_the_seam_stay_apart(tokenizer: Any) -> None:
+    (example,) = examples(encoder(tokenizer, None).encode(Continuation("met", "al")))
+    prompt = tokenizer("met", add_special_tokens=False)["input_ids"]
+    assert tokenizer("metal", add_special_tokens=False)["input_ids"][: len(prompt)] != prompt
+    assert example.input_ids[: len(prompt)] == prompt
+    assert tokenizer.decode(example.input_ids) == "metal<|im_end|>"
+
+
+def test_a_stop_token_inside_a_text_ends_nothing(tokenizer: Any) -> None:
+    plain = encoder(tokenizer, None)
+    (example,) = examples(plain.encode(Continuation("", "a<|im_end|>b")))
+    assert learned(plain, example) == "a<|im_end|>b<|im_end|>"
+
+
+def test_a_row_that_is_too_long_is_dropped(tokenizer: Any) -> None:
+    assert encoder(tokenizer, max_length=8).encode(conversation("a" * 50, "b")) is DropReason.TOO_LONG
+
+
+def test_a_row_that_is_too_long_is_cut_where_that_is_asked_for(tokenizer: Any) -> None:
+    cutting = encoder(tokenizer, max_length=16, truncation=Truncation.TRUNCATE)
+    (example,) = examples(cutting.encode(conversation("a", "b" * 100)))
+    assert len(example.input_ids) == len(example.labels) == 16
+
+
+def test_a_row_whose_answer_is_cut_off_is_dropped(tokenizer: Any) -> None:
+    cutting = encoder(tokenizer, max_length=16, truncation=Truncation.TRUNCATE)
+    assert cutting.encode(conversation("ab " * 50, "b")) is DropReason.ANSWER_CUT_OFF
+
+
+def test_messages_without_a_chat_template_are_refused(tokenizer: Any) -> None:
+    with pytest.raises(RunFailure, match="tokenizer has none") as failure:
+        encoder(tokenizer, None).encode(conversation("a", "b"))
+    assert failure.value.failure is FailureClass.CHAT_TEMPLATE_MISSING
+
+
+def test_a_template_whose_prompt_is_no_prefix_is_refused_instead_of_masked_wrongly(tokenizer: Any) -> None:
+    with pytest.raises(RunFailure, match="renders a prompt differently once its answer follows") as failure:
+        encoder(tokenizer, CLOSED_PROMPT).encode(conversation("a", "b"))
+    assert failure.value.failure is FailureClass.CHAT_TEMPLATE_MISSING
+
+
+def test_a_row_that_the_template_refuses_is_a_bad_row(tokenizer: Any) -> None:
+    with pytest.raises(RowError, match="roles must alternate"):
+        encoder(tokenizer, REFUSES).encode(conversation("a", "b"))
