@@ -1,0 +1,29 @@
+"""`python -m tunesmith_operator`: run the operator in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+
+from tunesmith_operator import log
+from tunesmith_operator.app import run
+from tunesmith_operator.configuration import load_config
+
+
+def main() -> None:
+    """Run until stopped; leave without waiting for anything that might still want to write."""
+    log.configure()
+    config = load_config()
+    try:
+        code = asyncio.run(run(config))
+    except BaseException:
+        logging.getLogger(__name__).critical("the operator ended", exc_info=True)
+        code = 1
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Puts the operator together and runs it until something ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from tunesmith_operator.client import ApiError, Client
+from tunesmith_operator.controller import Controller, Settings
+from tunesmith_operator.health import Health
+from tunesmith_operator.kubernetes_client import KubernetesClient
+from tunesmith_operator.leader import Leader
+from tunesmith_operator.plan import KINDS
+from tunesmith_operator.plan.config import OperatorConfig
+from tunesmith_operator.progress import ProgressBook, ProgressEndpoint, token_maker
+from tunesmith_operator.rate_limit import RateLimiter
+from tunesmith_operator.watch import CHILD_KINDS, OUR_KINDS, watch
+
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+WAIT_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+async def run(config: OperatorConfig) -> int:
+    """Run the operator. Returns the exit code: 0 when it was asked to stop."""
+    stop = asyncio.create_task(_asked_to_stop(), name="signals")
+    client = KubernetesClient(RateLimiter(config.client.qps, config.client.burst))
+    pod = os.environ.get("POD_NAME") or socket.gethostname()
+    book = ProgressBook()
+    controller = Controller(client, KINDS, book, Settings(config, token_maker(secrets.token_bytes(32)), pod))
+    health = Health(controller.queue, time.monotonic)
+    leader = _leader(client, config, pod)
+    client.may_write = leader.may_write
+
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+        progress = ProgressEndpoint(
+            book, time.monotonic, controller.heard_progress, leader.holder_url, lambda: leader.leads, session
+        )
+        async with (
+            _serving(health.application(), config.http.health_port),
+            _serving(progress.application(), config.http.progress_port),
+        ):
+            try:
+                return await _lead(config, client, controller, leader, health, stop)
+            finally:
+                await leader.release()
+                await client.close()
+
+
+async def _lead(
+    config: OperatorConfig,
+    client: Client,
+    controller: Controller,
+    leader: Leader,
+    health: Health,
+    stop: asyncio.Task[None],
+) -> int:
+    """Wait for the API and for the Lease, then work until a task ends or a signal comes."""
+    beat = asyncio.create_task(health.beat(), name="heartbeat")
+    for waiting in (wait_for_api(client, config.namespaces), leader.acquire()):
+        if not await _unless(stop, waiting):
+            return 0
+        health.ready = True
+    workers = [asyncio.create_task(controller.work(), name=f"worker {number}") for number in range(config.workers)]
+    keepers = [
+        beat,
+        asyncio.create_task(controller.resync(), name="resync"),
+        asyncio.create_task(leader.keep(), name="lease"),
+    ]
+    watcher = asyncio.create_task(watch(controller, config.namespaces), name="watch")
+    tasks = [*workers, *keepers, watcher]
+    health.tasks = tasks
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    return _verdict(done, watcher)
+
+
+def _verdict(done: set[asyncio.Task[Any]], watcher: asyncio.Task[Any]) -> int:
+    """The exit code when these tasks have ended, none of which ends while all is well; kopf's, when a signal comes."""
+    code = 0
+    for task in done:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is not None or task is not watcher:
+            log.critical("%s ended: %r; exiting", task.get_name(), error, exc_info=error)
+            code = 1
+    return code
+
+
+async def wait_for_api(client: Client, namespaces: tuple[str, ...]) -> None:
+    """Return when every kind can be listed where the operator is to work.
+
+    Until then there is no use in crashing: what is missing (the CRDs, a right, the API server) is told again and again.
+    """
+    for kind in (*OUR_KINDS, *CHILD_KINDS):
+        for namespace in namespaces or (None,):
+            while (problem := await _list_problem(client, kind, namespace)) is not None:
+                log.error("cannot list %s: %s", kind, problem)
+                await asyncio.sleep(WAIT_SECONDS)
+
+
+async def _list_problem(client: Client, kind: str, namespace: str | None) -> str | None:
+    try:
+        await client.list(kind, namespace, limit=1)
+    except ApiError as error:
+        absent = " (is its CRD installed?)" if error.status == 404 else ""
+        return f"{error}{absent}"
+    return None
+
+
+def _leader(client: Client, config: OperatorConfig, pod: str) -> Leader:
+    namespace = config.leader_election.namespace or os.environ.get("POD_NAMESPACE") or _own_namespace()
+    identity = f"{pod}_{os.environ.get('POD_IP') or '127.0.0.1'}:{config.http.progress_port}"
+    return Leader(client, config.leader_election, namespace, identity)
+
+
+def _own_namespace() -> str:
+    return NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.exists() else "default"
+
+
+@asynccontextmanager
+async def _serving(application: web.Application, port: int) -> AsyncIterator[None]:
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "0.0.0.0", port).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def _asked_to_stop() -> None:
+    """Return at SIGTERM or SIGINT, as long as kopf has not taken them over."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+async def _unless(stop: asyncio.Task[None], waiting: Coroutine[Any, Any, None]) -> bool:
+    """Wait, unless asked to stop before that. Whether the wait came to its end."""
+    task = asyncio.create_task(waiting)
+    await asyncio.wait((stop, task), return_when=asyncio.FIRST_COMPLETED)
+    if not task.done():
+        task.cancel()
+        return False
+    await task
+    return True

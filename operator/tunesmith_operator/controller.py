@@ -1,0 +1,162 @@
+"""From an event to a plan carried out: which resources to look at, when, and one look at one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from tunesmith_operator import metrics
+from tunesmith_operator.client import ApiError, Client, Raw
+from tunesmith_operator.events import send_events
+from tunesmith_operator.execute import delete_children, make_children
+from tunesmith_operator.log import about
+from tunesmith_operator.observe import child_uids, observe, observe_events
+from tunesmith_operator.plan.config import OperatorConfig
+from tunesmith_operator.plan.names import is_deleting
+from tunesmith_operator.plan.types import KindPlan, Observed, Plan, TokenFor
+from tunesmith_operator.progress import ProgressBook
+from tunesmith_operator.queue import WorkQueue
+from tunesmith_operator.resources import ResourceKey, Resources, key_of, owner_of
+
+RESYNC_SECONDS = 600.0
+PASSES = 4
+"""How often one reconcile plans anew because of what stood in the way: a name taken, a refusal; then it is a failure."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a controller is told at its start."""
+
+    config: OperatorConfig
+    token: TokenFor
+    instance: str
+    """Name of this replica, for Events."""
+
+
+class Controller:
+    """Hears watch events, keeps a queue of resources to look at, and looks at them with so many workers."""
+
+    def __init__(
+        self, client: Client, kinds: Mapping[str, KindPlan], progress: ProgressBook, settings: Settings
+    ) -> None:
+        self._client, self._kinds, self._progress, self._settings = client, kinds, progress, settings
+        self._own_writes: dict[ResourceKey, str] = {}
+        self.queue: WorkQueue[ResourceKey] = WorkQueue()
+        self.resources = Resources(lambda resource: kinds[resource["kind"]].references(resource))
+
+    def heard_resource(self, event_type: str | None, resource: Raw) -> None:
+        """A watch event about a resource of ours. `event_type` is None for what the first list holds."""
+        key = key_of(resource)
+        if event_type == "DELETED":
+            self._forget(key)
+            return
+        for other in self.resources.update(resource):
+            self.queue.add(other)
+        own_write = self._own_writes.get(key) == resource["metadata"]["resourceVersion"]
+        if not own_write and self.resources.unsettled(key):
+            self.queue.add(key)
+
+    def heard_child(self, event_type: str | None, kind: str, child: Raw) -> None:
+        """A watch event about a child. A resource that is not known yet will be looked at when it is."""
+        owner = owner_of(child)
+        if owner is None:
+            return
+        if kind == "Job":
+            self._progress.update_job(owner, child, gone=event_type == "DELETED")
+        if self.resources.unsettled(owner):
+            self.queue.add(owner)
+
+    def heard_progress(self, key: ResourceKey, seconds: float) -> None:
+        """A pod has reported; its resource is to be looked at in `seconds`."""
+        if self.resources.unsettled(key):
+            self.queue.add_after(key, seconds)
+
+    async def work(self) -> None:
+        """One worker, for ever."""
+        while True:
+            key = await self.queue.get()
+            try:
+                await self._work_on(key)
+            finally:
+                self.queue.done(key)
+
+    async def resync(self) -> None:
+        """Look at everything now and then, spread over time: watch streams can lose deletions."""
+        while True:
+            await asyncio.sleep(RESYNC_SECONDS)
+            for key in self.resources:
+                if self.resources.unsettled(key):
+                    self.queue.add_after(key, random.uniform(0, RESYNC_SECONDS / 2))
+
+    async def _work_on(self, key: ResourceKey) -> None:
+        started = time.perf_counter()
+        with about(key):
+            try:
+                requeue_after = await self.reconcile(key)
+            except ApiError as error:
+                result, delay = "error", self.queue.add_failed(key)
+                level = logging.INFO if error.conflict else logging.WARNING
+                log.log(level, "will try again in %.1f s: %s", delay, error)
+            except Exception:
+                result, delay = "error", self.queue.add_failed(key)
+                log.exception("unexpected error; will try again in %.1f s", delay)
+            else:
+                result = "ok"
+                self.queue.forget_failures(key)
+                if requeue_after is not None:
+                    self.queue.add_after(key, requeue_after)
+        metrics.RECONCILES.labels(key.kind, result).inc()
+        metrics.RECONCILE_SECONDS.labels(key.kind).observe(time.perf_counter() - started)
+
+    async def reconcile(self, key: ResourceKey) -> float | None:
+        """Bring one resource nearer to what it asks for. Returns the seconds after which to look again, if any."""
+        resource = await self._client.get(*key)
+        if resource is None:
+            self._forget(key)
+            return None
+        if is_deleting(resource):
+            return None  # its children go with it; making more would hold it up
+        kind, now = self._kinds[key.kind], datetime.now(UTC)
+        observed = await observe(self._client, kind, resource, self._progress.reports(key))
+        observed = await observe_events(self._client, kind, resource, observed, now)
+        uids = child_uids(observed)
+
+        plan = await self._make_children(kind, resource, observed, now)
+        if plan.status is not None and plan.status != resource.get("status"):
+            resource = await self._client.write_status(resource, plan.status)
+            self._own_writes[key] = resource["metadata"]["resourceVersion"]
+        await delete_children(self._client, resource, plan, uids)
+        await send_events(self._client, resource, plan.events, now, self._settings.instance)
+        return plan.requeue_after
+
+    async def _make_children(self, kind: KindPlan, resource: Raw, observed: Observed, now: datetime) -> Plan:
+        """Plan and make children, and plan anew with what stood in the way, until nothing does."""
+        for _ in range(PASSES):
+            plan = kind.plan(resource, observed, now, self._settings.config, self._settings.token)
+            obstacles = await make_children(self._client, resource, plan, child_uids(observed))
+            if not obstacles:
+                return plan
+            observed = obstacles.seen(observed)
+        raise RuntimeError(f"the plan asks again for what was refused: {obstacles}")
+
+    def _forget(self, key: ResourceKey) -> None:
+        """A resource is gone: nothing is kept of it, and those that refer to it get to know."""
+        for other in self.resources.remove(key):
+            self.queue.add(other)
+        self._own_writes.pop(key, None)
+        self.queue.forget_failures(key)
+        self.queue.discard_timer(key)
+        self._progress.forget(key)
+
+
+def start_workers(controller: Controller, count: int) -> list[asyncio.Task[None]]:
+    """The workers and the slow resync, running."""
+    tasks = [asyncio.create_task(controller.work(), name=f"worker-{number}") for number in range(count)]
+    return [*tasks, asyncio.create_task(controller.resync(), name="resync")]

@@ -1,0 +1,69 @@
+"""Writes Events about our resources: what `kubectl describe` tells. They are told, not relied upon."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import datetime
+
+from tunesmith_operator import metrics
+from tunesmith_operator.client import ApiError, Client, Raw
+from tunesmith_operator.plan.types import Event
+
+COMPONENT = "tunesmith-operator"
+MESSAGE_BYTES = 1024
+"""Bound on an Event's message, by the API server's validation."""
+
+log = logging.getLogger(__name__)
+
+
+async def send_events(client: Client, resource: Raw, events: Iterable[Event], now: datetime, instance: str) -> None:
+    """Write `events` about `resource` as it is after its status was written.
+
+    The name of an Event comes from that version: the same transition cannot be told twice.
+    """
+    for number, event in enumerate(events):
+        try:
+            await client.create(manifest(resource, event, number, now, instance))
+        except ApiError as error:
+            if not error.already_exists:
+                metrics.EVENTS_SENT.labels("error").inc()
+                log.warning("event %s not written: %s", event.reason, error)
+                continue
+        metrics.EVENTS_SENT.labels("ok").inc()
+
+
+def manifest(resource: Raw, event: Event, number: int, now: datetime, instance: str) -> Raw:
+    """The core/v1 Event for the `number`th event of this version of `resource`."""
+    metadata = resource["metadata"]
+    time = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{metadata['name']}.{metadata['resourceVersion']}.{number}",
+            "namespace": metadata["namespace"],
+        },
+        "involvedObject": {
+            "apiVersion": resource["apiVersion"],
+            "kind": resource["kind"],
+            "namespace": metadata["namespace"],
+            "name": metadata["name"],
+            "uid": metadata["uid"],
+            "resourceVersion": metadata["resourceVersion"],
+        },
+        "type": str(event.type),
+        "reason": event.reason,
+        "message": _shorten(event.message),
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
+        "reportingInstance": instance,
+        "firstTimestamp": time,
+        "lastTimestamp": time,
+        "count": 1,
+    }
+
+
+def _shorten(message: str) -> str:
+    data = message.encode()
+    return message if len(data) <= MESSAGE_BYTES else data[: MESSAGE_BYTES - 3].decode(errors="ignore") + "..."

@@ -1,0 +1,77 @@
+"""/livez, /readyz and /metrics.
+
+/livez fails only for what a restart can mend: a worker that has died or hangs, an event loop that stands still. An API
+server that does not answer is no reason: restarting would not help, and would do harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from tunesmith_operator import metrics
+from tunesmith_operator.queue import WorkQueue
+
+HEARTBEAT_SECONDS = 1.0
+LONGEST_LAG_SECONDS = 30.0
+LONGEST_RECONCILE_SECONDS = 600.0
+"""Far beyond the sum of a reconcile's request timeouts, even with the rate limiter's waits: a deadlock."""
+
+
+@dataclass
+class Health:
+    """The state that the probes tell of."""
+
+    queue: WorkQueue[Any]
+    clock: Callable[[], float]
+    tasks: Sequence[asyncio.Task[Any]] = ()
+    """Tasks that never end while all is well."""
+    ready: bool = False
+    last_beat: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.last_beat = self.clock()
+
+    def ailments(self) -> list[str]:
+        """What a restart would mend; empty while all is well."""
+        found = [f"{task.get_name()} has ended" for task in self.tasks if task.done()]
+        if (lag := self.clock() - self.last_beat - HEARTBEAT_SECONDS) > LONGEST_LAG_SECONDS:
+            found.append(f"the event loop is {lag:.0f} s late")
+        if (seconds := self.queue.longest_processing_seconds()) > LONGEST_RECONCILE_SECONDS:
+            found.append(f"a worker has been with one resource for {seconds:.0f} s")
+        return found
+
+    async def beat(self) -> None:
+        """The heartbeat, for ever; it also keeps the gauges fresh."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            now = self.clock()
+            metrics.LOOP_LAG_SECONDS.set(max(0.0, now - self.last_beat - HEARTBEAT_SECONDS))
+            self.last_beat = now
+
+    def application(self) -> web.Application:
+        """The three endpoints."""
+        application = web.Application()
+        application.router.add_get("/livez", self._livez)
+        application.router.add_get("/readyz", self._readyz)
+        application.router.add_get("/metrics", self._metrics)
+        return application
+
+    async def _livez(self, _: web.Request) -> web.Response:
+        ailments = self.ailments()
+        return web.Response(status=500 if ailments else 200, text="\n".join(ailments or ["ok"]) + "\n")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        return web.Response(status=200 if self.ready else 503, text="ok\n" if self.ready else "starting\n")
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        metrics.QUEUE_DEPTH.set(len(self.queue))
+        metrics.QUEUE_DELAYED.set(self.queue.delayed)
+        metrics.QUEUE_OLDEST_SECONDS.set(self.queue.oldest_seconds())
+        return web.Response(
+            body=metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+        )

@@ -1,0 +1,180 @@
+"""The client over HTTP: kubernetes.aio for credentials and transport, raw JSON, none of its typed models."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+
+from tunesmith_operator import metrics
+from tunesmith_operator.client import FIELD_MANAGER, RESOURCES, ApiError, Raw
+from tunesmith_operator.connection import USER_AGENT, authorization, load_configuration
+from tunesmith_operator.rate_limit import RateLimiter
+
+TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
+TRIES = 4
+"""How often one request is sent while the answer is 429, or 401 with a token that may have been renewed."""
+PAGE = 500
+
+JSON = "application/json"
+APPLY_PATCH = "application/apply-patch+yaml"
+JSON_PATCH = "application/json-patch+json"
+
+
+class KubernetesClient:
+    """`tunesmith_operator.client.Client` on a cluster.
+
+    `may_write` is asked right before each write is sent, and raises where this process must not write any more.
+    """
+
+    def __init__(self, limiter: RateLimiter, may_write: Callable[[], None] = lambda: None) -> None:
+        self._limiter, self.may_write = limiter, may_write
+        self._configuration: Configuration | None = None
+        self._transport: RESTClientObject | None = None
+
+    async def close(self) -> None:
+        if self._transport:
+            await self._transport.close()
+
+    async def get(self, kind: str, namespace: str, name: str) -> Raw | None:
+        try:
+            return await self._request("GET", RESOURCES[kind].path(namespace, name))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def list(
+        self,
+        kind: str,
+        namespace: str | None,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
+        limit: int | None = None,
+    ) -> list[Raw]:
+        query = {"labelSelector": _selector(labels), "fieldSelector": _selector(fields)}
+        if labels:
+            # From the server's watch cache, which the Job controller acts upon too: an answer from etcd would read
+            # every object of the namespace for the few with these labels.
+            query |= {"resourceVersion": "0"}
+        else:
+            query |= {"limit": str(limit or PAGE)}
+        items: list[Raw] = []
+        while True:
+            answer = await self._request("GET", RESOURCES[kind].path(namespace), query=query)
+            items += answer["items"]
+            following = answer["metadata"].get("continue")
+            if not following or (limit and len(items) >= limit):
+                return items
+            query["continue"] = following
+
+    async def create(self, manifest: Raw) -> Raw:
+        metadata = manifest["metadata"]
+        path = RESOURCES[manifest["kind"]].path(metadata["namespace"])
+        return await self._request("POST", path, body=manifest, query={"fieldManager": FIELD_MANAGER})
+
+    async def replace(self, manifest: Raw) -> Raw:
+        metadata = manifest["metadata"]
+        path = RESOURCES[manifest["kind"]].path(metadata["namespace"], metadata["name"])
+        return await self._request("PUT", path, body=manifest, query={"fieldManager": FIELD_MANAGER})
+
+    async def apply(self, manifest: Raw, uid: str | None) -> Raw:
+        metadata = manifest["metadata"]
+        path = RESOURCES[manifest["kind"]].path(metadata["namespace"], metadata["name"])
+        # Without force the server refuses to take fields from whoever made an object of this name meanwhile.
+        query = {"fieldManager": FIELD_MANAGER, "force": "true" if uid else "false"}
+        body = {**manifest, "metadata": {**metadata, "uid": uid}} if uid else manifest
+        return await self._request("PATCH", path, body=body, query=query, content_type=APPLY_PATCH)
+
+    async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
+        body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        try:
+            await self._request("DELETE", RESOURCES[kind].path(namespace, name), body=body)
+        except ApiError as error:
+            if error.status != 404 and not error.conflict:
+                raise
+
+    async def write_status(self, resource: Raw, status: Raw) -> Raw:
+        metadata = resource["metadata"]
+        path = RESOURCES[resource["kind"]].path(metadata["namespace"], metadata["name"], "status")
+        patch = [
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
+            {"op": "add", "path": "/status", "value": status},
+        ]
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._request("PATCH", path, body=patch, query=query, content_type=JSON_PATCH)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        query: Mapping[str, str] | None = None,
+        content_type: str = JSON,
+    ) -> Raw:
+        parameters = {name: value for name, value in (query or {}).items() if value}
+        target = f"{path}?{urlencode(parameters)}" if parameters else path
+        for tries_left in reversed(range(TRIES)):
+            await self._limiter.acquire()
+            if method != "GET":
+                self.may_write()
+            status, headers, answer = await self._send(method, target, body, content_type)
+            metrics.API_REQUESTS.labels(method, str(status)).inc()
+            if status < 400:
+                return answer
+            if status == 429 and tries_left:
+                self._limiter.pause(_retry_after(headers))
+            elif status == 401 and tries_left:
+                await self._reload_credentials()
+            else:
+                break
+        raise ApiError(f"{method} {path}", status, answer.get("reason", ""), answer.get("message", ""))
+
+    async def _send(self, method: str, target: str, body: Any, content_type: str) -> tuple[int, Mapping[str, str], Raw]:
+        configuration, transport = await self._connected()
+        headers = {"Content-Type": content_type, "User-Agent": USER_AGENT, **await authorization(configuration)}
+        try:
+            response = await transport.request(  # type: ignore[no-untyped-call]
+                method, configuration.host + target, headers=headers, body=body, _request_timeout=TIMEOUT
+            )
+            text = await response.read()
+        except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
+            metrics.API_REQUESTS.labels(method, "none").inc()
+            cause = str(error) or type(error).__name__
+            raise ApiError(f"{method} {target}", 0, "Unreachable", cause) from error
+        return response.status, response.headers, _parse(text)
+
+    async def _connected(self) -> tuple[Configuration, RESTClientObject]:
+        if self._configuration is None or self._transport is None:
+            self._configuration = await load_configuration()
+            self._transport = RESTClientObject(self._configuration)
+        return self._configuration, self._transport
+
+    async def _reload_credentials(self) -> None:
+        """Take the token that may have taken the place of the expired one; certificates stay."""
+        await asyncio.sleep(1)
+        self._configuration = await load_configuration()
+
+
+def _selector(terms: Mapping[str, str] | None) -> str:
+    return ",".join(f"{name}={value}" for name, value in sorted((terms or {}).items()))
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    text = headers.get("Retry-After", "")
+    return float(text) if text.isdecimal() else 1.0
+
+
+def _parse(text: bytes) -> Raw:
+    """The answer's JSON object; what is none (from a proxy, say) as the message of one."""
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        answer = None
+    return answer if isinstance(answer, dict) else {"reason": "", "message": text[:300].decode(errors="replace")}

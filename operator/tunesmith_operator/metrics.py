@@ -1,0 +1,60 @@
+"""What /metrics shows."""
+
+from __future__ import annotations
+
+import platform
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from tunesmith_operator.version import VERSION
+
+REGISTRY = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+
+RECONCILES = Counter(
+    "tunesmith_reconcile_total", "Reconciles, by kind and result (ok, error).", ["kind", "result"], registry=REGISTRY
+)
+RECONCILE_SECONDS = Histogram(
+    "tunesmith_reconcile_seconds",
+    "How long a reconcile took.",
+    ["kind"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    registry=REGISTRY,
+)
+QUEUE_DEPTH = Gauge("tunesmith_queue_depth", "Resources that wait for a worker.", registry=REGISTRY)
+QUEUE_DELAYED = Gauge("tunesmith_queue_delayed", "Resources that wait for a time.", registry=REGISTRY)
+QUEUE_OLDEST_SECONDS = Gauge(
+    "tunesmith_queue_oldest_seconds", "How long the first in the queue has waited.", registry=REGISTRY
+)
+API_REQUESTS = Counter(
+    "tunesmith_api_requests_total",
+    "Requests to the API server, by verb and status code.",
+    ["verb", "code"],
+    registry=REGISTRY,
+)
+WATCH_EVENTS = Counter("tunesmith_watch_events_total", "Watch events heard, by kind.", ["kind"], registry=REGISTRY)
+LAST_WATCH_EVENT = Gauge(
+    "tunesmith_watch_last_event_timestamp_seconds",
+    "When an event of the kind was last heard.",
+    ["kind"],
+    registry=REGISTRY,
+)
+EVENTS_SENT = Counter(
+    "tunesmith_events_total", "Events written about resources, by result (ok, error).", ["result"], registry=REGISTRY
+)
+PROGRESS_REPORTS = Counter(
+    "tunesmith_progress_reports_total", "Progress reports from pods, by HTTP status.", ["code"], registry=REGISTRY
+)
+LEADER = Gauge("tunesmith_leader", "1 where this replica is the leader.", registry=REGISTRY)
+LOOP_LAG_SECONDS = Gauge(
+    "tunesmith_event_loop_lag_seconds", "How late the event loop was at its last heartbeat.", registry=REGISTRY
+)
+BUILD_INFO = Gauge(
+    "tunesmith_build_info", "Always 1; the labels tell the versions.", ["version", "python"], registry=REGISTRY
+)
+BUILD_INFO.labels(VERSION, platform.python_version()).set(1)
+
+
+def exposition() -> bytes:
+    """The text that Prometheus scrapes."""
+    return generate_latest(REGISTRY)

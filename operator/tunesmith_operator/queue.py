@@ -1,0 +1,118 @@
+"""A keyed work queue with the semantics of client-go's: what is added while it is worked on is worked on once more.
+
+One key is never with two workers; however often a key is added while it waits, it is handed out once; and what was
+added is handed out at some time after the last add. Keys come out in the order they went in, so that a busy key
+stands behind the others each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+class WorkQueue(Generic[K]):
+    """Keys that wait (`add`), that wait for a time (`add_after`), and that are with a worker (`get` until `done`).
+
+    All methods must be called from one event loop. `clock` is in seconds and only goes forward.
+    """
+
+    def __init__(
+        self,
+        first_delay: float = 0.5,
+        longest_delay: float = 120.0,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._first_delay, self._longest_delay, self._jitter = first_delay, longest_delay, jitter
+        self._waiting: OrderedDict[K, float] = OrderedDict()
+        self._processing: dict[K, float] = {}
+        self._again: set[K] = set()
+        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._failures: dict[K, int] = {}
+        self._filled = asyncio.Event()
+
+    def __len__(self) -> int:
+        """Keys that could be worked on now."""
+        return len(self._waiting)
+
+    @property
+    def delayed(self) -> int:
+        """Keys whose time has not come."""
+        return len(self._timers)
+
+    def oldest_seconds(self) -> float:
+        """How long the first of the waiting keys has been waiting."""
+        return self._now() - next(iter(self._waiting.values())) if self._waiting else 0.0
+
+    def longest_processing_seconds(self) -> float:
+        """How long a worker has been with one key, for the slowest of them."""
+        return self._now() - min(self._processing.values()) if self._processing else 0.0
+
+    def add(self, key: K) -> None:
+        """Ask for `key` to be worked on, as soon as a worker is free."""
+        if key in self._processing:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting[key] = self._now()
+            self._filled.set()
+
+    def add_after(self, key: K, seconds: float) -> None:
+        """Ask for `key` to be worked on after `seconds`; of several times asked for, the earliest counts."""
+        if seconds <= 0:
+            self.add(key)
+            return
+        due = self._now() + seconds
+        timer = self._timers.get(key)
+        if timer is not None:
+            if timer.when() <= due:
+                return
+            timer.cancel()
+        self._timers[key] = asyncio.get_running_loop().call_at(due, self._due, key)
+
+    def add_failed(self, key: K) -> float:
+        """Ask for `key` once more after a failure, later with each failure in a row. Returns the seconds."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        delay = min(self._longest_delay, self._first_delay * 2.0 ** min(failures, 60))
+        seconds = self._jitter(delay / 2, delay)
+        self.add_after(key, seconds)
+        return seconds
+
+    def forget_failures(self, key: K) -> None:
+        """What failed has succeeded: its next failure is a first one again."""
+        self._failures.pop(key, None)
+
+    def discard_timer(self, key: K) -> None:
+        """Drop the time asked for `key`, if any; what waits already goes on waiting."""
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+
+    async def get(self) -> K:
+        """The next key, when there is one. It is the caller's until `done`."""
+        while not self._waiting:
+            self._filled.clear()
+            await self._filled.wait()
+        key, _ = self._waiting.popitem(last=False)
+        self._processing[key] = self._now()
+        return key
+
+    def done(self, key: K) -> None:
+        """The caller of `get` has finished with `key`, well or not."""
+        del self._processing[key]
+        if key in self._again:
+            self._again.remove(key)
+            self.add(key)
+
+    def _due(self, key: K) -> None:
+        del self._timers[key]
+        self.add(key)
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()

@@ -1,0 +1,134 @@
+"""What the watch streams have told of our resources: as little as is needed to know whom an event concerns.
+
+Nothing is decided from it but what to look at; a reconcile reads what it needs live. It can be lost at any time: the
+streams begin with every object there is.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tunesmith_api.hashing import digest
+from tunesmith_operator.client import Raw
+from tunesmith_operator.plan.names import KIND_LABEL, NAME_LABEL, is_deleting, label
+from tunesmith_operator.plan.phases import FINAL
+from tunesmith_operator.plan.types import Reference
+
+
+class ResourceKey(NamedTuple):
+    """One of our resources. It stays the same when the resource is deleted and made anew."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is remembered of a resource."""
+
+    version: str
+    settled: bool
+    references: frozenset[Reference]
+    told: str
+    """Digest of what it tells those that refer to it."""
+
+
+class Resources:
+    """The resources there are, and who refers to whom."""
+
+    def __init__(self, references: Callable[[Raw], frozenset[Reference]]) -> None:
+        self._references = references
+        self._known: dict[ResourceKey, Known] = {}
+        self._referrers: defaultdict[ResourceKey, set[ResourceKey]] = defaultdict(set)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __iter__(self) -> Iterator[ResourceKey]:
+        return iter(tuple(self._known))
+
+    def __contains__(self, key: ResourceKey) -> bool:
+        return key in self._known
+
+    def unsettled(self, key: ResourceKey) -> bool:
+        """Whether there is such a resource and a look at it could be of use."""
+        known = self._known.get(key)
+        return known is not None and not known.settled
+
+    def version(self, key: ResourceKey) -> str | None:
+        """The newest resourceVersion heard of."""
+        known = self._known.get(key)
+        return known.version if known else None
+
+    def update(self, resource: Raw) -> frozenset[ResourceKey]:
+        """Take note of a resource as it is now. Returns those to look at because it changed; not itself."""
+        key = key_of(resource)
+        before = self._known.get(key)
+        now = Known(
+            resource["metadata"]["resourceVersion"], is_settled(resource), self._references(resource), _told(resource)
+        )
+        self._known[key] = now
+        if before is None or before.references != now.references:
+            self._refer(key, before.references if before else frozenset(), now.references)
+        return self._waiting_for(key) if before is None or before.told != now.told else frozenset()
+
+    def remove(self, key: ResourceKey) -> frozenset[ResourceKey]:
+        """Take note that a resource is gone. Returns those to look at for that reason."""
+        known = self._known.pop(key, None)
+        if known is None:
+            return frozenset()
+        self._refer(key, known.references, frozenset())
+        return self._waiting_for(key)
+
+    def _refer(self, key: ResourceKey, before: frozenset[Reference], now: frozenset[Reference]) -> None:
+        for gone in before - now:
+            target = ResourceKey(gone.kind, key.namespace, gone.name)
+            self._referrers[target].discard(key)
+            if not self._referrers[target]:
+                del self._referrers[target]
+        for new in now - before:
+            self._referrers[ResourceKey(new.kind, key.namespace, new.name)].add(key)
+
+    def _waiting_for(self, key: ResourceKey) -> frozenset[ResourceKey]:
+        return frozenset(referrer for referrer in self._referrers.get(key, ()) if self.unsettled(referrer))
+
+
+def key_of(resource: Raw) -> ResourceKey:
+    """The key of one of our resources."""
+    metadata = resource["metadata"]
+    return ResourceKey(resource["kind"], metadata["namespace"], metadata["name"])
+
+
+def owner_of(child: Raw) -> ResourceKey | None:
+    """The key of the resource that a child says it belongs to. A hint only: labels can be written by anybody."""
+    kind, name = label(child, KIND_LABEL), label(child, NAME_LABEL)
+    return ResourceKey(kind, child["metadata"]["namespace"], name) if kind and name else None
+
+
+def is_settled(resource: Raw) -> bool:
+    """Whether all has been done for a resource for ever, so that only a change of its spec asks for another look.
+
+    Then it is not read live, not even at a restart. A time to live is still to be watched over; a failure without an
+    end (a spec that this version or configuration refuses) may be judged otherwise by the next.
+    """
+    status, spec = resource.get("status") or {}, resource.get("spec") or {}
+    return (
+        status.get("phase") in FINAL
+        and status.get("completionTime") is not None
+        and status.get("observedGeneration") == resource["metadata"].get("generation")
+        and (spec.get("ttlAfterFinished") is None or not status.get("children"))
+        and not is_deleting(resource)
+    )
+
+
+def _told(resource: Raw) -> str:
+    """Digest of what others go by: everything in the status but how far it is."""
+    status = {name: value for name, value in (resource.get("status") or {}).items() if name != "progress"}
+    return digest([resource["metadata"]["uid"], resource["metadata"].get("deletionTimestamp"), status])[:16]
