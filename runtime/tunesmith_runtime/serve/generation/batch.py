@@ -43,7 +43,12 @@ class Forward:
 
     @torch.inference_mode()
     def __call__(
-        self, tokens: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache, adapters: Sequence[str | None]
+        self,
+        tokens: torch.Tensor,
+        mask: torch.Tensor,
+        positions: torch.Tensor,
+        cache: DynamicCache,
+        adapters: Sequence[str | None],
     ) -> torch.Tensor:
         """Float logits [rows, vocabulary] after the last token of each row; the cache grows by the tokens."""
         extra: dict[str, Any] = {"position_ids": positions} if self._positions else {}
@@ -52,7 +57,8 @@ class Forward:
         output = self._model(
             input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1, **extra
         )
-        return output.logits[:, -1].float()
+        logits: torch.Tensor = output.logits[:, -1]
+        return logits.float()
 
 
 class Batch:
@@ -119,7 +125,8 @@ class Batch:
         self._mask = torch.cat([pad(part, (width - part.shape[1], 0)) for part in (self._mask, mask)])
 
     @staticmethod
-    def _layers(cache: DynamicCache) -> list[DynamicLayer]:
+    def _layers(cache: DynamicCache) -> list[Any]:
+        """The layers that hold keys and values."""
         return [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
 
 

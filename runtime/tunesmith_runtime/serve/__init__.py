@@ -1,0 +1,43 @@
+"""The verb serve: an OpenAI API over the model, by the engine that the spec names."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import signal
+import threading
+
+from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
+from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.serve.readiness import Probes
+from tunesmith_runtime.serve.served import engine_of, served
+from tunesmith_runtime.work import Work
+
+log = logging.getLogger(__name__)
+
+
+def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
+    """Serve until SIGTERM; the pod's requests that run then are finished.
+
+    Where fetch adopted a finished evaluation nothing will ask: the probes are answered and no model is loaded.
+    Raises RunFailure where the engine does not come up.
+    """
+    what = served(spec, work)
+    if spec.kind == "EvalJob" and work.fetched().adopted:
+        idle(what.host, what.port)
+        return RunReport(verb=Verb.SERVE, outcome=Outcome.ADOPTED)
+    engine = engine_of(spec)
+    log.info("serving %s with %s on port %d", ", ".join(what.names), engine, what.port)
+    importlib.import_module(f"tunesmith_runtime.serve.engines.{engine}").serve(what)
+    return RunReport(verb=Verb.SERVE, outcome=Outcome.SUCCEEDED)
+
+
+def idle(host: str, port: int) -> None:
+    """Answer the probes until SIGTERM, with nothing behind them."""
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    probes = Probes(host, port, lambda: True)
+    log.info("the evaluation is finished already: nothing to serve")
+    stopped.wait()
+    probes.close()

@@ -1,0 +1,1 @@
+"""The engines, one module each, with the same function: `serve(served)` answers requests until SIGTERM."""

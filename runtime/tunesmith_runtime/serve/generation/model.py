@@ -1,0 +1,144 @@
+"""The model that is served: weights, tokenizer, adapters, and what ends an answer."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.serve.generation.batch import Forward
+
+log = logging.getLogger(__name__)
+
+PROBE = "tunesmith-probe"
+"""A text that stands for an answer while we look at what the chat template puts behind one."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that can generate, and the text side of it."""
+
+    forward: Forward
+    tokenizer: Any
+    max_length: int
+    """Tokens of prompt and answer together at most."""
+    eos: frozenset[int]
+    vocabulary: int
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether messages can be rendered."""
+        return bool(self.tokenizer.chat_template)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> list[int]:
+        """Tokens of a conversation up to the beginning of the answer, by the tokenizer's own template, as in training.
+
+        Raises ValueError with the template's own words where it refuses the messages.
+        """
+        try:
+            encoded = self.tokenizer.apply_chat_template(
+                [dict(message) for message in messages],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                **settings,
+            )
+        except jinja2.TemplateError as error:
+            raise ValueError(f"the model's chat template refuses these messages: {error}") from error
+        return list(encoded["input_ids"])
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of plain text, with the special tokens that the tokenizer puts around a text."""
+        return list(self.tokenizer(text)["input_ids"])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of tokens, less special ones."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def token_text(self, token: int) -> str:
+        """Text of one token, special or not."""
+        return str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
+
+
+def end_of_turn(tokenizer: Any) -> int | None:
+    """The special token that the chat template puts right behind an answer, if it puts one there.
+
+    A base model's tokenizer often calls another token its end of sequence; a chat would then never end.
+    """
+    if not tokenizer.chat_template:
+        return None
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": PROBE}]
+    text = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    behind = tokenizer(text.rpartition(PROBE)[2].lstrip(), add_special_tokens=False)["input_ids"]
+    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    return behind[0] if behind and behind[0] in special else None
+
+
+def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end an answer: those of the generation config, the tokenizer and the chat template."""
+    configured = model.generation_config.eos_token_id
+    listed = configured if isinstance(configured, list) else [configured]
+    return frozenset(token for token in (*listed, tokenizer.eos_token_id, end_of_turn(tokenizer)) if token is not None)
+
+
+def context_length(config: Any, wanted: int | None) -> int:
+    """Tokens of prompt and answer together at most: what is wanted, within what the model was made for."""
+    own = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return min(length for length in (wanted, own, 1 << 20) if length)
+
+
+def load(path: Path, adapters: Mapping[str, Path], max_length: int | None, trust_remote_code: bool) -> LoadedModel:
+    """Load weights (safetensors), tokenizer and LoRA adapters from local folders, onto a GPU where there is one.
+
+    On a CPU the weights are used as float32 (see docs/serving.md for the figures), on a device in their own type.
+    Raises RunFailure (ModelNotFound) for a folder that holds no model, (BadSpec) for an adapter that cannot be served.
+    """
+    if not (path / "config.json").is_file():
+        raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"{path} has no config.json")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    dtype = torch.float32 if device == "cpu" else "auto"
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, **options)
+    except (OSError, ValueError) as error:
+        raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"the model in {path} can't be loaded: {error}") from error
+    model = model.to(device).eval()
+    end, length = end_tokens(model, tokenizer), context_length(model.config, max_length)
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    for name, folder in adapters.items():
+        model = _with_adapter(model, name, folder)
+    model.requires_grad_(False)
+    return LoadedModel(Forward(model, bool(adapters)), tokenizer, length, end, vocabulary)
+
+
+def _with_adapter(model: Any, name: str, folder: Path) -> Any:
+    from peft import PeftModel
+
+    file = folder / "adapter_config.json"
+    if not file.is_file():
+        raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"adapter {name}: {folder} has no adapter_config.json")
+    config = json.loads(file.read_text())
+    if config.get("peft_type") != "LORA" or config.get("use_dora"):
+        kind = "DoRA" if config.get("use_dora") else config.get("peft_type")
+        raise RunFailure(
+            FailureClass.BAD_SPEC,
+            f"adapter {name} is {kind}: only plain LoRA adapters are served beside a base model",
+            "merge the adapter (export.merge: true) and serve the merged model",
+        )
+    try:
+        if isinstance(model, PeftModel):
+            model.load_adapter(folder, adapter_name=name)
+            return model
+        return PeftModel.from_pretrained(model, folder, adapter_name=name).eval()
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise RunFailure(FailureClass.BAD_SPEC, f"adapter {name} does not go on this model: {error}") from error

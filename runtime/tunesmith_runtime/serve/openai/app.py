@@ -1,0 +1,292 @@
+"""The OpenAI API over HTTP, for a model that is loading, ready, or draining."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from tunesmith_runtime.serve.generation.loop import Full, Loop, Piece, Row
+from tunesmith_runtime.serve.generation.model import LoadedModel
+from tunesmith_runtime.serve.openai.errors import (
+    ApiError,
+    context_too_long,
+    invalid,
+    model_not_found,
+    server_error,
+    unauthorized,
+    unavailable,
+)
+from tunesmith_runtime.serve.openai.requests import ChatRequest, CompletionRequest, Generate, parse
+from tunesmith_runtime.serve.openai.responses import (
+    DONE,
+    Answer,
+    Chat,
+    Completion,
+    event,
+    identifier,
+    model_card,
+    model_list,
+    usage,
+)
+
+log = logging.getLogger(__name__)
+
+MAX_BODY_BYTES = 32 << 20
+
+Bodies = Chat | Completion
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass
+class Service:
+    """What the API serves, and the state of it. `model` and `loop` are set once the weights are loaded."""
+
+    names: Mapping[str, str | None]
+    """Model name of requests -> adapter, None for the base model. The first is the resource's own."""
+    api_key: str | None = None
+    model: LoadedModel | None = None
+    loop: Loop | None = None
+    ready: bool = False
+    """True from the first generated token until the server drains."""
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens of prompt and answer together at most, once it is known."""
+        return self.model.max_length if self.model else None
+
+    def backend(self) -> tuple[LoadedModel, Loop]:
+        """Model and loop. Raises ApiError while they load."""
+        if self.model is None or self.loop is None:
+            raise unavailable("The model is still loading; GET /ready tells when it can answer.")
+        return self.model, self.loop
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The rows of a request, each with the index of its choice, and the queue that their pieces come by."""
+
+    rows: Sequence[Row]
+    prompt_tokens: int
+    pieces: asyncio.Queue[tuple[int, Piece]]
+
+    def cancel(self) -> None:
+        """Stop generating: nobody reads any more."""
+        for row in self.rows:
+            row.cancelled = True
+
+    async def answers(self) -> AsyncIterator[tuple[int, Piece]]:
+        """Pieces as they come, until every row has ended. Raises ApiError where a row failed."""
+        running = len(self.rows)
+        try:
+            while running:
+                index, piece = await self.pieces.get()
+                if piece.error is not None:
+                    raise server_error(f"The generation failed: {piece.error}")
+                running -= piece.finish is not None
+                yield index, piece
+        finally:
+            self.cancel()
+
+
+def plan(service: Service, request: Generate, prompts: Sequence[Sequence[int]]) -> Planned:
+    """Rows for each prompt and choice. Raises ApiError where a prompt does not fit."""
+    model, _ = service.backend()
+    loop = asyncio.get_running_loop()
+    pieces: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
+
+    def emitter(index: int) -> Callable[[Piece], None]:
+        def emit(piece: Piece) -> None:
+            with contextlib.suppress(RuntimeError):  # the event loop is gone: so is the reader
+                loop.call_soon_threadsafe(pieces.put_nowait, (index, piece))
+
+        return emit
+
+    rows: list[Row] = []
+    adapter = service.names[request.model]
+    for prompt in prompts:
+        room = model.max_length - len(prompt)
+        wanted = request.answer_tokens
+        if room < (wanted or 1):
+            raise context_too_long(model.max_length, len(prompt), wanted or 0, wanted is not None)
+        for choice in range(request.choices):
+            sampling = request.sampling(choice, model.vocabulary)
+            rows.append(Row(prompt, wanted or room, sampling, adapter, request.stops, emitter(len(rows))))
+    return Planned(rows, sum(map(len, prompts)), pieces)
+
+
+def chat_prompts(service: Service, request: ChatRequest) -> list[list[int]]:
+    """The conversation in tokens. Raises ApiError where the template is missing or refuses it."""
+    model, _ = service.backend()
+    if not model.has_chat_template:
+        raise invalid("This model's tokenizer has no chat template: use /v1/completions.", "messages")
+    messages = [message.for_template() for message in request.messages]
+    try:
+        return [model.encode_chat(messages, **(request.chat_template_kwargs or {}))]
+    except ValueError as error:
+        raise invalid(f"Invalid value for 'messages': {error}.", "messages") from error
+
+
+def completion_prompts(service: Service, request: CompletionRequest) -> list[list[int]]:
+    """Each prompt in tokens. Raises ApiError for an empty one or a token that is none."""
+    model, _ = service.backend()
+    encoded = [model.encode(prompt) if isinstance(prompt, str) else prompt for prompt in request.prompts]
+    if not encoded or not all(encoded):
+        raise invalid("Invalid value for 'prompt': it is empty.", "prompt")
+    if any(not 0 <= token < model.vocabulary for prompt in encoded for token in prompt):
+        raise invalid(f"Invalid value for 'prompt': tokens are from 0 to {model.vocabulary - 1}.", "prompt")
+    return encoded
+
+
+async def answer(
+    service: Service, request: Request, body: Generate, prompts: Sequence[Sequence[int]], bodies: type[Bodies]
+) -> Response:
+    """Generate, and answer in one body or as a stream."""
+    model, loop = service.backend()
+    planned = plan(service, body, prompts)
+    logprobs = body.told_logprobs is not None
+    form = bodies(identifier(bodies.prefix), int(time.time()), body.model, model.token_text, logprobs)
+    try:
+        loop.submit(planned.rows)
+    except Full as error:
+        raise unavailable("The server is overloaded: too many requests wait. Try again later.") from error
+    if body.stream:
+        events = stream(form, planned, body.include_usage)
+        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    answers = [Answer() for _ in planned.rows]
+    collected = asyncio.ensure_future(collect(planned, answers))
+    gone = asyncio.ensure_future(disconnected(request))
+    try:
+        await asyncio.wait({collected, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not collected.done():
+            return Response(status_code=499)
+        await collected
+    finally:
+        planned.cancel()
+        collected.cancel()
+        gone.cancel()
+    return JSONResponse(form.whole(answers, planned.prompt_tokens))
+
+
+async def collect(planned: Planned, answers: Sequence[Answer]) -> None:
+    """Let the answers grow to their ends."""
+    async for index, piece in planned.answers():
+        answers[index].add(piece)
+
+
+async def disconnected(request: Request) -> None:
+    """Return when the client has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def stream(form: Bodies, planned: Planned, include_usage: bool) -> AsyncIterator[bytes]:
+    """The events of a streamed answer."""
+    tokens = 0
+    begun: set[int] = set()
+    try:
+        async for index, piece in planned.answers():
+            tokens += piece.choice is not None
+            chunks = [] if index in begun else [form.first(index)]
+            begun.add(index)
+            chunks.append(form.piece(index, piece))
+            if piece.finish is not None:
+                chunks.append(form.last(index, piece.finish))
+            for chunk in chunks:
+                if chunk is not None:
+                    yield event(chunk | ({"usage": None} if include_usage else {}))
+    except ApiError as error:  # the status line is long gone: the client learns it from the stream
+        yield event(error.body())
+        return
+    if include_usage:
+        yield event(form.counts(usage(planned.prompt_tokens, tokens)))
+    yield DONE
+
+
+def create_app(service: Service) -> Starlette:
+    """The application: the API, and the probes of the pod."""
+
+    async def read(request: Request) -> Any:
+        raw = await request.body()
+        if len(raw) > MAX_BODY_BYTES:
+            raise ApiError(413, f"The body has {len(raw)} bytes; at most {MAX_BODY_BYTES} are taken.")
+        try:
+            return json.loads(raw)
+        except ValueError as error:
+            raise invalid(f"We could not parse the JSON body of your request: {error}.") from error
+
+    def served(name: str) -> str:
+        if name not in service.names:
+            raise model_not_found(name, list(service.names))
+        return name
+
+    async def chat(request: Request) -> Response:
+        body = parse(ChatRequest, await read(request))
+        served(body.model)
+        return await answer(service, request, body, chat_prompts(service, body), Chat)
+
+    async def completion(request: Request) -> Response:
+        body = parse(CompletionRequest, await read(request))
+        served(body.model)
+        return await answer(service, request, body, completion_prompts(service, body), Completion)
+
+    async def models(request: Request) -> Response:
+        return JSONResponse(model_list(list(service.names), service.created, service.max_length))
+
+    async def model(request: Request) -> Response:
+        return JSONResponse(model_card(served(request.path_params["name"]), service.created, service.max_length))
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def ready(request: Request) -> Response:
+        return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
+
+    def guarded(handler: Handler) -> Handler:
+        async def checked(request: Request) -> Response:
+            if service.api_key is not None:
+                key = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+                if not hmac.compare_digest(key.encode(), service.api_key.encode()):
+                    raise unauthorized(bool(key))
+            return await handler(request)
+
+        return checked
+
+    routes = [
+        Route("/v1/chat/completions", guarded(chat), methods=["POST"]),
+        Route("/v1/completions", guarded(completion), methods=["POST"]),
+        Route("/v1/models", guarded(models)),
+        Route("/v1/models/{name}", guarded(model)),
+        Route("/health", health),
+        Route("/ready", ready),
+    ]
+    handlers: dict[Any, Any] = {ApiError: _api_error, HTTPException: _http_error, Exception: _unexpected}
+    return Starlette(routes=routes, exception_handlers=handlers)
+
+
+async def _api_error(request: Request, error: ApiError) -> Response:
+    return JSONResponse(error.body(), error.status)
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    known = {404: "Invalid URL", 405: "Method not allowed for this URL"}
+    message = f"{known.get(error.status_code, error.detail)} ({request.method} {request.url.path})"
+    return JSONResponse(ApiError(error.status_code, message).body(), error.status_code)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return JSONResponse(server_error("The server had an error while processing your request.").body(), 500)

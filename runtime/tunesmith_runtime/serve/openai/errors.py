@@ -1,0 +1,60 @@
+"""Errors in the shape of the OpenAI API."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class ApiError(Exception):
+    """An answer that says what is wrong: HTTP status, message, and the words that clients look at."""
+
+    status: int
+    message: str
+    type: str = "invalid_request_error"
+    param: str | None = None
+    code: str | None = None
+
+    def body(self) -> dict[str, Any]:
+        """The JSON body."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    """400: the request is wrong."""
+    return ApiError(400, message, param=param, code=code)
+
+
+def model_not_found(name: str, served: list[str]) -> ApiError:
+    """404: no such model here."""
+    message = f"The model `{name}` does not exist. Served here: {', '.join(served)}."
+    return ApiError(404, message, param="model", code="model_not_found")
+
+
+def context_too_long(limit: int, prompt: int, answer: int, asked: bool) -> ApiError:
+    """400: prompt and answer do not fit. `asked`: the length of the answer is the request's own."""
+    wanted = f"you requested {prompt + answer} tokens ({prompt} in the prompt, {answer} in the completion)"
+    if not asked:
+        wanted = f"your prompt has {prompt} tokens, which leaves none for the completion"
+    return invalid(
+        f"This model's maximum context length is {limit} tokens. However, {wanted}.", code="context_length_exceeded"
+    )
+
+
+def unauthorized(given: bool) -> ApiError:
+    """401: no key, or a wrong one."""
+    message = (
+        "Incorrect API key provided." if given else "You didn't provide an API key: send `Authorization: Bearer KEY`."
+    )
+    return ApiError(401, message, code="invalid_api_key" if given else None)
+
+
+def unavailable(message: str) -> ApiError:
+    """503: not now."""
+    return ApiError(503, message, type="server_error", code="service_unavailable")
+
+
+def server_error(message: str) -> ApiError:
+    """500: it is our fault."""
+    return ApiError(500, message, type="server_error")

@@ -1,0 +1,258 @@
+"""Requests of the OpenAI API, checked: what this server can't do is refused, never ignored where it would change the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tunesmith_runtime.serve.generation.sampling import Sampling
+from tunesmith_runtime.serve.openai.errors import ApiError, invalid
+
+WITHOUT_EFFECT = frozenset(
+    {
+        "user",
+        "metadata",
+        "store",
+        "service_tier",
+        "parallel_tool_calls",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+    }
+)
+"""Parameters that say nothing about the answer; they are taken and not used."""
+
+NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "modalities": (["text"],),
+    "audio": (),
+    "prediction": (),
+    "reasoning_effort": (),
+    "verbosity": (),
+    "web_search_options": (),
+    "echo": (False,),
+    "best_of": (1,),
+    "suffix": ("",),
+    "min_p": (0, 0.0),
+    "repetition_penalty": (1, 1.0),
+}
+"""Parameters that this server does not have -> the values (besides null) with which they ask for nothing."""
+
+TEMPLATE_ARGUMENTS = frozenset(
+    {"conversation", "tools", "documents", "chat_template", "tokenize", "add_generation_prompt"}
+    | {"return_dict", "return_tensors", "padding", "truncation", "max_length"}
+)
+"""Arguments of the template call that are the server's own."""
+
+MAX_CHOICES = 128
+UNION_MEMBERS = frozenset({"str", "int", "float", "bool"})
+"""Parts of an error's location that name a type of a union, not a field."""
+
+Request = TypeVar("Request", bound="Generate")
+
+
+class StreamOptions(BaseModel):
+    """What a stream tells besides the answer."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    include_usage: bool = False
+
+
+class Generate(BaseModel):
+    """What chat completions and completions have in common."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    model: str
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+
+    @field_validator("stop")
+    @classmethod
+    def _stops(cls, stop: str | list[str] | None) -> str | list[str] | None:
+        if isinstance(stop, list) and len(stop) > 4:
+            raise ValueError("at most 4 stop strings")
+        return stop
+
+    @model_validator(mode="after")
+    def _options_need_a_stream(self) -> Generate:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options is only allowed with stream: true")
+        return self
+
+    @property
+    def stops(self) -> list[str]:
+        """Stop strings."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+    @property
+    def choices(self) -> int:
+        """Answers to each prompt."""
+        return self.n or 1
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with the token counts."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def answer_tokens(self) -> int | None:
+        """Tokens of the answer at most; None: as many as fit."""
+        return self.max_tokens
+
+    @property
+    def told_logprobs(self) -> int | None:
+        """How many alternatives to tell with each token; None: no probabilities at all."""
+        return None
+
+    def sampling(self, choice: int, vocabulary: int) -> Sampling:
+        """Settings of the answer with index `choice`: with a seed, each choice draws its own numbers.
+
+        Raises ApiError where a token of logit_bias is not in the vocabulary.
+        """
+        bias = {_token(token, vocabulary): value for token, value in (self.logit_bias or {}).items()}
+        return Sampling(
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            top_k=max(self.top_k or 0, 0),
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            logit_bias=bias,
+            seed=None if self.seed is None else self.seed + choice,
+            logprobs=self.told_logprobs,
+        )
+
+
+class TextPart(BaseModel):
+    """A part of a message."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    """A message of a conversation in text."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    name: str | None = None
+    refusal: None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
+    annotations: list[Any] | None = None
+
+    def for_template(self) -> dict[str, str]:
+        """The message as chat templates know it: text content, and the role system for instructions."""
+        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+
+
+class ChatRequest(Generate):
+    """Body of POST /v1/chat/completions. `chat_template_kwargs` goes to the template, as in vLLM and SGLang."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ChatRequest:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        if wrong := TEMPLATE_ARGUMENTS & set(self.chat_template_kwargs or {}):
+            raise ValueError(f"chat_template_kwargs may not set {min(wrong)}")
+        return self
+
+    @property
+    def answer_tokens(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def told_logprobs(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+
+class CompletionRequest(Generate):
+    """Body of POST /v1/completions: one prompt or several, as text or tokens."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+
+    @property
+    def answer_tokens(self) -> int | None:
+        return self.max_tokens or 16
+
+    @property
+    def told_logprobs(self) -> int | None:
+        return self.logprobs
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """Each prompt by itself."""
+        prompt: Any = self.prompt
+        one = isinstance(prompt, str) or (prompt and isinstance(prompt[0], int))  # a list of integers is one prompt
+        return [prompt] if one else list(prompt)
+
+
+def parse(kind: type[Request], body: Any) -> Request:
+    """The request in a JSON body. Raises ApiError that names the parameter."""
+    if not isinstance(body, dict):
+        raise invalid("We could not parse the JSON body of your request: it must be an object.")
+    given = {name: value for name, value in body.items() if name not in WITHOUT_EFFECT and value is not None}
+    for name in NEUTRAL.keys() & given.keys():
+        if (value := given.pop(name)) not in NEUTRAL[name]:
+            raise invalid(
+                f"Unsupported parameter: '{name}' with the value {value!r:.80} is not supported by this server.",
+                name,
+                "unsupported_parameter",
+            )
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        raise _refusal(error) from error
+
+
+def _refusal(error: ValidationError) -> ApiError:
+    # of a union's errors the deepest is about what the user meant
+    first = max(error.errors(), key=lambda entry: len(entry["loc"]))
+    place = [
+        part for part in first["loc"] if isinstance(part, int) or (part.isidentifier() and part not in UNION_MEMBERS)
+    ]
+    param = ".".join(str(part) for part in place) or None
+    match first["type"]:
+        case "extra_forbidden":
+            return invalid(f"Unrecognized request argument supplied: {param}", param, "unknown_parameter")
+        case "missing":
+            return invalid(f"Missing required parameter: '{param}'.", param, "missing_required_parameter")
+    return invalid(f"Invalid value for '{param}': {first['msg']}." if param else first["msg"], param, "invalid_value")
+
+
+def _token(text: str, vocabulary: int) -> int:
+    if not text.isdecimal() or int(text) >= vocabulary:
+        raise invalid(
+            f"Invalid key in 'logit_bias': {text!r} is not a token of this model (0 to {vocabulary - 1}).", "logit_bias"
+        )
+    return int(text)

@@ -1,0 +1,84 @@
+"""What is to be served: the one description that every engine starts from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tunesmith_api.common import Accelerator
+from tunesmith_api.inferenceservice import Engine
+from tunesmith_api.run import ENGINE_PORT, RunSpec
+from tunesmith_runtime.work import Work
+
+API_KEY_VARIABLE = "TUNESMITH_API_KEY"
+"""Environment variable with the key that requests must bear; absent or empty: none is asked for."""
+PORT_VARIABLE = "TUNESMITH_PORT"
+"""Environment variable with another port than the pod's, for servers that run beside each other on one machine."""
+OWN_ADAPTER = "tunesmith-own"
+"""The name under which an engine knows the adapter that is the model itself."""
+LINGER_SECONDS = 5.0
+"""A service that is asked to stop takes requests for so long, until the cluster's proxies know that it leaves."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model, its adapters, and how they are reached."""
+
+    model: Path
+    names: Mapping[str, str | None]
+    """Model name of requests -> adapter, None for the base weights. The first is the resource's own."""
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    max_length: int | None = None
+    """Tokens of prompt and answer together at most; None: the model's own."""
+    devices: int = 1
+    trust_remote_code: bool = False
+    host: str = "0.0.0.0"
+    port: int = ENGINE_PORT
+    api_key: str | None = None
+    linger: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The resource's own model name."""
+        return next(iter(self.names))
+
+    @property
+    def base_name(self) -> str:
+        """A name for the base weights, for engines that must have one even where the served model is an adapter."""
+        return self.name if self.names[self.name] is None else f"{self.name}-base"
+
+    @property
+    def named_adapters(self) -> dict[str, Path]:
+        """Model name of requests -> adapter folder."""
+        return {name: self.adapters[adapter] for name, adapter in self.names.items() if adapter is not None}
+
+
+def served(spec: RunSpec, work: Work) -> Served:
+    """What the run's spec asks to serve, with the files where fetch left them."""
+    service = spec.inference_service() if spec.kind == "InferenceService" else None
+    resources = service.resources if service else spec.eval_job().resources
+    adapters = {OWN_ADAPTER: work.adapter} if spec.model.base is not None else {}
+    adapters |= {adapter.name: work.adapters / adapter.name for adapter in spec.adapters}
+    names: dict[str, str | None] = {spec.name: OWN_ADAPTER if spec.model.base is not None else None}
+    names |= {adapter.name: adapter.name for adapter in spec.adapters}
+    return Served(
+        model=work.model,
+        names=names,
+        adapters=adapters,
+        max_length=service.max_model_length if service else None,
+        devices=1 if resources.accelerator is Accelerator.CPU else resources.count or 1,
+        trust_remote_code=spec.model.trust_remote_code,
+        port=int(os.environ.get(PORT_VARIABLE) or ENGINE_PORT),
+        api_key=os.environ.get(API_KEY_VARIABLE) or None,
+        linger=LINGER_SECONDS if service else 0.0,
+    )
+
+
+def engine_of(spec: RunSpec) -> Engine:
+    """The engine that the spec asks for: `auto` is transformers on a CPU and LMDeploy on devices."""
+    wanted = spec.inference_service() if spec.kind == "InferenceService" else spec.eval_job()
+    if wanted.engine is not Engine.AUTO:
+        return wanted.engine
+    return Engine.TRANSFORMERS if wanted.resources.accelerator is Accelerator.CPU else Engine.LMDEPLOY
