@@ -78,15 +78,19 @@ class Storage(ApiModel):
 class Toleration(ApiModel):
     """A toleration, as in a pod."""
 
-    key: ShortText | None = Field(None, description="Taint key; empty with operator Exists tolerates all.")
-    operator: Annotated[str, Field(json_schema_extra={"enum": ["Equal", "Exists"]})] = Field(
-        "Equal", description="Equal or Exists."
+    key: ShortText | None = Field(
+        None, description="Taint key. Default: none; with operator Exists that tolerates all."
     )
-    value: ShortText | None = Field(None, description="Taint value, with operator Equal.")
+    operator: Annotated[str, Field(json_schema_extra={"enum": ["Equal", "Exists"]})] = Field(
+        "Equal", description="Equal or Exists. Default Equal."
+    )
+    value: ShortText | None = Field(None, description="Taint value, with operator Equal. Default: none.")
     effect: (
         Annotated[str, Field(json_schema_extra={"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]})] | None
-    ) = Field(None, description="Taint effect; absent tolerates every effect.")
-    toleration_seconds: int | None = Field(None, ge=0, description="Seconds to stay after a NoExecute taint.")
+    ) = Field(None, description="Taint effect. Default: every effect.")
+    toleration_seconds: int | None = Field(
+        None, ge=0, description="Seconds to stay after a NoExecute taint. Default: for ever."
+    )
 
 
 class EnvVar(ApiModel):
@@ -137,9 +141,13 @@ class PodSettings(ApiModel):
     )
     labels: dict[str, LabelValue] | None = Field(None, max_length=32, description="Labels added to the pods.")
     annotations: dict[str, Text] | None = Field(None, max_length=32, description="Annotations added to the pods.")
-    priority_class_name: ObjectName | None = Field(None, description="PriorityClass of the pods.")
-    runtime_class_name: ObjectName | None = Field(None, description="RuntimeClass of the pods.")
-    scheduler_name: ObjectName | None = Field(None, description="Scheduler of the pods.")
+    priority_class_name: ObjectName | None = Field(
+        None, description="PriorityClass of the pods. Default: the cluster's."
+    )
+    runtime_class_name: ObjectName | None = Field(
+        None, description="RuntimeClass of the pods. Default: the node's own runtime."
+    )
+    scheduler_name: ObjectName | None = Field(None, description="Scheduler of the pods. Default: the cluster's.")
 
 
 class Accelerator(StrEnum):
@@ -165,7 +173,7 @@ class Resources(ApiModel):
     cpu: Quantity | None = Field(None, description="CPU request of a pod, in cores. Default 1.")
     memory: Quantity | None = Field(None, description="Memory request and limit of a pod, in bytes. Default: no limit.")
     ephemeral_storage: Quantity | None = Field(
-        None, description="Disk for the model, data and checkpoints of a pod, in bytes."
+        None, description="Disk for the model, data and checkpoints of a pod, in bytes. Default: none asked for."
     )
     shared_memory: Quantity | None = Field(
         None, description="Size of a memory-backed /dev/shm, in bytes. Default: none."

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from tunesmith_api.crdgen.crd import KINDS, crd
+from tunesmith_api.crdgen.reference import compatibility_page, failures_page, kind_page
 
 HEADER = "# Generated from crds/tunesmith_api by `python -m tunesmith_api.crdgen`: change the types, not this file.\n"
 
@@ -26,4 +27,10 @@ def to_yaml(value: Any) -> str:
 
 def generated_files(root: Path) -> dict[Path, str]:
     """Path and text of each generated file of the project in `root`."""
-    return {root / "crds" / f"{kind.plural}.yaml": HEADER + to_yaml(crd(kind)) for kind in KINDS}
+    reference = root / "docs" / "reference"
+    return {
+        **{root / "crds" / f"{kind.plural}.yaml": HEADER + to_yaml(crd(kind)) for kind in KINDS},
+        **{reference / f"{kind.name.lower()}.md": kind_page(kind) for kind in KINDS},
+        reference / "failures.md": failures_page(),
+        reference / "compatibility.md": compatibility_page(),
+    }

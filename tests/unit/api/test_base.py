@@ -1,0 +1,93 @@
+"""The scalar types and what the API's objects look like as data."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from tunesmith_api.base import DataUri, Duration, ModelUri, Name, Quantity, StoreUri, parse_duration
+from tunesmith_api.finetunejob import FineTuneJobSpec
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("2d", 172800), ("1.5h", 5400), ("0s", 0)]
+)
+def test_a_duration_is_so_many_seconds(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@given(st.lists(st.tuples(st.integers(0, 999), st.sampled_from("smhd")), min_size=1, max_size=5))
+def test_the_parts_of_a_duration_add_up(parts: list[tuple[int, str]]) -> None:
+    text = TypeAdapter(Duration).validate_python("".join(f"{number}{unit}" for number, unit in parts))
+    assert parse_duration(text) == sum(number * UNITS[unit] for number, unit in parts)
+
+
+@pytest.mark.parametrize("text", ["", "10", "1w", "-1h", "1h 30m", "h", "PT1H"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Duration).validate_python(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "uri"),
+    [
+        (ModelUri, "hf://Qwen/Qwen3-8B"),
+        (ModelUri, "hf://Qwen/Qwen3-8B@refs/pr/1"),
+        (ModelUri, "ms://Qwen/Qwen3-8B@v1"),
+        (ModelUri, "s3://models"),
+        (ModelUri, "s3://models/base/"),
+        (ModelUri, "file:///models/base"),
+        (DataUri, "s3://data/train.jsonl"),
+        (DataUri, "pvc://claim/train.jsonl"),
+        (StoreUri, "s3://bucket/prefix"),
+    ],
+)
+def test_a_uri_says_where(kind: type[str], uri: str) -> None:
+    assert TypeAdapter(kind).validate_python(uri) == uri
+
+
+@pytest.mark.parametrize(
+    ("kind", "uri"),
+    [
+        (ModelUri, "Qwen/Qwen3-8B"),
+        (ModelUri, "hf://Qwen"),
+        (ModelUri, "https://models/base"),
+        (ModelUri, "s3:///base"),
+        (ModelUri, "s3://a b/c"),
+        (DataUri, "file://relative"),
+        (StoreUri, "hf://org/name"),
+    ],
+)
+def test_what_is_no_uri_of_ours_is_refused(kind: type[str], uri: str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(kind).validate_python(uri)
+
+
+@pytest.mark.parametrize("name", ["", "A", "a.b", "-a", "a-", "a" * 46, "a_b"])
+def test_what_is_no_name_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Name).validate_python(name)
+
+
+@pytest.mark.parametrize("quantity", [1, "500m", "2", "16Gi", "1.5"])
+def test_a_quantity_is_a_number_or_a_text(quantity: int | str) -> None:
+    assert TypeAdapter(Quantity).validate_python(quantity) == quantity
+
+
+def test_an_object_as_data_has_camel_case_names_and_no_nulls() -> None:
+    data = FineTuneJobSpec.model_validate(
+        {"model": {"fineTuneJob": {"name": "a"}}, "datasets": [{"uri": "s3://d/t"}]}
+    ).to_dict()
+    assert data["model"] == {"fineTuneJob": {"name": "a"}, "trustRemoteCode": False}
+    assert data["training"]["globalBatchSize"] == 16
+    assert "lora" not in data
+    assert FineTuneJobSpec.model_validate(data).to_dict() == data
+
+
+def test_an_unknown_field_of_a_later_version_is_no_error() -> None:
+    data = {"model": {"uri": "s3://m/b"}, "datasets": [{"uri": "s3://d/t"}], "later": True}
+    assert "later" not in FineTuneJobSpec.model_validate(data).to_dict()

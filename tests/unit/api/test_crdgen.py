@@ -1,0 +1,198 @@
+"""The generated files: up to date, small, and described to the last field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import Field
+
+from tunesmith_api.base import ApiModel
+from tunesmith_api.compatibility import LIMITS
+from tunesmith_api.crdgen.__main__ import main
+from tunesmith_api.crdgen.crd import KINDS, Kind, crd, root_schema
+from tunesmith_api.crdgen.files import to_yaml
+from tunesmith_api.crdgen.structural import structural_schema
+
+ROOT = Path(__file__).resolve().parents[3]
+EACH_KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+
+
+def fields(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every field below an object schema with its path, list items and map values too."""
+    for name, below in schema.get("properties", {}).items():
+        yield f"{path}.{name}", below
+        yield from fields(below, f"{path}.{name}")
+    for key, mark in (("items", "[]"), ("additionalProperties", "{}")):
+        if key in schema:
+            yield f"{path}{mark}", schema[key]
+            yield from fields(schema[key], f"{path}{mark}")
+
+
+def spec_and_status(kind: Kind) -> Iterator[tuple[str, dict[str, Any]]]:
+    for part in ("spec", "status"):
+        yield from fields(root_schema(kind)["properties"][part], part)
+
+
+def test_what_is_committed_is_what_the_types_say(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--check", "--root", str(ROOT)]) == 0, capsys.readouterr().out
+
+
+def test_check_names_what_is_out_of_date_and_changes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--check", "--root", str(tmp_path)]) == 1
+    assert "out of date: crds/finetunejobs.yaml" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+    assert main(["--root", str(tmp_path)]) == 0
+    assert main(["--check", "--root", str(tmp_path)]) == 0
+
+
+@EACH_KIND
+def test_a_crd_is_small_enough_for_plain_apply(kind: Kind) -> None:
+    assert len((ROOT / "crds" / f"{kind.plural}.yaml").read_bytes()) < 100_000
+
+
+@EACH_KIND
+def test_every_field_is_described(kind: Kind) -> None:
+    silent = [
+        path
+        for path, schema in spec_and_status(kind)
+        if not path.endswith(("[]", "{}")) and not schema.get("description", "").endswith(".")
+    ]
+    assert silent == []
+
+
+@EACH_KIND
+def test_a_default_value_is_told_in_the_description(kind: Kind) -> None:
+    untold = [
+        (path, schema["default"])
+        for path, schema in spec_and_status(kind)
+        if not isinstance(schema.get("default", {}), dict)
+        and schema["default"] != ""
+        and f"Default {shown(schema['default'])}" not in schema["description"]
+    ]
+    assert untold == []
+
+
+def shown(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else json.dumps(value)
+
+
+@EACH_KIND
+def test_an_absent_field_of_the_spec_says_what_that_means(kind: Kind) -> None:
+    """A scalar of the spec is required, has a default, or says `Default: ...`; members of a union need none."""
+    spec = root_schema(kind)["properties"]["spec"]
+    objects = [("spec", spec), *((path, schema) for path, schema in fields(spec, "spec"))]
+    silent = [
+        f"{path}.{name}"
+        for path, schema in objects
+        for name, below in schema.get("properties", {}).items()
+        if below.get("type") not in {"object", "array"}
+        and name not in schema.get("required", ())
+        and "default" not in below
+        and "Default" not in below["description"]
+        and not any(name in rule["message"] for rule in schema.get("x-kubernetes-validations", ()))
+    ]
+    assert silent == []
+
+
+@EACH_KIND
+def test_everything_is_bounded_so_that_rules_have_a_cost(kind: Kind) -> None:
+    unbounded = [path for path, schema in spec_and_status(kind) if not is_bounded(schema)]
+    assert unbounded == []
+
+
+def is_bounded(schema: dict[str, Any]) -> bool:
+    match schema.get("type"):
+        case "string":
+            return "maxLength" in schema or "enum" in schema or schema.get("format") == "date-time"
+        case "array":
+            return "maxItems" in schema and "x-kubernetes-list-type" in schema
+        case "object" if "additionalProperties" in schema:
+            return "maxProperties" in schema
+        case "object":
+            return "properties" in schema
+        case "integer" | "number":
+            return "format" in schema
+        case "boolean":
+            return True
+        case None:
+            return schema.get("x-kubernetes-int-or-string") is True and "pattern" in schema
+    return False
+
+
+@EACH_KIND
+def test_the_status_has_no_defaults(kind: Kind) -> None:
+    assert [path for path, schema in spec_and_status(kind) if path.startswith("status") and "default" in schema] == []
+
+
+@EACH_KIND
+def test_a_column_shows_a_field_there_is(kind: Kind) -> None:
+    known = {f".{path}" for path, _ in spec_and_status(kind)} | {".metadata.creationTimestamp"}
+    assert {column.path for column in kind.columns} <= known
+
+
+@EACH_KIND
+def test_every_limit_refused_at_apply_is_a_rule(kind: Kind) -> None:
+    text = json.dumps(crd(kind))
+    for row in LIMITS:
+        if row.kind == kind.name:
+            assert (json.dumps(row.sentence())[1:-1] in text) == row.at_apply, row
+
+
+@EACH_KIND
+def test_a_rule_fits_a_line_and_says_what_to_do(kind: Kind) -> None:
+    for _, schema in [("", root_schema(kind)), *spec_and_status(kind)]:
+        for rule in schema.get("x-kubernetes-validations", ()):
+            assert "\n" not in rule["rule"] + rule["message"]
+            assert len(rule["message"]) > 20, rule
+
+
+def test_yaml_has_no_anchors_and_keeps_its_order() -> None:
+    shared = ["a"]
+    assert to_yaml({"z": shared, "b": shared}) == "z:\n- a\nb:\n- a\n"
+
+
+def test_the_files_are_the_crds() -> None:
+    for kind in KINDS:
+        assert yaml.safe_load((ROOT / "crds" / f"{kind.plural}.yaml").read_text(encoding="utf-8")) == crd(kind)
+
+
+class Inner(ApiModel):
+    """Inside."""
+
+    share: float = Field(0.5, gt=0, lt=1, description="Share.")
+
+
+class Outer(ApiModel):
+    """Outside."""
+
+    inner: Inner = Field(default_factory=Inner, description="In.")
+    count: int | None = Field(None, ge=1, description="Count.")
+
+
+def test_an_optional_field_is_one_that_may_be_absent() -> None:
+    count = structural_schema(Outer)["properties"]["count"]
+    assert count == {"description": "Count.", "type": "integer", "format": "int64", "minimum": 1}
+
+
+def test_a_block_with_defaults_is_filled_in_as_a_whole() -> None:
+    inner = structural_schema(Outer)["properties"]["inner"]
+    assert inner["default"] == {"share": 0.5}
+    assert inner["properties"]["share"]["exclusiveMinimum"] is True
+    assert inner["properties"]["share"]["minimum"] == 0
+
+
+def test_a_union_of_types_is_refused_with_the_way_out() -> None:
+    class Either(ApiModel):
+        """Either."""
+
+        value: int | str = Field(description="Value.")
+
+    with pytest.raises(ValueError, match="use an enum and one optional block per member"):
+        structural_schema(Either)

@@ -1,0 +1,43 @@
+"""The failure table is complete and can be read backwards."""
+
+from __future__ import annotations
+
+from tunesmith_api.failures import BY_EXIT_CODE, FAILURES, FailureClass, Retry
+
+
+def test_every_class_has_a_row_with_a_hint() -> None:
+    assert set(FAILURES) == set(FailureClass)
+    assert all(len(row.hint) > 10 for row in FAILURES.values())
+
+
+def test_an_exit_code_names_one_class() -> None:
+    codes = [row.exit_code for row in FAILURES.values() if row.exit_code is not None]
+    assert len(codes) == len(set(codes))
+    assert all(FAILURES[name].exit_code == code for code, name in BY_EXIT_CODE.items())
+    assert set(codes) == set(BY_EXIT_CODE)
+
+
+def test_an_exit_code_is_not_one_that_the_shell_or_a_signal_takes() -> None:
+    own = {
+        code for code, name in BY_EXIT_CODE.items() if name not in {FailureClass.PROCESS_ERROR, FailureClass.OOM_KILLED}
+    }
+    assert all(64 <= code < 126 for code in own)
+
+
+def test_what_the_user_must_mend_is_not_tried_again() -> None:
+    mended_by_the_user = {
+        FailureClass.BAD_SPEC,
+        FailureClass.BAD_ROW,
+        FailureClass.EMPTY_DATASET,
+        FailureClass.DATASET_NOT_FOUND,
+        FailureClass.MODEL_NOT_FOUND,
+        FailureClass.STORAGE_403,
+        FailureClass.UNSAFE_WEIGHTS,
+    }
+    assert {FAILURES[name].retry for name in mended_by_the_user} == {Retry.NEVER}
+
+
+def test_what_the_cluster_did_costs_no_attempt() -> None:
+    assert {
+        FAILURES[name].retry for name in (FailureClass.PREEMPTED, FailureClass.EVICTED, FailureClass.NODE_LOST)
+    } == {Retry.ALWAYS}
