@@ -65,7 +65,7 @@ def install_packages(names: list[str]) -> None:
 
 
 def unpack_packages(paths: Paths, names: list[str]) -> None:
-    folder = paths.cache / "downloads"
+    folder = paths.cache / "debian-downloads"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     run(["apt-get", "download", *names], cwd=folder, fix=NO_DEBIAN)
