@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md"), *ROOT.glob("charts/**/*.md")])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md"), *ROOT.glob("charts/**/*.md")]
+)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -34,5 +36,7 @@ def test_every_relative_link_leads_somewhere(page: Path) -> None:
 def test_every_page_of_docs_is_reachable_from_the_index() -> None:
     index = ROOT / "docs" / "README.md"
     linked = {(index.parent / target.partition("#")[0]).resolve() for target in LINK.findall(index.read_text())}
-    unlinked = [page.relative_to(ROOT) for page in ROOT.glob("docs/**/*.md") if page != index and page.resolve() not in linked]
+    unlinked = [
+        page.relative_to(ROOT) for page in ROOT.glob("docs/**/*.md") if page != index and page.resolve() not in linked
+    ]
     assert not unlinked
