@@ -33,6 +33,11 @@ class Environment:
     bin_dir: Path
     embedded: bool
 
+    def program(self, name: str) -> str:
+        """kubectl or helm: ours if it was built, otherwise the one on PATH."""
+        ours = self.bin_dir / name
+        return str(ours) if ours.exists() else name
+
 
 def is_external(paths: Paths) -> bool:
     """Whether the user has named a cluster; our own kubeconfig in KUBECONFIG (as `env` prints it) is not one."""

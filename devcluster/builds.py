@@ -111,7 +111,7 @@ def _build(go: str, paths: Paths, program: Program) -> None:
     target, new = paths.bin / program.name, paths.bin / f".{program.name}.new"
     linker = " ".join(["-s", "-w", *(f"-X {variable}" for variable in program.variables)])
     run(
-        [go, "build", "-trimpath", "-ldflags", linker, "-o", str(new), program.package],
+        [go, "build", "-trimpath", "-buildvcs=false", "-ldflags", linker, "-o", str(new), program.package],
         cwd=SOURCES / program.module,
         environment={"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"},
         fix=NO_MODULES,

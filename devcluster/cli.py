@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from devcluster import builds, cluster, preflight, toolchain
-from devcluster.access import ensure_s3_credentials, environment, exports, is_external
+from devcluster.access import Environment, ensure_s3_credentials, environment, exports, is_external
+from devcluster.commands import run
 from devcluster.errors import ClusterError
 from devcluster.paths import Paths, cache_paths
 from devcluster.progress import elapsed, say
@@ -38,9 +40,7 @@ def main() -> int:
 
 def up(paths: Paths, _: argparse.Namespace) -> int:
     if is_external(paths):
-        used = environment()
-        say(f"using the cluster of KUBECONFIG={used.kubeconfig}, registry {used.registry}, S3 {used.s3_endpoint}")
-        return 0
+        return _use(environment())
     start = time.monotonic()
     _check(paths)
     with _one_at_a_time(paths):
@@ -103,6 +103,17 @@ def build(paths: Paths, _: argparse.Namespace) -> int:
     """Only the programs: what devcluster.controlplane needs, and kubectl and helm for a cluster of the user's."""
     with _one_at_a_time(paths):
         _fetch_and_build(paths)
+    return 0
+
+
+def _use(named: Environment) -> int:
+    """Build nothing: only see that the user's cluster can be used."""
+    absent = [name for name in ("kubectl", "helm") if not shutil.which(named.program(name))]
+    if absent:
+        raise ClusterError(f"{' and '.join(absent)} not found: install, or run `python3 -m devcluster build`")
+    nodes = run([named.program("kubectl"), f"--kubeconfig={named.kubeconfig}", "get", "nodes", "--output=name"])
+    say(f"using the cluster of KUBECONFIG={named.kubeconfig} ({len(nodes.split())} nodes)")
+    say(f"images go to {named.registry}, models and data to {named.s3_endpoint}; nothing is built")
     return 0
 
 

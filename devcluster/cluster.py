@@ -12,7 +12,7 @@ from devcluster import containers, mounts, network
 from devcluster.access import ensure_s3_credentials
 from devcluster.commands import run
 from devcluster.components import addresses, control_plane, node, services
-from devcluster.errors import ClusterError
+from devcluster.errors import ClusterError, ComponentEnded
 from devcluster.paths import Paths
 from devcluster.pki import CLIENTS, Authority, Client
 from devcluster.processes import Component, Supervisor, wait_until
@@ -27,7 +27,9 @@ NODE_CLIENT = Client(f"system:node:{addresses.NODE}", "system:nodes")
 PATIENCE_SECONDS = 15.0
 NODE_SECONDS = 120.0
 
-# What the user put into the cluster and what costs nothing to keep: a rebuild of a broken cluster leaves it.
+# Components that can fail to start because of what they wrote before.
+HOLDS_DATA = ("etcd", "containerd", "kubelet")
+# What a rebuild leaves: the user's buckets with their keys, and how the machine was before the cluster.
 KEPT_BY_REBUILD = ("s3", "s3-credentials", "before.json")
 
 # CoreDNS runs outside and looks Services up as the user system:coredns.
@@ -87,15 +89,16 @@ def stages(paths: Paths, access_key: str, secret_key: str) -> list[Stage]:
 
 
 def up(paths: Paths) -> None:
-    """Start what does not run, start again what is broken; if that does not help, rebuild the cluster's own state."""
+    """Start what does not run, start again what is broken. If a component can't even start on the data that it left,
+    rebuild the cluster; one that is merely slow is no reason to throw away what the user has in it."""
     had_state = (paths.cluster / "etcd").exists()
     try:
         _bring_up(paths)
-    except ClusterError as error:
-        if not had_state:
+    except ComponentEnded as error:
+        if not had_state or error.component not in HOLDS_DATA:
             raise
         say(
-            f"{error}\nThe cluster can't be repaired: it is rebuilt. The registry and the S3 server keep what they hold."
+            f"{error}\nIts data are broken: the cluster is rebuilt. The registry and the S3 server keep what they hold."
         )
         take_down(paths, keep=KEPT_BY_REBUILD)
         _bring_up(paths)

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from devcluster.errors import ClusterError
+from devcluster.errors import ClusterError, ComponentEnded
 
 POLL_SECONDS = 0.1
 LOG_TAIL_LINES = 15
@@ -195,7 +195,7 @@ class Supervisor:
         process.returncode = 0  # it is not this object's to wait for: no ResourceWarning when it goes
         identity = identify(process.pid)
         if identity is None:
-            raise ClusterError(self.describe_failure(component, "ended at once"))
+            raise ComponentEnded(component.name, self.describe_failure(component, "ended at once"))
         Record(identity, component.fingerprint()).write(self.pid_file(component.name))
 
     def wait(self, component: Component) -> None:
@@ -204,7 +204,7 @@ class Supervisor:
         while missing := component.ready():
             record = self.record(component.name)
             if record is None or _is_gone(record.identity):
-                raise ClusterError(self.describe_failure(component, "ended while it started"))
+                raise ComponentEnded(component.name, self.describe_failure(component, "ended while it started"))
             if time.monotonic() > deadline:
                 raise ClusterError(
                     self.describe_failure(component, f"is not ready after {component.ready_seconds:.0f}s: {missing}")
