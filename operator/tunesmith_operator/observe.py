@@ -17,16 +17,13 @@ FIELDS = {"Job": "jobs", "Pod": "pods", "Deployment": "deployments", "Service": 
 
 async def observe(client: Client, kind: KindPlan, resource: Raw, progress: Mapping[str, Progress]) -> Observed:
     """The children of `resource`, what stands in their place, and the resources it names."""
-    namespace, uid = resource["metadata"]["namespace"], uid_of(resource)
     keys, references = sorted(kind.gets(resource)), sorted(kind.references(resource))
-    listed, named, referred = await asyncio.gather(
-        asyncio.gather(*(client.list(child, namespace, labels={UID_LABEL: uid}) for child in kind.lists)),
+    namespace, uid = resource["metadata"]["namespace"], uid_of(resource)
+    children, named, referred = await asyncio.gather(
+        _list_children(client, kind, resource),
         asyncio.gather(*(client.get(key.kind, namespace, key.name) for key in keys)),
         asyncio.gather(*(client.get(reference.kind, namespace, reference.name) for reference in references)),
     )
-    children: dict[str, dict[str, Raw]] = {child: {} for child in FIELDS}
-    for child, items in zip(kind.lists, listed, strict=True):
-        children[child] = {item["metadata"]["name"]: item for item in items}
     foreign = set()
     for key, found in zip(keys, named, strict=True):
         children[key.kind].pop(key.name, None)
@@ -37,14 +34,51 @@ async def observe(client: Client, kind: KindPlan, resource: Raw, progress: Mappi
         else:
             foreign.add(key)
     return Observed(
-        jobs=_controlled_by({uid}, children["Job"].values()),
-        pods=_pods(children["Pod"].values(), children["Job"].values()),
-        deployments=_controlled_by({uid}, children["Deployment"].values()),
-        services=_controlled_by({uid}, children["Service"].values()),
+        jobs=tuple(children["Job"].values()),
+        pods=tuple(children["Pod"].values()),
+        deployments=tuple(children["Deployment"].values()),
+        services=tuple(children["Service"].values()),
         references=dict(zip(references, referred, strict=True)),
         progress=progress,
         foreign=frozenset(foreign),
     )
+
+
+async def _list_children(client: Client, kind: KindPlan, resource: Raw) -> dict[str, dict[str, Raw]]:
+    """The children found by their label, by kind and name.
+
+    Lists come from the watch cache. Two things make them good enough to decide upon: what status says was made is
+    looked for by name before it counts as gone; and pods are listed after the Jobs that count them.
+    """
+    namespace, labels = resource["metadata"]["namespace"], {UID_LABEL: uid_of(resource)}
+    children: dict[str, dict[str, Raw]] = {child: {} for child in FIELDS}
+    for child in (each for each in kind.lists if each != "Pod"):
+        listed = await client.list(child, namespace, labels=labels, cached=True)
+        there = {item["metadata"]["name"]: item for item in listed} | await _missing(client, child, resource, listed)
+        children[child] = {name: item for name, item in there.items() if controller_uid(item) == uid_of(resource)}
+    if "Pod" in kind.lists:
+        jobs = children["Job"].values()
+        pods = _ours(await client.list("Pod", namespace, labels=labels, cached=True), jobs)
+        if any(_counted(job) > len(_ours(pods, [job])) for job in jobs):
+            pods = _ours(await client.list("Pod", namespace, labels=labels), jobs)
+        children["Pod"] = {pod["metadata"]["name"]: pod for pod in pods}
+    return children
+
+
+async def _missing(client: Client, child: str, resource: Raw, listed: Iterable[Raw]) -> dict[str, Raw]:
+    """Children of a kind that status tells of and a list did not have, as far as they are there."""
+    told = (resource.get("status") or {}).get("children") or ()
+    names = {each["name"] for each in told if each["kind"] == child} - {item["metadata"]["name"] for item in listed}
+    found = await asyncio.gather(
+        *(client.get(child, resource["metadata"]["namespace"], name) for name in sorted(names))
+    )
+    return {item["metadata"]["name"]: item for item in found if item is not None}
+
+
+def _counted(job: Raw) -> int:
+    """How many pods the Job controller has counted."""
+    status = job.get("status") or {}
+    return sum(status.get(name) or 0 for name in ("active", "succeeded", "failed"))
 
 
 async def observe_events(client: Client, kind: KindPlan, resource: Raw, observed: Observed, now: datetime) -> Observed:
@@ -60,23 +94,18 @@ async def observe_events(client: Client, kind: KindPlan, resource: Raw, observed
     return replace(observed, events=tuple(event for events in answers for event in events))
 
 
-def _controlled_by(uids: set[str], children: Iterable[Raw]) -> tuple[Raw, ...]:
-    """Those whose controller is one of `uids`. The label alone proves nothing: anybody can write it."""
-    return tuple(child for child in children if controller_uid(child) in uids)
+def _ours(pods: Iterable[Raw], jobs: Iterable[Raw]) -> list[Raw]:
+    """The pods of these Jobs, and those of ReplicaSets, whose own owner is not looked up.
 
-
-def _pods(pods: Iterable[Raw], jobs: Iterable[Raw]) -> tuple[Raw, ...]:
-    """The pods of our Jobs, and those of ReplicaSets, whose own owner is not looked up."""
+    The label alone proves nothing: anybody can write it.
+    """
     owners = {uid_of(job) for job in jobs}
-    return tuple(
-        pod
-        for pod in pods
-        if controller_uid(pod) in owners
-        or any(
-            owner["kind"] == "ReplicaSet" and owner.get("controller")
-            for owner in pod["metadata"].get("ownerReferences") or ()
-        )
-    )
+    return [pod for pod in pods if controller_uid(pod) in owners or _is_of_a_replica_set(pod)]
+
+
+def _is_of_a_replica_set(pod: Raw) -> bool:
+    owners = pod["metadata"].get("ownerReferences") or ()
+    return any(owner["kind"] == "ReplicaSet" and owner.get("controller") for owner in owners)
 
 
 def child_uids(observed: Observed) -> Mapping[Key, str]:

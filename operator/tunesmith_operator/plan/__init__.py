@@ -1,1 +1,11 @@
 """Pure decisions: what a resource needs, from what is there. No I/O, no clock, no randomness."""
+
+from __future__ import annotations
+
+from tunesmith_operator.plan.finetunejob import FINE_TUNE_JOB
+from tunesmith_operator.plan.types import KindPlan
+
+KINDS: dict[str, KindPlan] = {one.kind: one for one in (FINE_TUNE_JOB,)}
+"""What the operator knows how to run, by kind."""
+
+__all__ = ["KINDS"]

@@ -1,0 +1,232 @@
+"""How the Jobs of one role went, and what comes next: attempts, retries, backoff.
+
+Nothing is remembered: an attempt's number is in its Job's name, and how many failures counted before it in the Job's
+annotation. Where the Job is gone, status has both. A number is never used twice, so no finished Job is run again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from tunesmith_api.common import LastFailure
+from tunesmith_api.failures import FAILURES, FailureClass, Retry
+from tunesmith_api.run import RunReport, RunSpec
+from tunesmith_operator.plan.containers import condition, containers, is_finished, is_true, phase, reports
+from tunesmith_operator.plan.diagnose import failure, why_crashing, why_doomed, why_ended, why_no_pod, why_pending
+from tunesmith_operator.plan.names import (
+    ATTEMPT_ANNOTATION,
+    FAILURES_ANNOTATION,
+    ROLE_LABEL,
+    annotation,
+    is_deleting,
+    key_of,
+    label,
+    metadata,
+    name_of,
+    uid_of,
+)
+from tunesmith_operator.plan.pods import run_of
+from tunesmith_operator.plan.times import parse_time
+from tunesmith_operator.plan.types import Key, Observed, Raw
+
+FIRST_DELAY, LONGEST_DELAY = timedelta(seconds=10), timedelta(minutes=10)
+"""Backoff after failures that count: 10 s, 20 s, 40 s ... 10 min."""
+SHORT_LIFE = timedelta(seconds=60)
+DELAY, DELAY_AFTER_SHORT_LIFE = timedelta(seconds=2), timedelta(seconds=20)
+"""Wait after failures that do not count; longer where the attempt hardly lived, lest a sick node make a storm."""
+PATIENCE_WITH_LOST_PODS = timedelta(seconds=30)
+"""A pod that is still there so long after it should have been gone is on a node that does not answer."""
+
+
+class State(StrEnum):
+    """How the newest attempt stands."""
+
+    NONE = "None"
+    QUEUED = "Queued"
+    STARTING = "Starting"
+    FETCHING = "Fetching"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+ACTIVE = frozenset({State.QUEUED, State.STARTING, State.FETCHING, State.RUNNING})
+
+
+@dataclass(frozen=True)
+class Course:
+    """How one role of a resource stands: all that follows from its Jobs and pods."""
+
+    role: str
+    number: int
+    """The newest attempt's, whether its Job is still there or not; 0 before the first."""
+    failures: int
+    """Failures so far that count, the newest attempt's among them."""
+    state: State
+    job: Raw | None = None
+    """The newest attempt's Job; None where it is gone."""
+    pod: Raw | None = None
+    """That Job's pod; None where it has none."""
+    trouble: LastFailure | None = None
+    """Why it failed; for an active attempt, what keeps it from starting."""
+    stopping: tuple[str, ...] = ()
+    """Pods of former attempts that may still be at work."""
+    jobs: tuple[Raw, ...] = ()
+    """All Jobs of the role, oldest first."""
+
+    @property
+    def run(self) -> RunSpec | None:
+        """What the newest attempt was told."""
+        return run_of(self.job["spec"]["template"]) if self.job else None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a container of the newest attempt has run."""
+        return self.pod is not None and any(one.running or one.terminated for one in containers(self.pod))
+
+    @property
+    def reports(self) -> dict[str, RunReport]:
+        """By container: the reports of the newest attempt."""
+        return reports(self.pod) if self.pod else {}
+
+    @property
+    def unfinished(self) -> tuple[Key, ...]:
+        """Jobs that may still have pods at work."""
+        return tuple(key_of(job, "Job") for job in self.jobs if not is_over(job) and not is_deleting(job))
+
+    @property
+    def stale(self) -> tuple[Key, ...]:
+        """Jobs of long ago: the newest and the one before it are kept to be looked at."""
+        return tuple(key_of(job, "Job") for job in self.jobs[:-2] if not is_deleting(job))
+
+
+def follow(role: str, observed: Observed, known_number: int, known_failures: int, now: datetime) -> Course:
+    """How `role` stands. `known_*` is what status says, for Jobs that are gone."""
+    jobs = tuple(sorted((job for job in observed.jobs if label(job, ROLE_LABEL) == role), key=_number))
+    job = jobs[-1] if jobs and not is_deleting(jobs[-1]) else None
+    number = max([known_number, *map(_number, jobs)])
+    pods = [pod for pod in observed.pods if label(pod, ROLE_LABEL) == role]
+    pod = max((pod for pod in pods if job and _belongs(pod, job)), key=_created, default=None)
+    state, trouble = _state(job, pod, observed, now) if job else (State.NONE, None)
+    former = [pod for pod in pods if state not in ACTIVE or not (job and _belongs(pod, job))]
+    before = int(annotation(job, FAILURES_ANNOTATION) or 0) if job else known_failures
+    counts = state is State.FAILED and trouble is not None and FAILURES[trouble.class_].retry is Retry.COUNTED
+    return Course(
+        role=role,
+        number=number,
+        failures=before + counts,
+        state=state,
+        job=job,
+        pod=pod,
+        trouble=trouble,
+        stopping=tuple(name_of(pod) for pod in former if _may_work(pod, now)),
+        jobs=jobs,
+    )
+
+
+def is_over(job: Raw) -> bool:
+    """Whether a Job has ended, well or badly, or is about to."""
+    return any(is_true(job, type_) for type_ in ("Complete", "SuccessCriteriaMet", "Failed", "FailureTarget"))
+
+
+def is_given_up(course: Course, retries: int) -> bool:
+    """Whether no new attempt will be made after the failure of the newest."""
+    if course.state is not State.FAILED or course.trouble is None:
+        return False
+    retry = FAILURES[course.trouble.class_].retry
+    return retry is Retry.NEVER or (retry is Retry.COUNTED and course.failures > retries)
+
+
+def next_start(course: Course, now: datetime) -> datetime:
+    """When the next attempt may begin."""
+    if course.state is not State.FAILED or course.job is None or course.trouble is None:
+        return now
+    ended = _ended(course.job, course.trouble)
+    if ended is None:
+        return now
+    if FAILURES[course.trouble.class_].retry is Retry.COUNTED:
+        doubled: timedelta = FIRST_DELAY * 2 ** min(course.failures - 1, 10)
+        return ended + min(doubled, LONGEST_DELAY)
+    created = parse_time(metadata(course.job).get("creationTimestamp")) or ended
+    return ended + (DELAY if ended - created >= SHORT_LIFE else DELAY_AFTER_SHORT_LIFE)
+
+
+def _state(job: Raw, pod: Raw | None, observed: Observed, now: datetime) -> tuple[State, LastFailure | None]:
+    if pod and phase(pod) == "Succeeded" and _main(job) in reports(pod):
+        return State.SUCCEEDED, None
+    if is_true(job, "Complete"):
+        return State.FAILED, _why_resultless(job, pod)
+    if is_true(job, "Failed") or is_true(job, "FailureTarget"):
+        return State.FAILED, _why_failed(job, pod)
+    if (job.get("spec") or {}).get("suspend"):
+        return State.QUEUED, None
+    if pod is None:
+        return State.STARTING, why_no_pod(job, observed.events)
+    if doomed := why_doomed(pod):
+        return State.FAILED, doomed
+    begun = [one for one in containers(pod) if one.running or one.terminated]
+    if not begun:
+        return State.STARTING, why_pending(pod, observed.events)
+    fetched = all(one.is_over for one in begun if one.name == "fetch") or len(begun) > 1
+    return (State.RUNNING if fetched else State.FETCHING), why_pending(pod, observed.events) or why_crashing(pod)
+
+
+def _main(job: Raw) -> str:
+    """The container whose report is the result."""
+    return str(((job["spec"]["template"].get("spec") or {}).get("containers") or [{}])[0].get("name"))
+
+
+def _why_resultless(job: Raw, pod: Raw | None) -> LastFailure:
+    """Why a Job that ended well has no result. A new attempt finds the finished run in the store and adopts it."""
+    if pod is None:
+        return failure(FailureClass.PREEMPTED, f"the pod of Job {name_of(job)} was deleted before its result was read")
+    return failure(
+        FailureClass.PROCESS_ERROR,
+        f"container {_main(job)} of pod {name_of(pod)} ended well and left no report",
+        "check that images.runtime in the chart's values is this version's runtime image",
+        pod=name_of(pod),
+        container=_main(job),
+    )
+
+
+def _why_failed(job: Raw, pod: Raw | None) -> LastFailure:
+    failed = condition(job, "Failed") or condition(job, "FailureTarget")
+    if failed.get("reason") == "DeadlineExceeded":
+        return failure(FailureClass.DEADLINE_EXCEEDED, f"Job {name_of(job)}: {failed.get('message')}")
+    if pod is None:
+        return failure(FailureClass.PREEMPTED, f"the pod of Job {name_of(job)} was deleted")
+    if not is_finished(pod) and not _may_terminate(pod):
+        return failure(FailureClass.NODE_LOST, f"pod {name_of(pod)}: its node does not answer", pod=name_of(pod))
+    return why_ended(pod)
+
+
+def _may_terminate(pod: Raw) -> bool:
+    return any(one.terminated for one in containers(pod)) or is_true(pod, "DisruptionTarget") or not is_deleting(pod)
+
+
+def _may_work(pod: Raw, now: datetime) -> bool:
+    if is_finished(pod):
+        return False
+    gone = parse_time(metadata(pod).get("deletionTimestamp"))
+    return gone is None or now < gone + PATIENCE_WITH_LOST_PODS
+
+
+def _ended(job: Raw, trouble: LastFailure) -> datetime | None:
+    failed = condition(job, "Failed") or condition(job, "FailureTarget") or condition(job, "Complete")
+    return parse_time(failed.get("lastTransitionTime")) or parse_time(trouble.time)
+
+
+def _number(job: Raw) -> int:
+    text = annotation(job, ATTEMPT_ANNOTATION) or name_of(job).rpartition("-")[2]
+    return int(text) if text.isdigit() else 0
+
+
+def _created(pod: Raw) -> str:
+    return str(metadata(pod).get("creationTimestamp") or "")
+
+
+def _belongs(pod: Raw, job: Raw) -> bool:
+    owners = metadata(pod).get("ownerReferences") or []
+    return any(owner.get("controller") and owner.get("uid") == uid_of(job) for owner in owners)

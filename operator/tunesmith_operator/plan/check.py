@@ -1,0 +1,49 @@
+"""Spec refusals: what neither the schema nor CEL could know, as sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from tunesmith_api.base import ApiModel
+from tunesmith_api.compatibility import URI_FIELDS, refusals, values_at
+from tunesmith_operator.plan.config import OperatorConfig
+from tunesmith_operator.plan.references import Refused
+from tunesmith_operator.plan.types import Raw
+
+Spec = TypeVar("Spec", bound=ApiModel)
+
+
+def checked(kind: str, type_: type[Spec], resource: Raw, config: OperatorConfig) -> Spec | Refused:
+    """The typed spec, or all that is wrong with it."""
+    try:
+        spec = type_.model_validate(resource.get("spec") or {})
+    except ValidationError as error:
+        return Refused("; ".join(_sentences(error)))
+    data = spec.to_dict()
+    wrong = [*refusals(kind, data), *_untrusted(data, config), *_local(kind, data, config)]
+    return Refused("; ".join(wrong)) if wrong else spec
+
+
+def _sentences(error: ValidationError) -> Iterable[str]:
+    for detail in error.errors(include_url=False, include_input=False)[:8]:
+        yield f"spec.{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
+
+
+def _untrusted(spec: dict[str, Any], config: OperatorConfig) -> Iterable[str]:
+    for field in ("model", "baseline"):
+        if (spec.get(field) or {}).get("trustRemoteCode") and not config.allow_trust_remote_code:
+            yield (
+                f"{field}.trustRemoteCode: this operator does not allow it; remove it, "
+                "or have an administrator set allowTrustRemoteCode in the chart's values"
+            )
+
+
+def _local(kind: str, spec: dict[str, Any], config: OperatorConfig) -> Iterable[str]:
+    if config.store.uri.startswith("file://"):
+        return
+    for uri in (uri for row, field in URI_FIELDS if row == kind for uri in values_at(spec, field)):
+        if str(uri).startswith("file://"):
+            yield f"{uri}: pods do not see files of your machine; put it in object storage and name it by s3://"

@@ -1,0 +1,55 @@
+"""Conditions, as meta.SetStatusCondition sets them, and the three that kstatus reads (Ready, Reconciling, Stalled)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from tunesmith_operator.plan.times import format_time
+from tunesmith_operator.plan.types import Raw
+
+MESSAGE_LIMIT = 4096
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a condition should say; `status` None is Unknown."""
+
+    type: str
+    status: bool | None
+    reason: str
+    message: str
+
+
+def set_conditions(
+    old: Sequence[Mapping[str, object]], wanted: Sequence[Wanted], generation: int, now: datetime
+) -> list[Raw]:
+    """`wanted` as conditions, in that order; lastTransitionTime moves only when a status flips."""
+    before = {condition.get("type"): condition for condition in old}
+    return [_condition(before.get(want.type), want, generation, now) for want in wanted]
+
+
+def _condition(old: Mapping[str, object] | None, want: Wanted, generation: int, now: datetime) -> Raw:
+    status = "Unknown" if want.status is None else str(want.status)
+    unchanged = old is not None and old.get("status") == status and old.get("lastTransitionTime")
+    return {
+        "type": want.type,
+        "status": status,
+        "reason": str(want.reason),
+        "message": want.message[:MESSAGE_LIMIT],
+        "lastTransitionTime": old["lastTransitionTime"] if old is not None and unchanged else format_time(now),
+        "observedGeneration": generation,
+    }
+
+
+def kstatus(ready: bool, reconciling: bool, stalled: bool, reason: str, message: str) -> tuple[Wanted, ...]:
+    """The conditions by which `kubectl wait`, Flux and Argo CD know how a resource is.
+
+    Reconciling: on its way, by itself. Stalled: it will not get there unless somebody changes something.
+    """
+    return (
+        Wanted("Ready", ready, reason, message),
+        Wanted("Reconciling", reconciling, reason, message if reconciling else ""),
+        Wanted("Stalled", stalled, reason, message if stalled else ""),
+    )

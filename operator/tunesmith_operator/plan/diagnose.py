@@ -1,0 +1,275 @@
+"""The true cause: from what the cluster says of a pod or a Job to a class of failure, a sentence and a hint.
+
+Sources: container states and pod conditions (Pod v1: reasons of waiting and terminated states, DisruptionTarget),
+the runtime's reports, the scheduler's message, and Events where an object has no word for its trouble.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from tunesmith_api.common import LastFailure
+from tunesmith_api.failures import BY_EXIT_CODE, FAILURES, FailureClass
+from tunesmith_operator.plan.containers import Container, condition, containers, describe, is_true
+from tunesmith_operator.plan.names import is_deleting, metadata, name_of, uid_of
+from tunesmith_operator.plan.times import parse_time
+from tunesmith_operator.plan.types import Raw
+
+MESSAGE_LIMIT = 2048
+SLOW_START = timedelta(seconds=20)
+"""A pod that has a node and no running container after this time has trouble that only Events tell."""
+CRASH_LOOP_RESTARTS = 3
+"""A sidecar that ended so often will not come up."""
+
+PENDING_CLASSES = frozenset(
+    {
+        FailureClass.UNSCHEDULABLE,
+        FailureClass.IMAGE_PULL,
+        FailureClass.QUOTA_EXCEEDED,
+        FailureClass.POD_REFUSED,
+        FailureClass.POD_START,
+    }
+)
+"""Troubles that keep a pod from starting and may pass: they end no attempt, and are forgotten when they are over."""
+
+WAITING_REASONS: dict[str, FailureClass] = {
+    "ErrImagePull": FailureClass.IMAGE_PULL,
+    "ImagePullBackOff": FailureClass.IMAGE_PULL,
+    "InvalidImageName": FailureClass.IMAGE_PULL,
+    "ErrImageNeverPull": FailureClass.IMAGE_PULL,
+    "ImageInspectError": FailureClass.IMAGE_PULL,
+    "RegistryUnavailable": FailureClass.IMAGE_PULL,
+    "SignatureValidationFailed": FailureClass.IMAGE_PULL,
+    "CreateContainerConfigError": FailureClass.POD_START,
+    "CreateContainerError": FailureClass.POD_START,
+    "RunContainerError": FailureClass.POD_START,
+    "PreStartHookError": FailureClass.POD_START,
+    "PostStartHookError": FailureClass.POD_START,
+}
+DISRUPTIONS: dict[str, FailureClass] = {
+    "PreemptionByScheduler": FailureClass.PREEMPTED,
+    "EvictionByEvictionAPI": FailureClass.PREEMPTED,
+    "DeletionByTaintManager": FailureClass.NODE_LOST,
+    "DeletionByPodGC": FailureClass.NODE_LOST,
+    "TerminationByKubelet": FailureClass.EVICTED,
+}
+"""Reasons of the pod condition DisruptionTarget."""
+POD_REASONS: dict[str, FailureClass] = {
+    "Evicted": FailureClass.EVICTED,
+    "Preempting": FailureClass.PREEMPTED,
+    "NodeLost": FailureClass.NODE_LOST,
+    "NodeShutdown": FailureClass.NODE_LOST,
+    "Shutdown": FailureClass.NODE_LOST,
+    "Terminated": FailureClass.NODE_LOST,
+    "NodeAffinity": FailureClass.NODE_LOST,
+    "UnexpectedAdmissionError": FailureClass.NODE_LOST,
+    "DeadlineExceeded": FailureClass.DEADLINE_EXCEEDED,
+}
+"""`status.reason` of a failed pod; the kubelet's OutOfcpu, OutOfmemory... count as evicted."""
+START_ERRORS = frozenset({"StartError", "ContainerCannotRun"})
+EVENT_REASONS: dict[str, FailureClass] = {
+    "FailedMount": FailureClass.POD_START,
+    "FailedAttachVolume": FailureClass.POD_START,
+    "FailedCreatePodSandBox": FailureClass.POD_START,
+}
+SIGTERM, SIGKILL = 143, 137
+
+
+def failure(class_: FailureClass, message: str, hint: str | None = None, **more: Any) -> LastFailure:
+    """A failure with the table's hint, or a better one."""
+    return LastFailure(class_=class_, message=message[:MESSAGE_LIMIT], hint=hint or FAILURES[class_].hint, **more)
+
+
+def why_ended(pod: Raw) -> LastFailure:
+    """Why a pod failed: the first that has an answer, of what is surest to what is a guess."""
+    ended = [one for one in containers(pod) if one.terminated]
+    sources: tuple[Callable[[], LastFailure | None], ...] = (
+        lambda: _out_of_memory(pod, ended),
+        lambda: _reported(pod, ended),
+        lambda: _disrupted(pod),
+        lambda: _exited(pod, ended),
+    )
+    answers = (source() for source in sources)
+    return next((answer for answer in answers if answer), _unknown(pod))
+
+
+def why_pending(pod: Raw, events: Sequence[Raw]) -> LastFailure | None:
+    """What keeps a pod from starting; None where nothing is known to."""
+    return _unschedulable(pod) or _waiting(pod) or _from_events(pod, events)
+
+
+def why_crashing(pod: Raw) -> LastFailure | None:
+    """Why a container that is started again and again does not come up; None where none is."""
+    for one in containers(pod):
+        if one.exit_code not in (None, 0) and (one.waiting.get("reason") == "CrashLoopBackOff" or one.restarts):
+            return _out_of_memory(pod, [one]) or _reported(pod, [one]) or _by_exit_code(pod, one)
+    return None
+
+
+def why_doomed(pod: Raw) -> LastFailure | None:
+    """Why a pod will never finish though it goes on: its sidecar ends whenever it is started."""
+    looping = any(one.sidecar and one.restarts >= CRASH_LOOP_RESTARTS and not one.running for one in containers(pod))
+    return why_crashing(pod) if looping and not is_true(pod, "Initialized") else None
+
+
+def why_no_pod(job: Raw, events: Sequence[Raw]) -> LastFailure | None:
+    """Why a Job has no pod: the Job controller tells it by Events only."""
+    latest = _latest(job, events, {"FailedCreate"})
+    return why_refused(str(latest.get("message") or "")) if latest else None
+
+
+def why_refused(message: str) -> LastFailure:
+    """Why the API server refused a child."""
+    class_ = FailureClass.QUOTA_EXCEEDED if "exceeded quota" in message else FailureClass.POD_REFUSED
+    return failure(class_, message)
+
+
+def is_slow_to_start(pod: Raw, now: datetime) -> bool:
+    """Whether a pod has a node, and no container has run, for longer than is usual."""
+    started = parse_time((pod.get("status") or {}).get("startTime"))
+    quiet = all(one.waiting and not one.terminated for one in containers(pod))
+    return started is not None and quiet and now - started > SLOW_START and not _waiting(pod)
+
+
+def _out_of_memory(pod: Raw, ended: Iterable[Container]) -> LastFailure | None:
+    for one in ended:
+        if one.terminated.get("reason") == "OOMKilled":
+            limit = ((one.spec.get("resources") or {}).get("limits") or {}).get("memory")
+            bar = f"its memory limit of {limit}" if limit else "the memory of its node"
+            return _of(pod, one, FailureClass.OOM_KILLED, f"{describe(pod, one)} used more than {bar}")
+    return None
+
+
+def _reported(pod: Raw, ended: Sequence[Container]) -> LastFailure | None:
+    """What a container said of itself: the engine's word first, as the evaluator only sees that it went silent."""
+    for one in sorted(ended, key=lambda one: not one.sidecar):
+        report = one.report
+        told = report.failure if report else None
+        if told and told.class_ is not FailureClass.PREEMPTED:
+            return _of(pod, one, told.class_, told.message, told.hint, told.log_tail)
+    return None
+
+
+def _disrupted(pod: Raw) -> LastFailure | None:
+    target, status = condition(pod, "DisruptionTarget"), pod.get("status") or {}
+    reason = str(status.get("reason") or "")
+    class_ = DISRUPTIONS.get(str(target.get("reason"))) if target.get("status") == "True" else None
+    if reason == "Evicted" or class_ is None:
+        class_ = POD_REASONS.get(reason) or (FailureClass.EVICTED if reason.startswith("OutOf") else class_)
+    if class_ is None:
+        return None
+    text = status.get("message") or target.get("message") or reason
+    time = target.get("lastTransitionTime")
+    return failure(class_, f"pod {name_of(pod)}: {text}", pod=name_of(pod), time=time)
+
+
+def _exited(pod: Raw, ended: Sequence[Container]) -> LastFailure | None:
+    """The first container that ended badly. A sidecar is always stopped by a signal: that says nothing."""
+    bad = [one for one in ended if one.exit_code and not (one.sidecar and one.exit_code in (SIGTERM, SIGKILL))]
+    bad.sort(key=lambda one: one.sidecar)
+    return _by_exit_code(pod, bad[0]) if bad else None
+
+
+def _by_exit_code(pod: Raw, one: Container) -> LastFailure:
+    code, reason = one.exit_code or 0, str(one.terminated.get("reason") or "Error")
+    where, tail = describe(pod, one), one.log_tail
+    if reason in START_ERRORS:
+        return _of(pod, one, FailureClass.POD_START, f"{where} cannot start: {tail or reason}")
+    if reason == "ContainerStatusUnknown":
+        return _of(pod, one, FailureClass.NODE_LOST, f"{where}: its node does not know what became of it")
+    if code == SIGTERM or (code == SIGKILL and is_deleting(pod)):
+        return _of(
+            pod, one, FailureClass.PREEMPTED, f"{where} was stopped by a signal (exit code {code})", log_tail=tail
+        )
+    class_ = BY_EXIT_CODE.get(code, FailureClass.PROCESS_ERROR)
+    said = f": {tail.splitlines()[-1]}" if tail else ""
+    return _of(pod, one, class_, f"{where} exited with code {code}{said}", log_tail=tail)
+
+
+def _unknown(pod: Raw) -> LastFailure:
+    text = (pod.get("status") or {}).get("message") or "nothing is known of how it ended"
+    class_ = FailureClass.PREEMPTED if is_deleting(pod) else FailureClass.PROCESS_ERROR
+    return failure(class_, f"pod {name_of(pod)} failed: {text}", pod=name_of(pod))
+
+
+def _of(
+    pod: Raw, one: Container, class_: FailureClass, message: str, hint: str | None = None, log_tail: str | None = None
+) -> LastFailure:
+    return failure(
+        class_,
+        message,
+        hint,
+        pod=name_of(pod),
+        container=one.name,
+        exit_code=one.exit_code,
+        log_tail=(log_tail or "")[-MESSAGE_LIMIT:] or None,
+        time=one.terminated.get("finishedAt"),
+    )
+
+
+def _unschedulable(pod: Raw) -> LastFailure | None:
+    scheduled = condition(pod, "PodScheduled")
+    if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
+        return None
+    text = str(scheduled.get("message") or "no node fits").split(" preemption:")[0].strip()
+    lacking = sorted(set(re.findall(r"Insufficient ([\w./-]+[\w])", text)))
+    asked = "; ".join(f"no node has enough {name} (the pod asks for {_asked(pod, name)})" for name in lacking)
+    message = f"{asked}: {text}" if asked else text
+    return failure(FailureClass.UNSCHEDULABLE, message, pod=name_of(pod), time=scheduled.get("lastTransitionTime"))
+
+
+def _asked(pod: Raw, resource: str) -> str:
+    requests = ((one.spec.get("resources") or {}).get("requests") or {} for one in containers(pod))
+    return next((str(some[resource]) for some in requests if resource in some), "some")
+
+
+def _waiting(pod: Raw) -> LastFailure | None:
+    for one in containers(pod):
+        class_ = WAITING_REASONS.get(str(one.waiting.get("reason")))
+        if class_:
+            said = str(one.waiting.get("message") or one.waiting.get("reason"))
+            what = f"image {one.spec.get('image')}" if class_ is FailureClass.IMAGE_PULL else "cannot start"
+            message = f"{describe(pod, one)}: {what}: {said}"
+            return failure(class_, message, _missing(pod, said), pod=name_of(pod), container=one.name)
+    return None
+
+
+def _from_events(pod: Raw, events: Sequence[Raw]) -> LastFailure | None:
+    latest = _latest(pod, events, set(EVENT_REASONS))
+    if not latest:
+        return None
+    said = str(latest.get("message") or latest["reason"])
+    return failure(
+        EVENT_REASONS[latest["reason"]], f"pod {name_of(pod)}: {said}", _missing(pod, said), pod=name_of(pod)
+    )
+
+
+def _missing(pod: Raw, said: str) -> str | None:
+    """The hint for a Secret or ConfigMap that is not there, by the kubelet's words for it."""
+    namespace = metadata(pod).get("namespace") or "default"
+    absent = re.search(r'\b(secret|configmap) "([^"]+)" not found', said)
+    if absent:
+        kind = {"secret": "Secret", "configmap": "ConfigMap"}[absent[1]]
+        return f"create {kind} {absent[2]} in namespace {namespace}; the pod then starts by itself"
+    no_key = re.search(r"couldn't find key (\S+) in (Secret|ConfigMap) \S+?/(\S+)", said)
+    return f"add the key {no_key[1]} to {no_key[2]} {no_key[3]} in namespace {namespace}" if no_key else None
+
+
+def _latest(about: Raw, events: Sequence[Raw], reasons: set[str]) -> Raw | None:
+    def concerns(event: Raw) -> bool:
+        involved = event.get("involvedObject") or {}
+        return (
+            event.get("reason") in reasons
+            and uid_of(about) == involved.get("uid", uid_of(about))
+            and involved.get("name") == name_of(about)
+        )
+
+    return max((event for event in events if concerns(event)), key=_moment, default=None)
+
+
+def _moment(event: Raw) -> str:
+    times: Iterator[Any] = (event.get(name) for name in ("lastTimestamp", "eventTime", "firstTimestamp"))
+    return str(next((time for time in times if time), "") or metadata(event).get("creationTimestamp") or "")

@@ -1,0 +1,181 @@
+"""FineTuneJob: one pod an attempt, which fetches, trains and exports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.hashing import spec_hash
+from tunesmith_api.run import Outcome, ResolvedModel, RunReport, RunSpec, Verb
+from tunesmith_operator.plan.attempts import Course
+from tunesmith_operator.plan.conditions import Wanted
+from tunesmith_operator.plan.config import OperatorConfig
+from tunesmith_operator.plan.jobplan import JobKind, Models, plan_job, wants_job_events
+from tunesmith_operator.plan.names import labels, metadata, name_of, uid_of
+from tunesmith_operator.plan.phases import Phase, Reason
+from tunesmith_operator.plan.pods import PodPlan, Stage
+from tunesmith_operator.plan.progress import is_news, percent
+from tunesmith_operator.plan.references import (
+    References,
+    Refused,
+    Waiting,
+    model_status,
+    named_by,
+    resolve_base,
+)
+from tunesmith_operator.plan.status import Outlook
+from tunesmith_operator.plan.storage import resolve as resolve_storage
+from tunesmith_operator.plan.times import format_time
+from tunesmith_operator.plan.types import KindPlan, Observed, Plan, Progress, Raw, Reference, TokenFor
+
+KIND = "FineTuneJob"
+ROLE = "tune"
+
+
+def plan(resource: Raw, observed: Observed, now: datetime, config: OperatorConfig, token: TokenFor) -> Plan:
+    """What a FineTuneJob needs next."""
+    return plan_job(JOB, resource, observed, now, config, token)
+
+
+def references(resource: Raw) -> frozenset[Reference]:
+    """The resource that made its base model, if one did."""
+    return named_by([(resource.get("spec") or {}).get("model")])
+
+
+def _resolve(spec: FineTuneJobSpec, there: References) -> Models | Waiting | Refused:
+    base = resolve_base(spec.model, there)
+    return {ROLE: base} if isinstance(base, ResolvedModel) else base
+
+
+def _pod(
+    resource: Raw, spec: FineTuneJobSpec, role: str, model: ResolvedModel, attempt: int, config: OperatorConfig
+) -> PodPlan:
+    access = resolve_storage(spec.storage, config.store)
+    namespace = str(metadata(resource).get("namespace"))
+    data = spec.to_dict()
+    run = RunSpec(
+        kind=KIND,
+        name=name_of(resource),
+        namespace=namespace,
+        uid=uid_of(resource),
+        attempt=attempt,
+        spec=data,
+        spec_hash=spec_hash(KIND, data),
+        store=access.store,
+        model=model,
+        output_uri=spec.output.uri or f"{access.store.uri}/runs/{namespace}/{name_of(resource)}",
+        progress_url=config.progress_url,
+    )
+    image = config.images.runtime
+    return PodPlan(
+        init=(Stage(Verb.FETCH, image), Stage(Verb.TRAIN, image, computes=True)),
+        main=Stage(Verb.EXPORT, image),
+        run=run,
+        resources=spec.resources,
+        settings=spec.pod,
+        access=access,
+        pull_policy=config.images.pull_policy,
+        labels=labels(resource, role),
+        restart_policy="Never",
+    )
+
+
+def _tell(resource: Raw, spec: FineTuneJobSpec, courses: Sequence[Course], observed: Observed, now: datetime) -> Raw:
+    """What is known so far: reports of the containers that are over, then what was pushed."""
+    old, course = resource.get("status") or {}, courses[0]
+    name = name_of(course.job) if course.job else ""
+    fields: Raw = {"specHash": spec_hash(KIND, spec.to_dict()), **_results(course)}
+    latest = observed.progress.get(name)
+    if latest and is_news(old.get("progress"), latest):
+        fields |= {key: value for key, value in _pushed(latest).items() if key not in fields}
+    return fields
+
+
+def _results(course: Course) -> Raw:
+    """Fields of status from the reports, later containers over earlier ones."""
+    reports = [course.reports[verb] for verb in (Verb.FETCH, Verb.TRAIN, Verb.EXPORT) if verb in course.reports]
+    fields: Raw = {}
+    model = course.run.model if course.run and course.has_begun else None
+    if model:
+        fields["model"] = model_status(model)
+    for report in reports:
+        fields |= _reported(report)
+        if report.verb is Verb.FETCH and model:
+            fields["model"] = _read(model, report)
+    return fields
+
+
+def _reported(report: RunReport) -> Raw:
+    data = report.to_dict()
+    names = ("runUri", "artifacts", "rows", "metrics", "resumedFromStep", "lastCheckpoint")
+    return {name: data[name] for name in names if name in data}
+
+
+def _read(model: ResolvedModel, report: RunReport) -> Raw:
+    """The base model as fetch read it: from the store, after an import."""
+    known = {"uri": report.model_uri, "digest": report.model_digest}
+    return {**model_status(model), **{name: value for name, value in known.items() if value}}
+
+
+def _pushed(latest: Progress) -> Raw:
+    report = latest.report
+    data = report.to_dict()
+    shown = (
+        "stage",
+        "step",
+        "totalSteps",
+        "epoch",
+        "loss",
+        "evalLoss",
+        "learningRate",
+        "tokensPerSecond",
+        "etaSeconds",
+    )
+    progress: dict[str, Any] = {name: data[name] for name in shown if name in data}
+    progress |= {"percent": percent(report.step, report.total_steps), "updated": format_time(latest.time)}
+    beside: Raw = {name: data[name] for name in ("rows", "lastCheckpoint", "resumedFromStep") if name in data}
+    return {"progress": progress, **beside}
+
+
+def _finish(resource: Raw, spec: FineTuneJobSpec, courses: Sequence[Course], now: datetime) -> Outlook:
+    old, course = resource.get("status") or {}, courses[0]
+    fields = _results(course)
+    adopted = course.reports[Verb.EXPORT].outcome is Outcome.ADOPTED
+    reason = Reason.ADOPTED_EXISTING if adopted else Reason.COMPLETED
+    made = ", ".join(f"{one['name']} {one['uri']}" for one in fields.get("artifacts") or []) or "nothing"
+    message = f"found finished in the store: {made}" if adopted else f"made {made}"
+    steps = (fields.get("metrics") or {}).get("steps") or (old.get("progress") or {}).get("totalSteps") or 0
+    done = {"step": steps, "totalSteps": steps, "percent": 100, "updated": format_time(now)}
+    progress = {name: value for name, value in (old.get("progress") or {}).items() if name != "etaSeconds"}
+    return Outlook(
+        Phase.SUCCEEDED,
+        reason,
+        message,
+        ready=True,
+        fields={**fields, "progress": {**progress, "stage": "export", **done}},
+        conditions=(Wanted("Succeeded", True, reason, message),),
+    )
+
+
+JOB: JobKind[FineTuneJobSpec] = JobKind(
+    kind=KIND,
+    spec=FineTuneJobSpec,
+    roles=lambda spec: (ROLE,),
+    refusals=lambda spec, config: (),
+    resolve=_resolve,
+    pod=_pod,
+    tell=_tell,
+    finish=_finish,
+)
+
+FINE_TUNE_JOB = KindPlan(
+    kind=KIND,
+    plural="finetunejobs",
+    lists=("Job", "Pod"),
+    gets=lambda resource: frozenset(),
+    references=references,
+    wants_events=wants_job_events,
+    plan=plan,
+)

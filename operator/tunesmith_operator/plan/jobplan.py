@@ -1,0 +1,386 @@
+"""What FineTuneJob and EvalJob have in common: attempts of one or more roles, from the first pod to the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Generic, Protocol, TypeVar
+
+from tunesmith_api.base import ApiModel, parse_duration
+from tunesmith_api.common import LastFailure
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import ResolvedModel
+from tunesmith_operator.plan.attempts import ACTIVE, Course, State, follow, is_given_up, is_over, next_start
+from tunesmith_operator.plan.check import checked
+from tunesmith_operator.plan.conditions import Wanted
+from tunesmith_operator.plan.config import OperatorConfig
+from tunesmith_operator.plan.diagnose import failure, is_slow_to_start, why_refused
+from tunesmith_operator.plan.jobs import job
+from tunesmith_operator.plan.names import (
+    ATTEMPT_ANNOTATION,
+    annotation,
+    is_deleting,
+    job_name,
+    key_of,
+    metadata,
+    name_of,
+)
+from tunesmith_operator.plan.phases import FINAL, Phase, Reason
+from tunesmith_operator.plan.pods import PodPlan
+from tunesmith_operator.plan.progress import throttled
+from tunesmith_operator.plan.references import References, Refused, Waiting
+from tunesmith_operator.plan.status import Outlook, conclude, earliest, until
+from tunesmith_operator.plan.times import format_time, parse_time
+from tunesmith_operator.plan.types import Key, Observed, Plan, Raw, TokenFor
+
+NO_POD_AFTER, LOOK_AGAIN, RETRY_REFUSED = 5.0, 15.0, 30.0
+"""Seconds: a Job without a pod is odd; look for news of what only Events tell; try again what was refused."""
+
+Models = Mapping[str, ResolvedModel]
+"""By role."""
+
+
+class JobSpec(Protocol):
+    """The fields of a spec that steer its attempts."""
+
+    suspend: bool
+    retries: int
+    deadline: str | None
+    pending_deadline: str | None
+
+
+Spec = TypeVar("Spec", bound=ApiModel)
+
+
+@dataclass(frozen=True)
+class JobKind(Generic[Spec]):
+    """What is a kind's own."""
+
+    kind: str
+    spec: type[Spec]
+    roles: Callable[[Spec], Sequence[str]]
+    refusals: Callable[[Spec, OperatorConfig], Sequence[str]]
+    resolve: Callable[[Spec, References], Models | Waiting | Refused]
+    pod: Callable[[Raw, Spec, str, ResolvedModel, int, OperatorConfig], PodPlan]
+    """(resource, spec, role, model, attempt, config) -> the pod of an attempt."""
+    tell: Callable[[Raw, Spec, Sequence[Course], Observed, datetime], Raw]
+    """The kind's own fields of status, from what there is so far."""
+    finish: Callable[[Raw, Spec, Sequence[Course], datetime], Outlook]
+    """The end, when every role has succeeded."""
+
+
+@dataclass(frozen=True)
+class Scene(Generic[Spec]):
+    """All that a decision looks at."""
+
+    kind: JobKind[Spec]
+    resource: Raw
+    spec: Spec
+    steer: JobSpec
+    courses: tuple[Course, ...]
+    observed: Observed
+    now: datetime
+    config: OperatorConfig
+    token: TokenFor
+
+    @property
+    def status(self) -> Raw:
+        """The status as it is."""
+        return self.resource.get("status") or {}
+
+
+def plan_job(
+    kind: JobKind[Spec], resource: Raw, observed: Observed, now: datetime, config: OperatorConfig, token: TokenFor
+) -> Plan:
+    """The plan of a FineTuneJob or EvalJob."""
+    if is_deleting(resource):
+        return Plan()
+    if is_final(resource):
+        return _after_the_end(resource, observed, now)
+    spec = checked(kind.kind, kind.spec, resource, config)
+    wrong = [spec.text] if isinstance(spec, Refused) else list(kind.refusals(spec, config))
+    if isinstance(spec, Refused) or wrong:
+        trouble = failure(FailureClass.BAD_SPEC, "; ".join(wrong))
+        return conclude(resource, observed, _failed(trouble, trouble.message), now)
+    status = resource.get("status") or {}
+    known = int(status.get("attempt") or 0), int(status.get("failures") or 0)
+    courses = tuple(follow(role, observed, *known, now) for role in kind.roles(spec))
+    steer: Any = spec
+    scene = Scene(kind, resource, spec, steer, courses, observed, now, config, token)
+    outlook = next(outlook for decide in DECISIONS if (outlook := decide(scene)))
+    return throttled(status, conclude(resource, observed, _with_fields(scene, outlook), now), now)
+
+
+def is_final(resource: Raw) -> bool:
+    """Whether it has ended for good. A refused spec has not: the operator's configuration may come to allow it."""
+    status = resource.get("status") or {}
+    return status.get("phase") in FINAL and bool(status.get("completionTime"))
+
+
+def wants_job_events(resource: Raw, observed: Observed, now: datetime) -> frozenset[Key]:
+    """Jobs that have no pod, and pods that do not start, for longer than is usual: only Events tell why."""
+    if is_deleting(resource) or is_final(resource):
+        return frozenset()
+    owned = {owner.get("name") for pod in observed.pods for owner in metadata(pod).get("ownerReferences") or []}
+    jobs = (
+        key_of(job, "Job")
+        for job in observed.jobs
+        if not is_over(job) and name_of(job) not in owned and _age(job, now) >= NO_POD_AFTER
+    )
+    pods = (key_of(pod, "Pod") for pod in observed.pods if is_slow_to_start(pod, now))
+    return frozenset([*jobs, *pods])
+
+
+def _name_conflict(scene: Scene[Spec]) -> Outlook | None:
+    for course in scene.courses:
+        name = job_name(scene.resource, course.role, course.number + 1)
+        if course.state not in ACTIVE | {State.SUCCEEDED} and Key("Job", name) in scene.observed.foreign:
+            trouble = failure(FailureClass.NAME_CONFLICT, f"a Job {name} exists that is not of this resource")
+            return _failed(trouble, trouble.message)
+    return None
+
+
+def _finished(scene: Scene[Spec]) -> Outlook | None:
+    if any(course.state is not State.SUCCEEDED for course in scene.courses):
+        return None
+    outlook = scene.kind.finish(scene.resource, scene.spec, scene.courses, scene.now)
+    return _ended(scene, outlook)
+
+
+def _given_up(scene: Scene[Spec]) -> Outlook | None:
+    for course in scene.courses:
+        if course.trouble and is_given_up(course, scene.steer.retries):
+            spent = (
+                f"; no retries are left of {scene.steer.retries}" if course.failures > scene.steer.retries > 0 else ""
+            )
+            message = f"{course.trouble.message}{spent}; {course.trouble.hint}"
+            return _ended(scene, _failed(course.trouble, message))
+    return None
+
+
+def _suspended(scene: Scene[Spec]) -> Outlook | None:
+    if not scene.steer.suspend:
+        return None
+    stopping = [name for course in scene.courses for name in course.stopping]
+    going = tuple(key for course in scene.courses for key in course.unfinished)
+    message = "spec.suspend is true: no pods; set it to false to go on from the last checkpoint"
+    if going or stopping:
+        message = "spec.suspend is true: pods save their state and stop"
+    return Outlook(Phase.SUSPENDED, Reason.SUSPENDED, message, delete=going, trouble=_failure(scene))
+
+
+def _too_late(scene: Scene[Spec]) -> Outlook | None:
+    end = _deadline(scene)
+    if end and scene.now >= end:
+        trouble = failure(
+            FailureClass.DEADLINE_EXCEEDED,
+            f"it took longer than spec.deadline ({scene.steer.deadline}) from its first start",
+        )
+        return _ended(scene, _failed(trouble, f"{trouble.message}; {trouble.hint}"))
+    for course in scene.courses:
+        end = _pending_deadline(scene, course)
+        if end and scene.now >= end:
+            cause = course.trouble.message if course.trouble else "its pod did not start"
+            text = f"pending for longer than spec.pendingDeadline ({scene.steer.pending_deadline}): {cause}"
+            trouble = failure(FailureClass.DEADLINE_EXCEEDED, text, course.trouble.hint if course.trouble else None)
+            return _ended(scene, _failed(trouble, f"{text}; {trouble.hint}"))
+    return None
+
+
+def _next_attempts(scene: Scene[Spec]) -> Outlook | None:
+    """New attempts for the roles that need one and may have it now."""
+    idle = [course for course in scene.courses if course.state not in ACTIVE | {State.SUCCEEDED}]
+    ready = [course for course in idle if not course.stopping and next_start(course, scene.now) <= scene.now]
+    gone = tuple(key for course in idle for key in course.unfinished)
+    if not ready:
+        return replace(_as_it_is(scene), delete=gone) if gone else None
+    models = scene.kind.resolve(scene.spec, scene.observed.references)
+    if isinstance(models, Refused):
+        trouble = failure(FailureClass.BAD_SPEC, models.text)
+        return _failed(trouble, models.text)
+    if isinstance(models, Waiting):
+        return replace(_waiting(models), delete=gone, trouble=_failure(scene))
+    made = [_attempt(scene, course, models[course.role]) for course in ready]
+    refused = [scene.observed.refused[key] for one in made if (key := key_of(one, "Job")) in scene.observed.refused]
+    if refused:
+        rest = tuple(one for one in made if key_of(one, "Job") not in scene.observed.refused)
+        return replace(_pending(why_refused(refused[0])), create=rest, requeue_after=RETRY_REFUSED)
+    stale = tuple(key for course in ready for key in course.stale)
+    return replace(_as_it_is(scene, ready), create=tuple(made), delete=tuple(dict.fromkeys((*gone, *stale))))
+
+
+def _as_it_is(scene: Scene[Spec], begun: Sequence[Course] = ()) -> Outlook:
+    """Attempts under way: the phase is that of the role that is furthest."""
+    trouble = next((course.trouble for course in scene.courses if course.trouble), None)
+    begun_roles = {course.role for course in begun}
+    states = {State.STARTING if course.role in begun_roles else course.state for course in scene.courses}
+    under_way = [(phase, reason, message) for state, phase, reason, message in PHASES if state in states]
+    phase, reason, message = under_way[0] if under_way else (Phase.PENDING, *_between(scene))
+    if phase is Phase.PENDING and trouble and State.STARTING in states and not begun:
+        return replace(_pending(trouble), requeue_after=_look_again(scene))
+    return Outlook(
+        phase,
+        reason,
+        message,
+        reconciling=True,
+        trouble=trouble,
+        waiting_for="its queue" if phase is Phase.QUEUED else None,
+        requeue_after=_look_again(scene),
+    )
+
+
+DECISIONS: tuple[Callable[[Scene[Any]], Outlook | None], ...] = (
+    _finished,
+    _given_up,
+    _suspended,
+    _too_late,
+    _name_conflict,
+    _next_attempts,
+    _as_it_is,
+)
+"""In this order; the first that has an outlook has the word."""
+
+PHASES: tuple[tuple[State, Phase, Reason, str], ...] = (
+    (State.RUNNING, Phase.RUNNING, Reason.RUNNING, "running"),
+    (State.FETCHING, Phase.PREPARING, Reason.FETCHING, "fetching the model and the data"),
+    (State.STARTING, Phase.PENDING, Reason.WAITING_FOR_POD, "waiting for a pod to start"),
+    (State.QUEUED, Phase.QUEUED, Reason.QUEUED, "waiting for its queue to admit it"),
+)
+
+
+def _between(scene: Scene[Spec]) -> tuple[Reason, str]:
+    """Why no attempt is under way."""
+    stopping = [name for course in scene.courses for name in course.stopping]
+    if stopping:
+        return Reason.STOPPING, f"waiting for pod {', '.join(stopping)} to save its state and stop"
+    course = next(course for course in scene.courses if course.state not in ACTIVE | {State.SUCCEEDED})
+    begin, cause = format_time(next_start(course, scene.now)), course.trouble.message if course.trouble else "stopped"
+    return Reason.BACK_OFF, f"attempt {course.number} ended: {cause}; attempt {course.number + 1} begins at {begin}"
+
+
+def _attempt(scene: Scene[Spec], course: Course, model: ResolvedModel) -> Raw:
+    pod = scene.kind.pod(scene.resource, scene.spec, course.role, model, course.number + 1, scene.config)
+    return job(scene.resource, course.role, pod, course.failures, scene.token)
+
+
+def _failure(scene: Scene[Spec]) -> LastFailure | None:
+    """Why an attempt failed, if one did."""
+    return next((course.trouble for course in scene.courses if course.state is State.FAILED), None)
+
+
+def _waiting(what: Waiting) -> Outlook:
+    return Outlook(Phase.WAITING, what.reason, f"waiting for {what.text}", reconciling=True, waiting_for=what.text)
+
+
+def _pending(trouble: LastFailure) -> Outlook:
+    """Pods do not start; they will by themselves when the trouble is over."""
+    return Outlook(
+        Phase.PENDING,
+        str(trouble.class_),
+        f"{trouble.message}; {trouble.hint}",
+        reconciling=True,
+        waiting_for=trouble.message,
+        trouble=trouble,
+    )
+
+
+def _failed(trouble: LastFailure, message: str) -> Outlook:
+    return Outlook(
+        Phase.FAILED, str(trouble.class_), message, stalled=True, trouble=trouble,
+        conditions=(Wanted("Succeeded", False, str(trouble.class_), message),),
+    )  # fmt: skip
+
+
+def _ended(scene: Scene[Spec], outlook: Outlook) -> Outlook:
+    """A final outlook: with its time, and nothing left at work."""
+    active = tuple(key for course in scene.courses if course.state in ACTIVE for key in course.unfinished)
+    doomed = tuple(key for course in scene.courses if course.state is State.FAILED for key in course.unfinished)
+    ttl = getattr(scene.steer, "ttl_after_finished", None)
+    return replace(
+        outlook,
+        fields={**outlook.fields, "completionTime": format_time(scene.now)},
+        delete=(*outlook.delete, *active, *doomed),
+        requeue_after=parse_duration(ttl) if ttl else None,
+    )
+
+
+def _with_fields(scene: Scene[Spec], outlook: Outlook) -> Outlook:
+    """What both kinds tell besides: attempts, times, and whether it has succeeded."""
+    made = [int(annotation(one, ATTEMPT_ANNOTATION) or 0) for one in outlook.create]
+    number = max(*made, *(course.number for course in scene.courses), 0)
+    fields = {
+        **scene.kind.tell(scene.resource, scene.spec, scene.courses, scene.observed, scene.now),
+        "attempt": number or None,
+        "failures": max(course.failures for course in scene.courses) or None,
+        "startTime": _first_start(scene),
+        **outlook.fields,
+    }
+    unknown = (Wanted("Succeeded", None, outlook.reason, outlook.message),)
+    return replace(outlook, fields=fields, conditions=outlook.conditions or unknown)
+
+
+def _first_start(scene: Scene[Spec]) -> str | None:
+    """When a container ran for the first time. A pod that only has a node yet is not worth a write."""
+    pods = [course.pod for course in scene.courses if course.pod and course.has_begun]
+    starts = [str(start) for pod in pods if (start := (pod.get("status") or {}).get("startTime"))]
+    return scene.status.get("startTime") or min(starts, default=None)
+
+
+def _deadline(scene: Scene[Spec]) -> datetime | None:
+    start = parse_time(_first_start(scene))
+    return start + timedelta(seconds=parse_duration(scene.steer.deadline)) if start and scene.steer.deadline else None
+
+
+def _pending_deadline(scene: Scene[Spec], course: Course) -> datetime | None:
+    if not scene.steer.pending_deadline or course.state is not State.STARTING or not course.job:
+        return None
+    made = parse_time(metadata(course.job).get("creationTimestamp"))
+    return made + timedelta(seconds=parse_duration(scene.steer.pending_deadline)) if made else None
+
+
+def _look_again(scene: Scene[Spec]) -> float | None:
+    """Seconds after which time alone may have changed something."""
+    waits: list[float | None] = [until(_deadline(scene), scene.now)]
+    for course in scene.courses:
+        waits.append(until(_pending_deadline(scene, course), scene.now))
+        if course.state is State.STARTING and course.job and _only_events_tell(course):
+            waits.append(max(LOOK_AGAIN, _age(course.job, scene.now) / 4))
+        if course.state in (State.NONE, State.FAILED):
+            waits.append(LOOK_AGAIN if course.stopping else until(next_start(course, scene.now), scene.now))
+    return earliest(*waits)
+
+
+def _only_events_tell(course: Course) -> bool:
+    """Whether trouble would not show in a change of the pod: there is none, or it is on its node already."""
+    return course.pod is None or bool((course.pod.get("status") or {}).get("startTime"))
+
+
+def _after_the_end(resource: Raw, observed: Observed, now: datetime) -> Plan:
+    """Nothing changes but the children: what is still at work goes, and after spec.ttlAfterFinished the rest."""
+    status = resource["status"]
+    ttl = (resource.get("spec") or {}).get("ttlAfterFinished")
+    ended = parse_time(status.get("completionTime")) or now
+    expiry = ended + timedelta(seconds=parse_duration(ttl)) if ttl else None
+    expired = expiry is not None and now >= expiry
+    failed = status.get("phase") == Phase.FAILED
+    gone = tuple(
+        key_of(job, "Job")
+        for job in observed.jobs
+        if not is_deleting(job) and (expired or (failed and not is_over(job)))
+    )
+    left = sorted({key_of(job, "Job") for job in observed.jobs} - set(gone))
+    generation = int(metadata(resource).get("generation") or 0)
+    new = {
+        **status,
+        "children": [{"kind": key.kind, "name": key.name} for key in left],
+        "observedGeneration": generation,
+        "conditions": [{**one, "observedGeneration": generation} for one in status.get("conditions") or []],
+    }
+    wait = None if expired or not observed.jobs else until(expiry, now)
+    return Plan(delete=gone, status=None if new == status else new, requeue_after=wait)
+
+
+def _age(thing: Raw, now: datetime) -> float:
+    made = parse_time(metadata(thing).get("creationTimestamp"))
+    return (now - made).total_seconds() if made else 0.0

@@ -1,0 +1,37 @@
+"""The Job of one attempt: made once, never changed."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+from tunesmith_operator.plan.names import (
+    ATTEMPT_ANNOTATION,
+    FAILURES_ANNOTATION,
+    TOKEN_ANNOTATION,
+    child_metadata,
+    job_name,
+    uid_of,
+)
+from tunesmith_operator.plan.pods import PodPlan, template
+from tunesmith_operator.plan.types import Raw, TokenFor
+
+
+def job(resource: Raw, role: str, pod: PodPlan, failures: int, token: TokenFor) -> Raw:
+    """The manifest of the attempt that `pod.run` names. What comes after a failure is ours to say, not the Job's.
+
+    `failures` is how many failures counted before it: kept here, so that nothing need be remembered.
+    """
+    name = job_name(resource, role, pod.run.attempt)
+    secret = token(uid_of(resource), name)
+    annotations = {
+        ATTEMPT_ANNOTATION: str(pod.run.attempt),
+        FAILURES_ANNOTATION: str(failures),
+        TOKEN_ANNOTATION: hashlib.sha256(secret.encode()).hexdigest(),
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": child_metadata(resource, name, role, annotations),
+        "spec": {"backoffLimit": 0, "template": template(replace(pod, progress_token=secret))},
+    }

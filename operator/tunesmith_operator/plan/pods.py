@@ -1,0 +1,216 @@
+"""Pod templates: restricted, with the RunSpec as a file, credentials by reference, and one container per verb."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tunesmith_api.common import Accelerator, PodSettings, Resources
+from tunesmith_api.run import (
+    ENGINE_PORT,
+    POD_NAME_VARIABLE,
+    PROGRESS_TOKEN_VARIABLE,
+    RUN_ANNOTATION,
+    SPEC_FILE,
+    WORK_DIRECTORY,
+    RunSpec,
+    Verb,
+)
+from tunesmith_operator.plan.accelerators import VENDORS
+from tunesmith_operator.plan.storage import CA_DIRECTORY, Access
+from tunesmith_operator.plan.types import Raw
+
+USER = 65532
+"""The image's user, which is nobody on the host."""
+GRACE_SECONDS = 120
+"""Time to save a checkpoint, or to finish answers, after SIGTERM."""
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": False, "AWS_SECRET_ACCESS_KEY": False, "AWS_SESSION_TOKEN": True}
+"""Key of the credentials Secret, and variable of the same name -> whether it may be absent."""
+API_KEY_VARIABLE = "TUNESMITH_API_KEY"
+EVALUATOR_REQUESTS = {"cpu": "100m", "memory": "512Mi"}
+"""What the evaluator needs beside the engine that it asks."""
+
+_RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One container: a verb, and what it needs."""
+
+    verb: Verb
+    image: str
+    computes: bool = False
+    """Whether it asks for the devices."""
+    light: bool = False
+    """Whether it only talks to an engine in the same pod."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of the container, such as probes."""
+
+
+@dataclass(frozen=True)
+class PodPlan:
+    """What a pod template is made from."""
+
+    init: Sequence[Stage]
+    main: Stage
+    run: RunSpec
+    resources: Resources
+    settings: PodSettings
+    access: Access
+    pull_policy: str
+    labels: Mapping[str, str]
+    restart_policy: str
+    progress_token: str | None = None
+    api_key_secret: str | None = None
+
+
+def template(plan: PodPlan) -> Raw:
+    """The pod template."""
+    settings = plan.settings
+    spec: Raw = {
+        "restartPolicy": plan.restart_policy,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": _security(plan.resources.accelerator),
+        "initContainers": [_container(stage, plan) for stage in plan.init],
+        "containers": [_container(plan.main, plan)],
+        "volumes": _volumes(plan),
+        "nodeSelector": settings.node_selector,
+        "tolerations": [toleration.to_dict() for toleration in settings.tolerations or []],
+        "serviceAccountName": settings.service_account_name,
+        "imagePullSecrets": [secret.to_dict() for secret in settings.image_pull_secrets or []],
+        "priorityClassName": settings.priority_class_name,
+        "runtimeClassName": settings.runtime_class_name,
+        "schedulerName": settings.scheduler_name,
+    }
+    return {
+        "metadata": {
+            "labels": {**(settings.labels or {}), **plan.labels},
+            "annotations": {**(settings.annotations or {}), RUN_ANNOTATION: run_json(plan.run)},
+        },
+        "spec": {name: value for name, value in spec.items() if value not in (None, [], {})},
+    }
+
+
+def run_json(run: RunSpec) -> str:
+    """The RunSpec as the pod reads it."""
+    return run.model_dump_json(by_alias=True, exclude_none=True)
+
+
+def run_of(pod_template: Raw) -> RunSpec | None:
+    """The RunSpec that a pod template carries; None where it carries none that can be read."""
+    text = ((pod_template.get("metadata") or {}).get("annotations") or {}).get(RUN_ANNOTATION)
+    try:
+        return RunSpec.model_validate_json(text) if text else None
+    except ValueError:
+        return None
+
+
+def probe(path: str, period: int, failures: int) -> Raw:
+    """An HTTP probe of the engine."""
+    return {
+        "httpGet": {"path": path, "port": ENGINE_PORT},
+        "periodSeconds": period,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }
+
+
+def _security(accelerator: Accelerator) -> Raw:
+    groups = VENDORS[accelerator].groups()
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "fsGroup": USER,
+        **({"supplementalGroups": groups} if groups else {}),
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _container(stage: Stage, plan: PodPlan) -> Raw:
+    return {
+        "name": stage.verb.value,
+        "image": stage.image,
+        "imagePullPolicy": plan.pull_policy,
+        "args": [stage.verb.value, "--spec", SPEC_FILE],
+        "env": _env(stage, plan),
+        "resources": _resources(stage, plan.resources),
+        "volumeMounts": _mounts(plan),
+        "securityContext": _RESTRICTED,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        **stage.extra,
+    }
+
+
+def _env(stage: Stage, plan: PodPlan) -> list[Raw]:
+    """The user's variables, then ours, which win: the API server refuses a name that comes twice."""
+    vendor = VENDORS[plan.resources.accelerator].env(stage.computes)
+    ours: dict[str, Raw] = {
+        "HOME": {"value": f"{WORK_DIRECTORY}/home"},
+        POD_NAME_VARIABLE: {"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+    }
+    if plan.progress_token:
+        ours[PROGRESS_TOKEN_VARIABLE] = {"value": plan.progress_token}
+    if plan.access.credentials_secret:
+        ours |= {name: _secret(plan.access.credentials_secret, name, may) for name, may in CREDENTIALS.items()}
+    if plan.api_key_secret and stage.verb is Verb.SERVE:
+        ours[API_KEY_VARIABLE] = _secret(plan.api_key_secret, "api-key", False)
+    theirs = {variable.name: {"value": variable.value} for variable in plan.settings.env or []}
+    merged = {**{name: {"value": value} for name, value in vendor.items()}, **theirs, **ours}
+    return [{"name": name, **value} for name, value in merged.items()]
+
+
+def _secret(name: str, key: str, optional: bool) -> Raw:
+    return {"valueFrom": {"secretKeyRef": {"name": name, "key": key, **({"optional": True} if optional else {})}}}
+
+
+def _resources(stage: Stage, resources: Resources) -> Raw:
+    if stage.light:
+        return {"requests": dict(EVALUATOR_REQUESTS)}
+    requests = {"cpu": str(resources.cpu or 1)}
+    limits: dict[str, str] = {}
+    if resources.memory:
+        requests["memory"] = limits["memory"] = str(resources.memory)
+    if resources.ephemeral_storage:
+        requests["ephemeral-storage"] = str(resources.ephemeral_storage)
+    if stage.computes:
+        devices = VENDORS[resources.accelerator].devices(resources.count or 1)
+        requests, limits = {**requests, **devices}, {**limits, **devices}
+    return {"requests": requests, **({"limits": limits} if limits else {})}
+
+
+def _volumes(plan: PodPlan) -> list[Raw]:
+    size, shared = plan.resources.ephemeral_storage, plan.resources.shared_memory
+    item = {"path": "run.json", "fieldRef": {"fieldPath": f"metadata.annotations['{RUN_ANNOTATION}']"}}
+    volumes: list[Raw] = [
+        {"name": "run", "downwardAPI": {"items": [item]}},
+        {"name": "work", "emptyDir": {"sizeLimit": str(size)} if size else {}},
+        {"name": "tmp", "emptyDir": {}},
+    ]
+    if plan.access.ca_bundle:
+        ca = plan.access.ca_bundle
+        items = [{"key": ca.key, "path": ca.key}]
+        volumes.append({"name": "ca", "configMap": {"name": ca.name, "items": items}})
+    if shared:
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(shared)}})
+    return volumes
+
+
+def _mounts(plan: PodPlan) -> list[Raw]:
+    mounts: list[Raw] = [
+        {"name": "run", "mountPath": SPEC_FILE.rpartition("/")[0], "readOnly": True},
+        {"name": "work", "mountPath": WORK_DIRECTORY},
+        {"name": "tmp", "mountPath": "/tmp"},
+    ]
+    if plan.access.ca_bundle:
+        mounts.append({"name": "ca", "mountPath": CA_DIRECTORY, "readOnly": True})
+    if plan.resources.shared_memory:
+        mounts.append({"name": "shm", "mountPath": "/dev/shm"})
+    return mounts

@@ -1,0 +1,45 @@
+"""Progress that pods push: into status, but not more often than every five seconds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from tunesmith_operator.plan.status import earliest
+from tunesmith_operator.plan.times import format_time, parse_time
+from tunesmith_operator.plan.types import Plan, Progress, Raw
+
+INTERVAL = timedelta(seconds=5)
+FIELDS = frozenset({"progress", "rows", "lastCheckpoint", "resumedFromStep"})
+"""What a push may change."""
+
+
+def percent(step: int, total: int) -> int:
+    """The share of the steps that are done, in whole percent, 0 where the number of steps is not known."""
+    return min(100 * step // total, 100) if total > 0 else 0
+
+
+def is_news(old: Raw | None, latest: Progress | None) -> bool:
+    """Whether `latest` is later than what status shows: a restarted operator has heard nothing yet."""
+    if latest is None:
+        return False
+    shown = parse_time((old or {}).get("updated"))
+    return shown is None or format_time(latest.time) > format_time(shown)
+
+
+def throttled(old: Raw, plan: Plan, now: datetime) -> Plan:
+    """`plan`, its status held back where nothing but progress within a stage has changed, a moment after the last."""
+    new = plan.status
+    if (
+        new is None
+        or plan.create
+        or plan.delete
+        or any(old.get(name) != new.get(name) for name in {*old, *new} - FIELDS)
+    ):
+        return plan
+    before, after = old.get("progress") or {}, new.get("progress") or {}
+    shown = parse_time(before.get("updated"))
+    if shown is None or now >= shown + INTERVAL or before.get("stage") != after.get("stage"):
+        return plan
+    wait = (shown + INTERVAL - now).total_seconds()
+    return replace(plan, status=None, requeue_after=earliest(wait, plan.requeue_after))

@@ -1,0 +1,122 @@
+"""From an outlook to a plan: the one status write, its conditions, and the Events of what changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from tunesmith_api.common import LastFailure
+from tunesmith_operator.plan.conditions import Wanted, kstatus, set_conditions
+from tunesmith_operator.plan.diagnose import PENDING_CLASSES
+from tunesmith_operator.plan.names import key_of, metadata
+from tunesmith_operator.plan.phases import Phase
+from tunesmith_operator.plan.times import format_time
+from tunesmith_operator.plan.types import Event, EventType, Key, Observed, Plan, Raw
+
+QUIET = frozenset({Phase.PREPARING})
+"""Phases that are told by no Event, so that a good life has three: Pending, Running, Succeeded."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a resource's plan comes to: what to do, and what to say of it."""
+
+    phase: Phase
+    reason: str
+    message: str
+    ready: bool = False
+    reconciling: bool = False
+    stalled: bool = False
+    waiting_for: str | None = None
+    trouble: LastFailure | None = None
+    fields: Raw = field(default_factory=dict)
+    """The kind's own fields of status; None removes one."""
+    conditions: tuple[Wanted, ...] = ()
+    """The kind's own conditions, after Ready, Reconciling and Stalled."""
+    create: tuple[Raw, ...] = ()
+    apply: tuple[Raw, ...] = ()
+    delete: tuple[Key, ...] = ()
+    requeue_after: float | None = None
+
+
+def conclude(resource: Raw, observed: Observed, outlook: Outlook, now: datetime) -> Plan:
+    """The plan of `outlook`: status only where it changed, Events only on transitions."""
+    old = resource.get("status") or {}
+    new = _status(resource, observed, outlook, now)
+    return Plan(
+        create=outlook.create,
+        apply=outlook.apply,
+        delete=outlook.delete,
+        status=None if new == old else new,
+        events=_events(old, new),
+        requeue_after=None if outlook.requeue_after is None else max(outlook.requeue_after, 1.0),
+    )
+
+
+def _status(resource: Raw, observed: Observed, outlook: Outlook, now: datetime) -> Raw:
+    old = resource.get("status") or {}
+    generation = int(metadata(resource).get("generation") or 0)
+    wanted = (
+        *kstatus(outlook.ready, outlook.reconciling, outlook.stalled, outlook.reason, outlook.message),
+        *outlook.conditions,
+    )
+    new: Raw = {
+        **old,
+        "phase": str(outlook.phase),
+        "reason": str(outlook.reason),
+        "message": outlook.message[:8192],
+        "observedGeneration": generation,
+        "conditions": set_conditions(old.get("conditions") or [], wanted, generation, now),
+        "waitingFor": outlook.waiting_for[:2048] if outlook.waiting_for else None,
+        "children": _children(observed, outlook),
+        "lastFailure": _last_failure(old.get("lastFailure"), outlook.trouble, now),
+        **outlook.fields,
+    }
+    return {name: value for name, value in new.items() if value is not None}
+
+
+def _children(observed: Observed, outlook: Outlook) -> list[Raw]:
+    there = {
+        *(key_of(job, "Job") for job in observed.jobs),
+        *(key_of(deployment, "Deployment") for deployment in observed.deployments),
+        *(key_of(service, "Service") for service in observed.services),
+    }
+    made = {key_of(manifest, manifest["kind"]) for manifest in (*outlook.create, *outlook.apply)}
+    left = (there | made) - set(outlook.delete)
+    return [{"kind": key.kind, "name": key.name} for key in sorted(left)][:64]
+
+
+def _last_failure(old: Raw | None, trouble: LastFailure | None, now: datetime) -> Raw | None:
+    """The trouble of now, else the last failure; a trouble that kept a pod from starting is forgotten when it is over."""
+    if trouble is None:
+        return None if old and old.get("class") in PENDING_CLASSES else old
+    new = trouble.to_dict()
+    if "time" not in new:
+        same = old is not None and all(old.get(name) == new.get(name) for name in ("class", "pod", "container"))
+        new["time"] = (old or {}).get("time") if same else None
+        new["time"] = new["time"] or format_time(now)
+    return new
+
+
+def _events(old: Raw, new: Raw) -> tuple[Event, ...]:
+    """What changed, for `kubectl describe`: a failure once, a phase or reason once."""
+    failure, before = new.get("lastFailure"), old.get("lastFailure") or {}
+    news: list[Event] = []
+    if failure and any(failure.get(name) != before.get(name) for name in ("class", "pod", "container")):
+        hint = f"; {failure['hint']}" if failure.get("hint") else ""
+        news.append(Event(EventType.WARNING, failure["class"], f"{failure['message']}{hint}"[:1024]))
+    moved = (new["phase"], new["reason"]) != (old.get("phase"), old.get("reason"))
+    if moved and not news and new["phase"] not in QUIET:
+        bad = any(one["type"] == "Stalled" and one["status"] == "True" for one in new["conditions"])
+        news.append(Event(EventType.WARNING if bad else EventType.NORMAL, new["reason"], new["message"][:1024]))
+    return tuple(news)
+
+
+def earliest(*seconds: float | None) -> float | None:
+    """The shortest of some waits; None is no wait."""
+    return min((some for some in seconds if some is not None), default=None)
+
+
+def until(moment: datetime | None, now: datetime) -> float | None:
+    """Seconds until `moment`, 0 where it is past."""
+    return None if moment is None else max((moment - now).total_seconds(), 0.0)

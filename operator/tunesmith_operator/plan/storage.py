@@ -1,0 +1,37 @@
+"""Object storage of a run: what the resource says, over the chart's default store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunesmith_api.common import ConfigMapKey, Storage
+from tunesmith_api.run import Store
+from tunesmith_operator.plan.config import StoreDefaults
+
+CA_DIRECTORY = "/etc/tunesmith-ca"
+
+
+@dataclass(frozen=True)
+class Access:
+    """A store, and what a pod needs to use it. Credentials are named, never read."""
+
+    store: Store
+    ca_bundle: ConfigMapKey | None
+    credentials_secret: str | None
+
+
+def resolve(storage: Storage | None, default: StoreDefaults) -> Access:
+    """`storage` over `default`, field by field."""
+    own = storage or Storage()
+    ca_bundle = own.ca_bundle or default.ca_bundle
+    return Access(
+        store=Store(
+            uri=default.uri.rstrip("/"),
+            endpoint=own.endpoint or default.endpoint,
+            region=own.region or default.region,
+            path_style=default.path_style if own.path_style is None else own.path_style,
+            ca_bundle=f"{CA_DIRECTORY}/{ca_bundle.key}" if ca_bundle else None,
+        ),
+        ca_bundle=ca_bundle,
+        credentials_secret=own.credentials_secret or default.credentials_secret,
+    )

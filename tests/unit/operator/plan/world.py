@@ -1,0 +1,287 @@
+"""Small builders of what a plan sees, and a cluster in a dict that a plan can be carried out on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tunesmith_operator.plan import KINDS
+from tunesmith_operator.plan.config import OperatorConfig
+from tunesmith_operator.plan.times import format_time
+from tunesmith_operator.plan.types import Event, Key, Observed, Plan, Progress, Raw, Reference
+
+START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+SECRET_WORD = "AKIA-not-to-be-seen"
+
+CONFIG = OperatorConfig.model_validate(
+    {
+        "images": {"runtime": "registry/runtime:1", "engines": {"lmdeploy": "registry/lmdeploy:1"}},
+        "store": {
+            "uri": "s3://store/tunesmith",
+            "endpoint": "https://s3.example:9000",
+            "pathStyle": True,
+            "caBundle": {"name": "s3-ca", "key": "ca.crt"},
+            "credentialsSecret": "s3-credentials",
+        },
+        "progressUrl": "http://tunesmith-operator.system.svc:8082/v1/progress",
+    }
+)
+
+
+def token(uid: str, job: str) -> str:
+    """A pure stand-in for the operator's HMAC."""
+    return hashlib.sha256(f"{uid}/{job}".encode()).hexdigest()
+
+
+def resource(kind: str, spec: Raw, name: str = "support", **metadata: Any) -> Raw:
+    """A resource as the API server holds it."""
+    return {
+        "apiVersion": "tunesmith.dev/v1alpha1",
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": "team",
+            "uid": f"uid-of-{name}",
+            "generation": 1,
+            "creationTimestamp": format_time(START),
+            **metadata,
+        },
+        "spec": spec,
+    }
+
+
+def fine_tune_job(name: str = "support", **spec: Any) -> Raw:
+    """A FineTuneJob with all that it must have."""
+    data = [{"uri": "s3://data/train.jsonl"}]
+    return resource("FineTuneJob", {"model": {"uri": "hf://Qwen/Qwen3-8B"}, "datasets": data, **spec}, name)
+
+
+def eval_job(name: str = "support", **spec: Any) -> Raw:
+    """An EvalJob with a benchmark of its own."""
+    benchmark = {"name": "support-qa", "dataset": {"uri": "s3://data/test.jsonl", "type": "qa"}}
+    return resource("EvalJob", {"model": {"uri": "s3://models/a"}, "benchmarks": [benchmark], **spec}, name)
+
+
+def inference_service(name: str = "support", **spec: Any) -> Raw:
+    """An InferenceService of a model in the store."""
+    return resource("InferenceService", {"model": {"uri": "s3://models/a"}, **spec}, name)
+
+
+def report(verb: str, outcome: str = "Succeeded", **more: Any) -> str:
+    """A container's termination message."""
+    return json.dumps({"verb": verb, "outcome": outcome, **more})
+
+
+def failed_report(verb: str, class_: str, message: str, **more: Any) -> str:
+    """The termination message of a container that failed."""
+    return report(verb, "Failed", failure={"class": class_, "message": message, **more})
+
+
+def ended(code: int = 0, message: str = "", reason: str | None = None) -> Raw:
+    """The state of a container that is over."""
+    reason = reason or ("Completed" if code == 0 else "Error")
+    finished = format_time(START + timedelta(minutes=5))
+    return {"terminated": {"exitCode": code, "reason": reason, "message": message, "finishedAt": finished}}
+
+
+def waiting(reason: str, message: str = "") -> Raw:
+    """The state of a container that has not started."""
+    return {"waiting": {"reason": reason, "message": message}}
+
+
+def running() -> Raw:
+    """The state of a container at work."""
+    return {"running": {"startedAt": format_time(START)}}
+
+
+def condition(type_: str, status: bool = True, reason: str = "", message: str = "", at: datetime = START) -> Raw:
+    """A condition of a pod, Job or Deployment."""
+    return {
+        "type": type_,
+        "status": str(status),
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": format_time(at),
+    }
+
+
+@dataclass
+class Cluster:
+    """The children of one resource, and the resource: enough of an API server to carry a plan out."""
+
+    resource: Raw
+    now: datetime = START
+    config: OperatorConfig = CONFIG
+    jobs: dict[str, Raw] = field(default_factory=dict)
+    pods: dict[str, Raw] = field(default_factory=dict)
+    deployments: dict[str, Raw] = field(default_factory=dict)
+    services: dict[str, Raw] = field(default_factory=dict)
+    others: dict[Reference, Raw] = field(default_factory=dict)
+    kubernetes_events: list[Raw] = field(default_factory=list)
+    progress: dict[str, Progress] = field(default_factory=dict)
+    foreign: set[Key] = field(default_factory=set)
+    refused: dict[Key, str] = field(default_factory=dict)
+    writes: int = 0
+    events: list[Event] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)
+
+    @property
+    def status(self) -> Raw:
+        return self.resource.get("status") or {}
+
+    def condition(self, type_: str) -> Raw:
+        return next((one for one in self.status.get("conditions", []) if one["type"] == type_), {})
+
+    def observed(self) -> Observed:
+        kind = KINDS[self.resource["kind"]]
+        return Observed(
+            jobs=tuple(self.jobs.values()),
+            pods=tuple(self.pods.values()),
+            deployments=tuple(self.deployments.values()),
+            services=tuple(self.services.values()),
+            events=tuple(self.kubernetes_events),
+            references={named: self.others.get(named) for named in kind.references(self.resource)},
+            progress=dict(self.progress),
+            foreign=frozenset(self.foreign),
+            refused=dict(self.refused),
+        )
+
+    def plan(self) -> Plan:
+        """The plan of now, not carried out."""
+        return KINDS[self.resource["kind"]].plan(self.resource, self.observed(), self.now, self.config, token)
+
+    def reconcile(self, after: float = 0.0) -> Plan:
+        """The plan of `after` seconds later, carried out."""
+        self.now += timedelta(seconds=after)
+        plan = self.plan()
+        for manifest in plan.create:
+            assert manifest["metadata"]["name"] not in self.jobs, "a Job is made once"
+            self.jobs[manifest["metadata"]["name"]] = self.stored(manifest)
+        for manifest in plan.apply:
+            shelf = self.deployments if manifest["kind"] == "Deployment" else self.services
+            before = shelf.get(manifest["metadata"]["name"], {})
+            shelf[manifest["metadata"]["name"]] = {**self.stored(manifest), "status": before.get("status", {})}
+        if plan.status is not None:
+            self.resource = {**self.resource, "status": json.loads(json.dumps(plan.status))}
+        for key in plan.delete:
+            self.remove(key.name)
+        self.writes += len(plan.create) + len(plan.apply) + len(plan.delete) + (plan.status is not None)
+        self.events += plan.events
+        self.plans.append(plan)
+        return plan
+
+    def stored(self, manifest: Raw) -> Raw:
+        """A manifest as the API server gives it back."""
+        copy = json.loads(json.dumps(manifest))
+        copy["metadata"] |= {"uid": f"uid-of-{copy['metadata']['name']}", "creationTimestamp": format_time(self.now)}
+        return copy
+
+    def remove(self, job: str) -> None:
+        """A Job and its pods go, as by kubectl delete."""
+        self.jobs.pop(job, None)
+        self.pods = {name: pod for name, pod in self.pods.items() if not name.startswith(f"{job}-")}
+
+    def start_pod(self, job: str, phase: str = "Pending", states: Raw | None = None, **status: Any) -> Raw:
+        """The pod of a Job, with the states of its containers by name (absent: still initializing)."""
+        template = self.jobs[job]["spec"]["template"]
+        name = f"{job}-x7k2p"
+        known = states or {}
+
+        def statuses(containers: list[Raw]) -> list[Raw]:
+            return [
+                {
+                    "name": one["name"],
+                    "restartCount": 0,
+                    **_status_of(known.get(one["name"], waiting("PodInitializing"))),
+                }
+                for one in containers
+            ]
+
+        pod = {
+            "metadata": {
+                **template["metadata"],
+                "name": name,
+                "namespace": "team",
+                "uid": f"uid-of-{name}",
+                "creationTimestamp": format_time(self.now),
+                "ownerReferences": [
+                    {"kind": "Job", "name": job, "uid": self.jobs[job]["metadata"]["uid"], "controller": True}
+                ],
+            },
+            "spec": template["spec"],
+            "status": {
+                "phase": phase,
+                "startTime": format_time(self.now),
+                "initContainerStatuses": statuses(template["spec"].get("initContainers", [])),
+                "containerStatuses": statuses(template["spec"]["containers"]),
+                **status,
+            },
+        }
+        self.pods[name] = pod
+        return pod
+
+    def end_job(self, job: str, type_: str, reason: str = "BackoffLimitExceeded") -> None:
+        """The Job controller's last word."""
+        self.jobs[job]["status"] = {"conditions": [condition(type_, True, reason, at=self.now)]}
+
+    def fail(self, job: str, states: Raw, **status: Any) -> None:
+        """A Job whose pod failed."""
+        self.start_pod(job, "Failed", states, **status)
+        self.end_job(job, "Failed")
+
+    def settle(self, turns: int = 8) -> None:
+        """Reconcile until nothing is left to do at this moment."""
+        for _ in range(turns):
+            if self.reconcile().is_empty:
+                return
+        raise AssertionError(f"it does not come to rest: {self.plans[-1]}")
+
+
+def _status_of(state: Raw) -> Raw:
+    """A container's state, or a whole status where `state` has one."""
+    return state if "state" in state else {"state": state}
+
+
+TUNED = {
+    "fetch": ended(message=report("fetch", runUri="s3://store/run", modelUri="s3://store/m/1", modelDigest="d0")),
+    "train": ended(message=report("train", rows={"kept": 9}, metrics={"steps": 12, "trainLoss": 0.5})),
+    "export": ended(
+        message=report(
+            "export",
+            artifacts=[
+                {"name": "adapter", "uri": "s3://store/run/adapter", "digest": "d1"},
+                {"name": "merged", "uri": "s3://store/run/merged", "digest": "d2"},
+            ],
+        )
+    ),
+}
+"""How the containers of a FineTuneJob's pod end when all is well."""
+
+
+def tune(cluster: Cluster, job: str = "support-tune-1") -> None:
+    """The pod of a FineTuneJob does its work."""
+    cluster.start_pod(job, "Succeeded", TUNED)
+    cluster.end_job(job, "Complete", "CompletionsReached")
+
+
+def tuned(name: str = "support", **spec: Any) -> Raw:
+    """A FineTuneJob that has succeeded."""
+    cluster = Cluster(fine_tune_job(name, **spec))
+    cluster.settle()
+    tune(cluster, f"{name}-tune-1")
+    cluster.settle()
+    assert cluster.status["phase"] == "Succeeded", cluster.status
+    return cluster.resource
+
+
+def with_spec(thing: Raw, **changes: Any) -> Raw:
+    """A resource whose spec was edited."""
+    generation = thing["metadata"]["generation"] + 1
+    return {
+        **thing,
+        "metadata": {**thing["metadata"], "generation": generation},
+        "spec": {**thing["spec"], **changes},
+    }
