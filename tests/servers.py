@@ -1,0 +1,100 @@
+"""The verb serve in a process of its own on 127.0.0.1, for tests that ask it things."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+START_SECONDS = 240
+"""Time a server may take to become ready; imports take long where the machine is busy."""
+
+
+def run_spec(kind: str, name: str, spec: Mapping[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    """A RunSpec as the operator writes it, as JSON-ready data."""
+    return {
+        "kind": kind,
+        "name": name,
+        "namespace": "default",
+        "uid": "6f1f2c0e-0000-4000-8000-000000000000",
+        "spec": {"model": {"uri": "s3://models/base"}, **(spec or {})},
+        "specHash": "0123456789abcdef",
+        "store": {"uri": "s3://store"},
+        "model": {"uri": "s3://models/base"},
+        "outputUri": "s3://store/runs",
+        **fields,
+    }
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """A running verb serve."""
+
+    def __init__(self, spec: Path, work: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = work / f"serve-{self.port}.log"
+        self.report = work / f"serve-{self.port}.report"
+        command = [sys.executable, "-m", "tunesmith_runtime", "serve", "--spec", str(spec), "--work", str(work)]
+        settings = {
+            "TUNESMITH_PORT": str(self.port),
+            "TUNESMITH_TERMINATION_LOG": str(self.report),
+            "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+            "HF_HUB_OFFLINE": "1",
+            **(environment or {}),
+        }
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(command, env=os.environ | settings, stdout=output, stderr=subprocess.STDOUT)
+
+    def status(self, path: str) -> int:
+        """HTTP status of a GET; 0 where nothing listens."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return 0
+
+    def wait_ready(self) -> Server:
+        """Return when /ready says so. Raises AssertionError with the log where it does not come to that."""
+        end = time.monotonic() + START_SECONDS
+        while self.status("/ready") != 200:
+            assert self.process.poll() is None, f"serve ended with {self.process.returncode}:\n{self.log.read_text()}"
+            assert time.monotonic() < end, f"serve is not ready:\n{self.log.read_text()}"
+            time.sleep(0.2)
+        return self
+
+    def terminate(self) -> None:
+        """What the kubelet does first."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait(self) -> int:
+        """The exit code, when it has ended."""
+        return self.process.wait(timeout=START_SECONDS)
+
+    def told(self) -> dict[str, Any]:
+        """The report that it left."""
+        report: dict[str, Any] = json.loads(self.report.read_text())
+        return report
+
+    def stop(self) -> None:
+        """End it, if it has not ended."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()

@@ -1,0 +1,232 @@
+"""The real `openai` client against a real server process: it can't tell it from the real thing."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+from openai.types.chat import ChatCompletionMessageParam
+
+from tests.servers import Server, run_spec
+from tests.unit.runtime.serve.conftest import ADAPTERS
+
+KEY = "a-secret-of-the-test"
+NAMES = ("demo", *ADAPTERS)
+HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is a kiwi? (17)"}]
+GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 24}
+
+
+@pytest.fixture(scope="module")
+def server(spec: Path, work: Path) -> Iterator[Server]:
+    server = Server(spec, work, {"TUNESMITH_API_KEY": KEY})
+    yield server.wait_ready()
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> OpenAI:
+    return OpenAI(base_url=server.url + "/v1", api_key=KEY, max_retries=0, timeout=120)
+
+
+def ask(client: OpenAI, model: str = "demo", **settings: Any) -> str:
+    answer = client.chat.completions.create(model=model, messages=HELLO, **{**GREEDY, **settings})
+    return answer.choices[0].message.content or ""
+
+
+def test_the_models_are_the_resource_and_its_adapters(client: OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == list(NAMES)
+    assert client.models.retrieve("fr").id == "fr"
+
+
+def test_an_answer_has_text_a_reason_and_counts(client: OpenAI) -> None:
+    answer = client.chat.completions.create(model="demo", messages=HELLO, **GREEDY)
+    assert answer.object == "chat.completion"
+    assert answer.model == "demo"
+    assert answer.choices[0].message.role == "assistant"
+    assert answer.choices[0].message.content
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 24
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + 24
+
+
+@pytest.mark.parametrize("model", NAMES)
+def test_a_stream_tells_the_same_answer_piece_by_piece(client: OpenAI, model: str) -> None:
+    options: Any = {"include_usage": True}
+    chunks = list(
+        client.chat.completions.create(model=model, messages=HELLO, stream=True, stream_options=options, **GREEDY)
+    )
+    told = [chunk.choices[0] for chunk in chunks if chunk.choices]
+    assert told[0].delta.role == "assistant"
+    assert "".join(choice.delta.content or "" for choice in told) == ask(client, model)
+    assert [choice.finish_reason for choice in told if choice.finish_reason] == ["length"]
+    assert len(told) > 5 or model == "demo"  # untrained, it says bytes that make no character, which come at the end
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 24
+
+
+def test_concurrent_requests_to_base_and_adapters_get_what_they_get_alone(client: OpenAI) -> None:
+    alone = {model: ask(client, model) for model in NAMES}
+    assert len(set(alone.values())) == 3
+    models = [*NAMES] * 6
+    with ThreadPoolExecutor(len(models)) as pool:
+        assert list(pool.map(lambda model: ask(client, model), models)) == [alone[model] for model in models]
+
+
+def test_an_answer_stops_before_the_stop_string(client: OpenAI) -> None:
+    whole = ask(client)
+    stop = whole[len(whole) // 2 :][:3]
+    answer = client.chat.completions.create(model="demo", messages=HELLO, stop=[stop], **GREEDY)
+    assert answer.choices[0].message.content == whole.split(stop)[0]
+    assert answer.choices[0].finish_reason == "stop"
+
+
+def test_a_seed_makes_sampling_repeatable_and_choices_differ(client: OpenAI) -> None:
+    settings: dict[str, Any] = {"temperature": 1.5, "seed": 3, "n": 2, "max_tokens": 16}
+    first, second = (client.chat.completions.create(model="demo", messages=HELLO, **settings) for _ in range(2))
+    texts = [choice.message.content for choice in first.choices]
+    assert texts == [choice.message.content for choice in second.choices]
+    assert texts[0] != texts[1]
+    assert [choice.index for choice in first.choices] == [0, 1]
+
+
+def test_log_probabilities_come_with_each_token(client: OpenAI) -> None:
+    answer = client.chat.completions.create(model="demo", messages=HELLO, logprobs=True, top_logprobs=3, **GREEDY)
+    told = answer.choices[0].logprobs
+    assert told is not None
+    assert told.content is not None
+    assert len(told.content) == 24
+    for token in told.content:
+        assert len(token.top_logprobs) == 3
+        assert token.logprob == max(other.logprob for other in token.top_logprobs) <= 0
+
+
+def test_plain_completions_take_text_and_tokens(client: OpenAI) -> None:
+    answer = client.completions.create(model="demo", prompt=["one", "two"], temperature=0, max_tokens=5)
+    assert [choice.index for choice in answer.choices] == [0, 1]
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 10
+    streamed = client.completions.create(model="demo", prompt="two", temperature=0, max_tokens=5, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in streamed) == answer.choices[1].text
+    tokens = client.completions.create(model="demo", prompt=[5, 6, 7], temperature=0, max_tokens=5)
+    assert tokens.usage is not None
+    assert tokens.usage.prompt_tokens == 3
+
+
+def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as refused:
+        ask(client, "gpt-4o")
+    assert refused.value.code == "model_not_found"
+    assert "demo, fr, de" in refused.value.message
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt-4o")
+
+
+def test_a_conversation_that_does_not_fit_is_refused_with_the_numbers(client: OpenAI) -> None:
+    long: list[ChatCompletionMessageParam] = [{"role": "user", "content": "kiwi " * 600}]
+    with pytest.raises(openai.BadRequestError, match="maximum context length is 512 tokens") as refused:
+        client.chat.completions.create(model="demo", messages=long)
+    assert refused.value.code == "context_length_exceeded"
+    with pytest.raises(openai.BadRequestError, match="600 in the completion"):
+        ask(client, max_tokens=600)
+
+
+def test_what_it_cannot_do_is_refused_and_not_ignored(client: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask(client, response_format={"type": "json_object"})
+    assert refused.value.param == "response_format"
+    with pytest.raises(openai.BadRequestError, match="Unrecognized request argument"):
+        ask(client, extra_body={"min_tokenz": 3})
+
+
+def test_without_the_key_nothing_is_answered_but_the_probes(server: Server) -> None:
+    with pytest.raises(openai.AuthenticationError) as refused:
+        ask(OpenAI(base_url=server.url + "/v1", api_key="wrong", max_retries=0))
+    assert refused.value.code == "invalid_api_key"
+    assert server.status("/v1/models") == 401
+    assert (server.status("/health"), server.status("/ready")) == (200, 200)
+    assert KEY not in server.log.read_text()
+
+
+def test_a_broken_body_and_an_unknown_path_get_openai_errors(server: Server) -> None:
+    for path, body, status in (
+        ("/v1/chat/completions", b"{", 400),
+        ("/v1/edits", b"{}", 404),
+        ("/v1/models", b"{}", 405),
+    ):
+        request = urllib.request.Request(server.url + path, data=body, headers={"Authorization": f"Bearer {KEY}"})
+        with pytest.raises(urllib.request.HTTPError) as refused:  # type: ignore[attr-defined]
+            urllib.request.urlopen(request)
+        assert refused.value.code == status
+        assert set(json.load(refused.value)["error"]) == {"message", "type", "param", "code"}
+
+
+def test_a_client_that_goes_away_does_not_hold_up_the_others(client: OpenAI) -> None:
+    for _ in range(40):
+        stream = client.chat.completions.create(
+            model="demo", messages=HELLO, stream=True, temperature=0, max_tokens=400
+        )
+        next(iter(stream))
+        stream.close()
+    assert ask(client)
+
+
+def test_a_server_that_is_asked_to_stop_finishes_what_runs(server_to_stop: Server) -> None:
+    client = OpenAI(base_url=server_to_stop.url + "/v1", api_key="none", max_retries=0, timeout=120)
+    stream = client.chat.completions.create(
+        model="demo", messages=HELLO, stream=True, temperature=0, max_tokens=400, logit_bias={"2": -100}
+    )
+    first = next(iter(stream))
+    server_to_stop.terminate()
+    left_ready = threading.Event()
+
+    def watch() -> None:
+        while server_to_stop.status("/ready") == 200:
+            pass
+        left_ready.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    chunks = [first, *stream]
+    assert chunks[-1].choices[0].finish_reason == "length"
+    assert server_to_stop.wait() == 0
+    assert left_ready.wait(10)
+    assert server_to_stop.told()["outcome"] == "Succeeded"
+
+
+@pytest.fixture
+def server_to_stop(start: Callable[..., Server], spec: Path) -> Server:
+    return start(spec).wait_ready()
+
+
+def test_beside_an_adopted_evaluation_it_is_ready_with_nothing_loaded(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
+    evaluation = {"benchmarks": [{"name": "gsm8k"}]}
+    (tmp_path / "run.json").write_text(json.dumps(run_spec("EvalJob", "scores", evaluation)))
+    (tmp_path / "fetch.json").write_text(
+        json.dumps({"adopted": True, "runId": "x", "runUri": "s3://store/x", "record": {}})
+    )
+    server = start(tmp_path / "run.json", tmp_path).wait_ready()
+    assert (server.status("/health"), server.status("/v1/models")) == (200, 404)
+    server.terminate()
+    assert server.wait() == 0
+    assert server.told()["outcome"] == "Adopted"
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_server_with_the_cause(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "run.json").write_text(json.dumps(run_spec("InferenceService", "demo")))
+    server = start(tmp_path / "run.json", tmp_path)
+    assert server.wait() == 68
+    assert server.told()["failure"]["class"] == "ModelNotFound"

@@ -1,0 +1,231 @@
+"""Rows that share a batch get what they would get alone."""
+
+from __future__ import annotations
+
+import queue
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tinymodel import make_tokenizer, rows
+from tests.unit.runtime.serve.conftest import ADAPTERS, make_adapter
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.serve.generation.loop import Finish, Full, Loop, Piece, Row
+from tunesmith_runtime.serve.generation.model import LoadedModel, end_of_turn, load
+from tunesmith_runtime.serve.generation.sampling import Sampling
+
+GREEDY = Sampling(temperature=0)
+
+
+@pytest.fixture(scope="module")
+def model(work: Path) -> LoadedModel:
+    return load(work / "model", {name: work / "adapters" / name for name in ADAPTERS}, None, trust_remote_code=False)
+
+
+@pytest.fixture
+def loop(model: LoadedModel) -> Iterator[Loop]:
+    loop = Loop(model.forward, model.decode, model.eos)
+    loop.start()
+    yield loop
+    loop.close()
+
+
+class Asked:
+    """A row and what came of it."""
+
+    def __init__(
+        self, prompt: list[int], max_tokens: int, adapter: str | None = None, sampling: Sampling = GREEDY
+    ) -> None:
+        self.pieces: queue.Queue[Piece] = queue.Queue()
+        self.row = Row(prompt, max_tokens, sampling, adapter, (), self.pieces.put)
+
+    def tokens(self) -> list[int]:
+        told: list[int] = []
+        while True:
+            piece = self.pieces.get(timeout=120)
+            assert piece.error is None
+            assert piece.choice is not None
+            told.append(piece.choice.token)
+            if piece.finish is not None:
+                return told
+
+
+def prompts(model: LoadedModel, count: int) -> list[list[int]]:
+    """Prompts of different lengths."""
+    choose = random.Random(7)
+    return [[choose.randrange(3, 512) for _ in range(choose.randrange(1, 40))] for _ in range(count)]
+
+
+def test_alone_a_row_gets_what_transformers_itself_generates(work: Path, model: LoadedModel, loop: Loop) -> None:
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained(work / "model")
+    for prompt in prompts(model, 5):
+        expected = plain.generate(torch.tensor([prompt]), max_new_tokens=20, do_sample=False)[0, len(prompt) :].tolist()
+        asked = Asked(prompt, 20)
+        loop.submit([asked.row])
+        assert asked.tokens() == expected
+
+
+def test_rows_that_join_and_leave_a_batch_get_what_they_get_alone(model: LoadedModel, loop: Loop) -> None:
+    choose = random.Random(1)
+    plans = [
+        (
+            prompt,
+            choose.randrange(1, 30),
+            choose.choice([None, *ADAPTERS]),
+            choose.choice([GREEDY, Sampling(0.8, 0.9, seed=index)]),
+        )
+        for index, prompt in enumerate(prompts(model, 40))
+    ]
+    alone = []
+    for plan in plans:
+        asked = Asked(*plan)
+        loop.submit([asked.row])
+        alone.append(asked.tokens())
+    together = [Asked(*plan) for plan in plans]
+    for asked in together:
+        loop.submit([asked.row])
+    assert [asked.tokens() for asked in together] == alone
+
+
+def test_adapters_answer_differently_from_their_base(model: LoadedModel, loop: Loop) -> None:
+    asked = [Asked(prompts(model, 1)[0], 12, adapter) for adapter in (None, *ADAPTERS)]
+    loop.submit([one.row for one in asked])
+    assert len({tuple(one.tokens()) for one in asked}) == 3
+
+
+def test_an_adapter_in_a_mixed_batch_computes_what_peft_computes(work: Path, model: LoadedModel, loop: Loop) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(work / "model")
+    adapted = PeftModel.from_pretrained(base, work / "adapters" / "fr").eval()
+    prompt = prompts(model, 1)[0]
+    expected = adapted.generate(input_ids=torch.tensor([prompt]), max_new_tokens=12, do_sample=False)[
+        0, len(prompt) :
+    ].tolist()
+    asked = [Asked(prompt, 12, adapter) for adapter in ("de", "fr", None)]
+    loop.submit([one.row for one in asked])
+    assert asked[1].tokens() == expected
+
+
+def test_a_cancelled_row_leaves_and_the_others_go_on(model: LoadedModel, loop: Loop) -> None:
+    gone, stays = Asked(prompts(model, 1)[0], 400), Asked(prompts(model, 2)[1], 60)
+    loop.submit([gone.row, stays.row])
+    gone.pieces.get(timeout=60)
+    gone.row.cancelled = True
+    assert len(stays.tokens()) <= 60
+    assert gone.pieces.qsize() < 390
+
+
+def test_a_row_ends_at_any_end_of_turn_and_tells_why(model: LoadedModel, loop: Loop) -> None:
+    end = next(iter(model.eos))
+    pieces: queue.Queue[Piece] = queue.Queue()
+    loop.submit([Row([5, 6], 9, Sampling(temperature=0, logit_bias={end: 100.0}), None, (), pieces.put)])
+    assert pieces.get(timeout=60).finish is Finish.STOP
+    loop.submit([Row([5, 6], 1, Sampling(temperature=0, logit_bias={end: -100.0}), None, (), pieces.put)])
+    assert pieces.get(timeout=60).finish is Finish.LENGTH
+
+
+def test_a_failed_step_fails_its_rows_and_not_the_loop(model: LoadedModel, loop: Loop) -> None:
+    wrong, right = Asked([10**9], 4), Asked([5, 6], 4)
+    loop.submit([wrong.row])
+    assert wrong.pieces.get(timeout=60).error
+    loop.submit([right.row])
+    assert right.tokens()
+
+
+def test_a_closed_loop_refuses_rows(model: LoadedModel) -> None:
+    loop = Loop(model.forward, model.decode, model.eos)
+    loop.start()
+    loop.close()
+    with pytest.raises(Full):
+        loop.submit([Asked([5], 1).row])
+
+
+def test_the_prompt_is_the_one_of_the_template(model: LoadedModel) -> None:
+    messages = rows(1)[0]["messages"][:-1]
+    text = make_tokenizer().apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    assert model.encode_chat(messages) == make_tokenizer()(text, add_special_tokens=False)["input_ids"]
+
+
+def test_the_end_of_turn_is_read_from_the_template_where_the_tokenizer_names_another() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.eos_token = "<|endoftext|>"
+    assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    assert end_of_turn(tokenizer) is None
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunFailure, match=r"has no config\.json") as refused:
+        load(tmp_path, {}, None, trust_remote_code=False)
+    assert refused.value.failure is FailureClass.MODEL_NOT_FOUND
+
+
+def test_an_adapter_of_another_base_is_refused(work: Path, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(work / "model")
+    config.hidden_size = 48
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "other")
+    foreign = make_adapter(tmp_path / "other", tmp_path / "adapter", 0)
+    with pytest.raises(RunFailure, match="does not go on this model") as refused:
+        load(work / "model", {"foreign": foreign}, None, trust_remote_code=False)
+    assert refused.value.failure is FailureClass.BAD_SPEC
+
+
+def test_an_adapter_that_cannot_share_a_batch_is_refused(work: Path, tmp_path: Path) -> None:
+    dora = make_adapter(work / "model", tmp_path / "dora", 0, use_dora=True)
+    with pytest.raises(RunFailure, match="only plain LoRA") as refused:
+        load(work / "model", {"dora": dora}, None, trust_remote_code=False)
+    assert "export.merge" in (refused.value.hint or "")
+
+
+def test_a_sliding_window_holds_in_a_batch_too(tmp_path: Path) -> None:
+    from transformers import MistralConfig, MistralForCausalLM
+
+    config = MistralConfig(
+        vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        max_position_embeddings=256, sliding_window=8, initializer_range=0.3, eos_token_id=2, bos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    plain = MistralForCausalLM(config).eval()
+    plain.save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    model = load(tmp_path, {}, None, trust_remote_code=False)
+    loop = Loop(model.forward, model.decode, model.eos)
+    loop.start()
+    asked = [Asked(prompt, 20) for prompt in prompts(model, 6)]
+    loop.submit([one.row for one in asked])
+    for one in asked:
+        ids = torch.tensor([list(one.row.prompt)])
+        expected = plain.generate(ids, max_new_tokens=20, do_sample=False)[0, ids.shape[1] :].tolist()
+        assert one.tokens() == expected
+    loop.close()
+
+
+def test_a_recurrent_model_answers_one_row_at_a_time(tmp_path: Path) -> None:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    config = MambaConfig(
+        vocab_size=512, hidden_size=32, num_hidden_layers=2, state_size=4, eos_token_id=2, pad_token_id=0
+    )
+    torch.manual_seed(0)
+    plain = MambaForCausalLM(config).eval()
+    plain.save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    model = load(tmp_path, {}, None, trust_remote_code=False)
+    loop = Loop(model.forward, model.decode, model.eos)
+    loop.start()
+    asked = [Asked(prompt, 8) for prompt in prompts(model, 3)]
+    loop.submit([one.row for one in asked])
+    for one in asked:
+        ids = torch.tensor([list(one.row.prompt)])
+        assert one.tokens() == plain.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :].tolist()
+    loop.close()

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tunesmith_runtime.serve.openai.errors import ApiError
+from tunesmith_runtime.serve.openai.requests import ChatRequest, CompletionRequest, parse
+
+HELLO = {"model": "demo", "messages": [{"role": "user", "content": "Hello"}]}
+
+
+def chat(**fields: Any) -> ChatRequest:
+    return parse(ChatRequest, {**HELLO, **fields})
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
+    "an unknown parameter": ({"temprature": 0}, "temprature", "Unrecognized request argument"),
+    "a wrong type": ({"max_tokens": "many"}, "max_tokens", "valid integer"),
+    "a truth value for a number": ({"seed": True}, "seed", "valid integer"),
+    "a temperature out of bounds": ({"temperature": 2.5}, "temperature", "less than or equal to 2"),
+    "no tokens at all": ({"max_completion_tokens": 0}, "max_completion_tokens", "greater than or equal to 1"),
+    "too many choices": ({"n": 1000}, "n", "less than or equal to 128"),
+    "too many stop strings": ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "at most 4"),
+    "tools": ({"tools": [{"type": "function"}]}, "tools", "not supported"),
+    "a JSON mode": ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
+    "an effort": ({"reasoning_effort": "high"}, "reasoning_effort", "not supported"),
+    "a penalty that it does not have": ({"repetition_penalty": 1.1}, "repetition_penalty", "not supported"),
+    "no messages": ({"messages": []}, "messages", "at least 1"),
+    "an unknown role": ({"messages": [{"role": "boss", "content": "x"}]}, "messages.0.role", "system"),
+    "a message without content": ({"messages": [{"role": "user"}]}, "messages.0.content", "Missing required parameter"),
+    "a picture": (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+        "messages.0.content.0.type",
+        "'text'",
+    ),
+    "alternatives without log probabilities": ({"top_logprobs": 2}, None, "needs logprobs"),
+    "stream options without a stream": ({"stream_options": {"include_usage": True}}, None, "stream: true"),
+    "template arguments that are the server's": (
+        {"chat_template_kwargs": {"tokenize": False}},
+        None,
+        "may not set tokenize",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_it_cannot_do_is_refused_by_name(case: str) -> None:
+    fields, param, words = REFUSED[case]
+    with pytest.raises(ApiError) as refused:
+        chat(**fields)
+    error = refused.value.body()["error"]
+    assert refused.value.status == 400
+    assert error["type"] == "invalid_request_error"
+    assert words in error["message"]
+    if param is not None:
+        assert error["param"] == param or error["param"].startswith(param)
+
+
+def test_a_body_without_a_model_is_refused() -> None:
+    with pytest.raises(ApiError, match="Missing required parameter: 'model'"):
+        parse(ChatRequest, {"messages": HELLO["messages"]})
+    with pytest.raises(ApiError, match="must be an object"):
+        parse(ChatRequest, ["hello"])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"user": "u", "store": False, "metadata": {"a": "b"}, "service_tier": "auto"},
+        {"tools": [], "tool_choice": "none", "response_format": {"type": "text"}},
+        {"temperature": None, "max_tokens": None, "tools": None, "logprobs": None},
+    ],
+)
+def test_parameters_that_ask_for_nothing_are_taken(fields: dict[str, Any]) -> None:
+    assert chat(**fields) == chat()
+
+
+def test_defaults_are_those_of_the_openai_api() -> None:
+    sampling = chat().sampling(0, 512)
+    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.seed) == (1.0, 1.0, 0, None)
+    assert chat().answer_tokens is None
+    assert chat(max_tokens=5, max_completion_tokens=7).answer_tokens == 7
+    assert parse(CompletionRequest, {"model": "demo", "prompt": "x"}).answer_tokens == 16
+
+
+def test_each_choice_of_a_seed_draws_its_own_numbers() -> None:
+    request = chat(seed=5, n=2)
+    assert [request.sampling(choice, 512).seed for choice in range(request.choices)] == [5, 6]
+
+
+def test_a_bias_on_a_token_that_is_none_is_refused() -> None:
+    assert chat(logit_bias={"7": -100}).sampling(0, 512).logit_bias == {7: -100}
+    for token in ("512", "hello", "-1"):
+        with pytest.raises(ApiError, match="not a token of this model"):
+            chat(logit_bias={token: 1}).sampling(0, 512)
+
+
+def test_content_parts_and_the_developers_role_reach_the_template_as_it_knows_them() -> None:
+    parts = [{"type": "text", "text": "be "}, {"type": "text", "text": "brief"}]
+    request = chat(messages=[{"role": "developer", "content": parts}, *HELLO["messages"]])
+    assert request.messages[0].for_template() == {"role": "system", "content": "be brief"}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "prompts"),
+    [("a", ["a"]), (["a", "b"], ["a", "b"]), ([1, 2], [[1, 2]]), ([[1], [2]], [[1], [2]])],
+)
+def test_a_prompt_is_text_or_tokens_one_or_several(prompt: Any, prompts: list[Any]) -> None:
+    assert parse(CompletionRequest, {"model": "demo", "prompt": prompt}).prompts == prompts
