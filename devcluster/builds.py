@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from devcluster.commands import run
+from devcluster.errors import ClusterError
 from devcluster.paths import Paths
 from devcluster.progress import step
 from devcluster.toolchain import ensure_go
@@ -87,13 +89,19 @@ def build_key(program: Program, sources: Path = SOURCES) -> str:
     return digest.hexdigest()
 
 
-def missing_programs(paths: Paths) -> list[Program]:
-    return [program for program in PROGRAMS if not _is_built(paths, program)]
+def missing_programs(paths: Paths, wanted: Collection[str] = ()) -> list[Program]:
+    """Programs that are not built, or are stale. `wanted`: their names, or names that they are called by; all if empty."""
+    known = {name: program for program in PROGRAMS for name in (program.name, *program.links)}
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise ClusterError(f"{', '.join(unknown)}: not built here; what is: {', '.join(known)}")
+    chosen = [known[name] for name in wanted] or list(PROGRAMS)
+    return [program for program in dict.fromkeys(chosen) if not _is_built(paths, program)]
 
 
-def ensure_programs(paths: Paths) -> None:
-    """Build what is missing or stale."""
-    missing = missing_programs(paths)
+def ensure_programs(paths: Paths, wanted: Collection[str] = ()) -> None:
+    """Build what is missing or stale of them."""
+    missing = missing_programs(paths, wanted)
     if not missing:
         return
     go = ensure_go(paths)

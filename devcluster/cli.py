@@ -1,4 +1,4 @@
-"""The command line: python3 -m devcluster up | down | status | env | logs | build."""
+"""The command line: python3 -m devcluster up | down | status | env | logs | tools."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ def main() -> int:
         if name == "logs":
             command.add_argument("component", nargs="?", help="one of the components that `status` lists")
             command.add_argument("--lines", type=int, default=100)
+        if name == "tools":
+            command.add_argument("names", nargs="*", help="such as helm or kubectl")
     arguments = parser.parse_args()
     try:
         return COMMANDS[arguments.command][0](cache_paths(), arguments)
@@ -44,7 +46,8 @@ def up(paths: Paths, _: argparse.Namespace) -> int:
     start = time.monotonic()
     _check(paths)
     with _one_at_a_time(paths):
-        _fetch_and_build(paths)
+        toolchain.ensure_debian(paths)
+        builds.ensure_programs(paths)
         cluster.up(paths)
     say(f"the cluster is up ({elapsed(time.monotonic() - start)}); eval $(python3 -m devcluster env) to use it")
     return 0
@@ -99,10 +102,12 @@ def logs(paths: Paths, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def build(paths: Paths, _: argparse.Namespace) -> int:
-    """Only the programs: what devcluster.controlplane needs, and kubectl and helm for a cluster of the user's."""
+def tools(paths: Paths, arguments: argparse.Namespace) -> int:
+    """Only programs: kubectl and helm for a cluster of the user's, or all that devcluster.controlplane needs."""
     with _one_at_a_time(paths):
-        _fetch_and_build(paths)
+        if not arguments.names:
+            toolchain.ensure_debian(paths)
+        builds.ensure_programs(paths, arguments.names)
     return 0
 
 
@@ -110,16 +115,13 @@ def _use(named: Environment) -> int:
     """Build nothing: only see that the user's cluster can be used."""
     absent = [name for name in ("kubectl", "helm") if not shutil.which(named.program(name))]
     if absent:
-        raise ClusterError(f"{' and '.join(absent)} not found: install, or run `python3 -m devcluster build`")
+        raise ClusterError(
+            f"{' and '.join(absent)} not found: install, or run `python3 -m devcluster tools kubectl helm`"
+        )
     nodes = run([named.program("kubectl"), f"--kubeconfig={named.kubeconfig}", "get", "nodes", "--output=name"])
     say(f"using the cluster of KUBECONFIG={named.kubeconfig} ({len(nodes.split())} nodes)")
     say(f"images go to {named.registry}, models and data to {named.s3_endpoint}; nothing is built")
     return 0
-
-
-def _fetch_and_build(paths: Paths) -> None:
-    toolchain.ensure_debian(paths)
-    builds.ensure_programs(paths)
 
 
 def _check(paths: Paths) -> None:
@@ -158,5 +160,5 @@ COMMANDS: dict[str, tuple[Callable[[Paths, argparse.Namespace], int], str]] = {
     "status": (status, "say which component is healthy; exit code 1 if one is not"),
     "env": (env, "print what to export: eval $(python3 -m devcluster env)"),
     "logs": (logs, "show a component's log, or where the logs are"),
-    "build": (build, "build the programs, and start nothing"),
+    "tools": (tools, "build programs, all or those named, and start nothing"),
 }

@@ -39,7 +39,7 @@ class ControlPlane:
 
     `audit_policy` turns on the audit log (one JSON event a line, in `audit_log`); AUDIT_EVERYTHING is one.
     `apiserver_options` and `controller_manager_options` add or replace flags.
-    The programs must have been built: `python3 -m devcluster build` does that without starting anything.
+    The programs must have been built: `python3 -m devcluster tools` does that without starting anything.
     """
 
     with_scheduler: bool = False

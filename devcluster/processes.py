@@ -145,6 +145,19 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
+def _spawn(component: Component, log: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            component.argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            env=dict(component.environment),
+            start_new_session=True,
+        )
+
+
 @dataclass(frozen=True)
 class Supervisor:
     """Starts, finds again and stops components; it holds no state but the folders of the pid files and the logs."""
@@ -182,16 +195,11 @@ class Supervisor:
         log = self.log_file(component.name)
         if log.exists():
             log.replace(log.with_suffix(".log.old"))
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                component.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd="/",
-                env=dict(component.environment),
-                start_new_session=True,
-            )
+        try:
+            process = _spawn(component, log)
+        except FileNotFoundError:
+            fix = "`python3 -m devcluster tools` fetches and builds the programs"
+            raise ClusterError(f"{component.argv[0]} is not there: {fix}") from None
         process.returncode = 0  # it is not this object's to wait for: no ResourceWarning when it goes
         identity = identify(process.pid)
         if identity is None:

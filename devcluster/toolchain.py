@@ -25,6 +25,7 @@ INSTALLED_PACKAGES: dict[str, str] = {
     "ca-certificates": "/etc/ssl/certs/ca-certificates.crt",
     "libseccomp2": "/usr/lib/*/libseccomp.so.2",
     "buildah": "/usr/bin/buildah",
+    "mmdebstrap": "/usr/bin/mmdebstrap",
 }
 
 # Unpacked below the cache folder, not installed: their packages would start services of the machine (etcd,

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from devcluster.builds import PROGRAMS, SOURCES, Program, build_key
+from devcluster.builds import PROGRAMS, SOURCES, Program, build_key, missing_programs
+from devcluster.errors import ClusterError
+from devcluster.paths import Paths
 from devcluster.toolchain import GO_WANTED
 
 FROM_MODULES = [program for program in PROGRAMS if program.source]
@@ -46,3 +48,17 @@ def test_a_change_of_a_source_or_of_the_linked_version_asks_for_a_new_build(tmp_
     with (tmp_path / "go" / program.module / "main.go").open("a") as file:
         file.write("// changed\n")
     assert build_key(program, tmp_path / "go") != key
+
+
+def test_a_program_is_asked_for_by_any_name_that_it_is_called_by(tmp_path: Path) -> None:
+    missing = missing_programs(Paths(tmp_path), ["kubectl", "kubelet", "helm"])
+    assert [program.name for program in missing] == ["kubernetes", "helm"]
+
+
+def test_without_names_every_program_is_asked_for(tmp_path: Path) -> None:
+    assert missing_programs(Paths(tmp_path)) == list(PROGRAMS)
+
+
+def test_an_unknown_program_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=r"docker: not built here; what is: .*kubectl"):
+        missing_programs(Paths(tmp_path), ["docker"])

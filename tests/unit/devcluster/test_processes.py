@@ -132,3 +132,8 @@ def test_its_files_are_there_before_a_component_starts(supervisor: Supervisor, t
     config = tmp_path / "deep" / "config"
     supervisor.start(sleeper(files={config: "content"}))
     assert config.read_text() == "content"
+
+
+def test_a_program_that_is_not_there_is_reported_with_the_command_that_makes_it(supervisor: Supervisor) -> None:
+    with pytest.raises(ClusterError, match="/no/such/etcd is not there: `python3 -m devcluster tools`"):
+        supervisor.start(sleeper(argv=("/no/such/etcd",)))
