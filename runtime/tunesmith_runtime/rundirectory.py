@@ -77,6 +77,12 @@ class RunDirectory:
             message = f"{join(self.uri, RECORD)}: {error.errors()[0]['msg']}"
             raise RunFailure(FailureClass.STORAGE_CORRUPT, message, "remove the run's folder, and the run is done anew") from error
 
+    def check_writable(self) -> None:
+        """Fail now, not after hours of work, where the run's folder can't be written."""
+        probe = join(self.uri, ".writable")
+        self.storage.write_bytes(probe, b"")
+        self.storage.delete(probe)
+
     def publish(self, name: str, directory: Path) -> Artifact:
         """Upload a local folder as the artifact `name`; its folder's name ends in the digest of its content."""
         return publish_directory(self.storage, directory, self.uri, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +33,7 @@ def _each(work: Callable[[ManifestFile], None], files: Iterable[ManifestFile]) -
 def read_manifest(storage: Storage, uri: str) -> Manifest | None:
     """The manifest of the folder `uri`; None where it has none, as it was not made by us or is not finished."""
     content = storage.read_bytes(join(uri, MANIFEST))
-    return None if content is None else Manifest.parse(content, join(uri, MANIFEST))
+    return None if content is None or b'"files"' not in content else Manifest.parse(content, join(uri, MANIFEST))
 
 
 def upload_directory(storage: Storage, directory: Path, uri: str) -> Manifest:
@@ -64,20 +65,21 @@ def _verified(path: Path, file: ManifestFile) -> bool:
     return path.is_file() and path.stat().st_size == file.size_bytes and sha256_of(path) == file.sha256
 
 
-def download_directory(storage: Storage, uri: str, directory: Path, manifest: Manifest | None = None) -> Manifest:
+def download_directory(storage: Storage, uri: str, directory: Path, keep: Callable[[str], bool] = lambda path: True) -> Manifest:
     """Bring the folder `uri` to a local folder; files that are there and right are kept, others are removed.
 
-    With a manifest (given or in the folder) each file is verified against it, and a wrong one is fetched once more
-    before StorageCorrupt is raised. A folder without a manifest is taken as it is. Returns the manifest of what is now
-    there. Raises NotFound for an empty folder.
+    A folder with a manifest is brought whole, each file verified, and a wrong one fetched once more before StorageCorrupt
+    is raised. Of a folder without one, the files whose path `keep` takes are brought as they are. Returns the manifest of
+    what is now there. Raises NotFound for an empty folder, DiskFull before anything is brought.
     """
     started = time.monotonic()
-    manifest = manifest or read_manifest(storage, uri)
-    entries = {entry.path: entry for entry in storage.list(uri) if entry.path != MANIFEST}
+    manifest = read_manifest(storage, uri)
+    entries = {entry.path: entry for entry in storage.list(uri) if entry.path != MANIFEST and (manifest or keep(entry.path))}
     if not entries and manifest is None:
         raise NotFound(uri)
     wanted = set(entries) if manifest is None else {file.path for file in manifest.files}
     _remove_others(directory, wanted)
+    _check_room(uri, directory, entries)
     if manifest is None:
         result = _download_unlisted(storage, uri, directory, entries)
     else:
@@ -119,6 +121,14 @@ def _remove_others(directory: Path, wanted: set[str]) -> None:
                 path.rmdir()
         elif name.partition(INCOMPLETE)[0] not in wanted:
             path.unlink()
+
+
+def _check_room(uri: str, directory: Path, entries: dict[str, Entry]) -> None:
+    there = {path: (directory / path).stat().st_size for path in entries if (directory / path).is_file()}
+    needed = sum(entry.size_bytes - there.get(path, 0) for path, entry in entries.items())
+    free = shutil.disk_usage(directory).free
+    if needed > free:
+        raise RunFailure(FailureClass.DISK_FULL, f"{uri} takes {needed / 1e9:.1f} GB more, and {directory} has {free / 1e9:.1f} GB free")
 
 
 def delete_directory(storage: Storage, uri: str) -> None:

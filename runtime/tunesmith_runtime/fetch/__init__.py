@@ -1,0 +1,89 @@
+"""The verb fetch: bring model and data into the pod, or find that the run is finished already.
+
+Fingerprints of what the URIs hold now come first, as they need no download; with the spec hash they name the run. A
+finished run is adopted at once. A hub model or a GGUF file is imported into the store once, whoever asks.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from tunesmith_api.common import Artifact
+from tunesmith_api.run import Outcome, ProgressReport, RunReport, RunSpec, Verb
+from tunesmith_runtime.fetch.data import Data, download_benchmark, download_rows, find_data
+from tunesmith_runtime.fetch.models import Model, find_adapter, find_model
+from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.rundirectory import RunDirectory, run_id
+from tunesmith_runtime.storage import Storage, join, open_storage
+from tunesmith_runtime.work import Fetched, Work
+
+log = logging.getLogger(__name__)
+
+
+def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
+    """Fetch what a resource of any kind needs."""
+    progress.push(ProgressReport(stage=Verb.FETCH))
+    storage = open_storage(spec.store)
+    model = find_model(storage, spec.store.uri, spec.model, work)
+    fetched = serve(spec, work, storage, model) if spec.kind == "InferenceService" else run_of(spec, work, storage, model)
+    work.write_fetched(fetched)
+    return RunReport(
+        verb=Verb.FETCH,
+        outcome=Outcome.ADOPTED if fetched.adopted else Outcome.SUCCEEDED,
+        run_uri=fetched.run_uri,
+        model_uri=fetched.model_uri,
+        model_digest=fetched.model_digest,
+        artifacts=[Artifact.model_validate(each) for each in fetched.record["artifacts"]] if fetched.record else None,
+    )
+
+
+def serve(spec: RunSpec, work: Work, storage: Storage, model: Model) -> Fetched:
+    """What an InferenceService needs: its model, and the adapters beside it."""
+    adapters = [find_adapter(storage, spec.store.uri, each.model, work.adapters / each.name) for each in spec.adapters]
+    for each in (model, *adapters):
+        each.bring(storage)
+    return Fetched(fingerprints={"model": model.fingerprint}, model_uri=model.uri, model_digest=model.digest)
+
+
+def run_of(spec: RunSpec, work: Work, storage: Storage, model: Model) -> Fetched:
+    """What a FineTuneJob or an EvalJob needs; nothing where its run is finished."""
+    data = find_data(storage, data_uris(spec))
+    fingerprints = {**model.fingerprints, **{each.uri: each.fingerprint for each in data.values()}}
+    identity = run_id(spec, fingerprints)
+    uri = join(spec.output_uri, identity)
+    fetched = Fetched(run_id=identity, run_uri=uri, fingerprints=fingerprints, model_uri=model.uri, model_digest=model.digest)
+    folder = RunDirectory(storage, uri, work.run)
+    if (record := folder.finished()) is not None:
+        log.info("adopted: %s was finished at %s", uri, record.finished_at)
+        found = {"adopted": True, "record": record.to_dict(), "model_uri": record.model_uri, "model_digest": record.model_digest}
+        return fetched.model_copy(update=found)
+    log.info("run %s", uri)
+    folder.check_writable()
+    bring_data(spec, work, storage, data)
+    model.bring(storage)
+    return fetched.model_copy(update={"model_uri": model.uri, "model_digest": model.digest})
+
+
+def data_uris(spec: RunSpec) -> list[str]:
+    """Every URI of data that a resource names."""
+    if spec.kind == "EvalJob":
+        return [benchmark.dataset.uri for benchmark in spec.eval_job().benchmarks if benchmark.dataset]
+    job = spec.fine_tune_job()
+    validation = [job.validation.uri] if job.validation and job.validation.uri else []
+    return [dataset.uri for dataset in job.datasets] + validation
+
+
+def bring_data(spec: RunSpec, work: Work, storage: Storage, data: dict[str, Data]) -> None:
+    """Download the data of a FineTuneJob or an EvalJob."""
+    if spec.kind == "EvalJob":
+        for benchmark in spec.eval_job().benchmarks:
+            if benchmark.dataset:
+                download_benchmark(storage, data[benchmark.dataset.uri], work.benchmarks / benchmark.name)
+        return
+    job = spec.fine_tune_job()
+    sources: list[tuple[int | None, Data]] = [(index, data[dataset.uri]) for index, dataset in enumerate(job.datasets)]
+    if job.validation and job.validation.uri:
+        sources.append((None, data[job.validation.uri]))
+    download_rows(storage, sources, work)
+
+

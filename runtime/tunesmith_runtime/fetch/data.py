@@ -1,0 +1,81 @@
+"""Data sets and benchmark data: find them, tell their content by a fingerprint, bring them."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.hashing import digest
+from tunesmith_runtime.errors import NotFound, RunFailure
+from tunesmith_runtime.storage import Entry, Storage, join
+from tunesmith_runtime.storage.directory import rate
+from tunesmith_runtime.work import DataFile, Work
+
+log = logging.getLogger(__name__)
+
+ROWS = ".jsonl"
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is at a data URI: one object (whose URI it is) or the objects of a folder."""
+
+    uri: str
+    entries: dict[str, Entry]
+    """URI of each object -> what it is; `path` of it is below the data's URI."""
+    fingerprint: str
+
+    def rows(self) -> list[tuple[str, Entry]]:
+        """The objects with rows: the one named, or a folder's .jsonl files. Raises RunFailure (DatasetNotFound, EmptyDataset)."""
+        if self.uri in self.entries:
+            rows = list(self.entries.items())
+        else:
+            rows = [(uri, entry) for uri, entry in self.entries.items() if entry.path.endswith(ROWS)]
+        if not rows:
+            found = ", ".join(entry.path for entry in list(self.entries.values())[:5])
+            raise RunFailure(FailureClass.DATASET_NOT_FOUND, f"data set {self.uri}: no {ROWS} file in the folder; it has {found}")
+        if not any(entry.size_bytes for _, entry in rows):
+            raise RunFailure(FailureClass.EMPTY_DATASET, f"data set {self.uri}: {len(rows)} files, all empty")
+        return rows
+
+
+def find_data(storage: Storage, uris: list[str]) -> dict[str, Data]:
+    """What is at each URI. Raises RunFailure (DatasetNotFound)."""
+    return {uri: _find(storage, uri) for uri in uris}
+
+
+def _find(storage: Storage, uri: str) -> Data:
+    try:
+        single = None if uri.endswith("/") else storage.stat(uri)
+        if single is not None:
+            return Data(uri, {uri: single}, storage.fingerprint(uri, single))
+        entries = {join(uri, entry.path): entry for entry in storage.list(uri)}
+        if not entries:
+            raise NotFound(uri, "no object and no folder of that name")
+    except NotFound as missing:
+        raise missing.named(FailureClass.DATASET_NOT_FOUND, "data set") from missing
+    return Data(uri, entries, digest({entry.path: storage.fingerprint(each, entry) for each, entry in entries.items()}))
+
+
+def download_rows(storage: Storage, sources: list[tuple[int | None, Data]], work: Work) -> None:
+    """Bring the rows of data sets to /work/data; each comes with its index in spec.datasets, or None for validation."""
+    shutil.rmtree(work.data, ignore_errors=True)
+    started, size, files = time.monotonic(), 0, list[DataFile]()
+    for index, data in sources:
+        for uri, entry in data.rows():
+            name = f"{len(files):02d}{ROWS}"
+            storage.download(uri, work.data / name, entry)
+            files.append(DataFile(path=name, uri=uri, dataset=index))
+            size += entry.size_bytes
+    work.write_data_files(files)
+    log.info("data: %d files, %s", len(files), rate(size, time.monotonic() - started))
+
+
+def download_benchmark(storage: Storage, data: Data, directory: Path) -> None:
+    """Bring a benchmark's data as they are: one file under its own name, or a folder with all that is in it."""
+    for uri, entry in data.entries.items():
+        storage.download(uri, directory / entry.path, entry)

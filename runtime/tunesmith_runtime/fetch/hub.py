@@ -1,0 +1,98 @@
+"""Models from a hub: Hugging Face (hf://org/name@revision) and ModelScope (ms://org/name@revision), by their own clients.
+
+Only safetensors, JSON and tokenizer files are brought; the model's Python code only where the resource trusts it. A
+branch is resolved to a commit first, so that a push during the download can't mix two versions.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.fetch.names import GGUF, SAFE, check_names
+
+log = logging.getLogger(__name__)
+
+WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
+CODE = ["*.py"]
+UNWANTED = ["*/*", "consolidated*"]
+"""Subfolders hold the same weights in other formats; so does Mistral's consolidated file."""
+
+
+def parse(uri: str) -> tuple[str, str, str | None]:
+    """Scheme, org/name, and revision of a hub URI."""
+    scheme, _, rest = uri.partition("://")
+    name, _, revision = rest.partition("@")
+    return scheme, name, revision or None
+
+
+def download_snapshot(uri: str, directory: Path, trust_remote_code: bool, adapter: bool) -> None:
+    """Bring the model (or adapter) at a hub URI to a local folder: safetensors, or the one GGUF file where that is all there is.
+
+    Raises RunFailure (ModelNotFound, UnsafeWeights, HubUnreachable).
+    """
+    scheme, name, revision = parse(uri)
+
+    def patterns(names: list[str]) -> list[str]:
+        check_names(uri, names, adapter)
+        weights = WANTED if any(each.endswith(SAFE) for each in names) else [f"*{GGUF}"]
+        return weights + (CODE if trust_remote_code else [])
+
+    {"hf": _hugging_face, "ms": _model_scope}[scheme](uri, name, revision, directory, patterns)
+    for leftover in directory.glob(".*"):  # the clients keep notes about a download beside it
+        shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink()
+
+
+def _not_found(uri: str, error: Exception, hint: str) -> RunFailure:
+    return RunFailure(FailureClass.MODEL_NOT_FOUND, f"model {uri}: {str(error).splitlines()[0]}", hint)
+
+
+def _unreachable(uri: str, error: Exception) -> RunFailure:
+    return RunFailure(FailureClass.HUB_UNREACHABLE, f"model {uri}: {type(error).__name__}: {str(error).splitlines()[0]}")
+
+
+@contextmanager
+def _hugging_face_failures(uri: str) -> Iterator[None]:
+    import httpx
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise _not_found(uri, error, "accept the model's licence on the hub and give the pod HF_TOKEN") from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
+        raise _not_found(uri, error, "check org, name and revision; a private model needs HF_TOKEN") from error
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+        raise _unreachable(uri, error) from error
+
+
+def _hugging_face(uri: str, name: str, revision: str | None, directory: Path, patterns: Callable[[list[str]], list[str]]) -> None:
+    from huggingface_hub import HfApi
+
+    with _hugging_face_failures(uri):
+        api = HfApi()
+        info = api.model_info(name, revision=revision, timeout=20)
+        wanted = patterns([file.rfilename for file in info.siblings or []])
+        log.info("%s is commit %s", uri, info.sha)
+        api.snapshot_download(name, revision=info.sha, local_dir=directory, allow_patterns=wanted, ignore_patterns=UNWANTED)
+
+
+def _model_scope(uri: str, name: str, revision: str | None, directory: Path, patterns: Callable[[list[str]], list[str]]) -> None:
+    import requests
+    from modelscope import snapshot_download
+    from modelscope.hub.api import HubApi
+    from modelscope.hub.errors import HTTPError, NotExistError
+
+    try:
+        files = HubApi().get_model_files(name, revision=revision, recursive=True)
+        wanted = patterns([file["Path"] for file in files])
+        snapshot_download(name, revision=revision, local_dir=str(directory), allow_patterns=wanted, ignore_patterns=UNWANTED)
+    except NotExistError as error:
+        raise _not_found(uri, error, "check org, name and revision") from error
+    except (requests.RequestException, HTTPError, OSError) as error:
+        raise _unreachable(uri, error) from error
