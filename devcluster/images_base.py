@@ -12,9 +12,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from devcluster.buildah import Buildah
 from devcluster.commands import run
 from devcluster.errors import ClusterError
+from devcluster.images_buildah import Buildah
 from devcluster.progress import step
 
 PULLED_BASE = "TUNESMITH_BASE_IMAGE"

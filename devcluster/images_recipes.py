@@ -28,7 +28,7 @@ IMAGES = (
     Image(
         name="runtime",
         containerfile="runtime/Containerfile",
-        sources=("locks/runtime.txt", "crds/tunesmith_api", "runtime/tunesmith_runtime"),
+        sources=("locks/runtime.txt", "locks/lmdeploy.txt", "crds/tunesmith_api", "runtime/tunesmith_runtime"),
     ),
 )
 

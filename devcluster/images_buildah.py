@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from devcluster.commands import run, succeeds
+from devcluster.commands import run
+from devcluster.mounts import unmount_below
+
+ZSTD = ("--compression-format=zstd", "--compression-level=1")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a build is given from outside. `arguments`: the Containerfile's ARGs. `secrets`: files that a step can read
+    and no layer holds, by id. `volumes`: folders of the machine, by their place in the build."""
+
+    arguments: Mapping[str, str]
+    secrets: Mapping[str, Path]
+    volumes: Mapping[Path, str]
 
 
 @dataclass(frozen=True)
@@ -40,9 +52,7 @@ class Buildah:
             yield self
         finally:
             self("rm", "--all")
-            overlay = self.folder / "store" / "overlay"
-            if os.path.ismount(overlay) or succeeds(["mountpoint", "--quiet", str(overlay)]):
-                run(["umount", str(overlay)])
+            unmount_below(self.folder)
 
     def has(self, image: str) -> bool:
         return image in self.images()
@@ -56,28 +66,25 @@ class Buildah:
         """An image from a Containerfile given as text."""
         self("build", "--quiet", "--tag", image, "--file=-", str(context), stdin=containerfile)
 
-    def build(
-        self,
-        image: str,
-        containerfile: Path,
-        context: Path,
-        *,
-        arguments: Mapping[str, str],
-        secrets: Mapping[str, Path],
-        volumes: Mapping[Path, str],
-    ) -> None:
+    def build(self, image: str, containerfile: Path, context: Path, settings: Settings) -> None:
         """Build with the layer cache: a step whose instruction and input are unchanged is not run again."""
         self(
             *("build", "--quiet", "--layers", "--pull=false", "--tag", image, "--file", str(containerfile)),
-            *(f"--build-arg={name}={value}" for name, value in arguments.items()),
-            *(f"--secret=id={name},src={path}" for name, path in secrets.items()),
-            *(f"--volume={path}:{target}" for path, target in volumes.items()),
+            *(f"--build-arg={name}={value}" for name, value in settings.arguments.items()),
+            *(f"--secret=id={name},src={path}" for name, path in settings.secrets.items()),
+            *(f"--volume={path}:{place}" for path, place in settings.volumes.items()),
             str(context),
         )
 
-    def push(self, image: str, reference: str, *, local: bool) -> None:
-        """Layers that the registry has are not sent again. zstd's fastest level: quicker than writing uncompressed
-        layers to the disk, and half their size."""
-        options = ("--tls-verify=false",) if local else ()
-        compression = ("--compression-format=zstd", "--compression-level=1")
-        self("push", "--quiet", *options, *compression, image, f"docker://{reference}")
+    def push(self, image: str, *, local: bool) -> None:
+        """Send what the registry has not. zstd at its fastest takes less time than writing plain layers to a disk,
+        and half the room. `local`: the registry speaks plain HTTP."""
+        verify = ("--tls-verify=false",) if local else ()
+        self("push", "--quiet", *verify, *ZSTD, image, f"docker://{image}")
+
+    def remove_other_tags(self, image: str) -> None:
+        """Drop what earlier builds of this image left; the layers that this one is made of stay."""
+        repository = image.rpartition(":")[0]
+        for name in self.images():
+            if name.rpartition(":")[0] == repository and name != image:
+                self("rmi", name)

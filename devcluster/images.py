@@ -1,0 +1,158 @@
+"""Build the operator's and the runtime's image and push them, if the registry does not have them yet.
+
+A tag is a hash of what the image is made of, so unchanged code builds and pushes nothing. What was pushed last is in
+images.json below the cache folder: {"operator": "<registry>/tunesmith/operator:<tag>", "runtime": ...}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import shutil
+import ssl
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from devcluster import toolchain
+from devcluster.access import environment
+from devcluster.commands import run
+from devcluster.errors import ClusterError
+from devcluster.images_base import base_reference, ensure_base, ensure_uv, find_uv
+from devcluster.images_buildah import Buildah, Settings
+from devcluster.images_recipes import IMAGES, Image, content_tag, reference, source_files
+from devcluster.paths import Paths, cache_paths
+from devcluster.progress import say, step
+
+ROOT = Path(__file__).resolve().parent.parent
+MANIFEST_TYPES = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
+CACHE_IN_BUILD = "/var/cache/uv-host"
+FREE_GIGABYTES = 30
+REGISTRY_SECONDS = 10
+
+
+def build(paths: Paths, registry: str, root: Path = ROOT) -> dict[str, str]:
+    """Both images' references, once `registry` has them.
+
+    Raises ClusterError if the registry does not answer, a source is missing, the disk is too small or a build fails.
+    """
+    base = base_reference()
+    wanted = {image: reference(registry, image, _tag(root, image, base)) for image in IMAGES}
+    missing = [image for image, name in wanted.items() if not is_pushed(name)]
+    if missing:
+        with _one_at_a_time(paths):
+            _build_and_push(paths, root, base, {image: wanted[image] for image in missing})
+    names = {image.name: name for image, name in wanted.items()}
+    (paths.cache / "images.json").write_text(json.dumps(names, indent=2) + "\n")
+    return names
+
+
+def _tag(root: Path, image: Image, base: str) -> str:
+    try:
+        return content_tag(root, source_files(root, image), base)
+    except FileNotFoundError as error:
+        raise ClusterError(f"image {image.name}: {error} is not there; is the clone complete?") from None
+
+
+def _build_and_push(paths: Paths, root: Path, base: str, wanted: dict[Image, str]) -> None:
+    _ensure_tools()
+    with Buildah(paths.cache / "buildah").session() as buildah:
+        _check_disk(paths, buildah)
+        ensure_base(buildah, base)
+        settings = _settings(paths, buildah, base)
+        for image, name in wanted.items():
+            with step(f"build the {image.name} image"):
+                buildah.build(name, root / image.containerfile, root, settings)
+            with step(f"push {name}"):
+                buildah.push(name, local=is_local(name))
+            buildah.remove_other_tags(name)
+
+
+def _ensure_tools() -> None:
+    missing = [name for name in ("buildah", "mmdebstrap") if not shutil.which(name)]
+    if missing:
+        with step("get Debian packages " + " ".join(missing)):
+            toolchain.refresh_package_lists()
+            toolchain.install_packages(missing)
+
+
+def _check_disk(paths: Paths, buildah: Buildah) -> None:
+    """The runtime's environment needs room once: its files, and two temporary copies while they become a layer."""
+    free = shutil.disk_usage(paths.cache).free / 1e9
+    if free < FREE_GIGABYTES and not any("/tunesmith/runtime:" in name for name in buildah.images()):
+        raise ClusterError(
+            f"{paths.cache} has {free:.0f} GB free, the first build of the runtime image needs {FREE_GIGABYTES} GB; "
+            "make room, or set TUNESMITH_CACHE to a folder on a larger disk"
+        )
+
+
+def _settings(paths: Paths, buildah: Buildah, base: str) -> Settings:
+    uv = find_uv(paths.cache)
+    cache = Path(run([str(uv), "cache", "dir"]).strip())
+    cache.mkdir(parents=True, exist_ok=True)
+    arguments = {"BASE": base, "UV": ensure_uv(buildah, uv), "UV_CACHE_DIR": CACHE_IN_BUILD, "PACKAGES": ""}
+    return Settings(arguments=arguments, secrets=build_secrets(os.environ), volumes={cache: CACHE_IN_BUILD})
+
+
+def build_secrets(variables: Mapping[str, str]) -> dict[str, Path]:
+    """What a build needs of the machine and the image must not hold: the CA bundle, and uv's own configuration."""
+    bundle = variables.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
+    settings = variables.get("UV_CONFIG_FILE") or "~/.config/uv/uv.toml"
+    candidates = {"ca": bundle, "uv": settings}
+    paths = {name: Path(path).expanduser() for name, path in candidates.items() if path}
+    return {name: path for name, path in paths.items() if path.is_file()}
+
+
+def is_local(name: str) -> bool:
+    """Whether the image's registry is this machine's, which speaks plain HTTP."""
+    return name.split("/")[0].split(":")[0] in ("localhost", "127.0.0.1")
+
+
+def is_pushed(name: str) -> bool:
+    """Whether the registry has this tag. A registry that wants a login is not asked twice: pushing to it again sends
+    nothing that it has."""
+    repository, _, tag = name.partition("/")[2].rpartition(":")
+    scheme = "http" if is_local(name) else "https"
+    url = f"{scheme}://{name.partition('/')[0]}/v2/{repository}/manifests/{tag}"
+    request = urllib.request.Request(url, method="HEAD", headers={"Accept": MANIFEST_TYPES})
+    try:
+        with urllib.request.urlopen(request, timeout=REGISTRY_SECONDS):
+            return True
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403, 404):
+            return False
+        raise ClusterError(f"the registry answers {error.code} {error.reason} to {url}") from None
+    except OSError as error:
+        raise ClusterError(
+            f"the registry {name.partition('/')[0]} does not answer ({error}); start ours with `make cluster`, "
+            "or name yours in TUNESMITH_REGISTRY"
+        ) from None
+
+
+@contextmanager
+def _one_at_a_time(paths: Paths) -> Iterator[None]:
+    """Two builds at once would each make the large layer: the second waits, and finds the first's layers."""
+    paths.cache.mkdir(parents=True, exist_ok=True)
+    with (paths.cache / "images.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argparse.ArgumentParser(prog="devcluster images", description=build.__doc__).parse_args(argv)
+    try:
+        for name in build(cache_paths(), environment().registry).values():
+            say(name)
+    except ClusterError as error:
+        print(f"devcluster: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""What is decided about building and pushing the images."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from devcluster.errors import ClusterError
+from devcluster.images import build_secrets, is_local, is_pushed
+from devcluster.images_base import PULLED_BASE, base_reference, find_uv
+
+ROOT = Path(__file__).resolve().parents[3]
+CONTAINERFILES = ("operator/Containerfile", "runtime/Containerfile")
+
+
+@pytest.mark.parametrize(
+    ("name", "local"),
+    [
+        ("localhost:5001/tunesmith/operator:1", True),
+        ("127.0.0.1:5001/tunesmith/operator:1", True),
+        ("registry.example.com/team/tunesmith/operator:1", False),
+        ("localhost.example.com:5001/tunesmith/operator:1", False),
+    ],
+)
+def test_plain_http_is_spoken_to_this_machine_only(name: str, local: bool) -> None:
+    assert is_local(name) is local
+
+
+def test_a_registry_that_does_not_answer_is_one_sentence_with_the_fix() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        with pytest.raises(ClusterError, match=rf"127\.0\.0\.1:{port} does not answer .*`make cluster`"):
+            is_pushed(f"127.0.0.1:{port}/tunesmith/operator:1")
+
+
+def test_the_machines_certificates_and_mirrors_are_lent_to_the_build(tmp_path: Path) -> None:
+    bundle, settings = tmp_path / "ca.pem", tmp_path / "uv.toml"
+    bundle.touch()
+    settings.touch()
+    variables = {"SSL_CERT_FILE": str(bundle), "UV_CONFIG_FILE": str(settings)}
+    assert build_secrets(variables) == {"ca": bundle, "uv": settings}
+
+
+def test_a_file_that_is_not_there_is_no_secret(tmp_path: Path) -> None:
+    variables = {"SSL_CERT_FILE": str(tmp_path / "none.pem"), "UV_CONFIG_FILE": str(tmp_path / "none.toml")}
+    assert build_secrets(variables) == {}
+
+
+def test_a_base_image_can_be_named_instead_of_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PULLED_BASE, "docker.io/library/python:3.12-slim")
+    assert base_reference() == "docker.io/library/python:3.12-slim"
+
+
+def test_our_own_base_image_has_the_tag_of_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PULLED_BASE, raising=False)
+    assert base_reference().startswith("localhost/tunesmith/base:")
+    assert base_reference() == base_reference()
+
+
+def test_a_missing_uv_is_one_sentence_with_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ClusterError, match="make env"):
+        find_uv(tmp_path)
+
+
+@pytest.mark.parametrize("name", CONTAINERFILES)
+def test_an_image_runs_as_a_numeric_user_that_is_not_root(name: str) -> None:
+    # runAsNonRoot can only be checked by the kubelet if the user is a number.
+    users = [line for line in (ROOT / name).read_text().splitlines() if line.startswith("USER ")]
+    assert users == ["USER 65532:65532"]
