@@ -47,8 +47,10 @@ CONFIG: dict[str, Any] = {
 TRANSFER = TransferConfig(multipart_threshold=2 * PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
 
 MISSING_KEY = frozenset({"NoSuchKey", "404", "NotFound"})
+UNKNOWN_KEY = "the endpoint does not know AWS_ACCESS_KEY_ID of the credentials Secret"
 REFUSED = {
-    "InvalidAccessKeyId": "the endpoint does not know AWS_ACCESS_KEY_ID of the credentials Secret",
+    "InvalidAccessKeyId": UNKNOWN_KEY,
+    "XAdminUserNotFound": UNKNOWN_KEY,  # versitygw says so, with status 404
     "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY of the credentials Secret is wrong for its AWS_ACCESS_KEY_ID",
     "ExpiredToken": "the credentials are expired: renew the Secret",
     "RequestTimeTooSkewed": "the clock of the node or of the storage is wrong",

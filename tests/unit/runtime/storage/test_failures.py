@@ -1,0 +1,130 @@
+"""What goes wrong with storage is said by class, with the URI and the fix."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.s3 import S3Server
+from tests.servers import free_port
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import Store
+from tunesmith_runtime.errors import NotFound, RunFailure
+from tunesmith_runtime.storage import join, open_storage
+
+
+def test_a_wrong_secret_key_is_named(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = s3.store(s3.new_bucket())
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret-key")
+    with pytest.raises(RunFailure) as failure:
+        open_storage(store).list(store.uri)
+    assert failure.value.failure is FailureClass.STORAGE_403
+    assert store.uri in failure.value.message
+    assert "AWS_SECRET_ACCESS_KEY" in str(failure.value.hint)
+    assert "not-the-secret-key" not in str(failure.value)
+
+
+def test_a_wrong_access_key_is_named(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = s3.store(s3.new_bucket())
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "NOBODY")
+    with pytest.raises(RunFailure) as failure:
+        open_storage(store).read_bytes(join(store.uri, "x"))
+    assert failure.value.failure is FailureClass.STORAGE_403
+    assert "AWS_ACCESS_KEY_ID" in str(failure.value.hint)
+
+
+def test_no_credentials_at_all_ask_for_the_secret(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(RunFailure) as failure:
+        open_storage(s3.store("any")).list("s3://any/x")
+    assert failure.value.failure is FailureClass.STORAGE_403
+    assert "storage.credentialsSecret" in str(failure.value.hint)
+
+
+def test_a_missing_bucket_is_named(s3: S3Server, tmp_path: Path) -> None:
+    storage = open_storage(s3.store("no-such-bucket"))
+    source = tmp_path / "f"
+    source.write_bytes(b"1")
+    for call in (
+        lambda: storage.list("s3://no-such-bucket/x"),
+        lambda: storage.read_bytes("s3://no-such-bucket/x"),
+        lambda: storage.write_bytes("s3://no-such-bucket/x", b"1"),
+        lambda: storage.upload(source, "s3://no-such-bucket/x"),
+    ):
+        with pytest.raises(NotFound, match="no bucket 'no-such-bucket'"):
+            call()
+
+
+def test_a_dead_endpoint_is_unreachable_and_named(s3: S3Server) -> None:
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(RunFailure, match=endpoint) as failure:
+        open_storage(s3.store("b", endpoint=endpoint)).list("s3://b/x")
+    assert failure.value.failure is FailureClass.STORAGE_UNREACHABLE
+
+
+def test_a_certificate_that_nobody_signed_asks_for_the_ca_bundle(tls_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in tls_server.environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = tls_server.new_bucket()
+    trusted = tls_server.store(bucket)
+    open_storage(trusted).write_bytes(join(trusted.uri, "x"), b"1")
+    assert open_storage(trusted).read_bytes(join(trusted.uri, "x")) == b"1"
+    with pytest.raises(RunFailure, match="not trusted") as failure:
+        open_storage(tls_server.store(bucket, ca_bundle=None)).read_bytes(join(trusted.uri, "x"))
+    assert failure.value.failure is FailureClass.STORAGE_TLS
+
+
+def test_a_ca_bundle_that_is_not_mounted_is_named(s3: S3Server) -> None:
+    with pytest.raises(RunFailure, match="/no/ca.crt") as failure:
+        open_storage(s3.store("b", ca_bundle="/no/ca.crt")).list("s3://b/x")
+    assert failure.value.failure is FailureClass.STORAGE_TLS
+
+
+def test_an_answer_that_keeps_breaking_off_is_unreachable(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that promises 100 bytes of an object and sends 10: what it sent is not taken for the object."""
+    monkeypatch.setattr("tunesmith_runtime.storage.s3.PART_TRIES", 2)
+    listener = socket.create_server(("127.0.0.1", 0))
+    tries = []
+
+    def answer() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                tries.append(connection.recv(65536))
+                head = b'HTTP/1.1 206 Partial Content\r\nContent-Length: 100\r\nETag: "e"\r\nContent-Range: bytes 0-99/100\r\n\r\n'
+                connection.sendall(head + b"x" * 10)
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    storage = open_storage(s3.store("b", endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}"))
+    from tunesmith_runtime.storage import Entry
+
+    with pytest.raises(RunFailure) as failure:
+        storage.download("s3://b/f", tmp_path / "f", Entry("f", 100, '"e"'))
+    listener.close()
+    assert failure.value.failure is FailureClass.STORAGE_UNREACHABLE
+    assert len(tries) == 2
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_folder_that_may_not_be_written_is_refused_by_name() -> None:
+    with pytest.raises(RunFailure, match="/proc/1/x") as failure:
+        open_storage(Store(uri="file:///proc")).write_bytes("file:///proc/1/x/y", b"")
+    assert failure.value.failure in (FailureClass.STORAGE_403, FailureClass.BAD_SPEC)
+
+
+def test_a_full_disk_is_told_as_such() -> None:
+    with pytest.raises(RunFailure) as failure:
+        from tunesmith_runtime.storage.files import disk_failures
+
+        with disk_failures("/dev/full"), open("/dev/full", "wb", buffering=0) as file:
+            file.write(b"x")
+    assert failure.value.failure is FailureClass.DISK_FULL
