@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tunesmith_api.crdgen.chart import crd_template, values_page, values_yaml
 from tunesmith_api.crdgen.crd import KINDS, crd
 from tunesmith_api.crdgen.reference import compatibility_page, failures_page, kind_page
 
@@ -27,10 +29,15 @@ def to_yaml(value: Any) -> str:
 
 def generated_files(root: Path) -> dict[Path, str]:
     """Path and text of each generated file of the project in `root`."""
-    reference = root / "docs" / "reference"
+    reference, chart = root / "docs" / "reference", root / "charts" / "tunesmith"
+    values = json.loads((chart / "values.schema.json").read_text(encoding="utf-8"))
+    crds = {kind.plural: HEADER + to_yaml(crd(kind)) for kind in KINDS}
     return {
-        **{root / "crds" / f"{kind.plural}.yaml": HEADER + to_yaml(crd(kind)) for kind in KINDS},
+        **{root / "crds" / f"{plural}.yaml": text for plural, text in crds.items()},
+        **{chart / "templates" / "crds" / f"{plural}.yaml": crd_template(text) for plural, text in crds.items()},
+        chart / "values.yaml": values_yaml(values),
         **{reference / f"{kind.name.lower()}.md": kind_page(kind) for kind in KINDS},
+        reference / "chart-values.md": values_page(values),
         reference / "failures.md": failures_page(),
         reference / "compatibility.md": compatibility_page(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,12 @@ def test_what_is_committed_is_what_the_types_say(capsys: pytest.CaptureFixture[s
 def test_check_names_what_is_out_of_date_and_changes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    values = Path("charts", "tunesmith", "values.schema.json")
+    (tmp_path / values).parent.mkdir(parents=True)
+    shutil.copy(ROOT / values, tmp_path / values)
     assert main(["--check", "--root", str(tmp_path)]) == 1
     assert "out of date: crds/finetunejobs.yaml" in capsys.readouterr().out
-    assert not list(tmp_path.iterdir())
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / values]
     assert main(["--root", str(tmp_path)]) == 0
     assert main(["--check", "--root", str(tmp_path)]) == 0
 

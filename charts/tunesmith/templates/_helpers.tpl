@@ -1,0 +1,89 @@
+{{/* Name of everything that belongs to the operator. */}}
+{{- define "tunesmith.name" -}}
+{{ .Release.Name | trunc 54 | trimSuffix "-" }}-operator
+{{- end }}
+
+{{/* Labels by which the operator's pods are chosen: they never change. */}}
+{{- define "tunesmith.selector" -}}
+app.kubernetes.io/name: tunesmith
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end }}
+
+{{- define "tunesmith.labels" -}}
+{{ include "tunesmith.selector" . }}
+app.kubernetes.io/part-of: tunesmith
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{/* The operator's rights where it works: what it does, and no more. */}}
+{{- define "tunesmith.rules" -}}
+- apiGroups: [tunesmith.dev]
+  resources: [finetunejobs, evaljobs, inferenceservices]
+  verbs: [get, list, watch]
+- apiGroups: [tunesmith.dev]
+  resources: [finetunejobs/status, evaljobs/status, inferenceservices/status]
+  verbs: [patch]
+# Asked for by the admission plugin OwnerReferencesPermissionEnforcement for blockOwnerDeletion.
+- apiGroups: [tunesmith.dev]
+  resources: [finetunejobs/finalizers, evaljobs/finalizers, inferenceservices/finalizers]
+  verbs: [update]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list, create]
+{{- end }}
+
+{{/* The operator's configuration file. */}}
+{{- define "tunesmith.config" -}}
+images:
+  runtime: {{ .Values.images.runtime | quote }}
+  pullPolicy: {{ .Values.images.pullPolicy }}
+  {{- with include "tunesmith.present" .Values.images.engines | fromYaml }}
+  engines:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+store:
+  {{- include "tunesmith.present" (omit .Values.store "caBundle") | nindent 2 }}
+  {{- if .Values.store.caBundle.name }}
+  caBundle:
+    {{- toYaml .Values.store.caBundle | nindent 4 }}
+  {{- end }}
+progressUrl: http://{{ include "tunesmith.name" . }}.{{ .Release.Namespace }}.svc:8082/v1/progress
+namespaces: {{ toJson .Values.scope.namespaces }}
+workers: {{ .Values.workers }}
+client:
+  {{- toYaml .Values.client | nindent 2 }}
+leaderElection:
+  namespace: {{ .Release.Namespace }}
+  name: {{ include "tunesmith.name" . }}
+  {{- toYaml .Values.leaderElection | nindent 2 }}
+http:
+  healthPort: 8080
+  progressPort: 8082
+allowTrustRemoteCode: {{ .Values.allowTrustRemoteCode }}
+{{- end }}
+
+{{/* A map as YAML, without its empty texts. */}}
+{{- define "tunesmith.present" -}}
+{{- $present := dict }}
+{{- range $key, $value := . }}
+{{- if not (and (kindIs "string" $value) (empty $value)) }}
+{{- $_ := set $present $key $value }}
+{{- end }}
+{{- end }}
+{{- toYaml $present }}
+{{- end }}

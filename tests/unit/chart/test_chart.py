@@ -1,0 +1,289 @@
+"""What the chart renders under which values, and which values it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from tunesmith_operator.client import RESOURCES
+from tunesmith_operator.plan.config import OperatorConfig
+
+ROOT = Path(__file__).resolve().parents[3]
+CHART = ROOT / "charts" / "tunesmith"
+SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+NAMESPACED = {"scope": {"namespaces": ["team-a", "team-b"]}, "crds": {"enabled": False}}
+Manifest = dict[str, Any]
+Render = Callable[..., list[Manifest]]
+Helm = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def one(manifests: list[Manifest], kind: str) -> Manifest:
+    (found,) = [manifest for manifest in manifests if manifest["kind"] == kind]
+    return found
+
+
+def kinds(manifests: list[Manifest]) -> set[str]:
+    return {manifest["kind"] for manifest in manifests}
+
+
+def operator_config(manifests: list[Manifest]) -> OperatorConfig:
+    return OperatorConfig.model_validate(yaml.safe_load(one(manifests, "ConfigMap")["data"]["config.yaml"]))
+
+
+@pytest.mark.parametrize("values", [{}, NAMESPACED], ids=["whole cluster", "namespaces"])
+def test_helm_lint_has_nothing_to_say(helm: Helm, values: dict[str, Any]) -> None:
+    done = helm("lint", "--strict", str(CHART), values=values)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[WARNING]" not in done.stdout
+
+
+def objects(schema: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The paths of all objects of the schema with named keys."""
+    if "properties" in schema:
+        yield path
+        for name, below in schema["properties"].items():
+            yield from objects(below, (*path, name))
+
+
+@pytest.mark.parametrize("path", list(objects(SCHEMA)), ids=".".join)
+def test_an_unknown_key_is_refused_at_every_level(helm: Helm, path: tuple[str, ...]) -> None:
+    values: dict[str, Any] = {"nonsense": 1}
+    for name in reversed(path):
+        values = {name: values}
+    done = helm("template", str(CHART), values=values)
+    assert done.returncode != 0
+    assert "nonsense" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"store": {"uri": "http://bucket"}}, "store.uri"),
+        ({"images": {"pullPolicy": "Sometimes"}}, "images.pullPolicy"),
+        ({"scope": {"namespaces": "team-a"}}, "scope.namespaces"),
+        ({"replicas": "two"}, "replicas"),
+        ({"podLabels": {"app.kubernetes.io/name": "x"}}, "podLabels"),
+        ({"replicas": 2, "leaderElection": {"enabled": False}}, "set leaderElection.enabled: true, or replicas: 1"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_by_its_name(helm: Helm, values: dict[str, Any], says: str) -> None:
+    done = helm("template", str(CHART), values=values)
+    assert done.returncode != 0
+    assert says in done.stderr.replace("/", ".")
+
+
+def test_every_value_is_described_and_has_its_default() -> None:
+    for path in objects(SCHEMA):
+        schema = SCHEMA
+        for name in path:
+            schema = schema["properties"][name]
+        assert schema["additionalProperties"] is False, path
+        for name, below in schema["properties"].items():
+            assert below.get("description", "").endswith("."), (*path, name)
+            assert "properties" in below or "default" in below or name == "global", (*path, name)
+
+
+def test_the_default_values_keep_the_schema() -> None:
+    jsonschema.validate(yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8")), SCHEMA)
+
+
+def test_the_configuration_is_one_that_the_operator_reads(render: Render) -> None:
+    config = operator_config(render())
+    assert config.store.uri == "s3://tunesmith"
+    assert config.store.endpoint is None
+    assert config.namespaces == ()
+    assert config.progress_url == "http://tunesmith-operator.tunesmith-system.svc:8082/v1/progress"
+    assert config.leader_election.namespace == "tunesmith-system"
+    assert (config.http.health_port, config.http.progress_port) == (8080, 8082)
+
+
+def test_every_setting_reaches_the_operator(render: Render) -> None:
+    config = operator_config(
+        render(
+            images={
+                "runtime": "registry/runtime@sha256:ab",
+                "engines": {"vllm": "registry/vllm:1", "sglang": ""},
+                "pullPolicy": "Always",
+            },
+            store={
+                "uri": "s3://models/team",
+                "endpoint": "https://minio:9000",
+                "region": "eu",
+                "pathStyle": True,
+                "caBundle": {"name": "ca", "key": "root.pem"},
+                "credentialsSecret": "store",
+            },
+            scope={"namespaces": ["team-a"]},
+            workers=3,
+            client={"qps": 5.5, "burst": 7},
+            leaderElection={"enabled": False, "leaseSeconds": 30, "renewSeconds": 20, "retrySeconds": 1.5},
+            allowTrustRemoteCode=True,
+        )
+    )
+    assert config == OperatorConfig.model_validate(
+        {
+            "images": {
+                "runtime": "registry/runtime@sha256:ab",
+                "engines": {"vllm": "registry/vllm:1"},
+                "pullPolicy": "Always",
+            },
+            "store": {
+                "uri": "s3://models/team",
+                "endpoint": "https://minio:9000",
+                "region": "eu",
+                "pathStyle": True,
+                "caBundle": {"name": "ca", "key": "root.pem"},
+                "credentialsSecret": "store",
+            },
+            "progressUrl": "http://tunesmith-operator.tunesmith-system.svc:8082/v1/progress",
+            "namespaces": ["team-a"],
+            "workers": 3,
+            "client": {"qps": 5.5, "burst": 7},
+            "leaderElection": {
+                "enabled": False,
+                "namespace": "tunesmith-system",
+                "name": "tunesmith-operator",
+                "leaseSeconds": 30,
+                "renewSeconds": 20,
+                "retrySeconds": 1.5,
+            },
+            "allowTrustRemoteCode": True,
+        }
+    )
+
+
+def test_the_operator_is_restarted_by_another_configuration_only(render: Render) -> None:
+    def checksum(**values: Any) -> str:
+        annotations = one(render(**values), "Deployment")["spec"]["template"]["metadata"]["annotations"]
+        return str(annotations["checksum/config"])
+
+    assert checksum() == checksum(podLabels={"team": "a"})
+    assert checksum() != checksum(workers=9)
+
+
+def test_the_pod_is_restricted(render: Render) -> None:
+    pod = one(render(), "Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert [volume for volume in pod["volumes"] if "hostPath" in volume] == []
+
+
+def test_probes_and_services_meet_the_ports_that_the_operator_opens(render: Render) -> None:
+    manifests = render()
+    config = operator_config(manifests)
+    template = one(manifests, "Deployment")["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"health": config.http.health_port, "progress": config.http.progress_port}
+    assert container["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "health"}
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
+    service = one(manifests, "Service")
+    assert {port["name"]: port["port"] for port in service["spec"]["ports"]} == ports
+    assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+    assert config.progress_url is not None
+    assert f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc:8082" in config.progress_url
+
+
+def test_the_whole_cluster_is_watched_by_one_cluster_role(render: Render) -> None:
+    manifests = render()
+    assert "ClusterRoleBinding" in kinds(manifests)
+    roles = [manifest["metadata"]["name"] for manifest in manifests if manifest["kind"] == "Role"]
+    assert roles == ["tunesmith-operator-leader-election"]
+
+
+def test_an_install_for_namespaces_has_no_cluster_role(render: Render) -> None:
+    manifests = render(**NAMESPACED)
+    assert not {kind for kind in kinds(manifests) if kind.startswith("Cluster") or kind == "CustomResourceDefinition"}
+    bound = {
+        manifest["metadata"]["namespace"]: manifest["subjects"]
+        for manifest in manifests
+        if manifest["kind"] == "RoleBinding" and manifest["metadata"]["name"] == "tunesmith-operator"
+    }
+    subject = {"kind": "ServiceAccount", "name": "tunesmith-operator", "namespace": "tunesmith-system"}
+    assert bound == {"team-a": [subject], "team-b": [subject]}
+
+
+def test_both_modes_give_the_same_rights(render: Render) -> None:
+    def rights(manifests: list[Manifest], kind: str) -> list[Any]:
+        name = "tunesmith-operator"
+        return [m["rules"] for m in manifests if m["kind"] == kind and m["metadata"]["name"] == name]
+
+    (whole,) = rights(render(), "ClusterRole")
+    assert rights(render(**NAMESPACED), "Role") == [whole, whole]
+
+
+def test_the_operator_may_touch_what_it_knows_and_nothing_else(render: Render) -> None:
+    roles = [m for m in render() if m["kind"] in {"Role", "ClusterRole"} and "operator" in m["metadata"]["name"]]
+    rules = [rule for role in roles for rule in role["rules"]]
+    known = {resource.plural for resource in RESOURCES.values()}
+    touched = {name.partition("/")[0] for rule in rules for name in rule["resources"]}
+    assert touched == known
+    assert not {"secrets", "configmaps", "pods/exec", "pods/log", "roles", "*"} & touched
+    assert not [rule for rule in rules if "*" in rule["verbs"] + rule["apiGroups"]]
+    writes = {verb for rule in rules if "pods" in rule["resources"] for verb in rule["verbs"]}
+    assert writes <= {"get", "list", "watch"}
+
+
+def test_the_lease_is_the_only_one_it_may_change(render: Render) -> None:
+    manifests = render()
+    (role,) = [m for m in manifests if m["kind"] == "Role"]
+    named = [rule for rule in role["rules"] if {"get", "update"} & {*rule["verbs"]}]
+    assert [rule["resourceNames"] for rule in named] == [[operator_config(manifests).leader_election.name]]
+    assert not [m for m in render(leaderElection={"enabled": False}) if m["kind"] == "Role"]
+
+
+def test_people_get_our_kinds_with_view_and_edit_unless_switched_off(render: Render) -> None:
+    aggregated = {
+        m["metadata"]["name"]: [
+            label.rpartition("-")[2] for label in m["metadata"]["labels"] if "/aggregate-to-" in label
+        ]
+        for m in render()
+        if m["kind"] == "ClusterRole" and m["metadata"]["name"] != "tunesmith-operator"
+    }
+    assert aggregated == {"tunesmith-view": ["view", "edit", "admin"], "tunesmith-edit": ["edit", "admin"]}
+    off = [m["metadata"]["name"] for m in render(rbac={"aggregate": False}) if m["kind"] == "ClusterRole"]
+    assert off == ["tunesmith-operator"]
+
+
+def test_the_crds_are_those_of_the_project(render: Render) -> None:
+    rendered = {m["metadata"]["name"]: m for m in render() if m["kind"] == "CustomResourceDefinition"}
+    files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (ROOT / "crds").glob("*.yaml")]
+    assert len(files) == 3
+    assert {crd["metadata"]["name"]: crd["spec"] for crd in files} == {
+        name: crd["spec"] for name, crd in rendered.items()
+    }
+
+
+def test_the_crds_stay_when_the_release_goes_unless_told_otherwise(render: Render) -> None:
+    def policies(**values: Any) -> list[str | None]:
+        return [
+            m["metadata"].get("annotations", {}).get("helm.sh/resource-policy")
+            for m in render(**values)
+            if m["kind"] == "CustomResourceDefinition"
+        ]
+
+    assert policies() == ["keep"] * 3
+    assert policies(crds={"keep": False}) == [None] * 3
+    assert policies(crds={"enabled": False}) == []
+
+
+def test_names_follow_the_release(helm: Helm) -> None:
+    done = helm("template", "other", str(CHART), "--namespace=elsewhere")
+    assert done.returncode == 0, done.stderr
+    manifests = [m for m in yaml.safe_load_all(done.stdout) if m and m["kind"] != "CustomResourceDefinition"]
+    assert {m["metadata"]["name"].partition("-")[0] for m in manifests} == {"other"}
+    namespaces = {m["metadata"].get("namespace", "elsewhere") for m in manifests}
+    assert namespaces == {"elsewhere"}
