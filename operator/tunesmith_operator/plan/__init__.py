@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from tunesmith_operator.plan.evaljob import EVAL_JOB
 from tunesmith_operator.plan.finetunejob import FINE_TUNE_JOB
+from tunesmith_operator.plan.inferenceservice import INFERENCE_SERVICE
 from tunesmith_operator.plan.types import KindPlan
 
-KINDS: dict[str, KindPlan] = {one.kind: one for one in (FINE_TUNE_JOB,)}
+KINDS: dict[str, KindPlan] = {one.kind: one for one in (FINE_TUNE_JOB, EVAL_JOB, INFERENCE_SERVICE)}
 """What the operator knows how to run, by kind."""
 
 __all__ = ["KINDS"]

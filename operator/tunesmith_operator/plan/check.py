@@ -16,15 +16,18 @@ from tunesmith_operator.plan.types import Raw
 Spec = TypeVar("Spec", bound=ApiModel)
 
 
-def checked(kind: str, type_: type[Spec], resource: Raw, config: OperatorConfig) -> Spec | Refused:
-    """The typed spec, or all that is wrong with it."""
+def typed(type_: type[Spec], resource: Raw) -> Spec | Refused:
+    """The typed spec; refused where the API server's schema is not the one of this operator."""
     try:
-        spec = type_.model_validate(resource.get("spec") or {})
+        return type_.model_validate(resource.get("spec") or {})
     except ValidationError as error:
         return Refused("; ".join(_sentences(error)))
+
+
+def unacceptable(kind: str, spec: ApiModel, config: OperatorConfig) -> list[str]:
+    """All that is wrong with a spec of the right form: what this version cannot do, and what this cluster may not."""
     data = spec.to_dict()
-    wrong = [*refusals(kind, data), *_untrusted(data, config), *_local(kind, data, config)]
-    return Refused("; ".join(wrong)) if wrong else spec
+    return [*refusals(kind, data), *_untrusted(data, config), *_local(kind, data, config)]
 
 
 def _sentences(error: ValidationError) -> Iterable[str]:

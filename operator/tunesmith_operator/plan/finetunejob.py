@@ -21,7 +21,7 @@ from tunesmith_operator.plan.references import (
     References,
     Refused,
     Waiting,
-    model_status,
+    model_as_read,
     named_by,
     resolve_base,
 )
@@ -97,13 +97,10 @@ def _results(course: Course) -> Raw:
     """Fields of status from the reports, later containers over earlier ones."""
     reports = [course.reports[verb] for verb in (Verb.FETCH, Verb.TRAIN, Verb.EXPORT) if verb in course.reports]
     fields: Raw = {}
-    model = course.run.model if course.run and course.has_begun else None
-    if model:
-        fields["model"] = model_status(model)
+    if course.run and course.has_begun:
+        fields["model"] = model_as_read(course.run.model, course.reports.get(Verb.FETCH))
     for report in reports:
         fields |= _reported(report)
-        if report.verb is Verb.FETCH and model:
-            fields["model"] = _read(model, report)
     return fields
 
 
@@ -111,12 +108,6 @@ def _reported(report: RunReport) -> Raw:
     data = report.to_dict()
     names = ("runUri", "artifacts", "rows", "metrics", "resumedFromStep", "lastCheckpoint")
     return {name: data[name] for name in names if name in data}
-
-
-def _read(model: ResolvedModel, report: RunReport) -> Raw:
-    """The base model as fetch read it: from the store, after an import."""
-    known = {"uri": report.model_uri, "digest": report.model_digest}
-    return {**model_status(model), **{name: value for name, value in known.items() if value}}
 
 
 def _pushed(latest: Progress) -> Raw:

@@ -12,7 +12,7 @@ from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import ResolvedModel
 from tunesmith_operator.plan.attempts import ACTIVE, Course, State, follow, is_given_up, is_over, next_start
-from tunesmith_operator.plan.check import checked
+from tunesmith_operator.plan.check import typed, unacceptable
 from tunesmith_operator.plan.conditions import Wanted
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.diagnose import failure, is_slow_to_start, why_refused
@@ -98,11 +98,9 @@ def plan_job(
         return Plan()
     if is_final(resource):
         return _after_the_end(resource, observed, now)
-    spec = checked(kind.kind, kind.spec, resource, config)
-    wrong = [spec.text] if isinstance(spec, Refused) else list(kind.refusals(spec, config))
-    if isinstance(spec, Refused) or wrong:
-        trouble = failure(FailureClass.BAD_SPEC, "; ".join(wrong))
-        return conclude(resource, observed, _failed(trouble, trouble.message), now)
+    spec = typed(kind.spec, resource)
+    if isinstance(spec, Refused):
+        return conclude(resource, observed, _refused([spec.text]), now)
     status = resource.get("status") or {}
     known = int(status.get("attempt") or 0), int(status.get("failures") or 0)
     courses = tuple(follow(role, observed, *known, now) for role in kind.roles(spec))
@@ -159,6 +157,15 @@ def _given_up(scene: Scene[Spec]) -> Outlook | None:
     return None
 
 
+def _unacceptable(scene: Scene[Spec]) -> Outlook | None:
+    """The spec is refused, but an attempt that is under way goes on: it was right when it began."""
+    if any(course.state in ACTIVE for course in scene.courses):
+        return None
+    spec, config = scene.spec, scene.config
+    wrong = [*unacceptable(scene.kind.kind, spec, config), *scene.kind.refusals(spec, config)]
+    return _refused(wrong) if wrong else None
+
+
 def _suspended(scene: Scene[Spec]) -> Outlook | None:
     if not scene.steer.suspend:
         return None
@@ -197,8 +204,7 @@ def _next_attempts(scene: Scene[Spec]) -> Outlook | None:
         return replace(_as_it_is(scene), delete=gone) if gone else None
     models = scene.kind.resolve(scene.spec, scene.observed.references)
     if isinstance(models, Refused):
-        trouble = failure(FailureClass.BAD_SPEC, models.text)
-        return _failed(trouble, models.text)
+        return _refused([models.text])
     if isinstance(models, Waiting):
         return replace(_waiting(models), delete=gone, trouble=_failure(scene))
     made = [_attempt(scene, course, models[course.role]) for course in ready]
@@ -233,6 +239,7 @@ def _as_it_is(scene: Scene[Spec], begun: Sequence[Course] = ()) -> Outlook:
 DECISIONS: tuple[Callable[[Scene[Any]], Outlook | None], ...] = (
     _finished,
     _given_up,
+    _unacceptable,
     _suspended,
     _too_late,
     _name_conflict,
@@ -283,6 +290,12 @@ def _pending(trouble: LastFailure) -> Outlook:
         waiting_for=trouble.message,
         trouble=trouble,
     )
+
+
+def _refused(sentences: Sequence[str]) -> Outlook:
+    """Not final: the operator's configuration may come to allow it."""
+    trouble = failure(FailureClass.BAD_SPEC, "; ".join(sentences))
+    return _failed(trouble, trouble.message)
 
 
 def _failed(trouble: LastFailure, message: str) -> Outlook:

@@ -31,12 +31,6 @@ API_KEY_VARIABLE = "TUNESMITH_API_KEY"
 EVALUATOR_REQUESTS = {"cpu": "100m", "memory": "512Mi"}
 """What the evaluator needs beside the engine that it asks."""
 
-_RESTRICTED = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "capabilities": {"drop": ["ALL"]},
-}
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -143,10 +137,14 @@ def _container(stage: Stage, plan: PodPlan) -> Raw:
         "env": _env(stage, plan),
         "resources": _resources(stage, plan.resources),
         "volumeMounts": _mounts(plan),
-        "securityContext": _RESTRICTED,
+        "securityContext": _restricted(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         **stage.extra,
     }
+
+
+def _restricted() -> Raw:
+    return {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 
 
 def _env(stage: Stage, plan: PodPlan) -> list[Raw]:

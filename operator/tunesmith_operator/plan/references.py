@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tunesmith_api.common import ModelSource
 from tunesmith_api.inferenceservice import Adapter
-from tunesmith_api.run import NamedAdapter, ResolvedModel
+from tunesmith_api.run import NamedAdapter, ResolvedModel, RunReport
 from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.types import Raw, Reference
 
@@ -142,3 +142,9 @@ def model_status(model: ResolvedModel) -> Raw:
     """A model as status shows it."""
     shown = {"uri": model.uri, "digest": model.digest, "base": model.base.uri if model.base else None}
     return {name: value for name, value in shown.items() if value is not None}
+
+
+def model_as_read(model: ResolvedModel, fetched: RunReport | None) -> Raw:
+    """The same, read from the store after an import, as fetch has told."""
+    told = {"uri": fetched.model_uri, "digest": model.digest or fetched.model_digest} if fetched else {}
+    return {**model_status(model), **{name: value for name, value in told.items() if value}}

@@ -1,0 +1,38 @@
+"""Whether an object is as its manifest says: an object that is needs no write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+
+QUANTITIES = frozenset({"cpu", "memory", "ephemeral-storage", "sizeLimit"})
+"""Fields that the API server rewrites: 1024Mi becomes 1Gi."""
+SUFFIXES = {
+    "m": Decimal("0.001"), "": Decimal(1), "k": Decimal(10**3), "M": Decimal(10**6), "G": Decimal(10**9),
+    "T": Decimal(10**12), "P": Decimal(10**15), "Ki": Decimal(2**10), "Mi": Decimal(2**20), "Gi": Decimal(2**30),
+    "Ti": Decimal(2**40), "Pi": Decimal(2**50),
+}  # fmt: skip
+
+
+def has(actual: object, wanted: object, field: str = "") -> bool:
+    """Whether `actual` says all that `wanted` says; what the API server has filled in besides does not matter."""
+    if isinstance(wanted, Mapping):
+        return isinstance(actual, Mapping) and all(has(actual.get(name), value, name) for name, value in wanted.items())
+    if isinstance(wanted, list):
+        return (
+            isinstance(actual, list)
+            and len(actual) == len(wanted)
+            and all(has(one, other) for one, other in zip(actual, wanted, strict=True))
+        )
+    if field in QUANTITIES:
+        return quantity(actual) == quantity(wanted)
+    return actual == wanted
+
+
+def quantity(text: object) -> Decimal | str:
+    """The number that a Kubernetes quantity stands for; what is none, as it is."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([a-zA-Z]*)", str(text))
+    if not match or match[2] not in SUFFIXES:
+        return str(text)
+    return Decimal(match[1]) * SUFFIXES[match[2]]

@@ -1,0 +1,93 @@
+"""Whether a model has passed what spec.promotion asks for: a verdict on that very model, not on one of the same name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tunesmith_api.common import ModelSource
+from tunesmith_api.evaljob import Verdict
+from tunesmith_api.inferenceservice import Promotion
+from tunesmith_api.run import ResolvedModel
+from tunesmith_operator.plan.phases import Phase, Reason
+from tunesmith_operator.plan.references import References, Waiting, describe
+from tunesmith_operator.plan.types import Raw, Reference
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """It must not be served: which EvalJob says so, and why."""
+
+    text: str
+
+
+def promoted(
+    promotion: Promotion | None, source: ModelSource, model: ResolvedModel, references: References
+) -> ResolvedModel | Waiting | Blocked:
+    """The model to serve if every EvalJob has passed it, and else the first that stands in the way.
+
+    A model named by a URI has no digest of its own here: then it is served from where the EvalJob read it, by the
+    digest that it scored.
+    """
+    pinned = model
+    for reference in promotion.eval_jobs if promotion else ():
+        answer = _verdict(reference.name, source, pinned, references)
+        if not isinstance(answer, ResolvedModel):
+            return answer
+        pinned = answer
+    return pinned
+
+
+def _verdict(
+    name: str, source: ModelSource, model: ResolvedModel, references: References
+) -> ResolvedModel | Waiting | Blocked:
+    job = references.get(Reference("EvalJob", name))
+    if job is None:
+        return Waiting(Reason.WAITING_FOR_VERDICT, f"EvalJob {name}: there is none of that name in this namespace")
+    status = job.get("status") or {}
+    if status.get("verdict") is None:
+        return Waiting(Reason.WAITING_FOR_VERDICT, _why_no_verdict(name, status))
+    scored = status.get("model") or {}
+    if wrong := _another_model(name, job, scored, source, model):
+        return wrong
+    if status["verdict"] != Verdict.PASSED:
+        return Blocked(f"EvalJob {name} has not passed {describe(source)}: {_failed_gates(status)}")
+    return _pinned(model, scored)
+
+
+def _why_no_verdict(name: str, status: Raw) -> str:
+    phase = status.get("phase") or Phase.PENDING
+    why = f" ({status.get('reason')}): see its status" if phase == Phase.FAILED else ""
+    return f"EvalJob {name} to give its verdict; it is {phase}{why}"
+
+
+def _another_model(name: str, job: Raw, scored: Raw, source: ModelSource, model: ResolvedModel) -> Blocked | None:
+    """Digests are compared where both are known, else what the two specs name."""
+    theirs, ours = scored.get("digest"), model.digest
+    if theirs and ours:
+        same = theirs == ours
+    else:
+        named = ModelSource.model_validate(job["spec"]["model"])
+        same = (named.uri, named.fine_tune_job) == (source.uri, source.fine_tune_job)
+    if same:
+        return None
+    what = f"{scored.get('uri')} (sha256 {_short(theirs)})"
+    return Blocked(
+        f"EvalJob {name} has scored another model, {what}, than {describe(source)} is now (sha256 {_short(ours)}): "
+        "re-create the EvalJob"
+    )
+
+
+def _failed_gates(status: Raw) -> str:
+    gates: Sequence[Raw] = status.get("gates") or []
+    failed = [f"{gate.get('benchmark')}: {gate.get('message')}" for gate in gates if not gate.get("passed")]
+    return "; ".join(failed) or "its verdict is Failed"
+
+
+def _pinned(model: ResolvedModel, scored: Raw) -> ResolvedModel:
+    imported = model.digest is None and scored.get("digest") and scored.get("uri") not in (None, model.uri)
+    return model.model_copy(update={"uri": scored["uri"], "digest": scored["digest"]}) if imported else model
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "unknown"
