@@ -30,6 +30,7 @@ from tunesmith_operator.watch import CHILD_KINDS, OUR_KINDS, watch
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 WAIT_SECONDS = 5.0
+STOP_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -69,22 +70,26 @@ async def _lead(
     stop: asyncio.Task[None],
 ) -> int:
     """Wait for the API and for the Lease, then work until a task ends or a signal comes."""
-    beat = asyncio.create_task(health.beat(), name="heartbeat")
-    for waiting in (wait_for_api(client, config.namespaces), leader.acquire()):
-        if not await _unless(stop, waiting):
-            return 0
-        health.ready = True
-    workers = [asyncio.create_task(controller.work(), name=f"worker {number}") for number in range(config.workers)]
-    keepers = [
-        beat,
-        asyncio.create_task(controller.resync(), name="resync"),
-        asyncio.create_task(leader.keep(), name="lease"),
-    ]
-    watcher = asyncio.create_task(watch(controller, config.namespaces), name="watch")
-    tasks = [*workers, *keepers, watcher]
-    health.tasks = tasks
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    return _verdict(done, watcher)
+    tasks = [asyncio.create_task(health.beat(), name="heartbeat")]
+    try:
+        for waiting in (wait_for_api(client, config.namespaces), leader.acquire()):
+            if not await _unless(stop, waiting):
+                return 0
+            health.ready = True
+        watcher = asyncio.create_task(watch(controller, config.namespaces), name="watch")
+        tasks += [
+            watcher,
+            asyncio.create_task(leader.keep(), name="lease"),
+            asyncio.create_task(controller.resync(), name="resync"),
+            *(asyncio.create_task(controller.work(), name=f"worker {number}") for number in range(config.workers)),
+        ]
+        health.tasks = tasks
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return _verdict(done, watcher)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=STOP_SECONDS)
 
 
 def _verdict(done: set[asyncio.Task[Any]], watcher: asyncio.Task[Any]) -> int:

@@ -79,8 +79,13 @@ class Client(Protocol):
         labels: Mapping[str, str] | None = None,
         fields: Mapping[str, str] | None = None,
         limit: int | None = None,
+        cached: bool = False,
     ) -> list[Raw]:
-        """The objects of a namespace (None: of all) with these labels and fields; the first `limit` only, if given."""
+        """The objects of a namespace (None: of all) with these labels and fields; the first `limit` only, if given.
+
+        `cached`: from the API server's watch cache, as controllers see it. That is cheap where etcd would have to read
+        every object of the namespace, but it may lack what was written a moment ago.
+        """
 
     async def create(self, manifest: Raw) -> Raw:
         """Make the object. ApiError.already_exists where there is one of that name."""

@@ -57,14 +57,10 @@ class KubernetesClient:
         labels: Mapping[str, str] | None = None,
         fields: Mapping[str, str] | None = None,
         limit: int | None = None,
+        cached: bool = False,
     ) -> list[Raw]:
         query = {"labelSelector": _selector(labels), "fieldSelector": _selector(fields)}
-        if labels:
-            # From the server's watch cache, which the Job controller acts upon too: an answer from etcd would read
-            # every object of the namespace for the few with these labels.
-            query |= {"resourceVersion": "0"}
-        else:
-            query |= {"limit": str(limit or PAGE)}
+        query |= {"resourceVersion": "0"} if cached else {"limit": str(limit or PAGE)}
         items: list[Raw] = []
         while True:
             answer = await self._request("GET", RESOURCES[kind].path(namespace), query=query)

@@ -13,8 +13,9 @@ from tunesmith_operator import metrics
 from tunesmith_operator.client import RESOURCES, Raw
 from tunesmith_operator.connection import authorization, load_configuration, watch_session
 from tunesmith_operator.controller import Controller
+from tunesmith_operator.plan import KINDS
 
-OUR_KINDS = ("FineTuneJob", "EvalJob", "InferenceService")
+OUR_KINDS = tuple(KINDS)
 CHILD_KINDS = ("Job", "Pod", "Deployment", "Service")
 CHILD_SELECTOR = "app.kubernetes.io/managed-by=tunesmith"
 

@@ -1,0 +1,128 @@
+"""The operator as a process of its own, as the chart's ServiceAccount: what a test can do to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from devcluster.controlplane import ControlPlane, free_ports
+from devcluster.pki import kubeconfig
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMESPACE = "tunesmith-system"
+ACCOUNT = "tunesmith-operator"
+USER = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
+
+CONFIG: dict[str, Any] = {
+    "images": {"runtime": "localhost/tunesmith-runtime:test"},
+    "store": {"uri": "s3://models", "endpoint": "http://s3.storage.svc:7070", "credentialsSecret": "s3-credentials"},
+    "progressUrl": "http://tunesmith-operator.tunesmith-system.svc:8082/v1/progress",
+    "client": {"qps": 500, "burst": 1000},
+    "leaderElection": {"leaseSeconds": 4, "renewSeconds": 3, "retrySeconds": 0.5},
+}
+
+
+@dataclass
+class OperatorProcess:
+    """One replica. Its files are below `folder`; it listens on free ports."""
+
+    plane: ControlPlane
+    folder: Path
+    name: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Blocks of the configuration that differ from CONFIG."""
+
+    def start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.health_port, self.progress_port = free_ports(2)
+        ports = {"http": {"healthPort": self.health_port, "progressPort": self.progress_port}}
+        (self.folder / "config.yaml").write_text(yaml.safe_dump({**CONFIG, **ports, **self.changes}))
+        (self.folder / "kubeconfig").write_text(json.dumps(self._kubeconfig()))
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{ROOT / 'crds'}:{ROOT / 'operator'}",
+            "KUBECONFIG": str(self.folder / "kubeconfig"),
+            "TUNESMITH_CONFIG": str(self.folder / "config.yaml"),
+            "POD_NAME": self.name,
+            "POD_NAMESPACE": NAMESPACE,
+            "POD_IP": "127.0.0.1",
+        }
+        with self.log_file.open("ab") as log:
+            command = [sys.executable, "-m", "tunesmith_operator"]
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=self.folder)
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / f"{self.name}.log"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.health_port}"
+
+    def log(self) -> list[dict[str, Any]]:
+        """What it has logged, line by line."""
+        return [json.loads(line) for line in self.log_file.read_text().splitlines() if line.startswith("{")]
+
+    def complaints(self) -> list[dict[str, Any]]:
+        """What it has logged that should not happen."""
+        return [entry for entry in self.log() if entry["level"] in ("error", "critical") or "exception" in entry]
+
+    def probe(self, path: str) -> tuple[int, str]:
+        """Status and text of a GET on the health port; 0 while nobody listens."""
+        try:
+            with urllib.request.urlopen(f"{self.url}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def metric(self, name: str) -> float:
+        """The sum over a metric's series."""
+        lines = (line for line in self.probe("/metrics")[1].splitlines() if line.startswith((f"{name} ", f"{name}{{")))
+        return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+    def leads(self) -> bool:
+        return self.metric("tunesmith_leader") == 1
+
+    def push(self, token: str, report: Any) -> int:
+        """Send a progress report as a pod would. Returns the HTTP status."""
+        body = report if isinstance(report, bytes) else json.dumps(report).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.progress_port}/v1/progress",
+            data=body,
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def rss_mib(self) -> float:
+        """Resident memory now."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+
+    def stop(self, signal_number: int = signal.SIGTERM) -> int:
+        """End it; returns its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal_number)
+        return self.process.wait(timeout=40)
+
+    def _kubeconfig(self) -> dict[str, object]:
+        command = [self.plane.program("kubectl"), "--kubeconfig", str(self.plane.kubeconfig)]
+        command += ["--namespace", NAMESPACE, "create", "token", ACCOUNT, "--duration", "2h"]
+        token = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return kubeconfig(self.plane.url, self.plane.ca.read_bytes(), {"token": token})

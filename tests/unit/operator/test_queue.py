@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.operator.virtual_time import run
+from tunesmith_operator.queue import WorkQueue
+
+KEYS = st.sampled_from("abcd")
+SECONDS = st.integers(0, 1000).map(lambda hundredths: hundredths / 100)
+TOLERANCE = 1e-6
+
+
+@dataclass
+class Shift:
+    """What workers did: (key, when taken, when given back)."""
+
+    queue: WorkQueue[str]
+    work: list[tuple[str, float, float]] = field(default_factory=list)
+    busy: set[str] = field(default_factory=set)
+
+    async def worker(self, seconds: float) -> None:
+        while True:
+            key = await self.queue.get()
+            assert key not in self.busy
+            self.busy.add(key)
+            taken = asyncio.get_running_loop().time()
+            await asyncio.sleep(seconds)
+            self.busy.remove(key)
+            self.work.append((key, taken, asyncio.get_running_loop().time()))
+            self.queue.done(key)
+
+
+async def shift(adds: list[tuple[float, str, float]], workers: list[float]) -> Shift:
+    """Workers of so many seconds a key, and adds of (when, key, after how many seconds), until all is quiet."""
+    result = Shift(WorkQueue())
+    tasks = [asyncio.create_task(result.worker(seconds)) for seconds in workers]
+    loop = asyncio.get_running_loop()
+    for when, key, after in adds:
+        loop.call_at(when, result.queue.add_after, key, after)
+    await asyncio.sleep(1000)
+    for task in tasks:
+        if task.done():
+            task.result()
+        task.cancel()
+    return result
+
+
+@given(
+    adds=st.lists(st.tuples(SECONDS, KEYS, SECONDS), max_size=30),
+    workers=st.lists(st.integers(1, 300).map(lambda hundredths: hundredths / 100), min_size=1, max_size=4),
+)
+def test_what_is_added_is_worked_on_afterwards_by_one_worker_at_a_time(
+    adds: list[tuple[float, str, float]], workers: list[float]
+) -> None:
+    result = run(shift(adds, workers))
+    for when, key, _ in adds:
+        assert any(worked == key and taken >= when - TOLERANCE for worked, taken, _ in result.work)
+    for worked, taken, _ in result.work:
+        assert any(key == worked and taken >= when + after - TOLERANCE for when, key, after in adds)
+    asked, done = Counter(key for _, key, _ in adds), Counter(key for key, _, _ in result.work)
+    assert all(done[key] <= asked[key] for key in done)
+    assert len(result.queue) == result.queue.delayed == 0
+
+
+def test_a_key_added_often_while_it_waits_is_handed_out_once() -> None:
+    async def main() -> list[str]:
+        queue: WorkQueue[str] = WorkQueue()
+        for key in "abacab":
+            queue.add(key)
+        return [await queue.get() for _ in range(len(queue))]
+
+    assert run(main()) == ["a", "b", "c"]
+
+
+def test_a_key_added_while_it_is_worked_on_is_handed_out_once_more_and_behind_the_others() -> None:
+    async def main() -> list[str]:
+        queue: WorkQueue[str] = WorkQueue()
+        queue.add("a")
+        first = await queue.get()
+        for key in "aab":
+            queue.add(key)
+        assert len(queue) == 1
+        queue.done(first)
+        return [await queue.get() for _ in range(len(queue))]
+
+    assert run(main()) == ["b", "a"]
+
+
+def test_of_several_times_asked_for_the_earliest_counts() -> None:
+    async def main() -> tuple[float, int]:
+        queue: WorkQueue[str] = WorkQueue()
+        for seconds in (30, 10, 20):
+            queue.add_after("a", seconds)
+        await queue.get()
+        return asyncio.get_running_loop().time(), queue.delayed
+
+    assert run(main()) == (pytest.approx(10), 0)
+
+
+def test_failures_in_a_row_wait_longer_up_to_a_bound_and_a_success_begins_anew() -> None:
+    async def main() -> list[float]:
+        queue: WorkQueue[str] = WorkQueue(first_delay=1, longest_delay=5, jitter=lambda _, most: most)
+        delays = [queue.add_failed("a") for _ in range(5)]
+        queue.forget_failures("a")
+        return [*delays, queue.add_failed("a")]
+
+    assert run(main()) == [1, 2, 4, 5, 5, 1]
+
+
+@given(failures=st.integers(1, 2000))
+def test_the_delay_after_any_number_of_failures_lies_in_its_bounds(failures: int) -> None:
+    async def main() -> float:
+        queue: WorkQueue[str] = WorkQueue(first_delay=0.5, longest_delay=60)
+        for _ in range(failures - 1):
+            queue.add_failed("a")
+        return queue.add_failed("a")
+
+    delay = min(60.0, 0.5 * 2.0 ** (failures - 1)) if failures < 100 else 60.0
+    assert delay / 2 <= run(main()) <= delay
+
+
+def test_it_tells_how_long_the_oldest_has_waited_and_the_slowest_has_taken() -> None:
+    async def main() -> tuple[float, float, float]:
+        queue: WorkQueue[str] = WorkQueue()
+        queue.add("a")
+        await asyncio.sleep(3)
+        queue.add("b")
+        await asyncio.sleep(4)
+        oldest = queue.oldest_seconds()
+        await queue.get()
+        await asyncio.sleep(5)
+        return oldest, queue.oldest_seconds(), queue.longest_processing_seconds()
+
+    assert run(main()) == pytest.approx((7, 9, 5))

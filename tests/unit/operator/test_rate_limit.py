@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.operator.virtual_time import run
+from tunesmith_operator.rate_limit import RateLimiter
+
+
+async def times(limiter: RateLimiter, gaps: list[float]) -> list[float]:
+    """When each request was let through, of requests that come so many seconds after one another."""
+    loop = asyncio.get_running_loop()
+
+    async def request() -> float:
+        await limiter.acquire()
+        return loop.time()
+
+    tasks = []
+    for gap in gaps:
+        await asyncio.sleep(gap)
+        tasks.append(asyncio.create_task(request()))
+    return list(await asyncio.gather(*tasks))
+
+
+def test_a_burst_goes_through_at_once_and_the_rest_at_the_rate() -> None:
+    async def main() -> list[float]:
+        return await times(RateLimiter(qps=10, burst=3), [0.0] * 6)
+
+    assert run(main()) == pytest.approx([0, 0, 0, 0.1, 0.2, 0.3])
+
+
+def test_after_a_quiet_time_there_is_a_burst_again_but_no_more() -> None:
+    async def main() -> list[float]:
+        return await times(RateLimiter(qps=10, burst=2), [0, 0, 60, 0, 0])
+
+    assert run(main()) == pytest.approx([0, 0, 60, 60, 60.1])
+
+
+@given(
+    qps=st.floats(0.5, 100),
+    burst=st.integers(1, 20),
+    gaps=st.lists(st.floats(0, 2, allow_subnormal=False), min_size=1, max_size=60),
+)
+def test_no_stretch_of_time_sees_more_than_the_burst_and_the_rate_allow(
+    qps: float, burst: int, gaps: list[float]
+) -> None:
+    async def main() -> list[float]:
+        return await times(RateLimiter(qps, burst), gaps)
+
+    passed = run(main())
+    assert passed == sorted(passed)
+    for first in range(len(passed)):
+        for last in range(first, len(passed)):
+            assert last - first + 1 <= burst + qps * (passed[last] - passed[first]) + 1e-6
+
+
+def test_after_retry_after_nothing_goes_out_for_that_long() -> None:
+    async def main() -> list[float]:
+        limiter = RateLimiter(qps=1000, burst=1000)
+        await limiter.acquire()
+        limiter.pause(7)
+        limiter.pause(2)
+        return await times(limiter, [0, 1, 7])
+
+    assert run(main()) == pytest.approx([7, 7, 8])
