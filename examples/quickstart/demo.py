@@ -152,7 +152,7 @@ def ask(url: str, word: str) -> str:
     client = OpenAI(base_url=f"{url}/v1", api_key="none-needed")
     answer = client.chat.completions.create(
         model="words",
-        messages=[{"role": "user", "content": words.QUESTION.format(word=word)}],
+        messages=words.question(word),
         max_tokens=8,
         temperature=0,
     )
@@ -189,7 +189,7 @@ def main() -> None:
     with stages.stage("a question to the tuned model"), kubectl.port_forward(NAMESPACE, "words", 80) as url:
         answers = {word: ask(url, word) for word in ("penguin", "carpenter", "cheese")}
         for word, answer in answers.items():
-            print(f"   {words.QUESTION.format(word=word)}\n   -> {answer}")
+            print(f"   {word}: {answer}")
 
     print(f"\n$ kubectl get tunesmith -n {NAMESPACE}\n{kubectl('get', 'tunesmith', '-n', NAMESPACE)}")
     rows = tuned.get("rows") or {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 # Lexicographer file numbers, see lexnames(5WN).
@@ -27,9 +27,9 @@ CATEGORIES = {
 }
 TRAIN_ROWS_PER_CATEGORY = 60
 TEST_ROWS_PER_CATEGORY = 25
-QUESTION = (
-    'Which of these is "{word}": animal, artifact, body part, food, person, place, plant, substance? Answer with one.'
-)
+INSTRUCTION = "Name the category of the word: animal, artifact, body part, food, person, place, plant or substance."
+# Shown before every question of the test, so that the untuned model knows the form of an answer: a fair comparison.
+EXAMPLES = (("tiger", "animal"), ("hammer", "artifact"), ("knee", "body part"), ("oil", "substance"))
 
 
 def synset_categories(wordnet: Path) -> dict[str, tuple[str, str]]:
@@ -53,7 +53,8 @@ def words(wordnet: Path) -> Iterator[tuple[str, str]]:
         lemma, _, _, pointers, *rest = line.split()
         _, seen_senses, first_sense, *_ = rest[int(pointers) :]
         category, first_word = synsets.get(first_sense, ("", ""))
-        if category and int(seen_senses) > 0 and lemma.isalpha() and len(lemma) > 2 and first_word.islower():
+        plain = lemma.isalpha() and len(lemma) > 2 and first_word.islower() and lemma not in dict(EXAMPLES)
+        if category and int(seen_senses) > 0 and plain:
             yield lemma, category
 
 
@@ -74,16 +75,25 @@ def _shuffle_key(word: str) -> str:
     return hashlib.sha256(word.encode()).hexdigest()
 
 
+def question(word: str, examples: Iterable[tuple[str, str]] = ()) -> list[dict[str, str]]:
+    """The messages that ask for a word's category, after some examples of questions and answers."""
+    shown = [message for example in examples for message in turn(*example)]
+    return [{"role": "system", "content": INSTRUCTION}, *shown, *turn(word)]
+
+
+def turn(word: str, category: str | None = None) -> list[dict[str, str]]:
+    """A word, and the answer to it where it is known."""
+    answer = [{"role": "assistant", "content": category}] if category else []
+    return [{"role": "user", "content": word}, *answer]
+
+
 def write(folder: Path, wordnet: Path) -> tuple[int, int]:
-    """Writes both files into `folder`; returns how many rows each has."""
+    """Writes both files, rows of `messages`, into `folder`; returns how many rows each has."""
     train, test = split(wordnet)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "train.jsonl").open("w") as file:
-        for word, category in train:
-            file.write(json.dumps({"prompt": QUESTION.format(word=word), "completion": category}) + "\n")
-    with (folder / "test.jsonl").open("w") as file:
-        for word, category in test:
-            file.write(json.dumps({"query": QUESTION.format(word=word), "response": category}) + "\n")
+    for name, pairs, examples in (("train", train, ()), ("test", test, EXAMPLES)):
+        rows = (question(word, examples) + turn(word, category)[1:] for word, category in pairs)
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps({"messages": row}) + "\n" for row in rows))
     return len(train), len(test)
 
 
