@@ -1,0 +1,206 @@
+"""The chart on a real API server: who can install it, what its roles allow, what is left when it goes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from devcluster.controlplane import ControlPlane
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "tunesmith"
+SYSTEM = "tunesmith-system"
+OPERATOR = f"system:serviceaccount:{SYSTEM}:tunesmith-operator"
+CRDS = ["evaljobs.tunesmith.dev", "finetunejobs.tunesmith.dev", "inferenceservices.tunesmith.dev"]
+JOB = {
+    "apiVersion": "tunesmith.dev/v1alpha1",
+    "kind": "FineTuneJob",
+    "metadata": {"name": "support", "namespace": "team-a"},
+    "spec": {"model": {"uri": "s3://models/base"}, "datasets": [{"uri": "s3://data/train.jsonl"}]},
+}
+
+
+@dataclass
+class Cluster:
+    """kubectl and helm on a control plane."""
+
+    plane: ControlPlane
+
+    def run(
+        self, program: str, *arguments: str, stdin: str | None = None, fails: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        command = [self.plane.program(program), "--kubeconfig", str(self.plane.kubeconfig), *arguments]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+        assert fails or done.returncode == 0, f"{program} {' '.join(arguments)}: {done.stderr}"
+        return done
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        return self.run("kubectl", *arguments, stdin=stdin).stdout
+
+    def install(self, namespace: str, *arguments: str, values: dict[str, Any] | None = None) -> str:
+        """Install or upgrade, without waiting: no pod runs here."""
+        command = ["upgrade", "--install", "tunesmith", str(CHART), "--namespace", namespace, "--values=-"]
+        return self.run("helm", *command, *arguments, stdin=json.dumps(values or {})).stdout
+
+    def uninstall(self, namespace: str) -> None:
+        self.run("helm", "uninstall", "tunesmith", "--namespace", namespace, "--ignore-not-found")
+
+    def can(self, who: str, namespace: str, verb: str, what: str) -> bool:
+        resource, _, subresource = what.partition("/")
+        return self.run(
+            "kubectl", "auth", "can-i", verb, resource, f"--subresource={subresource}", "--namespace", namespace,
+            "--as", who, fails=True,
+        ).stdout.strip() == "yes"  # fmt: skip
+
+    def crds(self) -> list[str]:
+        return [name.partition("/")[2] for name in self.kubectl("get", "crds", "--output=name").split()]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with ControlPlane() as plane:
+        cluster = Cluster(plane)
+        for namespace in (SYSTEM, "team-a", "team-b"):
+            cluster.kubectl("create", "namespace", namespace)
+        cluster.kubectl("label", "namespace", SYSTEM, "pod-security.kubernetes.io/enforce=restricted")
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def installed(cluster: Cluster) -> Iterator[str]:
+    """The release for the whole cluster; what it says to the one who installed it."""
+    notes = cluster.install(SYSTEM, values={"store": {"credentialsSecret": "store"}})
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in CRDS))
+    yield notes
+    cluster.uninstall(SYSTEM)
+
+
+def test_the_notes_say_the_next_command(installed: str) -> None:
+    assert "kubectl create secret generic store --namespace default" in installed
+    assert "kubectl apply --namespace default --kustomize examples/quickstart" in installed
+    assert (ROOT / "examples" / "quickstart" / "kustomization.yaml").exists()
+
+
+def test_an_upgrade_to_the_same_changes_no_object(cluster: Cluster, installed: str) -> None:
+    def generations() -> dict[str, int]:
+        items = json.loads(cluster.kubectl("get", "deployments,crds", "--namespace", SYSTEM, "--output=json"))["items"]
+        return {item["metadata"]["name"]: item["metadata"]["generation"] for item in items}
+
+    before = generations()
+    cluster.install(SYSTEM, values={"store": {"credentialsSecret": "store"}})
+    assert generations() == before
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_operators_pod_is_admitted_under_the_restricted_profile(cluster: Cluster) -> None:
+    deployment = json.loads(cluster.kubectl("get", "deployment/tunesmith-operator", "-n", SYSTEM, "--output=json"))
+    pod = deployment["spec"]["template"]
+    pod |= {"apiVersion": "v1", "kind": "Pod", "metadata": {**pod["metadata"], "name": "tried", "namespace": SYSTEM}}
+    cluster.kubectl("create", "--dry-run=server", "--filename=-", stdin=json.dumps(pod))
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("verb", "what", "allowed"),
+    [
+        ("watch", "finetunejobs.tunesmith.dev", True),
+        ("patch", "evaljobs.tunesmith.dev/status", True),
+        ("update", "inferenceservices.tunesmith.dev/finalizers", True),
+        ("create", "jobs.batch", True),
+        ("patch", "deployments.apps", True),
+        ("delete", "services", True),
+        ("list", "pods", True),
+        ("create", "events", True),
+        ("patch", "finetunejobs.tunesmith.dev", False),
+        ("create", "finetunejobs.tunesmith.dev", False),
+        ("delete", "inferenceservices.tunesmith.dev", False),
+        ("get", "secrets", False),
+        ("get", "configmaps", False),
+        ("create", "pods", False),
+        ("create", "pods/exec", False),
+        ("get", "pods/log", False),
+        ("create", "roles.rbac.authorization.k8s.io", False),
+        ("update", "leases.coordination.k8s.io", False),
+    ],
+)
+def test_the_operator_may_do_its_work_and_no_more(cluster: Cluster, verb: str, what: str, allowed: bool) -> None:
+    assert cluster.can(OPERATOR, "team-a", verb, what) is allowed
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_operator_may_hold_its_own_lease_only(cluster: Cluster) -> None:
+    lease = "leases.coordination.k8s.io/tunesmith-operator"
+    for name, answer in ((lease, "yes"), ("leases.coordination.k8s.io/another", "no")):
+        question = ("auth", "can-i", "update", name, "--namespace", SYSTEM, "--as", OPERATOR)
+        assert cluster.run("kubectl", *question, fails=True).stdout.strip() == answer
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("role", "verb", "what", "allowed"),
+    [
+        ("view", "list", "finetunejobs.tunesmith.dev", True),
+        ("view", "create", "finetunejobs.tunesmith.dev", False),
+        ("view", "patch", "inferenceservices.tunesmith.dev/scale", False),
+        ("edit", "create", "evaljobs.tunesmith.dev", True),
+        ("edit", "delete", "finetunejobs.tunesmith.dev", True),
+        ("edit", "patch", "inferenceservices.tunesmith.dev/scale", True),
+        ("edit", "patch", "finetunejobs.tunesmith.dev/status", False),
+    ],
+)
+def test_people_may_do_with_our_kinds_what_their_role_says(
+    cluster: Cluster, role: str, verb: str, what: str, allowed: bool
+) -> None:
+    binding = ["create", "rolebinding", role, "--namespace=team-b", f"--clusterrole={role}", f"--user=the-{role}er"]
+    cluster.run("kubectl", *binding, fails=True)  # made by the first case
+    eventually(lambda: cluster.can(f"the-{role}er", "team-b", "list", "finetunejobs.tunesmith.dev"))
+    assert cluster.can(f"the-{role}er", "team-b", verb, what) is allowed
+
+
+def test_an_admin_of_a_namespace_installs_it_there_without_a_cluster_role(cluster: Cluster) -> None:
+    """As docs/chart.md says: with the CRDs and one aggregated role from the cluster's administrator."""
+    cluster.kubectl("apply", "--filename", str(ROOT / "crds"))
+    cluster.kubectl("apply", "--filename=-", stdin=yaml_block(ROOT / "docs" / "chart.md"))
+    cluster.kubectl("create", "rolebinding", "anna", "--namespace=team-a", "--clusterrole=admin", "--user=anna")
+    eventually(lambda: cluster.can("anna", "team-a", "update", "evaljobs.tunesmith.dev/finalizers"))
+    values = {"scope": {"namespaces": ["team-a"]}, "crds": {"enabled": False}}
+    cluster.install("team-a", "--kube-as-user=anna", values=values)
+    operator = "system:serviceaccount:team-a:tunesmith-operator"
+    assert cluster.can(operator, "team-a", "create", "jobs.batch")
+    assert not cluster.can(operator, "team-b", "list", "finetunejobs.tunesmith.dev")
+    cluster.uninstall("team-a")
+
+
+@pytest.mark.usefixtures("installed")
+def test_resources_outlive_the_release_unless_told_otherwise(cluster: Cluster) -> None:
+    cluster.kubectl("apply", "--filename=-", stdin=json.dumps(JOB))
+    cluster.uninstall(SYSTEM)
+    assert cluster.crds() == CRDS
+    assert "support" in cluster.kubectl("get", "ftj", "--namespace=team-a", "--output=name")
+    cluster.install(SYSTEM, values={"crds": {"keep": False}})
+    assert "support" in cluster.kubectl("get", "ftj", "--namespace=team-a", "--output=name")
+    cluster.uninstall(SYSTEM)
+    eventually(lambda: cluster.crds() == [])
+
+
+def eventually(holds: Any, seconds: float = 60) -> None:
+    """Wait for a controller of the cluster to have done its part."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come to hold"
+        time.sleep(0.5)
+
+
+def yaml_block(page: Path) -> str:
+    """The YAML on a page of the docs."""
+    text = page.read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
+    assert yaml.safe_load(text)
+    return text
