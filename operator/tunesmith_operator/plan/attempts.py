@@ -158,7 +158,8 @@ def _state(job: Raw, pod: Raw | None, observed: Observed, now: datetime) -> tupl
         return State.SUCCEEDED, None
     if is_true(job, "Complete"):
         return State.FAILED, _why_resultless(job, pod)
-    if is_true(job, "Failed") or is_true(job, "FailureTarget"):
+    is_stopping = is_true(job, "FailureTarget") and pod is not None and _may_work(pod, now)
+    if is_true(job, "Failed") or (is_true(job, "FailureTarget") and not is_stopping):
         return State.FAILED, _why_failed(job, pod)
     if (job.get("spec") or {}).get("suspend"):
         return State.QUEUED, None
@@ -197,13 +198,9 @@ def _why_failed(job: Raw, pod: Raw | None) -> LastFailure:
         return failure(FailureClass.DEADLINE_EXCEEDED, f"Job {name_of(job)}: {failed.get('message')}")
     if pod is None:
         return failure(FailureClass.PREEMPTED, f"the pod of Job {name_of(job)} was deleted")
-    if not is_finished(pod) and not _may_terminate(pod):
+    if not is_finished(pod):
         return failure(FailureClass.NODE_LOST, f"pod {name_of(pod)}: its node does not answer", pod=name_of(pod))
     return why_ended(pod)
-
-
-def _may_terminate(pod: Raw) -> bool:
-    return any(one.terminated for one in containers(pod)) or is_true(pod, "DisruptionTarget") or not is_deleting(pod)
 
 
 def _may_work(pod: Raw, now: datetime) -> bool:

@@ -359,6 +359,8 @@ def _look_again(scene: Scene[Spec]) -> float | None:
         waits.append(until(_pending_deadline(scene, course), scene.now))
         if course.state is State.STARTING and course.job and _only_events_tell(course):
             waits.append(max(LOOK_AGAIN, _age(course.job, scene.now) / 4))
+        if course.state in ACTIVE and course.job and is_over(course.job):
+            waits.append(LOOK_AGAIN)
         if course.state in (State.NONE, State.FAILED):
             waits.append(LOOK_AGAIN if course.stopping else until(next_start(course, scene.now), scene.now))
     return earliest(*waits)

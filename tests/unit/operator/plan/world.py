@@ -6,13 +6,19 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
 
 from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.times import format_time
 from tunesmith_operator.plan.types import Event, Key, Observed, Plan, Progress, Raw, Reference
 
+CRDS = Path(__file__).parents[4] / "crds"
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 SECRET_WORD = "AKIA-not-to-be-seen"
 
@@ -108,6 +114,29 @@ def condition(type_: str, status: bool = True, reason: str = "", message: str = 
     }
 
 
+@cache
+def status_validator(kind: str) -> Draft202012Validator:
+    """What the CRD says of a kind's status; strict, as the API server would drop a field that it does not know."""
+    text = (CRDS / f"{KINDS[kind].plural}.yaml").read_text()
+    version = yaml.safe_load(text)["spec"]["versions"][0]
+    return Draft202012Validator(_strict(version["schema"]["openAPIV3Schema"]["properties"]["status"]))
+
+
+def check_status(kind: str, status: Raw) -> None:
+    """Fails where the API server would refuse the status, or drop a part of it."""
+    problems = [f"{error.json_path}: {error.message}" for error in status_validator(kind).iter_errors(status)]
+    assert not problems, problems
+
+
+def _strict(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_strict(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {"additionalProperties": False} if isinstance(schema.get("properties"), dict) else {}
+    return {**closed, **{name: _strict(value) for name, value in schema.items()}}
+
+
 @dataclass
 class Cluster:
     """The children of one resource, and the resource: enough of an API server to carry a plan out."""
@@ -165,6 +194,7 @@ class Cluster:
             before = shelf.get(manifest["metadata"]["name"], {})
             shelf[manifest["metadata"]["name"]] = {**self.stored(manifest), "status": before.get("status", {})}
         if plan.status is not None:
+            check_status(self.resource["kind"], plan.status)
             self.resource = {**self.resource, "status": json.loads(json.dumps(plan.status))}
         for key in plan.delete:
             self.remove(key.name)
