@@ -17,40 +17,40 @@ class Limit:
     advice: str
     """What to write instead."""
     allowed: tuple[str | int | bool, ...] = ()
-    """The values it may have. Empty, and no refused_scheme: it may not be set at all."""
-    refused_scheme: str = ""
-    """For a URI: the one scheme that it may not have."""
+    """The values it may have. Empty, and no refused_schemes: it may not be set at all."""
+    refused_schemes: tuple[str, ...] = ()
+    """For a URI: the schemes that it may not have."""
     at_apply: bool = True
     """Refused by the API server; else admitted, and the operator stops with a condition that says so."""
 
     def allows(self, value: Any) -> bool:
         """Whether the field may have `value`."""
-        if self.refused_scheme:
-            return not str(value).startswith(f"{self.refused_scheme}://")
+        if self.refused_schemes:
+            return str(value).partition("://")[0] not in self.refused_schemes
         return value in self.allowed
 
     def sentence(self, value: Any = None) -> str:
         """The refusal of `value`, or of the field as such."""
-        shown = (
-            f" {str(value).lower() if isinstance(value, bool) else value}"
-            if self.allowed or self.refused_scheme
-            else ""
-        )
-        return f"{self.field}{shown if value is not None else ''}: not available in this version; {self.advice}"
+        shown = str(value).lower() if isinstance(value, bool) else value
+        told = f" {shown}" if value is not None and (self.allowed or self.refused_schemes) else ""
+        return f"{self.field}{told}: not available in this version; {self.advice}"
 
 
-URI_FIELDS: tuple[tuple[str, str], ...] = (
+MODEL_URIS: tuple[tuple[str, str], ...] = (
     ("FineTuneJob", "model.uri"),
-    ("FineTuneJob", "datasets[].uri"),
-    ("FineTuneJob", "validation.uri"),
-    ("FineTuneJob", "output.uri"),
     ("EvalJob", "model.uri"),
     ("EvalJob", "baseline.uri"),
-    ("EvalJob", "benchmarks[].dataset.uri"),
-    ("EvalJob", "output.uri"),
     ("InferenceService", "model.uri"),
     ("InferenceService", "adapters[].uri"),
 )
+DATA_URIS: tuple[tuple[str, str], ...] = (
+    ("FineTuneJob", "datasets[].uri"),
+    ("FineTuneJob", "validation.uri"),
+    ("EvalJob", "benchmarks[].dataset.uri"),
+)
+OUTPUT_URIS: tuple[tuple[str, str], ...] = (("FineTuneJob", "output.uri"), ("EvalJob", "output.uri"))
+URI_FIELDS: tuple[tuple[str, str], ...] = (*MODEL_URIS, *DATA_URIS, *OUTPUT_URIS)
+"""Kind and path of every field of a spec that is a URI of a model, of data or of results."""
 
 LIMITS: tuple[Limit, ...] = (
     Limit("FineTuneJob", "method", "use sft", ("sft",)),
@@ -58,8 +58,8 @@ LIMITS: tuple[Limit, ...] = (
     Limit(
         "FineTuneJob",
         "datasets[].format",
-        "use auto, messages, promptCompletion or alpaca",
-        ("auto", "messages", "promptCompletion", "alpaca"),
+        "use auto, messages, promptCompletion, alpaca or text",
+        ("auto", "messages", "promptCompletion", "alpaca", "text"),
     ),
     Limit("FineTuneJob", "training.packing", "set packing: false", (False,)),
     Limit("FineTuneJob", "export.quantize", "remove the block"),
@@ -70,7 +70,8 @@ LIMITS: tuple[Limit, ...] = (
     Limit("FineTuneJob", "resources.count", "use count: 1", (1,), at_apply=False),
     Limit("EvalJob", "queueName", "remove it"),
     Limit("InferenceService", "autoscaling", "set replicas, or scale by /scale"),
-    *(Limit(kind, field, "use s3://", refused_scheme="pvc") for kind, field in URI_FIELDS),
+    *(Limit(kind, field, "use s3://", refused_schemes=("pvc",)) for kind, field in (*MODEL_URIS, *OUTPUT_URIS)),
+    *(Limit(kind, field, "use s3://", refused_schemes=("pvc", "hf", "ms")) for kind, field in DATA_URIS),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from functools import partial
 from typing import Any
 
 from hypothesis import strategies as st
@@ -77,10 +78,14 @@ def _objects(schema: Schema) -> st.SearchStrategy[dict[str, Any]]:
         if rule["message"].startswith(ONE_OF):
             members = rule["message"].removeprefix(ONE_OF).split(", ")
             rest = {name: below for name, below in optional.items() if name not in members}
-            return st.sampled_from(members).flatmap(
-                lambda member, rest=rest: st.fixed_dictionaries({**required, member: fields[member]}, optional=rest)
-            )
+            return st.sampled_from(members).flatmap(partial(_with_member, required, fields, rest))
     return st.fixed_dictionaries(required, optional=optional)
+
+
+def _with_member(
+    required: dict[str, Any], fields: dict[str, Any], rest: dict[str, Any], member: str
+) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({**required, member: fields[member]}, optional=rest)
 
 
 def mended(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +116,7 @@ def _mend(value: dict[str, Any], path: str, row: Limit) -> None:
         for item in value[name] if part.endswith("[]") else [value[name]]:
             _mend(item, rest, row)
     elif not row.allows(value[name]):
-        if row.refused_scheme:
+        if row.refused_schemes:
             value[name] = "s3://bucket/folder"
         else:
             del value[name]

@@ -114,7 +114,7 @@ class Api:
                 **({"dry_run": "All"} if dry_run else {}),
             )
         except client.ApiException as error:
-            raise Refused(json.loads(error.body)) from error
+            raise Refused(json.loads(error.body or "{}")) from error
         return created
 
     def answer(self, kind: str, spec: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -131,7 +131,7 @@ class Api:
                 GROUP, VERSION, "default", BY_NAME[kind].plural, name, {"spec": spec}
             )
         except client.ApiException as error:
-            raise Refused(json.loads(error.body)) from error
+            raise Refused(json.loads(error.body or "{}")) from error
         return changed
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
@@ -231,12 +231,17 @@ BAD = {
     "rows of a later version": Bad(
         "FineTuneJob",
         {"datasets": [{"uri": "s3://d/t.jsonl", "format": "preference"}]},
-        "datasets[].format preference: not available in this version; use auto, messages, promptCompletion or alpaca",
+        "datasets[].format preference: not available in this version; use auto, messages, promptCompletion, alpaca or text",
     ),
     "claim": Bad(
         "FineTuneJob",
         {"model": {"uri": "pvc://claim/base"}},
         "model.uri pvc://claim/base: not available in this version; use s3://",
+    ),
+    "data of a hub": Bad(
+        "FineTuneJob",
+        {"datasets": [{"uri": "hf://org/name"}]},
+        "datasets[].uri hf://org/name: not available in this version; use s3://",
     ),
     "long name": Bad(
         "FineTuneJob", {}, "the name of a FineTuneJob has at most 45 characters: its pods are named after it", "a" * 46

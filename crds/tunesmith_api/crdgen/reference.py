@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from tunesmith_api import API_VERSION
-from tunesmith_api.compatibility import CONFLICTS, LIMITS
+from tunesmith_api.compatibility import CONFLICTS, LIMITS, Limit
 from tunesmith_api.crdgen.crd import Kind, root_schema
 from tunesmith_api.crdgen.rules import is_optional
 from tunesmith_api.crdgen.structural import Schema
@@ -123,7 +123,7 @@ def compatibility_page() -> str:
         (
             row.kind,
             f"`{row.field}`",
-            _can(row.allowed, row.refused_scheme),
+            _can(row),
             row.advice,
             "apply" if row.at_apply else "condition",
         )
@@ -140,7 +140,7 @@ def compatibility_page() -> str:
     )
 
 
-def _can(allowed: Sequence[str | int | bool], refused_scheme: str) -> str:
-    if refused_scheme:
-        return f"no `{refused_scheme}://`"
-    return ", ".join(f"`{json.dumps(value).strip(chr(34))}`" for value in allowed) or "must be absent"
+def _can(row: Limit) -> str:
+    if row.refused_schemes:
+        return "not " + ", ".join(f"`{scheme}://`" for scheme in row.refused_schemes)
+    return ", ".join(f"`{json.dumps(value).strip(chr(34))}`" for value in row.allowed) or "must be absent"

@@ -31,15 +31,15 @@ def is_optional(schema: Schema, field: str) -> bool:
 def limit_rule(row: Limit, leaf: str, *, optional: bool) -> Rule:
     """`row` as a rule on the object that has the field `leaf`."""
     field = f"self.{leaf}"
-    if not row.allowed and not row.refused_scheme:
+    if not row.allowed and not row.refused_schemes:
         return Rule(f"!has({field})", row.sentence())
     holds = (
-        f"!{field}.startsWith('{row.refused_scheme}://')"
-        if row.refused_scheme
+        f"!{field}.matches('^({'|'.join(row.refused_schemes)})://')"
+        if row.refused_schemes
         else f"{field} in {json.dumps(row.allowed)}"
     )
     # The message can tell a string only: the cost of string(self.x) counts as unbounded.
-    told = row.refused_scheme or all(isinstance(value, str) for value in row.allowed)
+    told = row.refused_schemes or all(isinstance(value, str) for value in row.allowed)
     return Rule(
         f"!has({field}) || {holds}" if optional else holds,
         row.sentence(),
