@@ -42,7 +42,7 @@ class Environment:
 def is_external(paths: Paths) -> bool:
     """Whether the user has named a cluster; our own kubeconfig in KUBECONFIG (as `env` prints it) is not one."""
     named = os.environ.get("KUBECONFIG", "")
-    return bool(named) and Path(named).expanduser() != paths.kubeconfig
+    return bool(named) and Path(named).expanduser().resolve() != paths.kubeconfig.resolve()
 
 
 def environment() -> Environment:
@@ -67,6 +67,10 @@ def _embedded(paths: Paths) -> Environment:
 
 
 def _external(paths: Paths) -> Environment:
+    if os.pathsep in os.environ["KUBECONFIG"]:
+        raise ClusterError(
+            "KUBECONFIG names several files: make one with `kubectl config view --flatten`, and name that"
+        )
     names = ("TUNESMITH_REGISTRY", "TUNESMITH_S3_ENDPOINT")
     missing = [name for name in names if not os.environ.get(name)]
     if missing:

@@ -1,4 +1,4 @@
-"""The command line: python3 -m devcluster up | down | status | env | logs | tools."""
+"""The command line: python3 -m devcluster up | down | status | env | logs | images | tools."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from devcluster import builds, cluster, preflight, toolchain
 from devcluster.access import Environment, ensure_s3_credentials, environment, exports, is_external
 from devcluster.commands import run
 from devcluster.errors import ClusterError
+from devcluster.images import build as build_images
 from devcluster.paths import Paths, cache_paths
 from devcluster.progress import elapsed, say
 
@@ -38,6 +39,9 @@ def main() -> int:
     except ClusterError as error:
         print(f"devcluster: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\ndevcluster: interrupted; the next `up` goes on from here", file=sys.stderr)
+        return 130
 
 
 def up(paths: Paths, _: argparse.Namespace) -> int:
@@ -154,11 +158,18 @@ def _one_at_a_time(paths: Paths) -> Iterator[None]:
         yield
 
 
+def images(paths: Paths, _: argparse.Namespace) -> int:
+    for reference in build_images(paths, environment().registry).values():
+        say(reference)
+    return 0
+
+
 COMMANDS: dict[str, tuple[Callable[[Paths, argparse.Namespace], int], str]] = {
     "up": (up, "bring the cluster up, or repair it"),
     "down": (down, "take it down and leave nothing behind"),
     "status": (status, "say which component is healthy; exit code 1 if one is not"),
     "env": (env, "print what to export: eval $(python3 -m devcluster env)"),
     "logs": (logs, "show a component's log, or where the logs are"),
+    "images": (images, "build the operator's and the runtime's image and push them"),
     "tools": (tools, "build programs, all or those named, and start nothing"),
 }

@@ -53,6 +53,13 @@ def test_a_cluster_named_by_half_is_refused_with_what_is_missing(
         environment()
 
 
+def test_several_kubeconfigs_are_refused_with_the_way_to_one(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    name_a_cluster(monkeypatch)
+    monkeypatch.setenv("KUBECONFIG", "/a:/b")
+    with pytest.raises(ClusterError, match="kubectl config view --flatten"):
+        environment()
+
+
 def test_without_any_cluster_the_command_that_makes_one_is_named(paths: Paths) -> None:
     with pytest.raises(ClusterError, match="make cluster"):
         environment()
