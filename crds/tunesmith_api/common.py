@@ -283,15 +283,14 @@ class Status(ApiModel):
     last_failure: LastFailure | None = Field(None, description="The true cause of the last failure.")
 
 
-def metadata_name_rules(kind: str) -> tuple[Rule, ...]:
-    """Root rules on `metadata.name`: children are named after the resource and must stay DNS labels."""
-    return (
-        Rule(
-            "size(self.metadata.name) <= 45",
-            f"the name of a {kind} has at most 45 characters: its pods are named after it",
-        ),
-        Rule(
-            "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-            f"the name of a {kind} is a DNS label: lower-case letters, digits and -, beginning with a letter",
-        ),
-    )
+NAME_RULES: tuple[Rule, ...] = (
+    Rule(
+        "size(self.metadata.name) <= 45",
+        "metadata.name has at most 45 characters, as pods are named after it: choose a shorter one",
+    ),
+    Rule(
+        "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        "metadata.name is a DNS label: lower-case letters, digits and -, beginning with a letter",
+    ),
+)
+"""Rules on a whole object: its children are named after it and must be DNS labels."""

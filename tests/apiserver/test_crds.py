@@ -244,9 +244,9 @@ BAD = {
         "datasets[].uri hf://org/name: not available in this version; use s3://",
     ),
     "long name": Bad(
-        "FineTuneJob", {}, "the name of a FineTuneJob has at most 45 characters: its pods are named after it", "a" * 46
+        "FineTuneJob", {}, "metadata.name has at most 45 characters, as pods are named after it: choose a shorter one", "a" * 46
     ),
-    "name of a domain": Bad("InferenceService", {}, "the name of a InferenceService is a DNS label", "support.v2"),
+    "name of a domain": Bad("InferenceService", {}, "metadata.name is a DNS label", "support.v2"),
     "name that begins with a digit": Bad("InferenceService", {}, "beginning with a letter", "2nd"),
     "gate without its benchmark": Bad(
         "EvalJob",

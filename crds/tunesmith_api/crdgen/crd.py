@@ -7,7 +7,7 @@ from typing import Any
 
 from tunesmith_api import GROUP, VERSION
 from tunesmith_api.base import ApiModel
-from tunesmith_api.common import metadata_name_rules
+from tunesmith_api.common import NAME_RULES
 from tunesmith_api.crdgen.rules import add_rules
 from tunesmith_api.crdgen.structural import Schema, structural_schema
 from tunesmith_api.evaljob import EvalJob, EvalJobSpec, EvalJobStatus
@@ -123,7 +123,7 @@ def root_schema(kind: Kind) -> Schema:
             "spec": {**spec, "description": fields["spec"].description},
             "status": {**status, "description": fields["status"].description},
         },
-        "x-kubernetes-validations": [rule.schema() for rule in metadata_name_rules(kind.name)],
+        "x-kubernetes-validations": [rule.schema() for rule in NAME_RULES],
     }
 
 
