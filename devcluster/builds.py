@@ -78,6 +78,10 @@ PROGRAMS: tuple[Program, ...] = (
         variables=("main.Version=v1.8.0",),
     ),
 )
+CHECKERS: tuple[Program, ...] = (
+    Program("kubeconform", "0.7.0", "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform"),
+)
+"""Programs that a cluster does not need; built when they are asked for by name."""
 
 
 def build_key(program: Program, sources: Path = SOURCES) -> str:
@@ -91,7 +95,7 @@ def build_key(program: Program, sources: Path = SOURCES) -> str:
 
 def missing_programs(paths: Paths, wanted: Collection[str] = ()) -> list[Program]:
     """Programs that are not built, or are stale. `wanted`: their names, or names that they are called by; all if empty."""
-    known = {name: program for program in PROGRAMS for name in (program.name, *program.links)}
+    known = {name: program for program in PROGRAMS + CHECKERS for name in (program.name, *program.links)}
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise ClusterError(f"{', '.join(unknown)}: not built here; what is: {', '.join(known)}")

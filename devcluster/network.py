@@ -14,6 +14,7 @@ from pathlib import Path
 
 from devcluster.commands import run, succeeds
 from devcluster.components import addresses
+from devcluster.errors import ClusterError
 
 FIREWALLS = ("iptables", "ip6tables")
 OUR_CHAINS = re.compile(r"^(KUBE|CNI)-")
@@ -59,7 +60,7 @@ def remember(path: Path) -> Before:
     if not path.exists():
         before = Before(
             settings={name: _setting(name).read_text().strip() for name in _changed_settings()},
-            chains={firewall: _our_chains(_saved_rules(firewall)) for firewall in FIREWALLS},
+            chains={one: _our_chains(_saved_rules(one)) for one in FIREWALLS if succeeds([f"{one}-save"])},
             folders=[folder for folder in STRAY_FOLDERS if Path(folder).exists()],
             root_is_shared=_root_is_shared(),
         )
@@ -72,8 +73,9 @@ def prepare() -> None:
     """Forwarding, shared mounts, and the bridge with the host's address; done again it changes nothing."""
     succeeds(["modprobe", "--all", "overlay", "br_netfilter"])  # built in, or there already, on many machines
     for name, value in WANTED_SETTINGS.items():
-        if _setting(name).exists():
-            _setting(name).write_text(value)
+        if not _setting(name).exists():
+            raise ClusterError(f"the kernel has no setting {name}: load what brings it (modprobe br_netfilter)")
+        _setting(name).write_text(value)
     if not _root_is_shared():
         run(["mount", "--make-rshared", "/"])
     if not _bridge().exists():
@@ -86,8 +88,8 @@ def restore(before: Before) -> None:
     """Take away the bridge and the firewall chains, and put the kernel's settings back."""
     if _bridge().exists():
         run(["ip", "link", "delete", addresses.BRIDGE])
-    for firewall in FIREWALLS:
-        script = removal_script(_saved_rules(firewall), keep=before.chains[firewall])
+    for firewall, chains in before.chains.items():
+        script = removal_script(_saved_rules(firewall), keep=chains)
         if script:
             run([f"{firewall}-restore", "--noflush"], stdin=script)
     for name, value in before.settings.items():

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ def option(component: Component, name: str) -> str:
     return next(word.partition("=")[2] for word in component.argv if word.startswith(f"--{name}="))
 
 
-def config(component: Component, name: str) -> dict[str, object]:
+def config(component: Component, name: str) -> dict[str, Any]:
     return json.loads(next(text for path, text in component.files.items() if path.name == name))
 
 

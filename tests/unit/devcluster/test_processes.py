@@ -5,6 +5,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from devcluster.errors import ClusterError
 from devcluster.processes import Component, Record, Supervisor, identify, is_alive, parse_stat
 
 
-def sleeper(**changes: object) -> Component:
+def sleeper(**changes: Any) -> Component:
     component = Component(name="sleeper", argv=("/bin/sleep", "60"), ready=lambda: "")
     return dataclasses.replace(component, **changes)
 
@@ -53,9 +54,7 @@ def test_stopping_what_does_not_run_is_no_error(supervisor: Supervisor) -> None:
 
 
 @pytest.mark.parametrize("change", [{"start": 1}, {"boot": "another boot"}], ids=["pid used again", "after a reboot"])
-def test_a_process_that_merely_has_the_pid_of_ours_is_not_ended(
-    supervisor: Supervisor, change: dict[str, object]
-) -> None:
+def test_a_process_that_merely_has_the_pid_of_ours_is_not_ended(supervisor: Supervisor, change: dict[str, Any]) -> None:
     stranger = subprocess.Popen(["/bin/sleep", "60"])
     try:
         identity = identify(stranger.pid)
@@ -110,7 +109,7 @@ def test_each_trouble_of_a_component_is_named(supervisor: Supervisor) -> None:
     ],
     ids=["arguments", "program", "files", "environment"],
 )
-def test_a_change_of_what_a_component_is_changes_its_fingerprint(change: dict[str, object]) -> None:
+def test_a_change_of_what_a_component_is_changes_its_fingerprint(change: dict[str, Any]) -> None:
     assert sleeper(**change).fingerprint() != sleeper().fingerprint()
 
 

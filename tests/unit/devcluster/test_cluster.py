@@ -1,0 +1,89 @@
+"""When a cluster is rebuilt, and when it is left as it is."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from devcluster import cluster, mounts
+from devcluster.errors import ClusterError, ComponentEnded
+from devcluster.paths import Paths
+
+BROKEN_ETCD = ComponentEnded("etcd", "etcd ended while it started")
+
+
+class Attempts:
+    """Stands for bringing up and taking down: each attempt has an error, or None if it works."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *outcomes: ClusterError | None) -> None:
+        self.outcomes = list(outcomes)
+        self.kept: list[tuple[str, ...]] = []
+        monkeypatch.setattr(cluster, "_bring_up", self.bring_up)
+        monkeypatch.setattr(cluster, "take_down", self.take_down)
+
+    def bring_up(self, _: Paths) -> None:
+        outcome = self.outcomes.pop(0)
+        if outcome:
+            raise outcome
+
+    def take_down(self, _: Paths, keep: tuple[str, ...] = ()) -> None:
+        self.kept.append(keep)
+
+
+@pytest.fixture
+def used(tmp_path: Path) -> Paths:
+    """A cluster that has been up."""
+    (tmp_path / "cluster" / "etcd").mkdir(parents=True)
+    return Paths(tmp_path)
+
+
+@pytest.mark.parametrize("component", ["etcd", "containerd", "kubelet"])
+def test_a_cluster_whose_data_are_broken_is_rebuilt_and_the_buckets_stay(
+    used: Paths, monkeypatch: pytest.MonkeyPatch, component: str
+) -> None:
+    attempts = Attempts(monkeypatch, ComponentEnded(component, "no"), None)
+    cluster.up(used)
+    assert attempts.outcomes == []
+    assert [{"s3", "s3-credentials"} <= set(kept) for kept in attempts.kept] == [True]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ClusterError("kube-apiserver is not ready after 60s"), ComponentEnded("kube-apiserver", "no")],
+    ids=["slow", "broken, but not for its data"],
+)
+def test_nothing_is_thrown_away_for_another_reason(
+    used: Paths, monkeypatch: pytest.MonkeyPatch, error: ClusterError
+) -> None:
+    attempts = Attempts(monkeypatch, error)
+    with pytest.raises(ClusterError, match=str(error)):
+        cluster.up(used)
+    assert attempts.kept == []
+
+
+def test_a_new_cluster_that_does_not_start_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = Attempts(monkeypatch, BROKEN_ETCD)
+    with pytest.raises(ClusterError, match="etcd ended"):
+        cluster.up(Paths(tmp_path))
+    assert attempts.kept == []
+
+
+def test_a_rebuild_is_tried_once(used: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    Attempts(monkeypatch, BROKEN_ETCD, BROKEN_ETCD)
+    with pytest.raises(ClusterError, match="etcd ended"):
+        cluster.up(used)
+
+
+def test_what_a_mount_shows_is_never_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    precious = tmp_path / "kubelet" / "volume" / "precious"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("data")
+    monkeypatch.setattr(mounts, "mounts_below", lambda folder: [folder / "volume"])
+    with pytest.raises(ClusterError, match="still mounted below it"):
+        cluster._delete([tmp_path / "kubelet"])
+    assert precious.read_text() == "data"
+
+
+def test_taking_down_what_is_not_there_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a command was run"))
+    cluster.take_down(Paths(tmp_path))
