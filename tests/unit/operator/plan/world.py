@@ -192,7 +192,9 @@ class Cluster:
         for manifest in plan.apply:
             shelf = self.deployments if manifest["kind"] == "Deployment" else self.services
             before = shelf.get(manifest["metadata"]["name"], {})
-            shelf[manifest["metadata"]["name"]] = {**self.stored(manifest), "status": before.get("status", {})}
+            after = {**self.stored(manifest), "status": before.get("status", {})}
+            after["metadata"]["generation"] = before.get("metadata", {}).get("generation", 0) + 1
+            shelf[manifest["metadata"]["name"]] = after
         if plan.status is not None:
             check_status(self.resource["kind"], plan.status)
             self.resource = {**self.resource, "status": json.loads(json.dumps(plan.status))}
