@@ -25,8 +25,9 @@ verify: env      ## Style, types, who imports whom, generated files, chart, exam
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
 	$(PYTHON) -m tunesmith_api.crdgen --check
-	python3 -m devcluster tools helm
-	$(PYTHON) -m pytest tests/verify -q
+	python3 -m devcluster tools helm kubeconform
+	$(TUNESMITH_CACHE)/bin/helm lint --quiet charts/tunesmith
+	$(PYTHON) -m pytest -q tests/verify
 
 bench: env       ## Figures: latency, memory, writes, start-up, training speed, transfer speed
 	python3 -m devcluster up
@@ -45,7 +46,7 @@ cluster-down:    ## Stop it and leave nothing behind
 env: .venv/.ready
 
 .venv/.ready: locks/dev.txt | $(UV)
-	$(UV) venv --quiet --allow-existing --python 3.11 .venv
+	$(UV) venv --quiet --allow-existing --python python3 .venv
 	$(UV) pip sync --quiet --python .venv --require-hashes --compile-bytecode locks/dev.txt
 	printf '%s\n' "$(CURDIR)/crds" "$(CURDIR)/operator" "$(CURDIR)/runtime" "$(CURDIR)" > $$($(PYTHON) -c 'import site; print(site.getsitepackages()[0])')/tunesmith.pth
 	touch $@
