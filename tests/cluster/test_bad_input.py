@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def bad_data(data: str, s3: Any) -> Iterator[str]:
+def bad_data(data: str, s3: Any) -> str:
     """The good data with bad files beside them."""
     prefix = data.removeprefix(f"s3://{BUCKET}/")
     lines = s3.get_object(Bucket=BUCKET, Key=f"{prefix}/train.jsonl")["Body"].read().decode().splitlines()[:32]
@@ -56,7 +56,7 @@ def bad_data(data: str, s3: Any) -> Iterator[str]:
         if not name.endswith(".safetensors"):
             s3.copy_object(Bucket=BUCKET, Key=f"{prefix}/pickle/{name}", CopySource=source)
     s3.put_object(Bucket=BUCKET, Key=f"{prefix}/pickle/pytorch_model.bin", Body=b"\x80\x04N.")
-    yield data
+    return data
 
 
 @pytest.fixture(scope="module")
