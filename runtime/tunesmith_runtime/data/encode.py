@@ -65,12 +65,14 @@ class Encoder:
         Raises RunFailure (ChatTemplateMissing) where the tokenizer has no template, or one that cannot be trained on.
         """
         turns = self._conversation(record) if isinstance(record, Conversation) else [self._continuation(record)]
-        examples = [self._fitted(example) for example in joined(turns)]
-        refused = [example for example in examples if isinstance(example, DropReason)]
-        if refused:
-            return refused[0]
-        everything = self.loss_on is LossOn.ALL
-        return [replace(example, labels=list(example.input_ids)) for example in examples] if everything else examples
+        examples: list[Example] = []
+        for example in joined(turns):
+            fitted = self._fitted(example)
+            if isinstance(fitted, DropReason):
+                return fitted
+            everything = self.loss_on is LossOn.ALL
+            examples.append(replace(fitted, labels=list(fitted.input_ids)) if everything else fitted)
+        return examples
 
     def prompt_ids(self, conversation: Conversation, messages: int) -> list[int]:
         """What a server makes of the first `messages` messages when it is to answer them."""

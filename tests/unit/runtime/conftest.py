@@ -1,21 +1,38 @@
-"""A real S3 server and a folder, as the two stores that every promise about storage is tried on."""
+"""The tiny model, and trained runs that several tests look at."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.s3 import S3Server, s3, s3_server, tls_server
-from tunesmith_api.run import Store
+from tests import tinymodel
+from tests.unit.runtime.train.support import Run, make_run
+from tunesmith_api.run import RunReport
 
-__all__ = ["s3", "s3_server", "tls_server"]
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny tensors are faster on one thread, and processes share this machine's cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
-@pytest.fixture(params=["s3", "file"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """A store, once in a bucket and once in a folder."""
-    if request.param == "file":
-        return Store(uri=f"file://{tmp_path}/store")
-    server: S3Server = request.getfixturevalue("s3")
-    return server.store(server.new_bucket())
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The untrained model's folder."""
+    return tinymodel.make_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def lora(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, RunReport]:
+    """A LoRA run, trained, with a validation split."""
+    from tunesmith_runtime import train
+
+    run = make_run(tmp_path_factory.mktemp("lora"), tiny, tinymodel.rows(256, seed=1), validation={"fraction": 0.1})
+    return run, run.do(train.run)

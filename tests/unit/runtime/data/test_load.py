@@ -146,7 +146,8 @@ def test_a_fraction_of_the_rows_is_held_out(work: Work, tokenizer: Any) -> None:
 def test_a_split_loses_no_row_and_is_the_same_for_the_same_seed(count: int, fraction: float, seed: int) -> None:
     train, held_out = split(range(count), fraction, seed)
     assert sorted([*train, *held_out]) == list(range(count))
-    assert train and held_out
+    assert train
+    assert held_out
     assert (train, held_out) == split(range(count), fraction, seed)
 
 

@@ -1,0 +1,79 @@
+"""The verb export: merge the adapter if that is asked for, and finish the run: run.json last."""
+
+from __future__ import annotations
+
+import logging
+from itertools import islice
+from pathlib import Path
+
+from tunesmith_api.common import Artifact
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.rundirectory import RunDirectory, RunRecord, open_run, record_of
+from tunesmith_runtime.storage import open_storage
+from tunesmith_runtime.train.lean import hidden
+from tunesmith_runtime.train.trained import TRAINED, Trained, read_trained
+from tunesmith_runtime.work import Work
+
+log = logging.getLogger(__name__)
+
+ADAPTER = "adapter"
+MERGED = "merged"
+PROMPTS = 4
+"""Rows of the data that merged and unmerged model are compared on."""
+
+
+def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
+    """Finish the run. A run that another pod has finished meanwhile is reported as that pod left it."""
+    fetched = work.fetched()
+    if fetched.adopted:
+        record = RunRecord.model_validate(fetched.record)
+        return _report(Outcome.ADOPTED, fetched.run_uri or "", record)
+    run_directory = open_run(spec, work, open_storage(spec.store))
+    trained = read_trained(run_directory)
+    if trained is None:
+        raise RunFailure(
+            FailureClass.PROCESS_ERROR, f"{run_directory.uri}/{TRAINED} is missing: the verb train has not finished"
+        )
+    artifacts = [trained.artifact]
+    if spec.fine_tune_job().export.merge and trained.artifact.name == ADAPTER:
+        artifacts.append(_merged(spec, work, run_directory, trained))
+    record = run_directory.finish(
+        record_of(
+            spec, fetched, seeds=trained.seeds, template_hash=trained.template_hash,
+            rows=trained.rows, metrics=trained.metrics, artifacts=artifacts,
+        )
+    )  # fmt: skip
+    log.info("finished %s", run_directory.uri)
+    return _report(Outcome.SUCCEEDED, run_directory.uri, record)
+
+
+def _merged(spec: RunSpec, work: Work, run_directory: RunDirectory, trained: Trained) -> Artifact:
+    """The merged model, checked and published."""
+    adapter = work.run / ADAPTER
+    run_directory.fetch(trained.artifact, adapter)  # what is there from training already is only verified
+    with hidden():
+        from tunesmith_runtime.export.merge import merge
+
+        folder = merge(work.model, adapter, work.run / MERGED, _prompts(work), spec.model.trust_remote_code)
+    return run_directory.publish(MERGED, folder)
+
+
+def _prompts(work: Work) -> list[str]:
+    """The first rows of the data, as they are in the file: text like that which was learned."""
+    paths: list[Path] = [work.data / file.path for file in work.data_files()]
+    with paths[0].open(encoding="utf-8", errors="replace") as lines:
+        return [line.strip() for line in islice(lines, PROMPTS) if line.strip()]
+
+
+def _report(outcome: Outcome, run_uri: str, record: RunRecord) -> RunReport:
+    return RunReport(
+        verb=Verb.EXPORT,
+        outcome=outcome,
+        run_uri=run_uri,
+        artifacts=record.artifacts,
+        rows=record.rows,
+        metrics=record.metrics,
+    )

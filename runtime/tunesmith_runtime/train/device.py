@@ -1,0 +1,65 @@
+"""The device that computes, and the number format it computes in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from tunesmith_api.common import Accelerator
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import Precision
+from tunesmith_runtime.errors import RunFailure
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+)
+"""What devices whose errors are plain RuntimeErrors say (CPU, Ascend)."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """`name` as torch has it; `bf16`: whether it computes in bfloat16 without emulation."""
+
+    name: str
+    bf16: bool
+
+    def computes_in_bf16(self, precision: Precision) -> bool:
+        """What `precision` means here."""
+        return self.bf16 if precision is Precision.AUTO else precision is Precision.BF16
+
+
+def find_device(accelerator: Accelerator) -> Device:
+    """The device that `resources.accelerator` asks for.
+
+    Raises RunFailure (BadSpec) where the pod has none.
+    """
+    if accelerator is Accelerator.CPU:
+        return Device("cpu", bf16=torch.cpu._is_amx_tile_supported())
+    if accelerator is Accelerator.NVIDIA and torch.cuda.is_available():
+        return Device("cuda", bf16=torch.cuda.is_bf16_supported(including_emulation=False))
+    if accelerator is Accelerator.ASCEND:
+        import torch_npu  # type: ignore[import-not-found]  # registers torch.npu; comes with the host's image
+
+        if torch_npu.npu.is_available():
+            return Device("npu", bf16=True)
+    raise RunFailure(
+        FailureClass.BAD_SPEC,
+        f"resources.accelerator is {accelerator}, and the pod sees no such device",
+        "set resources.accelerator to what the node has",
+    )
+
+
+@contextmanager
+def memory_failures(what: str) -> Iterator[None]:
+    """A device that is out of memory while doing `what`, as DeviceOutOfMemory."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        if not isinstance(error, torch.OutOfMemoryError) and not any(text in str(error) for text in OUT_OF_MEMORY):
+            raise
+        raise RunFailure(FailureClass.DEVICE_OUT_OF_MEMORY, f"{what}: {str(error).splitlines()[0]}") from error

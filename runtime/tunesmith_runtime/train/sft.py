@@ -1,0 +1,205 @@
+"""Supervised fine-tuning over TRL: read the rows, load the model, train, publish. Read it from top to bottom."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import FineTuneJobSpec, LastCheckpoint, Metrics
+from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
+from tunesmith_runtime.data.encode import Encoder, Example
+from tunesmith_runtime.data.load import Data, load
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.rundirectory import RunDirectory
+from tunesmith_runtime.train.batches import micro_batch
+from tunesmith_runtime.train.model import load_model, load_tokenizer, stop_ids, template_hash
+from tunesmith_runtime.train.trained import Trained, write_trained
+from tunesmith_runtime.work import Work
+
+log = logging.getLogger(__name__)
+
+
+def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress) -> RunReport:
+    """Train as `spec` says and publish the artifact; or leave a checkpoint and say Preempted when asked to stop.
+
+    Raises RunFailure: BadRow, EmptyDataset, ChatTemplateMissing, ModelNotFound, BadSpec, DeviceOutOfMemory, Diverged.
+    """
+    job = spec.fine_tune_job()
+
+    # Rows first: what is wrong with them shows before the trainer is imported or weights are read.
+    tokenizer = load_tokenizer(work.model, spec.model.trust_remote_code)
+    data = load(work, job, Encoder.of(tokenizer, stop_ids(work.model, tokenizer), job.training))
+    log.info("rows: %s", data.rows.to_dict())
+
+    import torch
+    from transformers import PrinterCallback, set_seed
+
+    from tunesmith_runtime.train.checkpoint import Checkpoints, read_elapsed
+    from tunesmith_runtime.train.device import find_device, memory_failures
+    from tunesmith_runtime.train.trainer import DryPass, Trainer
+    from tunesmith_runtime.train.tuners import TUNERS
+    from tunesmith_runtime.train.watch import Curves, Watch
+
+    # The model. A base that is only read may be in bfloat16; weights that are trained are in float32.
+    tuner, device = TUNERS[job.tuner], find_device(job.resources.accelerator)
+    bf16 = device.computes_in_bf16(job.training.precision)
+    base = load_model(
+        work.model, torch.bfloat16 if bf16 and tuner.FROZEN_BASE else torch.float32, spec.model.trust_remote_code
+    )
+    set_seed(job.training.seed)
+    model = tuner.apply(base, job)
+
+    # The state of an earlier attempt, if there is one.
+    state = run.local / "resume"
+    resumed = run.latest_checkpoint(state)
+    resumed_from_step = resumed.step if resumed else None
+    checkpoints = Checkpoints(run, job.checkpoint, resumed, read_elapsed(state) if resumed else 0.0)
+    curves = Curves(run)
+    watch = Watch(progress, checkpoints, data.rows, resumed_from_step)
+
+    trainer = Trainer(
+        model=model,
+        args=arguments(job, tuner, data, device.name, bf16, run.local / "checkpoints"),
+        train_dataset=as_dataset(data.train),
+        eval_dataset=as_dataset(data.validation) if data.validation else None,
+        processing_class=tokenizer,
+        callbacks=[checkpoints, watch, curves],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if resumed is None:
+        trainer.add_callback(DryPass(trainer))
+    with checkpoints.on_sigterm():
+        with memory_failures("training"):
+            trainer.train(resume_from_checkpoint=str(state) if resumed else None)
+            if checkpoints.stopping:
+                return preempted(run, checkpoints.last, resumed_from_step)
+            if data.validation and not evaluated(trainer):
+                trainer.evaluate()
+
+        # The result. Who is asked to stop now finishes it instead.
+        artifact = run.publish(tuner.ARTIFACT, save(trainer, run.local / tuner.ARTIFACT, spec, work))
+        curves.upload(trainer.state)
+        trained = Trained(
+            artifact=artifact,
+            rows=data.rows,
+            metrics=metrics(trainer, checkpoints.elapsed),
+            seeds={"training": job.training.seed},
+            template_hash=template_hash(tokenizer),
+            resumed_from_step=resumed_from_step,
+        )
+        return write_trained(run, trained).report(run.uri)
+
+
+def arguments(job: FineTuneJobSpec, tuner: ModuleType, data: Data, device: str, bf16: bool, folder: Path) -> Any:
+    """The trainer's arguments (trl.SFTConfig). Checkpoints are asked for by our callback, curves written by another.
+
+    Raises RunFailure (BadSpec) for a micro batch that does not divide the batch.
+    """
+    from trl import SFTConfig
+
+    training = job.training
+    try:
+        rows = micro_batch(training.global_batch_size, training.micro_batch_size)
+    except ValueError as error:
+        raise RunFailure(
+            FailureClass.BAD_SPEC, str(error), "set microBatchSize to a divisor of globalBatchSize"
+        ) from error
+    evaluation = "no" if not data.validation else "steps" if training.eval_steps else "epoch"
+    return SFTConfig(
+        output_dir=str(folder),
+        num_train_epochs=training.epochs,
+        max_steps=steps(job, data),
+        per_device_train_batch_size=rows,
+        per_device_eval_batch_size=rows,
+        gradient_accumulation_steps=training.global_batch_size // rows,
+        learning_rate=training.learning_rate or tuner.LEARNING_RATE,
+        lr_scheduler_type=str(training.scheduler),
+        warmup_steps=training.warmup_ratio,  # below 1 it is a share of the steps
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        gradient_checkpointing=training.gradient_checkpointing,
+        bf16=bf16,
+        use_cpu=device == "cpu",
+        seed=training.seed,
+        max_length=None,  # rows are cut or dropped already
+        dataset_kwargs={"skip_prepare_dataset": True},
+        dataloader_pin_memory=device != "cpu",
+        logging_steps=training.logging_steps,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        include_num_input_tokens_seen="non_padding",
+        eval_strategy=evaluation,
+        eval_steps=training.eval_steps,
+        prediction_loss_only=True,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def steps(job: FineTuneJobSpec, data: Data) -> int:
+    """Optimizer steps in all: what the epochs need, or maxSteps if that is less."""
+    training = job.training
+    needed = math.ceil(training.epochs * math.ceil(len(data.train) / training.global_batch_size))
+    return min(needed, training.max_steps or needed)
+
+
+def as_dataset(examples: list[Example]) -> Any:
+    """Encoded rows as a datasets.Dataset with the columns input_ids and labels."""
+    from datasets import Dataset
+
+    return Dataset.from_dict(
+        {"input_ids": [example.input_ids for example in examples], "labels": [example.labels for example in examples]}
+    )
+
+
+def save(trainer: Any, folder: Path, spec: RunSpec, work: Work) -> Path:
+    """The trained weights as safetensors, with tokenizer and chat template; returns `folder`."""
+    from peft import PeftModel
+
+    shutil.rmtree(folder, ignore_errors=True)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if isinstance(model, PeftModel):  # name the base by its URI: this pod's path means nothing elsewhere
+        config = model.peft_config["default"]
+        config.base_model_name_or_path = work.fetched().model_uri or spec.model.uri
+        config.target_modules = sorted(config.target_modules)  # a set is written in an order of its own each time
+        model.save_pretrained(folder, save_embedding_layers=False)
+    else:
+        model.save_pretrained(folder)
+    trainer.processing_class.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # a card with nothing in it; run.json is the record
+    return folder
+
+
+def evaluated(trainer: Any) -> bool:
+    """Whether the validation loss has been measured after the last step."""
+    return any(
+        "eval_loss" in entry and entry["step"] == trainer.state.global_step for entry in trainer.state.log_history
+    )
+
+
+def metrics(trainer: Any, seconds: float) -> Metrics:
+    """The figures of the run, from the trainer's log."""
+    newest: dict[str, float] = {}
+    for entry in trainer.state.log_history:
+        newest |= entry
+    return Metrics(
+        train_loss=newest.get("loss"),
+        eval_loss=newest.get("eval_loss"),
+        steps=trainer.state.global_step,
+        tokens=int(trainer.state.num_input_tokens_seen),
+        train_seconds=round(seconds, 3),
+    )
+
+
+def preempted(run: RunDirectory, last: LastCheckpoint | None, resumed_from_step: int | None) -> RunReport:
+    """The report of a run that goes on elsewhere."""
+    return RunReport(
+        verb=Verb.TRAIN, outcome=Outcome.PREEMPTED, run_uri=run.uri, last_checkpoint=last, resumed_from_step=resumed_from_step
+    )  # fmt: skip

@@ -1,0 +1,10 @@
+"""Tuners: one module each with `ARTIFACT`, `LEARNING_RATE`, `FROZEN_BASE` and `apply(model, job) -> model`."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from tunesmith_api.finetunejob import Tuner
+from tunesmith_runtime.train.tuners import full, lora
+
+TUNERS: dict[Tuner, ModuleType] = {Tuner.LORA: lora, Tuner.FULL: full}

@@ -1,0 +1,116 @@
+"""A work directory as fetch leaves it, with the tiny model and its task, and a store of local files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests import tinymodel
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.hashing import spec_hash
+from tunesmith_api.run import ResolvedModel, RunReport, RunSpec, Store
+from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.rundirectory import RunDirectory, open_run, run_id
+from tunesmith_runtime.storage import open_storage
+from tunesmith_runtime.work import DataFile, Fetched, Work
+
+ROOT = Path(__file__).parents[4]
+QUICK: dict[str, Any] = {"learningRate": 3e-3, "globalBatchSize": 16, "epochs": 4, "maxLength": 64}
+"""Settings with which the tiny model learns its task in seconds."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a FineTuneJob: its spec and where it works."""
+
+    spec: RunSpec
+    work: Work
+
+    @property
+    def directory(self) -> RunDirectory:
+        """The run's folder in the store."""
+        return open_run(self.spec, self.work, open_storage(self.spec.store))
+
+    def do(self, verb: Callable[[RunSpec, Work, Progress], RunReport]) -> RunReport:
+        """Run a verb in this process."""
+        return verb(self.spec, self.work, Progress(None, None))
+
+    def start(self, verb: str, **environment: str) -> subprocess.Popen[str]:
+        """Start a verb as a container does: a process of its own."""
+        spec_file = self.work.root / "run-spec.json"
+        spec_file.write_text(json.dumps(self.spec.to_dict()))
+        return subprocess.Popen(
+            [sys.executable, "-m", "tunesmith_runtime", verb, "--spec", str(spec_file), "--work", str(self.work.root)],
+            env={**os.environ, "PYTHONPATH": f"{ROOT / 'crds'}:{ROOT / 'runtime'}", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def log_history(self) -> list[dict[str, Any]]:
+        """logs/metrics.jsonl of the run's folder: the entries that have a training loss."""
+        content = self.directory.storage.read_bytes(f"{self.directory.uri}/logs/metrics.jsonl")
+        assert content is not None
+        return [entry for entry in map(json.loads, content.splitlines()) if "loss" in entry]
+
+
+def make_run(
+    folder: Path, model: Path, rows: list[dict[str, Any]], training: Mapping[str, Any] | None = None, **spec: Any
+) -> Run:
+    """A FineTuneJob on `model` and `rows`, fetched: ready to train."""
+    made = {
+        "model": {"uri": "s3://models/tiny"},
+        "datasets": [{"uri": "s3://data/train.jsonl"}],
+        "training": QUICK | dict(training or {}),
+        **spec,
+    }
+    full = FineTuneJobSpec.model_validate(made).to_dict()
+    store = f"file://{folder}/store"
+    run_spec = RunSpec(
+        kind="FineTuneJob", name="tiny", namespace="default", uid="u", spec=full, spec_hash=spec_hash("FineTuneJob", full),
+        store=Store(uri=store), model=ResolvedModel(uri="s3://models/tiny"), output_uri=f"{store}/runs",
+    )  # fmt: skip
+    return Run(run_spec, fetched(folder / "work", run_spec, model, rows))
+
+
+def fetched(root: Path, spec: RunSpec, model: Path, rows: list[dict[str, Any]]) -> Work:
+    """A work directory as fetch leaves it; a later attempt has a new one."""
+    work = Work(root)
+    root.mkdir(parents=True)
+    work.model.symlink_to(model)
+    tinymodel.write_rows(work.data / "00.jsonl", rows)
+    work.write_data_files([DataFile(path="00.jsonl", uri="s3://data/train.jsonl", dataset=0)])
+    run = run_id(spec, {"s3://data/train.jsonl": "1"})
+    uri = f"{spec.output_uri}/{run}"
+    work.write_fetched(
+        Fetched(run_id=run, run_uri=uri, fingerprints={"s3://data/train.jsonl": "1"}, model_uri="s3://models/tiny")
+    )
+    return work
+
+
+def again(run: Run, model: Path, rows: list[dict[str, Any]], attempt: int) -> Run:
+    """The same run in a new pod."""
+    root = run.work.root.with_name(f"work-{attempt}")
+    return Run(run.spec, fetched(root, run.spec, model, rows))
+
+
+def terminate_when(process: subprocess.Popen[str], seen: str, patience: float = 300.0) -> str:
+    """Send SIGTERM when the process has printed `seen`; returns all it printed."""
+    printed, deadline = [], time.monotonic() + patience
+    assert process.stdout is not None
+    for line in process.stdout:
+        printed.append(line)
+        if seen in line:
+            process.send_signal(signal.SIGTERM)
+            break
+        assert time.monotonic() < deadline, "".join(printed)
+    rest, _ = process.communicate(timeout=patience)
+    return "".join(printed) + rest

@@ -1,0 +1,79 @@
+"""The lean loss equals TRL's, in value and gradient, and takes logits only where a label is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from tunesmith_runtime.data.encode import IGNORED
+from tunesmith_runtime.train.loss import answer_loss, fits
+
+
+def batch(seed: int = 0) -> dict[str, torch.Tensor]:
+    """Three rows of unlike length with labels at their ends."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(3, 512, (3, 20), generator=generator)
+    mask = torch.arange(20) < torch.tensor([[20], [13], [9]])
+    answers = torch.arange(20) >= torch.tensor([[15], [10], [1]])
+    return {"input_ids": ids, "attention_mask": mask.long(), "labels": torch.where(mask & answers, ids, IGNORED)}
+
+
+@pytest.fixture
+def model(tiny: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(tiny)
+
+
+def gradients(model: Any, loss: torch.Tensor) -> list[torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return [parameter.grad.clone() for parameter in model.parameters()]
+
+
+def test_loss_and_gradients_equal_those_over_all_logits(model: Any) -> None:
+    inputs = batch()
+    logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits
+    whole = cross_entropy(logits[:, :-1].reshape(-1, 512), inputs["labels"][:, 1:].reshape(-1), ignore_index=IGNORED)
+    expected = gradients(model, whole)
+    lean = answer_loss(model, model.get_output_embeddings(), inputs)
+    torch.testing.assert_close(lean, whole)
+    torch.testing.assert_close(gradients(model, lean), expected)
+
+
+def test_loss_and_gradients_equal_those_of_trl(model: Any) -> None:
+    from trl.trainer.utils import add_fused_lm_head
+
+    inputs = batch()
+    lean = answer_loss(model, model.get_output_embeddings(), inputs, tokens=40)
+    expected = gradients(model, lean)
+    add_fused_lm_head(model)
+    theirs = model(**inputs, fused_lm_head=True, num_items_in_batch=40).loss
+    torch.testing.assert_close(lean, theirs)
+    torch.testing.assert_close(gradients(model, theirs), expected)
+
+
+def test_the_head_sees_labelled_positions_only(model: Any) -> None:
+    seen = []
+    model.get_output_embeddings().register_forward_hook(lambda _, inputs, logits: seen.append(tuple(logits.shape)))
+    inputs = batch()
+    answer_loss(model, model.get_output_embeddings(), inputs)
+    assert seen == [(int((inputs["labels"][:, 1:] != IGNORED).sum()), 512)]
+
+
+def test_unlabelled_tokens_change_no_gradient_but_by_their_context(model: Any) -> None:
+    inputs = batch()
+    inputs["labels"][:] = IGNORED
+    loss = answer_loss(model, model.get_output_embeddings(), inputs)
+    assert loss.item() == 0
+    assert all((gradient == 0).all() for gradient in gradients(model, loss))
+
+
+def test_logits_that_are_too_large_are_left_to_trl() -> None:
+    labels = torch.zeros(8, 2048, dtype=torch.long)
+    assert not fits(labels, 150_000)
+    assert fits(labels[:, :100], 150_000)

@@ -1,0 +1,141 @@
+"""A run that is stopped and goes on elsewhere ends, bit for bit, like one that was never stopped (CPU)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tinymodel
+from tests.unit.runtime.train.support import Run, again, make_run, terminate_when
+from tunesmith_api.failures import FAILURES, FailureClass
+from tunesmith_api.run import Outcome, ProgressReport, RunReport
+from tunesmith_runtime import train
+from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.train import watch
+
+ROWS = tinymodel.rows(90, seed=1)
+STEPS_PER_EPOCH = 6  # the last batch of an epoch is smaller
+SETTINGS: dict[str, Any] = {"epochs": 3, "microBatchSize": 8}
+TUNERS: dict[str, dict[str, Any]] = {"lora": {"tuner": "lora", "lora": {"dropout": 0.1}}, "full": {"tuner": "full"}}
+
+
+class Crash(Exception):
+    """What a node does that loses power."""
+
+
+class At(Progress):
+    """Does something when the progress of a step is told."""
+
+    def __init__(self, step: int, act: Callable[[], None]) -> None:
+        super().__init__(None, None)
+        self._step, self._act = step, act
+
+    def push(self, report: ProgressReport) -> None:
+        if report.step == self._step:
+            self._act()
+
+
+def sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def crash() -> None:
+    raise Crash
+
+
+@pytest.fixture(autouse=True)
+def every_step_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "SECONDS_BETWEEN_REPORTS", 0.0)
+
+
+@pytest.fixture(scope="module")
+def never_stopped(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Run, RunReport]]:
+    """A run of each tuner that is never stopped."""
+    runs = {
+        name: make_run(tmp_path_factory.mktemp(name), tiny, ROWS, SETTINGS, **spec) for name, spec in TUNERS.items()
+    }
+    return {name: (run, run.do(train.run)) for name, run in runs.items()}
+
+
+def curve(run: Run) -> list[tuple[int, float, float]]:
+    return [(entry["step"], entry["loss"], entry["grad_norm"]) for entry in run.log_history()]
+
+
+def assert_equal(run: Run, report: RunReport, whole: tuple[Run, RunReport]) -> None:
+    """Losses, gradient norms and the bytes of the artifact are those of the run that was never stopped."""
+    other, expected = whole
+    assert curve(run) == curve(other)
+    assert report.artifacts
+    assert expected.artifacts
+    assert report.artifacts[0].digest == expected.artifacts[0].digest
+    assert report.metrics
+    assert expected.metrics
+    assert (report.metrics.steps, report.metrics.tokens) == (expected.metrics.steps, expected.metrics.tokens)
+
+
+@pytest.mark.parametrize("tuner", TUNERS)
+def test_stopped_within_an_epoch_and_at_the_end_of_one_it_ends_the_same(
+    never_stopped: dict[str, tuple[Run, RunReport]], tuner: str, tiny: Path, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, tiny, ROWS, SETTINGS, **TUNERS[tuner])
+    stopped_at = []
+    for attempt, step in enumerate((2, 2 * STEPS_PER_EPOCH - 1), start=2):
+        report = train.run(run.spec, run.work, At(step, sigterm))
+        assert report.outcome is Outcome.PREEMPTED
+        assert report.last_checkpoint
+        stopped_at.append(report.last_checkpoint.step)
+        run = again(run, tiny, ROWS, attempt)
+    report = run.do(train.run)
+    assert stopped_at == [3, 2 * STEPS_PER_EPOCH]
+    assert report.resumed_from_step == 2 * STEPS_PER_EPOCH
+    assert_equal(run, report, never_stopped[tuner])
+
+
+@pytest.mark.parametrize("tuner", TUNERS)
+def test_after_a_crash_it_goes_on_from_the_last_checkpoint_and_ends_the_same(
+    never_stopped: dict[str, tuple[Run, RunReport]], tuner: str, tiny: Path, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, tiny, ROWS, SETTINGS, checkpoint={"everySteps": 4, "keep": 1}, **TUNERS[tuner])
+    with pytest.raises(Crash):
+        train.run(run.spec, run.work, At(10, crash))
+    assert [step for step, _ in run.directory.checkpoints()] == [8]
+    run = again(run, tiny, ROWS, 2)
+    report = run.do(train.run)
+    assert report.resumed_from_step == 8
+    assert_equal(run, report, never_stopped[tuner])
+
+
+def test_a_process_that_gets_sigterm_leaves_a_checkpoint_and_exits_as_preempted(
+    never_stopped: dict[str, tuple[Run, RunReport]], tiny: Path, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, tiny, ROWS, SETTINGS, **TUNERS["lora"])
+    process = run.start("train", OMP_NUM_THREADS="1", PYTHONHASHSEED="7")
+    printed = terminate_when(process, "step 1/")
+    assert process.returncode == FAILURES[FailureClass.PREEMPTED].exit_code, printed
+    report = RunReport.model_validate_json(printed.splitlines()[-1])
+    assert report.outcome is Outcome.PREEMPTED
+    assert report.last_checkpoint
+    run = again(run, tiny, ROWS, 2)
+    resumed = run.do(train.run)
+    assert resumed.resumed_from_step == report.last_checkpoint.step
+    assert_equal(run, resumed, never_stopped["lora"])
+
+
+def test_a_checkpoint_holds_no_pickled_arguments_and_says_how_long_it_took(tiny: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path, tiny, ROWS, SETTINGS, checkpoint={"everySteps": 4})
+    with pytest.raises(Crash):
+        train.run(run.spec, run.work, At(5, crash))
+    ((step, uri),) = run.directory.checkpoints()
+    names = {entry.path for entry in run.directory.storage.list(uri)}
+    assert step == 4
+    assert {"trainer_state.json", "optimizer.pt", "elapsed.json", "adapter_model.safetensors"} <= names
+    assert "training_args.bin" not in names
+    elapsed = json.loads(run.directory.storage.read_bytes(f"{uri}/elapsed.json") or b"{}")
+    assert elapsed["seconds"] > 0
+    assert not list((run.work.run / "checkpoints").iterdir())

@@ -1,0 +1,236 @@
+"""The verb train on the tiny model: it learns, says what it did, and fails with the cause."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import tinymodel
+from tests.unit.runtime.train.support import Run, make_run
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import Outcome, ProgressReport, RunReport
+from tunesmith_runtime import train
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.storage.directory import read_manifest
+from tunesmith_runtime.train.loss import answer_loss
+from tunesmith_runtime.train.trained import read_trained
+from tunesmith_runtime.work import Fetched
+
+HELD_OUT = tinymodel.rows(32, seed=2)
+
+
+def accuracy(base: Path, adapter: Path | None = None) -> float:
+    """Of a saved model, with the adapter where one is named, on rows that were not trained on."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(base)
+    if adapter:
+        model = PeftModel.from_pretrained(model, str(adapter))
+    return tinymodel.accuracy(model, AutoTokenizer.from_pretrained(base), HELD_OUT)
+
+
+def test_lora_learns_the_task(lora: tuple[Run, RunReport], tiny: Path) -> None:
+    run, _ = lora
+    assert accuracy(tiny) <= 0.1
+    assert accuracy(tiny, run.work.run / "adapter") >= 0.9
+
+
+def test_full_tuning_learns_the_task(tmp_path: Path, tiny: Path) -> None:
+    run = make_run(tmp_path, tiny, tinymodel.rows(256, seed=1), {"epochs": 2}, tuner="full")
+    report = run.do(train.run)
+    assert [artifact.name for artifact in report.artifacts or []] == ["model"]
+    assert accuracy(run.work.run / "model") >= 0.9
+
+
+def test_the_report_says_what_became_of_rows_and_loss(lora: tuple[Run, RunReport]) -> None:
+    run, report = lora
+    assert report.outcome is Outcome.SUCCEEDED
+    assert report.rows
+    assert (report.rows.kept, report.rows.validation) == (230, 26)
+    assert report.metrics
+    assert report.metrics.steps == 4 * 15
+    assert report.metrics.train_loss == run.log_history()[-1]["loss"] < 0.6 * run.log_history()[0]["loss"]
+    assert report.metrics.eval_loss
+    assert report.metrics.tokens
+
+
+def test_the_artifact_is_safetensors_with_tokenizer_and_template_and_nothing_pickled(
+    lora: tuple[Run, RunReport],
+) -> None:
+    run, report = lora
+    assert report.artifacts
+    manifest = read_manifest(run.directory.storage, report.artifacts[0].uri)
+    assert manifest
+    assert {file.path for file in manifest.files} == {
+        "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+    config = json.loads((run.work.run / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "s3://models/tiny"
+
+
+def test_curves_are_in_the_run_folder_as_tensorboard_events(lora: tuple[Run, RunReport]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run, _ = lora
+    logs = Path(run.directory.uri.removeprefix("file://")) / "logs"
+    curves = EventAccumulator(str(logs))
+    curves.Reload()
+    assert {"train/loss", "train/learning_rate", "train/grad_norm", "eval/loss"} <= set(curves.Tags()["scalars"])
+    assert [point.step for point in curves.Scalars("train/loss")] == list(range(1, 61))
+
+
+def test_what_is_trained_already_is_not_trained_again(lora: tuple[Run, RunReport]) -> None:
+    run, report = lora
+    again = run.do(train.run)
+    assert again == report
+
+
+def test_an_adopted_run_does_no_work(lora: tuple[Run, RunReport], tmp_path: Path) -> None:
+    run, _ = lora
+    adopted = Run(run.spec, type(run.work)(tmp_path))
+    adopted.work.write_fetched(Fetched(run_id="x", run_uri="file:///x", adopted=True, record={}))
+    process = adopted.start("train", PYTHONPROFILEIMPORTTIME="1")
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+    assert '"outcome":"Adopted"' in printed
+    assert "| torch" not in printed
+
+
+def test_progress_tells_step_loss_pace_and_time_left(tmp_path: Path, tiny: Path) -> None:
+    class Recorded(Progress):
+        reports: list[ProgressReport] = []  # noqa: RUF012
+
+        def push(self, report: ProgressReport) -> None:
+            self.reports.append(report)
+
+    run = make_run(tmp_path, tiny, tinymodel.rows(32, seed=1), {"epochs": 1}, validation={"fraction": 0.1})
+    train.run(run.spec, run.work, Recorded(None, None))
+    first, last = Recorded.reports[0], Recorded.reports[-1]
+    assert (first.step, first.total_steps, first.stage) == (1, 2, "train")
+    assert first.loss
+    assert first.tokens_per_second
+    assert first.rows
+    assert (last.step, last.eta_seconds) == (2, 0)
+    assert last.eval_loss
+
+
+def test_max_steps_ends_it_earlier(tmp_path: Path, tiny: Path) -> None:
+    run = make_run(tmp_path, tiny, tinymodel.rows(64, seed=1), {"maxSteps": 2})
+    report = run.do(train.run)
+    assert report.metrics
+    assert report.metrics.steps == 2
+
+
+def test_gradients_are_accumulated_to_the_global_batch(tmp_path: Path, tiny: Path) -> None:
+    rows = tinymodel.rows(32, seed=1)
+    losses = []
+    for micro in (16, 4):
+        run = make_run(tmp_path / str(micro), tiny, rows, {"epochs": 1, "microBatchSize": micro})
+        run.do(train.run)
+        losses.append([entry["loss"] for entry in run.log_history()])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def without(model: Path, folder: Path, *files: str) -> Path:
+    """A model's folder without some of its files."""
+    folder.mkdir(parents=True)
+    for path in model.iterdir():
+        if path.name not in files:
+            (folder / path.name).symlink_to(path)
+    return folder
+
+
+def refused(
+    tmp_path: Path, model: Path, rows: list[Any], training: dict[str, Any] | None = None, **spec: Any
+) -> RunFailure:
+    """The failure of a run, which has left nothing in the store."""
+    run = make_run(tmp_path, model, rows, training, **spec)
+    with pytest.raises(RunFailure) as failure:
+        run.do(train.run)
+    assert read_trained(run.directory) is None
+    return failure.value
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, tiny: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(tiny / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    model = without(tiny, tmp_path / "model", "model.safetensors")
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    failure = refused(tmp_path, model, tinymodel.rows(16))
+    assert failure.failure is FailureClass.DIVERGED
+    assert failure.message == "the loss became nan in step 1"
+
+
+def test_a_device_that_is_out_of_memory_says_so_before_the_first_step(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith_runtime.train import trainer
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(trainer, "answer_loss", full)
+    failure = refused(tmp_path, tiny, tinymodel.rows(16))
+    assert failure.failure is FailureClass.DEVICE_OUT_OF_MEMORY
+    assert "Tried to allocate 2.00 GiB" in failure.message
+
+
+def test_the_dry_pass_takes_the_longest_rows_and_changes_nothing(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith_runtime.train import trainer
+
+    seen = []
+
+    def recorded(model: Any, head: Any, inputs: Any, tokens: Any = None) -> torch.Tensor:
+        seen.append((inputs["input_ids"].shape[1], torch.is_grad_enabled()))
+        return answer_loss(model, head, inputs, tokens)
+
+    rows = [*tinymodel.rows(31, seed=1), *tinymodel.rows(1, seed=123456)]
+    plain = make_run(tmp_path / "plain", tiny, rows, {"epochs": 1, "maxLength": 64}, lora={"dropout": 0.1})
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "answer_loss", recorded)
+        plain.do(train.run)
+    assert seen[0] == (max(length for length, _ in seen), True)
+    without_it = make_run(tmp_path / "without", tiny, rows, {"epochs": 1, "maxLength": 64}, lora={"dropout": 0.1})
+    monkeypatch.setattr(trainer.Trainer, "dry_pass", lambda *_: None)
+    without_it.do(train.run)
+    assert [entry["loss"] for entry in plain.log_history()] == [entry["loss"] for entry in without_it.log_history()]
+
+
+def test_a_model_without_chat_template_is_refused_before_weights_are_read(tmp_path: Path, tiny: Path) -> None:
+    model = without(tiny, tmp_path / "model", "chat_template.jinja", "model.safetensors")
+    failure = refused(tmp_path, model, tinymodel.rows(8))
+    assert failure.failure is FailureClass.CHAT_TEMPLATE_MISSING
+
+
+@pytest.mark.parametrize(
+    ("training", "spec", "sentence"),
+    [
+        ({"globalBatchSize": 16, "microBatchSize": 5}, {}, "globalBatchSize 16 is not a multiple"),
+        ({}, {"lora": {"targetModules": ["wqkv"]}}, "lora.targetModules: .*wqkv"),
+        ({}, {"lora": {"targetModules": ["lm_head"]}}, "lora.targetModules names the output head"),
+        ({}, {"resources": {"accelerator": "nvidia"}}, "resources.accelerator is nvidia"),
+    ],
+)
+def test_a_spec_that_this_model_or_pod_cannot_do_is_refused(
+    tmp_path: Path, tiny: Path, training: dict[str, Any], spec: dict[str, Any], sentence: str
+) -> None:
+    failure = refused(tmp_path, tiny, tinymodel.rows(8), training, **spec)
+    assert failure.failure is FailureClass.BAD_SPEC
+    assert failure.hint
+    assert re.search(sentence, failure.message)
+
+
+def test_unreadable_weights_are_named(tmp_path: Path, tiny: Path) -> None:
+    model = without(tiny, tmp_path / "model", "model.safetensors")
+    assert refused(tmp_path, model, tinymodel.rows(8)).failure is FailureClass.MODEL_NOT_FOUND
