@@ -28,7 +28,8 @@ PATIENCE_SECONDS = 15.0
 NODE_SECONDS = 120.0
 
 # Components that can fail to start because of what they wrote before.
-HOLDS_DATA = ("etcd", "containerd", "kubelet")
+HOLDS_DATA = ("etcd", "containerd")
+ATTEMPTS = 2
 # What a rebuild leaves: the user's buckets with their keys, and how the machine was before the cluster.
 KEPT_BY_REBUILD = ("s3", "s3-credentials", "before.json")
 
@@ -173,9 +174,19 @@ def _ensure(paths: Paths, stage: Stage) -> None:
     with step(f"start {component.name}" if first else f"start {component.name} again ({complaint})"):
         processes.stop(component.name, component.stop_seconds)
         stage.before()
-        processes.start(component)
-        processes.wait(component)
+        _start(processes, component)
         stage.after()
+
+
+def _start(processes: Supervisor, component: Component) -> None:
+    """Some programs end if what they need is slow to answer, so that once is no proof that they can't start."""
+    for attempt in range(1, ATTEMPTS + 1):
+        processes.start(component)
+        try:
+            return processes.wait(component)
+        except ComponentEnded:
+            if attempt == ATTEMPTS:
+                raise
 
 
 def _lasting_complaint(processes: Supervisor, component: Component) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from devcluster.commands import run
+from devcluster.errors import ClusterError
+from devcluster.processes import wait_until
 
 CGROUPS = Path("/sys/fs/cgroup")
+LEAVING_SECONDS = 10.0
 
 
 def parse_mount_points(text: str) -> list[Path]:
@@ -29,9 +33,16 @@ def unmount_below(folder: Path) -> None:
 
 
 def remove_pod_cgroups() -> None:
-    """Remove the kubelet's cgroups in every hierarchy (v1 has one per controller). Only empty ones can go."""
+    """Remove the kubelet's cgroups in every hierarchy (v1 has one per controller). Only empty ones can go, and a killed
+    process takes a moment to leave its own."""
+    if not wait_until(_pod_cgroups_can_go, LEAVING_SECONDS):
+        raise ClusterError(f"cgroups kubepods below {CGROUPS} hold processes that do not end")
+
+
+def _pod_cgroups_can_go() -> bool:
     roots = [*CGROUPS.glob("kubepods"), *CGROUPS.glob("*/kubepods")]
     for root in roots:
-        for folder in sorted(root.rglob("*/"), reverse=True):
-            folder.rmdir()
-        root.rmdir()
+        for folder in sorted((root, *root.rglob("*/")), reverse=True):
+            with suppress(OSError):
+                folder.rmdir()
+    return not any(root.exists() for root in roots)

@@ -1,6 +1,7 @@
 """When a cluster is rebuilt, and when it is left as it is."""
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from devcluster import cluster, mounts
 from devcluster.errors import ClusterError, ComponentEnded
 from devcluster.paths import Paths
+from devcluster.processes import Component, Supervisor
 
 BROKEN_ETCD = ComponentEnded("etcd", "etcd ended while it started")
 
@@ -37,7 +39,7 @@ def used(tmp_path: Path) -> Paths:
     return Paths(tmp_path)
 
 
-@pytest.mark.parametrize("component", ["etcd", "containerd", "kubelet"])
+@pytest.mark.parametrize("component", ["etcd", "containerd"])
 def test_a_cluster_whose_data_are_broken_is_rebuilt_and_the_buckets_stay(
     used: Paths, monkeypatch: pytest.MonkeyPatch, component: str
 ) -> None:
@@ -87,3 +89,21 @@ def test_what_a_mount_shows_is_never_deleted(tmp_path: Path, monkeypatch: pytest
 def test_taking_down_what_is_not_there_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a command was run"))
     cluster.take_down(Paths(tmp_path))
+
+
+def test_a_component_that_ends_once_is_started_again(tmp_path: Path) -> None:
+    mark = tmp_path / "started once"
+    script = f"test -e '{mark}' && exec sleep 60; touch '{mark}'; exit 1"
+    component = Component("shaky", ("/bin/sh", "-c", script), ready=lambda: "" if alive() else "not running")
+    processes = Supervisor(tmp_path / "run", tmp_path / "logs")
+
+    def alive() -> bool:
+        time.sleep(0.3)
+        record = processes.record("shaky")
+        return record is not None and "sleep" in Path(f"/proc/{record.identity.pid}/cmdline").read_text()
+
+    try:
+        cluster._start(processes, component)
+        assert alive()
+    finally:
+        processes.stop("shaky")
