@@ -124,6 +124,7 @@ def test_the_operators_pod_is_admitted_under_the_restricted_profile(cluster: Clu
         ("delete", "inferenceservices.tunesmith.dev", False),
         ("get", "secrets", False),
         ("get", "configmaps", False),
+        ("patch", "jobs.batch", False),
         ("create", "pods", False),
         ("create", "pods/exec", False),
         ("get", "pods/log", False),
