@@ -126,3 +126,12 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-out", str(certificate), "-keyout", str(key)]
     subprocess.run(command, check=True, capture_output=True)
     yield from run_server(folder, certificate, key)
+
+
+@pytest.fixture(params=["s3", "file"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """A store, once in a bucket and once in a folder: a promise about storage holds for both."""
+    if request.param == "file":
+        return Store(uri=f"file://{tmp_path}/store")
+    server: S3Server = request.getfixturevalue("s3")
+    return server.store(server.new_bucket())

@@ -1,0 +1,7 @@
+"""A real S3 server and a folder, as the two stores that every promise is tried on."""
+
+from __future__ import annotations
+
+from tests.s3 import s3, s3_server, store, tls_server
+
+__all__ = ["s3", "s3_server", "store", "tls_server"]

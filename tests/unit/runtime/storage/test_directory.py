@@ -1,0 +1,206 @@
+"""Folders: nothing half is ever taken for whole, and what comes down is what went up."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import Store
+from tunesmith_runtime.errors import NotFound, RunFailure
+from tunesmith_runtime.storage import Storage, join, open_storage
+from tunesmith_runtime.storage.directory import (
+    delete_directory,
+    download_directory,
+    publish_directory,
+    read_manifest,
+    upload_directory,
+)
+from tunesmith_runtime.storage.manifest import Manifest, manifest_of
+
+Tree = dict[str, bytes]
+NAMES = st.from_regex(r"[a-z0-9_]{1,8}", fullmatch=True)
+TREES: st.SearchStrategy[Tree] = st.dictionaries(
+    st.tuples(NAMES, NAMES).map(lambda parts: f"d{parts[0]}/{parts[1]}") | NAMES.map(lambda name: f"f{name}"),
+    st.binary(max_size=64),
+    min_size=1,
+    max_size=6,
+)
+
+
+def write(directory: Path, tree: Tree) -> Path:
+    for path, content in tree.items():
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / path).write_bytes(content)
+    return directory
+
+
+def read(directory: Path) -> Tree:
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def storage(store: Store) -> Storage:
+    return open_storage(store)
+
+
+def test_a_folder_comes_down_as_it_went_up(storage: Storage, store: Store, tmp_path: Path) -> None:
+    tree = {"config.json": b"{}", "sub/weights": b"w" * 1000, "empty": b""}
+    manifest = upload_directory(storage, write(tmp_path / "a", tree), store.uri)
+    assert download_directory(storage, store.uri, tmp_path / "b") == manifest
+    assert {path: content for path, content in read(tmp_path / "b").items() if path != "manifest.json"} == tree
+    assert read_manifest(storage, store.uri) == manifest
+
+
+def test_an_upload_that_ended_midway_is_not_taken_for_a_folder_of_ours(storage: Storage, store: Store, tmp_path: Path) -> None:
+    """The second file of the upload fails: there is no manifest, so no reader knows the folder as whole."""
+    directory = write(tmp_path / "a", {"1": b"1", "2": b"2"})
+    upload = storage.upload
+
+    def broken(path: Path, uri: str) -> None:
+        if uri.endswith("/2"):
+            raise RunFailure(FailureClass.STORAGE_UNREACHABLE, "gone")
+        upload(path, uri)
+
+    storage.upload = broken  # type: ignore[method-assign]
+    with pytest.raises(RunFailure, match="gone"):
+        upload_directory(storage, directory, store.uri)
+    assert read_manifest(storage, store.uri) is None
+
+
+def test_a_repeated_upload_sends_nothing(storage: Storage, store: Store, tmp_path: Path) -> None:
+    directory = write(tmp_path / "a", {"1": b"1"})
+    first = upload_directory(storage, directory, store.uri)
+    storage.upload = lambda path, uri: pytest.fail(f"sent {uri}")  # type: ignore[method-assign]
+    assert upload_directory(storage, directory, store.uri) == first
+
+
+def test_a_truncated_object_is_told_before_it_is_fetched(storage: Storage, store: Store, tmp_path: Path) -> None:
+    upload_directory(storage, write(tmp_path / "a", {"weights": b"12345"}), store.uri)
+    storage.write_bytes(join(store.uri, "weights"), b"123")
+    with pytest.raises(RunFailure, match="weights has 3 bytes, its manifest says 5") as failure:
+        download_directory(storage, store.uri, tmp_path / "b")
+    assert failure.value.failure is FailureClass.STORAGE_CORRUPT
+
+
+def test_an_object_with_another_content_is_told_and_not_left_as_good(storage: Storage, store: Store, tmp_path: Path) -> None:
+    upload_directory(storage, write(tmp_path / "a", {"weights": b"12345"}), store.uri)
+    storage.write_bytes(join(store.uri, "weights"), b"12346")
+    with pytest.raises(RunFailure, match="weights does not match the sha256") as failure:
+        download_directory(storage, store.uri, tmp_path / "b")
+    assert failure.value.failure is FailureClass.STORAGE_CORRUPT
+    assert not (tmp_path / "b" / "manifest.json").exists()
+
+
+def test_a_missing_object_is_named(storage: Storage, store: Store, tmp_path: Path) -> None:
+    upload_directory(storage, write(tmp_path / "a", {"1": b"1", "2": b"2"}), store.uri)
+    storage.delete(join(store.uri, "2"))
+    with pytest.raises(RunFailure, match="/2 is missing"):
+        download_directory(storage, store.uri, tmp_path / "b")
+
+
+def test_files_that_are_there_are_kept_and_strangers_removed(storage: Storage, store: Store, tmp_path: Path) -> None:
+    upload_directory(storage, write(tmp_path / "a", {"good": b"good", "bad": b"bad"}), store.uri)
+    target = write(tmp_path / "b", {"good": b"good", "bad": b"BAD", "old/stranger": b"x"})
+    fetched, download = [], storage.download
+
+    def counted(uri: str, path: Path, entry: object = None) -> None:
+        fetched.append(path.name)
+        download(uri, path, entry)  # type: ignore[arg-type]
+
+    storage.download = counted  # type: ignore[method-assign,assignment]
+    download_directory(storage, store.uri, target)
+    assert fetched == ["bad"]
+    assert set(read(target)) == {"good", "bad", "manifest.json"}
+
+
+def test_a_foreign_folder_is_taken_as_it_is_less_what_is_not_wanted(storage: Storage, store: Store, tmp_path: Path) -> None:
+    for name in ("a.safetensors", "b.bin"):
+        storage.write_bytes(join(store.uri, name), name.encode())
+    manifest = download_directory(storage, store.uri, tmp_path / "b", keep=lambda path: not path.endswith(".bin"))
+    assert [file.path for file in manifest.files] == ["a.safetensors"]
+    assert manifest == manifest_of(tmp_path / "b")
+
+
+def test_a_foreign_manifest_json_is_only_a_file(storage: Storage, store: Store, tmp_path: Path) -> None:
+    storage.write_bytes(join(store.uri, "manifest.json"), b'{"version": 3}')
+    storage.write_bytes(join(store.uri, "x"), b"x")
+    assert read_manifest(storage, store.uri) is None
+    assert [file.path for file in download_directory(storage, store.uri, tmp_path / "b").files] == ["x"]
+
+
+def test_an_empty_folder_is_not_found(storage: Storage, store: Store, tmp_path: Path) -> None:
+    storage.write_bytes(join(store.uri, "x"), b"")
+    with pytest.raises(NotFound):
+        download_directory(storage, join(store.uri, "nothing"), tmp_path / "b")
+
+
+def test_a_published_folder_is_named_by_its_content(storage: Storage, store: Store, tmp_path: Path) -> None:
+    one = publish_directory(storage, write(tmp_path / "1", {"w": b"1"}), store.uri, "merged")
+    two = publish_directory(storage, write(tmp_path / "2", {"w": b"2"}), store.uri, "merged")
+    again = publish_directory(storage, write(tmp_path / "3", {"w": b"1"}), store.uri, "merged")
+    assert one == again
+    assert one.uri != two.uri
+    assert one.uri.startswith(join(store.uri, "merged-"))
+    assert one.digest == manifest_of(tmp_path / "1").digest
+
+
+def test_a_deleted_folder_loses_its_manifest_first(storage: Storage, store: Store, tmp_path: Path) -> None:
+    upload_directory(storage, write(tmp_path / "a", {"1": b"1", "z": b"z"}), store.uri)
+    deleted, delete = [], storage.delete
+
+    def noted(uri: str) -> None:
+        deleted.append(uri.rsplit("/", 1)[1])
+        delete(uri)
+
+    storage.delete = noted  # type: ignore[method-assign]
+    delete_directory(storage, store.uri)
+    assert deleted == ["manifest.json", "1", "z"]
+    assert storage.list(store.uri) == []
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", ""])
+def test_a_manifest_cannot_reach_outside_its_folder(path: str) -> None:
+    content = json.dumps({"files": [{"path": path, "sizeBytes": 0, "sha256": "0" * 64}]}).encode()
+    with pytest.raises(RunFailure, match="not a manifest") as failure:
+        Manifest.parse(content, "s3://b/manifest.json")
+    assert failure.value.failure is FailureClass.STORAGE_CORRUPT
+
+
+@settings(max_examples=40, deadline=None)
+@given(tree=TREES)
+def test_any_folder_survives_the_way_up_and_down(tree: Tree) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        storage, uri = open_storage(Store(uri=f"file://{root}/store")), f"file://{root}/store/x"
+        manifest = upload_directory(storage, write(root / "a", tree), uri)
+        assert download_directory(storage, uri, root / "b") == manifest
+        assert {path: content for path, content in read(root / "b").items() if path != "manifest.json"} == tree
+
+
+@settings(max_examples=60, deadline=None)
+@given(one=TREES, two=TREES)
+def test_digests_are_equal_exactly_where_the_content_is(one: Tree, two: Tree) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        digests = [manifest_of(write(Path(folder) / name, tree)).digest for name, tree in (("1", one), ("2", two))]
+        assert (digests[0] == digests[1]) == (one == two)
+
+
+@settings(max_examples=40, deadline=None)
+@given(tree=TREES, data=st.data())
+def test_any_damage_to_a_stored_file_is_found(tree: Tree, data: st.DataObject) -> None:
+    victim = data.draw(st.sampled_from(sorted(tree)))
+    damaged = data.draw(st.binary(max_size=64).filter(lambda content: content != tree[victim]))
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        storage, uri = open_storage(Store(uri=f"file://{root}/store")), f"file://{root}/store/x"
+        upload_directory(storage, write(root / "a", tree), uri)
+        storage.write_bytes(join(uri, victim), damaged)
+        with pytest.raises(RunFailure) as failure:
+            download_directory(storage, uri, root / "b")
+        assert failure.value.failure is FailureClass.STORAGE_CORRUPT
