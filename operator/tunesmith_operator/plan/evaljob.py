@@ -10,6 +10,7 @@ from tunesmith_api.hashing import spec_hash
 from tunesmith_api.run import ResolvedModel, RunSpec, Verb
 from tunesmith_operator.plan import engines
 from tunesmith_operator.plan.attempts import Course, State
+from tunesmith_operator.plan.check import typed
 from tunesmith_operator.plan.conditions import Wanted
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.gates import compared, judged, short, verdict
@@ -39,8 +40,8 @@ def plan(resource: Raw, observed: Observed, now: datetime, config: OperatorConfi
 
 def references(resource: Raw) -> frozenset[Reference]:
     """The resources that made, or serve, its model and its baseline."""
-    spec = resource.get("spec") or {}
-    return named_by([spec.get("model"), spec.get("baseline")])
+    spec = typed(EvalJobSpec, resource)
+    return frozenset() if isinstance(spec, Refused) else named_by(spec.model, spec.baseline)
 
 
 def _roles(spec: EvalJobSpec) -> Sequence[str]:

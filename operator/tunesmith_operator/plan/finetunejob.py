@@ -10,6 +10,7 @@ from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import spec_hash
 from tunesmith_api.run import Outcome, ResolvedModel, RunReport, RunSpec, Verb
 from tunesmith_operator.plan.attempts import Course
+from tunesmith_operator.plan.check import typed
 from tunesmith_operator.plan.conditions import Wanted
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.jobplan import JobKind, Models, plan_job, wants_job_events
@@ -41,7 +42,8 @@ def plan(resource: Raw, observed: Observed, now: datetime, config: OperatorConfi
 
 def references(resource: Raw) -> frozenset[Reference]:
     """The resource that made its base model, if one did."""
-    return named_by([(resource.get("spec") or {}).get("model")])
+    spec = typed(FineTuneJobSpec, resource)
+    return frozenset() if isinstance(spec, Refused) else named_by(spec.model)
 
 
 def _resolve(spec: FineTuneJobSpec, there: References) -> Models | Waiting | Refused:

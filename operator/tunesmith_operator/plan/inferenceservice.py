@@ -91,10 +91,11 @@ def plan(resource: Raw, observed: Observed, now: datetime, config: OperatorConfi
 
 def references(resource: Raw) -> frozenset[Reference]:
     """The resources that made its model and adapters, and the EvalJobs that must have passed it."""
-    spec = resource.get("spec") or {}
-    made = named_by([spec.get("model"), *(spec.get("adapters") or [])])
-    jobs = (spec.get("promotion") or {}).get("evalJobs") or []
-    return made | {Reference("EvalJob", str(job["name"])) for job in jobs if isinstance(job, dict) and job.get("name")}
+    spec = typed(InferenceServiceSpec, resource)
+    if isinstance(spec, Refused):
+        return frozenset()
+    jobs = spec.promotion.eval_jobs if spec.promotion else []
+    return named_by(spec.model, *(spec.adapters or [])) | {Reference("EvalJob", job.name) for job in jobs}
 
 
 def gets(resource: Raw) -> frozenset[Key]:

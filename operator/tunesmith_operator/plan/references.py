@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tunesmith_api.common import ModelSource
@@ -33,15 +33,14 @@ class Refused:
 References = Mapping[Reference, Raw | None]
 
 
-def named_by(sources: Iterable[Raw | None]) -> frozenset[Reference]:
-    """The resources that raw ModelSources (or adapters) name."""
-    fields = {"fineTuneJob": "FineTuneJob", "inferenceService": "InferenceService"}
+def named_by(*sources: ModelSource | Adapter | None) -> frozenset[Reference]:
+    """The resources that models and adapters name."""
+    kinds = {"fine_tune_job": "FineTuneJob", "inference_service": "InferenceService"}
     return frozenset(
-        Reference(kind, str(source[field]["name"]))
+        Reference(kind, named.name)
         for source in sources
-        if isinstance(source, dict)
-        for field, kind in fields.items()
-        if isinstance(source.get(field), dict) and source[field].get("name")
+        for field, kind in kinds.items()
+        if (named := getattr(source, field, None))
     )
 
 

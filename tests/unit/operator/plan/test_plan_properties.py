@@ -1,0 +1,337 @@
+"""What holds whatever happens: random lives of the three kinds, told as lists of events in the cluster."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.unit.operator.plan.world import (
+    CONFIG,
+    TUNED,
+    Cluster,
+    condition,
+    ended,
+    eval_job,
+    failed_report,
+    fine_tune_job,
+    inference_service,
+    report,
+    running,
+    tuned,
+    waiting,
+    with_spec,
+)
+from tunesmith_api.failures import FAILURES, FailureClass
+from tunesmith_api.run import ProgressReport
+from tunesmith_operator.plan import KINDS
+from tunesmith_operator.plan.diagnose import why_crashing, why_doomed, why_ended, why_pending
+from tunesmith_operator.plan.names import ROLE_LABEL
+from tunesmith_operator.plan.types import Key, Observed, Progress, Raw, Reference
+
+RESULTS = [{"benchmark": "support-qa", "metric": "accuracy", "value": 0.5}]
+DONE = {**TUNED, "serve": ended(143), "evaluate": ended(message=report("evaluate", results=RESULTS))}
+TUNED_MODEL = {"fineTuneJob": {"name": "first"}}
+
+SPECS: dict[str, Callable[..., Raw]] = {
+    "FineTuneJob": fine_tune_job,
+    "EvalJob": eval_job,
+    "InferenceService": inference_service,
+}
+KIND_SPECS: dict[str, list[Raw]] = {
+    "FineTuneJob": [
+        {},
+        {"model": TUNED_MODEL, "retries": 0},
+        {"deadline": "10m", "pendingDeadline": "1m", "ttlAfterFinished": "1m"},
+        {"parallelism": {"nodes": 2}},
+    ],
+    "EvalJob": [
+        {},
+        {"model": TUNED_MODEL, "baseline": {"uri": "s3://m/b"}, "gates": [{"benchmark": "support-qa", "min": 0.6}]},
+        {"retries": 1, "deadline": "5m", "engine": "vllm", "resources": {"accelerator": "nvidia"}},
+    ],
+    "InferenceService": [
+        {},
+        {"model": TUNED_MODEL, "promotion": {"evalJobs": [{"name": "check"}]}},
+        {"replicas": 3, "rollout": {"strategy": "Recreate", "readyTimeout": "1m"}},
+    ],
+}
+
+codes = st.sampled_from([0, 1, 64, 65, 68, 69, 71, 75, 77, 83, 128, 137, 139, 143, 255])
+classes = st.sampled_from(list(FailureClass))
+messages = st.one_of(
+    st.just(""),
+    st.text(max_size=20),
+    st.builds(lambda class_: failed_report("train", class_, "what and where"), classes),
+    st.sampled_from([report(verb) for verb in ("fetch", "train", "export", "evaluate", "serve")]),
+)
+states = st.one_of(
+    st.just(running()),
+    st.builds(ended, codes, messages, st.sampled_from([None, "OOMKilled", "StartError", "ContainerStatusUnknown"])),
+    st.builds(
+        waiting,
+        st.sampled_from(["PodInitializing", "ImagePullBackOff", "CreateContainerConfigError", "CrashLoopBackOff", ""]),
+        st.sampled_from(["", 'secret "x" not found', "couldn't find key A in Secret team/x"]),
+    ),
+    st.builds(
+        lambda last, restarts: {"state": waiting("CrashLoopBackOff"), "lastState": last, "restartCount": restarts},
+        st.builds(ended, codes, messages),
+        st.integers(0, 5),
+    ),
+)
+containers = st.dictionaries(st.sampled_from(["fetch", "train", "export", "serve", "evaluate"]), states)
+pod_conditions = st.lists(
+    st.builds(
+        condition,
+        st.sampled_from(["PodScheduled", "DisruptionTarget", "Ready", "Initialized"]),
+        st.booleans(),
+        st.sampled_from(["Unschedulable", "PreemptionByScheduler", "DeletionByTaintManager", ""]),
+        st.sampled_from(["", "0/1 nodes are available: 1 Insufficient cpu."]),
+    ),
+    max_size=2,
+)
+pod_phases = st.sampled_from(["Pending", "Running", "Succeeded", "Failed", "Unknown"])
+
+
+class Life:
+    """A cluster in which things happen."""
+
+    def __init__(self, kind: str, spec: Raw) -> None:
+        self.cluster = Cluster(SPECS[kind](**spec))
+        self.made: list[str] = []
+
+    def newest(self, index: int) -> str | None:
+        jobs = sorted(self.cluster.jobs)
+        return jobs[index % len(jobs)] if jobs else None
+
+    def pod(self, index: int, phase: str, told: Raw, conditions: list[Raw]) -> None:
+        if job := self.newest(index):
+            self.cluster.start_pod(job, phase, told, conditions=conditions)
+
+    def finish(self, index: int) -> None:
+        if job := self.newest(index):
+            self.cluster.start_pod(job, "Succeeded", DONE)
+            self.cluster.end_job(job, "Complete")
+
+    def fail(self, index: int, told: Raw) -> None:
+        if job := self.newest(index):
+            self.cluster.fail(job, told)
+
+    def end_job(self, index: int, type_: str) -> None:
+        if job := self.newest(index):
+            self.cluster.end_job(job, type_)
+
+    def delete_job(self, index: int, with_pods: bool) -> None:
+        if job := self.newest(index):
+            if with_pods:
+                self.cluster.remove(job)
+            else:
+                del self.cluster.jobs[job]
+
+    def delete_pods(self) -> None:
+        self.cluster.pods.clear()
+
+    def suspend(self, suspend: bool) -> None:
+        self.cluster.resource = with_spec(self.cluster.resource, suspend=suspend)
+
+    def wait(self, seconds: int) -> None:
+        self.cluster.now += timedelta(seconds=seconds)
+
+    def push(self, index: int, step: int) -> None:
+        if job := self.newest(index):
+            told = ProgressReport(stage="train", step=step, total_steps=10)
+            self.cluster.progress[job] = Progress(told, self.cluster.now)
+
+    def refer(self, there: bool, digest: str) -> None:
+        self.cluster.others.clear()
+        if there:
+            job = copy.deepcopy(FIRST)
+            job["status"]["artifacts"][-1]["digest"] = digest
+            self.cluster.others[Reference("FineTuneJob", "first")] = job
+
+    def judge(self, verdict: str | None, digest: str) -> None:
+        job = eval_job("check", model=TUNED_MODEL)
+        status = {"phase": "Succeeded", "verdict": verdict, "model": {"uri": "s3://m", "digest": digest}}
+        self.cluster.others[Reference("EvalJob", "check")] = {**job, "status": status}
+
+    def deploy(self, total: int, ready: int, updated: int, late: bool) -> None:
+        for deployment in self.cluster.deployments.values():
+            conditions = [condition("Progressing", False, "ProgressDeadlineExceeded")] if late else []
+            counts = {"replicas": total, "readyReplicas": ready, "updatedReplicas": updated}
+            generation = deployment["metadata"]["generation"]
+            deployment["status"] = {**counts, "observedGeneration": generation, "conditions": conditions}
+
+    def stand_in_the_way(self, there: bool) -> None:
+        names = ("support-tune-1", "support-tune-2", "support-eval-model-1")
+        taken = {Key("Job", name) for name in names} - {Key("Job", name) for name in self.cluster.jobs}
+        self.cluster.foreign = taken if there and self.cluster.resource["kind"] != "InferenceService" else set()
+
+    def refuse(self, there: bool) -> None:
+        keys = [Key("Job", f"support-{role}-{n}") for role in ("tune", "eval-model") for n in range(1, 9)]
+        self.cluster.refused = dict.fromkeys([*keys, Key("Deployment", "support")], "exceeded quota") if there else {}
+
+    def configure(self, allow: bool, image: str) -> None:
+        images = CONFIG.images.model_copy(update={"runtime": image})
+        self.cluster.config = CONFIG.model_copy(update={"allow_trust_remote_code": allow, "images": images})
+
+    def settle(self) -> None:
+        """Everything that is promised of every plan, at this moment."""
+        self.cluster.settle(turns=12)
+        self.made += [job["metadata"]["name"] for plan in self.cluster.plans for job in plan.create]
+        for plan in self.cluster.plans:
+            assert plan.requeue_after is None or plan.requeue_after >= 0
+        self.cluster.plans = self.cluster.plans[-1:]
+
+
+FIRST = tuned("first")
+indexes, flags = st.integers(0, 3), st.booleans()
+digests = st.sampled_from(["d2", "e5"])
+
+
+def act(name: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[str, tuple[Any, ...]]]:
+    return st.tuples(st.just(name), st.tuples(*arguments))
+
+
+events = st.one_of(
+    act("pod", indexes, pod_phases, containers, pod_conditions),
+    act("finish", indexes),
+    act("fail", indexes, containers),
+    act("end_job", indexes, st.sampled_from(["Complete", "Failed", "FailureTarget"])),
+    act("delete_job", indexes, flags),
+    act("delete_pods"),
+    act("suspend", flags),
+    act("wait", st.sampled_from([1, 20, 100, 1000])),
+    act("push", indexes, st.integers(0, 12)),
+    act("refer", flags, digests),
+    act("judge", st.sampled_from([None, "Passed", "Failed"]), digests),
+    act("deploy", st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), flags),
+    act("stand_in_the_way", flags),
+    act("refuse", flags),
+    act("configure", flags, st.sampled_from(["registry/runtime:1", "registry/runtime:2"])),
+)
+lives = st.sampled_from([(kind, spec) for kind, specs in KIND_SPECS.items() for spec in specs])
+steady = settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+
+
+@given(life=lives, story=st.lists(events, max_size=10))
+@steady
+def test_whatever_happens_the_plan_comes_to_rest_and_keeps_its_promises(life, story):
+    kind, spec = life
+    alive = Life(kind, spec)
+    alive.settle()
+    for name, arguments in story:
+        was_final = bool(alive.cluster.status.get("completionTime"))
+        before = dict(alive.cluster.status)
+        getattr(alive, name)(*arguments)
+        alive.settle()
+        check(alive, was_final, before)
+
+
+def check(alive: Life, was_final: bool, before: Raw) -> None:
+    cluster = alive.cluster
+    status = cluster.status
+    assert status["message"], "status always says something"
+    if status["phase"] == "Failed":
+        assert status["lastFailure"]["message"]
+        assert cluster.condition("Stalled")["status"] == "True"
+    if was_final:
+        assert {**before, **dict.fromkeys(("observedGeneration", "conditions", "children"))} == {
+            **status,
+            **dict.fromkeys(("observedGeneration", "conditions", "children")),
+        }
+    assert len(alive.made) == len(set(alive.made)), "no attempt is made twice"
+    active = [
+        job["metadata"]["labels"][ROLE_LABEL]
+        for job in cluster.jobs.values()
+        if not (job.get("status") or {}).get("conditions")
+    ]
+    assert len(active) == len(set(active)), "one attempt at a time"
+    if status["phase"] == "Suspended":
+        assert not active
+    assert status["observedGeneration"] == cluster.resource["metadata"]["generation"]
+
+
+@given(life=lives, story=st.lists(events, max_size=6))
+@steady
+def test_equal_states_give_equal_plans_and_nothing_handed_in_is_changed(life, story):
+    alive = Life(*life)
+    for name, arguments in story:
+        getattr(alive, name)(*arguments)
+        before = copy.deepcopy((alive.cluster.resource, alive.cluster.observed()))
+        first = alive.cluster.plan()
+        assert (alive.cluster.resource, alive.cluster.observed()) == before
+        assert alive.cluster.plan() == first
+        alive.cluster.reconcile()
+
+
+@given(life=lives, story=st.lists(events, max_size=5), lost=st.integers(0, 4))
+@steady
+def test_a_status_that_was_not_written_is_written_the_next_time(life, story, lost):
+    """The operator dies between its children and its status: the next plan makes good for it."""
+    alive = Life(*life)
+    alive.settle()
+    for turn, (name, arguments) in enumerate(story):
+        getattr(alive, name)(*arguments)
+        if turn == lost:
+            resource = alive.cluster.resource
+            alive.cluster.reconcile()
+            alive.cluster.resource = resource
+        alive.settle()
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 300) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    phase=pod_phases, told=containers, conditions=pod_conditions, reason=st.sampled_from(["", "Evicted", "OutOfcpu"])
+)
+@steady
+@pytest.mark.parametrize("kind", ["FineTuneJob", "EvalJob"])
+def test_every_pod_can_be_diagnosed(kind, phase, told, conditions, reason):
+    cluster = Cluster(SPECS[kind]())
+    cluster.settle()
+    pod = cluster.start_pod(next(iter(cluster.jobs)), phase, told, conditions=conditions, reason=reason)
+    ending = why_ended(pod)
+    assert ending.message
+    assert ending.hint
+    assert ending.class_ in FAILURES
+    for look in (why_crashing, why_doomed):
+        look(pod)
+    why_pending(pod, ())
+
+
+@given(message=st.one_of(messages, junk.map(str), junk.map(repr)), code=codes)
+@steady
+def test_no_termination_message_can_break_a_plan(message, code):
+    cluster = Cluster(fine_tune_job())
+    cluster.settle()
+    cluster.fail("support-tune-1", {"fetch": TUNED["fetch"], "train": ended(code, message)})
+    cluster.settle()
+    assert cluster.status["message"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(spec=st.dictionaries(st.sampled_from(["model", "datasets", "replicas", "retries", "promotion"]), junk))
+@steady
+def test_no_spec_can_break_a_plan(kind, spec):
+    cluster = Cluster(SPECS[kind]())
+    cluster.resource["spec"] = {**cluster.resource["spec"], **spec}
+    cluster.settle()
+    assert cluster.status["message"]
+
+
+def test_an_empty_observation_is_no_error():
+    for kind, make in SPECS.items():
+        cluster = Cluster(make())
+        assert not KINDS[kind].plan(cluster.resource, Observed(), cluster.now, CONFIG, lambda uid, job: "t").is_empty
