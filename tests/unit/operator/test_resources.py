@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tunesmith_operator.client import Raw
+from tunesmith_operator.plan.types import Reference
+from tunesmith_operator.resources import ResourceKey, Resources, is_settled, owner_of
+
+TUNE, EVAL = ResourceKey("FineTuneJob", "team", "tune"), ResourceKey("EvalJob", "team", "eval")
+
+
+def references(resource: Raw) -> frozenset[Reference]:
+    return frozenset(Reference(kind, name) for kind, name in resource["spec"].get("names", ()))
+
+
+def resource(key: ResourceKey, status: Raw | None = None, **spec: Any) -> Raw:
+    metadata = {"namespace": key.namespace, "name": key.name, "uid": f"uid-{key.name}", "resourceVersion": "1"}
+    return {"kind": key.kind, "metadata": {**metadata, "generation": 2}, "spec": spec, "status": status or {}}
+
+
+def done(**changes: Any) -> Raw:
+    return {"phase": "Succeeded", "observedGeneration": 2, "completionTime": "2026-01-01T00:00:00Z", **changes}
+
+
+def test_a_change_concerns_those_that_refer_to_it_whoever_came_first() -> None:
+    for order in ((TUNE, EVAL), (EVAL, TUNE)):
+        known = Resources(references)
+        things = {TUNE: resource(TUNE), EVAL: resource(EVAL, names=[("FineTuneJob", "tune")])}
+        concerned = [known.update(things[key]) for key in order]
+        assert concerned[-1] == (frozenset({EVAL}) if order[-1] is TUNE else frozenset())
+        assert known.update(resource(TUNE, {"phase": "Running"})) == {EVAL}
+        assert known.remove(TUNE) == {EVAL}
+
+
+def test_progress_alone_concerns_nobody() -> None:
+    known = Resources(references)
+    known.update(resource(EVAL, names=[("FineTuneJob", "tune")]))
+    known.update(resource(TUNE, {"phase": "Running", "progress": {"step": 1}}))
+    assert known.update(resource(TUNE, {"phase": "Running", "progress": {"step": 2}})) == frozenset()
+
+
+def test_one_that_refers_no_more_or_is_in_another_namespace_is_not_concerned() -> None:
+    known = Resources(references)
+    known.update(resource(EVAL, names=[("FineTuneJob", "tune")]))
+    known.update(resource(EVAL))
+    known.update(resource(ResourceKey("EvalJob", "other", "eval"), names=[("FineTuneJob", "tune")]))
+    assert known.update(resource(TUNE)) == frozenset()
+
+
+def test_nothing_is_kept_of_what_is_gone() -> None:
+    known = Resources(references)
+    known.update(resource(EVAL, names=[("FineTuneJob", "tune")]))
+    known.remove(EVAL)
+    assert len(known) == 0
+    assert not known._referrers
+
+
+@pytest.mark.parametrize(
+    ("status", "spec", "settled"),
+    [
+        (done(), {}, True),
+        (done(phase="Failed"), {}, True),
+        (done(phase="Running"), {}, False),
+        (done(observedGeneration=1), {}, False),
+        (done(completionTime=None), {}, False),
+        (done(children=[{"kind": "Job", "name": "a"}]), {"ttlAfterFinished": "1d"}, False),
+        (done(children=[]), {"ttlAfterFinished": "1d"}, True),
+        (done(children=[{"kind": "Job", "name": "a"}]), {}, True),
+        ({}, {}, False),
+    ],
+)
+def test_a_resource_is_settled_when_nothing_is_left_to_do_for_it(status: Raw, spec: Raw, settled: bool) -> None:
+    assert is_settled(resource(TUNE, status, **spec)) is settled
+    known = Resources(references)
+    known.update(resource(TUNE, status, **spec))
+    assert known.unsettled(TUNE) is not settled
+
+
+def test_a_child_names_its_resource_by_labels() -> None:
+    labels = {"tunesmith.dev/kind": "EvalJob", "tunesmith.dev/name": "eval"}
+    assert owner_of({"metadata": {"namespace": "team", "labels": labels}}) == EVAL
+    assert owner_of({"metadata": {"namespace": "team"}}) is None
