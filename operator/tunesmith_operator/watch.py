@@ -41,6 +41,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.process.ultimate_exiting_timeout = 25
     settings.networking.request_timeout = 60
     settings.networking.connect_timeout = 10
+    settings.networking.error_backoffs = (1, 1, 2, 3, 5, 8, 13, 21, 30, 30, 30)  # then the process ends and begins anew
     settings.watching.chunk_size = 250
     settings.queueing.idle_timeout = 0.5  # each object that was heard of keeps a task that long
     for kind in CHILD_KINDS:

@@ -12,10 +12,10 @@ import pytest
 import urllib3
 
 from devcluster.controlplane import AUDIT_EVERYTHING, ControlPlane
+from tests.apiserver.chart import RELEASE, VALUES, render, without_workloads
 from tests.apiserver.cluster import Cluster, administrator, namespaces
 from tests.apiserver.operator_process import OperatorProcess
 
-ROOT = Path(__file__).resolve().parents[2]
 NAMES = namespaces()
 
 StartOperator = Callable[..., OperatorProcess]
@@ -29,12 +29,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def plane() -> Iterator[ControlPlane]:
-    """Control plane with our CRDs and the operator's rights."""
+    """Control plane with all of the chart but its pods."""
     with ControlPlane(audit_policy=AUDIT_EVERYTHING) as plane:
         cluster = Cluster(plane, administrator(plane), "default")
-        cluster.kubectl(
-            "apply", "--filename", str(ROOT / "crds"), "--filename", str(Path(__file__).parent / "rbac.yaml")
-        )
+        cluster.kubectl("apply", "--filename", "-", stdin=without_workloads(render(plane, VALUES)))
         cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all")
         yield plane
 
@@ -61,8 +59,8 @@ def operators(plane: ControlPlane, folder: Path) -> Iterator[StartOperator]:
     started: list[OperatorProcess] = []
     waiter = Cluster(plane, urllib3.PoolManager(), "")
 
-    def start(name: str = "operator-0", **changes: Any) -> OperatorProcess:
-        operator = OperatorProcess(plane, folder, name, changes)
+    def start(name: str = "operator-0", release: str = RELEASE, **values: Any) -> OperatorProcess:
+        operator = OperatorProcess(plane, folder, name, release, values)
         operator.start()
         started.append(operator)
         waiter.until("the operator is ready", lambda: operator.probe("/readyz")[0] == 200, seconds=60)

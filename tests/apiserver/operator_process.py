@@ -18,19 +18,10 @@ import yaml
 
 from devcluster.controlplane import ControlPlane, free_ports
 from devcluster.pki import kubeconfig
+from tests.apiserver.chart import NAMESPACE, RELEASE, VALUES, account, operator_config, render
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMESPACE = "tunesmith-system"
-ACCOUNT = "tunesmith-operator"
-USER = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
-
-CONFIG: dict[str, Any] = {
-    "images": {"runtime": "localhost/tunesmith-runtime:test"},
-    "store": {"uri": "s3://models", "endpoint": "http://s3.storage.svc:7070", "credentialsSecret": "s3-credentials"},
-    "progressUrl": "http://tunesmith-operator.tunesmith-system.svc:8082/v1/progress",
-    "client": {"qps": 500, "burst": 1000},
-    "leaderElection": {"leaseSeconds": 4, "renewSeconds": 3, "retrySeconds": 0.5},
-}
+USER = f"system:serviceaccount:{NAMESPACE}:{account(RELEASE)}"
 
 
 @dataclass
@@ -40,14 +31,18 @@ class OperatorProcess:
     plane: ControlPlane
     folder: Path
     name: str
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    """Blocks of the configuration that differ from CONFIG."""
+    release: str = RELEASE
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the chart that differ from chart.VALUES."""
+    may_complain: bool = False
+    """Whether what the test does to it is a reason for errors in its log."""
 
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.health_port, self.progress_port = free_ports(2)
         ports = {"http": {"healthPort": self.health_port, "progressPort": self.progress_port}}
-        (self.folder / "config.yaml").write_text(yaml.safe_dump({**CONFIG, **ports, **self.changes}))
+        config = operator_config(render(self.plane, {**VALUES, **self.values}, self.release))
+        (self.folder / "config.yaml").write_text(yaml.safe_dump({**config, **ports}))
         (self.folder / "kubeconfig").write_text(json.dumps(self._kubeconfig()))
         environment = {
             "PATH": os.environ["PATH"],
@@ -76,6 +71,8 @@ class OperatorProcess:
 
     def complaints(self) -> list[dict[str, Any]]:
         """What it has logged that should not happen."""
+        if self.may_complain:
+            return []
         return [entry for entry in self.log() if entry["level"] in ("error", "critical") or "exception" in entry]
 
     def probe(self, path: str) -> tuple[int, str]:
@@ -123,6 +120,6 @@ class OperatorProcess:
 
     def _kubeconfig(self) -> dict[str, object]:
         command = [self.plane.program("kubectl"), "--kubeconfig", str(self.plane.kubeconfig)]
-        command += ["--namespace", NAMESPACE, "create", "token", ACCOUNT, "--duration", "2h"]
+        command += ["--namespace", NAMESPACE, "create", "token", account(self.release), "--duration", "2h"]
         token = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         return kubeconfig(self.plane.url, self.plane.ca.read_bytes(), {"token": token})

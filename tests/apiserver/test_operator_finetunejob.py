@@ -4,53 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
 
 import pytest
 
-from tests.apiserver.cluster import Cluster, Kubelet, Raw
+from tests.apiserver.cluster import Cluster, Kubelet
+from tests.apiserver.finetunejobs import ARTIFACTS, MESSAGES, started, succeed, tune
 from tests.apiserver.operator_process import USER, OperatorProcess
-
-SPEC: Raw = {"model": {"uri": "s3://models/base"}, "datasets": [{"uri": "s3://data/train.jsonl"}]}
-ARTIFACTS = [
-    {"name": "adapter", "uri": "s3://models/runs/x/y/z/adapter", "digest": "a" * 64, "sizeBytes": 7},
-    {"name": "merged", "uri": "s3://models/runs/x/y/z/merged", "digest": "b" * 64, "sizeBytes": 9},
-]
-REPORTS: dict[str, Raw] = {
-    "fetch": {"verb": "fetch", "outcome": "Succeeded", "modelUri": "s3://models/base", "modelDigest": "c" * 64},
-    "train": {
-        "verb": "train",
-        "outcome": "Succeeded",
-        "rows": {"kept": 10, "dropped": [{"reason": "tooLong", "count": 2}]},
-        "metrics": {"trainLoss": 0.5, "steps": 30},
-    },
-    "export": {
-        "verb": "export",
-        "outcome": "Succeeded",
-        "runUri": "s3://models/runs/x/y/z",
-        "artifacts": ARTIFACTS,
-        "metrics": {"trainLoss": 0.5, "steps": 30},
-    },
-}
-MESSAGES = {name: json.dumps(report) for name, report in REPORTS.items()}
-
-
-def tune(cluster: Cluster, name: str, **changes: Any) -> Raw:
-    return cluster.create({"kind": "FineTuneJob", "metadata": {"name": name}, "spec": {**SPEC, **changes}})
-
-
-def started(cluster: Cluster, name: str) -> Kubelet:
-    """The pod of a new FineTuneJob's first attempt, bound to a node."""
-    tune(cluster, name)
-    kubelet = Kubelet(cluster, cluster.pod_of(f"{name}-tune-1"))
-    kubelet.bind()
-    return kubelet
-
-
-def succeed(cluster: Cluster, name: str) -> Raw:
-    """A FineTuneJob that has run to its end."""
-    started(cluster, name).ends(MESSAGES)
-    return cluster.until_phase("FineTuneJob", name, "Succeeded")
 
 
 @pytest.mark.usefixtures("operator")
@@ -77,7 +36,7 @@ def test_a_job_becomes_pods_and_its_termination_messages_become_status(cluster: 
         "wait", "--for=condition=Ready", "--timeout=5s", "--namespace", cluster.namespace, "finetunejob/support"
     )
     reasons = cluster.until(
-        "three Events", lambda: len(found := cluster.events("FineTuneJob", "support")) >= 3 and found or None
+        "three Events", lambda: found if len(found := cluster.events("FineTuneJob", "support")) >= 3 else None
     )
     assert len({event["reason"] for event in reasons}) == len(reasons) == 3
 
@@ -174,7 +133,11 @@ def _out_of_memory(kubelet: Kubelet) -> None:
 
 
 def _bad_row(kubelet: Kubelet) -> None:
-    failure = {"class": "BadRow", "message": "s3://data/train.jsonl, line 17: no field messages", "logTail": "Traceback"}
+    failure = {
+        "class": "BadRow",
+        "message": "s3://data/train.jsonl, line 17: no field messages",
+        "logTail": "Traceback",
+    }
     report = {"verb": "fetch", "outcome": "Failed", "failure": failure}
     kubelet.ends({}, {"fetch": {"exitCode": 65, "message": json.dumps(report)}})
 

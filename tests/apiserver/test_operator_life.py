@@ -1,0 +1,152 @@
+"""The operator's own life: restarts, several replicas, an API server that is away, one namespace only, progress."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+from devcluster.controlplane import ControlPlane
+from tests.apiserver.chart import VALUES, render, without_workloads
+from tests.apiserver.cluster import Cluster, Kubelet
+from tests.apiserver.conftest import StartOperator
+from tests.apiserver.finetunejobs import started, succeed, tune
+from tests.apiserver.operator_process import USER
+
+REPORT = {"stage": "train", "step": 3, "totalSteps": 30, "epoch": 0.1, "loss": 2.5, "tokensPerSecond": 900.0}
+
+
+def token_of(kubelet: Kubelet) -> str:
+    """The progress token in the environment of a pod."""
+    variables = {
+        variable["name"]: variable.get("value", "")
+        for container in kubelet.pod["spec"]["initContainers"]
+        for variable in container["env"]
+    }
+    return variables["TUNESMITH_PROGRESS_TOKEN"]
+
+
+def test_a_restart_writes_nothing_and_does_not_look_at_what_is_finished(
+    cluster: Cluster, start_operator: StartOperator
+) -> None:
+    first = start_operator("operator-0")
+    succeed(cluster, "done")
+    started(cluster, "running").runs("train")
+    cluster.until_phase("FineTuneJob", "running", "Running")
+    assert first.stop() == 0
+
+    before = cluster.writes(USER)
+    second = start_operator("operator-1")
+    cluster.until("it leads", second.leads)
+    cluster.until("it has looked", lambda: second.metric("tunesmith_reconcile_total") >= 1)
+    time.sleep(2)
+    assert cluster.writes(USER) == before
+    looks = [line for line in second.probe("/metrics")[1].splitlines() if line.startswith("tunesmith_reconcile_total")]
+    assert second.metric("tunesmith_reconcile_total") <= 3, looks
+
+
+def test_when_the_leader_is_killed_another_takes_over_and_work_goes_on(
+    cluster: Cluster, start_operator: StartOperator
+) -> None:
+    leader = start_operator("operator-0")
+    cluster.until("it leads", leader.leads)
+    standby = start_operator("operator-1")
+    kubelet = started(cluster, "support")
+    assert not standby.leads()
+    leader.stop(signal.SIGKILL)
+    cluster.until("the other leads", standby.leads)
+    kubelet.runs("train")
+    cluster.until_phase("FineTuneJob", "support", "Running")
+    assert [job["metadata"]["name"] for job in cluster.find("Job")] == ["support-tune-1"]
+
+
+def test_a_leader_that_stops_hands_over_at_once(cluster: Cluster, start_operator: StartOperator) -> None:
+    slow = {"leaseSeconds": 60, "renewSeconds": 40, "retrySeconds": 0.5}
+    leader = start_operator("operator-0", leaderElection=slow)
+    cluster.until("it leads", leader.leads)
+    standby = start_operator("operator-1", leaderElection=slow)
+    assert leader.stop() == 0
+    cluster.until("the other leads", standby.leads, seconds=15)
+
+
+def test_a_leader_that_was_frozen_past_its_lease_writes_nothing_and_ends(
+    cluster: Cluster, start_operator: StartOperator
+) -> None:
+    frozen = start_operator("operator-0")
+    cluster.until("it leads", frozen.leads)
+    standby = start_operator("operator-1")
+    frozen.process.send_signal(signal.SIGSTOP)
+    cluster.until("the other leads", standby.leads)
+    tune(cluster, "support")
+    cluster.until_phase("FineTuneJob", "support", "Pending")
+    before = cluster.writes(USER)
+    frozen.process.send_signal(signal.SIGCONT)
+    assert frozen.process.wait(timeout=30) == 1
+    assert cluster.writes(USER) == before
+    assert any("LeaseLost" in entry.get("exception", "") for entry in frozen.log())
+    frozen.may_complain = True
+
+
+def test_an_api_server_that_goes_away_costs_nothing_but_time(
+    plane: ControlPlane, cluster: Cluster, start_operator: StartOperator
+) -> None:
+    operator = start_operator(leaderElection={"leaseSeconds": 60, "renewSeconds": 50, "retrySeconds": 0.5})
+    kubelet = started(cluster, "support")
+    cluster.until_phase("FineTuneJob", "support", "Pending")
+    operator.may_complain = True
+    plane.stop_component("kube-apiserver")
+    time.sleep(5)
+    assert operator.probe("/livez")[0] == 200
+    plane.start_component("kube-apiserver")
+    kubelet.runs("train")
+    cluster.until_phase("FineTuneJob", "support", "Running", seconds=60)
+    assert operator.process.poll() is None
+    assert [job["metadata"]["name"] for job in cluster.find("Job")] == ["support-tune-1"]
+
+
+def test_with_roles_in_one_namespace_only_it_works_there_and_touches_no_other(
+    plane: ControlPlane, cluster: Cluster, start_operator: StartOperator
+) -> None:
+    values = {**VALUES, "scope": {"namespaces": [cluster.namespace]}, "crds": {"enabled": False}}
+    manifests = render(plane, values, "scoped")
+    assert not [manifest for manifest in manifests if manifest["kind"].startswith("Cluster")]
+    cluster.kubectl("apply", "--filename", "-", stdin=without_workloads(manifests))
+    operator = start_operator(release="scoped", scope=values["scope"])
+    elsewhere = Cluster(cluster.plane, cluster.http, "default")
+    tune(elsewhere, "elsewhere")
+    try:
+        succeed(cluster, "here")
+        assert "status" not in (elsewhere.get("FineTuneJob", "elsewhere") or {})
+        assert operator.process.poll() is None
+    finally:
+        elsewhere.delete("FineTuneJob", "elsewhere")
+
+
+def test_progress_counts_with_the_token_of_the_job_only(cluster: Cluster, start_operator: StartOperator) -> None:
+    operator = start_operator()
+    kubelet = started(cluster, "support")
+    kubelet.runs("train")
+    cluster.until_phase("FineTuneJob", "support", "Running")
+    assert operator.push("not-a-token", REPORT) == 401
+    assert operator.push(token_of(kubelet), REPORT) == 204
+    found = cluster.until(
+        "progress", lambda: (cluster.get("FineTuneJob", "support") or {}).get("status", {}).get("progress")
+    )
+    assert (found["step"], found["totalSteps"], found["percent"], found["loss"]) == (3, 30, 10, 2.5)
+    assert operator.push(token_of(kubelet), REPORT) in (204, 429)
+
+
+def test_a_token_outlives_the_operator_that_made_it_and_a_standby_hands_reports_on(
+    cluster: Cluster, start_operator: StartOperator
+) -> None:
+    first = start_operator("operator-0")
+    kubelet = started(cluster, "support")
+    kubelet.runs("train")
+    cluster.until_phase("FineTuneJob", "support", "Running")
+    first.stop()
+    leader = start_operator("operator-1")
+    cluster.until("it leads", leader.leads)
+    standby = start_operator("operator-2")
+    cluster.until("the leader takes it from the standby", lambda: standby.push(token_of(kubelet), REPORT) == 204)
+    cluster.until("progress", lambda: (cluster.get("FineTuneJob", "support") or {}).get("status", {}).get("progress"))
+    assert json.dumps(leader.log()).count(token_of(kubelet)) == 0
