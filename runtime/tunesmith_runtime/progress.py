@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import os
@@ -30,6 +31,7 @@ class Progress:
     def __init__(self, url: str | None, token: str | None, interval: float = INTERVAL_SECONDS) -> None:
         self._url, self._token, self._interval = url, token or "", interval
         self._newest: ProgressReport | None = None
+        self._lock = threading.Lock()
         self._changed = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -43,7 +45,8 @@ class Progress:
         """Remember `report` as the newest; returns at once."""
         if not self._url or self._closed.is_set():
             return
-        self._newest = report
+        with self._lock:
+            self._newest = report
         self._changed.set()
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
@@ -66,7 +69,8 @@ class Progress:
         while True:
             self._changed.wait()
             self._changed.clear()
-            report, self._newest = self._newest, None
+            with self._lock:
+                report, self._newest = self._newest, None
             if report is not None and not self._send(report):
                 return
             if self._closed.wait(self._interval) and self._newest is None:
@@ -77,14 +81,14 @@ class Progress:
         assert self._url is not None
         body = json.dumps(report.to_dict()).encode()
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
-        request = urllib.request.Request(self._url, data=body, headers=headers, method="POST")
         try:
+            request = urllib.request.Request(self._url, data=body, headers=headers, method="POST")
             with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):
                 return True
         except urllib.error.HTTPError as error:
             if error.code in REFUSED_FOR_GOOD:
                 log.warning("progress is not taken by %s: %s %s", self._url, error.code, error.reason)
                 return False
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             log.debug("progress push to %s: %s", self._url, error)
         return True

@@ -1,0 +1,118 @@
+"""The command line: a verb's report and exit code, whatever happens in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers import run_spec
+from tunesmith_api.run import RunReport
+from tunesmith_runtime.__main__ import main
+
+VERB = """
+import os, signal, sys, time
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import Outcome, RunReport, Verb
+from tunesmith_runtime.errors import RunFailure
+
+def run(spec, work, progress):
+    {body}
+    return RunReport(verb=Verb.EXPORT, outcome=Outcome.SUCCEEDED)
+"""
+
+
+def job(**spec: Any) -> dict[str, Any]:
+    return run_spec("FineTuneJob", "demo", {"datasets": [{"uri": "s3://d/train.jsonl"}], **spec})
+
+
+def start(tmp_path: Path, body: str, spec: dict[str, Any] | None = None) -> tuple[subprocess.Popen[str], Path]:
+    """A process that runs the verb export with `body` in the place of the real one."""
+    (tmp_path / "run.json").write_text(json.dumps(spec or job()))
+    (tmp_path / "verb.py").write_text(VERB.format(body=body))
+    code = "import sys, importlib; sys.modules['tunesmith_runtime.export'] = importlib.import_module('verb'); import runpy; runpy.run_module('tunesmith_runtime', run_name='__main__', alter_sys=True)"
+    message = tmp_path / "termination-log"
+    environment = {**os.environ, "TUNESMITH_TERMINATION_LOG": str(message)}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *(entry for entry in sys.path if entry)])
+    command = [sys.executable, "-c", code, "export", "--spec", str(tmp_path / "run.json"), "--work", str(tmp_path / "work")]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True), message
+
+
+def finish(process: subprocess.Popen[str], message: Path) -> tuple[int, RunReport, str]:
+    output, _ = process.communicate(timeout=120)
+    return process.returncode, RunReport.model_validate_json(message.read_bytes()), output
+
+
+def test_a_verb_that_ends_well_exits_with_zero(tmp_path: Path) -> None:
+    code, report, output = finish(*start(tmp_path, "pass"))
+    assert (code, report.outcome, report.failure) == (0, "Succeeded", None)
+    assert json.loads(output.splitlines()[-1]) == report.to_dict()
+
+
+def test_a_known_failure_exits_with_its_code(tmp_path: Path) -> None:
+    code, report, _ = finish(*start(tmp_path, "raise RunFailure(FailureClass.BAD_ROW, 'train.jsonl line 17', 'mend it')"))
+    assert code == 65
+    assert report.failure is not None
+    assert (report.failure.class_, report.failure.message, report.failure.hint) == ("BadRow", "train.jsonl line 17", "mend it")
+
+
+def test_an_unknown_error_is_told_with_the_end_of_the_log(tmp_path: Path) -> None:
+    code, report, output = finish(*start(tmp_path, "raise ZeroDivisionError('surprise')"))
+    assert code == 1
+    assert report.failure is not None
+    assert (report.failure.class_, report.failure.message) == ("ProcessError", "ZeroDivisionError: surprise")
+    assert "Traceback" in output
+    assert "verb.py" in str(report.failure.log_tail)
+
+
+def test_a_process_that_is_told_to_stop_says_preempted(tmp_path: Path) -> None:
+    process, message = start(tmp_path, f"open({str(tmp_path / 'started')!r}, 'w').close(); time.sleep(100)")
+    deadline = time.monotonic() + 100
+    while not (tmp_path / "started").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    code, report, _ = finish(process, message)
+    assert (code, report.outcome) == (75, "Preempted")
+
+
+def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> tuple[int, RunReport]:
+    monkeypatch.setenv("TUNESMITH_TERMINATION_LOG", str(tmp_path / "log"))
+    (tmp_path / "run.json").write_text(content)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        code = main(["fetch", "--spec", str(tmp_path / "run.json"), "--work", str(tmp_path / "work")])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return code, RunReport.model_validate_json((tmp_path / "log").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("{", "Invalid JSON"),
+        (json.dumps({**job(), "kind": "Job"}), "kind 'Job' is not one of ours"),
+        (json.dumps(job(training={"epochs": -1})), "training.epochs"),
+    ],
+)
+def test_a_spec_that_is_not_one_is_refused_with_the_field(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, sentence: str
+) -> None:
+    code, report = run_main(tmp_path, monkeypatch, content)
+    assert code == 64
+    assert report.failure is not None
+    assert report.failure.class_ == "BadSpec"
+    assert sentence in report.failure.message
+
+
+def test_fetch_of_plain_files_imports_no_torch(tmp_path: Path) -> None:
+    code = "import sys, tunesmith_runtime.__main__, tunesmith_runtime.fetch, tunesmith_runtime.storage.s3; print([m for m in ('torch', 'transformers', 'datasets', 'huggingface_hub') if m in sys.modules])"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    output = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "[]"

@@ -1,0 +1,90 @@
+"""The last word of a container fits, is whole, and holds no secret."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith_api.common import Artifact
+from tunesmith_api.evaljob import Result
+from tunesmith_api.failures import FAILURES, FailureClass
+from tunesmith_api.run import Outcome, RunReport, Verb
+from tunesmith_runtime.errors import NotFound, RunFailure
+from tunesmith_runtime.report import LOGGED_REPORT_BYTES, encode, failed, redact, start_logging, write_report
+
+
+@given(message=st.text(max_size=9000), hint=st.text(max_size=5000), tail=st.text(max_size=9000), limit=st.integers(400, 4096))
+def test_any_failure_fits_and_can_be_read_back(message: str, hint: str, tail: str, limit: int) -> None:
+    content = encode(failed(Verb.TRAIN, RunFailure(FailureClass.BAD_ROW, message, hint), tail), limit)
+    assert len(content) <= limit
+    report = RunReport.model_validate_json(content)
+    assert report.failure is not None
+    assert report.failure.class_ is FailureClass.BAD_ROW
+    assert report.outcome is Outcome.FAILED
+
+
+def test_the_log_is_cut_before_the_message_and_keeps_its_end() -> None:
+    tail = "\n".join(f"line {number}" for number in range(1000))
+    content = encode(failed(Verb.TRAIN, RunFailure(FailureClass.BAD_ROW, "m" * 1000, "h" * 100), tail))
+    report = RunReport.model_validate_json(content)
+    assert report.failure is not None
+    assert (report.failure.message, report.failure.hint) == ("m" * 1000, "h" * 100)
+    assert str(report.failure.log_tail).endswith("line 999")
+    assert len(content) > 3500
+
+
+def test_a_short_report_is_left_as_it_is() -> None:
+    artifact = Artifact(name="merged", uri="s3://b/x", digest="d", size_bytes=3)
+    report = RunReport(verb=Verb.EXPORT, outcome=Outcome.SUCCEEDED, run_uri="s3://b", artifacts=[artifact])
+    assert RunReport.model_validate_json(encode(report)) == report
+
+
+def test_too_many_results_still_make_a_report() -> None:
+    results = [Result(benchmark=f"benchmark-{number}", metric="accuracy", value=0.5) for number in range(200)]
+    content = encode(RunReport(verb=Verb.EVALUATE, outcome=Outcome.SUCCEEDED, results=results))
+    assert len(content) <= 4096
+    assert len(RunReport.model_validate_json(content).results or []) > 20
+
+
+def test_secrets_are_in_neither_log_nor_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = tmp_path / "termination-log"
+    monkeypatch.setenv("TUNESMITH_TERMINATION_LOG", str(message))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2")
+    monkeypatch.setenv("TUNESMITH_PROGRESS_TOKEN", "token-token")
+    recent = start_logging()
+    logging.getLogger("tunesmith_runtime").info("signing with hunter2hunter2 for token-token")
+    write_report(failed(Verb.FETCH, RunFailure(FailureClass.STORAGE_403, "key hunter2hunter2"), recent.tail()))
+    everything = message.read_text() + capsys.readouterr().out + recent.tail()
+    assert "hunter2hunter2" not in everything
+    assert "token-token" not in everything
+    assert "signing with *** for ***" in everything
+
+
+def test_a_short_key_id_is_a_word_and_no_secret() -> None:
+    assert redact("bucket tunesmith", {"AWS_ACCESS_KEY_ID": "tunesmith", "AWS_SECRET_ACCESS_KEY": ""}) == "bucket tunesmith"
+
+
+def test_the_report_is_the_termination_message_and_the_last_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "termination-log"
+    monkeypatch.setenv("TUNESMITH_TERMINATION_LOG", str(path))
+    write_report(failed(Verb.TRAIN, RunFailure(FailureClass.BAD_ROW, "line 17"), "x" * 5000))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert json.loads(path.read_text())["failure"]["message"] == json.loads(last)["failure"]["message"] == "line 17"
+    assert len(last) <= LOGGED_REPORT_BYTES
+
+
+@pytest.mark.parametrize("failure", list(FailureClass))
+def test_every_failure_has_its_exit_code(failure: FailureClass) -> None:
+    assert RunFailure(failure, "m").exit_code == (FAILURES[failure].exit_code or 1)
+
+
+def test_what_was_not_found_takes_the_class_of_what_it_was_to_be() -> None:
+    failure = NotFound("s3://b/x").named(FailureClass.DATASET_NOT_FOUND, "data set")
+    assert str(failure) == "DatasetNotFound: data set s3://b/x: nothing at s3://b/x"
