@@ -1,0 +1,81 @@
+"""The verb evaluate: ask the served model the questions of each benchmark, score the answers, store the reports."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+
+from tunesmith_api.evaljob import Result
+from tunesmith_api.run import Outcome, ProgressReport, RunReport, RunSpec, Verb
+from tunesmith_runtime.evaluate import scope
+from tunesmith_runtime.evaluate.benchmarks import Task, prepare
+from tunesmith_runtime.evaluate.engine import find_engine
+from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.rundirectory import RunRecord, open_run, record_of
+from tunesmith_runtime.storage import open_storage
+from tunesmith_runtime.work import Fetched, Work
+
+log = logging.getLogger(__name__)
+
+REPORT = "report"
+
+
+def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
+    """Score the model that the container beside this one serves.
+
+    Raises RunFailure: BadRow, EmptyDataset, DatasetNotFound, BadSpec before anything is asked; EngineFailed;
+    EvaluationFailed where a question got no answer.
+    """
+    fetched = work.fetched()
+    if fetched.adopted:
+        return _report(Outcome.ADOPTED, fetched, RunRecord.model_validate(fetched.record))
+    job = spec.eval_job()
+    tasks = [prepare(benchmark, job.generation, work) for benchmark in job.benchmarks]
+    results = _score_all(spec, tasks, work, progress)
+    directory = open_run(spec, work, open_storage(spec.store))
+    artifact = directory.publish(REPORT, work.run / REPORT)
+    seeds = {"evaluation": scope.SEED}
+    record = directory.finish(record_of(spec, fetched, results=results, artifacts=[artifact], seeds=seeds))
+    return _report(Outcome.SUCCEEDED, fetched, record)
+
+
+def _score_all(spec: RunSpec, tasks: list[Task], work: Work, progress: Progress) -> list[Result]:
+    generation = spec.eval_job().generation
+    engine = find_engine(spec.name)
+    shutil.rmtree(work.run / REPORT, ignore_errors=True)
+    scope.quiet_imports(offline=all(task.benchmark.dataset is not None for task in tasks))
+    if (tokens := scope.answer_tokens(generation.max_tokens, engine.max_length)) < generation.max_tokens:
+        log.warning(
+            "answers have at most %d tokens, not %d: the model holds %d",
+            tokens,
+            generation.max_tokens,
+            engine.max_length,
+        )
+    configs = [scope.configuration(task, generation, engine, work.run / REPORT / task.name) for task in tasks]
+    counts = [scope.count_questions(task, config) for task, config in zip(tasks, configs, strict=True)]
+    results: list[Result] = []
+    for index, (task, config) in enumerate(zip(tasks, configs, strict=True)):
+        before, total = sum(counts[:index]), sum(counts)
+
+        def told(answered: int, _questions: int, task: Task = task, before: int = before, total: int = total) -> None:
+            progress.push(ProgressReport(stage=task.name, step=before + answered, total_steps=total))
+
+        told(0, counts[index])
+        found = scope.score(task, config, counts[index], told)
+        told(counts[index], counts[index])
+        results += found
+        for result in found:
+            log.info("%s %s: %.4f over %s questions", result.benchmark, result.metric, result.value, result.samples)
+    return results
+
+
+def _report(outcome: Outcome, fetched: Fetched, record: RunRecord) -> RunReport:
+    return RunReport(
+        verb=Verb.EVALUATE,
+        outcome=outcome,
+        run_uri=fetched.run_uri,
+        model_uri=record.model_uri,
+        model_digest=record.model_digest,
+        results=record.results,
+        artifacts=record.artifacts,
+    )

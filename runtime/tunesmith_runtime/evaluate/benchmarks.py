@@ -1,0 +1,139 @@
+"""What EvalScope is told about each benchmark, with a user's own rows put where it reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tunesmith_api.evaljob import Benchmark, BenchmarkType, Generation
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.data.load import bad_row, read_lines
+from tunesmith_runtime.data.records import RowError
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.evaluate.rows import CONVERT, Row
+from tunesmith_runtime.work import Work
+
+QA = "tunesmith_qa"
+"""Name in EvalScope's registry of our question and answer set (see adapter.py)."""
+MULTIPLE_CHOICE = "general_mcq"
+
+OWN: Mapping[BenchmarkType, str] = {BenchmarkType.QA: QA, BenchmarkType.MULTIPLE_CHOICE: MULTIPLE_CHOICE}
+
+CHOICE_TEMPLATE = """
+Answer the following multiple choice question. The entire content of your response should be of the following format: \
+'ANSWER: [LETTER]' (without quotes) where [LETTER] is one of {letters}.
+
+{question}
+
+{choices}
+""".strip()
+"""How a multiple-choice question is asked; EvalScope's own default for local sets is in Chinese. Its parser reads the answer."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One benchmark as EvalScope knows it."""
+
+    benchmark: Benchmark
+    dataset: str
+    """Name in EvalScope's registry."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """`dataset_args` of that name."""
+
+    @property
+    def name(self) -> str:
+        """Name in the spec and in the results."""
+        return self.benchmark.name
+
+    @property
+    def limit(self) -> int | None:
+        """Rows of each subset that EvalScope takes; our own rows are cut when they are converted."""
+        return None if self.dataset in OWN.values() else self.benchmark.limit
+
+
+def prepare(benchmark: Benchmark, generation: Generation, work: Work) -> Task:
+    """The task of one benchmark; a user's rows are checked and written as EvalScope reads them.
+
+    Raises RunFailure: BadRow with file and line, EmptyDataset, DatasetNotFound for a subset that is not there, BadSpec.
+    """
+    if benchmark.dataset is not None and benchmark.dataset.type in OWN:
+        return _own(benchmark, generation, work)
+    arguments: dict[str, Any] = {}
+    if benchmark.dataset is not None:
+        arguments["local_path"] = str(_folder(work.benchmarks / benchmark.name))
+    if benchmark.subsets is not None:
+        arguments["subset_list"] = list(benchmark.subsets)
+    if benchmark.few_shot is not None:
+        arguments["few_shot_num"] = benchmark.few_shot
+    return Task(benchmark, benchmark.name, arguments)
+
+
+def _own(benchmark: Benchmark, generation: Generation, work: Work) -> Task:
+    assert benchmark.dataset is not None
+    kind, uri = benchmark.dataset.type, benchmark.dataset.uri
+    if benchmark.few_shot:
+        raise RunFailure(
+            FailureClass.BAD_SPEC,
+            f"benchmark {benchmark.name}: fewShot is for EvalScope's own benchmarks, and this one is of type {kind}",
+            "put the examples into the rows' messages, and remove fewShot",
+        )
+    files = _row_files(benchmark, work.benchmarks / benchmark.name)
+    target = work.benchmarks / ".evalscope" / benchmark.name
+    target.mkdir(parents=True, exist_ok=True)
+    single = len(files) == 1 and benchmark.subsets is None
+    left, subsets = benchmark.limit, []
+    for file in files:
+        name = f"{uri}/{file.name}" if Path(uri).name != file.name else uri
+        rows = list(islice(_converted(file, name, kind), left))
+        if left is not None:
+            left -= len(rows)
+        if rows:
+            subsets.append("default" if single else file.stem)
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            (target / f"{subsets[-1]}.jsonl").write_text(text, encoding="utf-8")
+    if not subsets:
+        raise RunFailure(FailureClass.EMPTY_DATASET, f"benchmark {benchmark.name}: there is no row in {uri}")
+    arguments: dict[str, Any] = {"local_path": str(target), "subset_list": subsets}
+    if kind is BenchmarkType.MULTIPLE_CHOICE:
+        arguments["prompt_template"] = CHOICE_TEMPLATE
+    elif generation.system_prompt is not None:
+        arguments["system_prompt"] = generation.system_prompt
+    return Task(benchmark, OWN[kind], arguments)
+
+
+def _converted(file: Path, uri: str, kind: BenchmarkType) -> Iterator[Row]:
+    for number, row in read_lines(file, uri):
+        try:
+            yield CONVERT[kind](row)
+        except RowError as error:
+            raise bad_row(uri, number, str(error)) from error
+
+
+def _row_files(benchmark: Benchmark, folder: Path) -> list[Path]:
+    """The files of rows, each a subset: those that the benchmark names, or all."""
+    assert benchmark.dataset is not None
+    files = {file.stem: file for file in sorted(_folder(folder).glob("*.jsonl"))}
+    for subset in benchmark.subsets or []:
+        if subset not in files:
+            found = ", ".join(files) or "none"
+            raise RunFailure(
+                FailureClass.DATASET_NOT_FOUND,
+                f"benchmark {benchmark.name}: {benchmark.dataset.uri} has no subset {subset}; it has {found}",
+                "a subset is a .jsonl file of the folder: name it without its ending",
+            )
+    if not files:
+        message = f"benchmark {benchmark.name}: {benchmark.dataset.uri} has no .jsonl file"
+        raise RunFailure(FailureClass.DATASET_NOT_FOUND, message)
+    return [files[subset] for subset in benchmark.subsets or files]
+
+
+def _folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise RunFailure(
+            FailureClass.DATASET_NOT_FOUND, f"{folder} is missing", "run the verb fetch first, with the same --work"
+        )
+    return folder

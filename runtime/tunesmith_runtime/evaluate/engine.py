@@ -1,0 +1,48 @@
+"""The server under test, as the evaluator sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import ENGINE_PORT
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.serve.served import API_KEY_VARIABLE, PORT_VARIABLE
+
+TIMEOUT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A served model: base URL of its OpenAI API, key, name, and the tokens it can hold where the server tells."""
+
+    url: str
+    key: str
+    model: str
+    max_length: int | None
+
+
+def find_engine(name: str) -> Engine:
+    """The model `name` on the server of this pod. Raises RunFailure (EngineFailed) where it is not there."""
+    url = f"http://127.0.0.1:{os.environ.get(PORT_VARIABLE) or ENGINE_PORT}/v1"
+    key = os.environ.get(API_KEY_VARIABLE) or "none"
+    request = urllib.request.Request(f"{url}/models", headers={"Authorization": f"Bearer {key}"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            models = {model["id"]: model for model in json.load(answer)["data"]}
+    except urllib.error.HTTPError as error:
+        raise _failed(f"the engine at {url} answers {error.code} {error.reason}") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise _failed(f"no engine answers at {url}: {error}") from error
+    if name not in models:
+        raise _failed(f"the engine at {url} does not serve {name}; it serves {', '.join(models) or 'nothing'}")
+    return Engine(url, key, name, models[name].get("max_model_len"))
+
+
+def _failed(message: str) -> RunFailure:
+    hint = "read the log of the container serve: it must be ready before the evaluation begins"
+    return RunFailure(FailureClass.ENGINE_FAILED, message, hint)

@@ -1,0 +1,212 @@
+"""EvalScope at work: one run for each benchmark, its log in ours, its progress pushed, its reports read."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Any
+
+from tunesmith_api.evaljob import Generation, Result
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.evaluate.benchmarks import Task
+from tunesmith_runtime.evaluate.engine import Engine
+from tunesmith_runtime.evaluate.results import completeness, refusal, scores
+
+log = logging.getLogger(__name__)
+
+SEED = 42
+REQUEST_SECONDS = 3600
+"""An answer may take long where many requests share a CPU."""
+PROGRESS_SECONDS = 2.0
+CONSOLE = Path("logs", "console.log")
+
+Told = Callable[[int, int], None]
+"""Called with the questions that are answered, and all there are."""
+
+
+def quiet_imports(offline: bool) -> None:
+    """Import EvalScope without its changes to our logging; `offline`: nothing may be asked of a hub.
+
+    Variables that the libraries read when they are imported are set first.
+    """
+    if offline:
+        os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    import evalscope  # noqa: F401
+
+    import tunesmith_runtime.evaluate.adapter  # noqa: F401  # registers our own benchmark
+
+    root.handlers[:], root.level = handlers, level
+
+
+class Relay(logging.Handler):
+    """EvalScope's warnings in our log, a line each, and the first error kept for the report."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first_error: str | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = record.getMessage().strip().partition("\n")[0]
+        if record.levelno >= logging.ERROR and self.first_error is None:
+            self.first_error = line
+        if record.levelno >= logging.WARNING:
+            log.log(record.levelno, "evalscope: %s", line)
+
+
+@contextmanager
+def relayed(console: Path) -> Iterator[Relay]:
+    """EvalScope's log goes to its file and, what matters, to ours; its progress bars go to the file `console`."""
+    relay, logger = Relay(), logging.getLogger("evalscope")
+    logger.handlers[:] = [relay]
+    console.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with console.open("a", encoding="utf-8") as file, redirect_stderr(file):
+            yield relay
+    finally:
+        for handler in logger.handlers:
+            handler.close()
+        logger.handlers[:] = [logging.NullHandler()]
+
+
+def configuration(task: Task, generation: Generation, engine: Engine, folder: Path) -> Any:
+    """EvalScope's TaskConfig. Raises RunFailure (BadSpec) where it refuses the settings."""
+    from evalscope import TaskConfig
+
+    settings = {
+        "max_tokens": answer_tokens(generation.max_tokens, engine.max_length),
+        "temperature": generation.temperature,
+        "timeout": REQUEST_SECONDS,
+        "retries": 3,
+        "retry_interval": 2,
+    }
+    settings |= {"top_p": generation.top_p} if generation.top_p is not None else {}
+    settings |= {"seed": SEED} if generation.temperature > 0 else {}
+    try:
+        return TaskConfig(
+            model=engine.model,
+            model_id=engine.model,
+            eval_type="openai_api",
+            api_url=engine.url,
+            api_key=engine.key,
+            datasets=[task.dataset],
+            dataset_args={task.dataset: task.arguments},
+            limit=task.limit,
+            eval_batch_size=generation.concurrency,
+            generation_config=settings,
+            judge={"strategy": "rule"},
+            work_dir=str(folder),
+            no_timestamp=True,
+            ignore_errors=True,  # so that all are counted; we fail where one failed
+            seed=SEED,
+        )
+    except ValueError as error:
+        raise RunFailure(FailureClass.BAD_SPEC, f"benchmark {task.name}: {error}") from error
+
+
+def answer_tokens(wanted: int, max_length: int | None) -> int:
+    """Tokens that an answer may have: what is wanted, and at most half of what the model can hold, so that questions fit."""
+    return wanted if max_length is None else min(wanted, max(1, max_length // 2))
+
+
+def count_questions(task: Task, config: Any) -> int:
+    """Load a benchmark's data and count: what is wrong with them is known before the first question is asked.
+
+    Raises RunFailure: BadSpec for an unknown benchmark or setting, DatasetNotFound, EmptyDataset.
+    """
+    from evalscope.api.registry import BENCHMARK_REGISTRY, get_benchmark
+
+    where = task.benchmark.dataset.uri if task.benchmark.dataset else "the hub"
+    try:
+        adapter = get_benchmark(task.dataset, config)
+        adapter.validate_judge_strategy()
+    except ValueError as error:
+        known = task.dataset in BENCHMARK_REGISTRY
+        hint = None if known else "use one of EvalScope's names, or give a dataset of type qa or multipleChoice"
+        raise RunFailure(FailureClass.BAD_SPEC, f"benchmark {task.name}: {error}", hint) from error
+    try:
+        with relayed(Path(config.work_dir) / CONSOLE):
+            questions = sum(len(subset) for subset in adapter.load_dataset().values())
+    except RunFailure:
+        raise
+    except ConnectionError as error:
+        raise RunFailure(FailureClass.HUB_UNREACHABLE, f"benchmark {task.name}: {error}", _LOCAL) from error
+    except Exception as error:
+        message = f"benchmark {task.name}: its data at {where} can't be read: {type(error).__name__}: {error}"
+        raise RunFailure(FailureClass.DATASET_NOT_FOUND, message, _LOCAL) from error
+    if not questions:
+        raise RunFailure(FailureClass.EMPTY_DATASET, f"benchmark {task.name}: there is no question in {where}")
+    return questions
+
+
+_LOCAL = "give the benchmark's files: dataset: {type: benchmark, uri: s3://...} with the folder as the hub has it"
+
+
+def score(task: Task, config: Any, questions: int, told: Told) -> list[Result]:
+    """Ask all questions and score the answers; `told` hears how far it is.
+
+    Raises RunFailure (EvaluationFailed) where a question got no answer: a score over the others would not be a score.
+    """
+    from evalscope import run_task
+
+    folder = Path(config.work_dir)
+    with relayed(folder / CONSOLE) as relay, _watched(folder / "predictions", questions, told):
+        try:
+            run_task(config)
+        except RunFailure:
+            raise
+        except Exception as error:
+            message = f"benchmark {task.name}: EvalScope failed: {type(error).__name__}: {error}"
+            raise RunFailure(FailureClass.EVALUATION_FAILED, message) from error
+    report = _report(task, folder, relay)
+    predictions = list(_predictions(folder / "predictions"))
+    done = completeness(report, predictions)
+    if done.failed:
+        why = next(filter(None, map(refusal, predictions)), relay.first_error or "see the log")
+        message = f"benchmark {task.name}: {done.failed} of {done.asked} questions got no answer; the first: {why}"
+        raise RunFailure(FailureClass.EVALUATION_FAILED, message, "mend the cause: a score over the rest would mislead")
+    return scores(task.name, report)
+
+
+def _report(task: Task, folder: Path, relay: Relay) -> Mapping[str, Any]:
+    files = list((folder / "reports").glob(f"*/{task.dataset}.json"))
+    if not files:
+        message = f"benchmark {task.name}: EvalScope left no report: {relay.first_error or 'see the log'}"
+        raise RunFailure(FailureClass.EVALUATION_FAILED, message)
+    report: Mapping[str, Any] = json.loads(files[0].read_text(encoding="utf-8"))
+    return report
+
+
+def _predictions(folder: Path) -> Iterator[Mapping[str, Any]]:
+    for file in sorted(folder.rglob("*.jsonl")):
+        with file.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+
+
+@contextmanager
+def _watched(folder: Path, questions: int, told: Told) -> Iterator[None]:
+    """Count the answers that EvalScope has written, every few seconds."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(PROGRESS_SECONDS):
+            told(_lines(folder), questions)
+
+    watcher = threading.Thread(target=watch, name="progress of the evaluation", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _lines(folder: Path) -> int:
+    return sum(file.read_bytes().count(b"\n") for file in folder.rglob("*.jsonl"))

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith_runtime.evaluate.matching import answer_of, normalized
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("Fruit", "fruit"),
+        ("  noun.food \n", "noun.food"),
+        ("**Fruit.**", "fruit"),
+        ('"a  kind\nof fruit"!', "a kind of fruit"),
+        ("Straße", "STRASSE"),
+        ("ﬁne", "fine"),
+        ("「东京」。", "东京"),
+        ("(B)", "B"),
+        ("`42`", "42"),
+    ],
+)
+def test_case_white_space_and_outer_punctuation_do_not_matter(answer: str, reference: str) -> None:
+    assert normalized(answer) == normalized(reference)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("-5", "5"),
+        ("3.5", "35"),
+        (".5", "5"),
+        ("noun.food", "noun food"),
+        ("not fruit", "fruit"),
+        ("fruit fruit", "fruit"),
+        ("", "fruit"),
+    ],
+)
+def test_what_says_something_else_is_another_answer(answer: str, reference: str) -> None:
+    assert normalized(answer) != normalized(reference)
+
+
+@given(st.text())
+def test_the_common_form_is_final(text: str) -> None:
+    assert normalized(normalized(text)) == normalized(text)
+
+
+def test_thoughts_are_no_part_of_the_answer() -> None:
+    assert answer_of("<think>fruit? no</think>\n\ntool") == "\n\ntool"
+    assert answer_of("tool") == "tool"

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from typing import Any
+
+from tunesmith_runtime.evaluate.results import completeness, refusal, scores
+
+
+def metric(name: str, score: float, aggregation: str = "mean", **dimensions: Any) -> dict[str, Any]:
+    return {"identity": {"name": name, "aggregation": aggregation, "dimensions": dimensions}, "score": score, "num": 20}
+
+
+def answered(stop_reason: str = "stop", content: str = "fruit") -> dict[str, Any]:
+    return {"model_output": {"error": None, "choices": [{"stop_reason": stop_reason, "message": {"content": content}}]}}
+
+
+def test_a_metric_goes_by_evalscopes_name_for_it() -> None:
+    (result,) = scores("words", {"metrics": [metric("accuracy", 0.75)]})
+    assert (result.benchmark, result.metric, result.value, result.samples) == ("words", "accuracy", 0.75, 20)
+
+
+def test_metrics_of_one_name_are_told_apart_and_the_primary_one_comes_first() -> None:
+    report = {
+        "metrics": [metric("rouge", 0.1, variant="1"), metric("rouge", 0.2, variant="l"), metric("bleu", 0.3)],
+        "primary_metric_identity": metric("rouge", 0.2, variant="l")["identity"],
+    }
+    assert [result.metric for result in scores("words", report)] == [
+        "rouge:mean[variant=l]",
+        "rouge:mean[variant=1]",
+        "bleu",
+    ]
+
+
+def test_errors_and_refusals_are_counted() -> None:
+    report = {"execution_summary": {"requested": 5, "succeeded": 4, "errored": 1}}
+    told = [
+        answered(),
+        answered("max_tokens"),
+        answered("model_length", "This model's maximum context length is 8 tokens"),
+    ]
+    assert completeness(report, told).failed == 2
+    assert completeness(report, told).asked == 5
+    assert refusal(told[2]) == "This model's maximum context length is 8 tokens"
+    assert refusal(told[1]) is None
+
+
+def test_a_question_that_was_lost_is_counted_too() -> None:
+    assert completeness({"execution_summary": {"requested": 5, "succeeded": 4, "errored": 0}}, []).failed == 1
