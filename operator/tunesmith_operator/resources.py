@@ -124,6 +124,7 @@ def is_settled(resource: Raw) -> bool:
         and status.get("completionTime") is not None
         and status.get("observedGeneration") == resource["metadata"].get("generation")
         and (spec.get("ttlAfterFinished") is None or not status.get("children"))
+        and not any(one["type"] == "Reconciling" and one["status"] == "True" for one in status.get("conditions") or ())
         and not is_deleting(resource)
     )
 

@@ -13,7 +13,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import ResolvedModel
 from tunesmith_operator.plan.attempts import ACTIVE, Course, State, follow, is_given_up, is_over, next_start
 from tunesmith_operator.plan.check import typed, unacceptable
-from tunesmith_operator.plan.conditions import Wanted
+from tunesmith_operator.plan.conditions import Wanted, set_conditions
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.diagnose import failure, is_slow_to_start, why_refused
 from tunesmith_operator.plan.jobs import job
@@ -48,6 +48,7 @@ class JobSpec(Protocol):
     retries: int
     deadline: str | None
     pending_deadline: str | None
+    ttl_after_finished: str | None
 
 
 Spec = TypeVar("Spec", bound=ApiModel)
@@ -306,15 +307,16 @@ def _failed(trouble: LastFailure, message: str) -> Outlook:
 
 
 def _ended(scene: Scene[Spec], outlook: Outlook) -> Outlook:
-    """A final outlook: with its time, and nothing left at work."""
+    """A final outlook: with its time, and Reconciling until nothing is left at work."""
     active = tuple(key for course in scene.courses if course.state in ACTIVE for key in course.unfinished)
     doomed = tuple(key for course in scene.courses if course.state is State.FAILED for key in course.unfinished)
-    ttl = getattr(scene.steer, "ttl_after_finished", None)
+    ttl, at_work = scene.steer.ttl_after_finished, bool(active or doomed)
     return replace(
         outlook,
+        reconciling=at_work,
         fields={**outlook.fields, "completionTime": format_time(scene.now)},
         delete=(*outlook.delete, *active, *doomed),
-        requeue_after=parse_duration(ttl) if ttl else None,
+        requeue_after=earliest(LOOK_AGAIN if at_work else None, parse_duration(ttl) if ttl else None),
     )
 
 
@@ -378,22 +380,34 @@ def _after_the_end(resource: Raw, observed: Observed, now: datetime) -> Plan:
     ended = parse_time(status.get("completionTime")) or now
     expiry = ended + timedelta(seconds=parse_duration(ttl)) if ttl else None
     expired = expiry is not None and now >= expiry
-    failed = status.get("phase") == Phase.FAILED
+    at_work = status.get("phase") == Phase.FAILED
+    jobs = sorted(observed.jobs, key=name_of)
     gone = tuple(
-        key_of(job, "Job")
-        for job in observed.jobs
-        if not is_deleting(job) and (expired or (failed and not is_over(job)))
+        key_of(job, "Job") for job in jobs if not is_deleting(job) and (expired or (at_work and not is_over(job)))
     )
-    left = sorted({key_of(job, "Job") for job in observed.jobs} - set(gone))
-    generation = int(metadata(resource).get("generation") or 0)
     new = {
         **status,
-        "children": [{"kind": key.kind, "name": key.name} for key in left],
-        "observedGeneration": generation,
-        "conditions": [{**one, "observedGeneration": generation} for one in status.get("conditions") or []],
+        "children": [{"kind": "Job", "name": name_of(job)} for job in jobs],
+        "observedGeneration": int(metadata(resource).get("generation") or 0),
+        "conditions": _final_conditions(resource, tidied=not gone, now=now),
     }
-    wait = None if expired or not observed.jobs else until(expiry, now)
+    wait = None if expired or not jobs else until(expiry, now)
     return Plan(delete=gone, status=None if new == status else new, requeue_after=wait)
+
+
+def _final_conditions(resource: Raw, tidied: bool, now: datetime) -> list[Raw]:
+    """The conditions as they were, of the present generation; Reconciling ends when nothing is left at work."""
+    old = resource["status"].get("conditions") or []
+    wanted = [
+        Wanted(
+            one["type"],
+            one["status"] == "True" and not (tidied and one["type"] == "Reconciling"),
+            one["reason"],
+            one["message"],
+        )
+        for one in old
+    ]
+    return set_conditions(old, wanted, int(metadata(resource).get("generation") or 0), now)
 
 
 def _age(thing: Raw, now: datetime) -> float:

@@ -328,6 +328,22 @@ def test_the_deadline_counts_from_the_first_start():
     assert cluster.jobs == {}
 
 
+def test_a_failed_job_is_reconciling_until_nothing_is_left_at_work():
+    cluster = begun(fine_tune_job(deadline="1h"))
+    cluster.start_pod("support-tune-1", "Running", {"fetch": TUNED["fetch"], "train": running()})
+    cluster.settle()
+    cluster.now += timedelta(hours=1)
+    job = cluster.jobs["support-tune-1"]
+    cluster.reconcile()
+    assert cluster.condition("Reconciling")["status"] == "True"
+    cluster.jobs["support-tune-1"] = job  # the operator died before it deleted the Job
+    plan = cluster.reconcile()
+    assert plan.delete == (Key("Job", "support-tune-1"),)
+    cluster.settle()
+    assert cluster.condition("Reconciling")["status"] == "False"
+    assert cluster.condition("Stalled")["status"] == "True"
+
+
 def test_the_pending_deadline_ends_a_wait_and_says_what_was_lacking():
     cluster = begun(fine_tune_job(pendingDeadline="10m", resources={"accelerator": "nvidia"}))
     lack = condition("PodScheduled", False, "Unschedulable", "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.")
@@ -361,7 +377,8 @@ def test_after_its_ttl_the_children_go_and_the_resource_stays():
     plan = cluster.reconcile(after=1)
     assert plan.delete == (Key("Job", "support-tune-1"),)
     assert cluster.status["phase"] == "Succeeded"
-    assert cluster.reconcile().is_empty
+    cluster.settle()
+    assert cluster.status["children"] == []
 
 
 def test_a_ttl_set_later_is_heeded_and_the_generation_kept_current():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -216,7 +217,9 @@ events = st.one_of(
 )
 lives = st.sampled_from([(kind, spec) for kind, specs in KIND_SPECS.items() for spec in specs])
 steady = settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=int(os.environ.get("TUNESMITH_EXAMPLES", "60")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
 
