@@ -13,7 +13,8 @@ from tests.servers import free_port
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Store
 from tunesmith_runtime.errors import NotFound, RunFailure
-from tunesmith_runtime.storage import join, open_storage
+from tunesmith_runtime.storage import Entry, join, open_storage
+from tunesmith_runtime.storage.files import disk_failures
 
 
 def test_a_wrong_secret_key_is_named(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +81,7 @@ def test_a_certificate_that_nobody_signed_asks_for_the_ca_bundle(tls_server: S3S
 
 
 def test_a_ca_bundle_that_is_not_mounted_is_named(s3: S3Server) -> None:
-    with pytest.raises(RunFailure, match="/no/ca.crt") as failure:
+    with pytest.raises(RunFailure, match=r"/no/ca\.crt") as failure:
         open_storage(s3.store("b", ca_bundle="/no/ca.crt")).list("s3://b/x")
     assert failure.value.failure is FailureClass.STORAGE_TLS
 
@@ -105,8 +106,6 @@ def test_an_answer_that_keeps_breaking_off_is_unreachable(s3: S3Server, tmp_path
     thread = threading.Thread(target=answer, daemon=True)
     thread.start()
     storage = open_storage(s3.store("b", endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}"))
-    from tunesmith_runtime.storage import Entry
-
     with pytest.raises(RunFailure) as failure:
         storage.download("s3://b/f", tmp_path / "f", Entry("f", 100, '"e"'))
     listener.close()
@@ -122,9 +121,6 @@ def test_a_folder_that_may_not_be_written_is_refused_by_name() -> None:
 
 
 def test_a_full_disk_is_told_as_such() -> None:
-    with pytest.raises(RunFailure) as failure:
-        from tunesmith_runtime.storage.files import disk_failures
-
-        with disk_failures("/dev/full"), open("/dev/full", "wb", buffering=0) as file:
-            file.write(b"x")
+    with pytest.raises(RunFailure) as failure, disk_failures("/dev/full"):
+        Path("/dev/full").write_bytes(b"x")
     assert failure.value.failure is FailureClass.DISK_FULL

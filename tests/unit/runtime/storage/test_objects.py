@@ -101,7 +101,7 @@ def test_a_file_goes_up_and_comes_down_the_same(store: Store, tmp_path: Path, si
 def test_downloading_what_is_not_there_names_it(store: Store, tmp_path: Path) -> None:
     storage = open_storage(store)
     storage.write_bytes(join(store.uri, "x"), b"")
-    with pytest.raises(NotFound, match="nothing at .*/absent"):
+    with pytest.raises(NotFound, match=r"nothing at .*/absent"):
         storage.download(join(store.uri, "absent"), tmp_path / "absent")
     assert not (tmp_path / "absent").exists()
 
