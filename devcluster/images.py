@@ -6,28 +6,25 @@ images.json below the cache folder: {"operator": "<registry>/tunesmith/operator:
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import json
 import os
 import shutil
 import ssl
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from devcluster import toolchain
-from devcluster.access import environment
 from devcluster.commands import run
 from devcluster.errors import ClusterError
 from devcluster.images_base import base_reference, ensure_base, ensure_uv, find_uv
 from devcluster.images_buildah import Buildah, Settings
 from devcluster.images_recipes import IMAGES, Image, content_tag, reference, source_files
-from devcluster.paths import Paths, cache_paths
-from devcluster.progress import say, step
+from devcluster.paths import Paths
+from devcluster.progress import step
 
 ROOT = Path(__file__).resolve().parent.parent
 MANIFEST_TYPES = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
@@ -42,35 +39,45 @@ def build(paths: Paths, registry: str, root: Path = ROOT) -> dict[str, str]:
     Raises ClusterError if the registry does not answer, a source is missing, the disk is too small or a build fails.
     """
     base = base_reference()
-    wanted = {image: reference(registry, image, _tag(root, image, base)) for image in IMAGES}
-    missing = [image for image, name in wanted.items() if not is_pushed(name)]
+    names = {image: _reference(registry, root, image, base) for image in IMAGES}
+    missing = [image for image, name in names.items() if not is_pushed(name)]
     if missing:
-        with _one_at_a_time(paths):
-            _build_and_push(paths, root, base, {image: wanted[image] for image in missing})
-    names = {image.name: name for image, name in wanted.items()}
-    (paths.cache / "images.json").write_text(json.dumps(names, indent=2) + "\n")
-    return names
+        _ensure_tools()
+        with _one_at_a_time(paths), Buildah(paths.cache / "buildah").session() as buildah:
+            settings = _prepare(paths, buildah, base)
+            for image in missing:
+                _build_environment(buildah, root, image, settings)
+                # Only now: the code may have been edited while that ran.
+                names[image] = _reference(registry, root, image, base)
+                _build_and_push(buildah, root, image, names[image], settings)
+    found = {image.name: name for image, name in names.items()}
+    (paths.cache / "images.json").write_text(json.dumps(found, indent=2) + "\n")
+    return found
 
 
-def _tag(root: Path, image: Image, base: str) -> str:
+def _build_environment(buildah: Buildah, root: Path, image: Image, settings: Settings) -> None:
+    """The dependencies alone: minutes the first time, a look into the layer cache afterwards."""
+    with step(f"install what the {image.name} image needs"):
+        buildah.build(_environment(image), root, root / image.containerfile, settings, target="env")
+
+
+def _build_and_push(buildah: Buildah, root: Path, image: Image, name: str, settings: Settings) -> None:
+    with step(f"build {name}"):
+        buildah.build(name, root, root / image.containerfile, settings)
+    with step(f"push {name}"):
+        buildah.push(name, local=is_local(name))
+    buildah.remove_other_tags(name)
+
+
+def _environment(image: Image) -> str:
+    return f"localhost/tunesmith/{image.name}-env:latest"
+
+
+def _reference(registry: str, root: Path, image: Image, base: str) -> str:
     try:
-        return content_tag(root, source_files(root, image), base)
+        return reference(registry, image, content_tag(root, source_files(root, image), base))
     except FileNotFoundError as error:
         raise ClusterError(f"image {image.name}: {error} is not there; is the clone complete?") from None
-
-
-def _build_and_push(paths: Paths, root: Path, base: str, wanted: dict[Image, str]) -> None:
-    _ensure_tools()
-    with Buildah(paths.cache / "buildah").session() as buildah:
-        _check_disk(paths, buildah)
-        ensure_base(buildah, base)
-        settings = _settings(paths, buildah, base)
-        for image, name in wanted.items():
-            with step(f"build the {image.name} image"):
-                buildah.build(name, root / image.containerfile, root, settings)
-            with step(f"push {name}"):
-                buildah.push(name, local=is_local(name))
-            buildah.remove_other_tags(name)
 
 
 def _ensure_tools() -> None:
@@ -84,14 +91,17 @@ def _ensure_tools() -> None:
 def _check_disk(paths: Paths, buildah: Buildah) -> None:
     """The runtime's environment needs room once: its files, and two temporary copies while they become a layer."""
     free = shutil.disk_usage(paths.cache).free / 1e9
-    if free < FREE_GIGABYTES and not any("/tunesmith/runtime:" in name for name in buildah.images()):
+    if free < FREE_GIGABYTES and not all(buildah.has(_environment(image)) for image in IMAGES):
         raise ClusterError(
-            f"{paths.cache} has {free:.0f} GB free, the first build of the runtime image needs {FREE_GIGABYTES} GB; "
+            f"{paths.cache} has {free:.0f} GB free, the first build of the images needs {FREE_GIGABYTES} GB; "
             "make room, or set TUNESMITH_CACHE to a folder on a larger disk"
         )
 
 
-def _settings(paths: Paths, buildah: Buildah, base: str) -> Settings:
+def _prepare(paths: Paths, buildah: Buildah, base: str) -> Settings:
+    """The two images that every build starts from, and what the builds are given."""
+    _check_disk(paths, buildah)
+    ensure_base(buildah, base)
     uv = find_uv(paths.cache)
     cache = Path(run([str(uv), "cache", "dir"]).strip())
     cache.mkdir(parents=True, exist_ok=True)
@@ -141,18 +151,3 @@ def _one_at_a_time(paths: Paths) -> Iterator[None]:
     with (paths.cache / "images.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    argparse.ArgumentParser(prog="devcluster images", description=build.__doc__).parse_args(argv)
-    try:
-        for name in build(cache_paths(), environment().registry).values():
-            say(name)
-    except ClusterError as error:
-        print(f"devcluster: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -66,10 +66,12 @@ class Buildah:
         """An image from a Containerfile given as text."""
         self("build", "--quiet", "--tag", image, "--file=-", str(context), stdin=containerfile)
 
-    def build(self, image: str, containerfile: Path, context: Path, settings: Settings) -> None:
-        """Build with the layer cache: a step whose instruction and input are unchanged is not run again."""
+    def build(self, image: str, context: Path, containerfile: Path, settings: Settings, *, target: str = "") -> None:
+        """Build with the layer cache: a step whose instruction and input are unchanged is not run again. `target`: the
+        stage to stop after."""
         self(
             *("build", "--quiet", "--layers", "--pull=false", "--tag", image, "--file", str(containerfile)),
+            *(("--target", target) if target else ()),
             *(f"--build-arg={name}={value}" for name, value in settings.arguments.items()),
             *(f"--secret=id={name},src={path}" for name, path in settings.secrets.items()),
             *(f"--volume={path}:{place}" for path, place in settings.volumes.items()),
