@@ -28,7 +28,9 @@ PROGRESS_TOKEN_VARIABLE = "TUNESMITH_PROGRESS_TOKEN"
 """Environment variable with the bearer token that is good for this Job's progress only."""
 POD_NAME_VARIABLE = "TUNESMITH_POD"
 ENGINE_PORT = 8000
-"""Port of the OpenAI API in a pod that serves."""
+"""Port of the OpenAI API in a pod that serves, and of /health, whatever the engine."""
+READY_PORT = 8001
+"""Port of /ready in a pod that serves, whatever the engine: true from the first generated token on."""
 
 
 class Verb(StrEnum):
