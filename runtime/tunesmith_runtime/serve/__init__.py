@@ -25,7 +25,7 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
     """
     what = served(spec, work)
     if spec.kind == "EvalJob" and work.fetched().adopted:
-        idle(what.host, what.port)
+        idle(what.host, what.port, what.ready_port)
         return RunReport(verb=Verb.SERVE, outcome=Outcome.ADOPTED)
     # Threads that spin while they wait take the cores from each other where several processes share them: on two cores that
     # other work kept busy, eight answers of a small model took 17 s with spinning and 0.2 s without. Read when torch is loaded.
@@ -36,12 +36,13 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
     return RunReport(verb=Verb.SERVE, outcome=Outcome.SUCCEEDED)
 
 
-def idle(host: str, port: int) -> None:
+def idle(host: str, *ports: int) -> None:
     """Answer the probes until SIGTERM, with nothing behind them."""
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    probes = Probes(host, port, lambda: True)
+    answering = [Probes(host, port, lambda: True) for port in ports]
     log.info("the evaluation is finished already: nothing to serve")
     stopped.wait()
-    probes.close()
+    for probes in answering:
+        probes.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from tunesmith_api.common import Accelerator
 from tunesmith_api.inferenceservice import Engine
-from tunesmith_api.run import ENGINE_PORT, RunSpec
+from tunesmith_api.run import ENGINE_PORT, READY_PORT, RunSpec
 from tunesmith_runtime.work import Work
 
 API_KEY_VARIABLE = "TUNESMITH_API_KEY"
@@ -32,6 +33,7 @@ class Served:
     adapters: Mapping[str, Path] = field(default_factory=dict)
     max_length: int | None = None
     """Tokens of prompt and answer together at most; None: the model's own."""
+    accelerator: Accelerator = Accelerator.CPU
     devices: int = 1
     trust_remote_code: bool = False
     host: str = "0.0.0.0"
@@ -48,6 +50,19 @@ class Served:
     def base_name(self) -> str:
         """A name for the base weights, for engines that must have one even where the served model is an adapter."""
         return self.name if self.names[self.name] is None else f"{self.name}-base"
+
+    @property
+    def ready_port(self) -> int:
+        """The port that answers /ready whatever the engine."""
+        return self.port + READY_PORT - ENGINE_PORT
+
+    @property
+    def adapter_rank(self) -> int:
+        """The highest rank of the adapters; 0 without any."""
+        configs = (json.loads((path / "adapter_config.json").read_text()) for path in self.adapters.values())
+        return max(
+            (max(config.get("r", 0), *config.get("rank_pattern", {}).values(), 0) for config in configs), default=0
+        )
 
     @property
     def named_adapters(self) -> dict[str, Path]:
@@ -68,6 +83,7 @@ def served(spec: RunSpec, work: Work) -> Served:
         names=names,
         adapters=adapters,
         max_length=service.max_model_length if service else None,
+        accelerator=resources.accelerator,
         devices=1 if resources.accelerator is Accelerator.CPU else resources.count or 1,
         trust_remote_code=spec.model.trust_remote_code,
         port=int(os.environ.get(PORT_VARIABLE) or ENGINE_PORT),

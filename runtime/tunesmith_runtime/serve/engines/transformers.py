@@ -18,6 +18,7 @@ from tunesmith_runtime.serve.generation.loop import Loop, Piece, Row
 from tunesmith_runtime.serve.generation.model import load
 from tunesmith_runtime.serve.generation.sampling import Sampling
 from tunesmith_runtime.serve.openai.app import Service, create_app
+from tunesmith_runtime.serve.readiness import Probes
 from tunesmith_runtime.serve.served import Served
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ async def _serve(served: Served) -> None:
     stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _settle, stop, None)
+    probes = Probes(served.host, served.ready_port, lambda: service.ready)
     serving = asyncio.ensure_future(_serving(server, served.port))
     threading.Thread(target=_load, args=(served, service, stop), name="load", daemon=True).start()
     await asyncio.wait({stop, serving}, return_when=asyncio.FIRST_COMPLETED)
@@ -57,8 +59,11 @@ async def _serve(served: Served) -> None:
         log.info("draining: no longer ready, finishing what runs")
         await asyncio.sleep(served.linger)
     server.should_exit = True
-    await serving
-    await stop
+    try:
+        await serving
+        await stop
+    finally:
+        probes.close()
 
 
 async def _serving(server: uvicorn.Server, port: int) -> None:
