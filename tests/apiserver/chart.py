@@ -20,7 +20,7 @@ VALUES: dict[str, Any] = {
     "images": {"runtime": "localhost/tunesmith-runtime:test"},
     "store": {"uri": "s3://models", "endpoint": "http://s3.storage.svc:7070", "credentialsSecret": "s3-credentials"},
     "client": {"qps": 500, "burst": 1000},
-    "leaderElection": {"leaseSeconds": 4, "renewSeconds": 3, "retrySeconds": 0.5},
+    "leaderElection": {"leaseSeconds": 10, "renewSeconds": 8, "retrySeconds": 0.5},
 }
 
 Raw = dict[str, Any]

@@ -249,11 +249,14 @@ def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def administrator(plane: ControlPlane) -> urllib3.PoolManager:
-    """An HTTP client with the administrator's certificate."""
+def administrator(plane: ControlPlane, connections: int = 1) -> urllib3.PoolManager:
+    """An HTTP client with the administrator's certificate, for so many threads."""
     pki = plane.ca.parent
     return urllib3.PoolManager(
-        ca_certs=str(plane.ca), cert_file=str(pki / "admin.crt"), key_file=str(pki / "admin.key")
+        ca_certs=str(plane.ca),
+        cert_file=str(pki / "admin.crt"),
+        key_file=str(pki / "admin.key"),
+        maxsize=connections,
     )
 
 
