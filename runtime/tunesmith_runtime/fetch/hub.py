@@ -1,7 +1,7 @@
 """Models from a hub: Hugging Face (hf://org/name@revision) and ModelScope (ms://org/name@revision), by their own clients.
 
-Only safetensors, JSON and tokenizer files are brought; the model's Python code only where the resource trusts it. A
-branch is resolved to a commit first, so that a push during the download can't mix two versions.
+Only safetensors, JSON and tokenizer files are brought; the model's Python code only where the resource trusts it. What
+is brought is one listing's files: a branch is resolved to a commit first, or each file checked against the sha256 listed.
 """
 
 from __future__ import annotations
@@ -83,16 +83,19 @@ def _hugging_face(uri: str, name: str, revision: str | None, directory: Path, pa
 
 
 def _model_scope(uri: str, name: str, revision: str | None, directory: Path, patterns: Callable[[list[str]], list[str]]) -> None:
-    import requests
-    from modelscope import snapshot_download
-    from modelscope.hub.api import HubApi
-    from modelscope.hub.errors import HTTPError, NotExistError
+    from modelscope_hub import HubApi, errors
 
     try:
-        files = HubApi().get_model_files(name, revision=revision, recursive=True)
-        wanted = patterns([file["Path"] for file in files])
-        snapshot_download(name, revision=revision, local_dir=str(directory), allow_patterns=wanted, ignore_patterns=UNWANTED)
-    except NotExistError as error:
+        api = HubApi()
+        files = [file for file in api.list_repo_files(name, "model", revision=revision) if not file.is_dir]
+        wanted = patterns([file.path for file in files])
+        listed = [{"Path": file.path, "Size": file.size, "Sha256": file.sha256, "Type": "blob"} for file in files]
+        api.download_repo(
+            name, "model", revision=revision, local_dir=directory, allow_patterns=wanted, ignore_patterns=UNWANTED, file_list=listed
+        )
+    except errors.NotExistError as error:
         raise _not_found(uri, error, "check org, name and revision") from error
-    except (requests.RequestException, HTTPError, OSError) as error:
+    except (errors.AuthenticationError, errors.PermissionDeniedError) as error:
+        raise _not_found(uri, error, "a private model needs MODELSCOPE_API_TOKEN") from error
+    except (errors.HubError, OSError) as error:
         raise _unreachable(uri, error) from error

@@ -1,0 +1,104 @@
+"""Models from hubs, by the hubs' own clients against hubs on 127.0.0.1 that speak their API."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.servers import free_port
+from tests.unit.runtime.fetch.hubs import COMMIT, HuggingFace, ModelScope, hub
+from tests.unit.runtime.fetch.support import MODEL, Fetcher, names
+from tunesmith_api.run import RunReport, Store
+
+EXTRAS = {"pytorch_model.bin": b"pickle", "modeling.py": b"print()", "onnx/model.safetensors": b"x", "consolidated.safetensors": b"x"}
+MODELS = {
+    "org/small": {**MODEL, **EXTRAS},
+    "org/pickled": {"config.json": b"{}", "pytorch_model.bin": b"pickle"},
+}
+HUBS = [("hf", HuggingFace, "HF_ENDPOINT"), ("ms", ModelScope, "MODELSCOPE_ENDPOINT")]
+
+
+def fetch(folder: Path, uri: str, environment: dict[str, str], trust: bool = False) -> tuple[RunReport, Path]:
+    """Fetch a service's model in a process of its own, as the clients read their endpoint once; report and work directory."""
+    fetcher = Fetcher(Store(uri=f"file://{folder}/store"), folder)
+    spec = fetcher.spec("InferenceService", {"uri": uri, "trustRemoteCode": trust}, {})
+    (folder / "run.json").write_text(json.dumps(spec.to_dict()))
+    settings = {
+        "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
+        "TUNESMITH_TERMINATION_LOG": str(folder / "log"),
+        "HOME": str(folder / "home"),
+        "HF_HUB_OFFLINE": "0",
+        "MODELSCOPE_CACHE": str(folder / "cache"),
+    }
+    work = folder / "work"
+    command = [sys.executable, "-m", "tunesmith_runtime", "fetch", "--spec", str(folder / "run.json"), "--work", str(work)]
+    subprocess.run(command, env={**os.environ, **settings, **environment}, capture_output=True, timeout=300, check=False)
+    return RunReport.model_validate_json((folder / "log").read_bytes()), work
+
+
+@pytest.mark.parametrize(("scheme", "handler", "variable"), HUBS)
+def test_a_hub_model_is_imported_once_and_only_what_is_safe(
+    tmp_path: Path, scheme: str, handler: type[HuggingFace], variable: str
+) -> None:
+    with hub(handler, MODELS) as server:
+        report, work = fetch(tmp_path, f"{scheme}://org/small", {variable: server.url})
+        assert report.outcome == "Succeeded", report
+        assert names(work / "model") == {*MODEL, "manifest.json"}
+        assert (work / "model/model.safetensors").read_bytes() == MODEL["model.safetensors"]
+        asked = len(server.asked)
+        again, _ = fetch(tmp_path, f"{scheme}://org/small", {variable: server.url})
+        assert len(server.asked) == asked
+    assert again == report
+    assert str(report.model_uri).startswith(f"file://{tmp_path}/store/models/")
+
+
+@pytest.mark.parametrize(("scheme", "handler", "variable"), HUBS)
+def test_code_of_a_model_comes_only_where_it_is_trusted(
+    tmp_path: Path, scheme: str, handler: type[HuggingFace], variable: str
+) -> None:
+    with hub(handler, MODELS) as server:
+        _, work = fetch(tmp_path, f"{scheme}://org/small", {variable: server.url}, trust=True)
+    assert "modeling.py" in names(work / "model")
+
+
+@pytest.mark.parametrize(("scheme", "handler", "variable"), HUBS)
+@pytest.mark.parametrize(
+    ("name", "failure", "sentence"),
+    [
+        ("org/absent", "ModelNotFound", "org/absent"),
+        ("org/small@v9", "ModelNotFound", "org/small@v9"),
+        ("org/pickled", "UnsafeWeights", "pytorch_model.bin"),
+    ],
+)
+def test_what_a_hub_does_not_have_is_told(
+    tmp_path: Path, scheme: str, handler: type[HuggingFace], variable: str, name: str, failure: str, sentence: str
+) -> None:
+    with hub(handler, MODELS) as server:
+        report, work = fetch(tmp_path, f"{scheme}://{name}", {variable: server.url})
+    assert report.failure is not None
+    assert report.failure.class_ == failure, report.failure
+    assert sentence in report.failure.message
+    assert not (work / "model").exists()
+    assert names(tmp_path / "store") == set()
+
+
+@pytest.mark.parametrize(("scheme", "handler", "variable"), HUBS)
+def test_a_hub_that_does_not_answer_is_unreachable(
+    tmp_path: Path, scheme: str, handler: type[HuggingFace], variable: str
+) -> None:
+    report, _ = fetch(tmp_path, f"{scheme}://org/small", {variable: f"http://127.0.0.1:{free_port()}"})
+    assert report.failure is not None
+    assert report.failure.class_ == "HubUnreachable", report.failure
+
+
+def test_a_branch_is_pinned_to_its_commit_for_the_download(tmp_path: Path) -> None:
+    with hub(HuggingFace, MODELS) as server:
+        fetch(tmp_path, "hf://org/small", {"HF_ENDPOINT": server.url})
+        resolved = [path for path in server.asked if "/resolve/" in path]
+    assert resolved
+    assert all(f"/resolve/{COMMIT}/" in path for path in resolved)
