@@ -78,10 +78,17 @@ def parse_report(message: str) -> RunReport | None:
         if not text.startswith("{"):
             continue
         try:
-            return RunReport.model_validate(json.loads(text))
+            return RunReport.model_validate(_without_gaps(json.loads(text, parse_constant=lambda name: None)))
         except (ValueError, ValidationError):
             continue
     return None
+
+
+def _without_gaps(report: Raw) -> Raw:
+    """A report without the scores that are no numbers: neither JSON nor the API server knows NaN."""
+    results = report.get("results")
+    scored = [one for one in results if one.get("value") is not None] if isinstance(results, list) else None
+    return report if scored is None else {**report, "results": scored}
 
 
 def reports(pod: Raw) -> dict[str, RunReport]:

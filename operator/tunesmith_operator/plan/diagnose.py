@@ -80,7 +80,9 @@ SIGTERM, SIGKILL = 143, 137
 
 def failure(class_: FailureClass, message: str, hint: str | None = None, **more: Any) -> LastFailure:
     """A failure with the table's hint, or a better one."""
-    return LastFailure(class_=class_, message=message[:MESSAGE_LIMIT], hint=hint or FAILURES[class_].hint, **more)
+    return LastFailure(
+        class_=class_, message=message[:MESSAGE_LIMIT], hint=(hint or FAILURES[class_].hint)[:MESSAGE_LIMIT], **more
+    )
 
 
 def why_ended(pod: Raw) -> LastFailure:

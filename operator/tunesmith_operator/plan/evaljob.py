@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from tunesmith_api.evaljob import EvalJobSpec, Result, Verdict
+from tunesmith_api.evaljob import EvalJobSpec, EvalProgress, Result, Verdict
 from tunesmith_api.hashing import spec_hash
 from tunesmith_api.run import ResolvedModel, RunSpec, Verb
 from tunesmith_operator.plan import engines
@@ -18,7 +18,7 @@ from tunesmith_operator.plan.jobplan import JobKind, Models, plan_job, wants_job
 from tunesmith_operator.plan.names import labels, metadata, name_of, uid_of
 from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.pods import PodPlan, Stage, probe
-from tunesmith_operator.plan.progress import is_news, percent
+from tunesmith_operator.plan.progress import fitting, is_news, percent
 from tunesmith_operator.plan.references import References, Refused, Waiting, model_as_read, named_by, resolve
 from tunesmith_operator.plan.status import Outlook
 from tunesmith_operator.plan.storage import resolve as resolve_storage
@@ -125,13 +125,14 @@ def _tell(resource: Raw, spec: EvalJobSpec, courses: Sequence[Course], observed:
 
 def _pushed(role: str, latest: Progress) -> Raw:
     report = latest.report
-    return {
-        "stage": f"{role}: {report.stage}",
+    progress = {
+        "stage": f"{role}: {report.stage}"[:253],
         "step": report.step,
         "totalSteps": report.total_steps,
         "percent": percent(report.step, report.total_steps),
         "updated": format_time(latest.time),
     }
+    return fitting(EvalProgress, progress)
 
 
 def _finish(resource: Raw, spec: EvalJobSpec, courses: Sequence[Course], now: datetime) -> Outlook:

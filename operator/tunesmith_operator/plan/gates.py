@@ -11,6 +11,8 @@ from tunesmith_api.evaljob import Gate, GateResult, Result, Verdict
 DIGITS = 9
 """Decimals that count: 0.58 - 0.56 is not more than 0.02."""
 
+HUGE = 1e9
+
 
 @dataclass(frozen=True)
 class Bar:
@@ -58,7 +60,9 @@ def verdict(gates: Sequence[GateResult]) -> Verdict:
 
 
 def short(*values: float) -> tuple[str, ...]:
-    """Numbers with two decimals, or with as many as it takes to tell them apart (six at most)."""
+    """Numbers with two decimals, or with as many as it takes to tell them apart (six at most); huge ones as 1e+09."""
+    if any(abs(value) >= HUGE for value in values):
+        return tuple(f"{value:.6g}" for value in values)
     for decimals in range(2, 7):
         texts = tuple(f"{value:.{decimals}f}" for value in values)
         if len(set(texts)) == len(set(values)):

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-from tunesmith_api.base import ApiModel, parse_duration
+from tunesmith_api.base import parse_duration
 from tunesmith_api.common import LastFailure
+from tunesmith_api.evaljob import EvalJobSpec
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.run import ResolvedModel
 from tunesmith_operator.plan.attempts import ACTIVE, Course, State, follow, is_given_up, is_over, next_start
 from tunesmith_operator.plan.check import typed, unacceptable
-from tunesmith_operator.plan.conditions import Wanted, set_conditions
+from tunesmith_operator.plan.conditions import Wanted
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.diagnose import failure, is_slow_to_start, why_refused
+from tunesmith_operator.plan.finished import after_the_end, is_final
 from tunesmith_operator.plan.jobs import job
 from tunesmith_operator.plan.names import (
     ATTEMPT_ANNOTATION,
@@ -26,7 +29,7 @@ from tunesmith_operator.plan.names import (
     metadata,
     name_of,
 )
-from tunesmith_operator.plan.phases import FINAL, Phase, Reason
+from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.pods import PodPlan
 from tunesmith_operator.plan.progress import throttled
 from tunesmith_operator.plan.references import References, Refused, Waiting
@@ -41,17 +44,7 @@ Models = Mapping[str, ResolvedModel]
 """By role."""
 
 
-class JobSpec(Protocol):
-    """The fields of a spec that steer its attempts."""
-
-    suspend: bool
-    retries: int
-    deadline: str | None
-    pending_deadline: str | None
-    ttl_after_finished: str | None
-
-
-Spec = TypeVar("Spec", bound=ApiModel)
+Spec = TypeVar("Spec", FineTuneJobSpec, EvalJobSpec)
 
 
 @dataclass(frozen=True)
@@ -78,7 +71,6 @@ class Scene(Generic[Spec]):
     kind: JobKind[Spec]
     resource: Raw
     spec: Spec
-    steer: JobSpec
     courses: tuple[Course, ...]
     observed: Observed
     now: datetime
@@ -98,23 +90,16 @@ def plan_job(
     if is_deleting(resource):
         return Plan()
     if is_final(resource):
-        return _after_the_end(resource, observed, now)
+        return after_the_end(resource, observed, now)
     spec = typed(kind.spec, resource)
     if isinstance(spec, Refused):
         return conclude(resource, observed, _refused([spec.text]), now)
     status = resource.get("status") or {}
     known = int(status.get("attempt") or 0), int(status.get("failures") or 0)
     courses = tuple(follow(role, observed, *known, now) for role in kind.roles(spec))
-    steer: Any = spec
-    scene = Scene(kind, resource, spec, steer, courses, observed, now, config, token)
+    scene = Scene(kind, resource, spec, courses, observed, now, config, token)
     outlook = next(outlook for decide in DECISIONS if (outlook := decide(scene)))
     return throttled(status, conclude(resource, observed, _with_fields(scene, outlook), now), now)
-
-
-def is_final(resource: Raw) -> bool:
-    """Whether it has ended for good. A refused spec has not: the operator's configuration may come to allow it."""
-    status = resource.get("status") or {}
-    return status.get("phase") in FINAL and bool(status.get("completionTime"))
 
 
 def wants_job_events(resource: Raw, observed: Observed, now: datetime) -> frozenset[Key]:
@@ -149,10 +134,8 @@ def _finished(scene: Scene[Spec]) -> Outlook | None:
 
 def _given_up(scene: Scene[Spec]) -> Outlook | None:
     for course in scene.courses:
-        if course.trouble and is_given_up(course, scene.steer.retries):
-            spent = (
-                f"; no retries are left of {scene.steer.retries}" if course.failures > scene.steer.retries > 0 else ""
-            )
+        if course.trouble and is_given_up(course, scene.spec.retries):
+            spent = f"; no retries are left of {scene.spec.retries}" if course.failures > scene.spec.retries > 0 else ""
             message = f"{course.trouble.message}{spent}; {course.trouble.hint}"
             return _ended(scene, _failed(course.trouble, message))
     return None
@@ -162,13 +145,15 @@ def _unacceptable(scene: Scene[Spec]) -> Outlook | None:
     """The spec is refused, but an attempt that is under way goes on: it was right when it began."""
     if any(course.state in ACTIVE for course in scene.courses):
         return None
-    spec, config = scene.spec, scene.config
-    wrong = [*unacceptable(scene.kind.kind, spec, config), *scene.kind.refusals(spec, config)]
+    wrong: list[str] = [
+        *unacceptable(scene.kind.kind, scene.spec, scene.config),
+        *scene.kind.refusals(scene.spec, scene.config),
+    ]
     return _refused(wrong) if wrong else None
 
 
 def _suspended(scene: Scene[Spec]) -> Outlook | None:
-    if not scene.steer.suspend:
+    if not scene.spec.suspend:
         return None
     stopping = [name for course in scene.courses for name in course.stopping]
     going = tuple(key for course in scene.courses for key in course.unfinished)
@@ -183,14 +168,14 @@ def _too_late(scene: Scene[Spec]) -> Outlook | None:
     if end and scene.now >= end:
         trouble = failure(
             FailureClass.DEADLINE_EXCEEDED,
-            f"it took longer than spec.deadline ({scene.steer.deadline}) from its first start",
+            f"it took longer than spec.deadline ({scene.spec.deadline}) from its first start",
         )
         return _ended(scene, _failed(trouble, f"{trouble.message}; {trouble.hint}"))
     for course in scene.courses:
         end = _pending_deadline(scene, course)
         if end and scene.now >= end:
             cause = course.trouble.message if course.trouble else "its pod did not start"
-            text = f"pending for longer than spec.pendingDeadline ({scene.steer.pending_deadline}): {cause}"
+            text = f"pending for longer than spec.pendingDeadline ({scene.spec.pending_deadline}): {cause}"
             trouble = failure(FailureClass.DEADLINE_EXCEEDED, text, course.trouble.hint if course.trouble else None)
             return _ended(scene, _failed(trouble, f"{text}; {trouble.hint}"))
     return None
@@ -200,7 +185,7 @@ def _next_attempts(scene: Scene[Spec]) -> Outlook | None:
     """New attempts for the roles that need one and may have it now."""
     idle = [course for course in scene.courses if course.state not in ACTIVE | {State.SUCCEEDED}]
     ready = [course for course in idle if not course.stopping and next_start(course, scene.now) <= scene.now]
-    gone = tuple(key for course in idle for key in course.unfinished)
+    gone: tuple[Key, ...] = tuple(key for course in idle for key in course.unfinished)
     if not ready:
         return replace(_as_it_is(scene), delete=gone) if gone else None
     models = scene.kind.resolve(scene.spec, scene.observed.references)
@@ -213,7 +198,7 @@ def _next_attempts(scene: Scene[Spec]) -> Outlook | None:
     if refused:
         rest = tuple(one for one in made if key_of(one, "Job") not in scene.observed.refused)
         return replace(_pending(why_refused(refused[0])), create=rest, requeue_after=RETRY_REFUSED)
-    stale = tuple(key for course in ready for key in course.stale)
+    stale: tuple[Key, ...] = tuple(key for course in ready for key in course.stale)
     return replace(_as_it_is(scene, ready), create=tuple(made), delete=tuple(dict.fromkeys((*gone, *stale))))
 
 
@@ -308,14 +293,13 @@ def _failed(trouble: LastFailure, message: str) -> Outlook:
 
 def _ended(scene: Scene[Spec], outlook: Outlook) -> Outlook:
     """A final outlook: with its time, and Reconciling until nothing is left at work."""
-    active = tuple(key for course in scene.courses if course.state in ACTIVE for key in course.unfinished)
-    doomed = tuple(key for course in scene.courses if course.state is State.FAILED for key in course.unfinished)
-    ttl, at_work = scene.steer.ttl_after_finished, bool(active or doomed)
+    at_work = tuple(key for one in scene.courses if one.state is not State.SUCCEEDED for key in one.unfinished)
+    ttl = scene.spec.ttl_after_finished
     return replace(
         outlook,
-        reconciling=at_work,
+        reconciling=bool(at_work),
         fields={**outlook.fields, "completionTime": format_time(scene.now)},
-        delete=(*outlook.delete, *active, *doomed),
+        delete=at_work,
         requeue_after=earliest(LOOK_AGAIN if at_work else None, parse_duration(ttl) if ttl else None),
     )
 
@@ -344,14 +328,14 @@ def _first_start(scene: Scene[Spec]) -> str | None:
 
 def _deadline(scene: Scene[Spec]) -> datetime | None:
     start = parse_time(_first_start(scene))
-    return start + timedelta(seconds=parse_duration(scene.steer.deadline)) if start and scene.steer.deadline else None
+    return start + timedelta(seconds=parse_duration(scene.spec.deadline)) if start and scene.spec.deadline else None
 
 
 def _pending_deadline(scene: Scene[Spec], course: Course) -> datetime | None:
-    if not scene.steer.pending_deadline or course.state is not State.STARTING or not course.job:
+    if not scene.spec.pending_deadline or course.state is not State.STARTING or not course.job:
         return None
     made = parse_time(metadata(course.job).get("creationTimestamp"))
-    return made + timedelta(seconds=parse_duration(scene.steer.pending_deadline)) if made else None
+    return made + timedelta(seconds=parse_duration(scene.spec.pending_deadline)) if made else None
 
 
 def _look_again(scene: Scene[Spec]) -> float | None:
@@ -371,43 +355,6 @@ def _look_again(scene: Scene[Spec]) -> float | None:
 def _only_events_tell(course: Course) -> bool:
     """Whether trouble would not show in a change of the pod: there is none, or it is on its node already."""
     return course.pod is None or bool((course.pod.get("status") or {}).get("startTime"))
-
-
-def _after_the_end(resource: Raw, observed: Observed, now: datetime) -> Plan:
-    """Nothing changes but the children: what is still at work goes, and after spec.ttlAfterFinished the rest."""
-    status = resource["status"]
-    ttl = (resource.get("spec") or {}).get("ttlAfterFinished")
-    ended = parse_time(status.get("completionTime")) or now
-    expiry = ended + timedelta(seconds=parse_duration(ttl)) if ttl else None
-    expired = expiry is not None and now >= expiry
-    at_work = status.get("phase") == Phase.FAILED
-    jobs = sorted(observed.jobs, key=name_of)
-    gone = tuple(
-        key_of(job, "Job") for job in jobs if not is_deleting(job) and (expired or (at_work and not is_over(job)))
-    )
-    new = {
-        **status,
-        "children": [{"kind": "Job", "name": name_of(job)} for job in jobs],
-        "observedGeneration": int(metadata(resource).get("generation") or 0),
-        "conditions": _final_conditions(resource, tidied=not gone, now=now),
-    }
-    wait = None if expired or not jobs else until(expiry, now)
-    return Plan(delete=gone, status=None if new == status else new, requeue_after=wait)
-
-
-def _final_conditions(resource: Raw, tidied: bool, now: datetime) -> list[Raw]:
-    """The conditions as they were, of the present generation; Reconciling ends when nothing is left at work."""
-    old = resource["status"].get("conditions") or []
-    wanted = [
-        Wanted(
-            one["type"],
-            one["status"] == "True" and not (tidied and one["type"] == "Reconciling"),
-            one["reason"],
-            one["message"],
-        )
-        for one in old
-    ]
-    return set_conditions(old, wanted, int(metadata(resource).get("generation") or 0), now)
 
 
 def _age(thing: Raw, now: datetime) -> float:

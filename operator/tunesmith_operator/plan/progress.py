@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from math import isfinite
 
+from pydantic import ValidationError
+
+from tunesmith_api.base import ApiModel
 from tunesmith_operator.plan.status import earliest
 from tunesmith_operator.plan.times import format_time, parse_time
 from tunesmith_operator.plan.types import Plan, Progress, Raw
@@ -17,6 +21,17 @@ FIELDS = frozenset({"progress", "rows", "lastCheckpoint", "resumedFromStep"})
 def percent(step: int, total: int) -> int:
     """The share of the steps that are done, in whole percent, 0 where the number of steps is not known."""
     return min(100 * step // total, 100) if total > 0 else 0
+
+
+def fitting(type_: type[ApiModel], progress: Raw) -> Raw:
+    """`progress` without what the schema would refuse, such as a negative time: a push is never the end of status."""
+    finite = {name: value for name, value in progress.items() if not isinstance(value, float) or isfinite(value)}
+    try:
+        type_.model_validate(finite)
+    except ValidationError as error:
+        wrong = {detail["loc"][0] for detail in error.errors()}
+        return {name: value for name, value in finite.items() if name not in wrong}
+    return finite
 
 
 def is_news(old: Raw | None, latest: Progress | None) -> bool:

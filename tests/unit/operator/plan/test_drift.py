@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunesmith_operator.plan.drift import has, quantity
@@ -13,11 +13,13 @@ plain = st.recursive(
 )
 
 
+@settings(max_examples=30, deadline=None)
 @given(thing=plain)
 def test_everything_is_as_itself(thing):
     assert has(thing, thing)
 
 
+@settings(max_examples=30, deadline=None)
 @given(thing=st.dictionaries(st.text(max_size=3), plain, max_size=4), more=st.dictionaries(st.text(min_size=4), plain))
 def test_what_the_api_server_fills_in_does_not_matter(thing, more):
     assert has({**thing, **more}, thing)

@@ -217,7 +217,7 @@ events = st.one_of(
 )
 lives = st.sampled_from([(kind, spec) for kind, specs in KIND_SPECS.items() for spec in specs])
 steady = settings(
-    max_examples=int(os.environ.get("TUNESMITH_EXAMPLES", "60")),
+    max_examples=int(os.environ.get("TUNESMITH_EXAMPLES", "30")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -322,6 +322,51 @@ def test_no_termination_message_can_break_a_plan(message, code):
     cluster.fail("support-tune-1", {"fetch": TUNED["fetch"], "train": ended(code, message)})
     cluster.settle()
     assert cluster.status["message"]
+
+
+floats = st.none() | st.floats()
+pushes = st.builds(
+    ProgressReport,
+    stage=st.text(max_size=300),
+    step=st.integers(0, 10**6),
+    total_steps=st.integers(0, 10**6),
+    epoch=floats,
+    loss=floats,
+    eval_loss=floats,
+    learning_rate=floats,
+    tokens_per_second=floats,
+    eta_seconds=st.none() | st.integers(-100, 100),
+)
+
+
+@given(push=pushes)
+@steady
+@pytest.mark.parametrize("kind", ["FineTuneJob", "EvalJob"])
+def test_no_push_can_break_a_status(kind, push):
+    cluster = Cluster(SPECS[kind]())
+    cluster.settle()
+    job = next(iter(cluster.jobs))
+    cluster.start_pod(job, "Running", {"fetch": running()})
+    cluster.progress[job] = Progress(push, cluster.now)
+    cluster.settle()
+    assert cluster.status["progress"]["step"] == push.step
+
+
+@given(loss=floats, value=floats)
+@steady
+@pytest.mark.parametrize("kind", ["FineTuneJob", "EvalJob"])
+def test_no_figure_can_break_a_status(kind, loss, value):
+    cluster = Cluster(SPECS[kind]())
+    cluster.settle()
+    results = [{"benchmark": "support-qa", "metric": "accuracy", "value": value}]
+    told = {
+        **DONE,
+        "train": ended(message=report("train", metrics={"trainLoss": loss})),
+        "evaluate": ended(message=report("evaluate", results=results)),
+    }
+    cluster.start_pod(next(iter(cluster.jobs)), "Succeeded", told)
+    cluster.settle()
+    assert cluster.status["phase"] == "Succeeded"
 
 
 @pytest.mark.parametrize("kind", KINDS)

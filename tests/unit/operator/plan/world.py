@@ -124,6 +124,7 @@ def status_validator(kind: str) -> Draft202012Validator:
 
 def check_status(kind: str, status: Raw) -> None:
     """Fails where the API server would refuse the status, or drop a part of it."""
+    json.dumps(status, allow_nan=False)
     problems = [f"{error.json_path}: {error.message}" for error in status_validator(kind).iter_errors(status)]
     assert not problems, problems
 

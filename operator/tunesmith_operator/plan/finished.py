@@ -1,0 +1,57 @@
+"""What is left to do for a job that has ended: nothing but its children."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from tunesmith_api.base import parse_duration
+from tunesmith_operator.plan.attempts import is_over
+from tunesmith_operator.plan.conditions import Wanted, set_conditions
+from tunesmith_operator.plan.names import is_deleting, key_of, metadata, name_of
+from tunesmith_operator.plan.phases import FINAL, Phase
+from tunesmith_operator.plan.status import until
+from tunesmith_operator.plan.times import parse_time
+from tunesmith_operator.plan.types import Observed, Plan, Raw
+
+
+def is_final(resource: Raw) -> bool:
+    """Whether it has ended for good. A refused spec has not: the operator's configuration may come to allow it."""
+    status = resource.get("status") or {}
+    return status.get("phase") in FINAL and bool(status.get("completionTime"))
+
+
+def after_the_end(resource: Raw, observed: Observed, now: datetime) -> Plan:
+    """Nothing changes but the children: what is still at work goes, and after spec.ttlAfterFinished the rest."""
+    status = resource["status"]
+    ttl = (resource.get("spec") or {}).get("ttlAfterFinished")
+    ended = parse_time(status.get("completionTime")) or now
+    expiry = ended + timedelta(seconds=parse_duration(ttl)) if ttl else None
+    expired = expiry is not None and now >= expiry
+    at_work = status.get("phase") == Phase.FAILED
+    jobs = sorted(observed.jobs, key=name_of)
+    gone = tuple(
+        key_of(job, "Job") for job in jobs if not is_deleting(job) and (expired or (at_work and not is_over(job)))
+    )
+    new = {
+        **status,
+        "children": [{"kind": "Job", "name": name_of(job)} for job in jobs],
+        "observedGeneration": int(metadata(resource).get("generation") or 0),
+        "conditions": _final_conditions(resource, tidied=not gone, now=now),
+    }
+    wait = None if expired or not jobs else until(expiry, now)
+    return Plan(delete=gone, status=None if new == status else new, requeue_after=wait)
+
+
+def _final_conditions(resource: Raw, tidied: bool, now: datetime) -> list[Raw]:
+    """The conditions as they were, of the present generation; Reconciling ends when nothing is left at work."""
+    old = resource["status"].get("conditions") or []
+    wanted = [
+        Wanted(
+            one["type"],
+            one["status"] == "True" and not (tidied and one["type"] == "Reconciling"),
+            one["reason"],
+            one["message"],
+        )
+        for one in old
+    ]
+    return set_conditions(old, wanted, int(metadata(resource).get("generation") or 0), now)
