@@ -47,7 +47,11 @@ class S3Server:
     @property
     def environment(self) -> dict[str, str]:
         """The variables that give a process its credentials."""
-        return {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key, "AWS_EC2_METADATA_DISABLED": "true"}
+        return {
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
 
     def store(self, bucket: str, prefix: str = "store", **changes: Any) -> Store:
         """A store in `bucket` of this server."""
@@ -122,8 +126,28 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A server whose certificate nobody but itself has signed."""
     folder = tmp_path_factory.mktemp("s3-tls")
     certificate, key = folder / "server.crt", folder / "server.key"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-out", str(certificate), "-keyout", str(key)]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    command += [
+        "-subj",
+        "/CN=127.0.0.1",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-out",
+        str(certificate),
+        "-keyout",
+        str(key),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     yield from run_server(folder, certificate, key)
 

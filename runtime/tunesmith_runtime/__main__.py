@@ -40,7 +40,9 @@ def read_spec(path: Path) -> RunSpec:
     """
     try:
         spec = RunSpec.model_validate_json(path.read_bytes())
-        {"FineTuneJob": spec.fine_tune_job, "EvalJob": spec.eval_job, "InferenceService": spec.inference_service}[spec.kind]()
+        {"FineTuneJob": spec.fine_tune_job, "EvalJob": spec.eval_job, "InferenceService": spec.inference_service}[
+            spec.kind
+        ]()
     except OSError as error:
         raise RunFailure(FailureClass.BAD_SPEC, f"{path}: {error.strerror}", "name the file with --spec") from error
     except KeyError as error:

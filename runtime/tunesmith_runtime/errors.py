@@ -31,7 +31,9 @@ class NotFound(RunFailure):
     """Nothing is at a URI. Who asked for it knows what it was to be, and says so with `named`."""
 
     def __init__(self, uri: str, message: str | None = None) -> None:
-        super().__init__(FailureClass.BAD_SPEC, message or f"nothing at {uri}", "check the URI and create the bucket or folder")
+        super().__init__(
+            FailureClass.BAD_SPEC, message or f"nothing at {uri}", "check the URI and create the bucket or folder"
+        )
         self.uri = uri
 
     def named(self, failure: FailureClass, what: str) -> RunFailure:

@@ -98,8 +98,12 @@ def encode(report: RunReport, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
     """`report` as JSON of at most `limit` bytes: first the log tail is cut, then message and hint, then long lists."""
     report = _without_secrets(report)
     for name, keep_end in (("log_tail", True), ("message", False), ("hint", False)):
-        while (excess := len(_encode(report)) - limit) > 0 and report.failure and (text := getattr(report.failure, name)):
-            kept = max(0, len(text) - max(excess // 4, 16))  # a character is at most 4 bytes, or 6 where JSON escapes it
+        while (
+            (excess := len(_encode(report)) - limit) > 0 and report.failure and (text := getattr(report.failure, name))
+        ):
+            kept = max(
+                0, len(text) - max(excess // 4, 16)
+            )  # a character is at most 4 bytes, or 6 where JSON escapes it
             cut = (text[-kept:] if keep_end else text[:kept]) if kept else ("" if name == "message" else None)
             report = report.model_copy(update={"failure": report.failure.model_copy(update={name: cut})})
     for name in ("results", "artifacts"):

@@ -56,7 +56,9 @@ class RunRecord(ApiModel):
     rows: Rows | None = Field(None, description="What became of the rows.")
     metrics: Metrics | None = Field(None, description="Figures of the run.")
     results: list[Result] | None = Field(None, description="Scores of an evaluation.")
-    artifacts: list[Artifact] = Field(default_factory=list, description="What it made, with the digests of the manifests.")
+    artifacts: list[Artifact] = Field(
+        default_factory=list, description="What it made, with the digests of the manifests."
+    )
     finished_at: str = Field(description="When it was finished (RFC 3339).")
 
 
@@ -75,7 +77,9 @@ class RunDirectory:
             return RunRecord.model_validate_json(content)
         except ValidationError as error:
             message = f"{join(self.uri, RECORD)}: {error.errors()[0]['msg']}"
-            raise RunFailure(FailureClass.STORAGE_CORRUPT, message, "remove the run's folder, and the run is done anew") from error
+            raise RunFailure(
+                FailureClass.STORAGE_CORRUPT, message, "remove the run's folder, and the run is done anew"
+            ) from error
 
     def check_writable(self) -> None:
         """Fail now, not after hours of work, where the run's folder can't be written."""

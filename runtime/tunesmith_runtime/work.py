@@ -94,5 +94,7 @@ class Work:
     def fetched(self) -> Fetched:
         """What fetch left."""
         if not self.fetch_file.is_file():
-            raise RunFailure(FailureClass.BAD_SPEC, f"{self.fetch_file} is missing", "run the verb fetch first, with the same --work")
+            raise RunFailure(
+                FailureClass.BAD_SPEC, f"{self.fetch_file} is missing", "run the verb fetch first, with the same --work"
+            )
         return Fetched.model_validate_json(self.fetch_file.read_bytes())

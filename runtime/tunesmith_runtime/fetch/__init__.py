@@ -25,7 +25,9 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
     progress.push(ProgressReport(stage=Verb.FETCH))
     storage = open_storage(spec.store)
     model = find_model(storage, spec.store.uri, spec.model, work)
-    fetched = serve(spec, work, storage, model) if spec.kind == "InferenceService" else run_of(spec, work, storage, model)
+    fetched = (
+        serve(spec, work, storage, model) if spec.kind == "InferenceService" else run_of(spec, work, storage, model)
+    )
     work.write_fetched(fetched)
     return RunReport(
         verb=Verb.FETCH,
@@ -51,11 +53,18 @@ def run_of(spec: RunSpec, work: Work, storage: Storage, model: Model) -> Fetched
     fingerprints = {**model.fingerprints, **{each.uri: each.fingerprint for each in data.values()}}
     identity = run_id(spec, fingerprints)
     uri = join(spec.output_uri, identity)
-    fetched = Fetched(run_id=identity, run_uri=uri, fingerprints=fingerprints, model_uri=model.uri, model_digest=model.digest)
+    fetched = Fetched(
+        run_id=identity, run_uri=uri, fingerprints=fingerprints, model_uri=model.uri, model_digest=model.digest
+    )
     folder = RunDirectory(storage, uri, work.run)
     if (record := folder.finished()) is not None:
         log.info("adopted: %s was finished at %s", uri, record.finished_at)
-        found = {"adopted": True, "record": record.to_dict(), "model_uri": record.model_uri, "model_digest": record.model_digest}
+        found = {
+            "adopted": True,
+            "record": record.to_dict(),
+            "model_uri": record.model_uri,
+            "model_digest": record.model_digest,
+        }
         return fetched.model_copy(update=found)
     log.info("run %s", uri)
     folder.check_writable()
@@ -85,5 +94,3 @@ def bring_data(spec: RunSpec, work: Work, storage: Storage, data: dict[str, Data
     if job.validation and job.validation.uri:
         sources.append((None, data[job.validation.uri]))
     download_rows(storage, sources, work)
-
-

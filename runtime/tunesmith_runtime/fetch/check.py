@@ -34,7 +34,9 @@ def safetensors_fault(path: Path) -> str | None:
             return f"not a whole safetensors file: {size} bytes, its header alone would take {8 + length}"
         try:
             header = json.loads(file.read(length))
-            end = max((tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"), default=0)
+            end = max(
+                (tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"), default=0
+            )
         except (ValueError, KeyError, TypeError, AttributeError):
             return "not a safetensors file: its header is not the JSON that the format asks for"
     if size != 8 + length + end:

@@ -37,7 +37,9 @@ class Data:
             rows = [(uri, entry) for uri, entry in self.entries.items() if entry.path.endswith(ROWS)]
         if not rows:
             found = ", ".join(entry.path for entry in list(self.entries.values())[:5])
-            raise RunFailure(FailureClass.DATASET_NOT_FOUND, f"data set {self.uri}: no {ROWS} file in the folder; it has {found}")
+            raise RunFailure(
+                FailureClass.DATASET_NOT_FOUND, f"data set {self.uri}: no {ROWS} file in the folder; it has {found}"
+            )
         if not any(entry.size_bytes for _, entry in rows):
             raise RunFailure(FailureClass.EMPTY_DATASET, f"data set {self.uri}: {len(rows)} files, all empty")
         return rows

@@ -56,8 +56,12 @@ def convert_gguf(uri: str, file: Path, directory: Path) -> None:
             )
     except (ValueError, KeyError, IndexError, NotImplementedError, OSError) as error:
         message = f"model {uri}: the GGUF file can't be read: {type(error).__name__}: {error}"
-        raise RunFailure(FailureClass.MODEL_NOT_FOUND, message, "upload the file anew, or the model as safetensors") from error
-    set_special_tokens(tokenizer, {token: fields[name].contents() for token, name in SPECIAL_TOKENS.items() if name in fields})
+        raise RunFailure(
+            FailureClass.MODEL_NOT_FOUND, message, "upload the file anew, or the model as safetensors"
+        ) from error
+    set_special_tokens(
+        tokenizer, {token: fields[name].contents() for token, name in SPECIAL_TOKENS.items() if name in fields}
+    )
     if tokenizer.chat_template is None:
         log.warning("%s carries no chat template", uri)
     for config in (model.config, model.generation_config):

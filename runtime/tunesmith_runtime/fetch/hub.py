@@ -53,7 +53,9 @@ def _not_found(uri: str, error: Exception, hint: str) -> RunFailure:
 
 
 def _unreachable(uri: str, error: Exception) -> RunFailure:
-    return RunFailure(FailureClass.HUB_UNREACHABLE, f"model {uri}: {type(error).__name__}: {str(error).splitlines()[0]}")
+    return RunFailure(
+        FailureClass.HUB_UNREACHABLE, f"model {uri}: {type(error).__name__}: {str(error).splitlines()[0]}"
+    )
 
 
 @contextmanager
@@ -67,11 +69,19 @@ def _hugging_face_failures(uri: str) -> Iterator[None]:
         raise _not_found(uri, error, "accept the model's licence on the hub and give the pod HF_TOKEN") from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         raise _not_found(uri, error, "check org, name and revision; a private model needs HF_TOKEN") from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+    except (
+        errors.HfHubHTTPError,
+        errors.LocalEntryNotFoundError,
+        errors.OfflineModeIsEnabled,
+        httpx.HTTPError,
+        OSError,
+    ) as error:
         raise _unreachable(uri, error) from error
 
 
-def _hugging_face(uri: str, name: str, revision: str | None, directory: Path, patterns: Callable[[list[str]], list[str]]) -> None:
+def _hugging_face(
+    uri: str, name: str, revision: str | None, directory: Path, patterns: Callable[[list[str]], list[str]]
+) -> None:
     from huggingface_hub import HfApi
 
     with _hugging_face_failures(uri):
@@ -79,10 +89,14 @@ def _hugging_face(uri: str, name: str, revision: str | None, directory: Path, pa
         info = api.model_info(name, revision=revision, timeout=20)
         wanted = patterns([file.rfilename for file in info.siblings or []])
         log.info("%s is commit %s", uri, info.sha)
-        api.snapshot_download(name, revision=info.sha, local_dir=directory, allow_patterns=wanted, ignore_patterns=UNWANTED)
+        api.snapshot_download(
+            name, revision=info.sha, local_dir=directory, allow_patterns=wanted, ignore_patterns=UNWANTED
+        )
 
 
-def _model_scope(uri: str, name: str, revision: str | None, directory: Path, patterns: Callable[[list[str]], list[str]]) -> None:
+def _model_scope(
+    uri: str, name: str, revision: str | None, directory: Path, patterns: Callable[[list[str]], list[str]]
+) -> None:
     from modelscope_hub import HubApi, errors
 
     try:
@@ -91,7 +105,13 @@ def _model_scope(uri: str, name: str, revision: str | None, directory: Path, pat
         wanted = patterns([file.path for file in files])
         listed = [{"Path": file.path, "Size": file.size, "Sha256": file.sha256, "Type": "blob"} for file in files]
         api.download_repo(
-            name, "model", revision=revision, local_dir=directory, allow_patterns=wanted, ignore_patterns=UNWANTED, file_list=listed
+            name,
+            "model",
+            revision=revision,
+            local_dir=directory,
+            allow_patterns=wanted,
+            ignore_patterns=UNWANTED,
+            file_list=listed,
         )
     except errors.NotExistError as error:
         raise _not_found(uri, error, "check org, name and revision") from error

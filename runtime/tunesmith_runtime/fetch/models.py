@@ -101,7 +101,11 @@ def _folder(storage: Storage, asked: ResolvedModel, entries: list[Entry], direct
         raise RunFailure(FailureClass.STORAGE_CORRUPT, message, "run the FineTuneJob that made it anew")
     if manifest:
         return Model(asked.uri, manifest.digest, directory, asked.uri, manifest.digest)
-    content = {entry.path: storage.fingerprint(join(asked.uri, entry.path), entry) for entry in entries if is_wanted(entry.path)}
+    content = {
+        entry.path: storage.fingerprint(join(asked.uri, entry.path), entry)
+        for entry in entries
+        if is_wanted(entry.path)
+    }
     return Model(asked.uri, digest(content), directory, asked.uri)
 
 
@@ -130,7 +134,14 @@ def _gguf_model(storage: Storage, store_uri: str, uri: str, entry: Entry, direct
         _convert(uri, file, folder)
 
     place, found = imported(storage, store_uri, key) or (None, None)
-    return Model(uri, fingerprint, directory, place, found, lambda folder: import_once(storage, store_uri, key, uri, folder, make))
+    return Model(
+        uri,
+        fingerprint,
+        directory,
+        place,
+        found,
+        lambda folder: import_once(storage, store_uri, key, uri, folder, make),
+    )
 
 
 def _convert(uri: str, file: Path, folder: Path) -> None:

@@ -21,9 +21,13 @@ def check_names(uri: str, names: list[str], adapter: bool) -> None:
     config = ADAPTER_CONFIG if adapter else "config.json"
     if not adapter and ADAPTER_CONFIG in tops and config not in tops:
         message = f"model {uri}: the folder holds an adapter"
-        raise RunFailure(FailureClass.MODEL_NOT_FOUND, message, "name the FineTuneJob that made it, or its merged model")
+        raise RunFailure(
+            FailureClass.MODEL_NOT_FOUND, message, "name the FineTuneJob that made it, or its merged model"
+        )
     if not weights and any(PurePosixPath(name).suffix in PICKLES for name in names):
-        raise RunFailure(FailureClass.UNSAFE_WEIGHTS, f"model {uri}: its weights are pickle files, which can run code: {found}")
+        raise RunFailure(
+            FailureClass.UNSAFE_WEIGHTS, f"model {uri}: its weights are pickle files, which can run code: {found}"
+        )
     if not weights and len(ggufs) > 1:
         message = f"model {uri}: the folder has {len(ggufs)} GGUF files: {', '.join(ggufs[:8])}"
         raise RunFailure(FailureClass.MODEL_NOT_FOUND, message, "name one of them in the URI")

@@ -65,7 +65,9 @@ def _verified(path: Path, file: ManifestFile) -> bool:
     return path.is_file() and path.stat().st_size == file.size_bytes and sha256_of(path) == file.sha256
 
 
-def download_directory(storage: Storage, uri: str, directory: Path, keep: Callable[[str], bool] = lambda path: True) -> Manifest:
+def download_directory(
+    storage: Storage, uri: str, directory: Path, keep: Callable[[str], bool] = lambda path: True
+) -> Manifest:
     """Bring the folder `uri` to a local folder; files that are there and right are kept, others are removed.
 
     A folder with a manifest is brought whole, each file verified, and a wrong one fetched once more before StorageCorrupt
@@ -74,7 +76,9 @@ def download_directory(storage: Storage, uri: str, directory: Path, keep: Callab
     """
     started = time.monotonic()
     manifest = read_manifest(storage, uri)
-    entries = {entry.path: entry for entry in storage.list(uri) if entry.path != MANIFEST and (manifest or keep(entry.path))}
+    entries = {
+        entry.path: entry for entry in storage.list(uri) if entry.path != MANIFEST and (manifest or keep(entry.path))
+    }
     if not entries and manifest is None:
         raise NotFound(uri)
     wanted = set(entries) if manifest is None else {file.path for file in manifest.files}
@@ -128,7 +132,10 @@ def _check_room(uri: str, directory: Path, entries: dict[str, Entry]) -> None:
     needed = sum(entry.size_bytes - there.get(path, 0) for path, entry in entries.items())
     free = shutil.disk_usage(directory).free
     if needed > free:
-        raise RunFailure(FailureClass.DISK_FULL, f"{uri} takes {needed / 1e9:.1f} GB more, and {directory} has {free / 1e9:.1f} GB free")
+        raise RunFailure(
+            FailureClass.DISK_FULL,
+            f"{uri} takes {needed / 1e9:.1f} GB more, and {directory} has {free / 1e9:.1f} GB free",
+        )
 
 
 def delete_directory(storage: Storage, uri: str) -> None:
@@ -141,5 +148,3 @@ def delete_directory(storage: Storage, uri: str) -> None:
 def rate(size_bytes: int, seconds: float) -> str:
     """`269 MB in 1.9 s (141 MB/s)`."""
     return f"{size_bytes / 1e6:.1f} MB in {seconds:.1f} s ({size_bytes / 1e6 / max(seconds, 1e-3):.0f} MB/s)"
-
-

@@ -74,7 +74,9 @@ class Files:
         root = path_of(uri)
         with disk_failures(uri):
             paths = [path for path in root.rglob("*") if path.is_file() and INCOMPLETE not in path.name]
-            return sorted((_entry(path, path.relative_to(root).as_posix()) for path in paths), key=lambda entry: entry.path)
+            return sorted(
+                (_entry(path, path.relative_to(root).as_posix()) for path in paths), key=lambda entry: entry.path
+            )
 
     def read_bytes(self, uri: str) -> bytes | None:
         path = path_of(uri)

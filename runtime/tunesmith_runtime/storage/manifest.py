@@ -54,7 +54,9 @@ class Manifest(ApiModel):
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            raise RunFailure(FailureClass.STORAGE_CORRUPT, f"{uri} is not a manifest: {error.errors()[0]['msg']}") from error
+            raise RunFailure(
+                FailureClass.STORAGE_CORRUPT, f"{uri} is not a manifest: {error.errors()[0]['msg']}"
+            ) from error
 
 
 def sha256_of(path: Path) -> str:

@@ -44,7 +44,9 @@ CONFIG: dict[str, Any] = {
     "request_checksum_calculation": "when_required",
     "response_checksum_validation": "when_required",
 }
-TRANSFER = TransferConfig(multipart_threshold=2 * PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
+TRANSFER = TransferConfig(
+    multipart_threshold=2 * PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=PARTS_AT_ONCE
+)
 
 MISSING_KEY = frozenset({"NoSuchKey", "404", "NotFound"})
 UNKNOWN_KEY = "the endpoint does not know AWS_ACCESS_KEY_ID of the credentials Secret"
@@ -56,7 +58,9 @@ REFUSED = {
     "RequestTimeTooSkewed": "the clock of the node or of the storage is wrong",
     "AccessDenied": "allow these credentials to list, read and write there; without the right to list, a missing object is answered so too",
 }
-OTHER_REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"})
+OTHER_REGION = frozenset(
+    {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
+)
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -80,9 +84,17 @@ def _refusal(uri: str, error: raised.ClientError, endpoint: str) -> RunFailure:
         return RunFailure(FailureClass.STORAGE_403, f"{uri} at {endpoint}: {code} ({text})", REFUSED.get(code))
     if code in OTHER_REGION:
         message = f"{uri} at {endpoint}: {code} ({text})"
-        return RunFailure(FailureClass.STORAGE_UNREACHABLE, message, "the bucket is in another region: set storage.region and storage.endpoint")
+        return RunFailure(
+            FailureClass.STORAGE_UNREACHABLE,
+            message,
+            "the bucket is in another region: set storage.region and storage.endpoint",
+        )
     if code == "PreconditionFailed":
-        return RunFailure(FailureClass.STORAGE_CORRUPT, f"{uri} changed while it was read", "write data to new names instead of over old ones")
+        return RunFailure(
+            FailureClass.STORAGE_CORRUPT,
+            f"{uri} changed while it was read",
+            "write data to new names instead of over old ones",
+        )
     return RunFailure(FailureClass.STORAGE_UNREACHABLE, f"{uri} at {endpoint}: {code} ({text})")
 
 
@@ -92,7 +104,11 @@ class S3:
     def __init__(self, store: Store) -> None:
         self.endpoint = store.endpoint or f"AWS region {store.region}"
         if store.ca_bundle and not Path(store.ca_bundle).is_file():
-            raise RunFailure(FailureClass.STORAGE_TLS, f"the CA bundle {store.ca_bundle} is not there", "check storage.caBundle: name and key of the ConfigMap")
+            raise RunFailure(
+                FailureClass.STORAGE_TLS,
+                f"the CA bundle {store.ca_bundle} is not there",
+                "check storage.caBundle: name and key of the ConfigMap",
+            )
         style = "path" if store.path_style else "auto"
         self._client = boto3.session.Session().client(
             "s3",
@@ -110,10 +126,14 @@ class S3:
         except raised.ClientError as error:
             raise _refusal(uri, error, self.endpoint) from error
         except raised.SSLError as error:
-            raise RunFailure(FailureClass.STORAGE_TLS, f"{uri}: the certificate of {self.endpoint} is not trusted: {error}") from error
+            raise RunFailure(
+                FailureClass.STORAGE_TLS, f"{uri}: the certificate of {self.endpoint} is not trusted: {error}"
+            ) from error
         except (raised.NoCredentialsError, raised.PartialCredentialsError, raised.CredentialRetrievalError) as error:
             hint = "name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in storage.credentialsSecret, or give the ServiceAccount an identity"
-            raise RunFailure(FailureClass.STORAGE_403, f"{uri} at {self.endpoint}: no credentials: {error}", hint) from error
+            raise RunFailure(
+                FailureClass.STORAGE_403, f"{uri} at {self.endpoint}: no credentials: {error}", hint
+            ) from error
         except raised.ParamValidationError as error:
             raise RunFailure(FailureClass.BAD_SPEC, f"{uri}: {error}", "write s3://bucket/prefix") from error
         except raised.BotoCoreError as error:
@@ -135,7 +155,9 @@ class S3:
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
             found = [item for page in pages for item in page.get("Contents", ())]
         entries = [Entry(item["Key"][len(prefix) :], item["Size"], item["ETag"]) for item in found]
-        return sorted((entry for entry in entries if not entry.path.endswith("/") and entry.path), key=lambda entry: entry.path)
+        return sorted(
+            (entry for entry in entries if not entry.path.endswith("/") and entry.path), key=lambda entry: entry.path
+        )
 
     def read_bytes(self, uri: str) -> bytes | None:
         bucket, key = split(uri)
@@ -159,7 +181,11 @@ class S3:
             try:
                 self._client.put_object(Bucket=bucket, Key=key, Body=content, **condition)
             except raised.ClientError as error:
-                if error.response["Error"]["Code"] in {"PreconditionFailed", "ConditionalRequestConflict", *MISSING_KEY} and condition:
+                if (
+                    error.response["Error"]["Code"]
+                    in {"PreconditionFailed", "ConditionalRequestConflict", *MISSING_KEY}
+                    and condition
+                ):
                     return False
                 raise
         return True
@@ -205,13 +231,18 @@ class S3:
         for trial in range(1, PART_TRIES + 1):
             try:
                 with self._failures(uri):
-                    answer = self._client.get_object(Bucket=bucket, Key=key, Range=f"bytes={first}-{last}", IfMatch=entry.etag)
+                    answer = self._client.get_object(
+                        Bucket=bucket, Key=key, Range=f"bytes={first}-{last}", IfMatch=entry.etag
+                    )
                     offset = first
                     for chunk in answer["Body"].iter_chunks(CHUNK_BYTES):
                         offset += os.pwrite(descriptor, chunk, offset)
                 if offset == last + 1:
                     return
-                raise RunFailure(FailureClass.STORAGE_UNREACHABLE, f"{uri}: the answer broke off at byte {offset} of {entry.size_bytes}")
+                raise RunFailure(
+                    FailureClass.STORAGE_UNREACHABLE,
+                    f"{uri}: the answer broke off at byte {offset} of {entry.size_bytes}",
+                )
             except RunFailure as failure:
                 if failure.failure is not FailureClass.STORAGE_UNREACHABLE or trial == PART_TRIES:
                     raise
@@ -223,7 +254,9 @@ def _missing_parts(partial: Path, done: Path, entry: Entry) -> list[int]:
     """The parts still to bring; what is left of another version of the object is thrown away."""
     parts = range(-(-entry.size_bytes // PART_BYTES))
     title = f"{entry.etag} {entry.size_bytes}"
-    lines = done.read_text().split("\n")[:-1] if done.is_file() and partial.is_file() else []  # a last line without its end is not whole
+    lines = (
+        done.read_text().split("\n")[:-1] if done.is_file() and partial.is_file() else []
+    )  # a last line without its end is not whole
     if lines and lines[0] == title:
         return sorted(set(parts) - {int(line) for line in lines[1:] if line.isdigit()})
     with partial.open("wb") as file:

@@ -41,8 +41,19 @@ def start(tmp_path: Path, body: str, spec: dict[str, Any] | None = None) -> tupl
     message = tmp_path / "termination-log"
     environment = {**os.environ, "TUNESMITH_TERMINATION_LOG": str(message)}
     environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *(entry for entry in sys.path if entry)])
-    command = [sys.executable, "-c", code, "export", "--spec", str(tmp_path / "run.json"), "--work", str(tmp_path / "work")]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True), message
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "export",
+        "--spec",
+        str(tmp_path / "run.json"),
+        "--work",
+        str(tmp_path / "work"),
+    ]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ), message
 
 
 def finish(process: subprocess.Popen[str], message: Path) -> tuple[int, RunReport, str]:
@@ -57,10 +68,16 @@ def test_a_verb_that_ends_well_exits_with_zero(tmp_path: Path) -> None:
 
 
 def test_a_known_failure_exits_with_its_code(tmp_path: Path) -> None:
-    code, report, _ = finish(*start(tmp_path, "raise RunFailure(FailureClass.BAD_ROW, 'train.jsonl line 17', 'mend it')"))
+    code, report, _ = finish(
+        *start(tmp_path, "raise RunFailure(FailureClass.BAD_ROW, 'train.jsonl line 17', 'mend it')")
+    )
     assert code == 65
     assert report.failure is not None
-    assert (report.failure.class_, report.failure.message, report.failure.hint) == ("BadRow", "train.jsonl line 17", "mend it")
+    assert (report.failure.class_, report.failure.message, report.failure.hint) == (
+        "BadRow",
+        "train.jsonl line 17",
+        "mend it",
+    )
 
 
 def test_an_unknown_error_is_told_with_the_end_of_the_log(tmp_path: Path) -> None:
@@ -114,5 +131,7 @@ def test_a_spec_that_is_not_one_is_refused_with_the_field(
 def test_fetch_of_plain_files_imports_no_torch(tmp_path: Path) -> None:
     code = "import sys, tunesmith_runtime.__main__, tunesmith_runtime.fetch, tunesmith_runtime.storage.s3; print([m for m in ('torch', 'transformers', 'datasets', 'huggingface_hub') if m in sys.modules])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
-    output = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    ).stdout
     assert output.strip() == "[]"

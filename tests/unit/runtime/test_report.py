@@ -18,7 +18,12 @@ from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.report import LOGGED_REPORT_BYTES, encode, failed, redact, start_logging, write_report
 
 
-@given(message=st.text(max_size=9000), hint=st.text(max_size=5000), tail=st.text(max_size=9000), limit=st.integers(400, 4096))
+@given(
+    message=st.text(max_size=9000),
+    hint=st.text(max_size=5000),
+    tail=st.text(max_size=9000),
+    limit=st.integers(400, 4096),
+)
 def test_any_failure_fits_and_can_be_read_back(message: str, hint: str, tail: str, limit: int) -> None:
     content = encode(failed(Verb.TRAIN, RunFailure(FailureClass.BAD_ROW, message, hint), tail), limit)
     assert len(content) <= limit
@@ -51,7 +56,9 @@ def test_too_many_results_still_make_a_report() -> None:
     assert len(RunReport.model_validate_json(content).results or []) > 20
 
 
-def test_secrets_are_in_neither_log_nor_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_secrets_are_in_neither_log_nor_report(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     message = tmp_path / "termination-log"
     monkeypatch.setenv("TUNESMITH_TERMINATION_LOG", str(message))
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hunter2hunter2")
@@ -66,7 +73,10 @@ def test_secrets_are_in_neither_log_nor_report(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_a_short_key_id_is_a_word_and_no_secret() -> None:
-    assert redact("bucket tunesmith", {"AWS_ACCESS_KEY_ID": "tunesmith", "AWS_SECRET_ACCESS_KEY": ""}) == "bucket tunesmith"
+    assert (
+        redact("bucket tunesmith", {"AWS_ACCESS_KEY_ID": "tunesmith", "AWS_SECRET_ACCESS_KEY": ""})
+        == "bucket tunesmith"
+    )
 
 
 def test_the_report_is_the_termination_message_and_the_last_line(

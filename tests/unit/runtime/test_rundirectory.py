@@ -50,7 +50,12 @@ def test_a_finished_run_says_what_was_run_and_what_came_out(tmp_path: Path) -> N
     found = run.finished()
     assert found is not None
     assert found.artifacts == [artifact]
-    assert (found.run_id, found.fingerprints, found.seeds, found.template_hash) == ("abc", {"model": "f"}, {"training": 42}, "t")
+    assert (found.run_id, found.fingerprints, found.seeds, found.template_hash) == (
+        "abc",
+        {"model": "f"},
+        {"training": 42},
+        "t",
+    )
     assert found.versions["python"].startswith("3.")
     assert "safetensors" in found.versions
 
@@ -77,7 +82,9 @@ def test_of_pods_that_finish_at_once_all_see_one_result(tmp_path: Path) -> None:
     run, results = new_run(tmp_path), list[str]()
     artifacts = [run.publish("adapter", folder(tmp_path / str(number), w=str(number))) for number in range(4)]
     threads = [
-        threading.Thread(target=lambda artifact=each: results.append(run.finish(record(run, artifacts=[artifact])).artifacts[0].uri))
+        threading.Thread(
+            target=lambda artifact=each: results.append(run.finish(record(run, artifacts=[artifact])).artifacts[0].uri)
+        )
         for each in artifacts
     ]
     for thread in threads:
@@ -164,7 +171,11 @@ def test_another_fingerprint_or_spec_hash_is_another_run() -> None:
 def test_a_score_is_shared_by_evaluations_that_differ_in_gates_only() -> None:
     benchmarks = [{"name": "gsm8k", "limit": 5}]
     plain = spec_of("EvalJob", spec={"benchmarks": benchmarks}, specHash="1111111111111111")
-    gated = spec_of("EvalJob", spec={"benchmarks": benchmarks, "gates": [{"benchmark": "gsm8k", "min": 0.5}]}, specHash="2222222222222222")
+    gated = spec_of(
+        "EvalJob",
+        spec={"benchmarks": benchmarks, "gates": [{"benchmark": "gsm8k", "min": 0.5}]},
+        specHash="2222222222222222",
+    )
     other = spec_of("EvalJob", spec={"benchmarks": [{"name": "gsm8k", "limit": 6}]}, specHash="1111111111111111")
     assert run_id(plain, {"model": "a"}) == run_id(gated, {"model": "a"})
     assert run_id(plain, {"model": "a"}) != run_id(other, {"model": "a"})

@@ -89,7 +89,13 @@ class ModelScope(_Handler):
         if parts[5:] == ["repo"]:
             return self.answer(200, files[query["FilePath"]], {"Content-Type": "application/octet-stream"}, head)
         listed = [
-            {"Path": each, "Name": each, "Size": len(content), "Sha256": hashlib.sha256(content).hexdigest(), "Type": "blob"}
+            {
+                "Path": each,
+                "Name": each,
+                "Size": len(content),
+                "Sha256": hashlib.sha256(content).hexdigest(),
+                "Type": "blob",
+            }
             for each, content in files.items()
         ]
         return self.json(200, {"Code": 200, "Success": True, "Data": {"Files": listed}}, head)

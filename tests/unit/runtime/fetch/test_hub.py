@@ -15,7 +15,12 @@ from tests.unit.runtime.fetch.hubs import COMMIT, HuggingFace, ModelScope, hub
 from tests.unit.runtime.fetch.support import MODEL, Fetcher, names
 from tunesmith_api.run import RunReport, Store
 
-EXTRAS = {"pytorch_model.bin": b"pickle", "modeling.py": b"print()", "onnx/model.safetensors": b"x", "consolidated.safetensors": b"x"}
+EXTRAS = {
+    "pytorch_model.bin": b"pickle",
+    "modeling.py": b"print()",
+    "onnx/model.safetensors": b"x",
+    "consolidated.safetensors": b"x",
+}
 MODELS = {
     "org/small": {**MODEL, **EXTRAS},
     "org/pickled": {"config.json": b"{}", "pytorch_model.bin": b"pickle"},
@@ -36,8 +41,19 @@ def fetch(folder: Path, uri: str, environment: dict[str, str], trust: bool = Fal
         "MODELSCOPE_CACHE": str(folder / "cache"),
     }
     work = folder / "work"
-    command = [sys.executable, "-m", "tunesmith_runtime", "fetch", "--spec", str(folder / "run.json"), "--work", str(work)]
-    subprocess.run(command, env={**os.environ, **settings, **environment}, capture_output=True, timeout=300, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "tunesmith_runtime",
+        "fetch",
+        "--spec",
+        str(folder / "run.json"),
+        "--work",
+        str(work),
+    ]
+    subprocess.run(
+        command, env={**os.environ, **settings, **environment}, capture_output=True, timeout=300, check=False
+    )
     return RunReport.model_validate_json((folder / "log").read_bytes()), work
 
 

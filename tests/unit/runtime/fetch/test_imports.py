@@ -38,7 +38,9 @@ class Maker:
 def test_pods_that_ask_at_once_import_once(storage: Storage, store: Store, tmp_path: Path) -> None:
     make, found = Maker(seconds=1.0), list[tuple[str, str]]()
     threads = [
-        threading.Thread(target=lambda pod=pod: found.append(import_once(storage, store.uri, "k", "hf://a/b", tmp_path / pod, make)))
+        threading.Thread(
+            target=lambda pod=pod: found.append(import_once(storage, store.uri, "k", "hf://a/b", tmp_path / pod, make))
+        )
         for pod in ("1", "2", "3", "4")
     ]
     for thread in threads:
@@ -48,7 +50,11 @@ def test_pods_that_ask_at_once_import_once(storage: Storage, store: Store, tmp_p
     assert make.times == 1
     assert len(found) == 4
     assert len(set(found)) == 1
-    assert [entry.path.split("/")[-1] for entry in storage.list(join(store.uri, "models/k"))] == ["config.json", "manifest.json", "model.json"]
+    assert [entry.path.split("/")[-1] for entry in storage.list(join(store.uri, "models/k"))] == [
+        "config.json",
+        "manifest.json",
+        "model.json",
+    ]
 
 
 def test_a_finished_import_is_used_without_making_anything(storage: Storage, store: Store, tmp_path: Path) -> None:
@@ -59,7 +65,9 @@ def test_a_finished_import_is_used_without_making_anything(storage: Storage, sto
     assert imported(storage, store.uri, "k") == first
 
 
-def test_an_import_that_fails_leaves_nothing_and_the_next_one_tries(storage: Storage, store: Store, tmp_path: Path) -> None:
+def test_an_import_that_fails_leaves_nothing_and_the_next_one_tries(
+    storage: Storage, store: Store, tmp_path: Path
+) -> None:
     def fail(directory: Path) -> None:
         (directory / "half").write_text("x")
         raise RunFailure(FailureClass.MODEL_NOT_FOUND, "not there")
@@ -110,7 +118,12 @@ def test_should_two_import_all_the_same_the_first_result_stands(storage: Storage
 
 
 def test_a_key_tells_source_revision_and_trust_apart() -> None:
-    keys = {key_of("hf://a/b", ""), key_of("hf://a/c", ""), key_of("hf://a/b", "v1"), key_of("hf://a/b", "", trusted=True)}
+    keys = {
+        key_of("hf://a/b", ""),
+        key_of("hf://a/c", ""),
+        key_of("hf://a/b", "v1"),
+        key_of("hf://a/b", "", trusted=True),
+    }
     assert len(keys) == 4
     assert key_of("hf://a/b", "v1") == key_of("hf://a/b", "v1")
     assert all(len(key) == 16 for key in keys)

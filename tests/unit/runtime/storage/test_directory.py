@@ -41,7 +41,9 @@ def write(directory: Path, tree: Tree) -> Path:
 
 
 def read(directory: Path) -> Tree:
-    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+    }
 
 
 @pytest.fixture
@@ -57,7 +59,9 @@ def test_a_folder_comes_down_as_it_went_up(storage: Storage, store: Store, tmp_p
     assert read_manifest(storage, store.uri) == manifest
 
 
-def test_an_upload_that_ended_midway_is_not_taken_for_a_folder_of_ours(storage: Storage, store: Store, tmp_path: Path) -> None:
+def test_an_upload_that_ended_midway_is_not_taken_for_a_folder_of_ours(
+    storage: Storage, store: Store, tmp_path: Path
+) -> None:
     """The second file of the upload fails: there is no manifest, so no reader knows the folder as whole."""
     directory = write(tmp_path / "a", {"1": b"1", "2": b"2"})
     upload = storage.upload
@@ -88,7 +92,9 @@ def test_a_truncated_object_is_told_before_it_is_fetched(storage: Storage, store
     assert failure.value.failure is FailureClass.STORAGE_CORRUPT
 
 
-def test_an_object_with_another_content_is_told_and_not_left_as_good(storage: Storage, store: Store, tmp_path: Path) -> None:
+def test_an_object_with_another_content_is_told_and_not_left_as_good(
+    storage: Storage, store: Store, tmp_path: Path
+) -> None:
     upload_directory(storage, write(tmp_path / "a", {"weights": b"12345"}), store.uri)
     storage.write_bytes(join(store.uri, "weights"), b"12346")
     with pytest.raises(RunFailure, match="weights does not match the sha256") as failure:
@@ -119,7 +125,9 @@ def test_files_that_are_there_are_kept_and_strangers_removed(storage: Storage, s
     assert set(read(target)) == {"good", "bad", "manifest.json"}
 
 
-def test_a_foreign_folder_is_taken_as_it_is_less_what_is_not_wanted(storage: Storage, store: Store, tmp_path: Path) -> None:
+def test_a_foreign_folder_is_taken_as_it_is_less_what_is_not_wanted(
+    storage: Storage, store: Store, tmp_path: Path
+) -> None:
     for name in ("a.safetensors", "b.bin"):
         storage.write_bytes(join(store.uri, name), name.encode())
     manifest = download_directory(storage, store.uri, tmp_path / "b", keep=lambda path: not path.endswith(".bin"))

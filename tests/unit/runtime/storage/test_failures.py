@@ -37,7 +37,9 @@ def test_a_wrong_access_key_is_named(s3: S3Server, monkeypatch: pytest.MonkeyPat
     assert "AWS_ACCESS_KEY_ID" in str(failure.value.hint)
 
 
-def test_no_credentials_at_all_ask_for_the_secret(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_credentials_at_all_ask_for_the_secret(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -68,7 +70,9 @@ def test_a_dead_endpoint_is_unreachable_and_named(s3: S3Server) -> None:
     assert failure.value.failure is FailureClass.STORAGE_UNREACHABLE
 
 
-def test_a_certificate_that_nobody_signed_asks_for_the_ca_bundle(tls_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_that_nobody_signed_asks_for_the_ca_bundle(
+    tls_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in tls_server.environment.items():
         monkeypatch.setenv(name, value)
     bucket = tls_server.new_bucket()
@@ -86,7 +90,9 @@ def test_a_ca_bundle_that_is_not_mounted_is_named(s3: S3Server) -> None:
     assert failure.value.failure is FailureClass.STORAGE_TLS
 
 
-def test_an_answer_that_keeps_breaking_off_is_unreachable(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_keeps_breaking_off_is_unreachable(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that promises 100 bytes of an object and sends 10: what it sent is not taken for the object."""
     monkeypatch.setattr("tunesmith_runtime.storage.s3.PART_TRIES", 2)
     listener = socket.create_server(("127.0.0.1", 0))

@@ -90,7 +90,12 @@ def test_a_fingerprint_tells_contents_apart_and_knows_a_copy(store: Store) -> No
 
 @pytest.mark.parametrize("size", [0, 1, (70 << 20) + 3])
 def test_a_file_goes_up_and_comes_down_the_same(store: Store, tmp_path: Path, size: int) -> None:
-    storage, uri, source, target = open_storage(store), join(store.uri, "f"), tmp_path / "source", tmp_path / "in/target"
+    storage, uri, source, target = (
+        open_storage(store),
+        join(store.uri, "f"),
+        tmp_path / "source",
+        tmp_path / "in/target",
+    )
     source.write_bytes(os.urandom(size))
     storage.upload(source, uri)
     storage.download(uri, target)
