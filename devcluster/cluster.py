@@ -116,6 +116,7 @@ def take_down(paths: Paths, keep: tuple[str, ...] = ()) -> None:
             supervisor(paths).stop(name)
         containers.end_containers(paths.containerd_socket)
         supervisor(paths).stop("containerd")
+        containers.end_containers(paths.containerd_socket)  # what containerd had still sent out to clean up
     with step("stop the control plane"):
         for pid_file in sorted(paths.run.glob("*.pid"), key=lambda file: file.stem == "etcd"):
             supervisor(paths).stop(pid_file.stem, 3.0)

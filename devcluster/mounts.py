@@ -36,13 +36,17 @@ def remove_pod_cgroups() -> None:
     """Remove the kubelet's cgroups in every hierarchy (v1 has one per controller). Only empty ones can go, and a killed
     process takes a moment to leave its own."""
     if not wait_until(_pod_cgroups_can_go, LEAVING_SECONDS):
-        raise ClusterError(f"cgroups kubepods below {CGROUPS} hold processes that do not end")
+        held = {folder: (folder / "cgroup.procs").read_text().split() for folder in _pod_cgroups()}
+        raise ClusterError(f"the pods' cgroups can't be removed; the processes in them: {held}")
 
 
 def _pod_cgroups_can_go() -> bool:
+    for folder in sorted(_pod_cgroups(), reverse=True):  # a cgroup comes before the one that it is in
+        with suppress(OSError):
+            folder.rmdir()
+    return not _pod_cgroups()
+
+
+def _pod_cgroups() -> list[Path]:
     roots = [*CGROUPS.glob("kubepods"), *CGROUPS.glob("*/kubepods")]
-    for root in roots:
-        for folder in sorted((root, *root.rglob("*/")), reverse=True):
-            with suppress(OSError):
-                folder.rmdir()
-    return not any(root.exists() for root in roots)
+    return [folder for root in roots for folder in (root, *root.rglob("*/"))]

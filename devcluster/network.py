@@ -78,7 +78,7 @@ def prepare() -> None:
         _setting(name).write_text(value)
     if not _root_is_shared():
         run(["mount", "--make-rshared", "/"])
-    if not _bridge().exists():
+    if not _bridge_is_there():
         run(["ip", "link", "add", addresses.BRIDGE, "type", "bridge"])
     run(["ip", "address", "replace", f"{addresses.HOST}/{addresses.POD_NETWORK_PREFIX}", "dev", addresses.BRIDGE])
     run(["ip", "link", "set", addresses.BRIDGE, "up"])
@@ -86,7 +86,7 @@ def prepare() -> None:
 
 def restore(before: Before) -> None:
     """Take away the bridge and the firewall chains, and put the kernel's settings back."""
-    if _bridge().exists():
+    if _bridge_is_there():
         run(["ip", "link", "delete", addresses.BRIDGE])
     for firewall, chains in before.chains.items():
         script = removal_script(_saved_rules(firewall), keep=chains)
@@ -142,8 +142,8 @@ def _changed_settings() -> list[str]:
     return [name for name in (*WANTED_SETTINGS, *CHANGED_SETTINGS) if _setting(name).exists()]
 
 
-def _bridge() -> Path:
-    return Path("/sys/class/net") / addresses.BRIDGE
+def _bridge_is_there() -> bool:
+    return succeeds(["ip", "link", "show", addresses.BRIDGE])
 
 
 def _root_is_shared() -> bool:
