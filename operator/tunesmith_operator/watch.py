@@ -31,7 +31,8 @@ async def watch(controller: Controller, namespaces: tuple[str, ...]) -> None:
     for kind in (*OUR_KINDS, *CHILD_KINDS):
         _on_event(registry, kind, _handler(controller, kind))
     scope = {"namespaces": namespaces} if namespaces else {"clusterwide": True}
-    await kopf.operator(registry=registry, settings=_settings(), standalone=True, **scope)
+    # kopf would make an identity from the user's name, and a container's user has none.
+    await kopf.operator(registry=registry, settings=_settings(), standalone=True, identity="tunesmith", **scope)
 
 
 def _settings() -> kopf.OperatorSettings:
