@@ -1,4 +1,10 @@
-"""Conditions, as meta.SetStatusCondition sets them, and the three that kstatus reads (Ready, Reconciling, Stalled)."""
+"""Conditions, as meta.SetStatusCondition sets them.
+
+- all kinds: Ready, Reconciling and Stalled, which kstatus reads. Ready: a job has succeeded, a service answers.
+- FineTuneJob, EvalJob: Succeeded; True or False at the end, Unknown before
+- EvalJob: Passed, its verdict, when it is known
+- InferenceService with spec.promotion: PromotionBlocked; Unknown while it waits for a verdict
+"""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def why_crashing(pod: Raw) -> LastFailure | None:
     """Why a container that is started again and again does not come up; None where none is."""
     for one in containers(pod):
         if one.exit_code not in (None, 0) and (one.waiting.get("reason") == "CrashLoopBackOff" or one.restarts):
-            return _out_of_memory(pod, [one]) or _reported(pod, [one]) or _by_exit_code(pod, one)
+            return _out_of_memory(pod, [one]) or _reported(pod, [one]) or _not_ready_in_time(pod, one)
     return None
 
 
@@ -189,6 +189,14 @@ def _by_exit_code(pod: Raw, one: Container) -> LastFailure:
     class_ = BY_EXIT_CODE.get(code, FailureClass.PROCESS_ERROR)
     said = f": {tail.splitlines()[-1]}" if tail else ""
     return _of(pod, one, class_, f"{where} exited with code {code}{said}", log_tail=tail)
+
+
+def _not_ready_in_time(pod: Raw, one: Container) -> LastFailure:
+    """By exit code; but who stops a container of a living pod is the kubelet, when its probes fail."""
+    found = _by_exit_code(pod, one)
+    if found.class_ is not FailureClass.PREEMPTED:
+        return found
+    return _of(pod, one, FailureClass.ENGINE_FAILED, f"{describe(pod, one)} was stopped, as its probes failed")
 
 
 def _unknown(pod: Raw) -> LastFailure:

@@ -298,6 +298,8 @@ def _promotion_condition(spec: InferenceServiceSpec, target: Target) -> Wanted:
         return Wanted("PromotionBlocked", True, Reason.PROMOTION_BLOCKED, obstacle.text)
     if isinstance(obstacle, Waiting):
         return Wanted("PromotionBlocked", None, obstacle.reason, f"waiting for {obstacle.text}")
+    if isinstance(obstacle, Refused):
+        return Wanted("PromotionBlocked", None, FailureClass.BAD_SPEC, obstacle.text)
     jobs = ", ".join(reference.name for reference in spec.promotion.eval_jobs) if spec.promotion else ""
     return Wanted("PromotionBlocked", False, Reason.PROMOTED, f"passed by EvalJob {jobs}")
 

@@ -208,6 +208,17 @@ def test_an_engine_that_never_comes_up_dooms_its_pod():
     assert (doomed.class_, doomed.message) == (FailureClass.ENGINE_FAILED, "config.json: no such architecture")
 
 
+def test_an_engine_that_is_stopped_again_and_again_is_not_preempted():
+    stopped = {
+        "state": waiting("CrashLoopBackOff"),
+        "lastState": ended(75, report("serve", "Preempted", failure={"class": "Preempted", "message": "SIGTERM"})),
+        "restartCount": 3,
+    }
+    doomed = why_doomed(pod("Pending", {**FETCHED, "serve": stopped}, eval_job()))
+    assert doomed
+    assert doomed.class_ is FailureClass.ENGINE_FAILED
+
+
 def test_a_crashing_container_is_told_of_before_it_dooms_the_pod():
     crashing = why_crashing(looping(1))
     assert crashing

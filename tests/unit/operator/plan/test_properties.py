@@ -33,6 +33,7 @@ from tunesmith_api.run import ProgressReport
 from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.diagnose import why_crashing, why_doomed, why_ended, why_pending
 from tunesmith_operator.plan.names import ROLE_LABEL
+from tunesmith_operator.plan.pods import run_of
 from tunesmith_operator.plan.types import Key, Observed, Progress, Raw, Reference
 
 RESULTS = [{"benchmark": "support-qa", "metric": "accuracy", "value": 0.5}]
@@ -105,6 +106,7 @@ class Life:
     def __init__(self, kind: str, spec: Raw) -> None:
         self.cluster = Cluster(SPECS[kind](**spec))
         self.made: list[str] = []
+        self.passed: set[str | None] = set()
 
     def newest(self, index: int) -> str | None:
         jobs = sorted(self.cluster.jobs)
@@ -156,6 +158,8 @@ class Life:
             self.cluster.others[Reference("FineTuneJob", "first")] = job
 
     def judge(self, verdict: str | None, digest: str) -> None:
+        if verdict == "Passed":
+            self.passed.add(digest)
         job = eval_job("check", model=TUNED_MODEL)
         status = {"phase": "Succeeded", "verdict": verdict, "model": {"uri": "s3://m", "digest": digest}}
         self.cluster.others[Reference("EvalJob", "check")] = {**job, "status": status}
@@ -258,6 +262,11 @@ def check(alive: Life, was_final: bool, before: Raw) -> None:
     assert len(active) == len(set(active)), "one attempt at a time"
     if status["phase"] == "Suspended":
         assert not active
+    if cluster.resource["spec"].get("promotion"):
+        for deployment in cluster.deployments.values():
+            run = run_of(deployment["spec"]["template"])
+            assert run
+            assert run.model.digest in alive.passed, "nothing is deployed that has not passed"
     assert status["observedGeneration"] == cluster.resource["metadata"]["generation"]
 
 
