@@ -113,6 +113,8 @@ def cni_network(paths: Paths) -> dict[str, object]:
                 },
             },
             {"type": "portmap", "capabilities": {"portMappings": True}},
+            # Lets pods through where the firewall forwards nothing by itself, as on a machine with Docker.
+            {"type": "firewall", "backend": "iptables"},
         ],
     }
 
