@@ -115,6 +115,10 @@ class Cluster:
             f"{kind} {name} not in phase {' or '.join(phases)} within {seconds:g} s; its status: {status}"
         )
 
+    def until_gone(self, kind: str, name: str, seconds: float = 60) -> None:
+        """Wait for garbage collection, which learns of new kinds every 30 s only."""
+        self.until(f"{kind} {name} is gone", lambda: self.get(kind, name) is None, seconds)
+
     def job(self, name: str, seconds: float = 30) -> Raw:
         """The Job, as soon as there is one."""
         return self.until(f"Job {name}", lambda: self.get("Job", name), seconds)
@@ -204,6 +208,17 @@ class Kubelet:
             stopped = name in failed
         self._report(
             phase="Failed" if failed else "Succeeded", startTime=_now(), **self._containers(states.__getitem__)
+        )
+
+    def ready(self) -> None:
+        """All containers run and the pod answers."""
+        names = {each["name"] for each in self.pod["spec"]["containers"]}
+        running = {"running": {"startedAt": _now()}}
+        self._report(
+            phase="Running",
+            startTime=_now(),
+            conditions=[{"type": name, "status": "True"} for name in ("Initialized", "ContainersReady", "Ready")],
+            **self._containers(lambda name: running if name in names else _ended(0)),
         )
 
     def evicted(self, reason: str, message: str) -> None:
