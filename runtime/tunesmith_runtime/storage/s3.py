@@ -1,7 +1,8 @@
 """s3://bucket/key: any S3 API, by boto3.
 
-Credentials come from where boto3 looks: AWS_* variables, or the ServiceAccount's identity. A dead endpoint fails within
-half a minute: connections are tried four times, five seconds each.
+Credentials come from where boto3 looks: AWS_* variables, or the ServiceAccount's identity. A dead endpoint, or one that
+takes connections and never answers, fails within half a minute: questions are tried three times and wait at most eight
+seconds each. Only the transfer of content, which such a question always precedes, is given longer.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +39,13 @@ PART_TRIES = 3
 
 CONFIG: dict[str, Any] = {
     "connect_timeout": 5,
-    "read_timeout": 60,
-    "retries": {"mode": "standard", "total_max_attempts": 4},
     "max_pool_connections": 32,
     # Checksums that are not asked for break older servers; content is verified by the manifest's sha256.
     "request_checksum_calculation": "when_required",
     "response_checksum_validation": "when_required",
 }
+QUESTIONS: dict[str, Any] = {"read_timeout": 8, "retries": {"mode": "standard", "total_max_attempts": 3}}
+CONTENT: dict[str, Any] = {"read_timeout": 60, "retries": {"mode": "standard", "total_max_attempts": 4}}
 TRANSFER = TransferConfig(
     multipart_threshold=2 * PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=PARTS_AT_ONCE
 )
@@ -109,14 +111,22 @@ class S3:
                 f"the CA bundle {store.ca_bundle} is not there",
                 "check storage.caBundle: name and key of the ConfigMap",
             )
-        style = "path" if store.path_style else "auto"
-        self._client = boto3.session.Session().client(
+        self._store = store
+        self._client = self._connect(QUESTIONS)
+
+    def _connect(self, patience: dict[str, Any]) -> Any:
+        style = "path" if self._store.path_style else "auto"
+        return boto3.session.Session().client(
             "s3",
-            endpoint_url=store.endpoint,
-            region_name=store.region,
-            verify=store.ca_bundle,
-            config=Config(s3={"addressing_style": style}, **CONFIG),
+            endpoint_url=self._store.endpoint,
+            region_name=self._store.region,
+            verify=self._store.ca_bundle,
+            config=Config(s3={"addressing_style": style}, **CONFIG, **patience),
         )
+
+    @cached_property
+    def _content(self) -> Any:
+        return self._connect(CONTENT)
 
     @contextmanager
     def _failures(self, uri: str) -> Iterator[None]:
@@ -196,7 +206,7 @@ class S3:
     def upload(self, path: Path, uri: str) -> None:
         bucket, key = split(uri)
         with disk_failures(path), path.open("rb") as file, self._failures(uri):
-            self._client.upload_fileobj(file, bucket, key, Config=TRANSFER)
+            self._content.upload_fileobj(file, bucket, key, Config=TRANSFER)
 
     def delete(self, uri: str) -> None:
         bucket, key = split(uri)
@@ -229,25 +239,22 @@ class S3:
         first = part * PART_BYTES
         last = min(first + PART_BYTES, entry.size_bytes) - 1
         for trial in range(1, PART_TRIES + 1):
+            with self._failures(uri):
+                answer = self._content.get_object(
+                    Bucket=bucket, Key=key, Range=f"bytes={first}-{last}", IfMatch=entry.etag
+                )
             try:
-                with self._failures(uri):
-                    answer = self._client.get_object(
-                        Bucket=bucket, Key=key, Range=f"bytes={first}-{last}", IfMatch=entry.etag
-                    )
-                    offset = first
-                    for chunk in answer["Body"].iter_chunks(CHUNK_BYTES):
-                        offset += os.pwrite(descriptor, chunk, offset)
+                offset = first
+                for chunk in answer["Body"].iter_chunks(CHUNK_BYTES):
+                    offset += os.pwrite(descriptor, chunk, offset)
                 if offset == last + 1:
                     return
-                raise RunFailure(
-                    FailureClass.STORAGE_UNREACHABLE,
-                    f"{uri}: the answer broke off at byte {offset} of {entry.size_bytes}",
-                )
-            except RunFailure as failure:
-                if failure.failure is not FailureClass.STORAGE_UNREACHABLE or trial == PART_TRIES:
-                    raise
-                log.warning("%s; trying again", failure.message)
-                time.sleep(trial)
+                reason = f"the answer ended at byte {offset} of {entry.size_bytes}"
+            except raised.BotoCoreError as error:
+                reason = str(error)
+            log.warning("%s: %s (try %d of %d)", uri, reason, trial, PART_TRIES)
+            time.sleep(trial)
+        raise RunFailure(FailureClass.STORAGE_UNREACHABLE, f"{uri} at {self.endpoint}: {reason}")
 
 
 def _missing_parts(partial: Path, done: Path, entry: Entry) -> list[int]:

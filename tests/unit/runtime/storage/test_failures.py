@@ -90,6 +90,17 @@ def test_a_ca_bundle_that_is_not_mounted_is_named(s3: S3Server) -> None:
     assert failure.value.failure is FailureClass.STORAGE_TLS
 
 
+def test_an_endpoint_that_never_answers_is_unreachable(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "tunesmith_runtime.storage.s3.QUESTIONS", {"read_timeout": 0.2, "retries": {"total_max_attempts": 2}}
+    )
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(RunFailure, match=endpoint) as failure:
+            open_storage(s3.store("b", endpoint=endpoint)).list("s3://b/x")
+    assert failure.value.failure is FailureClass.STORAGE_UNREACHABLE
+
+
 def test_an_answer_that_keeps_breaking_off_is_unreachable(
     s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
