@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import SPEC_FILE, WORK_DIRECTORY, Outcome, RunReport, RunSpec, Verb
-from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.errors import RunFailure, StopRequested, class_of
 from tunesmith_runtime.progress import Progress
 from tunesmith_runtime.report import RecentLines, failed, start_logging, write_report
 from tunesmith_runtime.work import Work
@@ -54,9 +54,9 @@ def read_spec(path: Path) -> RunSpec:
     return spec
 
 
-def _preempted(number: int, _frame: FrameType | None) -> NoReturn:
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
     signal.signal(number, signal.SIG_IGN)  # once is enough: what follows is the way out
-    raise RunFailure(FailureClass.PREEMPTED, "the pod was asked to stop (SIGTERM)")
+    raise StopRequested
 
 
 def run_verb(verb: Verb, spec_file: Path, work: Work, recent: RecentLines) -> tuple[RunReport, int]:
@@ -68,12 +68,15 @@ def run_verb(verb: Verb, spec_file: Path, work: Work, recent: RecentLines) -> tu
             report: RunReport = module.run(spec, work, progress)
         preempted = report.outcome is Outcome.PREEMPTED
         return report, RunFailure(FailureClass.PREEMPTED, "").exit_code if preempted else 0
+    except StopRequested:
+        stopped = RunFailure(FailureClass.PREEMPTED, "the pod was asked to stop (SIGTERM)")
+        return failed(verb, stopped), stopped.exit_code
     except RunFailure as failure:
         log.error("%s", failure)
         return failed(verb, failure, recent.tail()), failure.exit_code
     except Exception as error:  # the last resort: whatever it is, status must tell it
         log.exception("%s failed", verb)
-        unknown = RunFailure(FailureClass.PROCESS_ERROR, f"{type(error).__name__}: {error}")
+        unknown = RunFailure(class_of(error), f"{type(error).__name__}: {error}")
         return failed(verb, unknown, recent.tail()), unknown.exit_code
 
 
@@ -86,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     faulthandler.enable()
     recent = start_logging()
-    signal.signal(signal.SIGTERM, _preempted)
+    signal.signal(signal.SIGTERM, _stop)
     report, code = run_verb(options.verb, options.spec, Work(options.work), recent)
     write_report(report)
     return code

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from tunesmith_api.failures import FAILURES, FailureClass
 
 
@@ -39,3 +41,19 @@ class NotFound(RunFailure):
     def named(self, failure: FailureClass, what: str) -> RunFailure:
         """The same as a failure of class `failure` about `what` (such as `model` or `data set`)."""
         return RunFailure(failure, f"{what} {self.uri}: {self.message}")
+
+
+class StopRequested(BaseException):
+    """SIGTERM has come. Not an Exception, so that no library takes it for a failure of its own and tries again."""
+
+
+def class_of(error: Exception) -> FailureClass:
+    """The class of an error that nobody foresaw; by name where its type would take seconds to import."""
+    if isinstance(error, MemoryError):
+        return FailureClass.OOM_KILLED
+    if type(error).__name__ == "OutOfMemoryError":  # torch's
+        return FailureClass.DEVICE_OUT_OF_MEMORY
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or "No space left on device" in str(error):  # safetensors says so in words only
+        return FailureClass.DISK_FULL
+    return FailureClass.PROCESS_ERROR

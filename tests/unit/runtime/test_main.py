@@ -89,8 +89,29 @@ def test_an_unknown_error_is_told_with_the_end_of_the_log(tmp_path: Path) -> Non
     assert "verb.py" in str(report.failure.log_tail)
 
 
+@pytest.mark.parametrize(
+    ("error", "failure", "code"),
+    [
+        ("OSError(28, 'No space left on device', '/work/run/x')", "DiskFull", 73),
+        ("type('OutOfMemoryError', (RuntimeError,), {})('CUDA out of memory')", "DeviceOutOfMemory", 71),
+        ("MemoryError()", "OOMKilled", 137),
+    ],
+)
+def test_an_error_that_every_library_raises_gets_its_class(tmp_path: Path, error: str, failure: str, code: int) -> None:
+    found, report, _ = finish(*start(tmp_path, f"raise {error}"))
+    assert report.failure is not None
+    assert (report.failure.class_, found) == (failure, code)
+
+
 def test_a_process_that_is_told_to_stop_says_preempted(tmp_path: Path) -> None:
-    process, message = start(tmp_path, f"open({str(tmp_path / 'started')!r}, 'w').close(); time.sleep(100)")
+    """Also where a library catches every Exception and goes on."""
+    body = f"""open({str(tmp_path / "started")!r}, 'w').close()
+    while True:
+        try:
+            time.sleep(100)
+        except Exception:
+            pass"""
+    process, message = start(tmp_path, body)
     deadline = time.monotonic() + 100
     while not (tmp_path / "started").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
