@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -28,8 +31,10 @@ MODELS = {
 HUBS = [("hf", HuggingFace, "HF_ENDPOINT"), ("ms", ModelScope, "MODELSCOPE_ENDPOINT")]
 
 
-def fetch(folder: Path, uri: str, environment: dict[str, str], trust: bool = False) -> tuple[RunReport, Path]:
-    """Fetch a service's model in a process of its own, as the clients read their endpoint once; report and work directory."""
+def start(
+    folder: Path, uri: str, environment: dict[str, str], trust: bool = False
+) -> tuple[subprocess.Popen[bytes], Path]:
+    """A process that fetches a service's model, as the hubs' clients read their endpoint once; and its work directory."""
     fetcher = Fetcher(Store(uri=f"file://{folder}/store"), folder)
     spec = fetcher.spec("InferenceService", {"uri": uri, "trustRemoteCode": trust}, {})
     (folder / "run.json").write_text(json.dumps(spec.to_dict()))
@@ -41,19 +46,17 @@ def fetch(folder: Path, uri: str, environment: dict[str, str], trust: bool = Fal
         "MODELSCOPE_CACHE": str(folder / "cache"),
     }
     work = folder / "work"
-    command = [
-        sys.executable,
-        "-m",
-        "tunesmith_runtime",
-        "fetch",
-        "--spec",
-        str(folder / "run.json"),
-        "--work",
-        str(work),
-    ]
-    subprocess.run(
-        command, env={**os.environ, **settings, **environment}, capture_output=True, timeout=300, check=False
-    )
+    command = [sys.executable, "-m", "tunesmith_runtime", "fetch"]
+    command += ["--spec", str(folder / "run.json"), "--work", str(work)]
+    with (folder / "output").open("wb") as output:
+        process = subprocess.Popen(command, env={**os.environ, **settings, **environment}, stdout=output, stderr=output)
+    return process, work
+
+
+def fetch(folder: Path, uri: str, environment: dict[str, str], trust: bool = False) -> tuple[RunReport, Path]:
+    """Fetch, and wait for it; report and work directory."""
+    process, work = start(folder, uri, environment, trust)
+    process.wait(300)
     return RunReport.model_validate_json((folder / "log").read_bytes()), work
 
 
@@ -118,3 +121,24 @@ def test_a_branch_is_pinned_to_its_commit_for_the_download(tmp_path: Path) -> No
         resolved = [path for path in server.asked if "/resolve/" in path]
     assert resolved
     assert all(f"/resolve/{COMMIT}/" in path for path in resolved)
+
+
+def test_a_pod_that_is_told_to_stop_while_it_imports_leaves_the_work_to_the_next(tmp_path: Path) -> None:
+    reached = threading.Event()
+
+    class Slow(HuggingFace):
+        def reply(self, path: str, head: bool) -> None:
+            if path.endswith(".safetensors") and not head:
+                reached.set()
+                time.sleep(3)
+            super().reply(path, head)
+
+    with hub(Slow, MODELS) as server:
+        process, work = start(tmp_path, "hf://org/small", {"HF_ENDPOINT": server.url})
+        assert reached.wait(120)
+        assert names(tmp_path / "store") != set()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 75
+    assert RunReport.model_validate_json((tmp_path / "log").read_bytes()).outcome == "Preempted"
+    assert names(tmp_path / "store") == set()
+    assert not (work / "model").exists()
