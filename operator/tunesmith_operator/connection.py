@@ -17,6 +17,8 @@ USER_AGENT = f"tunesmith/{VERSION}"
 async def load_configuration() -> Configuration:
     """Read the credentials anew: $KUBECONFIG, or the pod's ServiceAccount, or ~/.kube/config."""
     configuration = Configuration()
+    # Else aiohttp looks for proxies and a .netrc in a thread at each request.
+    configuration.client_session_kwargs = {"trust_env": False}
     if os.environ.get("KUBECONFIG") or not os.environ.get("KUBERNETES_SERVICE_HOST"):
         try:
             await load_kube_config(client_configuration=configuration, persist_config=False)  # type: ignore[no-untyped-call]

@@ -59,7 +59,7 @@ async def _list_children(client: Client, kind: KindPlan, resource: Raw) -> dict[
     if "Pod" in kind.lists:
         jobs = children["Job"].values()
         pods = _ours(await client.list("Pod", namespace, labels=labels, cached=True), jobs)
-        if any(_counted(job) > len(_ours(pods, [job])) for job in jobs):
+        if any(_counted(job) > sum(controller_uid(pod) == uid_of(job) for pod in pods) for job in jobs):
             pods = _ours(await client.list("Pod", namespace, labels=labels), jobs)
         children["Pod"] = {pod["metadata"]["name"]: pod for pod in pods}
     return children
@@ -95,17 +95,22 @@ async def observe_events(client: Client, kind: KindPlan, resource: Raw, observed
 
 
 def _ours(pods: Iterable[Raw], jobs: Iterable[Raw]) -> list[Raw]:
-    """The pods of these Jobs, and those of ReplicaSets, whose own owner is not looked up.
+    """The pods of these Jobs, of Jobs that are gone (they may still be at work), and of ReplicaSets.
 
-    The label alone proves nothing: anybody can write it.
+    A pod of somebody else that bears our label is told by its controller, which the label proves nothing of.
     """
-    owners = {uid_of(job) for job in jobs}
-    return [pod for pod in pods if controller_uid(pod) in owners or _is_of_a_replica_set(pod)]
+    uids = {job["metadata"]["name"]: uid_of(job) for job in jobs}
+    return [pod for pod in pods if any(_may_be_ours(owner, uids) for owner in _owners(pod) if owner.get("controller"))]
 
 
-def _is_of_a_replica_set(pod: Raw) -> bool:
-    owners = pod["metadata"].get("ownerReferences") or ()
-    return any(owner["kind"] == "ReplicaSet" and owner.get("controller") for owner in owners)
+def _may_be_ours(owner: Raw, uids: Mapping[str, str]) -> bool:
+    return owner["kind"] == "ReplicaSet" or (
+        owner["kind"] == "Job" and uids.get(owner["name"], owner["uid"]) == owner["uid"]
+    )
+
+
+def _owners(pod: Raw) -> Iterable[Raw]:
+    return pod["metadata"].get("ownerReferences") or ()
 
 
 def child_uids(observed: Observed) -> Mapping[Key, str]:

@@ -13,6 +13,7 @@ from tunesmith_operator import metrics
 from tunesmith_operator.client import RESOURCES, Raw
 from tunesmith_operator.connection import authorization, load_configuration, watch_session
 from tunesmith_operator.controller import Controller
+from tunesmith_operator.no_memory import NoDiffBase, NoProgress
 from tunesmith_operator.plan import KINDS
 
 OUR_KINDS = tuple(KINDS)
@@ -39,6 +40,8 @@ def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = True  # so that no rights on namespaces and CRDs are asked for
     settings.posting.enabled = False
+    settings.persistence.diffbase_storage = NoDiffBase()
+    settings.persistence.progress_storage = NoProgress()
     settings.process.ultimate_exiting_timeout = 25
     settings.networking.request_timeout = 60
     settings.networking.connect_timeout = 10

@@ -15,9 +15,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import urllib3
 
 from devcluster.controlplane import AUDIT_EVERYTHING, ControlPlane
 from tests.apiserver.chart import VALUES, render, without_workloads
@@ -43,10 +45,11 @@ class Watch:
     def _run(self) -> None:
         url = f"{self.cluster.plane.url}{KINDS[self.kind].path(self.cluster.namespace)}?watch=1&resourceVersion=0"
         stream = self.cluster.http.request("GET", url, preload_content=False, timeout=None)
-        for line in stream:
-            thing = json.loads(line)["object"]
-            self.first.setdefault(thing["metadata"]["name"], time.monotonic())
-            self.heard(thing)
+        with suppress(urllib3.exceptions.ProtocolError):  # the API server has been stopped
+            for line in stream:
+                thing = json.loads(line)["object"]
+                self.first.setdefault(thing["metadata"]["name"], time.monotonic())
+                self.heard(thing)
 
 
 @dataclass

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.unit.operator.memory_client import MemoryClient
+from tunesmith_operator.client import Raw
+from tunesmith_operator.observe import child_uids, observe, observe_events
+from tunesmith_operator.plan.types import Key, KindPlan, Observed, Plan, Reference
+
+UID = "ours"
+RESOURCE: Raw = {"kind": "FineTuneJob", "metadata": {"name": "support", "namespace": "team", "uid": UID}}
+
+
+def kind(*gets: Key, references: tuple[Reference, ...] = (), wants: tuple[Key, ...] = ()) -> KindPlan:
+    return KindPlan(
+        kind="FineTuneJob",
+        plural="finetunejobs",
+        lists=("Job", "Deployment", "Pod"),
+        gets=lambda resource: frozenset(gets),
+        references=lambda resource: frozenset(references),
+        wants_events=lambda resource, observed, now: frozenset(wants),
+        plan=lambda resource, observed, now, config, token: Plan(),
+    )
+
+
+def thing(child: str, name: str, owner: tuple[str, str, str] | None, labelled: bool = True, **rest: Any) -> Raw:
+    """An object whose controller is `owner` (kind, name, uid)."""
+    owners = [{"kind": owner[0], "name": owner[1], "uid": owner[2], "controller": True}] if owner else []
+    labels = {"tunesmith.dev/uid": UID} if labelled else {}
+    metadata = {"name": name, "namespace": "team", "uid": f"uid-{name}", "labels": labels, "ownerReferences": owners}
+    return {"kind": child, "metadata": metadata, **rest}
+
+
+def look(client: MemoryClient, plan: KindPlan, status: Raw | None = None) -> Observed:
+    return asyncio.run(observe(client, plan, {**RESOURCE, "status": status or {}}, {}))
+
+
+def names(things: tuple[Raw, ...]) -> list[str]:
+    return sorted(each["metadata"]["name"] for each in things)
+
+
+OURS = ("FineTuneJob", "support", UID)
+FORMER = ("FineTuneJob", "support", "former")
+
+
+def test_only_what_we_control_is_ours_whatever_its_labels_say() -> None:
+    client = MemoryClient(
+        thing("Job", "a", OURS),
+        thing("Job", "b", FORMER),
+        thing("Job", "c", None),
+        thing("Job", "d", OURS, labelled=False),
+    )
+    assert names(look(client, kind()).jobs) == ["a"]
+
+
+def test_pods_of_a_job_that_is_gone_count_since_they_may_still_be_at_work() -> None:
+    client = MemoryClient(
+        thing("Job", "a", OURS),
+        thing("Pod", "of-a", ("Job", "a", "uid-a")),
+        thing("Pod", "of-another-a", ("Job", "a", "older")),
+        thing("Pod", "of-one-that-is-gone", ("Job", "b", "uid-b")),
+        thing("Pod", "of-a-replica-set", ("ReplicaSet", "r", "uid-r")),
+        thing("Pod", "of-nobody", None),
+    )
+    assert names(look(client, kind()).pods) == ["of-a", "of-a-replica-set", "of-one-that-is-gone"]
+
+
+def test_a_child_that_status_tells_of_is_looked_for_before_it_counts_as_gone() -> None:
+    class Lagging(MemoryClient):
+        """Its watch cache has not heard of anything yet."""
+
+        async def list(self, *arguments: Any, cached: bool = False, **rest: Any) -> list[Raw]:
+            return [] if cached else await super().list(*arguments, **rest)
+
+    client = Lagging(thing("Job", "a", OURS))
+    status = {"children": [{"kind": "Job", "name": "a"}, {"kind": "Job", "name": "gone"}]}
+    assert names(look(client, kind(), status).jobs) == ["a"]
+
+
+def test_a_pod_that_the_job_controller_has_counted_is_looked_for_before_it_counts_as_gone() -> None:
+    class Lagging(MemoryClient):
+        """Its watch cache has heard of Jobs only."""
+
+        async def list(self, kind: str, *arguments: Any, cached: bool = False, **rest: Any) -> list[Raw]:
+            return [] if cached and kind == "Pod" else await super().list(kind, *arguments, **rest)
+
+    job, pod = thing("Job", "a", OURS, status={"failed": 1}), thing("Pod", "of-a", ("Job", "a", "uid-a"))
+    assert names(look(Lagging(job, pod), kind()).pods) == ["of-a"]
+
+
+def test_what_stands_in_the_place_of_a_child_is_foreign() -> None:
+    client = MemoryClient(thing("Deployment", "support", FORMER), thing("Service", "support", OURS, labelled=False))
+    keys = Key("Deployment", "support"), Key("Service", "support")
+    observed = look(client, kind(*keys))
+    assert observed.foreign == {keys[0]}
+    assert observed.deployments == ()
+    assert child_uids(observed) == {keys[1]: "uid-support"}
+
+
+def test_references_are_read_and_an_absent_one_is_none() -> None:
+    there, absent = Reference("EvalJob", "there"), Reference("EvalJob", "absent")
+    client = MemoryClient(thing("EvalJob", "there", None))
+    observed = look(client, kind(references=(there, absent)))
+    assert observed.references[absent] is None
+    assert (observed.references[there] or {})["metadata"]["uid"] == "uid-there"
+
+
+def test_events_are_read_only_when_they_are_wanted() -> None:
+    client = MemoryClient(thing("Event", "e", None))
+    now = datetime.now(UTC)
+    for wanted, seen in ((), 0), ((Key("Job", "a"),), 1):
+        observed = asyncio.run(observe_events(client, kind(wants=wanted), RESOURCE, Observed(), now))
+        assert len(observed.events) == seen
+        assert len([call for call in client.calls if call[1] == "Event"]) == seen
