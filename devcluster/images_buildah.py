@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,12 +48,13 @@ class Buildah:
 
     @contextmanager
     def session(self) -> Iterator[Buildah]:
-        """Afterwards no working container and no mount is left."""
+        """Afterwards no working container, no mount and no temporary file is left, nor one of a killed build."""
         try:
             yield self
         finally:
             self("rm", "--all")
             unmount_below(self.folder)
+            shutil.rmtree(self.scratch)
 
     def has(self, image: str) -> bool:
         return image in self.images()
