@@ -262,12 +262,34 @@ def check(alive: Life, was_final: bool, before: Raw) -> None:
     assert len(active) == len(set(active)), "one attempt at a time"
     if status["phase"] == "Suspended":
         assert not active
-    if cluster.resource["spec"].get("promotion"):
-        for deployment in cluster.deployments.values():
+    assert status["observedGeneration"] == cluster.resource["metadata"]["generation"]
+
+
+rollouts = st.one_of(
+    act("refer", st.just(True), digests),
+    act("judge", st.sampled_from([None, "Passed", "Failed"]), digests),
+    act("deploy", st.just(1), st.just(1), st.just(1), st.just(False)),
+    act("suspend", flags),
+)
+
+
+@given(story=st.lists(rollouts, min_size=2, max_size=12))
+@steady
+def test_nothing_is_ever_served_that_has_not_passed(story):
+    alive = Life("InferenceService", {"model": TUNED_MODEL, "promotion": {"evalJobs": [{"name": "check"}]}})
+    alive.refer(True, "d2")
+    alive.settle()
+    for name, arguments in story:
+        judged = alive.cluster.others.get(Reference("EvalJob", "check"))
+        getattr(alive, name)(*arguments)
+        if judged and name == "refer":
+            alive.cluster.others[Reference("EvalJob", "check")] = judged
+        alive.settle()
+        for deployment in alive.cluster.deployments.values():
             run = run_of(deployment["spec"]["template"])
             assert run
-            assert run.model.digest in alive.passed, "nothing is deployed that has not passed"
-    assert status["observedGeneration"] == cluster.resource["metadata"]["generation"]
+            assert run.model.digest in alive.passed
+        assert alive.cluster.status.get("model", {}).get("digest") in {None, *alive.passed}
 
 
 @given(life=lives, story=st.lists(events, max_size=6))
