@@ -64,20 +64,22 @@ def devcluster(*arguments: str) -> list[str]:
 
 
 def traces() -> dict[str, object]:
-    """All that a cluster could leave behind on the machine."""
+    """All that a cluster could leave behind on the machine, but for mounts."""
     rules = command("iptables-save") + command("ip6tables-save")
-    points = mounts.parse_mount_points(Path("/proc/self/mountinfo").read_text())
     settings = (*network.WANTED_SETTINGS, *network.CHANGED_SETTINGS)
     return {
         "links": command("ip", "-brief", "link"),
         "chains": [line for line in rules.splitlines() if line.startswith((":KUBE", ":CNI", "-A"))],
-        "mounts": [str(point) for point in points],
         "propagation": command("findmnt", "--noheadings", "--output", "PROPAGATION", "/"),
         "cgroups": [str(folder) for folder in Path("/sys/fs/cgroup").glob("*/kubepods")],
         "settings": {name: (Path("/proc/sys") / name).read_text() for name in settings},
         "folders": sorted(name for folder in ("/run", "/var/lib", "/var/log") for name in os.listdir(folder)),
         "processes": processes_of_ours(),
     }
+
+
+def mount_points() -> set[Path]:
+    return set(mounts.parse_mount_points(Path("/proc/self/mountinfo").read_text()))
 
 
 def processes_of_ours() -> list[str]:
@@ -144,7 +146,7 @@ def break_etcd() -> None:
 
 def main() -> None:
     make_separate()
-    before = traces()
+    before, mounted_before = traces(), mount_points()
     devcluster("up")
     make_pod()
     assert traces() != before
@@ -169,6 +171,8 @@ def main() -> None:
     devcluster("down")
     left = {name: (before[name], now) for name, now in traces().items() if now != before[name]}
     assert not left, f"down leaves nothing behind, but (before, now): {left}"
+    # Mounts of the cluster in use were copied into this namespace, and go when its pods end.
+    assert mount_points() <= mounted_before
     assert not PATHS.cluster.exists()
     devcluster("down")
 
