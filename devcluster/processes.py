@@ -37,7 +37,7 @@ class Component:
     files: Mapping[Path, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     ports: tuple[tuple[str, int], ...] = ()
-    ready_seconds: float = 60.0
+    ready_seconds: float = 180.0
     stop_seconds: float = 10.0
 
     def fingerprint(self) -> str:
