@@ -11,6 +11,7 @@ from typing import Any
 
 from devcluster.access import Environment
 from devcluster.commands import run
+from devcluster.errors import ClusterError
 
 CHART = Path(__file__).resolve().parent.parent / "charts" / "tunesmith"
 CREDENTIALS_SECRET = "tunesmith-store"
@@ -21,7 +22,7 @@ class Kubectl:
     """kubectl with the cluster's kubeconfig."""
 
     def __init__(self, environment: Environment) -> None:
-        self.argv = [str(environment.bin_dir / "kubectl"), f"--kubeconfig={environment.kubeconfig}"]
+        self.argv = [environment.program("kubectl"), f"--kubeconfig={environment.kubeconfig}"]
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> str:
         """What kubectl prints. Raises ClusterError with its message."""
@@ -72,18 +73,15 @@ def install_chart(
         },
         **(values or {}),
     }
-    helm = [str(environment.bin_dir / "helm"), f"--kubeconfig={environment.kubeconfig}", f"--namespace={namespace}"]
-    install = [
-        "upgrade",
-        "--install",
-        "tunesmith",
-        str(CHART),
-        "--create-namespace",
-        "--values=-",
-        "--wait",
-        "--timeout=5m",
-    ]
-    run([*helm, *install], stdin=json.dumps(settings))
+    helm = [environment.program("helm"), f"--kubeconfig={environment.kubeconfig}", f"--namespace={namespace}"]
+    install = ["upgrade", "--install", "tunesmith", str(CHART), "--create-namespace", "--values=-"]
+    try:
+        run([*helm, *install, "--wait", "--timeout=5m"], stdin=json.dumps(settings))
+    except ClusterError as error:
+        kubectl = Kubectl(environment)
+        pods = kubectl("get", "pods", f"--namespace={namespace}")
+        logs = kubectl("logs", f"--namespace={namespace}", "--selector=app.kubernetes.io/name=tunesmith", "--tail=5")
+        raise ClusterError(f"{error}\n{pods}{logs}") from None
 
 
 def tenant_namespace(environment: Environment, name: str) -> list[dict[str, Any]]:

@@ -114,7 +114,7 @@ def fine_tune_job(name: str, namespace: str, data: str, **spec: Any) -> dict[str
         "model": {"uri": f"{data}/model"},
         "datasets": [{"uri": f"{data}/train.jsonl"}],
         "tuner": "full",
-        "training": {"epochs": 6, "learningRate": 0.005, "globalBatchSize": 16, "maxLength": 64},
+        "training": {"epochs": 3, "learningRate": 0.005, "globalBatchSize": 16, "maxLength": 64},
         "retries": 0,
     }
     return resource("FineTuneJob", name, namespace, base | spec)
