@@ -105,8 +105,8 @@ class Curves(TrainerCallback):  # type: ignore[misc]
         writer = self._opened(state.global_step)
         for name, value in logs.items():
             if isinstance(value, int | float):
-                group, _, rest = name.partition("_")
-                writer.add_scalar(f"eval/{rest}" if group == "eval" else f"train/{name}", value, state.global_step)
+                curve = f"eval/{name.removeprefix('eval_')}" if name.startswith("eval_") else f"train/{name}"
+                writer.add_scalar(curve, value, state.global_step)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Bring the curves so far to the store."""

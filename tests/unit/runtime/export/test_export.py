@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ def exported(lora: tuple[Run, RunReport]) -> tuple[Run, RunReport]:
     return run, run.do(export.run)
 
 
-def quick(folder: Path, tiny: Path, steps: int = 1, **spec: object) -> Run:
+def quick(folder: Path, tiny: Path, steps: int = 1, **spec: Any) -> Run:
     """A run that is trained for a step or so."""
     run = make_run(folder, tiny, tinymodel.rows(16, seed=1), {"maxSteps": steps}, **spec)
     run.do(train.run)
@@ -129,7 +130,7 @@ def test_a_base_in_bfloat16_is_merged_into_bfloat16(tmp_path: Path, tiny: Path) 
     ("spec", "artifact"), [({"export": {"merge": False}}, "adapter"), ({"tuner": "full"}, "model")]
 )
 def test_without_a_merge_the_run_is_finished_without_torch(
-    tmp_path: Path, tiny: Path, spec: dict[str, object], artifact: str
+    tmp_path: Path, tiny: Path, spec: dict[str, Any], artifact: str
 ) -> None:
     run = quick(tmp_path, tiny, **spec)
     process = run.start("export", PYTHONPROFILEIMPORTTIME="1")
