@@ -36,10 +36,16 @@ def run_spec(kind: str, name: str, spec: Mapping[str, Any] | None = None, **fiel
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of 127.0.0.1 that nothing uses now, with the one after it, which answers /ready."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
 
 
 class Server:

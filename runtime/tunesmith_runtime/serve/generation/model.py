@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.serve.generation.batch import Forward
 
 log = logging.getLogger(__name__)
+
+CPU_TYPE_VARIABLE = "TUNESMITH_CPU_DTYPE"
+"""Environment variable with the number type on a CPU; absent: float32."""
 
 PROBE = "tunesmith-probe"
 """A text that stands for an answer while we look at what the chat template puts behind one."""
@@ -99,14 +103,15 @@ def context_length(config: Any, wanted: int | None) -> int:
 def load(path: Path, adapters: Mapping[str, Path], max_length: int | None, trust_remote_code: bool) -> LoadedModel:
     """Load weights (safetensors), tokenizer and LoRA adapters from local folders, onto a GPU where there is one.
 
-    On a CPU the weights are used as float32 (see docs/serving.md for the figures), on a device in their own type.
+    On a CPU the weights are used as float32 unless CPU_TYPE_VARIABLE says otherwise (docs/serving.md has the figures), on
+    a device in their own type.
     Raises RunFailure (ModelNotFound) for a folder that holds no model, (BadSpec) for an adapter that cannot be served.
     """
     if not (path / "config.json").is_file():
         raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"{path} has no config.json")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    dtype = torch.float32 if device == "cpu" else "auto"
+    dtype = (os.environ.get(CPU_TYPE_VARIABLE) or "float32") if device == "cpu" else "auto"
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
         model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from tests.servers import Server, run_spec
 from tests.tinymodel import make_model
 
 ADAPTERS = ("fr", "de")
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the verb does, before torch is loaded: see there
 
 
 def make_adapter(base: Path, folder: Path, seed: int, **settings: Any) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -191,7 +192,7 @@ def test_a_server_that_is_asked_to_stop_finishes_what_runs(server_to_stop: Serve
 
     def watch() -> None:
         while server_to_stop.status("/ready") == 200:
-            pass
+            time.sleep(0.05)
         left_ready.set()
 
     threading.Thread(target=watch, daemon=True).start()

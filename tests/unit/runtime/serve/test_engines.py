@@ -1,0 +1,204 @@
+"""Command lines of the engines that are servers of their own: golden files, read by the real parser where it is installed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.servers import free_port, run_spec
+from tunesmith_api.common import Accelerator
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.inferenceservice import Engine
+from tunesmith_api.run import RunSpec
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.serve.engines import lmdeploy, sglang, vllm
+from tunesmith_runtime.serve.engines.process import supervise
+from tunesmith_runtime.serve.served import OWN_ADAPTER, Served, engine_of, served
+from tunesmith_runtime.work import Work
+
+GOLDEN = Path(__file__).parent / "golden"
+ENGINES = {"lmdeploy": lmdeploy, "vllm": vllm, "sglang": sglang}
+MODEL = Path("/work/model")
+KEY = "a-secret-of-the-test"
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> dict[str, Served]:
+    """What is served: a plain model on two GPUs; a model that is an adapter, with another beside it; an Ascend NPU."""
+    own, other = tmp_path / "own", tmp_path / "fr"
+    for folder, rank in ((own, 12), (other, 8)):
+        folder.mkdir()
+        (folder / "adapter_config.json").write_text(json.dumps({"r": rank, "rank_pattern": {}}))
+    names: dict[str, str | None] = {"demo": OWN_ADAPTER, "fr": "fr"}
+    nvidia, ascend = Accelerator.NVIDIA, Accelerator.ASCEND
+    return {
+        "plain": Served(MODEL, {"demo": None}, max_length=4096, accelerator=nvidia, devices=2, api_key=KEY),
+        "adapters": Served(MODEL, names, {OWN_ADAPTER: own, "fr": other}, accelerator=nvidia, trust_remote_code=True),
+        "ascend": Served(MODEL, {"demo": None}, accelerator=ascend, devices=4),
+    }
+
+
+@pytest.mark.parametrize("case", ["plain", "adapters", "ascend"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_command_line_is_the_golden_one(engine: str, case: str, cases: dict[str, Served], tmp_path: Path) -> None:
+    argv = [
+        word.replace(sys.executable, "python").replace(str(tmp_path), "/work")
+        for word in ENGINES[engine].argv(cases[case])
+    ]
+    assert argv == (GOLDEN / f"{engine}-{case}.txt").read_text().split("\n")[:-1]
+
+
+def test_vllm_is_given_the_key_where_no_process_list_shows_it(cases: dict[str, Served]) -> None:
+    assert KEY not in vllm.argv(cases["plain"])
+    assert vllm.environment(cases["plain"])["VLLM_API_KEY"] == KEY
+    assert "VLLM_API_KEY" not in vllm.environment(cases["adapters"])
+
+
+@pytest.fixture(scope="module")
+def lmdeploy_parser() -> argparse.ArgumentParser:
+    pytest.importorskip("lmdeploy", reason="LMDeploy is an extra layer of the image for GPU hosts")
+    importlib.import_module("lmdeploy.cli.serve").SubCliServe.add_parsers()
+    parser: argparse.ArgumentParser = importlib.import_module("lmdeploy.cli.cli").CLI.parser
+    return parser
+
+
+@pytest.fixture(scope="module")
+def sglang_parser() -> argparse.ArgumentParser:
+    pytest.importorskip("sglang", reason="SGLang has an image of its own")
+    parser = argparse.ArgumentParser()
+    importlib.import_module("sglang.srt.server_args").ServerArgs.add_cli_args(parser)
+    return parser
+
+
+def golden(engine: str, case: str) -> list[str]:
+    """The words of a golden command line behind the command itself."""
+    return (GOLDEN / f"{engine}-{case}.txt").read_text().split("\n")[3:-1]
+
+
+@pytest.mark.parametrize("case", ["plain", "adapters", "ascend"])
+def test_lmdeploys_own_parser_reads_the_golden_command_line(
+    case: str, lmdeploy_parser: argparse.ArgumentParser
+) -> None:
+    options = lmdeploy_parser.parse_args(golden("lmdeploy", case))
+    assert (options.model_path, options.server_port) == ("/work/model", 8000)
+    assert options.model_name == ("demo-base" if case == "adapters" else "demo")
+    assert options.adapters == (["demo=/work/own", "fr=/work/fr"] if case == "adapters" else None)
+    assert (options.tp, options.device) == {"plain": (2, "cuda"), "adapters": (1, "cuda"), "ascend": (4, "ascend")}[
+        case
+    ]
+    assert options.backend == ("turbomind" if case == "plain" else "pytorch")
+    assert options.api_keys == ([KEY] if case == "plain" else None)
+
+
+@pytest.mark.parametrize("case", ["plain", "adapters", "ascend"])
+def test_sglangs_own_parser_reads_the_golden_command_line(case: str, sglang_parser: argparse.ArgumentParser) -> None:
+    options = sglang_parser.parse_args(golden("sglang", case))
+    assert (options.model_path, options.port) == ("/work/model", 8000)
+    assert options.served_model_name == ("demo-base" if case == "adapters" else "demo")
+    assert options.lora_paths == (["demo=/work/own", "fr=/work/fr"] if case == "adapters" else None)
+    assert (options.tp_size, options.device) == {"plain": (2, None), "adapters": (1, None), "ascend": (4, "npu")}[case]
+    assert options.context_length == (4096 if case == "plain" else None)
+
+
+def spec(kind: str, **fields: object) -> RunSpec:
+    return RunSpec.model_validate(run_spec(kind, "demo", **fields))  # type: ignore[arg-type]
+
+
+def test_auto_is_transformers_on_a_cpu_and_lmdeploy_on_devices() -> None:
+    assert engine_of(spec("InferenceService")) is Engine.TRANSFORMERS
+    assert engine_of(spec("InferenceService", spec={"resources": {"accelerator": "nvidia"}})) is Engine.LMDEPLOY
+    benchmarks = [{"name": "gsm8k"}]
+    assert engine_of(spec("EvalJob", spec={"benchmarks": benchmarks, "engine": "vllm"})) is Engine.VLLM
+    assert engine_of(spec("EvalJob", spec={"benchmarks": benchmarks})) is Engine.TRANSFORMERS
+
+
+def test_a_model_that_is_an_adapter_goes_by_the_resources_name() -> None:
+    tuned = {"uri": "s3://runs/adapter", "base": {"uri": "s3://models/base"}}
+    adapters = [{"name": "fr", "model": {"uri": "s3://runs/fr"}}]
+    settings = {"resources": {"accelerator": "nvidia", "count": 4}, "maxModelLength": 2048}
+    what = served(spec("InferenceService", spec=settings, model=tuned, adapters=adapters), Work(Path("/work")))
+    assert what.names == {"demo": OWN_ADAPTER, "fr": "fr"}
+    assert what.named_adapters == {"demo": Path("/work/adapter"), "fr": Path("/work/adapters/fr")}
+    assert (what.base_name, what.devices, what.max_length, what.ready_port) == ("demo-base", 4, 2048, 8001)
+
+
+def status(port: int, path: str) -> int:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+def test_an_engine_that_is_not_in_the_image_is_said_so() -> None:
+    with pytest.raises(RunFailure, match="no-such-engine can't be started: No such file") as failed:
+        supervise(Served(MODEL, {"demo": None}), ["no-such-engine"], {})
+    assert failed.value.failure is FailureClass.ENGINE_FAILED
+    assert "images.engines" in (failed.value.hint or "")
+
+
+def test_an_engine_that_ends_by_itself_is_a_failure_with_its_last_words(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "tunesmith_runtime")
+    program = [sys.executable, "-c", "import sys; print('no GPU found'); sys.exit(3)"]
+    with pytest.raises(RunFailure, match="ended with exit code 3"):
+        supervise(Served(MODEL, {"demo": None}, host="127.0.0.1", port=free_port()), program, {})
+    assert "no GPU found" in caplog.text
+
+
+def watch(port: int, path: Path) -> None:
+    """Wait for /ready, note what the probes say, then ask this process to stop as the kubelet would."""
+    while status(port + 1, "/ready") != 200:
+        time.sleep(0.2)
+    path.write_text(f"{status(port + 1, '/ready')} {status(port, '/ready')}")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+PLAIN_ENGINE = """
+import sys
+import uvicorn
+from pathlib import Path
+from tunesmith_runtime.serve.generation.loop import Loop
+from tunesmith_runtime.serve.generation.model import load
+from tunesmith_runtime.serve.openai.app import Service, create_app
+model = load(Path(sys.argv[1]), {}, None, False)
+loop = Loop(model.forward, model.decode, model.eos)
+loop.start()
+uvicorn.run(create_app(Service({"demo": None}, None, model, loop)), host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
+"""
+"""A server with /health and the OpenAI API that never says it is ready: what the engines are to us."""
+
+
+def test_an_engine_is_ready_when_it_has_generated_a_token_and_stops_when_asked(work: Path, tmp_path: Path) -> None:
+    port, seen = free_port(), tmp_path / "seen"
+    what = Served(work / "model", {"demo": None}, host="127.0.0.1", port=port)
+    environment = {"PYTHONPATH": ":".join(entry for entry in sys.path if entry), "OMP_WAIT_POLICY": "PASSIVE"}
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    threading.Thread(target=watch, args=(port, seen), daemon=True).start()
+    try:
+        supervise(what, [sys.executable, "-c", PLAIN_ENGINE, str(what.model), str(port)], environment)
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+    assert seen.read_text() == "200 503"
+    assert status(port + 1, "/ready") == 0
+
+
+def test_every_engine_can_be_imported_by_its_name() -> None:
+    for engine in Engine:
+        if engine is not Engine.AUTO:
+            module: ModuleType = importlib.import_module(f"tunesmith_runtime.serve.engines.{engine}")
+            assert callable(module.serve)
