@@ -89,6 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     faulthandler.enable()
     recent = start_logging()
+    os.environ.setdefault("TQDM_DISABLE", "1")  # a log is no terminal: a progress bar in it is thousands of columns
     signal.signal(signal.SIGTERM, _stop)
     report, code = run_verb(options.verb, options.spec, Work(options.work), recent)
     write_report(report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 from math import isfinite
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -25,13 +26,18 @@ def percent(step: int, total: int) -> int:
 
 def fitting(type_: type[ApiModel], progress: Raw) -> Raw:
     """`progress` without what the schema would refuse, such as a negative time: a push is never the end of status."""
-    finite = {name: value for name, value in progress.items() if not isinstance(value, float) or isfinite(value)}
+    finite = {name: _short(value) for name, value in progress.items() if not isinstance(value, float) or isfinite(value)}
     try:
         type_.model_validate(finite)
     except ValidationError as error:
         wrong = {detail["loc"][0] for detail in error.errors()}
         return {name: value for name, value in finite.items() if name not in wrong}
     return finite
+
+
+def _short(value: Any) -> Any:
+    """A float to four digits, which is what a printer column has room for."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def is_news(old: Raw | None, latest: Progress | None) -> bool:
