@@ -13,7 +13,7 @@ from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.progress import Progress
 from tunesmith_runtime.rundirectory import RunDirectory, RunRecord, open_run, record_of
 from tunesmith_runtime.storage import open_storage
-from tunesmith_runtime.train.lean import hidden
+from tunesmith_runtime.train.lean import hidden, sleep_when_idle
 from tunesmith_runtime.train.trained import TRAINED, Trained, read_trained
 from tunesmith_runtime.work import Work
 
@@ -54,6 +54,7 @@ def _merged(spec: RunSpec, work: Work, run_directory: RunDirectory, trained: Tra
     """The merged model, checked and published."""
     adapter = work.run / ADAPTER
     run_directory.fetch(trained.artifact, adapter)  # what is there from training already is only verified
+    sleep_when_idle()
     with hidden():
         from tunesmith_runtime.export.merge import merge
 

@@ -10,7 +10,7 @@ from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.progress import Progress
 from tunesmith_runtime.rundirectory import open_run
 from tunesmith_runtime.storage import open_storage
-from tunesmith_runtime.train.lean import hidden
+from tunesmith_runtime.train.lean import hidden, sleep_when_idle
 from tunesmith_runtime.train.trained import read_trained
 from tunesmith_runtime.work import Work
 
@@ -29,6 +29,7 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
     if trained := read_trained(run_directory):
         log.info("an earlier attempt has trained already: %s", trained.artifact.uri)
         return trained.report(run_directory.uri)
+    sleep_when_idle()
     with hidden():
         method = importlib.import_module(METHODS[spec.fine_tune_job().method])
         report: RunReport = method.train(spec, work, run_directory, progress)
