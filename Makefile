@@ -4,6 +4,8 @@ export TUNESMITH_CACHE ?= $(HOME)/.cache/tunesmith
 TOOLS  := $(TUNESMITH_CACHE)/tools
 UV     := $(TOOLS)/bin/uv
 PYTHON := .venv/bin/python
+COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --generate-hashes --python-version 3.11 \
+	--no-emit-index-url --custom-compile-command "make lock"
 PATHS  := crds operator runtime devcluster tests examples
 
 .PHONY: help demo test verify bench images cluster cluster-down env lock generate format
@@ -55,8 +57,11 @@ $(UV):
 	python3 -m venv $(TOOLS) || { apt-get update -q && apt-get install -q -y python3-venv && python3 -m venv $(TOOLS); }
 	$(TOOLS)/bin/pip install --quiet uv==0.13.9
 
-lock: | $(UV)    ## Pin the dependencies anew
-	@echo see locks
+lock: | $(UV)    ## Pin the dependencies: LMDeploy's first, whose bounds the others then keep
+	$(COMPILE) --extra runtime --extra lmdeploy -o locks/lmdeploy.txt
+	$(COMPILE) --extra operator --extra runtime --extra test -c locks/lmdeploy.txt -o locks/dev.txt
+	$(COMPILE) --extra runtime -c locks/dev.txt -o locks/runtime.txt
+	$(COMPILE) --extra operator -c locks/dev.txt -o locks/operator.txt
 
 generate: env    ## Write the generated files: CRDs, chart copies, reference pages
 	$(PYTHON) -m tunesmith_api.crdgen

@@ -170,7 +170,7 @@ class Resources(ApiModel):
 
     accelerator: Accelerator = Field(Accelerator.CPU, description="cpu, nvidia or ascend. Default cpu.")
     count: int | None = Field(None, ge=1, le=64, description="Devices per pod. Default 1 with nvidia and ascend.")
-    cpu: Quantity | None = Field(None, description="CPU request of a pod, in cores. Default 1.")
+    cpu: Quantity | None = Field(None, description="CPU request of a pod, in cores. Default 500m.")
     memory: Quantity | None = Field(None, description="Memory request and limit of a pod, in bytes. Default: no limit.")
     ephemeral_storage: Quantity | None = Field(
         None, description="Disk for the model, data and checkpoints of a pod, in bytes. Default: none asked for."

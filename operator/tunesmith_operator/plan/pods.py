@@ -28,6 +28,7 @@ GRACE_SECONDS = 120
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": False, "AWS_SECRET_ACCESS_KEY": False, "AWS_SESSION_TOKEN": True}
 """Key of the credentials Secret, and variable of the same name -> whether it may be absent."""
 API_KEY_VARIABLE = "TUNESMITH_API_KEY"
+DEFAULT_CPU = "500m"
 EVALUATOR_REQUESTS = {"cpu": "100m", "memory": "512Mi"}
 """What the evaluator needs beside the engine that it asks."""
 
@@ -172,7 +173,7 @@ def _secret(name: str, key: str, optional: bool) -> Raw:
 def _resources(stage: Stage, resources: Resources) -> Raw:
     if stage.light:
         return {"requests": dict(EVALUATOR_REQUESTS)}
-    requests = {"cpu": str(resources.cpu or 1)}
+    requests = {"cpu": str(resources.cpu or DEFAULT_CPU)}
     limits: dict[str, str] = {}
     if resources.memory:
         requests["memory"] = limits["memory"] = str(resources.memory)
