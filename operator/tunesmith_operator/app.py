@@ -126,7 +126,9 @@ async def _list_problem(client: Client, kind: str, namespace: str | None) -> str
 
 def _leader(client: Client, config: OperatorConfig, pod: str) -> Leader:
     namespace = config.leader_election.namespace or os.environ.get("POD_NAMESPACE") or _own_namespace()
-    identity = f"{pod}_{os.environ.get('POD_IP') or '127.0.0.1'}:{config.http.progress_port}"
+    address = os.environ.get("POD_IP") or "127.0.0.1"
+    host = f"[{address}]" if ":" in address else address
+    identity = f"{pod}_{host}:{config.http.progress_port}"
     return Leader(client, config.leader_election, namespace, identity)
 
 
@@ -139,7 +141,7 @@ async def _serving(application: web.Application, port: int) -> AsyncIterator[Non
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "0.0.0.0", port).start()
+        await web.TCPSite(runner, None, port).start()
         yield
     finally:
         await runner.cleanup()

@@ -19,6 +19,9 @@ from tunesmith_operator.client import RESOURCES, ApiResource
 Raw = dict[str, Any]
 T = TypeVar("T")
 
+NODE = "node-1"
+"""The node that pods are put on. It has no kubelet."""
+
 OTHERS = {
     "Namespace": ApiResource("v1", "namespaces"),
     "ResourceQuota": ApiResource("v1", "resourcequotas"),
@@ -92,7 +95,7 @@ class Cluster:
             raise Refused(answer.status, result.get("message", ""))
         return result
 
-    def until(self, what: str, look: Callable[[], T | None], seconds: float = 30) -> T:
+    def until(self, what: str, look: Callable[[], T | None], seconds: float = 60) -> T:
         """What `look` sees as soon as it is something true; fails after `seconds`."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -101,7 +104,7 @@ class Cluster:
             time.sleep(0.1)
         raise AssertionError(f"not within {seconds:g} s: {what}")
 
-    def until_phase(self, kind: str, name: str, *phases: str, seconds: float = 30) -> Raw:
+    def until_phase(self, kind: str, name: str, *phases: str, seconds: float = 60) -> Raw:
         """The resource as soon as it is in one of `phases`."""
         end = time.monotonic() + seconds
         resource: Raw | None = None
@@ -119,11 +122,11 @@ class Cluster:
         """Wait for garbage collection, which learns of new kinds every 30 s only."""
         self.until(f"{kind} {name} is gone", lambda: self.get(kind, name) is None, seconds)
 
-    def job(self, name: str, seconds: float = 30) -> Raw:
+    def job(self, name: str, seconds: float = 60) -> Raw:
         """The Job, as soon as there is one."""
         return self.until(f"Job {name}", lambda: self.get("Job", name), seconds)
 
-    def pod_of(self, job: str, seconds: float = 30) -> Raw:
+    def pod_of(self, job: str, seconds: float = 60) -> Raw:
         """The pod that the Job controller made for a Job."""
         return self.until(
             f"a pod of Job {job}",
@@ -161,12 +164,12 @@ class Kubelet:
         return name
 
     def bind(self) -> None:
-        """Put the pod on a node, as the scheduler would; what Evicted and the like leave as it is."""
+        """Put the pod on the node, as the scheduler would."""
         body = {
             "apiVersion": "v1",
             "kind": "Binding",
             "metadata": {"name": self.name},
-            "target": {"apiVersion": "v1", "kind": "Node", "name": "node-1"},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": NODE},
         }
         self.cluster.request("POST", KINDS["Pod"].path(self.cluster.namespace, self.name, "binding"), body)
 

@@ -13,7 +13,7 @@ import urllib3
 
 from devcluster.controlplane import AUDIT_EVERYTHING, ControlPlane
 from tests.apiserver.chart import RELEASE, VALUES, render, without_workloads
-from tests.apiserver.cluster import Cluster, administrator, namespaces
+from tests.apiserver.cluster import NODE, Cluster, administrator, namespaces
 from tests.apiserver.operator_process import OperatorProcess
 
 NAMES = namespaces()
@@ -34,6 +34,8 @@ def plane() -> Iterator[ControlPlane]:
         cluster = Cluster(plane, administrator(plane), "default")
         cluster.kubectl("apply", "--filename", "-", stdin=without_workloads(render(plane, VALUES)))
         cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all")
+        # Pods on a node that is not there would be removed after 40 s.
+        cluster.request("POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
         yield plane
 
 

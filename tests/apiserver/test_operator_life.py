@@ -7,7 +7,7 @@ import signal
 import time
 
 from devcluster.controlplane import ControlPlane
-from tests.apiserver.chart import VALUES, render, without_workloads
+from tests.apiserver.chart import NAMESPACE, VALUES, render, without_workloads
 from tests.apiserver.cluster import Cluster, Kubelet
 from tests.apiserver.conftest import StartOperator
 from tests.apiserver.finetunejobs import started, succeed, tune
@@ -102,6 +102,22 @@ def test_an_api_server_that_goes_away_costs_nothing_but_time(
     cluster.until_phase("FineTuneJob", "support", "Running", seconds=60)
     assert operator.process.poll() is None
     assert [job["metadata"]["name"] for job in cluster.find("Job")] == ["support-tune-1"]
+
+
+def test_a_token_that_is_refused_is_read_anew(
+    plane: ControlPlane, cluster: Cluster, start_operator: StartOperator
+) -> None:
+    operator = start_operator(leaderElection={"leaseSeconds": 60, "renewSeconds": 50, "retrySeconds": 0.5})
+    cluster.until("it leads", operator.leads)
+    operator.may_complain = True
+    account = ("--namespace", NAMESPACE, "serviceaccount", "tunesmith-operator")
+    cluster.kubectl("delete", *account)
+    cluster.kubectl("create", *account)  # another uid: the token in use is good no more
+    cluster.until("requests are refused", lambda: 'code="401"' in operator.probe("/metrics")[1])
+    operator.write_credentials()
+    tune(cluster, "support")
+    cluster.job("support-tune-1")
+    assert operator.process.poll() is None
 
 
 def test_with_roles_in_one_namespace_only_it_works_there_and_touches_no_other(
