@@ -24,6 +24,7 @@ SECRETS: Mapping[str, int] = {
     "AWS_SESSION_TOKEN": 6,
     "AWS_ACCESS_KEY_ID": 16,
     "TUNESMITH_PROGRESS_TOKEN": 6,
+    "TUNESMITH_API_KEY": 6,
     "HF_TOKEN": 6,
     "MODELSCOPE_API_TOKEN": 6,
 }

@@ -102,7 +102,7 @@ def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
     choices = [{"question": question, "A": "fruit", "B": "tool", "answer": "A"} for question in QUESTIONS]
     write_lines(folder / "gsm8k" / "test.jsonl", [{"question": "1 + 1?", "answer": "It is two.\n#### 2"}] * 5)
     (folder / "gsm8k" / "README.md").write_text(README)
-    benchmarks = [
+    benchmarks: list[dict[str, Any]] = [
         {"name": "words", "dataset": {"uri": write_lines(folder / "words.jsonl", qa)}},
         {
             "name": "letters",

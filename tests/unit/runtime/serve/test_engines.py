@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -23,6 +24,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.run import RunSpec
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.report import PlainFormatter
 from tunesmith_runtime.serve.engines import lmdeploy, sglang, vllm
 from tunesmith_runtime.serve.engines.process import supervise
 from tunesmith_runtime.serve.served import OWN_ADAPTER, Served, engine_of, served
@@ -149,6 +151,12 @@ def test_an_engine_that_is_not_in_the_image_is_said_so() -> None:
         supervise(Served(MODEL, {"demo": None}), ["no-such-engine"], {})
     assert failed.value.failure is FailureClass.ENGINE_FAILED
     assert "images.engines" in (failed.value.hint or "")
+
+
+def test_a_key_that_an_engine_prints_is_not_in_our_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNESMITH_API_KEY", KEY)
+    line = logging.LogRecord("tunesmith_runtime", logging.INFO, "", 0, "ServerArgs(api_key='%s')", (KEY,), None)
+    assert PlainFormatter().format(line).endswith("ServerArgs(api_key='***')")
 
 
 def test_an_engine_that_ends_by_itself_is_a_failure_with_its_last_words(caplog: pytest.LogCaptureFixture) -> None:
