@@ -127,13 +127,14 @@ def one_line(status: dict[str, Any]) -> str:
 
 def wait_for(kubectl: Kubectl, resource: str, done: tuple[str, ...]) -> dict[str, Any]:
     """Tells each change of a resource's status until its phase is one of `done`; ends the demo where it failed."""
-    start, told = time.monotonic(), ""
+    start, told, line = time.monotonic(), ("", 0), ""
     while time.monotonic() - start < PATIENCE_SECONDS:
         status = kubectl.get(NAMESPACE, resource).get("status") or {}
         line = one_line(status)
-        if line != told:
+        news = line.split("  ")[0], (status.get("progress") or {}).get("percent", 0) // 10
+        if news != told:
             print(f"   {_minutes(time.monotonic() - start):>6}  {line}", flush=True)
-            told = line
+            told = news
         if status.get("phase") in done:
             return status
         if status.get("phase") == "Failed":
@@ -143,7 +144,7 @@ def wait_for(kubectl: Kubectl, resource: str, done: tuple[str, ...]) -> dict[str
             )
         time.sleep(2)
     sys.exit(
-        f"{resource} is still {told!r} after {_minutes(PATIENCE_SECONDS)}; see: kubectl -n {NAMESPACE} describe {resource}"
+        f"{resource} is still {line!r} after {_minutes(PATIENCE_SECONDS)}; see: kubectl -n {NAMESPACE} describe {resource}"
     )
 
 
