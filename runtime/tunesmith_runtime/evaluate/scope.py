@@ -35,6 +35,7 @@ def quiet_imports(offline: bool) -> None:
 
     Variables that the libraries read when they are imported are set first.
     """
+    os.environ.pop("TQDM_DISABLE", None)  # EvalScope's bars fail where they are off; they go to a file here
     if offline:
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     root = logging.getLogger()
