@@ -7,7 +7,7 @@ from math import ceil
 from tunesmith_api.base import parse_duration
 from tunesmith_api.hashing import digest, spec_hash
 from tunesmith_api.inferenceservice import InferenceServiceSpec, RolloutStrategy
-from tunesmith_api.run import ENGINE_PORT, NamedAdapter, ResolvedModel, RunSpec, Verb
+from tunesmith_api.run import ENGINE_PORT, READY_PORT, NamedAdapter, ResolvedModel, RunSpec, Verb
 from tunesmith_operator.plan import engines
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.names import (
@@ -112,8 +112,8 @@ def _serving(spec: InferenceServiceSpec) -> Raw:
     patience = max(ceil(parse_duration(spec.rollout.ready_timeout) / STARTUP_PERIOD), 1)
     return {
         "ports": [{"name": "http", "containerPort": ENGINE_PORT, "protocol": "TCP"}],
-        "startupProbe": probe("/ready", STARTUP_PERIOD, patience),
-        "readinessProbe": probe("/ready", 5, 3),
-        "livenessProbe": probe("/health", 10, 6),
+        "startupProbe": probe("/ready", READY_PORT, STARTUP_PERIOD, patience),
+        "readinessProbe": probe("/ready", READY_PORT, 5, 3),
+        "livenessProbe": probe("/health", ENGINE_PORT, 10, 6),
         "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
     }

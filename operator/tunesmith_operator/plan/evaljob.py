@@ -7,7 +7,7 @@ from datetime import datetime
 
 from tunesmith_api.evaljob import EvalJobSpec, EvalProgress, Result, Verdict
 from tunesmith_api.hashing import spec_hash
-from tunesmith_api.run import ResolvedModel, RunSpec, Verb
+from tunesmith_api.run import READY_PORT, ResolvedModel, RunSpec, Verb
 from tunesmith_operator.plan import engines
 from tunesmith_operator.plan.attempts import Course, State
 from tunesmith_operator.plan.check import typed
@@ -84,7 +84,7 @@ def _pod(
         output_uri=spec.output.uri or f"{access.store.uri}/evals",
         progress_url=config.progress_url,
     )
-    sidecar = {"restartPolicy": "Always", "startupProbe": probe("/ready", STARTUP_PERIOD, STARTUP_FAILURES)}
+    sidecar = {"restartPolicy": "Always", "startupProbe": probe("/ready", READY_PORT, STARTUP_PERIOD, STARTUP_FAILURES)}
     serve = Stage(Verb.SERVE, str(engines.image(engine, config.images)), computes=True, extra=sidecar)
     return PodPlan(
         init=(Stage(Verb.FETCH, config.images.runtime), serve),

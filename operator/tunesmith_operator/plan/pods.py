@@ -8,7 +8,6 @@ from typing import Any
 
 from tunesmith_api.common import Accelerator, PodSettings, Resources
 from tunesmith_api.run import (
-    ENGINE_PORT,
     POD_NAME_VARIABLE,
     PROGRESS_TOKEN_VARIABLE,
     RUN_ANNOTATION,
@@ -107,10 +106,10 @@ def run_of(pod_template: Raw) -> RunSpec | None:
         return None
 
 
-def probe(path: str, period: int, failures: int) -> Raw:
+def probe(path: str, port: int, period: int, failures: int) -> Raw:
     """An HTTP probe of the engine."""
     return {
-        "httpGet": {"path": path, "port": ENGINE_PORT},
+        "httpGet": {"path": path, "port": port},
         "periodSeconds": period,
         "timeoutSeconds": 5,
         "failureThreshold": failures,
