@@ -26,7 +26,8 @@ def percent(step: int, total: int) -> int:
 
 def fitting(type_: type[ApiModel], progress: Raw) -> Raw:
     """`progress` without what the schema would refuse, such as a negative time: a push is never the end of status."""
-    finite = {name: _short(value) for name, value in progress.items() if not isinstance(value, float) or isfinite(value)}
+    short = {name: _short(value) for name, value in progress.items()}
+    finite = {name: value for name, value in short.items() if not isinstance(value, float) or isfinite(value)}
     try:
         type_.model_validate(finite)
     except ValidationError as error:
