@@ -8,7 +8,7 @@ COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --generate-hashe
 	--no-emit-index-url --custom-compile-command "make lock"
 PATHS  := crds operator runtime devcluster tests examples
 
-.PHONY: help demo test verify bench images cluster cluster-down env lock generate format
+.PHONY: help demo test test-deep verify bench images cluster cluster-down env lock generate format
 
 help:            ## This list
 	@grep -hE '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -19,7 +19,11 @@ demo: env        ## Tune, evaluate and serve a real model on a real cluster
 test: env        ## All tests: unit, then against a real API server, then with real pods
 	python3 -m devcluster up
 	python3 -m devcluster images
-	$(PYTHON) -m pytest tests/unit tests/apiserver tests/cluster
+	$(PYTHON) -m pytest -m "not deep" tests/unit tests/apiserver tests/cluster
+
+test-deep: env   ## The heavy ones: the development cluster killed, broken and taken down
+	python3 -m devcluster up
+	$(PYTHON) -m pytest -m deep tests
 
 verify: env      ## Style, types, who imports whom, generated files, chart, examples, links
 	$(PYTHON) -m ruff check $(PATHS)

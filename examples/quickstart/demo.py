@@ -53,7 +53,7 @@ class Stages:
     def table(self) -> str:
         """One line a stage."""
         rows = [*self.seconds.items(), ("total", sum(self.seconds.values()))]
-        return "\n".join(f"  {name:<42}{_minutes(seconds):>8}" for name, seconds in rows)
+        return "\n".join(f"  {name:<54}{_minutes(seconds):>8}" for name, seconds in rows)
 
 
 def _minutes(seconds: float) -> str:
@@ -160,6 +160,20 @@ def ask(url: str, word: str) -> str:
     return answer.choices[0].message.content or ""
 
 
+def report(tuned: dict[str, Any], scored: dict[str, Any]) -> None:
+    """What came out: rows, artifacts, scores before and after, and the verdict with its reasons."""
+    rows = tuned.get("rows") or {}
+    print(
+        f"tuned on        {rows.get('kept')} rows; artifacts " + ", ".join(a["uri"] for a in tuned.get("artifacts", []))
+    )
+    for result in scored.get("results", []):
+        print(
+            f"{result['metric']:<15} {result.get('baseline'):.3f} before, {result['value']:.3f} after tuning, "
+            f"on {result.get('samples')} words it was not tuned on ({result['benchmark']})"
+        )
+    print(f"verdict         {scored.get('verdict')}: " + "; ".join(gate["message"] for gate in scored.get("gates", [])))
+
+
 def main() -> None:
     stages = Stages()
     with stages.stage("a cluster, a registry and an S3 server"):
@@ -185,6 +199,9 @@ def main() -> None:
         tuned = wait_for(kubectl, "finetunejob/words", ("Succeeded",))
     with stages.stage("EvalJob words: the tuned model and the base"):
         scored = wait_for(kubectl, "evaljob/words", ("Succeeded",))
+    report(tuned, scored)
+    if scored.get("verdict") != "Passed":
+        sys.exit("the gate stays shut, so nothing is served: see docs/training.md for what to change")
     with stages.stage("InferenceService words: rolled out behind its gate"):
         served = wait_for(kubectl, "inferenceservice/words", ("Ready",))
     with stages.stage("a question to the tuned model"), kubectl.port_forward(NAMESPACE, "words", 80) as url:
@@ -193,16 +210,6 @@ def main() -> None:
             print(f"   {word}: {answer}")
 
     print(f"\n$ kubectl get tunesmith -n {NAMESPACE}\n{kubectl('get', 'tunesmith', '-n', NAMESPACE)}")
-    rows = tuned.get("rows") or {}
-    print(
-        f"tuned on        {rows.get('kept')} rows; artifacts " + ", ".join(a["uri"] for a in tuned.get("artifacts", []))
-    )
-    for result in scored.get("results", []):
-        print(
-            f"{result['metric']:<15} {result.get('baseline'):.3f} before, {result['value']:.3f} after tuning, "
-            f"on {result.get('samples')} words it was not tuned on ({result['benchmark']})"
-        )
-    print(f"verdict         {scored.get('verdict')}: " + "; ".join(gate["message"] for gate in scored.get("gates", [])))
     print(f"service         {served.get('url')} (in the cluster)")
     print(f"\ntime\n{stages.table()}")
     print("\nNext: kubectl explain finetunejob.spec, or change examples/quickstart and apply it again.")
