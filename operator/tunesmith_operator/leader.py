@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -136,7 +137,7 @@ class Leader:
             "metadata": lease["metadata"] if lease else {"name": self._settings.name, "namespace": self._namespace},
             "spec": {
                 "holderIdentity": self._identity,
-                "leaseDurationSeconds": max(1, round(self._settings.lease_seconds)),
+                "leaseDurationSeconds": math.ceil(self._settings.lease_seconds),  # never less than renew_seconds
                 "acquireTime": before.get("acquireTime") if mine else now,
                 "renewTime": now,
                 "leaseTransitions": (before.get("leaseTransitions") or 0) + (0 if mine or lease is None else 1),

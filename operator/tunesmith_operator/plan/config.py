@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from tunesmith_api.common import ConfigMapKey
@@ -60,6 +60,15 @@ class LeaderElection(Settings):
     lease_seconds: float = Field(15, gt=0)
     renew_seconds: float = Field(10, gt=0)
     retry_seconds: float = Field(2, gt=0)
+
+    @model_validator(mode="after")
+    def _a_leader_gives_up_before_another_may_lead(self) -> Self:
+        if not self.lease_seconds > self.renew_seconds > self.retry_seconds:
+            raise ValueError(
+                "leaseSeconds must be more than renewSeconds, and that more than retrySeconds: "
+                f"they are {self.lease_seconds:g}, {self.renew_seconds:g} and {self.retry_seconds:g}"
+            )
+        return self
 
 
 class Http(Settings):

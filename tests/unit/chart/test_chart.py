@@ -71,6 +71,8 @@ def test_an_unknown_key_is_refused_at_every_level(helm: Helm, path: tuple[str, .
         ({"replicas": "two"}, "replicas"),
         ({"podLabels": {"app.kubernetes.io/name": "x"}}, "podLabels"),
         ({"replicas": 2, "leaderElection": {"enabled": False}}, "set leaderElection.enabled: true, or replicas: 1"),
+        ({"leaderElection": {"renewSeconds": 15}}, "leaseSeconds must be more than renewSeconds"),
+        ({"leaderElection": {"retrySeconds": 10.5}}, "and that more than retrySeconds"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused_by_its_name(helm: Helm, values: dict[str, Any], says: str) -> None:

@@ -54,6 +54,14 @@ def test_paths_are_those_of_the_kubernetes_api() -> None:
         ("{images: {runtime: r}, store: {uri: s3://s}, wokers: 3}", "wokers"),
         ("{images: {runtime: r}, store: {uri: s3://s}, workers: 0}", "workers"),
         ("[]", "images: Field required"),
+        (
+            "{images: {runtime: r}, store: {uri: s3://s}, leaderElection: {leaseSeconds: 10}}",
+            "leaderElection: Value error, leaseSeconds must be more than renewSeconds",
+        ),
+        (
+            "{images: {runtime: r}, store: {uri: s3://s}, leaderElection: {renewSeconds: 2}}",
+            "and that more than retrySeconds: they are 15, 2 and 2",
+        ),
     ],
 )
 def test_a_wrong_configuration_is_one_sentence_with_the_file_and_the_field(
