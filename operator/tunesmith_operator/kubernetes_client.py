@@ -21,6 +21,11 @@ TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 TRIES = 4
 """How often one request is sent while the answer is 429, or 401 with a token that may have been renewed."""
 PAGE = 500
+LONGEST_PAUSE = 30.0
+"""Seconds; what a proxy asks for beyond this would stop the operator rather than spare the server."""
+LEASES = f"/apis/{RESOURCES['Lease'].api_version}/"
+"""Requests below this path neither wait with the others nor are sent again: the leader has its own pace, and a Lease
+that is renewed late is lost."""
 
 JSON = "application/json"
 APPLY_PATCH = "application/apply-patch+yaml"
@@ -117,14 +122,15 @@ class KubernetesClient:
         parameters = {name: value for name, value in (query or {}).items() if value}
         target = f"{path}?{urlencode(parameters)}" if parameters else path
         for tries_left in reversed(range(TRIES)):
-            await self._limiter.acquire()
+            if not path.startswith(LEASES):
+                await self._limiter.acquire()
             if method != "GET":
                 self.may_write()
             status, headers, answer = await self._send(method, target, body, content_type)
             metrics.API_REQUESTS.labels(method, str(status)).inc()
             if status < 400:
                 return answer
-            if status == 429 and tries_left:
+            if status == 429 and tries_left and not path.startswith(LEASES):
                 self._limiter.pause(_retry_after(headers))
             elif status == 401 and tries_left:
                 await self._reload_credentials()
@@ -164,7 +170,7 @@ def _selector(terms: Mapping[str, str] | None) -> str:
 
 def _retry_after(headers: Mapping[str, str]) -> float:
     text = headers.get("Retry-After", "")
-    return float(text) if text.isdecimal() else 1.0
+    return min(float(text), LONGEST_PAUSE) if text.isdecimal() else 1.0
 
 
 def _parse(text: bytes) -> Raw:

@@ -1,0 +1,91 @@
+"""The client over HTTP, against a server that answers what a test tells it to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from kubernetes.aio.client.configuration import Configuration
+
+from tunesmith_operator import kubernetes_client
+from tunesmith_operator.client import ApiError
+from tunesmith_operator.kubernetes_client import LONGEST_PAUSE, KubernetesClient
+from tunesmith_operator.rate_limit import RateLimiter
+
+BUSY = web.HTTPTooManyRequests.status_code
+
+
+class Limiter(RateLimiter):
+    """Notes what is asked of it, and waits for nothing."""
+
+    def __init__(self) -> None:
+        self.asked, self.pauses = 0, list[float]()
+
+    async def acquire(self) -> None:
+        self.asked += 1
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+
+@dataclass
+class Scene:
+    """A client and what its server will answer: (status, headers, body), then 200 for ever."""
+
+    client: KubernetesClient
+    limiter: Limiter
+    answers: list[tuple[int, dict[str, str], Any]] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)
+
+
+@pytest_asyncio.fixture(loop_scope="function")
+async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
+    limiter = Limiter()
+    scene = Scene(KubernetesClient(limiter), limiter)
+
+    async def answer(request: web.Request) -> web.Response:
+        scene.requests.append((request.method, request.path))
+        status, headers, body = scene.answers.pop(0) if scene.answers else (200, {}, {"kind": "Any"})
+        return web.json_response(body, status=status, headers=headers)
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(application) as server:
+
+        async def configuration() -> Configuration:
+            return Configuration(host=str(server.make_url("")).rstrip("/"))
+
+        monkeypatch.setattr(kubernetes_client, "load_configuration", configuration)
+        yield scene
+        await scene.client.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"), [("3", 3.0), ("86400", LONGEST_PAUSE), ("9" * 400, LONGEST_PAUSE), ("soon", 1.0), (None, 1.0)]
+)
+async def test_a_busy_server_is_left_alone_for_as_long_as_it_says_within_reason(
+    scene: Scene, said: str | None, seconds: float
+) -> None:
+    scene.answers = [(BUSY, {"Retry-After": said} if said else {}, {})]
+    assert await scene.client.get("Job", "team", "a") == {"kind": "Any"}
+    assert scene.limiter.pauses == [seconds]
+    assert scene.limiter.asked == 2
+
+
+async def test_a_lease_waits_for_no_other_request_and_makes_none_wait(scene: Scene) -> None:
+    scene.answers = [(BUSY, {"Retry-After": "30"}, {"message": "busy"})]
+    with pytest.raises(ApiError, match="busy"):
+        await scene.client.get("Lease", "system", "tunesmith-operator")
+    await scene.client.replace({"kind": "Lease", "metadata": {"namespace": "system", "name": "tunesmith-operator"}})
+    assert (scene.limiter.asked, scene.limiter.pauses) == (0, [])
+    assert [method for method, _ in scene.requests] == ["GET", "PUT"]
+
+
+async def test_a_namespace_called_leases_is_one_like_others(scene: Scene) -> None:
+    await scene.client.get("Pod", "leases", "leases")
+    assert scene.limiter.asked == 1
