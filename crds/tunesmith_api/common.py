@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
@@ -93,13 +94,32 @@ class Toleration(ApiModel):
     )
 
 
+RESERVED_VARIABLES = (
+    "(?i)^((AWS|TUNESMITH|MODELSCOPE|LD|SSL_CERT|OPENSSL)_.*|PYTHON[A-Z0-9]*|HOME|PATH|HF_ENDPOINT|SSLKEYLOGFILE"
+    "|(REQUESTS|CURL)_CA_BUNDLE|(HTTP|HTTPS|FTP|ALL|NO)_PROXY|(NVIDIA|ASCEND)_VISIBLE_DEVICES)$"
+)
+"""Variables (RE2) that say where a pod fetches from, what it trusts, what code it loads, or which devices it sees."""
+UNRESERVED_VARIABLE = "MODELSCOPE_API_TOKEN"
+"""The one exception: it lets a pod read a private model, and changes nothing else."""
+
+
+def is_reserved(variable: str) -> bool:
+    """Whether users may not set `variable`: a pod writes to the store that others read from."""
+    return variable != UNRESERVED_VARIABLE and re.match(RESERVED_VARIABLES, variable) is not None
+
+
 class EnvVar(ApiModel):
-    """A plain environment variable. Secrets do not belong here: name them in storage or in a Secret of the ServiceAccount."""
+    """A plain environment variable, taken as it is: $(NAME) is not expanded. Secrets do not belong here.
+
+    What says where a pod fetches from, what it trusts, or what code it loads is refused (AWS_*, *_PROXY, HF_ENDPOINT,
+    CA bundles, PYTHON*, LD_*, PATH and the like): pods import models into the store that others read from.
+    """
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "!self.name.startsWith('TUNESMITH_')",
-            "variables that begin with TUNESMITH_ are the operator's: choose another name",
+            f"self.name == '{UNRESERVED_VARIABLE}' || !self.name.matches('{RESERVED_VARIABLES}')",
+            "this variable is the operator's, as it decides what a pod trusts, loads or writes to the shared store: "
+            "remove it; endpoint, certificates and credentials belong in spec.storage, a proxy or mirror in the image",
         ),
     )
 
@@ -137,7 +157,11 @@ class PodSettings(ApiModel):
         None, max_length=8, description="Secrets to pull images with.", json_schema_extra=map_list("name")
     )
     env: list[EnvVar] | None = Field(
-        None, max_length=64, description="Environment variables.", json_schema_extra=map_list("name")
+        None,
+        max_length=64,
+        description="Environment variables, taken as they are written: $(NAME) is not expanded. What decides where a pod "
+        "fetches from, what it trusts or what code it loads is refused.",
+        json_schema_extra=map_list("name"),
     )
     labels: dict[str, LabelValue] | None = Field(None, max_length=32, description="Labels added to the pods.")
     annotations: dict[str, Text] | None = Field(None, max_length=32, description="Annotations added to the pods.")

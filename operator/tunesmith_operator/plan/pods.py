@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunesmith_api.common import Accelerator, PodSettings, Resources
+from tunesmith_api.common import Accelerator, PodSettings, Resources, is_reserved
 from tunesmith_api.run import (
     POD_NAME_VARIABLE,
     PROGRESS_TOKEN_VARIABLE,
@@ -148,7 +148,11 @@ def _restricted() -> Raw:
 
 
 def _env(stage: Stage, plan: PodPlan) -> list[Raw]:
-    """The user's variables, then ours, which win: the API server refuses a name that comes twice."""
+    """The user's variables, then the vendor's and ours.
+
+    The kubelet expands $(NAME) by the variables before it, so that what comes first can tell nothing of the
+    credentials; and what users wrote is not expanded at all.
+    """
     vendor = VENDORS[plan.resources.accelerator].env(stage.computes)
     ours: dict[str, Raw] = {
         "HOME": {"value": f"{WORK_DIRECTORY}/home"},
@@ -160,9 +164,10 @@ def _env(stage: Stage, plan: PodPlan) -> list[Raw]:
         ours |= {name: _secret(plan.access.credentials_secret, name, may) for name, may in CREDENTIALS.items()}
     if plan.api_key_secret and stage.verb is Verb.SERVE:
         ours[API_KEY_VARIABLE] = _secret(plan.api_key_secret, "api-key", False)
-    theirs = {variable.name: {"value": variable.value} for variable in plan.settings.env or []}
-    merged = {**{name: {"value": value} for name, value in vendor.items()}, **theirs, **ours}
-    return [{"name": name, **value} for name, value in merged.items()]
+    asked = {variable.name: variable.value for variable in plan.settings.env or [] if variable.name not in ours}
+    theirs = {name: {"value": value.replace("$", "$$")} for name, value in asked.items() if not is_reserved(name)}
+    defaults = {name: {"value": value} for name, value in vendor.items() if name not in theirs}
+    return [{"name": name, **value} for name, value in {**theirs, **defaults, **ours}.items()]
 
 
 def _secret(name: str, key: str, optional: bool) -> Raw:

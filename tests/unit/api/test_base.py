@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from tunesmith_api.base import DataUri, Duration, ModelUri, Name, Quantity, StoreUri, parse_duration
+from tunesmith_api.common import is_reserved
 from tunesmith_api.finetunejob import FineTuneJobSpec
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -91,3 +92,20 @@ def test_an_object_as_data_has_camel_case_names_and_no_nulls() -> None:
 def test_an_unknown_field_of_a_later_version_is_no_error() -> None:
     data = {"model": {"uri": "s3://m/b"}, "datasets": [{"uri": "s3://d/t"}], "later": True}
     assert "later" not in FineTuneJobSpec.model_validate(data).to_dict()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["AWS_PROFILE", "TUNESMITH_POD", "PYTHONPATH", "PYTHONSTARTUP", "LD_PRELOAD", "HF_ENDPOINT", "MODELSCOPE_ENDPOINT",
+     "HOME", "PATH", "https_proxy", "ALL_PROXY", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NVIDIA_VISIBLE_DEVICES"],
+)  # fmt: skip
+def test_a_variable_that_decides_what_a_pod_trusts_loads_or_writes_is_reserved(name: str) -> None:
+    assert is_reserved(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["HF_TOKEN", "MODELSCOPE_API_TOKEN", "HF_HUB_OFFLINE", "PYTORCH_CUDA_ALLOC_CONF", "OMP_NUM_THREADS", "PATHS"],
+)
+def test_other_variables_are_the_users(name: str) -> None:
+    assert not is_reserved(name)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.unit.operator.plan.world import (
     CONFIG,
@@ -21,6 +24,7 @@ from tests.unit.operator.plan.world import (
     token,
     tuned,
 )
+from tunesmith_api.common import is_reserved
 from tunesmith_api.run import RUN_ANNOTATION, RunSpec
 from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.types import Raw, Reference
@@ -187,6 +191,39 @@ def test_users_settings_reach_the_pod_and_never_replace_ours():
     for field in ("nodeSelector", "tolerations", "serviceAccountName", "imagePullSecrets", "priorityClassName"):
         assert template["spec"][field] == POD[field]
     assert (template["spec"]["runtimeClassName"], template["spec"]["schedulerName"]) == ("nvidia", "volcano")
+
+
+def expanded(env: list[Raw]) -> dict[str, str]:
+    """What the kubelet makes of `env`: $(NAME) by the variables before it, $$ is $ (EnvVar v1)."""
+    known: dict[str, str] = {}
+    for one in env:
+        text = one.get("value", "a secret" if "secretKeyRef" in one.get("valueFrom", {}) else "")
+        known[one["name"]] = re.sub(
+            r"\$\$|\$\(([^)]*)\)",
+            lambda found: "$" if found[0] == "$$" else known.get(found[1], found[0]),
+            text,
+        )
+    return known
+
+
+names = st.sampled_from(["A", "z", "TUNESMITH_POD", "HOME", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "https_proxy"])
+values = st.lists(st.sampled_from(["$", "(", ")", "$(AWS_SECRET_ACCESS_KEY)", "$(HOME)", "$(A)", "x"])).map("".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(theirs=st.dictionaries(names, values))
+def test_no_variable_of_a_user_tells_a_secret_or_stands_for_one_of_ours(theirs):
+    spec = {"pod": {"env": [{"name": name, "value": value} for name, value in theirs.items()]}}
+    cluster = Cluster(fine_tune_job(**spec))
+    cluster.settle()
+    pod = cluster.jobs["support-tune-1"]["spec"]["template"]["spec"]
+    for container in (*pod["initContainers"], *pod["containers"]):
+        told = expanded(container["env"])
+        kept = {name: value for name, value in theirs.items() if not is_reserved(name)}
+        assert {name: told[name] for name in kept} == kept, "it is taken as it is written"
+        assert [one["name"] for one in container["env"]][: len(kept)] == list(kept), "ours come after"
+        assert (told["HOME"], told["AWS_SECRET_ACCESS_KEY"]) == ("/work/home", "a secret")
+        assert not {"AWS_PROFILE", "https_proxy"} & set(told)
 
 
 @pytest.mark.parametrize(
