@@ -5,7 +5,7 @@ Objects are raw dicts. Every call either did what it says or raises ApiError; a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -47,9 +47,11 @@ RESOURCES: Mapping[str, ApiResource] = {
 class ApiError(Exception):
     """The API server refused a request, or could not be reached (`status` 0)."""
 
-    def __init__(self, request: str, status: int, reason: str, message: str) -> None:
+    def __init__(self, request: str, status: int, reason: str, message: str, fields: Iterable[str] = ()) -> None:
         super().__init__(f"{request}: {status or 'no answer'} {reason}: {message}")
         self.status, self.reason, self.message = status, reason, message
+        self.fields = tuple(fields)
+        """Paths of the fields that were found wrong, such as `status.artifacts[0].uri`, where the server told."""
 
     @property
     def already_exists(self) -> bool:
@@ -61,9 +63,14 @@ class ApiError(Exception):
         return self.status == 409 and self.reason != "AlreadyExists"
 
     @property
+    def invalid(self) -> bool:
+        """The object is not as its schema or its rules want it."""
+        return self.status == 422
+
+    @property
     def refused(self) -> bool:
         """The same request will be refused again until somebody changes something: a quota, a policy, a name."""
-        return self.status in (403, 422) or (self.status == 400 and self.reason in ("BadRequest", "Invalid"))
+        return self.status == 403 or self.invalid or (self.status == 400 and self.reason in ("BadRequest", "Invalid"))
 
 
 class Client(Protocol):

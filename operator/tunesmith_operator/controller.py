@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -26,6 +26,9 @@ from tunesmith_operator.resources import ResourceKey, Resources, key_of, owner_o
 RESYNC_SECONDS = 600.0
 PASSES = 4
 """How often one reconcile plans anew because of what stood in the way: a name taken, a refusal; then it is a failure."""
+
+ESSENTIAL = frozenset({"phase", "reason", "message", "conditions", "observedGeneration", "attempt", "failures"})
+"""What is written of a status that is refused as a whole."""
 
 log = logging.getLogger(__name__)
 
@@ -130,11 +133,23 @@ class Controller:
 
         plan = await self._make_children(kind, resource, observed, now)
         if plan.status is not None and plan.status != resource.get("status"):
-            resource = await self._client.write_status(resource, plan.status)
+            resource = await self._write_status(resource, plan.status)
             self._own_writes[key] = resource["metadata"]["resourceVersion"]
         await delete_children(self._client, resource, plan, uids)
         await send_events(self._client, resource, plan.events, now, self._settings.instance)
         return plan.requeue_after
+
+    async def _write_status(self, resource: Raw, status: Raw) -> Raw:
+        """The resource with the new status, or with what the API server takes of it: what else the plan asks for, such
+        as the end of a Job, must not wait for a field that will never fit."""
+        try:
+            return await self._client.write_status(resource, status)
+        except ApiError as error:
+            if not error.invalid:
+                raise
+            log.error("the status is refused and written without what is wrong with it: %s", error)
+            rest = acceptable(resource.get("status") or {}, status, error.fields)
+        return resource if rest == resource.get("status") else await self._client.write_status(resource, rest)
 
     async def _make_children(self, kind: KindPlan, resource: Raw, observed: Observed, now: datetime) -> Plan:
         """Plan and make children, and plan anew with what stood in the way, until nothing does."""
@@ -156,7 +171,9 @@ class Controller:
         self._progress.forget(key)
 
 
-def start_workers(controller: Controller, count: int) -> list[asyncio.Task[None]]:
-    """The workers and the slow resync, running."""
-    tasks = [asyncio.create_task(controller.work(), name=f"worker-{number}") for number in range(count)]
-    return [*tasks, asyncio.create_task(controller.resync(), name="resync")]
+def acceptable(old: Raw, new: Raw, wrong: Iterable[str]) -> Raw:
+    """`new` with the fields that hold a `wrong` path as they were in `old`; all but the essential ones, if that is none."""
+    named = {path.removeprefix("status.").partition(".")[0].partition("[")[0] for path in wrong} & new.keys()
+    left_out = named or new.keys() - ESSENTIAL
+    kept = {name: value for name, value in new.items() if name not in left_out}
+    return kept | {name: value for name, value in old.items() if name in left_out}

@@ -136,7 +136,9 @@ class KubernetesClient:
                 await self._reload_credentials()
             else:
                 break
-        raise ApiError(f"{method} {path}", status, answer.get("reason", ""), answer.get("message", ""))
+        causes = (answer.get("details") or {}).get("causes") or ()
+        fields = [cause["field"] for cause in causes if cause.get("field")]
+        raise ApiError(f"{method} {path}", status, answer.get("reason", ""), answer.get("message", ""), fields)
 
     async def _send(self, method: str, target: str, body: Any, content_type: str) -> tuple[int, Mapping[str, str], Raw]:
         configuration, transport = await self._connected()

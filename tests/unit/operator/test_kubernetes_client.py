@@ -89,3 +89,12 @@ async def test_a_lease_waits_for_no_other_request_and_makes_none_wait(scene: Sce
 async def test_a_namespace_called_leases_is_one_like_others(scene: Scene) -> None:
     await scene.client.get("Pod", "leases", "leases")
     assert scene.limiter.asked == 1
+
+
+async def test_an_error_tells_which_fields_are_wrong(scene: Scene) -> None:
+    causes = [{"reason": "FieldValueTooLong", "field": "status.artifacts[0].uri"}, {"reason": "Other"}]
+    scene.answers = [(422, {}, {"reason": "Invalid", "message": "too long", "details": {"causes": causes}})]
+    resource = {"kind": "EvalJob", "metadata": {"namespace": "team", "name": "a", "resourceVersion": "1"}}
+    with pytest.raises(ApiError) as caught:
+        await scene.client.write_status(resource, {})
+    assert (caught.value.invalid, caught.value.fields) == (True, ("status.artifacts[0].uri",))

@@ -1,0 +1,102 @@
+"""One look at a resource, with a plan that a test gives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.operator.memory_client import MemoryClient
+from tunesmith_operator.client import ApiError, Raw
+from tunesmith_operator.controller import ESSENTIAL, Controller, Settings, acceptable
+from tunesmith_operator.plan.config import OperatorConfig
+from tunesmith_operator.plan.types import Key, KindPlan, Plan
+from tunesmith_operator.progress import ProgressBook
+from tunesmith_operator.resources import ResourceKey
+
+KEY = ResourceKey("FineTuneJob", "team", "support")
+CONFIG = OperatorConfig.model_validate({"images": {"runtime": "r"}, "store": {"uri": "s3://s"}})
+RUNNING: Raw = {"phase": "Running", "attempt": 1, "metrics": {"steps": 1}}
+SUSPENDED: Raw = {"phase": "Suspended", "attempt": 2, "metrics": {"steps": "many"}}
+
+
+class Strict(MemoryClient):
+    """Refuses a status whose metrics it does not like, and names the field where `told`."""
+
+    told = True
+
+    async def write_status(self, resource: Raw, status: Raw) -> Raw:
+        if status.get("metrics") == SUSPENDED["metrics"]:
+            self._called("refused status", resource["kind"], resource["metadata"]["name"])
+            fields = ["status.metrics.steps"] if self.told else []
+            raise ApiError("PATCH", 422, "Invalid", "status.metrics.steps: must be an integer", fields)
+        return await super().write_status(resource, status)
+
+
+def scene(status: Raw) -> tuple[Strict, Controller]:
+    owner = {"kind": KEY.kind, "name": KEY.name, "uid": "u", "controller": True}
+    labels = {"tunesmith.dev/uid": "u"}
+    job = {"name": "support-tune-1", "namespace": "team", "labels": labels, "ownerReferences": [owner]}
+    client = Strict(
+        {"kind": KEY.kind, "metadata": {"name": KEY.name, "namespace": "team", "uid": "u"}, "status": RUNNING},
+        {"kind": "Job", "metadata": job},
+    )
+    kind = KindPlan(
+        kind=KEY.kind,
+        plural="finetunejobs",
+        lists=("Job",),
+        gets=lambda resource: frozenset(),
+        references=lambda resource: frozenset(),
+        wants_events=lambda resource, observed, now: frozenset(),
+        plan=lambda *_: Plan(status=status, delete=(Key("Job", "support-tune-1"),)),
+    )
+    settings = Settings(CONFIG, lambda uid, name: "token", "pod-1")
+    return client, Controller(client, {KEY.kind: kind}, ProgressBook(), settings)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_refused_status_keeps_no_job_at_work_and_its_cause_is_logged(
+    told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    client, controller = scene(SUSPENDED)
+    client.told = told
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(controller.reconcile(KEY))
+    assert "status.metrics.steps: must be an integer" in caplog.text
+    assert client.things[KEY]["status"] == {"phase": "Suspended", "attempt": 2, "metrics": {"steps": 1}}
+    assert ("Job", "team", "support-tune-1") not in client.things
+
+
+def test_a_status_that_is_refused_again_is_not_written_again() -> None:
+    client, controller = scene(SUSPENDED)
+    for _ in range(3):
+        asyncio.run(controller.reconcile(KEY))
+    assert [verb for verb, *_ in client.writes()].count("status") == 1
+
+
+@pytest.mark.parametrize("status", [0, 409, 500])
+def test_a_status_that_could_not_be_written_is_known_before_anything_goes(status: int) -> None:
+    client, controller = scene({"phase": "Suspended"})
+    client.refuse[("status", KEY.kind)] = ApiError("PATCH", status, "", "")
+    with pytest.raises(ApiError):
+        asyncio.run(controller.reconcile(KEY))
+    assert ("Job", "team", "support-tune-1") in client.things
+
+
+PATHS = {"status.metrics.a[0]": "metrics", "status.artifacts[3].uri": "artifacts", "status": "", "spec.x": ""}
+fields = st.dictionaries(st.sampled_from([*sorted(ESSENTIAL), "metrics", "artifacts", "lastFailure"]), st.integers())
+
+
+@given(fields, fields, st.sets(st.sampled_from(sorted(PATHS))))
+def test_of_a_refused_status_no_wrong_field_is_written_and_nothing_essential_lost(
+    old: Raw, new: Raw, wrong: set[str]
+) -> None:
+    rest = acceptable(old, new, wrong)
+    named = {PATHS[path] for path in wrong} & new.keys()
+    for name in named or new.keys() - ESSENTIAL:
+        assert rest.get(name) == old.get(name)
+    for name in new.keys() - named if named else ESSENTIAL & new.keys():
+        assert rest[name] == new[name]
