@@ -22,7 +22,15 @@ from pydantic import ValidationError
 from tunesmith_api.run import ProgressReport
 from tunesmith_operator import metrics
 from tunesmith_operator.client import Raw
-from tunesmith_operator.plan.names import TOKEN_ANNOTATION, annotation, name_of
+from tunesmith_operator.plan.names import (
+    API_VERSION,
+    TOKEN_ANNOTATION,
+    UID_LABEL,
+    annotation,
+    label,
+    metadata,
+    name_of,
+)
 from tunesmith_operator.plan.types import Progress, TokenFor
 from tunesmith_operator.resources import ResourceKey
 
@@ -51,6 +59,8 @@ class _Job:
     owner: ResourceKey
     name: str
     token_hash: str
+    created: str
+    """Of the Job, by the API server's clock."""
     last: Progress | None = None
     last_report: float = float("-inf")
     next_look: float = float("-inf")
@@ -68,15 +78,25 @@ class ProgressBook:
         return len(self._jobs)
 
     def update_job(self, owner: ResourceKey, job: Raw, gone: bool) -> None:
-        """Take note of a Job as it is now. One that is gone or has finished can report no more."""
-        name, token_hash = name_of(job), annotation(job, TOKEN_ANNOTATION)
+        """Take note of a Job as it is now. One that is gone or has finished can report no more.
+
+        Anybody can copy the annotation: of two Jobs with the same, the older one is who it was made for.
+        """
+        name, token_hash = name_of(job), annotation(job, TOKEN_ANNOTATION) if _is_controlled_by(owner, job) else None
+        created = str(metadata(job).get("creationTimestamp", ""))
         known = self._by_owner[owner].get(name) if owner in self._by_owner else None
         ended = gone or token_hash is None or _has_finished(job)
         if known is not None and (ended or known.token_hash != token_hash):
             self._remove(known)
             known = None
         if known is None and token_hash is not None and not ended:
-            self._jobs[token_hash] = self._by_owner[owner][name] = _Job(owner, name, token_hash)
+            other = self._jobs.get(token_hash)
+            if other is not None and other.created <= created:
+                log.warning("Job %s/%s bears the token of %s and may not report", owner.namespace, name, other.name)
+                return
+            if other is not None:
+                self._remove(other)
+            self._jobs[token_hash] = self._by_owner[owner][name] = _Job(owner, name, token_hash, created)
 
     def forget(self, owner: ResourceKey) -> None:
         """A resource is gone, and its Jobs with it."""
@@ -176,6 +196,17 @@ async def _body(request: web.Request) -> bytes | None:
 
 def _answer(status: HTTPStatus, text: str, headers: Mapping[str, str] | None = None) -> web.Response:
     return web.Response(status=status, text=text + "\n", headers=headers)
+
+
+def _is_controlled_by(owner: ResourceKey, job: Raw) -> bool:
+    """Whether the labels by which the owner was found are true. One with a wrong uid is garbage to the API server."""
+    wanted = (API_VERSION, owner.kind, owner.name, label(job, UID_LABEL))
+    references = metadata(job).get("ownerReferences") or ()
+    return any(
+        reference.get("controller")
+        and tuple(reference[name] for name in ("apiVersion", "kind", "name", "uid")) == wanted
+        for reference in references
+    )
 
 
 def _has_finished(job: Raw) -> bool:

@@ -12,7 +12,7 @@ import pytest_asyncio
 from aiohttp.test_utils import TestClient, TestServer
 
 from tunesmith_operator.client import Raw
-from tunesmith_operator.plan.names import TOKEN_ANNOTATION
+from tunesmith_operator.plan.names import TOKEN_ANNOTATION, child_metadata
 from tunesmith_operator.progress import BODY_BYTES, PATH, ProgressBook, ProgressEndpoint, token_maker
 from tunesmith_operator.resources import ResourceKey
 
@@ -22,10 +22,14 @@ TOKEN, OTHER_TOKEN = "token-of-support", "token-of-other"
 REPORT = {"stage": "train", "step": 3, "totalSteps": 30, "loss": 1.5}
 
 
-def job(name: str, token: str, finished: bool = False) -> Raw:
+def job(owner: ResourceKey, name: str, token: str, finished: bool = False, second: int = 0) -> Raw:
+    """A Job of `owner`, made at that second of a minute."""
     conditions = [{"type": "Complete", "status": "True"}] if finished else []
     annotations = {TOKEN_ANNOTATION: hashlib.sha256(token.encode()).hexdigest()}
-    return {"metadata": {"name": name, "annotations": annotations}, "status": {"conditions": conditions}}
+    resource = {"kind": owner.kind, "metadata": {"namespace": owner.namespace, "name": owner.name, "uid": str(owner)}}
+    metadata = child_metadata(resource, name, "tune", annotations)
+    metadata["creationTimestamp"] = f"2026-01-02T03:04:{second:02}Z"
+    return {"metadata": metadata, "status": {"conditions": conditions}}
 
 
 @dataclass
@@ -49,8 +53,8 @@ class Scene:
 async def scene() -> AsyncIterator[Scene]:
     async with aiohttp.ClientSession() as session:
         book = ProgressBook()
-        book.update_job(OWNER, job("support-tune-1", TOKEN), gone=False)
-        book.update_job(OTHER, job("other-tune-1", OTHER_TOKEN), gone=False)
+        book.update_job(OWNER, job(OWNER, "support-tune-1", TOKEN), gone=False)
+        book.update_job(OTHER, job(OTHER, "other-tune-1", OTHER_TOKEN), gone=False)
         holder: list[Scene] = []
         endpoint = ProgressEndpoint(
             book,
@@ -81,7 +85,7 @@ async def test_without_the_token_of_a_job_nothing_is_taken(scene: Scene, token: 
 @pytest.mark.parametrize("gone", [True, False])
 async def test_a_job_that_has_ended_can_report_no_more(scene: Scene, gone: bool) -> None:
     await scene.push()
-    scene.book.update_job(OWNER, job("support-tune-1", TOKEN, finished=not gone), gone)
+    scene.book.update_job(OWNER, job(OWNER, "support-tune-1", TOKEN, finished=not gone), gone)
     assert await scene.push() == 401
     assert scene.book.reports(OWNER) == {}
 
@@ -116,8 +120,32 @@ async def test_however_often_a_job_reports_its_resource_is_looked_at_every_five_
 
 async def test_the_book_forgets_what_is_gone(scene: Scene) -> None:
     scene.book.forget(OWNER)
-    scene.book.update_job(OTHER, job("other-tune-1", OTHER_TOKEN), gone=True)
+    scene.book.update_job(OTHER, job(OTHER, "other-tune-1", OTHER_TOKEN), gone=True)
     assert len(scene.book) == 0
+
+
+@pytest.mark.parametrize("owner", [OWNER, OTHER, ResourceKey("EvalJob", "elsewhere", "eval")])
+@pytest.mark.parametrize("copy_first", [True, False])
+async def test_a_job_that_copies_anothers_token_takes_nothing_over(owner: ResourceKey, copy_first: bool) -> None:
+    book = ProgressBook()
+    jobs = [(OWNER, job(OWNER, "support-tune-1", TOKEN)), (owner, job(owner, "copy", TOKEN, second=1))]
+    for of, one in reversed(jobs) if copy_first else jobs:
+        book.update_job(of, one, gone=False)
+    for gone in (False, True):
+        holder = book.holder(TOKEN)
+        assert holder is not None
+        assert (holder.owner, holder.name) == (OWNER, "support-tune-1")
+        book.update_job(owner, jobs[1][1], gone)
+
+
+@pytest.mark.parametrize(
+    "lie", [{"kind": "EvalJob"}, {"name": "x"}, {"uid": "x"}, {"apiVersion": "v1"}, {"controller": False}]
+)
+def test_a_job_that_only_its_labels_call_ours_may_not_report(lie: dict[str, Any]) -> None:
+    book, labelled = ProgressBook(), job(OWNER, "support-tune-1", TOKEN)
+    labelled["metadata"]["ownerReferences"][0] |= lie
+    book.update_job(OWNER, labelled, gone=False)
+    assert book.holder(TOKEN) is None
 
 
 async def test_a_standby_hands_reports_to_the_leader_as_they_are(scene: Scene) -> None:
