@@ -82,6 +82,11 @@ class Loop:
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="generate", daemon=True)
 
+    @property
+    def alive(self) -> bool:
+        """Whether it generates; False for good once its thread has ended."""
+        return self._thread.is_alive()
+
     def start(self) -> None:
         """Begin to generate."""
         self._thread.start()
@@ -102,32 +107,44 @@ class Loop:
             self._changed.notify()
 
     def _run(self) -> None:
-        batch, running = Batch(self._forward), list[_Running]()
+        running: list[_Running] = []
+        try:
+            self._generate(running)
+        finally:
+            with self._changed:
+                self._closed = True  # also where an error ended the thread: no row is to wait for ever
+            message = "the server is shutting down"
+            self._fail(running, message)
+            for row in self._waiting:
+                row.emit(Piece(error=message))
+
+    def _generate(self, running: list[_Running]) -> None:
+        batch = Batch(self._forward)
         while True:
             with self._changed:
                 while not (self._closed or self._waiting or running):
                     self._changed.wait()
                 if self._closed:
-                    break
+                    return
                 joining = self._take(len(running))
             try:
-                if joining:
-                    self._tell(
-                        joining, batch.join([one.row.prompt for one in joining], [one.row.adapter for one in joining])
-                    )
-                    running += joining
-                elif running:
-                    self._tell(running, batch.step([one.last for one in running]))
+                running[:] = self._step(batch, running, joining)
             except Exception as error:  # a step that fails (memory, say) fails its rows, not the server
                 log.exception("a step of %d rows failed", len(running) + len(joining))
                 self._fail(running + joining, f"{type(error).__name__}: {error}")
-                batch, running = Batch(self._forward), []
-            kept = [index for index, one in enumerate(running) if not (one.done or one.row.cancelled)]
-            batch.keep(kept)
-            running = [running[index] for index in kept]
-        self._fail(running, "the server is shutting down")
-        for row in self._waiting:
-            row.emit(Piece(error="the server is shutting down"))
+                batch = Batch(self._forward)
+                running.clear()
+
+    def _step(self, batch: Batch, running: list[_Running], joining: list[_Running]) -> list[_Running]:
+        """Let rows join, or give each row that runs one more token; the rows that go on, as the batch has them then."""
+        if joining:
+            self._tell(joining, batch.join([one.row.prompt for one in joining], [one.row.adapter for one in joining]))
+            running = running + joining
+        elif running:
+            self._tell(running, batch.step([one.last for one in running]))
+        kept = [index for index, one in enumerate(running) if not (one.done or one.row.cancelled)]
+        batch.keep(kept)
+        return [running[index] for index in kept]
 
     def _take(self, under_way: int) -> list[_Running]:
         """The waiting rows that join now, in the order in which they came."""
@@ -147,27 +164,35 @@ class Loop:
 
     def _tell(self, running: Sequence[_Running], logits: torch.Tensor) -> None:
         for one, scores in zip(running, logits, strict=True):
-            if not one.row.cancelled:
-                one.row.emit(self._advance(one, choose(scores, one.row.sampling, one.seen, one.random)))
+            if one.row.cancelled:
+                continue
+            try:
+                piece = self._advance(one, choose(scores, one.row.sampling, one.seen, one.random))
+            except Exception as error:  # what is wrong with one row is not the others' matter
+                log.exception("a row failed")
+                self._fail([one], f"{type(error).__name__}: {error}")
+                continue
+            one.done = piece.finish is not None
+            one.row.emit(piece)
 
     def _advance(self, one: _Running, choice: Choice) -> Piece:
         """Add a token to a row; what its reader gets to know."""
         one.last = choice.token
         one.seen[choice.token] += 1
         if choice.token in self._eos:
-            one.done = True
             return Piece(one.stops.push(one.text.finish()) + one.stops.finish(), choice, Finish.STOP)
         text = one.stops.push(one.text.push(choice.token))
         if one.stops.stopped:
-            one.done = True
             return Piece(text, choice, Finish.STOP)
         if one.seen.total() >= one.row.max_tokens:
-            one.done = True
             text += one.stops.push(one.text.finish())
             return Piece(text + one.stops.finish(), choice, Finish.STOP if one.stops.stopped else Finish.LENGTH)
         return Piece(text, choice)
 
     @staticmethod
     def _fail(running: Sequence[_Running], message: str) -> None:
+        """Tell the readers of the rows that are not done."""
         for one in running:
-            one.row.emit(Piece(error=message))
+            if not one.done:
+                one.done = True
+                one.row.emit(Piece(error=message))

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+GREEDY_BELOW = 1e-5
+"""Temperatures below are taken as 0: logits divided by less grow beyond what a float holds."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -58,7 +61,7 @@ def adjusted(logits: torch.Tensor, sampling: Sampling, seen: Counter[int]) -> to
 
 
 def candidates(logits: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens that may be drawn and their probabilities, the likeliest first where top_k or top_p cut.
+    """Tokens that may be drawn and their probabilities, the likeliest first where top_k or top_p cut; temperature is at least GREEDY_BELOW.
 
     `top_p` keeps the smallest set of likeliest tokens whose probability reaches it (Holtzman et al., 2020).
     """
@@ -74,9 +77,14 @@ def candidates(logits: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, 
 
 
 def choose(logits: torch.Tensor, sampling: Sampling, seen: Counter[int], generator: torch.Generator) -> Choice:
-    """The next token from float logits [vocabulary]; temperature 0 takes the likeliest."""
+    """The next token from float logits [vocabulary]; temperature 0 takes the likeliest.
+
+    Raises ValueError where the model computed something that is not a number.
+    """
     scores = adjusted(logits, sampling, seen)
-    if sampling.temperature == 0:
+    if bool(scores.isnan().any()):
+        raise ValueError("the model computed logits that are not numbers")
+    if sampling.temperature < GREEDY_BELOW:
         token = int(scores.argmax())
     else:
         tokens, probabilities = candidates(scores, sampling)

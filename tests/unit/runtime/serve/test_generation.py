@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import random
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from tests.tinymodel import make_tokenizer, rows
 from tests.unit.runtime.serve.conftest import ADAPTERS, make_adapter
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.serve.generation.batch import Batch
 from tunesmith_runtime.serve.generation.loop import Finish, Full, Loop, Piece, Row
 from tunesmith_runtime.serve.generation.model import LoadedModel, end_of_turn, load
 from tunesmith_runtime.serve.generation.sampling import Sampling
@@ -138,6 +141,49 @@ def test_a_failed_step_fails_its_rows_and_not_the_loop(model: LoadedModel, loop:
     assert wrong.pieces.get(timeout=60).error
     loop.submit([right.row])
     assert right.tokens()
+
+
+def test_a_row_that_fails_leaves_those_beside_it_alone(model: LoadedModel, loop: Loop) -> None:
+    beside = Asked([5, 6], 8)
+    loop.submit([beside.row])
+    alone = beside.tokens()
+    wrong, right = Asked([5, 6], 8, sampling=Sampling(logit_bias={7: math.nan})), Asked([5, 6], 8)
+    loop.submit([wrong.row, right.row])
+    assert "not numbers" in (wrong.pieces.get(timeout=60).error or "")
+    assert right.tokens() == alone
+    assert wrong.pieces.empty()
+
+
+def test_a_batch_that_cannot_let_rows_leave_fails_them_and_not_the_loop(
+    model: LoadedModel, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keep(self: Batch, rows: list[int]) -> None:
+        raise RuntimeError("out of memory")
+
+    first, after = Asked([5, 6], 4), Asked([5, 6], 4)
+    with monkeypatch.context() as broken:
+        broken.setattr(Batch, "keep", keep)
+        loop.submit([first.row])
+        told = [first.pieces.get(timeout=60), first.pieces.get(timeout=60)]
+        assert told[1].error == "RuntimeError: out of memory"
+    loop.submit([after.row])
+    assert after.tokens()
+    assert loop.alive
+
+
+def test_a_loop_whose_thread_an_error_ends_leaves_no_reader_waiting(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, asked = Loop(model.forward, model.decode, model.eos), Asked([5, 6], 4)
+    monkeypatch.setattr(loop, "_take", lambda under_way: 1 / 0)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    loop.start()
+    loop.submit([asked.row])
+    assert asked.pieces.get(timeout=60).error
+    loop.close()
+    assert not loop.alive
+    with pytest.raises(Full):
+        loop.submit([asked.row])
 
 
 def test_a_closed_loop_refuses_rows(model: LoadedModel) -> None:

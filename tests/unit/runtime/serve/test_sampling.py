@@ -8,12 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith_runtime.serve.generation.sampling import Sampling, candidates, choose, generator_for
+from tunesmith_runtime.serve.generation.sampling import GREEDY_BELOW, Sampling, candidates, choose, generator_for
 
 LOGITS = st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=40).map(torch.tensor)
 SAMPLINGS = st.builds(
     Sampling,
-    temperature=st.floats(0.05, 2),
+    temperature=st.floats(GREEDY_BELOW, 2),
     top_p=st.floats(0.01, 1),
     top_k=st.integers(0, 50),
     seed=st.integers(0, 2**31),
@@ -71,3 +71,13 @@ def test_log_probabilities_are_the_models_own() -> None:
     assert choice.logprob == pytest.approx(math.log(0.5))
     assert [token for token, _ in choice.top] == [0, 1]
     assert [math.exp(value) for _, value in choice.top] == pytest.approx([0.5, 0.3])
+
+
+def test_a_temperature_that_no_float_can_divide_by_takes_the_likeliest() -> None:
+    assert draw(torch.tensor([1.0, 3.0, -2.0]), Sampling(temperature=1e-40, seed=1)) == 1
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_not_numbers_choose_no_token(temperature: float) -> None:
+    with pytest.raises(ValueError, match="not numbers"):
+        draw(torch.tensor([0.0, math.nan]), Sampling(temperature=temperature))
