@@ -54,7 +54,7 @@ async def _serve(served: Served) -> None:
     serving = asyncio.ensure_future(_serving(server, served.port))
     threading.Thread(target=_load, args=(served, service, stop), name="load", daemon=True).start()
     await asyncio.wait({stop, serving}, return_when=asyncio.FIRST_COMPLETED)
-    service.ready = False
+    service.draining = True
     if stop.done() and stop.exception() is None:
         log.info("draining: no longer ready, finishing what runs")
         await asyncio.sleep(served.linger)
@@ -82,8 +82,8 @@ def _load(served: Served, service: Service, stop: asyncio.Future[None]) -> None:
         loop.start()
         for name, adapter in served.names.items():
             _try_out(loop, model.encode(START_UP_PROMPT), name, adapter)
-        service.model, service.loop, service.ready = model, loop, True
-        log.info("ready: %s, at most %d tokens", ", ".join(served.names), model.max_length)
+        service.model, service.loop = model, loop
+        log.info("loaded: %s, at most %d tokens", ", ".join(served.names), model.max_length)
     except Exception as error:  # noqa: BLE001  # the main thread ends the process with it
         stop.get_loop().call_soon_threadsafe(_settle, stop, error)
 

@@ -52,21 +52,31 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 @dataclass
 class Service:
-    """What the API serves, and the state of it. `model` and `loop` are set once the weights are loaded."""
+    """What the API serves, and the state of it. `model` and `loop` are set once every name has generated a token."""
 
     names: Mapping[str, str | None]
     """Model name of requests -> adapter, None for the base model. The first is the resource's own."""
     api_key: str | None = None
     model: LoadedModel | None = None
     loop: Loop | None = None
-    ready: bool = False
-    """True from the first generated token until the server drains."""
+    draining: bool = False
+    """Set when the server is asked to stop, loaded or not."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
     def max_length(self) -> int | None:
         """Tokens of prompt and answer together at most, once it is known."""
         return self.model.max_length if self.model else None
+
+    @property
+    def healthy(self) -> bool:
+        """False where the thread that generates has ended, which only a new process mends."""
+        return self.loop is None or self.loop.alive
+
+    @property
+    def ready(self) -> bool:
+        """True from the first generated token by every name until the server drains."""
+        return self.loop is not None and self.loop.alive and not self.draining
 
     def backend(self) -> tuple[LoadedModel, Loop]:
         """Model and loop. Raises ApiError while they load."""
@@ -250,6 +260,8 @@ def create_app(service: Service) -> Starlette:
         return JSONResponse(model_card(served(request.path_params["name"]), service.created, service.max_length))
 
     async def health(request: Request) -> Response:
+        if not service.healthy:
+            return JSONResponse({"status": "the thread that generates has ended"}, 503)
         return JSONResponse({"status": "ok"})
 
     async def ready(request: Request) -> Response:

@@ -185,7 +185,8 @@ from tunesmith_runtime.serve.openai.app import Service, create_app
 model = load(Path(sys.argv[1]), {}, None, False)
 loop = Loop(model.forward, model.decode, model.eos)
 loop.start()
-uvicorn.run(create_app(Service({"demo": None}, None, model, loop)), host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
+service = Service({"demo": None}, None, model, loop, draining=True)
+uvicorn.run(create_app(service), host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
 """
 """A server with /health and the OpenAI API that never says it is ready: what the engines are to us."""
 
