@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
 
 from tunesmith_api.finetunejob import Checkpointing, LastCheckpoint
 from tunesmith_runtime.rundirectory import RunDirectory
@@ -67,17 +68,34 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         """Ask for a checkpoint where one is due. After the last step none is: the result itself follows."""
         due = time.monotonic() - self._saved >= self._settings.every_minutes * 60
         due |= bool(self._settings.every_steps and state.global_step % self._settings.every_steps == 0)
-        control.should_save = self.stopping or (due and state.global_step < state.max_steps)
-        control.should_training_stop |= self.stopping
-        return control
+        control.should_save = due and state.global_step < state.max_steps
+        return self._stopped(args, state, control)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """The Trainer comes here also from within an epoch, when it is stopped: nothing is evaluated then."""
+        return self._stopped(args, state, control)
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Between two batches of an evaluation: leave it where the pod is asked to stop."""
         if self.stopping:
-            control.should_save = control.should_training_stop = True
+            self._stopped(args, state, control)
             raise StopEvaluation
+
+    def _stopped(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> TrainerControl:
+        """`control` where the pod is asked to stop: no evaluation, the end, and the state of this step in the store, once.
+
+        After the last step only an evaluation is still to come; without one the result itself follows.
+        """
+        if self.stopping:
+            to_do = state.global_step < state.max_steps or args.eval_strategy != IntervalStrategy.NO
+            control.should_evaluate = False
+            control.should_training_stop = True
+            control.should_save = to_do and (self.last is None or self.last.step != state.global_step)
+        return control
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Upload what the Trainer has just saved, and remove it here."""
@@ -88,6 +106,21 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         shutil.rmtree(folder)
         self._saved = time.monotonic()
         log.info("checkpoint of step %d: %s", state.global_step, self.last.uri)
+
+
+def misses_evaluation(state: TrainerState, args: TrainingArguments) -> bool:
+    """Whether the state of a checkpoint was to be evaluated and was not, as the run was stopped or lost before that."""
+    due = {
+        IntervalStrategy.NO: False,
+        IntervalStrategy.STEPS: state.global_step % (args.eval_steps or 1) == 0,
+        IntervalStrategy.EPOCH: float(state.epoch).is_integer(),
+    }
+    return due[args.eval_strategy] and not is_evaluated(state)
+
+
+def is_evaluated(state: TrainerState) -> bool:
+    """Whether the validation loss has been measured after the newest step."""
+    return any("eval_loss" in entry and entry["step"] == state.global_step for entry in state.log_history)
 
 
 def read_elapsed(folder: Path) -> float:

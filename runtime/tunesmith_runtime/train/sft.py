@@ -40,7 +40,7 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress) -> R
     import torch
     from transformers import PrinterCallback, set_seed
 
-    from tunesmith_runtime.train.checkpoint import Checkpoints, read_elapsed
+    from tunesmith_runtime.train.checkpoint import Checkpoints, is_evaluated, read_elapsed
     from tunesmith_runtime.train.device import find_device, memory_failures
     from tunesmith_runtime.train.trainer import DryPass, Trainer
     from tunesmith_runtime.train.tuners import TUNERS
@@ -76,11 +76,13 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress) -> R
         trainer.add_callback(DryPass(trainer))
     with checkpoints.on_sigterm():
         with memory_failures("training"):
-            trainer.train(resume_from_checkpoint=str(state) if resumed else None)
-            if checkpoints.stopping:
-                return preempted(run, checkpoints.last, resumed_from_step)
-            if data.validation and not evaluated(trainer):
+            trainer.resume(state) if resumed else trainer.train()
+            if data.validation and not checkpoints.stopping and not is_evaluated(trainer.state):
                 trainer.evaluate()
+            if trainer.state.global_step < trainer.args.max_steps or (
+                data.validation and not is_evaluated(trainer.state)
+            ):
+                return preempted(run, checkpoints.last, resumed_from_step)
 
         # The result. Who is asked to stop now finishes it instead.
         artifact = run.publish(tuner.ARTIFACT, save(trainer, run.local / tuner.ARTIFACT, spec, work))
@@ -175,13 +177,6 @@ def save(trainer: Any, folder: Path, spec: RunSpec, work: Work) -> Path:
     trainer.processing_class.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # a card with nothing in it; run.json is the record
     return folder
-
-
-def evaluated(trainer: Any) -> bool:
-    """Whether the validation loss has been measured after the last step."""
-    return any(
-        "eval_loss" in entry and entry["step"] == trainer.state.global_step for entry in trainer.state.log_history
-    )
 
 
 def metrics(trainer: Any, seconds: float) -> Metrics:

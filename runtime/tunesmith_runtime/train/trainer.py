@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTTrainer
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.batches import ByLength
-from tunesmith_runtime.train.checkpoint import StopEvaluation
+from tunesmith_runtime.train.checkpoint import StopEvaluation, misses_evaluation
 from tunesmith_runtime.train.loss import answer_loss, fits
 
 FUSED_DEVICES = frozenset({"cuda", "xpu"})
@@ -73,11 +75,26 @@ class Trainer(SFTTrainer):
         return ByLength(lengths, self.args.train_batch_size * self.args.gradient_accumulation_steps, self.args.seed)
 
     def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
-        """The validation loss; nothing where the pod is asked to stop meanwhile."""
+        """The validation loss; nothing where the pod is asked to stop meanwhile.
+
+        Leaves the random states as they were (a DataLoader draws from them), so that a run goes on the same whether it
+        evaluated or not.
+        """
         try:
-            return super().evaluate(*arguments, **options)
+            with torch.random.fork_rng():
+                return super().evaluate(*arguments, **options)
         except StopEvaluation:
             return {}
+
+    def resume(self, folder: Path) -> None:
+        """Go on from the checkpoint in `folder`; after the last step nothing is left to train."""
+        state = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
+        if state.global_step >= self.args.max_steps:  # the Trainer would train a step more where an epoch is not over
+            self._load_from_checkpoint(str(folder))
+            self.state = state
+        else:
+            self.args.eval_on_start = misses_evaluation(state, self.args)
+            self.train(resume_from_checkpoint=str(folder))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log what was measured on every step; TRL's entropy and accuracy come from its own loss only."""

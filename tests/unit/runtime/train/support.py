@@ -55,11 +55,11 @@ class Run:
             text=True,
         )
 
-    def log_history(self) -> list[dict[str, Any]]:
-        """logs/metrics.jsonl of the run's folder: the entries that have a training loss."""
+    def log_history(self, figure: str = "loss") -> list[dict[str, Any]]:
+        """logs/metrics.jsonl of the run's folder: the entries that have a figure, such as the training loss."""
         content = self.directory.storage.read_bytes(f"{self.directory.uri}/logs/metrics.jsonl")
         assert content is not None
-        return [entry for entry in map(json.loads, content.splitlines()) if "loss" in entry]
+        return [entry for entry in map(json.loads, content.splitlines()) if figure in entry]
 
 
 def make_run(

@@ -22,7 +22,9 @@ from tunesmith_runtime.train import watch
 ROWS = tinymodel.rows(90, seed=1)
 STEPS_PER_EPOCH = 6  # the last batch of an epoch is smaller
 SETTINGS: dict[str, Any] = {"epochs": 3, "microBatchSize": 8}
-TUNERS: dict[str, dict[str, Any]] = {"lora": {"tuner": "lora", "lora": {"dropout": 0.1}}, "full": {"tuner": "full"}}
+LORA: dict[str, Any] = {"tuner": "lora", "lora": {"dropout": 0.1}}
+VALIDATED = LORA | {"validation": {"fraction": 0.1}}
+TUNERS: dict[str, dict[str, Any]] = {"lora": LORA, "validated": VALIDATED, "full": {"tuner": "full"}}
 
 
 class Crash(Exception):
@@ -67,10 +69,15 @@ def curve(run: Run) -> list[tuple[int, float, float]]:
     return [(entry["step"], entry["loss"], entry["grad_norm"]) for entry in run.log_history()]
 
 
+def validation_curve(run: Run) -> list[tuple[int, float]]:
+    return [(entry["step"], entry["eval_loss"]) for entry in run.log_history("eval_loss")]
+
+
 def assert_equal(run: Run, report: RunReport, whole: tuple[Run, RunReport]) -> None:
     """Losses, gradient norms and the bytes of the artifact are those of the run that was never stopped."""
     other, expected = whole
     assert curve(run) == curve(other)
+    assert validation_curve(run) == validation_curve(other)
     assert report.artifacts
     assert expected.artifacts
     assert report.artifacts[0].digest == expected.artifacts[0].digest
@@ -90,6 +97,9 @@ def test_stopped_within_an_epoch_and_at_the_end_of_one_it_ends_the_same(
         assert report.outcome is Outcome.PREEMPTED
         assert report.last_checkpoint
         stopped_at.append(report.last_checkpoint.step)
+        kept = run.directory.checkpoints()
+        assert len({step for step, _ in kept}) == len(kept)
+        assert kept[0] == (report.last_checkpoint.step, report.last_checkpoint.uri)
         run = again(run, tiny, ROWS, attempt)
     report = run.do(train.run)
     assert stopped_at == [3, 2 * STEPS_PER_EPOCH]
@@ -109,6 +119,58 @@ def test_after_a_crash_it_goes_on_from_the_last_checkpoint_and_ends_the_same(
     report = run.do(train.run)
     assert report.resumed_from_step == 8
     assert_equal(run, report, never_stopped[tuner])
+
+
+def test_an_evaluation_that_a_crash_took_is_made_up_for(
+    never_stopped: dict[str, tuple[Run, RunReport]], tiny: Path, tmp_path: Path
+) -> None:
+    """The checkpoint of an epoch's last step is written before the evaluation of that epoch."""
+    checkpoint = {"everySteps": STEPS_PER_EPOCH, "keep": 1}
+    run = make_run(tmp_path, tiny, ROWS, SETTINGS, checkpoint=checkpoint, **VALIDATED)
+    with pytest.raises(Crash):
+        train.run(run.spec, run.work, At(STEPS_PER_EPOCH + 2, crash))
+    run = again(run, tiny, ROWS, 2)
+    report = run.do(train.run)
+    assert report.resumed_from_step == STEPS_PER_EPOCH
+    assert_equal(run, report, never_stopped["validated"])
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, SETTINGS | {"maxSteps": STEPS_PER_EPOCH + 2}])
+def test_a_run_that_is_stopped_in_its_last_evaluation_does_that_again_and_trains_no_further(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    from tunesmith_runtime.train.trainer import Trainer
+
+    whole = make_run(tmp_path / "whole", tiny, ROWS, settings, **VALIDATED)
+    expected = whole.do(train.run)
+    assert expected.metrics
+    last, predict = expected.metrics.steps, Trainer.prediction_step
+
+    def stopped(trainer: Trainer, *arguments: Any, **options: Any) -> Any:
+        if trainer.state.global_step == last:
+            sigterm()
+        return predict(trainer, *arguments, **options)
+
+    run = make_run(tmp_path / "stopped", tiny, ROWS, settings, **VALIDATED)
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "prediction_step", stopped)
+        for attempt in (2, 3):
+            report = run.do(train.run)
+            assert report.outcome is Outcome.PREEMPTED
+            assert [step for step, _ in run.directory.checkpoints()] == [last]
+            run = again(run, tiny, ROWS, attempt)
+    report = run.do(train.run)
+    assert report.resumed_from_step == last
+    assert_equal(run, report, (whole, expected))
+
+
+def test_a_run_that_is_stopped_after_its_last_step_and_has_nothing_to_evaluate_is_finished(
+    never_stopped: dict[str, tuple[Run, RunReport]], tiny: Path, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, tiny, ROWS, SETTINGS, **LORA)
+    report = train.run(run.spec, run.work, At(3 * STEPS_PER_EPOCH, sigterm))
+    assert report.outcome is Outcome.SUCCEEDED
+    assert_equal(run, report, never_stopped["lora"])
 
 
 def test_a_process_that_gets_sigterm_leaves_a_checkpoint_and_exits_as_preempted(
