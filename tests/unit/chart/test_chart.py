@@ -237,6 +237,7 @@ def test_the_operator_may_touch_what_it_knows_and_nothing_else(render: Render) -
     assert not [rule for rule in rules if "*" in rule["verbs"] + rule["apiGroups"]]
     writes = {verb for rule in rules if "pods" in rule["resources"] for verb in rule["verbs"]}
     assert writes <= {"get", "list", "watch"}
+    assert {name for rule in rules if "delete" in rule["verbs"] for name in rule["resources"]} == {"jobs"}
 
 
 def test_the_lease_is_the_only_one_it_may_change(render: Render) -> None:
