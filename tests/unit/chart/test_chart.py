@@ -81,6 +81,13 @@ def test_a_value_that_makes_no_sense_is_refused_by_its_name(helm: Helm, values: 
     assert says in done.stderr.replace("/", ".")
 
 
+@pytest.mark.parametrize(("version", "taken"), [("1.29.14", False), ("1.30.0", True), ("1.30.5-gke.1014", True)])
+def test_a_kubernetes_too_old_for_the_pods_is_refused_at_install(helm: Helm, version: str, taken: bool) -> None:
+    done = helm("template", str(CHART), f"--kube-version={version}")
+    assert (done.returncode == 0) is taken, done.stderr
+    assert taken or "kubeVersion: >=1.30" in done.stderr
+
+
 def test_every_value_is_described_and_has_its_default() -> None:
     for path in objects(SCHEMA):
         schema = SCHEMA
