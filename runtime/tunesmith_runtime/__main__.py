@@ -27,7 +27,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import SPEC_FILE, WORK_DIRECTORY, Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.errors import RunFailure, StopRequested, class_of
 from tunesmith_runtime.progress import Progress
-from tunesmith_runtime.report import RecentLines, failed, start_logging, write_report
+from tunesmith_runtime.report import RecentLines, failed, fitted, start_logging, write_report
 from tunesmith_runtime.work import Work
 
 log = logging.getLogger("tunesmith_runtime")
@@ -54,6 +54,11 @@ def read_spec(path: Path) -> RunSpec:
     return spec
 
 
+def gated(spec: RunSpec) -> set[tuple[str, str]]:
+    """Benchmark and metric of every gate of an EvalJob."""
+    return {(gate.benchmark, gate.metric) for gate in spec.eval_job().gates or ()} if spec.kind == "EvalJob" else set()
+
+
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:
     signal.signal(number, signal.SIG_IGN)  # once is enough: what follows is the way out
     raise StopRequested
@@ -65,7 +70,7 @@ def run_verb(verb: Verb, spec_file: Path, work: Work, recent: RecentLines) -> tu
         spec = read_spec(spec_file)
         module = importlib.import_module(f"tunesmith_runtime.{verb}")
         with Progress.of(spec) as progress:
-            report: RunReport = module.run(spec, work, progress)
+            report: RunReport = fitted(module.run(spec, work, progress), gated(spec))
         preempted = report.outcome is Outcome.PREEMPTED
         return report, RunFailure(FailureClass.PREEMPTED, "").exit_code if preempted else 0
     except StopRequested:

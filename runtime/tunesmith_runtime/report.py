@@ -7,15 +7,20 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from tunesmith_api.run import TERMINATION_MESSAGE_BYTES, FailureReport, Outcome, RunReport, Verb
+from tunesmith_api.evaljob import Result
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import FailureReport, Outcome, RunReport, Verb
 from tunesmith_runtime.errors import RunFailure
 
 TERMINATION_LOG_VARIABLE = "TUNESMITH_TERMINATION_LOG"
 TERMINATION_LOG = Path("/dev/termination-log")
 LOG_TAIL_CHARACTERS = 1500
+REPORT_BYTES = 3072
+"""The kubelet cuts a message at 4,096 bytes, and those of a pod at 12 KiB shared evenly by its containers
+(kubernetes/pkg/kubelet/status/status_manager.go). Our pods have three; a fourth may be injected into them."""
 LOGGED_REPORT_BYTES = 2000
 """The kubelet falls back to the last 2,048 bytes of the log where the termination message is empty."""
 
@@ -95,7 +100,42 @@ def _encode(report: RunReport) -> bytes:
     return json.dumps(report.to_dict(), separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def encode(report: RunReport, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
+def fitted(report: RunReport, gated: Collection[tuple[str, str]], limit: int = REPORT_BYTES) -> RunReport:
+    """`report` with as many results as `limit` bytes hold: those that gates ask for (`gated`: benchmark and metric) first,
+    then the first metric of each benchmark, then the rest. How many are left out is logged; all are in run.json.
+
+    Raises RunFailure (EvaluationFailed) where a gate's result does not fit.
+    """
+    results = report.results or []
+    if len(_encode(report)) <= limit:
+        return report
+    primary = {result.benchmark: id(result) for result in reversed(results)}
+
+    def rank(result: Result) -> int:
+        return 0 if (result.benchmark, result.metric) in gated else 1 if primary[result.benchmark] == id(result) else 2
+
+    ordered = sorted(results, key=rank)
+    kept = len(ordered)
+    while kept and len(_encode(report.model_copy(update={"results": ordered[:kept]}))) > limit:
+        kept -= 1
+    if kept < len(ordered) and rank(ordered[kept]) == 0:
+        first = ordered[kept]
+        raise RunFailure(
+            FailureClass.EVALUATION_FAILED,
+            f"the score {first.benchmark} {first.metric}, which a gate asks for, does not fit into the {limit} bytes of a "
+            f"report; {kept} scores do. All {len(ordered)} are in {report.run_uri}/run.json",
+            "put fewer gated benchmarks into one EvalJob",
+        )
+    logging.getLogger(__name__).warning(
+        "%d of %d scores do not fit into the report and are in %s/run.json only",
+        len(ordered) - kept,
+        len(ordered),
+        report.run_uri,
+    )
+    return report.model_copy(update={"results": ordered[:kept]})
+
+
+def encode(report: RunReport, limit: int = REPORT_BYTES) -> bytes:
     """`report` as JSON of at most `limit` bytes: first the log tail is cut, then message and hint, then long lists."""
     report = _without_secrets(report)
     for name, keep_end in (("log_tail", True), ("message", False), ("hint", False)):

@@ -15,7 +15,16 @@ from tunesmith_api.evaljob import Result
 from tunesmith_api.failures import FAILURES, FailureClass
 from tunesmith_api.run import Outcome, RunReport, Verb
 from tunesmith_runtime.errors import NotFound, RunFailure
-from tunesmith_runtime.report import LOGGED_REPORT_BYTES, encode, failed, redact, start_logging, write_report
+from tunesmith_runtime.report import (
+    LOGGED_REPORT_BYTES,
+    REPORT_BYTES,
+    encode,
+    failed,
+    fitted,
+    redact,
+    start_logging,
+    write_report,
+)
 
 
 @given(
@@ -40,7 +49,7 @@ def test_the_log_is_cut_before_the_message_and_keeps_its_end() -> None:
     assert report.failure is not None
     assert (report.failure.message, report.failure.hint) == ("m" * 1000, "h" * 100)
     assert str(report.failure.log_tail).endswith("line 999")
-    assert len(content) > 3500
+    assert REPORT_BYTES - 600 < len(content) <= REPORT_BYTES
 
 
 def test_a_short_report_is_left_as_it_is() -> None:
@@ -49,11 +58,51 @@ def test_a_short_report_is_left_as_it_is() -> None:
     assert RunReport.model_validate_json(encode(report)) == report
 
 
-def test_too_many_results_still_make_a_report() -> None:
-    results = [Result(benchmark=f"benchmark-{number}", metric="accuracy", value=0.5) for number in range(200)]
-    content = encode(RunReport(verb=Verb.EVALUATE, outcome=Outcome.SUCCEEDED, results=results))
-    assert len(content) <= 4096
-    assert len(RunReport.model_validate_json(content).results or []) > 20
+def scored(benchmarks: int, metrics: int) -> RunReport:
+    """The report of an evaluation; the first metric of a benchmark is its primary one."""
+    results = [
+        Result(benchmark=f"benchmark-{benchmark}", metric=f"metric-{metric}", value=0.5, samples=100)
+        for benchmark in range(benchmarks)
+        for metric in range(metrics)
+    ]
+    return RunReport(verb=Verb.EVALUATE, outcome=Outcome.SUCCEEDED, run_uri="s3://b/run", results=results)
+
+
+def test_results_that_fit_are_left_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    report = scored(3, 3)
+    assert fitted(report, {("benchmark-2", "metric-2")}) == report
+    assert not caplog.records
+
+
+@given(benchmarks=st.integers(5, 15), metrics=st.integers(15, 40), data=st.data())
+def test_of_too_many_results_those_of_gates_and_primary_ones_are_kept(
+    benchmarks: int, metrics: int, data: st.DataObject
+) -> None:
+    report = scored(benchmarks, metrics)
+    names = [(result.benchmark, result.metric) for result in report.results or []]
+    gated = data.draw(st.sets(st.sampled_from(names), max_size=5))
+    message, lines = logging.getLogger("tunesmith_runtime.report"), list[str]()
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    message.addHandler(handler)
+    try:
+        content = encode(fitted(report, gated))
+    finally:
+        message.removeHandler(handler)
+    assert len(content) <= REPORT_BYTES
+    kept = [(result.benchmark, result.metric) for result in RunReport.model_validate_json(content).results or []]
+    assert gated | {(f"benchmark-{number}", "metric-0") for number in range(benchmarks)} <= set(kept)
+    assert len(kept) == len(set(kept))
+    assert lines == [
+        f"{len(names) - len(kept)} of {len(names)} scores do not fit into the report and are in s3://b/run/run.json only"
+    ]
+
+
+def test_a_result_of_a_gate_that_does_not_fit_is_a_failure_and_not_dropped() -> None:
+    report = scored(60, 1)
+    with pytest.raises(RunFailure, match=r"benchmark-\d+ metric-0, which a gate asks for, does not fit") as failure:
+        fitted(report, {(result.benchmark, result.metric) for result in report.results or []})
+    assert failure.value.failure is FailureClass.EVALUATION_FAILED
 
 
 def test_secrets_are_in_neither_log_nor_report(
