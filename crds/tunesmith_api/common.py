@@ -20,6 +20,7 @@ from tunesmith_api.base import (
     Rule,
     ShortText,
     Text,
+    UriText,
     exactly_one,
     map_list,
 )
@@ -267,9 +268,9 @@ class LastFailure(ApiModel):
 class ModelStatus(ApiModel):
     """Which model, exactly."""
 
-    uri: ShortText | None = Field(None, max_length=1024, description="Where its weights are.")
+    uri: UriText | None = Field(None, description="Where its weights are.")
     digest: ShortText | None = Field(None, description="sha256 of its manifest, where known.")
-    base: ShortText | None = Field(None, max_length=1024, description="For an adapter: URI of the model it goes on.")
+    base: UriText | None = Field(None, description="For an adapter: URI of the model it goes on.")
 
 
 class Status(ApiModel):

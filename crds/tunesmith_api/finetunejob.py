@@ -15,6 +15,7 @@ from tunesmith_api.base import (
     Duration,
     Rule,
     ShortText,
+    UriText,
     exactly_one,
     map_list,
     member_only_with,
@@ -410,9 +411,7 @@ class FineTuneJobStatus(Status):
     artifacts: list[Artifact] | None = Field(
         None, max_length=16, description="What it made.", json_schema_extra=map_list("name")
     )
-    run_uri: ShortText | None = Field(
-        None, max_length=1024, description="The run's folder, with run.json, logs and checkpoints."
-    )
+    run_uri: UriText | None = Field(None, description="The run's folder, with run.json, logs and checkpoints.")
     spec_hash: ShortText | None = Field(
         None, description="Hash of what decides the result; equal hashes and data adopt each other's work."
     )

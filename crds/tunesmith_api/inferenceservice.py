@@ -7,7 +7,18 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from tunesmith_api.base import ApiModel, Duration, ModelUri, Name, ObjectName, Rule, ShortText, exactly_one, map_list
+from tunesmith_api.base import (
+    ApiModel,
+    Duration,
+    ModelUri,
+    Name,
+    ObjectName,
+    Rule,
+    ShortText,
+    UriText,
+    exactly_one,
+    map_list,
+)
 from tunesmith_api.common import ModelSource, ModelStatus, PodSettings, Reference, Resources, Status, Storage
 
 
@@ -116,7 +127,15 @@ class AdapterStatus(ApiModel):
     """What became of an adapter."""
 
     name: ShortText = Field(description="Model name that requests use.")
-    uri: ShortText | None = Field(None, max_length=1024, description="Where it is.")
+    uri: UriText | None = Field(None, description="Where it is.")
+    digest: ShortText | None = Field(None, description="sha256 of its manifest, where known.")
+
+
+class Pass(ApiModel):
+    """A verdict that was Passed."""
+
+    eval_job: Name = Field(description="Name of the EvalJob.")
+    uri: UriText = Field(description="The model that it passed.")
     digest: ShortText | None = Field(None, description="sha256 of its manifest, where known.")
 
 
@@ -135,6 +154,13 @@ class InferenceServiceStatus(Status):
     candidate: ModelStatus | None = Field(None, description="The model that the spec asks for, while it is not served.")
     adapters: list[AdapterStatus] | None = Field(
         None, max_length=64, description="The adapters that are served.", json_schema_extra=map_list("name")
+    )
+    passed: list[Pass] | None = Field(
+        None,
+        max_length=16,
+        description="EvalJobs of spec.promotion that have passed the deployed model: it stays promoted though they be "
+        "deleted, until one of them fails it.",
+        json_schema_extra=map_list("evalJob"),
     )
     engine: ShortText | None = Field(None, description="The engine in use.")
     version: ShortText | None = Field(None, description="Hash of the version that is served.")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from tunesmith_api.common import LastFailure
+from tunesmith_api.common import LastFailure, ModelSource
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.inferenceservice import InferenceServiceSpec
 from tunesmith_api.run import NamedAdapter, ResolvedModel, RunSpec, Verb
@@ -29,7 +29,7 @@ from tunesmith_operator.plan.names import (
 )
 from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.pods import run_of
-from tunesmith_operator.plan.promotion import Blocked, promoted
+from tunesmith_operator.plan.promotion import Blocked, passed_before, passes, promoted
 from tunesmith_operator.plan.references import (
     References,
     Refused,
@@ -57,6 +57,8 @@ class Target:
     candidate: ResolvedModel | None = None
     """The model that the spec asks for, as far as it is known."""
     obstacle: Waiting | Blocked | Refused | None = None
+    serves_it: bool = False
+    """The model that has not passed is what is deployed: its gate or its verdict came later."""
 
 
 @dataclass(frozen=True)
@@ -122,16 +124,19 @@ def _target(resource: Raw, spec: InferenceServiceSpec, observed: Observed, confi
     if isinstance(adapters, Waiting | Refused):
         return Target(deployed, model, adapters)
     allowed = promoted(spec.promotion, spec.model, model, observed.references)
+    served = run_of(deployed) if deployed else None
+    if not isinstance(allowed, ResolvedModel) and served and _is_the_same(served, spec, model):
+        before = passed_before(resource.get("status") or {}, served.model)
+        allowed = promoted(spec.promotion, spec.model, served.model, observed.references, before)
+        if not isinstance(allowed, ResolvedModel):
+            return Target(deployed, model, allowed, serves_it=True)
     if not isinstance(allowed, ResolvedModel):
-        served = run_of(deployed) if deployed else None
-        if not served or not _is_the_same(served, spec, model):
-            return Target(deployed, model, allowed)
-        allowed = served.model
+        return Target(deployed, model, allowed)
     return Target(pod_template(resource, spec, allowed, adapters, config), allowed)
 
 
 def _is_the_same(served: RunSpec, spec: InferenceServiceSpec, model: ResolvedModel) -> bool:
-    """Whether `model` is what is served already: it was promoted once, which holds though the EvalJob be gone."""
+    """Whether `model` is what is deployed already."""
     if model.digest or served.model.uri == model.uri:
         return (served.model.uri, served.model.digest) == (model.uri, model.digest)
     return bool(served.spec.get("model") == spec.model.to_dict())
@@ -193,7 +198,7 @@ def _outlook(
             Phase.SUSPENDED, Reason.SUSPENDED, "spec.suspend is true: no pods; set it to false to serve again"
         )
     if target.obstacle:
-        return _held_up(target.obstacle, answers)
+        return _held_up(target.obstacle, answers, target.serves_it)
     if rollout.is_done:
         return _done(rollout)
     if rollout.timed_out:
@@ -203,11 +208,12 @@ def _outlook(
     return _on_its_way(rollout, served, answers, trouble)
 
 
-def _held_up(obstacle: Waiting | Blocked | Refused, answers: bool) -> Outlook:
-    """The spec's model is not served: what answered before goes on."""
-    besides = "; the version before it goes on answering" if answers else ""
+def _held_up(obstacle: Waiting | Blocked | Refused, answers: bool, serves_it: bool) -> Outlook:
+    """The spec's version is not rolled out: what answered before goes on, and be it the model that has not passed."""
+    which = "it is deployed already and" if serves_it else "the version before it"
+    besides = f"; {which} goes on answering" if answers else ""
     if isinstance(obstacle, Waiting):
-        phase = Phase.ROLLING_OUT if answers else Phase.WAITING
+        phase = Phase.ROLLING_OUT if answers and not serves_it else Phase.WAITING
         text = f"waiting for {obstacle.text}{besides}"
         return Outlook(phase, obstacle.reason, text, ready=answers, reconciling=True, waiting_for=obstacle.text)
     if isinstance(obstacle, Blocked):
@@ -273,7 +279,16 @@ def _fields(resource: Raw, spec: InferenceServiceSpec, observed: Observed, targe
     asked = model_status(target.candidate) if target.candidate else None
     is_served = switched and not target.obstacle
     unchanged = not target.obstacle and old.get("version") == rollout.version
-    return {**fields, "candidate": None if is_served or unchanged else asked}
+    deployed = run_of(target.template) if target.template else None
+    fields["passed"] = _passes(spec, old, deployed, observed.references) if deployed else None
+    return {**fields, "candidate": None if is_served or unchanged or target.serves_it else asked}
+
+
+def _passes(spec: InferenceServiceSpec, old: Raw, deployed: RunSpec, there: References) -> list[Raw] | None:
+    """The verdicts on what is deployed, for the day when their EvalJobs are gone."""
+    source = ModelSource.model_validate(deployed.spec.get("model") or {})
+    before = passed_before(old, deployed.model)
+    return passes(spec.promotion, source, deployed.model, there, before) or None
 
 
 def _served(pods: Sequence[Raw], template: Raw, version: str | None) -> Raw:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from tunesmith_api.common import ModelSource
@@ -22,34 +22,61 @@ class Blocked:
 
 
 def promoted(
-    promotion: Promotion | None, source: ModelSource, model: ResolvedModel, references: References
+    promotion: Promotion | None,
+    source: ModelSource,
+    model: ResolvedModel,
+    references: References,
+    before: Set[str] = frozenset(),
 ) -> ResolvedModel | Waiting | Blocked:
     """The model to serve if every EvalJob has passed it, and else the first that stands in the way.
 
     A model named by a URI has no digest of its own here: then it is served from where the EvalJob read it, by the
-    digest that it scored.
+    digest that it scored. A folder of object storage without a manifest never gets one: there the EvalJob's verdict
+    holds for the name, whatever the folder contains by now. `before`: EvalJobs that have passed this very model once,
+    which holds until one fails it.
     """
     pinned = model
     for reference in promotion.eval_jobs if promotion else ():
-        answer = _verdict(reference.name, source, pinned, references)
+        answer = _verdict(reference.name, source, pinned, references, reference.name in before)
         if not isinstance(answer, ResolvedModel):
             return answer
         pinned = answer
     return pinned
 
 
+def passed_before(status: Raw, model: ResolvedModel) -> frozenset[str]:
+    """The EvalJobs that have passed this very model, as status remembers."""
+    record: Sequence[Raw] = status.get("passed") or []
+    same = (one for one in record if (one.get("uri"), one.get("digest")) == (model.uri, model.digest))
+    return frozenset(str(one.get("evalJob")) for one in same)
+
+
+def passes(
+    promotion: Promotion | None, source: ModelSource, model: ResolvedModel, references: References, before: Set[str]
+) -> list[Raw]:
+    """What status is to remember: which EvalJobs have passed this very model, now or before."""
+    names = [reference.name for reference in promotion.eval_jobs] if promotion else []
+    verdicts = {name: _verdict(name, source, model, references, name in before) for name in names}
+    what = {"uri": model.uri, **({"digest": model.digest} if model.digest else {})}
+    return [{"evalJob": name, **what} for name, answer in verdicts.items() if isinstance(answer, ResolvedModel)]
+
+
 def _verdict(
-    name: str, source: ModelSource, model: ResolvedModel, references: References
+    name: str, source: ModelSource, model: ResolvedModel, references: References, before: bool
 ) -> ResolvedModel | Waiting | Blocked:
     job = references.get(Reference("EvalJob", name))
     if job is None:
-        return Waiting(Reason.WAITING_FOR_VERDICT, f"EvalJob {name}: there is none of that name in this namespace")
+        return (
+            model
+            if before
+            else Waiting(Reason.WAITING_FOR_VERDICT, f"EvalJob {name}: there is none of that name in this namespace")
+        )
     status = job.get("status") or {}
     if status.get("verdict") is None:
-        return Waiting(Reason.WAITING_FOR_VERDICT, _why_no_verdict(name, status))
+        return model if before else Waiting(Reason.WAITING_FOR_VERDICT, _why_no_verdict(name, status))
     scored = status.get("model") or {}
     if wrong := _another_model(name, job, scored, source, model):
-        return wrong
+        return model if before else wrong
     if status["verdict"] != Verdict.PASSED:
         return Blocked(f"EvalJob {name} has not passed {describe(source)}: {_failed_gates(status)}")
     return _pinned(model, scored)

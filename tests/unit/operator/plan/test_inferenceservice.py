@@ -215,6 +215,89 @@ def test_what_was_promoted_stays_promoted_though_the_evaljob_goes():
     assert template["spec"]["containers"][0]["resources"]["limits"] == {"memory": "8Gi"}
 
 
+def test_what_was_promoted_is_remembered_of_each_evaljob():
+    cluster = gated()
+    assert cluster.status["passed"] == [{"evalJob": "check", "uri": "s3://store/run/merged", "digest": "d2"}]
+
+
+def ungated() -> Cluster:
+    """A service that answers, without a gate."""
+    cluster = Cluster(inference_service(model=TUNED_MODEL))
+    cluster.others[Reference("FineTuneJob", "support")] = tuned()
+    cluster.settle()
+    ready(cluster)
+    return cluster
+
+
+def bar(cluster: Cluster, how: str) -> None:
+    """What is served comes to stand before a gate that it has not passed."""
+    if how == "a gate is added":
+        cluster.others[Reference("EvalJob", "check")] = evaluated("Failed")
+    if how == "an EvalJob is added":
+        cluster.others[Reference("EvalJob", "check")] = evaluated("Passed")
+        cluster.others[Reference("EvalJob", "more")] = evaluated("Failed")
+    names = [{"name": "check"}, *([{"name": "more"}] if how == "an EvalJob is added" else [])]
+    cluster.resource = with_spec(cluster.resource, promotion={"evalJobs": names})
+    if how == "the verdict changes":
+        cluster.others[Reference("EvalJob", "check")] = evaluated("Passed")
+        cluster.settle()
+        cluster.others[Reference("EvalJob", "check")] = evaluated("Failed")
+    cluster.settle()
+
+
+HOW = pytest.mark.parametrize("how", ["a gate is added", "an EvalJob is added", "the verdict changes"])
+
+
+@HOW
+def test_what_answers_goes_on_when_it_is_barred_later_and_status_says_so(how):
+    cluster = ungated()
+    before = version(cluster)
+    bar(cluster, how)
+    assert version(cluster) == before
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Blocked", "PromotionBlocked")
+    assert "has not passed" in cluster.condition("PromotionBlocked")["message"]
+    assert cluster.condition("PromotionBlocked")["status"] == "True"
+    assert cluster.condition("Stalled")["status"] == "True"
+    assert cluster.condition("Ready")["status"] == "True"
+    assert "it is deployed already and goes on answering" in cluster.status["message"]
+    assert cluster.status["model"]["digest"] == "d2"
+    assert "candidate" not in cluster.status
+
+
+@HOW
+def test_nothing_new_is_rolled_out_with_a_model_that_was_barred_later(how):
+    cluster = ungated()
+    before = version(cluster)
+    bar(cluster, how)
+    cluster.resource = with_spec(cluster.resource, resources={"memory": "8Gi"})
+    cluster.settle()
+    assert version(cluster) == before
+
+
+def test_a_failed_verdict_is_not_undone_by_deleting_its_evaljob():
+    cluster = gated()
+    ready(cluster)
+    cluster.others[Reference("EvalJob", "check")] = evaluated("Failed")
+    cluster.settle()
+    del cluster.others[Reference("EvalJob", "check")]
+    cluster.settle()
+    assert "passed" not in cluster.status
+    assert cluster.condition("PromotionBlocked")["status"] == "Unknown"
+    assert cluster.status["waitingFor"].startswith("EvalJob check")
+    assert cluster.condition("Ready")["status"] == "True"
+
+
+def test_a_verdict_on_a_later_model_takes_nothing_from_what_is_served():
+    cluster = gated()
+    ready(cluster)
+    cluster.others[Reference("FineTuneJob", "support")] = retuned("e5")
+    cluster.others[Reference("EvalJob", "check")] = evaluated("Failed", "e5")
+    cluster.settle()
+    cluster.others[Reference("FineTuneJob", "support")] = tuned()
+    cluster.settle()
+    assert cluster.status["phase"] == "Ready"
+
+
 def test_every_evaljob_must_have_passed():
     cluster = Cluster(
         inference_service(model=TUNED_MODEL, promotion={"evalJobs": [{"name": "check"}, {"name": "more"}]})

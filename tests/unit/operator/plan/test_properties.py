@@ -107,6 +107,7 @@ class Life:
         self.cluster = Cluster(SPECS[kind](**spec))
         self.made: list[str] = []
         self.passed: set[str | None] = set()
+        self.failed: set[str | None] = set()
 
     def newest(self, index: int) -> str | None:
         jobs = sorted(self.cluster.jobs)
@@ -160,9 +161,23 @@ class Life:
     def judge(self, verdict: str | None, digest: str) -> None:
         if verdict == "Passed":
             self.passed.add(digest)
+            self.failed.discard(digest)
+        if verdict == "Failed":
+            self.failed.add(digest)
         job = eval_job("check", model=TUNED_MODEL)
         status = {"phase": "Succeeded", "verdict": verdict, "model": {"uri": "s3://m", "digest": digest}}
         self.cluster.others[Reference("EvalJob", "check")] = {**job, "status": status}
+
+    def lose_verdict(self) -> None:
+        self.cluster.others.pop(Reference("EvalJob", "check"), None)
+
+    def gate(self, there: bool) -> None:
+        bare = {name: value for name, value in self.cluster.resource["spec"].items() if name != "promotion"}
+        gates = {"promotion": {"evalJobs": [{"name": "check"}]}} if there else {}
+        self.cluster.resource = {**with_spec(self.cluster.resource), "spec": {**bare, **gates}}
+
+    def edit(self, memory: str) -> None:
+        self.cluster.resource = with_spec(self.cluster.resource, resources={"memory": memory})
 
     def deploy(self, total: int, ready: int, updated: int, late: bool) -> None:
         for deployment in self.cluster.deployments.values():
@@ -290,6 +305,46 @@ def test_nothing_is_ever_served_that_has_not_passed(story):
             assert run
             assert run.model.digest in alive.passed
         assert alive.cluster.status.get("model", {}).get("digest") in {None, *alive.passed}
+
+
+changes = st.one_of(
+    rollouts,
+    act("gate", flags),
+    act("edit", st.sampled_from(["1Gi", "2Gi"])),
+    act("lose_verdict"),
+)
+
+
+@given(story=st.lists(changes, min_size=2, max_size=12))
+@steady
+def test_nothing_new_is_served_behind_a_gate_that_came_later(story):
+    """What answers stays, whatever comes; what takes its place has passed the gates there are."""
+    alive = Life("InferenceService", {"model": TUNED_MODEL})
+    alive.refer(True, "d2")
+    alive.settle()
+    for name, arguments in story:
+        judged = alive.cluster.others.get(Reference("EvalJob", "check"))
+        before = served(alive)
+        getattr(alive, name)(*arguments)
+        if judged and name == "refer":
+            alive.cluster.others[Reference("EvalJob", "check")] = judged
+        alive.settle()
+        gated = "promotion" in alive.cluster.resource["spec"]
+        after = served(alive)
+        assert after is not None
+        if gated and after != before:
+            assert after[1] in alive.passed - alive.failed
+        if gated and alive.cluster.condition("PromotionBlocked")["status"] == "False":
+            assert after[1] in alive.passed - alive.failed
+
+
+def served(alive: Life) -> tuple[Raw, str | None] | None:
+    """What the Deployment's pods are, and the digest of their model."""
+    for deployment in alive.cluster.deployments.values():
+        template = deployment["spec"]["template"]
+        run = run_of(template)
+        return template, run.model.digest if run else None
+    return None
 
 
 @given(life=lives, story=st.lists(events, max_size=6))
