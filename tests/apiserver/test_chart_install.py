@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -83,10 +84,13 @@ def installed(cluster: Cluster) -> Iterator[str]:
     cluster.uninstall(SYSTEM)
 
 
-def test_the_notes_say_the_next_command(installed: str) -> None:
+def test_what_the_notes_say_to_do_next_can_be_done(cluster: Cluster, installed: str) -> None:
     assert "kubectl create secret generic store --namespace default" in installed
-    assert "kubectl apply --namespace default --kustomize examples/quickstart" in installed
-    assert (ROOT / "examples" / "quickstart" / "kustomization.yaml").exists()
+    manifest = "  apiVersion" + installed.partition("  apiVersion")[2].partition("\n\n")[0]
+    apply = ("apply", "--dry-run=server", "--namespace=default", "--filename=-")
+    assert "finetunejob.tunesmith.dev/first created" in cluster.kubectl(*apply, stdin=textwrap.dedent(manifest))
+    cluster.kubectl("get", "tunesmith", "--namespace=default")
+    cluster.kubectl("explain", "finetunejob.spec")
 
 
 def test_an_upgrade_to_the_same_changes_no_object(cluster: Cluster, installed: str) -> None:

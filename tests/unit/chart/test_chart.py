@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import jsonschema
 import pytest
 import yaml
 
+from tunesmith_api.finetunejob import FineTuneJob
 from tunesmith_operator.client import RESOURCES
 from tunesmith_operator.plan.config import OperatorConfig
 
@@ -288,6 +291,43 @@ def test_the_crds_stay_when_the_release_goes_unless_told_otherwise(render: Rende
     assert policies() == ["keep"] * 3
     assert policies(crds={"keep": False}) == [None] * 3
     assert policies(crds={"enabled": False}) == []
+
+
+@pytest.fixture
+def notes(helm: Helm, tmp_path: Path) -> Callable[..., str]:
+    """What Helm says after an install: no command prints it without a cluster, so a ConfigMap takes it along."""
+
+    def rendered(**values: Any) -> str:
+        chart = shutil.copytree(CHART, tmp_path / "chart")
+        text = textwrap.indent((chart / "templates" / "NOTES.txt").read_text(encoding="utf-8"), "    ")
+        head = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: notes}\ndata:\n  notes: |\n"
+        (chart / "templates" / "said.yaml").write_text(head + text, encoding="utf-8")
+        done = helm("template", "tunesmith", str(chart), "--show-only=templates/said.yaml", values=values)
+        assert done.returncode == 0, done.stderr
+        return str(yaml.safe_load(done.stdout)["data"]["notes"])
+
+    return rendered
+
+
+@pytest.mark.parametrize(("scope", "namespace"), [([], "default"), (["team-a", "team-b"], "team-a")])
+def test_the_notes_lead_to_a_first_resource_with_nothing_that_only_the_demo_has(
+    notes: Callable[..., str], scope: list[str], namespace: str
+) -> None:
+    store = {"uri": "s3://models/team/", "credentialsSecret": "store"}
+    said = notes(store=store, scope={"namespaces": scope}, crds={"enabled": False})
+    assert "demo" not in said
+    assert "quickstart" not in said
+    assert f"kubectl create secret generic store --namespace {namespace} " in said
+    for command in ("apply --namespace {} --filename first.yaml", "get tunesmith --namespace {} --watch"):
+        assert f"\n  kubectl {command.format(namespace)}\n" in said
+    block = "  apiVersion" + said.partition("  apiVersion")[2].partition("\n\n")[0]
+    first = FineTuneJob.model_validate(yaml.safe_load(textwrap.dedent(block)))
+    assert first.spec.datasets[0].uri == "s3://models/team/train.jsonl"
+    assert (ROOT / "examples" / "nvidia").is_dir()
+
+
+def test_the_notes_ask_for_no_credentials_where_the_pods_have_an_identity(notes: Callable[..., str]) -> None:
+    assert "secret" not in notes()
 
 
 def test_names_follow_the_release(helm: Helm) -> None:
