@@ -6,6 +6,7 @@ engine has a path that says "a token was generated".
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import os
@@ -28,6 +29,12 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
 TRY_OUT_SECONDS = 300.0
 """The first request may compile kernels."""
+TRIES = 5
+RETRY_SECONDS = 5.0
+END_SECONDS = 60.0
+"""An engine that is given up is killed when it has not ended by then."""
+
+NO_ANSWER = (OSError, http.client.HTTPException)
 
 
 class Child:
@@ -36,6 +43,7 @@ class Child:
     def __init__(self, served: Served, process: subprocess.Popen[str]) -> None:
         self._served, self._process = served, process
         self._tried = False
+        self._given_up: str | None = None
         self._stopping = threading.Event()
 
     def ready(self) -> bool:
@@ -49,34 +57,58 @@ class Child:
             threading.Timer(self._served.linger, self._process.terminate).start()
 
     def try_out(self) -> None:
-        """Wait for the engine, then let it generate a token by every name."""
-        while not self._healthy():
-            if self._stopping.wait(POLL_SECONDS) or self._process.poll() is not None:
+        """Wait for the engine, then let it generate a token by every name; end it where it still does not after TRIES."""
+        why = None
+        for attempt in range(TRIES):
+            if attempt and self._stopping.wait(RETRY_SECONDS):
                 return
-        for name in self._served.names:
-            try:
-                self._ask(
-                    "/v1/completions",
-                    {"model": name, "prompt": "Hello", "max_tokens": 1, "temperature": 0},
-                    TRY_OUT_SECONDS,
-                )
-            except (OSError, ValueError) as error:
-                log.error("the model %s can't generate a token: %s; not ready", name, error)
+            if not self._wait_healthy():
                 return
-        self._tried = True
-        log.info("ready: %s", ", ".join(self._served.names))
+            if (why := self._generates()) is None:
+                self._tried = True
+                log.info("ready: %s", ", ".join(self._served.names))
+                return
+            log.warning("%s (try %d of %d)", why, attempt + 1, TRIES)
+        self._given_up = f"{why}, in {TRIES} tries"
+        self._process.terminate()
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
 
     def wait(self) -> None:
-        """Return when the engine has ended as it was asked to. Raises RunFailure (EngineFailed) where it ended by itself."""
+        """Return when the engine has ended as it was asked to.
+
+        Raises RunFailure (EngineFailed) where it ended by itself, or was ended as it generated nothing.
+        """
         code = self._process.wait()
         if not self._stopping.is_set():
+            if self._given_up is not None:
+                raise RunFailure(FailureClass.ENGINE_FAILED, self._given_up)
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             raise RunFailure(FailureClass.ENGINE_FAILED, f"the engine ended with {how}")
+
+    def _wait_healthy(self) -> bool:
+        """Wait until the engine is well; False where it has ended or is asked to stop."""
+        while not self._healthy():
+            if self._stopping.wait(POLL_SECONDS) or self._process.poll() is not None:
+                return False
+        return True
+
+    def _generates(self) -> str | None:
+        """Let the engine generate a token by every name; None, or what went wrong."""
+        for name in self._served.names:
+            body = {"model": name, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
+            try:
+                self._ask("/v1/completions", body, TRY_OUT_SECONDS)
+            except NO_ANSWER as error:
+                return f"the model {name} can't generate a token: {error}"
+        return None
 
     def _healthy(self) -> bool:
         try:
             self._ask("/health", None, 5.0)
-        except (OSError, ValueError):
+        except NO_ANSWER:
             return False
         return True
 

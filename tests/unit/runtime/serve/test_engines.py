@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -25,7 +26,7 @@ from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.run import RunSpec
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.report import PlainFormatter
-from tunesmith_runtime.serve.engines import lmdeploy, sglang, vllm
+from tunesmith_runtime.serve.engines import lmdeploy, process, sglang, vllm
 from tunesmith_runtime.serve.engines.process import supervise
 from tunesmith_runtime.serve.served import OWN_ADAPTER, Served, engine_of, served
 from tunesmith_runtime.work import Work
@@ -34,6 +35,15 @@ GOLDEN = Path(__file__).parent / "golden"
 ENGINES = {"lmdeploy": lmdeploy, "vllm": vllm, "sglang": sglang}
 MODEL = Path("/work/model")
 KEY = "a-secret-of-the-test"
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """What the supervisor does with signals ends with the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -195,15 +205,58 @@ def test_an_engine_is_ready_when_it_has_generated_a_token_and_stops_when_asked(w
     port, seen = free_port(), tmp_path / "seen"
     what = Served(work / "model", {"demo": None}, host="127.0.0.1", port=port)
     environment = {"PYTHONPATH": ":".join(entry for entry in sys.path if entry), "OMP_WAIT_POLICY": "PASSIVE"}
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     threading.Thread(target=watch, args=(port, seen), daemon=True).start()
-    try:
-        supervise(what, [sys.executable, "-c", PLAIN_ENGINE, str(what.model), str(port)], environment)
-    finally:
-        signal.signal(signal.SIGTERM, before[0])
-        signal.signal(signal.SIGINT, before[1])
+    supervise(what, [sys.executable, "-c", PLAIN_ENGINE, str(what.model), str(port)], environment)
     assert seen.read_text() == "200 503"
     assert status(port + 1, "/ready") == 0
+
+
+STUBBORN_ENGINE = """
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+class Handler(BaseHTTPRequestHandler):
+    refused = 0
+    def answer(self, status):
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def do_GET(self):
+        self.answer(200 if self.path == "/health" else 404)
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        Handler.refused += 1
+        self.answer(500 if Handler.refused <= int(sys.argv[2]) else 200)
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+"""A server that is healthy, and fails the first requests."""
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tries that follow each other at once."""
+    for name in ("RETRY_SECONDS", "POLL_SECONDS"):
+        monkeypatch.setattr(process, name, 0.05)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_first_request_that_fails_is_tried_again(tmp_path: Path) -> None:
+    port, seen = free_port(), tmp_path / "seen"
+    threading.Thread(target=watch, args=(port, seen), daemon=True).start()
+    program = [sys.executable, "-c", STUBBORN_ENGINE, str(port), str(process.TRIES - 1)]
+    supervise(Served(MODEL, {"demo": None, "fr": "fr"}, host="127.0.0.1", port=port), program, {})
+    assert seen.read_text() == "200 404"
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_healthy_engine_that_never_generates_is_ended_and_said_so() -> None:
+    port = free_port()
+    program = [sys.executable, "-c", STUBBORN_ENGINE, str(port), "1000"]
+    with pytest.raises(
+        RunFailure, match=r"the model demo can't generate a token: HTTP Error 500.*in 5 tries"
+    ) as failed:
+        supervise(Served(MODEL, {"demo": None}, host="127.0.0.1", port=port), program, {})
+    assert failed.value.failure is FailureClass.ENGINE_FAILED
+    assert status(port, "/health") == 0
 
 
 def test_every_engine_can_be_imported_by_its_name() -> None:
