@@ -20,7 +20,7 @@ from tunesmith_runtime.serve.generation.batch import Forward
 
 log = logging.getLogger(__name__)
 
-CPU_TYPE_VARIABLE = "TUNESMITH_CPU_DTYPE"
+CPU_TYPE_VARIABLE = "ENGINE_CPU_DTYPE"
 """Environment variable with the number type on a CPU; absent: float32."""
 
 PROBE = "tunesmith-probe"

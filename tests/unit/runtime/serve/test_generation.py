@@ -14,11 +14,12 @@ import torch
 
 from tests.tinymodel import make_tokenizer, rows
 from tests.unit.runtime.serve.conftest import ADAPTERS, make_adapter
+from tunesmith_api.common import is_reserved
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.serve.generation.batch import Batch
 from tunesmith_runtime.serve.generation.loop import Finish, Full, Loop, Piece, Row
-from tunesmith_runtime.serve.generation.model import LoadedModel, end_of_turn, load
+from tunesmith_runtime.serve.generation.model import CPU_TYPE_VARIABLE, LoadedModel, end_of_turn, load
 from tunesmith_runtime.serve.generation.sampling import Sampling
 
 GREEDY = Sampling(temperature=0)
@@ -206,6 +207,15 @@ def test_the_end_of_turn_is_read_from_the_template_where_the_tokenizer_names_ano
     assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids("<|im_end|>")
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     assert end_of_turn(tokenizer) is None
+
+
+def test_the_number_type_on_a_cpu_is_a_variable_that_a_spec_may_set(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not is_reserved(CPU_TYPE_VARIABLE)
+    monkeypatch.setenv(CPU_TYPE_VARIABLE, "bfloat16")
+    loaded = load(work / "model", {}, None, trust_remote_code=False)
+    assert loaded.forward._model.dtype is torch.bfloat16
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
