@@ -88,7 +88,8 @@ class OperatorConfig(Settings):
     """Where pods push their progress; absent: they do not."""
     namespaces: tuple[str, ...] = ()
     """Namespaces to watch; empty: all."""
-    workers: int = Field(8, ge=1)
+    workers: int = Field(32, ge=1)
+    """Resources looked at at a time. They wait for the API server most of the time; `client` is the bound."""
     client: ClientLimits = Field(default_factory=ClientLimits)
     leader_election: LeaderElection = Field(default_factory=LeaderElection)
     http: Http = Field(default_factory=Http)

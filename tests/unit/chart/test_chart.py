@@ -116,6 +116,15 @@ def test_the_configuration_is_one_that_the_operator_reads(render: Render) -> Non
     assert (config.http.health_port, config.http.progress_port) == (8080, 8082)
 
 
+def test_a_default_of_the_chart_is_the_operators_default_too(render: Render) -> None:
+    config = operator_config(render())
+    bare = OperatorConfig.model_validate({"images": {"runtime": "r"}, "store": {"uri": "s3://s"}})
+    for name in ("workers", "client", "http", "namespaces", "allow_trust_remote_code"):
+        assert getattr(config, name) == getattr(bare, name)
+    times = {"enabled", "lease_seconds", "renew_seconds", "retry_seconds"}
+    assert config.leader_election.model_dump(include=times) == bare.leader_election.model_dump(include=times)
+
+
 def test_every_setting_reaches_the_operator(render: Render) -> None:
     config = operator_config(
         render(
