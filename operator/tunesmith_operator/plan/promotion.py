@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunesmith_api.common import ModelSource
@@ -26,7 +26,7 @@ def promoted(
     source: ModelSource,
     model: ResolvedModel,
     references: References,
-    before: Set[str] = frozenset(),
+    before: frozenset[str] = frozenset(),
 ) -> ResolvedModel | Waiting | Blocked:
     """The model to serve if every EvalJob has passed it, and else the first that stands in the way.
 
@@ -52,7 +52,11 @@ def passed_before(status: Raw, model: ResolvedModel) -> frozenset[str]:
 
 
 def passes(
-    promotion: Promotion | None, source: ModelSource, model: ResolvedModel, references: References, before: Set[str]
+    promotion: Promotion | None,
+    source: ModelSource,
+    model: ResolvedModel,
+    references: References,
+    before: frozenset[str],
 ) -> list[Raw]:
     """What status is to remember: which EvalJobs have passed this very model, now or before."""
     names = [reference.name for reference in promotion.eval_jobs] if promotion else []
