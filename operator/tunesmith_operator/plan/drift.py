@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 
 QUANTITIES = frozenset({"cpu", "memory", "ephemeral-storage", "sizeLimit"})
 """Fields that the API server rewrites: 1024Mi becomes 1Gi."""
 SUFFIXES = {
-    "m": Decimal("0.001"), "": Decimal(1), "k": Decimal(10**3), "M": Decimal(10**6), "G": Decimal(10**9),
-    "T": Decimal(10**12), "P": Decimal(10**15), "Ki": Decimal(2**10), "Mi": Decimal(2**20), "Gi": Decimal(2**30),
-    "Ti": Decimal(2**40), "Pi": Decimal(2**50),
+    "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("0.001"), "": Decimal(1),
+    "k": Decimal(10**3), "M": Decimal(10**6), "G": Decimal(10**9), "T": Decimal(10**12), "P": Decimal(10**15),
+    "E": Decimal(10**18), "Ki": Decimal(2**10), "Mi": Decimal(2**20), "Gi": Decimal(2**30), "Ti": Decimal(2**40),
+    "Pi": Decimal(2**50), "Ei": Decimal(2**60),
 }  # fmt: skip
+LARGEST = Decimal(2**63 - 1)
+EMPTY: tuple[object, ...] = ("", {}, [])
+"""What the API server leaves out of an object: most fields are `omitempty`."""
 
 
 def has(actual: object, wanted: object, field: str = "") -> bool:
     """Whether `actual` says all that `wanted` says; what the API server has filled in besides does not matter."""
+    if actual is None and wanted in EMPTY:
+        return True
     if isinstance(wanted, Mapping):
         return isinstance(actual, Mapping) and all(has(actual.get(name), value, name) for name, value in wanted.items())
     if isinstance(wanted, list):
@@ -31,8 +37,9 @@ def has(actual: object, wanted: object, field: str = "") -> bool:
 
 
 def quantity(text: object) -> Decimal | str:
-    """The number that a Kubernetes quantity stands for; what is none, as it is."""
+    """The number that a Kubernetes quantity stands for, rounded and capped as there; what is none, as it is."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([a-zA-Z]*)", str(text))
     if not match or match[2] not in SUFFIXES:
         return str(text)
-    return Decimal(match[1]) * SUFFIXES[match[2]]
+    number = min(Decimal(match[1]) * SUFFIXES[match[2]], LARGEST)
+    return number.quantize(SUFFIXES["n"], rounding=ROUND_CEILING)

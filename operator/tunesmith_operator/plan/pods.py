@@ -165,7 +165,11 @@ def _env(stage: Stage, plan: PodPlan) -> list[Raw]:
     if plan.api_key_secret and stage.verb is Verb.SERVE:
         ours[API_KEY_VARIABLE] = _secret(plan.api_key_secret, "api-key", False)
     asked = {variable.name: variable.value for variable in plan.settings.env or [] if variable.name not in ours}
-    theirs = {name: {"value": value.replace("$", "$$")} for name, value in asked.items() if not is_reserved(name)}
+    theirs = {
+        name: {"value": value.replace("$", "$$")} if value else {}
+        for name, value in asked.items()
+        if not is_reserved(name)
+    }
     defaults = {name: {"value": value} for name, value in vendor.items() if name not in theirs}
     return [{"name": name, **value} for name, value in {**theirs, **defaults, **ours}.items()]
 

@@ -34,7 +34,18 @@ def test_a_changed_missing_or_added_item_is_drift():
 
 
 @pytest.mark.parametrize(
-    ("left", "right"), [("1024Mi", "1Gi"), ("0.5", "500m"), ("1000", "1k"), (2, "2"), ("2.0", "2")]
+    ("left", "right"),
+    [
+        ("1024Mi", "1Gi"),
+        ("0.5", "500m"),
+        ("1000", "1k"),
+        (2, "2"),
+        ("2.0", "2"),
+        ("1000500u", "1.0005"),
+        ("1n", "0.0000000001"),
+        ("9223372036854775807", "9Ei"),
+        ("1E", "1000P"),
+    ],
 )
 def test_equal_quantities_are_equal_however_they_are_written(left, right):
     assert quantity(left) == quantity(right)
@@ -44,6 +55,17 @@ def test_equal_quantities_are_equal_however_they_are_written(left, right):
 @pytest.mark.parametrize(("left", "right"), [("1Gi", "1G"), ("500m", "500"), ("x", "y")])
 def test_other_quantities_differ(left, right):
     assert not has({"cpu": left}, {"cpu": right})
+
+
+@pytest.mark.parametrize("empty", ["", {}, []])
+def test_what_is_empty_is_as_what_is_absent(empty):
+    assert has({"name": "A"}, {"name": "A", "value": empty})
+    assert not has({"name": "A", "value": ["x"]}, {"name": "A", "value": empty})
+
+
+def test_a_number_or_a_truth_that_is_absent_is_drift():
+    assert not has({}, {"replicas": 0})
+    assert not has({}, {"readOnlyRootFilesystem": False})
 
 
 def test_only_quantities_are_compared_as_numbers():

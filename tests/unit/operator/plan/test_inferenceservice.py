@@ -414,6 +414,15 @@ def test_a_deleted_service_is_made_again():
     assert [one["kind"] for one in cluster.reconcile().apply] == ["Service"]
 
 
+def test_an_empty_variable_is_no_reason_to_write_for_ever():
+    cluster = Cluster(inference_service(pod={"env": [{"name": "EMPTY", "value": ""}], "tolerations": [{"value": ""}]}))
+    cluster.settle()
+    pod = cluster.deployments["support"]["spec"]["template"]["spec"]
+    assert {"name": "EMPTY"} in pod["containers"][0]["env"]
+    del pod["tolerations"][0]["value"]
+    assert cluster.reconcile().apply == ()
+
+
 @pytest.mark.parametrize("kind", ["Deployment", "Service"])
 def test_somebody_elses_object_of_that_name_is_left_alone(kind):
     cluster = Cluster(inference_service())
