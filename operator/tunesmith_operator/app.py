@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,8 @@ async def _lead(
     """Wait for the API and for the Lease, then work until a task ends or a signal comes."""
     tasks = [asyncio.create_task(health.beat(), name="heartbeat")]
     try:
-        for waiting in (wait_for_api(client, config.namespaces), leader.acquire()):
-            if not await _unless(stop, waiting):
+        for wait in (partial(wait_for_api, client, config.namespaces), leader.acquire):
+            if not await _unless(stop, wait()):
                 return 0
             health.ready = True
         watcher = asyncio.create_task(watch(controller, config.namespaces), name="watch")
