@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunesmith_api.common import Artifact
@@ -74,6 +74,7 @@ def test_results_that_fit_are_left_as_they_are(caplog: pytest.LogCaptureFixture)
     assert not caplog.records
 
 
+@settings(deadline=None, max_examples=30)
 @given(benchmarks=st.integers(5, 15), metrics=st.integers(15, 40), data=st.data())
 def test_of_too_many_results_those_of_gates_and_primary_ones_are_kept(
     benchmarks: int, metrics: int, data: st.DataObject
