@@ -101,10 +101,9 @@ class RunDirectory:
 
     def write_json(self, name: str, value: dict[str, Any]) -> dict[str, Any]:
         """Write `value` below the run's folder if nobody has; returns what is there now."""
-        uri = join(self.uri, name)
-        if self.storage.write_bytes(uri, json.dumps(value, indent=1, ensure_ascii=False).encode(), if_absent=True):
-            return value
-        return self.read_json(name) or value
+        content = json.dumps(value, indent=1, ensure_ascii=False).encode()
+        there: dict[str, Any] = json.loads(self.storage.write_once(join(self.uri, name), content))
+        return there
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """What `write_json` left, or None."""

@@ -6,6 +6,7 @@ StorageUnreachable, Storage403, StorageTLS, StorageCorrupt, DiskFull; NotFound w
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +16,9 @@ from typing import Protocol
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Store
 from tunesmith_runtime.errors import NotFound, RunFailure
+
+WRITE_TRIES = 6
+WRITE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,23 @@ class Storage:
     def write_bytes(self, uri: str, content: bytes, if_absent: bool = False) -> bool:
         """Write a small object whole; with `if_absent` only where there is none. Whether it was written."""
         return self._backend(uri).write_bytes(uri, content, if_absent)
+
+    def write_once(self, uri: str, content: bytes) -> bytes:
+        """Write a small object where there is none; returns what is there now, which is `content` or another writer's.
+
+        A store may refuse a write because of another one at the same time that then fails as well (S3: 409
+        ConditionalRequestConflict), so a refusal alone says nothing. Raises RunFailure (StorageUnreachable).
+        """
+        for trial in range(WRITE_TRIES):
+            time.sleep(trial * WRITE_SECONDS)
+            if self.write_bytes(uri, content, if_absent=True):
+                return content
+            if (there := self.read_bytes(uri)) is not None:
+                return there
+        raise RunFailure(
+            FailureClass.STORAGE_UNREACHABLE,
+            f"{uri}: the store refused {WRITE_TRIES} conditional writes of an object that is not there",
+        )
 
     def replace_bytes(self, uri: str, content: bytes, etag: str) -> bool:
         """Replace a small object if its etag is still the given one. Whether it was."""

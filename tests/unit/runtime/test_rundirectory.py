@@ -69,6 +69,25 @@ def test_the_second_pod_to_finish_adopts_the_first_ones_result(tmp_path: Path) -
     assert run.storage.list(second.uri) == []
 
 
+def test_a_finish_whose_write_is_refused_for_nothing_still_leaves_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As S3 does (409) where two writes meet, of which the other may fail as well."""
+    run = new_run(tmp_path)
+    write, refused = run.storage.write_bytes, list[str]()
+
+    def conflicting(uri: str, content: bytes, if_absent: bool = False) -> bool:
+        if if_absent and not refused:
+            refused.append(uri)
+            return False
+        return write(uri, content, if_absent)
+
+    monkeypatch.setattr(run.storage, "write_bytes", conflicting)
+    finished = run.finish(record(run))
+    assert refused
+    assert run.finished() == finished
+
+
 def test_two_pods_that_made_the_same_leave_it_there(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     artifact = run.publish("adapter", folder(tmp_path / "a", w="1"))

@@ -11,8 +11,9 @@ import pytest
 from tests.s3 import S3Server
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Store
+from tunesmith_runtime import storage as module
 from tunesmith_runtime.errors import NotFound, RunFailure
-from tunesmith_runtime.storage import join, open_storage
+from tunesmith_runtime.storage import Storage, join, open_storage
 
 
 def test_what_is_written_is_read_listed_and_deleted(store: Store) -> None:
@@ -47,6 +48,40 @@ def test_a_write_if_absent_leaves_what_is_there(store: Store) -> None:
     assert storage.write_bytes(uri, b"first", if_absent=True)
     assert not storage.write_bytes(uri, b"second", if_absent=True)
     assert storage.read_bytes(uri) == b"first"
+
+
+def refusing(storage: Storage, times: int) -> Storage:
+    """`storage` whose first conditional writes are refused, as S3 does with 409 where two meet."""
+    write, refused = storage.write_bytes, list[str]()
+
+    def conflicting(uri: str, content: bytes, if_absent: bool = False) -> bool:
+        if if_absent and len(refused) < times:
+            refused.append(uri)
+            return False
+        return write(uri, content, if_absent)
+
+    storage.write_bytes = conflicting  # type: ignore[method-assign]
+    return storage
+
+
+def test_a_write_that_was_refused_where_nothing_is_there_is_tried_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WRITE_SECONDS", 0.0)
+    storage, uri = refusing(open_storage(store), 2), join(store.uri, "run.json")
+    assert storage.write_once(uri, b"first") == b"first"
+    assert storage.read_bytes(uri) == b"first"
+    assert storage.write_once(uri, b"second") == b"first"
+
+
+def test_a_store_that_refuses_every_write_is_told_instead_of_a_success(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WRITE_SECONDS", 0.0)
+    storage, uri = refusing(open_storage(store), 1000), join(store.uri, "run.json")
+    with pytest.raises(RunFailure, match=r"run\.json: the store refused") as failure:
+        storage.write_once(uri, b"first")
+    assert failure.value.failure is FailureClass.STORAGE_UNREACHABLE
 
 
 def test_of_many_writers_at_once_one_wins(store: Store) -> None:
