@@ -23,7 +23,7 @@ from tunesmith_api.hashing import digest
 from tunesmith_api.run import POD_NAME_VARIABLE
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.storage import Storage, join
-from tunesmith_runtime.storage.directory import publish_directory
+from tunesmith_runtime.storage.directory import delete_directory, publish_directory
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +56,8 @@ def import_once(
     told = False
     while (found := imported(storage, store_uri, key)) is None:
         if claim.take():
-            with claim.kept():
-                return _import(storage, store_uri, key, source, scratch, make)
+            with claim.kept():  # who had the claim before may have finished since we looked
+                return imported(storage, store_uri, key) or _import(storage, folder, source, scratch, make)
         if not told:
             log.info("%s is being imported by %s; waiting for it", source, claim.holder)
             told = True
@@ -65,10 +65,8 @@ def import_once(
     return found
 
 
-def _import(
-    storage: Storage, store_uri: str, key: str, source: str, scratch: Path, make: Callable[[Path], None]
-) -> tuple[str, str]:
-    folder = join(store_uri, MODELS, key)
+def _import(storage: Storage, folder: str, source: str, scratch: Path, make: Callable[[Path], None]) -> tuple[str, str]:
+    """Make the model and point to it, unless another pod has meanwhile: then its model counts, and ours is removed."""
     log.info("importing %s into %s", source, folder)
     started = time.monotonic()
     shutil.rmtree(scratch, ignore_errors=True)
@@ -79,10 +77,13 @@ def _import(
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    pointer = {"uri": model.uri, "digest": model.digest, "source": source}
-    storage.write_bytes(join(folder, POINTER), json.dumps(pointer, indent=1).encode(), if_absent=True)
+    ours = {"uri": model.uri, "digest": model.digest, "source": source}
+    pointer = json.loads(storage.write_once(join(folder, POINTER), json.dumps(ours, indent=1).encode()))
+    if pointer["uri"] != model.uri:
+        log.info("another pod was first: %s", pointer["uri"])
+        delete_directory(storage, model.uri)
     log.info("imported %s in %.0f s", source, time.monotonic() - started)
-    return imported(storage, store_uri, key) or (model.uri, str(model.digest))
+    return pointer["uri"], pointer["digest"]
 
 
 class _Claim:

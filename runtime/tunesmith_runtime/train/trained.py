@@ -9,6 +9,7 @@ from tunesmith_api.common import Artifact
 from tunesmith_api.finetunejob import Metrics, Rows
 from tunesmith_api.run import Outcome, RunReport, Verb
 from tunesmith_runtime.rundirectory import RunDirectory
+from tunesmith_runtime.storage.directory import delete_directory
 
 TRAINED = "trained.json"
 
@@ -43,5 +44,8 @@ def read_trained(run: RunDirectory) -> Trained | None:
 
 
 def write_trained(run: RunDirectory, trained: Trained) -> Trained:
-    """Leave trained.json, unless another pod has; what is there now counts."""
-    return Trained.model_validate(run.write_json(TRAINED, trained.to_dict()))
+    """Leave trained.json, unless another pod has; what is there now counts, and what else we made is removed."""
+    stored = Trained.model_validate(run.write_json(TRAINED, trained.to_dict()))
+    if stored.artifact.uri != trained.artifact.uri:
+        delete_directory(run.storage, trained.artifact.uri)
+    return stored

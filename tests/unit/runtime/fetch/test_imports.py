@@ -115,6 +115,27 @@ def test_should_two_import_all_the_same_the_first_result_stands(storage: Storage
         storage.write_bytes(join(store.uri, "models/k/model.json"), json.dumps(other).encode())
 
     assert import_once(storage, store.uri, "k", "hf://a/b", tmp_path / "1", overtaken) == ("s3://elsewhere/model", "d")
+    assert [entry.path for entry in storage.list(join(store.uri, "models/k"))] == ["model.json"]
+
+
+def test_who_gets_the_claim_as_the_import_ends_does_not_import_again(
+    storage: Storage, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first pod finishes between the second one's look for a result and its claim."""
+    first, second, results = Maker(), Maker(), list[tuple[str, str]]()
+    take = imports._Claim.take
+
+    def late(claim: imports._Claim) -> bool:
+        if not results:
+            results.append(("", ""))
+            results.append(import_once(storage, store.uri, "k", "hf://a/b", tmp_path / "1", first))
+        return take(claim)
+
+    monkeypatch.setattr(imports._Claim, "take", late)
+    found = import_once(storage, store.uri, "k", "hf://a/b", tmp_path / "2", second)
+    assert found == results[-1]
+    assert (first.times, second.times) == (1, 0)
+    assert storage.stat(join(store.uri, "models/k/claim.json")) is None
 
 
 def test_a_key_tells_source_revision_and_trust_apart() -> None:
