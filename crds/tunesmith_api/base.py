@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -95,15 +96,29 @@ UriText = Annotated[str, Field(max_length=1024)]
 LabelValue = Annotated[str, Field(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")]
 """The value of a label of a pod or node."""
 
-Duration = Annotated[str, Field(max_length=32, pattern=r"^([0-9]+(\.[0-9]+)?(s|m|h|d))+$")]
-"""A length of time such as `90s`, `30m`, `1h30m`, `2d`."""
+Duration = Annotated[str, Field(max_length=32, pattern=r"^([0-9]{1,6}(\.[0-9]{1,6})?(s|m|h|d))+$")]
+"""A length of time such as `90s`, `30m`, `1h30m`, `2d`; more than ten years is as good as ten years."""
+LONGEST_SECONDS = 10 * 365 * 86400.0
+"""Fits 32 bits, as fields of a Deployment must, and no calendar ends in it."""
+
+QUANTITY = r"^[0-9]{1,15}(\.[0-9]{1,9})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
+
+
+def _quantity(value: int | str) -> int | str:
+    if not re.fullmatch(QUANTITY, str(value)):
+        raise ValueError(f"{value} is no quantity: write a number such as 2, 500m or 16Gi")
+    return value
+
 
 Quantity = Annotated[
     int | str,
+    AfterValidator(_quantity),
     Field(
         json_schema_extra={
             "x-kubernetes-int-or-string": True,
-            "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$",
+            "pattern": QUANTITY,
+            "minimum": 0,
+            "maximum": 10**15 - 1,
             "maxLength": 32,
         }
     ),
@@ -127,7 +142,7 @@ StoreUri = Annotated[str, Field(max_length=1024, pattern=r"^((s3|pvc)://[^\s/]+(
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in a `Duration` such as `1h30m`."""
+    """Seconds in a `Duration` such as `1h30m`, ten years at most."""
     units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
     total, number = 0.0, ""
     for character in text:
@@ -135,4 +150,4 @@ def parse_duration(text: str) -> float:
             total, number = total + float(number) * units[character], ""
         else:
             number += character
-    return total
+    return min(total, LONGEST_SECONDS)

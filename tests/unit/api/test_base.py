@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from tunesmith_api.base import DataUri, Duration, ModelUri, Name, Quantity, StoreUri, parse_duration
+from tunesmith_api.base import (
+    LONGEST_SECONDS,
+    DataUri,
+    Duration,
+    ModelUri,
+    Name,
+    Quantity,
+    StoreUri,
+    parse_duration,
+)
 from tunesmith_api.common import is_reserved
 from tunesmith_api.finetunejob import FineTuneJobSpec
 
@@ -24,10 +35,17 @@ def test_a_duration_is_so_many_seconds(text: str, seconds: float) -> None:
 @given(st.lists(st.tuples(st.integers(0, 999), st.sampled_from("smhd")), min_size=1, max_size=5))
 def test_the_parts_of_a_duration_add_up(parts: list[tuple[int, str]]) -> None:
     text = TypeAdapter(Duration).validate_python("".join(f"{number}{unit}" for number, unit in parts))
-    assert parse_duration(text) == sum(number * UNITS[unit] for number, unit in parts)
+    assert parse_duration(text) == min(sum(number * UNITS[unit] for number, unit in parts), LONGEST_SECONDS)
 
 
-@pytest.mark.parametrize("text", ["", "10", "1w", "-1h", "1h 30m", "h", "PT1H"])
+@given(st.from_regex(r"([0-9]{1,6}(\.[0-9]{1,6})?[smhd]){1,4}", fullmatch=True))
+def test_every_duration_fits_what_time_is_reckoned_with(text: str) -> None:
+    seconds = parse_duration(text)
+    assert 0 <= seconds < 2**31
+    assert datetime.now(UTC) + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "10", "1w", "-1h", "1h 30m", "h", "PT1H", "3000000d"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Duration).validate_python(text)
@@ -77,6 +95,12 @@ def test_what_is_no_name_is_refused(name: str) -> None:
 @pytest.mark.parametrize("quantity", [1, "500m", "2", "16Gi", "1.5"])
 def test_a_quantity_is_a_number_or_a_text(quantity: int | str) -> None:
     assert TypeAdapter(Quantity).validate_python(quantity) == quantity
+
+
+@pytest.mark.parametrize("quantity", [-1, "-1", "1e3", "x", 10**15, "", "1 Gi"])
+def test_what_is_no_quantity_is_refused(quantity: int | str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Quantity).validate_python(quantity)
 
 
 def test_an_object_as_data_has_camel_case_names_and_no_nulls() -> None:

@@ -455,14 +455,50 @@ def test_no_figure_can_break_a_status(kind, loss, value):
     assert cluster.status["phase"] == "Succeeded"
 
 
+FIELDS = [
+    "model",
+    "datasets",
+    "replicas",
+    "retries",
+    "promotion",
+    "deadline",
+    "pendingDeadline",
+    "resources",
+    "rollout",
+]
+huge = st.sampled_from(
+    ["999999d", "999999d999999d", "3000000d", "0s", "9999999999999999999h", {"readyTimeout": "999999d"},
+     {"cpu": -1}, {"cpu": "-1"}, {"memory": "999999999999999Pi"}, {"memory": 10**30}, {"cpu": "0.000000001"}]
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@given(spec=st.dictionaries(st.sampled_from(["model", "datasets", "replicas", "retries", "promotion"]), junk))
+@given(spec=st.dictionaries(st.sampled_from(FIELDS), junk | huge), ends=flags)
 @steady
-def test_no_spec_can_break_a_plan(kind, spec):
+def test_no_spec_can_break_a_plan(kind, spec, ends):
     cluster = Cluster(SPECS[kind]())
     cluster.resource["spec"] = {**cluster.resource["spec"], **spec}
     cluster.settle()
+    for job in list(cluster.jobs):
+        cluster.start_pod(job, "Succeeded" if ends else "Pending", DONE if ends else {"fetch": running()})
+    cluster.settle()
+    cluster.reconcile(after=100)
+    cluster.settle()
     assert cluster.status["message"]
+    for deployment in cluster.deployments.values():
+        assert deployment["spec"]["progressDeadlineSeconds"] < 2**31
+
+
+@given(ttl=st.sampled_from(["999999d", "999999d999999d", "0s", "1m"]))
+@steady
+@pytest.mark.parametrize("kind", ["FineTuneJob", "EvalJob"])
+def test_no_lease_of_life_can_break_a_plan(kind, ttl):
+    cluster = Cluster(SPECS[kind](ttlAfterFinished=ttl))
+    cluster.settle()
+    cluster.start_pod(next(iter(cluster.jobs)), "Succeeded", DONE)
+    cluster.settle()
+    cluster.reconcile(after=30)
+    assert cluster.status["phase"] == "Succeeded"
 
 
 def test_an_empty_observation_is_no_error():
