@@ -19,8 +19,8 @@ from tunesmith_runtime.evaluate.matching import answer_of, normalized
 DESCRIPTION = """
 ## Overview
 
-Questions with a reference answer each. An answer is right if it equals the reference, after case, white space, and
-punctuation at both ends are put aside on both sides.
+Questions with a reference answer each. An answer is right if it equals the reference, after case, white space,
+sentence marks at the end and pairs of quotes, brackets or markup around the whole are put aside on both sides.
 """
 
 

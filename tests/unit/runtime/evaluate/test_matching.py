@@ -19,6 +19,9 @@ from tunesmith_runtime.evaluate.matching import answer_of, normalized
         ("「东京」。", "东京"),
         ("(B)", "B"),
         ("`42`", "42"),
+        ("'don't know'", "don't know"),
+        ("((a) or (b)).", "(a) or (b)"),
+        ("“***Yes!***”", "yes"),
     ],
 )
 def test_case_white_space_and_outer_punctuation_do_not_matter(answer: str, reference: str) -> None:
@@ -35,10 +38,24 @@ def test_case_white_space_and_outer_punctuation_do_not_matter(answer: str, refer
         ("not fruit", "fruit"),
         ("fruit fruit", "fruit"),
         ("", "fruit"),
+        ("C#", "C"),
+        ("A*", "A"),
+        ("#1", "1"),
+        ("<", ">"),
+        ("*", "_"),
+        ("_x", "x"),
+        ("?", "!"),
+        ("(a) or (b)", "a) or (b"),
+        ("`a` or `b`", "a` or `b"),
     ],
 )
 def test_what_says_something_else_is_another_answer(answer: str, reference: str) -> None:
     assert normalized(answer) != normalized(reference)
+
+
+@given(st.text(st.characters(categories=["P", "S", "Zs"])) | st.text())
+def test_an_answer_that_says_nothing_equals_no_reference(reference: str) -> None:
+    assert (normalized(reference) == normalized("")) == (not reference.strip())
 
 
 @given(st.text())
