@@ -50,6 +50,16 @@ def completeness(report: Mapping[str, Any], predictions: Iterable[Mapping[str, A
     return Completeness(summary.get("requested", 0), missing + hidden)
 
 
+def disagreement(report: Mapping[str, Any], predictions: int, questions: int) -> str | None:
+    """Why the scores can't be over all questions, where EvalScope's counts say so or are not there; None where all agree."""
+    summary = report.get("execution_summary") or {}
+    counts = {"asked": summary.get("requested"), "scored": summary.get("succeeded"), "stored": predictions}
+    if all(count == questions for count in counts.values()):
+        return None
+    told = ", ".join(f"{'an unknown number' if count is None else count} {what}" for what, count in counts.items())
+    return f"of {questions} questions, {told}"
+
+
 def refusal(prediction: Mapping[str, Any]) -> str | None:
     """What the server said where it refused to answer; None where it answered."""
     output = prediction.get("model_output") or {}

@@ -16,7 +16,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.evaluate.benchmarks import Task
 from tunesmith_runtime.evaluate.engine import Engine
-from tunesmith_runtime.evaluate.results import completeness, refusal, scores
+from tunesmith_runtime.evaluate.results import completeness, disagreement, refusal, scores
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,8 @@ _LOCAL = "give the benchmark's files: dataset: {type: benchmark, uri: s3://...} 
 def score(task: Task, config: Any, questions: int, told: Told) -> list[Result]:
     """Ask all questions and score the answers; `told` hears how far it is.
 
-    Raises RunFailure (EvaluationFailed) where a question got no answer: a score over the others would not be a score.
+    Raises RunFailure (EvaluationFailed) where a question got no answer, or the report does not say that all did: a score
+    over the others would not be a score.
     """
     from evalscope import run_task
 
@@ -173,6 +174,9 @@ def score(task: Task, config: Any, questions: int, told: Told) -> list[Result]:
         why = next(filter(None, map(refusal, predictions)), relay.first_error or "see the log")
         message = f"benchmark {task.name}: {done.failed} of {done.asked} questions got no answer; the first: {why}"
         raise RunFailure(FailureClass.EVALUATION_FAILED, message, "mend the cause: a score over the rest would mislead")
+    if odd := disagreement(report, len(predictions), questions):
+        message = f"benchmark {task.name}: EvalScope's counts do not agree: {odd}"
+        raise RunFailure(FailureClass.EVALUATION_FAILED, message, "a score over some of the questions would mislead")
     return scores(task.name, report)
 
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunesmith_runtime.evaluate.results import completeness, refusal, scores
+import pytest
+
+from tunesmith_runtime.evaluate.results import completeness, disagreement, refusal, scores
 
 
 def metric(name: str, score: float, aggregation: str = "mean", **dimensions: Any) -> dict[str, Any]:
@@ -45,3 +47,23 @@ def test_errors_and_refusals_are_counted() -> None:
 
 def test_a_question_that_was_lost_is_counted_too() -> None:
     assert completeness({"execution_summary": {"requested": 5, "succeeded": 4, "errored": 0}}, []).failed == 1
+
+
+def test_counts_that_agree_are_taken() -> None:
+    report = {"execution_summary": {"requested": 5, "succeeded": 5, "errored": 0}}
+    assert disagreement(report, predictions=5, questions=5) is None
+
+
+@pytest.mark.parametrize(
+    ("summary", "predictions", "told"),
+    [
+        (None, 5, "of 5 questions, an unknown number asked, an unknown number scored, 5 stored"),
+        ({"requested": 4, "succeeded": 4}, 4, "of 5 questions, 4 asked, 4 scored, 4 stored"),
+        ({"requested": 5, "succeeded": 5}, 4, "of 5 questions, 5 asked, 5 scored, 4 stored"),
+        ({"requested": 5}, 5, "of 5 questions, 5 asked, an unknown number scored, 5 stored"),
+    ],
+)
+def test_a_report_that_does_not_count_every_question_is_not_complete(
+    summary: dict[str, int] | None, predictions: int, told: str
+) -> None:
+    assert disagreement({"execution_summary": summary}, predictions, questions=5) == told
