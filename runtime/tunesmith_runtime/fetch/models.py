@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from tunesmith_api.failures import FailureClass
@@ -30,6 +31,8 @@ class Model:
     """Tells its content from another."""
     directory: Path
     """Where it is brought to."""
+    trusted: bool
+    """Whether Python code in it may run; without that it is not brought."""
     uri: str | None = None
     """The folder of safetensors in the store; None until it is imported."""
     digest: str | None = None
@@ -52,7 +55,9 @@ class Model:
             assert self.importer is not None
             self.uri, self.digest = self.importer(self.directory)
         try:
-            manifest = download_directory(storage, self.uri, self.directory, keep=is_wanted)
+            manifest = download_directory(
+                storage, self.uri, self.directory, keep=partial(is_wanted, trusted=self.trusted)
+            )
         except NotFound as missing:
             raise missing.named(FailureClass.MODEL_NOT_FOUND, "model") from missing
         self.digest = self.digest or manifest.digest
@@ -100,13 +105,13 @@ def _folder(storage: Storage, asked: ResolvedModel, entries: list[Entry], direct
         message = f"{asked.uri} is not what was published there: its manifest is {manifest.digest if manifest else 'missing'}, not {asked.digest}"
         raise RunFailure(FailureClass.STORAGE_CORRUPT, message, "run the FineTuneJob that made it anew")
     if manifest:
-        return Model(asked.uri, manifest.digest, directory, asked.uri, manifest.digest)
+        return Model(asked.uri, manifest.digest, directory, asked.trust_remote_code, asked.uri, manifest.digest)
     content = {
         entry.path: storage.fingerprint(join(asked.uri, entry.path), entry)
         for entry in entries
-        if is_wanted(entry.path)
+        if is_wanted(entry.path, asked.trust_remote_code)
     }
-    return Model(asked.uri, digest(content), directory, asked.uri)
+    return Model(asked.uri, digest(content), directory, asked.trust_remote_code, asked.uri)
 
 
 def _hub_model(storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path, adapter: bool) -> Model:
@@ -121,7 +126,7 @@ def _hub_model(storage: Storage, store_uri: str, asked: ResolvedModel, directory
             _convert(asked.uri, file, folder)
 
     uri, found = import_once(storage, store_uri, key, asked.uri, directory, make)
-    return Model(asked.uri, found, directory, uri, found)
+    return Model(asked.uri, found, directory, asked.trust_remote_code, uri, found)
 
 
 def _gguf_model(storage: Storage, store_uri: str, uri: str, entry: Entry, directory: Path) -> Model:
@@ -138,6 +143,7 @@ def _gguf_model(storage: Storage, store_uri: str, uri: str, entry: Entry, direct
         uri,
         fingerprint,
         directory,
+        False,
         place,
         found,
         lambda folder: import_once(storage, store_uri, key, uri, folder, make),

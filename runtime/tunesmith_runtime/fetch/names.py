@@ -9,6 +9,8 @@ from tunesmith_runtime.errors import RunFailure
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 """Weights that run code when they are loaded."""
+CODE = (".py", ".pyc", ".pyd", ".so", ".sh")
+"""Programs: brought only with a model whose code is trusted."""
 SAFE, GGUF, ADAPTER_CONFIG = ".safetensors", ".gguf", "adapter_config.json"
 
 
@@ -37,7 +39,8 @@ def check_names(uri: str, names: list[str], adapter: bool) -> None:
         raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"model {uri}: no {config}: {found}")
 
 
-def is_wanted(path: str) -> bool:
-    """Pickles beside safetensors stay where they are; so do GGUF files and hidden ones."""
+def is_wanted(path: str, trusted: bool) -> bool:
+    """Pickles beside safetensors stay where they are; so do GGUF files, hidden ones, and code that is not trusted."""
     name = PurePosixPath(path)
-    return name.suffix not in (*PICKLES, GGUF) and not any(part.startswith(".") for part in name.parts)
+    left = (*PICKLES, GGUF) if trusted else (*PICKLES, GGUF, *CODE)
+    return name.suffix not in left and not any(part.startswith(".") for part in name.parts)

@@ -70,24 +70,24 @@ def download_directory(
 ) -> Manifest:
     """Bring the folder `uri` to a local folder; files that are there and right are kept, others are removed.
 
-    A folder with a manifest is brought whole, each file verified, and a wrong one fetched once more before StorageCorrupt
-    is raised. Of a folder without one, the files whose path `keep` takes are brought as they are. Returns the manifest of
-    what is now there. Raises NotFound for an empty folder, DiskFull before anything is brought.
+    Of a folder with a manifest each file is verified, and a wrong one fetched once more before StorageCorrupt
+    is raised; of one without, the files are brought as they are. In either, only files whose path `keep` takes. Returns
+    the folder's own manifest, or that of what is now there. Raises NotFound for an empty folder, DiskFull before anything
+    is brought.
     """
     started = time.monotonic()
     manifest = read_manifest(storage, uri)
-    entries = {
-        entry.path: entry for entry in storage.list(uri) if entry.path != MANIFEST and (manifest or keep(entry.path))
-    }
+    entries = {entry.path: entry for entry in storage.list(uri) if entry.path != MANIFEST and keep(entry.path)}
+    files = [file for file in manifest.files if keep(file.path)] if manifest else []
     if not entries and manifest is None:
         raise NotFound(uri)
-    wanted = set(entries) if manifest is None else {file.path for file in manifest.files}
+    wanted = set(entries) if manifest is None else {file.path for file in files}
     _remove_others(directory, wanted)
     _check_room(uri, directory, entries)
     if manifest is None:
         result = _download_unlisted(storage, uri, directory, entries)
     else:
-        _each(lambda file: _download_verified(storage, uri, directory, file, entries.get(file.path)), manifest.files)
+        _each(lambda file: _download_verified(storage, uri, directory, file, entries.get(file.path)), files)
         result = manifest
     (directory / MANIFEST).write_bytes(result.model_dump_json(by_alias=True, indent=1).encode())
     log.info("downloaded %s: %s", uri, rate(result.size_bytes, time.monotonic() - started))

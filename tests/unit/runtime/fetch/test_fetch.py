@@ -14,7 +14,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Store
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.rundirectory import open_run, record_of
-from tunesmith_runtime.storage.directory import publish_directory
+from tunesmith_runtime.storage.directory import download_directory, publish_directory
 
 
 @pytest.fixture
@@ -188,6 +188,21 @@ def test_pickles_beside_safetensors_are_left_where_they_are(local: Fetcher) -> N
     model = local.put("base", {**MODEL, "pytorch_model.bin": b"pickle", "training_args.bin": b"pickle"})
     _, work = local.fetch(local.job(model, local.put("data", {"a.jsonl": ROWS})))
     assert names(work.model) == {*MODEL, "manifest.json"}
+
+
+CODE = {"modeling_own.py": b"import os", "kernels/own.so": b"elf"}
+
+
+@pytest.mark.parametrize("published", [False, True], ids=["as uploaded", "with a manifest"])
+def test_code_in_a_folder_comes_only_where_it_is_trusted(local: Fetcher, tmp_path: Path, published: bool) -> None:
+    uri = local.put("base", MODEL | CODE)
+    if published:
+        download_directory(local.storage, uri, tmp_path / "copy")
+        uri = publish_directory(local.storage, tmp_path / "copy", local.store.uri, "own").uri
+    data = local.put("data", {"a.jsonl": ROWS})
+    for trusted, brought in ((False, {*MODEL}), (True, {*MODEL, *CODE})):
+        _, work = local.fetch(local.job({"uri": uri, "trustRemoteCode": trusted}, data))
+        assert names(work.model) == {*brought, "manifest.json"}
 
 
 @pytest.mark.parametrize(
