@@ -20,6 +20,8 @@ from devcluster.toolchain import missing_unpacked
 CGROUPS = Path("/sys/fs/cgroup")
 SEPARATE = ("unshare", "--net", "--mount", "--cgroup", "--propagation", "private")
 
+pytestmark = pytest.mark.deep
+
 
 @pytest.fixture
 def cgroups() -> Iterator[list[Path]]:
