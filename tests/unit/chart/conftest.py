@@ -26,7 +26,7 @@ def helm() -> Helm:
     """Runs helm, which is built first where it is not there yet; values go to its standard input."""
     program = Path(cache_paths().program("helm"))
     if not program.exists():
-        subprocess.run([sys.executable, "-m", "devcluster", "build"], check=True)
+        subprocess.run([sys.executable, "-m", "devcluster", "tools", "helm"], check=True)
 
     def run(*arguments: str, values: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
         command = [str(program), *arguments, "--values=-"]
