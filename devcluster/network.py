@@ -65,7 +65,9 @@ def remember(path: Path) -> Before:
             root_is_shared=_root_is_shared(),
         )
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(before), indent=2))
+        whole = path.with_suffix(".tmp")  # half a file would keep `down` from putting anything back
+        whole.write_text(json.dumps(asdict(before), indent=2))
+        whole.replace(path)
     return Before(**json.loads(path.read_text()))
 
 

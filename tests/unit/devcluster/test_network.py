@@ -1,8 +1,13 @@
 """What the cluster put into the firewall goes; what was there stays."""
 
+from pathlib import Path
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devcluster import network
 from devcluster.network import removal_script
 
 SAVED = """\
@@ -53,3 +58,23 @@ def test_no_chain_of_somebody_else_is_ever_named(present: set[str], kept: set[st
     script = removal_script(saved, kept)
     ours = {name for name in present - kept if name.startswith(("KUBE-", "CNI-"))}
     assert {line.split()[-1] for line in script.splitlines() if line.startswith("-")} == ours
+
+
+def test_what_was_before_is_looked_at_again_if_writing_it_down_was_cut_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for look, answer in (("_saved_rules", ""), ("_root_is_shared", True), ("_changed_settings", [])):
+        monkeypatch.setattr(network, look, lambda *_, answer=answer: answer)
+
+    def full_disk(path: Path, text: str, *_: Any) -> int:
+        with path.open("w") as file:
+            file.write(text[:20])
+        raise OSError("no space left on device")
+
+    file = tmp_path / "cluster" / "before.json"
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "write_text", full_disk)
+        with pytest.raises(OSError, match="no space"):
+            network.remember(file)
+    assert network.remember(file) == network.remember(file)
+    assert file.exists()
