@@ -45,8 +45,9 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 """Parameters that this server does not have -> the values (besides null) with which they ask for nothing."""
 
 TEMPLATE_ARGUMENTS = frozenset(
-    {"conversation", "tools", "documents", "chat_template", "tokenize", "add_generation_prompt"}
-    | {"return_dict", "return_tensors", "padding", "truncation", "max_length"}
+    {"self", "messages", "conversation", "conversations", "chat_template", "tools", "documents"}
+    | {"add_generation_prompt", "continue_final_message", "return_assistant_tokens_mask"}
+    | {"tokenize", "tokenizer_kwargs", "return_dict", "return_tensors", "padding", "truncation", "max_length"}
 )
 """Arguments of the template call that are the server's own."""
 

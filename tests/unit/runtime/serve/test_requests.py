@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -42,6 +43,27 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
         "may not set tokenize",
     ),
 }
+
+
+def parameters() -> set[str]:
+    """Names that the calls between a request and its template have taken."""
+    from transformers import PreTrainedTokenizerBase
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    from tunesmith_runtime.serve.generation.model import LoadedModel
+
+    calls = (LoadedModel.encode_chat, PreTrainedTokenizerBase.apply_chat_template, render_jinja_template)
+    taken = [entry for call in calls for entry in inspect.signature(call).parameters.values()]
+    return {entry.name for entry in taken if entry.kind is not entry.VAR_KEYWORD}
+
+
+def test_every_argument_that_is_not_the_templates_is_refused() -> None:
+    names = parameters()
+    assert {"messages", "self", "tokenizer_kwargs"} <= names
+    for name in names:
+        with pytest.raises(ApiError, match=f"may not set {name}"):
+            chat(chat_template_kwargs={name: []})
+    assert chat(chat_template_kwargs={"enable_thinking": False})
 
 
 @pytest.mark.parametrize("case", REFUSED)
