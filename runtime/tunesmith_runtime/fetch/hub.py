@@ -7,8 +7,9 @@ is brought is one listing's files: a branch is resolved to a commit first, or ea
 from __future__ import annotations
 
 import logging
+import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +23,18 @@ WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"
 CODE = ["*.py"]
 UNWANTED = ["*/*", "consolidated*"]
 """Subfolders hold the same weights in other formats; so does Mistral's consolidated file."""
+
+
+REDIRECTIONS = {
+    "hf": ("HF_ENDPOINT", "HUGGINGFACE_CO_STAGING"),
+    "ms": ("MODELSCOPE_ENDPOINT", "MODELSCOPE_DOMAIN", "MODELSCOPE_PREFER_AI_SITE"),
+}
+"""Variables by which the hubs' clients are sent to another server."""
+
+
+def redirection(uri: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What in the environment sends the client of a hub URI to another server than the hub's own; mostly nothing."""
+    return {name: value for name in REDIRECTIONS[parse(uri)[0]] if (value := environment.get(name))}
 
 
 def parse(uri: str) -> tuple[str, str, str | None]:

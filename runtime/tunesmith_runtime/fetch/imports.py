@@ -15,7 +15,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,9 +33,14 @@ STALE_SECONDS = 60.0
 LOOK_SECONDS = 2.0
 
 
-def key_of(source: str, revision: str, trusted: bool = False) -> str:
-    """The key of an imported model: equal for the same source and revision (a hub's, or a file's fingerprint)."""
-    return digest({"source": source, "revision": revision, **({"code": True} if trusted else {})})[:16]
+def key_of(source: str, revision: str, trusted: bool = False, server: Mapping[str, str] | None = None) -> str:
+    """The key of an imported model: equal for the same source and revision (a hub's, or a file's fingerprint).
+
+    `server` says by what settings another server stands for the hub, if one does: what that holds under the hub's names
+    is never taken for what the hub holds.
+    """
+    more = {"code": True} if trusted else {}
+    return digest({"source": source, "revision": revision, **more, **({"server": dict(server)} if server else {})})[:16]
 
 
 def imported(storage: Storage, store_uri: str, key: str) -> tuple[str, str] | None:

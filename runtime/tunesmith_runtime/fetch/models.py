@@ -12,6 +12,7 @@ from tunesmith_api.hashing import digest
 from tunesmith_api.run import ResolvedModel
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.fetch.check import check_folder
+from tunesmith_runtime.fetch.hub import download_snapshot, redirection
 from tunesmith_runtime.fetch.imports import import_once, imported, key_of
 from tunesmith_runtime.fetch.names import GGUF, SAFE, check_names, is_wanted
 from tunesmith_runtime.storage import Entry, Storage, join, name_of
@@ -116,11 +117,9 @@ def _folder(storage: Storage, asked: ResolvedModel, entries: list[Entry], direct
 
 def _hub_model(storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path, adapter: bool) -> Model:
     """A hub's model is known by its digest only after it is imported, so that comes first."""
-    key = key_of(asked.uri, "", trusted=asked.trust_remote_code)
+    key = key_of(asked.uri, "", trusted=asked.trust_remote_code, server=redirection(asked.uri))
 
     def make(folder: Path) -> None:
-        from tunesmith_runtime.fetch.hub import download_snapshot
-
         download_snapshot(asked.uri, folder, asked.trust_remote_code, adapter)
         for file in folder.glob(f"*{GGUF}"):
             _convert(asked.uri, file, folder)

@@ -77,6 +77,19 @@ def test_a_hub_model_is_imported_once_and_only_what_is_safe(
 
 
 @pytest.mark.parametrize(("scheme", "handler", "variable"), HUBS)
+def test_what_another_server_holds_under_a_hubs_names_is_not_shared_with_those_who_ask_the_hub(
+    tmp_path: Path, scheme: str, handler: type[HuggingFace], variable: str
+) -> None:
+    poisoned = {"org/small": {**MODEL, "config.json": b'{"model_type": "other"}'}}
+    with hub(handler, poisoned) as theirs, hub(handler, MODELS) as ours:
+        first, _ = fetch(tmp_path, f"{scheme}://org/small", {variable: theirs.url})
+        second, work = fetch(tmp_path, f"{scheme}://org/small", {variable: ours.url})
+    assert (first.outcome, second.outcome) == ("Succeeded", "Succeeded")
+    assert first.model_uri != second.model_uri
+    assert (work / "model/config.json").read_bytes() == MODEL["config.json"]
+
+
+@pytest.mark.parametrize(("scheme", "handler", "variable"), HUBS)
 def test_code_of_a_model_comes_only_where_it_is_trusted(
     tmp_path: Path, scheme: str, handler: type[HuggingFace], variable: str
 ) -> None:

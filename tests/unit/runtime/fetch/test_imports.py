@@ -138,13 +138,16 @@ def test_who_gets_the_claim_as_the_import_ends_does_not_import_again(
     assert storage.stat(join(store.uri, "models/k/claim.json")) is None
 
 
-def test_a_key_tells_source_revision_and_trust_apart() -> None:
+def test_a_key_tells_source_revision_trust_and_server_apart() -> None:
     keys = {
         key_of("hf://a/b", ""),
         key_of("hf://a/c", ""),
         key_of("hf://a/b", "v1"),
         key_of("hf://a/b", "", trusted=True),
+        key_of("hf://a/b", "", server={"HF_ENDPOINT": "http://mirror"}),
+        key_of("hf://a/b", "", server={"HF_ENDPOINT": "http://other"}),
     }
-    assert len(keys) == 4
+    assert len(keys) == 6
+    assert key_of("hf://a/b", "", server={}) == key_of("hf://a/b", "")
     assert key_of("hf://a/b", "v1") == key_of("hf://a/b", "v1")
     assert all(len(key) == 16 for key in keys)
