@@ -13,6 +13,7 @@ from tunesmith_api.hashing import digest
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.storage import Entry, Storage, join
 from tunesmith_runtime.storage.directory import rate
+from tunesmith_runtime.storage.manifest import inside
 from tunesmith_runtime.work import DataFile, Work
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,16 @@ def download_rows(storage: Storage, sources: list[tuple[int | None, Data]], work
 
 
 def download_benchmark(storage: Storage, data: Data, directory: Path) -> None:
-    """Bring a benchmark's data as they are: one file under its own name, or a folder with all that is in it."""
+    """Bring a benchmark's data as they are: one file under its own name, or a folder with all that is in it.
+
+    Raises RunFailure (BadSpec) before anything is brought where an object's key leads out of the folder.
+    """
+    for entry in data.entries.values():
+        try:
+            inside(entry.path)
+        except ValueError as error:
+            raise RunFailure(
+                FailureClass.BAD_SPEC, f"benchmark data {data.uri}: {error}", "rename the object"
+            ) from error
     for uri, entry in data.entries.items():
         storage.download(uri, directory / entry.path, entry)

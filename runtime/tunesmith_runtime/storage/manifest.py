@@ -18,17 +18,18 @@ INCOMPLETE = ".incomplete"
 """Suffix of a file that is on its way."""
 
 
-def _inside(path: str) -> str:
+def inside(path: str) -> str:
+    """`path`, which names a file below a folder. Raises ValueError for one that leads elsewhere."""
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\0" in path:
-        raise ValueError("a path of a manifest stays inside its folder")
+        raise ValueError(f"the path {path!r} leads out of its folder")
     return path
 
 
 class ManifestFile(ApiModel):
     """One file of a folder."""
 
-    path: Annotated[str, AfterValidator(_inside)] = Field(description="Path below the folder, with /.")
+    path: Annotated[str, AfterValidator(inside)] = Field(description="Path below the folder, with /.")
     size_bytes: int = Field(ge=0, description="Size in bytes.")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="sha256 of the content, as hex.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from tests.unit.runtime.fetch.support import ADAPTER, MODEL, ROWS, WEIGHTS, Fetc
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Store
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.fetch.data import Data, download_benchmark
 from tunesmith_runtime.rundirectory import open_run, record_of
+from tunesmith_runtime.storage import Entry
 from tunesmith_runtime.storage.directory import download_directory, publish_directory
 
 
@@ -108,6 +111,18 @@ def test_an_evaluation_of_an_adapter_finds_base_adapter_and_benchmark_data(fetch
     assert names(work.benchmarks) == {"own/test.jsonl", "gsm8k/README.md", "gsm8k/main/test.jsonl"}
     assert (names(work.model), names(work.adapter)) == ({*MODEL, "manifest.json"}, {*ADAPTER, "manifest.json"})
     assert report.model_uri == adapter
+
+
+@pytest.mark.parametrize("key", ["../../outside", "a/../../outside", "/outside"])
+def test_benchmark_data_whose_key_leads_out_of_its_folder_are_refused(local: Fetcher, tmp_path: Path, key: str) -> None:
+    """A key of an object store is any text."""
+    uri = local.put("bench", {"test.jsonl": ROWS})
+    whole = Entry("test.jsonl", len(ROWS), "1")
+    data = Data(uri, {f"{uri}/test.jsonl": whole, f"{uri}/x": replace(whole, path=key)}, "f")
+    with pytest.raises(RunFailure, match="leads out of its folder") as failure:
+        download_benchmark(local.storage, data, tmp_path / "a/b/c")
+    assert failure.value.failure is FailureClass.BAD_SPEC
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_score_is_adopted_by_another_evaluation_of_the_same_model(fetcher: Fetcher) -> None:
