@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tunesmith_api.common import Artifact
 from tunesmith_api.failures import FailureClass
-from tunesmith_runtime.errors import NotFound, RunFailure
+from tunesmith_runtime.errors import NotFound, RunFailure, StopRequested
 from tunesmith_runtime.storage import Entry, Storage, join
 from tunesmith_runtime.storage.manifest import INCOMPLETE, MANIFEST, Manifest, ManifestFile, manifest_of, sha256_of
 
@@ -21,13 +21,16 @@ FILES_AT_ONCE = 4
 
 
 def _each(work: Callable[[ManifestFile], None], files: Iterable[ManifestFile]) -> None:
-    """Do `work` on some files at a time; the first failure ends it and is raised."""
-    pool = ThreadPoolExecutor(FILES_AT_ONCE)
+    """Do `work` on some files at a time; the first failure ends it and is raised, as is a stop, which waits for no file."""
+    pool, wait = ThreadPoolExecutor(FILES_AT_ONCE), True
     try:
         for future in [pool.submit(work, file) for file in files]:
             future.result()
+    except StopRequested:  # the process is about to end, and what is half brought has no manifest
+        wait = False
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=wait, cancel_futures=True)
 
 
 def read_manifest(storage: Storage, uri: str) -> Manifest | None:

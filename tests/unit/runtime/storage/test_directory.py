@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Store
-from tunesmith_runtime.errors import NotFound, RunFailure
+from tunesmith_runtime.errors import NotFound, RunFailure, StopRequested
 from tunesmith_runtime.storage import Storage, join, open_storage
 from tunesmith_runtime.storage.directory import (
     delete_directory,
@@ -101,6 +102,26 @@ def test_an_object_with_another_content_is_told_and_not_left_as_good(
         download_directory(storage, store.uri, tmp_path / "b")
     assert failure.value.failure is FailureClass.STORAGE_CORRUPT
     assert not (tmp_path / "b" / "manifest.json").exists()
+
+
+def test_a_stop_waits_for_no_file_that_is_on_its_way(storage: Storage, store: Store, tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", {"1": b"1", "2": b"2", "3": b"3"})
+    under_way, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def upload(path: Path, uri: str) -> None:
+        if path.name == "1":
+            assert under_way.wait(60)
+            raise StopRequested
+        under_way.set()
+        go_on.wait(10)
+        ended.set()
+
+    storage.upload = upload  # type: ignore[method-assign]
+    with pytest.raises(StopRequested):
+        upload_directory(storage, folder, store.uri)
+    assert not ended.is_set()
+    assert read_manifest(storage, store.uri) is None
+    go_on.set()
 
 
 def test_a_missing_object_is_named(storage: Storage, store: Store, tmp_path: Path) -> None:
