@@ -7,6 +7,7 @@ import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from devcluster.components import addresses
 from devcluster.errors import ClusterError
@@ -15,23 +16,50 @@ from devcluster.paths import Paths, cache_paths
 EXTERNAL_HELP = (
     "KUBECONFIG names a cluster of yours, so set also {missing}; or unset KUBECONFIG to use the embedded cluster"
 )
+T = TypeVar("T")
+REGISTRY, S3_ENDPOINT = "TUNESMITH_REGISTRY", "TUNESMITH_S3_ENDPOINT"
+S3_KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_SHARED_CREDENTIALS_FILE)"
 
 
 @dataclass(frozen=True)
 class Environment:
     """How to reach a cluster, its registry and its S3 server.
 
-    `registry`: host:port, as the nodes pull from it and as this machine pushes to it. `s3_endpoint`: URL, the same for
-    pods and for this machine. `bin_dir`: where kubectl and helm are. `embedded`: whether the cluster is ours.
+    `bin_dir`: where kubectl and helm are. `embedded`: whether the cluster is ours. `named_...`: None where the user of a
+    cluster has not said it, which is an error only for who needs it.
     """
 
     kubeconfig: Path
-    registry: str
-    s3_endpoint: str
-    s3_access_key: str = field(repr=False)
-    s3_secret_key: str = field(repr=False)
     bin_dir: Path
     embedded: bool
+    named_registry: str | None
+    named_s3_endpoint: str | None
+    named_s3_keys: tuple[str, str] | None = field(repr=False)
+
+    @property
+    def registry(self) -> str:
+        """host:port, as the nodes pull from it and as this machine pushes to it. ClusterError if nobody has said it."""
+        return _needed(self.named_registry, REGISTRY)
+
+    @property
+    def s3_endpoint(self) -> str:
+        """URL, the same for pods and for this machine. ClusterError if nobody has said it."""
+        return _needed(self.named_s3_endpoint, S3_ENDPOINT)
+
+    @property
+    def s3_access_key(self) -> str:
+        """ClusterError if there are no keys."""
+        return _needed(self.named_s3_keys, S3_KEYS)[0]
+
+    @property
+    def s3_secret_key(self) -> str:
+        """ClusterError if there are no keys."""
+        return _needed(self.named_s3_keys, S3_KEYS)[1]
+
+    def unnamed(self) -> list[str]:
+        """The variables that the user has yet to set to build images and to use a store."""
+        named = {REGISTRY: self.named_registry, S3_ENDPOINT: self.named_s3_endpoint, S3_KEYS: self.named_s3_keys}
+        return [variable for variable, value in named.items() if value is None]
 
     def program(self, name: str) -> str:
         """kubectl or helm: ours if it was built, otherwise the one on PATH."""
@@ -46,7 +74,7 @@ def is_external(paths: Paths) -> bool:
 
 
 def environment() -> Environment:
-    """The cluster to use. Raises ClusterError if the embedded one is not there, or the user's is named by half."""
+    """The cluster to use. Raises ClusterError if the embedded one is not there, or KUBECONFIG names several files."""
     paths = cache_paths()
     return _external(paths) if is_external(paths) else _embedded(paths)
 
@@ -54,15 +82,13 @@ def environment() -> Environment:
 def _embedded(paths: Paths) -> Environment:
     if not paths.kubeconfig.exists():
         raise ClusterError("there is no cluster; bring it up with `make cluster`, or name yours with KUBECONFIG")
-    access_key, secret_key = read_s3_credentials(paths.s3_credentials)
     return Environment(
         kubeconfig=paths.kubeconfig,
-        registry=addresses.REGISTRY,
-        s3_endpoint=addresses.S3_ENDPOINT,
-        s3_access_key=access_key,
-        s3_secret_key=secret_key,
         bin_dir=paths.bin,
         embedded=True,
+        named_registry=addresses.REGISTRY,
+        named_s3_endpoint=addresses.S3_ENDPOINT,
+        named_s3_keys=read_s3_credentials(paths.s3_credentials),
     )
 
 
@@ -71,31 +97,28 @@ def _external(paths: Paths) -> Environment:
         raise ClusterError(
             "KUBECONFIG names several files: make one with `kubectl config view --flatten`, and name that"
         )
-    names = ("TUNESMITH_REGISTRY", "TUNESMITH_S3_ENDPOINT")
-    missing = [name for name in names if not os.environ.get(name)]
-    if missing:
-        raise ClusterError(EXTERNAL_HELP.format(missing=" and ".join(missing)))
-    access_key, secret_key = _user_s3_credentials()
     return Environment(
         kubeconfig=Path(os.environ["KUBECONFIG"]).expanduser(),
-        registry=os.environ["TUNESMITH_REGISTRY"],
-        s3_endpoint=os.environ["TUNESMITH_S3_ENDPOINT"],
-        s3_access_key=access_key,
-        s3_secret_key=secret_key,
         bin_dir=paths.bin,
         embedded=False,
+        named_registry=os.environ.get(REGISTRY) or None,
+        named_s3_endpoint=os.environ.get(S3_ENDPOINT) or None,
+        named_s3_keys=_user_s3_credentials(),
     )
 
 
-def _user_s3_credentials() -> tuple[str, str]:
+def _needed(value: T | None, variable: str) -> T:
+    if value is None:
+        raise ClusterError(EXTERNAL_HELP.format(missing=variable))
+    return value
+
+
+def _user_s3_credentials() -> tuple[str, str] | None:
     keys = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
     if keys[0] and keys[1]:
         return keys[0], keys[1]
     file = os.environ.get("AWS_SHARED_CREDENTIALS_FILE")
-    if not file:
-        wanted = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_SHARED_CREDENTIALS_FILE)"
-        raise ClusterError(EXTERNAL_HELP.format(missing=wanted))
-    return read_s3_credentials(Path(file).expanduser())
+    return read_s3_credentials(Path(file).expanduser()) if file else None
 
 
 def read_s3_credentials(path: Path) -> tuple[str, str]:

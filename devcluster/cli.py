@@ -17,6 +17,7 @@ from devcluster.access import Environment, ensure_s3_credentials, environment, e
 from devcluster.commands import run
 from devcluster.errors import ClusterError
 from devcluster.images import build as build_images
+from devcluster.images import room_for_images
 from devcluster.paths import Paths, cache_paths
 from devcluster.progress import elapsed, say
 
@@ -46,9 +47,10 @@ def main() -> int:
 
 def up(paths: Paths, _: argparse.Namespace) -> int:
     if is_external(paths):
-        return _use(environment())
+        return _use(paths, environment())
     start = time.monotonic()
     _check(paths)
+    _warn_of_images(paths)
     with _one_at_a_time(paths):
         toolchain.ensure_debian(paths)
         builds.ensure_programs(paths)
@@ -115,8 +117,8 @@ def tools(paths: Paths, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _use(named: Environment) -> int:
-    """Build nothing: only see that the user's cluster can be used."""
+def _use(paths: Paths, named: Environment) -> int:
+    """Build no cluster: only see that the user's can be used, and say what will be missing later."""
     absent = [name for name in ("kubectl", "helm") if not shutil.which(named.program(name))]
     if absent:
         raise ClusterError(
@@ -124,8 +126,20 @@ def _use(named: Environment) -> int:
         )
     nodes = run([named.program("kubectl"), f"--kubeconfig={named.kubeconfig}", "get", "nodes", "--output=name"])
     say(f"using the cluster of KUBECONFIG={named.kubeconfig} ({len(nodes.split())} nodes)")
-    say(f"images go to {named.registry}, models and data to {named.s3_endpoint}; nothing is built")
+    missing = named.unnamed()
+    if missing:
+        say(f"not set: {', '.join(missing)}; images, the demo and the tests need what it names")
+    else:
+        say(f"images go to {named.registry}, models and data to {named.s3_endpoint}")
+    _warn_of_images(paths)
     return 0
+
+
+def _warn_of_images(paths: Paths) -> None:
+    """A cluster needs none, but who brings it up for the demo should not learn it half an hour later."""
+    sentence = room_for_images(paths)
+    if sentence and not paths.images.exists():
+        say(f"warning: {sentence}")
 
 
 def _check(paths: Paths) -> None:

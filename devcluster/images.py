@@ -51,7 +51,7 @@ def build(paths: Paths, registry: str, root: Path = ROOT) -> dict[str, str]:
                 names[image] = _reference(registry, root, image, base)
                 _build_and_push(buildah, root, image, names[image], settings)
     found = {image.name: name for image, name in names.items()}
-    (paths.cache / "images.json").write_text(json.dumps(found, indent=2) + "\n")
+    paths.images.write_text(json.dumps(found, indent=2) + "\n")
     return found
 
 
@@ -88,14 +88,25 @@ def _ensure_tools() -> None:
             toolchain.install_packages(missing)
 
 
+def room_for_images(paths: Paths) -> str:
+    """What to say where the disk is too small for the first build; empty where it is not.
+
+    The runtime's environment needs room once: its files, and two temporary copies while they become a layer.
+    """
+    existing = next(folder for folder in (paths.cache, *paths.cache.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free / 1e9
+    if free >= FREE_GIGABYTES:
+        return ""
+    return (
+        f"{existing} has {free:.0f} GB free, the first build of the images needs {FREE_GIGABYTES} GB: "
+        "make room, or set TUNESMITH_CACHE to a folder on a larger disk"
+    )
+
+
 def _check_disk(paths: Paths, buildah: Buildah) -> None:
-    """The runtime's environment needs room once: its files, and two temporary copies while they become a layer."""
-    free = shutil.disk_usage(paths.cache).free / 1e9
-    if free < FREE_GIGABYTES and not all(buildah.has(_environment(image)) for image in IMAGES):
-        raise ClusterError(
-            f"{paths.cache} has {free:.0f} GB free, the first build of the images needs {FREE_GIGABYTES} GB; "
-            "make room, or set TUNESMITH_CACHE to a folder on a larger disk"
-        )
+    sentence = room_for_images(paths)
+    if sentence and not all(buildah.has(_environment(image)) for image in IMAGES):
+        raise ClusterError(sentence)
 
 
 def _prepare(paths: Paths, buildah: Buildah, base: str) -> Settings:

@@ -59,6 +59,7 @@ def install_chart(
     images: Mapping[str, str],
     *,
     store_uri: str,
+    region: str = "us-east-1",
     namespace: str = "tunesmith-system",
     values: Mapping[str, Any] | None = None,
 ) -> None:
@@ -68,6 +69,7 @@ def install_chart(
         "store": {
             "uri": store_uri,
             "endpoint": environment.s3_endpoint,
+            "region": region,
             "pathStyle": True,
             "credentialsSecret": CREDENTIALS_SECRET,
         },

@@ -36,6 +36,11 @@ class Paths:
         return self.cache / "registry"
 
     @property
+    def images(self) -> Path:
+        """The references of the images that were pushed last."""
+        return self.cache / "images.json"
+
+    @property
     def cluster(self) -> Path:
         """All state of the running cluster; deleted by `down`."""
         return self.cache / "cluster"

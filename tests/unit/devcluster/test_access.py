@@ -1,11 +1,12 @@
 """The user's cluster is used if one is named, and no secret is printed."""
 
+import argparse
 import stat
 from pathlib import Path
 
 import pytest
 
-from devcluster import ClusterError, environment
+from devcluster import ClusterError, cli, environment
 from devcluster.access import ensure_s3_credentials, exports, is_external, read_s3_credentials
 from devcluster.paths import Paths, cache_paths
 
@@ -44,13 +45,37 @@ def test_a_named_cluster_is_used(paths: Paths, monkeypatch: pytest.MonkeyPatch) 
     assert (used.s3_access_key, used.s3_secret_key) == ("access", "hush-hush")
 
 
-@pytest.mark.parametrize("name", [name for name in USERS if name != "KUBECONFIG"])
-def test_a_cluster_named_by_half_is_refused_with_what_is_missing(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch, name: str
+@pytest.mark.parametrize(
+    ("name", "needed_by"),
+    [
+        ("TUNESMITH_REGISTRY", "registry"),
+        ("TUNESMITH_S3_ENDPOINT", "s3_endpoint"),
+        ("AWS_ACCESS_KEY_ID", "s3_access_key"),
+        ("AWS_SECRET_ACCESS_KEY", "s3_secret_key"),
+    ],
+)
+def test_what_a_users_cluster_lacks_is_an_error_for_who_needs_it_only(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, name: str, needed_by: str
 ) -> None:
     name_a_cluster(monkeypatch, without=name)
-    with pytest.raises(ClusterError, match=name):
-        environment()
+    used = environment()
+    assert not used.embedded
+    assert [variable for variable in used.unnamed() if name in variable] == used.unnamed() != []
+    with pytest.raises(ClusterError, match=f"so set also .*{name}") as caught:
+        getattr(used, needed_by)
+    assert "\n" not in str(caught.value)
+    others = {"registry", "s3_endpoint"} - {needed_by}
+    assert all(getattr(used, other) for other in others)
+
+
+def test_up_says_at_once_what_a_users_cluster_will_lack(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name_a_cluster(monkeypatch, without="TUNESMITH_S3_ENDPOINT")
+    monkeypatch.setattr(cli.shutil, "which", lambda name: name)
+    monkeypatch.setattr(cli, "run", lambda argv: "node/one\n")
+    assert cli.up(paths, argparse.Namespace()) == 0
+    assert "not set: TUNESMITH_S3_ENDPOINT;" in capsys.readouterr().out
 
 
 def test_several_kubeconfigs_are_refused_with_the_way_to_one(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from devcluster import cli, images
 from devcluster.errors import ClusterError
 from devcluster.images import build_secrets, is_local, is_pushed
 from devcluster.images_base import PULLED_BASE, base_reference, find_uv
+from devcluster.paths import Paths
 
 ROOT = Path(__file__).resolve().parents[3]
 CONTAINERFILES = ("operator/Containerfile", "runtime/Containerfile")
@@ -34,6 +38,28 @@ def test_a_registry_that_does_not_answer_is_one_sentence_with_the_fix() -> None:
         port = unused.getsockname()[1]
         with pytest.raises(ClusterError, match=rf"127\.0\.0\.1:{port} does not answer .*`make cluster`"):
             is_pushed(f"127.0.0.1:{port}/tunesmith/operator:1")
+
+
+@pytest.mark.parametrize(("free", "built", "warns"), [(29, False, True), (29, True, False), (31, False, False)])
+def test_up_warns_before_the_images_of_a_disk_too_small_for_their_first_build(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    free: int,
+    built: bool,
+    warns: bool,
+) -> None:
+    monkeypatch.setattr(images.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free * 10**9))
+    paths = Paths(tmp_path if built else tmp_path / "not made yet")
+    if built:
+        paths.images.write_text("{}")
+    for what_starts in (cli.toolchain, "ensure_debian"), (cli.builds, "ensure_programs"), (cli.cluster, "up"):
+        monkeypatch.setattr(*what_starts, lambda *_: print("starting"))
+    monkeypatch.setattr(cli, "_check", lambda paths: None)
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    assert cli.up(paths, argparse.Namespace()) == 0
+    warning = capsys.readouterr().out.partition("starting")[0]
+    assert ("the first build of the images needs 30 GB: make room" in warning) is warns
 
 
 def test_the_machines_certificates_and_mirrors_are_lent_to_the_build(tmp_path: Path) -> None:
