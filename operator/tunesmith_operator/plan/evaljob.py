@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from tunesmith_api.evaljob import EvalJobSpec, EvalProgress, Result, Verdict
+from tunesmith_api.evaljob import EvalJobSpec, Result, Verdict
 from tunesmith_api.hashing import spec_hash
 from tunesmith_api.run import READY_PORT, ResolvedModel, RunSpec, Verb
 from tunesmith_operator.plan import engines
@@ -18,7 +18,7 @@ from tunesmith_operator.plan.jobplan import JobKind, Models, plan_job, wants_job
 from tunesmith_operator.plan.names import labels, metadata, name_of, uid_of
 from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.pods import PodPlan, Stage, probe
-from tunesmith_operator.plan.progress import fitting, is_news, percent
+from tunesmith_operator.plan.progress import is_news, percent, rounded
 from tunesmith_operator.plan.references import References, Refused, Waiting, model_as_read, named_by, resolve
 from tunesmith_operator.plan.status import Outlook
 from tunesmith_operator.plan.storage import resolve as resolve_storage
@@ -132,7 +132,7 @@ def _pushed(role: str, latest: Progress) -> Raw:
         "percent": percent(report.step, report.total_steps),
         "updated": format_time(latest.time),
     }
-    return fitting(EvalProgress, progress)
+    return rounded(progress)
 
 
 def _finish(resource: Raw, spec: EvalJobSpec, courses: Sequence[Course], now: datetime) -> Outlook:

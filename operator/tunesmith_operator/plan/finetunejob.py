@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.finetunejob import Progress as TuneProgress
 from tunesmith_api.hashing import spec_hash
 from tunesmith_api.run import Outcome, ResolvedModel, RunReport, RunSpec, Verb
 from tunesmith_operator.plan.attempts import Course
@@ -17,7 +16,7 @@ from tunesmith_operator.plan.jobplan import JobKind, Models, plan_job, wants_job
 from tunesmith_operator.plan.names import labels, metadata, name_of, uid_of
 from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.pods import PodPlan, Stage
-from tunesmith_operator.plan.progress import fitting, is_news, percent
+from tunesmith_operator.plan.progress import is_news, percent, rounded
 from tunesmith_operator.plan.references import (
     References,
     Refused,
@@ -130,7 +129,7 @@ def _pushed(latest: Progress) -> Raw:
     progress["stage"] = report.stage[:253]
     progress |= {"percent": percent(report.step, report.total_steps), "updated": format_time(latest.time)}
     beside: Raw = {name: data[name] for name in ("rows", "lastCheckpoint", "resumedFromStep") if name in data}
-    return {"progress": fitting(TuneProgress, progress), **beside}
+    return {"progress": rounded(progress), **beside}
 
 
 def _finish(resource: Raw, spec: FineTuneJobSpec, courses: Sequence[Course], now: datetime) -> Outlook:

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
-from math import isfinite
-from typing import Any
 
-from pydantic import ValidationError
-
-from tunesmith_api.base import ApiModel
 from tunesmith_operator.plan.status import earliest
 from tunesmith_operator.plan.times import format_time, parse_time
 from tunesmith_operator.plan.types import Plan, Progress, Raw
@@ -24,21 +19,9 @@ def percent(step: int, total: int) -> int:
     return min(100 * step // total, 100) if total > 0 else 0
 
 
-def fitting(type_: type[ApiModel], progress: Raw) -> Raw:
-    """`progress` without what the schema would refuse, such as a negative time: a push is never the end of status."""
-    short = {name: _short(value) for name, value in progress.items()}
-    finite = {name: value for name, value in short.items() if not isinstance(value, float) or isfinite(value)}
-    try:
-        type_.model_validate(finite)
-    except ValidationError as error:
-        wrong = {detail["loc"][0] for detail in error.errors()}
-        return {name: value for name, value in finite.items() if name not in wrong}
-    return finite
-
-
-def _short(value: Any) -> Any:
-    """A float to four digits, which is what a printer column has room for."""
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+def rounded(progress: Raw) -> Raw:
+    """`progress` with floats of four digits, which is what a printer column has room for."""
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in progress.items()}
 
 
 def is_news(old: Raw | None, latest: Progress | None) -> bool:

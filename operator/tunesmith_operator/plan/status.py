@@ -8,6 +8,7 @@ from datetime import datetime
 from tunesmith_api.common import LastFailure
 from tunesmith_operator.plan.conditions import Wanted, kstatus, set_conditions
 from tunesmith_operator.plan.diagnose import PENDING_CLASSES
+from tunesmith_operator.plan.fit import fitting
 from tunesmith_operator.plan.names import key_of, metadata
 from tunesmith_operator.plan.phases import Phase
 from tunesmith_operator.plan.times import format_time
@@ -72,7 +73,7 @@ def _status(resource: Raw, observed: Observed, outlook: Outlook, now: datetime) 
         "lastFailure": _last_failure(old.get("lastFailure"), outlook.trouble, now),
         **outlook.fields,
     }
-    return {name: value for name, value in new.items() if value is not None}
+    return fitting(resource["kind"], new)
 
 
 def _children(observed: Observed, outlook: Outlook) -> list[Raw]:

@@ -29,6 +29,7 @@ from tests.unit.operator.plan.world import (
     with_spec,
 )
 from tunesmith_api.failures import FAILURES, FailureClass
+from tunesmith_api.finetunejob import LastCheckpoint, Rows
 from tunesmith_api.run import ProgressReport
 from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.diagnose import why_crashing, why_doomed, why_ended, why_pending
@@ -411,6 +412,22 @@ def test_no_termination_message_can_break_a_plan(message, code):
 
 
 floats = st.none() | st.floats()
+wild_numbers = st.sampled_from([-5, 0, 7, 2**63, 10**40])
+wild_times = st.sampled_from(
+    ["yesterday", "", "2026-11-22", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-01:00", "2026-11-22T12:00:00.5Z"]
+)
+wild_rows = st.fixed_dictionaries(
+    {"kept": st.sampled_from([0, 7, 2**63]), "dropped": st.lists(st.just({"reason": "long", "count": 1}), max_size=3)}
+)
+wild_checkpoints = st.fixed_dictionaries({"uri": st.just("s3://store/c"), "step": st.just(7), "time": wild_times})
+wild_uris = st.sampled_from(["s3://store/run", "s3://" + "x" * 1100, "", "http://elsewhere"])
+wild_artifacts = st.lists(
+    st.fixed_dictionaries(
+        {"name": st.sampled_from(["merged", "adapter", "n" * 200]), "uri": st.just("s3://store/m")},
+        optional={"sizeBytes": st.sampled_from([7, 2**63])},
+    ),
+    max_size=5,
+)
 pushes = st.builds(
     ProgressReport,
     stage=st.text(max_size=300),
@@ -422,6 +439,9 @@ pushes = st.builds(
     learning_rate=floats,
     tokens_per_second=floats,
     eta_seconds=st.none() | st.integers(-100, 100),
+    resumed_from_step=st.none() | wild_numbers,
+    rows=st.none() | wild_rows.map(Rows.model_validate),
+    last_checkpoint=st.none() | wild_checkpoints.map(LastCheckpoint.model_validate),
 )
 
 
@@ -436,6 +456,34 @@ def test_no_push_can_break_a_status(kind, push):
     cluster.progress[job] = Progress(push, cluster.now)
     cluster.settle()
     assert cluster.status["progress"]["step"] == push.step
+
+
+@given(
+    run_uri=wild_uris,
+    model_uri=wild_uris,
+    resumed=wild_numbers,
+    rows=wild_rows,
+    checkpoint=wild_checkpoints,
+    artifacts=wild_artifacts,
+)
+@steady
+@pytest.mark.parametrize("kind", ["FineTuneJob", "EvalJob"])
+def test_no_report_can_break_a_status(kind, run_uri, model_uri, resumed, rows, checkpoint, artifacts):
+    """`Cluster.reconcile` holds each status against the schema; a status that is refused would never be written."""
+    cluster = Cluster(SPECS[kind]())
+    cluster.settle()
+    results = [*RESULTS, *RESULTS]
+    trained = {"resumedFromStep": resumed, "rows": rows, "lastCheckpoint": checkpoint, "runUri": run_uri}
+    told = {
+        **DONE,
+        "fetch": ended(message=report("fetch", runUri=run_uri, modelUri=model_uri)),
+        "train": ended(message=report("train", **trained)),
+        "export": ended(message=report("export", artifacts=artifacts)),
+        "evaluate": ended(message=report("evaluate", results=results, artifacts=artifacts)),
+    }
+    cluster.start_pod(next(iter(cluster.jobs)), "Succeeded", told)
+    cluster.settle()
+    assert cluster.status["phase"] == "Succeeded"
 
 
 @given(loss=floats, value=floats)

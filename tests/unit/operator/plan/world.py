@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -125,8 +126,27 @@ def status_validator(kind: str) -> Draft202012Validator:
 def check_status(kind: str, status: Raw) -> None:
     """Fails where the API server would refuse the status, or drop a part of it."""
     json.dumps(status, allow_nan=False)
-    problems = [f"{error.json_path}: {error.message}" for error in status_validator(kind).iter_errors(status)]
+    validator = status_validator(kind)
+    problems = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(status)]
     assert not problems, problems
+    _check(validator.schema, status)
+
+
+def _check(schema: Any, thing: Any) -> None:
+    """What a validator of JSON Schema leaves to the API server: unique keys, times, and the width of integers."""
+    if isinstance(thing, dict):
+        for name, value in thing.items():
+            _check(schema.get("properties", {}).get(name, {}), value)
+    if isinstance(thing, list):
+        keys = schema.get("x-kubernetes-list-map-keys")
+        known = [tuple(one.get(key) for key in keys) for one in thing] if keys else []
+        assert len(known) == len(set(known)), known
+        for one in thing:
+            _check(schema["items"], one)
+    if schema.get("format") == "date-time":
+        assert re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?Z", thing), thing
+    if schema.get("type") == "integer":
+        assert abs(thing) < 2**63
 
 
 def _strict(schema: Any) -> Any:

@@ -1,0 +1,84 @@
+"""What pods report, made to fit the status: one field that the schema refuses would keep all of status from being written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any
+
+from pydantic import ValidationError
+
+from tunesmith_api.common import Status
+from tunesmith_api.evaljob import EvalJobStatus
+from tunesmith_api.finetunejob import FineTuneJobStatus
+from tunesmith_api.inferenceservice import InferenceServiceStatus
+from tunesmith_operator.plan.times import format_time, parse_time
+from tunesmith_operator.plan.types import Raw
+
+TYPES: dict[str, type[Status]] = {
+    "FineTuneJob": FineTuneJobStatus,
+    "EvalJob": EvalJobStatus,
+    "InferenceService": InferenceServiceStatus,
+}
+TIMES = frozenset({"time", "updated", "startTime", "completionTime"})
+"""Fields of format date-time."""
+YEARS = range(1970, 9999)
+KEYS: dict[str, tuple[str, ...]] = {"dropped": ("reason",), "artifacts": ("name",), "results": ("benchmark", "metric")}
+"""Lists from reports whose items the API server tells apart by keys, and refuses where two are alike."""
+LARGEST = 2**63 - 1
+
+
+def fitting(kind: str, status: Raw) -> Raw:
+    """`status` without what the schema of `kind` refuses; what lacks a part that it must have goes as a whole."""
+    fit: Raw = _sound(status) or {}
+    while path := _first_misfit(TYPES[kind], fit):
+        fit = _without(fit, path) or {}
+    return fit
+
+
+def _first_misfit(type_: type[Status], status: Raw) -> Sequence[int | str]:
+    try:
+        type_.model_validate(status)
+    except ValidationError as error:
+        return error.errors(include_url=False, include_input=False)[0]["loc"]
+    return ()
+
+
+def _without(thing: Any, path: Sequence[int | str]) -> Any:
+    """`thing` without what is at `path`; None where it lacks that."""
+    head, rest = path[0], path[1:]
+    if isinstance(thing, list) and isinstance(head, int):
+        below = _without(thing[head], rest) if rest else None
+        return [*thing[:head], *([] if below is None else [below]), *thing[head + 1 :]]
+    if isinstance(thing, dict) and head in thing:
+        below = _without(thing[head], rest) if rest else None
+        others = {name: value for name, value in thing.items() if name != head}
+        return others if below is None else {**thing, head: below}
+    return None
+
+
+def _sound(thing: Any, field: str = "") -> Any:
+    """`thing` without what a type does not tell of: no such time, too large a number, a key that comes twice."""
+    if isinstance(thing, dict):
+        below = {name: _sound(value, name) for name, value in thing.items()}
+        return {name: value for name, value in below.items() if value is not None}
+    if isinstance(thing, list):
+        items = [item for item in (_sound(one) for one in thing) if item is not None]
+        return _distinct(items, KEYS[field]) if field in KEYS else items
+    if isinstance(thing, float):
+        return thing if isfinite(thing) else None
+    if isinstance(thing, int):
+        return thing if abs(thing) <= LARGEST else None
+    return _time(thing) if field in TIMES else thing
+
+
+def _time(text: object) -> str | None:
+    moment = parse_time(text)
+    return format_time(moment) if moment and moment.year in YEARS else None
+
+
+def _distinct(items: list[Any], keys: tuple[str, ...]) -> list[Any]:
+    first: dict[tuple[Any, ...], Any] = {}
+    for item in items:
+        first.setdefault(tuple(item.get(key) for key in keys), item)
+    return list(first.values())
