@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.train.model import load_model, load_tokenizer
+from tunesmith_runtime.train.model import load_model, load_tokenizer, stored_dtype
 
 log = logging.getLogger(__name__)
 
@@ -74,14 +73,6 @@ def logits(model: PreTrainedModel | PeftModel, batches: list[Tensor]) -> list[Te
     """Logits (tokens, vocabulary) of each prompt (1, tokens)."""
     model.eval()
     return [model(input_ids=ids, use_cache=False).logits[0].float() for ids in batches]
-
-
-def stored_dtype(folder: Path) -> torch.dtype:
-    """The number format that config.json names for the weights; float32 where it names none."""
-    config = json.loads((folder / "config.json").read_text())
-    name = config.get("dtype") or config.get("torch_dtype") or "float32"
-    dtype = getattr(torch, str(name), None)
-    return dtype if dtype in (torch.float32, torch.bfloat16, torch.float16) else torch.float32
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:

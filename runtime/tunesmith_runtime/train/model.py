@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from hashlib import sha256
 from pathlib import Path
 
@@ -40,6 +41,14 @@ def load_model(folder: Path, dtype: torch.dtype, trust_remote_code: bool = False
     except (OSError, ValueError, KeyError) as error:
         raise _unreadable("model", error) from error
     return model
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The number format that config.json names for the weights; float32 where it names none."""
+    config = json.loads((folder / "config.json").read_text())
+    name = config.get("dtype") or config.get("torch_dtype") or "float32"
+    dtype = getattr(torch, str(name), None)
+    return dtype if dtype in (torch.float32, torch.bfloat16, torch.float16) else torch.float32
 
 
 def stop_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

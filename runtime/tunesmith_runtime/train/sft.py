@@ -18,7 +18,7 @@ from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.progress import Progress
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.train.batches import micro_batch
-from tunesmith_runtime.train.model import load_model, load_tokenizer, stop_ids, template_hash
+from tunesmith_runtime.train.model import load_model, load_tokenizer, stop_ids, stored_dtype, template_hash
 from tunesmith_runtime.train.trained import Trained, write_trained
 from tunesmith_runtime.work import Work
 
@@ -172,8 +172,8 @@ def save(trainer: Any, folder: Path, spec: RunSpec, work: Work) -> Path:
         config.base_model_name_or_path = work.fetched().model_uri or spec.model.uri
         config.target_modules = sorted(config.target_modules)  # a set is written in an order of its own each time
         model.save_pretrained(folder, save_embedding_layers=False)
-    else:
-        model.save_pretrained(folder)
+    else:  # whoever serves it has the room that the base takes
+        model.to(stored_dtype(work.model)).save_pretrained(folder)
     trainer.processing_class.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # a card with nothing in it; run.json is the record
     return folder

@@ -49,6 +49,23 @@ def test_full_tuning_learns_the_task(tmp_path: Path, tiny: Path) -> None:
     assert accuracy(run.work.run / "model") >= 0.9
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_fully_tuned_model_is_stored_in_the_number_format_of_its_base(
+    tmp_path: Path, tiny: Path, dtype: torch.dtype
+) -> None:
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = tmp_path / "model"
+    AutoModelForCausalLM.from_pretrained(tiny, dtype=dtype).save_pretrained(model)
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(model)
+    run = make_run(tmp_path / "run", model, tinymodel.rows(16, seed=1), {"epochs": 1}, tuner="full")
+    run.do(train.run)
+    tuned = run.work.run / "model"
+    assert {tensor.dtype for tensor in load_file(tuned / "model.safetensors").values()} == {dtype}
+    assert json.loads((tuned / "config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
+
+
 def test_the_report_says_what_became_of_rows_and_loss(lora: tuple[Run, RunReport]) -> None:
     run, report = lora
     assert report.outcome is Outcome.SUCCEEDED
