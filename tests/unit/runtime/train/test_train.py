@@ -145,8 +145,17 @@ def test_max_steps_ends_it_earlier(tmp_path: Path, tiny: Path) -> None:
     assert report.metrics.steps == 2
 
 
+def of_unlike_length(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`rows` with answers of one word to six: a mean over tokens is then not the mean over micro batches or rows."""
+    for index, row in enumerate(rows):
+        answer = row["messages"][-1]
+        answer["content"] = " ".join([answer["content"]] * (1 + index % 6))
+    return rows
+
+
 def test_gradients_are_accumulated_to_the_global_batch(tmp_path: Path, tiny: Path) -> None:
-    rows = tinymodel.rows(32, seed=1)
+    """The loss of a step is the mean over its tokens, whatever the micro batch."""
+    rows = of_unlike_length(tinymodel.rows(32, seed=1))
     losses = []
     for micro in (16, 4):
         run = make_run(tmp_path / str(micro), tiny, rows, {"epochs": 1, "microBatchSize": micro})
