@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from tunesmith_operator.client import ApiError, Client, Raw, controller_uid
-from tunesmith_operator.plan.names import uid_of
+from tunesmith_operator.plan.names import is_left_over, uid_of
 from tunesmith_operator.plan.types import Key, Observed, Plan
 
 
@@ -15,17 +15,24 @@ class Obstacles:
     """Children that could not be made as planned."""
 
     foreign: frozenset[Key] = frozenset()
+    former: frozenset[Key] = frozenset()
+    """Those of `foreign` that a former resource of the same kind and name has left."""
     refused: Mapping[Key, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.foreign or self.refused)
 
     def __or__(self, other: Obstacles) -> Obstacles:
-        return Obstacles(self.foreign | other.foreign, {**self.refused, **other.refused})
+        return Obstacles(self.foreign | other.foreign, self.former | other.former, {**self.refused, **other.refused})
 
     def seen(self, observed: Observed) -> Observed:
         """What was observed, and what was learnt since."""
-        return replace(observed, foreign=observed.foreign | self.foreign, refused={**observed.refused, **self.refused})
+        return replace(
+            observed,
+            foreign=observed.foreign | self.foreign,
+            former=observed.former | self.former,
+            refused={**observed.refused, **self.refused},
+        )
 
 
 async def make_children(client: Client, resource: Raw, plan: Plan, uids: Mapping[Key, str]) -> Obstacles:
@@ -53,8 +60,10 @@ async def _create(client: Client, resource: Raw, manifest: Raw) -> Obstacles:
     except ApiError as error:
         if error.already_exists:
             found = await client.get(key.kind, manifest["metadata"]["namespace"], key.name)
-            ours = found is None or controller_uid(found) == uid_of(resource)
-            return Obstacles() if ours else Obstacles(foreign=frozenset({key}))
+            if found is None or controller_uid(found) == uid_of(resource):
+                return Obstacles()
+            theirs = frozenset({key})
+            return Obstacles(theirs, theirs if is_left_over(found, resource) else frozenset())
         if error.refused:
             return Obstacles(refused={key: error.message})
         raise

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from tunesmith_operator.client import Client, Raw, controller_uid
-from tunesmith_operator.plan.names import UID_LABEL, uid_of
+from tunesmith_operator.plan.names import UID_LABEL, is_left_over, uid_of
 from tunesmith_operator.plan.types import Key, KindPlan, Observed, Progress
 
 FIELDS = {"Job": "jobs", "Pod": "pods", "Deployment": "deployments", "Service": "services"}
@@ -24,7 +24,7 @@ async def observe(client: Client, kind: KindPlan, resource: Raw, progress: Mappi
         asyncio.gather(*(client.get(key.kind, namespace, key.name) for key in keys)),
         asyncio.gather(*(client.get(reference.kind, namespace, reference.name) for reference in references)),
     )
-    foreign = set()
+    foreign, former = set(), set()
     for key, found in zip(keys, named, strict=True):
         children[key.kind].pop(key.name, None)
         if found is None:
@@ -33,6 +33,7 @@ async def observe(client: Client, kind: KindPlan, resource: Raw, progress: Mappi
             children[key.kind][key.name] = found
         else:
             foreign.add(key)
+            former |= {key} if is_left_over(found, resource) else set()
     return Observed(
         jobs=tuple(children["Job"].values()),
         pods=tuple(children["Pod"].values()),
@@ -41,6 +42,7 @@ async def observe(client: Client, kind: KindPlan, resource: Raw, progress: Mappi
         references=dict(zip(references, referred, strict=True)),
         progress=progress,
         foreign=frozenset(foreign),
+        former=frozenset(former),
     )
 
 

@@ -40,7 +40,7 @@ from tunesmith_operator.plan.references import (
     resolve,
     resolve_adapter,
 )
-from tunesmith_operator.plan.status import Outlook, conclude
+from tunesmith_operator.plan.status import Outlook, conclude, in_the_way
 from tunesmith_operator.plan.types import Key, KindPlan, Observed, Plan, Raw, Reference, TokenFor
 
 KIND = "InferenceService"
@@ -82,10 +82,7 @@ def plan(resource: Raw, observed: Observed, now: datetime, config: OperatorConfi
     if isinstance(spec, Refused):
         return conclude(resource, observed, _failed(FailureClass.BAD_SPEC, spec.text), now)
     if observed.foreign:
-        theirs = ", ".join(f"{key.kind} {key.name}" for key in sorted(observed.foreign))
-        return conclude(
-            resource, observed, _failed(FailureClass.NAME_CONFLICT, f"{theirs} is not of this resource"), now
-        )
+        return conclude(resource, observed, in_the_way(resource, sorted(observed.foreign), observed.former), now)
     target = _target(resource, spec, observed, config)
     outlook = _carry_out(resource, spec, observed, target, now)
     return conclude(resource, observed, outlook, now)
@@ -215,7 +212,15 @@ def _held_up(obstacle: Waiting | Blocked | Refused, answers: bool, serves_it: bo
     if isinstance(obstacle, Waiting):
         phase = Phase.ROLLING_OUT if answers and not serves_it else Phase.WAITING
         text = f"waiting for {obstacle.text}{besides}"
-        return Outlook(phase, obstacle.reason, text, ready=answers, reconciling=True, waiting_for=obstacle.text)
+        return Outlook(
+            phase,
+            obstacle.reason,
+            text,
+            ready=answers,
+            reconciling=not obstacle.in_vain,
+            stalled=obstacle.in_vain,
+            waiting_for=obstacle.text,
+        )
     if isinstance(obstacle, Blocked):
         text = f"{obstacle.text}{besides}"
         return Outlook(Phase.BLOCKED, Reason.PROMOTION_BLOCKED, text, ready=answers, stalled=True)

@@ -33,7 +33,7 @@ from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.pods import PodPlan
 from tunesmith_operator.plan.progress import throttled
 from tunesmith_operator.plan.references import References, Refused, Waiting
-from tunesmith_operator.plan.status import Outlook, conclude, earliest, until
+from tunesmith_operator.plan.status import Outlook, conclude, earliest, in_the_way, until
 from tunesmith_operator.plan.times import format_time, parse_time
 from tunesmith_operator.plan.types import Key, Observed, Plan, Raw, TokenFor
 
@@ -120,8 +120,7 @@ def _name_conflict(scene: Scene[Spec]) -> Outlook | None:
     for course in scene.courses:
         name = job_name(scene.resource, course.role, course.number + 1)
         if course.state not in ACTIVE | {State.SUCCEEDED} and Key("Job", name) in scene.observed.foreign:
-            trouble = failure(FailureClass.NAME_CONFLICT, f"a Job {name} exists that is not of this resource")
-            return _failed(trouble, trouble.message)
+            return in_the_way(scene.resource, [Key("Job", name)], scene.observed.former)
     return None
 
 
@@ -263,7 +262,14 @@ def _failure(scene: Scene[Spec]) -> LastFailure | None:
 
 
 def _waiting(what: Waiting) -> Outlook:
-    return Outlook(Phase.WAITING, what.reason, f"waiting for {what.text}", reconciling=True, waiting_for=what.text)
+    return Outlook(
+        Phase.WAITING,
+        what.reason,
+        f"waiting for {what.text}",
+        reconciling=not what.in_vain,
+        stalled=what.in_vain,
+        waiting_for=what.text,
+    )
 
 
 def _pending(trouble: LastFailure) -> Outlook:

@@ -107,3 +107,11 @@ def child_metadata(resource: Raw, name: str, role: str, annotations: Mapping[str
         **({"annotations": dict(annotations)} if annotations else {}),
         "ownerReferences": [owner_reference(resource)],
     }
+
+
+def is_left_over(thing: Raw, resource: Raw) -> bool:
+    """Whether `thing` is the child of a former resource of the same kind and name: garbage collection will take it."""
+    owners = (one for one in metadata(thing).get("ownerReferences") or [] if one.get("controller"))
+    owner: Raw = next(owners, {})
+    same = (owner.get("kind"), owner.get("name")) == (resource["kind"], name_of(resource))
+    return same and owner.get("uid") != uid_of(resource)

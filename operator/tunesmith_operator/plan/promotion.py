@@ -77,7 +77,13 @@ def _verdict(
         )
     status = job.get("status") or {}
     if status.get("verdict") is None:
-        return model if before else Waiting(Reason.WAITING_FOR_VERDICT, _why_no_verdict(name, status))
+        return (
+            model
+            if before
+            else Waiting(
+                Reason.WAITING_FOR_VERDICT, _why_no_verdict(name, status), in_vain=status.get("phase") == Phase.FAILED
+            )
+        )
     scored = status.get("model") or {}
     if wrong := _another_model(name, job, scored, source, model):
         return model if before else wrong

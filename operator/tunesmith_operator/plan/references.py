@@ -21,6 +21,8 @@ class Waiting:
 
     reason: Reason
     text: str
+    in_vain: bool = False
+    """It will not come unless somebody changes something."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,9 @@ def _finished(name: str, references: References) -> Raw | Waiting:
     phase = status.get("phase") or Phase.PENDING
     if phase == Phase.FAILED:
         return Waiting(
-            Reason.WAITING_FOR_MODEL, f"FineTuneJob {name} has failed ({status.get('reason')}): see its status"
+            Reason.WAITING_FOR_MODEL,
+            f"FineTuneJob {name}, which has failed ({status.get('reason')}): see its status",
+            in_vain=True,
         )
     if phase != Phase.SUCCEEDED:
         return Waiting(Reason.WAITING_FOR_MODEL, f"FineTuneJob {name} to succeed; it is {phase}")

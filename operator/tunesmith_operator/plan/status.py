@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from tunesmith_api.common import LastFailure
+from tunesmith_api.failures import FailureClass
 from tunesmith_operator.plan.conditions import Wanted, kstatus, set_conditions
-from tunesmith_operator.plan.diagnose import PENDING_CLASSES
+from tunesmith_operator.plan.diagnose import PENDING_CLASSES, failure
 from tunesmith_operator.plan.fit import fitting
 from tunesmith_operator.plan.names import key_of, metadata
-from tunesmith_operator.plan.phases import Phase
+from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.times import format_time
 from tunesmith_operator.plan.types import Event, EventType, Key, Observed, Plan, Raw
 
 QUIET = frozenset({Phase.PREPARING})
 """Phases that are told by no Event, so that a good life has three: Pending, Running, Succeeded."""
+
+
+LOOK_FOR_LEFT_OVER, LOOK_FOR_CONFLICT = 5.0, 30.0
+"""Seconds: what is in the way is not ours, so that no event tells when it goes."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +96,19 @@ def _children(observed: Observed, outlook: Outlook) -> list[Raw]:
 def _last_failure(old: Raw | None, trouble: LastFailure | None, now: datetime) -> Raw | None:
     """The trouble of now, else the last failure; a trouble that kept a pod from starting is forgotten when it is over."""
     if trouble is None:
-        return None if old and old.get("class") in PENDING_CLASSES else old
+        return None if old and _is_over(old) else old
     new = trouble.to_dict()
     if "time" not in new:
         same = old is not None and all(old.get(name) == new.get(name) for name in ("class", "pod", "container"))
         new["time"] = (old or {}).get("time") if same else None
         new["time"] = new["time"] or format_time(now)
     return new
+
+
+def _is_over(trouble: Raw) -> bool:
+    """Whether a trouble is over when it is not met again: one of no pod's life, but of what was asked for or in the way."""
+    refused = trouble.get("class") == FailureClass.BAD_SPEC and "pod" not in trouble
+    return refused or trouble.get("class") in PENDING_CLASSES | {FailureClass.NAME_CONFLICT}
 
 
 def _events(old: Raw, new: Raw) -> tuple[Event, ...]:
@@ -111,6 +123,27 @@ def _events(old: Raw, new: Raw) -> tuple[Event, ...]:
         bad = any(one["type"] == "Stalled" and one["status"] == "True" for one in new["conditions"])
         news.append(Event(EventType.WARNING if bad else EventType.NORMAL, new["reason"], new["message"][:1024]))
     return tuple(news)
+
+
+def in_the_way(resource: Raw, names: Sequence[Key], former: frozenset[Key]) -> Outlook:
+    """Objects that have the names of children and are not ours: left by a deleted resource, or somebody else's."""
+    things = ", ".join(f"{key.kind} {key.name}" for key in names)
+    if former.issuperset(names):
+        text = f"{things} of the deleted {resource['kind']} of this name to go"
+        return Outlook(
+            Phase.WAITING,
+            Reason.STOPPING,
+            f"waiting for {text}",
+            reconciling=True,
+            waiting_for=text,
+            requeue_after=LOOK_FOR_LEFT_OVER,
+        )
+    trouble = failure(FailureClass.NAME_CONFLICT, f"there is a {things} that is not of this resource")
+    reason = str(trouble.class_)
+    return Outlook(
+        Phase.FAILED, reason, f"{trouble.message}; {trouble.hint}", stalled=True, trouble=trouble,
+        requeue_after=LOOK_FOR_CONFLICT,
+    )  # fmt: skip
 
 
 def earliest(*seconds: float | None) -> float | None:

@@ -61,6 +61,8 @@ class Observed:
     """By name of the Job."""
     foreign: frozenset[Key] = frozenset()
     """Objects that have a child's name and are not ours: their controller is not this resource (by uid)."""
+    former: frozenset[Key] = frozenset()
+    """Those of `foreign` that a deleted resource of the same kind and name has left, and that are about to go."""
     refused: Mapping[Key, str] = field(default_factory=dict)
     """Children that the API server refused (403, 422) when they were last tried, with its message."""
 

@@ -32,6 +32,15 @@ def test_a_job_of_somebody_else_is_an_obstacle_and_stays_as_it_is(owner: str | N
     assert client.things == before
 
 
+def test_a_job_that_a_deleted_resource_of_the_same_name_left_is_told_apart() -> None:
+    left = child()
+    left["metadata"]["ownerReferences"] = [
+        {"kind": RESOURCE["kind"], "name": RESOURCE["metadata"]["name"], "uid": "before", "controller": True}
+    ]
+    obstacles = asyncio.run(make_children(MemoryClient(left), RESOURCE, Plan(create=(child(),)), {}))
+    assert obstacles.former == obstacles.foreign == {Key("Job", "child")}
+
+
 @pytest.mark.parametrize("status", [403, 422])
 @pytest.mark.parametrize("verb", ["create", "apply"])
 def test_what_the_api_server_refuses_is_an_obstacle_with_its_words(verb: str, status: int) -> None:

@@ -94,7 +94,7 @@ def test_what_stands_in_the_place_of_a_child_is_foreign() -> None:
     client = MemoryClient(thing("Deployment", "support", FORMER), thing("Service", "support", OURS, labelled=False))
     keys = Key("Deployment", "support"), Key("Service", "support")
     observed = look(client, kind(*keys))
-    assert observed.foreign == {keys[0]}
+    assert observed.foreign == observed.former == {keys[0]}
     assert observed.deployments == ()
     assert child_uids(observed) == {keys[1]: "uid-support"}
 

@@ -412,7 +412,7 @@ def test_code_of_a_model_runs_only_where_an_administrator_allows_it():
     cluster.config = CONFIG.model_copy(update={"allow_trust_remote_code": True})
     cluster.settle()
     assert cluster.status["phase"] == "Pending"
-    assert "lastFailure" in cluster.status
+    assert "lastFailure" not in cluster.status, "a refusal is forgotten when it is over"
 
 
 def test_an_attempt_under_way_outlives_a_stricter_operator():
@@ -441,9 +441,34 @@ def test_somebody_elses_job_of_that_name_is_left_alone(cluster):
     cluster.settle()
     assert cluster.jobs == {}
     assert (cluster.status["phase"], cluster.status["reason"]) == ("Failed", "NameConflict")
+    assert cluster.plans[-1].requeue_after == pytest.approx(30)
+    assert cluster.condition("Stalled")["status"] == "True"
     cluster.foreign.clear()
     cluster.settle()
     assert list(cluster.jobs) == ["support-tune-1"]
+    assert "lastFailure" not in cluster.status
+
+
+def test_the_job_of_a_deleted_resource_of_the_same_name_is_waited_for(cluster):
+    cluster.foreign.add(Key("Job", "support-tune-1"))
+    cluster.former.add(Key("Job", "support-tune-1"))
+    cluster.settle()
+    assert cluster.jobs == {}
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Waiting", "Stopping")
+    assert cluster.condition("Reconciling")["status"] == "True"
+    assert cluster.plans[-1].requeue_after == pytest.approx(5)
+    assert "lastFailure" not in cluster.status
+
+
+def test_a_model_that_will_not_come_is_no_progress():
+    failed = fine_tune_job("first")
+    failed["status"] = {"phase": "Failed", "reason": "BadRow"}
+    cluster = Cluster(fine_tune_job(model={"fineTuneJob": {"name": "first"}}))
+    cluster.others[Reference("FineTuneJob", "first")] = failed
+    cluster.settle()
+    assert cluster.status["message"] == "waiting for FineTuneJob first, which has failed (BadRow): see its status"
+    assert cluster.condition("Stalled")["status"] == "True"
+    assert cluster.condition("Reconciling")["status"] == "False"
 
 
 def test_a_refused_job_is_tried_again_under_the_same_name(cluster):

@@ -423,6 +423,17 @@ def test_an_empty_variable_is_no_reason_to_write_for_ever():
     assert cluster.reconcile().apply == ()
 
 
+def test_the_deployment_of_a_deleted_resource_of_the_same_name_is_waited_for():
+    cluster = Cluster(inference_service())
+    cluster.foreign |= {Key("Deployment", "support"), Key("Service", "support")}
+    cluster.former |= cluster.foreign
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Waiting", "Stopping")
+    cluster.former.remove(Key("Service", "support"))
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Failed", "NameConflict")
+
+
 @pytest.mark.parametrize("kind", ["Deployment", "Service"])
 def test_somebody_elses_object_of_that_name_is_left_alone(kind):
     cluster = Cluster(inference_service())

@@ -173,6 +173,7 @@ class Cluster:
     kubernetes_events: list[Raw] = field(default_factory=list)
     progress: dict[str, Progress] = field(default_factory=dict)
     foreign: set[Key] = field(default_factory=set)
+    former: set[Key] = field(default_factory=set)
     refused: dict[Key, str] = field(default_factory=dict)
     writes: int = 0
     events: list[Event] = field(default_factory=list)
@@ -196,6 +197,7 @@ class Cluster:
             references={named: self.others.get(named) for named in kind.references(self.resource)},
             progress=dict(self.progress),
             foreign=frozenset(self.foreign),
+            former=frozenset(self.former & self.foreign),
             refused=dict(self.refused),
         )
 
