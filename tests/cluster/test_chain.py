@@ -40,7 +40,13 @@ def manifests(namespace: str, data: str) -> dict[str, dict[str, Any]]:
                 "generation": {"maxTokens": 8},
             },
         ),
-        "FineTuneJob": fine_tune_job("kinds", namespace, data),
+        "FineTuneJob": fine_tune_job(
+            "kinds",
+            namespace,
+            data,
+            tuner="lora",
+            training={"epochs": 3, "learningRate": 0.003, "globalBatchSize": 16, "maxLength": 64},
+        ),
     }
 
 
@@ -63,7 +69,7 @@ def test_each_resource_gets_there_whatever_the_order_they_came_in(chain: dict[st
 
 def test_tuning_leaves_its_artifact_and_tells_what_became_of_the_rows(chain: dict[str, dict[str, Any]]) -> None:
     status = chain["FineTuneJob"]
-    assert [artifact["name"] for artifact in status["artifacts"]] == ["model"]
+    assert {artifact["name"] for artifact in status["artifacts"]} == {"adapter", "merged"}
     assert status["rows"]["kept"] == 512
     assert status["metrics"]["trainLoss"] < 0.5
 
@@ -82,9 +88,9 @@ def test_the_gates_open(chain: dict[str, dict[str, Any]]) -> None:
 
 
 def test_the_service_serves_the_very_model_that_passed(chain: dict[str, dict[str, Any]]) -> None:
-    (artifact,) = chain["FineTuneJob"]["artifacts"]
-    assert chain["EvalJob"]["model"]["digest"] == artifact["digest"]
-    assert chain["InferenceService"]["model"]["digest"] == artifact["digest"]
+    digests = {artifact["name"]: artifact["digest"] for artifact in chain["FineTuneJob"]["artifacts"]}
+    assert chain["EvalJob"]["model"]["digest"] == digests["merged"]
+    assert chain["InferenceService"]["model"]["digest"] == digests["merged"]
 
 
 def test_an_openai_client_gets_the_tuned_models_answer(
@@ -99,6 +105,26 @@ def test_an_openai_client_gets_the_tuned_models_answer(
             completion = client.chat.completions.create(model="kinds", messages=[question], max_tokens=8, temperature=0)
             right += completion.choices[0].message.content == answer["content"]
     assert right >= 6
+
+
+def test_an_adapter_is_served_beside_its_base_under_its_own_name(
+    chain: dict[str, dict[str, Any]], kubectl: Kubectl, namespace: str, data: str, wait_for: Wait
+) -> None:
+    adapters = [{"name": "tuned", "fineTuneJob": {"name": "kinds"}}]
+    kubectl.apply(
+        resource("InferenceService", "base", namespace, {"model": {"uri": f"{data}/model"}, "adapters": adapters})
+    )
+    assert wait_for("inferenceservice/base")["phase"] == "Ready"
+    question, answer = tinymodel.rows(1, seed=4)[0]["messages"]
+    with kubectl.port_forward(namespace, "base", 80) as url:
+        client = OpenAI(base_url=f"{url}/v1", api_key="none-needed")
+        assert {model.id for model in client.models.list()} == {"base", "tuned"}
+        said = {
+            name: client.chat.completions.create(model=name, messages=[question], max_tokens=8, temperature=0)
+            for name in ("base", "tuned")
+        }
+    assert said["tuned"].choices[0].message.content == answer["content"]
+    assert said["base"].choices[0].message.content != answer["content"]
 
 
 def test_a_job_created_anew_adopts_the_finished_work(
