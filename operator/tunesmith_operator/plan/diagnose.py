@@ -76,6 +76,7 @@ EVENT_REASONS: dict[str, FailureClass] = {
     "FailedCreatePodSandBox": FailureClass.POD_START,
 }
 SIGTERM, SIGKILL = 143, 137
+KILLED_HINT = "look at the node's kernel log for out-of-memory kills; raise spec.resources.memory, or read the log tail"
 
 
 def failure(class_: FailureClass, message: str, hint: str | None = None, **more: Any) -> LastFailure:
@@ -186,6 +187,9 @@ def _by_exit_code(pod: Raw, one: Container) -> LastFailure:
         return _of(
             pod, one, FailureClass.PREEMPTED, f"{where} was stopped by a signal (exit code {code})", log_tail=tail
         )
+    if code == SIGKILL:
+        text = f"{where} was killed (exit code {code}) and the kubelet does not say why; it may be that memory ran out"
+        return _of(pod, one, FailureClass.PROCESS_ERROR, text, KILLED_HINT, tail)
     class_ = BY_EXIT_CODE.get(code, FailureClass.PROCESS_ERROR)
     said = f": {tail.splitlines()[-1]}" if tail else ""
     return _of(pod, one, class_, f"{where} exited with code {code}{said}", log_tail=tail)

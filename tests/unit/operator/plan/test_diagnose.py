@@ -59,8 +59,8 @@ ENDINGS: dict[str, tuple[Raw, FailureClass, str]] = {
     ),
     "a process gets SIGKILL and nobody says why": (
         pod(states={**FETCHED, "train": ended(137)}),
-        FailureClass.OOM_KILLED,
-        "exited with code 137",
+        FailureClass.PROCESS_ERROR,
+        "may be that memory ran out",
     ),
     "a report names the row": (
         pod(states={**FETCHED, "train": ended(65, failed_report("train", "BadRow", "train.jsonl line 17"))}),
