@@ -15,7 +15,7 @@ Wait = Callable[..., dict[str, Any]]
 def test_a_deleted_training_pod_is_replaced_and_goes_on_from_its_checkpoint(
     kubectl: Kubectl, namespace: str, data: str, wait_for: Wait
 ) -> None:
-    training = {"epochs": 40, "learningRate": 0.001, "globalBatchSize": 8, "maxLength": 64}
+    training = {"epochs": 12, "learningRate": 0.001, "globalBatchSize": 8, "maxLength": 64}
     kubectl.apply(fine_tune_job("long", namespace, data, training=training, checkpoint={"everySteps": 50}))
     saved = wait_for("finetunejob/long", lambda status: (status.get("lastCheckpoint") or {}).get("step", 0) >= 50)
     assert saved["phase"] == "Running"
@@ -26,4 +26,4 @@ def test_a_deleted_training_pod_is_replaced_and_goes_on_from_its_checkpoint(
     assert status["phase"] == "Succeeded", json.dumps(status, indent=1)
     assert status["attempt"] == 2
     assert status["resumedFromStep"] >= saved["lastCheckpoint"]["step"]
-    assert status["metrics"]["steps"] == 40 * 512 // 8
+    assert status["metrics"]["steps"] == 12 * 512 // 8
