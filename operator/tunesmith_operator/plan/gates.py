@@ -94,8 +94,8 @@ def _judged(gate: Gate, results: Sequence[Result]) -> GateResult:
 
 def _no_metric(gate: Gate, results: Sequence[Result]) -> str:
     there = sorted({one.metric for one in results if one.benchmark == gate.benchmark})
-    known = f"it has {', '.join(there)}" if there else "it has no results"
-    return f"{gate.benchmark} has no metric {gate.metric}: {known}"
+    known = f"there is {', '.join(there)}" if there else "there are no results of it"
+    return f"not passed: no score {gate.metric} was reported for {gate.benchmark}; {known}"
 
 
 def _verdict(gate: Gate, passed: bool, message: str) -> GateResult:

@@ -39,7 +39,7 @@ def test_a_gate_says_score_and_bar_in_a_sentence(bar, value, baseline, passed, m
 def test_a_gate_on_a_metric_that_is_not_there_fails_and_names_those_that_are():
     gate = judged([Gate(benchmark="qa", metric="mean_acc", min=0.1)], result(0.9))[0]
     assert not gate.passed
-    assert gate.message == "qa has no metric mean_acc: it has accuracy"
+    assert gate.message == "not passed: no score mean_acc was reported for qa; there is accuracy"
     assert "no results" in judged([Gate(benchmark="mmlu", min=0.1)], result(0.9))[0].message
 
 
