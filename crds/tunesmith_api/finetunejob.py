@@ -416,8 +416,12 @@ class FineTuneJobStatus(Status):
         None, description="Hash of what decides the result; equal hashes and data adopt each other's work."
     )
     last_checkpoint: LastCheckpoint | None = Field(None, description="The state a new attempt goes on from.")
-    accelerator_hours: float | None = Field(None, ge=0, description="Devices times hours, over all attempts.")
-    estimate: Estimate | None = Field(None, description="What the run is expected to need.")
+    accelerator_hours: float | None = Field(
+        None, ge=0, description="Devices times hours, over all attempts. Not filled in by this version."
+    )
+    estimate: Estimate | None = Field(
+        None, description="What the run is expected to need. Not filled in by this version."
+    )
 
 
 class FineTuneJob(ApiModel):

@@ -38,7 +38,8 @@ class Promotion(ApiModel):
     eval_jobs: list[Reference] = Field(
         min_length=1,
         max_length=16,
-        description="EvalJobs whose verdict on this very model must be Passed.",
+        description="EvalJobs whose verdict on this very model must be Passed. Weights are told by their digest; a plain "
+        "s3:// or file:// folder without a manifest by its URI only, whatever it contains by now.",
         json_schema_extra=map_list("name"),
     )
 

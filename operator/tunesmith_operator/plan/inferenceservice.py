@@ -47,6 +47,11 @@ KIND = "InferenceService"
 LOOK_AGAIN, RETRY_REFUSED = 15.0, 30.0
 """Seconds: look for news of what only Events tell; try again what was refused."""
 
+NO_DIGEST = (
+    ", by the name of the folder only: it has no manifest, so that a change of its content would not be noticed; "
+    "name a FineTuneJob or a hub model to have the very weights pinned"
+)
+
 
 @dataclass(frozen=True)
 class Target:
@@ -321,7 +326,8 @@ def _promotion_condition(spec: InferenceServiceSpec, target: Target) -> Wanted:
     if isinstance(obstacle, Refused):
         return Wanted("PromotionBlocked", None, FailureClass.BAD_SPEC, obstacle.text)
     jobs = ", ".join(reference.name for reference in spec.promotion.eval_jobs) if spec.promotion else ""
-    return Wanted("PromotionBlocked", False, Reason.PROMOTED, f"passed by EvalJob {jobs}")
+    by_name = "" if target.candidate and target.candidate.digest else NO_DIGEST
+    return Wanted("PromotionBlocked", False, Reason.PROMOTED, f"passed by EvalJob {jobs}{by_name}")
 
 
 def _look_again(observed: Observed, rollout: Rollout) -> float | None:

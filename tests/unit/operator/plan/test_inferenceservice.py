@@ -323,6 +323,15 @@ def test_a_model_of_a_uri_is_served_from_where_it_was_scored():
     assert cluster.status["phase"] == "Ready"
 
 
+def test_a_promotion_by_name_only_says_so():
+    plain = {"uri": "s3://models/a"}
+    cluster = Cluster(inference_service(model=plain, promotion={"evalJobs": [{"name": "check"}]}))
+    cluster.others[Reference("EvalJob", "check")] = evaluated("Passed", "d9", plain, "s3://models/a")
+    cluster.settle()
+    assert "by the name of the folder only" in cluster.condition("PromotionBlocked")["message"]
+    assert gated().condition("PromotionBlocked")["message"] == "passed by EvalJob check"
+
+
 def test_a_verdict_on_another_uri_promotes_nothing():
     cluster = Cluster(inference_service(model={"uri": "hf://a/b"}, promotion={"evalJobs": [{"name": "check"}]}))
     cluster.others[Reference("EvalJob", "check")] = evaluated("Passed", "d9", {"uri": "hf://c/d"})
