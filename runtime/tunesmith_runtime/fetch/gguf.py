@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.data.turns import end_of_turn
 from tunesmith_runtime.errors import RunFailure
 
 log = logging.getLogger(__name__)
@@ -82,14 +83,3 @@ def set_special_tokens(tokenizer: PreTrainedTokenizerBase, ids: dict[str, int]) 
         setattr(tokenizer, token, tokenizer.convert_ids_to_tokens(identifier))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-
-
-def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Id of the special token that the chat template puts right after an answer; None without a template or such a token."""
-    if tokenizer.chat_template is None:
-        return None
-    answer = "answer-of-the-assistant"
-    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]
-    after = str(tokenizer.apply_chat_template(turns, tokenize=False)).rpartition(answer)[2]
-    first = tokenizer(after, add_special_tokens=False)["input_ids"][:1]
-    return first[0] if first and first[0] in tokenizer.all_special_ids + list(tokenizer.added_tokens_decoder) else None

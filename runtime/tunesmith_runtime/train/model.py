@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from transformers.utils.logging import disable_progress_bar
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.data.turns import end_of_turn
 from tunesmith_runtime.errors import RunFailure
 
 
@@ -52,12 +53,13 @@ def stored_dtype(folder: Path) -> torch.dtype:
 
 
 def stop_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The tokens that end an answer when the model is served: the tokenizer's and those of generation_config.json."""
+    """The tokens that end an answer when the model is served: those of the tokenizer, its template, and generation_config.json."""
     configured: int | list[int] | None = None
     if (folder / "generation_config.json").is_file():
         configured = GenerationConfig.from_pretrained(folder).eos_token_id
     more = configured if isinstance(configured, list) else [configured]
-    return frozenset(token for token in [tokenizer.eos_token_id, *more] if token is not None)
+    ends = [tokenizer.eos_token_id, end_of_turn(tokenizer), *more]
+    return frozenset(token for token in ends if token is not None)
 
 
 def template_hash(tokenizer: PreTrainedTokenizerBase) -> str | None:

@@ -117,14 +117,15 @@ def test_a_truncated_gguf_is_refused(tmp_path: Path) -> None:
     ("template", "expected"),
     [
         ("{% for m in messages %}{{ m['content'] }}<|im_end|>\n{% endfor %}", "<|im_end|>"),
-        ("{% for m in messages %}{{ m['content'] }}\n<|im_end|>{% endfor %}", None),
+        ("{% for m in messages %}{{ m['content'] }}\n<|im_end|>{% endfor %}", "<|im_end|>"),
+        ("{% for m in messages %}{{ m['content'] }} END\n{% endfor %}", None),
         (None, None),
     ],
 )
 def test_the_end_of_a_turn_is_read_from_the_template(tiny: Path, template: str | None, expected: str | None) -> None:
     from transformers import AutoTokenizer
 
-    from tunesmith_runtime.fetch.gguf import end_of_turn
+    from tunesmith_runtime.data.turns import end_of_turn
 
     tokenizer = AutoTokenizer.from_pretrained(tiny)
     tokenizer.chat_template = template

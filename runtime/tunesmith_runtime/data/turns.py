@@ -1,0 +1,25 @@
+"""Where a turn of the model ends, by its chat template."""
+
+from __future__ import annotations
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+ANSWER = "answer-of-the-assistant"
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Id of the special token that the chat template puts behind an answer (and white space); None without a template or such a token.
+
+    A base model's tokenizer often calls another token its end of sequence. A server stops at both.
+    """
+    if not tokenizer.chat_template:
+        return None
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": ANSWER}]
+    try:
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except TemplateError:  # it wants other messages; rows that it refuses are told one by one
+        return None
+    behind = tokenizer(text.rpartition(ANSWER)[2].lstrip(), add_special_tokens=False)["input_ids"]
+    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    return behind[0] if behind and behind[0] in special else None

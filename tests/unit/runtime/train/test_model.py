@@ -1,0 +1,50 @@
+"""What training takes from a model's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from transformers import GenerationConfig
+
+from tests import tinymodel
+from tunesmith_api.finetunejob import Training
+from tunesmith_runtime.data.encode import IGNORED, Encoder, Example
+from tunesmith_runtime.data.records import Conversation
+from tunesmith_runtime.serve.generation.model import end_tokens
+from tunesmith_runtime.train.model import stop_ids
+
+NO_END = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+REFUSES = "{{ raise_exception('roles must alternate') }}"
+
+
+@pytest.mark.parametrize("template", [tinymodel.CHAT_TEMPLATE, NO_END, None])
+@pytest.mark.parametrize("configured", [None, 7, [7, 8]])
+def test_an_answer_ends_in_training_where_the_server_ends_it(
+    tmp_path: Path, template: str | None, configured: int | list[int] | None
+) -> None:
+    tokenizer = tinymodel.make_tokenizer()
+    tokenizer.eos_token, tokenizer.chat_template = "<|endoftext|>", template
+    generation = GenerationConfig(eos_token_id=configured)
+    generation.save_pretrained(tmp_path)
+    assert stop_ids(tmp_path, tokenizer) == end_tokens(SimpleNamespace(generation_config=generation), tokenizer)
+
+
+def test_nothing_is_learned_behind_the_end_of_turn_of_the_template(tmp_path: Path) -> None:
+    """The tokenizer of a base model, whose end of sequence is not what its chat template writes."""
+    tokenizer = tinymodel.make_tokenizer()
+    tokenizer.eos_token = "<|endoftext|>"
+    encoder = Encoder.of(tokenizer, stop_ids(tmp_path, tokenizer), Training())
+    row = [{"role": "user", "content": "What is a kiwi?"}, {"role": "assistant", "content": "fruit"}]
+    made = encoder.encode(Conversation(row))
+    assert isinstance(made, list)
+    example: Example = made[0]
+    learned = [label for label in example.labels if label != IGNORED]
+    assert tokenizer.decode(learned) == "fruit<|im_end|>"
+
+
+def test_a_template_that_refuses_a_plain_turn_names_no_end(tmp_path: Path) -> None:
+    tokenizer = tinymodel.make_tokenizer()
+    tokenizer.chat_template = REFUSES
+    assert stop_ids(tmp_path, tokenizer) == {tokenizer.eos_token_id}
