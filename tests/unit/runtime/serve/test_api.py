@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -169,43 +167,6 @@ def test_a_broken_body_and_an_unknown_path_get_openai_errors(server: Server) -> 
             urllib.request.urlopen(request)
         assert refused.value.code == status
         assert set(json.load(refused.value)["error"]) == {"message", "type", "param", "code"}
-
-
-def test_a_client_that_goes_away_does_not_hold_up_the_others(client: OpenAI) -> None:
-    for _ in range(40):
-        stream = client.chat.completions.create(
-            model="demo", messages=HELLO, stream=True, temperature=0, max_tokens=400
-        )
-        next(iter(stream))
-        stream.close()
-    assert ask(client)
-
-
-def test_a_server_that_is_asked_to_stop_finishes_what_runs(server_to_stop: Server) -> None:
-    client = OpenAI(base_url=server_to_stop.url + "/v1", api_key="none", max_retries=0, timeout=120)
-    stream = client.chat.completions.create(
-        model="demo", messages=HELLO, stream=True, temperature=0, max_tokens=400, logit_bias={"2": -100}
-    )
-    first = next(iter(stream))
-    server_to_stop.terminate()
-    left_ready = threading.Event()
-
-    def watch() -> None:
-        while server_to_stop.status("/ready") == 200:
-            time.sleep(0.05)
-        left_ready.set()
-
-    threading.Thread(target=watch, daemon=True).start()
-    chunks = [first, *stream]
-    assert chunks[-1].choices[0].finish_reason == "length"
-    assert server_to_stop.wait() == 0
-    assert left_ready.wait(10)
-    assert server_to_stop.told()["outcome"] == "Succeeded"
-
-
-@pytest.fixture
-def server_to_stop(start: Callable[..., Server], spec: Path) -> Server:
-    return start(spec).wait_ready()
 
 
 def test_beside_an_adopted_evaluation_it_is_ready_with_nothing_loaded(

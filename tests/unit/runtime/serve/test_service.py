@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+import uvicorn
+from openai import APITimeoutError, OpenAI
 from starlette.testclient import TestClient
 
 from tests.servers import free_port
-from tunesmith_runtime.serve.engines.transformers import _load
+from tunesmith_runtime.serve.engines.transformers import _load, serve
+from tunesmith_runtime.serve.generation.loop import Piece, Row
 from tunesmith_runtime.serve.openai.app import Service, create_app
 from tunesmith_runtime.serve.served import Served
 
 
 @pytest.fixture
-def service(work: Path) -> Service:
+def service(work: Path) -> Iterator[Service]:
     """A service as the engine loads it."""
     service = Service({"demo": None})
     fill(service, work)
-    return service
+    assert service.loop is not None
+    yield service
+    service.loop.close()
 
 
 def fill(service: Service, work: Path) -> None:
@@ -52,3 +66,106 @@ def test_a_server_that_is_asked_to_stop_while_it_loads_does_not_become_ready(wor
     assert service.loop is not None
     assert probes(service) == (200, 503)
     service.loop.close()
+
+
+HELLO: Any = [{"role": "user", "content": "What is a kiwi?"}]
+HELD_AT = 5
+"""Tokens after which a watched row is held until its reader has gone."""
+
+
+class Watched:
+    """The rows that were submitted to a service's loop, and how many tokens each got; no row can end before it is cancelled."""
+
+    def __init__(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert service.loop is not None
+        self.rows: list[Row] = []
+        self.tokens: list[int] = []
+        self._submit = service.loop.submit
+        monkeypatch.setattr(service.loop, "submit", self.submit)
+
+    def submit(self, rows: Sequence[Row]) -> None:
+        """Pass rows on, and count what they get."""
+        for row in rows:
+            index, emit = len(self.rows), row.emit
+            self.rows.append(row)
+            self.tokens.append(0)
+
+            def counted(piece: Piece, row: Row = row, index: int = index, emit: Any = emit) -> None:
+                self.tokens[index] += piece.choice is not None
+                emit(piece)
+                if self.tokens[index] == HELD_AT:
+                    wait_until(lambda: row.cancelled)
+
+            row.emit = counted
+        self._submit(rows)
+
+
+def wait_until(met: Callable[[], bool]) -> None:
+    """Return when it is so. Raises AssertionError where it does not come to that."""
+    end = time.monotonic() + 60
+    while not met():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def url(service: Service) -> Iterator[str]:
+    """The service over HTTP, from a thread of this process."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(create_app(service), "127.0.0.1", port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_until(lambda: server.started)
+    yield f"http://127.0.0.1:{port}/v1"
+    server.should_exit = True
+    thread.join()
+
+
+def test_the_rows_of_a_client_that_goes_away_are_generated_no_further(
+    service: Service, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(service, monkeypatch)
+    client = OpenAI(base_url=url, api_key="none", max_retries=0, timeout=120)
+    settings: Any = {"model": "demo", "temperature": 0, "max_tokens": 400, "logit_bias": {"2": -100}}
+    stream = client.chat.completions.create(messages=HELLO, stream=True, **settings)
+    next(iter(stream))
+    stream.close()
+    with pytest.raises(APITimeoutError):
+        client.with_options(timeout=1).completions.create(prompt="one", **settings)
+    assert client.completions.create(prompt="two", **(settings | {"max_tokens": 3})).usage
+    assert [row.cancelled for row in watched.rows[:2]] == [True, True]
+    assert max(watched.tokens[:2]) <= HELD_AT
+
+
+def read_while_it_stops(url: str) -> list[str]:
+    """Begin to read a long answer, ask this process to stop, read on when the door is closed; why each choice ended."""
+    # What the kernel holds for a client that does not read is little of an answer of megabytes: it can't be over by then.
+    narrow = httpx.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)])
+    http: Any = httpx.Client(transport=narrow)  # the client's own type of it differs with its version
+    client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120, http_client=http)
+    options: Any = {"temperature": 0, "max_tokens": 400, "logit_bias": {"2": -100}, "n": 8}
+    options |= {"logprobs": True, "top_logprobs": 20, "messages": HELLO}
+    try:
+        wait_until(lambda: status(f"{url}/ready") == 200)
+        stream = client.chat.completions.create(model="demo", stream=True, **options)
+        first = next(iter(stream))
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+    wait_until(lambda: status(f"{url}/health") == 0)
+    return [choice.finish_reason for chunk in (first, *stream) for choice in chunk.choices if choice.finish_reason]
+
+
+def status(url: str) -> int:
+    """HTTP status of a GET; 0 where nothing listens."""
+    try:
+        return httpx.get(url, timeout=10).status_code
+    except httpx.TransportError:
+        return 0
+
+
+def test_a_server_that_is_asked_to_stop_closes_its_door_and_finishes_what_runs(work: Path) -> None:
+    port = free_port()
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read_while_it_stops, f"http://127.0.0.1:{port}")
+        serve(Served(work / "model", {"demo": None}, host="127.0.0.1", port=port))
+        assert reading.result() == ["length"] * 8
