@@ -203,8 +203,15 @@ BAD = {
     "variable of the operator": Bad(
         "FineTuneJob",
         {"pod": {"env": [{"name": "TUNESMITH_PROGRESS_TOKEN", "value": "x"}]}},
-        "variables that begin with TUNESMITH_ are the operator's: choose another name",
+        "this variable is the operator's",
     ),
+    "variable that steers what is fetched": Bad(
+        "EvalJob",
+        {"pod": {"env": [{"name": "https_proxy", "value": "http://elsewhere:3128"}]}},
+        "endpoint, certificates and credentials belong in spec.storage",
+    ),
+    "fewer than no cores": Bad("FineTuneJob", {"resources": {"cpu": -1}}, "greater than or equal to 0"),
+    "deadline beyond all calendars": Bad("FineTuneJob", {"deadline": "3000000d"}, "spec.deadline"),
     "label of the operator": Bad(
         "FineTuneJob",
         {"pod": {"labels": {"tunesmith.dev/uid": "x"}}},
