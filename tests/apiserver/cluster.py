@@ -141,13 +141,17 @@ class Cluster:
 
     def writes(self, user: str) -> list[str]:
         """What `user` has written in this namespace so far, by the audit log: `verb resource/name`, in order."""
+        return self.requests(user, "create", "update", "patch", "delete", "deletecollection")
+
+    def requests(self, user: str, *verbs: str) -> list[str]:
+        """What `user` has asked of this namespace so far with one of `verbs`: `verb resource/name`, in order."""
         entries = map(json.loads, self.plane.audit_log.read_text().splitlines())
         return [
             f"{entry['verb']} {target['resource']}/{target.get('name', '')}"
             for entry in entries
-            if entry["verb"] in ("create", "update", "patch", "delete", "deletecollection")
+            if entry["verb"] in verbs
             and entry["user"]["username"] == user
-            and (target := entry["objectRef"]).get("namespace") == self.namespace
+            and (target := entry.get("objectRef", {})).get("namespace") == self.namespace
         ]
 
 
