@@ -2,7 +2,7 @@
 
 The operator writes a `RunSpec` as JSON into the annotation `tunesmith.dev/run` of the pod template; the downward API
 shows it to every container as the file `SPEC_FILE`. Each container leaves a `RunReport` as JSON in its termination
-message (at most 4,096 bytes) and exits with 0 or an exit code of `tunesmith_api.failures`.
+message (at most TERMINATION_MESSAGE_BYTES) and exits with 0 or an exit code of `tunesmith_api.failures`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from tunesmith_api.inferenceservice import InferenceServiceSpec
 RUN_ANNOTATION = "tunesmith.dev/run"
 SPEC_FILE = "/etc/tunesmith/run.json"
 WORK_DIRECTORY = "/work"
-TERMINATION_MESSAGE_BYTES = 4096
+TERMINATION_MESSAGE_BYTES = 3072
+"""The kubelet cuts a message at 4,096 bytes, and those of a pod at 12 KiB shared evenly by its containers
+(kubernetes/pkg/kubelet/status/status_manager.go). Our pods have three; a fourth may be injected into them."""
 
 PROGRESS_TOKEN_VARIABLE = "TUNESMITH_PROGRESS_TOKEN"
 """Environment variable with the bearer token that is good for this Job's progress only."""

@@ -12,15 +12,12 @@ from pathlib import Path
 
 from tunesmith_api.evaljob import Result
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.run import FailureReport, Outcome, RunReport, Verb
+from tunesmith_api.run import TERMINATION_MESSAGE_BYTES, FailureReport, Outcome, RunReport, Verb
 from tunesmith_runtime.errors import RunFailure
 
 TERMINATION_LOG_VARIABLE = "TUNESMITH_TERMINATION_LOG"
 TERMINATION_LOG = Path("/dev/termination-log")
 LOG_TAIL_CHARACTERS = 1500
-REPORT_BYTES = 3072
-"""The kubelet cuts a message at 4,096 bytes, and those of a pod at 12 KiB shared evenly by its containers
-(kubernetes/pkg/kubelet/status/status_manager.go). Our pods have three; a fourth may be injected into them."""
 LOGGED_REPORT_BYTES = 2000
 """The kubelet falls back to the last 2,048 bytes of the log where the termination message is empty."""
 
@@ -100,7 +97,7 @@ def _encode(report: RunReport) -> bytes:
     return json.dumps(report.to_dict(), separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def fitted(report: RunReport, gated: Collection[tuple[str, str]], limit: int = REPORT_BYTES) -> RunReport:
+def fitted(report: RunReport, gated: Collection[tuple[str, str]], limit: int = TERMINATION_MESSAGE_BYTES) -> RunReport:
     """`report` with as many results as `limit` bytes hold: those that gates ask for (`gated`: benchmark and metric) first,
     then the first metric of each benchmark, then the rest. How many are left out is logged; all are in run.json.
 
@@ -135,7 +132,7 @@ def fitted(report: RunReport, gated: Collection[tuple[str, str]], limit: int = R
     return report.model_copy(update={"results": ordered[:kept]})
 
 
-def encode(report: RunReport, limit: int = REPORT_BYTES) -> bytes:
+def encode(report: RunReport, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
     """`report` as JSON of at most `limit` bytes: first the log tail is cut, then message and hint, then long lists."""
     report = _without_secrets(report)
     for name, keep_end in (("log_tail", True), ("message", False), ("hint", False)):

@@ -17,7 +17,7 @@ from tunesmith_api.run import Outcome, RunReport, Verb
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.report import (
     LOGGED_REPORT_BYTES,
-    REPORT_BYTES,
+    TERMINATION_MESSAGE_BYTES,
     encode,
     failed,
     fitted,
@@ -49,7 +49,7 @@ def test_the_log_is_cut_before_the_message_and_keeps_its_end() -> None:
     assert report.failure is not None
     assert (report.failure.message, report.failure.hint) == ("m" * 1000, "h" * 100)
     assert str(report.failure.log_tail).endswith("line 999")
-    assert REPORT_BYTES - 600 < len(content) <= REPORT_BYTES
+    assert TERMINATION_MESSAGE_BYTES - 600 < len(content) <= TERMINATION_MESSAGE_BYTES
 
 
 def test_a_short_report_is_left_as_it_is() -> None:
@@ -90,7 +90,7 @@ def test_of_too_many_results_those_of_gates_and_primary_ones_are_kept(
         content = encode(fitted(report, gated))
     finally:
         message.removeHandler(handler)
-    assert len(content) <= REPORT_BYTES
+    assert len(content) <= TERMINATION_MESSAGE_BYTES
     kept = [(result.benchmark, result.metric) for result in RunReport.model_validate_json(content).results or []]
     assert gated | {(f"benchmark-{number}", "metric-0") for number in range(benchmarks)} <= set(kept)
     assert len(kept) == len(set(kept))
