@@ -71,7 +71,8 @@ def test_tuning_leaves_its_artifact_and_tells_what_became_of_the_rows(chain: dic
     status = chain["FineTuneJob"]
     assert {artifact["name"] for artifact in status["artifacts"]} == {"adapter", "merged"}
     assert status["rows"]["kept"] == 512
-    assert status["metrics"]["trainLoss"] < 0.5
+    assert status["metrics"]["steps"] == 3 * 512 // 16
+    assert status["metrics"]["trainLoss"] < 3  # an untrained model's is ln(512) = 6.2
 
 
 def test_the_tuned_model_is_right_where_the_base_was_wrong(chain: dict[str, dict[str, Any]]) -> None:
@@ -125,6 +126,7 @@ def test_an_adapter_is_served_beside_its_base_under_its_own_name(
         }
     assert said["tuned"].choices[0].message.content == answer["content"]
     assert said["base"].choices[0].message.content != answer["content"]
+    kubectl("delete", "inferenceservice/base", f"--namespace={namespace}", "--cascade=foreground", "--wait")
 
 
 def test_a_job_created_anew_adopts_the_finished_work(
