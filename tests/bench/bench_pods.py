@@ -44,7 +44,7 @@ def main() -> None:
     finally:
         kubectl("delete", "namespace", NAMESPACE, "--wait=false")
     for name, value in rows:
-        print(f"{name:<58}{value:>16}")
+        print(f"{name:<62}{value:>14}")
 
 
 def rebuild_seconds() -> float:
@@ -89,7 +89,7 @@ def training(kubectl: Kubectl) -> list[tuple[str, str]]:
         ("fetch container, model in the store", f"{duration(stages['fetch']):.0f} s"),
         *[(f"fetch of {size}", rate) for size, rate in download[-1:]],
         ("train container's start to the end of its first step", f"{seconds(steps[0][0]) - started:.0f} s"),
-        (f"LoRA of the 135M model, fp32, median of {len(speeds)} reports", f"{statistics.median(speeds):.0f} tokens/s"),
+        (f"LoRA of the 135M model, precision auto, median of {len(speeds)} reports", f"{statistics.median(speeds):.0f} tokens/s"),
         ("export container: merge, compare logits, upload", f"{duration(stages['export']):.0f} s"),
     ]  # fmt: skip
 
