@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.data.turns import end_of_turn
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.serve.generation.batch import Forward
 
@@ -22,9 +23,6 @@ log = logging.getLogger(__name__)
 
 CPU_TYPE_VARIABLE = "ENGINE_CPU_DTYPE"
 """Environment variable with the number type on a CPU; absent: float32."""
-
-PROBE = "tunesmith-probe"
-"""A text that stands for an answer while we look at what the chat template puts behind one."""
 
 
 @dataclass(frozen=True)
@@ -71,20 +69,6 @@ class LoadedModel:
     def token_text(self, token: int) -> str:
         """Text of one token, special or not."""
         return str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
-
-
-def end_of_turn(tokenizer: Any) -> int | None:
-    """The special token that the chat template puts right behind an answer, if it puts one there.
-
-    A base model's tokenizer often calls another token its end of sequence; a chat would then never end.
-    """
-    if not tokenizer.chat_template:
-        return None
-    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": PROBE}]
-    text = str(tokenizer.apply_chat_template(messages, tokenize=False))
-    behind = tokenizer(text.rpartition(PROBE)[2].lstrip(), add_special_tokens=False)["input_ids"]
-    special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
-    return behind[0] if behind and behind[0] in special else None
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -16,10 +16,11 @@ from tests.tinymodel import make_tokenizer, rows
 from tests.unit.runtime.serve.conftest import ADAPTERS, make_adapter
 from tunesmith_api.common import is_reserved
 from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.data.turns import end_of_turn
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.serve.generation.batch import Batch
 from tunesmith_runtime.serve.generation.loop import Finish, Full, Loop, Piece, Row
-from tunesmith_runtime.serve.generation.model import CPU_TYPE_VARIABLE, LoadedModel, end_of_turn, load
+from tunesmith_runtime.serve.generation.model import CPU_TYPE_VARIABLE, LoadedModel, load
 from tunesmith_runtime.serve.generation.sampling import Sampling
 
 GREEDY = Sampling(temperature=0)
