@@ -51,6 +51,7 @@ def build(paths: Paths, registry: str, root: Path = ROOT) -> dict[str, str]:
                 names[image] = _reference(registry, root, image, base)
                 _build_and_push(buildah, root, image, names[image], settings)
     found = {image.name: name for image, name in names.items()}
+    paths.cache.mkdir(parents=True, exist_ok=True)
     paths.images.write_text(json.dumps(found, indent=2) + "\n")
     return found
 
