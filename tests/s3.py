@@ -45,6 +45,11 @@ class S3Server:
     ca_bundle: Path | None = None
 
     @property
+    def keys(self) -> tuple[str, str]:
+        """Access key and secret key."""
+        return self.access_key, self.secret_key
+
+    @property
     def environment(self) -> dict[str, str]:
         """The variables that give a process its credentials."""
         return {
@@ -77,31 +82,33 @@ class S3Server:
         return name
 
 
-def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_for(process: subprocess.Popen[bytes], address: tuple[str, int], log: Path) -> None:
     for _ in range(START_SECONDS * 10):
         if process.poll() is not None:
             break
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+            if probe.connect_ex(address) == 0:
                 return
         time.sleep(0.1)
     raise RuntimeError(f"versitygw did not come up: {log.read_text()[-1000:]}")
 
 
-def run_server(folder: Path, certificate: Path | None = None, key: Path | None = None) -> Iterator[S3Server]:
+def run_server(
+    folder: Path, certificate: Path | None = None, key: Path | None = None, host: str = "127.0.0.1"
+) -> Iterator[S3Server]:
     """A server over `folder`, until the generator is closed; with TLS where a certificate and its key are given."""
     root, port, log = folder / "objects", free_port(), folder / "versitygw.log"
     root.mkdir(parents=True)
     access, secret = "TESTKEY" + secrets.token_hex(6).upper(), secrets.token_hex(16)
-    command = [str(binary()), "--quiet", "--port", f"127.0.0.1:{port}", "--region", REGION]
+    command = [str(binary()), "--quiet", "--port", f"{host}:{port}", "--region", REGION]
     if certificate and key:
         command += ["--cert", str(certificate), "--key", str(key)]
     environment = {**os.environ, "ROOT_ACCESS_KEY": access, "ROOT_SECRET_KEY": secret}
     with log.open("wb") as output:
         process = subprocess.Popen([*command, "posix", str(root)], env=environment, stdout=output, stderr=output)
     try:
-        _wait_for(process, port, log)
-        yield S3Server(f"http{'s' if certificate else ''}://127.0.0.1:{port}", access, secret, root, certificate)
+        _wait_for(process, (host, port), log)
+        yield S3Server(f"http{'s' if certificate else ''}://{host}:{port}", access, secret, root, certificate)
     finally:
         process.terminate()
         process.wait(10)
@@ -121,35 +128,19 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     return s3_server
 
 
+def run_self_signed_server(folder: Path, host: str = "127.0.0.1") -> Iterator[S3Server]:
+    """A server whose certificate nobody but itself has signed."""
+    certificate, key = folder / "server.crt", folder / "server.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", f"/CN={host}", "-addext", f"subjectAltName=IP:{host}"]
+    subprocess.run([*command, "-out", str(certificate), "-keyout", str(key)], check=True, capture_output=True)
+    yield from run_server(folder, certificate, key, host)
+
+
 @pytest.fixture(scope="session")
 def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A server whose certificate nobody but itself has signed."""
-    folder = tmp_path_factory.mktemp("s3-tls")
-    certificate, key = folder / "server.crt", folder / "server.key"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    command += [
-        "-subj",
-        "/CN=127.0.0.1",
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
-        "-out",
-        str(certificate),
-        "-keyout",
-        str(key),
-    ]
-    subprocess.run(command, check=True, capture_output=True)
-    yield from run_server(folder, certificate, key)
+    """The same for all tests of the session."""
+    yield from run_self_signed_server(tmp_path_factory.mktemp("s3-tls"))
 
 
 @pytest.fixture(params=["s3", "file"])

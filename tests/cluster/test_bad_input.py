@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from devcluster import Environment
 from devcluster.kubectl import CREDENTIALS_SECRET, Kubectl
 from tests.cluster.conftest import BUCKET, fine_tune_job
+from tests.s3 import S3Server, run_self_signed_server
 
 Wait = Callable[..., dict[str, Any]]
 
@@ -25,7 +28,10 @@ class Case:
     model: str = "model"
     rows: str = "train.jsonl"
     storage: dict[str, Any] | None = None
+    """`SELF_SIGNED` as its endpoint stands for the URL of a server whose certificate no authority has signed."""
 
+
+SELF_SIGNED = "self-signed"
 
 CASES = {
     "model-absent": Case("ModelNotFound", "no-such-model", model="no-such-model"),
@@ -37,6 +43,13 @@ CASES = {
     "no-chat-template": Case("ChatTemplateMissing", "chat template", model="untemplated"),
     "wrong-credentials": Case("Storage403", "s3://", storage={"credentialsSecret": "wrong"}),
     "dead-endpoint": Case("StorageUnreachable", "127.0.0.1:9", storage={"endpoint": "http://127.0.0.1:9"}),
+    "self-signed": Case("StorageTLS", "certificate", storage={"endpoint": SELF_SIGNED}),
+    "self-signed-and-trusted": Case(
+        "ModelNotFound",
+        "no-such-bucket",
+        model="s3://no-such-bucket/model",
+        storage={"endpoint": SELF_SIGNED, "credentialsSecret": "self-signed", "caBundle": {"name": "self-signed"}},
+    ),
 }
 
 
@@ -61,18 +74,35 @@ def bad_data(data: str, s3: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def statuses(kubectl: Kubectl, namespace: str, bad_data: str, wait_for: Wait) -> dict[str, dict[str, Any]]:
+def self_signed(cluster: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Beside the cluster's own S3 server, where pods reach it."""
+    host = urlsplit(cluster.s3_endpoint).hostname
+    assert host
+    yield from run_self_signed_server(tmp_path_factory.mktemp("self-signed"), host)
+
+
+@pytest.fixture(scope="module")
+def statuses(
+    kubectl: Kubectl, namespace: str, bad_data: str, self_signed: S3Server, wait_for: Wait
+) -> dict[str, dict[str, Any]]:
     """How every case ended; all are applied at once."""
+    secrets = {"wrong": ("wrong-key-id", "wrong-secret-key"), "self-signed": self_signed.keys}
+    for name, (access_key, secret_key) in secrets.items():
+        kubectl(
+            "create", "secret", "generic", name, f"--namespace={namespace}",
+            f"--from-literal=AWS_ACCESS_KEY_ID={access_key}", f"--from-literal=AWS_SECRET_ACCESS_KEY={secret_key}",
+        )  # fmt: skip
     kubectl(
-        "create", "secret", "generic", "wrong", f"--namespace={namespace}",
-        "--from-literal=AWS_ACCESS_KEY_ID=wrong-key-id", "--from-literal=AWS_SECRET_ACCESS_KEY=wrong-secret-key",
+        "create", "configmap", "self-signed", f"--namespace={namespace}",
+        f"--from-file=ca.crt={self_signed.ca_bundle}",
     )  # fmt: skip
     for name, case in CASES.items():
+        storage = {**case.storage} if case.storage else {}
+        if storage.get("endpoint") == SELF_SIGNED:
+            storage["endpoint"] = self_signed.endpoint
         model = case.model if case.model.startswith("s3://") else f"{bad_data}/{case.model}"
         spec = {"model": {"uri": model}, "datasets": [{"uri": f"{bad_data}/{case.rows}"}]}
-        kubectl.apply(
-            fine_tune_job(name, namespace, bad_data, **spec, **({"storage": case.storage} if case.storage else {}))
-        )
+        kubectl.apply(fine_tune_job(name, namespace, bad_data, **spec, **({"storage": storage} if storage else {})))
     return {name: wait_for(f"finetunejob/{name}") for name in CASES}
 
 
@@ -102,7 +132,9 @@ def test_nothing_half_written_is_left_in_the_store(
 
 
 def test_no_status_shows_a_secret(statuses: dict[str, dict[str, Any]], kubectl: Kubectl, namespace: str) -> None:
-    secrets = [kubectl.get(namespace, f"secret/{name}")["data"] for name in (CREDENTIALS_SECRET, "wrong")]
+    secrets = [
+        kubectl.get(namespace, f"secret/{name}")["data"] for name in (CREDENTIALS_SECRET, "wrong", "self-signed")
+    ]
     values = [base64.b64decode(value).decode() for data in secrets for value in data.values()]
-    assert len(values) == 4
+    assert len(values) == 6
     assert not [name for name, status in statuses.items() for value in values if value in json.dumps(status)]
