@@ -36,10 +36,15 @@ class OperatorProcess:
     """Values of the chart that differ from chart.VALUES."""
     may_complain: bool = False
     """Whether what the test does to it is a reason for errors in its log."""
+    server: str | None = None
+    """URL of a proxy to the API server; None: the API server's own."""
+
+    def __post_init__(self) -> None:
+        # A container that is started again has its pod's address still, by which it knows its Lease.
+        self.health_port, self.progress_port = free_ports(2)
 
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.health_port, self.progress_port = free_ports(2)
         ports = {"http": {"healthPort": self.health_port, "progressPort": self.progress_port}}
         config = operator_config(render(self.plane, {**VALUES, **self.values}, self.release))
         (self.folder / "config.yaml").write_text(yaml.safe_dump({**config, **ports}))
@@ -131,4 +136,4 @@ class OperatorProcess:
         command = [self.plane.program("kubectl"), "--kubeconfig", str(self.plane.kubeconfig)]
         command += ["--namespace", NAMESPACE, "create", "token", account(self.release), "--duration", "2h"]
         token = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-        return kubeconfig(self.plane.url, self.plane.ca.read_bytes(), {"token": token})
+        return kubeconfig(self.server or self.plane.url, self.plane.ca.read_bytes(), {"token": token})
