@@ -18,6 +18,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from tunesmith_operator import metrics
 from tunesmith_operator.client import ApiError, Client
 from tunesmith_operator.controller import Controller, Settings
 from tunesmith_operator.health import Health
@@ -43,6 +44,7 @@ async def run(config: OperatorConfig) -> int:
     pod = os.environ.get("POD_NAME") or socket.gethostname()
     book = ProgressBook()
     controller = Controller(client, KINDS, book, Settings(config, token_maker(secrets.token_bytes(32)), pod))
+    metrics.REGISTRY.register(controller.fleet)
     health = Health(controller.queue, time.monotonic)
     leader = _leader(client, config, pod)
     client.may_write = leader.may_write

@@ -14,6 +14,7 @@ from tunesmith_operator import metrics
 from tunesmith_operator.client import ApiError, Client, Raw
 from tunesmith_operator.events import send_events
 from tunesmith_operator.execute import delete_children, make_children
+from tunesmith_operator.fleet import Fleet
 from tunesmith_operator.log import about
 from tunesmith_operator.observe import child_uids, observe, observe_events
 from tunesmith_operator.plan.config import OperatorConfig
@@ -53,6 +54,7 @@ class Controller:
         self._own_writes: dict[ResourceKey, str] = {}
         self.queue: WorkQueue[ResourceKey] = WorkQueue()
         self.resources = Resources(lambda resource: kinds[resource["kind"]].references(resource))
+        self.fleet = Fleet()
 
     def heard_resource(self, event_type: str | None, resource: Raw) -> None:
         """A watch event about a resource of ours. `event_type` is None for what the first list holds."""
@@ -60,9 +62,11 @@ class Controller:
         if event_type == "DELETED":
             self._forget(key)
             return
+        self.fleet.update(key, resource)
         for other in self.resources.update(resource):
             self.queue.add(other)
-        own_write = self._own_writes.get(key) == resource["metadata"]["resourceVersion"]
+        # A list is heard of after a gap, in which children may have gone unheard: then even our own last write is news.
+        own_write = event_type and self._own_writes.get(key) == resource["metadata"]["resourceVersion"]
         if not own_write and self.resources.unsettled(key):
             self.queue.add(key)
 
@@ -132,11 +136,11 @@ class Controller:
         uids = child_uids(observed)
 
         plan = await self._make_children(kind, resource, observed, now)
+        await send_events(self._client, resource, plan.events, now, self._settings.instance)
         if plan.status is not None and plan.status != resource.get("status"):
             resource = await self._write_status(resource, plan.status)
             self._own_writes[key] = resource["metadata"]["resourceVersion"]
         await delete_children(self._client, resource, plan, uids)
-        await send_events(self._client, resource, plan.events, now, self._settings.instance)
         return plan.requeue_after
 
     async def _write_status(self, resource: Raw, status: Raw) -> Raw:
@@ -165,6 +169,7 @@ class Controller:
         """A resource is gone: nothing is kept of it, and those that refer to it get to know."""
         for other in self.resources.remove(key):
             self.queue.add(other)
+        self.fleet.remove(key)
         self._own_writes.pop(key, None)
         self.queue.forget_failures(key)
         self.queue.discard_timer(key)

@@ -45,6 +45,33 @@ EVENTS_SENT = Counter(
 PROGRESS_REPORTS = Counter(
     "tunesmith_progress_reports_total", "Progress reports from pods, by HTTP status.", ["code"], registry=REGISTRY
 )
+FAILURES = Counter(
+    "tunesmith_failures_total",
+    "Failures seen, by the resource's kind and namespace and the failure's class.",
+    ["kind", "namespace", "class"],
+    registry=REGISTRY,
+)
+FINISHED = Counter(
+    "tunesmith_finished_total",
+    "Jobs that have ended, by phase (Succeeded, Failed).",
+    ["kind", "namespace", "phase"],
+    registry=REGISTRY,
+)
+ACCELERATOR_SECONDS = Counter(
+    "tunesmith_accelerator_seconds_total",
+    "Devices times seconds that jobs have taken.",
+    ["kind", "namespace", "accelerator"],
+    registry=REGISTRY,
+)
+QUEUED_SECONDS = Counter(
+    "tunesmith_queued_seconds_total",
+    "Seconds that jobs have waited for a queue or a node.",
+    ["kind", "namespace"],
+    registry=REGISTRY,
+)
+TRAINED_TOKENS = Counter(
+    "tunesmith_trained_tokens_total", "Tokens trained on, of runs that are done.", ["namespace"], registry=REGISTRY
+)
 LEADER = Gauge("tunesmith_leader", "1 where this replica is the leader.", registry=REGISTRY)
 LOOP_LAG_SECONDS = Gauge(
     "tunesmith_event_loop_lag_seconds", "How late the event loop was at its last heartbeat.", registry=REGISTRY

@@ -1,0 +1,248 @@
+"""What the resources there are come to, in figures per namespace: kept small, as the streams tell of them, and summed
+up when /metrics is asked for.
+
+Sums over what exists are gauges: they are right as soon as the first lists are through, and fall when a resource is
+deleted. What has happened is counted as it is heard of: such counters begin at zero with the process, as Prometheus wants.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from sys import intern
+from typing import NamedTuple
+
+from prometheus_client.core import GaugeMetricFamily
+
+from tunesmith_operator import metrics
+from tunesmith_operator.client import Raw
+from tunesmith_operator.plan.phases import FINAL, Phase, Reason
+from tunesmith_operator.plan.times import parse_time
+from tunesmith_operator.resources import ResourceKey
+
+NEW = "New"
+"""The phase of a resource that has not been looked at yet."""
+MOST_JOBS = 500
+"""Jobs that have series of their own, those known longest; more are left out and counted."""
+PROMOTION = {"True": "Blocked", "False": "Promoted", "Unknown": "Waiting"}
+"""By the status of the condition PromotionBlocked."""
+
+
+class Progress(NamedTuple):
+    """How far an unfinished job is; None where it has not said."""
+
+    ratio: float
+    step: float | None
+    loss: float | None
+    eval_loss: float | None
+    tokens_per_second: float | None
+    remaining_seconds: float | None
+    reported: float | None
+    """Unix time of the report."""
+    attempt: float | None
+
+
+class Figures(NamedTuple):
+    """All that is kept of a resource: a quarter of a kilobyte."""
+
+    phase: str
+    stalled: bool
+    unavailable: bool
+    """A service that is to answer and does not."""
+    failure: str | None
+    """Class of the last failure."""
+    failure_id: int
+    """Tells one failure from the next."""
+    accelerator: str
+    accelerator_seconds: float
+    queued_seconds: float
+    trained_tokens: float
+    verdict: str | None
+    promotion: str | None
+    progress: Progress | None
+
+
+def figures(resource: Raw) -> Figures:
+    """The figures of a resource as it is."""
+    status, spec = resource.get("status") or {}, resource.get("spec") or {}
+    conditions = {one["type"]: one["status"] for one in status.get("conditions") or ()}
+    phase, failure = status.get("phase") or NEW, status.get("lastFailure") or {}
+    return Figures(
+        phase=intern(phase),
+        stalled=conditions.get("Stalled") == "True",
+        unavailable=resource["kind"] == "InferenceService"
+        and conditions.get("Ready") != "True"
+        and phase != Phase.SUSPENDED
+        and status.get("reason") != Reason.SCALED_TO_ZERO,
+        failure=intern(failure["class"]) if failure else None,
+        failure_id=hash((failure.get("class"), failure.get("pod"), failure.get("time"))) if failure else 0,
+        accelerator=intern((spec.get("resources") or {}).get("accelerator") or "cpu"),
+        accelerator_seconds=3600.0 * (status.get("acceleratorHours") or 0.0),
+        queued_seconds=float(status.get("queuedSeconds") or 0.0),
+        trained_tokens=float((status.get("metrics") or {}).get("tokens") or 0.0),
+        verdict=status.get("verdict"),
+        promotion=PROMOTION.get(conditions.get("PromotionBlocked", "")),
+        progress=_progress(status) if phase not in FINAL and status.get("progress") else None,
+    )
+
+
+def _progress(status: Raw) -> Progress:
+    told: Raw = status["progress"]
+    reported = parse_time(told.get("updated"))
+    return Progress(
+        ratio=(told.get("percent") or 0) / 100,
+        step=told.get("step"),
+        loss=told.get("loss"),
+        eval_loss=told.get("evalLoss"),
+        tokens_per_second=told.get("tokensPerSecond"),
+        remaining_seconds=told.get("etaSeconds"),
+        reported=reported.timestamp() if reported else None,
+        attempt=status.get("attempt"),
+    )
+
+
+Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A gauge: `of` gives the values of the labels and what one resource adds, or None."""
+
+    name: str
+    text: str
+    labels: Labels
+    of: Callable[[ResourceKey, Figures], tuple[Labels, float] | None]
+
+
+SUMS: tuple[Sum, ...] = (
+    Sum(
+        "tunesmith_resources",
+        "Resources there are, by phase; New: not looked at yet.",
+        ("kind", "namespace", "phase"),
+        lambda key, it: ((key.kind, key.namespace, it.phase), 1.0),
+    ),
+    Sum(
+        "tunesmith_resources_stalled",
+        "Resources that will not get on unless somebody changes something.",
+        ("kind", "namespace"),
+        lambda key, it: ((key.kind, key.namespace), float(it.stalled)),
+    ),
+    Sum(
+        "tunesmith_resources_last_failure",
+        "Resources by the class of their last failure.",
+        ("kind", "namespace", "class"),
+        lambda key, it: ((key.kind, key.namespace, it.failure), 1.0) if it.failure else None,
+    ),
+    Sum(
+        "tunesmith_resources_accelerator_seconds",
+        "Devices times seconds that the resources there are have taken.",
+        ("kind", "namespace", "accelerator"),
+        lambda key, it: ((key.kind, key.namespace, it.accelerator), it.accelerator_seconds),
+    ),
+    Sum(
+        "tunesmith_resources_queued_seconds",
+        "Seconds that the resources there are have waited for a queue or a node.",
+        ("kind", "namespace"),
+        lambda key, it: ((key.kind, key.namespace), it.queued_seconds),
+    ),
+    Sum(
+        "tunesmith_resources_trained_tokens",
+        "Tokens that the FineTuneJobs there are have trained on.",
+        ("namespace",),
+        lambda key, it: ((key.namespace,), it.trained_tokens) if key.kind == "FineTuneJob" else None,
+    ),
+    Sum(
+        "tunesmith_resources_verdict",
+        "EvalJobs by verdict (Passed, Failed).",
+        ("namespace", "verdict"),
+        lambda key, it: ((key.namespace, it.verdict), 1.0) if it.verdict else None,
+    ),
+    Sum(
+        "tunesmith_resources_promotion",
+        "InferenceServices with spec.promotion, by what it says (Promoted, Blocked, Waiting).",
+        ("namespace", "promotion"),
+        lambda key, it: ((key.namespace, it.promotion), 1.0) if it.promotion else None,
+    ),
+    Sum(
+        "tunesmith_resources_unavailable",
+        "InferenceServices that are to answer and do not.",
+        ("namespace",),
+        lambda key, it: ((key.namespace,), float(it.unavailable)) if key.kind == "InferenceService" else None,
+    ),
+)
+
+JOB_LABELS = ("kind", "namespace", "name")
+JOB_GAUGES = {
+    "ratio": ("tunesmith_job_progress_ratio", "Share of an unfinished job that is done, from 0 to 1."),
+    "step": ("tunesmith_job_step", "Optimizer steps done, or questions answered."),
+    "loss": ("tunesmith_job_loss", "Latest training loss."),
+    "eval_loss": ("tunesmith_job_eval_loss", "Latest validation loss."),
+    "tokens_per_second": ("tunesmith_job_tokens_per_second", "Tokens trained on per second."),
+    "remaining_seconds": ("tunesmith_job_remaining_seconds", "Seconds left, by the pace so far."),
+    "reported": ("tunesmith_job_last_report_timestamp_seconds", "When the job's pod last reported."),
+    "attempt": ("tunesmith_job_attempt", "The current attempt, from 1."),
+}
+"""By the fields of Progress."""
+LEFT_OUT = ("tunesmith_jobs_left_out", f"Unfinished jobs without series of their own: there are more than {MOST_JOBS}.")
+
+
+class Fleet:
+    """The figures of every resource heard of. A Prometheus collector."""
+
+    def __init__(self) -> None:
+        self._figures: dict[ResourceKey, Figures] = {}
+
+    def update(self, key: ResourceKey, resource: Raw) -> None:
+        """Take note of a resource as it is now, and count what has happened since it was last heard of."""
+        before, now = self._figures.get(key), figures(resource)
+        self._figures[key] = now
+        _count(key, before or now, now)
+
+    def remove(self, key: ResourceKey) -> None:
+        """A resource is gone."""
+        self._figures.pop(key, None)
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """The gauges without their values, for the registry to see that no name is taken."""
+        return Fleet().collect()
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Every gauge. Some milliseconds for thousands of resources."""
+        for gauge in SUMS:
+            sums: defaultdict[Labels, float] = defaultdict(float)
+            for key, it in self._figures.items():
+                if added := gauge.of(key, it):
+                    sums[added[0]] += added[1]
+            family = GaugeMetricFamily(gauge.name, gauge.text, labels=gauge.labels)
+            for labels, value in sums.items():
+                family.add_metric(labels, value)
+            yield family
+        yield from self._jobs()
+
+    def _jobs(self) -> Iterator[GaugeMetricFamily]:
+        under_way = ((key, it.progress) for key, it in self._figures.items() if it.progress is not None)
+        told = list(islice(under_way, MOST_JOBS))
+        for field, (name, text) in JOB_GAUGES.items():
+            family = GaugeMetricFamily(name, text, labels=JOB_LABELS)
+            for key, progress in told:
+                if (value := getattr(progress, field)) is not None:
+                    family.add_metric(key, value)
+            yield family
+        yield GaugeMetricFamily(*LEFT_OUT, value=sum(1 for _ in under_way))
+
+
+def _count(key: ResourceKey, before: Figures, now: Figures) -> None:
+    """Add to the counters what lies between two states; a resource first heard of adds the zero that a rate needs."""
+    place = (key.kind, key.namespace)
+    for counter, labels, since in (
+        (metrics.ACCELERATOR_SECONDS, (*place, now.accelerator), now.accelerator_seconds - before.accelerator_seconds),
+        (metrics.QUEUED_SECONDS, place, now.queued_seconds - before.queued_seconds),
+        (metrics.TRAINED_TOKENS, (key.namespace,), now.trained_tokens - before.trained_tokens),
+    ):
+        counter.labels(*labels).inc(max(since, 0.0))
+    if now.failure and now.failure_id != before.failure_id:
+        metrics.FAILURES.labels(*place, now.failure).inc()
+    if key.kind != "InferenceService" and now.phase in FINAL and before.phase not in FINAL:
+        metrics.FINISHED.labels(*place, now.phase).inc()

@@ -1,0 +1,216 @@
+"""The figures per namespace: right for whatever there is, whenever the process began."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tunesmith_operator import fleet, metrics
+from tunesmith_operator.client import Raw
+from tunesmith_operator.fleet import MOST_JOBS, Fleet, figures
+from tunesmith_operator.resources import key_of
+
+UPDATED = "2026-01-02T03:04:05Z"
+
+
+def resource(kind: str = "FineTuneJob", name: str = "a", namespace: str = "team", **status: Any) -> Raw:
+    return {
+        "kind": kind,
+        "metadata": {"name": name, "namespace": namespace, "uid": f"{namespace}/{name}", "resourceVersion": "1"},
+        "spec": {"resources": {"accelerator": "nvidia"}},
+        "status": status,
+    }
+
+
+def told(*resources: Raw) -> Fleet:
+    heard = Fleet()
+    for one in resources:
+        heard.update(key_of(one), one)
+    return heard
+
+
+def series(heard: Fleet) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """Every series that the figures have on /metrics."""
+    registry = CollectorRegistry()
+    registry.register(heard)
+    families = text_string_to_metric_families(generate_latest(registry).decode())
+    return {(one.name, frozenset(one.labels.items())): one.value for family in families for one in family.samples}
+
+
+def value(heard: Fleet, name: str, /, **labels: str) -> float | None:
+    return series(heard).get((name, frozenset(labels.items())))
+
+
+def counted(counter: Any, *labels: str) -> float:
+    return float(counter.labels(*labels)._value.get())
+
+
+def test_resources_are_summed_by_kind_namespace_and_phase() -> None:
+    heard = told(
+        resource(name="a", phase="Running"),
+        resource(name="b", phase="Running"),
+        resource(name="c", namespace="other", phase="Running"),
+        resource("EvalJob", "a", phase="Running"),
+        resource(name="new"),
+    )
+    found = {labels: number for (name, labels), number in series(heard).items() if name == "tunesmith_resources"}
+    assert found == {
+        frozenset({("kind", "FineTuneJob"), ("namespace", "team"), ("phase", "Running")}): 2,
+        frozenset({("kind", "FineTuneJob"), ("namespace", "other"), ("phase", "Running")}): 1,
+        frozenset({("kind", "EvalJob"), ("namespace", "team"), ("phase", "Running")}): 1,
+        frozenset({("kind", "FineTuneJob"), ("namespace", "team"), ("phase", "New")}): 1,
+    }
+
+
+def test_usage_is_summed_by_namespace_in_base_units() -> None:
+    heard = told(
+        resource(name="a", phase="Succeeded", acceleratorHours=1.5, queuedSeconds=60, metrics={"tokens": 1000}),
+        resource(name="b", phase="Running", acceleratorHours=0.5, queuedSeconds=30),
+    )
+    place = {"kind": "FineTuneJob", "namespace": "team"}
+    assert value(heard, "tunesmith_resources_accelerator_seconds", accelerator="nvidia", **place) == 7200
+    assert value(heard, "tunesmith_resources_queued_seconds", **place) == 90
+    assert value(heard, "tunesmith_resources_trained_tokens", namespace="team") == 1000
+
+
+def test_verdicts_promotions_failures_and_what_is_stuck_are_told() -> None:
+    blocked = [{"type": "PromotionBlocked", "status": "True"}, {"type": "Stalled", "status": "True"}]
+    heard = told(
+        resource("EvalJob", "e", phase="Succeeded", verdict="Failed"),
+        resource("InferenceService", "s", phase="Blocked", conditions=blocked),
+        resource(name="f", phase="Failed", lastFailure={"class": "BadRow", "time": UPDATED}),
+    )
+    assert value(heard, "tunesmith_resources_verdict", namespace="team", verdict="Failed") == 1
+    assert value(heard, "tunesmith_resources_promotion", namespace="team", promotion="Blocked") == 1
+    assert value(heard, "tunesmith_resources_stalled", namespace="team", kind="InferenceService") == 1
+    failed = {"kind": "FineTuneJob", "namespace": "team", "class": "BadRow"}
+    assert value(heard, "tunesmith_resources_last_failure", **failed) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "unavailable"),
+    [
+        ({"phase": "Pending"}, 1),
+        ({"phase": "Ready", "conditions": [{"type": "Ready", "status": "True"}]}, 0),
+        ({"phase": "RollingOut", "conditions": [{"type": "Ready", "status": "True"}]}, 0),
+        ({"phase": "Ready", "reason": "ScaledToZero", "conditions": [{"type": "Ready", "status": "False"}]}, 0),
+        ({"phase": "Suspended"}, 0),
+        ({}, 1),
+    ],
+)
+def test_a_service_that_is_to_answer_and_does_not_is_unavailable(status: Raw, unavailable: int) -> None:
+    heard = told(resource("InferenceService", **status))
+    assert value(heard, "tunesmith_resources_unavailable", namespace="team") == unavailable
+
+
+def test_an_unfinished_job_has_series_of_its_own_and_a_finished_one_has_none() -> None:
+    progress = {"percent": 40, "step": 4, "totalSteps": 10, "loss": 1.25, "updated": UPDATED}
+    heard = told(resource(phase="Running", attempt=2, progress=progress))
+    job = {"kind": "FineTuneJob", "namespace": "team", "name": "a"}
+    assert value(heard, "tunesmith_job_progress_ratio", **job) == 0.4
+    assert value(heard, "tunesmith_job_step", **job) == 4
+    assert value(heard, "tunesmith_job_loss", **job) == 1.25
+    assert value(heard, "tunesmith_job_attempt", **job) == 2
+    assert value(heard, "tunesmith_job_last_report_timestamp_seconds", **job) == 1767323045
+    assert value(heard, "tunesmith_job_eval_loss", **job) is None
+    done = resource(phase="Succeeded", attempt=2, progress={**progress, "percent": 100})
+    heard.update(key_of(done), done)
+    assert not [name for name, labels in series(heard) if "name" in dict(labels)]
+
+
+def test_the_series_of_jobs_are_bounded_and_the_rest_is_counted() -> None:
+    heard = told(
+        *(resource(name=f"job-{n}", phase="Running", progress={"percent": n % 100}) for n in range(MOST_JOBS + 7))
+    )
+    ratios = [labels for name, labels in series(heard) if name == "tunesmith_job_progress_ratio"]
+    assert len(ratios) == MOST_JOBS
+    assert value(heard, "tunesmith_jobs_left_out") == 7
+
+
+PHASES = ("", "Waiting", "Pending", "Running", "Suspended", "Succeeded", "Failed")
+statuses = st.fixed_dictionaries(
+    {},
+    optional={
+        "phase": st.sampled_from(PHASES[1:]),
+        "acceleratorHours": st.integers(0, 8).map(lambda eighths: eighths / 8),
+        "queuedSeconds": st.integers(0, 100),
+        "metrics": st.fixed_dictionaries({"tokens": st.integers(0, 100)}),
+        "lastFailure": st.fixed_dictionaries(
+            {"class": st.sampled_from(["BadRow", "OOMKilled"]), "time": st.just(UPDATED)}
+        ),
+        "progress": st.fixed_dictionaries({"percent": st.integers(0, 100)}),
+    },
+)
+resources = st.builds(
+    lambda kind, name, namespace, status: resource(kind, name, namespace, **status),
+    st.sampled_from(["FineTuneJob", "EvalJob", "InferenceService"]),
+    st.sampled_from("abc"),
+    st.sampled_from(["team", "other"]),
+    statuses,
+)
+
+
+@given(st.lists(st.tuples(st.booleans(), resources), max_size=30))
+def test_after_a_restart_the_gauges_are_what_they_were(events: list[tuple[bool, Raw]]) -> None:
+    """However the resources came to be what they are: lists tell the same as all the events before."""
+    heard, left = Fleet(), {}
+    for gone, one in events:
+        if gone:
+            heard.remove(key_of(one))
+            left.pop(key_of(one), None)
+        else:
+            heard.update(key_of(one), one)
+            left[key_of(one)] = one
+    anew = list(left.values())
+    random.Random(0).shuffle(anew)
+    assert series(told(*anew)) == series(heard)
+
+
+def test_what_happens_is_counted_once_and_what_was_there_before_is_not() -> None:
+    space = "counted"
+    before = resource(
+        namespace=space, phase="Running", acceleratorHours=1, lastFailure={"class": "BadRow", "time": "1"}
+    )
+    heard = told(before)
+    used = (metrics.ACCELERATOR_SECONDS, "FineTuneJob", space, "nvidia")
+    failed = (metrics.FAILURES, "FineTuneJob", space, "OOMKilled")
+    ended = (metrics.FINISHED, "FineTuneJob", space, "Failed")
+    assert [counted(*one) for one in (used, failed, ended)] == [0, 0, 0]
+    after = resource(
+        namespace=space, phase="Failed", acceleratorHours=1.5, lastFailure={"class": "OOMKilled", "time": "2"}
+    )
+    for _ in range(2):
+        heard.update(key_of(after), after)
+    assert [counted(*one) for one in (used, failed, ended)] == [1800, 1, 1]
+    less = resource(namespace=space, phase="Pending", acceleratorHours=0.5)  # deleted and made anew in between
+    heard.update(key_of(less), less)
+    assert counted(*used) == 1800
+
+
+def test_a_resource_costs_less_than_half_a_kilobyte() -> None:
+    status = {
+        "phase": "Failed",
+        "acceleratorHours": 1.5,
+        "queuedSeconds": 7,
+        "metrics": {"tokens": 5},
+        "lastFailure": {"class": "BadRow", "time": UPDATED},
+        "progress": {"percent": 3},
+    }
+    kept = figures(resource(**status))
+    own: Iterable[Any] = [part for part in kept if isinstance(part, float) or part == kept.failure_id]
+    assert sys.getsizeof(kept) + sum(map(sys.getsizeof, own)) < 512
+
+
+def test_no_name_is_used_twice() -> None:
+    names = [gauge.name for gauge in fleet.SUMS] + [name for name, _ in fleet.JOB_GAUGES.values()] + [fleet.LEFT_OUT[0]]
+    registered = {name for names in metrics.REGISTRY._collector_to_names.values() for name in names}
+    assert len(set(names)) == len(names)
+    assert not registered & set(names)
