@@ -41,14 +41,18 @@ CASES = {
     "no-rows": Case("EmptyDataset", "empty.jsonl", rows="empty.jsonl"),
     "pickle-weights": Case("UnsafeWeights", "pytorch_model.bin", model="pickle"),
     "no-chat-template": Case("ChatTemplateMissing", "chat template", model="untemplated"),
-    "wrong-credentials": Case("Storage403", "s3://", storage={"credentialsSecret": "wrong"}),
+    "wrong-credentials": Case("Storage403", "s3://", storage={"credentialsSecret": "tunesmith-wrong"}),
     "dead-endpoint": Case("StorageUnreachable", "127.0.0.1:9", storage={"endpoint": "http://127.0.0.1:9"}),
     "self-signed": Case("StorageTLS", "certificate", storage={"endpoint": SELF_SIGNED}),
     "self-signed-and-trusted": Case(
         "ModelNotFound",
         "no-such-bucket",
         model="s3://no-such-bucket/model",
-        storage={"endpoint": SELF_SIGNED, "credentialsSecret": "self-signed", "caBundle": {"name": "self-signed"}},
+        storage={
+            "endpoint": SELF_SIGNED,
+            "credentialsSecret": "tunesmith-self-signed",
+            "caBundle": {"name": "self-signed"},
+        },
     ),
 }
 
@@ -86,7 +90,10 @@ def statuses(
     kubectl: Kubectl, namespace: str, bad_data: str, self_signed: S3Server, wait_for: Wait
 ) -> dict[str, dict[str, Any]]:
     """How every case ended; all are applied at once."""
-    secrets = {"wrong": ("wrong-key-id", "wrong-secret-key"), "self-signed": self_signed.keys}
+    secrets = {
+        "tunesmith-wrong": ("wrong-key-id", "wrong-secret-key"),
+        "tunesmith-self-signed": self_signed.keys,
+    }
     for name, (access_key, secret_key) in secrets.items():
         kubectl(
             "create", "secret", "generic", name, f"--namespace={namespace}",
@@ -133,7 +140,8 @@ def test_nothing_half_written_is_left_in_the_store(
 
 def test_no_status_shows_a_secret(statuses: dict[str, dict[str, Any]], kubectl: Kubectl, namespace: str) -> None:
     secrets = [
-        kubectl.get(namespace, f"secret/{name}")["data"] for name in (CREDENTIALS_SECRET, "wrong", "self-signed")
+        kubectl.get(namespace, f"secret/{name}")["data"]
+        for name in (CREDENTIALS_SECRET, "tunesmith-wrong", "tunesmith-self-signed")
     ]
     values = [base64.b64decode(value).decode() for data in secrets for value in data.values()]
     assert len(values) == 6

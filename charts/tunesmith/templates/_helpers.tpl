@@ -75,6 +75,10 @@ http:
   healthPort: 8080
   progressPort: 8082
 allowTrustRemoteCode: {{ .Values.allowTrustRemoteCode }}
+{{- with .Values.podPolicy }}
+podPolicy:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{/* A map as YAML, without its empty texts. */}}

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from tunesmith_api.base import ApiModel
 from tunesmith_api.compatibility import URI_FIELDS, refusals, values_at
 from tunesmith_operator.plan.config import OperatorConfig
+from tunesmith_operator.plan.policy import against_policy
 from tunesmith_operator.plan.references import Refused
 from tunesmith_operator.plan.types import Raw
 
@@ -24,10 +25,15 @@ def typed(type_: type[Spec], resource: Raw) -> Spec | Refused:
         return Refused("; ".join(_sentences(error)))
 
 
-def unacceptable(kind: str, spec: ApiModel, config: OperatorConfig) -> list[str]:
+def unacceptable(kind: str, spec: ApiModel, config: OperatorConfig, namespace: str) -> list[str]:
     """All that is wrong with a spec of the right form: what this version cannot do, and what this cluster may not."""
     data = spec.to_dict()
-    return [*refusals(kind, data), *_untrusted(data, config), *_local(kind, data, config)]
+    return [
+        *refusals(kind, data),
+        *_untrusted(data, config),
+        *against_policy(data, config, namespace),
+        *_local(kind, data, config),
+    ]
 
 
 def _sentences(error: ValidationError) -> Iterable[str]:

@@ -43,6 +43,21 @@ class StoreDefaults(Settings):
     credentials_secret: str | None = None
 
 
+class PodPolicy(Settings):
+    """What resources may ask for in spec.pod and spec.storage: names, or patterns with *. What is not listed is refused."""
+
+    service_accounts: tuple[str, ...] = ("default",)
+    credentials_secrets: tuple[str, ...] = ("tunesmith-*",)
+    """Beside the default store's own."""
+    priority_classes: tuple[str, ...] = ()
+    runtime_classes: tuple[str, ...] = ()
+    schedulers: tuple[str, ...] = ("default-scheduler",)
+    tolerations: tuple[str, ...] = ("nvidia.com/*", "huawei.com/*")
+    """Keys of taints."""
+    labels: tuple[str, ...] = ()
+    annotations: tuple[str, ...] = ()
+
+
 class ClientLimits(Settings):
     """Rate of requests to the API server: `qps` a second on average, `burst` at once."""
 
@@ -84,6 +99,7 @@ class OperatorConfig(Settings):
 
     images: Images
     store: StoreDefaults
+    pod_policy: PodPolicy = Field(default_factory=PodPolicy)
     progress_url: str | None = None
     """Where pods push their progress; absent: they do not."""
     namespaces: tuple[str, ...] = ()

@@ -25,6 +25,7 @@ from tunesmith_operator.plan.names import (
     key_of,
     metadata,
     name_of,
+    namespace_of,
     selector,
 )
 from tunesmith_operator.plan.phases import Phase, Reason
@@ -117,7 +118,7 @@ def _target(resource: Raw, spec: InferenceServiceSpec, observed: Observed, confi
     deployed = observed.deployments[0]["spec"]["template"] if observed.deployments else None
     engine = engines.choose(spec.engine, spec.resources.accelerator)
     unfit = engines.refusals(engine, spec.resources.accelerator, config.images)
-    if wrong := [*unacceptable(KIND, spec, config), *unfit]:
+    if wrong := [*unacceptable(KIND, spec, config, namespace_of(resource)), *unfit]:
         return Target(deployed, obstacle=Refused("; ".join(wrong)))
     model = resolve(spec.model, observed.references)
     adapters = _adapters(spec, observed.references)

@@ -28,6 +28,7 @@ from tunesmith_operator.plan.names import (
     key_of,
     metadata,
     name_of,
+    namespace_of,
 )
 from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.pods import PodPlan
@@ -145,7 +146,7 @@ def _unacceptable(scene: Scene[Spec]) -> Outlook | None:
     if any(course.state in ACTIVE for course in scene.courses):
         return None
     wrong: list[str] = [
-        *unacceptable(scene.kind.kind, scene.spec, scene.config),
+        *unacceptable(scene.kind.kind, scene.spec, scene.config, namespace_of(scene.resource)),
         *scene.kind.refusals(scene.spec, scene.config),
     ]
     return _refused(wrong) if wrong else None

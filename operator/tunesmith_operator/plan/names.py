@@ -36,6 +36,11 @@ def name_of(thing: Raw) -> str:
     return str(metadata(thing).get("name", ""))
 
 
+def namespace_of(thing: Raw) -> str:
+    """The namespace of an object."""
+    return str(metadata(thing).get("namespace", ""))
+
+
 def uid_of(thing: Raw) -> str:
     """The uid of an object."""
     return str(metadata(thing).get("uid", ""))

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 CHART = ROOT / "charts" / "tunesmith"
 SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 NAMESPACED = {"scope": {"namespaces": ["team-a", "team-b"]}, "crds": {"enabled": False}}
+POLICY = {name: [f"{name}-*"] for name in SCHEMA["properties"]["podPolicy"]["properties"]}
 Manifest = dict[str, Any]
 Render = Callable[..., list[Manifest]]
 Helm = Callable[..., subprocess.CompletedProcess[str]]
@@ -119,7 +120,7 @@ def test_the_configuration_is_one_that_the_operator_reads(render: Render) -> Non
 def test_a_default_of_the_chart_is_the_operators_default_too(render: Render) -> None:
     config = operator_config(render())
     bare = OperatorConfig.model_validate({"images": {"runtime": "r"}, "store": {"uri": "s3://s"}})
-    for name in ("workers", "client", "http", "namespaces", "allow_trust_remote_code"):
+    for name in ("workers", "client", "http", "namespaces", "allow_trust_remote_code", "pod_policy"):
         assert getattr(config, name) == getattr(bare, name)
     times = {"enabled", "lease_seconds", "renew_seconds", "retry_seconds"}
     assert config.leader_election.model_dump(include=times) == bare.leader_election.model_dump(include=times)
@@ -142,6 +143,7 @@ def test_every_setting_reaches_the_operator(render: Render) -> None:
                 "credentialsSecret": "store",
             },
             scope={"namespaces": ["team-a"]},
+            podPolicy=POLICY,
             workers=3,
             client={"qps": 5.5, "burst": 7},
             leaderElection={"enabled": False, "leaseSeconds": 30, "renewSeconds": 20, "retrySeconds": 1.5},
@@ -165,6 +167,7 @@ def test_every_setting_reaches_the_operator(render: Render) -> None:
             },
             "progressUrl": "http://tunesmith-operator.tunesmith-system.svc:8082/v1/progress",
             "namespaces": ["team-a"],
+            "podPolicy": POLICY,
             "workers": 3,
             "client": {"qps": 5.5, "burst": 7},
             "leaderElection": {

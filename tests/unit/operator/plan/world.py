@@ -15,7 +15,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from tunesmith_operator.plan import KINDS
-from tunesmith_operator.plan.config import OperatorConfig
+from tunesmith_operator.plan.config import OperatorConfig, PodPolicy
 from tunesmith_operator.plan.times import format_time
 from tunesmith_operator.plan.types import Event, Key, Observed, Plan, Progress, Raw, Reference
 
@@ -33,6 +33,7 @@ CONFIG = OperatorConfig.model_validate(
             "caBundle": {"name": "s3-ca", "key": "ca.crt"},
             "credentialsSecret": "s3-credentials",
         },
+        "podPolicy": {name: ["*"] for name in PodPolicy().model_dump(by_alias=True)},
         "progressUrl": "http://tunesmith-operator.system.svc:8082/v1/progress",
     }
 )
