@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable
 from datetime import datetime
 
+from tunesmith_api.hashing import digest
 from tunesmith_operator import metrics
 from tunesmith_operator.client import ApiError, Client, Raw
 from tunesmith_operator.plan.types import Event
@@ -18,9 +19,9 @@ log = logging.getLogger(__name__)
 
 
 async def send_events(client: Client, resource: Raw, events: Iterable[Event], now: datetime, instance: str) -> None:
-    """Write `events` about `resource` as it is after its status was written.
+    """Write `events` of a transition away from the status that `resource` has, before the new one is written.
 
-    The name of an Event comes from that version: the same transition cannot be told twice.
+    So a kill between the two loses no Event; and as its name comes from the old status, it is not told twice.
     """
     for number, event in enumerate(events):
         try:
@@ -34,14 +35,15 @@ async def send_events(client: Client, resource: Raw, events: Iterable[Event], no
 
 
 def manifest(resource: Raw, event: Event, number: int, now: datetime, instance: str) -> Raw:
-    """The core/v1 Event for the `number`th event of this version of `resource`."""
+    """The core/v1 Event for the `number`th event of the transition away from the status of `resource`."""
     metadata = resource["metadata"]
+    transition = digest([metadata["uid"], resource.get("status"), number, event.reason])[:16]
     time = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {
-            "name": f"{metadata['name']}.{metadata['resourceVersion']}.{number}",
+            "name": f"{metadata['name']}.{transition}",
             "namespace": metadata["namespace"],
         },
         "involvedObject": {

@@ -76,7 +76,7 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """An Event about the resource. It is sent when the status of the same plan has been written."""
+    """An Event about the resource. It is sent right before the status of the same plan is written."""
 
     type: EventType
     reason: str
@@ -85,9 +85,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do, in this order: create, apply, status, delete, events. The empty plan is: all is well.
+    """What to do, in this order: create, apply, events, status, delete. The empty plan is: all is well.
 
-    Status comes before delete, so that what a child told is kept before the child goes.
+    Events come before status, so that a kill between the two loses none: nothing tells of a transition once status has
+    made it. Status comes before delete, so that what a child told is kept before the child goes.
     """
 
     create: tuple[Raw, ...] = ()
