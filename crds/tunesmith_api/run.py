@@ -29,6 +29,8 @@ TERMINATION_MESSAGE_BYTES = 3072
 PROGRESS_TOKEN_VARIABLE = "TUNESMITH_PROGRESS_TOKEN"
 """Environment variable with the bearer token that is good for this Job's progress only."""
 POD_NAME_VARIABLE = "TUNESMITH_POD"
+INDEX_VARIABLE = "TUNESMITH_INDEX"
+"""Environment variable with a pod's place among those that train together, from 0; absent where it is alone."""
 ENGINE_PORT = 8000
 """Port of the OpenAI API in a pod that serves, and of /health, whatever the engine."""
 READY_PORT = 8001
@@ -76,6 +78,27 @@ class NamedAdapter(ApiModel):
     model: ResolvedModel = Field(description="The adapter; its base is the served model.")
 
 
+class World(ApiModel):
+    """The processes that train together: one for each device of each pod. Process 0 of pod 0 leads."""
+
+    nodes: int = Field(1, ge=1, description="Pods.")
+    processes: int = Field(1, ge=1, description="Processes in each pod.")
+    host: str = Field("127.0.0.1", description="DNS name of pod 0.")
+    port: int = Field(29500, ge=1, le=65535, description="Port at which its process 0 is met.")
+    rendezvous_seconds: float = Field(86400, gt=0, description="How long a process waits for the others to begin.")
+    unreachable_seconds: float = Field(
+        300, gt=0, description="How long pod 0 may have an address and let no packet through."
+    )
+    collective_seconds: float = Field(
+        3600, gt=0, description="How long a process waits for the others in one operation, such as a checkpoint."
+    )
+
+    @property
+    def size(self) -> int:
+        """The number of processes."""
+        return self.nodes * self.processes
+
+
 class RunSpec(ApiModel):
     """All that a pod needs to know."""
 
@@ -94,6 +117,7 @@ class RunSpec(ApiModel):
     adapters: list[NamedAdapter] = Field(default_factory=list, description="For an InferenceService.")
     output_uri: str = Field(description="Folder below which the run's own folder is made.")
     progress_url: str | None = Field(None, description="Where to push progress; absent: nowhere.")
+    world: World | None = Field(None, description="Who trains together; absent: one process alone.")
 
     def fine_tune_job(self) -> FineTuneJobSpec:
         """The typed spec of a FineTuneJob."""
