@@ -31,7 +31,7 @@ PROMOTION = {"True": "Blocked", "False": "Promoted", "Unknown": "Waiting"}
 
 
 class Progress(NamedTuple):
-    """How far an unfinished job is; None where it has not said."""
+    """How far a job is that runs; None where it has not said."""
 
     ratio: float
     step: float | None
@@ -84,7 +84,7 @@ def figures(resource: Raw) -> Figures:
         trained_tokens=float((status.get("metrics") or {}).get("tokens") or 0.0),
         verdict=status.get("verdict"),
         promotion=PROMOTION.get(conditions.get("PromotionBlocked", "")),
-        progress=_progress(status) if phase not in FINAL and status.get("progress") else None,
+        progress=_progress(status) if phase == Phase.RUNNING and status.get("progress") else None,
     )
 
 
@@ -175,7 +175,7 @@ SUMS: tuple[Sum, ...] = (
 
 JOB_LABELS = ("kind", "namespace", "name")
 JOB_GAUGES = {
-    "ratio": ("tunesmith_job_progress_ratio", "Share of an unfinished job that is done, from 0 to 1."),
+    "ratio": ("tunesmith_job_progress_ratio", "Share of a running job that is done, from 0 to 1."),
     "step": ("tunesmith_job_step", "Optimizer steps done, or questions answered."),
     "loss": ("tunesmith_job_loss", "Latest training loss."),
     "eval_loss": ("tunesmith_job_eval_loss", "Latest validation loss."),
@@ -185,7 +185,7 @@ JOB_GAUGES = {
     "attempt": ("tunesmith_job_attempt", "The current attempt, from 1."),
 }
 """By the fields of Progress."""
-LEFT_OUT = ("tunesmith_jobs_left_out", f"Unfinished jobs without series of their own: there are more than {MOST_JOBS}.")
+LEFT_OUT = ("tunesmith_jobs_left_out", f"Running jobs without series of their own: there are more than {MOST_JOBS}.")
 
 
 class Fleet:

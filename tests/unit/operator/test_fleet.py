@@ -111,7 +111,7 @@ def test_a_service_that_is_to_answer_and_does_not_is_unavailable(status: Raw, un
     assert value(heard, "tunesmith_resources_unavailable", namespace="team") == unavailable
 
 
-def test_an_unfinished_job_has_series_of_its_own_and_a_finished_one_has_none() -> None:
+def test_a_running_job_has_series_of_its_own_and_one_that_waits_or_is_done_has_none() -> None:
     progress = {"percent": 40, "step": 4, "totalSteps": 10, "loss": 1.25, "updated": UPDATED}
     heard = told(resource(phase="Running", attempt=2, progress=progress))
     job = {"kind": "FineTuneJob", "namespace": "team", "name": "a"}
@@ -121,9 +121,10 @@ def test_an_unfinished_job_has_series_of_its_own_and_a_finished_one_has_none() -
     assert value(heard, "tunesmith_job_attempt", **job) == 2
     assert value(heard, "tunesmith_job_last_report_timestamp_seconds", **job) == 1767323045
     assert value(heard, "tunesmith_job_eval_loss", **job) is None
-    done = resource(phase="Succeeded", attempt=2, progress={**progress, "percent": 100})
-    heard.update(key_of(done), done)
-    assert not [name for name, labels in series(heard) if "name" in dict(labels)]
+    for phase in ("Pending", "Suspended", "Succeeded", "Failed"):
+        after = resource(phase=phase, attempt=2, progress=progress)
+        heard.update(key_of(after), after)
+        assert not [name for name, labels in series(heard) if "name" in dict(labels)]
 
 
 def test_the_series_of_jobs_are_bounded_and_the_rest_is_counted() -> None:
