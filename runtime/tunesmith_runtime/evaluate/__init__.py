@@ -52,7 +52,8 @@ def _score_all(spec: RunSpec, tasks: list[Task], work: Work, progress: Progress)
             engine.max_length,
         )
     configs = [scope.configuration(task, generation, engine, work.run / REPORT / task.name) for task in tasks]
-    counts = [scope.count_questions(task, config) for task, config in zip(tasks, configs, strict=True)]
+    trust = spec.model.trust_remote_code
+    counts = [scope.count_questions(task, config, trust) for task, config in zip(tasks, configs, strict=True)]
     results: list[Result] = []
     for index, (task, config) in enumerate(zip(tasks, configs, strict=True)):
         before, total = sum(counts[:index]), sum(counts)

@@ -117,10 +117,11 @@ def answer_tokens(wanted: int, max_length: int | None) -> int:
     return wanted if max_length is None else min(wanted, max(1, max_length // 2))
 
 
-def count_questions(task: Task, config: Any) -> int:
+def count_questions(task: Task, config: Any, trust_code: bool) -> int:
     """Load a benchmark's data and count: what is wrong with them is known before the first question is asked.
 
-    Raises RunFailure: BadSpec for an unknown benchmark or setting, DatasetNotFound, EmptyDataset.
+    Raises RunFailure: BadSpec for an unknown benchmark or setting, or one that runs code without `trust_code`;
+    DatasetNotFound, EmptyDataset.
     """
     from evalscope.api.registry import BENCHMARK_REGISTRY, get_benchmark
 
@@ -132,6 +133,9 @@ def count_questions(task: Task, config: Any) -> int:
         known = task.dataset in BENCHMARK_REGISTRY
         hint = None if known else "use one of EvalScope's names, or give a dataset of type qa or multipleChoice"
         raise RunFailure(FailureClass.BAD_SPEC, f"benchmark {task.name}: {error}", hint) from error
+    if _runs_code(adapter) and not trust_code:
+        message = f"benchmark {task.name} runs code that the model or the data wrote, beside the store's credentials"
+        raise RunFailure(FailureClass.BAD_SPEC, message, _TRUST)
     try:
         with relayed(Path(config.work_dir) / CONSOLE):
             questions = sum(len(subset) for subset in adapter.load_dataset().values())
@@ -147,6 +151,15 @@ def count_questions(task: Task, config: Any) -> int:
     return questions
 
 
+def _runs_code(adapter: Any) -> bool:
+    """Whether scoring runs what a model wrote, in this process or by tools: EvalScope's sandboxes need a Docker."""
+    from evalscope.api.benchmark import AgentAdapter
+    from evalscope.api.mixin import CodeExecutionSandboxMixin
+
+    return isinstance(adapter, AgentAdapter | CodeExecutionSandboxMixin)
+
+
+_TRUST = "use another benchmark, or set trustRemoteCode: true on the model and the baseline, which an administrator must allow"
 _LOCAL = "give the benchmark's files: dataset: {type: benchmark, uri: s3://...} with the folder as the hub has it"
 
 

@@ -1,6 +1,7 @@
 """s3://bucket/key: any S3 API, by boto3.
 
-Credentials come from where boto3 looks: AWS_* variables, or the ServiceAccount's identity. A dead endpoint, or one that
+Credentials come from where boto3 looks: AWS_* variables, or the ServiceAccount's identity; never the node's own, which
+is not the pod's to use. A dead endpoint, or one that
 takes connections and never answers, fails within half a minute: questions are tried three times and wait at most eight
 seconds each. Only the transfer of content, which such a question always precedes, is given longer.
 """
@@ -19,6 +20,7 @@ from typing import Any
 
 import boto3
 import botocore.exceptions as raised
+import botocore.session
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 
@@ -100,6 +102,13 @@ def _refusal(uri: str, error: raised.ClientError, endpoint: str) -> RunFailure:
     return RunFailure(FailureClass.STORAGE_UNREACHABLE, f"{uri} at {endpoint}: {code} ({text})")
 
 
+def _session() -> boto3.session.Session:
+    """boto3 without the cloud's metadata service, which would hand out what the node may do."""
+    core = botocore.session.get_session()
+    core.get_component("credential_provider").remove("iam-role")
+    return boto3.session.Session(botocore_session=core)
+
+
 class S3:
     """One S3 endpoint with one set of credentials."""
 
@@ -116,7 +125,7 @@ class S3:
 
     def _connect(self, patience: dict[str, Any]) -> Any:
         style = "path" if self._store.path_style else "auto"
-        return boto3.session.Session().client(
+        return _session().client(
             "s3",
             endpoint_url=self._store.endpoint,
             region_name=self._store.region,
