@@ -47,7 +47,7 @@ def explanation(failure: FailureClass) -> str:
         "Counted": "it is tried again, up to spec.retries",
         "Always": "it is tried again",
     }
-    return f"{failure} ({code}; {retry[row.retry]})\n{row.hint}"
+    return f"{failure}: {row.meaning} ({code}; {retry[row.retry]})\n{row.hint}"
 
 
 if __name__ == "__main__":

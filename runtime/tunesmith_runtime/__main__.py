@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import SPEC_FILE, WORK_DIRECTORY, Outcome, RunReport, RunSpec, Verb
-from tunesmith_runtime.errors import RunFailure, StopRequested, class_of
+from tunesmith_runtime.errors import RunFailure, StopRequested, class_of, sharpened
 from tunesmith_runtime.progress import Progress
 from tunesmith_runtime.report import RecentLines, failed, fitted, start_logging, write_report
 from tunesmith_runtime.work import Work
@@ -76,7 +76,8 @@ def run_verb(verb: Verb, spec_file: Path, work: Work, recent: RecentLines) -> tu
     except StopRequested:
         stopped = RunFailure(FailureClass.PREEMPTED, "the pod was asked to stop (SIGTERM)")
         return failed(verb, stopped), stopped.exit_code
-    except RunFailure as failure:
+    except RunFailure as raised:
+        failure = sharpened(raised, recent.tail(characters=100_000))
         log.error("%s", failure)
         return failed(verb, failure, recent.tail()), failure.exit_code
     except Exception as error:  # the last resort: whatever it is, status must tell it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from tunesmith_api.failures import FAILURES, FailureClass
+from tunesmith_api.failures import FAILURES, FailureClass, recognise
 
 
 class RunFailure(Exception):
@@ -48,12 +48,19 @@ class StopRequested(BaseException):
 
 
 def class_of(error: Exception) -> FailureClass:
-    """The class of an error that nobody foresaw; by name where its type would take seconds to import."""
+    """The class of an error that nobody foresaw; by name where its type would take seconds to import, and by its words
+    where a library has no type for it."""
     if isinstance(error, MemoryError):
         return FailureClass.OOM_KILLED
     if type(error).__name__ == "OutOfMemoryError":  # torch's
         return FailureClass.DEVICE_OUT_OF_MEMORY
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full or "No space left on device" in str(error):  # safetensors says so in words only
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return FailureClass.DISK_FULL
-    return FailureClass.PROCESS_ERROR
+    known = recognise(f"{type(error).__name__}: {error}")
+    return known.class_ if known else FailureClass.PROCESS_ERROR
+
+
+def sharpened(failure: RunFailure, log_tail: str) -> RunFailure:
+    """An engine's failure by its cause, where the end of its log gives it away: the engine's process says no more."""
+    known = recognise(log_tail) if failure.failure is FailureClass.ENGINE_FAILED else None
+    return RunFailure(known.class_, f"{failure.message}: {known.line}") if known else failure

@@ -43,9 +43,9 @@ def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
 
 
 class RecentLines(logging.Handler):
-    """Remembers the last lines of the log, for `lastFailure.logTail`."""
+    """Remembers the last lines of the log: the very last for `lastFailure.logTail`; the cause often stands far above."""
 
-    def __init__(self, lines: int = 60) -> None:
+    def __init__(self, lines: int = 300) -> None:
         super().__init__()
         self._lines: deque[str] = deque(maxlen=lines)
 

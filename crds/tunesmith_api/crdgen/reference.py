@@ -10,7 +10,7 @@ from tunesmith_api.compatibility import CONFLICTS, LIMITS, Limit
 from tunesmith_api.crdgen.crd import Kind, root_schema
 from tunesmith_api.crdgen.rules import is_optional
 from tunesmith_api.crdgen.structural import Schema
-from tunesmith_api.failures import FAILURES
+from tunesmith_api.failures import BY_EXIT_CODE, FAILURES
 
 NOTE = (
     "<!-- Generated from crds/tunesmith_api by `python -m tunesmith_api.crdgen`: change the types, not this page. -->\n"
@@ -103,17 +103,25 @@ def _rules(schema: Schema) -> str:
 
 
 def failures_page() -> str:
-    """The classes of `status.lastFailure`."""
+    """The classes of `status.lastFailure`, and the exit codes, which are a contract."""
     rows = [
-        (f"`{name}`", "" if row.exit_code is None else str(row.exit_code), row.retry.value, row.hint)
+        (f"`{name}`", row.meaning, "" if row.exit_code is None else str(row.exit_code), row.retry.value, row.hint)
         for name, row in FAILURES.items()
     ]
+    codes = [(str(code), f"`{name}`", FAILURES[name].meaning) for code, name in sorted(BY_EXIT_CODE.items())]
     return (
         f"{NOTE}# Failure classes\n\n"
-        "`status.lastFailure.class` names why something failed, and `hint` what to do about it. A container of ours ends "
-        "with the exit code of its class. Retry says what the operator does: `Never` waits for you, `Counted` tries again "
-        "`spec.retries` times, `Always` goes on without counting.\n\n"
-        + table(("class", "exit code", "retry", "what to do"), rows)
+        "`status.lastFailure` says why something failed: `class` is one of these, `message` says what happened and where, "
+        "`hint` what to do about it (often better than the one below, as it knows the case), and `pod`, `container`, "
+        "`exitCode` and `logTail` where it was. Retry says what the operator does: `Never` waits for you, `Counted` tries "
+        "again `spec.retries` times, `Always` goes on without counting. `tunesmith explain CLASS` prints a row.\n\n"
+        + table(("class", "what happened", "exit code", "retry", "what to do"), rows)
+        + "\n## Exit codes\n\n"
+        "The exit codes of the runtime's containers are a contract: a code keeps its meaning in all later versions, and new "
+        "causes get new codes. 0 is success; a code above 128 that is not in the table is 128 and the number of the signal "
+        "that ended the process (143: it was asked to stop). An image of your own may use them: a container that ends with "
+        "one is told of by its class, and one that writes a report into its termination message "
+        "(`tunesmith_api.run.RunReport`) by its own words.\n\n" + table(("exit code", "class", "what happened"), codes)
     )
 
 

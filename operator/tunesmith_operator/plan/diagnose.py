@@ -1,7 +1,8 @@
 """The true cause: from what the cluster says of a pod or a Job to a class of failure, a sentence and a hint.
 
 Sources: container states and pod conditions (Pod v1: reasons of waiting and terminated states, DisruptionTarget),
-the runtime's reports, the scheduler's message, and Events where an object has no word for its trouble.
+the runtime's reports, the scheduler's message, and Events where an object has no word for its trouble. What is said in
+prose only is read by `words`; what libraries say in logs, by `tunesmith_api.failures.recognise`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tunesmith_api.common import LastFailure
-from tunesmith_api.failures import BY_EXIT_CODE, FAILURES, FailureClass
+from tunesmith_api.failures import BY_EXIT_CODE, FAILURES, FailureClass, recognise
+from tunesmith_operator.plan import words
 from tunesmith_operator.plan.containers import Container, condition, containers, describe, is_true
 from tunesmith_operator.plan.names import is_deleting, metadata, name_of, uid_of
 from tunesmith_operator.plan.times import parse_time
@@ -27,6 +29,7 @@ CRASH_LOOP_RESTARTS = 3
 PENDING_CLASSES = frozenset(
     {
         FailureClass.UNSCHEDULABLE,
+        FailureClass.VOLUME_UNAVAILABLE,
         FailureClass.IMAGE_PULL,
         FailureClass.QUOTA_EXCEEDED,
         FailureClass.POD_REFUSED,
@@ -45,6 +48,7 @@ WAITING_REASONS: dict[str, FailureClass] = {
     "SignatureValidationFailed": FailureClass.IMAGE_PULL,
     "CreateContainerConfigError": FailureClass.POD_START,
     "CreateContainerError": FailureClass.POD_START,
+    "PreCreateHookError": FailureClass.POD_START,
     "RunContainerError": FailureClass.POD_START,
     "PreStartHookError": FailureClass.POD_START,
     "PostStartHookError": FailureClass.POD_START,
@@ -64,11 +68,13 @@ POD_REASONS: dict[str, FailureClass] = {
     "NodeShutdown": FailureClass.NODE_LOST,
     "Shutdown": FailureClass.NODE_LOST,
     "Terminated": FailureClass.NODE_LOST,
-    "NodeAffinity": FailureClass.NODE_LOST,
-    "UnexpectedAdmissionError": FailureClass.NODE_LOST,
     "DeadlineExceeded": FailureClass.DEADLINE_EXCEEDED,
 }
-"""`status.reason` of a failed pod; the kubelet's OutOfcpu, OutOfmemory... count as evicted."""
+"""`status.reason` of a failed pod: surer than the condition, which calls all that the kubelet does TerminationByKubelet."""
+REJECTED = "Pod was rejected: "
+"""With this begins `status.message` of a pod that its kubelet has not admitted, whatever the reason."""
+WRAPPED_PULL = re.compile(r'^(?:Back-off pulling image "[^"]*": \w+: )?(?:rpc error: code = \w+ desc = )?')
+"""What stands before the cause in the kubelet's message of a failed pull."""
 START_ERRORS = frozenset({"StartError", "ContainerCannotRun"})
 EVENT_REASONS: dict[str, FailureClass] = {
     "FailedMount": FailureClass.POD_START,
@@ -76,7 +82,27 @@ EVENT_REASONS: dict[str, FailureClass] = {
     "FailedCreatePodSandBox": FailureClass.POD_START,
 }
 SIGTERM, SIGKILL = 143, 137
+VAGUE = frozenset({FailureClass.PROCESS_ERROR, FailureClass.ENGINE_FAILED})
+"""Classes that say where it failed and not why: the log may know better."""
+PROBE_HINT = (
+    "it did not answer in time: the log says how far it came; a model that loads slowly needs more time "
+    "(an InferenceService: spec.rollout.readyTimeout) or more spec.resources.cpu"
+)
 KILLED_HINT = "look at the node's kernel log for out-of-memory kills; raise spec.resources.memory, or read the log tail"
+SIGNALS: dict[int, tuple[str, str]] = {
+    132: (
+        "an illegal instruction",
+        "the image's libraries need a newer CPU: choose other nodes with spec.pod.nodeSelector",
+    ),
+    134: ("an abort", "a native library gave up: read the log tail"),
+    135: ("a bus error", "most often /dev/shm is full: set or raise spec.resources.sharedMemory"),
+    136: ("an arithmetic error", "a native library crashed: read the log tail"),
+    139: (
+        "a segmentation fault",
+        "a native library crashed: read the log tail; an image of other library versions may help",
+    ),
+}
+"""Exit codes of a process that a signal of its own ended: what it is called, and what to do."""
 
 
 def failure(class_: FailureClass, message: str, hint: str | None = None, **more: Any) -> LastFailure:
@@ -121,13 +147,14 @@ def why_doomed(pod: Raw) -> LastFailure | None:
 def why_no_pod(job: Raw, events: Sequence[Raw]) -> LastFailure | None:
     """Why a Job has no pod: the Job controller tells it by Events only."""
     latest = _latest(job, events, {"FailedCreate"})
-    return why_refused(str(latest.get("message") or "")) if latest else None
+    return why_refused(str(latest.get("message") or ""), _namespace(job)) if latest else None
 
 
-def why_refused(message: str) -> LastFailure:
+def why_refused(message: str, namespace: str = "") -> LastFailure:
     """Why the API server refused a child."""
-    class_ = FailureClass.QUOTA_EXCEEDED if "exceeded quota" in message else FailureClass.POD_REFUSED
-    return failure(class_, message)
+    known = words.meaning(words.ADMISSION, message, {"namespace": namespace})
+    class_ = known.class_ if known else None
+    return failure(class_ or FailureClass.POD_REFUSED, message, known.hint if known else None)
 
 
 def is_slow_to_start(pod: Raw, now: datetime) -> bool:
@@ -152,21 +179,44 @@ def _reported(pod: Raw, ended: Sequence[Container]) -> LastFailure | None:
         report = one.report
         told = report.failure if report else None
         if told and told.class_ is not FailureClass.PREEMPTED:
-            return _of(pod, one, told.class_, told.message, told.hint, told.log_tail)
+            return _sharpened(_of(pod, one, told.class_, told.message, told.hint, told.log_tail))
     return None
+
+
+def _sharpened(found: LastFailure) -> LastFailure:
+    """The same, of the class that its message or the end of its log gives away, where its own says nothing of the cause."""
+    if found.class_ not in VAGUE:
+        return found
+    known = recognise(found.message) or recognise(found.log_tail or "")
+    if known is None:
+        return found
+    message = found.message if known.line in found.message else f"{found.message}: {known.line}"
+    better = {"class_": known.class_, "message": message[:MESSAGE_LIMIT], "hint": FAILURES[known.class_].hint}
+    return found.model_copy(update=better)
 
 
 def _disrupted(pod: Raw) -> LastFailure | None:
     target, status = condition(pod, "DisruptionTarget"), pod.get("status") or {}
-    reason = str(status.get("reason") or "")
-    class_ = DISRUPTIONS.get(str(target.get("reason"))) if target.get("status") == "True" else None
-    if reason == "Evicted" or class_ is None:
-        class_ = POD_REASONS.get(reason) or (FailureClass.EVICTED if reason.startswith("OutOf") else class_)
+    reason, said = str(status.get("reason") or ""), str(status.get("message") or "")
+    class_ = POD_REASONS.get(reason) or (FailureClass.NODE_REFUSED if _is_rejected(reason, said) else None)
+    if class_ is None and target.get("status") == "True":
+        class_ = DISRUPTIONS.get(str(target.get("reason")))
     if class_ is None:
         return None
-    text = status.get("message") or target.get("message") or reason
-    time = target.get("lastTransitionTime")
-    return failure(class_, f"pod {name_of(pod)}: {text}", pod=name_of(pod), time=time)
+    text = said or str(target.get("message") or reason)
+    rows = {FailureClass.EVICTED: words.EVICTION, FailureClass.NODE_REFUSED: words.REJECTION}.get(class_, ())
+    known = words.meaning(rows, text, _facts(pod))
+    return failure(
+        (known.class_ if known else None) or class_,
+        f"pod {name_of(pod)}: {text.strip()}",
+        known.hint if known else None,
+        pod=name_of(pod),
+        time=target.get("lastTransitionTime"),
+    )
+
+
+def _is_rejected(reason: str, said: str) -> bool:
+    return said.startswith(REJECTED) or reason.startswith("OutOf")
 
 
 def _exited(pod: Raw, ended: Sequence[Container]) -> LastFailure | None:
@@ -180,7 +230,7 @@ def _by_exit_code(pod: Raw, one: Container) -> LastFailure:
     code, reason = one.exit_code or 0, str(one.terminated.get("reason") or "Error")
     where, tail = describe(pod, one), one.log_tail
     if reason in START_ERRORS:
-        return _of(pod, one, FailureClass.POD_START, f"{where} cannot start: {tail or reason}")
+        return _not_started(pod, one, f"{where} cannot start: {tail or reason}", tail or reason)
     if reason == "ContainerStatusUnknown":
         return _of(pod, one, FailureClass.NODE_LOST, f"{where}: its node does not know what became of it")
     if code == SIGTERM or (code == SIGKILL and is_deleting(pod)):
@@ -189,10 +239,12 @@ def _by_exit_code(pod: Raw, one: Container) -> LastFailure:
         )
     if code == SIGKILL:
         text = f"{where} was killed (exit code {code}) and the kubelet does not say why; it may be that memory ran out"
-        return _of(pod, one, FailureClass.PROCESS_ERROR, text, KILLED_HINT, tail)
+        return _sharpened(_of(pod, one, FailureClass.PROCESS_ERROR, text, KILLED_HINT, tail))
     class_ = BY_EXIT_CODE.get(code, FailureClass.PROCESS_ERROR)
+    signal, hint = SIGNALS.get(code, (None, None))
+    how = f"exited with code {code}" + (f", which is {signal}" if signal else "")
     said = f": {tail.splitlines()[-1]}" if tail else ""
-    return _of(pod, one, class_, f"{where} exited with code {code}{said}", log_tail=tail)
+    return _sharpened(_of(pod, one, class_, f"{where} {how}{said}", hint, tail))
 
 
 def _not_ready_in_time(pod: Raw, one: Container) -> LastFailure:
@@ -200,7 +252,8 @@ def _not_ready_in_time(pod: Raw, one: Container) -> LastFailure:
     found = _by_exit_code(pod, one)
     if found.class_ is not FailureClass.PREEMPTED:
         return found
-    return _of(pod, one, FailureClass.ENGINE_FAILED, f"{describe(pod, one)} was stopped, as its probes failed")
+    text = f"{describe(pod, one)} was stopped (exit code {one.exit_code}), as its probes failed"
+    return _of(pod, one, FailureClass.ENGINE_FAILED, text, PROBE_HINT, one.log_tail)
 
 
 def _unknown(pod: Raw) -> LastFailure:
@@ -226,13 +279,31 @@ def _of(
 
 def _unschedulable(pod: Raw) -> LastFailure | None:
     scheduled = condition(pod, "PodScheduled")
-    if scheduled.get("status") != "False" or scheduled.get("reason") != "Unschedulable":
+    if scheduled.get("status") != "False":
+        return None
+    if scheduled.get("reason") == "SchedulingGated":
+        return _gated(pod, scheduled)
+    if scheduled.get("reason") != "Unschedulable":
         return None
     text = str(scheduled.get("message") or "no node fits").split(" preemption:")[0].strip()
     lacking = sorted(set(re.findall(r"Insufficient ([\w./-]+[\w])", text)))
     asked = "; ".join(f"no node has enough {name} (the pod asks for {_asked(pod, name)})" for name in lacking)
     message = f"{asked}: {text}" if asked else text
-    return failure(FailureClass.UNSCHEDULABLE, message, pod=name_of(pod), time=scheduled.get("lastTransitionTime"))
+    known = words.meanings(words.SCHEDULING, text, _facts(pod))
+    class_ = (known.class_ if known else None) or FailureClass.UNSCHEDULABLE
+    hint = known.hint if known else None
+    return failure(class_, message, hint, pod=name_of(pod), time=scheduled.get("lastTransitionTime"))
+
+
+def _gated(pod: Raw, scheduled: Raw) -> LastFailure:
+    gates = ", ".join(str(gate.get("name")) for gate in (pod.get("spec") or {}).get("schedulingGates") or [])
+    return failure(
+        FailureClass.UNSCHEDULABLE,
+        f"pod {name_of(pod)} is held by scheduling gates: {gates or 'unnamed'}",
+        "who has set the gates lifts them: a queue, or a webhook that adds to pods",
+        pod=name_of(pod),
+        time=scheduled.get("lastTransitionTime"),
+    )
 
 
 def _asked(pod: Raw, resource: str) -> str:
@@ -245,10 +316,28 @@ def _waiting(pod: Raw) -> LastFailure | None:
         class_ = WAITING_REASONS.get(str(one.waiting.get("reason")))
         if class_:
             said = str(one.waiting.get("message") or one.waiting.get("reason"))
-            what = f"image {one.spec.get('image')}" if class_ is FailureClass.IMAGE_PULL else "cannot start"
-            message = f"{describe(pod, one)}: {what}: {said}"
-            return failure(class_, message, _missing(pod, said), pod=name_of(pod), container=one.name)
+            if class_ is FailureClass.IMAGE_PULL:
+                return _not_pulled(pod, one, said)
+            return _not_started(pod, one, f"{describe(pod, one)}: cannot start: {said}", said)
     return None
+
+
+def _not_pulled(pod: Raw, one: Container, said: str) -> LastFailure:
+    """The kubelet says the same in two forms by turns, while it pulls and while it waits: one of them is enough."""
+    cause = WRAPPED_PULL.sub("", said)
+    known = words.meaning(words.PULLING, cause, _facts(pod))
+    message = f"{describe(pod, one)}: image {one.spec.get('image')}: {cause}"
+    hint = known.hint if known else None
+    return failure(FailureClass.IMAGE_PULL, message, hint, pod=name_of(pod), container=one.name)
+
+
+def _not_started(pod: Raw, one: Container, message: str, said: str) -> LastFailure:
+    """A container that the node cannot start: for want of something, or as its device or driver fails."""
+    known, device = words.meaning(words.STARTING, said, _facts(pod)), recognise(said)
+    if device and device.class_ is FailureClass.DEVICE_FAILED:
+        return _of(pod, one, FailureClass.DEVICE_FAILED, message)
+    class_ = (known.class_ if known else None) or FailureClass.POD_START
+    return _of(pod, one, class_, message, known.hint if known else None)
 
 
 def _from_events(pod: Raw, events: Sequence[Raw]) -> LastFailure | None:
@@ -256,20 +345,24 @@ def _from_events(pod: Raw, events: Sequence[Raw]) -> LastFailure | None:
     if not latest:
         return None
     said = str(latest.get("message") or latest["reason"])
-    return failure(
-        EVENT_REASONS[latest["reason"]], f"pod {name_of(pod)}: {said}", _missing(pod, said), pod=name_of(pod)
-    )
+    known = words.meaning(words.STARTING, said, _facts(pod))
+    class_ = (known.class_ if known else None) or EVENT_REASONS[latest["reason"]]
+    return failure(class_, f"pod {name_of(pod)}: {said}", known.hint if known else None, pod=name_of(pod))
 
 
-def _missing(pod: Raw, said: str) -> str | None:
-    """The hint for a Secret or ConfigMap that is not there, by the kubelet's words for it."""
-    namespace = metadata(pod).get("namespace") or "default"
-    absent = re.search(r'\b(secret|configmap) "([^"]+)" not found', said)
-    if absent:
-        kind = {"secret": "Secret", "configmap": "ConfigMap"}[absent[1]]
-        return f"create {kind} {absent[2]} in namespace {namespace}; the pod then starts by itself"
-    no_key = re.search(r"couldn't find key (\S+) in (Secret|ConfigMap) \S+?/(\S+)", said)
-    return f"add the key {no_key[1]} to {no_key[2]} {no_key[3]} in namespace {namespace}" if no_key else None
+def _facts(pod: Raw) -> dict[str, str]:
+    """What hints name beside the cluster's words."""
+    spec = pod.get("spec") or {}
+    secrets = ", ".join(str(secret.get("name")) for secret in spec.get("imagePullSecrets") or [])
+    return {
+        "namespace": _namespace(pod),
+        "node": str(spec.get("nodeName") or "of the pod"),
+        "pull_secrets": secrets or "none now",
+    }
+
+
+def _namespace(thing: Raw) -> str:
+    return str(metadata(thing).get("namespace") or "default")
 
 
 def _latest(about: Raw, events: Sequence[Raw], reasons: set[str]) -> Raw | None:

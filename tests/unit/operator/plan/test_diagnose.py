@@ -129,7 +129,7 @@ ENDINGS: dict[str, tuple[Raw, FailureClass, str]] = {
     ),
     "the kubelet has no room after all": (
         pod(reason="OutOfcpu", message="Pod was rejected: Node didn't have enough resource: cpu"),
-        FailureClass.EVICTED,
+        FailureClass.NODE_REFUSED,
         "enough resource: cpu",
     ),
     "the container cannot start": (
