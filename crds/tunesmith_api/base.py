@@ -88,6 +88,9 @@ Name = Annotated[str, Field(min_length=1, max_length=45, pattern=r"^[a-z0-9]([-a
 ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 """The name of any other object of the cluster (Secret, ConfigMap, ServiceAccount, class)."""
 
+QueueName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+"""The name of a queue: a label's value names it."""
+
 Text = Annotated[str, Field(max_length=4096)]
 ShortText = Annotated[str, Field(max_length=253)]
 UriText = Annotated[str, Field(max_length=1024)]

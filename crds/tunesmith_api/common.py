@@ -308,6 +308,62 @@ class Status(ApiModel):
     last_failure: LastFailure | None = Field(None, description="The true cause of the last failure.")
 
 
+class Attempt(ApiModel):
+    """One stay of an attempt's pods on their nodes, with the wait before it. An attempt that its queue has stopped and
+    admitted again has several."""
+
+    number: int = Field(ge=0, description="The attempt, from 1.")
+    role: ShortText | None = Field(None, description="For an EvalJob: model or baseline.")
+    start_time: str | None = Field(
+        None, description="When its first pod got a node (RFC 3339).", json_schema_extra={"format": "date-time"}
+    )
+    end_time: str | None = Field(
+        None, description="When its last pod had stopped (RFC 3339).", json_schema_extra={"format": "date-time"}
+    )
+    outcome: ShortText | None = Field(
+        None,
+        description="Succeeded, Suspended, Stopped (with the whole job), or the class of the failure. Absent: it goes on.",
+    )
+    failures: int | None = Field(
+        None, ge=0, description="Failures of this role so far that count towards spec.retries, this one among them."
+    )
+    queued_seconds: int | None = Field(
+        None, ge=0, description="Seconds it waited, in its queue and for a node.", json_schema_extra={"format": "int64"}
+    )
+    accelerator_seconds: int | None = Field(
+        None, ge=0, description="Devices times seconds that it held.", json_schema_extra={"format": "int64"}
+    )
+
+
+class JobStatus(Status):
+    """What the status of FineTuneJob and EvalJob have in common: attempts, and what they cost.
+
+    Seconds that are still running are brought up to date whenever something else changes, and are exact at the end.
+    """
+
+    attempt: int | None = Field(None, ge=0, description="The current or last attempt, from 1.")
+    failures: int | None = Field(None, ge=0, description="Failed attempts so far that count towards spec.retries.")
+    preemptions: int | None = Field(
+        None,
+        ge=0,
+        description="Attempts that were stopped by no fault of theirs; they do not count towards spec.retries.",
+    )
+    attempts: list[Attempt] | None = Field(
+        None, max_length=16, description="The newest attempts, oldest first.", json_schema_extra=ATOMIC_LIST
+    )
+    accelerator_hours: float | None = Field(
+        None,
+        ge=0,
+        description="Devices times hours that its pods held, over all attempts. Absent with accelerator cpu.",
+    )
+    queued_seconds: int | None = Field(
+        None,
+        ge=0,
+        description="Seconds that attempts waited, in a queue and for a node, over all attempts.",
+        json_schema_extra={"format": "int64"},
+    )
+
+
 NAME_RULES: tuple[Rule, ...] = (
     Rule(
         "size(self.metadata.name) <= 45",

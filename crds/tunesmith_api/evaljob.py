@@ -13,13 +13,14 @@ from tunesmith_api.base import (
     ApiModel,
     DataUri,
     Duration,
+    QueueName,
     Rule,
     ShortText,
     Text,
     exactly_one,
     map_list,
 )
-from tunesmith_api.common import Artifact, ModelSource, ModelStatus, Output, PodSettings, Resources, Status, Storage
+from tunesmith_api.common import Artifact, JobStatus, ModelSource, ModelStatus, Output, PodSettings, Resources, Storage
 from tunesmith_api.inferenceservice import Engine
 
 BenchmarkName = Annotated[
@@ -139,7 +140,9 @@ class EvalJobSpec(ApiModel):
     storage: Storage | None = Field(None, description="S3 endpoint and credentials. Default: the chart's store.")
     pod: PodSettings = Field(default_factory=PodSettings, description="Settings of the pods.")
     suspend: bool = Field(False, description="Stop the pods; false goes on. Default false.")
-    queue_name: ShortText | None = Field(None, description="Kueue LocalQueue to wait in. Default: none.")
+    queue_name: QueueName | None = Field(
+        None, description="Kueue LocalQueue of this namespace to wait in. Default: none."
+    )
     retries: int = Field(
         3, ge=0, le=100, description="New attempts after failures that may pass; preemptions do not count. Default 3."
     )
@@ -184,11 +187,9 @@ class Verdict(StrEnum):
     FAILED = "Failed"
 
 
-class EvalJobStatus(Status):
+class EvalJobStatus(JobStatus):
     """What became of an EvalJob."""
 
-    attempt: int | None = Field(None, ge=0, description="The current or last attempt, from 1.")
-    failures: int | None = Field(None, ge=0, description="Failed attempts so far that count towards spec.retries.")
     model: ModelStatus | None = Field(None, description="The model under test, exactly.")
     baseline: ModelStatus | None = Field(None, description="The baseline, exactly.")
     progress: EvalProgress | None = Field(None, description="How far it is.")

@@ -13,6 +13,7 @@ from tunesmith_api.base import (
     ApiModel,
     DataUri,
     Duration,
+    QueueName,
     Rule,
     ShortText,
     UriText,
@@ -20,7 +21,7 @@ from tunesmith_api.base import (
     map_list,
     member_only_with,
 )
-from tunesmith_api.common import Artifact, ModelSource, ModelStatus, Output, PodSettings, Resources, Status, Storage
+from tunesmith_api.common import Artifact, JobStatus, ModelSource, ModelStatus, Output, PodSettings, Resources, Storage
 
 
 class Method(StrEnum):
@@ -314,7 +315,9 @@ class FineTuneJobSpec(ApiModel):
     suspend: bool = Field(
         False, description="Stop the pods and keep the checkpoint; false goes on from there. Default false."
     )
-    queue_name: ShortText | None = Field(None, description="Kueue LocalQueue to wait in. Default: none.")
+    queue_name: QueueName | None = Field(
+        None, description="Kueue LocalQueue of this namespace to wait in. Default: none."
+    )
     retries: int = Field(
         3, ge=0, le=100, description="New attempts after failures that may pass; preemptions do not count. Default 3."
     )
@@ -398,11 +401,9 @@ class Metrics(ApiModel):
     train_seconds: float | None = Field(None, ge=0, description="Seconds of training, over all attempts.")
 
 
-class FineTuneJobStatus(Status):
+class FineTuneJobStatus(JobStatus):
     """What became of a FineTuneJob."""
 
-    attempt: int | None = Field(None, ge=0, description="The current or last attempt, from 1.")
-    failures: int | None = Field(None, ge=0, description="Failed attempts so far that count towards spec.retries.")
     model: ModelStatus | None = Field(None, description="The base model, exactly.")
     resumed_from_step: int | None = Field(None, ge=0, description="The step this attempt went on from.")
     progress: Progress | None = Field(None, description="How far it is.")
@@ -416,9 +417,6 @@ class FineTuneJobStatus(Status):
         None, description="Hash of what decides the result; equal hashes and data adopt each other's work."
     )
     last_checkpoint: LastCheckpoint | None = Field(None, description="The state a new attempt goes on from.")
-    accelerator_hours: float | None = Field(
-        None, ge=0, description="Devices times hours, over all attempts. Not filled in by this version."
-    )
     estimate: Estimate | None = Field(
         None, description="What the run is expected to need. Not filled in by this version."
     )

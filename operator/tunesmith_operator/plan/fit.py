@@ -20,7 +20,7 @@ TYPES: dict[str, type[Status]] = {
     "EvalJob": EvalJobStatus,
     "InferenceService": InferenceServiceStatus,
 }
-TIMES = frozenset({"time", "updated", "startTime", "completionTime"})
+TIMES = frozenset({"time", "updated", "startTime", "endTime", "completionTime"})
 """Fields of format date-time."""
 YEARS = range(1970, 9999)
 KEYS: dict[str, tuple[str, ...]] = {"dropped": ("reason",), "artifacts": ("name",), "results": ("benchmark", "metric")}
