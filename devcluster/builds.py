@@ -82,6 +82,7 @@ PROGRAMS: tuple[Program, ...] = (
 )
 CHECKERS: tuple[Program, ...] = (
     Program("kubeconform", "0.7.0", "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform"),
+    Program("kstatus", "1.2.1", "kstatus", ".", "github.com/fluxcd/cli-utils"),
     Program(
         name="promtool",
         version="3.15.0",
