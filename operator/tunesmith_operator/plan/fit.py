@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from math import isfinite
 from typing import Any
@@ -26,6 +27,8 @@ YEARS = range(1970, 9999)
 KEYS: dict[str, tuple[str, ...]] = {"dropped": ("reason",), "artifacts": ("name",), "results": ("benchmark", "metric")}
 """Lists from reports whose items the API server tells apart by keys, and refuses where two are alike."""
 LARGEST = 2**63 - 1
+UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What is no text: it would move the cursor of who reads it, or turn the line around, or be no UTF-8."""
 
 
 def fitting(kind: str, status: Raw) -> Raw:
@@ -58,7 +61,7 @@ def _without(thing: Any, path: Sequence[int | str]) -> Any:
 
 
 def _sound(thing: Any, field: str = "") -> Any:
-    """`thing` without what a type does not tell of: no such time, too large a number, a key that comes twice."""
+    """`thing` without what a type does not tell of: no such time, too large a number, a key that comes twice, no text."""
     if isinstance(thing, dict):
         below = {name: _sound(value, name) for name, value in thing.items()}
         return {name: value for name, value in below.items() if value is not None}
@@ -69,7 +72,9 @@ def _sound(thing: Any, field: str = "") -> Any:
         return thing if isfinite(thing) else None
     if isinstance(thing, int):
         return thing if abs(thing) <= LARGEST else None
-    return _time(thing) if field in TIMES else thing
+    if field in TIMES:
+        return _time(thing)
+    return UNSHOWN.sub(" ", thing) if isinstance(thing, str) else thing
 
 
 def _time(text: object) -> str | None:
