@@ -40,6 +40,7 @@ RESOURCES: Mapping[str, ApiResource] = {
     "Service": ApiResource("v1", "services"),
     "Event": ApiResource("v1", "events"),
     "Lease": ApiResource("coordination.k8s.io/v1", "leases"),
+    "Workload": ApiResource("kueue.x-k8s.io/v1beta1", "workloads"),
 }
 """The kinds the operator reads or writes. Its RBAC rules name these and no others."""
 

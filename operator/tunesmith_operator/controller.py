@@ -23,6 +23,7 @@ from tunesmith_operator.plan.types import KindPlan, Observed, Plan, TokenFor
 from tunesmith_operator.progress import ProgressBook
 from tunesmith_operator.queue import WorkQueue
 from tunesmith_operator.resources import ResourceKey, Resources, key_of, owner_of
+from tunesmith_operator.workloads import observe_workloads
 
 RESYNC_SECONDS = 600.0
 PASSES = 4
@@ -133,6 +134,8 @@ class Controller:
         kind, now = self._kinds[key.kind], datetime.now(UTC)
         observed = await observe(self._client, kind, resource, self._progress.reports(key))
         observed = await observe_events(self._client, kind, resource, observed, now)
+        if self._settings.config.kueue.enabled:
+            observed = await observe_workloads(self._client, resource, observed)
         uids = child_uids(observed)
 
         plan = await self._make_children(kind, resource, observed, now)

@@ -75,6 +75,8 @@ class Course:
     """Pods of former attempts that may still be at work."""
     jobs: tuple[Raw, ...] = ()
     """All Jobs of the role, oldest first."""
+    pods: tuple[Raw, ...] = ()
+    """All pods of the role, of Jobs that are gone among them."""
 
     @property
     def run(self) -> RunSpec | None:
@@ -104,11 +106,11 @@ class Course:
 
 def follow(role: str, observed: Observed, known_number: int, known_failures: int, now: datetime) -> Course:
     """How `role` stands. `known_*` is what status says, for Jobs that are gone."""
-    jobs = tuple(sorted((job for job in observed.jobs if label(job, ROLE_LABEL) == role), key=_number))
+    jobs = tuple(sorted((job for job in observed.jobs if label(job, ROLE_LABEL) == role), key=number_of))
     job = jobs[-1] if jobs and not is_deleting(jobs[-1]) else None
-    number = max([known_number, *map(_number, jobs)])
+    number = max([known_number, *map(number_of, jobs)])
     pods = [pod for pod in observed.pods if label(pod, ROLE_LABEL) == role]
-    pod = max((pod for pod in pods if job and _belongs(pod, job)), key=_created, default=None)
+    pod = max((pod for pod in pods if job and _belongs(pod, job)), key=_newest, default=None)
     state, trouble = _state(job, pod, observed, now) if job else (State.NONE, None)
     former = [pod for pod in pods if state not in ACTIVE or not (job and _belongs(pod, job))]
     before = int(annotation(job, FAILURES_ANNOTATION) or 0) if job else known_failures
@@ -121,14 +123,25 @@ def follow(role: str, observed: Observed, known_number: int, known_failures: int
         job=job,
         pod=pod,
         trouble=trouble,
-        stopping=tuple(name_of(pod) for pod in former if _may_work(pod, now)),
+        stopping=tuple(name_of(pod) for pod in former if may_work(pod, now)),
         jobs=jobs,
+        pods=tuple(pods),
     )
 
 
 def is_over(job: Raw) -> bool:
     """Whether a Job has ended, well or badly, or is about to."""
     return any(is_true(job, type_) for type_ in ("Complete", "SuccessCriteriaMet", "Failed", "FailureTarget"))
+
+
+def is_suspended(job: Raw) -> bool:
+    """Whether a Job may have no pods for now: its queue, or somebody, holds it."""
+    return bool((job.get("spec") or {}).get("suspend"))
+
+
+def admitted(job: Raw) -> datetime | None:
+    """When a Job was let start, the last time; None while it is held, or before its controller has noted it."""
+    return None if is_suspended(job) else parse_time((job.get("status") or {}).get("startTime"))
 
 
 def is_given_up(course: Course, retries: int) -> bool:
@@ -143,7 +156,7 @@ def next_start(course: Course, now: datetime) -> datetime:
     """When the next attempt may begin."""
     if course.state is not State.FAILED or course.job is None or course.trouble is None:
         return now
-    ended = _ended(course.job, course.trouble)
+    ended = over_since(course.job) or parse_time(course.trouble.time)
     if ended is None:
         return now
     if FAILURES[course.trouble.class_].retry is Retry.COUNTED:
@@ -158,13 +171,17 @@ def _state(job: Raw, pod: Raw | None, observed: Observed, now: datetime) -> tupl
         return State.SUCCEEDED, None
     if is_true(job, "Complete"):
         return State.FAILED, _why_resultless(job, pod)
-    is_stopping = is_true(job, "FailureTarget") and pod is not None and _may_work(pod, now)
+    is_stopping = is_true(job, "FailureTarget") and pod is not None and may_work(pod, now)
     if is_true(job, "Failed") or (is_true(job, "FailureTarget") and not is_stopping):
         return State.FAILED, _why_failed(job, pod)
-    if (job.get("spec") or {}).get("suspend"):
+    if is_suspended(job):
         return State.QUEUED, None
     if pod is None:
         return State.STARTING, why_no_pod(job, observed.events)
+    if is_deleting(pod) and not may_work(pod, now) and not is_finished(pod):
+        return State.FAILED, _why_failed(job, pod)
+    if is_deleting(pod) and condition(job, "Suspended"):
+        return State.STARTING, None  # it was stopped by its queue, which has admitted the Job anew
     if doomed := why_doomed(pod):
         return State.FAILED, doomed
     begun = [one for one in containers(pod) if one.running or one.terminated]
@@ -203,25 +220,29 @@ def _why_failed(job: Raw, pod: Raw | None) -> LastFailure:
     return why_ended(pod)
 
 
-def _may_work(pod: Raw, now: datetime) -> bool:
+def may_work(pod: Raw, now: datetime) -> bool:
+    """Whether containers of a pod may still run: it has not finished, nor is it overdue to have gone."""
     if is_finished(pod):
         return False
     gone = parse_time(metadata(pod).get("deletionTimestamp"))
     return gone is None or now < gone + PATIENCE_WITH_LOST_PODS
 
 
-def _ended(job: Raw, trouble: LastFailure) -> datetime | None:
-    failed = condition(job, "Failed") or condition(job, "FailureTarget") or condition(job, "Complete")
-    return parse_time(failed.get("lastTransitionTime")) or parse_time(trouble.time)
+def over_since(job: Raw) -> datetime | None:
+    """When a Job ended, by its controller; None while it goes on."""
+    last = condition(job, "Failed") or condition(job, "FailureTarget") or condition(job, "Complete")
+    return parse_time(last.get("lastTransitionTime"))
 
 
-def _number(job: Raw) -> int:
+def number_of(job: Raw) -> int:
+    """The attempt that a Job is."""
     text = annotation(job, ATTEMPT_ANNOTATION) or name_of(job).rpartition("-")[2]
     return int(text) if text.isdigit() else 0
 
 
-def _created(pod: Raw) -> str:
-    return str(metadata(pod).get("creationTimestamp") or "")
+def _newest(pod: Raw) -> tuple[bool, str]:
+    """Pods that a queue has stopped come before those that it has let start since."""
+    return not is_deleting(pod), str(metadata(pod).get("creationTimestamp") or "")
 
 
 def _belongs(pod: Raw, job: Raw) -> bool:

@@ -86,6 +86,13 @@ class LeaderElection(Settings):
         return self
 
 
+class Kueue(Settings):
+    """What of Kueue the operator may read, for the queue's own words in `waitingFor`. Queues work without."""
+
+    enabled: bool = False
+    """Whether it may list Workloads."""
+
+
 class Http(Settings):
     """Ports the operator listens on."""
 
@@ -109,5 +116,6 @@ class OperatorConfig(Settings):
     client: ClientLimits = Field(default_factory=ClientLimits)
     leader_election: LeaderElection = Field(default_factory=LeaderElection)
     http: Http = Field(default_factory=Http)
+    kueue: Kueue = Field(default_factory=Kueue)
     allow_trust_remote_code: bool = False
     """Whether resources may ask to run Python code that comes with a model."""

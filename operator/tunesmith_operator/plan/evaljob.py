@@ -185,6 +185,7 @@ JOB: JobKind[EvalJobSpec] = JobKind(
     pod=_pod,
     tell=_tell,
     finish=_finish,
+    role_names=ROLES,
 )
 
 EVAL_JOB = KindPlan(

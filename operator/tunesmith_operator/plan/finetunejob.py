@@ -161,6 +161,7 @@ JOB: JobKind[FineTuneJobSpec] = JobKind(
     pod=_pod,
     tell=_tell,
     finish=_finish,
+    pods=lambda spec: spec.parallelism.nodes,
 )
 
 FINE_TUNE_JOB = KindPlan(

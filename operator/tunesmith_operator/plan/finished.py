@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from tunesmith_api.base import parse_duration
-from tunesmith_operator.plan.attempts import is_over
+from tunesmith_operator.plan import accounting
+from tunesmith_operator.plan.attempts import is_over, is_suspended, may_work
 from tunesmith_operator.plan.conditions import Wanted, set_conditions
 from tunesmith_operator.plan.names import is_deleting, key_of, metadata, name_of
 from tunesmith_operator.plan.phases import FINAL, Phase
-from tunesmith_operator.plan.status import until
+from tunesmith_operator.plan.status import earliest, until
 from tunesmith_operator.plan.times import parse_time
 from tunesmith_operator.plan.types import Observed, Plan, Raw
 
@@ -20,8 +22,13 @@ def is_final(resource: Raw) -> bool:
     return status.get("phase") in FINAL and bool(status.get("completionTime"))
 
 
-def after_the_end(resource: Raw, observed: Observed, now: datetime) -> Plan:
-    """Nothing changes but the children: what is still at work goes, and after spec.ttlAfterFinished the rest."""
+LOOK_AGAIN = 15.0
+"""Seconds: pods that stop are heard of, but not those of a node that does not answer."""
+
+
+def after_the_end(resource: Raw, observed: Observed, roles: Sequence[accounting.Account], now: datetime) -> Plan:
+    """Nothing changes but the children: what is still at work goes, and after spec.ttlAfterFinished the rest; and what
+    the last pods cost is known when they have stopped."""
     status = resource["status"]
     ttl = (resource.get("spec") or {}).get("ttlAfterFinished")
     ended = parse_time(status.get("completionTime")) or now
@@ -30,16 +37,29 @@ def after_the_end(resource: Raw, observed: Observed, now: datetime) -> Plan:
     at_work = status.get("phase") == Phase.FAILED
     jobs = sorted(observed.jobs, key=name_of)
     gone = tuple(
-        key_of(job, "Job") for job in jobs if not is_deleting(job) and (expired or (at_work and not is_over(job)))
+        key_of(job, "Job")
+        for job in jobs
+        if not is_deleting(job) and (expired or (not is_over(job) and (at_work or is_suspended(job))))
     )
+    stopping = at_work and any(may_work(pod, now) for pod in observed.pods)
     new = {
         **status,
+        **_accounts(status, roles),
         "children": [{"kind": "Job", "name": name_of(job)} for job in jobs],
         "observedGeneration": int(metadata(resource).get("generation") or 0),
-        "conditions": _final_conditions(resource, tidied=not gone, now=now),
+        "conditions": _final_conditions(resource, tidied=not gone and not stopping, now=now),
     }
-    wait = None if expired or not jobs else until(expiry, now)
+    wait = earliest(None if expired or not jobs else until(expiry, now), LOOK_AGAIN if stopping else None)
     return Plan(delete=gone, status=None if new == status else new, requeue_after=wait)
+
+
+def _accounts(status: Raw, roles: Sequence[accounting.Account]) -> Raw:
+    """What attempts cost, if that was not known for good: where a pod still stops, not before it has stopped."""
+    if all("endTime" in row for row in status.get("attempts") or ()):
+        return {}
+    fields = accounting.accounts(status, roles)
+    known = {name: value for name, value in fields.items() if value is not None}
+    return known if accounting.is_news(status, known) else {}
 
 
 def _final_conditions(resource: Raw, tidied: bool, now: datetime) -> list[Raw]:

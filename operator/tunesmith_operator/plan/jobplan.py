@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
@@ -13,10 +13,23 @@ from tunesmith_api.evaljob import EvalJobSpec
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.run import ResolvedModel
-from tunesmith_operator.plan.attempts import ACTIVE, Course, State, follow, is_given_up, is_over, next_start
+from tunesmith_operator.plan import accounting
+from tunesmith_operator.plan.attempts import (
+    ACTIVE,
+    Course,
+    State,
+    admitted,
+    follow,
+    is_given_up,
+    is_over,
+    is_suspended,
+    may_work,
+    next_start,
+)
 from tunesmith_operator.plan.check import typed, unacceptable
 from tunesmith_operator.plan.conditions import Wanted
 from tunesmith_operator.plan.config import OperatorConfig
+from tunesmith_operator.plan.containers import condition
 from tunesmith_operator.plan.diagnose import failure, is_slow_to_start, why_refused
 from tunesmith_operator.plan.finished import after_the_end, is_final
 from tunesmith_operator.plan.jobs import job
@@ -26,6 +39,7 @@ from tunesmith_operator.plan.names import (
     is_deleting,
     job_name,
     key_of,
+    label,
     metadata,
     name_of,
     namespace_of,
@@ -33,13 +47,15 @@ from tunesmith_operator.plan.names import (
 from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.pods import PodPlan
 from tunesmith_operator.plan.progress import throttled
+from tunesmith_operator.plan.queueing import QUEUE_LABEL, has_a_word, what_it_waits_for
 from tunesmith_operator.plan.references import References, Refused, Waiting
 from tunesmith_operator.plan.status import Outlook, conclude, earliest, in_the_way, until
 from tunesmith_operator.plan.times import format_time, parse_time
 from tunesmith_operator.plan.types import Key, Observed, Plan, Raw, TokenFor
 
-NO_POD_AFTER, LOOK_AGAIN, RETRY_REFUSED = 5.0, 15.0, 30.0
-"""Seconds: a Job without a pod is odd; look for news of what only Events tell; try again what was refused."""
+NO_POD_AFTER, LOOK_AGAIN, RETRY_REFUSED, FIRST_WORD = 5.0, 15.0, 30.0, 2.0
+"""Seconds: a Job without a pod is odd; look for news of what only Events tell; try again what was refused; a queue has
+looked at a Job."""
 
 Models = Mapping[str, ResolvedModel]
 """By role."""
@@ -63,6 +79,10 @@ class JobKind(Generic[Spec]):
     """The kind's own fields of status, from what there is so far."""
     finish: Callable[[Raw, Spec, Sequence[Course], datetime], Outlook]
     """The end, when every role has succeeded."""
+    pods: Callable[[Spec], int] = lambda spec: 1
+    """Pods of an attempt."""
+    role_names: Mapping[str, str] = field(default_factory=dict)
+    """How status names the roles, where there are several."""
 
 
 @dataclass(frozen=True)
@@ -90,15 +110,21 @@ def plan_job(
     """The plan of a FineTuneJob or EvalJob."""
     if is_deleting(resource):
         return Plan()
-    if is_final(resource):
-        return after_the_end(resource, observed, now)
     spec = typed(kind.spec, resource)
     if isinstance(spec, Refused):
-        return conclude(resource, observed, _refused([spec.text]), now)
+        final = is_final(resource)
+        return (
+            after_the_end(resource, observed, (), now)
+            if final
+            else conclude(resource, observed, _refused([spec.text]), now)
+        )
     status = resource.get("status") or {}
-    known = int(status.get("attempt") or 0), int(status.get("failures") or 0)
-    courses = tuple(follow(role, observed, *known, now) for role in kind.roles(spec))
+    number = int(status.get("attempt") or 0)
+    failed = {role: accounting.failures_of(status, kind.role_names.get(role)) for role in kind.roles(spec)}
+    courses = tuple(follow(role, observed, number, failures, now) for role, failures in failed.items())
     scene = Scene(kind, resource, spec, courses, observed, now, config, token)
+    if is_final(resource):
+        return after_the_end(resource, observed, _accounts(scene, lambda course: accounting.STOPPED), now)
     outlook = next(outlook for decide in DECISIONS if (outlook := decide(scene)))
     return throttled(status, conclude(resource, observed, _with_fields(scene, outlook), now), now)
 
@@ -111,7 +137,9 @@ def wants_job_events(resource: Raw, observed: Observed, now: datetime) -> frozen
     jobs = (
         key_of(job, "Job")
         for job in observed.jobs
-        if not is_over(job) and name_of(job) not in owned and _age(job, now) >= NO_POD_AFTER
+        if not (is_over(job) or is_suspended(job))
+        and name_of(job) not in owned
+        and _age(_asked(job), now) >= NO_POD_AFTER
     )
     pods = (key_of(pod, "Pod") for pod in observed.pods if is_slow_to_start(pod, now))
     return frozenset([*jobs, *pods])
@@ -206,9 +234,12 @@ def _as_it_is(scene: Scene[Spec], begun: Sequence[Course] = ()) -> Outlook:
     """Attempts under way: the phase is that of the role that is furthest."""
     trouble = next((course.trouble for course in scene.courses if course.trouble), None)
     begun_roles = {course.role for course in begun}
-    states = {State.STARTING if course.role in begun_roles else course.state for course in scene.courses}
+    first = State.QUEUED if scene.spec.queue_name else State.STARTING
+    states = {first if course.role in begun_roles else course.state for course in scene.courses}
     under_way = [(phase, reason, message) for state, phase, reason, message in PHASES if state in states]
     phase, reason, message = under_way[0] if under_way else (Phase.PENDING, *_between(scene))
+    if phase is Phase.QUEUED:
+        return _queued(scene)
     if phase is Phase.PENDING and trouble and State.STARTING in states and not begun:
         return replace(_pending(trouble), requeue_after=_look_again(scene))
     return Outlook(
@@ -217,7 +248,26 @@ def _as_it_is(scene: Scene[Spec], begun: Sequence[Course] = ()) -> Outlook:
         message,
         reconciling=True,
         trouble=trouble,
-        waiting_for="its queue" if phase is Phase.QUEUED else None,
+        requeue_after=_look_again(scene),
+    )
+
+
+def _queued(scene: Scene[Spec]) -> Outlook:
+    """All that is under way waits in a queue."""
+    held = [course.job for course in scene.courses if course.job and course.state is State.QUEUED]
+    stopping = [name_of(pod) for course in scene.courses for pod in course.pods if may_work(pod, scene.now)]
+    words = dict.fromkeys(what_it_waits_for(job, scene.observed.workloads) for job in held)
+    text = "; ".join(words) or f"LocalQueue {scene.spec.queue_name} to admit it"
+    message = f"waiting for {text}"
+    if stopping:
+        message = f"its queue has stopped it: pod {', '.join(stopping)} saves its state and stops; {message}"
+    return Outlook(
+        Phase.QUEUED,
+        Reason.QUEUED,
+        message,
+        reconciling=True,
+        trouble=_failure(scene),
+        waiting_for=text,
         requeue_after=_look_again(scene),
     )
 
@@ -238,7 +288,7 @@ PHASES: tuple[tuple[State, Phase, Reason, str], ...] = (
     (State.RUNNING, Phase.RUNNING, Reason.RUNNING, "running"),
     (State.FETCHING, Phase.PREPARING, Reason.FETCHING, "fetching the model and the data"),
     (State.STARTING, Phase.PENDING, Reason.WAITING_FOR_POD, "waiting for a pod to start"),
-    (State.QUEUED, Phase.QUEUED, Reason.QUEUED, "waiting for its queue to admit it"),
+    (State.QUEUED, Phase.QUEUED, Reason.QUEUED, ""),
 )
 
 
@@ -254,7 +304,7 @@ def _between(scene: Scene[Spec]) -> tuple[Reason, str]:
 
 def _attempt(scene: Scene[Spec], course: Course, model: ResolvedModel) -> Raw:
     pod = scene.kind.pod(scene.resource, scene.spec, course.role, model, course.number + 1, scene.config)
-    return job(scene.resource, course.role, pod, course.failures, scene.token)
+    return job(scene.resource, course.role, pod, course.failures, scene.token, scene.spec.queue_name)
 
 
 def _failure(scene: Scene[Spec]) -> LastFailure | None:
@@ -320,10 +370,26 @@ def _with_fields(scene: Scene[Spec], outlook: Outlook) -> Outlook:
         "attempt": number or None,
         "failures": max(course.failures for course in scene.courses) or None,
         "startTime": _first_start(scene),
+        **accounting.accounts(scene.status, _accounts(scene, lambda course: _stopped(course, outlook))),
         **outlook.fields,
     }
     unknown = (Wanted("Succeeded", None, outlook.reason, outlook.message),)
     return replace(outlook, fields=fields, conditions=outlook.conditions or unknown)
+
+
+def _accounts(scene: Scene[Spec], stopped: Callable[[Course], str | None]) -> list[accounting.Account]:
+    devices, width = accounting.devices_of(scene.spec.resources), scene.kind.pods(scene.spec)
+    return [
+        accounting.Account(scene.kind.role_names.get(one.role), one, devices, width, stopped(one), scene.now)
+        for one in scene.courses
+    ]
+
+
+def _stopped(course: Course, outlook: Outlook) -> str | None:
+    """How an attempt ends that is ended from outside of it."""
+    if outlook.phase is Phase.SUSPENDED:
+        return accounting.SUSPENDED
+    return accounting.STOPPED if set(course.unfinished) & set(outlook.delete) else None
 
 
 def _first_start(scene: Scene[Spec]) -> str | None:
@@ -341,8 +407,8 @@ def _deadline(scene: Scene[Spec]) -> datetime | None:
 def _pending_deadline(scene: Scene[Spec], course: Course) -> datetime | None:
     if not scene.spec.pending_deadline or course.state is not State.STARTING or not course.job:
         return None
-    made = parse_time(metadata(course.job).get("creationTimestamp"))
-    return made + timedelta(seconds=parse_duration(scene.spec.pending_deadline)) if made else None
+    asked = _asked(course.job)
+    return asked + timedelta(seconds=parse_duration(scene.spec.pending_deadline)) if asked else None
 
 
 def _look_again(scene: Scene[Spec]) -> float | None:
@@ -351,9 +417,13 @@ def _look_again(scene: Scene[Spec]) -> float | None:
     for course in scene.courses:
         waits.append(until(_pending_deadline(scene, course), scene.now))
         if course.state is State.STARTING and course.job and _only_events_tell(course):
-            waits.append(max(LOOK_AGAIN, _age(course.job, scene.now) / 4))
-        if course.state in ACTIVE and course.job and is_over(course.job):
+            waits.append(max(LOOK_AGAIN, _age(_asked(course.job), scene.now) / 4))
+        if course.state in ACTIVE and course.job and (is_over(course.job) or is_deleting(course.pod or {})):
             waits.append(LOOK_AGAIN)
+        if course.state is State.QUEUED and course.job and scene.config.kueue.enabled:
+            held = parse_time(condition(course.job, "Suspended").get("lastTransitionTime"))
+            often = LOOK_AGAIN if has_a_word(course.job, scene.observed.workloads) else FIRST_WORD
+            waits.append(max(often, _age(held, scene.now) / 4))
         if course.state in (State.NONE, State.FAILED):
             waits.append(LOOK_AGAIN if course.stopping else until(next_start(course, scene.now), scene.now))
     return earliest(*waits)
@@ -364,6 +434,11 @@ def _only_events_tell(course: Course) -> bool:
     return course.pod is None or bool((course.pod.get("status") or {}).get("startTime"))
 
 
-def _age(thing: Raw, now: datetime) -> float:
-    made = parse_time(metadata(thing).get("creationTimestamp"))
-    return (now - made).total_seconds() if made else 0.0
+def _asked(job: Raw) -> datetime | None:
+    """Since when a Job may have pods; None while it is held back, and until its controller knows that it is not."""
+    was_held = is_suspended(job) or condition(job, "Suspended") or label(job, QUEUE_LABEL)
+    return admitted(job) or (None if was_held else parse_time(metadata(job).get("creationTimestamp")))
+
+
+def _age(since: datetime | None, now: datetime) -> float:
+    return (now - since).total_seconds() if since else 0.0

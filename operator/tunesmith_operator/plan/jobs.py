@@ -14,13 +14,15 @@ from tunesmith_operator.plan.names import (
     uid_of,
 )
 from tunesmith_operator.plan.pods import PodPlan, template
+from tunesmith_operator.plan.queueing import QUEUE_LABEL
 from tunesmith_operator.plan.types import Raw, TokenFor
 
 
-def job(resource: Raw, role: str, pod: PodPlan, failures: int, token: TokenFor) -> Raw:
+def job(resource: Raw, role: str, pod: PodPlan, failures: int, token: TokenFor, queue: str | None = None) -> Raw:
     """The manifest of the attempt that `pod.run` names. What comes after a failure is ours to say, not the Job's.
 
-    `failures` is how many failures counted before it: kept here, so that nothing need be remembered.
+    `failures` is how many failures counted before it: kept here, so that nothing need be remembered. With a `queue` it
+    is made suspended. Its pods then come one after the other: who was stopped has saved its state before another begins.
     """
     name = job_name(resource, role, pod.run.attempt)
     secret = token(uid_of(resource), name)
@@ -29,9 +31,13 @@ def job(resource: Raw, role: str, pod: PodPlan, failures: int, token: TokenFor) 
         FAILURES_ANNOTATION: str(failures),
         TOKEN_ANNOTATION: hashlib.sha256(secret.encode()).hexdigest(),
     }
+    metadata = child_metadata(resource, name, role, annotations)
+    held = {"suspend": True, "podReplacementPolicy": "Failed"} if queue else {}
+    if queue:
+        metadata["labels"] |= {QUEUE_LABEL: queue}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": child_metadata(resource, name, role, annotations),
-        "spec": {"backoffLimit": 0, "template": template(replace(pod, progress_token=secret))},
+        "metadata": metadata,
+        "spec": {"backoffLimit": 0, **held, "template": template(replace(pod, progress_token=secret))},
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from tunesmith_operator.plan import accounting
 from tunesmith_operator.plan.status import earliest
 from tunesmith_operator.plan.times import format_time, parse_time
 from tunesmith_operator.plan.types import Plan, Progress, Raw
@@ -33,14 +34,15 @@ def is_news(old: Raw | None, latest: Progress | None) -> bool:
 
 
 def throttled(old: Raw, plan: Plan, now: datetime) -> Plan:
-    """`plan`, its status held back where nothing but progress within a stage has changed, a moment after the last."""
+    """`plan`, its status held back where nothing has changed but sums that go on growing, or progress within a stage, a
+    moment after the last."""
     new = plan.status
-    if (
-        new is None
-        or plan.create
-        or plan.delete
-        or any(old.get(name) != new.get(name) for name in {*old, *new} - FIELDS)
-    ):
+    if new is None or accounting.is_news(old, new):
+        return plan
+    changed = {name for name in {*old, *new} - accounting.FIELDS if old.get(name) != new.get(name)}
+    if not changed:
+        return replace(plan, status=None)
+    if plan.create or plan.delete or changed - FIELDS:
         return plan
     before, after = old.get("progress") or {}, new.get("progress") or {}
     shown = parse_time(before.get("updated"))

@@ -53,6 +53,8 @@ class Observed:
     pods: tuple[Raw, ...] = ()
     deployments: tuple[Raw, ...] = ()
     services: tuple[Raw, ...] = ()
+    workloads: tuple[Raw, ...] = ()
+    """Kueue's Workloads of the Jobs that wait in a queue, where the operator may read them."""
     events: tuple[Raw, ...] = ()
     """core/v1 Events about the children that `KindPlan.wants_events` named."""
     references: Mapping[Reference, Raw | None] = field(default_factory=dict)
