@@ -1,0 +1,31 @@
+"""docs/metrics.md lists every metric that the operator declares, with its type and labels, and no other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from prometheus_client.metrics import MetricWrapperBase
+
+from tunesmith_operator import fleet, metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+ROW = re.compile(r"^\| `(tunesmith_\w+)` \| (\w+) \|([^|]*)\|", re.MULTILINE)
+
+
+def declared() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Type and labels by name."""
+    found = {gauge.name: ("gauge", gauge.labels) for gauge in fleet.SUMS}
+    found |= {name: ("gauge", fleet.JOB_LABELS) for name, _ in fleet.JOB_GAUGES.values()}
+    found[fleet.LEFT_OUT[0]] = ("gauge", ())
+    for one in metrics.REGISTRY._collector_to_names:
+        if isinstance(one, MetricWrapperBase):
+            suffix = "_total" if one._type == "counter" else ""
+            found[f"{one._name}{suffix}"] = (one._type, tuple(one._labelnames))
+    return found
+
+
+def test_the_page_lists_every_metric_as_it_is() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    listed = {name: (kind, tuple(filter(None, labels.strip().split(", ")))) for name, kind, labels in ROW.findall(page)}
+    assert listed == declared()
