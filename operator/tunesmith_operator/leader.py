@@ -39,6 +39,8 @@ class Leader:
         self._client, self._settings, self._namespace = client, settings, namespace
         self._identity, self._clock = identity, clock
         self._lease: Raw | None = None
+        self._is_fresh = False
+        """Whether the Lease known is what we ourselves have written last: then it is renewed without being read."""
         self._seen_at = float("-inf")
         """When the Lease was last seen to have changed: other machines' clocks are not trusted."""
         self._renewed_at = float("-inf")
@@ -103,8 +105,9 @@ class Leader:
         """Take or renew the Lease, once. False where another holds it or the API server did not have it."""
         started = self._clock()
         try:
-            lease = await self._client.get("Lease", self._namespace, self._settings.name)
-            self._look_at(lease)
+            if not self._is_fresh:
+                self._look_at(await self._client.get("Lease", self._namespace, self._settings.name))
+            lease, self._is_fresh = self._lease, False
             if lease is not None and self._held_by_another(lease):
                 return False
             self._lease = await (
@@ -113,7 +116,7 @@ class Leader:
         except ApiError as error:
             log.log(logging.INFO if error.status == 409 else logging.WARNING, "no Lease: %s", error)
             return False
-        self._seen_at = self._clock()
+        self._is_fresh, self._seen_at = True, self._clock()
         self._renewed_at = started  # others may count from when the server got it
         return True
 

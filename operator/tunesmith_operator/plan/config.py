@@ -73,7 +73,7 @@ class LeaderElection(Settings):
     """Default: the operator's own namespace."""
     name: str = "tunesmith-operator"
     lease_seconds: float = Field(15, gt=0)
-    renew_seconds: float = Field(10, gt=0)
+    renew_seconds: float = Field(13, gt=0)
     retry_seconds: float = Field(2, gt=0)
 
     @model_validator(mode="after")

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from tests.unit.operator.memory_client import MemoryClient
 from tests.unit.operator.virtual_time import run
-from tunesmith_operator.client import ApiError
+from tunesmith_operator.client import ApiError, Raw
 from tunesmith_operator.leader import Leader, LeaseLost
 from tunesmith_operator.plan.config import LeaderElection
 
 SETTINGS = LeaderElection(lease_seconds=15, renew_seconds=10, retry_seconds=2)
-AWAY = {("get", "Lease"): ApiError("GET", 0, "Unreachable", "connection refused")}
+AWAY = {(verb, "Lease"): ApiError(verb, 0, "Unreachable", "connection refused") for verb in ("get", "replace")}
 
 
 def replica(client: MemoryClient, name: str, settings: LeaderElection = SETTINGS) -> Leader:
@@ -111,6 +111,25 @@ def test_a_leader_whose_lease_another_holds_ends() -> None:
             await leader.keep()
 
     run(main())
+
+
+@pytest.mark.parametrize("latency", [0.0, 1.0, 5.0])
+def test_a_slow_api_server_does_not_cost_the_lead(latency: float) -> None:
+    class Slow(MemoryClient):
+        async def replace(self, manifest: Raw) -> Raw:
+            await asyncio.sleep(latency)
+            return await super().replace(manifest)
+
+    async def main() -> bool:
+        leader = replica(Slow(), "a", LeaderElection())
+        await leader.acquire()
+        keeping = asyncio.create_task(leader.keep())
+        await asyncio.sleep(600)
+        alive = not keeping.done()
+        keeping.cancel()
+        return alive
+
+    assert run(main())
 
 
 @given(frozen=st.floats(10.01, 1e6))
