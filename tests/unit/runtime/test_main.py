@@ -95,12 +95,42 @@ def test_an_unknown_error_is_told_with_the_end_of_the_log(tmp_path: Path) -> Non
         ("OSError(28, 'No space left on device', '/work/run/x')", "DiskFull", 73),
         ("type('OutOfMemoryError', (RuntimeError,), {})('CUDA out of memory')", "DeviceOutOfMemory", 71),
         ("MemoryError()", "OOMKilled", 137),
+        ("RuntimeError('NPU out of memory. Tried to allocate 2.00 GiB')", "DeviceOutOfMemory", 71),
+        ("RuntimeError('NCCL error in: ProcessGroupNCCL.cpp:1970, unhandled system error')", "CollectiveFailed", 86),
+        ("RuntimeError('CUDA error: uncorrectable ECC error encountered')", "DeviceFailed", 87),
+        (
+            "RuntimeError('unable to allocate shared memory(shm) for file </torch_1_2_3>: No space left on device (28)')",
+            "SharedMemoryFull",
+            88,
+        ),
     ],
 )
 def test_an_error_that_every_library_raises_gets_its_class(tmp_path: Path, error: str, failure: str, code: int) -> None:
     found, report, _ = finish(*start(tmp_path, f"raise {error}"))
     assert report.failure is not None
     assert (report.failure.class_, found) == (failure, code)
+
+
+def test_a_disk_that_is_full_is_told_as_such(tmp_path: Path) -> None:
+    """The kernel's own error, not one that a test makes up."""
+    code, report, _ = finish(*start(tmp_path, "open('/dev/full', 'wb', buffering=0).write(b'x')"))
+    assert report.failure is not None
+    assert (report.failure.class_, code) == ("DiskFull", 73)
+
+
+def test_an_engine_is_said_to_fail_of_what_its_log_gives_away(tmp_path: Path) -> None:
+    """Lines far above the end, as of an engine whose other processes say goodbye at length."""
+    body = """import logging
+    log = logging.getLogger("tunesmith_runtime.serve.engines.process")
+    log.info("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 is full")
+    for number in range(100):
+        log.info("worker %d is shut down %s", number, "." * 80)
+    raise RunFailure(FailureClass.ENGINE_FAILED, "the engine ended with exit code 1")"""
+    code, report, _ = finish(*start(tmp_path, body))
+    assert report.failure is not None
+    assert (report.failure.class_, code) == ("DeviceOutOfMemory", 71)
+    assert "the engine ended with exit code 1: " in report.failure.message
+    assert "Tried to allocate 1.50 GiB" in report.failure.message
 
 
 def test_a_process_that_is_told_to_stop_says_preempted(tmp_path: Path) -> None:
