@@ -65,6 +65,7 @@ FOR_BOTH: dict[str, Any] = {
     "deadline": "2h",
     "pendingDeadline": "30m",
     "ttlAfterFinished": "1d",
+    "queueName": "gpus",
     "rerun": "2",
 }
 OTHER_VALUES: dict[str, dict[str, Any]] = {
@@ -88,7 +89,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
         "engine": "vllm",
     },
 }
-NOT_YET = {"method", "dpo", "kto", "grpo", "queueName"}
+NOT_YET = {"method", "dpo", "kto", "grpo"}
 """Fields of a FineTuneJob with one admissible value only."""
 
 
@@ -234,7 +235,7 @@ BAD = {
     "packing": Bad(
         "FineTuneJob", {"training": {"packing": True}}, "training.packing: not available in this version; set packing: false"
     ),
-    "queue": Bad("FineTuneJob", {"queueName": "gpus"}, "queueName: not available in this version; remove it"),
+    "queue": Bad("FineTuneJob", {"queueName": "GPU queue"}, "spec.queueName"),
     "rows of a later version": Bad(
         "FineTuneJob",
         {"datasets": [{"uri": "s3://d/t.jsonl", "format": "preference"}]},
@@ -352,7 +353,7 @@ def test_only_the_fields_that_may_change_can_be_changed(api: Api, kind: str) -> 
 def test_every_field_of_a_job_is_tried_for_immutability() -> None:
     for kind, others in OTHER_VALUES.items():
         fields = set(root_schema(BY_NAME[kind])["properties"]["spec"]["properties"])
-        assert fields - set(others) == (NOT_YET if kind == "FineTuneJob" else {"queueName"})
+        assert fields - set(others) == (NOT_YET if kind == "FineTuneJob" else set())
 
 
 def test_a_block_that_was_set_cannot_be_removed_from_a_running_job(api: Api) -> None:

@@ -45,6 +45,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [""]
   resources: [events]
   verbs: [list, create]
+{{- if .Values.kueue.enabled }}
+- apiGroups: [kueue.x-k8s.io]
+  resources: [workloads]
+  verbs: [list]
+{{- end }}
 {{- end }}
 
 {{/* The operator's configuration file. */}}
@@ -74,6 +79,8 @@ leaderElection:
 http:
   healthPort: 8080
   progressPort: 8082
+kueue:
+  enabled: {{ .Values.kueue.enabled }}
 allowTrustRemoteCode: {{ .Values.allowTrustRemoteCode }}
 {{- with .Values.podPolicy }}
 podPolicy:

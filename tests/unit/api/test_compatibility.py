@@ -39,7 +39,6 @@ def test_what_this_version_can_do_is_not_refused() -> None:
             {"export": {"quantize": {"method": "awq"}}},
             "export.quantize: not available in this version; remove the block",
         ),
-        ({"queueName": "gpus"}, "queueName: not available in this version; remove it"),
         ({"model": {"uri": "pvc://claim/m"}}, "model.uri pvc://claim/m: not available in this version; use s3://"),
         (
             {"datasets": [{"uri": "s3://d/a"}, {"uri": "pvc://claim/b"}]},
@@ -59,7 +58,7 @@ def test_values_that_cannot_go_together_are_refused() -> None:
 
 
 def test_every_problem_is_told_at_once() -> None:
-    assert len(refusals("FineTuneJob", SPEC | {"method": "kto", "tuner": "qlora", "queueName": "gpus"})) == 3
+    assert len(refusals("FineTuneJob", SPEC | {"method": "kto", "tuner": "qlora", "training": {"packing": True}})) == 3
 
 
 def test_rows_speak_of_fields_that_exist() -> None:
