@@ -38,6 +38,8 @@ class OperatorProcess:
     """Whether what the test does to it is a reason for errors in its log."""
     server: str | None = None
     """URL of a proxy to the API server; None: the API server's own."""
+    python_path: str = f"{ROOT / 'crds'}:{ROOT / 'operator'}"
+    """Where its code is."""
 
     def __post_init__(self) -> None:
         # A container that is started again has its pod's address still, by which it knows its Lease.
@@ -46,12 +48,11 @@ class OperatorProcess:
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         ports = {"http": {"healthPort": self.health_port, "progressPort": self.progress_port}}
-        config = operator_config(render(self.plane, {**VALUES, **self.values}, self.release))
-        (self.folder / "config.yaml").write_text(yaml.safe_dump({**config, **ports}))
+        (self.folder / "config.yaml").write_text(yaml.safe_dump({**self.configuration(), **ports}))
         self.write_credentials()
         environment = {
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": f"{ROOT / 'crds'}:{ROOT / 'operator'}",
+            "PYTHONPATH": self.python_path,
             "KUBECONFIG": str(self.folder / "kubeconfig"),
             "TUNESMITH_CONFIG": str(self.folder / "config.yaml"),
             "POD_NAME": self.name,
@@ -61,6 +62,10 @@ class OperatorProcess:
         with self.log_file.open("ab") as log:
             command = [sys.executable, "-m", "tunesmith_operator"]
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=self.folder)
+
+    def configuration(self) -> dict[str, Any]:
+        """What the chart gives it."""
+        return operator_config(render(self.plane, {**VALUES, **self.values}, self.release))
 
     def write_credentials(self) -> None:
         """Give it a new token of its ServiceAccount, in the file that it reads."""
