@@ -9,14 +9,12 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-from aiohttp import web
 
 from tunesmith_operator import metrics
 from tunesmith_operator.client import ApiError, Client
@@ -28,6 +26,7 @@ from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.progress import ProgressBook, ProgressEndpoint, token_maker
 from tunesmith_operator.rate_limit import RateLimiter
+from tunesmith_operator.serving import serving
 from tunesmith_operator.watch import CHILD_KINDS, OUR_KINDS, watch
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -54,8 +53,8 @@ async def run(config: OperatorConfig) -> int:
             book, time.monotonic, controller.heard_progress, leader.holder_url, lambda: leader.leads, session
         )
         async with (
-            _serving(health.application(), config.http.health_port),
-            _serving(progress.application(), config.http.progress_port),
+            serving(health.application(), config.http.health_port),
+            serving(progress.application(), config.http.progress_port),
         ):
             try:
                 return await _lead(config, client, controller, leader, health, stop)
@@ -137,17 +136,6 @@ def _leader(client: Client, config: OperatorConfig, pod: str) -> Leader:
 
 def _own_namespace() -> str:
     return NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.exists() else "default"
-
-
-@asynccontextmanager
-async def _serving(application: web.Application, port: int) -> AsyncIterator[None]:
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, None, port).start()
-        yield
-    finally:
-        await runner.cleanup()
 
 
 async def _asked_to_stop() -> None:

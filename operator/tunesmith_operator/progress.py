@@ -153,6 +153,7 @@ class ProgressEndpoint:
             return _answer(
                 HTTPStatus.TOO_MANY_REQUESTS, f"report at most every {REPORT_SECONDS:g} s", {"Retry-After": "1"}
             )
+        job.last_report = now  # before the body is waited for: many at once are too many
         body = await _body(request)
         if body is None:
             return _answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a report has at most {BODY_BYTES} bytes")
@@ -163,7 +164,7 @@ class ProgressEndpoint:
                 HTTPStatus.BAD_REQUEST,
                 f"not a ProgressReport: {error.error_count()} errors, first: {error.errors()[0]['msg']}",
             )
-        job.last, job.last_report = Progress(report, datetime.now(UTC)), now
+        job.last = Progress(report, datetime.now(UTC))
         if job.next_look <= now:
             job.next_look = max(now, job.next_look + STATUS_SECONDS)
             self.heard(job.owner, job.next_look - now)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
@@ -105,6 +106,11 @@ async def test_a_flood_of_reports_is_cut_per_job(scene: Scene) -> None:
     assert await scene.push(OTHER_TOKEN) == 204
     scene.now += 1
     assert await scene.push() == 204
+
+
+async def test_reports_at_the_same_time_are_too_many_too(scene: Scene) -> None:
+    statuses = await asyncio.gather(*(scene.push() for _ in range(20)))
+    assert sorted(statuses) == [204] + [429] * 19
 
 
 async def test_however_often_a_job_reports_its_resource_is_looked_at_every_five_seconds_only(scene: Scene) -> None:
