@@ -1,8 +1,8 @@
 """A keyed work queue with the semantics of client-go's: what is added while it is worked on is worked on once more.
 
 One key is never with two workers; however often a key is added while it waits, it is handed out once; and what was
-added is handed out at some time after the last add. Keys come out in the order they went in, so that a busy key
-stands behind the others each time.
+added is handed out at some time after the last add. Unlike there, a key that is handed out has no timer left. Keys
+come out in the order they went in, so that a busy key stands behind the others each time.
 """
 
 from __future__ import annotations
@@ -94,11 +94,15 @@ class WorkQueue(Generic[K]):
             timer.cancel()
 
     async def get(self) -> K:
-        """The next key, when there is one. It is the caller's until `done`."""
+        """The next key, when there is one. It is the caller's until `done`.
+
+        A time asked for it is dropped: whoever looks now knows better when to look again.
+        """
         while not self._waiting:
             self._filled.clear()
             await self._filled.wait()
         key, _ = self._waiting.popitem(last=False)
+        self.discard_timer(key)
         self._processing[key] = self._now()
         return key
 

@@ -150,6 +150,16 @@ def why_no_pod(job: Raw, events: Sequence[Raw]) -> LastFailure | None:
     return why_refused(str(latest.get("message") or ""), _namespace(job)) if latest else None
 
 
+def is_without_pods(job: Raw) -> bool:
+    """Whether the Job controller has tried to make the pods of a Job and none is there, nor was: it notes its first try
+    (startTime) in the same write as the pods that came of it."""
+    status = job.get("status") or {}
+    counted = any(
+        status.get(name) for name in ("active", "terminating", "succeeded", "failed", "uncountedTerminatedPods")
+    )
+    return bool(status.get("startTime")) and not counted
+
+
 def why_refused(message: str, namespace: str = "") -> LastFailure:
     """Why the API server refused a child."""
     known = words.meaning(words.ADMISSION, message, {"namespace": namespace})
@@ -159,9 +169,16 @@ def why_refused(message: str, namespace: str = "") -> LastFailure:
 
 def is_slow_to_start(pod: Raw, now: datetime) -> bool:
     """Whether a pod has a node, and no container has run, for longer than is usual."""
+    slow = slow_from(pod)
+    return slow is not None and now > slow
+
+
+def slow_from(pod: Raw) -> datetime | None:
+    """When a pod that has a node, and of which no container has run, will be slow; None where it is not such a one, or
+    says itself what it lacks."""
     started = parse_time((pod.get("status") or {}).get("startTime"))
     quiet = all(one.waiting and not one.terminated for one in containers(pod))
-    return started is not None and quiet and now - started > SLOW_START and not _waiting(pod)
+    return started + SLOW_START if started is not None and quiet and not _waiting(pod) else None
 
 
 def _out_of_memory(pod: Raw, ended: Iterable[Container]) -> LastFailure | None:

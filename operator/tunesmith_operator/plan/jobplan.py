@@ -30,7 +30,7 @@ from tunesmith_operator.plan.check import typed, unacceptable
 from tunesmith_operator.plan.conditions import Wanted
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.containers import condition
-from tunesmith_operator.plan.diagnose import failure, is_slow_to_start, why_refused
+from tunesmith_operator.plan.diagnose import failure, is_slow_to_start, is_without_pods, slow_from, why_refused
 from tunesmith_operator.plan.finished import after_the_end, is_final
 from tunesmith_operator.plan.jobs import job
 from tunesmith_operator.plan.names import (
@@ -53,9 +53,9 @@ from tunesmith_operator.plan.status import Outlook, conclude, earliest, in_the_w
 from tunesmith_operator.plan.times import format_time, parse_time
 from tunesmith_operator.plan.types import Key, Observed, Plan, Raw, TokenFor
 
-NO_POD_AFTER, LOOK_AGAIN, RETRY_REFUSED, FIRST_WORD = 5.0, 15.0, 30.0, 2.0
-"""Seconds: a Job without a pod is odd; look for news of what only Events tell; try again what was refused; a queue has
-looked at a Job."""
+EVENT_COMES, LOOK_AGAIN, RETRY_REFUSED, FIRST_WORD = 1.0, 15.0, 30.0, 2.0
+"""Seconds: an Event follows what it tells of; look for news of what only Events tell; try again what was refused; a
+queue has looked at a Job."""
 
 Models = Mapping[str, ResolvedModel]
 """By role."""
@@ -130,16 +130,14 @@ def plan_job(
 
 
 def wants_job_events(resource: Raw, observed: Observed, now: datetime) -> frozenset[Key]:
-    """Jobs that have no pod, and pods that do not start, for longer than is usual: only Events tell why."""
+    """Jobs whose controller could make no pod, and pods that do not start for longer than is usual: only Events tell why."""
     if is_deleting(resource) or is_final(resource):
         return frozenset()
     owned = {owner.get("name") for pod in observed.pods for owner in metadata(pod).get("ownerReferences") or []}
     jobs = (
         key_of(job, "Job")
         for job in observed.jobs
-        if not (is_over(job) or is_suspended(job))
-        and name_of(job) not in owned
-        and _age(_asked(job), now) >= NO_POD_AFTER
+        if not (is_over(job) or is_suspended(job)) and name_of(job) not in owned and is_without_pods(job)
     )
     pods = (key_of(pod, "Pod") for pod in observed.pods if is_slow_to_start(pod, now))
     return frozenset([*jobs, *pods])
@@ -188,7 +186,15 @@ def _suspended(scene: Scene[Spec]) -> Outlook | None:
     message = "spec.suspend is true: no pods; set it to false to go on from the last checkpoint"
     if going or stopping:
         message = "spec.suspend is true: pods save their state and stop"
-    return Outlook(Phase.SUSPENDED, Reason.SUSPENDED, message, delete=going, trouble=_failure(scene))
+    return Outlook(
+        Phase.SUSPENDED,
+        Reason.SUSPENDED,
+        message,
+        reconciling=bool(going or stopping),
+        delete=going,
+        trouble=_failure(scene),
+        requeue_after=LOOK_AGAIN if going or stopping else None,
+    )
 
 
 def _too_late(scene: Scene[Spec]) -> Outlook | None:
@@ -416,8 +422,8 @@ def _look_again(scene: Scene[Spec]) -> float | None:
     waits: list[float | None] = [until(_deadline(scene), scene.now)]
     for course in scene.courses:
         waits.append(until(_pending_deadline(scene, course), scene.now))
-        if course.state is State.STARTING and course.job and _only_events_tell(course):
-            waits.append(max(LOOK_AGAIN, _age(_asked(course.job), scene.now) / 4))
+        if course.state is State.STARTING and course.job:
+            waits.append(_until_events_tell(course, course.job, scene.now))
         if course.state in ACTIVE and course.job and (is_over(course.job) or is_deleting(course.pod or {})):
             waits.append(LOOK_AGAIN)
         if course.state is State.QUEUED and course.job and scene.config.kueue.enabled:
@@ -429,9 +435,14 @@ def _look_again(scene: Scene[Spec]) -> float | None:
     return earliest(*waits)
 
 
-def _only_events_tell(course: Course) -> bool:
-    """Whether trouble would not show in a change of the pod: there is none, or it is on its node already."""
-    return course.pod is None or bool((course.pod.get("status") or {}).get("startTime"))
+def _until_events_tell(course: Course, job: Raw, now: datetime) -> float | None:
+    """Seconds until Events may tell what no change of the Job or the pod does; None where such a change will come."""
+    slow = slow_from(course.pod) if course.pod else None
+    if slow and now <= slow:
+        return (slow - now).total_seconds() + EVENT_COMES
+    if not slow and not (course.pod is None and is_without_pods(job)):
+        return None
+    return max(LOOK_AGAIN if course.trouble else EVENT_COMES, _age(_asked(job), now) / 4)
 
 
 def _asked(job: Raw) -> datetime | None:

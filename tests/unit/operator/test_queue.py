@@ -103,6 +103,20 @@ def test_of_several_times_asked_for_the_earliest_counts() -> None:
     assert run(main()) == (pytest.approx(10), 0)
 
 
+def test_a_key_that_is_handed_out_has_no_timer_left_but_what_is_asked_for_meanwhile() -> None:
+    async def main() -> tuple[int, int]:
+        queue: WorkQueue[str] = WorkQueue()
+        queue.add_after("a", 30)
+        queue.add("a")
+        key = await queue.get()
+        left = queue.delayed
+        queue.add_after(key, 10)
+        queue.done(key)
+        return left, queue.delayed
+
+    assert run(main()) == (0, 1)
+
+
 def test_failures_in_a_row_wait_longer_up_to_a_bound_and_a_success_begins_anew() -> None:
     async def main() -> list[float]:
         queue: WorkQueue[str] = WorkQueue(first_delay=1, longest_delay=5, jitter=lambda _, most: most)

@@ -326,27 +326,48 @@ def test_a_job_without_a_pod_is_explained_by_its_events(message, class_):
     assert why_refused(message).class_ is class_
 
 
+def without_pods(cluster: Cluster, job: str = "support-tune-1") -> None:
+    """The Job controller has tried, and could make no pod: what it writes at its first try."""
+    cluster.jobs[job]["status"] = {"startTime": format_time(cluster.now), "ready": 0, "uncountedTerminatedPods": {}}
+
+
 def test_events_are_asked_for_only_when_nothing_else_tells():
     cluster = Cluster(fine_tune_job())
     cluster.settle()
     wants = KINDS["FineTuneJob"].wants_events
+    cluster.now += timedelta(minutes=5)
+    assert wants(cluster.resource, cluster.observed(), cluster.now) == frozenset(), "its controller is behind"
+    without_pods(cluster)
+    assert wants(cluster.resource, cluster.observed(), cluster.now) == {Key("Job", "support-tune-1")}
+    cluster.jobs["support-tune-1"]["status"]["active"] = 1
     assert wants(cluster.resource, cluster.observed(), cluster.now) == frozenset()
-    later = cluster.now + timedelta(seconds=6)
-    assert wants(cluster.resource, cluster.observed(), later) == {Key("Job", "support-tune-1")}
     thing = cluster.start_pod("support-tune-1", "Pending", {"fetch": waiting("ContainerCreating")})
-    assert wants(cluster.resource, cluster.observed(), later) == frozenset()
-    later += timedelta(seconds=20)
+    assert wants(cluster.resource, cluster.observed(), cluster.now) == frozenset()
+    later = cluster.now + timedelta(seconds=21)
     assert wants(cluster.resource, cluster.observed(), later) == {Key("Pod", thing["metadata"]["name"])}
     cluster.start_pod("support-tune-1", "Running", {"fetch": running()})
     assert wants(cluster.resource, cluster.observed(), later) == frozenset()
 
 
-def test_a_quota_is_seen_in_status_by_way_of_events():
+def test_a_quota_is_seen_in_status_as_soon_as_its_event_is_there():
     cluster = Cluster(fine_tune_job())
     cluster.settle()
+    assert cluster.plan().requeue_after is None, "a change of the Job will tell"
+    without_pods(cluster)
+    assert cluster.plan().requeue_after == 1.0, "the Event follows"
     cluster.kubernetes_events.append(event("Job", "support-tune-1", "FailedCreate", "exceeded quota: gpu"))
     cluster.settle()
     assert (cluster.status["phase"], cluster.status["reason"]) == ("Pending", "QuotaExceeded")
+    assert cluster.plan().requeue_after == 15.0
+
+
+def test_a_pod_on_its_node_is_looked_at_again_when_it_is_slow():
+    cluster = Cluster(fine_tune_job())
+    cluster.settle()
+    cluster.start_pod("support-tune-1", "Pending", {"fetch": waiting("ContainerCreating")})
+    assert cluster.plan().requeue_after == 21.0
+    cluster.start_pod("support-tune-1", "Pending", {"fetch": waiting("ImagePullBackOff", "not found")})
+    assert cluster.plan().requeue_after is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]", "null", '{"verb": "dance", "outcome": "Failed"}', "x\n{'a': 1}"])
