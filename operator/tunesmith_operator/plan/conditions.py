@@ -1,6 +1,7 @@
 """Conditions, as meta.SetStatusCondition sets them.
 
-- all kinds: Ready, Reconciling and Stalled, which kstatus reads. Ready: a job has succeeded, a service answers.
+- all kinds: Ready, Reconciling and Stalled, which kstatus reads. Ready: a job has succeeded, a service answers; it is
+  left out of what is at rest as the spec asks (suspended, no replicas), which is neither ready nor on its way
 - FineTuneJob, EvalJob: Succeeded; True or False at the end, Unknown before
 - EvalJob: Passed, its verdict, when it is known
 - InferenceService with spec.promotion: PromotionBlocked; Unknown while it waits for a verdict
@@ -49,13 +50,14 @@ def _condition(old: Mapping[str, object] | None, want: Wanted, generation: int, 
     }
 
 
-def kstatus(ready: bool, reconciling: bool, stalled: bool, reason: str, message: str) -> tuple[Wanted, ...]:
+def kstatus(ready: bool | None, reconciling: bool, stalled: bool, reason: str, message: str) -> tuple[Wanted, ...]:
     """The conditions by which `kubectl wait`, Flux and Argo CD know how a resource is.
 
-    Reconciling: on its way, by itself. Stalled: it will not get there unless somebody changes something.
+    Reconciling: on its way, by itself. Stalled: it will not get there unless somebody changes something. `ready` None
+    leaves Ready out: kstatus then calls the resource current, and who waits for Ready goes on waiting.
     """
-    return (
-        Wanted("Ready", ready, reason, message),
+    others = (
         Wanted("Reconciling", reconciling, reason, message if reconciling else ""),
         Wanted("Stalled", stalled, reason, message if stalled else ""),
     )
+    return others if ready is None else (Wanted("Ready", ready, reason, message), *others)

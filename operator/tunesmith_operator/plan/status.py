@@ -16,6 +16,8 @@ from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.times import format_time
 from tunesmith_operator.plan.types import Event, EventType, Key, Observed, Plan, Raw
 
+AT_REST = frozenset({Reason.SUSPENDED, Reason.SCALED_TO_ZERO})
+"""Reasons of what has no pods as that is asked for."""
 QUIET = frozenset({Phase.PREPARING})
 """Phases that are told by no Event, so that a good life has three: Pending, Running, Succeeded."""
 
@@ -63,8 +65,9 @@ def conclude(resource: Raw, observed: Observed, outlook: Outlook, now: datetime)
 def _status(resource: Raw, observed: Observed, outlook: Outlook, now: datetime) -> Raw:
     old = resource.get("status") or {}
     generation = int(metadata(resource).get("generation") or 0)
+    ready = None if outlook.reason in AT_REST and not outlook.reconciling else outlook.ready
     wanted = (
-        *kstatus(outlook.ready, outlook.reconciling, outlook.stalled, outlook.reason, outlook.message),
+        *kstatus(ready, outlook.reconciling, outlook.stalled, outlook.reason, outlook.message),
         *outlook.conditions,
     )
     new: Raw = {
