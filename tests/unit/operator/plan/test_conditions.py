@@ -42,3 +42,8 @@ def test_a_moment_survives_being_written_and_read():
 
 def test_what_is_no_moment_is_none():
     assert [parse_time(text) for text in (None, "", "soon", 7)] == [None] * 4
+
+
+def test_what_is_at_rest_as_asked_is_neither_ready_nor_not():
+    wanted = kstatus(ready=None, reconciling=False, stalled=False, reason="Suspended", message="no pods")
+    assert [one.type for one in wanted] == ["Reconciling", "Stalled"]
