@@ -20,6 +20,7 @@ from tunesmith_operator import metrics
 from tunesmith_operator.client import ApiError, Client
 from tunesmith_operator.controller import Controller, Settings
 from tunesmith_operator.health import Health
+from tunesmith_operator.informer import CHILD_KINDS, inform
 from tunesmith_operator.kubernetes_client import KubernetesClient
 from tunesmith_operator.leader import Leader
 from tunesmith_operator.plan import KINDS
@@ -27,7 +28,7 @@ from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.progress import ProgressBook, ProgressEndpoint, token_maker
 from tunesmith_operator.rate_limit import RateLimiter
 from tunesmith_operator.serving import serving
-from tunesmith_operator.watch import CHILD_KINDS, OUR_KINDS, watch
+from tunesmith_operator.watch import OUR_KINDS, watch
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 WAIT_SECONDS = 5.0
@@ -81,6 +82,11 @@ async def _lead(
         watcher = asyncio.create_task(watch(controller, config.namespaces), name="watch")
         tasks += [
             watcher,
+            *(
+                asyncio.create_task(inform(client, kind, namespace, controller), name=f"stream of {kind}")
+                for kind in CHILD_KINDS
+                for namespace in config.namespaces or (None,)
+            ),
             asyncio.create_task(leader.keep(), name="lease"),
             asyncio.create_task(controller.resync(), name="resync"),
             *(asyncio.create_task(controller.work(), name=f"worker {number}") for number in range(config.workers)),

@@ -5,9 +5,9 @@ Objects are raw dicts. Every call either did what it says or raises ApiError; a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tunesmith_api import API_VERSION
 
@@ -36,6 +36,9 @@ RESOURCES: Mapping[str, ApiResource] = {
     "InferenceService": ApiResource(API_VERSION, "inferenceservices"),
     "Job": ApiResource("batch/v1", "jobs"),
     "Deployment": ApiResource("apps/v1", "deployments"),
+    "ControllerRevision": ApiResource("apps/v1", "controllerrevisions"),
+    "HorizontalPodAutoscaler": ApiResource("autoscaling/v2", "horizontalpodautoscalers"),
+    "PodDisruptionBudget": ApiResource("policy/v1", "poddisruptionbudgets"),
     "Pod": ApiResource("v1", "pods"),
     "Service": ApiResource("v1", "services"),
     "Event": ApiResource("v1", "events"),
@@ -74,6 +77,16 @@ class ApiError(Exception):
         return self.status == 403 or self.invalid or (self.status == 400 and self.reason in ("BadRequest", "Invalid"))
 
 
+class Page(NamedTuple):
+    """A part of a list."""
+
+    items: list[Raw]
+    version: str
+    """The resourceVersion of the whole, from which a watch can go on."""
+    following: str | None
+    """How to ask for the next part; None after the last."""
+
+
 class Client(Protocol):
     """What the controllers ask of a cluster."""
 
@@ -88,11 +101,24 @@ class Client(Protocol):
         fields: Mapping[str, str] | None = None,
         limit: int | None = None,
         cached: bool = False,
+        since: str | None = None,
     ) -> list[Raw]:
         """The objects of a namespace (None: of all) with these labels and fields; the first `limit` only, if given.
 
         `cached`: from the API server's watch cache, as controllers see it. That is cheap where etcd would have to read
-        every object of the namespace, but it may lack what was written a moment ago.
+        every object of the namespace, but it may lack what was written a moment ago; all up to version `since` is in it.
+        """
+
+    async def page(
+        self, kind: str, namespace: str | None, labels: Mapping[str, str], limit: int, following: str | None = None
+    ) -> Page:
+        """A part of all objects with these labels. ApiError 410 where it was begun too long ago to be gone on with."""
+
+    def watch(
+        self, kind: str, namespace: str | None, labels: Mapping[str, str], since: str
+    ) -> AsyncGenerator[tuple[str, Raw], None]:
+        """What happens to them after version `since`: ADDED, MODIFIED or DELETED and the object, or BOOKMARK and
+        nothing but a version. Ends when the server ends it; ApiError 410 where `since` is too long ago.
         """
 
     async def create(self, manifest: Raw) -> Raw:

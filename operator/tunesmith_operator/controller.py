@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from tunesmith_operator import metrics
+from tunesmith_operator.children import Children
 from tunesmith_operator.client import ApiError, Client, Raw
 from tunesmith_operator.events import send_events
 from tunesmith_operator.execute import delete_children, make_children
 from tunesmith_operator.fleet import Fleet
 from tunesmith_operator.log import about
+from tunesmith_operator.news import News
 from tunesmith_operator.observe import child_uids, observe, observe_events
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.names import is_deleting
@@ -26,6 +28,8 @@ from tunesmith_operator.resources import ResourceKey, Resources, key_of, owner_o
 from tunesmith_operator.workloads import observe_workloads
 
 RESYNC_SECONDS = 600.0
+MISSED_SECONDS = 10.0
+"""Within which all is looked at when a stream begins anew."""
 PASSES = 4
 """How often one reconcile plans anew because of what stood in the way: a name taken, a refusal; then it is a failure."""
 
@@ -53,6 +57,8 @@ class Controller:
     ) -> None:
         self._client, self._kinds, self._progress, self._settings = client, kinds, progress, settings
         self._own_writes: dict[ResourceKey, str] = {}
+        self._news = News()
+        self._children = Children()
         self.queue: WorkQueue[ResourceKey] = WorkQueue()
         self.resources = Resources(lambda resource: kinds[resource["kind"]].references(resource))
         self.fleet = Fleet()
@@ -66,6 +72,8 @@ class Controller:
         self.fleet.update(key, resource)
         for other in self.resources.update(resource):
             self.queue.add(other)
+        if not self.resources.unsettled(key):
+            self._children.forget(key)
         # A list is heard of after a gap, in which children may have gone unheard: then even our own last write is news.
         own_write = event_type and self._own_writes.get(key) == resource["metadata"]["resourceVersion"]
         if not own_write and self.resources.unsettled(key):
@@ -76,10 +84,16 @@ class Controller:
         owner = owner_of(child)
         if owner is None:
             return
+        self._children.hear(owner, kind, child, gone=event_type == "DELETED")
         if kind == "Job":
             self._progress.update_job(owner, child, gone=event_type == "DELETED")
-        if self.resources.unsettled(owner):
+        if self._news.is_news(event_type, kind, child) and self.resources.unsettled(owner):
             self.queue.add(owner)
+
+    def stream_begins(self, kind: str, namespace: str | None, version: str | None) -> None:
+        """What happened to children before `version` may not have been heard."""
+        self._children.begin(kind, namespace, version)
+        self._look_at_all(MISSED_SECONDS)
 
     def heard_progress(self, key: ResourceKey, seconds: float) -> None:
         """A pod has reported; its resource is to be looked at in `seconds`."""
@@ -99,9 +113,13 @@ class Controller:
         """Look at everything now and then, spread over time: watch streams can lose deletions."""
         while True:
             await asyncio.sleep(RESYNC_SECONDS)
-            for key in self.resources:
-                if self.resources.unsettled(key):
-                    self.queue.add_after(key, random.uniform(0, RESYNC_SECONDS / 2))
+            self._look_at_all(RESYNC_SECONDS / 2)
+
+    def _look_at_all(self, seconds: float) -> None:
+        """Look at all that is not settled within `seconds`, as if nothing were known of its children."""
+        for key in filter(self.resources.unsettled, self.resources):
+            self._children.forget(key)
+            self.queue.add_after(key, random.uniform(0, seconds))
 
     async def _work_on(self, key: ResourceKey) -> None:
         started = time.perf_counter()
@@ -109,6 +127,7 @@ class Controller:
             try:
                 requeue_after = await self.reconcile(key)
             except ApiError as error:
+                self._children.forget(key)
                 result, delay = "error", self.queue.add_failed(key)
                 level = logging.INFO if error.conflict else logging.WARNING
                 log.log(level, "will try again in %.1f s: %s", delay, error)
@@ -132,13 +151,9 @@ class Controller:
         if is_deleting(resource):
             return None  # its children go with it; making more would hold it up
         kind, now = self._kinds[key.kind], datetime.now(UTC)
-        observed = await observe(self._client, kind, resource, self._progress.reports(key))
-        observed = await observe_events(self._client, kind, resource, observed, now)
-        if self._settings.config.kueue.enabled:
-            observed = await observe_workloads(self._client, resource, observed)
+        observed, plan = await self._look(key, kind, resource, now)
         uids = child_uids(observed)
-
-        plan = await self._make_children(kind, resource, observed, now)
+        plan = await self._make_children(kind, resource, observed, plan, now)
         await send_events(self._client, resource, plan.events, now, self._settings.instance)
         if plan.status is not None and plan.status != resource.get("status"):
             resource = await self._write_status(resource, plan.status)
@@ -158,14 +173,32 @@ class Controller:
             rest = acceptable(resource.get("status") or {}, status, error.fields)
         return resource if rest == resource.get("status") else await self._client.write_status(resource, rest)
 
-    async def _make_children(self, kind: KindPlan, resource: Raw, observed: Observed, now: datetime) -> Plan:
-        """Plan and make children, and plan anew with what stood in the way, until nothing does."""
+    async def _look(self, key: ResourceKey, kind: KindPlan, resource: Raw, now: datetime) -> tuple[Observed, Plan]:
+        """What there is, and the plan; nothing is made or deleted because of what streams told: they may be late."""
+        by_streams = key in self._children
+        observed = await observe(self._client, self._children, kind, resource, self._progress.reports(key))
+        observed = await observe_events(self._client, kind, resource, observed, now)
+        if self._settings.config.kueue.enabled:
+            observed = await observe_workloads(self._client, resource, observed)
+        plan = self._plan(kind, resource, observed, now)
+        if by_streams and (plan.create or plan.delete):
+            self._children.forget(key)
+            return await self._look(key, kind, resource, now)
+        return observed, plan
+
+    def _plan(self, kind: KindPlan, resource: Raw, observed: Observed, now: datetime) -> Plan:
+        return kind.plan(resource, observed, now, self._settings.config, self._settings.token)
+
+    async def _make_children(
+        self, kind: KindPlan, resource: Raw, observed: Observed, plan: Plan, now: datetime
+    ) -> Plan:
+        """Make children, and plan anew with what stood in the way, until nothing does."""
         for _ in range(PASSES):
-            plan = kind.plan(resource, observed, now, self._settings.config, self._settings.token)
             obstacles = await make_children(self._client, resource, plan, child_uids(observed))
             if not obstacles:
                 return plan
             observed = obstacles.seen(observed)
+            plan = self._plan(kind, resource, observed, now)
         raise RuntimeError(f"the plan asks again for what was refused: {obstacles}")
 
     def _forget(self, key: ResourceKey) -> None:
@@ -173,6 +206,7 @@ class Controller:
         for other in self.resources.remove(key):
             self.queue.add(other)
         self.fleet.remove(key)
+        self._children.forget(key)
         self._own_writes.pop(key, None)
         self.queue.forget_failures(key)
         self.queue.discard_timer(key)

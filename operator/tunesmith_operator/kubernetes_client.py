@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import closing
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,11 +14,13 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 
 from tunesmith_operator import metrics
-from tunesmith_operator.client import FIELD_MANAGER, RESOURCES, ApiError, Raw
+from tunesmith_operator.client import FIELD_MANAGER, RESOURCES, ApiError, Page, Raw
 from tunesmith_operator.connection import USER_AGENT, authorization, load_configuration
 from tunesmith_operator.rate_limit import RateLimiter
 
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
+WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=100)
+"""The server sends a bookmark each minute."""
 TRIES = 4
 """How often one request is sent while the answer is 429, or 401 with a token that may have been renewed."""
 PAGE = 500
@@ -26,6 +29,8 @@ LONGEST_PAUSE = 30.0
 LEASES = f"/apis/{RESOURCES['Lease'].api_version}/"
 """Requests below this path neither wait with the others nor are sent again: the leader has its own pace, and a Lease
 that is renewed late is lost."""
+
+UNREACHABLE = (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError)
 
 JSON = "application/json"
 APPLY_PATCH = "application/apply-patch+yaml"
@@ -63,9 +68,10 @@ class KubernetesClient:
         fields: Mapping[str, str] | None = None,
         limit: int | None = None,
         cached: bool = False,
+        since: str | None = None,
     ) -> list[Raw]:
         query = {"labelSelector": _selector(labels), "fieldSelector": _selector(fields)}
-        query |= {"resourceVersion": "0"} if cached else {"limit": str(limit or PAGE)}
+        query |= {"resourceVersion": since or "0"} if cached else {"limit": str(limit or PAGE)}
         items: list[Raw] = []
         while True:
             answer = await self._request("GET", RESOURCES[kind].path(namespace), query=query)
@@ -74,6 +80,35 @@ class KubernetesClient:
             if not following or (limit and len(items) >= limit):
                 return items
             query["continue"] = following
+
+    async def page(
+        self, kind: str, namespace: str | None, labels: Mapping[str, str], limit: int, following: str | None = None
+    ) -> Page:
+        query = {"labelSelector": _selector(labels), "limit": str(limit), "continue": following or ""}
+        answer = await self._request("GET", RESOURCES[kind].path(namespace), query=query)
+        return Page(answer["items"], answer["metadata"]["resourceVersion"], answer["metadata"].get("continue") or None)
+
+    async def watch(
+        self, kind: str, namespace: str | None, labels: Mapping[str, str], since: str
+    ) -> AsyncGenerator[tuple[str, Raw], None]:
+        path = RESOURCES[kind].path(namespace)
+        query = {"labelSelector": _selector(labels), "watch": "1", "allowWatchBookmarks": "1", "resourceVersion": since}
+        await self._limiter.acquire()
+        try:
+            response = await self._send("GET", f"{path}?{urlencode(query)}", None, JSON, WATCH_TIMEOUT)
+            metrics.API_REQUESTS.labels("GET", str(response.status)).inc()
+            with closing(response):
+                if response.status == 401:
+                    await self._reload_credentials()
+                if response.status >= 400:
+                    raise _error(f"WATCH {path}", response.status, _parse(await response.read()))
+                async for line in response.content:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise _error(f"WATCH {path}", event["object"].get("code", 500), event["object"])
+                    yield event["type"], event["object"]
+        except (*UNREACHABLE, ValueError) as error:  # a line that was cut off
+            raise ApiError(f"WATCH {path}", 0, "Unreachable", str(error) or type(error).__name__) from error
 
     async def create(self, manifest: Raw) -> Raw:
         metadata = manifest["metadata"]
@@ -126,33 +161,33 @@ class KubernetesClient:
                 await self._limiter.acquire()
             if method != "GET":
                 self.may_write()
-            status, headers, answer = await self._send(method, target, body, content_type)
-            metrics.API_REQUESTS.labels(method, str(status)).inc()
-            if status < 400:
+            try:
+                response = await self._send(method, target, body, content_type, TIMEOUT)
+                answer = _parse(await response.read())
+            except UNREACHABLE as error:
+                metrics.API_REQUESTS.labels(method, "none").inc()
+                raise ApiError(f"{method} {target}", 0, "Unreachable", str(error) or type(error).__name__) from error
+            metrics.API_REQUESTS.labels(method, str(response.status)).inc()
+            if response.status < 400:
                 return answer
-            if status == 429 and tries_left and not path.startswith(LEASES):
-                self._limiter.pause(_retry_after(headers))
-            elif status == 401 and tries_left:
+            if response.status == 429 and tries_left and not path.startswith(LEASES):
+                self._limiter.pause(_retry_after(response.headers))
+            elif response.status == 401 and tries_left:
                 await self._reload_credentials()
             else:
                 break
-        causes = (answer.get("details") or {}).get("causes") or ()
-        fields = [cause["field"] for cause in causes if cause.get("field")]
-        raise ApiError(f"{method} {path}", status, answer.get("reason", ""), answer.get("message", ""), fields)
+        raise _error(f"{method} {path}", response.status, answer)
 
-    async def _send(self, method: str, target: str, body: Any, content_type: str) -> tuple[int, Mapping[str, str], Raw]:
+    async def _send(
+        self, method: str, target: str, body: Any, content_type: str, timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:
         configuration, transport = await self._connected()
         headers = {"Content-Type": content_type, "User-Agent": USER_AGENT, **await authorization(configuration)}
-        try:
-            response = await transport.request(  # type: ignore[no-untyped-call]
-                method, configuration.host + target, headers=headers, body=body, _request_timeout=TIMEOUT
-            )
-            text = await response.read()
-        except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
-            metrics.API_REQUESTS.labels(method, "none").inc()
-            cause = str(error) or type(error).__name__
-            raise ApiError(f"{method} {target}", 0, "Unreachable", cause) from error
-        return response.status, response.headers, _parse(text)
+        answer = await transport.request(  # type: ignore[no-untyped-call]
+            method, configuration.host + target, headers=headers, body=body, _request_timeout=timeout
+        )
+        response: aiohttp.ClientResponse = answer.response
+        return response
 
     async def _connected(self) -> tuple[Configuration, RESTClientObject]:
         if self._configuration is None or self._transport is None:
@@ -168,6 +203,13 @@ class KubernetesClient:
 
 def _selector(terms: Mapping[str, str] | None) -> str:
     return ",".join(f"{name}={value}" for name, value in sorted((terms or {}).items()))
+
+
+def _error(request: str, status: int, answer: Raw) -> ApiError:
+    """What the server has said, as a Status object."""
+    causes = (answer.get("details") or {}).get("causes") or ()
+    fields = [cause["field"] for cause in causes if cause.get("field")]
+    return ApiError(request, status, answer.get("reason", ""), answer.get("message", ""), fields)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

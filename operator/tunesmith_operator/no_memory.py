@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import kopf
+from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 
 class NoDiffBase(kopf.DiffBaseStorage):
@@ -41,3 +42,11 @@ class NoProgress(kopf.ProgressStorage):
 
     def clear(self, *, essence: Any) -> Any:
         return essence
+
+
+class NoMemories(ResourceMemories):
+    """Nothing is kept of a resource between its events: kopf would keep two kilobytes of each for ever. (kopf.operator
+    takes other memories; that their class has no public name is an oversight.)"""
+
+    async def recall(self, raw_body: Any, *, noticed_by_listing: bool = False, **_: Any) -> ResourceMemory:
+        return ResourceMemory(noticed_by_listing=noticed_by_listing)

@@ -6,21 +6,23 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
+from tunesmith_operator.children import Children
 from tunesmith_operator.client import Client, Raw, controller_uid
 from tunesmith_operator.plan.names import UID_LABEL, is_left_over, uid_of
-from tunesmith_operator.plan.types import Key, KindPlan, Observed, Progress
-
-FIELDS = {"Job": "jobs", "Pod": "pods", "Deployment": "deployments", "Service": "services"}
-"""Kind of a child -> where an Observed has it."""
+from tunesmith_operator.plan.types import CHILDREN, Key, KindPlan, Observed, Progress
+from tunesmith_operator.resources import key_of
 
 
-async def observe(client: Client, kind: KindPlan, resource: Raw, progress: Mapping[str, Progress]) -> Observed:
+async def observe(
+    client: Client, known: Children, kind: KindPlan, resource: Raw, progress: Mapping[str, Progress]
+) -> Observed:
     """The children of `resource`, what stands in their place, and the resources it names."""
     keys, references = sorted(kind.gets(resource)), sorted(kind.references(resource))
     namespace, uid = resource["metadata"]["namespace"], uid_of(resource)
     children, named, referred = await asyncio.gather(
-        _list_children(client, kind, resource),
+        _list_children(client, known, kind, resource),
         asyncio.gather(*(client.get(key.kind, namespace, key.name) for key in keys)),
         asyncio.gather(*(client.get(reference.kind, namespace, reference.name) for reference in references)),
     )
@@ -34,11 +36,9 @@ async def observe(client: Client, kind: KindPlan, resource: Raw, progress: Mappi
         else:
             foreign.add(key)
             former |= {key} if is_left_over(found, resource) else set()
+    found_ones: dict[str, Any] = {field: tuple(children[child].values()) for child, field in CHILDREN.items()}
     return Observed(
-        jobs=tuple(children["Job"].values()),
-        pods=tuple(children["Pod"].values()),
-        deployments=tuple(children["Deployment"].values()),
-        services=tuple(children["Service"].values()),
+        **found_ones,
         references=dict(zip(references, referred, strict=True)),
         progress=progress,
         foreign=frozenset(foreign),
@@ -46,35 +46,49 @@ async def observe(client: Client, kind: KindPlan, resource: Raw, progress: Mappi
     )
 
 
-async def _list_children(client: Client, kind: KindPlan, resource: Raw) -> dict[str, dict[str, Raw]]:
+async def _list_children(client: Client, known: Children, kind: KindPlan, resource: Raw) -> dict[str, dict[str, Raw]]:
     """The children found by their label, by kind and name.
 
-    Lists come from the watch cache. Two things make them good enough to decide upon: what status says was made is
-    looked for by name before it counts as gone; and pods are listed after the Jobs that count them.
+    They are as the streams have told, or from the watch cache. Two things make them good enough: what status says was
+    made is looked for by name before it counts as gone; and pods are listed after the Jobs that count them.
     """
-    namespace, labels = resource["metadata"]["namespace"], {UID_LABEL: uid_of(resource)}
-    children: dict[str, dict[str, Raw]] = {child: {} for child in FIELDS}
+    key, uid = key_of(resource), uid_of(resource)
+    children: dict[str, dict[str, Raw]] = {child: {} for child in CHILDREN}
+    known.open(key, uid)
     for child in (each for each in kind.lists if each != "Pod"):
-        listed = await client.list(child, namespace, labels=labels, cached=True)
-        there = {item["metadata"]["name"]: item for item in listed} | await _missing(client, child, resource, listed)
-        children[child] = {name: item for name, item in there.items() if controller_uid(item) == uid_of(resource)}
+        listed = await _listed(client, known, child, resource)
+        if missing := await _missing(client, child, resource, listed):
+            listed += missing
+            known.fill(key, child, missing)
+        children[child] = {item["metadata"]["name"]: item for item in listed if controller_uid(item) == uid}
     if "Pod" in kind.lists:
         jobs = children["Job"].values()
-        pods = _ours(await client.list("Pod", namespace, labels=labels, cached=True), jobs)
+        pods = _ours(await _listed(client, known, "Pod", resource), jobs)
         if any(_counted(job) > sum(controller_uid(pod) == uid_of(job) for pod in pods) for job in jobs):
-            pods = _ours(await client.list("Pod", namespace, labels=labels), jobs)
+            pods = _ours(await client.list("Pod", key.namespace, labels={UID_LABEL: uid}), jobs)
+            known.fill(key, "Pod", pods)
         children["Pod"] = {pod["metadata"]["name"]: pod for pod in pods}
     return children
 
 
-async def _missing(client: Client, child: str, resource: Raw, listed: Iterable[Raw]) -> dict[str, Raw]:
+async def _listed(client: Client, known: Children, child: str, resource: Raw) -> list[Raw]:
+    """The objects of a kind that bear the label of `resource`."""
+    key, labels = key_of(resource), {UID_LABEL: uid_of(resource)}
+    there = known.of(key, child)
+    if there is None:
+        since = known.version(child, key.namespace)
+        there = known.fill(key, child, await client.list(child, key.namespace, labels=labels, cached=True, since=since))
+    return there
+
+
+async def _missing(client: Client, child: str, resource: Raw, listed: Iterable[Raw]) -> list[Raw]:
     """Children of a kind that status tells of and a list did not have, as far as they are there."""
     told = (resource.get("status") or {}).get("children") or ()
     names = {each["name"] for each in told if each["kind"] == child} - {item["metadata"]["name"] for item in listed}
     found = await asyncio.gather(
         *(client.get(child, resource["metadata"]["namespace"], name) for name in sorted(names))
     )
-    return {item["metadata"]["name"]: item for item in found if item is not None}
+    return [item for item in found if item is not None]
 
 
 def _counted(job: Raw) -> int:
@@ -119,6 +133,6 @@ def child_uids(observed: Observed) -> Mapping[Key, str]:
     """The uid of every child that was seen."""
     return {
         Key(kind, child["metadata"]["name"]): uid_of(child)
-        for kind, field in FIELDS.items()
+        for kind, field in CHILDREN.items()
         for child in getattr(observed, field)
     }

@@ -1,4 +1,4 @@
-"""kopf as the informer: lists and watches our kinds and their children, and tells the controller; it writes nothing."""
+"""kopf as the informer: lists and watches our kinds, and tells the controller; it writes nothing."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from tunesmith_operator import metrics
 from tunesmith_operator.client import RESOURCES, Raw
 from tunesmith_operator.connection import authorization, load_configuration, watch_session
 from tunesmith_operator.controller import Controller
-from tunesmith_operator.no_memory import NoDiffBase, NoProgress
+from tunesmith_operator.no_memory import NoDiffBase, NoMemories, NoProgress
 from tunesmith_operator.plan import KINDS
 
 OUR_KINDS = tuple(KINDS)
-CHILD_KINDS = ("Job", "Pod", "Deployment", "Service")
-CHILD_SELECTOR = "app.kubernetes.io/managed-by=tunesmith"
 
 RELOGIN_SECONDS = 5
 
@@ -29,11 +27,18 @@ async def watch(controller: Controller, namespaces: tuple[str, ...]) -> None:
     """Watch `namespaces` (none named: all) for ever. Ends with an error when a stream cannot be kept up."""
     registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry, id="login")(_login())
-    for kind in (*OUR_KINDS, *CHILD_KINDS):
+    for kind in OUR_KINDS:
         _on_event(registry, kind, _handler(controller, kind))
     scope = {"namespaces": namespaces} if namespaces else {"clusterwide": True}
     # kopf would make an identity from the user's name, and a container's user has none.
-    await kopf.operator(registry=registry, settings=_settings(), standalone=True, identity="tunesmith", **scope)
+    await kopf.operator(
+        registry=registry,
+        settings=_settings(),
+        memories=NoMemories(),
+        standalone=True,
+        identity="tunesmith",
+        **scope,
+    )
 
 
 def _settings() -> kopf.OperatorSettings:
@@ -48,8 +53,6 @@ def _settings() -> kopf.OperatorSettings:
     settings.networking.error_backoffs = (1, 1, 2, 3, 5, 8, 13, 21, 30, 30, 30)  # then the process ends and begins anew
     settings.watching.chunk_size = 250
     settings.queueing.idle_timeout = 0.5  # each object that was heard of keeps a task that long
-    for kind in CHILD_KINDS:
-        settings.watching.label_selectors[_selector(kind)] = CHILD_SELECTOR
     return settings
 
 
@@ -68,10 +71,7 @@ def _handler(controller: Controller, kind: str) -> Handler:
         event_type, thing = event["type"], event["object"]
         metrics.WATCH_EVENTS.labels(kind).inc()
         metrics.LAST_WATCH_EVENT.labels(kind).set(time.time())
-        if kind in OUR_KINDS:
-            controller.heard_resource(event_type, _with_kind(kind, thing))
-        else:
-            controller.heard_child(event_type, kind, thing)
+        controller.heard_resource(event_type, _with_kind(kind, thing))
 
     return heard
 

@@ -50,6 +50,7 @@ class MemoryClient:
         fields: Mapping[str, str] | None = None,
         limit: int | None = None,
         cached: bool = False,
+        since: str | None = None,
     ) -> list[Raw]:
         self._called("list", kind, "")
         found = [

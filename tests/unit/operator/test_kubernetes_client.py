@@ -51,6 +51,8 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     async def answer(request: web.Request) -> web.Response:
         scene.requests.append((request.method, request.path))
         status, headers, body = scene.answers.pop(0) if scene.answers else (200, {}, {"kind": "Any"})
+        if isinstance(body, bytes):
+            return web.Response(body=body, status=status, headers=headers)
         return web.json_response(body, status=status, headers=headers)
 
     application = web.Application()
@@ -98,3 +100,38 @@ async def test_an_error_tells_which_fields_are_wrong(scene: Scene) -> None:
     with pytest.raises(ApiError) as caught:
         await scene.client.write_status(resource, {})
     assert (caught.value.invalid, caught.value.fields) == (True, ("status.artifacts[0].uri",))
+
+
+async def watched(scene: Scene, *lines: bytes, status: int = 200) -> list[tuple[str, str]]:
+    scene.answers.append((status, {}, b"".join(lines)))
+    events = scene.client.watch("Pod", None, {"a": "b"}, "5")
+    return [(event_type, thing["metadata"]["resourceVersion"]) async for event_type, thing in events]
+
+
+ADDED = b'{"type": "ADDED", "object": {"metadata": {"resourceVersion": "6"}, "spec": "%s"}}\n' % (b"x" * 1_500_000)
+BOOKMARK = b'{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9"}}}\n'
+EXPIRED = b'{"type": "ERROR", "object": {"code": 410, "reason": "Expired", "message": "too old"}}\n'
+
+
+async def test_a_watch_tells_event_by_event_however_large_an_object_is(scene: Scene) -> None:
+    assert await watched(scene, ADDED, BOOKMARK) == [("ADDED", "6"), ("BOOKMARK", "9")]
+
+
+@pytest.mark.parametrize(
+    ("lines", "status", "told"),
+    [((EXPIRED,), 200, 410), ((b'{"reason": "Expired"}',), 410, 410), ((BOOKMARK, ADDED[:99]), 200, 0)],
+    ids=["an error event", "an error answer", "a line that was cut off"],
+)
+async def test_a_watch_that_fails_says_how(scene: Scene, lines: tuple[bytes, ...], status: int, told: int) -> None:
+    with pytest.raises(ApiError) as caught:
+        await watched(scene, *lines, status=status)
+    assert caught.value.status == told
+
+
+async def test_a_page_says_the_version_of_the_whole_and_how_to_go_on(scene: Scene) -> None:
+    scene.answers = [
+        (200, {}, {"items": [{}], "metadata": {"resourceVersion": "5", "continue": "token"}}),
+        (200, {}, {"items": [], "metadata": {"resourceVersion": "5"}}),
+    ]
+    assert await scene.client.page("Pod", None, {}, 1) == ([{}], "5", "token")
+    assert await scene.client.page("Pod", None, {}, 1, "token") == ([], "5", None)

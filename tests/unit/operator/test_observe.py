@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tests.unit.operator.memory_client import MemoryClient
+from tunesmith_operator.children import Children
 from tunesmith_operator.client import Raw
 from tunesmith_operator.observe import child_uids, observe, observe_events
 from tunesmith_operator.plan.types import Key, KindPlan, Observed, Plan, Reference
@@ -34,7 +35,7 @@ def thing(child: str, name: str, owner: tuple[str, str, str] | None, labelled: b
 
 
 def look(client: MemoryClient, plan: KindPlan, status: Raw | None = None) -> Observed:
-    return asyncio.run(observe(client, plan, {**RESOURCE, "status": status or {}}, {}))
+    return asyncio.run(observe(client, Children(), plan, {**RESOURCE, "status": status or {}}, {}))
 
 
 def names(things: tuple[Raw, ...]) -> list[str]:

@@ -1,0 +1,103 @@
+"""What streams and lists tell of children, in whatever order it arrives."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith_operator.children import Children
+from tunesmith_operator.client import Raw
+from tunesmith_operator.resources import ResourceKey
+
+KEY = ResourceKey("FineTuneJob", "team", "support")
+Event = tuple[Raw, bool]
+
+
+def pod(name: str, version: int, uid: str = "ours") -> Raw:
+    metadata = {"name": name, "resourceVersion": str(version), "labels": {"tunesmith.dev/uid": uid}}
+    return {"metadata": {**metadata, "managedFields": [{"manager": "kubelet"}]}, "status": {"seen": version}}
+
+
+def seen(children: Children) -> dict[str, int] | None:
+    there = children.of(KEY, "Pod")
+    return None if there is None else {thing["metadata"]["name"]: thing["status"]["seen"] for thing in there}
+
+
+def streaming(version: int = 1) -> Children:
+    children = Children()
+    children.begin("Pod", None, str(version))
+    children.open(KEY, "ours")
+    return children
+
+
+@given(
+    history=st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=12),
+    begun=st.integers(0, 12),
+    late=st.integers(0, 12),
+    data=st.data(),
+)
+def test_a_list_and_the_events_since_the_stream_began_come_to_what_there_is(
+    history: list[tuple[str, bool]], begun: int, late: int, data: st.DataObject
+) -> None:
+    """`history`: at each version, one pod is written or (True) deleted. The list is of any version not older than where
+    the stream began, and arrives before or after any of the events."""
+    states: list[dict[str, int]] = [{}]
+    for version, (name, gone) in enumerate(history, start=1):
+        after = {other: number for other, number in states[-1].items() if other != name}
+        states.append(after if gone else {**after, name: version})
+    start = min(begun, len(history))
+    listed = data.draw(st.integers(start, len(history)), "version of the list")
+    children = streaming(start)
+    for version, (name, gone) in enumerate(history, start=1):
+        if version == start + 1 + late:
+            children.fill(KEY, "Pod", [pod(other, number) for other, number in states[listed].items()])
+        if version > start:
+            children.hear(KEY, "Pod", pod(name, version), gone)
+    children.fill(KEY, "Pod", [pod(other, number) for other, number in states[listed].items()])
+    assert seen(children) == states[-1]
+
+
+def test_nothing_is_known_until_it_has_been_listed() -> None:
+    children = streaming()
+    children.hear(KEY, "Pod", pod("a", 2), gone=False)
+    assert seen(children) is None
+    children.fill(KEY, "Pod", [])
+    assert seen(children) == {"a": 2}
+    assert children.of(KEY, "Job") is None
+
+
+def test_a_kind_that_no_stream_tells_of_is_listed_each_time() -> None:
+    children = streaming()
+    assert children.fill(KEY, "ControllerRevision", [pod("a", 1)]) == [pod("a", 1)]
+    assert children.of(KEY, "ControllerRevision") is None
+
+
+def test_a_gap_in_a_stream_makes_all_forgotten_even_a_list_that_is_under_way() -> None:
+    for version in ("9", None):
+        children = streaming()
+        children.begin("Pod", None, version)
+        assert children.fill(KEY, "Pod", [pod("a", 1)]) == [pod("a", 1)]
+        assert seen(children) is None
+        assert children.version("Pod", "team") == version
+
+
+def test_children_of_a_former_resource_of_the_name_are_not_kept() -> None:
+    children = streaming()
+    children.fill(KEY, "Pod", [])
+    children.hear(KEY, "Pod", pod("a", 2, uid="former"), gone=False)
+    assert seen(children) == {}
+    children.open(KEY, "next")
+    assert seen(children) is None
+
+
+def test_one_namespace_is_streamed_without_the_others() -> None:
+    children = Children()
+    children.begin("Pod", "team", "1")
+    assert children.version("Pod", "team") == "1"
+    assert children.version("Pod", "others") is None
+
+
+def test_what_only_server_side_apply_goes_by_is_not_kept() -> None:
+    children = streaming()
+    children.fill(KEY, "Pod", [pod("a", 1)])
+    assert all("managedFields" not in thing["metadata"] for thing in children.of(KEY, "Pod") or ())

@@ -1,0 +1,100 @@
+"""The stream of a kind, against an API server that says what a test tells it to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests.unit.operator.memory_client import MemoryClient
+from tests.unit.operator.virtual_time import run
+from tunesmith_operator.client import ApiError, Page, Raw
+from tunesmith_operator.informer import inform
+
+GONE = ApiError("WATCH", 410, "Expired", "too old resource version")
+AWAY = ApiError("WATCH", 0, "Unreachable", "refused")
+Said = tuple[str, Raw] | ApiError
+
+
+class Server(MemoryClient):
+    """Each watch says one of `says`, then ends, or fails where it ends with an ApiError; then it stays silent."""
+
+    def __init__(self, says: list[list[Said]], pages: list[Page] | None = None) -> None:
+        super().__init__()
+        self.says, self.pages = says, pages or []
+        self.asked: list[str] = []
+
+    async def page(self, *_: Any) -> Page:
+        return self.pages.pop(0) if self.pages else Page([thing("listed", 1)], "7", None)
+
+    async def watch(self, kind: str, namespace: Any, labels: Any, since: str) -> AsyncGenerator[tuple[str, Raw], None]:
+        self.asked.append(since)
+        if not self.says:
+            await asyncio.Event().wait()
+        for one in self.says.pop(0):
+            if isinstance(one, ApiError):
+                raise one
+            yield one
+
+
+@dataclass
+class Audience:
+    heard: list[tuple[str | None, str]] = field(default_factory=list)
+    begun: list[str | None] = field(default_factory=list)
+
+    def heard_child(self, event_type: str | None, kind: str, child: Raw) -> None:
+        self.heard.append((event_type, child["metadata"]["name"]))
+
+    def stream_begins(self, kind: str, namespace: str | None, version: str | None) -> None:
+        self.begun.append(version)
+
+
+def thing(name: str, version: int) -> Raw:
+    return {"metadata": {"name": name, "resourceVersion": str(version)}}
+
+
+def listen(server: Server, kind: str = "Pod", seconds: float = 3600) -> Audience:
+    audience = Audience()
+
+    async def main() -> None:
+        async with asyncio.timeout(seconds):
+            await inform(server, kind, None, audience)
+
+    try:
+        run(main())
+    except TimeoutError:
+        return audience
+    raise AssertionError("a stream has no end")
+
+
+def test_a_stream_that_ends_goes_on_where_it_was_by_bookmarks_too() -> None:
+    server = Server([[("ADDED", thing("a", 8)), ("BOOKMARK", {"metadata": {"resourceVersion": "20"}})], [AWAY]])
+    audience = listen(server)
+    assert server.asked == ["7", "20", "20"]
+    assert audience.heard == [("ADDED", "a")]
+    assert audience.begun == ["7"]
+
+
+def test_after_a_gap_it_begins_anew_and_says_so() -> None:
+    audience = listen(Server([[("ADDED", thing("a", 8)), GONE], [("DELETED", thing("a", 9))]]))
+    assert audience.begun == ["7", None, "7"]
+    assert audience.heard == [("ADDED", "a"), ("DELETED", "a")]
+
+
+def test_of_jobs_it_tells_what_there_is_and_of_pods_only_what_happens() -> None:
+    pages = [Page([thing("a", 1)], "7", "more"), Page([thing("b", 2)], "7", None)]
+    assert listen(Server([], list(pages)), "Job").heard == [(None, "a"), (None, "b")]
+    assert listen(Server([], list(pages)), "Pod").heard == []
+
+
+def test_a_stream_that_cannot_be_had_for_minutes_ends_the_process() -> None:
+    with pytest.raises(ApiError):
+        listen(Server([[AWAY]] * 100))
+
+
+def test_failures_that_are_not_in_a_row_do_not_add_up() -> None:
+    server = Server([[("ADDED", thing("a", 8)), AWAY]] * 100)
+    assert len(listen(server).heard) == 100
