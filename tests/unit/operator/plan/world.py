@@ -172,6 +172,7 @@ class Cluster:
     services: dict[str, Raw] = field(default_factory=dict)
     others: dict[Reference, Raw] = field(default_factory=dict)
     kubernetes_events: list[Raw] = field(default_factory=list)
+    workloads: list[Raw] = field(default_factory=list)
     progress: dict[str, Progress] = field(default_factory=dict)
     foreign: set[Key] = field(default_factory=set)
     former: set[Key] = field(default_factory=set)
@@ -195,6 +196,7 @@ class Cluster:
             deployments=tuple(self.deployments.values()),
             services=tuple(self.services.values()),
             events=tuple(self.kubernetes_events),
+            workloads=tuple(self.workloads),
             references={named: self.others.get(named) for named in kind.references(self.resource)},
             progress=dict(self.progress),
             foreign=frozenset(self.foreign),
@@ -282,6 +284,24 @@ class Cluster:
     def end_job(self, job: str, type_: str, reason: str = "BackoffLimitExceeded") -> None:
         """The Job controller's last word."""
         self.jobs[job]["status"] = {"conditions": [condition(type_, True, reason, at=self.now)]}
+
+    def admit(self, job: str) -> None:
+        """The queue lets a Job start."""
+        self.jobs[job]["spec"]["suspend"] = False
+        resumed = condition("Suspended", False, "JobResumed", at=self.now)
+        self.jobs[job]["status"] = {"startTime": format_time(self.now), "conditions": [resumed]}
+
+    def hold(self, job: str) -> None:
+        """The queue takes its admission back: the Job controller deletes the pods, which have two minutes to stop."""
+        self.jobs[job]["spec"]["suspend"] = True
+        self.jobs[job]["status"] = {"conditions": [condition("Suspended", True, "JobSuspended", at=self.now)]}
+        for name, pod in self.pods.items():
+            if name.startswith(f"{job}-"):
+                pod["metadata"]["deletionTimestamp"] = format_time(self.now + timedelta(minutes=2))
+
+    def stop_pods(self, job: str) -> None:
+        """The pods of a Job are gone."""
+        self.pods = {name: pod for name, pod in self.pods.items() if not name.startswith(f"{job}-")}
 
     def fail(self, job: str, states: Raw, **status: Any) -> None:
         """A Job whose pod failed."""
