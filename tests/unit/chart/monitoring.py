@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+
+from devcluster.paths import cache_paths
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "charts" / "tunesmith" / "monitoring"
@@ -54,3 +58,11 @@ def unknown(query: str, legend: str, series: Series) -> set[str]:
     if variable := re.fullmatch(r"label_values\((.*), ([a-z_]+)\)", query):
         labels.add(variable[2])
     return {name for name in metrics if name not in series} | (labels - has)
+
+
+def promtool(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run promtool, which is built first where it is not there yet."""
+    program = cache_paths().bin / "promtool"
+    if not program.exists():
+        subprocess.run([sys.executable, "-m", "devcluster", "tools", "promtool"], check=True)
+    return subprocess.run([program, *arguments], input=stdin, capture_output=True, text=True, check=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from devcluster.paths import cache_paths
-from tests.unit.chart.monitoring import ALERTS, DASHBOARDS, METRIC, ROOT, TARGET, queries
+from tests.unit.chart.monitoring import ALERTS, DASHBOARDS, METRIC, ROOT, promtool, queries
 from tunesmith_operator.plan.diagnose import PENDING_CLASSES
 
 Manifest = dict[str, Any]
@@ -32,15 +30,6 @@ OPTIONAL = {"PodMonitor", "ServiceMonitor", "PrometheusRule", "PodDisruptionBudg
 
 def of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:
     return [manifest for manifest in manifests if manifest["kind"] == kind]
-
-
-@pytest.fixture(scope="session")
-def promtool() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs promtool, which is built first where it is not there yet."""
-    program = cache_paths().program("promtool")
-    if not Path(program).exists():
-        subprocess.run([sys.executable, "-m", "devcluster", "tools", "promtool"], check=True)
-    return lambda *arguments: subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
 
 
 def test_nothing_that_needs_other_crds_is_made_unasked(render: Render) -> None:
@@ -174,15 +163,13 @@ def rules(render: Render, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_prometheus_takes_the_rules(promtool: Callable[..., subprocess.CompletedProcess[str]], rules: Path) -> None:
+def test_prometheus_takes_the_rules(rules: Path) -> None:
     done = promtool("check", "rules", "--lint=all", "--lint-fatal", str(rules / "rules.yaml"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(ALERTS)} rules found" in done.stdout
 
 
-def test_every_alert_fires_when_it_should_and_not_before(
-    promtool: Callable[..., subprocess.CompletedProcess[str]], rules: Path
-) -> None:
+def test_every_alert_fires_when_it_should_and_not_before(rules: Path) -> None:
     done = promtool("test", "rules", str(rules / TESTS.name))
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -198,4 +185,3 @@ def test_the_alerts_are_tried_with_the_metrics_that_they_ask_for() -> None:
     tests = yaml.safe_load(TESTS.read_text())["tests"]
     given = {name for test in tests for one in test["input_series"] for name in METRIC.findall(one["series"])}
     assert given == {name for alert in ALERTS for name in METRIC.findall(alert["expr"])}
-    assert TARGET
