@@ -67,7 +67,6 @@ LIMITS: tuple[Limit, ...] = (
     Limit("FineTuneJob", "parallelism.tensorParallel", "remove it", (1,), at_apply=False),
     Limit("FineTuneJob", "parallelism.strategy", "use strategy: auto", ("auto",), at_apply=False),
     Limit("FineTuneJob", "resources.count", "use count: 1", (1,), at_apply=False),
-    Limit("InferenceService", "autoscaling", "set replicas, or scale by /scale"),
     *(Limit(kind, field, "use s3://", refused_schemes=("pvc",)) for kind, field in (*MODEL_URIS, *OUTPUT_URIS)),
     *(Limit(kind, field, "use s3://", refused_schemes=("pvc", "hf", "ms")) for kind, field in DATA_URIS),
 )

@@ -13,8 +13,10 @@ from tunesmith_api.base import (
     ModelUri,
     Name,
     ObjectName,
+    Quantity,
     Rule,
     ShortText,
+    Text,
     UriText,
     exactly_one,
     map_list,
@@ -68,21 +70,53 @@ class Rollout(ApiModel):
         RolloutStrategy.SURGE,
         description="Surge: new pods beside the old until they are ready; Recreate: no second set of devices. Default Surge.",
     )
-    ready_timeout: Duration = Field("30m", description="Time a new version may take to become ready. Default 30m.")
+    ready_timeout: Duration = Field(
+        "30m",
+        description="Time a new version may take until its first pod is ready, and from one pod to the next; then the last "
+        "version that was ready is rolled back to. Default 30m.",
+    )
+
+
+class PodMetric(ApiModel):
+    """A metric of the pods, by its name in custom.metrics.k8s.io."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z_:][A-Za-z0-9_:./-]*$")] = Field(
+        description="Name of the metric, as the cluster's adapter calls it."
+    )
+    average: Quantity = Field(description="What to aim at, on the average of the pods, such as 4 or 500m.")
 
 
 class Autoscaling(ApiModel):
-    """A HorizontalPodAutoscaler on this resource."""
+    """A HorizontalPodAutoscaler on this resource, which then writes spec.replicas."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule("self.minReplicas <= self.maxReplicas", "minReplicas is at most maxReplicas: swap or change them"),
+        Rule(
+            "!has(self.targetCpuPercent) || !has(self.metric)",
+            "scale by targetCpuPercent or by metric: remove one of them",
+        ),
     )
 
     min_replicas: int = Field(1, ge=1, le=1000, description="Pods at least. Default 1.")
     max_replicas: int = Field(ge=1, le=1000, description="Pods at most.")
-    target_cpu_percent: int = Field(
-        80, ge=1, le=100, description="CPU use to aim at, in percent of the request. Default 80."
+    target_cpu_percent: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="CPU use to aim at, in percent of resources.cpu; needs metrics-server. Default 80, where metric is not set.",
     )
+    metric: PodMetric | None = Field(
+        None,
+        description="A metric of the pods to scale by instead; needs an adapter for custom.metrics.k8s.io. Default: CPU use.",
+    )
+
+
+class DisruptionBudget(StrEnum):
+    """Whether a PodDisruptionBudget keeps pods from being evicted."""
+
+    AUTO = "Auto"
+    ALWAYS = "Always"
+    NEVER = "Never"
 
 
 class InferenceServiceSpec(ApiModel):
@@ -106,8 +140,18 @@ class InferenceServiceSpec(ApiModel):
     max_model_length: int | None = Field(
         None, ge=16, le=10485760, description="Tokens of prompt and answer together at most. Default: the model's."
     )
-    replicas: int = Field(1, ge=0, le=1000, description="Pods. Default 1. The /scale subresource writes here.")
+    replicas: int = Field(
+        1,
+        ge=0,
+        le=1000,
+        description="Pods. Default 1. The /scale subresource writes here: leave it out where an autoscaler does.",
+    )
     autoscaling: Autoscaling | None = Field(None, description="Scale by load. Default: not.")
+    disruption_budget: DisruptionBudget = Field(
+        DisruptionBudget.AUTO,
+        description="Auto: where there are several pods, one at a time may be evicted; Always: also never the only one, which "
+        "then holds up the drain of its node; Never: for a PodDisruptionBudget of your own. Default Auto.",
+    )
     adapters: list[Adapter] | None = Field(
         None,
         max_length=64,
@@ -115,6 +159,11 @@ class InferenceServiceSpec(ApiModel):
         json_schema_extra=map_list("name"),
     )
     rollout: Rollout = Field(default_factory=Rollout, description="How a new version takes over.")
+    restart: Annotated[str, Field(max_length=63)] | None = Field(
+        None,
+        description="Any text: another one rolls the same model out anew, with the images and defaults that the operator has "
+        "by then. Default: none.",
+    )
     api_key_secret: ObjectName | None = Field(
         None, description="Secret in this namespace with key api-key that requests must bear. Default: none asked for."
     )
@@ -138,6 +187,15 @@ class Pass(ApiModel):
     eval_job: Name = Field(description="Name of the EvalJob.")
     uri: UriText = Field(description="The model that it passed.")
     digest: ShortText | None = Field(None, description="sha256 of its manifest, where known.")
+
+
+class RolledBack(ApiModel):
+    """A version that did not get ready in time."""
+
+    version: ShortText = Field(description="Hash of that version.")
+    asked: ShortText = Field(description="Hash of what asked for it; it is not tried again until that changes.")
+    time: str = Field(description="When it was given up (RFC 3339).", json_schema_extra={"format": "date-time"})
+    message: Text = Field(description="Why it was not ready.")
 
 
 class InferenceServiceStatus(Status):
@@ -164,7 +222,13 @@ class InferenceServiceStatus(Status):
         json_schema_extra=map_list("evalJob"),
     )
     engine: ShortText | None = Field(None, description="The engine in use.")
-    version: ShortText | None = Field(None, description="Hash of the version that is served.")
+    version: ShortText | None = Field(
+        None,
+        description="Hash of the version that was ready last; its pods are kept as ControllerRevision NAME-VERSION.",
+    )
+    rolled_back: RolledBack | None = Field(
+        None, description="The version that the spec asks for, where it was given up for the one before it."
+    )
 
 
 class InferenceService(ApiModel):

@@ -280,10 +280,10 @@ BAD = {
         {"model": {"fineTuneJob": None, "inferenceService": {"name": "other"}}},
         "model.inferenceService is for EvalJobs: name the model by uri or fineTuneJob",
     ),
-    "autoscaling": Bad(
+    "two metrics": Bad(
         "InferenceService",
-        {"autoscaling": {"maxReplicas": 4}},
-        "autoscaling: not available in this version; set replicas, or scale by /scale",
+        {"autoscaling": {"maxReplicas": 4, "targetCpuPercent": 80, "metric": {"name": "waiting", "average": 4}}},
+        "scale by targetCpuPercent or by metric: remove one of them",
     ),
     "fewer at most than at least": Bad(
         "InferenceService",

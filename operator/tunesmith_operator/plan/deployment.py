@@ -22,13 +22,10 @@ from tunesmith_operator.plan.names import (
 from tunesmith_operator.plan.pods import PodPlan, Stage, probe, template
 from tunesmith_operator.plan.storage import resolve as resolve_storage
 from tunesmith_operator.plan.types import Raw
+from tunesmith_operator.plan.versions import data_of
 
 ROLE = "serve"
-NOT_OF_A_VERSION = frozenset({"replicas", "autoscaling", "suspend", "rollout", "promotion"})
-"""Fields of the spec that can change without a new version."""
 STARTUP_PERIOD = 5
-DRAIN_SECONDS = 5
-"""A pod goes on answering for so long after it is told to stop, until no proxy sends it requests."""
 STRATEGIES: dict[RolloutStrategy, Raw] = {
     RolloutStrategy.SURGE: {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
     RolloutStrategy.RECREATE: {"type": "Recreate"},
@@ -45,8 +42,7 @@ def pod_template(
     """The pods of a version: fetch, then serve. Its hash is the version, in an annotation."""
     access = resolve_storage(spec.storage, config.store)
     engine = engines.choose(spec.engine, spec.resources.accelerator)
-    data = {name: value for name, value in spec.to_dict().items() if name not in NOT_OF_A_VERSION}
-    data["engine"] = str(engine)
+    data = {**data_of(spec), "engine": str(engine)}
     namespace = str(metadata(resource).get("namespace"))
     run = RunSpec(
         kind="InferenceService",
@@ -115,5 +111,4 @@ def _serving(spec: InferenceServiceSpec) -> Raw:
         "startupProbe": probe("/ready", READY_PORT, STARTUP_PERIOD, patience),
         "readinessProbe": probe("/ready", READY_PORT, 5, 3),
         "livenessProbe": probe("/health", ENGINE_PORT, 10, 6),
-        "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
     }

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal
 
-QUANTITIES = frozenset({"cpu", "memory", "ephemeral-storage", "sizeLimit"})
+QUANTITIES = frozenset({"cpu", "memory", "ephemeral-storage", "sizeLimit", "averageValue"})
 """Fields that the API server rewrites: 1024Mi becomes 1Gi."""
 SUFFIXES = {
     "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("0.001"), "": Decimal(1),

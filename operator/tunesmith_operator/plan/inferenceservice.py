@@ -1,52 +1,41 @@
-"""InferenceService: a Deployment and a Service of the newest version that may be served; what served before stays until then."""
+"""InferenceService: pods and a Service of the newest version that may be served and gets ready; the one before it until then."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tunesmith_api.common import LastFailure, ModelSource
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.inferenceservice import InferenceServiceSpec
-from tunesmith_api.run import NamedAdapter, ResolvedModel, RunSpec, Verb
-from tunesmith_operator.plan import engines
-from tunesmith_operator.plan.check import typed, unacceptable
+from tunesmith_api.inferenceservice import InferenceServiceSpec, RolledBack
+from tunesmith_api.run import RunSpec, Verb
+from tunesmith_operator.plan import autoscaling, disruption, engines
+from tunesmith_operator.plan.autoscaling import autoscaler, autoscaling_conditions, autoscaling_trouble
+from tunesmith_operator.plan.check import typed
 from tunesmith_operator.plan.conditions import Wanted
 from tunesmith_operator.plan.config import OperatorConfig
-from tunesmith_operator.plan.containers import condition, is_finished, is_true, reports
-from tunesmith_operator.plan.deployment import ROLE, deployment, pod_template, service
-from tunesmith_operator.plan.diagnose import failure, is_slow_to_start, why_crashing, why_pending, why_refused
+from tunesmith_operator.plan.containers import is_true, reports
+from tunesmith_operator.plan.deployment import ROLE, deployment, service
+from tunesmith_operator.plan.diagnose import failure, is_slow_to_start
+from tunesmith_operator.plan.disruption import budget
 from tunesmith_operator.plan.drift import has
-from tunesmith_operator.plan.names import (
-    VERSION_ANNOTATION,
-    annotation,
-    is_deleting,
-    key_of,
-    metadata,
-    name_of,
-    namespace_of,
-    selector,
-)
+from tunesmith_operator.plan.names import is_deleting, key_of, metadata, name_of, selector
 from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.pods import run_of
-from tunesmith_operator.plan.promotion import Blocked, passed_before, passes, promoted
-from tunesmith_operator.plan.references import (
-    References,
-    Refused,
-    Waiting,
-    model_as_read,
-    model_status,
-    named_by,
-    resolve,
-    resolve_adapter,
-)
-from tunesmith_operator.plan.status import Outlook, conclude, in_the_way
-from tunesmith_operator.plan.types import Key, KindPlan, Observed, Plan, Raw, Reference, TokenFor
+from tunesmith_operator.plan.promotion import Blocked, passed_before, passes
+from tunesmith_operator.plan.references import References, Refused, Waiting, model_as_read, model_status, named_by
+from tunesmith_operator.plan.rollout import Rollout, find_trouble, give_up, measure, why_late
+from tunesmith_operator.plan.status import LOOK_FOR_CONFLICT, Outlook, conclude, earliest, in_the_way
+from tunesmith_operator.plan.target import Target, choose
+from tunesmith_operator.plan.types import CHILDREN, Key, KindPlan, Observed, Plan, Raw, Reference, TokenFor
+from tunesmith_operator.plan.versions import Versions, known_versions, outdated, revision, version_of
 
 KIND = "InferenceService"
-LOOK_AGAIN, RETRY_REFUSED = 15.0, 30.0
-"""Seconds: look for news of what only Events tell; try again what was refused."""
+LOOK_AGAIN, RETRY_REFUSED, AT_ONCE = 15.0, 30.0, 1.0
+"""Seconds: look for news of what only Events tell; try again what was refused; go on with what status has now."""
+AT_WILL = frozenset({autoscaling.KIND, disruption.KIND})
+"""Kinds of children that are not always wanted. One of somebody else's with our name stands in nobody's way."""
 
 NO_DIGEST = (
     ", by the name of the folder only: it has no manifest, so that a change of its content would not be noticed; "
@@ -55,29 +44,33 @@ NO_DIGEST = (
 
 
 @dataclass(frozen=True)
-class Target:
-    """The version to serve, and why it is not the one that the spec asks for."""
+class Look:
+    """One look at a service: what is there, what is to be, and how far it is."""
 
-    template: Raw | None
-    """Pods of that version; None where there is none to serve."""
-    candidate: ResolvedModel | None = None
-    """The model that the spec asks for, as far as it is known."""
-    obstacle: Waiting | Blocked | Refused | None = None
-    serves_it: bool = False
-    """The model that has not passed is what is deployed: its gate or its verdict came later."""
+    resource: Raw
+    spec: InferenceServiceSpec
+    observed: Observed
+    versions: Versions
+    target: Target
+    rollout: Rollout
+    trouble: LastFailure | None
+    giving_up: RolledBack | None
+    """The version is given up in this look; the next one goes back."""
 
+    @property
+    def status(self) -> Raw:
+        """The status so far."""
+        return self.resource.get("status") or {}
 
-@dataclass(frozen=True)
-class Rollout:
-    """How far the Deployment is with a version."""
+    @property
+    def answers(self) -> bool:
+        """Whether somebody who asks gets an answer, of a version that was ready once."""
+        return self.rollout.ready > 0 and (self.rollout.is_done or self.versions.served is not None)
 
-    version: str | None
-    wanted: int
-    total: int
-    ready: int
-    is_done: bool
-    """All wanted pods are of this version and can answer."""
-    timed_out: bool
+    @property
+    def is_served(self) -> bool:
+        """Whether all wanted pods, one at least, have the target's version and can answer."""
+        return self.rollout.is_done and self.rollout.wanted > 0 and self.target.template is not None
 
 
 def plan(resource: Raw, observed: Observed, now: datetime, config: OperatorConfig, token: TokenFor) -> Plan:
@@ -87,11 +80,17 @@ def plan(resource: Raw, observed: Observed, now: datetime, config: OperatorConfi
     spec = typed(InferenceServiceSpec, resource)
     if isinstance(spec, Refused):
         return conclude(resource, observed, _failed(FailureClass.BAD_SPEC, spec.text), now)
-    if observed.foreign:
-        return conclude(resource, observed, in_the_way(resource, sorted(observed.foreign), observed.former), now)
-    target = _target(resource, spec, observed, config)
-    outlook = _carry_out(resource, spec, observed, target, now)
-    return conclude(resource, observed, outlook, now)
+    if taken := sorted(key for key in observed.foreign if key.kind not in AT_WILL):
+        return conclude(resource, observed, in_the_way(resource, taken, observed.former), now)
+    versions = known_versions(observed, (resource.get("status") or {}).get("version"))
+    target = choose(resource, spec, observed.references, versions, config)
+    manifests = [one for one in _manifests(resource, spec, target) if key_of(one, one["kind"]) not in observed.foreign]
+    drifted = [one for one in manifests if not has(_seen(observed, one), one)]
+    rollout = measure(observed, target.template, spec, any(one["kind"] == "Deployment" for one in drifted))
+    trouble = find_trouble(observed, rollout)
+    giving_up = give_up(spec, target, versions, rollout, trouble, now)
+    look = Look(resource, spec, observed, versions, target, rollout, trouble, giving_up)
+    return conclude(resource, observed, _carry_out(look, manifests, drifted), now)
 
 
 def references(resource: Raw) -> frozenset[Reference]:
@@ -104,8 +103,20 @@ def references(resource: Raw) -> frozenset[Reference]:
 
 
 def gets(resource: Raw) -> frozenset[Key]:
-    """Its Deployment and its Service bear its name, which somebody else's may bear already."""
-    return frozenset({Key("Deployment", name_of(resource)), Key("Service", name_of(resource))})
+    """What bears its name, which somebody else's may bear already.
+
+    What is not always wanted is looked for where it may be: where it is wanted, where status tells of it, and after a
+    change of the spec, since a kill may have come between its making and the status.
+    """
+    status, spec = resource.get("status") or {}, typed(InferenceServiceSpec, resource)
+    told = {child.get("kind") for child in status.get("children") or ()}
+    changed = status.get("observedGeneration") != metadata(resource).get("generation")
+    wanted = {
+        autoscaling.KIND: not isinstance(spec, Refused) and autoscaling.is_autoscaled(spec),
+        disruption.KIND: not isinstance(spec, Refused) and disruption.is_budgeted(spec),
+    }
+    maybe = {kind for kind, is_wanted in wanted.items() if is_wanted or changed or kind in told}
+    return frozenset(Key(kind, name_of(resource)) for kind in {"Deployment", "Service", *maybe})
 
 
 def wants_events(resource: Raw, observed: Observed, now: datetime) -> frozenset[Key]:
@@ -113,102 +124,93 @@ def wants_events(resource: Raw, observed: Observed, now: datetime) -> frozenset[
     return frozenset(key_of(pod, "Pod") for pod in observed.pods if is_slow_to_start(pod, now))
 
 
-def _target(resource: Raw, spec: InferenceServiceSpec, observed: Observed, config: OperatorConfig) -> Target:
-    """The version of the spec if it may be served; else what is deployed stays as it is."""
-    deployed = observed.deployments[0]["spec"]["template"] if observed.deployments else None
-    engine = engines.choose(spec.engine, spec.resources.accelerator)
-    unfit = engines.refusals(engine, spec.resources.accelerator, config.images)
-    if wrong := [*unacceptable(KIND, spec, config, namespace_of(resource)), *unfit]:
-        return Target(deployed, obstacle=Refused("; ".join(wrong)))
-    model = resolve(spec.model, observed.references)
-    adapters = _adapters(spec, observed.references)
-    if isinstance(model, Waiting | Refused):
-        return Target(deployed, obstacle=model)
-    if isinstance(adapters, Waiting | Refused):
-        return Target(deployed, model, adapters)
-    allowed = promoted(spec.promotion, spec.model, model, observed.references)
-    served = run_of(deployed) if deployed else None
-    if not isinstance(allowed, ResolvedModel) and served and _is_the_same(served, spec, model):
-        before = passed_before(resource.get("status") or {}, served.model)
-        allowed = promoted(spec.promotion, spec.model, served.model, observed.references, before)
-        if not isinstance(allowed, ResolvedModel):
-            return Target(deployed, model, allowed, serves_it=True)
-    if not isinstance(allowed, ResolvedModel):
-        return Target(deployed, model, allowed)
-    return Target(pod_template(resource, spec, allowed, adapters, config), allowed)
+def _manifests(resource: Raw, spec: InferenceServiceSpec, target: Target) -> Iterator[Raw]:
+    """All that is to be there, the record of the version aside."""
+    if target.template is None:
+        return
+    yield deployment(resource, spec, target.template)
+    yield service(resource)
+    yield from (one for one in (autoscaler(resource, spec, ROLE), budget(resource, spec, ROLE)) if one)
 
 
-def _is_the_same(served: RunSpec, spec: InferenceServiceSpec, model: ResolvedModel) -> bool:
-    """Whether `model` is what is deployed already."""
-    if model.digest or served.model.uri == model.uri:
-        return (served.model.uri, served.model.digest) == (model.uri, model.digest)
-    return bool(served.spec.get("model") == spec.model.to_dict())
+def _seen(observed: Observed, manifest: Raw) -> Raw | None:
+    """What is there in a manifest's place."""
+    children = getattr(observed, CHILDREN[manifest["kind"]])
+    return next((child for child in children if name_of(child) == name_of(manifest)), None)
 
 
-def _adapters(spec: InferenceServiceSpec, there: References) -> list[NamedAdapter] | Waiting | Refused:
-    found: list[NamedAdapter] = []
-    for adapter in spec.adapters or []:
-        resolved = resolve_adapter(adapter, there)
-        if not isinstance(resolved, NamedAdapter):
-            return resolved
-        found.append(resolved)
-    return found
-
-
-def _carry_out(resource: Raw, spec: InferenceServiceSpec, observed: Observed, target: Target, now: datetime) -> Outlook:
-    manifests = [deployment(resource, spec, target.template), service(resource)] if target.template else []
-    there = {key_of(one, "Deployment"): one for one in observed.deployments}
-    there |= {key_of(one, "Service"): one for one in observed.services}
-    drifted = [one for one in manifests if not has(there.get(key_of(one, one["kind"])), one)]
-    apply = tuple(one for one in drifted if key_of(one, one["kind"]) not in observed.refused)
-    rollout = _rollout(observed, target.template, spec, bool(drifted))
-    trouble = _trouble(observed, rollout)
-    outlook = _outlook(resource, spec, target, rollout, trouble)
+def _carry_out(look: Look, manifests: Sequence[Raw], drifted: Sequence[Raw]) -> Outlook:
+    resource, observed, target = look.resource, look.observed, look.target
+    fields = _fields(look)
+    record = revision(resource, target.template, ROLE, observed) if target.template else None
+    needed = (look.rollout.version, fields.get("version") or look.versions.served, look.versions.deployed)
+    wanted = {key_of(one, one["kind"]) for one in manifests}
+    outlook = _outlook(look)
+    scaling = autoscaling_conditions(resource, look.spec, observed)
+    message = "; ".join(text for text in (outlook.message, autoscaling_trouble(scaling)) if text)
     return replace(
         outlook,
-        apply=apply,
-        trouble=outlook.trouble or trouble,
-        fields=_fields(resource, spec, observed, target, rollout),
-        conditions=(_promotion_condition(spec, target),) if spec.promotion else (),
-        requeue_after=_look_again(observed, rollout),
+        message=message,
+        create=(record,) if record and key_of(record, record["kind"]) not in observed.refused else (),
+        apply=tuple(one for one in drifted if key_of(one, one["kind"]) not in observed.refused),
+        delete=(*outdated(resource, observed, needed), *_not_wanted(observed, wanted)),
+        trouble=outlook.trouble or look.trouble,
+        fields=fields,
+        conditions=(*_promotion_condition(look.spec, target), *_rollback_condition(look), *scaling),
+        requeue_after=_look_again(look),
     )
 
 
-def _rollout(observed: Observed, template: Raw | None, spec: InferenceServiceSpec, drifted: bool) -> Rollout:
-    there = observed.deployments[0] if observed.deployments else {}
-    status, wanted = there.get("status") or {}, 0 if spec.suspend else spec.replicas
-    total, ready = int(status.get("replicas") or 0), int(status.get("readyReplicas") or 0)
-    current = int(status.get("observedGeneration") or 0) >= int(metadata(there).get("generation") or 0)
-    complete = total == ready == int(status.get("updatedReplicas") or 0) == wanted
-    progressing = condition(there, "Progressing")
-    return Rollout(
-        version=annotation(template, VERSION_ANNOTATION) if template else None,
-        wanted=wanted,
-        total=total,
-        ready=ready,
-        is_done=bool(there) and not drifted and current and complete,
-        timed_out=not drifted and current and progressing.get("reason") == "ProgressDeadlineExceeded",
-    )
+def _not_wanted(observed: Observed, wanted: set[Key]) -> tuple[Key, ...]:
+    """The autoscaler and the disruption budget, where they are ours and no longer asked for."""
+    there = (key_of(child, kind) for kind in sorted(AT_WILL) for child in getattr(observed, CHILDREN[kind]))
+    return tuple(key for key in there if key not in wanted)
 
 
-def _outlook(
-    resource: Raw, spec: InferenceServiceSpec, target: Target, rollout: Rollout, trouble: LastFailure | None
-) -> Outlook:
-    served = (resource.get("status") or {}).get("version")
-    answers = rollout.ready > 0 and (rollout.is_done or served is not None)
-    if spec.suspend:
-        return Outlook(
-            Phase.SUSPENDED, Reason.SUSPENDED, "spec.suspend is true: no pods; set it to false to serve again"
-        )
+def _outlook(look: Look) -> Outlook:
+    rollout, target = look.rollout, look.target
+    if look.spec.suspend:
+        return _suspended(rollout)
+    if look.giving_up or (target.given_up and not target.obstacle):
+        return _rolled_back(look)
     if target.obstacle:
-        return _held_up(target.obstacle, answers, target.serves_it)
+        return _held_up(target.obstacle, look.answers, target.serves_it)
     if rollout.is_done:
         return _done(rollout)
     if rollout.timed_out:
-        cause = trouble.message if trouble else f"{rollout.ready} of {rollout.wanted} pods can answer"
-        text = f"not ready within spec.rollout.readyTimeout ({spec.rollout.ready_timeout}): {cause}"
-        return Outlook(Phase.ROLLING_OUT, Reason.ROLLOUT_TIMEOUT, text, ready=answers, stalled=True)
-    return _on_its_way(rollout, served, answers, trouble)
+        text = f"{why_late(look.spec, look.trouble)}; no other version was ready before, so that this one is tried on"
+        return Outlook(Phase.ROLLING_OUT, Reason.ROLLOUT_TIMEOUT, text, ready=look.answers, stalled=True)
+    return _on_its_way(look)
+
+
+def _suspended(rollout: Rollout) -> Outlook:
+    left = rollout.total + rollout.stopping
+    pods = f"{left} pods finish their answers and stop" if left else "no pods"
+    text = f"spec.suspend is true: {pods}; set it to false to serve again"
+    return Outlook(Phase.SUSPENDED, Reason.SUSPENDED, text, reconciling=not rollout.is_done)
+
+
+def _rolled_back(look: Look) -> Outlook:
+    """The version of the spec was not ready in time; the one before it is back, or on its way back."""
+    record = look.giving_up or look.target.given_up
+    assert record is not None
+    done = look.rollout.is_done and not look.giving_up
+    pods = f"{look.rollout.ready} of {look.rollout.wanted} pods answer"
+    text = (
+        f"version {record.version} was given up: {record.message}. "
+        f"{'Rolled' if done else 'Rolling'} back to version {look.versions.served}: {pods}. "
+        "The same is not tried again: change the spec or the model, or set spec.restart to another text"
+    )
+    kept = None if look.trouble else _last_failure(look.status)
+    return Outlook(Phase.ROLLED_BACK, Reason.ROLLED_BACK, text, ready=look.answers, stalled=True, trouble=kept)
+
+
+def _last_failure(status: Raw) -> LastFailure | None:
+    """The last failure once more, so that it stays to be seen when its pod is gone."""
+    try:
+        return LastFailure.model_validate(status["lastFailure"])
+    except (KeyError, ValueError):
+        return None
 
 
 def _held_up(obstacle: Waiting | Blocked | Refused, answers: bool, serves_it: bool) -> Outlook:
@@ -239,60 +241,40 @@ def _done(rollout: Rollout) -> Outlook:
     return Outlook(Phase.READY, Reason.SERVING, f"{rollout.ready} of {rollout.wanted} pods answer", ready=True)
 
 
-def _on_its_way(rollout: Rollout, served: str | None, answers: bool, trouble: LastFailure | None) -> Outlook:
+def _on_its_way(look: Look) -> Outlook:
+    rollout, trouble, served = look.rollout, look.trouble, look.versions.served
     pods = f"{rollout.ready} of {rollout.wanted} pods answer"
     text = f"{pods}; {trouble.message}; {trouble.hint}" if trouble else pods
     reason = str(trouble.class_) if trouble else None
     if served is not None and served != rollout.version:
-        return Outlook(Phase.ROLLING_OUT, reason or Reason.ROLLING_OUT, text, ready=answers, reconciling=True)
-    phase = Phase.READY if answers else Phase.PENDING
-    return Outlook(phase, reason or Reason.STARTING, text, ready=answers, reconciling=True)
+        return Outlook(Phase.ROLLING_OUT, reason or Reason.ROLLING_OUT, text, ready=look.answers, reconciling=True)
+    phase = Phase.READY if look.answers else Phase.PENDING
+    return Outlook(phase, reason or Reason.STARTING, text, ready=look.answers, reconciling=True)
 
 
 def _failed(class_: FailureClass, message: str) -> Outlook:
     return Outlook(Phase.FAILED, str(class_), message, stalled=True, trouble=failure(class_, message))
 
 
-def _trouble(observed: Observed, rollout: Rollout) -> LastFailure | None:
-    """What keeps pods of the version from answering; a child that was refused comes first."""
-    if observed.refused:
-        return why_refused(next(iter(sorted(observed.refused.values()))))
-    if rollout.is_done or not observed.deployments:
-        return None
-    failed = condition(observed.deployments[0], "ReplicaFailure")
-    if failed.get("status") == "True":
-        return why_refused(str(failed.get("message") or ""))
-    for pod in sorted(observed.pods, key=name_of):
-        if (
-            annotation(pod, VERSION_ANNOTATION) == rollout.version
-            and not is_finished(pod)
-            and not is_true(pod, "Ready")
-        ):
-            trouble = why_pending(pod, observed.events) or why_crashing(pod)
-            if trouble:
-                return trouble
-    return None
-
-
-def _fields(resource: Raw, spec: InferenceServiceSpec, observed: Observed, target: Target, rollout: Rollout) -> Raw:
-    old = resource.get("status") or {}
+def _fields(look: Look) -> Raw:
+    old, target, rollout, resource = look.status, look.target, look.rollout, look.resource
     namespace = metadata(resource).get("namespace")
     fields: Raw = {
         "url": f"http://{name_of(resource)}.{namespace}.svc/v1" if target.template else old.get("url"),
         "replicas": rollout.total,
         "readyReplicas": rollout.ready,
         "selector": ",".join(f"{name}={value}" for name, value in selector(resource, ROLE).items()),
-        "engine": str(engines.choose(spec.engine, spec.resources.accelerator)),
+        "engine": str(engines.choose(look.spec.engine, look.spec.resources.accelerator)),
     }
-    switched = rollout.is_done and rollout.wanted > 0 and target.template is not None
-    if switched and target.template:
-        fields |= _served(observed.pods, target.template, rollout.version)
+    if look.is_served and target.template:
+        fields |= _served(look.observed.pods, target.template, rollout.version)
     asked = model_status(target.candidate) if target.candidate else None
-    is_served = switched and not target.obstacle
-    unchanged = not target.obstacle and old.get("version") == rollout.version
+    unchanged = target.is_wanted and (look.is_served or old.get("version") == rollout.version)
     deployed = run_of(target.template) if target.template else None
-    fields["passed"] = _passes(spec, old, deployed, observed.references) if deployed else None
-    return {**fields, "candidate": None if is_served or unchanged or target.serves_it else asked}
+    record = look.giving_up or target.given_up
+    fields["passed"] = _passes(look.spec, old, deployed, look.observed.references) if deployed else None
+    fields["rolledBack"] = record.to_dict() if record else None
+    return {**fields, "candidate": None if unchanged or target.serves_it else asked}
 
 
 def _passes(spec: InferenceServiceSpec, old: Raw, deployed: RunSpec, there: References) -> list[Raw] | None:
@@ -307,7 +289,7 @@ def _served(pods: Sequence[Raw], template: Raw, version: str | None) -> Raw:
     run = run_of(template)
     if run is None:
         return {"version": version}
-    mine = sorted((pod for pod in pods if annotation(pod, VERSION_ANNOTATION) == version), key=name_of)
+    mine = sorted((pod for pod in pods if version_of(pod) == version), key=name_of)
     fetched = next((report for pod in mine if (report := reports(pod).get(Verb.FETCH))), None)
     adapters = [{"name": one.name, "uri": one.model.uri, "digest": one.model.digest} for one in run.adapters]
     return {
@@ -317,33 +299,43 @@ def _served(pods: Sequence[Raw], template: Raw, version: str | None) -> Raw:
     }
 
 
-def _promotion_condition(spec: InferenceServiceSpec, target: Target) -> Wanted:
+def _promotion_condition(spec: InferenceServiceSpec, target: Target) -> tuple[Wanted, ...]:
     """PromotionBlocked: an EvalJob stands in the way of the model that the spec asks for."""
     obstacle = target.obstacle
+    if spec.promotion is None:
+        return ()
     if isinstance(obstacle, Blocked):
-        return Wanted("PromotionBlocked", True, Reason.PROMOTION_BLOCKED, obstacle.text)
+        return (Wanted("PromotionBlocked", True, Reason.PROMOTION_BLOCKED, obstacle.text),)
     if isinstance(obstacle, Waiting):
-        return Wanted("PromotionBlocked", None, obstacle.reason, f"waiting for {obstacle.text}")
+        return (Wanted("PromotionBlocked", None, obstacle.reason, f"waiting for {obstacle.text}"),)
     if isinstance(obstacle, Refused):
-        return Wanted("PromotionBlocked", None, FailureClass.BAD_SPEC, obstacle.text)
-    jobs = ", ".join(reference.name for reference in spec.promotion.eval_jobs) if spec.promotion else ""
+        return (Wanted("PromotionBlocked", None, FailureClass.BAD_SPEC, obstacle.text),)
+    jobs = ", ".join(reference.name for reference in spec.promotion.eval_jobs)
     by_name = "" if target.candidate and target.candidate.digest else NO_DIGEST
-    return Wanted("PromotionBlocked", False, Reason.PROMOTED, f"passed by EvalJob {jobs}{by_name}")
+    return (Wanted("PromotionBlocked", False, Reason.PROMOTED, f"passed by EvalJob {jobs}{by_name}"),)
 
 
-def _look_again(observed: Observed, rollout: Rollout) -> float | None:
-    if observed.refused:
-        return RETRY_REFUSED
-    starting = any(
-        (pod.get("status") or {}).get("startTime") and not is_true(pod, "Initialized") for pod in observed.pods
+def _rollback_condition(look: Look) -> tuple[Wanted, ...]:
+    """RolledBack: the version that the spec asks for was given up."""
+    record = look.giving_up or look.target.given_up
+    return (Wanted("RolledBack", True, Reason.ROLLOUT_TIMEOUT, record.message),) if record else ()
+
+
+def _look_again(look: Look) -> float | None:
+    pods = look.observed.pods
+    starting = any((pod.get("status") or {}).get("startTime") and not is_true(pod, "Initialized") for pod in pods)
+    return earliest(
+        AT_ONCE if look.giving_up else None,
+        RETRY_REFUSED if look.observed.refused else None,
+        LOOK_FOR_CONFLICT if look.observed.foreign else None,
+        LOOK_AGAIN if starting and not look.rollout.is_done else None,
     )
-    return LOOK_AGAIN if starting and not rollout.is_done else None
 
 
 INFERENCE_SERVICE = KindPlan(
     kind=KIND,
     plural="inferenceservices",
-    lists=("Pod",),
+    lists=("ControllerRevision", "Pod"),
     gets=gets,
     references=references,
     wants_events=wants_events,

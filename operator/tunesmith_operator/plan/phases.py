@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """Where a resource stands. Jobs: all but the last three; InferenceServices: see each."""
+    """Where a resource stands. Jobs: all but the last four; InferenceServices: see each."""
 
     WAITING = "Waiting"
     """Another resource that it names is not there, not ready, or has no verdict yet (see waitingFor)."""
@@ -28,6 +28,8 @@ class Phase(StrEnum):
     """InferenceService: an older version answers, or answered, while the new one comes up."""
     BLOCKED = "Blocked"
     """InferenceService: the model has not passed what spec.promotion asks for; an older version goes on answering."""
+    ROLLED_BACK = "RolledBack"
+    """InferenceService: the new version was not ready in time; the last one that was ready is back in its place."""
     READY = "Ready"
     """InferenceService: the version that the spec asks for answers on all its pods."""
 
@@ -51,6 +53,7 @@ class Reason(StrEnum):
     STARTING = "Starting"
     ROLLING_OUT = "RollingOut"
     ROLLOUT_TIMEOUT = "RolloutTimeout"
+    ROLLED_BACK = "RolledBack"
     PROMOTION_BLOCKED = "PromotionBlocked"
     PROMOTED = "Promoted"
     SCALED_TO_ZERO = "ScaledToZero"

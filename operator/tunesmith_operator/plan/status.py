@@ -14,12 +14,14 @@ from tunesmith_operator.plan.fit import fitting
 from tunesmith_operator.plan.names import key_of, metadata
 from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.times import format_time
-from tunesmith_operator.plan.types import Event, EventType, Key, Observed, Plan, Raw
+from tunesmith_operator.plan.types import CHILDREN, Event, EventType, Key, Observed, Plan, Raw
 
 AT_REST = frozenset({Reason.SUSPENDED, Reason.SCALED_TO_ZERO})
 """Reasons of what has no pods as that is asked for."""
 QUIET = frozenset({Phase.PREPARING})
 """Phases that are told by no Event, so that a good life has three: Pending, Running, Succeeded."""
+LOUD = frozenset({Phase.ROLLED_BACK})
+"""Phases that are told by an Event even where the failure that led there is news as well."""
 
 
 LOOK_FOR_LEFT_OVER, LOOK_FOR_CONFLICT = 5.0, 30.0
@@ -86,11 +88,8 @@ def _status(resource: Raw, observed: Observed, outlook: Outlook, now: datetime) 
 
 
 def _children(observed: Observed, outlook: Outlook) -> list[Raw]:
-    there = {
-        *(key_of(job, "Job") for job in observed.jobs),
-        *(key_of(deployment, "Deployment") for deployment in observed.deployments),
-        *(key_of(service, "Service") for service in observed.services),
-    }
+    kinds = {kind: field for kind, field in CHILDREN.items() if kind != "Pod"}
+    there = {key_of(child, kind) for kind, field in kinds.items() for child in getattr(observed, field)}
     made = {key_of(manifest, manifest["kind"]) for manifest in (*outlook.create, *outlook.apply)}
     left = (there | made) - set(outlook.delete)
     return [{"kind": key.kind, "name": key.name} for key in sorted(left)][:64]
@@ -122,7 +121,7 @@ def _events(old: Raw, new: Raw) -> tuple[Event, ...]:
         hint = f"; {failure['hint']}" if failure.get("hint") else ""
         news.append(Event(EventType.WARNING, failure["class"], f"{failure['message']}{hint}"[:1024]))
     moved = (new["phase"], new["reason"]) != (old.get("phase"), old.get("reason"))
-    if moved and not news and new["phase"] not in QUIET:
+    if moved and (not news or new["phase"] in LOUD) and new["phase"] not in QUIET:
         bad = any(one["type"] == "Stalled" and one["status"] == "True" for one in new["conditions"])
         news.append(Event(EventType.WARNING if bad else EventType.NORMAL, new["reason"], new["message"][:1024]))
     return tuple(news)

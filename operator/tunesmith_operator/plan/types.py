@@ -53,6 +53,10 @@ class Observed:
     pods: tuple[Raw, ...] = ()
     deployments: tuple[Raw, ...] = ()
     services: tuple[Raw, ...] = ()
+    revisions: tuple[Raw, ...] = ()
+    """ControllerRevisions: the versions of a service."""
+    autoscalers: tuple[Raw, ...] = ()
+    budgets: tuple[Raw, ...] = ()
     workloads: tuple[Raw, ...] = ()
     """Kueue's Workloads of the Jobs that wait in a queue, where the operator may read them."""
     events: tuple[Raw, ...] = ()
@@ -67,6 +71,18 @@ class Observed:
     """Those of `foreign` that a deleted resource of the same kind and name has left, and that are about to go."""
     refused: Mapping[Key, str] = field(default_factory=dict)
     """Children that the API server refused (403, 422) when they were last tried, with its message."""
+
+
+CHILDREN: Mapping[str, str] = {
+    "Job": "jobs",
+    "Pod": "pods",
+    "Deployment": "deployments",
+    "Service": "services",
+    "ControllerRevision": "revisions",
+    "HorizontalPodAutoscaler": "autoscalers",
+    "PodDisruptionBudget": "budgets",
+}
+"""Kind of a child -> the field of Observed that has it."""
 
 
 class EventType(StrEnum):
@@ -94,7 +110,8 @@ class Plan:
     """
 
     create: tuple[Raw, ...] = ()
-    """Jobs, made once. AlreadyExists is success where the controller is ours; else plan again with it in `foreign`.
+    """Jobs and ControllerRevisions, made once. AlreadyExists is success where the controller is ours; else plan again
+    with it in `foreign`.
     Refused with 403 or 422: plan again with it in `refused`."""
     apply: tuple[Raw, ...] = ()
     """Manifests for server-side apply."""
@@ -127,7 +144,7 @@ class KindPlan:
     kind: str
     plural: str
     lists: tuple[str, ...]
-    """Kinds of children (Job, Pod, Deployment) to list by the label `tunesmith.dev/uid=<uid of the resource>`."""
+    """Kinds of children (Job, Pod, ControllerRevision) to list by the label `tunesmith.dev/uid=<uid of the resource>`."""
     gets: Callable[[Raw], frozenset[Key]]
     """Children of a fixed name, to be read by name whatever their labels: what is not ours belongs in `foreign`."""
     references: Callable[[Raw], frozenset[Reference]]

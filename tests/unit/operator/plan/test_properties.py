@@ -203,7 +203,8 @@ class Life:
     def settle(self) -> None:
         """Everything that is promised of every plan, at this moment."""
         self.cluster.settle(turns=12)
-        self.made += [job["metadata"]["name"] for plan in self.cluster.plans for job in plan.create]
+        created = (made for plan in self.cluster.plans for made in plan.create if made["kind"] == "Job")
+        self.made += [job["metadata"]["name"] for job in created]
         for plan in self.cluster.plans:
             assert plan.requeue_after is None or plan.requeue_after >= 0
         self.cluster.plans = self.cluster.plans[-1:]

@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.config import OperatorConfig, PodPolicy
 from tunesmith_operator.plan.times import format_time
-from tunesmith_operator.plan.types import Event, Key, Observed, Plan, Progress, Raw, Reference
+from tunesmith_operator.plan.types import CHILDREN, Event, Key, Observed, Plan, Progress, Raw, Reference
 
 CRDS = Path(__file__).parents[4] / "crds"
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -170,6 +170,9 @@ class Cluster:
     pods: dict[str, Raw] = field(default_factory=dict)
     deployments: dict[str, Raw] = field(default_factory=dict)
     services: dict[str, Raw] = field(default_factory=dict)
+    revisions: dict[str, Raw] = field(default_factory=dict)
+    autoscalers: dict[str, Raw] = field(default_factory=dict)
+    budgets: dict[str, Raw] = field(default_factory=dict)
     others: dict[Reference, Raw] = field(default_factory=dict)
     kubernetes_events: list[Raw] = field(default_factory=list)
     workloads: list[Raw] = field(default_factory=list)
@@ -191,10 +194,7 @@ class Cluster:
     def observed(self) -> Observed:
         kind = KINDS[self.resource["kind"]]
         return Observed(
-            jobs=tuple(self.jobs.values()),
-            pods=tuple(self.pods.values()),
-            deployments=tuple(self.deployments.values()),
-            services=tuple(self.services.values()),
+            **{field: tuple(self.shelf(child).values()) for child, field in CHILDREN.items()},
             events=tuple(self.kubernetes_events),
             workloads=tuple(self.workloads),
             references={named: self.others.get(named) for named in kind.references(self.resource)},
@@ -203,6 +203,11 @@ class Cluster:
             former=frozenset(self.former & self.foreign),
             refused=dict(self.refused),
         )
+
+    def shelf(self, kind: str) -> dict[str, Raw]:
+        """The children of a kind, by name."""
+        shelf: dict[str, Raw] = getattr(self, CHILDREN[kind])
+        return shelf
 
     def plan(self) -> Plan:
         """The plan of now, not carried out."""
@@ -213,10 +218,11 @@ class Cluster:
         self.now += timedelta(seconds=after)
         plan = self.plan()
         for manifest in plan.create:
-            assert manifest["metadata"]["name"] not in self.jobs, "a Job is made once"
-            self.jobs[manifest["metadata"]["name"]] = self.stored(manifest)
+            made = self.shelf(manifest["kind"])
+            assert manifest["metadata"]["name"] not in made, "it is made once"
+            made[manifest["metadata"]["name"]] = self.stored(manifest)
         for manifest in plan.apply:
-            shelf = self.deployments if manifest["kind"] == "Deployment" else self.services
+            shelf = self.shelf(manifest["kind"])
             before = shelf.get(manifest["metadata"]["name"], {})
             after = {**self.stored(manifest), "status": before.get("status", {})}
             after["metadata"]["generation"] = before.get("metadata", {}).get("generation", 0) + 1
@@ -225,7 +231,7 @@ class Cluster:
             check_status(self.resource["kind"], plan.status)
             self.resource = {**self.resource, "status": json.loads(json.dumps(plan.status))}
         for key in plan.delete:
-            self.remove(key.name)
+            self.remove(key.name) if key.kind == "Job" else self.shelf(key.kind).pop(key.name)
         self.writes += len(plan.create) + len(plan.apply) + len(plan.delete) + (plan.status is not None)
         self.events += plan.events
         self.plans.append(plan)

@@ -1,0 +1,107 @@
+"""How far a Deployment is with a version, and what keeps its pods from answering."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from tunesmith_api.common import LastFailure
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.inferenceservice import InferenceServiceSpec, RolledBack, RolloutStrategy
+from tunesmith_operator.plan.containers import condition, is_finished, is_true
+from tunesmith_operator.plan.diagnose import why_crashing, why_pending, why_refused
+from tunesmith_operator.plan.names import metadata, name_of
+from tunesmith_operator.plan.target import Target, no_pods
+from tunesmith_operator.plan.times import format_time
+from tunesmith_operator.plan.types import Observed, Raw
+from tunesmith_operator.plan.versions import Versions, version_of, what_asks
+
+NO_ROOM = frozenset({FailureClass.UNSCHEDULABLE, FailureClass.QUOTA_EXCEEDED})
+MESSAGE_LIMIT = 4096
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """How far the Deployment is with a version."""
+
+    version: str | None
+    wanted: int
+    total: int
+    ready: int
+    stopping: int
+    """Pods that are there and that the Deployment does not count any more."""
+    is_done: bool
+    """All wanted pods are of this version and can answer."""
+    timed_out: bool
+
+
+def measure(observed: Observed, template: Raw | None, spec: InferenceServiceSpec, drifted: bool) -> Rollout:
+    """How far the Deployment is with `template`; `drifted`: it is still to be made so."""
+    there = observed.deployments[0] if observed.deployments else {}
+    status, wanted = there.get("status") or {}, 0 if no_pods(spec) else spec.replicas
+    total, ready = int(status.get("replicas") or 0), int(status.get("readyReplicas") or 0)
+    current = int(status.get("observedGeneration") or 0) >= int(metadata(there).get("generation") or 0)
+    complete = total == ready == int(status.get("updatedReplicas") or 0) == wanted
+    return Rollout(
+        version=version_of(template) if template else None,
+        wanted=wanted,
+        total=total,
+        ready=ready,
+        stopping=max(sum(not is_finished(pod) for pod in observed.pods) - total, 0),
+        is_done=bool(there) and not drifted and current and complete,
+        timed_out=not drifted
+        and current
+        and wanted > 0
+        and condition(there, "Progressing").get("reason") == "ProgressDeadlineExceeded",
+    )
+
+
+def find_trouble(observed: Observed, rollout: Rollout) -> LastFailure | None:
+    """What keeps pods of the version from answering; a child that was refused comes first."""
+    if observed.refused:
+        return why_refused(next(iter(sorted(observed.refused.values()))))
+    if rollout.is_done or not observed.deployments:
+        return None
+    failed = condition(observed.deployments[0], "ReplicaFailure")
+    if failed.get("status") == "True":
+        return why_refused(str(failed.get("message") or ""))
+    for pod in sorted(observed.pods, key=name_of):
+        if version_of(pod) == rollout.version and not is_finished(pod) and not is_true(pod, "Ready"):
+            trouble = why_pending(pod, observed.events) or why_crashing(pod)
+            if trouble:
+                return trouble
+    return None
+
+
+def give_up(
+    spec: InferenceServiceSpec,
+    target: Target,
+    versions: Versions,
+    rollout: Rollout,
+    trouble: LastFailure | None,
+    now: datetime,
+) -> RolledBack | None:
+    """The record of a version that was not ready in time and has one before it to go back to.
+
+    It is written before the roll-back, which follows from it: a kill between the two costs nothing.
+    """
+    if not rollout.timed_out or rollout.is_done or target.given_up or target.template is None or rollout.version is None:
+        return None
+    if versions.last_ready() is None or rollout.version == versions.served:
+        return None
+    return RolledBack(
+        version=rollout.version,
+        asked=what_asks(target.template, spec.rollout),
+        time=format_time(now),
+        message=why_late(spec, trouble)[:MESSAGE_LIMIT],
+    )
+
+
+def why_late(spec: InferenceServiceSpec, trouble: LastFailure | None) -> str:
+    """Why a version is not ready in time, and what to change."""
+    late = f"not ready within spec.rollout.readyTimeout ({spec.rollout.ready_timeout})"
+    if trouble is None:
+        return f"{late}: its pods run and do not answer; raise the timeout if the model needs longer to load"
+    surging = spec.rollout.strategy is RolloutStrategy.SURGE and trouble.class_ in NO_ROOM
+    room = ", or set spec.rollout.strategy: Recreate, which asks for no second set of pods" if surging else ""
+    return f"{late}: {trouble.message}; {trouble.hint}{room}"
