@@ -201,7 +201,9 @@ class Resources(ApiModel):
         None, description="Disk for the model, data and checkpoints of a pod, in bytes. Default: none asked for."
     )
     shared_memory: Quantity | None = Field(
-        None, description="Size of a memory-backed /dev/shm, in bytes. Default: none."
+        None,
+        description="Size of a memory-backed /dev/shm, in bytes; what is in it counts as the pod's memory. Default: 1Gi for "
+        "each device of a FineTuneJob with several devices or pods, else none.",
     )
 
 

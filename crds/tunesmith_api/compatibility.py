@@ -63,10 +63,8 @@ LIMITS: tuple[Limit, ...] = (
     ),
     Limit("FineTuneJob", "training.packing", "set packing: false", (False,)),
     Limit("FineTuneJob", "export.quantize", "remove the block"),
-    Limit("FineTuneJob", "parallelism.nodes", "use nodes: 1", (1,), at_apply=False),
     Limit("FineTuneJob", "parallelism.tensorParallel", "remove it", (1,), at_apply=False),
-    Limit("FineTuneJob", "parallelism.strategy", "use strategy: auto", ("auto",), at_apply=False),
-    Limit("FineTuneJob", "resources.count", "use count: 1", (1,), at_apply=False),
+    Limit("FineTuneJob", "parallelism.strategy", "use strategy: auto or ddp", ("auto", "ddp"), at_apply=False),
     *(Limit(kind, field, "use s3://", refused_schemes=("pvc",)) for kind, field in (*MODEL_URIS, *OUTPUT_URIS)),
     *(Limit(kind, field, "use s3://", refused_schemes=("pvc", "hf", "ms")) for kind, field in DATA_URIS),
 )

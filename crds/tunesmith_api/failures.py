@@ -272,6 +272,13 @@ BY_EXIT_CODE: dict[int, FailureClass] = {
     row.exit_code: name for name, row in FAILURES.items() if row.exit_code is not None
 }
 
+AFTERMATH: dict[FailureClass, int] = {
+    FailureClass.PROCESS_ERROR: 1,
+    FailureClass.PREEMPTED: 1,
+    FailureClass.COLLECTIVE_FAILED: 2,
+}
+"""Of processes that work together one fails first: failures that may only be what another's led to, likeliest last."""
+
 SYMPTOMS: tuple[tuple[FailureClass, re.Pattern[str]], ...] = (
     (
         FailureClass.SHARED_MEMORY_FULL,

@@ -224,10 +224,35 @@ class Strategy(StrEnum):
     ZERO3 = "zero3"
 
 
+class Near(ApiModel):
+    """What the pods of a job should have in common."""
+
+    topology_key: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=317,
+            pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+        ),
+    ] = Field(
+        description="Label of nodes: the pods go to nodes with the same value of it, such as topology.kubernetes.io/zone."
+    )
+    required: bool = Field(
+        False, description="Let pods wait rather than be apart. Default false: near each other where there is room."
+    )
+
+
 class Parallelism(ApiModel):
     """How the work is spread over pods and devices."""
 
-    nodes: int = Field(1, ge=1, le=1024, description="Pods that train together. Default 1.")
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("!has(self.near) || self.nodes > 1", "near is for several pods: remove it, or set nodes to more than 1"),
+    )
+
+    nodes: int = Field(
+        1, ge=1, le=1024, description="Pods that train together; when one fails, all begin anew. Default 1."
+    )
+    near: Near | None = Field(None, description="Keep the pods near each other. Default: wherever there is room.")
     strategy: Strategy = Field(Strategy.AUTO, description="auto, ddp, fsdp, zero2 or zero3. Default auto.")
     tensor_parallel: int = Field(1, ge=1, le=64, description="Devices that share one layer. Default 1.")
 
@@ -281,6 +306,10 @@ class FineTuneJobSpec(ApiModel):
         Rule(
             "!has(self.lora) || self.tuner in ['lora', 'qlora', 'dora']",
             "the block lora goes with tuner: lora, qlora or dora; remove the block or change tuner",
+        ),
+        Rule(
+            "self.training.globalBatchSize % (self.parallelism.nodes * (has(self.resources.count) ? self.resources.count : 1)) == 0",
+            "training.globalBatchSize is a multiple of all devices (parallelism.nodes x resources.count): change one of them",
         ),
     )
 

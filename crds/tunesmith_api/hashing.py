@@ -16,6 +16,10 @@ IRRELEVANT = frozenset(
 """Fields of a spec that decide where, when and how often, but not what comes out."""
 
 
+IRRELEVANT_BELOW: Mapping[str, frozenset[str]] = {"parallelism": frozenset({"near"})}
+"""The same within a block."""
+
+
 def canonical(value: Any) -> bytes:
     """JSON with sorted keys and no spaces: equal values give equal bytes, 1.0 and 1 among them, as in the API server."""
     return json.dumps(_plain_numbers(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
@@ -36,7 +40,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
+def _relevant(field: str, value: Any) -> Any:
+    left_out = IRRELEVANT_BELOW.get(field)
+    return {key: below for key, below in value.items() if key not in left_out} if left_out else value
+
+
 def spec_hash(kind: str, spec: Mapping[str, Any]) -> str:
     """The first 16 hex digits of the hash of what decides the result of `spec` (camelCase data, defaults filled in)."""
-    relevant = {key: value for key, value in spec.items() if key not in IRRELEVANT}
+    relevant = {key: _relevant(key, value) for key, value in spec.items() if key not in IRRELEVANT}
     return digest({"kind": kind, "spec": relevant})[:16]

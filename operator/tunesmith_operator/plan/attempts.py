@@ -6,6 +6,7 @@ annotation. Where the Job is gone, status has both. A number is never used twice
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -29,6 +30,7 @@ from tunesmith_operator.plan.names import (
 )
 from tunesmith_operator.plan.pods import run_of
 from tunesmith_operator.plan.times import parse_time
+from tunesmith_operator.plan.together import first_cause, has_begun, leader, members, of_all, size
 from tunesmith_operator.plan.types import Key, Observed, Raw
 
 FIRST_DELAY, LONGEST_DELAY = timedelta(seconds=10), timedelta(minutes=10)
@@ -68,7 +70,7 @@ class Course:
     job: Raw | None = None
     """The newest attempt's Job; None where it is gone."""
     pod: Raw | None = None
-    """That Job's pod; None where it has none."""
+    """That Job's pod, of several the one that speaks for all; None where there is none."""
     trouble: LastFailure | None = None
     """Why it failed; for an active attempt, what keeps it from starting."""
     stopping: tuple[str, ...] = ()
@@ -77,6 +79,8 @@ class Course:
     """All Jobs of the role, oldest first."""
     pods: tuple[Raw, ...] = ()
     """All pods of the role, of Jobs that are gone among them."""
+    members: tuple[Raw, ...] = ()
+    """The newest attempt's pods: several where they train together."""
 
     @property
     def run(self) -> RunSpec | None:
@@ -86,7 +90,7 @@ class Course:
     @property
     def has_begun(self) -> bool:
         """Whether a container of the newest attempt has run."""
-        return self.pod is not None and any(one.running or one.terminated for one in containers(self.pod))
+        return any(has_begun(pod) for pod in self.members)
 
     @property
     def reports(self) -> dict[str, RunReport]:
@@ -110,8 +114,8 @@ def follow(role: str, observed: Observed, known_number: int, known_failures: int
     job = jobs[-1] if jobs and not is_deleting(jobs[-1]) else None
     number = max([known_number, *map(number_of, jobs)])
     pods = [pod for pod in observed.pods if label(pod, ROLE_LABEL) == role]
-    pod = max((pod for pod in pods if job and _belongs(pod, job)), key=_newest, default=None)
-    state, trouble = _state(job, pod, observed, now) if job else (State.NONE, None)
+    own = members(pod for pod in pods if job and _belongs(pod, job))
+    state, trouble = _state(job, own, observed, now) if job else (State.NONE, None)
     former = [pod for pod in pods if state not in ACTIVE or not (job and _belongs(pod, job))]
     before = int(annotation(job, FAILURES_ANNOTATION) or 0) if job else known_failures
     counts = state is State.FAILED and trouble is not None and FAILURES[trouble.class_].retry is Retry.COUNTED
@@ -121,11 +125,12 @@ def follow(role: str, observed: Observed, known_number: int, known_failures: int
         failures=before + counts,
         state=state,
         job=job,
-        pod=pod,
+        pod=leader(own),
         trouble=trouble,
         stopping=tuple(name_of(pod) for pod in former if may_work(pod, now)),
         jobs=jobs,
         pods=tuple(pods),
+        members=own,
     )
 
 
@@ -166,29 +171,39 @@ def next_start(course: Course, now: datetime) -> datetime:
     return ended + (DELAY if ended - created >= SHORT_LIFE else DELAY_AFTER_SHORT_LIFE)
 
 
-def _state(job: Raw, pod: Raw | None, observed: Observed, now: datetime) -> tuple[State, LastFailure | None]:
+def _state(job: Raw, pods: Sequence[Raw], observed: Observed, now: datetime) -> tuple[State, LastFailure | None]:
+    pod = leader(pods)
     if pod and phase(pod) == "Succeeded" and _main(job) in reports(pod):
         return State.SUCCEEDED, None
     if is_true(job, "Complete"):
         return State.FAILED, _why_resultless(job, pod)
-    is_stopping = is_true(job, "FailureTarget") and pod is not None and may_work(pod, now)
+    is_stopping = is_true(job, "FailureTarget") and any(may_work(one, now) for one in pods)
     if is_true(job, "Failed") or (is_true(job, "FailureTarget") and not is_stopping):
-        return State.FAILED, _why_failed(job, pod)
+        return State.FAILED, _why_failed(job, pods, now)
     if is_suspended(job):
         return State.QUEUED, None
-    if pod is None:
-        return State.STARTING, why_no_pod(job, observed.events)
-    if is_deleting(pod) and not may_work(pod, now) and not is_finished(pod):
-        return State.FAILED, _why_failed(job, pod)
-    if is_deleting(pod) and condition(job, "Suspended"):
+    if any(is_deleting(one) and not may_work(one, now) and not is_finished(one) for one in pods):
+        return State.FAILED, _why_failed(job, pods, now)
+    if any(is_deleting(one) for one in pods) and condition(job, "Suspended"):
         return State.STARTING, None  # it was stopped by its queue, which has admitted the Job anew
-    if doomed := why_doomed(pod):
+    if doomed := _first(why_doomed(one) for one in pods):
         return State.FAILED, doomed
+    pending = _first(why_pending(one, observed.events) for one in pods)
+    if len(pods) < size(job):
+        return State.STARTING, of_all(job, pods, pending or why_no_pod(job, observed.events))
+    if not all(has_begun(one) for one in pods):
+        return State.STARTING, of_all(job, pods, pending)
+    fetched = all(_has_fetched(one) for one in pods)
+    return (State.RUNNING if fetched else State.FETCHING), pending or _first(why_crashing(one) for one in pods)
+
+
+def _has_fetched(pod: Raw) -> bool:
     begun = [one for one in containers(pod) if one.running or one.terminated]
-    if not begun:
-        return State.STARTING, why_pending(pod, observed.events)
-    fetched = all(one.is_over for one in begun if one.name == "fetch") or len(begun) > 1
-    return (State.RUNNING if fetched else State.FETCHING), why_pending(pod, observed.events) or why_crashing(pod)
+    return all(one.is_over for one in begun if one.name == "fetch") or len(begun) > 1
+
+
+def _first(troubles: Iterable[LastFailure | None]) -> LastFailure | None:
+    return next((one for one in troubles if one), None)
 
 
 def _main(job: Raw) -> str:
@@ -209,15 +224,21 @@ def _why_resultless(job: Raw, pod: Raw | None) -> LastFailure:
     )
 
 
-def _why_failed(job: Raw, pod: Raw | None) -> LastFailure:
+def _why_failed(job: Raw, pods: Sequence[Raw], now: datetime) -> LastFailure:
+    """Why the first of its pods failed; of a pod that is still stopping nothing is known yet."""
     failed = condition(job, "Failed") or condition(job, "FailureTarget")
     if failed.get("reason") == "DeadlineExceeded":
         return failure(FailureClass.DEADLINE_EXCEEDED, f"Job {name_of(job)}: {failed.get('message')}")
-    if pod is None:
-        return failure(FailureClass.PREEMPTED, f"the pod of Job {name_of(job)} was deleted")
-    if not is_finished(pod):
-        return failure(FailureClass.NODE_LOST, f"pod {name_of(pod)}: its node does not answer", pod=name_of(pod))
-    return why_ended(pod)
+    unfinished = [pod for pod in pods if not is_finished(pod)]
+    causes = [why_ended(pod) for pod in pods if phase(pod) == "Failed"]
+    causes += [_lost(pod) for pod in unfinished if not may_work(pod, now)]
+    deleted = failure(FailureClass.PREEMPTED, f"the pod of Job {name_of(job)} was deleted")
+    guesses = [_lost(pod) if pod in unfinished else why_ended(pod) for pod in pods]
+    return first_cause(causes) or _first(guesses) or deleted
+
+
+def _lost(pod: Raw) -> LastFailure:
+    return failure(FailureClass.NODE_LOST, f"pod {name_of(pod)}: its node does not answer", pod=name_of(pod))
 
 
 def may_work(pod: Raw, now: datetime) -> bool:
@@ -238,11 +259,6 @@ def number_of(job: Raw) -> int:
     """The attempt that a Job is."""
     text = annotation(job, ATTEMPT_ANNOTATION) or name_of(job).rpartition("-")[2]
     return int(text) if text.isdigit() else 0
-
-
-def _newest(pod: Raw) -> tuple[bool, str]:
-    """Pods that a queue has stopped come before those that it has let start since."""
-    return not is_deleting(pod), str(metadata(pod).get("creationTimestamp") or "")
 
 
 def _belongs(pod: Raw, job: Raw) -> bool:

@@ -18,6 +18,7 @@ from tunesmith_operator.plan import words
 from tunesmith_operator.plan.containers import Container, condition, containers, describe, is_true
 from tunesmith_operator.plan.names import is_deleting, metadata, name_of, uid_of
 from tunesmith_operator.plan.times import parse_time
+from tunesmith_operator.plan.together import size
 from tunesmith_operator.plan.types import Raw
 
 MESSAGE_LIMIT = 2048
@@ -150,14 +151,12 @@ def why_no_pod(job: Raw, events: Sequence[Raw]) -> LastFailure | None:
     return why_refused(str(latest.get("message") or ""), _namespace(job)) if latest else None
 
 
-def is_without_pods(job: Raw) -> bool:
-    """Whether the Job controller has tried to make the pods of a Job and none is there, nor was: it notes its first try
+def is_short_of_pods(job: Raw) -> bool:
+    """Whether the Job controller has tried to make the pods of a Job and fewer are there, or were: it notes its first try
     (startTime) in the same write as the pods that came of it."""
     status = job.get("status") or {}
-    counted = any(
-        status.get(name) for name in ("active", "terminating", "succeeded", "failed", "uncountedTerminatedPods")
-    )
-    return bool(status.get("startTime")) and not counted
+    counted = sum(int(status.get(name) or 0) for name in ("active", "terminating", "succeeded", "failed"))
+    return bool(status.get("startTime")) and not status.get("uncountedTerminatedPods") and counted < size(job)
 
 
 def why_refused(message: str, namespace: str = "") -> LastFailure:

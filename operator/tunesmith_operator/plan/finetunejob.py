@@ -1,4 +1,4 @@
-"""FineTuneJob: one pod an attempt, which fetches, trains and exports."""
+"""FineTuneJob: an attempt is a pod, or several that train together, which fetches, trains and exports."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from datetime import datetime
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import spec_hash
 from tunesmith_api.run import Outcome, ResolvedModel, RunReport, RunSpec, Verb
+from tunesmith_operator.plan import together
 from tunesmith_operator.plan.attempts import Course
 from tunesmith_operator.plan.check import typed
 from tunesmith_operator.plan.conditions import Wanted
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.jobplan import JobKind, Models, plan_job, wants_job_events
-from tunesmith_operator.plan.names import labels, metadata, name_of, uid_of
+from tunesmith_operator.plan.names import job_name, labels, metadata, name_of, uid_of
 from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.pods import PodPlan, Stage
 from tunesmith_operator.plan.progress import is_news, percent, rounded
@@ -28,7 +29,7 @@ from tunesmith_operator.plan.references import (
 from tunesmith_operator.plan.status import Outlook
 from tunesmith_operator.plan.storage import resolve as resolve_storage
 from tunesmith_operator.plan.times import format_time
-from tunesmith_operator.plan.types import KindPlan, Observed, Plan, Progress, Raw, Reference, TokenFor
+from tunesmith_operator.plan.types import Key, KindPlan, Observed, Plan, Progress, Raw, Reference, TokenFor
 
 KIND = "FineTuneJob"
 ROLE = "tune"
@@ -56,6 +57,7 @@ def _pod(
     access = resolve_storage(spec.storage, config.store)
     namespace = str(metadata(resource).get("namespace"))
     data = spec.to_dict()
+    world = together.world(resource, spec, role, attempt)
     run = RunSpec(
         kind=KIND,
         name=name_of(resource),
@@ -68,6 +70,7 @@ def _pod(
         model=model,
         output_uri=spec.output.uri or f"{access.store.uri}/runs/{namespace}/{name_of(resource)}",
         progress_url=config.progress_url,
+        world=world,
     )
     image = config.images.runtime
     return PodPlan(
@@ -80,7 +83,20 @@ def _pod(
         pull_policy=config.images.pull_policy,
         labels=labels(resource, role),
         restart_policy="Never",
+        subdomain=together.name(resource, role) if spec.parallelism.nodes > 1 else None,
+        affinity=together.affinity(spec.parallelism, job_name(resource, role, attempt)),
+        shared_memory=together.shared_memory(spec.resources, world),
     )
+
+
+def _services(resource: Raw, spec: FineTuneJobSpec) -> tuple[Raw, ...]:
+    return (together.service(resource, ROLE),) if spec.parallelism.nodes > 1 else ()
+
+
+def _gets(resource: Raw) -> frozenset[Key]:
+    spec = typed(FineTuneJobSpec, resource)
+    wanted = () if isinstance(spec, Refused) else _services(resource, spec)
+    return frozenset(Key("Service", name_of(one)) for one in wanted)
 
 
 def _tell(resource: Raw, spec: FineTuneJobSpec, courses: Sequence[Course], observed: Observed, now: datetime) -> Raw:
@@ -156,11 +172,12 @@ JOB: JobKind[FineTuneJobSpec] = JobKind(
     kind=KIND,
     spec=FineTuneJobSpec,
     roles=lambda spec: (ROLE,),
-    refusals=lambda spec, config: (),
+    refusals=lambda spec, config: together.refusals(spec),
     resolve=_resolve,
     pod=_pod,
     tell=_tell,
     finish=_finish,
+    services=_services,
     pods=lambda spec: spec.parallelism.nodes,
 )
 
@@ -168,7 +185,7 @@ FINE_TUNE_JOB = KindPlan(
     kind=KIND,
     plural="finetunejobs",
     lists=("Job", "Pod"),
-    gets=lambda resource: frozenset(),
+    gets=_gets,
     references=references,
     wants_events=wants_job_events,
     plan=plan,

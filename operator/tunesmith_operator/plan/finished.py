@@ -36,20 +36,22 @@ def after_the_end(resource: Raw, observed: Observed, roles: Sequence[accounting.
     expired = expiry is not None and now >= expiry
     at_work = status.get("phase") == Phase.FAILED
     jobs = sorted(observed.jobs, key=name_of)
+    children = [*(key_of(job, "Job") for job in jobs), *(key_of(one, "Service") for one in observed.services)]
     gone = tuple(
         key_of(job, "Job")
         for job in jobs
         if not is_deleting(job) and (expired or (not is_over(job) and (at_work or is_suspended(job))))
     )
+    gone += tuple(key_of(one, "Service") for one in observed.services if expired and not is_deleting(one))
     stopping = at_work and any(may_work(pod, now) for pod in observed.pods)
     new = {
         **status,
         **_accounts(status, roles),
-        "children": [{"kind": "Job", "name": name_of(job)} for job in jobs],
+        "children": [{"kind": key.kind, "name": key.name} for key in children],
         "observedGeneration": int(metadata(resource).get("generation") or 0),
         "conditions": _final_conditions(resource, tidied=not gone and not stopping, now=now),
     }
-    wait = earliest(None if expired or not jobs else until(expiry, now), LOOK_AGAIN if stopping else None)
+    wait = earliest(None if expired or not children else until(expiry, now), LOOK_AGAIN if stopping else None)
     return Plan(delete=gone, status=None if new == status else new, requeue_after=wait)
 
 

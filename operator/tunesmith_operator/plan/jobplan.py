@@ -30,7 +30,8 @@ from tunesmith_operator.plan.check import typed, unacceptable
 from tunesmith_operator.plan.conditions import Wanted
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.containers import condition
-from tunesmith_operator.plan.diagnose import failure, is_slow_to_start, is_without_pods, slow_from, why_refused
+from tunesmith_operator.plan.diagnose import failure, is_short_of_pods, is_slow_to_start, slow_from, why_refused
+from tunesmith_operator.plan.drift import has
 from tunesmith_operator.plan.finished import after_the_end, is_final
 from tunesmith_operator.plan.jobs import job
 from tunesmith_operator.plan.names import (
@@ -51,6 +52,7 @@ from tunesmith_operator.plan.queueing import QUEUE_LABEL, has_a_word, what_it_wa
 from tunesmith_operator.plan.references import References, Refused, Waiting
 from tunesmith_operator.plan.status import Outlook, conclude, earliest, in_the_way, until
 from tunesmith_operator.plan.times import format_time, parse_time
+from tunesmith_operator.plan.together import has_begun, size
 from tunesmith_operator.plan.types import Key, Observed, Plan, Raw, TokenFor
 
 EVENT_COMES, LOOK_AGAIN, RETRY_REFUSED, FIRST_WORD = 1.0, 15.0, 30.0, 2.0
@@ -81,6 +83,8 @@ class JobKind(Generic[Spec]):
     """The end, when every role has succeeded."""
     pods: Callable[[Spec], int] = lambda spec: 1
     """Pods of an attempt."""
+    services: Callable[[Raw, Spec], tuple[Raw, ...]] = lambda resource, spec: ()
+    """(resource, spec) -> the Services by which the pods of an attempt find each other."""
     role_names: Mapping[str, str] = field(default_factory=dict)
     """How status names the roles, where there are several."""
 
@@ -125,7 +129,7 @@ def plan_job(
     scene = Scene(kind, resource, spec, courses, observed, now, config, token)
     if is_final(resource):
         return after_the_end(resource, observed, _accounts(scene, lambda course: accounting.STOPPED), now)
-    outlook = next(outlook for decide in DECISIONS if (outlook := decide(scene)))
+    outlook = _with_services(scene, next(outlook for decide in DECISIONS if (outlook := decide(scene))))
     return throttled(status, conclude(resource, observed, _with_fields(scene, outlook), now), now)
 
 
@@ -133,11 +137,11 @@ def wants_job_events(resource: Raw, observed: Observed, now: datetime) -> frozen
     """Jobs whose controller could make no pod, and pods that do not start for longer than is usual: only Events tell why."""
     if is_deleting(resource) or is_final(resource):
         return frozenset()
-    owned = {owner.get("name") for pod in observed.pods for owner in metadata(pod).get("ownerReferences") or []}
+    owned = [owner.get("name") for pod in observed.pods for owner in metadata(pod).get("ownerReferences") or []]
     jobs = (
         key_of(job, "Job")
         for job in observed.jobs
-        if not (is_over(job) or is_suspended(job)) and name_of(job) not in owned and is_without_pods(job)
+        if not (is_over(job) or is_suspended(job)) and owned.count(name_of(job)) < size(job) and is_short_of_pods(job)
     )
     pods = (key_of(pod, "Pod") for pod in observed.pods if is_slow_to_start(pod, now))
     return frozenset([*jobs, *pods])
@@ -146,8 +150,10 @@ def wants_job_events(resource: Raw, observed: Observed, now: datetime) -> frozen
 def _name_conflict(scene: Scene[Spec]) -> Outlook | None:
     for course in scene.courses:
         name = job_name(scene.resource, course.role, course.number + 1)
-        if course.state not in ACTIVE | {State.SUCCEEDED} and Key("Job", name) in scene.observed.foreign:
-            return in_the_way(scene.resource, [Key("Job", name)], scene.observed.former)
+        beside: list[Key] = [key_of(one, "Service") for one in scene.kind.services(scene.resource, scene.spec)]
+        taken = [key for key in (Key("Job", name), *beside) if key in scene.observed.foreign]
+        if course.state not in ACTIVE | {State.SUCCEEDED} and taken:
+            return in_the_way(scene.resource, taken, scene.observed.former)
     return None
 
 
@@ -234,6 +240,21 @@ def _next_attempts(scene: Scene[Spec]) -> Outlook | None:
         return replace(_pending(why_refused(refused[0])), create=rest, requeue_after=RETRY_REFUSED)
     stale: tuple[Key, ...] = tuple(key for course in ready for key in course.stale)
     return replace(_as_it_is(scene, ready), create=tuple(made), delete=tuple(dict.fromkeys((*gone, *stale))))
+
+
+def _with_services(scene: Scene[Spec], outlook: Outlook) -> Outlook:
+    """The Services of what is under way: made, and put right where somebody has changed them."""
+    if not outlook.create and not any(course.state in ACTIVE for course in scene.courses):
+        return outlook
+    there = {name_of(one): one for one in scene.observed.services}
+    wanted = {key_of(one, "Service"): one for one in scene.kind.services(scene.resource, scene.spec)}
+    refused = [scene.observed.refused[key] for key in wanted if key in scene.observed.refused]
+    if refused and outlook.phase is Phase.PENDING:
+        waits = _pending(why_refused(refused[0]))
+        outlook = replace(waits, create=outlook.create, delete=outlook.delete, requeue_after=RETRY_REFUSED)
+    out_of_reach = {*scene.observed.refused, *scene.observed.foreign}
+    lacking = (one for key, one in wanted.items() if not (has(there.get(key.name), one) or key in out_of_reach))
+    return replace(outlook, apply=tuple(lacking))
 
 
 def _as_it_is(scene: Scene[Spec], begun: Sequence[Course] = ()) -> Outlook:
@@ -400,7 +421,7 @@ def _stopped(course: Course, outlook: Outlook) -> str | None:
 
 def _first_start(scene: Scene[Spec]) -> str | None:
     """When a container ran for the first time. A pod that only has a node yet is not worth a write."""
-    pods = [course.pod for course in scene.courses if course.pod and course.has_begun]
+    pods = [pod for course in scene.courses for pod in course.members if has_begun(pod)]
     starts = [str(start) for pod in pods if (start := (pod.get("status") or {}).get("startTime"))]
     return scene.status.get("startTime") or min(starts, default=None)
 
@@ -437,10 +458,10 @@ def _look_again(scene: Scene[Spec]) -> float | None:
 
 def _until_events_tell(course: Course, job: Raw, now: datetime) -> float | None:
     """Seconds until Events may tell what no change of the Job or the pod does; None where such a change will come."""
-    slow = slow_from(course.pod) if course.pod else None
+    slow = min((at for pod in course.members if (at := slow_from(pod))), default=None)
     if slow and now <= slow:
         return (slow - now).total_seconds() + EVENT_COMES
-    if not slow and not (course.pod is None and is_without_pods(job)):
+    if not slow and not (len(course.members) < size(job) and is_short_of_pods(job)):
         return None
     return max(LOOK_AGAIN if course.trouble else EVENT_COMES, _age(_asked(job), now) / 4)
 

@@ -15,6 +15,7 @@ from tunesmith_operator.plan.names import (
 )
 from tunesmith_operator.plan.pods import PodPlan, template
 from tunesmith_operator.plan.queueing import QUEUE_LABEL
+from tunesmith_operator.plan.together import completions
 from tunesmith_operator.plan.types import Raw, TokenFor
 
 
@@ -35,9 +36,10 @@ def job(resource: Raw, role: str, pod: PodPlan, failures: int, token: TokenFor, 
     held = {"suspend": True, "podReplacementPolicy": "Failed"} if queue else {}
     if queue:
         metadata["labels"] |= {QUEUE_LABEL: queue}
+    made = template(replace(pod, progress_token=secret))
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": metadata,
-        "spec": {"backoffLimit": 0, **held, "template": template(replace(pod, progress_token=secret))},
+        "spec": {"backoffLimit": 0, **completions(pod.run.world), **held, "template": made},
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 from tunesmith_api.common import Accelerator, PodSettings, Resources, is_reserved
 from tunesmith_api.run import (
+    INDEX_VARIABLE,
     POD_NAME_VARIABLE,
     PROGRESS_TOKEN_VARIABLE,
     RUN_ANNOTATION,
@@ -18,6 +19,7 @@ from tunesmith_api.run import (
 )
 from tunesmith_operator.plan.accelerators import VENDORS
 from tunesmith_operator.plan.storage import CA_DIRECTORY, Access
+from tunesmith_operator.plan.together import INDEX_ANNOTATION
 from tunesmith_operator.plan.types import Raw
 
 USER = 65532
@@ -61,6 +63,17 @@ class PodPlan:
     restart_policy: str
     progress_token: str | None = None
     api_key_secret: str | None = None
+    subdomain: str | None = None
+    """Name of the Service that gives the pods names."""
+    affinity: Raw | None = None
+    shared_memory: str | None = None
+    """Size of a memory-backed /dev/shm where `resources` names none."""
+
+    @property
+    def shm(self) -> str | None:
+        """Size of /dev/shm; None: what the container runtime gives."""
+        size = self.resources.shared_memory or self.shared_memory
+        return str(size) if size else None
 
 
 def template(plan: PodPlan) -> Raw:
@@ -82,6 +95,8 @@ def template(plan: PodPlan) -> Raw:
         "priorityClassName": settings.priority_class_name,
         "runtimeClassName": settings.runtime_class_name,
         "schedulerName": settings.scheduler_name,
+        "subdomain": plan.subdomain,
+        "affinity": plan.affinity,
     }
     return {
         "metadata": {
@@ -158,6 +173,8 @@ def _env(stage: Stage, plan: PodPlan) -> list[Raw]:
         "HOME": {"value": f"{WORK_DIRECTORY}/home"},
         POD_NAME_VARIABLE: {"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
     }
+    if plan.run.world and plan.run.world.nodes > 1:
+        ours[INDEX_VARIABLE] = {"valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX_ANNOTATION}']"}}}
     if plan.progress_token:
         ours[PROGRESS_TOKEN_VARIABLE] = {"value": plan.progress_token}
     if plan.access.credentials_secret:
@@ -194,7 +211,7 @@ def _resources(stage: Stage, resources: Resources) -> Raw:
 
 
 def _volumes(plan: PodPlan) -> list[Raw]:
-    size, shared = plan.resources.ephemeral_storage, plan.resources.shared_memory
+    size = plan.resources.ephemeral_storage
     item = {"path": "run.json", "fieldRef": {"fieldPath": f"metadata.annotations['{RUN_ANNOTATION}']"}}
     volumes: list[Raw] = [
         {"name": "run", "downwardAPI": {"items": [item]}},
@@ -205,8 +222,8 @@ def _volumes(plan: PodPlan) -> list[Raw]:
         ca = plan.access.ca_bundle
         items = [{"key": ca.key, "path": ca.key}]
         volumes.append({"name": "ca", "configMap": {"name": ca.name, "items": items}})
-    if shared:
-        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(shared)}})
+    if plan.shm:
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": plan.shm}})
     return volumes
 
 
@@ -218,6 +235,6 @@ def _mounts(plan: PodPlan) -> list[Raw]:
     ]
     if plan.access.ca_bundle:
         mounts.append({"name": "ca", "mountPath": CA_DIRECTORY, "readOnly": True})
-    if plan.resources.shared_memory:
+    if plan.shm:
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})
     return mounts

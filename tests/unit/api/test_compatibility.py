@@ -29,12 +29,14 @@ def test_what_this_version_can_do_is_not_refused() -> None:
     [
         ({"method": "kto"}, "method kto: not available in this version; use sft"),
         ({"training": {"packing": True}}, "training.packing true: not available in this version; set packing: false"),
-        ({"parallelism": {"nodes": 2}}, "parallelism.nodes 2: not available in this version; use nodes: 1"),
         (
             {"parallelism": {"strategy": "zero3"}},
-            "parallelism.strategy zero3: not available in this version; use strategy: auto",
+            "parallelism.strategy zero3: not available in this version; use strategy: auto or ddp",
         ),
-        ({"resources": {"count": 8}}, "resources.count 8: not available in this version; use count: 1"),
+        (
+            {"parallelism": {"tensorParallel": 2}},
+            "parallelism.tensorParallel 2: not available in this version; remove it",
+        ),
         (
             {"export": {"quantize": {"method": "awq"}}},
             "export.quantize: not available in this version; remove the block",

@@ -399,9 +399,9 @@ def test_a_resource_on_its_way_out_gets_nothing_new(cluster):
 
 
 def test_what_this_version_cannot_do_is_refused_by_name():
-    cluster = begun(fine_tune_job(parallelism={"nodes": 4}))
+    cluster = begun(fine_tune_job(parallelism={"tensorParallel": 4}))
     assert (cluster.status["phase"], cluster.status["reason"]) == ("Failed", "BadSpec")
-    assert "parallelism.nodes 4: not available in this version; use nodes: 1" in cluster.status["message"]
+    assert "parallelism.tensorParallel 4: not available in this version; remove it" in cluster.status["message"]
     assert cluster.jobs == {}
 
 
