@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from tunesmith_api.run import PROGRESS_TOKEN_VARIABLE, ProgressReport, RunSpec
+from tunesmith_runtime.place import in_leading_pod
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,8 @@ class Progress:
 
     @classmethod
     def of(cls, spec: RunSpec) -> Progress:
-        """The progress of a run, with the pod's token from the environment."""
-        return cls(spec.progress_url, os.environ.get(PROGRESS_TOKEN_VARIABLE))
+        """The progress of a run, with the pod's token from the environment. Of pods that train together, one speaks."""
+        return cls(spec.progress_url if in_leading_pod(spec.world) else None, os.environ.get(PROGRESS_TOKEN_VARIABLE))
 
     def push(self, report: ProgressReport) -> None:
         """Remember `report` as the newest; returns at once."""

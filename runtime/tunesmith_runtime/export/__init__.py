@@ -10,6 +10,7 @@ from tunesmith_api.common import Artifact
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.place import in_leading_pod
 from tunesmith_runtime.progress import Progress
 from tunesmith_runtime.rundirectory import RunDirectory, RunRecord, open_run, record_of
 from tunesmith_runtime.storage import open_storage
@@ -26,8 +27,13 @@ PROMPTS = 4
 
 
 def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
-    """Finish the run. A run that another pod has finished meanwhile is reported as that pod left it."""
+    """Finish the run. A run that another pod has finished meanwhile is reported as that pod left it.
+
+    Of pods that have trained together the first exports, and the others are done.
+    """
     fetched = work.fetched()
+    if not in_leading_pod(spec.world):
+        return RunReport(verb=Verb.EXPORT, outcome=Outcome.SUCCEEDED, run_uri=fetched.run_uri)
     if fetched.adopted:
         record = RunRecord.model_validate(fetched.record)
         return _report(Outcome.ADOPTED, fetched.run_uri or "", record)

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from torch.utils.data import Sampler
 
+from tunesmith_runtime.data.encode import IGNORED, Example
+
 WINDOW = 8
 """Batches that are sorted by length together. Larger pads less and mixes less."""
 
@@ -28,32 +30,47 @@ def order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> lis
     return ordered
 
 
-class ByLength(Sampler[int]):
-    """`order` as a sampler; the Trainer tells it the epoch."""
+def blank(token: int) -> Example:
+    """A row that fills up a batch and teaches nothing: no token of it has a label."""
+    return Example([token, token], [IGNORED, IGNORED])
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+
+class ByLength(Sampler[int]):
+    """`order` as a sampler; the Trainer tells it the epoch.
+
+    Processes that train together take micro batches in turn, so that a step sees the rows that one process would see.
+    All must have equally many: `blank` is the index of the row that the last batch of an epoch is filled up with.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, blank: int | None = None) -> None:
         self._lengths, self._batch_size, self._seed, self._epoch = lengths, batch_size, seed, 0
+        self._filling = [] if blank is None else [blank] * (-len(lengths) % batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the Trainer before each epoch, and when it resumes within one."""
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        return iter(order(self._lengths, self._batch_size, self._seed, self._epoch))
+        return iter(order(self._lengths, self._batch_size, self._seed, self._epoch) + self._filling)
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return len(self._lengths) + len(self._filling)
 
 
-def micro_batch(global_batch_size: int, asked: int | None, most: int = 8) -> int:
-    """Rows per forward pass: what is asked for, else the largest divisor of the batch that is at most `most`.
+def micro_batch(global_batch_size: int, asked: int | None, devices: int = 1, most: int = 8) -> int:
+    """Rows per device and forward pass: what is asked for, else the largest divisor of a device's share of the batch
+    that is at most `most`.
 
-    Raises ValueError where what is asked for does not divide the batch.
+    Raises ValueError where the devices, or what is asked for, do not divide the batch.
     """
+    share = global_batch_size // devices
+    if global_batch_size % devices:
+        raise ValueError(f"training.globalBatchSize {global_batch_size} is not a multiple of the {devices} devices")
     if asked is None:
-        return max(size for size in range(1, min(most, global_batch_size) + 1) if global_batch_size % size == 0)
-    if global_batch_size % asked:
+        return max(size for size in range(1, min(most, share) + 1) if share % size == 0)
+    if share % asked:
+        on = f" on each of {devices} devices" if devices > 1 else ""
         raise ValueError(
-            f"training.globalBatchSize {global_batch_size} is not a multiple of training.microBatchSize {asked}"
+            f"training.globalBatchSize {global_batch_size} is not a multiple of training.microBatchSize {asked}{on}"
         )
     return asked

@@ -15,8 +15,10 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
+from tunesmith_api.common import Artifact
 from tunesmith_api.finetunejob import Checkpointing, LastCheckpoint
 from tunesmith_runtime.rundirectory import RunDirectory
+from tunesmith_runtime.train.peers import ALONE, Peers
 
 log = logging.getLogger(__name__)
 
@@ -25,17 +27,26 @@ PICKLED_ARGUMENTS = "training_args.bin"
 """The Trainer leaves its arguments as a pickle. Nobody reads it, and none belongs into a store."""
 
 
+RANDOM_STATE = "rng_state_{}.pth"
+"""The Trainer's file of a process's random states, where there are several processes."""
+
+
 class StopEvaluation(Exception):
     """An evaluation is cut short, as the pod is asked to stop."""
 
 
 class Checkpoints(TrainerCallback):  # type: ignore[misc]
-    """Saves the state of the run to the store; `stopping` says whether SIGTERM has come."""
+    """Saves the state of the run to the store; `stopping` says whether SIGTERM has come to any of the peers."""
 
     def __init__(
-        self, run: RunDirectory, settings: Checkpointing, resumed: LastCheckpoint | None, elapsed: float
+        self,
+        run: RunDirectory,
+        settings: Checkpointing,
+        resumed: LastCheckpoint | None,
+        elapsed: float,
+        peers: Peers = ALONE,
     ) -> None:
-        self._run, self._settings = run, settings
+        self._run, self._settings, self._peers, self._asked = run, settings, peers, False
         self._elapsed_before, self._started, self._saved = elapsed, time.monotonic(), time.monotonic()
         self.last, self.stopping = resumed, False
 
@@ -50,13 +61,18 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
 
         def stop(*_: Any) -> None:
             log.info("asked to stop: a checkpoint follows this step")
-            self.stopping = True
+            self._asked = True
 
         before = signal.signal(signal.SIGTERM, stop)
         try:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
+
+    def agree(self, due: bool = False) -> bool:
+        """Take note of whether any of the peers is asked to stop; returns whether any says that a checkpoint is due."""
+        self.stopping, due = self._peers.any(self._asked, due)
+        return due
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Time counts from here."""
@@ -68,7 +84,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         """Ask for a checkpoint where one is due. After the last step none is: the result itself follows."""
         due = time.monotonic() - self._saved >= self._settings.every_minutes * 60
         due |= bool(self._settings.every_steps and state.global_step % self._settings.every_steps == 0)
-        control.should_save = due and state.global_step < state.max_steps
+        control.should_save = self.agree(due) and state.global_step < state.max_steps
         return self._stopped(args, state, control)
 
     def on_epoch_end(
@@ -81,6 +97,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Between two batches of an evaluation: leave it where the pod is asked to stop."""
+        self.agree()
         if self.stopping:
             self._stopped(args, state, control)
             raise StopEvaluation
@@ -98,14 +115,25 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         return control
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Upload what the Trainer has just saved, and remove it here."""
+        """Upload what the Trainer has just saved, and remove it here. Random states are each process's own."""
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        rank, alone = self._peers.rank, self._peers.size == 1
+        states = [] if alone else self._peers.collect((folder / RANDOM_STATE.format(rank)).read_bytes())
+        saved = self._upload(folder, states, state.global_step) if self._peers.leads else None
+        told = self._peers.share(saved and saved.to_dict())  # a pod that is to go may go when the state is in the store
+        self.last = LastCheckpoint.model_validate(told)
+        if self._peers.first_of_pod:
+            shutil.rmtree(folder)
+        self._saved = time.monotonic()
+
+    def _upload(self, folder: Path, states: list[bytes], step: int) -> LastCheckpoint:
         (folder / PICKLED_ARGUMENTS).unlink(missing_ok=True)
         (folder / ELAPSED).write_text(json.dumps({"seconds": self.elapsed}))
-        self.last = self._run.save_checkpoint(folder, state.global_step, self._settings.keep)
-        shutil.rmtree(folder)
-        self._saved = time.monotonic()
-        log.info("checkpoint of step %d: %s", state.global_step, self.last.uri)
+        for rank, content in enumerate(states):
+            (folder / RANDOM_STATE.format(rank)).write_bytes(content)
+        saved = self._run.save_checkpoint(folder, step, self._settings.keep)
+        log.info("checkpoint of step %d: %s", step, saved.uri)
+        return saved
 
 
 def misses_evaluation(state: TrainerState, args: TrainingArguments) -> bool:
@@ -121,6 +149,19 @@ def misses_evaluation(state: TrainerState, args: TrainingArguments) -> bool:
 def is_evaluated(state: TrainerState) -> bool:
     """Whether the validation loss has been measured after the newest step."""
     return any("eval_loss" in entry and entry["step"] == state.global_step for entry in state.log_history)
+
+
+def newest(run: RunDirectory, folder: Path, peers: Peers) -> LastCheckpoint | None:
+    """The state that the run goes on from, downloaded to `folder`: the same for all peers."""
+    found = run.latest_checkpoint(folder) if peers.leads else None
+    told = peers.share(found and found.to_dict())
+    if told is None:
+        return None
+    checkpoint = LastCheckpoint.model_validate(told)
+    if peers.first_of_pod and not peers.leads:
+        run.fetch(Artifact(name="checkpoint", uri=checkpoint.uri), folder)
+    peers.meet()  # the first process of a pod has brought it for the others
+    return checkpoint
 
 
 def read_elapsed(folder: Path) -> float:

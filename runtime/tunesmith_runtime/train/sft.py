@@ -17,16 +17,19 @@ from tunesmith_runtime.data.load import Data, load
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.progress import Progress
 from tunesmith_runtime.rundirectory import RunDirectory
-from tunesmith_runtime.train.batches import micro_batch
+from tunesmith_runtime.train.batches import blank, micro_batch
 from tunesmith_runtime.train.model import load_model, load_tokenizer, stop_ids, stored_dtype, template_hash
+from tunesmith_runtime.train.peers import ALONE, Peers
 from tunesmith_runtime.train.trained import Trained, write_trained
 from tunesmith_runtime.work import Work
 
 log = logging.getLogger(__name__)
 
 
-def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress) -> RunReport:
+def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress, peers: Peers = ALONE) -> RunReport:
     """Train as `spec` says and publish the artifact; or leave a checkpoint and say Preempted when asked to stop.
+
+    All peers compute; the one that leads writes and tells.
 
     Raises RunFailure: BadRow, EmptyDataset, ChatTemplateMissing, ModelNotFound, BadSpec, DeviceOutOfMemory, Diverged.
     """
@@ -40,7 +43,7 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress) -> R
     import torch
     from transformers import PrinterCallback, set_seed
 
-    from tunesmith_runtime.train.checkpoint import Checkpoints, is_evaluated, read_elapsed
+    from tunesmith_runtime.train.checkpoint import Checkpoints, is_evaluated, newest, read_elapsed
     from tunesmith_runtime.train.device import find_device, memory_failures
     from tunesmith_runtime.train.trainer import DryPass, Trainer
     from tunesmith_runtime.train.tuners import TUNERS
@@ -57,26 +60,31 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress) -> R
 
     # The state of an earlier attempt, if there is one.
     state = run.local / "resume"
-    resumed = run.latest_checkpoint(state)
+    resumed = newest(run, state, peers)
     resumed_from_step = resumed.step if resumed else None
-    checkpoints = Checkpoints(run, job.checkpoint, resumed, read_elapsed(state) if resumed else 0.0)
+    checkpoints = Checkpoints(run, job.checkpoint, resumed, read_elapsed(state) if resumed else 0.0, peers)
     curves = Curves(run)
     watch = Watch(progress, checkpoints, data.rows, resumed_from_step)
 
+    filling = [blank(tokenizer.pad_token_id)] if peers.size > 1 else []
     trainer = Trainer(
         model=model,
-        args=arguments(job, tuner, data, device.name, bf16, run.local / "checkpoints"),
-        train_dataset=as_dataset(data.train),
+        args=arguments(job, tuner, data, device.name, bf16, run.local / "checkpoints", peers.size),
+        train_dataset=as_dataset([*data.train, *filling]),
         eval_dataset=as_dataset(data.validation) if data.validation else None,
         processing_class=tokenizer,
-        callbacks=[checkpoints, watch, curves],
+        callbacks=[checkpoints, *((watch, curves) if peers.leads else ())],
+        peers=peers,
     )
+    if peers.rank:  # equal weights, but not the same dropout on each device
+        set_seed(job.training.seed + peers.rank)
     trainer.remove_callback(PrinterCallback)
     if resumed is None:
         trainer.add_callback(DryPass(trainer))
     with checkpoints.on_sigterm():
         with memory_failures("training"):
             trainer.resume(state) if resumed else trainer.train()
+            checkpoints.agree()
             if data.validation and not checkpoints.stopping and not is_evaluated(trainer.state):
                 trainer.evaluate()
             if trainer.state.global_step < trainer.args.max_steps or (
@@ -85,6 +93,8 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress) -> R
                 return preempted(run, checkpoints.last, resumed_from_step)
 
         # The result. Who is asked to stop now finishes it instead.
+        if not peers.leads:
+            return RunReport(verb=Verb.TRAIN, outcome=Outcome.SUCCEEDED, run_uri=run.uri)
         artifact = run.publish(tuner.ARTIFACT, save(trainer, run.local / tuner.ARTIFACT, spec, work))
         curves.upload(trainer.state)
         trained = Trained(
@@ -98,19 +108,21 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress) -> R
         return write_trained(run, trained).report(run.uri)
 
 
-def arguments(job: FineTuneJobSpec, tuner: ModuleType, data: Data, device: str, bf16: bool, folder: Path) -> Any:
+def arguments(
+    job: FineTuneJobSpec, tuner: ModuleType, data: Data, device: str, bf16: bool, folder: Path, devices: int = 1
+) -> Any:
     """The trainer's arguments (trl.SFTConfig). Checkpoints are asked for by our callback, curves written by another.
 
-    Raises RunFailure (BadSpec) for a micro batch that does not divide the batch.
+    Raises RunFailure (BadSpec) for devices or a micro batch that do not divide the batch.
     """
     from trl import SFTConfig
 
     training = job.training
     try:
-        rows = micro_batch(training.global_batch_size, training.micro_batch_size)
+        rows = micro_batch(training.global_batch_size, training.micro_batch_size, devices)
     except ValueError as error:
         raise RunFailure(
-            FailureClass.BAD_SPEC, str(error), "set microBatchSize to a divisor of globalBatchSize"
+            FailureClass.BAD_SPEC, str(error), "set microBatchSize to a divisor of globalBatchSize / devices"
         ) from error
     evaluation = "no" if not data.validation else "steps" if training.eval_steps else "epoch"
     return SFTConfig(
@@ -119,7 +131,7 @@ def arguments(job: FineTuneJobSpec, tuner: ModuleType, data: Data, device: str, 
         max_steps=steps(job, data),
         per_device_train_batch_size=rows,
         per_device_eval_batch_size=rows,
-        gradient_accumulation_steps=training.global_batch_size // rows,
+        gradient_accumulation_steps=training.global_batch_size // devices // rows,
         learning_rate=training.learning_rate or tuner.LEARNING_RATE,
         lr_scheduler_type=str(training.scheduler),
         warmup_steps=training.warmup_ratio,  # below 1 it is a share of the steps
@@ -132,6 +144,7 @@ def arguments(job: FineTuneJobSpec, tuner: ModuleType, data: Data, device: str, 
         max_length=None,  # rows are cut or dropped already
         dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_pin_memory=device != "cpu",
+        ddp_find_unused_parameters=False,
         logging_steps=training.logging_steps,
         logging_first_step=True,
         logging_nan_inf_filter=False,

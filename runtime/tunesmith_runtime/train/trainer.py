@@ -13,17 +13,26 @@ from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTTrainer
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.data.encode import IGNORED
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.batches import ByLength
 from tunesmith_runtime.train.checkpoint import StopEvaluation, misses_evaluation
 from tunesmith_runtime.train.loss import answer_loss, fits
+from tunesmith_runtime.train.peers import ALONE, Peers
 
 FUSED_DEVICES = frozenset({"cuda", "xpu"})
 """Devices where TRL's own loss skips unlabelled positions (trl.kernels.chunked_logprob)."""
 
 
 class Trainer(SFTTrainer):
-    """SFTTrainer for rows that are encoded already (`input_ids`, `labels`)."""
+    """SFTTrainer for rows that are encoded already (`input_ids`, `labels`).
+
+    With peers, the last row of `train_dataset` is the blank one that batches are filled up with.
+    """
+
+    def __init__(self, *arguments: Any, peers: Peers = ALONE, **options: Any) -> None:
+        self._peers = peers
+        super().__init__(*arguments, **options)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -31,9 +40,12 @@ class Trainer(SFTTrainer):
         """The loss; equal to TRL's, without its logits of unlabelled positions and its metrics over them."""
         head = self.accelerator.unwrap_model(model).get_output_embeddings()
         fused = self.args.device.type in FUSED_DEVICES or self.aux_loss_enabled or return_outputs
-        if fused or not fits(inputs["labels"], head.weight.shape[0]):
+        # TRL's way gathers figures from all processes, so all must take the same way.
+        if fused or self._peers.any(not fits(inputs["labels"], head.weight.shape[0]))[0]:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        return answer_loss(model, head, inputs, num_items_in_batch)
+        loss = answer_loss(model, head, inputs, num_items_in_batch)
+        # The tokens are those of all processes, and DDP takes the mean of their gradients.
+        return loss if num_items_in_batch is None else loss * self._peers.size
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """One forward and backward pass. Raises RunFailure (Diverged) where the loss is NaN or infinite."""
@@ -72,7 +84,15 @@ class Trainer(SFTTrainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> ByLength:
         """Batches of rows of like length, in an order that depends on the seed and the epoch alone."""
         lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
-        return ByLength(lengths, self.args.train_batch_size * self.args.gradient_accumulation_steps, self.args.seed)
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self._peers.size
+        if self._peers.size == 1:
+            return ByLength(lengths, batch, self.args.seed)
+        return ByLength(lengths[:-1], batch, self.args.seed, blank=len(lengths) - 1)
+
+    def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
+        """Count the tokens of the rows, not of the blank ones beside them."""
+        rows = (inputs["labels"] != IGNORED).any(dim=1)
+        super()._track_num_input_tokens({**inputs, "attention_mask": inputs["attention_mask"][rows]})
 
     def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
         """The validation loss; nothing where the pod is asked to stop meanwhile.

@@ -1,0 +1,157 @@
+"""How the processes of a world find each other: at a port of pod 0, however late any of them comes.
+
+Which pods there are, and that all end when one has failed, is Kubernetes' part. So a process waits for the others for
+as long as they may be on their way, and gives up early only where packets are lost: a pod that has an address answers or
+refuses; silence is a network policy.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from tunesmith_api.common import Accelerator
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import World
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.place import Place
+from tunesmith_runtime.train.peers import Peers
+
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore
+
+log = logging.getLogger(__name__)
+
+BACKENDS = {
+    Accelerator.CPU: "gloo",
+    Accelerator.NVIDIA: "cpu:gloo,cuda:nccl",
+    Accelerator.ASCEND: "cpu:gloo,npu:hccl",
+}
+"""What carries tensors: the vendor's library between devices, gloo for the few flags that are agreed on."""
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What torch and accelerate read a process's place from."""
+CONNECT_SECONDS, LOOK_SECONDS, TELL_SECONDS = 5.0, 0.5, 60.0
+POLICIES = "let the network policies of this namespace allow the pods of a job to reach each other on every port"
+
+
+def alone() -> None:
+    """Let no library take this process for one of several, whatever the pod's environment says."""
+    for name in VARIABLES:
+        os.environ.pop(name, None)
+
+
+def join(world: World, accelerator: Accelerator) -> Peers:
+    """Meet the other processes of `world` and make torch's process group of them. It imports torch.
+
+    Raises RunFailure (CollectiveFailed) where they do not come, or packets to pod 0 are lost.
+    """
+    import torch
+    from torch import distributed
+
+    place = Place.own()
+    rank = place.rank(world)
+    values = (rank, world.size, place.process, world.processes, world.host, world.port)
+    os.environ.update({name: str(value) for name, value in zip(VARIABLES, values, strict=True)})
+    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # else accelerate takes a number of its own
+    _take_device(accelerator, place.process)
+    store = _meet(world, rank)
+    patience = timedelta(seconds=world.collective_seconds)
+    store.set_timeout(patience)
+    distributed.init_process_group(
+        BACKENDS[accelerator],
+        store=distributed.PrefixStore("group", store),
+        rank=rank,
+        world_size=world.size,
+        timeout=patience,
+    )
+    log.info("process %d of %d is in touch with the others", rank, world.size)
+    return Peers(rank, world.size, place.process, distributed.PrefixStore("peers", store))
+
+
+def _take_device(accelerator: Accelerator, index: int) -> None:
+    """The device of this process, before the process group binds to one."""
+    import torch
+
+    if accelerator is Accelerator.NVIDIA:
+        torch.cuda.set_device(index)
+    if accelerator is Accelerator.ASCEND:
+        import torch_npu  # type: ignore[import-not-found]  # comes with the host's image
+
+        torch_npu.npu.set_device(index)
+
+
+def _meet(world: World, rank: int) -> TCPStore:
+    """The store of all, when all are there: process 0 serves it, the others reach for it.
+
+    A queue may stop the pods of a Job and let new ones start under the same names. Who then reaches a process 0 that is
+    about to go finds a world that is complete without it, or loses it: it reaches again.
+    """
+    from torch.distributed import DistError, TCPStore
+
+    end, patience = time.monotonic() + world.rendezvous_seconds, timedelta(minutes=1)
+    while True:
+        if rank != 0:
+            _reach(world, end)
+        try:
+            store = TCPStore(world.host, world.port, world.size, rank == 0, patience, wait_for_workers=False)
+            if _all_are_here(store, world, rank, end):
+                return store
+            log.info("process 0 at %s:%d is of an earlier start; waiting for its successor", world.host, world.port)
+        except DistError as error:
+            if rank == 0:
+                raise
+            log.info("process 0 at %s:%d is gone again: %s", world.host, world.port, error)
+        time.sleep(LOOK_SECONDS)
+
+
+def _reach(world: World, end: float) -> None:
+    """Wait until process 0 listens: its pod may have no address yet, or still be busy with fetching."""
+    where = f"{world.host}:{world.port}"
+    silent_since: float | None = None
+    told = 0.0
+    while True:
+        try:
+            socket.create_connection((world.host, world.port), CONNECT_SECONDS).close()
+            return
+        except OSError as error:
+            reason, is_there = error, isinstance(error, socket.gaierror | ConnectionRefusedError)
+        now = time.monotonic()
+        silent_since = None if is_there else silent_since or now
+        if silent_since and now - silent_since > world.unreachable_seconds:
+            message = f"pod 0 of this run has let no packet through to {where} for {world.unreachable_seconds:.0f} s"
+            raise RunFailure(FailureClass.COLLECTIVE_FAILED, f"{message}: {reason}", POLICIES)
+        if now > end:
+            raise _too_late(world, f"{where}: {reason}")
+        if now - told > TELL_SECONDS:
+            log.info("waiting for pod 0 of this run at %s: %s", where, reason)
+            told = now
+        time.sleep(LOOK_SECONDS)
+
+
+def _all_are_here(store: TCPStore, world: World, rank: int, end: float) -> bool:
+    """Wait for all, in Python, so that SIGTERM ends it at once. False where they are without this process."""
+    here, told = store.add("here", 1), time.monotonic()
+    if here > world.size:
+        return False
+    while here < world.size:
+        now = time.monotonic()
+        if now > end:
+            raise _too_late(world, f"{here} of {world.size} processes have come")
+        if now - told > TELL_SECONDS and rank == 0:
+            log.info("%d of %d processes are here", here, world.size)
+            told = now
+        time.sleep(LOOK_SECONDS)
+        here = store.add("here", 0)
+    return True
+
+
+def _too_late(world: World, what: str) -> RunFailure:
+    return RunFailure(
+        FailureClass.COLLECTIVE_FAILED,
+        f"the {world.size} processes of this run did not meet within {world.rendezvous_seconds:.0f} s: {what}",
+        f"look why pods of this run did not start to train; {POLICIES}",
+    )
