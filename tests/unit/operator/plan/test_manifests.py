@@ -67,6 +67,10 @@ RESOURCES: dict[str, Raw] = {
     "finetunejob-cpu": fine_tune_job(),
     "finetunejob-nvidia": fine_tune_job(resources=NVIDIA, pod=POD),
     "finetunejob-ascend": fine_tune_job(resources=ASCEND, storage=OWN_STORAGE, output={"uri": "s3://mine/out"}),
+    "finetunejob-pods": fine_tune_job(
+        resources={**NVIDIA, "count": 8, "sharedMemory": None},
+        parallelism={"nodes": 2, "near": {"topologyKey": "topology.kubernetes.io/zone"}},
+    ),
     "evaljob-cpu": eval_job(model={"fineTuneJob": {"name": "support"}}, baseline={"uri": "hf://Qwen/Qwen3-8B"}),
     "evaljob-nvidia": eval_job(resources=NVIDIA),
     "inferenceservice-cpu": inference_service(model={"fineTuneJob": {"name": "support"}}, apiKeySecret="chat-key"),

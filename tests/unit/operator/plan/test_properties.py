@@ -35,6 +35,7 @@ from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.diagnose import why_crashing, why_doomed, why_ended, why_pending
 from tunesmith_operator.plan.names import ROLE_LABEL
 from tunesmith_operator.plan.pods import run_of
+from tunesmith_operator.plan.together import size
 from tunesmith_operator.plan.types import Key, Observed, Progress, Raw, Reference
 
 RESULTS = [{"benchmark": "support-qa", "metric": "accuracy", "value": 0.5}]
@@ -101,6 +102,9 @@ pod_conditions = st.lists(
 pod_phases = st.sampled_from(["Pending", "Running", "Succeeded", "Failed", "Unknown"])
 
 
+OTHERS = (Key("Deployment", "support"), Key("Service", "support-tune-world"))
+
+
 class Life:
     """A cluster in which things happen."""
 
@@ -114,18 +118,23 @@ class Life:
         jobs = sorted(self.cluster.jobs)
         return jobs[index % len(jobs)] if jobs else None
 
+    def place(self, job: str, index: int) -> int | None:
+        """Which pod of a Job is meant, where it has several."""
+        count = size(self.cluster.jobs[job])
+        return index % count if count > 1 else None
+
     def pod(self, index: int, phase: str, told: Raw, conditions: list[Raw]) -> None:
         if job := self.newest(index):
-            self.cluster.start_pod(job, phase, told, conditions=conditions)
+            self.cluster.start_pod(job, phase, told, conditions=conditions, index=self.place(job, index))
 
     def finish(self, index: int) -> None:
         if job := self.newest(index):
-            self.cluster.start_pod(job, "Succeeded", DONE)
+            self.cluster.start_pod(job, "Succeeded", DONE, index=self.place(job, 0))
             self.cluster.end_job(job, "Complete")
 
     def fail(self, index: int, told: Raw) -> None:
         if job := self.newest(index):
-            self.cluster.fail(job, told)
+            self.cluster.fail(job, told, index=self.place(job, index))
 
     def end_job(self, index: int, type_: str) -> None:
         if job := self.newest(index):
@@ -190,11 +199,12 @@ class Life:
     def stand_in_the_way(self, there: bool) -> None:
         names = ("support-tune-1", "support-tune-2", "support-eval-model-1")
         taken = {Key("Job", name) for name in names} - {Key("Job", name) for name in self.cluster.jobs}
+        taken |= {Key("Service", "support-tune-world")} - {Key("Service", name) for name in self.cluster.services}
         self.cluster.foreign = taken if there and self.cluster.resource["kind"] != "InferenceService" else set()
 
     def refuse(self, there: bool) -> None:
         keys = [Key("Job", f"support-{role}-{n}") for role in ("tune", "eval-model") for n in range(1, 9)]
-        self.cluster.refused = dict.fromkeys([*keys, Key("Deployment", "support")], "exceeded quota") if there else {}
+        self.cluster.refused = dict.fromkeys([*keys, *OTHERS], "exceeded quota") if there else {}
 
     def configure(self, allow: bool, image: str) -> None:
         images = CONFIG.images.model_copy(update={"runtime": image})

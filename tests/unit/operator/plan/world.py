@@ -248,10 +248,13 @@ class Cluster:
         self.jobs.pop(job, None)
         self.pods = {name: pod for name, pod in self.pods.items() if not name.startswith(f"{job}-")}
 
-    def start_pod(self, job: str, phase: str = "Pending", states: Raw | None = None, **status: Any) -> Raw:
-        """The pod of a Job, with the states of its containers by name (absent: still initializing)."""
+    def start_pod(
+        self, job: str, phase: str = "Pending", states: Raw | None = None, index: int | None = None, **status: Any
+    ) -> Raw:
+        """The pod of a Job, or one of an Indexed Job, with the states of its containers by name (absent: initializing)."""
         template = self.jobs[job]["spec"]["template"]
-        name = f"{job}-x7k2p"
+        name = f"{job}-x7k2p" if index is None else f"{job}-{index}-x7k2p"
+        place = {} if index is None else {"batch.kubernetes.io/job-completion-index": str(index)}
         known = states or {}
 
         def statuses(containers: list[Raw]) -> list[Raw]:
@@ -267,6 +270,7 @@ class Cluster:
         pod = {
             "metadata": {
                 **template["metadata"],
+                "annotations": {**template["metadata"].get("annotations", {}), **place},
                 "name": name,
                 "namespace": "team",
                 "uid": f"uid-of-{name}",
