@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -108,3 +109,20 @@ def test_every_value_is_on_the_page_with_its_default() -> None:
         assert value == schema["default"], path
         assert schema["description"] in told[path]
         assert f"`{json.dumps(value)}`" in told[path]
+
+
+def blocks() -> Iterator[Any]:
+    """The values that the pages for administrators show."""
+    for page in ("chart.md", "operations.md", "security.md"):
+        path = PAGE.parents[1] / page
+        for text in re.findall(
+            r"```yaml\n(.*?)```", path.read_text(encoding="utf-8") if path.exists() else "", re.DOTALL
+        ):
+            documents = [one for one in yaml.safe_load_all(text) if one]
+            if not any("apiVersion" in one for one in documents):
+                yield pytest.param(documents[0], id=f"{page}: {', '.join(documents[0])}")
+
+
+@pytest.mark.parametrize("values", blocks())
+def test_the_values_that_the_pages_show_are_taken(render: Render, values: dict[str, Any]) -> None:
+    assert render(**values)
