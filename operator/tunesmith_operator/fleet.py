@@ -22,6 +22,7 @@ from tunesmith_operator.plan.phases import FINAL, Phase, Reason
 from tunesmith_operator.plan.times import parse_time
 from tunesmith_operator.resources import ResourceKey
 
+JOBS = frozenset({"FineTuneJob", "EvalJob"})
 NEW = "New"
 """The phase of a resource that has not been looked at yet."""
 MOST_JOBS = 500
@@ -55,7 +56,8 @@ class Figures(NamedTuple):
     """Class of the last failure."""
     failure_id: int
     """Tells one failure from the next."""
-    accelerator: str
+    accelerator: str | None
+    """What a job computes on, if it is a device."""
     accelerator_seconds: float
     queued_seconds: float
     trained_tokens: float
@@ -69,6 +71,7 @@ def figures(resource: Raw) -> Figures:
     status, spec = resource.get("status") or {}, resource.get("spec") or {}
     conditions = {one["type"]: one["status"] for one in status.get("conditions") or ()}
     phase, failure = status.get("phase") or NEW, status.get("lastFailure") or {}
+    device = (spec.get("resources") or {}).get("accelerator") or "cpu"
     return Figures(
         phase=intern(phase),
         stalled=conditions.get("Stalled") == "True",
@@ -78,7 +81,7 @@ def figures(resource: Raw) -> Figures:
         and status.get("reason") != Reason.SCALED_TO_ZERO,
         failure=intern(failure["class"]) if failure else None,
         failure_id=hash((failure.get("class"), failure.get("pod"), failure.get("time"))) if failure else 0,
-        accelerator=intern((spec.get("resources") or {}).get("accelerator") or "cpu"),
+        accelerator=intern(device) if device != "cpu" and resource["kind"] in JOBS else None,
         accelerator_seconds=3600.0 * (status.get("acceleratorHours") or 0.0),
         queued_seconds=float(status.get("queuedSeconds") or 0.0),
         trained_tokens=float((status.get("metrics") or {}).get("tokens") or 0.0),
@@ -137,15 +140,15 @@ SUMS: tuple[Sum, ...] = (
     ),
     Sum(
         "tunesmith_resources_accelerator_seconds",
-        "Devices times seconds that the resources there are have taken.",
+        "Devices times seconds that the jobs there are have held.",
         ("kind", "namespace", "accelerator"),
-        lambda key, it: ((key.kind, key.namespace, it.accelerator), it.accelerator_seconds),
+        lambda key, it: ((key.kind, key.namespace, it.accelerator), it.accelerator_seconds) if it.accelerator else None,
     ),
     Sum(
         "tunesmith_resources_queued_seconds",
-        "Seconds that the resources there are have waited for a queue or a node.",
+        "Seconds that the jobs there are have waited for a queue or a node.",
         ("kind", "namespace"),
-        lambda key, it: ((key.kind, key.namespace), it.queued_seconds),
+        lambda key, it: ((key.kind, key.namespace), it.queued_seconds) if key.kind in JOBS else None,
     ),
     Sum(
         "tunesmith_resources_trained_tokens",
@@ -234,15 +237,17 @@ class Fleet:
 
 
 def _count(key: ResourceKey, before: Figures, now: Figures) -> None:
-    """Add to the counters what lies between two states; a resource first heard of adds the zero that a rate needs."""
+    """Add to the counters what lies between two states; a job first heard of adds the zero that a rate needs."""
     place = (key.kind, key.namespace)
-    for counter, labels, since in (
-        (metrics.ACCELERATOR_SECONDS, (*place, now.accelerator), now.accelerator_seconds - before.accelerator_seconds),
-        (metrics.QUEUED_SECONDS, place, now.queued_seconds - before.queued_seconds),
-        (metrics.TRAINED_TOKENS, (key.namespace,), now.trained_tokens - before.trained_tokens),
-    ):
-        counter.labels(*labels).inc(max(since, 0.0))
     if now.failure and now.failure_id != before.failure_id:
         metrics.FAILURES.labels(*place, now.failure).inc()
-    if key.kind != "InferenceService" and now.phase in FINAL and before.phase not in FINAL:
+    if key.kind not in JOBS:
+        return
+    metrics.QUEUED_SECONDS.labels(*place).inc(max(now.queued_seconds - before.queued_seconds, 0.0))
+    if now.accelerator:
+        used = now.accelerator_seconds - before.accelerator_seconds
+        metrics.ACCELERATOR_SECONDS.labels(*place, now.accelerator).inc(max(used, 0.0))
+    if key.kind == "FineTuneJob":
+        metrics.TRAINED_TOKENS.labels(key.namespace).inc(max(now.trained_tokens - before.trained_tokens, 0.0))
+    if now.phase in FINAL and before.phase not in FINAL:
         metrics.FINISHED.labels(*place, now.phase).inc()

@@ -59,7 +59,7 @@ FINISHED = Counter(
 )
 ACCELERATOR_SECONDS = Counter(
     "tunesmith_accelerator_seconds_total",
-    "Devices times seconds that jobs have taken.",
+    "Devices times seconds that jobs have held.",
     ["kind", "namespace", "accelerator"],
     registry=REGISTRY,
 )
