@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import platform
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from tunesmith_operator.version import VERSION
+
+disable_created_metrics()  # a second series for each counter, which nobody asks for
 
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
