@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from tunesmith_api import API_VERSION
 
@@ -77,16 +77,6 @@ class ApiError(Exception):
         return self.status == 403 or self.invalid or (self.status == 400 and self.reason in ("BadRequest", "Invalid"))
 
 
-class Page(NamedTuple):
-    """A part of a list."""
-
-    items: list[Raw]
-    version: str
-    """The resourceVersion of the whole, from which a watch can go on."""
-    following: str | None
-    """How to ask for the next part; None after the last."""
-
-
 class Client(Protocol):
     """What the controllers ask of a cluster."""
 
@@ -109,10 +99,11 @@ class Client(Protocol):
         every object of the namespace, but it may lack what was written a moment ago; all up to version `since` is in it.
         """
 
-    async def page(
-        self, kind: str, namespace: str | None, labels: Mapping[str, str], limit: int, following: str | None = None
-    ) -> Page:
-        """A part of all objects with these labels. ApiError 410 where it was begun too long ago to be gone on with."""
+    def each(self, kind: str, namespace: str | None, labels: Mapping[str, str]) -> AsyncGenerator[Raw, None]:
+        """The same one after the other, read in parts; ApiError 410 where that took too long to be gone on with."""
+
+    async def version(self, kind: str, namespace: str | None) -> str:
+        """The version that the watch cache is at: all later ones can be watched."""
 
     def watch(
         self, kind: str, namespace: str | None, labels: Mapping[str, str], since: str

@@ -18,9 +18,8 @@ from tunesmith_operator.client import ApiError, Client, Raw
 CHILD_KINDS = ("Job", "Pod", "Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget")
 """The kinds of children whose changes wake their resource."""
 TOLD_FROM_THE_START = frozenset({"Job"})
-"""Of these the stream also tells what there is when it begins: whose pods may report."""
+"""Of these it also tells what there is when a stream begins: whose pods may report."""
 SELECTOR = {"app.kubernetes.io/managed-by": "tunesmith"}
-PAGE = 250
 PAUSES = (0, 1, 1, 2, 3, 5, 8, 13, 21, 30, 30, 30)
 """Seconds before a stream that cannot be had is tried again; then the process ends and begins anew."""
 
@@ -47,8 +46,11 @@ async def inform(client: Client, kind: str, namespace: str | None, audience: Aud
     while True:
         try:
             if version is None:
-                version = await _present(client, kind, namespace, audience)
+                version = await client.version(kind, namespace)
                 audience.stream_begins(kind, namespace, version)
+                if kind in TOLD_FROM_THE_START:
+                    async for thing in client.each(kind, namespace, SELECTOR):
+                        audience.heard_child(None, kind, thing)
             async with aclosing(client.watch(kind, namespace, SELECTOR, version)) as events:
                 async for event_type, thing in events:
                     failures, version = 0, thing["metadata"]["resourceVersion"]
@@ -67,16 +69,3 @@ async def inform(client: Client, kind: str, namespace: str | None, audience: Aud
             log.log(logging.INFO if failures == 0 else logging.WARNING, "no stream of %s: %s", kind, error)
             await asyncio.sleep(PAUSES[failures])
             failures += 1
-
-
-async def _present(client: Client, kind: str, namespace: str | None, audience: Audience) -> str:
-    """The version of the whole that a stream can go on from."""
-    told, following = kind in TOLD_FROM_THE_START, None
-    while True:
-        page = await client.page(kind, namespace, SELECTOR, PAGE if told else 1, following)
-        for item in page.items if told else ():
-            metrics.WATCH_EVENTS.labels(kind).inc()
-            audience.heard_child(None, kind, item)
-        following = page.following
-        if not told or not following:
-            return page.version

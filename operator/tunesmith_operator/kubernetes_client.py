@@ -14,8 +14,9 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 
 from tunesmith_operator import metrics
-from tunesmith_operator.client import FIELD_MANAGER, RESOURCES, ApiError, Page, Raw
+from tunesmith_operator.client import FIELD_MANAGER, RESOURCES, ApiError, Raw
 from tunesmith_operator.connection import USER_AGENT, authorization, load_configuration
+from tunesmith_operator.plan.names import UID_LABEL
 from tunesmith_operator.rate_limit import RateLimiter
 
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
@@ -23,7 +24,9 @@ WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=100
 """The server sends a bookmark each minute."""
 TRIES = 4
 """How often one request is sent while the answer is 429, or 401 with a token that may have been renewed."""
-PAGE = 500
+PAGE = 250
+NOBODY = f"{UID_LABEL}=nobody"
+"""Selects nothing."""
 LONGEST_PAUSE = 30.0
 """Seconds; what a proxy asks for beyond this would stop the operator rather than spare the server."""
 LEASES = f"/apis/{RESOURCES['Lease'].api_version}/"
@@ -71,22 +74,35 @@ class KubernetesClient:
         since: str | None = None,
     ) -> list[Raw]:
         query = {"labelSelector": _selector(labels), "fieldSelector": _selector(fields)}
-        query |= {"resourceVersion": since or "0"} if cached else {"limit": str(limit or PAGE)}
+        if cached:
+            answer = await self._request(
+                "GET", RESOURCES[kind].path(namespace), query=query | {"resourceVersion": since or "0"}
+            )
+            return list(answer["items"])
         items: list[Raw] = []
-        while True:
-            answer = await self._request("GET", RESOURCES[kind].path(namespace), query=query)
-            items += answer["items"]
-            following = answer["metadata"].get("continue")
-            if not following or (limit and len(items) >= limit):
-                return items
-            query["continue"] = following
+        async for item in self._each(kind, namespace, query | {"limit": str(limit or PAGE)}):
+            items.append(item)
+            if len(items) == limit:
+                break
+        return items
 
-    async def page(
-        self, kind: str, namespace: str | None, labels: Mapping[str, str], limit: int, following: str | None = None
-    ) -> Page:
-        query = {"labelSelector": _selector(labels), "limit": str(limit), "continue": following or ""}
+    def each(self, kind: str, namespace: str | None, labels: Mapping[str, str]) -> AsyncGenerator[Raw, None]:
+        return self._each(kind, namespace, {"labelSelector": _selector(labels), "limit": str(PAGE)})
+
+    async def _each(self, kind: str, namespace: str | None, query: Mapping[str, str]) -> AsyncGenerator[Raw, None]:
+        following = ""
+        while True:
+            answer = await self._request("GET", RESOURCES[kind].path(namespace), query={**query, "continue": following})
+            for item in answer["items"]:
+                yield item
+            following = answer["metadata"].get("continue") or ""
+            if not following:
+                return
+
+    async def version(self, kind: str, namespace: str | None) -> str:
+        query = {"labelSelector": NOBODY, "resourceVersion": "0"}
         answer = await self._request("GET", RESOURCES[kind].path(namespace), query=query)
-        return Page(answer["items"], answer["metadata"]["resourceVersion"], answer["metadata"].get("continue") or None)
+        return str(answer["metadata"]["resourceVersion"])
 
     async def watch(
         self, kind: str, namespace: str | None, labels: Mapping[str, str], since: str

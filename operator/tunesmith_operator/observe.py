@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from tunesmith_operator.children import Children
-from tunesmith_operator.client import Client, Raw, controller_uid
+from tunesmith_operator.client import ApiError, Client, Raw, controller_uid
 from tunesmith_operator.plan.names import UID_LABEL, is_left_over, uid_of
 from tunesmith_operator.plan.types import CHILDREN, Key, KindPlan, Observed, Progress
 from tunesmith_operator.resources import key_of
@@ -77,7 +77,13 @@ async def _listed(client: Client, known: Children, child: str, resource: Raw) ->
     there = known.of(key, child)
     if there is None:
         since = known.version(child, key.namespace)
-        there = known.fill(key, child, await client.list(child, key.namespace, labels=labels, cached=True, since=since))
+        try:
+            listed = await client.list(child, key.namespace, labels=labels, cached=True, since=since)
+        except ApiError as error:
+            if error.status != 504:  # another API server, whose cache has not come that far
+                raise
+            listed = await client.list(child, key.namespace, labels=labels)
+        there = known.fill(key, child, listed)
     return there
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.operator.memory_client import MemoryClient
 from tests.unit.operator.virtual_time import run
-from tunesmith_operator.client import ApiError, Page, Raw
+from tunesmith_operator.client import ApiError, Raw
 from tunesmith_operator.informer import inform
 
 GONE = ApiError("WATCH", 410, "Expired", "too old resource version")
@@ -22,13 +22,17 @@ Said = tuple[str, Raw] | ApiError
 class Server(MemoryClient):
     """Each watch says one of `says`, then ends, or fails where it ends with an ApiError; then it stays silent."""
 
-    def __init__(self, says: list[list[Said]], pages: list[Page] | None = None) -> None:
+    def __init__(self, says: list[list[Said]]) -> None:
         super().__init__()
-        self.says, self.pages = says, pages or []
+        self.says = says
         self.asked: list[str] = []
 
-    async def page(self, *_: Any) -> Page:
-        return self.pages.pop(0) if self.pages else Page([thing("listed", 1)], "7", None)
+    async def version(self, *_: Any) -> str:
+        return "7"
+
+    async def each(self, *_: Any) -> AsyncGenerator[Raw, None]:
+        for name in "ab":
+            yield thing(name, 1)
 
     async def watch(self, kind: str, namespace: Any, labels: Any, since: str) -> AsyncGenerator[tuple[str, Raw], None]:
         self.asked.append(since)
@@ -85,9 +89,8 @@ def test_after_a_gap_it_begins_anew_and_says_so() -> None:
 
 
 def test_of_jobs_it_tells_what_there_is_and_of_pods_only_what_happens() -> None:
-    pages = [Page([thing("a", 1)], "7", "more"), Page([thing("b", 2)], "7", None)]
-    assert listen(Server([], list(pages)), "Job").heard == [(None, "a"), (None, "b")]
-    assert listen(Server([], list(pages)), "Pod").heard == []
+    assert listen(Server([]), "Job").heard == [(None, "a"), (None, "b")]
+    assert listen(Server([]), "Pod").heard == []
 
 
 def test_a_stream_that_cannot_be_had_for_minutes_ends_the_process() -> None:

@@ -128,10 +128,15 @@ async def test_a_watch_that_fails_says_how(scene: Scene, lines: tuple[bytes, ...
     assert caught.value.status == told
 
 
-async def test_a_page_says_the_version_of_the_whole_and_how_to_go_on(scene: Scene) -> None:
+async def test_what_is_there_is_read_in_parts_up_to_the_last(scene: Scene) -> None:
     scene.answers = [
-        (200, {}, {"items": [{}], "metadata": {"resourceVersion": "5", "continue": "token"}}),
-        (200, {}, {"items": [], "metadata": {"resourceVersion": "5"}}),
-    ]
-    assert await scene.client.page("Pod", None, {}, 1) == ([{}], "5", "token")
-    assert await scene.client.page("Pod", None, {}, 1, "token") == ([], "5", None)
+        (200, {}, {"items": [1, 2], "metadata": {"resourceVersion": "5", "continue": "token"}}),
+        (200, {}, {"items": [3], "metadata": {"resourceVersion": "5"}}),
+    ] * 2
+    assert [item async for item in scene.client.each("Pod", None, {})] == [1, 2, 3]
+    assert await scene.client.list("Pod", None, limit=1) == [1]
+
+
+async def test_the_version_of_the_cache_is_asked_for_without_any_object(scene: Scene) -> None:
+    scene.answers = [(200, {}, {"items": [], "metadata": {"resourceVersion": "5"}})]
+    assert await scene.client.version("Pod", None) == "5"

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.unit.operator.memory_client import MemoryClient
 from tunesmith_operator.children import Children
-from tunesmith_operator.client import Raw
+from tunesmith_operator.client import ApiError, Raw
 from tunesmith_operator.observe import child_uids, observe, observe_events
 from tunesmith_operator.plan.types import Key, KindPlan, Observed, Plan, Reference
 
@@ -89,6 +89,25 @@ def test_a_pod_that_the_job_controller_has_counted_is_looked_for_before_it_count
 
     job, pod = thing("Job", "a", OURS, status={"failed": 1}), thing("Pod", "of-a", ("Job", "a", "uid-a"))
     assert names(look(Lagging(job, pod), kind()).pods) == ["of-a"]
+
+
+def test_what_streams_keep_current_is_not_listed_again() -> None:
+    client, known = MemoryClient(thing("Job", "a", OURS)), Children()
+    for streamed in ("Job", "Pod"):
+        known.begin(streamed, None, "1")
+    for _ in range(3):
+        assert names(asyncio.run(observe(client, known, kind(), RESOURCE, {})).jobs) == ["a"]
+    assert [call[1] for call in client.calls] == ["Job", "Deployment", "Pod", "Deployment", "Deployment"]
+
+
+def test_an_api_server_whose_cache_is_behind_is_asked_past_it() -> None:
+    class Behind(MemoryClient):
+        async def list(self, *arguments: Any, cached: bool = False, **rest: Any) -> list[Raw]:
+            if cached:
+                raise ApiError("GET", 504, "Timeout", "Too large resource version: 9, current: 1")
+            return await super().list(*arguments, **rest)
+
+    assert names(look(Behind(thing("Job", "a", OURS)), kind()).jobs) == ["a"]
 
 
 def test_what_stands_in_the_place_of_a_child_is_foreign() -> None:
