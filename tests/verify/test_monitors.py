@@ -1,0 +1,52 @@
+"""What the chart makes for the Prometheus operator is valid by that operator's own CRDs, and says nothing they do not know."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from devcluster.paths import cache_paths
+from devcluster.toolchain import ensure_go
+from tests.verify.test_examples import closed
+
+CHART = Path(__file__).resolve().parents[2] / "charts" / "tunesmith"
+MODULE, SUM = (
+    "github.com/prometheus-operator/prometheus-operator@v0.89.0",
+    "h1:2HA351OwWBa10H6TDhjeSdHOA7wiY71sEivg+z2cykk=",
+)
+ENABLED = {"enabled": True, "labels": {"release": "prometheus"}}
+KINDS = {
+    "PodMonitor": {"podMonitor": ENABLED},
+    "ServiceMonitor": {"serviceMonitor": ENABLED},
+    "PrometheusRule": {"rules": {**ENABLED, "runbookUrl": "https://wiki.example.com/runbooks"}},
+}
+
+
+@pytest.fixture(scope="module")
+def crds() -> Path:
+    """The folder of the CRDs, in the Go module of the Prometheus operator."""
+    command = [ensure_go(cache_paths()), "mod", "download", "-json", MODULE]
+    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert told["Sum"] == SUM
+    return Path(told["Dir"]) / "example" / "prometheus-operator-crd"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_prometheus_operator_knows_what_the_chart_makes(crds: Path, kind: str) -> None:
+    file = crds / f"monitoring.coreos.com_{kind.lower()}s.yaml"
+    (version,) = [one for one in yaml.safe_load(file.read_text())["spec"]["versions"] if one["name"] == "v1"]
+    helm = [cache_paths().program("helm"), "template", "tunesmith", str(CHART), "--values=-"]
+    values = json.dumps({"monitoring": KINDS[kind]})
+    done = subprocess.run(helm, input=values, capture_output=True, text=True, check=True)
+    (made,) = [one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == kind]
+    validator = jsonschema.Draft4Validator(closed(version["schema"]["openAPIV3Schema"])["properties"]["spec"])
+    assert made["apiVersion"] == "monitoring.coreos.com/v1"
+    validator.validate(made["spec"])
+    misspelt: dict[str, Any] = {**made["spec"], "intervall": "30s"}
+    assert not validator.is_valid(misspelt)
