@@ -285,8 +285,8 @@ class Status(ApiModel):
     )
     observed_generation: int | None = Field(
         None,
-        ge=0,
-        description="The generation of the spec this status speaks of.",
+        ge=-1,
+        description="The generation of the spec this status speaks of; -1 until the operator has seen the resource.",
         json_schema_extra={"format": "int64"},
     )
     conditions: list[Condition] | None = Field(

@@ -35,7 +35,8 @@ class Column:
 
 
 PHASE = Column("PHASE", "string", ".status.phase", "Where it stands.")
-REASON = Column("REASON", "string", ".status.reason", "Why, in one word.", WIDE)
+REASON = Column("REASON", "string", ".status.reason", "Why, in one word.")
+MESSAGE = Column("MESSAGE", "string", ".status.message", "Why, in a sentence, and what to do next.", WIDE)
 MODEL = Column("MODEL", "string", ".spec.model.uri", "The model it starts from, where it is named by its URI.", WIDE)
 AGE = Column("AGE", "date", ".metadata.creationTimestamp", "Time since it was created.")
 
@@ -62,38 +63,41 @@ KINDS: tuple[Kind, ...] = (
         FineTuneJob, FineTuneJobSpec, FineTuneJobStatus, "finetunejobs", "ftj",
         (
             PHASE,
+            REASON,
             Column("PROGRESS", "integer", ".status.progress.percent", "Share of the steps done, in percent."),
             Column("LOSS", "number", ".status.progress.loss", "Latest training loss."),
             AGE,
             Column("METHOD", "string", ".spec.method", "How the model learns.", WIDE),
             MODEL,
             Column("ETA", "integer", ".status.progress.etaSeconds", "Seconds left, by the pace so far.", WIDE),
-            REASON,
+            MESSAGE,
         ),
     ),
     Kind(
         EvalJob, EvalJobSpec, EvalJobStatus, "evaljobs", "evj",
         (
             PHASE,
+            REASON,
             Column("SCORE", "string", ".status.score", "The first score."),
             Column("VERDICT", "string", ".status.verdict", "Whether all gates were cleared."),
             AGE,
             Column("PROGRESS", "integer", ".status.progress.percent", "Share of the questions answered, in percent.", WIDE),
             Column("MODEL", "string", ".status.model.uri", "The model under test.", WIDE),
-            REASON,
+            MESSAGE,
         ),
     ),
     Kind(
         InferenceService, InferenceServiceSpec, InferenceServiceStatus, "inferenceservices", "tsvc",
         (
             PHASE,
+            REASON,
             Column("READY", "integer", ".status.readyReplicas", "Pods that can answer."),
             Column("REPLICAS", "integer", ".status.replicas", "Pods there are, ready or not."),
             Column("URL", "string", ".status.url", "Base URL of the OpenAI API within the cluster."),
             AGE,
             Column("MODEL", "string", ".status.model.uri", "The model that is served now.", WIDE),
             Column("ENGINE", "string", ".status.engine", "What computes the answers.", WIDE),
-            REASON,
+            MESSAGE,
         ),
         scale=True,
     ),
@@ -104,6 +108,10 @@ SCALE = {
     "statusReplicasPath": ".status.replicas",
     "labelSelectorPath": ".status.selector",
 }
+
+UNSEEN = {"observedGeneration": -1}
+"""The status of what no operator has looked at. Without it kstatus takes a new resource for done: it has no condition
+that says otherwise."""
 
 
 def root_schema(kind: Kind) -> Schema:
@@ -121,7 +129,7 @@ def root_schema(kind: Kind) -> Schema:
             "kind": {"type": "string", "description": f"{kind.name}."},
             "metadata": {"type": "object"},
             "spec": {**spec, "description": fields["spec"].description},
-            "status": {**status, "description": fields["status"].description},
+            "status": {**status, "description": fields["status"].description, "default": UNSEEN},
         },
         "x-kubernetes-validations": [rule.schema() for rule in NAME_RULES],
     }
