@@ -6,9 +6,9 @@ UV     := $(TOOLS)/bin/uv
 PYTHON := .venv/bin/python
 COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --generate-hashes --python-version 3.11 \
 	--no-emit-index-url --custom-compile-command "make lock"
-PATHS  := crds operator runtime devcluster tests examples
+PATHS  := crds operator runtime devcluster tools tests examples
 
-.PHONY: help demo test test-deep verify bench images cluster cluster-down env lock generate format
+.PHONY: help demo test test-deep verify bench images sbom cluster cluster-down env lock generate format
 
 help:            ## This list
 	@grep -hE '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -42,6 +42,10 @@ bench: env       ## Figures: latency, memory, writes, start-up, training speed, 
 
 images: env      ## Build and push both images
 	python3 -m devcluster images
+
+sbom: env        ## What is in both images: CycloneDX JSON in sbom/
+	python3 -m devcluster images
+	$(PYTHON) -m tools.sbom
 
 cluster:         ## A real one-node Kubernetes with a registry and an S3 server (or the one in KUBECONFIG)
 	python3 -m devcluster up

@@ -56,6 +56,20 @@ def build(paths: Paths, registry: str, root: Path = ROOT) -> dict[str, str]:
     return found
 
 
+@contextmanager
+def opened(paths: Paths, image: str) -> Iterator[Path]:
+    """The files of an image that was pushed, by its full name, for as long as the block runs.
+
+    Raises ClusterError if neither this machine's store nor the registry has it.
+    """
+    _ensure_tools()
+    with _one_at_a_time(paths), Buildah(paths.cache / "buildah").session() as buildah:
+        if not buildah.has(image):
+            buildah.pull(image, local=is_local(image))
+        container = buildah("from", "--pull-never", image).strip()
+        yield Path(buildah("mount", container).strip())
+
+
 def _build_environment(buildah: Buildah, root: Path, image: Image, settings: Settings) -> None:
     """The dependencies alone: minutes the first time, a look into the layer cache afterwards."""
     with step(f"install what the {image.name} image needs"):

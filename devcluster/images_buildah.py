@@ -86,6 +86,11 @@ class Buildah:
         verify = ("--tls-verify=false",) if local else ()
         self("push", "--quiet", *verify, *ZSTD, image, f"docker://{image}")
 
+    def pull(self, image: str, *, local: bool) -> None:
+        """Get what a registry has and this store has not."""
+        verify = ("--tls-verify=false",) if local else ()
+        self("pull", "--quiet", *verify, f"docker://{image}")
+
     def remove_other_tags(self, image: str) -> None:
         """Drop what earlier builds of this image left; the layers that this one is made of stay."""
         repository = image.rpartition(":")[0]

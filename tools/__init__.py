@@ -1,0 +1,1 @@
+"""Programs of the project's own that neither images nor the development cluster need."""
