@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith_runtime.train.batches import ByLength, micro_batch, order
+from tunesmith_runtime.data.encode import IGNORED
+from tunesmith_runtime.train.batches import ByLength, blank, micro_batch, order
 
 lengths = st.lists(st.integers(1, 500), min_size=1, max_size=300)
 
@@ -60,3 +61,50 @@ def test_the_micro_batch_divides_the_batch(batch: int, asked: int | None, rows: 
 def test_a_micro_batch_that_does_not_divide_the_batch_is_refused() -> None:
     with pytest.raises(ValueError, match=r"globalBatchSize 16 is not a multiple of training\.microBatchSize 5"):
         micro_batch(16, 5)
+
+
+@given(
+    lengths=lengths,
+    world=st.sampled_from([2, 3, 4]),
+    rows=st.integers(1, 4),
+    accumulated=st.integers(1, 3),
+    epoch=st.integers(0, 3),
+)
+def test_processes_that_take_micro_batches_in_turn_see_the_rows_of_one_in_each_step(
+    lengths: list[int], world: int, rows: int, accumulated: int, epoch: int
+) -> None:
+    """As accelerate shards a sampler's batches (BatchSamplerShard): process r takes every world-th, from the r-th on."""
+    batch, blank = world * rows * accumulated, len(lengths)
+    sampler = ByLength(lengths, batch, seed=3, blank=blank)
+    sampler.set_epoch(epoch)
+    seen = list(sampler)
+    assert len(seen) == len(sampler)
+    micro = [seen[at : at + rows] for at in range(0, len(seen), rows)]
+    shares = [micro[rank::world] for rank in range(world)]
+    assert len({len(share) for share in shares}) == 1, "all have equally much to do"
+    together = [
+        sorted(row for share in shares for part in share[at : at + accumulated] for row in part if row != blank)
+        for at in range(0, len(shares[0]), accumulated)
+    ]
+    one = order(lengths, batch, 3, epoch)
+    assert together == [sorted(one[at : at + batch]) for at in range(0, len(one), batch)]
+
+
+def test_a_row_that_fills_up_a_batch_has_no_label() -> None:
+    row = blank(7)
+    assert set(row.labels) == {IGNORED}
+    assert len(row.input_ids) == len(row.labels)
+
+
+@pytest.mark.parametrize(("batch", "asked", "devices", "rows"), [(16, None, 2, 8), (16, None, 4, 4), (12, 3, 2, 3)])
+def test_the_micro_batch_divides_the_share_of_a_device(batch: int, asked: int | None, devices: int, rows: int) -> None:
+    assert micro_batch(batch, asked, devices) == rows
+
+
+@pytest.mark.parametrize(
+    ("asked", "devices", "wrong"),
+    [(None, 3, "not a multiple of the 3 devices"), (8, 4, r"training\.microBatchSize 8 on each of 4 devices")],
+)
+def test_devices_that_do_not_divide_the_batch_are_refused(asked: int | None, devices: int, wrong: str) -> None:
+    with pytest.raises(ValueError, match=wrong):
+        micro_batch(16, asked, devices)

@@ -1,0 +1,134 @@
+"""Processes meet however late they come, and give up early only where packets are lost."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import free_port
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import INDEX_VARIABLE, World
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.place import PROCESS_VARIABLE, Place, in_leading_pod
+from tunesmith_runtime.train import rendezvous
+from tunesmith_runtime.train.peers import ALONE
+from tunesmith_runtime.train.rendezvous import VARIABLES, _meet, _reach, alone
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(rendezvous, "CONNECT_SECONDS", 0.1)
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """A port that answers nothing: its queue of connections is full, so packets are dropped as by a network policy."""
+    listener, waiting = socket.socket(), []
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    port = listener.getsockname()[1]
+    for _ in range(3):
+        waiting.append(socket.socket())
+        waiting[-1].setblocking(False)
+        waiting[-1].connect_ex(("127.0.0.1", port))
+    yield port
+    for each in (*waiting, listener):
+        each.close()
+
+
+def test_a_pod_that_lets_no_packet_through_is_told_of_with_the_policy_to_mend(silent: int) -> None:
+    world = World(nodes=2, port=silent, unreachable_seconds=0.3)
+    with pytest.raises(RunFailure, match="let no packet through") as failure:
+        _reach(world, time.monotonic() + 60)
+    assert failure.value.failure is FailureClass.COLLECTIVE_FAILED
+    assert "network policies" in str(failure.value.hint)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "support-tune-1-0.not-there.invalid"])
+def test_a_pod_without_an_address_or_that_still_fetches_is_waited_for(host: str) -> None:
+    """Long past the time after which silence would be a failure, until the rendezvous as a whole is too late."""
+    world = World(nodes=2, host=host, port=free_port(), unreachable_seconds=0.05, rendezvous_seconds=7)
+    begun = time.monotonic()
+    with pytest.raises(RunFailure, match="did not meet within 7 s") as failure:
+        _reach(world, begun + 0.5)
+    assert failure.value.failure is FailureClass.COLLECTIVE_FAILED
+
+
+def test_the_last_may_come_late() -> None:
+    world = World(nodes=3, port=free_port())
+    met: list[int] = []
+
+    def come(rank: int) -> None:
+        _meet(world, rank)
+        met.append(rank)
+
+    others = [threading.Thread(target=come, args=(rank,), daemon=True) for rank in (1, 2)]
+    for other in others:
+        other.start()
+    time.sleep(0.5)
+    assert met == []
+    store = _meet(world, 0)
+    for other in others:
+        other.join(30)
+    assert sorted(met) == [1, 2]
+    del store
+
+
+def test_who_does_not_come_is_counted() -> None:
+    world = World(nodes=3, port=free_port(), rendezvous_seconds=0.3)
+    with pytest.raises(RunFailure, match="1 of 3 processes have come"):
+        _meet(world, 0)
+
+
+def test_a_new_pod_waits_for_the_successor_of_a_pod_0_that_is_about_to_go() -> None:
+    """A queue has stopped the pods of a Job and let it start again: names are the same, the old world is complete."""
+    from torch.distributed import TCPStore
+
+    world = World(nodes=2, port=free_port())
+    old = TCPStore("127.0.0.1", world.port, 2, is_master=True, wait_for_workers=False)
+    old.add("here", 2)
+    met = threading.Event()
+
+    def come() -> None:
+        _meet(world, 1)
+        met.set()
+
+    threading.Thread(target=come, daemon=True).start()
+    assert not met.wait(1.0)
+    del old
+    store = _meet(world, 0)
+    assert met.wait(30)
+    del store
+
+
+@pytest.mark.parametrize(
+    ("environment", "rank"), [({}, 0), ({INDEX_VARIABLE: "2"}, 16), ({INDEX_VARIABLE: "1", PROCESS_VARIABLE: "3"}, 11)]
+)
+def test_a_process_knows_its_place(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], rank: int) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    world = World(nodes=4, processes=8)
+    assert Place.own().rank(world) == rank
+    assert in_leading_pod(world) == (rank < 8)
+    assert in_leading_pod(None)
+
+
+def test_one_process_alone_is_not_taken_for_one_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "7")
+    alone()
+    assert not set(VARIABLES) & set(os.environ)
+
+
+def test_alone_everybody_agrees() -> None:
+    assert ALONE.any(True, False) == (True, False)
+    assert ALONE.share({"step": 3}) == {"step": 3}
+    assert ALONE.collect(b"state") == [b"state"]
+    assert ALONE.leads
+    assert ALONE.first_of_pod
