@@ -121,6 +121,8 @@ def test_an_unknown_field_of_a_later_version_is_no_error() -> None:
 @pytest.mark.parametrize(
     "name",
     ["AWS_PROFILE", "TUNESMITH_POD", "PYTHONPATH", "PYTHONSTARTUP", "LD_PRELOAD", "HF_ENDPOINT", "MODELSCOPE_ENDPOINT",
+     "HUGGINGFACE_CO_STAGING", "NCCL_NET_PLUGIN", "CUDA_INJECTION64_PATH", "OMP_TOOL_LIBRARIES", "TORCHINDUCTOR_CACHE_DIR",
+     "TRITON_PTXAS_PATH", "VLLM_PLUGINS", "CC", "GLIBC_TUNABLES",
      "HOME", "PATH", "https_proxy", "ALL_PROXY", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NVIDIA_VISIBLE_DEVICES"],
 )  # fmt: skip
 def test_a_variable_that_decides_what_a_pod_trusts_loads_or_writes_is_reserved(name: str) -> None:
