@@ -27,6 +27,8 @@ class _Family:
     """Version and JSON, which takes a fifth of the memory of a dict; GONE for what was deleted."""
     listed: set[str] = field(default_factory=set)
     """Kinds that are complete."""
+    newborn: bool = False
+    """Whether the resource came to be while we led and listened: what children it has, we have made since."""
 
     def put(self, key: Key, child: Raw, gone: bool = False) -> None:
         """Take note of `child` unless something newer is known of it."""
@@ -45,15 +47,21 @@ class Children:
     def __len__(self) -> int:
         return len(self._families)
 
-    def __contains__(self, key: ResourceKey) -> bool:
-        return key in self._families
-
     def begin(self, kind: str, namespace: str | None, version: str | None) -> None:
         """A stream will tell of all that happens after `version`; None: of nothing until it begins again."""
         self._families.clear()
         self._versions.pop((kind, namespace), None)
         if version is not None:
             self._versions[(kind, namespace)] = version
+
+    def bear(self, key: ResourceKey, uid: str) -> None:
+        """A resource has just been made, while this process led: it has no children yet."""
+        self._families[key] = _Family(uid, newborn=True)
+
+    def may_be_late(self, key: ResourceKey) -> bool:
+        """Whether what is known of a resource's children is only what streams told of them."""
+        family = self._families.get(key)
+        return family is not None and not (family.newborn and not family.things)
 
     def hear(self, owner: ResourceKey, kind: str, child: Raw, gone: bool) -> None:
         """A stream has told of a child of `owner`, by its labels."""
@@ -84,7 +92,8 @@ class Children:
     def of(self, key: ResourceKey, kind: str) -> list[Raw] | None:
         """The children of a kind; None where they have to be listed."""
         family = self._families.get(key)
-        return _living(family, kind) if family and kind in family.listed else None
+        complete = family is not None and (kind in family.listed or family.newborn)
+        return _living(family, kind) if family and complete and self.version(kind, key.namespace) else None
 
     def forget(self, key: ResourceKey) -> None:
         """List the children of a resource when they are asked for again."""

@@ -20,7 +20,7 @@ from tunesmith_operator.log import about
 from tunesmith_operator.news import News
 from tunesmith_operator.observe import child_uids, observe, observe_events
 from tunesmith_operator.plan.config import OperatorConfig
-from tunesmith_operator.plan.names import is_deleting
+from tunesmith_operator.plan.names import is_deleting, uid_of
 from tunesmith_operator.plan.types import KindPlan, Observed, Plan, TokenFor
 from tunesmith_operator.progress import ProgressBook
 from tunesmith_operator.queue import WorkQueue
@@ -74,6 +74,8 @@ class Controller:
             self.queue.add(other)
         if not self.resources.unsettled(key):
             self._children.forget(key)
+        elif event_type == "ADDED":
+            self._children.bear(key, uid_of(resource))
         # A list is heard of after a gap, in which children may have gone unheard: then even our own last write is news.
         own_write = event_type and self._own_writes.get(key) == resource["metadata"]["resourceVersion"]
         if not own_write and self.resources.unsettled(key):
@@ -175,13 +177,13 @@ class Controller:
 
     async def _look(self, key: ResourceKey, kind: KindPlan, resource: Raw, now: datetime) -> tuple[Observed, Plan]:
         """What there is, and the plan; nothing is made or deleted because of what streams told: they may be late."""
-        by_streams = key in self._children
+        late = self._children.may_be_late(key)
         observed = await observe(self._client, self._children, kind, resource, self._progress.reports(key))
         observed = await observe_events(self._client, kind, resource, observed, now)
         if self._settings.config.kueue.enabled:
             observed = await observe_workloads(self._client, resource, observed)
         plan = self._plan(kind, resource, observed, now)
-        if by_streams and (plan.create or plan.delete):
+        if late and (plan.create or plan.delete):
             self._children.forget(key)
             return await self._look(key, kind, resource, now)
         return observed, plan

@@ -90,6 +90,16 @@ def test_children_of_a_former_resource_of_the_name_are_not_kept() -> None:
     assert seen(children) is None
 
 
+def test_a_resource_that_was_made_while_we_listen_has_no_children_until_one_is_heard_of() -> None:
+    children = streaming()
+    children.bear(KEY, "ours")
+    assert (seen(children), children.may_be_late(KEY)) == ({}, False)
+    children.hear(KEY, "Pod", pod("a", 2), gone=False)
+    assert (seen(children), children.may_be_late(KEY)) == ({"a": 2}, True)
+    children.begin("Pod", None, "3")
+    assert (seen(children), children.may_be_late(KEY)) == (None, False)
+
+
 def test_one_namespace_is_streamed_without_the_others() -> None:
     children = Children()
     children.begin("Pod", "team", "1")
