@@ -86,7 +86,7 @@ def plan(resource: Raw, observed: Observed, now: datetime, config: OperatorConfi
     target = choose(resource, spec, observed.references, versions, config)
     manifests = [one for one in _manifests(resource, spec, target) if key_of(one, one["kind"]) not in observed.foreign]
     drifted = [one for one in manifests if not has(_seen(observed, one), one)]
-    rollout = measure(observed, target.template, spec, any(one["kind"] == "Deployment" for one in drifted))
+    rollout = measure(observed, target.template, spec, any(one["kind"] == "Deployment" for one in drifted), now)
     trouble = find_trouble(observed, rollout)
     giving_up = give_up(spec, target, versions, rollout, trouble, now)
     look = Look(resource, spec, observed, versions, target, rollout, trouble, giving_up)
@@ -178,7 +178,10 @@ def _outlook(look: Look) -> Outlook:
     if rollout.is_done:
         return _done(rollout)
     if rollout.timed_out:
-        text = f"{why_late(look.spec, look.trouble)}; no other version was ready before, so that this one is tried on"
+        before = (
+            "it was ready before" if look.versions.served == rollout.version else "no other version was ready before"
+        )
+        text = f"{why_late(look.spec, look.trouble)}; {before}, so that it is tried on"
         return Outlook(Phase.ROLLING_OUT, Reason.ROLLOUT_TIMEOUT, text, ready=look.answers, stalled=True)
     return _on_its_way(look)
 
@@ -329,6 +332,7 @@ def _look_again(look: Look) -> float | None:
         RETRY_REFUSED if look.observed.refused else None,
         LOOK_FOR_CONFLICT if look.observed.foreign else None,
         LOOK_AGAIN if starting and not look.rollout.is_done else None,
+        look.rollout.seconds_left or None,
     )
 
 

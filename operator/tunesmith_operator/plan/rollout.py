@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from tunesmith_api.base import parse_duration
 from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.inferenceservice import InferenceServiceSpec, RolledBack, RolloutStrategy
 from tunesmith_operator.plan.containers import condition, is_finished, is_true
 from tunesmith_operator.plan.diagnose import why_crashing, why_pending, why_refused
 from tunesmith_operator.plan.names import metadata, name_of
+from tunesmith_operator.plan.status import until
 from tunesmith_operator.plan.target import Target, no_pods
-from tunesmith_operator.plan.times import format_time
+from tunesmith_operator.plan.times import format_time, parse_time
 from tunesmith_operator.plan.types import Observed, Raw
 from tunesmith_operator.plan.versions import Versions, version_of, what_asks
 
@@ -33,27 +35,44 @@ class Rollout:
     is_done: bool
     """All wanted pods are of this version and can answer."""
     timed_out: bool
+    seconds_left: float | None
+    """Until it is late by the age of its pods; None where nobody waits for any."""
 
 
-def measure(observed: Observed, template: Raw | None, spec: InferenceServiceSpec, drifted: bool) -> Rollout:
+def measure(
+    observed: Observed, template: Raw | None, spec: InferenceServiceSpec, drifted: bool, now: datetime
+) -> Rollout:
     """How far the Deployment is with `template`; `drifted`: it is still to be made so."""
     there = observed.deployments[0] if observed.deployments else {}
     status, wanted = there.get("status") or {}, 0 if no_pods(spec) else spec.replicas
     total, ready = int(status.get("replicas") or 0), int(status.get("readyReplicas") or 0)
     current = int(status.get("observedGeneration") or 0) >= int(metadata(there).get("generation") or 0)
     complete = total == ready == int(status.get("updatedReplicas") or 0) == wanted
+    version = version_of(template) if template else None
+    left = None if drifted or complete else _seconds_left(observed, version, spec, now)
+    late = condition(there, "Progressing").get("reason") == "ProgressDeadlineExceeded" or left == 0
     return Rollout(
-        version=version_of(template) if template else None,
+        version=version,
         wanted=wanted,
         total=total,
         ready=ready,
         stopping=max(sum(not is_finished(pod) for pod in observed.pods) - total, 0),
         is_done=bool(there) and not drifted and current and complete,
-        timed_out=not drifted
-        and current
-        and wanted > 0
-        and condition(there, "Progressing").get("reason") == "ProgressDeadlineExceeded",
+        timed_out=not drifted and current and wanted > 0 and late,
+        seconds_left=left,
     )
+
+
+def _seconds_left(observed: Observed, version: str | None, spec: InferenceServiceSpec, now: datetime) -> float | None:
+    """Time that is left for the first pod of a version to get ready.
+
+    The Deployment controller counts none where a set of pods that it has kept comes back, nor from zero pods.
+    """
+    pods = [pod for pod in observed.pods if version_of(pod) == version and not is_finished(pod)]
+    made = [moment for pod in pods if (moment := parse_time(metadata(pod).get("creationTimestamp")))]
+    if not made or any(is_true(pod, "Ready") for pod in pods):
+        return None
+    return until(min(made) + timedelta(seconds=parse_duration(spec.rollout.ready_timeout)), now)
 
 
 def find_trouble(observed: Observed, rollout: Rollout) -> LastFailure | None:
@@ -64,7 +83,7 @@ def find_trouble(observed: Observed, rollout: Rollout) -> LastFailure | None:
         return None
     failed = condition(observed.deployments[0], "ReplicaFailure")
     if failed.get("status") == "True":
-        return why_refused(str(failed.get("message") or ""))
+        return why_refused(str(failed.get("message") or ""), str(metadata(observed.deployments[0]).get("namespace")))
     for pod in sorted(observed.pods, key=name_of):
         if version_of(pod) == rollout.version and not is_finished(pod) and not is_true(pod, "Ready"):
             trouble = why_pending(pod, observed.events) or why_crashing(pod)
@@ -85,7 +104,13 @@ def give_up(
 
     It is written before the roll-back, which follows from it: a kill between the two costs nothing.
     """
-    if not rollout.timed_out or rollout.is_done or target.given_up or target.template is None or rollout.version is None:
+    if (
+        not rollout.timed_out
+        or rollout.is_done
+        or target.given_up
+        or target.template is None
+        or rollout.version is None
+    ):
         return None
     if versions.last_ready() is None or rollout.version == versions.served:
         return None

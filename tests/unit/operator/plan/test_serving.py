@@ -24,6 +24,7 @@ from tests.unit.operator.plan.test_inferenceservice import (
 )
 from tests.unit.operator.plan.world import CONFIG, Cluster, condition, inference_service, waiting, with_spec
 from tunesmith_operator.plan import KINDS
+from tunesmith_operator.plan.times import format_time
 from tunesmith_operator.plan.types import EventType, Key, Raw, Reference
 
 LATE = condition("Progressing", False, "ProgressDeadlineExceeded")
@@ -172,6 +173,24 @@ def test_the_first_version_has_none_to_go_back_to_and_says_so() -> None:
     assert template(cluster) == before
     assert cluster.status["reason"] == "RolloutTimeout"
     assert "no other version was ready before" in cluster.status["message"]
+
+
+def test_a_version_is_late_by_the_age_of_its_pods_where_the_deployment_does_not_count() -> None:
+    cluster = serving(rollout={"readyTimeout": "10m"})
+    before = template(cluster)
+    change(cluster, maxModelLength=512)
+    deployed(cluster, replicas=2, readyReplicas=1, updatedReplicas=1)
+    pod = serve_pod(cluster, NO_IMAGE)
+    pod["metadata"] = {**pod["metadata"], "creationTimestamp": format_time(cluster.now)}
+    cluster.now += timedelta(minutes=9)
+    cluster.settle()
+    assert cluster.status["phase"] == "RollingOut"
+    assert cluster.plans[-1].requeue_after
+    assert cluster.plans[-1].requeue_after <= 60
+    cluster.now += timedelta(minutes=1)
+    cluster.settle()
+    assert cluster.status["phase"] == "RolledBack"
+    assert template(cluster) == before
 
 
 def test_a_roll_back_that_is_late_itself_is_not_rolled_back() -> None:
