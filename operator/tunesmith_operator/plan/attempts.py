@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 
 from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import FAILURES, FailureClass, Retry
@@ -82,7 +83,7 @@ class Course:
     members: tuple[Raw, ...] = ()
     """The newest attempt's pods: several where they train together."""
 
-    @property
+    @cached_property
     def run(self) -> RunSpec | None:
         """What the newest attempt was told."""
         return run_of(self.job["spec"]["template"]) if self.job else None
@@ -92,7 +93,7 @@ class Course:
         """Whether a container of the newest attempt has run."""
         return any(has_begun(pod) for pod in self.members)
 
-    @property
+    @cached_property
     def reports(self) -> dict[str, RunReport]:
         """By container: the reports of the newest attempt."""
         return reports(self.pod) if self.pod else {}
