@@ -162,7 +162,7 @@ FAILURES: dict[FailureClass, Failure] = {
         None,
         Retry.NEVER,
         "it took longer than spec.deadline, or waited longer than spec.pendingDeadline",
-        "raise spec.deadline or spec.pendingDeadline, or make the job smaller",
+        "create the resource anew with a longer spec.deadline or spec.pendingDeadline, or make the job smaller",
     ),
     FailureClass.DISK_FULL: Failure(
         73,
@@ -174,7 +174,7 @@ FAILURES: dict[FailureClass, Failure] = {
         64,
         Retry.NEVER,
         "the spec asks for what can't be done",
-        "change the named field of the spec and create the resource anew",
+        "change the named field of the spec; a job's spec is fixed, so create the job anew",
     ),
     FailureClass.BAD_ROW: Failure(
         65,
@@ -263,9 +263,7 @@ FAILURES: dict[FailureClass, Failure] = {
         "an object that is not ours has the name of a child",
         "an object of that name belongs to somebody else: rename the resource or remove the object",
     ),
-    FailureClass.PROCESS_ERROR: Failure(
-        1, Retry.COUNTED, "a process ended and nothing says why", "read the log tail; status.children names the Job"
-    ),
+    FailureClass.PROCESS_ERROR: Failure(1, Retry.COUNTED, "a process ended and nothing says why", "read the log tail"),
 }
 
 BY_EXIT_CODE: dict[int, FailureClass] = {

@@ -76,6 +76,8 @@ REJECTED = "Pod was rejected: "
 """With this begins `status.message` of a pod that its kubelet has not admitted, whatever the reason."""
 WRAPPED_PULL = re.compile(r'^(?:Back-off pulling image "[^"]*": \w+: )?(?:rpc error: code = \w+ desc = )?')
 """What stands before the cause in the kubelet's message of a failed pull."""
+PREEMPTION = re.compile(r"[.,]?(?: no new claims to deallocate,)? preemption:")
+"""What the scheduler says after this is why it helps nobody to end other pods."""
 START_ERRORS = frozenset({"StartError", "ContainerCannotRun"})
 EVENT_REASONS: dict[str, FailureClass] = {
     "FailedMount": FailureClass.POD_START,
@@ -159,7 +161,7 @@ def is_short_of_pods(job: Raw) -> bool:
     return bool(status.get("startTime")) and not status.get("uncountedTerminatedPods") and counted < size(job)
 
 
-def why_refused(message: str, namespace: str = "") -> LastFailure:
+def why_refused(message: str, namespace: str = "NAMESPACE") -> LastFailure:
     """Why the API server refused a child."""
     known = words.meaning(words.ADMISSION, message, {"namespace": namespace})
     class_ = known.class_ if known else None
@@ -195,11 +197,11 @@ def _reported(pod: Raw, ended: Sequence[Container]) -> LastFailure | None:
         report = one.report
         told = report.failure if report else None
         if told and told.class_ is not FailureClass.PREEMPTED:
-            return _sharpened(_of(pod, one, told.class_, told.message, told.hint, told.log_tail))
+            return _sharpened(_of(pod, one, told.class_, told.message, told.hint, told.log_tail), pod, one)
     return None
 
 
-def _sharpened(found: LastFailure) -> LastFailure:
+def _sharpened(found: LastFailure, pod: Raw, one: Container) -> LastFailure:
     """The same, of the class that its message or the end of its log gives away, where its own says nothing of the cause."""
     if found.class_ not in VAGUE:
         return found
@@ -207,7 +209,7 @@ def _sharpened(found: LastFailure) -> LastFailure:
     if known is None:
         return found
     message = found.message if known.line in found.message else f"{found.message}: {known.line}"
-    better = {"class_": known.class_, "message": message[:MESSAGE_LIMIT], "hint": FAILURES[known.class_].hint}
+    better = {"class_": known.class_, "message": message[:MESSAGE_LIMIT], "hint": _hint(pod, one, known.class_)}
     return found.model_copy(update=better)
 
 
@@ -255,12 +257,12 @@ def _by_exit_code(pod: Raw, one: Container) -> LastFailure:
         )
     if code == SIGKILL:
         text = f"{where} was killed (exit code {code}) and the kubelet does not say why; it may be that memory ran out"
-        return _sharpened(_of(pod, one, FailureClass.PROCESS_ERROR, text, KILLED_HINT, tail))
+        return _sharpened(_of(pod, one, FailureClass.PROCESS_ERROR, text, KILLED_HINT, tail), pod, one)
     class_ = BY_EXIT_CODE.get(code, FailureClass.PROCESS_ERROR)
     signal, hint = SIGNALS.get(code, (None, None))
     how = f"exited with code {code}" + (f", which is {signal}" if signal else "")
     said = f": {tail.splitlines()[-1]}" if tail else ""
-    return _sharpened(_of(pod, one, class_, f"{where} {how}{said}", hint, tail))
+    return _sharpened(_of(pod, one, class_, f"{where} {how}{said}", hint, tail), pod, one)
 
 
 def _not_ready_in_time(pod: Raw, one: Container) -> LastFailure:
@@ -278,13 +280,35 @@ def _unknown(pod: Raw) -> LastFailure:
     return failure(class_, f"pod {name_of(pod)} failed: {text}", pod=name_of(pod))
 
 
+SERVING = "ask for more devices (spec.resources.count), or serve a smaller or a quantized model"
+HINTS: dict[tuple[str, FailureClass], str] = {
+    ("fetch", FailureClass.OOM_KILLED): "raise spec.resources.memory",
+    ("export", FailureClass.OOM_KILLED): "raise spec.resources.memory: a merge takes the model once more",
+    ("serve", FailureClass.OOM_KILLED): "raise spec.resources.memory, or serve a smaller or a quantized model",
+    ("serve", FailureClass.DEVICE_OUT_OF_MEMORY): SERVING,
+    ("evaluate", FailureClass.OOM_KILLED): "ask fewer questions at once: lower the benchmarks' limit",
+}
+"""By container: hints that fit it better than that of the class, which speaks of training."""
+WORDY = VAGUE | {FailureClass.EVALUATION_FAILED}
+"""Classes whose cause only the log knows."""
+
+
+def _hint(pod: Raw, one: Container, class_: FailureClass) -> str:
+    hint = HINTS.get((one.name, class_)) or FAILURES[class_].hint
+    if class_ not in WORDY:
+        return hint
+    before = " --previous" if one.running or one.waiting else ""
+    command = f"kubectl --namespace {_namespace(pod)} logs {name_of(pod)} --container {one.name}{before}"
+    return f"{hint}; the whole log: {command}"
+
+
 def _of(
     pod: Raw, one: Container, class_: FailureClass, message: str, hint: str | None = None, log_tail: str | None = None
 ) -> LastFailure:
     return failure(
         class_,
         message,
-        hint,
+        hint or _hint(pod, one, class_),
         pod=name_of(pod),
         container=one.name,
         exit_code=one.exit_code,
@@ -301,7 +325,7 @@ def _unschedulable(pod: Raw) -> LastFailure | None:
         return _gated(pod, scheduled)
     if scheduled.get("reason") != "Unschedulable":
         return None
-    text = str(scheduled.get("message") or "no node fits").split(" preemption:")[0].strip()
+    text = PREEMPTION.split(str(scheduled.get("message") or "no node fits"))[0].strip(" .,")
     lacking = sorted(set(re.findall(r"Insufficient ([\w./-]+[\w])", text)))
     asked = "; ".join(f"no node has enough {name} (the pod asks for {_asked(pod, name)})" for name in lacking)
     message = f"{asked}: {text}" if asked else text

@@ -59,6 +59,9 @@ EVENT_COMES, LOOK_AGAIN, RETRY_REFUSED, FIRST_WORD = 1.0, 15.0, 30.0, 2.0
 """Seconds: an Event follows what it tells of; look for news of what only Events tell; try again what was refused; a
 queue has looked at a Job."""
 
+ANEW = "then create the resource anew (delete it, apply it): what is in the store is used again"
+"""What comes after a hint where a job has failed for good, as its spec is fixed."""
+
 Models = Mapping[str, ResolvedModel]
 """By role."""
 
@@ -168,7 +171,7 @@ def _given_up(scene: Scene[Spec]) -> Outlook | None:
     for course in scene.courses:
         if course.trouble and is_given_up(course, scene.spec.retries):
             spent = f"; no retries are left of {scene.spec.retries}" if course.failures > scene.spec.retries > 0 else ""
-            message = f"{course.trouble.message}{spent}; {course.trouble.hint}"
+            message = f"{course.trouble.message}{spent}; {course.trouble.hint}; {ANEW}"
             return _ended(scene, _failed(course.trouble, message))
     return None
 
@@ -237,7 +240,7 @@ def _next_attempts(scene: Scene[Spec]) -> Outlook | None:
     refused = [scene.observed.refused[key] for one in made if (key := key_of(one, "Job")) in scene.observed.refused]
     if refused:
         rest = tuple(one for one in made if key_of(one, "Job") not in scene.observed.refused)
-        return replace(_pending(why_refused(refused[0])), create=rest, requeue_after=RETRY_REFUSED)
+        return replace(_pending(why_refused(refused[0], _namespace(scene))), create=rest, requeue_after=RETRY_REFUSED)
     stale: tuple[Key, ...] = tuple(key for course in ready for key in course.stale)
     return replace(_as_it_is(scene, ready), create=tuple(made), delete=tuple(dict.fromkeys((*gone, *stale))))
 
@@ -250,7 +253,7 @@ def _with_services(scene: Scene[Spec], outlook: Outlook) -> Outlook:
     wanted = {key_of(one, "Service"): one for one in scene.kind.services(scene.resource, scene.spec)}
     refused = [scene.observed.refused[key] for key in wanted if key in scene.observed.refused]
     if refused and outlook.phase is Phase.PENDING:
-        waits = _pending(why_refused(refused[0]))
+        waits = _pending(why_refused(refused[0], _namespace(scene)))
         outlook = replace(waits, create=outlook.create, delete=outlook.delete, requeue_after=RETRY_REFUSED)
     out_of_reach = {*scene.observed.refused, *scene.observed.foreign}
     lacking = (one for key, one in wanted.items() if not (has(there.get(key.name), one) or key in out_of_reach))
@@ -326,7 +329,11 @@ def _between(scene: Scene[Spec]) -> tuple[Reason, str]:
         return Reason.STOPPING, f"waiting for pod {', '.join(stopping)} to save its state and stop"
     course = next(course for course in scene.courses if course.state not in ACTIVE | {State.SUCCEEDED})
     begin, cause = format_time(next_start(course, scene.now)), course.trouble.message if course.trouble else "stopped"
-    return Reason.BACK_OFF, f"attempt {course.number} ended: {cause}; attempt {course.number + 1} begins at {begin}"
+    hint = f"; {course.trouble.hint}" if course.trouble else ""
+    return (
+        Reason.BACK_OFF,
+        f"attempt {course.number} ended: {cause}; attempt {course.number + 1} begins at {begin}{hint}",
+    )
 
 
 def _attempt(scene: Scene[Spec], course: Course, model: ResolvedModel) -> Raw:
@@ -470,6 +477,10 @@ def _asked(job: Raw) -> datetime | None:
     """Since when a Job may have pods; None while it is held back, and until its controller knows that it is not."""
     was_held = is_suspended(job) or condition(job, "Suspended") or label(job, QUEUE_LABEL)
     return admitted(job) or (None if was_held else parse_time(metadata(job).get("creationTimestamp")))
+
+
+def _namespace(scene: Scene[Spec]) -> str:
+    return str(metadata(scene.resource).get("namespace"))
 
 
 def _age(since: datetime | None, now: datetime) -> float:

@@ -143,8 +143,8 @@ STARTING = (
 ADMISSION = (
     _row(
         r"failed quota: (?P<quota>[^:]+): must specify (?P<what>[^;]+)",
-        "ResourceQuota {quota} counts {what}, so the pod must say it: set spec.resources.memory and spec.resources.cpu, or "
-        "give the namespace a LimitRange with defaults",
+        "ResourceQuota {quota} counts {what}: set what spec.resources has of it (memory is the limit too), or give namespace "
+        "{namespace} a LimitRange with defaults for the rest",
         FailureClass.QUOTA_EXCEEDED,
     ),
     _row(

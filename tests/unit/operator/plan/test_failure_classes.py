@@ -311,7 +311,7 @@ CASES: dict[str, Case] = {
         C.QUOTA_EXCEEDED,
         gets_no_pod(f"{FORBIDDEN}: failed quota: all: must specify limits.memory for: fetch,train"),
         "must specify limits.memory",
-        "set spec.resources.memory",
+        "give namespace team a LimitRange",
         pod=None,
     ),
     "pod security refuses": Case(
@@ -501,7 +501,7 @@ CASES: dict[str, Case] = {
             ended(83, failed_report("evaluate", C.ENGINE_FAILED, "no engine answers")),
         ),
         "No available memory for the cache blocks",
-        "ask for more devices",
+        "ask for more devices (spec.resources.count), or serve a smaller or a quantized model",
         "serve",
         83,
         "gpu_memory_utilization",
@@ -639,7 +639,7 @@ CASES: dict[str, Case] = {
             setattr(cluster, "now", cluster.now + timedelta(hours=1)),
         )[-1],
         "spec.deadline (10m)",
-        "raise spec.deadline",
+        "create the resource anew with a longer spec.deadline",
         pod=None,
         thing=fine_tune_job(deadline="10m"),
     ),
@@ -878,6 +878,24 @@ def test_several_reasons_of_the_scheduler_give_several_hints() -> None:
     hint = status_after(Case(C.UNSCHEDULABLE, unschedulable(said), "", ""))["lastFailure"]["hint"]
     assert "spec.resources.cpu" in hint
     assert "spec.pod.tolerations" in hint
+
+
+def test_where_only_the_log_knows_the_hint_says_how_to_read_all_of_it() -> None:
+    hint = status_after(CASES["a process ends with a traceback"])["lastFailure"]["hint"]
+    assert hint.endswith("kubectl --namespace team logs support-tune-1-x7k2p --container train")
+    hint = status_after(CASES["an engine does not come up"])["lastFailure"]["hint"]
+    assert hint.endswith("kubectl --namespace team logs support-eval-model-1-x7k2p --container serve --previous")
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_the_message_of_status_says_what_to_do_next(case: Case) -> None:
+    """Where it has failed for good, or waits; a new attempt that is under way has nothing to ask for."""
+    status = status_after(case)
+    if status["reason"] in (case.class_, "BackOff"):
+        assert status["lastFailure"]["message"] in status["message"]
+        assert status["lastFailure"]["hint"] in status["message"] or case.class_ is C.BAD_SPEC
+    if status["phase"] == "Failed" and case.pod:
+        assert "create the resource anew" in status["message"]
 
 
 def test_a_pod_over_its_own_limit_is_not_tried_again() -> None:
