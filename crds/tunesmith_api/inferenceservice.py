@@ -115,7 +115,6 @@ class DisruptionBudget(StrEnum):
     """Whether a PodDisruptionBudget keeps pods from being evicted."""
 
     AUTO = "Auto"
-    ALWAYS = "Always"
     NEVER = "Never"
 
 
@@ -149,8 +148,8 @@ class InferenceServiceSpec(ApiModel):
     autoscaling: Autoscaling | None = Field(None, description="Scale by load. Default: not.")
     disruption_budget: DisruptionBudget = Field(
         DisruptionBudget.AUTO,
-        description="Auto: where there are several pods, one at a time may be evicted; Always: also never the only one, which "
-        "then holds up the drain of its node; Never: for a PodDisruptionBudget of your own. Default Auto.",
+        description="Auto: where there are several pods, one at a time may be evicted; Never: none of ours, for a "
+        "PodDisruptionBudget of your own. Default Auto.",
     )
     adapters: list[Adapter] | None = Field(
         None,
