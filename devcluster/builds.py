@@ -81,6 +81,14 @@ PROGRAMS: tuple[Program, ...] = (
     ),
 )
 CHECKERS: tuple[Program, ...] = (
+    Program(
+        name="kueue",
+        version="0.10.1",
+        module="kueue",
+        package="sigs.k8s.io/kueue/cmd/kueue",
+        source="sigs.k8s.io/kueue",
+        variables=("sigs.k8s.io/kueue/pkg/version.GitVersion=v0.10.1",),
+    ),
     Program("kubeconform", "0.7.0", "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform"),
     Program("kstatus", "1.2.1", "kstatus", ".", "github.com/fluxcd/cli-utils"),
     Program(
@@ -146,6 +154,15 @@ def _build(go: str, paths: Paths, program: Program) -> None:
         (paths.bin / link).unlink(missing_ok=True)
         (paths.bin / link).symlink_to(program.name)
     _stamp(paths, program).write_text(build_key(program))
+
+
+def source_folder(paths: Paths, name: str) -> Path:
+    """The folder of the Go module that a program is built from, for what it holds besides: CRDs, say."""
+    program = next(one for one in PROGRAMS + CHECKERS if one.name == name)
+    told = run(
+        [ensure_go(paths), "mod", "download", "-json", program.source], cwd=SOURCES / program.module, fix=NO_MODULES
+    )
+    return Path(json.loads(told)["Dir"])
 
 
 def _stamp(paths: Paths, program: Program) -> Path:
