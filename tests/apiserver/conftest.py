@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,24 +16,31 @@ from devcluster.controlplane import AUDIT_EVERYTHING, ControlPlane
 from tests.apiserver.chart import RELEASE, VALUES, render, without_workloads
 from tests.apiserver.cluster import NODE, Cluster, administrator, namespaces
 from tests.apiserver.operator_process import OperatorProcess
+from tests.apiserver.scope import HOME, LABELS, NAMESPACED, leave
 
 NAMES = namespaces()
 
 StartOperator = Callable[..., OperatorProcess]
 
+LAST = "test_rights.py"
+"""Compares what was granted with what all tests before it have used."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.apiserver)
+    ours = [index for index, item in enumerate(items) if Path(__file__).parent in item.path.parents]
+    ordered = sorted((items[index] for index in ours), key=lambda item: item.path.name == LAST)
+    for index, item in zip(ours, ordered, strict=True):
+        item.add_marker(pytest.mark.apiserver)
+        items[index] = item
 
 
 @pytest.fixture(scope="session")
 def plane() -> Iterator[ControlPlane]:
-    """Control plane with all of the chart but its pods."""
-    with ControlPlane(audit_policy=AUDIT_EVERYTHING) as plane:
+    """Control plane with all of the chart but its pods, as strict about owner references as OpenShift's is."""
+    options = {"enable-admission-plugins": "OwnerReferencesPermissionEnforcement"}
+    with ControlPlane(audit_policy=AUDIT_EVERYTHING, apiserver_options=options) as plane:
         cluster = Cluster(plane, administrator(plane), "default")
-        cluster.kubectl("apply", "--filename", "-", stdin=without_workloads(render(plane, VALUES)))
+        cluster.kubectl("apply", "--filename", "-", stdin=without_workloads(render(plane, {**VALUES, **HOME})))
         cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all")
         # Pods on a node that is not there would be removed after 40 s.
         cluster.request("POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
@@ -44,15 +52,27 @@ def http(plane: ControlPlane) -> urllib3.PoolManager:
     return administrator(plane)
 
 
-@pytest.fixture
-def cluster(plane: ControlPlane, http: urllib3.PoolManager) -> Iterator[Cluster]:
-    """A namespace of one's own, in which only pods that the restricted profile admits can be."""
-    cluster = Cluster(plane, http, next(NAMES))
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": cluster.namespace, "labels": labels}}
+def make_namespace(cluster: Cluster) -> None:
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": cluster.namespace, "labels": LABELS}}
     cluster.request("POST", "/api/v1/namespaces", namespace)
+
+
+@pytest.fixture(scope="session")
+def spare() -> deque[str]:
+    """Namespaces that were made before the operator that works in them, as Roles in them must be."""
+    return deque()
+
+
+@pytest.fixture
+def cluster(plane: ControlPlane, http: urllib3.PoolManager, spare: deque[str]) -> Iterator[Cluster]:
+    """A namespace of one's own."""
+    if spare:
+        cluster = Cluster(plane, http, spare.popleft())
+    else:
+        cluster = Cluster(plane, http, next(NAMES))
+        make_namespace(cluster)
     yield cluster
-    cluster.request("DELETE", f"/api/v1/namespaces/{cluster.namespace}")
+    leave(cluster)
 
 
 @contextmanager
@@ -78,16 +98,28 @@ def operators(plane: ControlPlane, folder: Path) -> Iterator[StartOperator]:
 
 
 @pytest.fixture
-def start_operator(plane: ControlPlane, tmp_path: Path) -> Iterator[StartOperator]:
-    """For tests of the operator's own life."""
+def start_operator(plane: ControlPlane, tmp_path: Path, cluster: Cluster) -> Iterator[StartOperator]:
+    """For tests of the operator's own life; `cluster` is there before it."""
     with operators(plane, tmp_path) as start:
         yield start
 
 
 @pytest.fixture(scope="module")
-def operator(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+def operator(
+    request: pytest.FixtureRequest,
+    plane: ControlPlane,
+    http: urllib3.PoolManager,
+    spare: deque[str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[OperatorProcess]:
     """An operator that leads, the same for all tests of a module."""
+    if NAMESPACED:
+        for _ in [item for item in request.session.items if item.path == request.path]:
+            spare.append(next(NAMES))
+            make_namespace(Cluster(plane, http, spare[-1]))
     with operators(plane, tmp_path_factory.mktemp("operator")) as start:
         operator = start()
         Cluster(plane, urllib3.PoolManager(), "").until("the operator leads", operator.leads)
         yield operator
+    while spare:
+        leave(Cluster(plane, http, spare.popleft()))

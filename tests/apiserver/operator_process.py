@@ -19,6 +19,7 @@ import yaml
 from devcluster.controlplane import ControlPlane, free_ports
 from devcluster.pki import kubeconfig
 from tests.apiserver.chart import NAMESPACE, RELEASE, VALUES, account, operator_config, render
+from tests.apiserver.scope import in_scope
 
 ROOT = Path(__file__).resolve().parents[2]
 USER = f"system:serviceaccount:{NAMESPACE}:{account(RELEASE)}"
@@ -65,7 +66,8 @@ class OperatorProcess:
 
     def configuration(self) -> dict[str, Any]:
         """What the chart gives it."""
-        return operator_config(render(self.plane, {**VALUES, **self.values}, self.release))
+        values = in_scope(self.plane, {**VALUES, **self.values}, self.release)
+        return operator_config(render(self.plane, values, self.release))
 
     def write_credentials(self) -> None:
         """Give it a new token of its ServiceAccount, in the file that it reads."""

@@ -1,0 +1,195 @@
+"""What one tenant does harms no other, and gives the tenant nothing that it could not have without us."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.apiserver.cluster import Cluster, Kubelet, Raw, Refused
+from tests.apiserver.conftest import StartOperator
+from tests.apiserver.finetunejobs import SPEC, started, tune
+from tests.apiserver.flood import Flood, report
+from tests.apiserver.operator_process import USER
+from tests.apiserver.test_operator_life import token_of
+from tests.unit.operator.plan.test_manifests import TEMPLATES
+from tunesmith_operator.progress import BODY_BYTES, STATUS_SECONDS
+
+ROOT = Path(__file__).resolve().parents[2]
+EVALUATION: Raw = {
+    "model": SPEC["model"],
+    "baseline": {"uri": "s3://models/other"},
+    "benchmarks": [{"name": "words", "dataset": {"uri": "s3://data/test.jsonl"}}],
+}
+
+
+def training(cluster: Cluster, name: str) -> str:
+    """A FineTuneJob that trains; the token of its pod."""
+    kubelet = started(cluster, name)
+    kubelet.runs("train")
+    cluster.until_phase("FineTuneJob", name, "Running")
+    return token_of(kubelet)
+
+
+def test_a_flood_of_reports_harms_nobody(cluster: Cluster, start_operator: StartOperator) -> None:
+    operator = start_operator()
+    noisy, large, quiet = (training(cluster, name) for name in ("noisy", "large", "quiet"))
+    time.sleep(1)
+    before, memory = cluster.writes(USER), operator.rss_mib()
+    pushes = {
+        "valid": (noisy, report(7)),
+        "another": (noisy, report(8)),
+        "unknown": ("no-token-of-anybody", report(7)),
+        "no report": (large, b'{"stage": ' + b'"x"' * 10),
+        "too long": (large, b" " * (BODY_BYTES * 20)),
+    }
+    with Flood(operator.progress_port, pushes) as flood:
+        for step in range(1, 8):
+            assert operator.push(quiet, report(step)) == 204
+            time.sleep(1.1)
+        tune(cluster, "meanwhile")
+        cluster.job("meanwhile-tune-1", seconds=30)
+
+    answers = {name: {*counter} for name, counter in flood.answers.items()}
+    assert answers["valid"] | answers["another"] == {204, 429}
+    assert answers["unknown"] == {401}
+    assert answers["no report"] <= {400, 429}
+    assert answers["too long"] <= {413, 429}
+    assert {400, 413} & (answers["no report"] | answers["too long"])
+    taken = flood.answers["valid"][204] + flood.answers["another"][204]
+    assert taken <= flood.seconds + 1
+
+    writes = cluster.writes(USER)[len(before) :]
+    most = flood.seconds / STATUS_SECONDS + 2
+    assert 1 <= writes.count("patch finetunejobs/noisy") <= most
+    assert writes.count("patch finetunejobs/large") <= 1
+    assert operator.rss_mib() - memory < 64
+    assert operator.leads()
+    assert operator.process.poll() is None
+
+    def shown() -> bool:
+        status = (cluster.get("FineTuneJob", "quiet") or {}).get("status", {})
+        return bool(status.get("progress", {}).get("step") == 7)
+
+    cluster.until("the last report of the quiet one", shown, seconds=15)
+
+
+@pytest.mark.usefixtures("operator")
+def test_pods_of_all_kinds_and_accelerators_are_admitted_under_the_restricted_profile(cluster: Cluster) -> None:
+    """The namespace of every test enforces it: a pod that it refuses is never there."""
+    for accelerator in ("cpu", "nvidia", "ascend"):
+        resources = {"accelerator": accelerator, "memory": "1Gi", "sharedMemory": "64Mi", "ephemeralStorage": "1Gi"}
+        storage = {"caBundle": {"name": "authority"}}
+        shared = {"resources": resources, "storage": storage}
+        tune(cluster, f"{accelerator}-t", **shared)
+        evaluation = {**EVALUATION, "engine": "transformers", **shared}
+        cluster.create({"kind": "EvalJob", "metadata": {"name": f"{accelerator}-e"}, "spec": evaluation})
+        serving = {"model": SPEC["model"], "engine": "transformers", "apiKeySecret": "key", **shared}
+        cluster.create({"kind": "InferenceService", "metadata": {"name": f"{accelerator}-s"}, "spec": serving})
+        for job in ("t-tune-1", "e-eval-model-1", "e-eval-baseline-1"):
+            cluster.pod_of(f"{accelerator}-{job}")
+        served = f"tunesmith.dev/name={accelerator}-s"
+        cluster.until(f"a pod of {served}", lambda labels=served: cluster.find("Pod", labels))  # type: ignore[misc]
+
+
+REFUSED: dict[str, Raw] = {
+    "pod.serviceAccountName": {"pod": {"serviceAccountName": "builder"}},
+    "pod.priorityClassName": {"pod": {"priorityClassName": "system-cluster-critical"}},
+    "pod.labels": {"pod": {"labels": {"app": "payroll"}}},
+    "pod.annotations": {"pod": {"annotations": {"iam.amazonaws.com/role": "admin"}}},
+    "pod.tolerations": {"pod": {"tolerations": [{"operator": "Exists"}]}},
+    "storage.credentialsSecret": {"storage": {"credentialsSecret": "payroll"}},
+    "output.uri": {"output": {"uri": "s3://models/runs/somebody-else/support"}},
+}
+
+
+@pytest.mark.usefixtures("operator")
+@pytest.mark.parametrize("field", REFUSED)
+def test_what_a_pod_would_give_to_who_may_not_create_pods_is_refused(cluster: Cluster, field: str) -> None:
+    tune(cluster, "support", **REFUSED[field])
+    status = cluster.until_phase("FineTuneJob", "support", "Failed")["status"]
+    assert (status["reason"], field in status["message"]) == ("BadSpec", True)
+    assert cluster.find("Job") == []
+
+
+ELSEWHERE: dict[str, Any] = {
+    "a Secret": {"storage": {"credentialsSecret": "other/tunesmith-s3"}},
+    "a ConfigMap": {"storage": {"caBundle": {"name": "other/authority"}}},
+    "a FineTuneJob": {"model": {"fineTuneJob": {"name": "other/support"}}},
+    "a volume": {"model": {"uri": "pvc://other/claim"}},
+    "another volume": {"output": {"uri": "pvc://claim/path"}},
+    "an account": {"pod": {"serviceAccountName": "other:default"}},
+    "a pull secret": {"pod": {"imagePullSecrets": [{"name": "other/registry"}]}},
+}
+
+
+@pytest.mark.parametrize("what", ELSEWHERE)
+def test_nothing_of_another_namespace_can_be_named(cluster: Cluster, what: str) -> None:
+    with pytest.raises(Refused) as error:
+        tune(cluster, "support", **ELSEWHERE[what])
+    assert error.value.status == 422
+
+
+@pytest.mark.usefixtures("operator")
+@pytest.mark.parametrize(
+    "field",
+    ["hostPath", "hostNetwork", "volumes", "securityContext", "containers", "image", "command", "initContainers"],
+)
+def test_no_field_of_a_pod_but_ours_is_known(cluster: Cluster, field: str) -> None:
+    """With strict validation it is refused; without, the API server drops it before anybody can read it."""
+    with pytest.raises(Refused) as error:
+        tune(cluster, "support", pod={field: "x"})
+    assert error.value.status == 400
+    assert field in str(error.value)
+
+
+@pytest.mark.parametrize("role", ["view", "edit", "admin"])
+def test_nobody_but_an_administrator_writes_what_a_service_rolls_back_to(cluster: Cluster, role: str) -> None:
+    """Of the roles that a cluster has for people; cluster-admin may do everything."""
+    person = f"{role}-{cluster.namespace}"
+    cluster.kubectl(
+        "create", "rolebinding", person, f"--clusterrole={role}", f"--user={person}", "-n", cluster.namespace
+    )
+    question = ("auth", "can-i", "--as", person, "--namespace", cluster.namespace)
+    cluster.until("the binding counts", lambda: "yes" in answer(cluster, *question, "list", "jobs.batch"))
+    for verb in ("create", "update", "patch", "delete"):
+        assert answer(cluster, *question, verb, "controllerrevisions.apps") == "no"
+
+
+def test_the_network_policy_for_tenants_is_one_that_the_api_server_takes(cluster: Cluster) -> None:
+    """And it is for the pods that we make."""
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    [text] = [block.partition("```")[0] for block in page.split("```yaml\n")[1:]]
+    cluster.kubectl("apply", "--dry-run=server", "-n", cluster.namespace, "--filename", "-", stdin=text)
+    selected = yaml.safe_load(text)["spec"]["podSelector"]["matchLabels"]
+    assert all(selected.items() <= template["metadata"]["labels"].items() for template in TEMPLATES.values())
+
+
+def answer(cluster: Cluster, *arguments: str) -> str:
+    """What kubectl says, whatever its exit code."""
+    command = [cluster.plane.program("kubectl"), "--kubeconfig", str(cluster.plane.kubeconfig), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def test_an_event_or_status_of_a_tenant_cannot_be_forged_by_what_a_pod_says(
+    cluster: Cluster, start_operator: StartOperator
+) -> None:
+    start_operator()
+    kubelet: Kubelet = started(cluster, "support")
+    said = "\x1b[2J" + "x" * 5000 + '\r{"verb": "export", "outcome": "Succeeded"}\u202e'
+    kubelet.ends({}, {"train": {"exitCode": 1, "message": said}})
+    resource = cluster.until("its failure", lambda: failed(cluster.get("FineTuneJob", "support")))
+    tail = resource["status"]["lastFailure"]["logTail"]
+    assert len(tail) <= 4096
+    assert not {"\x1b", "\r", "\u202e"} & {*tail}
+    events = cluster.until("its Event", lambda: cluster.events("FineTuneJob", "support")[1:])
+    assert all(len(event["message"]) <= 1024 for event in events)
+    assert "\x1b" not in "".join(event["message"] for event in events)
+
+
+def failed(resource: Raw | None) -> Raw | None:
+    return resource if resource and resource.get("status", {}).get("lastFailure") else None

@@ -1,0 +1,228 @@
+"""What the chart grants the operator is what it uses: granted by the rendered roles, used by the API server's audit log.
+
+Runs after all other tests of the tier, on what they have made the operator do; `life` alone uses every right once.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from devcluster.controlplane import ControlPlane
+from tests.apiserver.chart import NAMESPACE, VALUES, render
+from tests.apiserver.cluster import Cluster, Kubelet, Raw
+from tests.apiserver.conftest import StartOperator
+from tests.apiserver.finetunejobs import MESSAGES, SPEC, tune
+from tests.apiserver.operator_process import USER
+from tests.apiserver.scope import HOME, NAMESPACED
+
+
+class Right(NamedTuple):
+    """One verb on one resource, as RBAC writes them."""
+
+    group: str
+    resource: str
+    verb: str
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.resource}{f'.{self.group}' if self.group else ''}"
+
+
+OURS = ("finetunejobs", "evaljobs", "inferenceservices")
+NEVER_ASKED: dict[Right, str] = {
+    Right("tunesmith.dev", f"{plural}/finalizers", "update"): (
+        "no request of its own: the admission plugin OwnerReferencesPermissionEnforcement, which is on in this tier, "
+        "asks for it when a child names its owner with blockOwnerDeletion"
+    )
+    for plural in OURS
+}
+"""Granted, and not to be found in an audit log; each with the reason."""
+OPTIONAL: dict[str, tuple[Raw, frozenset[Right]]] = {}
+"""By name of a value of the chart: the values that switch a feature on, and the rights that come with it."""
+FORBIDDEN_RESOURCES = frozenset(
+    {"*", "secrets", "configmaps", "serviceaccounts", "serviceaccounts/token", "pods/exec", "pods/attach", "pods/log"}
+    | {"pods/portforward", "pods/ephemeralcontainers", "nodes", "namespaces", "persistentvolumeclaims", "roles"}
+    | {"rolebindings", "clusterroles", "clusterrolebindings", "tokenreviews", "customresourcedefinitions"}
+)
+FORBIDDEN_VERBS = frozenset({"*", "escalate", "bind", "impersonate", "deletecollection"})
+
+
+def operator_rules(manifests: list[Raw]) -> Iterator[Raw]:
+    """The rules of every role that is bound to the operator's ServiceAccount."""
+    bound = {
+        manifest["roleRef"]["name"]
+        for manifest in manifests
+        if manifest["kind"] in ("RoleBinding", "ClusterRoleBinding")
+    }
+    for manifest in manifests:
+        if manifest["kind"] in ("Role", "ClusterRole") and manifest["metadata"]["name"] in bound:
+            yield from manifest["rules"]
+
+
+def granted(manifests: list[Raw]) -> frozenset[Right]:
+    return frozenset(
+        Right(group, resource, verb)
+        for rule in operator_rules(manifests)
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    )
+
+
+def requests(plane: ControlPlane) -> list[Raw]:
+    """Audit events of the operator's requests about resources, of all tests so far."""
+    entries = map(json.loads, plane.audit_log.read_text().splitlines())
+    return [entry for entry in entries if entry["user"]["username"] == USER and "objectRef" in entry]
+
+
+def used(entry: Raw) -> Iterator[Right]:
+    """The rights that a request that was answered has used. An apply that makes the object needs two."""
+    target = entry["objectRef"]
+    resource = "/".join(filter(None, (target["resource"], target.get("subresource"))))
+    right = Right(target.get("apiGroup", ""), resource, entry["verb"])
+    yield right
+    if entry["verb"] == "patch" and entry.get("responseStatus", {}).get("code") == 201:
+        yield right._replace(verb="create")
+
+
+def is_forbidden(entry: Raw) -> bool:
+    """Refused for want of a right, and not by a quota or the like."""
+    decision: Any = entry.get("annotations", {}).get("authorization.k8s.io/decision")
+    return bool(decision == "forbid")
+
+
+@pytest.fixture(scope="module")
+def manifests(plane: ControlPlane) -> list[Raw]:
+    """The chart as this tier has installed it."""
+    return render(plane, {**VALUES, **HOME})
+
+
+@pytest.fixture
+def life(plane: ControlPlane, cluster: Cluster, start_operator: StartOperator) -> ControlPlane:
+    """A life in which every right is used: all three kinds, an attempt too many, a pod that does not start, a drift."""
+    operator = start_operator()
+    cluster.until("the operator leads", operator.leads)
+    cluster.create({"kind": "InferenceService", "metadata": {"name": "chat"}, "spec": {"model": SPEC["model"]}})
+    cluster.create({"kind": "EvalJob", "metadata": {"name": "words"}, "spec": EVALUATION})
+    cluster.until("the Service", lambda: cluster.get("Service", "chat"))
+    cluster.until("the Deployment", lambda: cluster.get("Deployment", "chat"))
+    cluster.job("words-eval-model-1")
+    for kind, name, change in DRIFTS:
+        cluster.patch(kind, name, change)
+
+    tune(cluster, "support", suspend=False)
+    kubelet = Kubelet(cluster, cluster.pod_of("support-tune-1"))
+    kubelet.bind()
+    kubelet.runs("train")
+    cluster.until_phase("FineTuneJob", "support", "Running")
+    cluster.patch("FineTuneJob", "support", {"spec": {"suspend": True}})
+    cluster.until_gone("Job", "support-tune-1")
+
+    tune(cluster, "slow")
+    slow = Kubelet(cluster, cluster.pod_of("slow-tune-1"))
+    slow.bind()
+    slow.waits("fetch", "PodInitializing", "")
+    asked = "list events/"
+    cluster.until("its Events were read", lambda: asked in cluster.requests(USER, "list"), seconds=90)
+    slow.ends(MESSAGES)
+    cluster.until_phase("FineTuneJob", "slow", "Succeeded")
+
+    tune(cluster, "wide", parallelism={"nodes": 2}, ttlAfterFinished="1s")
+    wide = "batch.kubernetes.io/job-name=wide-tune-1"
+    for pod in cluster.until("two pods", lambda: pods if len(pods := cluster.find("Pod", wide)) == 2 else None):
+        Kubelet(cluster, pod).bind()
+        Kubelet(cluster, pod).ends(MESSAGES)
+    cluster.until_gone("Service", "wide-tune-world")
+    time.sleep(1)  # for the Events of the last transition
+    return plane
+
+
+EVALUATION: Raw = {
+    "model": SPEC["model"],
+    "benchmarks": [{"name": "words", "dataset": {"uri": "s3://data/test.jsonl"}}],
+}
+DRIFTS: tuple[tuple[str, str, Raw], ...] = (
+    ("Deployment", "chat", {"spec": {"replicas": 3}}),
+    ("Service", "chat", {"spec": {"ports": [{"name": "http", "port": 81, "targetPort": 8000}]}}),
+)
+
+
+def test_every_right_that_the_chart_grants_is_used_and_none_beyond(life: ControlPlane, manifests: list[Raw]) -> None:
+    seen = {right for entry in requests(life) if not is_forbidden(entry) for right in used(entry)}
+    has = granted(manifests)
+    assert not [str(right) for right in sorted(seen - has)], "used and not granted by the chart"
+    unused = has - seen
+    assert sorted(map(str, unused - NEVER_ASKED.keys())) == [], "granted and never used: take it out of the chart"
+    assert sorted(map(str, NEVER_ASKED.keys() - unused)) == [], "used, or not granted: take it out of NEVER_ASKED"
+
+
+def test_nothing_that_the_operator_asked_for_was_forbidden(life: ControlPlane) -> None:
+    """In no test of the tier: a right that is lacking would be met by an error and a retry for ever."""
+    assert [f"{entry['verb']} {entry['requestURI']}" for entry in requests(life) if is_forbidden(entry)] == []
+
+
+def test_without_the_right_to_set_finalizers_the_plugin_refuses_the_children(
+    plane: ControlPlane, cluster: Cluster
+) -> None:
+    """That the rights in NEVER_ASKED are needed nevertheless."""
+    account = f"system:serviceaccount:{cluster.namespace}:default"
+    rules = [
+        {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create"]},
+        {"apiGroups": ["tunesmith.dev"], "resources": ["finetunejobs"], "verbs": ["get"]},
+    ]
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "maker"}, "rules": rules}
+    cluster.kubectl("apply", "--namespace", cluster.namespace, "--filename", "-", stdin=json.dumps(role))
+    binding = ("create", "rolebinding", "maker", "--role=maker", f"--serviceaccount={cluster.namespace}:default")
+    cluster.kubectl(*binding, "--namespace", cluster.namespace)
+    owner = tune(cluster, "owner")
+    reference = {"apiVersion": owner["apiVersion"], "kind": "FineTuneJob", "name": "owner", "controller": True}
+    reference |= {"uid": owner["metadata"]["uid"], "blockOwnerDeletion": True}
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "child", "namespace": cluster.namespace, "ownerReferences": [reference]},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}},
+    }
+    command = ("create", "--dry-run=server", "--as", account, "--filename", "-")
+    with pytest.raises(AssertionError, match="finalizers"):
+        cluster.kubectl(*command, stdin=json.dumps(job))
+
+
+@pytest.mark.parametrize("values", [{}, {"scope": {"namespaces": ["team-a"]}}], ids=["whole cluster", "namespaces"])
+def test_no_role_has_a_wildcard_or_a_way_to_more_rights(plane: ControlPlane, values: Raw) -> None:
+    switched_on = [values, *({**values, **switch} for switch, _ in OPTIONAL.values())]
+    for rendered in (render(plane, {**VALUES, **each}) for each in switched_on):
+        for right in granted(rendered):
+            assert right.resource not in FORBIDDEN_RESOURCES, right
+            assert right.verb not in FORBIDDEN_VERBS, right
+            assert right.group != "*", right
+            assert right.group != "rbac.authorization.k8s.io", right
+        writes = {right.resource for right in granted(rendered) if right.verb not in ("get", "list", "watch")}
+        assert not {"pods", "replicasets", "controllerrevisions"} & writes
+
+
+def test_the_rights_in_namespaces_are_roles_and_the_same(plane: ControlPlane) -> None:
+    whole = render(plane, VALUES)
+    scoped = render(plane, {**VALUES, "scope": {"namespaces": ["team-a"]}})
+    assert granted(whole) == granted(scoped)
+    assert not [manifest["kind"] for manifest in scoped if manifest["kind"].startswith("Cluster")]
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_an_optional_feature_adds_its_rights_and_no_others(plane: ControlPlane, name: str) -> None:
+    values, rights = OPTIONAL[name]
+    assert granted(render(plane, {**VALUES, **values})) - granted(render(plane, VALUES)) == rights
+
+
+def test_the_tier_runs_with_the_rights_that_it_says(plane: ControlPlane, http: Any) -> None:
+    """In namespaces, nobody has bound the operator to anything in the cluster as a whole."""
+    cluster = Cluster(plane, http, NAMESPACE)
+    bindings = cluster.request("GET", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings")["items"]
+    account = USER.rpartition(":")[2]
+    subjects = [subject for binding in bindings for subject in binding.get("subjects") or ()]
+    bound = any(subject.get("namespace") == NAMESPACE and subject["name"] == account for subject in subjects)
+    assert bound is not NAMESPACED
