@@ -133,6 +133,24 @@ def check_status(kind: str, status: Raw) -> None:
     _check(validator.schema, status)
 
 
+def check_generation(resource: Raw, status: Raw) -> None:
+    """Fails where a status, or a condition in it, speaks of another spec than the one there is."""
+    spoken_of = {status["observedGeneration"], *(one["observedGeneration"] for one in status["conditions"])}
+    assert spoken_of == {resource["metadata"]["generation"]}, status
+
+
+def check_events(old: Raw, plan: Plan) -> None:
+    """Fails where a plan tells what has been told, tells a transition twice, or keeps a transition to a final phase to itself."""
+    new = plan.status or {}
+    moved = (old.get("phase"), old.get("reason")) != (new.get("phase"), new.get("reason"))
+    before, after = old.get("lastFailure") or {}, new.get("lastFailure") or {}
+    failed = any(before.get(name) != after.get(name) for name in ("class", "pod", "container"))
+    assert len(plan.events) <= moved + failed, plan.events
+    assert len({one.reason for one in plan.events}) == len(plan.events), plan.events
+    if moved and new.get("phase") in ("Succeeded", "Failed"):
+        assert plan.events
+
+
 def _check(schema: Any, thing: Any) -> None:
     """What a validator of JSON Schema leaves to the API server: unique keys, times, and the width of integers."""
     if isinstance(thing, dict):
@@ -229,6 +247,8 @@ class Cluster:
             shelf[manifest["metadata"]["name"]] = after
         if plan.status is not None:
             check_status(self.resource["kind"], plan.status)
+            check_generation(self.resource, plan.status)
+            check_events(self.status, plan)
             self.resource = {**self.resource, "status": json.loads(json.dumps(plan.status))}
         for key in plan.delete:
             self.remove(key.name) if key.kind == "Job" else self.shelf(key.kind).pop(key.name)
