@@ -27,6 +27,14 @@ STARTERS = frozenset(
 SHELL_PROGRAMS = frozenset({"sh", "bash", "/bin/sh", "/bin/bash", "zsh", "dash", "env"})
 
 
+OPENERS = frozenset(
+    {"aiohttp.ClientSession", "RESTClientObject", "urllib.request.urlopen", "urlopen", "http.client.HTTPConnection"}
+    | {"socket.create_connection", "socket.socket", "asyncio.open_connection", "urllib3.PoolManager", "requests.get"}
+)
+"""Calls that make a connection, or something that does."""
+TO_THE_API_SERVER, TO_THE_LEADER = {"connection.py", "kubernetes_client.py"}, {"app.py"}
+
+
 def name_of(node: ast.expr) -> str:
     """`a.b.c` of a call's function; empty for what has no such name."""
     if isinstance(node, ast.Attribute):
@@ -79,6 +87,18 @@ def _adds_lists(node: ast.expr) -> bool:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_hands_no_text_to_a_shell_and_takes_no_data_for_code(path: Path) -> None:
     assert list(offences(path.read_text(encoding="utf-8"))) == []
+
+
+def test_the_operator_opens_connections_in_three_places_only() -> None:
+    """To the API server, and to the leader: no endpoint or URI of a user is ever asked by it."""
+    operator = ROOT / "operator" / "tunesmith_operator"
+    opening = {
+        str(path.relative_to(operator))
+        for path in operator.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and name_of(node.func) in OPENERS
+    }
+    assert opening == TO_THE_API_SERVER | TO_THE_LEADER
 
 
 @pytest.mark.parametrize(

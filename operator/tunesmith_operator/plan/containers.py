@@ -79,7 +79,7 @@ def parse_report(message: str) -> RunReport | None:
             continue
         try:
             return RunReport.model_validate(_without_gaps(json.loads(text, parse_constant=lambda name: None)))
-        except (ValueError, ValidationError):
+        except (ValueError, ValidationError, RecursionError):
             continue
     return None
 
@@ -87,8 +87,9 @@ def parse_report(message: str) -> RunReport | None:
 def _without_gaps(report: Raw) -> Raw:
     """A report without the scores that are no numbers: neither JSON nor the API server knows NaN."""
     results = report.get("results")
-    scored = [one for one in results if one.get("value") is not None] if isinstance(results, list) else None
-    return report if scored is None else {**report, "results": scored}
+    if not isinstance(results, list):
+        return report
+    return {**report, "results": [one for one in results if not isinstance(one, dict) or one.get("value") is not None]}
 
 
 def reports(pod: Raw) -> dict[str, RunReport]:
