@@ -97,6 +97,8 @@ def mended(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
         spec.pop(block, None)
     if spec.get("resources", {}).get("accelerator", "cpu") == "cpu":
         spec.get("resources", {}).pop("count", None)
+    if kind == "FineTuneJob":
+        _mend_devices(spec)
     if kind == "EvalJob" and spec.get("gates"):
         spec.setdefault("baseline", {"uri": "s3://models/base"})
         for gate in spec["gates"]:
@@ -104,6 +106,16 @@ def mended(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
     if kind == "InferenceService" and "inferenceService" in spec["model"]:
         spec["model"] = {"fineTuneJob": spec["model"]["inferenceService"]}
     return spec
+
+
+def _mend_devices(spec: dict[str, Any]) -> None:
+    """Let the devices divide the batch, and nothing be near one pod."""
+    parallelism, training = spec.get("parallelism", {}), spec.get("training", {})
+    count = parallelism.get("nodes", 1) * spec.get("resources", {}).get("count", 1)
+    if training.get("globalBatchSize", 16) % count:
+        spec["training"] = {**training, "globalBatchSize": count}
+    if parallelism.get("nodes", 1) == 1:
+        parallelism.pop("near", None)
 
 
 def _mend(value: dict[str, Any], path: str, row: Limit) -> None:
