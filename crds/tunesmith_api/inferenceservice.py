@@ -163,6 +163,12 @@ class InferenceServiceSpec(ApiModel):
         description="Any text: another one rolls the same model out anew, with the images and defaults that the operator has "
         "by then. Default: none.",
     )
+    drain_seconds: int = Field(
+        120,
+        ge=10,
+        le=3600,
+        description="Time, in seconds, that a pod which is asked to stop may take to finish its answers. Default 120.",
+    )
     api_key_secret: ObjectName | None = Field(
         None, description="Secret in this namespace with key api-key that requests must bear. Default: none asked for."
     )

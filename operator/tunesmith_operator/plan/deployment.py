@@ -70,6 +70,7 @@ def pod_template(
             api_key_secret=spec.api_key_secret,
         )
     )
+    made["spec"]["terminationGracePeriodSeconds"] = spec.drain_seconds
     made["metadata"]["annotations"][VERSION_ANNOTATION] = digest(made)[:12]
     return made
 

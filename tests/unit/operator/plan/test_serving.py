@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from datetime import timedelta
 from typing import Any
 
@@ -351,6 +352,11 @@ def test_suspended_pods_that_still_finish_answers_are_told() -> None:
     assert cluster.condition("Reconciling")["status"] == "False"
 
 
+def test_answers_get_the_time_to_finish_that_the_owner_gives_them() -> None:
+    assert template(serving())["spec"]["terminationGracePeriodSeconds"] == 120
+    assert template(serving(drainSeconds=900))["spec"]["terminationGracePeriodSeconds"] == 900
+
+
 def test_an_autoscaler_scales_the_resource_and_not_its_deployment() -> None:
     cluster = serving(**AUTOSCALED)
     spec = cluster.autoscalers["support"]["spec"]
@@ -551,7 +557,9 @@ acts = st.one_of(
 )
 starts = st.sampled_from([{"model": TUNED_MODEL}, GATED, {"model": TUNED_MODEL, "replicas": 2, **AUTOSCALED}])
 steady = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=int(os.environ.get("TUNESMITH_EXAMPLES", "30")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
 
@@ -583,6 +591,8 @@ def check(life: Life) -> None:
         recorded = cluster.revisions[f"support-{version(cluster)}"]["data"]["template"]
         assert one["spec"]["template"] == recorded, "what is deployed is what was recorded"
     assert len(cluster.revisions) <= 3
+    deleted = {key.kind for plan in cluster.plans for key in plan.delete}
+    assert deleted <= {"ControllerRevision", "HorizontalPodAutoscaler", "PodDisruptionBudget"}
     assert status["observedGeneration"] == cluster.resource["metadata"]["generation"]
     assert ("rolledBack" in status) == (cluster.condition("RolledBack") != {})
     replicas = 0 if cluster.resource["spec"].get("suspend") else cluster.resource["spec"].get("replicas", 1)
