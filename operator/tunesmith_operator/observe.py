@@ -10,6 +10,7 @@ from typing import Any
 
 from tunesmith_operator.children import Children
 from tunesmith_operator.client import ApiError, Client, Raw, controller_uid
+from tunesmith_operator.plan.containers import is_finished
 from tunesmith_operator.plan.names import UID_LABEL, is_left_over, uid_of
 from tunesmith_operator.plan.types import CHILDREN, Key, KindPlan, Observed, Progress
 from tunesmith_operator.resources import key_of
@@ -50,7 +51,8 @@ async def _list_children(client: Client, known: Children, kind: KindPlan, resour
     """The children found by their label, by kind and name.
 
     They are as the streams have told, or from the watch cache. Two things make them good enough: what status says was
-    made is looked for by name before it counts as gone; and pods are listed after the Jobs that count them.
+    made is looked for by name before it counts as gone; and pods are listed after the Jobs that count them, and listed anew
+    where a Job has counted a pod, or the end of one, that was not told of: each kind has a stream of its own.
     """
     key, uid = key_of(resource), uid_of(resource)
     children: dict[str, dict[str, Raw]] = {child: {} for child in CHILDREN}
@@ -64,7 +66,7 @@ async def _list_children(client: Client, known: Children, kind: KindPlan, resour
     if "Pod" in kind.lists:
         jobs = children["Job"].values()
         pods = _ours(await _listed(client, known, "Pod", resource), jobs)
-        if any(_counted(job) > sum(controller_uid(pod) == uid_of(job) for pod in pods) for job in jobs):
+        if any(_knows_more(job, pods) for job in jobs):
             pods = _ours(await client.list("Pod", key.namespace, labels={UID_LABEL: uid}), jobs)
             known.fill(key, "Pod", pods)
         children["Pod"] = {pod["metadata"]["name"]: pod for pod in pods}
@@ -97,10 +99,12 @@ async def _missing(client: Client, child: str, resource: Raw, listed: Iterable[R
     return [item for item in found if item is not None]
 
 
-def _counted(job: Raw) -> int:
-    """How many pods the Job controller has counted."""
+def _knows_more(job: Raw, pods: Iterable[Raw]) -> bool:
+    """Whether the Job controller has counted more pods of a Job than there are among `pods`, or more that have ended."""
+    mine = [pod for pod in pods if controller_uid(pod) == uid_of(job)]
     status = job.get("status") or {}
-    return sum(status.get(name) or 0 for name in ("active", "succeeded", "failed"))
+    ended = sum(status.get(name) or 0 for name in ("succeeded", "failed"))
+    return ended + (status.get("active") or 0) > len(mine) or ended > sum(map(is_finished, mine))
 
 
 async def observe_events(client: Client, kind: KindPlan, resource: Raw, observed: Observed, now: datetime) -> Observed:
