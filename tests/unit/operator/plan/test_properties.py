@@ -31,7 +31,7 @@ from tests.unit.operator.plan.world import (
 from tunesmith_api.failures import FAILURES, FailureClass
 from tunesmith_api.finetunejob import LastCheckpoint, Rows
 from tunesmith_api.run import ProgressReport
-from tunesmith_operator.plan import KINDS
+from tunesmith_operator.plan import KINDS, accounting
 from tunesmith_operator.plan.diagnose import why_crashing, why_doomed, why_ended, why_pending
 from tunesmith_operator.plan.names import ROLE_LABEL
 from tunesmith_operator.plan.pods import run_of
@@ -53,11 +53,13 @@ KIND_SPECS: dict[str, list[Raw]] = {
         {"model": TUNED_MODEL, "retries": 0},
         {"deadline": "10m", "pendingDeadline": "1m", "ttlAfterFinished": "1m"},
         {"parallelism": {"nodes": 2}},
+        {"queueName": "gpus", "resources": {"accelerator": "nvidia"}, "deadline": "10m", "pendingDeadline": "1m"},
     ],
     "EvalJob": [
         {},
         {"model": TUNED_MODEL, "baseline": {"uri": "s3://m/b"}, "gates": [{"benchmark": "support-qa", "min": 0.6}]},
         {"retries": 1, "deadline": "5m", "engine": "vllm", "resources": {"accelerator": "nvidia"}},
+        {"queueName": "gpus", "baseline": {"uri": "s3://m/b"}, "retries": 1},
     ],
     "InferenceService": [
         {},
@@ -146,6 +148,18 @@ class Life:
                 self.cluster.remove(job)
             else:
                 del self.cluster.jobs[job]
+
+    def admit(self, index: int) -> None:
+        if (job := self.newest(index)) and self.goes_on(job):
+            self.cluster.admit(job)
+
+    def hold(self, index: int) -> None:
+        if (job := self.newest(index)) and self.goes_on(job):
+            self.cluster.hold(job)
+
+    def goes_on(self, job: str) -> bool:
+        ended = (self.cluster.jobs[job].get("status") or {}).get("conditions") or []
+        return not any(one["type"] in ("Complete", "Failed", "FailureTarget") for one in ended)
 
     def delete_pods(self) -> None:
         self.cluster.pods.clear()
@@ -236,6 +250,8 @@ events = st.one_of(
     act("end_job", indexes, st.sampled_from(["Complete", "Failed", "FailureTarget"])),
     act("delete_job", indexes, flags),
     act("delete_pods"),
+    act("admit", indexes),
+    act("hold", indexes),
     act("suspend", flags),
     act("wait", st.sampled_from([1, 20, 100, 1000])),
     act("push", indexes, st.integers(0, 12)),
@@ -268,6 +284,10 @@ def test_whatever_happens_the_plan_comes_to_rest_and_keeps_its_promises(life, st
         check(alive, was_final, before)
 
 
+AFTER_THE_END = ("observedGeneration", "conditions", "children", *accounting.FIELDS)
+"""What may change when all is over: pods that stop go on costing until they have."""
+
+
 def check(alive: Life, was_final: bool, before: Raw) -> None:
     cluster = alive.cluster
     status = cluster.status
@@ -276,16 +296,9 @@ def check(alive: Life, was_final: bool, before: Raw) -> None:
         assert status["lastFailure"]["message"]
         assert cluster.condition("Stalled")["status"] == "True"
     if was_final:
-        assert {**before, **dict.fromkeys(("observedGeneration", "conditions", "children"))} == {
-            **status,
-            **dict.fromkeys(("observedGeneration", "conditions", "children")),
-        }
+        assert {**before, **dict.fromkeys(AFTER_THE_END)} == {**status, **dict.fromkeys(AFTER_THE_END)}
     assert len(alive.made) == len(set(alive.made)), "no attempt is made twice"
-    active = [
-        job["metadata"]["labels"][ROLE_LABEL]
-        for job in cluster.jobs.values()
-        if not (job.get("status") or {}).get("conditions")
-    ]
+    active = [job["metadata"]["labels"][ROLE_LABEL] for name, job in cluster.jobs.items() if alive.goes_on(name)]
     assert len(active) == len(set(active)), "one attempt at a time"
     if status["phase"] == "Suspended":
         assert not active

@@ -1,0 +1,95 @@
+"""A resource that is deleted and made again names the same run, and takes over what was made."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.operator.plan.test_properties import steady
+from tests.unit.operator.plan.world import TUNED, Cluster, ended, fine_tune_job, report, tuned
+from tunesmith_api.hashing import IRRELEVANT
+from tunesmith_api.run import RunSpec
+from tunesmith_operator.plan.pods import run_of
+from tunesmith_operator.plan.types import Raw
+
+OTHERWISE: Raw = {
+    "suspend": False,
+    "queueName": "gpus",
+    "retries": 9,
+    "deadline": "1h",
+    "pendingDeadline": "1h",
+    "ttlAfterFinished": "1h",
+    "pod": {"nodeSelector": {"zone": "b"}},
+    "resources": {"accelerator": "nvidia"},
+    "checkpoint": {"keep": 5},
+}
+"""Where, when and how often, but not what comes out; nor where to."""
+ELSEWHERE = {"output", "storage"}
+ADOPTED = {
+    verb: ended(message=report(verb, "Adopted", runUri="s3://store/run", **more))
+    for verb, more in {
+        "fetch": {},
+        "train": {},
+        "export": {"artifacts": [{"name": "merged", "uri": "s3://store/run/merged", "digest": "d2"}]},
+    }.items()
+}
+
+
+def run(cluster: Cluster) -> RunSpec:
+    """What the pods of the newest Job are told."""
+    found = run_of(cluster.jobs[max(cluster.jobs)]["spec"]["template"])
+    assert found
+    return found
+
+
+def made_again(**spec) -> Cluster:
+    """The same name in the same namespace, as another object."""
+    resource = fine_tune_job(**spec)
+    resource["metadata"] |= {"uid": "another", "generation": 7}
+    cluster = Cluster(resource)
+    cluster.settle()
+    return cluster
+
+
+def test_every_field_that_decides_no_result_is_tried():
+    assert set(OTHERWISE) | ELSEWHERE == IRRELEVANT
+
+
+@given(spec=st.fixed_dictionaries({}, optional={name: st.just(value) for name, value in OTHERWISE.items()}))
+@steady
+def test_a_resource_made_again_names_the_run_that_there_is_and_tells_of_it(spec):
+    first, again = made_again(), made_again(**spec)
+    before, after = run(first), run(again)
+    assert (after.spec_hash, after.output_uri, after.model) == (before.spec_hash, before.output_uri, before.model)
+    job = max(again.jobs)
+    if again.jobs[job]["spec"].get("suspend"):
+        again.admit(job)
+    again.start_pod(job, "Succeeded", ADOPTED)
+    again.end_job(job, "Complete", "CompletionsReached")
+    again.settle()
+    assert (again.status["phase"], again.status["reason"]) == ("Succeeded", "AdoptedExisting")
+    assert again.status["artifacts"] == [{"name": "merged", "uri": "s3://store/run/merged", "digest": "d2"}]
+    assert list(again.jobs) == [job]
+    assert again.reconcile().is_empty
+
+
+@given(change=st.sampled_from([{"rerun": "2"}, {"training": {"epochs": 2}}, {"tuner": "full"}, {"method": "sft"}]))
+@steady
+def test_another_run_is_asked_for_by_what_decides_the_result(change):
+    same = change == {"method": "sft"}
+    assert (run(made_again(**change)).spec_hash == run(made_again()).spec_hash) is same
+
+
+def test_what_others_read_of_an_adopted_run_is_what_they_read_of_the_first():
+    """Whoever names it waits for nothing: the phase and the artifacts are those of a run of its own."""
+    again = made_again()
+    told = TUNED["export"]["terminated"]["message"].replace('"Succeeded"', '"Adopted"')
+    again.start_pod("support-tune-1", "Succeeded", {**ADOPTED, "export": ended(message=told)})
+    again.end_job("support-tune-1", "Complete", "CompletionsReached")
+    again.settle()
+    first = tuned()["status"]
+    assert again.status["phase"] == first["phase"]
+    assert again.status["artifacts"] == first["artifacts"]
+    assert {one["type"]: one["status"] for one in again.status["conditions"]} == {
+        one["type"]: one["status"] for one in first["conditions"]
+    }
