@@ -16,7 +16,7 @@ from devcluster.controlplane import ControlPlane
 from tests.apiserver.chart import NAMESPACE, VALUES, render
 from tests.apiserver.cluster import Cluster, Kubelet, Raw
 from tests.apiserver.conftest import StartOperator
-from tests.apiserver.finetunejobs import MESSAGES, SPEC, tune
+from tests.apiserver.finetunejobs import SPEC, started, tune
 from tests.apiserver.operator_process import USER
 from tests.apiserver.scope import HOME, NAMESPACED
 
@@ -41,7 +41,9 @@ NEVER_ASKED: dict[Right, str] = {
     for plural in OURS
 }
 """Granted, and not to be found in an audit log; each with the reason."""
-OPTIONAL: dict[str, tuple[Raw, frozenset[Right]]] = {}
+OPTIONAL: dict[str, tuple[Raw, frozenset[Right]]] = {
+    "kueue.enabled": ({"kueue": {"enabled": True}}, frozenset({Right("kueue.x-k8s.io", "workloads", "list")})),
+}
 """By name of a value of the chart: the values that switch a feature on, and the rights that come with it."""
 FORBIDDEN_RESOURCES = frozenset(
     {"*", "secrets", "configmaps", "serviceaccounts", "serviceaccounts/token", "pods/exec", "pods/attach", "pods/log"}
@@ -103,52 +105,82 @@ def manifests(plane: ControlPlane) -> list[Raw]:
 
 @pytest.fixture
 def life(plane: ControlPlane, cluster: Cluster, start_operator: StartOperator) -> ControlPlane:
-    """A life in which every right is used: all three kinds, an attempt too many, a pod that does not start, a drift."""
+    """A life in which every right is used."""
     operator = start_operator()
     cluster.until("the operator leads", operator.leads)
-    cluster.create({"kind": "InferenceService", "metadata": {"name": "chat"}, "spec": {"model": SPEC["model"]}})
-    cluster.create({"kind": "EvalJob", "metadata": {"name": "words"}, "spec": EVALUATION})
-    cluster.until("the Service", lambda: cluster.get("Service", "chat"))
-    cluster.until("the Deployment", lambda: cluster.get("Deployment", "chat"))
-    cluster.job("words-eval-model-1")
-    for kind, name, change in DRIFTS:
-        cluster.patch(kind, name, change)
-
-    tune(cluster, "support", suspend=False)
-    kubelet = Kubelet(cluster, cluster.pod_of("support-tune-1"))
-    kubelet.bind()
-    kubelet.runs("train")
-    cluster.until_phase("FineTuneJob", "support", "Running")
-    cluster.patch("FineTuneJob", "support", {"spec": {"suspend": True}})
-    cluster.until_gone("Job", "support-tune-1")
-
-    tune(cluster, "slow")
-    slow = Kubelet(cluster, cluster.pod_of("slow-tune-1"))
-    slow.bind()
-    slow.waits("fetch", "PodInitializing", "")
-    asked = "list events/"
-    cluster.until("its Events were read", lambda: asked in cluster.requests(USER, "list"), seconds=90)
-    slow.ends(MESSAGES)
-    cluster.until_phase("FineTuneJob", "slow", "Succeeded")
-
-    tune(cluster, "wide", parallelism={"nodes": 2}, ttlAfterFinished="1s")
-    wide = "batch.kubernetes.io/job-name=wide-tune-1"
-    for pod in cluster.until("two pods", lambda: pods if len(pods := cluster.find("Pod", wide)) == 2 else None):
-        Kubelet(cluster, pod).bind()
-        Kubelet(cluster, pod).ends(MESSAGES)
-    cluster.until_gone("Service", "wide-tune-world")
+    serve(cluster)
+    train_together(cluster)
+    suspend_and_lose(cluster)
+    starve(cluster)
     time.sleep(1)  # for the Events of the last transition
     return plane
+
+
+def serve(cluster: Cluster) -> None:
+    """A service with all that goes with one: made, put right, rolled out, and taken away again."""
+    spec = {"model": SPEC["model"], "replicas": 2, "autoscaling": {"minReplicas": 2, "maxReplicas": 3}}
+    cluster.create({"kind": "InferenceService", "metadata": {"name": "chat"}, "spec": spec})
+    for kind, drift in DRIFTS.items():
+        made = cluster.until(f"the {kind}", lambda kind=kind: cluster.get(kind, "chat"))  # type: ignore[misc]
+        cluster.patch(kind, "chat", {"spec": drift})
+        cluster.until(f"the {kind} as it was", lambda kind=kind, made=made: is_as(cluster.get(kind, "chat"), made))  # type: ignore[misc]
+    first = cluster.until("its record", lambda: cluster.find("ControllerRevision"))[0]["metadata"]["name"]
+    for length in (128, 256):
+        cluster.patch("InferenceService", "chat", {"spec": {"maxModelLength": length}})
+    cluster.until_gone("ControllerRevision", first)
+    cluster.delete("ControllerRevision", cluster.find("ControllerRevision")[0]["metadata"]["name"])
+    cluster.patch("InferenceService", "chat", {"spec": {"autoscaling": None, "replicas": 1}})
+    cluster.until_gone("HorizontalPodAutoscaler", "chat")
+    cluster.until_gone("PodDisruptionBudget", "chat")
+
+
+DRIFTS: dict[str, Raw] = {
+    "Deployment": {"replicas": 5},
+    "Service": {"ports": [{"name": "http", "port": 81, "targetPort": 8000}]},
+    "HorizontalPodAutoscaler": {"maxReplicas": 9},
+    "PodDisruptionBudget": {"maxUnavailable": 2},
+}
+
+
+def is_as(now: Raw | None, before: Raw) -> bool:
+    """Whether what was changed by hand is as it was made."""
+    changed = DRIFTS[before["kind"]]
+    return now is not None and all(now["spec"].get(name) == before["spec"].get(name) for name in changed)
+
+
+def train_together(cluster: Cluster) -> None:
+    """Pods with a Service between them, which goes with them when their time to live is over."""
+    tune(cluster, "world", parallelism={"nodes": 2}, retries=0, ttlAfterFinished="1s")
+    kubelet = Kubelet(cluster, cluster.pod_of("world-tune-1"))
+    kubelet.bind()
+    kubelet.ends({}, {"train": {"exitCode": 1}})
+    cluster.until_phase("FineTuneJob", "world", "Failed")
+    cluster.until("its Service is gone", lambda: not cluster.find("Service", "tunesmith.dev/name=world"))
+
+
+def suspend_and_lose(cluster: Cluster) -> None:
+    """Attempts that are stopped, and one whose Job somebody else deletes."""
+    for name in ("stopped", "lost"):
+        kubelet = started(cluster, name)
+        kubelet.runs("train")
+        cluster.until_phase("FineTuneJob", name, "Running")
+    cluster.patch("FineTuneJob", "stopped", {"spec": {"suspend": True}})
+    cluster.until_gone("Job", "stopped-tune-1")
+    cluster.delete("Job", "lost-tune-1")
+    cluster.until("it was looked for", lambda: "get jobs/lost-tune-1" in cluster.requests(USER, "get"))
+
+
+def starve(cluster: Cluster) -> None:
+    """A Job that gets no pod, of which only Events tell why."""
+    cluster.create({"kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})
+    cluster.create({"kind": "EvalJob", "metadata": {"name": "words"}, "spec": EVALUATION})
+    cluster.until("its Events were read", lambda: "list events/" in cluster.requests(USER, "list"), seconds=90)
 
 
 EVALUATION: Raw = {
     "model": SPEC["model"],
     "benchmarks": [{"name": "words", "dataset": {"uri": "s3://data/test.jsonl"}}],
 }
-DRIFTS: tuple[tuple[str, str, Raw], ...] = (
-    ("Deployment", "chat", {"spec": {"replicas": 3}}),
-    ("Service", "chat", {"spec": {"ports": [{"name": "http", "port": 81, "targetPort": 8000}]}}),
-)
 
 
 def test_every_right_that_the_chart_grants_is_used_and_none_beyond(life: ControlPlane, manifests: list[Raw]) -> None:
@@ -202,7 +234,7 @@ def test_no_role_has_a_wildcard_or_a_way_to_more_rights(plane: ControlPlane, val
             assert right.group != "*", right
             assert right.group != "rbac.authorization.k8s.io", right
         writes = {right.resource for right in granted(rendered) if right.verb not in ("get", "list", "watch")}
-        assert not {"pods", "replicasets", "controllerrevisions"} & writes
+        assert not {"pods", "replicasets"} & writes
 
 
 def test_the_rights_in_namespaces_are_roles_and_the_same(plane: ControlPlane) -> None:
