@@ -277,6 +277,9 @@ AFTERMATH: dict[FailureClass, int] = {
 }
 """Of processes that work together one fails first: failures that may only be what another's led to, likeliest last."""
 
+LINE_CHARACTERS = 2000
+"""So much of a line is read: the causes stand at its beginning, and the text may be anybody's."""
+
 SYMPTOMS: tuple[tuple[FailureClass, re.Pattern[str]], ...] = (
     (
         FailureClass.SHARED_MEMORY_FULL,
@@ -327,7 +330,7 @@ class Recognised:
 
 def recognise(text: str) -> Recognised | None:
     """The cause that an exception's message or the end of a log gives away; None where it says nothing known."""
-    lines = text.splitlines()
+    lines = [line[:LINE_CHARACTERS] for line in text.splitlines()]
     return next(
         (Recognised(name, line.strip()) for name, pattern in SYMPTOMS for line in lines if pattern.search(line)), None
     )

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from tunesmith_api.failures import FailureClass
 
 
+READ_CHARACTERS = 4096
+"""No sentence of Kubernetes is longer; some of what it quotes is anybody's text, and must not cost much to read."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A sentence, and what to do about it; `{name}` in the hint is a group of the expression or one of the facts."""
@@ -148,7 +152,7 @@ ADMISSION = (
         FailureClass.QUOTA_EXCEEDED,
     ),
     _row(
-        r"exceeded quota: (?P<quota>[^,]+), requested: (?P<asked>.+?), used: (?P<used>.+?), limited: (?P<limit>.+)",
+        r"exceeded quota: (?P<quota>[^,]+), requested: ",
         "ResourceQuota {quota} has no room: wait for other work to end, ask for less in spec.resources, or have it raised "
         "(kubectl --namespace {namespace} describe quota {quota})",
         FailureClass.QUOTA_EXCEEDED,
@@ -302,5 +306,5 @@ def meanings(rows: Iterable[Row], said: str, facts: Mapping[str, str]) -> Meanin
 
 def _meanings(rows: Iterable[Row], said: str, facts: Mapping[str, str]) -> Iterator[Meaning]:
     for row in rows:
-        if match := row.pattern.search(said):
+        if match := row.pattern.search(said[:READ_CHARACTERS]):
             yield Meaning(row.class_, row.hint.format_map({**facts, **match.groupdict()}))
