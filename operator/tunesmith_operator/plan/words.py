@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from tunesmith_api.failures import FailureClass
 
-
 READ_CHARACTERS = 4096
 """No sentence of Kubernetes is longer; some of what it quotes is anybody's text, and must not cost much to read."""
 
