@@ -76,6 +76,8 @@ def _take_device(accelerator: Accelerator, index: int) -> None:
     """The device of this process, before the process group binds to one."""
     import torch
 
+    if accelerator is Accelerator.CPU:  # accelerate's own cpu:0, cpu:1 are no places that torch.load knows
+        os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     if accelerator is Accelerator.NVIDIA:
         torch.cuda.set_device(index)
     if accelerator is Accelerator.ASCEND:

@@ -89,6 +89,12 @@ class Trainer(SFTTrainer):
             return ByLength(lengths, batch, self.args.seed)
         return ByLength(lengths[:-1], batch, self.args.seed, blank=len(lengths) - 1)
 
+    def _run_epoch(self, *, epoch: int, train_dataloader: Any, **rest: Any) -> None:
+        """Tell the sampler the epoch: in a resumed one, the batches to skip hide the sampler of several processes from
+        accelerate, and it would give the rows of the first epoch."""
+        train_dataloader.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, train_dataloader=train_dataloader, **rest)
+
     def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
         """Count the tokens of the rows, not of the blank ones beside them."""
         rows = (inputs["labels"] != IGNORED).any(dim=1)

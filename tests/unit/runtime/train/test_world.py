@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import socket
 import subprocess
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +12,25 @@ from typing import Any
 import pytest
 
 from tests import tinymodel
+from tests.servers import free_port
 from tests.unit.runtime.train.support import Run, fetched, make_run
 from tunesmith_api.failures import FAILURES, FailureClass
 from tunesmith_api.run import INDEX_VARIABLE, Outcome, RunReport, World
 from tunesmith_runtime import train
 
 ROWS = tinymodel.rows(90, seed=1)
-STEPS = 2 * 6  # the last batch of an epoch has ten rows
-SETTINGS: dict[str, Any] = {"epochs": 2, "microBatchSize": 4, "precision": "fp32"}
-DROPOUT: dict[str, Any] = {"tuner": "lora", "lora": {"dropout": 0.1}, "checkpoint": {"everySteps": 4}}
+STEPS_PER_EPOCH = 6  # the last batch of an epoch has ten rows
+FP32: dict[str, Any] = {"microBatchSize": 4, "precision": "fp32"}
+DROPOUT: dict[str, Any] = {
+    "tuner": "lora",
+    "lora": {"dropout": 0.1},
+    "validation": {"fraction": 0.1},
+    "checkpoint": {"everySteps": 20, "keep": 1},
+}
+LONG: dict[str, Any] = {**FP32, "epochs": 12}
 PATIENCE = 300
+PREEMPTED = FAILURES[FailureClass.PREEMPTED].exit_code
+LOST = FAILURES[FailureClass.COLLECTIVE_FAILED].exit_code
 
 
 @dataclass
@@ -33,60 +40,119 @@ class Pods:
     runs: list[Run]
     processes: list[subprocess.Popen[str]]
 
-    def printed(self) -> list[str]:
-        """What each has printed until its end."""
-        return [process.communicate(timeout=PATIENCE)[0] for process in self.processes]
-
     def reports(self) -> list[RunReport]:
         """What each says at its end."""
-        return [RunReport.model_validate_json(text.splitlines()[-1]) for text in self.printed()]
+        printed = [process.communicate(timeout=PATIENCE)[0] for process in self.processes]
+        return [RunReport.model_validate_json(text.splitlines()[-1]) for text in printed]
 
-    def exit_codes(self) -> list[int]:
+    def exit_codes(self) -> list[int | None]:
         """How each has ended."""
-        return [process.wait(PATIENCE) for process in self.processes]
+        return [process.returncode for process in self.processes]
+
+    def signal_when(self, number: signal.Signals, seen: str) -> None:
+        """Send a signal to the last pod when the first has printed `seen`."""
+        printed, leader = [], self.processes[0]
+        assert leader.stdout is not None
+        for line in leader.stdout:
+            printed.append(line)
+            if seen in line:
+                self.processes[-1].send_signal(number)
+                return
+        raise AssertionError(f"{seen!r} was not printed: {''.join(printed)}")
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def start(run: Run, model: Path, attempt: int, rows: list[dict[str, Any]] = ROWS) -> Pods:
-    """Two new pods that train together, as an attempt at `run`."""
-    spec = run.spec.model_copy(update={"world": World(nodes=2, port=free_port()), "attempt": attempt})
-    works = [fetched(run.work.root.with_name(f"pod-{attempt}-{index}"), spec, model, rows) for index in (0, 1)]
+def start(run: Run, model: Path, attempt: int, nodes: int = 2, processes: int = 1) -> Pods:
+    """New pods that train together, as an attempt at `run`."""
+    world = World(nodes=nodes, processes=processes, port=free_port())
+    spec = run.spec.model_copy(update={"world": world, "attempt": attempt})
+    works = [fetched(run.work.root.with_name(f"pod-{attempt}-{index}"), spec, model, ROWS) for index in range(nodes)]
     runs = [Run(spec, work) for work in works]
-    environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    return Pods(
-        runs, [each.start("train", **{INDEX_VARIABLE: str(index)}, **environment) for index, each in enumerate(runs)]
-    )
+    environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "7"}
+    pods = [each.start("train", **{INDEX_VARIABLE: str(index)}, **environment) for index, each in enumerate(runs)]
+    return Pods(runs, pods)
 
 
-def wait_for(process: subprocess.Popen[str], seen: str) -> None:
-    """Read what a process prints until it prints `seen`."""
-    assert process.stdout is not None
-    printed = []
-    for line in process.stdout:
-        printed.append(line)
-        if seen in line:
-            return
-    raise AssertionError(f"{seen!r} was not printed: {''.join(printed)}")
+def curve(run: Run, figure: str = "loss") -> list[tuple[int, float]]:
+    return [(entry["step"], entry[figure]) for entry in run.log_history(figure)]
 
 
-def losses(run: Run) -> list[float]:
-    return [entry["loss"] for entry in run.log_history()]
+def losses(run: Run) -> Sequence[float]:
+    return [loss for _, loss in curve(run)]
 
 
-@pytest.mark.parametrize("tuner", ["full", "lora"])
-def test_two_pods_compute_the_steps_of_one(tiny: Path, tmp_path: Path, tuner: str) -> None:
-    alone = make_run(tmp_path / "one", tiny, ROWS, SETTINGS, tuner=tuner)
+def test_two_pods_compute_the_steps_of_one(tiny: Path, tmp_path: Path) -> None:
+    """The last batch of an epoch does not divide: no row comes twice, and none is left out."""
+    settings = {**FP32, "epochs": 2}
+    alone = make_run(tmp_path / "one", tiny, ROWS, settings, tuner="full")
     expected = alone.do(train.run)
-    together = make_run(tmp_path / "two", tiny, ROWS, SETTINGS, tuner=tuner)
+    together = make_run(tmp_path / "two", tiny, ROWS, settings, tuner="full")
     leader, other = start(together, tiny, 1).reports()
     assert losses(together) == pytest.approx(losses(alone), abs=2e-5)
     assert leader.metrics
     assert expected.metrics
-    assert (leader.metrics.steps, leader.metrics.tokens) == (STEPS, expected.metrics.tokens)
+    assert (leader.metrics.steps, leader.metrics.tokens) == (2 * STEPS_PER_EPOCH, expected.metrics.tokens)
     assert leader.artifacts
     assert other == RunReport(verb=other.verb, outcome=Outcome.SUCCEEDED, run_uri=together.directory.uri)
+
+
+@pytest.fixture(scope="module")
+def never_stopped(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, RunReport]:
+    """A run of two pods that are never stopped."""
+    run = make_run(tmp_path_factory.mktemp("whole"), tiny, ROWS, LONG, **DROPOUT)
+    return run, start(run, tiny, 1).reports()[0]
+
+
+def assert_equal(run: Run, report: RunReport, whole: tuple[Run, RunReport]) -> None:
+    """Losses and the bytes of the artifact are those of the run that was never stopped: random states are each rank's own."""
+    other, expected = whole
+    assert curve(run) == curve(other)
+    assert curve(run, "eval_loss") == curve(other, "eval_loss")
+    assert report.artifacts
+    assert expected.artifacts
+    assert report.artifacts[0].digest == expected.artifacts[0].digest
+
+
+def test_a_world_that_loses_a_pod_goes_on_as_a_new_one_from_the_checkpoint_of_all(
+    never_stopped: tuple[Run, RunReport], tiny: Path, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, tiny, ROWS, LONG, **DROPOUT)
+
+    # One pod is asked to stop: all stop at the same step, with its state in the store.
+    pods = start(run, tiny, 1)
+    pods.signal_when(signal.SIGTERM, "step 1/")
+    first, second = pods.reports()
+    assert pods.exit_codes() == [PREEMPTED, PREEMPTED]
+    assert first.last_checkpoint
+    assert second.last_checkpoint == first.last_checkpoint
+    stopped_at = first.last_checkpoint.step
+
+    # One pod is killed: the other ends soon, and says that it is not the cause.
+    pods = start(run, tiny, 2)
+    pods.signal_when(signal.SIGKILL, "checkpoint of step 40")
+    printed, _ = pods.processes[0].communicate(timeout=PATIENCE)
+    pods.processes[1].wait(PATIENCE)
+    assert pods.exit_codes() == [LOST, -signal.SIGKILL], printed
+    told = RunReport.model_validate_json(printed.splitlines()[-1])
+    assert told.failure
+    assert told.failure.class_ is FailureClass.COLLECTIVE_FAILED
+
+    # The next world goes on from there.
+    leader, _ = start(run, tiny, 3).reports()
+    assert leader.resumed_from_step
+    assert stopped_at < 40 <= leader.resumed_from_step
+    assert_equal(run, leader, never_stopped)
+
+
+@pytest.mark.deep
+def test_two_devices_of_one_pod_compute_what_two_pods_do(
+    never_stopped: tuple[Run, RunReport], tiny: Path, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path, tiny, ROWS, LONG, **DROPOUT)
+    pods = start(run, tiny, 1, nodes=1, processes=2)
+    pods.signal_when(signal.SIGTERM, "step 1/")
+    (stopped,) = pods.reports()
+    assert pods.exit_codes() == [PREEMPTED]
+    assert stopped.last_checkpoint
+    (report,) = start(run, tiny, 2, nodes=1, processes=2).reports()
+    assert report.resumed_from_step == stopped.last_checkpoint.step
+    assert_equal(run, report, never_stopped)
