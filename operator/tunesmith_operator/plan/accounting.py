@@ -141,7 +141,8 @@ def _brought_up(row: Raw, previous: Sequence[Raw], one: Account) -> Raw:
     pods = [pod for pod in _pods_of_row(row, job, one, moved_on) if not last or _is_after(pod, since, one.now)]
     start = known or min((at for pod in pods if (at := placed_at(pod))), default=None)
     outcome = row.get("outcome") or _outcome(row, job, start, moved_on, one)
-    stopped = outcome is not None and not any(may_work(pod, one.now) for pod in pods)
+    works = outcome != SUCCEEDED and any(may_work(pod, one.now) for pod in pods)  # of several pods one says so for all
+    stopped = outcome is not None and not works
     end = _last_end(pods, job, moved_on, start, one) if stopped else None
     wait = ((start or end or one.now) - since).total_seconds() if since else row.get("queuedSeconds") or 0
     new = {

@@ -197,6 +197,38 @@ def test_suspend_ends_a_stay_when_its_pod_has_stopped():
     assert "preemptions" not in cluster.status
 
 
+def test_each_device_of_each_pod_counts():
+    cluster = begun(parallelism={"nodes": 2}, resources={"accelerator": "nvidia", "count": 4})
+    for index in range(2):
+        passes(cluster, 10)
+        cluster.start_pod(job(), "Running", TRAINS, index=index)
+    cluster.settle()
+    passes(cluster, 90)
+    cluster.stop_pods(job())
+    cluster.jobs[job()]["status"] = {"conditions": [condition("Failed", at=cluster.now)]}
+    cluster.settle()
+    [row] = cluster.status["attempts"]
+    assert row["queuedSeconds"] == 10, "until the first has its node"
+    assert row["acceleratorSeconds"] == 2 * 4 * 100, "of pods that went unseen, when the first came counts for all"
+
+
+def test_the_last_word_of_the_pod_that_leads_ends_the_bill():
+    cluster = begun(parallelism={"nodes": 2})
+    for index in range(2):
+        cluster.start_pod(job(), "Running", TRAINS, index=index)
+    cluster.settle()
+    passes(cluster, 60)
+    states = copy.deepcopy(TUNED)
+    for state in states.values():
+        state["terminated"]["finishedAt"] = format_time(cluster.now)
+    cluster.start_pod(job(), "Succeeded", states, index=0, startTime=format_time(cluster.now - timedelta(seconds=60)))
+    passes(cluster, 5)
+    cluster.settle()
+    [row] = cluster.status["attempts"]
+    assert (row["outcome"], row["acceleratorSeconds"]) == ("Succeeded", 120)
+    assert row["endTime"]
+
+
 def test_sums_that_go_on_growing_are_no_reason_for_a_write():
     cluster = begun()
     places(cluster)
