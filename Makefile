@@ -20,10 +20,12 @@ test: env        ## All tests: unit, then against a real API server, then with r
 	python3 -m devcluster up
 	python3 -m devcluster images
 	$(PYTHON) -m pytest -m "not deep" tests/unit tests/apiserver tests/cluster
+	TUNESMITH_TEST_SCOPE=namespaces $(PYTHON) -m pytest -q tests/apiserver/test_operator_chain.py
 
 test-deep: env   ## The heavy ones: the development cluster killed, broken and taken down
 	python3 -m devcluster up
 	$(PYTHON) -m pytest -m deep tests
+	TUNESMITH_TEST_SCOPE=namespaces $(PYTHON) -m pytest -q -m "not deep" tests/apiserver
 
 verify: env      ## Style, types, who imports whom, generated files, chart, examples, links
 	$(PYTHON) -m ruff check $(PATHS)
