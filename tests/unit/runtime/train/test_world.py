@@ -13,10 +13,11 @@ import pytest
 
 from tests import tinymodel
 from tests.servers import free_port
-from tests.unit.runtime.train.support import Run, fetched, make_run
+from tests.unit.runtime.train.support import ROOT, Run, fetched, make_run
 from tunesmith_api.failures import FAILURES, FailureClass
 from tunesmith_api.run import INDEX_VARIABLE, Outcome, RunReport, World
 from tunesmith_runtime import train
+from tunesmith_runtime.train import loss
 
 ROWS = tinymodel.rows(90, seed=1)
 STEPS_PER_EPOCH = 6  # the last batch of an epoch has ten rows
@@ -61,13 +62,13 @@ class Pods:
         raise AssertionError(f"{seen!r} was not printed: {''.join(printed)}")
 
 
-def start(run: Run, model: Path, attempt: int, nodes: int = 2, processes: int = 1) -> Pods:
+def start(run: Run, model: Path, attempt: int, nodes: int = 2, processes: int = 1, **environment: str) -> Pods:
     """New pods that train together, as an attempt at `run`."""
     world = World(nodes=nodes, processes=processes, port=free_port())
     spec = run.spec.model_copy(update={"world": world, "attempt": attempt})
     works = [fetched(run.work.root.with_name(f"pod-{attempt}-{index}"), spec, model, ROWS) for index in range(nodes)]
     runs = [Run(spec, work) for work in works]
-    environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "7"}
+    environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "7", **environment}
     pods = [each.start("train", **{INDEX_VARIABLE: str(index)}, **environment) for index, each in enumerate(runs)]
     return Pods(runs, pods)
 
@@ -77,7 +78,7 @@ def curve(run: Run, figure: str = "loss") -> list[tuple[int, float]]:
 
 
 def losses(run: Run) -> Sequence[float]:
-    return [loss for _, loss in curve(run)]
+    return [entry for _, entry in curve(run)]
 
 
 def test_two_pods_compute_the_steps_of_one(tiny: Path, tmp_path: Path) -> None:
@@ -93,6 +94,22 @@ def test_two_pods_compute_the_steps_of_one(tiny: Path, tmp_path: Path) -> None:
     assert (leader.metrics.steps, leader.metrics.tokens) == (2 * STEPS_PER_EPOCH, expected.metrics.tokens)
     assert leader.artifacts
     assert other == RunReport(verb=other.verb, outcome=Outcome.SUCCEEDED, run_uri=together.directory.uri)
+
+
+@pytest.mark.deep
+def test_two_pods_compute_the_steps_of_one_by_the_loss_that_gpus_take(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TRL's loss gathers figures from all processes in each micro batch; activations are computed twice."""
+    monkeypatch.setattr(loss, "LOGITS_BYTES", 0)
+    (tmp_path / "sitecustomize.py").write_text("from tunesmith_runtime.train import loss\nloss.LOGITS_BYTES = 0\n")
+    path = f"{ROOT / 'crds'}:{ROOT / 'runtime'}:{tmp_path}"
+    settings = {**FP32, "epochs": 1, "gradientCheckpointing": True}
+    alone = make_run(tmp_path / "one", tiny, ROWS, settings, tuner="lora")
+    alone.do(train.run)
+    together = make_run(tmp_path / "two", tiny, ROWS, settings, tuner="lora")
+    assert start(together, tiny, 1, PYTHONPATH=path).reports()[0].outcome is Outcome.SUCCEEDED
+    assert losses(together) == pytest.approx(losses(alone), abs=2e-5)
 
 
 @pytest.fixture(scope="module")
