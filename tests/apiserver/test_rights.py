@@ -77,7 +77,8 @@ def granted(manifests: list[Raw]) -> frozenset[Right]:
 
 def requests(plane: ControlPlane) -> list[Raw]:
     """Audit events of the operator's requests about resources, of all tests so far."""
-    entries = map(json.loads, plane.audit_log.read_text().splitlines())
+    with plane.audit_log.open() as log:
+        entries = [json.loads(line) for line in log if USER in line]
     return [entry for entry in entries if entry["user"]["username"] == USER and "objectRef" in entry]
 
 
