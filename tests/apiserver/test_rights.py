@@ -221,8 +221,13 @@ def test_without_the_right_to_set_finalizers_the_plugin_refuses_the_children(
         "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}},
     }
     command = ("create", "--dry-run=server", "--as", account, "--filename", "-")
-    with pytest.raises(AssertionError, match="finalizers"):
-        cluster.kubectl(*command, stdin=json.dumps(job))
+
+    def refused_for_the_finalizers() -> bool:
+        with pytest.raises(AssertionError) as error:
+            cluster.kubectl(*command, stdin=json.dumps(job))
+        return "finalizers" in str(error.value)  # and not for the role that does not count yet
+
+    cluster.until("the refusal", refused_for_the_finalizers)
 
 
 @pytest.mark.parametrize("values", [{}, {"scope": {"namespaces": ["team-a"]}}], ids=["whole cluster", "namespaces"])
