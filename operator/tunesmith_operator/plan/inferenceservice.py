@@ -250,6 +250,7 @@ def _on_its_way(look: Look) -> Outlook:
     text = f"{pods}; {trouble.message}; {trouble.hint}" if trouble else pods
     reason = str(trouble.class_) if trouble else None
     if served is not None and served != rollout.version:
+        text = f"version {rollout.version} is to take the place of {served}: {text}"
         return Outlook(Phase.ROLLING_OUT, reason or Reason.ROLLING_OUT, text, ready=look.answers, reconciling=True)
     phase = Phase.READY if look.answers else Phase.PENDING
     return Outlook(phase, reason or Reason.STARTING, text, ready=look.answers, reconciling=True)

@@ -94,7 +94,7 @@ def _verdict(
 
 def _why_no_verdict(name: str, status: Raw) -> str:
     phase = status.get("phase") or Phase.PENDING
-    why = f" ({status.get('reason')}): see its status" if phase == Phase.FAILED else ""
+    why = f" ({status.get('reason')}): see its status, then create it anew" if phase == Phase.FAILED else ""
     return f"EvalJob {name} to give its verdict; it is {phase}{why}"
 
 

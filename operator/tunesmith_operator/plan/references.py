@@ -101,7 +101,7 @@ def _finished(name: str, references: References) -> Raw | Waiting:
     if phase == Phase.FAILED:
         return Waiting(
             Reason.WAITING_FOR_MODEL,
-            f"FineTuneJob {name}, which has failed ({status.get('reason')}): see its status",
+            f"FineTuneJob {name}, which has failed ({status.get('reason')}): see its status, then create it anew or name another model",
             in_vain=True,
         )
     if phase != Phase.SUCCEEDED:

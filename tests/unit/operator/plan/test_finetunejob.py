@@ -466,7 +466,10 @@ def test_a_model_that_will_not_come_is_no_progress():
     cluster = Cluster(fine_tune_job(model={"fineTuneJob": {"name": "first"}}))
     cluster.others[Reference("FineTuneJob", "first")] = failed
     cluster.settle()
-    assert cluster.status["message"] == "waiting for FineTuneJob first, which has failed (BadRow): see its status"
+    assert cluster.status["message"].startswith(
+        "waiting for FineTuneJob first, which has failed (BadRow): see its status"
+    )
+    assert "create it anew or name another model" in cluster.status["message"]
     assert cluster.condition("Stalled")["status"] == "True"
     assert cluster.condition("Reconciling")["status"] == "False"
 
