@@ -82,6 +82,8 @@ namespaces: {{ toJson .Values.scope.namespaces }}
 workers: {{ .Values.workers }}
 client:
   {{- toYaml .Values.client | nindent 2 }}
+together:
+  {{- toYaml .Values.together | nindent 2 }}
 leaderElection:
   namespace: {{ .Release.Namespace }}
   name: {{ include "tunesmith.name" . }}

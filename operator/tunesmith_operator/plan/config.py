@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from tunesmith_api.common import ConfigMapKey
+from tunesmith_api.run import World
 
 
 class Settings(BaseModel):
@@ -93,6 +94,14 @@ class Kueue(Settings):
     """Whether it may list Workloads."""
 
 
+class Together(Settings):
+    """How long processes that train together wait for each other, in seconds (see tunesmith_api.run.World)."""
+
+    rendezvous_seconds: float = Field(World().rendezvous_seconds, gt=0)
+    unreachable_seconds: float = Field(World().unreachable_seconds, gt=0)
+    collective_seconds: float = Field(World().collective_seconds, gt=0)
+
+
 class Http(Settings):
     """Ports the operator listens on."""
 
@@ -117,5 +126,6 @@ class OperatorConfig(Settings):
     leader_election: LeaderElection = Field(default_factory=LeaderElection)
     http: Http = Field(default_factory=Http)
     kueue: Kueue = Field(default_factory=Kueue)
+    together: Together = Field(default_factory=Together)
     allow_trust_remote_code: bool = False
     """Whether resources may ask to run Python code that comes with a model."""

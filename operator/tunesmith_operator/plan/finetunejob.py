@@ -57,7 +57,7 @@ def _pod(
     access = resolve_storage(spec.storage, config.store)
     namespace = str(metadata(resource).get("namespace"))
     data = spec.to_dict()
-    world = together.world(resource, spec, role, attempt)
+    world = together.world(resource, spec, role, attempt, config.together)
     run = RunSpec(
         kind=KIND,
         name=name_of(resource),

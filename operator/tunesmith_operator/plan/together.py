@@ -13,6 +13,7 @@ from tunesmith_api.common import Accelerator, LastFailure, Resources
 from tunesmith_api.failures import AFTERMATH
 from tunesmith_api.finetunejob import FineTuneJobSpec, Parallelism
 from tunesmith_api.run import World
+from tunesmith_operator.plan.config import Together
 from tunesmith_operator.plan.containers import containers, is_true
 from tunesmith_operator.plan.names import annotation, child_metadata, is_deleting, job_name, metadata, name_of, selector
 from tunesmith_operator.plan.types import Raw
@@ -24,14 +25,13 @@ SHARED_MEMORY_PER_DEVICE = 1
 """GiB of /dev/shm: what NCCL and HCCL pass between the devices of a pod, with room to spare."""
 
 
-def world(resource: Raw, spec: FineTuneJobSpec, role: str, attempt: int) -> World | None:
+def world(resource: Raw, spec: FineTuneJobSpec, role: str, attempt: int, patience: Together) -> World | None:
     """Who trains together in an attempt; None where that is one process alone."""
     nodes, processes = spec.parallelism.nodes, devices(spec.resources)
     if nodes * processes == 1:
         return None
-    if nodes == 1:
-        return World(processes=processes)
-    return World(nodes=nodes, processes=processes, host=f"{job_name(resource, role, attempt)}-0.{name(resource, role)}")
+    host = {"host": f"{job_name(resource, role, attempt)}-0.{name(resource, role)}"} if nodes > 1 else {}
+    return World(nodes=nodes, processes=processes, **host, **patience.model_dump())
 
 
 def devices(resources: Resources) -> int:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.operator.plan.world import (
+    CONFIG,
     START,
     TUNED,
     Cluster,
@@ -88,6 +89,20 @@ def test_pods_find_pod_0_by_the_name_that_the_service_gives_it():
     assert (service["clusterIP"], service["publishNotReadyAddresses"]) == ("None", True)
     assert service["selector"].items() <= template(cluster)["metadata"]["labels"].items()
     assert {"kind": "Service", "name": SERVICE} in cluster.status["children"]
+
+
+def test_the_administrator_says_how_long_pods_wait_for_each_other():
+    patience = CONFIG.together.model_copy(update={"rendezvous_seconds": 60.0, "collective_seconds": 7200.0})
+    cluster = Cluster(fine_tune_job(parallelism={"nodes": 2}), config=CONFIG.model_copy(update={"together": patience}))
+    cluster.settle()
+    run = run_of(template(cluster))
+    assert run
+    assert run.world
+    assert (run.world.rendezvous_seconds, run.world.unreachable_seconds, run.world.collective_seconds) == (
+        60,
+        300,
+        7200,
+    )
 
 
 @pytest.mark.parametrize("container", ["fetch", "train", "export"])
