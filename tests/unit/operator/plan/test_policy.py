@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -127,3 +129,18 @@ def test_no_spelling_of_an_output_leads_into_a_shared_folder(path: str, namespac
     for folder in ("models", "evals", "services", f"runs/not-{namespace}"):
         for uri in (f"{STORE}/{folder}/{path}", f"{STORE}//{folder}/{path}"):
             assert list(against_policy({"output": {"uri": uri}}, STRICT, namespace))
+
+
+EXAMPLES = [
+    (path, document)
+    for path in sorted((Path(__file__).parents[4] / "examples").rglob("*.yaml"))
+    for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))
+    if document and str(document.get("apiVersion")).startswith("tunesmith.dev/")
+]
+
+
+@pytest.mark.parametrize(("path", "document"), EXAMPLES, ids=lambda one: getattr(one, "stem", ""))
+def test_the_examples_ask_for_nothing_that_is_refused_by_default_but_what_they_say(path: Path, document: Raw) -> None:
+    for sentence in against_policy(document["spec"], STRICT, "team"):
+        value = sentence.partition("podPolicy.")[2].partition(" ")[0]
+        assert f"podPolicy.{value}" in path.read_text(encoding="utf-8"), sentence
