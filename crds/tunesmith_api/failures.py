@@ -54,6 +54,9 @@ class FailureClass(StrEnum):
 class Retry(StrEnum):
     """What a controller does after a failure of a class."""
 
+    WAITS = "Waits"
+    """A pod that does not start is waited for: it starts by itself when the trouble is over. One that has ended for such
+    a reason is not tried again."""
     NEVER = "Never"
     COUNTED = "Counted"
     ALWAYS = "Always"
@@ -73,37 +76,37 @@ class Failure:
 FAILURES: dict[FailureClass, Failure] = {
     FailureClass.UNSCHEDULABLE: Failure(
         None,
-        Retry.NEVER,
+        Retry.WAITS,
         "no node can take the pod",
         "ask for less in spec.resources, free or add a node with the named resource, or fix spec.pod.nodeSelector and tolerations",
     ),
     FailureClass.VOLUME_UNAVAILABLE: Failure(
         None,
-        Retry.NEVER,
+        Retry.WAITS,
         "a volume of the pod is not there, not bound, or can't be attached to its node",
         "look at the named PersistentVolumeClaim with kubectl describe; the pod starts by itself when the volume is there",
     ),
     FailureClass.IMAGE_PULL: Failure(
         None,
-        Retry.NEVER,
+        Retry.WAITS,
         "an image can't be pulled",
         "check the image name in the chart's values and spec.pod.imagePullSecrets",
     ),
     FailureClass.QUOTA_EXCEEDED: Failure(
         None,
-        Retry.NEVER,
+        Retry.WAITS,
         "the namespace's ResourceQuota does not admit the pod",
         "raise the namespace's ResourceQuota or ask for less in spec.resources",
     ),
     FailureClass.POD_REFUSED: Failure(
         None,
-        Retry.NEVER,
+        Retry.WAITS,
         "an admission rule of the cluster refuses the pod",
         "an admission policy refused the pod: read the message, then change spec.pod or the policy",
     ),
     FailureClass.POD_START: Failure(
         None,
-        Retry.NEVER,
+        Retry.WAITS,
         "the kubelet can't start a container",
         "a Secret, ConfigMap or volume that the pod needs is missing: create it in this namespace",
     ),

@@ -43,6 +43,7 @@ def explanation(failure: FailureClass) -> str:
     row = FAILURES[failure]
     code = "no process of ours exits with it" if row.exit_code is None else f"exit code {row.exit_code}"
     retry = {
+        "Waits": "the pod starts by itself when it is over",
         "Never": "it is not tried again",
         "Counted": "it is tried again, up to spec.retries",
         "Always": "it is tried again",

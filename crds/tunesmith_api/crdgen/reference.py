@@ -113,8 +113,9 @@ def failures_page() -> str:
         f"{NOTE}# Failure classes\n\n"
         "`status.lastFailure` says why something failed: `class` is one of these, `message` says what happened and where, "
         "`hint` what to do about it (often better than the one below, as it knows the case), and `pod`, `container`, "
-        "`exitCode` and `logTail` where it was. Retry says what the operator does: `Never` waits for you, `Counted` tries "
-        "again `spec.retries` times, `Always` goes on without counting. `tunesmith explain CLASS` prints a row.\n\n"
+        "`exitCode` and `logTail` where it was. Retry says what the operator does: `Waits` ends no "
+        "attempt, as the pod starts by itself when the trouble is over; `Never` gives the job up; `Counted` tries again "
+        "`spec.retries` times; `Always` goes on without counting. `tunesmith explain CLASS` prints a row.\n\n"
         + table(("class", "what happened", "exit code", "retry", "what to do"), rows)
         + "\n## Exit codes\n\n"
         "The exit codes of the runtime's containers are a contract: a code keeps its meaning in all later versions, and new "

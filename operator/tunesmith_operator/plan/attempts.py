@@ -155,7 +155,7 @@ def is_given_up(course: Course, retries: int) -> bool:
     if course.state is not State.FAILED or course.trouble is None:
         return False
     retry = FAILURES[course.trouble.class_].retry
-    return retry is Retry.NEVER or (retry is Retry.COUNTED and course.failures > retries)
+    return retry in (Retry.NEVER, Retry.WAITS) or (retry is Retry.COUNTED and course.failures > retries)
 
 
 def next_start(course: Course, now: datetime) -> datetime:

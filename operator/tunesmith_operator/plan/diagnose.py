@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tunesmith_api.common import LastFailure
-from tunesmith_api.failures import BY_EXIT_CODE, FAILURES, FailureClass, recognise
+from tunesmith_api.failures import BY_EXIT_CODE, FAILURES, FailureClass, Retry, recognise
 from tunesmith_operator.plan import words
 from tunesmith_operator.plan.containers import Container, condition, containers, describe, is_true
 from tunesmith_operator.plan.names import is_deleting, metadata, name_of, uid_of
@@ -27,16 +27,7 @@ SLOW_START = timedelta(seconds=20)
 CRASH_LOOP_RESTARTS = 3
 """A sidecar that ended so often will not come up."""
 
-PENDING_CLASSES = frozenset(
-    {
-        FailureClass.UNSCHEDULABLE,
-        FailureClass.VOLUME_UNAVAILABLE,
-        FailureClass.IMAGE_PULL,
-        FailureClass.QUOTA_EXCEEDED,
-        FailureClass.POD_REFUSED,
-        FailureClass.POD_START,
-    }
-)
+PENDING_CLASSES = frozenset(class_ for class_, row in FAILURES.items() if row.retry is Retry.WAITS)
 """Troubles that keep a pod from starting and may pass: they end no attempt, and are forgotten when they are over."""
 
 WAITING_REASONS: dict[str, FailureClass] = {
