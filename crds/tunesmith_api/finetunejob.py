@@ -351,10 +351,12 @@ class FineTuneJobSpec(ApiModel):
         3, ge=0, le=100, description="New attempts after failures that may pass; preemptions do not count. Default 3."
     )
     deadline: Duration | None = Field(
-        None, description="Time the job may take from its first start, such as 12h. Default: none."
+        None,
+        description="Time the job may take from its first start, such as 12h; time suspended or queued again counts. Default: none.",
     )
     pending_deadline: Duration | None = Field(
-        None, description="Time its pods may wait to be scheduled, such as 1h. Default: none."
+        None,
+        description="Time its pods may wait to be scheduled, such as 1h; time in a queue does not count. Default: none.",
     )
     ttl_after_finished: Duration | None = Field(
         None,
