@@ -1,0 +1,338 @@
+"""A chain of all three kinds, played step by step, and what must be the same at its end whatever was done to the operator."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+import urllib3
+
+from devcluster.controlplane import ControlPlane
+from tests.apiserver.cluster import Cluster, Kubelet, Raw
+from tests.apiserver.conftest import NAMES
+from tests.apiserver.finetunejobs import ARTIFACTS, MESSAGES, SPEC
+from tests.apiserver.operator_process import OperatorProcess
+from tests.apiserver.proxy import Proxy, no_fault, no_tampering
+from tests.apiserver.scope import LABELS, NAMESPACED
+from tunesmith_operator.plan.types import CHILDREN
+
+DIGEST = str(ARTIFACTS[1]["digest"])
+BASE_DIGEST = "c" * 64
+TUNE: Raw = {"kind": "FineTuneJob", "metadata": {"name": "support"}, "spec": SPEC}
+EVAL: Raw = {
+    "kind": "EvalJob",
+    "metadata": {"name": "support"},
+    "spec": {
+        "model": {"fineTuneJob": {"name": "support"}},
+        "baseline": {"uri": "s3://models/base"},
+        "benchmarks": [{"name": "words", "dataset": {"uri": "s3://data/test.jsonl"}}],
+        "gates": [{"benchmark": "words", "metric": "accuracy", "min": 0.8}],
+    },
+}
+SERVE: Raw = {
+    "kind": "InferenceService",
+    "metadata": {"name": "support"},
+    "spec": {"model": {"fineTuneJob": {"name": "support"}}, "promotion": {"evalJobs": [{"name": "support"}]}},
+}
+
+OURS = ("FineTuneJob", "EvalJob", "InferenceService")
+MADE = tuple(kind for kind in CHILDREN if kind != "Pod")
+"""Kinds of children that the operator makes itself."""
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+TOKENS = re.compile(r'("TUNESMITH_PROGRESS_TOKEN", "value": "|progress-token-sha256": ")[0-9a-f]{64}')
+"""What is new with every process: its progress tokens."""
+
+
+def evaluated(accuracy: float, digest: str) -> dict[str, str]:
+    """What the containers of an evaluation say."""
+    result = {"benchmark": "words", "metric": "accuracy", "value": accuracy, "samples": 50}
+    reports = {
+        "fetch": {"verb": "fetch", "outcome": "Succeeded", "modelDigest": digest},
+        "evaluate": {"verb": "evaluate", "outcome": "Succeeded", "modelDigest": digest, "results": [result]},
+    }
+    return {name: json.dumps(report) for name, report in reports.items()}
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that happens, and what the three statuses say when all has been heard of it."""
+
+    happens: Callable[[Cluster], object]
+    told: dict[str, Sequence[str]]
+    """By kind: texts that occur in its status."""
+
+
+def _waiting(phase: str) -> dict[str, Sequence[str]]:
+    return {kind: [f"to succeed; it is {phase}"] for kind in ("EvalJob", "InferenceService")}
+
+
+def _verdict(phase: str) -> dict[str, Sequence[str]]:
+    return {"InferenceService": [f"to give its verdict; it is {phase}"]}
+
+
+def pod(cluster: Cluster, job: str) -> Kubelet:
+    """The kubelet of a Job's pod."""
+    return Kubelet(cluster, cluster.pod_of(job))
+
+
+def serving_pods_are_ready(cluster: Cluster) -> None:
+    """Every pod that serves answers, as soon as there are any."""
+    for each in cluster.until("a pod that serves", lambda: cluster.find("Pod", "tunesmith.dev/role=serve")):
+        Kubelet(cluster, each).ready()
+
+
+CHAIN: tuple[Step, ...] = (
+    Step(lambda cluster: cluster.create(SERVE), {"InferenceService": ["Waiting", "there is none"]}),
+    Step(lambda cluster: cluster.create(EVAL), {"EvalJob": ["Waiting", "there is none"]}),
+    Step(lambda cluster: cluster.create(TUNE), {"FineTuneJob": ["Pending"], **_waiting("Pending")}),
+    Step(
+        lambda cluster: pod(cluster, "support-tune-1").runs("fetch"),
+        {"FineTuneJob": ["Preparing"], **_waiting("Preparing")},
+    ),
+    Step(
+        lambda cluster: pod(cluster, "support-tune-1").runs("train"),
+        {"FineTuneJob": ["Running"], **_waiting("Running")},
+    ),
+    Step(
+        lambda cluster: pod(cluster, "support-tune-1").ends(MESSAGES),
+        {"FineTuneJob": ["Succeeded"], "EvalJob": ["WaitingForPod"], **_verdict("Pending")},
+    ),
+    Step(
+        lambda cluster: pod(cluster, "support-eval-model-1").runs("evaluate"),
+        {"EvalJob": ["Running"], **_verdict("Running")},
+    ),
+    Step(
+        lambda cluster: pod(cluster, "support-eval-baseline-1").ends(evaluated(0.5, BASE_DIGEST)),
+        {"EvalJob": [BASE_DIGEST]},
+    ),
+    Step(
+        lambda cluster: pod(cluster, "support-eval-model-1").ends(evaluated(0.9, DIGEST)),
+        {"EvalJob": ["GatesPassed"], "InferenceService": ["Starting", '"replicas": 1']},
+    ),
+    Step(serving_pods_are_ready, {"InferenceService": ["Serving", '"readyReplicas": 1']}),
+)
+
+
+def play(cluster: Cluster, steps: Sequence[Step] = CHAIN, seconds: float = 60) -> None:
+    """Play a chain, each step when the one before has been told of."""
+    for step in steps:
+        step.happens(cluster)
+        await_told(cluster, step, seconds)
+
+
+def await_told(cluster: Cluster, step: Step, seconds: float = 60) -> None:
+    """Wait until the statuses tell of a step."""
+    end = time.monotonic() + seconds
+    for kind, texts in step.told.items():
+        while not _tells(cluster, kind, texts):
+            says = json.dumps(_status(cluster, kind), indent=1)
+            assert time.monotonic() < end, f"{kind} does not tell {texts} within {seconds:g} s, but {says}"
+            time.sleep(0.1)
+
+
+def _tells(cluster: Cluster, kind: str, texts: Sequence[str]) -> bool:
+    status = json.dumps(_status(cluster, kind))
+    return all(text in status for text in texts)
+
+
+def _status(cluster: Cluster, kind: str) -> Raw:
+    return (cluster.get(kind, "support") or {}).get("status") or {}
+
+
+def end_state(cluster: Cluster) -> dict[str, Any]:
+    """All that must not depend on what was done to the operator: specs, statuses, children, Events; no times, no uids."""
+    ours = [thing for kind in OURS for thing in _all(cluster, kind)]
+    version = next((thing["status"]["version"] for thing in ours if "version" in thing.get("status", {})), "VERSION")
+    state = {
+        **{f"{thing['kind']}/{thing['metadata']['name']}": _essence(thing, "status") for thing in ours},
+        **{f"{kind}/{child['metadata']['name']}": _essence(child) for kind in MADE for child in _all(cluster, kind)},
+        "pods": sorted(_pod(each) for each in cluster.find("Pod")),
+        "events": dict(sorted(told(cluster).items())),
+    }
+    text = json.dumps(state, sort_keys=True).replace(cluster.namespace, "NAMESPACE").replace(version, "VERSION")
+    text = TOKENS.sub(r"\1TOKEN", UUID.sub("UUID", TIME.sub("TIME", text)))
+    normal: dict[str, Any] = json.loads(text)
+    return normal
+
+
+def told(cluster: Cluster) -> Counter[str]:
+    """The Events about resources of ours: how often each was told."""
+    return Counter(
+        f"{about['kind']}/{about['name']} {event['type']} {event['reason']}"
+        for event in cluster.find("Event")
+        if (about := event["involvedObject"])["kind"] in OURS
+    )
+
+
+def uids(cluster: Cluster) -> dict[str, str]:
+    """The children that the operator has made."""
+    return {
+        f"{kind}/{child['metadata']['name']}": child["metadata"]["uid"] for kind in MADE for child in cluster.find(kind)
+    }
+
+
+def orphans(cluster: Cluster) -> list[str]:
+    """Children whose controller is not there."""
+    there = {thing["metadata"]["uid"] for kind in (*OURS, *CHILDREN, "ReplicaSet") for thing in cluster.find(kind)}
+    return [
+        f"{kind}/{child['metadata']['name']}"
+        for kind in CHILDREN
+        for child in cluster.find(kind, "app.kubernetes.io/managed-by=tunesmith")
+        if not any(owner["uid"] in there for owner in child["metadata"].get("ownerReferences", ()))
+    ]
+
+
+def _all(cluster: Cluster, kind: str) -> list[Raw]:
+    return [{"kind": kind, **thing} for thing in cluster.find(kind)]
+
+
+def _essence(thing: Raw, *besides: str) -> Raw:
+    """What somebody of ours has said of a thing, or what the operator has made of it."""
+    metadata = {
+        name: thing["metadata"].get(name) for name in ("labels", "annotations", "ownerReferences", "generation")
+    }
+    spec = {name: value for name, value in thing.get("spec", {}).items() if name not in ("clusterIP", "clusterIPs")}
+    return {"metadata": metadata, "spec": spec, **{name: _timeless(thing.get(name)) for name in ("data", *besides)}}
+
+
+def _timeless(value: Any) -> Any:
+    """Without how long things took."""
+    if isinstance(value, dict):
+        return {key: _timeless(one) for key, one in value.items() if not key.lower().endswith(("seconds", "hours"))}
+    return [_timeless(one) for one in value] if isinstance(value, list) else value
+
+
+def _pod(thing: Raw) -> str:
+    owner = thing["metadata"]["ownerReferences"][0]
+    name = owner["name"] if owner["kind"] == "Job" else owner["kind"]
+    return f"{owner['kind']} {name} {thing['metadata']['labels']['tunesmith.dev/role']}"
+
+
+def different(state: Any, other: Any, path: str = "") -> list[str]:
+    """Where two states differ, a line each."""
+    if isinstance(state, dict) and isinstance(other, dict):
+        return [
+            line
+            for name in sorted(state.keys() | other.keys())
+            for line in different(state.get(name), other.get(name), f"{path}.{name}")
+        ]
+    return [] if state == other else [f"{path}: {json.dumps(state)} != {json.dumps(other)}"]
+
+
+@dataclass
+class Supervised(OperatorProcess):
+    """An operator that is started again when it ends, as the kubelet does with a container. A context manager."""
+
+    may_complain: bool = True
+    restarts: int = 0
+    peak_mib: float = 0.0
+    """The most resident memory that one of its processes has had."""
+
+    def __enter__(self) -> Self:
+        self._over = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="restart policy")
+        self.start()
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._watcher.join()
+        self.stop()
+
+    @property
+    def authorization(self) -> str:
+        """The header with the token in its file."""
+        user = json.loads((self.folder / "kubeconfig").read_text())["users"][0]["user"]
+        return f"Bearer {user['token']}"
+
+    def configuration(self) -> dict[str, Any]:
+        self._configuration = getattr(self, "_configuration", None) or super().configuration()
+        return self._configuration
+
+    def write_credentials(self) -> None:
+        if not (self.folder / "kubeconfig").exists():  # what is mounted in a pod is the same after a restart
+            self.renew_credentials()
+
+    def renew_credentials(self) -> None:
+        """Give it a new token, in the file that it reads."""
+        super().write_credentials()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.1):
+            if self.process.poll() is not None:
+                self.start()
+                self.restarts += 1
+            else:
+                self._measure()
+
+    def _measure(self) -> None:
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        peak = next((line for line in lines if line.startswith("VmHWM")), "VmHWM: 0 kB")
+        self.peak_mib = max(self.peak_mib, int(peak.split()[1]) / 1024)
+
+
+@dataclass
+class Range:
+    """Where chains are played, one after the other, each in a namespace of its own, with a supervised operator behind a
+    proxy."""
+
+    plane: ControlPlane
+    http: urllib3.PoolManager
+    proxy: Proxy
+    operator: Supervised
+
+    @contextmanager
+    def namespace(self) -> Iterator[Cluster]:
+        """A new namespace; when it is left, the proxy does no more harm."""
+        cluster = Cluster(self.plane, self.http, next(NAMES))
+        path = "/api/v1/namespaces"
+        cluster.request("POST", path, {"kind": "Namespace", "metadata": {"name": cluster.namespace, "labels": LABELS}})
+        try:
+            yield cluster
+        finally:
+            self.proxy.fault, self.proxy.tamper = no_fault, no_tampering
+            cluster.request("DELETE", f"{path}/{cluster.namespace}")
+
+    def undisturbed(self) -> tuple[list[str], Raw]:
+        """What the operator writes in a chain, in order, and the end."""
+        with self.namespace() as cluster:
+            play(cluster)
+            assert orphans(cluster) == []
+            return [write.what for write in self.proxy.writes(cluster.namespace)], end_state(cluster)
+
+
+@contextmanager
+def shooting_range(plane: ControlPlane, http: urllib3.PoolManager, folder: Path, **values: Any) -> Iterator[Range]:
+    """An operator that leads, behind a proxy of its own."""
+    if NAMESPACED:
+        pytest.skip("namespaces are made as it goes, and Roles in them would have to be there before the operator")
+    with Proxy(plane) as proxy, Supervised(plane, folder, "operator-0", values=values, server=proxy.url) as operator:
+        Cluster(plane, http, "").until("the operator leads", operator.leads)
+        yield Range(plane, http, proxy, operator)
+
+
+@contextmanager
+def replica(
+    plane: ControlPlane, folder: Path, name: str, server: str | None = None, **values: Any
+) -> Iterator[OperatorProcess]:
+    """One of several operators; it is ready, and need not lead. Nobody starts it again."""
+    operator = OperatorProcess(plane, folder, name, values=values, server=server)
+    operator.start()
+    try:
+        Cluster(plane, urllib3.PoolManager(), "").until(f"{name} is ready", lambda: operator.probe("/readyz")[0] == 200)
+        yield operator
+    finally:
+        operator.process.send_signal(signal.SIGCONT)
+        operator.stop()
