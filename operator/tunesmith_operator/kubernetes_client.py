@@ -37,6 +37,7 @@ UNREACHABLE = (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, O
 
 JSON = "application/json"
 APPLY_PATCH = "application/apply-patch+yaml"
+MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 
 
@@ -142,7 +143,14 @@ class KubernetesClient:
         # Without force the server refuses to take fields from whoever made an object of this name meanwhile.
         query = {"fieldManager": FIELD_MANAGER, "force": "true" if uid else "false"}
         body = {**manifest, "metadata": {**metadata, "uid": uid}} if uid else manifest
-        return await self._request("PATCH", path, body=body, query=query, content_type=APPLY_PATCH)
+        try:
+            return await self._request("PATCH", path, body=body, query=query, content_type=APPLY_PATCH)
+        except ApiError as error:
+            if not (uid and error.invalid):
+                raise
+        # What somebody else has put into a list may stand in the way of ours, as two ports of one name do: ours replaces it.
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._request("PATCH", path, body=body, query=query, content_type=MERGE_PATCH)
 
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
         body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}

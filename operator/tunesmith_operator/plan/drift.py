@@ -15,6 +15,11 @@ SUFFIXES = {
     "Pi": Decimal(2**50), "Ei": Decimal(2**60),
 }  # fmt: skip
 LARGEST = Decimal(2**63 - 1)
+SHARED = frozenset(
+    {"containers", "initContainers", "env", "volumes", "volumeMounts", "imagePullSecrets", "ports", "ownerReferences"}
+)
+"""Lists whose items the API server tells apart by a key, so that others may have theirs beside ours: what a webhook or
+a sidecar's owner has added is not ours to remove, and server-side apply would not."""
 EMPTY: tuple[object, ...] = ("", {}, [])
 """What the API server leaves out of an object: most fields are `omitempty`."""
 
@@ -25,6 +30,9 @@ def has(actual: object, wanted: object, field: str = "") -> bool:
         return True
     if isinstance(wanted, Mapping):
         return isinstance(actual, Mapping) and all(has(actual.get(name), value, name) for name, value in wanted.items())
+    if isinstance(wanted, list) and field in SHARED:
+        rest = iter(actual if isinstance(actual, list) else [])
+        return all(any(has(one, other) for one in rest) for other in wanted)
     if isinstance(wanted, list):
         return (
             isinstance(actual, list)

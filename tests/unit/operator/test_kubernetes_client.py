@@ -93,6 +93,20 @@ async def test_a_namespace_called_leases_is_one_like_others(scene: Scene) -> Non
     assert scene.limiter.asked == 1
 
 
+@pytest.mark.parametrize(("uid", "requests"), [("u1", 2), (None, 1)])
+async def test_what_stands_in_the_way_in_a_list_of_ours_is_replaced_and_in_one_that_is_not_seen_to_be_ours_is_not(
+    scene: Scene, uid: str | None, requests: int
+) -> None:
+    scene.answers = [(422, {}, {"reason": "Invalid", "message": "Duplicate value: http"})]
+    service = {"kind": "Service", "metadata": {"namespace": "team", "name": "support"}}
+    if uid:
+        assert await scene.client.apply(service, uid) == {"kind": "Any"}
+    else:
+        with pytest.raises(ApiError, match="Duplicate value"):
+            await scene.client.apply(service, uid)
+    assert scene.requests == [("PATCH", "/api/v1/namespaces/team/services/support")] * requests
+
+
 async def test_an_error_tells_which_fields_are_wrong(scene: Scene) -> None:
     causes = [{"reason": "FieldValueTooLong", "field": "status.artifacts[0].uri"}, {"reason": "Other"}]
     scene.answers = [(422, {}, {"reason": "Invalid", "message": "too long", "details": {"causes": causes}})]

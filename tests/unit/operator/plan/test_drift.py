@@ -29,8 +29,17 @@ def test_a_changed_missing_or_added_item_is_drift():
     wanted = {"spec": {"replicas": 2, "containers": [{"name": "a", "image": "x"}]}}
     assert not has({"spec": {"replicas": 3, "containers": [{"name": "a", "image": "x"}]}}, wanted)
     assert not has({"spec": {"containers": [{"name": "a", "image": "x"}]}}, wanted)
-    assert not has({"spec": {"replicas": 2, "containers": [{"name": "a", "image": "x"}, {"name": "b"}]}}, wanted)
+    assert not has({"spec": {"replicas": 2, "containers": [{"name": "b", "image": "x"}]}}, wanted)
     assert not has(None, wanted)
+    assert not has({"args": ["a", "b"]}, {"args": ["a"]})
+
+
+def test_what_others_have_beside_ours_is_theirs():
+    wanted = {"containers": [{"name": "a", "image": "x", "env": [{"name": "A"}, {"name": "B"}]}]}
+    ours = {"name": "a", "image": "x", "env": [{"name": "A"}, {"name": "theirs", "value": "1"}, {"name": "B"}]}
+    assert has({"containers": [{"name": "mesh"}, ours, {"name": "logs"}]}, wanted)
+    assert not has({"containers": [{**ours, "env": ours["env"][1:]}]}, wanted)
+    assert not has({"containers": [{**ours, "env": ours["env"][::-1]}]}, wanted), "their order says what $(A) is"
 
 
 @pytest.mark.parametrize(
