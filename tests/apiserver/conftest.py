@@ -38,7 +38,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def plane() -> Iterator[ControlPlane]:
     """Control plane with all of the chart but its pods, as strict about owner references as OpenShift's is."""
     options = {"enable-admission-plugins": "OwnerReferencesPermissionEnforcement"}
-    with ControlPlane(audit_policy=AUDIT_EVERYTHING, apiserver_options=options) as plane:
+    managers = {
+        "horizontal-pod-autoscaler-sync-period": "2s"
+    }  # the stock 15 s would be what tests of autoscaling wait for
+    with ControlPlane(
+        audit_policy=AUDIT_EVERYTHING, apiserver_options=options, controller_manager_options=managers
+    ) as plane:
         cluster = Cluster(plane, administrator(plane), "default")
         cluster.kubectl("apply", "--filename", "-", stdin=without_workloads(render(plane, {**VALUES, **HOME})))
         cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all")
