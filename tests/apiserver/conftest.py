@@ -38,9 +38,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def plane() -> Iterator[ControlPlane]:
     """Control plane with all of the chart but its pods, as strict about owner references as OpenShift's is."""
     options = {"enable-admission-plugins": "OwnerReferencesPermissionEnforcement"}
-    managers = {
-        "horizontal-pod-autoscaler-sync-period": "2s"
-    }  # the stock 15 s would be what tests of autoscaling wait for
+    # The stock 15 s would be what tests of autoscaling wait for.
+    managers = {"horizontal-pod-autoscaler-sync-period": "2s"}
     with ControlPlane(
         audit_policy=AUDIT_EVERYTHING, apiserver_options=options, controller_manager_options=managers
     ) as plane:
