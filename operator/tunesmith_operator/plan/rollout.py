@@ -19,6 +19,7 @@ from tunesmith_operator.plan.types import Observed, Raw
 from tunesmith_operator.plan.versions import Versions, version_of, what_asks
 
 NO_ROOM = frozenset({FailureClass.UNSCHEDULABLE, FailureClass.QUOTA_EXCEEDED})
+NO_CAUSE = "its pods do not answer and tell of no trouble; raise the timeout if the model needs longer to load"
 MESSAGE_LIMIT = 4096
 
 
@@ -126,7 +127,7 @@ def why_late(spec: InferenceServiceSpec, trouble: LastFailure | None) -> str:
     """Why a version is not ready in time, and what to change."""
     late = f"not ready within spec.rollout.readyTimeout ({spec.rollout.ready_timeout})"
     if trouble is None:
-        return f"{late}: its pods run and do not answer; raise the timeout if the model needs longer to load"
+        return f"{late}: {NO_CAUSE}"
     surging = spec.rollout.strategy is RolloutStrategy.SURGE and trouble.class_ in NO_ROOM
     room = ", or set spec.rollout.strategy: Recreate, which asks for no second set of pods" if surging else ""
     return f"{late}: {trouble.message}; {trouble.hint}{room}"
