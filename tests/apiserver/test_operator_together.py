@@ -73,6 +73,23 @@ def test_two_pods_are_a_world_with_names_and_the_first_tells_the_result(cluster:
 
 
 @pytest.mark.usefixtures("operator")
+def test_pod_0_has_a_name_from_the_moment_it_has_an_address(cluster: Cluster) -> None:
+    """It trains in an init container, so it is never ready meanwhile."""
+    tune(cluster, "wide", parallelism={"nodes": 2})
+    first, _ = started(cluster, "wide-tune-1")
+    first.runs("fetch")
+    cluster.patch("Pod", first.name, {"status": {"podIP": "10.0.0.7", "podIPs": [{"ip": "10.0.0.7"}]}}, "status")
+    slices = f"/apis/discovery.k8s.io/v1/namespaces/{cluster.namespace}/endpointslices"
+
+    def named() -> Raw | None:
+        found = [one for each in cluster.request("GET", slices)["items"] for one in each["endpoints"] or ()]
+        return next((one for one in found if one.get("hostname") == "wide-tune-1-0"), None)
+
+    endpoint = cluster.until("its name", named)
+    assert (endpoint["addresses"], endpoint["conditions"]["ready"]) == (["10.0.0.7"], True)
+
+
+@pytest.mark.usefixtures("operator")
 def test_one_failed_pod_ends_the_world_and_a_new_one_begins_with_the_true_cause_told(cluster: Cluster) -> None:
     tune(cluster, "wide", parallelism={"nodes": 2})
     first, second = started(cluster, "wide-tune-1")

@@ -99,7 +99,8 @@ def _meet(world: World, rank: int) -> TCPStore:
         if rank != 0:
             _reach(world, end)
         try:
-            store = TCPStore(world.host, world.port, world.size, rank == 0, patience, wait_for_workers=False)
+            host = world.host if rank else "localhost"  # its own name may not be known yet
+            store = TCPStore(host, world.port, world.size, rank == 0, patience, wait_for_workers=False)
             if _all_are_here(store, world, rank, end):
                 return store
             log.info("process 0 at %s:%d is of an earlier start; waiting for its successor", world.host, world.port)

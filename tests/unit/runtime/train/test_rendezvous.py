@@ -80,8 +80,8 @@ def test_the_last_may_come_late() -> None:
     del store
 
 
-def test_who_does_not_come_is_counted() -> None:
-    world = World(nodes=3, port=free_port(), rendezvous_seconds=0.3)
+def test_who_does_not_come_is_counted_by_pod_0_which_needs_no_name_to_reach_itself() -> None:
+    world = World(nodes=3, host="support-tune-1-0.not-there.invalid", port=free_port(), rendezvous_seconds=0.3)
     with pytest.raises(RunFailure, match="1 of 3 processes have come"):
         _meet(world, 0)
 
