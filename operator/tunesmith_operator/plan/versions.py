@@ -64,15 +64,24 @@ class Versions:
 def known_versions(observed: Observed, served: str | None) -> Versions:
     """What revisions, Deployment and pods tell."""
     live = observed.deployments[0]["spec"]["template"] if observed.deployments else None
-    templates = [(one.get("data") or {}).get("template") or {} for one in observed.revisions]
     ready = (version_of(pod) for pod in observed.pods if is_true(pod, "Ready"))
     return Versions(
-        recorded={version: one for one in templates if (version := version_of(one))},
+        recorded=dict(found for one in observed.revisions if (found := _recorded(one))),
         live=live,
         deployed=version_of(live) if live else None,
         served=served,
         answering=frozenset(version for version in ready if version),
     )
+
+
+def _recorded(revision: Raw) -> tuple[str, Raw] | None:
+    """Version and template of a record; None where it is none that we have made."""
+    data = revision.get("data")
+    template = data.get("template") if isinstance(data, dict) else None
+    if not (isinstance(template, dict) and isinstance(template.get("metadata"), dict) and template.get("spec")):
+        return None
+    version = version_of(template)
+    return (version, template) if version and name_of(revision).endswith(f"-{version}") else None
 
 
 def version_of(template: Raw) -> str | None:

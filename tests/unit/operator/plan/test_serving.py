@@ -311,6 +311,18 @@ def test_a_deleted_record_is_made_again() -> None:
     assert list(cluster.revisions) == [f"support-{version(cluster)}"]
 
 
+@pytest.mark.parametrize(
+    "data", [None, "x", [], {"template": 3}, {"template": {}}, {"template": {"metadata": 1}}], ids=str
+)
+def test_a_record_that_is_none_breaks_nothing(data: Any) -> None:
+    cluster = serving()
+    before = template(cluster)
+    cluster.revisions["support-000000000000"] = {"metadata": {"name": "support-000000000000"}, "data": data}
+    cluster.settle()
+    assert template(cluster) == before
+    assert list(cluster.revisions) == [f"support-{version(cluster)}"]
+
+
 def test_a_refused_record_keeps_nothing_from_being_served() -> None:
     cluster = Cluster(inference_service())
     cluster.refused[Key("ControllerRevision", f"support-{version(_twin(cluster))}")] = "exceeded quota: few"
