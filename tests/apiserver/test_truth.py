@@ -1,0 +1,168 @@
+"""What people are told: Events of a life of failures, and what the API server's own words for a refusal mean."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.apiserver.cluster import Cluster, Kubelet, Raw
+from tests.apiserver.conftest import StartOperator
+from tests.apiserver.finetunejobs import MESSAGES, started, tune
+from tests.apiserver.operator_process import USER
+
+
+def test_describe_tells_a_life_of_failures_and_restarts_once(cluster: Cluster, start_operator: StartOperator) -> None:
+    """Unschedulable, out of memory, suspended, resumed, done; the operator is killed now and then."""
+    operators = [start_operator("operator-0")]
+
+    def restart() -> None:
+        operators[-1].stop(signal.SIGKILL)
+        operators.append(start_operator(f"operator-{len(operators)}"))
+        cluster.until("the next one leads", operators[-1].leads)
+        time.sleep(1)  # it has looked at what there is
+
+    def until_reason(reason: str) -> None:
+        cluster.until(
+            reason, lambda: (cluster.get("FineTuneJob", "support") or {}).get("status", {}).get("reason") == reason
+        )
+
+    tune(cluster, "support")
+    kubelet = Kubelet(cluster, cluster.pod_of("support-tune-1"))
+    kubelet.unschedulable("0/3 nodes are available: 3 Insufficient cpu.")
+    until_reason("Unschedulable")
+    restart()
+    kubelet.bind()
+    kubelet.runs("train")
+    cluster.until_phase("FineTuneJob", "support", "Running")
+    kubelet.ends(MESSAGES, {"train": {"exitCode": 137, "reason": "OOMKilled"}})
+    until_reason("BackOff")
+    restart()
+    cluster.patch("FineTuneJob", "support", {"spec": {"suspend": True}})
+    attempt = cluster.until_phase("FineTuneJob", "support", "Suspended")["status"]["attempt"]
+    cluster.patch("FineTuneJob", "support", {"spec": {"suspend": False}})
+    second = Kubelet(cluster, cluster.pod_of(f"support-tune-{attempt + 1}"))
+    second.bind()
+    second.runs("fetch")
+    second.runs("train")
+    cluster.until_phase("FineTuneJob", "support", "Running")
+    second.ends(MESSAGES)
+    cluster.until_phase("FineTuneJob", "support", "Succeeded")
+    restart()
+
+    cluster.until("the last Event", lambda: "Completed" in {one["reason"] for one in story(cluster)})
+    events = story(cluster)
+    told = [one["reason"] for one in events]
+    once = ("Unschedulable", "OOMKilled", "Suspended", "Completed")
+    assert {reason: told.count(reason) for reason in once} == dict.fromkeys(once, 1), told
+    assert told.count("Running") == 2, "each attempt runs once"
+    assert all(one != before for one, before in zip(told[1:], told, strict=False)), told
+    assert all(one.get("count", 1) == 1 for one in events)
+    described = cluster.kubectl("--namespace", cluster.namespace, "describe", "finetunejob/support")
+    assert "lower spec.resources.cpu" in described
+    for one in operators:
+        one.may_complain = True
+
+
+def story(cluster: Cluster) -> list[Raw]:
+    """The Events about the resource, oldest first."""
+    return cluster.events("FineTuneJob", "support")
+
+
+def trouble(cluster: Cluster, name: str = "support") -> Raw:
+    """What status says of a job, as soon as it says that something is in the way."""
+    return cluster.until(
+        "lastFailure", lambda: ((cluster.get("FineTuneJob", name) or {}).get("status") or {}).get("lastFailure")
+    )
+
+
+MISSING: dict[str, tuple[Raw, str]] = {
+    "account": ({"serviceAccountName": "tuner"}, "create ServiceAccount"),
+    "priority": ({"priorityClassName": "urgent"}, "there is no PriorityClass urgent"),
+    "runtime": ({"runtimeClassName": "gvisor"}, "there is no RuntimeClass gvisor"),
+}
+
+
+def test_what_spec_pod_names_and_is_not_there_is_told_with_its_name(
+    cluster: Cluster, start_operator: StartOperator
+) -> None:
+    policy = {"serviceAccounts": ["*"], "priorityClasses": ["*"], "runtimeClasses": ["*"]}
+    start_operator(podPolicy=policy)
+    for name, (pod, _) in MISSING.items():
+        tune(cluster, name, pod=pod)
+    for name, (_, hint) in MISSING.items():
+        failure = trouble(cluster, name)
+        assert failure["class"] == "PodRefused"
+        assert hint in failure["hint"], failure
+
+
+WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+QUOTA: Raw = {"kind": "ResourceQuota", "metadata": {"name": "all"}, "spec": {"hard": {"limits.cpu": "4"}}}
+LIMITS: Raw = {
+    "apiVersion": "v1",
+    "kind": "LimitRange",
+    "metadata": {"name": "small"},
+    "spec": {"limits": [{"type": "Container", "max": {"memory": "1Gi"}}]},
+}
+
+
+def quota(cluster: Cluster) -> None:
+    cluster.create(QUOTA)
+    cluster.until("the quota counts", lambda: (cluster.get("ResourceQuota", "all") or {}).get("status", {}).get("hard"))
+
+
+def limit_range(cluster: Cluster) -> None:
+    cluster.request("POST", f"/api/v1/namespaces/{cluster.namespace}/limitranges", LIMITS)
+
+
+def webhook(cluster: Cluster) -> None:
+    """Asks a server that is not there about pods of this namespace."""
+    rule = {"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}
+    hook = {
+        "name": "costs.example.com",
+        "rules": [rule],
+        "clientConfig": {"url": "https://127.0.0.1:1/pods"},
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": cluster.namespace}},
+        "failurePolicy": "Fail",
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+    }
+    body = {"kind": "ValidatingWebhookConfiguration", "metadata": {"name": cluster.namespace}, "webhooks": [hook]}
+    cluster.request("POST", WEBHOOKS, {"apiVersion": "admissionregistration.k8s.io/v1", **body})
+    time.sleep(2)  # the API server reads its configuration every second
+
+
+REFUSALS: dict[str, tuple[Callable[[Cluster], None], str, str]] = {
+    "a quota that counts more than is asked for": (quota, "QuotaExceeded", "ResourceQuota all counts limits.cpu"),
+    "a limit range": (limit_range, "PodRefused", "a maximum of memory per Container"),
+    "a webhook that is away": (webhook, "PodRefused", "costs.example.com does not answer"),
+}
+
+
+@pytest.mark.usefixtures("operator")
+@pytest.mark.parametrize("case", REFUSALS)
+def test_the_api_servers_own_words_for_a_refusal_are_understood(cluster: Cluster, case: str) -> None:
+    arrange, class_, hint = REFUSALS[case]
+    arrange(cluster)
+    try:
+        tune(cluster, "support", resources={"memory": "4Gi"})
+        failure = trouble(cluster)
+    finally:
+        if arrange is webhook:
+            cluster.request("DELETE", f"{WEBHOOKS}/{cluster.namespace}")
+    assert failure["class"] == class_
+    assert hint in failure["hint"], failure
+    assert "{" not in failure["hint"]
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_good_life_asks_for_no_events(cluster: Cluster) -> None:
+    kubelet = started(cluster, "support")
+    kubelet.runs("fetch")
+    cluster.until_phase("FineTuneJob", "support", "Preparing")
+    kubelet.ends(MESSAGES)
+    cluster.until_phase("FineTuneJob", "support", "Succeeded")
+    assert cluster.requests(USER, "get")
+    assert not [one for one in cluster.requests(USER, "list", "watch") if "events/" in one]
