@@ -14,6 +14,8 @@ from tunesmith_operator.plan.policy import against_policy
 from tunesmith_operator.plan.references import Refused
 from tunesmith_operator.plan.types import Raw
 
+OTHER_SCHEMA = "the API server has taken it, so the CRDs are of another version than this operator: bring both to one by helm upgrade"
+
 Spec = TypeVar("Spec", bound=ApiModel)
 
 
@@ -22,7 +24,7 @@ def typed(type_: type[Spec], resource: Raw) -> Spec | Refused:
     try:
         return type_.model_validate(resource.get("spec") or {})
     except ValidationError as error:
-        return Refused("; ".join(_sentences(error)))
+        return Refused("; ".join((*_sentences(error), OTHER_SCHEMA)))
 
 
 def unacceptable(kind: str, spec: ApiModel, config: OperatorConfig, namespace: str) -> list[str]:

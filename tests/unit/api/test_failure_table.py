@@ -37,7 +37,49 @@ def test_what_the_user_must_mend_is_not_tried_again() -> None:
     assert {FAILURES[name].retry for name in mended_by_the_user} == {Retry.NEVER}
 
 
+def test_what_keeps_a_pod_from_starting_is_waited_for() -> None:
+    assert {name for name, row in FAILURES.items() if row.retry is Retry.WAITS} == {
+        FailureClass.UNSCHEDULABLE,
+        FailureClass.VOLUME_UNAVAILABLE,
+        FailureClass.IMAGE_PULL,
+        FailureClass.QUOTA_EXCEEDED,
+        FailureClass.POD_REFUSED,
+        FailureClass.POD_START,
+    }
+
+
+def test_exit_codes_are_for_ever() -> None:
+    """A code may be added, never changed: images and scripts of others go by them."""
+    assert {code: str(name) for code, name in sorted(BY_EXIT_CODE.items())} == {
+        1: "ProcessError",
+        64: "BadSpec",
+        65: "BadRow",
+        66: "EmptyDataset",
+        67: "DatasetNotFound",
+        68: "ModelNotFound",
+        69: "StorageUnreachable",
+        71: "DeviceOutOfMemory",
+        72: "UnsafeWeights",
+        73: "DiskFull",
+        74: "ChatTemplateMissing",
+        75: "Preempted",
+        77: "Storage403",
+        79: "StorageTLS",
+        80: "StorageCorrupt",
+        81: "HubUnreachable",
+        82: "MergeMismatch",
+        83: "EngineFailed",
+        84: "EvaluationFailed",
+        85: "Diverged",
+        86: "CollectiveFailed",
+        87: "DeviceFailed",
+        88: "SharedMemoryFull",
+        137: "OOMKilled",
+    }
+
+
 def test_what_the_cluster_did_costs_no_attempt() -> None:
     assert {
-        FAILURES[name].retry for name in (FailureClass.PREEMPTED, FailureClass.EVICTED, FailureClass.NODE_LOST)
+        FAILURES[name].retry
+        for name in (FailureClass.PREEMPTED, FailureClass.EVICTED, FailureClass.NODE_LOST, FailureClass.NODE_REFUSED)
     } == {Retry.ALWAYS}

@@ -873,6 +873,13 @@ def test_a_pod_held_by_gates_says_by_which() -> None:
     assert "example.com/quota" in status_after(Case(C.UNSCHEDULABLE, gated, "", ""))["message"]
 
 
+def test_a_spec_that_the_crds_of_another_version_took_says_so() -> None:
+    cluster = Cluster(fine_tune_job(tuner="of-tomorrow"))
+    cluster.settle()
+    assert "spec.tuner: " in cluster.status["message"]
+    assert "bring both to one by helm upgrade" in cluster.status["message"]
+
+
 def test_several_reasons_of_the_scheduler_give_several_hints() -> None:
     said = "0/5 nodes are available: 2 Insufficient cpu, 3 node(s) had untolerated taint(s)."
     hint = status_after(Case(C.UNSCHEDULABLE, unschedulable(said), "", ""))["lastFailure"]["hint"]
