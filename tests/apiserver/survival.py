@@ -328,7 +328,7 @@ def replica(
     plane: ControlPlane, folder: Path, name: str, server: str | None = None, **values: Any
 ) -> Iterator[OperatorProcess]:
     """One of several operators; it is ready, and need not lead. Nobody starts it again."""
-    operator = OperatorProcess(plane, folder, name, values=values, server=server)
+    operator = OperatorProcess(plane, folder / name, name, values=values, server=server)
     operator.start()
     try:
         Cluster(plane, urllib3.PoolManager(), "").until(f"{name} is ready", lambda: operator.probe("/readyz")[0] == 200)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 
 from devcluster.controlplane import ControlPlane
@@ -46,21 +45,6 @@ def test_a_restart_writes_nothing_and_does_not_look_at_what_is_finished(
     assert cluster.requests(USER, "get").count(finished) == looks.count(finished)
 
 
-def test_when_the_leader_is_killed_another_takes_over_and_work_goes_on(
-    cluster: Cluster, start_operator: StartOperator
-) -> None:
-    leader = start_operator("operator-0")
-    cluster.until("it leads", leader.leads)
-    standby = start_operator("operator-1")
-    kubelet = started(cluster, "support")
-    assert not standby.leads()
-    leader.stop(signal.SIGKILL)
-    cluster.until("the other leads", standby.leads)
-    kubelet.runs("train")
-    cluster.until_phase("FineTuneJob", "support", "Running")
-    assert [job["metadata"]["name"] for job in cluster.find("Job")] == ["support-tune-1"]
-
-
 def test_a_leader_that_stops_hands_over_at_once(cluster: Cluster, start_operator: StartOperator) -> None:
     slow = {"leaseSeconds": 60, "renewSeconds": 40, "retrySeconds": 0.5}
     leader = start_operator("operator-0", leaderElection=slow)
@@ -68,24 +52,6 @@ def test_a_leader_that_stops_hands_over_at_once(cluster: Cluster, start_operator
     standby = start_operator("operator-1", leaderElection=slow)
     assert leader.stop() == 0
     cluster.until("the other leads", standby.leads, seconds=15)
-
-
-def test_a_leader_that_was_frozen_past_its_lease_writes_nothing_and_ends(
-    cluster: Cluster, start_operator: StartOperator
-) -> None:
-    frozen = start_operator("operator-0")
-    cluster.until("it leads", frozen.leads)
-    standby = start_operator("operator-1")
-    frozen.process.send_signal(signal.SIGSTOP)
-    cluster.until("the other leads", standby.leads)
-    tune(cluster, "support")
-    cluster.until_phase("FineTuneJob", "support", "Pending")
-    before = cluster.writes(USER)
-    frozen.process.send_signal(signal.SIGCONT)
-    assert frozen.process.wait(timeout=30) == 1
-    assert cluster.writes(USER) == before
-    assert any("LeaseLost" in entry.get("exception", "") for entry in frozen.log())
-    frozen.may_complain = True
 
 
 def test_an_api_server_that_goes_away_costs_nothing_but_time(

@@ -1,0 +1,99 @@
+"""Two replicas: when the leader dies or stands still, the other leads in time, and one that comes back writes nothing."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devcluster.controlplane import ControlPlane
+from tests.apiserver.chart import NAMESPACE, VALUES, operator_config, render
+from tests.apiserver.cluster import Cluster
+from tests.apiserver.finetunejobs import started, tune
+from tests.apiserver.operator_process import USER, OperatorProcess
+from tests.apiserver.proxy import Answer, Call, Forward, Proxy
+from tests.apiserver.survival import replica
+from tunesmith_operator.plan.config import OperatorConfig
+
+LONGEST_TAKEOVER = 20.0
+"""Seconds, promised for the chart's defaults."""
+AS_INSTALLED: dict[str, Any] = {"leaderElection": {}}
+"""The chart's defaults, in place of the tier's shorter times."""
+
+
+def holder(cluster: Cluster) -> str:
+    """The replica that the Lease names."""
+    lease = Cluster(cluster.plane, cluster.http, NAMESPACE).get("Lease", "tunesmith-operator")
+    assert lease is not None
+    name: str = lease["spec"]["holderIdentity"].partition("_")[0]
+    return name
+
+
+def test_by_the_charts_defaults_another_leads_within_the_time_promised(plane: ControlPlane) -> None:
+    """It asks at most so often, and has the last renewal for news when it has just been made."""
+    raw = operator_config(render(plane, {**VALUES, **AS_INSTALLED}))
+    times = OperatorConfig.model_validate(raw).leader_election
+    longest_pause = 1.2 * times.retry_seconds
+    assert times.lease_seconds + 2 * longest_pause <= LONGEST_TAKEOVER
+
+
+def taken_over(cluster: Cluster, standby: OperatorProcess, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wait until the standby leads and tell how long it took. No assertion on the time, which is the machine's too."""
+    began = time.monotonic()
+    cluster.until("the other leads", standby.leads)
+    with capsys.disabled():
+        print(f"\ntakeover after the leader was {what}: {time.monotonic() - began:.1f} s")
+
+
+def test_when_the_leader_is_killed_another_takes_over_and_work_goes_on(
+    plane: ControlPlane, cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with replica(plane, tmp_path, "operator-0", **AS_INSTALLED) as leader:
+        cluster.until("it leads", leader.leads)
+        with replica(plane, tmp_path, "operator-1", **AS_INSTALLED) as standby:
+            kubelet = started(cluster, "support")
+            cluster.until_phase("FineTuneJob", "support", "Pending")
+            assert not standby.leads()
+            leader.process.send_signal(signal.SIGKILL)
+            taken_over(cluster, standby, "killed", capsys)
+            kubelet.runs("train")
+            cluster.until_phase("FineTuneJob", "support", "Running")
+            assert [job["metadata"]["name"] for job in cluster.find("Job")] == ["support-tune-1"]
+            assert standby.complaints() == []
+
+
+def test_a_leader_that_was_frozen_within_a_look_writes_nothing_when_it_thaws(
+    plane: ControlPlane, cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has read all that it needs to make a Job, and stands still before it does."""
+    with Proxy(plane) as proxy, replica(plane, tmp_path, "operator-0", proxy.url, **AS_INSTALLED) as frozen:
+        cluster.until("it leads", frozen.leads)
+        proxy.fault = Freeze(frozen, cluster.namespace)
+        with replica(plane, tmp_path, "operator-1", **AS_INSTALLED) as standby:
+            tune(cluster, "support")
+            taken_over(cluster, standby, "frozen", capsys)
+            cluster.until_phase("FineTuneJob", "support", "Pending")
+            job, before = cluster.job("support-tune-1"), cluster.writes(USER)
+            frozen.process.send_signal(signal.SIGCONT)
+            assert frozen.process.wait(timeout=60) == 1
+            assert proxy.writes(cluster.namespace) == []
+            assert cluster.writes(USER) == before
+            assert cluster.job("support-tune-1") == job
+            assert holder(cluster) == standby.name
+            assert any("LeaseLost" in entry.get("exception", "") for entry in frozen.log())
+
+
+class Freeze:
+    """Stops the operator for good when it is about to be told of a resource: all that it reads before it makes a Job."""
+
+    def __init__(self, operator: OperatorProcess, namespace: str) -> None:
+        self._operator, self._place = operator, [namespace, "finetunejobs", "support"]
+
+    async def __call__(self, call: Call, forward: Forward) -> Answer:
+        answer = await forward()
+        if call.place == self._place:
+            self._operator.process.send_signal(signal.SIGSTOP)
+        return answer
