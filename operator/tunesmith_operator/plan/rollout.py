@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from tunesmith_api.base import parse_duration
 from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.inferenceservice import InferenceServiceSpec, RolledBack, RolloutStrategy
-from tunesmith_operator.plan.containers import condition, is_finished, is_true
-from tunesmith_operator.plan.diagnose import why_crashing, why_pending, why_refused
-from tunesmith_operator.plan.names import metadata, name_of
+from tunesmith_operator.plan.containers import condition, containers, is_finished, is_true, phase
+from tunesmith_operator.plan.diagnose import why_crashing, why_ended, why_pending, why_refused
+from tunesmith_operator.plan.names import is_deleting, metadata, name_of
 from tunesmith_operator.plan.status import until
 from tunesmith_operator.plan.target import Target, no_pods
 from tunesmith_operator.plan.times import format_time, parse_time
 from tunesmith_operator.plan.types import Observed, Raw
 from tunesmith_operator.plan.versions import Versions, version_of, what_asks
 
+REPLACED_WITHIN = timedelta(minutes=1)
+"""So soon a ReplicaSet makes a pod in the place of one that has failed."""
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 NO_ROOM = frozenset({FailureClass.UNSCHEDULABLE, FailureClass.QUOTA_EXCEEDED})
 NO_CAUSE = "its pods do not answer and tell of no trouble; raise the timeout if the model needs longer to load"
 MESSAGE_LIMIT = 4096
@@ -85,12 +89,36 @@ def find_trouble(observed: Observed, rollout: Rollout) -> LastFailure | None:
     failed = condition(observed.deployments[0], "ReplicaFailure")
     if failed.get("status") == "True":
         return why_refused(str(failed.get("message") or ""), str(metadata(observed.deployments[0]).get("namespace")))
-    for pod in sorted(observed.pods, key=name_of):
-        if version_of(pod) == rollout.version and not is_finished(pod) and not is_true(pod, "Ready"):
+    mine = [pod for pod in sorted(observed.pods, key=name_of) if version_of(pod) == rollout.version]
+    for pod in mine:
+        if not is_finished(pod) and not is_true(pod, "Ready"):
             trouble = why_pending(pod, observed.events) or why_crashing(pod)
             if trouble:
                 return trouble
-    return None
+    return _why_replaced(mine)
+
+
+def _why_replaced(pods: Sequence[Raw]) -> LastFailure | None:
+    """Why the pod failed in whose place the newest one is: evicted, or not admitted, again and again it may be.
+
+    A failure of long ago says nothing of pods that were made since, and who deletes a pod means it.
+    """
+    ended = [(_failed_at(pod), pod) for pod in pods if phase(pod) == "Failed" and not is_deleting(pod)]
+    if not ended:
+        return None
+    moment, pod = max(ended, key=lambda one: one[0])
+    made = [_created(one) for one in pods if not is_finished(one)]
+    return why_ended(pod) if not made or max(made) - moment <= REPLACED_WITHIN else None
+
+
+def _failed_at(pod: Raw) -> datetime:
+    ends = [parse_time(one.terminated.get("finishedAt")) for one in containers(pod)]
+    known = (parse_time(condition(pod, "DisruptionTarget").get("lastTransitionTime")), *ends)
+    return max((moment for moment in known if moment), default=_created(pod))
+
+
+def _created(pod: Raw) -> datetime:
+    return parse_time(metadata(pod).get("creationTimestamp")) or LONG_AGO
 
 
 def give_up(

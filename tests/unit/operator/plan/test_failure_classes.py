@@ -932,6 +932,40 @@ def test_a_service_tells_the_cause_of_a_crashing_engine() -> None:
     assert cluster.status["reason"] == C.DEVICE_OUT_OF_MEMORY
 
 
+def service_pod(cluster: Cluster, name: str, phase: str, **status: object) -> None:
+    """A pod of a service's present version, made now."""
+    template = cluster.deployments["support"]["spec"]["template"]
+    cluster.pods[name] = {
+        "metadata": {
+            **template["metadata"],
+            "name": name,
+            "namespace": "team",
+            "uid": f"uid-of-{name}",
+            "creationTimestamp": format_time(cluster.now),
+        },
+        "spec": template["spec"],
+        "status": {"phase": phase, **status},
+    }
+
+
+def test_a_service_tells_why_its_pods_are_replaced_again_and_again() -> None:
+    said = 'Usage of EmptyDir volume "work" exceeds the limit "20Gi". '
+    cluster = Cluster(inference_service(resources={"ephemeralStorage": "20Gi"}))
+    cluster.settle()
+    target = condition("DisruptionTarget", True, "TerminationByKubelet", said, at=cluster.now)
+    service_pod(cluster, "support-abc-1", "Failed", reason="Evicted", message=said, conditions=[target])
+    cluster.now += timedelta(seconds=2)
+    service_pod(cluster, "support-abc-2", "Pending")
+    cluster.settle()
+    assert cluster.status["reason"] == C.DISK_FULL
+    assert "spec.resources.ephemeralStorage" in cluster.status["message"]
+    del cluster.pods["support-abc-2"]
+    cluster.now += timedelta(hours=1)
+    service_pod(cluster, "support-abc-3", "Pending")
+    cluster.settle()
+    assert cluster.status["reason"] == "Starting", "what failed an hour ago is not why this one starts"
+
+
 @pytest.mark.parametrize(
     "text", ["", "all is well", "loss 0.5\ntokens/s 900", "ValueError: unexpected keyword argument"]
 )
