@@ -123,6 +123,6 @@ def blocks() -> Iterator[Any]:
                 yield pytest.param(documents[0], id=f"{page}: {', '.join(documents[0])}")
 
 
-@pytest.mark.parametrize("values", blocks())
+@pytest.mark.parametrize("values", list(blocks()))
 def test_the_values_that_the_pages_show_are_taken(render: Render, values: dict[str, Any]) -> None:
     assert render(**values)
