@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tunesmith_operator.client import Raw
+from tunesmith_operator.news import said
 from tunesmith_operator.plan.names import UID_LABEL, label
 from tunesmith_operator.plan.types import Key
 from tunesmith_operator.resources import ResourceKey
@@ -27,6 +28,8 @@ class _Family:
     """Version and JSON, which takes a fifth of the memory of a dict; GONE for what was deleted."""
     listed: set[str] = field(default_factory=set)
     """Kinds that are complete."""
+    said: dict[Key, str] = field(default_factory=dict)
+    """Digest of what was heard last of a child."""
     newborn: bool = False
     """Whether the resource came to be while we led and listened: what children it has, we have made since."""
 
@@ -63,11 +66,14 @@ class Children:
         family = self._families.get(key)
         return family is not None and not (family.newborn and not family.things)
 
-    def hear(self, owner: ResourceKey, kind: str, child: Raw, gone: bool) -> None:
-        """A stream has told of a child of `owner`, by its labels."""
-        family = self._families.get(owner)
-        if family and label(child, UID_LABEL) == family.uid:
-            family.put(Key(kind, child["metadata"]["name"]), child, gone)
+    def hear(self, owner: ResourceKey, kind: str, child: Raw, gone: bool) -> bool:
+        """A stream has told of a child of `owner`, by its labels. Whether a plan could go by it."""
+        family, key = self._families.get(owner), Key(kind, child["metadata"]["name"])
+        if family is None or label(child, UID_LABEL) != family.uid:
+            return True
+        family.put(key, child, gone)
+        before, family.said[key] = family.said.get(key, ""), "gone" if gone else said(kind, child)
+        return family.said[key] != before
 
     def version(self, kind: str, namespace: str) -> str | None:
         """Where the stream of a kind was at its last beginning: lists must not be older. None: no stream tells of it."""

@@ -17,7 +17,6 @@ from tunesmith_operator.events import send_events
 from tunesmith_operator.execute import delete_children, make_children
 from tunesmith_operator.fleet import Fleet
 from tunesmith_operator.log import about
-from tunesmith_operator.news import News
 from tunesmith_operator.observe import child_uids, observe, observe_events
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.names import is_deleting, uid_of
@@ -30,6 +29,8 @@ from tunesmith_operator.workloads import observe_workloads
 RESYNC_SECONDS = 600.0
 MISSED_SECONDS = 10.0
 """Within which all is looked at when a stream begins anew."""
+BURST_SECONDS = 0.2
+"""Events of children come in bursts: a pod is made, counted and put on a node within a moment."""
 PASSES = 4
 """How often one reconcile plans anew because of what stood in the way: a name taken, a refusal; then it is a failure."""
 
@@ -56,8 +57,8 @@ class Controller:
         self, client: Client, kinds: Mapping[str, KindPlan], progress: ProgressBook, settings: Settings
     ) -> None:
         self._client, self._kinds, self._progress, self._settings = client, kinds, progress, settings
-        self._own_writes: dict[ResourceKey, str] = {}
-        self._news = News()
+        self._seen: dict[ResourceKey, int] = {}
+        """The version of a resource that the last look at it has read or written."""
         self._children = Children()
         self.queue: WorkQueue[ResourceKey] = WorkQueue()
         self.resources = Resources(lambda resource: kinds[resource["kind"]].references(resource))
@@ -76,21 +77,25 @@ class Controller:
             self._children.forget(key)
         elif event_type == "ADDED":
             self._children.bear(key, uid_of(resource))
-        # A list is heard of after a gap, in which children may have gone unheard: then even our own last write is news.
-        own_write = event_type and self._own_writes.get(key) == resource["metadata"]["resourceVersion"]
-        if not own_write and self.resources.unsettled(key):
+        # A list is heard of after a gap, in which children may have gone unheard: then even what was seen is news.
+        if self.resources.unsettled(key) and (event_type is None or self._is_new(key)):
             self.queue.add(key)
+
+    def _is_new(self, key: ResourceKey) -> bool:
+        """Whether something was heard of a resource that no look has seen; one that is under way may see or write it."""
+        version = self.resources.version(key)
+        return version is not None and not self.queue.is_busy(key) and int(version) > self._seen.get(key, -1)
 
     def heard_child(self, event_type: str | None, kind: str, child: Raw) -> None:
         """A watch event about a child. A resource that is not known yet will be looked at when it is."""
         owner = owner_of(child)
         if owner is None:
             return
-        self._children.hear(owner, kind, child, gone=event_type == "DELETED")
+        is_news = self._children.hear(owner, kind, child, gone=event_type == "DELETED")
         if kind == "Job":
             self._progress.update_job(owner, child, gone=event_type == "DELETED")
-        if self._news.is_news(event_type, kind, child) and self.resources.unsettled(owner):
-            self.queue.add(owner)
+        if is_news and self.resources.unsettled(owner):
+            self.queue.add_after(owner, BURST_SECONDS)
 
     def stream_begins(self, kind: str, namespace: str | None, version: str | None) -> None:
         """What happened to children before `version` may not have been heard."""
@@ -105,11 +110,13 @@ class Controller:
     async def work(self) -> None:
         """One worker, for ever."""
         while True:
-            key = await self.queue.get()
+            key, is_done = await self.queue.get(), False
             try:
-                await self._work_on(key)
+                is_done = await self._work_on(key)
             finally:
                 self.queue.done(key)
+            if is_done and self.resources.unsettled(key) and self._is_new(key):
+                self.queue.add(key)
 
     async def resync(self) -> None:
         """Look at everything now and then, spread over time: watch streams can lose deletions."""
@@ -123,7 +130,8 @@ class Controller:
             self._children.forget(key)
             self.queue.add_after(key, random.uniform(0, seconds))
 
-    async def _work_on(self, key: ResourceKey) -> None:
+    async def _work_on(self, key: ResourceKey) -> bool:
+        """Look at one resource, and see to it that it is looked at again when it must be. Whether the look succeeded."""
         started = time.perf_counter()
         with about(key):
             try:
@@ -143,6 +151,7 @@ class Controller:
                     self.queue.add_after(key, requeue_after)
         metrics.RECONCILES.labels(key.kind, result).inc()
         metrics.RECONCILE_SECONDS.labels(key.kind).observe(time.perf_counter() - started)
+        return result == "ok"
 
     async def reconcile(self, key: ResourceKey) -> float | None:
         """Bring one resource nearer to what it asks for. Returns the seconds after which to look again, if any."""
@@ -150,6 +159,7 @@ class Controller:
         if resource is None:
             self._forget(key)
             return None
+        self._saw(key, resource)
         if is_deleting(resource):
             return None  # its children go with it; making more would hold it up
         kind, now = self._kinds[key.kind], datetime.now(UTC)
@@ -159,9 +169,12 @@ class Controller:
         await send_events(self._client, resource, plan.events, now, self._settings.instance)
         if plan.status is not None and plan.status != resource.get("status"):
             resource = await self._write_status(resource, plan.status)
-            self._own_writes[key] = resource["metadata"]["resourceVersion"]
+            self._saw(key, resource)
         await delete_children(self._client, resource, plan, uids)
         return plan.requeue_after
+
+    def _saw(self, key: ResourceKey, resource: Raw) -> None:
+        self._seen[key] = int(resource["metadata"]["resourceVersion"])
 
     async def _write_status(self, resource: Raw, status: Raw) -> Raw:
         """The resource with the new status, or with what the API server takes of it: what else the plan asks for, such
@@ -209,7 +222,7 @@ class Controller:
             self.queue.add(other)
         self.fleet.remove(key)
         self._children.forget(key)
-        self._own_writes.pop(key, None)
+        self._seen.pop(key, None)
         self.queue.forget_failures(key)
         self.queue.discard_timer(key)
         self._progress.forget(key)

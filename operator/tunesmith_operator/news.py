@@ -1,38 +1,52 @@
-"""Which events of a child are worth a look: an autoscaler writes into its status every 15 seconds while load moves."""
+"""What of a child a plan goes by: an event that changes nothing of it is worth no look."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from tunesmith_api.hashing import digest
 from tunesmith_operator.client import Raw
-
-TALKATIVE = frozenset({"HorizontalPodAutoscaler", "PodDisruptionBudget"})
-"""Kinds whose status says much that no plan goes by."""
+from tunesmith_operator.plan.names import is_deleting
 
 
-class News:
-    """What was heard last of each child of a talkative kind, as a digest."""
-
-    def __init__(self) -> None:
-        self._heard: dict[tuple[str, str, str], str] = {}
-
-    def is_news(self, event_type: str | None, kind: str, child: Raw) -> bool:
-        """Whether an event tells of what a plan goes by: that it is there, its spec, and what its conditions say."""
-        if kind not in TALKATIVE:
-            return True
-        metadata = child["metadata"]
-        key = (kind, metadata["namespace"], metadata["name"])
-        now = None if event_type == "DELETED" else digest(_told(child))
-        before = self._heard.pop(key, None)
-        if now:
-            self._heard[key] = now
-        return now is None or now != before
+def said(kind: str, child: Raw) -> str:
+    """Digest of what a child says; empty where that is what was to come of it."""
+    metadata, status = child["metadata"], child.get("status") or {}
+    words = SAID.get(kind, _everything)(child.get("spec") or {}, status)
+    if words is None and not is_deleting(child):
+        return ""
+    return digest([[metadata.get(name) for name in ("uid", "deletionTimestamp", "labels", "ownerReferences")], words])
 
 
-def _told(child: Raw) -> list[object]:
-    metadata = child["metadata"]
-    conditions = (child.get("status") or {}).get("conditions") or ()
-    return [
-        [metadata.get(name) for name in ("uid", "deletionTimestamp", "labels", "ownerReferences")],
-        child.get("spec"),
-        [[one.get(name) for name in ("type", "status", "reason")] for one in conditions],
-    ]
+def _job(spec: Raw, status: Raw) -> object:
+    """Without what the Job controller notes for itself; that it has made the pods of a Job is what was to come."""
+    notes = {name: value for name, value in status.items() if name not in ("ready", "uncountedTerminatedPods")}
+    as_made = not notes or (notes.get("active") and notes.keys() <= {"active", "startTime", "terminating"})
+    return None if as_made and not spec.get("suspend") else [spec.get("suspend"), notes]
+
+
+def _pod(_: Raw, status: Raw) -> object:
+    """A pod's spec stays; that it has a node is what was to come, until the kubelet says more."""
+    on_its_way = status.keys() <= {"phase", "qosClass", "conditions"} and all(
+        one["status"] == "True" for one in status.get("conditions") or ()
+    )
+    return None if on_its_way and status.get("phase") == "Pending" else status
+
+
+def _conditions(spec: Raw, status: Raw) -> object:
+    """An autoscaler writes its figures every 15 seconds while load moves."""
+    conditions = status.get("conditions") or ()
+    return [spec, [[one.get(name) for name in ("type", "status", "reason")] for one in conditions]]
+
+
+def _everything(spec: Raw, status: Raw) -> object:
+    return [spec, status]
+
+
+SAID: Mapping[str, Callable[[Raw, Raw], object]] = {
+    "Job": _job,
+    "Pod": _pod,
+    "HorizontalPodAutoscaler": _conditions,
+    "PodDisruptionBudget": _conditions,
+}
+"""By kind: what its spec and status say that a plan goes by; None: nothing but what was to come."""

@@ -40,6 +40,10 @@ class WorkQueue(Generic[K]):
         """Keys that could be worked on now."""
         return len(self._waiting)
 
+    def is_busy(self, key: K) -> bool:
+        """Whether a worker is with `key` now."""
+        return key in self._processing
+
     @property
     def delayed(self) -> int:
         """Keys whose time has not come."""

@@ -55,9 +55,9 @@ from tunesmith_operator.plan.times import format_time, parse_time
 from tunesmith_operator.plan.together import has_begun, size
 from tunesmith_operator.plan.types import Key, Observed, Plan, Raw, TokenFor
 
-EVENT_COMES, LOOK_AGAIN, RETRY_REFUSED, FIRST_WORD = 1.0, 15.0, 30.0, 2.0
+EVENT_COMES, LOOK_AGAIN, RETRY_REFUSED, FIRST_WORD, UNHEARD = 1.0, 15.0, 30.0, 2.0, 30.0
 """Seconds: an Event follows what it tells of; look for news of what only Events tell; try again what was refused; a
-queue has looked at a Job."""
+queue has looked at a Job; look for a Job that was made and of which nothing has been heard."""
 
 ANEW = "then create the resource anew (delete it, apply it): what is in the store is used again"
 """What comes after a hint where a job has failed for good, as its spec is fixed."""
@@ -459,7 +459,7 @@ def _look_again(scene: Scene[Spec]) -> float | None:
             often = LOOK_AGAIN if has_a_word(course.job, scene.observed.workloads) else FIRST_WORD
             waits.append(max(often, _age(held, scene.now) / 4))
         if course.state in (State.NONE, State.FAILED):
-            waits.append(LOOK_AGAIN if course.stopping else until(next_start(course, scene.now), scene.now))
+            waits.append(LOOK_AGAIN if course.stopping else until(next_start(course, scene.now), scene.now) or UNHEARD)
     return earliest(*waits)
 
 

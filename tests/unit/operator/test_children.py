@@ -100,6 +100,17 @@ def test_a_resource_that_was_made_while_we_listen_has_no_children_until_one_is_h
     assert (seen(children), children.may_be_late(KEY)) == (None, False)
 
 
+def test_what_is_heard_is_news_when_a_plan_could_go_by_it() -> None:
+    children = streaming()
+    first, second, third = pod("a", 2), pod("a", 3), pod("a", 4)
+    first["status"] = second["status"] = {"conditions": [{"type": "PodScheduled", "status": "True"}]}
+    assert children.hear(KEY, "Pod", first, gone=False)
+    assert not children.hear(KEY, "Pod", second, gone=False)
+    assert children.hear(KEY, "Pod", third, gone=True)
+    children.forget(KEY)
+    assert children.hear(KEY, "Pod", third, gone=True)
+
+
 def test_one_namespace_is_streamed_without_the_others() -> None:
     children = Children()
     children.begin("Pod", "team", "1")

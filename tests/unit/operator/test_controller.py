@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.operator.memory_client import MemoryClient
+from tests.unit.operator.virtual_time import run
 from tunesmith_operator.client import ApiError, Raw
 from tunesmith_operator.controller import ESSENTIAL, Controller, Settings, acceptable
 from tunesmith_operator.plan.config import OperatorConfig
@@ -44,6 +45,10 @@ def scene(status: Raw) -> tuple[Strict, Controller]:
         {"kind": KEY.kind, "metadata": {"name": KEY.name, "namespace": "team", "uid": "u"}, "status": RUNNING},
         {"kind": "Job", "metadata": job},
     )
+    return client, controller_of(client, status)
+
+
+def controller_of(client: MemoryClient, status: Raw) -> Controller:
     kind = KindPlan(
         kind=KEY.kind,
         plural="finetunejobs",
@@ -54,7 +59,7 @@ def scene(status: Raw) -> tuple[Strict, Controller]:
         plan=lambda *_: Plan(status=status, delete=(Key("Job", "support-tune-1"),)),
     )
     settings = Settings(CONFIG, lambda uid, name: "token", "pod-1")
-    return client, Controller(client, {KEY.kind: kind}, ProgressBook(), settings)
+    return Controller(client, {KEY.kind: kind}, ProgressBook(), settings)
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -84,6 +89,57 @@ def test_a_status_that_could_not_be_written_is_known_before_anything_goes(status
     with pytest.raises(ApiError):
         asyncio.run(controller.reconcile(KEY))
     assert ("Job", "team", "support-tune-1") in client.things
+
+
+class Hasty(MemoryClient):
+    """The stream tells of a status before its writer has its answer, and of a change that `somebody` else makes then."""
+
+    controller: Controller
+    somebody = False
+
+    async def write_status(self, resource: Raw, status: Raw) -> Raw:
+        written = await super().write_status(resource, status)
+        self.controller.heard_resource("MODIFIED", written)
+        if self.somebody:
+            self.controller.heard_resource("MODIFIED", self.put(written))
+        return written
+
+
+@pytest.mark.parametrize(("somebody", "looks"), [(False, 1), (True, 2)])
+def test_an_own_write_costs_no_look_however_early_it_is_heard_of_and_a_change_of_others_one(
+    somebody: bool, looks: int
+) -> None:
+    async def main() -> None:
+        resource = {
+            "kind": KEY.kind,
+            "metadata": {"name": KEY.name, "namespace": "team", "uid": "u"},
+            "status": RUNNING,
+        }
+        client.controller = controller_of(client, {"phase": "Suspended"})
+        client.controller.heard_resource("ADDED", client.put(resource))
+        working = asyncio.create_task(client.controller.work())
+        await asyncio.sleep(60)
+        working.cancel()
+
+    client = Hasty()
+    client.somebody = somebody
+    run(main())
+    assert client.calls.count(("get", KEY.kind, KEY.name)) == looks
+
+
+def test_a_look_that_fails_is_not_tried_again_at_once() -> None:
+    async def main() -> None:
+        controller = controller_of(client, {"phase": "Suspended"})
+        resource = {"kind": KEY.kind, "metadata": {"name": KEY.name, "namespace": "team", "uid": "u"}}
+        controller.heard_resource("ADDED", client.put(resource))
+        working = asyncio.create_task(controller.work())
+        await asyncio.sleep(60)
+        working.cancel()
+
+    client = MemoryClient()
+    client.refuse[("get", KEY.kind)] = ApiError("GET", 500, "", "")
+    run(main())
+    assert 1 < len(client.calls) < 12
 
 
 PATHS = {"status.metrics.a[0]": "metrics", "status.artifacts[3].uri": "artifacts", "status": "", "spec.x": ""}
