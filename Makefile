@@ -8,7 +8,7 @@ COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --generate-hashe
 	--no-emit-index-url --custom-compile-command "make lock"
 PATHS  := crds operator runtime devcluster tools tests examples
 
-.PHONY: help demo test test-deep verify bench images sbom cluster cluster-down env lock generate format
+.PHONY: help demo test test-deep verify bench bench-scale bench-peers images sbom cluster cluster-down env lock generate format
 
 help:            ## This list
 	@grep -hE '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -41,6 +41,14 @@ bench: env       ## Figures: latency, memory, writes, start-up, training speed, 
 	python3 -m devcluster up
 	python3 -m devcluster images
 	$(PYTHON) -m tests.bench
+
+bench-scale: env ## Figures of the operator: 1,000 jobs at once, 5,000 finished, 200 services
+	python3 -m devcluster tools
+	$(PYTHON) -m tests.bench.scale
+
+bench-peers: env ## The same beside plain Jobs and Kubeflow Trainer, in the same run
+	python3 -m devcluster tools
+	$(PYTHON) -m tests.bench.scale --peers
 
 images: env      ## Build and push both images
 	python3 -m devcluster images

@@ -90,6 +90,9 @@ CHECKERS: tuple[Program, ...] = (
         variables=("sigs.k8s.io/kueue/pkg/version.GitVersion=v0.10.1",),
     ),
     Program("kubeconform", "0.7.0", "kubeconform", "github.com/yannh/kubeconform/cmd/kubeconform"),
+    Program("kwok", "0.8.0", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),
+    Program("trainer-controller-manager", "2.0.0", "trainer", ".", "github.com/kubeflow/trainer/v2"),
+    Program("jobset-controller-manager", "0.8.2", "trainer", "sigs.k8s.io/jobset", "sigs.k8s.io/jobset"),
     Program("kstatus", "1.2.1", "kstatus", ".", "github.com/fluxcd/cli-utils"),
     Program(
         name="promtool",

@@ -1,0 +1,85 @@
+"""Finished resources in bulk, with the Job and the pod that each has left: made as they end up, not lived through."""
+
+from __future__ import annotations
+
+import copy
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tests.apiserver.cluster import Cluster, Raw
+from tests.bench.scale.race import CREATORS
+
+UNMANAGED = "tunesmith.dev/bench"
+"""spec.managedBy of the Jobs: the Job controller leaves them as they are."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A FineTuneJob that has really succeeded, and what it left."""
+
+    resource: Raw
+    job: Raw
+    pod: Raw
+
+    @classmethod
+    def of(cls, cluster: Cluster, name: str) -> Sample:
+        resource = cluster.get("FineTuneJob", name)
+        job = cluster.get("Job", f"{name}-tune-1")
+        assert resource is not None
+        assert job is not None
+        return cls(resource, job, cluster.pod_of(f"{name}-tune-1"))
+
+
+def fill(cluster: Cluster, sample: Sample, count: int) -> None:
+    """Make `count` more like the sample."""
+    with ThreadPoolExecutor(CREATORS) as creators:
+        list(creators.map(lambda number: _make(cluster, sample, f"old-{number}"), range(count)))
+
+
+def _make(cluster: Cluster, sample: Sample, name: str) -> None:
+    old = sample.resource["metadata"]["name"]
+    children = [{**child, "name": child["name"].replace(old, name)} for child in sample.resource["status"]["children"]]
+    made = cluster.create({**_bare(sample.resource, name), "spec": sample.resource["spec"]})
+    status = {**sample.resource["status"], "children": children}
+    cluster.patch("FineTuneJob", name, {"status": status}, "status")
+
+    job = _owned(sample.job, f"{name}-tune-1", made)
+    job["spec"] = {name: value for name, value in job["spec"].items() if name != "selector"}
+    job["spec"] |= {"managedBy": UNMANAGED, "template": _without_labels_of_controllers(job["spec"]["template"])}
+    job = cluster.create(job)
+    cluster.patch("Job", job["metadata"]["name"], {"status": sample.job["status"]}, "status")
+
+    pod = _owned(sample.pod, f"{name}-tune-1-x2k4z", made)
+    pod["metadata"]["ownerReferences"] = [_controller(job)]
+    cluster.create(pod)
+    cluster.patch("Pod", pod["metadata"]["name"], {"status": sample.pod["status"]}, "status")
+
+
+def _owned(thing: Raw, name: str, resource: Raw) -> Raw:
+    """`thing` as a child of `resource`, as it is to be created."""
+    labels = {**thing["metadata"]["labels"], "tunesmith.dev/name": resource["metadata"]["name"]}
+    labels["tunesmith.dev/uid"] = resource["metadata"]["uid"]
+    bare = _bare(thing, name)
+    bare["metadata"] |= {
+        "labels": {
+            key: value for key, value in labels.items() if "controller-uid" not in key and "job-name" not in key
+        },
+        "annotations": thing["metadata"].get("annotations") or {},
+        "ownerReferences": [_controller(resource)],
+    }
+    return {**bare, "spec": copy.deepcopy(thing["spec"])}
+
+
+def _without_labels_of_controllers(template: Raw) -> Raw:
+    labels = template["metadata"]["labels"]
+    kept = {key: value for key, value in labels.items() if "controller-uid" not in key and "job-name" not in key}
+    return {**template, "metadata": {**template["metadata"], "labels": kept}}
+
+
+def _bare(thing: Raw, name: str) -> Raw:
+    return {"apiVersion": thing["apiVersion"], "kind": thing["kind"], "metadata": {"name": name}}
+
+
+def _controller(thing: Raw) -> Raw:
+    owner = {"apiVersion": thing["apiVersion"], "kind": thing["kind"], "controller": True}
+    return {**owner, "name": thing["metadata"]["name"], "uid": thing["metadata"]["uid"]}

@@ -1,0 +1,177 @@
+"""One race: so many manifests at once, until all that came of them has finished; and what the managers asked for meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+from devcluster.controlplane import ControlPlane
+from tests.apiserver.cluster import KINDS, Cluster, Raw
+
+CREATORS = 8
+WRITES = ("create", "update", "patch", "delete", "deletecollection")
+PATIENCE = 900.0
+
+
+@dataclass
+class Process:
+    """CPU seconds and resident memory of a process."""
+
+    pid: int
+
+    def cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def mib(self, line: str = "VmRSS") -> float:
+        """VmRSS: now; VmHWM: at its peak."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(next(row for row in status.splitlines() if row.startswith(line)).split()[1]) / 1024
+
+
+@dataclass
+class Contestant:
+    """Who runs in a race. `managers`: its processes; `users`: the names by which the audit log knows them."""
+
+    name: str
+    manifest: Callable[[str], Raw]
+    is_finished: Callable[[Raw], bool]
+    managers: Sequence[Process] = ()
+    users: Sequence[str] = ()
+    child: str = "Job"
+    """The kind of the one child that each manifest comes to."""
+
+
+@dataclass
+class Result:
+    """What came of a race. Times are in seconds since its start."""
+
+    name: str
+    count: int
+    accepted: float
+    jobs: float
+    finished: float
+    delays: list[float]
+    """From the end of a pod to the end of its resource, as a watcher sees both, in order."""
+    reads: int
+    writes: int
+    events: int
+    cpu: float
+    rss: float
+    """MiB at the peak, of all managers together."""
+
+    def delay(self, share: float) -> float:
+        return self.delays[min(int(len(self.delays) * share), len(self.delays) - 1)] if self.delays else 0.0
+
+
+@dataclass
+class Watch:
+    """When objects were first seen to be as wanted, by name; fed by a watch stream in a thread."""
+
+    plane: ControlPlane
+    http: urllib3.PoolManager
+    path: str
+    name_of: Callable[[Raw], str | None]
+    """The name to note for an object, None where it is not as wanted (yet)."""
+    seen: dict[str, float] = field(default_factory=dict)
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        url = f"{self.plane.url}{self.path}?watch=1"
+        stream = self.http.request("GET", url, preload_content=False, timeout=None)
+        with suppress(urllib3.exceptions.HTTPError, ValueError):  # the API server has been stopped
+            for line in stream:
+                if name := self.name_of(json.loads(line)["object"]):
+                    self.seen.setdefault(name, time.monotonic())
+
+
+def race(cluster: Cluster, contestant: Contestant, count: int) -> Result:
+    """Create `count` manifests of `contestant` in the (new) namespace of `cluster`, and wait until all have finished."""
+    cluster.kubectl("create", "namespace", cluster.namespace)
+    names = [f"run-{number}" for number in range(count)]
+    manifests = [contestant.manifest(name) for name in names]
+    kind = manifests[0]["kind"]
+    finished = _watch(cluster, kind, lambda it: it["metadata"]["name"] if contestant.is_finished(it) else None)
+    children = _watch(cluster, contestant.child, lambda it: it["metadata"]["name"])
+    pods = _watch(cluster, "Pod", _run_of_finished_pod)
+    before = _asked(cluster, contestant.users)
+    cpu = [manager.cpu_seconds() for manager in contestant.managers]
+
+    begun = time.monotonic()
+    with ThreadPoolExecutor(CREATORS) as creators:
+        list(creators.map(cluster.create, manifests))
+    accepted = time.monotonic() - begun
+    for what in (children, finished):
+        _until(lambda what=what: len(what.seen) >= count, contestant)  # type: ignore[misc]
+    time.sleep(3)  # what is still to be written about the last of them
+
+    asked = _asked(cluster, contestant.users)
+    asked.subtract(before)
+    ends = [(finished.seen[name], pods.seen.get(name)) for name in names]
+    return Result(
+        name=contestant.name,
+        count=count,
+        accepted=accepted,
+        jobs=max(children.seen.values()) - begun,
+        finished=max(finished.seen.values()) - begun,
+        delays=sorted(max(0.0, end - pod) for end, pod in ends if pod is not None),
+        reads=asked["reads"],
+        writes=asked["writes"],
+        events=asked["events"],
+        cpu=sum(manager.cpu_seconds() for manager in contestant.managers) - sum(cpu),
+        rss=sum(manager.mib("VmHWM") for manager in contestant.managers),
+    )
+
+
+def _watch(cluster: Cluster, kind: str, name_of: Callable[[Raw], str | None]) -> Watch:
+    watch = Watch(cluster.plane, cluster.http, KINDS[kind].path(cluster.namespace), name_of)
+    watch.start()
+    return watch
+
+
+def _run_of_finished_pod(pod: Raw) -> str | None:
+    """`run-7` of the pod `run-7-tune-1-x2k4z`."""
+    done = (pod.get("status") or {}).get("phase") == "Succeeded"
+    return "-".join(pod["metadata"]["name"].split("-")[:2]) if done else None
+
+
+def _until(look: Callable[[], bool], contestant: Contestant) -> None:
+    end = time.monotonic() + PATIENCE
+    while not look():
+        for manager in contestant.managers:
+            manager.cpu_seconds()  # raises when it has ended
+        assert time.monotonic() < end, f"{contestant.name} has not finished within {PATIENCE:g} s"
+        time.sleep(0.2)
+
+
+def _asked(cluster: Cluster, users: Sequence[str]) -> Counter[str]:
+    """How often these users have read, written objects (Leases aside) and written Events, so far."""
+    asked: Counter[str] = Counter()
+    for entry in _audit(cluster.plane.audit_log):
+        if entry["user"]["username"] not in users:
+            continue
+        resource = (entry.get("objectRef") or {}).get("resource")
+        if entry["verb"] not in WRITES:
+            asked["reads"] += 1
+        elif resource != "leases":
+            asked["events" if resource == "events" else "writes"] += 1
+    return asked
+
+
+def _audit(log: Path) -> Iterator[dict[str, Any]]:
+    if log.exists():
+        with log.open() as lines:
+            yield from map(json.loads, lines)
