@@ -49,18 +49,24 @@ class StopRequested(BaseException):
 
 def class_of(error: Exception) -> FailureClass:
     """The class of an error that nobody foresaw; by name where its type would take seconds to import, and by its words
-    where a library has no type for it."""
+    where a library has no type for it. Words of other types (ValueError) may be those of the user's data."""
     if isinstance(error, MemoryError):
         return FailureClass.OOM_KILLED
     if type(error).__name__ == "OutOfMemoryError":  # torch's
         return FailureClass.DEVICE_OUT_OF_MEMORY
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return FailureClass.DISK_FULL
-    known = recognise(f"{type(error).__name__}: {error}")
+    in_words = isinstance(error, RuntimeError | OSError) or type(error).__name__ == "SafetensorError"
+    known = recognise(f"{type(error).__name__}: {error}") if in_words else None
     return known.class_ if known else FailureClass.PROCESS_ERROR
 
 
 def sharpened(failure: RunFailure, log_tail: str) -> RunFailure:
-    """An engine's failure by its cause, where the end of its log gives it away: the engine's process says no more."""
+    """`failure` by its cause, where that is known better: by the error it was raised from (a model can't be loaded, as
+    the device is full), or, of an engine, whose process says no more, by the end of its log."""
+    cause = failure.__cause__
+    class_ = FailureClass.PROCESS_ERROR if not isinstance(cause, Exception) else class_of(cause)
+    if class_ not in (FailureClass.PROCESS_ERROR, failure.failure):
+        return RunFailure(class_, failure.message)
     known = recognise(log_tail) if failure.failure is FailureClass.ENGINE_FAILED else None
     return RunFailure(known.class_, f"{failure.message}: {known.line}") if known else failure

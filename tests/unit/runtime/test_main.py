@@ -118,6 +118,25 @@ def test_a_disk_that_is_full_is_told_as_such(tmp_path: Path) -> None:
     assert (report.failure.class_, code) == ("DiskFull", 73)
 
 
+@pytest.mark.parametrize(
+    ("cause", "class_", "code"),
+    [
+        ("RuntimeError('CUDA out of memory. Tried to allocate 1 GiB')", "DeviceOutOfMemory", 71),
+        ("OSError(28, 'No space left on device')", "DiskFull", 73),
+        ("ValueError('a row of the data says: No space left on device')", "BadSpec", 64),
+        ("RunFailure(FailureClass.STORAGE_403, 'denied')", "BadSpec", 64),
+    ],
+)
+def test_a_failure_is_of_the_class_of_what_it_was_raised_from_where_that_is_known(
+    tmp_path: Path, cause: str, class_: str, code: int
+) -> None:
+    body = f"raise RunFailure(FailureClass.BAD_SPEC, 'adapter fr does not go on this model') from {cause}"
+    found, report, _ = finish(*start(tmp_path, body))
+    assert report.failure is not None
+    assert (report.failure.class_, found) == (class_, code)
+    assert "adapter fr does not go on this model" in report.failure.message
+
+
 def test_an_engine_is_said_to_fail_of_what_its_log_gives_away(tmp_path: Path) -> None:
     """Lines far above the end, as of an engine whose other processes say goodbye at length."""
     body = """import logging
