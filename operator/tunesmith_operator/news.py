@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 
-from tunesmith_api.hashing import digest
 from tunesmith_operator.client import Raw
 from tunesmith_operator.plan.names import is_deleting
 
@@ -15,7 +16,14 @@ def said(kind: str, child: Raw) -> str:
     words = SAID.get(kind, _everything)(child.get("spec") or {}, status)
     if words is None and not is_deleting(child):
         return ""
-    return digest([[metadata.get(name) for name in ("uid", "deletionTimestamp", "labels", "ownerReferences")], words])
+    return fingerprint(
+        [[metadata.get(name) for name in ("uid", "deletionTimestamp", "labels", "ownerReferences")], words]
+    )
+
+
+def fingerprint(data: object) -> str:
+    """The same for the same JSON as the API server sends it, in this process; a tenth of the work of a spec's hash."""
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
 
 def _job(spec: Raw, status: Raw) -> object:

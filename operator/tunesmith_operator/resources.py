@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tunesmith_api.hashing import digest
 from tunesmith_operator.client import Raw
+from tunesmith_operator.news import fingerprint
 from tunesmith_operator.plan.names import KIND_LABEL, NAME_LABEL, is_deleting, label
 from tunesmith_operator.plan.phases import FINAL
 from tunesmith_operator.plan.types import Reference
@@ -132,4 +132,4 @@ def is_settled(resource: Raw) -> bool:
 def _told(resource: Raw) -> str:
     """Digest of what others go by: everything in the status but how far it is."""
     status = {name: value for name, value in (resource.get("status") or {}).items() if name != "progress"}
-    return digest([resource["metadata"]["uid"], resource["metadata"].get("deletionTimestamp"), status])[:16]
+    return fingerprint([resource["metadata"]["uid"], resource["metadata"].get("deletionTimestamp"), status])
