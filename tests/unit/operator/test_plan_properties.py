@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,9 +60,17 @@ steady = settings(
 )
 
 
+UNEXPECTED: list[BaseException | None] = []
+"""Errors that the controller has survived, but should not have met."""
+
+Act = tuple[int, Callable[[Twin], None]]
+"""When, in seconds, and what somebody does."""
+
+
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(controller, "datetime", Clock)
+    monkeypatch.setattr(controller.log, "exception", lambda *_: UNEXPECTED.append(sys.exc_info()[1]))
 
 
 @dataclass(frozen=True)
@@ -96,15 +106,17 @@ def live(
     fate: Fate | None = None,
     delivery: Delivery = PROMPT,
     kill: tuple[int, bool] | None = None,
+    acts: Sequence[Act] = (),
 ) -> Life:
     """Live a chain to its end; then look at everything once more."""
+    UNEXPECTED.clear()
 
     async def main() -> Life:
         twin = Twin()
         operator = Operator(twin)
         environment = Environment(twin, fate or {})
         twin.hear, twin.kill = _through(delivery, operator), kill
-        await _until_rest(twin, operator, environment, list(resources))
+        await _until_rest(twin, operator, environment, list(resources), sorted(acts, key=lambda act: act[0]))
         before = twin.count
         for resource in resources:
             await operator.controller.reconcile(_key(resource))
@@ -112,10 +124,14 @@ def live(
         operator.stop()
         return life
 
-    return run(main())
+    life = run(main())
+    assert UNEXPECTED == []
+    return life
 
 
-async def _until_rest(twin: Twin, operator: Operator, environment: Environment, resources: list[Raw]) -> None:
+async def _until_rest(
+    twin: Twin, operator: Operator, environment: Environment, resources: list[Raw], acts: list[Act]
+) -> None:
     """A turn each second, a resource each third of them, a list now and then."""
     quiet, writes = 0, -1
     while quiet < QUIET + BETWEEN_LISTS:
@@ -123,6 +139,8 @@ async def _until_rest(twin: Twin, operator: Operator, environment: Environment, 
         turn = round(seconds())
         if resources and turn % 3 == 0:
             twin.put(resources.pop(0))
+        while acts and acts[0][0] <= turn:
+            acts.pop(0)[1](twin)
         if turn % BETWEEN_LISTS == BETWEEN_LISTS - 1:
             operator.list_anew()
         operator.start_again_if_dead()
@@ -154,6 +172,29 @@ def _key(resource: Raw) -> Any:
     return controller.ResourceKey(resource["kind"], NAMESPACE, resource["metadata"]["name"])
 
 
+def change(place: tuple[str, str], **spec: Any) -> Callable[[Twin], None]:
+    """Somebody edits a spec."""
+
+    def act(twin: Twin) -> None:
+        there = twin.things.get((place[0], NAMESPACE, place[1]))
+        if there is not None:
+            twin.put({**there, "spec": {**there["spec"], **spec}})
+
+    return act
+
+
+def take(place: tuple[str, str]) -> Callable[[Twin], None]:
+    """Somebody deletes an object."""
+    return lambda twin: twin.remove((place[0], NAMESPACE, place[1]))
+
+
+def make(resource: Raw) -> Callable[[Twin], None]:
+    """Somebody makes a resource, if there is none."""
+    place = (resource["kind"], NAMESPACE, resource["metadata"]["name"])
+    bare = {**resource, "metadata": {"name": place[2], "namespace": NAMESPACE}}
+    return lambda twin: None if place in twin.things else (twin.put(bare), None)[1]
+
+
 fates = st.dictionaries(
     st.tuples(st.sampled_from(["tune", "eval-model", "eval-baseline"]), st.integers(1, 2)),
     st.sampled_from(["OOM", "preempted"]),
@@ -162,6 +203,28 @@ fates = st.dictionaries(
 delays = st.lists(st.floats(0, 30), max_size=2).map(tuple)
 deliveries = st.lists(delays, min_size=1, max_size=8).map(Delivery)
 orders = st.permutations(RESOURCES)
+places = st.sampled_from([(one["kind"], one["metadata"]["name"]) for one in RESOURCES])
+children = st.sampled_from(
+    [
+        *(("Job", f"{role}-{number}") for role in ("tune-tune", "eval-eval-model") for number in (1, 2)),
+        *(("Pod", f"{role}-1-x") for role in ("tune-tune", "eval-eval-baseline")),
+        ("Deployment", "serve"),
+        ("Service", "serve"),
+    ]
+)
+acts = st.lists(
+    st.tuples(
+        st.integers(0, 120),
+        st.one_of(
+            st.builds(lambda place, suspend: change(place, suspend=suspend), places, st.booleans()),
+            st.builds(lambda replicas: change(("InferenceService", "serve"), replicas=replicas), st.integers(0, 3)),
+            st.builds(lambda retries: change(("FineTuneJob", "tune"), retries=retries), st.integers(0, 3)),
+            st.builds(take, st.one_of(places, children)),
+            st.builds(make, st.sampled_from(RESOURCES)),
+        ),
+    ),
+    max_size=12,
+)
 
 
 def test_a_chain_lives_to_a_good_end() -> None:
@@ -197,3 +260,31 @@ def test_a_kill_at_any_write_leads_to_the_same_end_and_the_same_events(
     assert disturbed.operator.restarts == 1
     assert disturbed.end == undisturbed.end
     assert told(disturbed.twin) == told(undisturbed.twin)
+
+
+@given(fate=fates, delivery=deliveries, acts=acts)
+@steady
+def test_whatever_somebody_does_it_comes_to_rest_and_leaves_nothing_over(
+    fate: Fate, delivery: Delivery, acts: Sequence[Act]
+) -> None:
+    life = live(fate=fate, delivery=delivery, acts=acts)
+    things = life.twin.things
+    uids = {thing["metadata"]["uid"] for thing in things.values()}
+    for (kind, _, name), thing in things.items():
+        owners = thing["metadata"].get("ownerReferences", ())
+        assert kind in KINDS or kind in ("Event", "Pod") or all(owner["uid"] in uids for owner in owners), (kind, name)
+        if kind in KINDS:
+            assert thing["status"]["observedGeneration"] == thing["metadata"]["generation"]
+            assert not thing["spec"].get("suspend") or thing["status"]["phase"] in ("Suspended", "Succeeded", "Failed")
+    at_work = Counter(_role(thing) for (kind, *_), thing in things.items() if kind == "Job" and not _is_over(thing))
+    assert max(at_work.values(), default=0) <= 1
+    assert life.writes_at_rest == 0
+
+
+def _role(job: Raw) -> tuple[str, str]:
+    labels = job["metadata"]["labels"]
+    return labels["tunesmith.dev/uid"], labels["tunesmith.dev/role"]
+
+
+def _is_over(job: Raw) -> bool:
+    return bool(job.get("status", {}).get("conditions"))
