@@ -1,0 +1,117 @@
+"""What the plans of the release before have made and said, those of this one leave as it is.
+
+The old plans run in a process of their own, from the packed release; its children are then what the new plans see.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+import pytest
+
+from tests.releases import release
+from tunesmith_operator.plan import KINDS
+from tunesmith_operator.plan.config import OperatorConfig
+from tunesmith_operator.plan.types import CHILDREN, Observed, Plan, Raw
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+CONFIG: Raw = {
+    "images": {"runtime": "registry/runtime:1"},
+    "store": {"uri": "s3://models", "credentialsSecret": "store"},
+}
+BASE: Raw = {"uri": "s3://models/base"}
+TUNE: Raw = {"model": BASE, "datasets": [{"uri": "s3://data/train.jsonl"}]}
+EVAL: Raw = {"model": BASE, "benchmarks": [{"name": "words", "dataset": {"uri": "s3://data/test.jsonl"}}]}
+MEMORY: Raw = {"memory": "4Gi", "sharedMemory": "1Gi", "ephemeralStorage": "50Gi"}
+SPECS: dict[str, tuple[str, Raw]] = {
+    "tune": ("FineTuneJob", TUNE),
+    "tune-device": (
+        "FineTuneJob",
+        {**TUNE, "resources": {**MEMORY, "accelerator": "nvidia"}, "retries": 3, "deadline": "3h"},
+    ),
+    "tune-suspended": ("FineTuneJob", {**TUNE, "suspend": True}),
+    "tune-refused": ("FineTuneJob", {**TUNE, "model": {**BASE, "trustRemoteCode": True}}),
+    "eval": ("EvalJob", EVAL),
+    "eval-baseline": ("EvalJob", {**EVAL, "baseline": BASE, "resources": MEMORY}),
+    "serve": ("InferenceService", {"model": BASE}),
+    "serve-memory": ("InferenceService", {"model": BASE, "resources": MEMORY, "maxModelLength": 512}),
+    "serve-slowly": ("InferenceService", {"model": BASE, "rollout": {"strategy": "Recreate", "readyTimeout": "2h"}}),
+}
+OLD = """
+import json, sys
+from datetime import datetime
+from tunesmith_operator.plan import KINDS
+from tunesmith_operator.plan.config import OperatorConfig
+from tunesmith_operator.plan.types import Observed
+config, now, resources = json.load(sys.stdin)
+config, now = OperatorConfig.model_validate(config), datetime.fromisoformat(now)
+plans = {
+    name: KINDS[one["kind"]].plan(one, Observed(), now, config, lambda uid, job: "token")
+    for name, one in resources.items()
+}
+print(json.dumps({name: [[*plan.create, *plan.apply], plan.status] for name, plan in plans.items()}))
+"""
+
+
+def resource(name: str) -> Raw:
+    kind, spec = SPECS[name]
+    metadata = {"name": name, "namespace": "team", "uid": f"uid-{name}", "generation": 1, "resourceVersion": "1"}
+    return {"apiVersion": "tunesmith.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+@cache
+def old_plans() -> dict[str, Any]:
+    """Children and status by name, as the release before plans them."""
+    told = json.dumps([CONFIG, NOW.isoformat(), {name: resource(name) for name in SPECS}])
+    environment = {**os.environ, "PYTHONPATH": str(release("0.1.0").operator)}
+    done = subprocess.run(
+        [sys.executable, "-c", OLD], input=told, env=environment, capture_output=True, text=True, check=True
+    )
+    plans: dict[str, Any] = json.loads(done.stdout)
+    return plans
+
+
+def taken_over(name: str) -> tuple[list[Raw], Plan]:
+    """The children that the old plan has made, with pods that answer where it serves; and what the new plan makes of it."""
+    made, told = old_plans()[name]
+    status = {field: value for field, value in told.items() if value is not None}
+    children = [
+        {**one, "metadata": {**one["metadata"], "uid": one["metadata"]["name"], "generation": 1}} for one in made
+    ]
+    for one in children:
+        if one["kind"] == "Deployment":
+            one["status"] = {f"{which}eplicas": 1 for which in ("r", "readyR", "updatedR", "availableR")}
+            one["status"]["observedGeneration"] = 1
+            version = one["spec"]["template"]["metadata"]["annotations"]["tunesmith.dev/version"]
+            status |= {"version": version, "phase": "Ready", "reason": "Serving"}
+    seen: dict[str, list[Raw]] = {}
+    for one in children:
+        seen.setdefault(CHILDREN[one["kind"]], []).append(one)
+    observed = Observed(**{field: tuple(things) for field, things in seen.items()})
+    config = OperatorConfig.model_validate(CONFIG)
+    kind = KINDS[SPECS[name][0]]
+    return children, kind.plan({**resource(name), "status": status}, observed, NOW, config, lambda uid, job: "token")
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_children_of_the_release_before_are_neither_replaced_nor_changed(name: str) -> None:
+    children, plan = taken_over(name)
+    theirs = {(one["kind"], one["metadata"]["name"]) for one in children}
+    assert not plan.delete
+    assert not [one for one in plan.apply if (one["kind"], one["metadata"]["name"]) in theirs]
+    assert {one["kind"] for one in plan.create} <= {"ControllerRevision"}, "pods are made by nothing else"
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_phase_and_reason_stay_as_the_release_before_has_told_them(name: str) -> None:
+    _, plan = taken_over(name)
+    told = old_plans()[name][1] if SPECS[name][0] != "InferenceService" else {"phase": "Ready", "reason": "Serving"}
+    if plan.status is not None:
+        assert (plan.status["phase"], plan.status["reason"]) == (told["phase"], told["reason"])
+    assert not plan.events
