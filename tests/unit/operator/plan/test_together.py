@@ -71,6 +71,27 @@ def test_several_pods_are_an_indexed_job_that_ends_with_the_first_failure():
     }
 
 
+def test_a_queue_holds_all_pods_of_a_job_and_admits_them_together():
+    spec = begun(queueName="gpus").jobs[JOB]["spec"]
+    assert (spec["suspend"], spec["completions"], spec["parallelism"]) == (True, 2, 2)
+
+
+def test_pods_that_a_queue_let_start_again_take_the_places_of_those_that_stop():
+    cluster = begun(queueName="gpus")
+    cluster.jobs[JOB]["spec"]["suspend"] = False
+    cluster.jobs[JOB]["status"] = {"startTime": format_time(START), "conditions": [condition("Suspended", False)]}
+    for index in (0, 1):
+        old = cluster.start_pod(JOB, "Running", TRAINS, index=index)
+        old["metadata"]["deletionTimestamp"] = format_time(cluster.now + timedelta(seconds=120))
+        cluster.pods[f"{JOB}-{index}-old"] = {**old, "metadata": {**old["metadata"], "name": f"{JOB}-{index}-old"}}
+    cluster.settle()
+    assert cluster.status["phase"] == "Pending"
+    for index in (0, 1):
+        cluster.start_pod(JOB, "Running", TRAINS, index=index)
+    cluster.settle()
+    assert cluster.status["phase"] == "Running"
+
+
 def test_one_pod_is_a_plain_job_without_a_service():
     cluster = begun(nodes=1)
     assert "completionMode" not in cluster.jobs[JOB]["spec"]

@@ -13,7 +13,7 @@ import pytest
 
 from tests import tinymodel
 from tests.servers import free_port
-from tests.unit.runtime.train.support import ROOT, Run, fetched, make_run
+from tests.unit.runtime.train.support import ROOT, Run, again, fetched, make_run
 from tunesmith_api.failures import FAILURES, FailureClass
 from tunesmith_api.run import INDEX_VARIABLE, Outcome, RunReport, World
 from tunesmith_runtime import train
@@ -173,3 +173,16 @@ def test_two_devices_of_one_pod_compute_what_two_pods_do(
     (report,) = start(run, tiny, 2, nodes=1, processes=2).reports()
     assert report.resumed_from_step == stopped.last_checkpoint.step
     assert_equal(run, report, never_stopped)
+
+
+@pytest.mark.deep
+def test_what_two_pods_began_one_can_end(tiny: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path, tiny, ROWS, LONG, **DROPOUT)
+    pods = start(run, tiny, 1)
+    pods.signal_when(signal.SIGTERM, "step 1/")
+    stopped, _ = pods.reports()
+    assert stopped.last_checkpoint
+    report = again(run, tiny, ROWS, 2).do(train.run)
+    assert report.resumed_from_step == stopped.last_checkpoint.step
+    assert report.metrics
+    assert report.metrics.steps == 12 * STEPS_PER_EPOCH
