@@ -15,7 +15,9 @@ from typing import Protocol
 from tunesmith_operator import metrics
 from tunesmith_operator.client import ApiError, Client, Raw
 
-CHILD_KINDS = ("Job", "Pod", "Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget")
+CHILD_KINDS = (
+    "Job", "Pod", "Deployment", "Service", "ControllerRevision", "HorizontalPodAutoscaler", "PodDisruptionBudget",
+)  # fmt: skip
 """The kinds of children whose changes wake their resource."""
 TOLD_FROM_THE_START = frozenset({"Job"})
 """Of these it also tells what there is when a stream begins: whose pods may report."""

@@ -39,7 +39,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 # What a version of a service is, exactly: for roll-backs.
 - apiGroups: [apps]
   resources: [controllerrevisions]
-  verbs: [get, list, create, delete]
+  verbs: [get, list, watch, create, delete]
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
   verbs: [get, list, watch, create, patch, delete]
