@@ -178,12 +178,16 @@ def _outlook(look: Look) -> Outlook:
     if rollout.is_done:
         return _done(rollout)
     if rollout.timed_out:
-        before = (
-            "it was ready before" if look.versions.served == rollout.version else "no other version was ready before"
-        )
-        text = f"{why_late(look.spec, look.trouble)}; {before}, so that it is tried on"
-        return Outlook(Phase.ROLLING_OUT, Reason.ROLLOUT_TIMEOUT, text, ready=look.answers, stalled=True)
+        return _late(look)
     return _on_its_way(look)
+
+
+def _late(look: Look) -> Outlook:
+    """The version is not ready in time, and there is no other to go back to."""
+    was_ready = look.versions.served == look.rollout.version
+    before = "it was ready before" if was_ready else "no other version was ready before"
+    text = f"{why_late(look.spec, look.trouble)}; {before}, so that it is tried on"
+    return Outlook(Phase.ROLLING_OUT, Reason.ROLLOUT_TIMEOUT, text, ready=look.answers, stalled=True)
 
 
 def _suspended(rollout: Rollout) -> Outlook:
