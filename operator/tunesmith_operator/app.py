@@ -9,10 +9,9 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Coroutine
-from functools import partial
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
@@ -33,6 +32,10 @@ from tunesmith_operator.watch import OUR_KINDS, watch
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 WAIT_SECONDS = 5.0
 STOP_SECONDS = 5.0
+LEFT_OUT_SECONDS = 60.0
+"""Between two looks for namespaces in which nothing could be listed."""
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -75,17 +78,21 @@ async def _lead(
     """Wait for the API and for the Lease, then work until a task ends or a signal comes."""
     tasks = [asyncio.create_task(health.beat(), name="heartbeat")]
     try:
-        for wait in (partial(wait_for_api, client, config.namespaces), leader.acquire):
-            if not await _unless(stop, wait()):
-                return 0
-            health.ready = True
-        watcher = asyncio.create_task(watch(controller, config.namespaces), name="watch")
+        found = await _unless(stop, wait_for_api(client, config.namespaces))
+        if found is None:
+            return 0
+        health.ready, namespaces = True, found.result()
+        if await _unless(stop, leader.acquire()) is None:
+            return 0
+        watcher = asyncio.create_task(watch(controller, namespaces), name="watch")
+        left_out = [name for name in config.namespaces if name not in namespaces]
         tasks += [
             watcher,
+            asyncio.create_task(until_one_is_back(client, left_out), name="namespaces left out"),
             *(
                 asyncio.create_task(inform(client, kind, namespace, controller), name=f"stream of {kind}")
                 for kind in CHILD_KINDS
-                for namespace in config.namespaces or (None,)
+                for namespace in namespaces or (None,)
             ),
             asyncio.create_task(leader.keep(), name="lease"),
             asyncio.create_task(controller.resync(), name="resync"),
@@ -111,24 +118,40 @@ def _verdict(done: set[asyncio.Task[Any]], watcher: asyncio.Task[Any]) -> int:
     return code
 
 
-async def wait_for_api(client: Client, namespaces: tuple[str, ...]) -> None:
-    """Return when every kind can be listed where the operator is to work.
+async def wait_for_api(client: Client, namespaces: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of `namespaces` (none named: the whole cluster, told by none) in which every kind can be listed.
 
-    Until then there is no use in crashing: what is missing (the CRDs, a right, the API server) is told again and again.
+    Until that is somewhere there is no use in crashing: what is missing (the CRDs, a right, the API server) is told
+    again and again. A namespace that was deleted, and the Role in it, holds up none of the others.
     """
+    while True:
+        problems = {name: await _list_problem(client, name) for name in namespaces or (None,)}
+        wrong = {name: problem for name, problem in problems.items() if problem}
+        for problem in wrong.values():
+            absent = " (is its CRD installed?)" if problem.status == 404 else ""
+            log.error("cannot list: %s%s", problem, absent)
+        usable = tuple(name for name in namespaces if name not in wrong)
+        if not wrong or (usable and all(problem.status in (403, 404) for problem in wrong.values())):
+            return usable
+        await asyncio.sleep(WAIT_SECONDS)
+
+
+async def until_one_is_back(client: Client, left_out: Sequence[str]) -> None:
+    """Return when one of the namespaces in which nothing could be listed is there: the process then begins anew."""
+    while True:
+        await asyncio.sleep(LEFT_OUT_SECONDS)
+        for name in left_out:
+            if await _list_problem(client, name) is None:
+                log.warning("namespace %s can be listed now; beginning anew to work there too", name)
+                return
+
+
+async def _list_problem(client: Client, namespace: str | None) -> ApiError | None:
     for kind in (*OUR_KINDS, *CHILD_KINDS):
-        for namespace in namespaces or (None,):
-            while (problem := await _list_problem(client, kind, namespace)) is not None:
-                log.error("cannot list %s: %s", kind, problem)
-                await asyncio.sleep(WAIT_SECONDS)
-
-
-async def _list_problem(client: Client, kind: str, namespace: str | None) -> str | None:
-    try:
-        await client.list(kind, namespace, limit=1)
-    except ApiError as error:
-        absent = " (is its CRD installed?)" if error.status == 404 else ""
-        return f"{error}{absent}"
+        try:
+            await client.list(kind, namespace, limit=1)
+        except ApiError as error:
+            return error
     return None
 
 
@@ -152,12 +175,12 @@ async def _asked_to_stop() -> None:
     await stop.wait()
 
 
-async def _unless(stop: asyncio.Task[None], waiting: Coroutine[Any, Any, None]) -> bool:
-    """Wait, unless asked to stop before that. Whether the wait came to its end."""
+async def _unless(stop: asyncio.Task[None], waiting: Coroutine[Any, Any, T]) -> asyncio.Task[T] | None:
+    """Wait, unless asked to stop before that: then None, else the task that has ended well."""
     task = asyncio.create_task(waiting)
     await asyncio.wait((stop, task), return_when=asyncio.FIRST_COMPLETED)
     if not task.done():
         task.cancel()
-        return False
+        return None
     await task
-    return True
+    return task

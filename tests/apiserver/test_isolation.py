@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
+from devcluster.controlplane import ControlPlane
+from tests.apiserver.chart import VALUES, render, without_workloads
 from tests.apiserver.cluster import Cluster, Kubelet, Raw, Refused
 from tests.apiserver.conftest import StartOperator
-from tests.apiserver.finetunejobs import SPEC, started, tune
+from tests.apiserver.finetunejobs import SPEC, started, succeed, tune
 from tests.apiserver.flood import Flood, report
 from tests.apiserver.operator_process import USER
 from tests.apiserver.test_operator_life import token_of
@@ -167,6 +169,16 @@ def test_the_network_policy_for_tenants_is_one_that_the_api_server_takes(cluster
     cluster.kubectl("apply", "--dry-run=server", "-n", cluster.namespace, "--filename", "-", stdin=text)
     selected = yaml.safe_load(text)["spec"]["podSelector"]["matchLabels"]
     assert all(selected.items() <= template["metadata"]["labels"].items() for template in TEMPLATES.values())
+
+
+def test_a_namespace_that_is_gone_with_its_role_holds_up_no_other(
+    plane: ControlPlane, cluster: Cluster, start_operator: StartOperator
+) -> None:
+    values = {**VALUES, "scope": {"namespaces": [cluster.namespace]}, "crds": {"enabled": False}}
+    cluster.kubectl("apply", "--filename", "-", stdin=without_workloads(render(plane, values, "several")))
+    operator = start_operator(release="several", scope={"namespaces": ["gone", cluster.namespace]})
+    operator.may_complain = True
+    succeed(cluster, "here")
 
 
 def answer(cluster: Cluster, *arguments: str) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
+from typing import Any
 
 import pytest
 
 from tests.unit.operator.memory_client import MemoryClient
 from tests.unit.operator.virtual_time import run
 from tunesmith_operator import app
-from tunesmith_operator.client import ApiError
+from tunesmith_operator.client import ApiError, Raw
 from tunesmith_operator.controller import Controller, Settings
 from tunesmith_operator.health import Health
 from tunesmith_operator.leader import Leader
@@ -39,3 +40,73 @@ def test_a_stop_while_a_kind_cannot_be_listed_ends_it_well_and_takes_no_lease(mi
         gc.collect()
     assert not [one for one in heard if "never awaited" in str(one.message)]
     assert not [call for call in client.calls if "Lease" in call]
+
+
+class Namespaces(MemoryClient):
+    """Answers lists by namespace: an ApiError, or nothing."""
+
+    def __init__(self, **problems: ApiError) -> None:
+        super().__init__()
+        self.problems = problems
+
+    async def list(self, kind: str, namespace: str | None, *args: Any, **kwargs: Any) -> list[Raw]:
+        if namespace in self.problems:
+            raise self.problems[namespace]
+        return await super().list(kind, namespace, *args, **kwargs)
+
+
+GONE = ApiError("GET", 403, "Forbidden", "no Role in this namespace")
+AWAY = ApiError("GET", 0, "Unreachable", "no answer")
+
+
+def test_a_namespace_that_was_deleted_holds_up_no_other() -> None:
+    assert run(app.wait_for_api(Namespaces(b=GONE), ("a", "b", "c"))) == ("a", "c")
+
+
+def test_an_api_server_that_is_away_leaves_no_namespace_out() -> None:
+    client = Namespaces(a=AWAY, b=AWAY)
+
+    async def main() -> tuple[tuple[str, ...], float]:
+        loop = asyncio.get_running_loop()
+        loop.call_later(30, client.problems.pop, "a")
+        loop.call_later(60, client.problems.pop, "b")
+        return await app.wait_for_api(client, ("a", "b")), loop.time()
+
+    found, seconds = run(main())
+    assert found == ("a", "b")
+    assert seconds >= 60
+
+
+@pytest.mark.parametrize("namespaces", [("a", "b"), ()])
+def test_where_nothing_can_be_listed_anywhere_it_waits(namespaces: tuple[str, ...]) -> None:
+    client = Namespaces(a=GONE, b=GONE)
+    client.problems |= {} if namespaces else {None: GONE}  # type: ignore[dict-item]
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        loop.call_later(30, client.problems.clear)
+        assert await app.wait_for_api(client, namespaces) == namespaces
+        return loop.time()
+
+    assert run(main()) >= 30
+
+
+def test_a_namespace_that_is_back_is_heard_of() -> None:
+    client = Namespaces(b=GONE, c=GONE)
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        loop.call_later(600, client.problems.pop, "c")
+        await app.until_one_is_back(client, ["b", "c"])
+        return loop.time()
+
+    assert 600 <= run(main()) <= 600 + 2 * app.LEFT_OUT_SECONDS
+
+
+def test_where_none_was_left_out_nothing_ends() -> None:
+    async def main() -> bool:
+        task = asyncio.create_task(app.until_one_is_back(Namespaces(), []))
+        await asyncio.sleep(10_000)
+        return task.done()
+
+    assert run(main()) is False
