@@ -101,6 +101,18 @@ class Children:
         complete = family is not None and (kind in family.listed or family.newborn)
         return _living(family, kind) if family and complete and self.version(kind, key.namespace) else None
 
+    def get(self, key: ResourceKey, child: Key) -> Raw | None:
+        """One child; None where it is not known, which is no proof that there is none."""
+        family = self._families.get(key)
+        _, text = family.things.get(child, (0, GONE)) if family else (0, GONE)
+        return json.loads(text) if text != GONE else None
+
+    def keep(self, key: ResourceKey, child: Key, thing: Raw) -> None:
+        """Add one child that has been read live since `open`."""
+        family = self._families.get(key)
+        if family and self.version(child.kind, key.namespace) is not None:
+            family.put(child, thing)
+
     def forget(self, key: ResourceKey) -> None:
         """List the children of a resource when they are asked for again."""
         self._families.pop(key, None)

@@ -73,13 +73,14 @@ class Controller:
         self.fleet.update(key, resource)
         for other in self.resources.update(resource):
             self.queue.add(other)
+        is_first = event_type == "ADDED"
         if not self.resources.unsettled(key):
             self._children.forget(key)
-        elif event_type == "ADDED":
+        elif is_first:
             self._children.bear(key, uid_of(resource))
         # A list is heard of after a gap, in which children may have gone unheard: then even what was seen is news.
         if self.resources.unsettled(key) and (event_type is None or self._is_new(key)):
-            self.queue.add(key)
+            self.queue.add(key, first=is_first)
 
     def _is_new(self, key: ResourceKey) -> bool:
         """Whether something was heard of a resource that no look has seen; one that is under way may see or write it."""
@@ -189,14 +190,14 @@ class Controller:
         return resource if rest == resource.get("status") else await self._client.write_status(resource, rest)
 
     async def _look(self, key: ResourceKey, kind: KindPlan, resource: Raw, now: datetime) -> tuple[Observed, Plan]:
-        """What there is, and the plan; nothing is made or deleted because of what streams told: they may be late."""
+        """What there is, and the plan; nothing is made, changed or deleted because of what streams told: they may be late."""
         late = self._children.may_be_late(key)
         observed = await observe(self._client, self._children, kind, resource, self._progress.reports(key))
         observed = await observe_events(self._client, kind, resource, observed, now)
         if self._settings.config.kueue.enabled:
             observed = await observe_workloads(self._client, resource, observed)
         plan = self._plan(kind, resource, observed, now)
-        if late and (plan.create or plan.delete):
+        if late and (plan.create or plan.apply or plan.delete):
             self._children.forget(key)
             return await self._look(key, kind, resource, now)
         return observed, plan

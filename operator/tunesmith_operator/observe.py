@@ -22,9 +22,10 @@ async def observe(
     """The children of `resource`, what stands in their place, and the resources it names."""
     keys, references = sorted(kind.gets(resource)), sorted(kind.references(resource))
     namespace, uid = resource["metadata"]["namespace"], uid_of(resource)
+    known.open(key_of(resource), uid)
     children, named, referred = await asyncio.gather(
         _list_children(client, known, kind, resource),
-        asyncio.gather(*(client.get(key.kind, namespace, key.name) for key in keys)),
+        asyncio.gather(*(_named(client, known, resource, key) for key in keys)),
         asyncio.gather(*(client.get(reference.kind, namespace, reference.name) for reference in references)),
     )
     foreign, former = set(), set()
@@ -47,6 +48,17 @@ async def observe(
     )
 
 
+async def _named(client: Client, known: Children, resource: Raw, child: Key) -> Raw | None:
+    """What bears the name of a child: the child, as the streams have told, or else whatever there is."""
+    key = key_of(resource)
+    there = known.get(key, child)
+    if there is None or controller_uid(there) != uid_of(resource):
+        there = await client.get(child.kind, key.namespace, child.name)
+        if there is not None:
+            known.keep(key, child, there)
+    return there
+
+
 async def _list_children(client: Client, known: Children, kind: KindPlan, resource: Raw) -> dict[str, dict[str, Raw]]:
     """The children found by their label, by kind and name.
 
@@ -56,7 +68,6 @@ async def _list_children(client: Client, known: Children, kind: KindPlan, resour
     """
     key, uid = key_of(resource), uid_of(resource)
     children: dict[str, dict[str, Raw]] = {child: {} for child in CHILDREN}
-    known.open(key, uid)
     for child in (each for each in kind.lists if each != "Pod"):
         listed = await _listed(client, known, child, resource)
         if missing := await _missing(client, child, resource, listed):

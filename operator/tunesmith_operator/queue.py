@@ -2,7 +2,7 @@
 
 One key is never with two workers; however often a key is added while it waits, it is handed out once; and what was
 added is handed out at some time after the last add. Unlike there, a key that is handed out has no timer left. Keys
-come out in the order they went in, so that a busy key stands behind the others each time.
+come out in the order they went in, so that a busy key stands behind the others each time; but those that are to be first.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class WorkQueue(Generic[K]):
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._first_delay, self._longest_delay, self._jitter = first_delay, longest_delay, jitter
+        self._first: OrderedDict[K, float] = OrderedDict()
         self._waiting: OrderedDict[K, float] = OrderedDict()
         self._processing: dict[K, float] = {}
         self._again: set[K] = set()
@@ -38,7 +39,7 @@ class WorkQueue(Generic[K]):
 
     def __len__(self) -> int:
         """Keys that could be worked on now."""
-        return len(self._waiting)
+        return len(self._first) + len(self._waiting)
 
     def is_busy(self, key: K) -> bool:
         """Whether a worker is with `key` now."""
@@ -51,18 +52,20 @@ class WorkQueue(Generic[K]):
 
     def oldest_seconds(self) -> float:
         """How long the first of the waiting keys has been waiting."""
-        return self._now() - next(iter(self._waiting.values())) if self._waiting else 0.0
+        since = [next(iter(line.values())) for line in (self._first, self._waiting) if line]
+        return self._now() - min(since) if since else 0.0
 
     def longest_processing_seconds(self) -> float:
         """How long a worker has been with one key, for the slowest of them."""
         return self._now() - min(self._processing.values()) if self._processing else 0.0
 
-    def add(self, key: K) -> None:
-        """Ask for `key` to be worked on, as soon as a worker is free."""
+    def add(self, key: K, first: bool = False) -> None:
+        """Ask for `key` to be worked on, as soon as a worker is free; `first`: before all that are not."""
         if key in self._processing:
             self._again.add(key)
-        elif key not in self._waiting:
-            self._waiting[key] = self._now()
+        elif key not in self._first and (first or key not in self._waiting):
+            self._waiting.pop(key, None)
+            (self._first if first else self._waiting)[key] = self._now()
             self._filled.set()
 
     def add_after(self, key: K, seconds: float) -> None:
@@ -102,10 +105,10 @@ class WorkQueue(Generic[K]):
 
         A time asked for it is dropped: whoever looks now knows better when to look again.
         """
-        while not self._waiting:
+        while not len(self):
             self._filled.clear()
             await self._filled.wait()
-        key, _ = self._waiting.popitem(last=False)
+        key, _ = (self._first or self._waiting).popitem(last=False)
         self.discard_timer(key)
         self._processing[key] = self._now()
         return key

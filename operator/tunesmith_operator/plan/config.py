@@ -62,7 +62,7 @@ class PodPolicy(Settings):
 class ClientLimits(Settings):
     """Rate of requests to the API server: `qps` a second on average, `burst` at once."""
 
-    qps: float = Field(300, gt=0)
+    qps: float = Field(150, gt=0)
     burst: int = Field(300, ge=1)
 
 

@@ -81,7 +81,7 @@ def tunesmith(plane: ControlPlane, folder: Path) -> Iterator[Contestant]:
 def install_chart(plane: ControlPlane, cluster: Cluster) -> None:
     """The chart, but for its pods."""
     cluster.kubectl("apply", "--filename", "-", stdin=without_workloads(render(plane, VALUES)))
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all")
+    cluster.until("the CRDs are served", lambda: _are_served(cluster))
 
 
 @contextmanager
@@ -132,7 +132,7 @@ def _install_peers(plane: ControlPlane, cluster: Cluster) -> None:
     )
     files = [str(path) for folder in crds for path in sorted(folder.glob("*_*.yaml"))]
     cluster.kubectl("create", *(f"--filename={path}" for path in files))
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all")
+    cluster.until("the CRDs are served", lambda: _are_served(cluster))
     cluster.kubectl("create", "namespace", PEERS)
     for name in MANAGERS:
         cluster.kubectl("create", "serviceaccount", name, f"--namespace={PEERS}")
@@ -186,6 +186,11 @@ def _admit(plane: ControlPlane, cluster: Cluster, ports: dict[str, int]) -> None
                     mine = {"key": "jobset.sigs.k8s.io/jobset-name", "operator": "Exists"}
                     webhook["objectSelector"] = {"matchExpressions": [mine]}
             cluster.kubectl("create", "--filename=-", stdin=json.dumps(configuration))
+
+
+def _are_served(cluster: Cluster) -> bool:
+    crds = json.loads(cluster.kubectl("get", "customresourcedefinitions", "--output=json"))["items"]
+    return all(_is_true(crd, "Established") for crd in crds)
 
 
 def _made(cluster: Cluster, manifest: Raw) -> bool:

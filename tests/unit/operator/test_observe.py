@@ -100,6 +100,18 @@ def test_what_streams_keep_current_is_not_listed_again() -> None:
     assert [call[1] for call in client.calls] == ["Job", "Deployment", "Pod", "Deployment", "Deployment"]
 
 
+def test_a_child_of_a_fixed_name_is_read_once_and_then_heard_of_but_an_absent_one_each_time() -> None:
+    there, absent = Key("Deployment", "support"), Key("Service", "support")
+    client, known = MemoryClient(thing("Deployment", "support", OURS)), Children()
+    for streamed in ("Deployment", "Service"):
+        known.begin(streamed, None, "1")
+    for _ in range(3):
+        observed = asyncio.run(observe(client, known, kind(there, absent), RESOURCE, {}))
+        assert names(observed.deployments) == ["support"]
+    reads = [call[1] for call in client.calls if call[0] == "get"]
+    assert (reads.count("Deployment"), reads.count("Service")) == (1, 3)
+
+
 def test_an_api_server_whose_cache_is_behind_is_asked_past_it() -> None:
     class Behind(MemoryClient):
         async def list(self, *arguments: Any, cached: bool = False, **rest: Any) -> list[Raw]:

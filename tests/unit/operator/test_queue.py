@@ -92,6 +92,17 @@ def test_a_key_added_while_it_is_worked_on_is_handed_out_once_more_and_behind_th
     assert run(main()) == ["b", "a"]
 
 
+def test_what_is_to_be_first_comes_before_all_that_is_not_even_if_it_waited_already() -> None:
+    async def main() -> list[str]:
+        queue: WorkQueue[str] = WorkQueue()
+        for key, first in (("a", False), ("b", False), ("c", True), ("b", True), ("c", False), ("d", True)):
+            queue.add(key, first)
+        assert len(queue) == 4
+        return [await queue.get() for _ in range(len(queue))]
+
+    assert run(main()) == ["c", "b", "d", "a"]
+
+
 def test_of_several_times_asked_for_the_earliest_counts() -> None:
     async def main() -> tuple[float, int]:
         queue: WorkQueue[str] = WorkQueue()
