@@ -118,8 +118,10 @@ def live(
         twin.hear, twin.kill = _through(delivery, operator), kill
         await _until_rest(twin, operator, environment, list(resources), sorted(acts, key=lambda act: act[0]))
         before = twin.count
-        for resource in resources:
-            await operator.controller.reconcile(_key(resource))
+        for key in map(_key, resources):
+            # What has ended is not looked at for a Job that somebody takes from it later.
+            if not acts or operator.controller.resources.unsettled(key):
+                await operator.controller.reconcile(key)
         life = Life(twin, operator, twin.count - before)
         operator.stop()
         return life
@@ -195,8 +197,10 @@ def make(resource: Raw) -> Callable[[Twin], None]:
     return lambda twin: None if place in twin.things else (twin.put(bare), None)[1]
 
 
+# Only one role of the EvalJob fails: the two count their attempts by one number, so that which of them gets which depends
+# on who fails first.
 fates = st.dictionaries(
-    st.tuples(st.sampled_from(["tune", "eval-model", "eval-baseline"]), st.integers(1, 2)),
+    st.tuples(st.sampled_from(["tune", "eval-model"]), st.integers(1, 2)),
     st.sampled_from(["OOM", "preempted"]),
     max_size=3,
 )
