@@ -298,12 +298,12 @@ def meaning(rows: Iterable[Row], said: str, facts: Mapping[str, str]) -> Meaning
 
 
 def meanings(rows: Iterable[Row], said: str, facts: Mapping[str, str]) -> Meaning | None:
-    """What all rows that fit make of `said`: the class of the first, the hints of all."""
+    """What all rows make of `said`, wherever they fit: the class of the first, the hints of all."""
     found = list(_meanings(rows, said, facts))
-    return Meaning(found[0].class_, "; ".join(one.hint for one in found)) if found else None
+    return Meaning(found[0].class_, "; ".join(dict.fromkeys(one.hint for one in found))) if found else None
 
 
 def _meanings(rows: Iterable[Row], said: str, facts: Mapping[str, str]) -> Iterator[Meaning]:
     for row in rows:
-        if match := row.pattern.search(said[:READ_CHARACTERS]):
+        for match in row.pattern.finditer(said[:READ_CHARACTERS]):
             yield Meaning(row.class_, row.hint.format_map({**facts, **match.groupdict()}))

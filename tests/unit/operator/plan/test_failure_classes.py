@@ -881,9 +881,10 @@ def test_a_spec_that_the_crds_of_another_version_took_says_so() -> None:
 
 
 def test_several_reasons_of_the_scheduler_give_several_hints() -> None:
-    said = "0/5 nodes are available: 2 Insufficient cpu, 3 node(s) had untolerated taint(s)."
+    said = "0/5 nodes are available: 2 Insufficient cpu, 2 Insufficient memory, 3 node(s) had untolerated taint(s)."
     hint = status_after(Case(C.UNSCHEDULABLE, unschedulable(said), "", ""))["lastFailure"]["hint"]
     assert "spec.resources.cpu" in hint
+    assert "spec.resources.memory" in hint
     assert "spec.pod.tolerations" in hint
 
 
