@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from devcluster.controlplane import ControlPlane, free_ports
 from tests.apiserver.cluster import Cluster, Kubelet, Raw
 from tests.apiserver.conftest import StartOperator
 from tests.apiserver.finetunejobs import MESSAGES, started, tune
@@ -96,6 +101,64 @@ def test_what_spec_pod_names_and_is_not_there_is_told_with_its_name(
         failure = trouble(cluster, name)
         assert failure["class"] == "PodRefused"
         assert hint in failure["hint"], failure
+
+
+@pytest.fixture
+def scheduler(plane: ControlPlane, tmp_path: Path) -> Iterator[None]:
+    """A real scheduler, which the tier has none of otherwise."""
+    [port] = free_ports(1)
+    command = [plane.program("kube-scheduler"), "--kubeconfig", str(plane.kubeconfig), "--leader-elect=false"]
+    command += ["--bind-address=127.0.0.1", f"--secure-port={port}"]
+    with (tmp_path / "scheduler.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+        yield
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@contextmanager
+def node(cluster: Cluster, name: str, **spec: Any) -> Iterator[None]:
+    """A small node that says it is well; its pool is its name."""
+    path = f"/api/v1/nodes/{name}"
+    metadata = {"name": name, "labels": {"pool": name}}
+    cluster.request("POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": spec})
+    room = {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "10Gi", "pods": "10"}
+    well = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
+    status = {"capacity": room, "allocatable": room, "conditions": [well]}
+    cluster.request("PATCH", f"{path}/status", {"status": status}, content_type="application/merge-patch+json")
+    try:
+        yield
+    finally:
+        cluster.request("DELETE", path)
+
+
+UNSCHEDULABLE: dict[str, tuple[Raw, str]] = {
+    "cpu": ({"resources": {"cpu": "64"}}, "lower spec.resources.cpu"),
+    "memory": ({"resources": {"memory": "900Gi"}}, "lower spec.resources.memory"),
+    "disk": ({"resources": {"ephemeralStorage": "900Gi"}}, "lower spec.resources.ephemeralStorage"),
+    "device": ({"resources": {"accelerator": "nvidia"}}, "free or add a node with nvidia.com/gpu"),
+    "selector": ({"pod": {"nodeSelector": {"pool": "none"}}}, "spec.pod.nodeSelector"),
+    "taint": ({"pod": {"nodeSelector": {"pool": "tainted"}}}, "spec.pod.tolerations"),
+    "cordon": ({"pod": {"nodeSelector": {"pool": "cordoned"}}}, "kubectl uncordon"),
+}
+
+
+@pytest.mark.usefixtures("scheduler")
+def test_the_schedulers_own_words_are_understood(cluster: Cluster, start_operator: StartOperator) -> None:
+    start_operator()
+    taint = {"key": "example.com/kept", "effect": "NoSchedule"}
+    with (
+        node(cluster, "plain"),
+        node(cluster, "tainted", taints=[taint]),
+        node(cluster, "cordoned", unschedulable=True),
+    ):
+        for name, (spec, _) in UNSCHEDULABLE.items():
+            tune(cluster, name, **spec)
+        for name, (_, hint) in UNSCHEDULABLE.items():
+            failure = trouble(cluster, name)
+            assert failure["class"] == "Unschedulable"
+            assert hint in failure["hint"], failure
+            assert "preemption" not in failure["message"].lower()
 
 
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
