@@ -1,0 +1,264 @@
+"""An API server that is slow, overloaded, broken, away or forgetful: the operator gets to the same end, deletes nothing,
+and stays small."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+import pytest
+import urllib3
+
+from devcluster.controlplane import ControlPlane
+from tests.apiserver.proxy import Answer, Call, Dropped, Fault, Forward, Lines, Tamper, no_fault, no_tampering
+from tests.apiserver.survival import CHAIN, Range, await_told, different, end_state, orphans, play, shooting_range, uids
+
+LARGEST_MIB = 200
+"""Bound on the operator's resident memory. It has about 75 MiB when all is well."""
+BEFORE = 5
+"""How many steps of the chain are played before the trouble begins: training is under way then."""
+LONGEST_SECONDS = 300
+"""A step that takes longer than this under a fault has failed."""
+
+
+def slow(seconds: float) -> Fault:
+    """Every request takes so long, the Lease's and the opening of watches among them."""
+
+    async def fault(_: Call, forward: Forward) -> Answer:
+        await asyncio.sleep(seconds)
+        return await forward()
+
+    return fault
+
+
+def busy(retry_after: int) -> Fault:
+    """Every other request, on average, is answered 429 with the time after which to come again."""
+    chance = random.Random(retry_after)
+
+    async def fault(_: Call, forward: Forward) -> Answer:
+        if chance.random() < 0.5:
+            return refusal(429, "TooManyRequests", {"Retry-After": str(retry_after)})
+        return await forward()
+
+    return fault
+
+
+async def broken(_: Call, __: Forward) -> Answer:
+    """Every request is answered 500."""
+    return refusal(500, "InternalError")
+
+
+def expired(token: str) -> Fault:
+    """Every request with that token is answered 401."""
+
+    async def fault(call: Call, forward: Forward) -> Answer:
+        if call.headers.get("Authorization") == token:
+            return refusal(401, "Unauthorized")
+        return await forward()
+
+    return fault
+
+
+def refusal(code: int, reason: str, headers: dict[str, str] | None = None) -> Answer:
+    """A Status as the API server answers it."""
+    status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": ""}
+    return Answer(code, {"Content-Type": "application/json", **(headers or {})}, json.dumps(status).encode())
+
+
+async def cut(_: Call, lines: Lines) -> Lines:
+    """Every watch is cut within three seconds, or in the middle of its fourth event."""
+    end = time.monotonic() + random.uniform(1, 3)
+    for number in itertools.count():
+        try:
+            line = await asyncio.wait_for(anext(lines), max(0.0, end - time.monotonic()))
+        except (TimeoutError, StopAsyncIteration):
+            raise Dropped from None
+        if number == 3:
+            yield line[: len(line) // 2]
+            raise Dropped
+        yield line
+
+
+async def gone(_: Call, lines: Lines) -> Lines:
+    """Every watch is told within three seconds that its history is gone, so that everything is listed anew."""
+    end = time.monotonic() + random.uniform(1, 3)
+    while (left := end - time.monotonic()) > 0:
+        try:
+            yield await asyncio.wait_for(anext(lines), left)
+        except (TimeoutError, StopAsyncIteration):
+            break
+    yield json.dumps({"type": "ERROR", "object": json.loads(refusal(410, "Expired").body)}).encode() + b"\n"
+
+
+def late(seconds: float) -> Tamper:
+    """Every event of a watch comes so much later than it happened, while what is asked for is as it is now."""
+
+    async def tamper(_: Call, lines: Lines) -> Lines:
+        waiting: asyncio.Queue[tuple[float, bytes | None]] = asyncio.Queue()
+
+        async def read() -> None:
+            async for line in lines:
+                waiting.put_nowait((time.monotonic() + seconds, line))
+            waiting.put_nowait((time.monotonic(), None))
+
+        reader = asyncio.create_task(read())
+        try:
+            while (item := await waiting.get())[1] is not None:
+                await asyncio.sleep(item[0] - time.monotonic())
+                yield item[1]
+        finally:
+            reader.cancel()
+
+    return tamper
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What is done to the operator while a chain goes on."""
+
+    begins: Callable[[Range], AbstractContextManager[object]]
+    blind_seconds: float = 0.0
+    """How long it lasts, where nothing can be got done under it; 0: it goes on to the chain's end."""
+    is_outage: bool = False
+    """Whether nothing can happen in the cluster meanwhile either."""
+
+
+def through(fault: Fault = no_fault, tamper: Tamper = no_tampering) -> Callable[..., AbstractContextManager[object]]:
+    """A trouble that the proxy makes. Watches that are open already end, to be opened anew under it."""
+
+    @contextmanager
+    def begins(field: Range) -> Iterator[None]:
+        field.proxy.fault, field.proxy.tamper = fault, tamper
+        field.proxy.cut_streams()
+        yield
+        field.proxy.fault, field.proxy.tamper = no_fault, no_tampering
+
+    return begins
+
+
+@contextmanager
+def without_api_server(field: Range) -> Iterator[None]:
+    """The API server is away."""
+    field.plane.stop_component("kube-apiserver")
+    try:
+        yield
+    finally:
+        field.plane.start_component("kube-apiserver")
+
+
+@contextmanager
+def with_an_old_token(field: Range) -> Iterator[None]:
+    """The token in use is good no more; at the end the file has a new one."""
+    field.proxy.fault = expired(field.operator.authorization)
+    field.proxy.cut_streams()
+    yield
+    field.operator.renew_credentials()
+
+
+def slow_and_busy() -> Fault:
+    """Both, a little."""
+    first, second = slow(0.2), busy(1)
+    return lambda call, forward: first(call, lambda: second(call, forward))
+
+
+def ended(call: Call, lines: Lines) -> Lines:
+    """Every watch ends within three seconds, in one way or the other."""
+    return random.choice((cut, gone))(call, lines)
+
+
+TROUBLES: dict[str, Trouble] = {
+    "every other request is answered 429": Trouble(through(busy(2))),
+    "watches are cut every few seconds, or within an event": Trouble(through(tamper=cut)),
+    "watches are told 410 Gone every few seconds": Trouble(through(tamper=gone)),
+    "every request is answered 500 for 90 s": Trouble(through(broken), blind_seconds=90),
+    "the token is good no more, for 1 min": Trouble(with_an_old_token, blind_seconds=60),
+    "the API server is away for 2 min": Trouble(without_api_server, blind_seconds=120, is_outage=True),
+    "watch events come 30 s late": Trouble(through(tamper=late(30))),
+    "each request takes 5 s": Trouble(through(slow(5))),
+}
+SAMPLE: dict[str, Trouble] = {
+    "slow, busy, and watches end": Trouble(through(slow_and_busy(), ended)),
+    "every request is answered 500 for 15 s": Trouble(through(broken), blind_seconds=15),
+}
+
+
+@pytest.fixture(scope="module")
+def field(plane: ControlPlane, http: urllib3.PoolManager, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Range]:
+    with shooting_range(plane, http, tmp_path_factory.mktemp("faults"), leaderElection={}) as field:
+        yield field
+
+
+@pytest.fixture(scope="module")
+def wanted(field: Range) -> dict[str, object]:
+    """The end of a chain to which nothing is done."""
+    return field.undisturbed()[1]
+
+
+def suffer(field: Range, trouble: Trouble, wanted: dict[str, object]) -> str:
+    """Play a chain under a trouble. Returns how it went."""
+    restarts, began = field.operator.restarts, time.monotonic()
+    with field.namespace() as cluster:
+        play(cluster, CHAIN[:BEFORE])
+        children, step = uids(cluster), CHAIN[BEFORE]
+        with trouble.begins(field):
+            if not trouble.is_outage:
+                step.happens(cluster)
+            if trouble.blind_seconds:
+                time.sleep(trouble.blind_seconds)
+            else:
+                await_told(cluster, step, LONGEST_SECONDS)
+                play(cluster, CHAIN[BEFORE + 1 :], LONGEST_SECONDS)
+        if trouble.blind_seconds:
+            if trouble.is_outage:
+                step.happens(cluster)
+            await_told(cluster, step)
+            play(cluster, CHAIN[BEFORE + 1 :])
+        assert different(end_state(cluster), wanted) == []
+        assert orphans(cluster) == []
+        assert children.items() <= uids(cluster).items(), "a child was deleted"
+        assert not [write.what for write in field.proxy.writes(cluster.namespace) if write.call.method == "DELETE"]
+    assert field.operator.peak_mib < LARGEST_MIB
+    seconds, restarted = time.monotonic() - began, field.operator.restarts - restarts
+    return f"{seconds:.0f} s, {restarted} restarts, at most {field.operator.peak_mib:.0f} MiB"
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_chain_under_some_faults_comes_to_the_same_end(
+    field: Range, wanted: dict[str, object], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    went = suffer(field, SAMPLE[name], wanted)
+    with capsys.disabled():
+        print(f"\n{name}: {went}")
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("name", TROUBLES)
+def test_a_chain_under_each_fault_comes_to_the_same_end(
+    field: Range, wanted: dict[str, object], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    went = suffer(field, TROUBLES[name], wanted)
+    with capsys.disabled():
+        print(f"\n{name}: {went}")
+
+
+def test_a_child_that_went_while_no_watch_was_open_is_missed_no_longer_than_to_the_next_list(field: Range) -> None:
+    with field.namespace() as cluster:
+        play(cluster, CHAIN[:BEFORE])
+        job = cluster.job("support-tune-1")
+        with through(watchless)(field):
+            cluster.delete("Job", "support-tune-1")
+            cluster.until("its pods are gone", lambda: not cluster.find("Pod"))
+        made = cluster.job("support-tune-2")
+        assert made["metadata"]["ownerReferences"] == job["metadata"]["ownerReferences"]
+        assert [write.what for write in field.proxy.writes(cluster.namespace)].count("create jobs/support-tune-2") == 1
+
+
+async def watchless(call: Call, forward: Forward) -> Answer:
+    """No watch can be opened, and what comes next is a list: the history is gone."""
+    return refusal(410, "Expired") if call.is_watch else await forward()
