@@ -71,9 +71,11 @@ class Children:
         family, key = self._families.get(owner), Key(kind, child["metadata"]["name"])
         if family is None or label(child, UID_LABEL) != family.uid:
             return True
-        family.put(key, child, gone)
-        before, family.said[key] = family.said.get(key, ""), "gone" if gone else said(kind, child)
-        return family.said[key] != before
+        before, now = family.said.get(key), "gone" if gone else said(kind, child)
+        if now != before:  # else what is kept says the same
+            family.put(key, child, gone)
+            family.said[key] = now
+        return now != (before or "")
 
     def version(self, kind: str, namespace: str) -> str | None:
         """Where the stream of a kind was at its last beginning: lists must not be older. None: no stream tells of it."""

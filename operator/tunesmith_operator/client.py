@@ -78,7 +78,7 @@ class ApiError(Exception):
 
 
 class Client(Protocol):
-    """What the controllers ask of a cluster."""
+    """What the controllers ask of a cluster. Of what it has written it gives back the metadata at least."""
 
     async def get(self, kind: str, namespace: str, name: str) -> Raw | None:
         """The object as it is now; None where there is none."""

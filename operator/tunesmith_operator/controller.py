@@ -169,8 +169,7 @@ class Controller:
         plan = await self._make_children(kind, resource, observed, plan, now)
         await send_events(self._client, resource, plan.events, now, self._settings.instance)
         if plan.status is not None and plan.status != resource.get("status"):
-            resource = await self._write_status(resource, plan.status)
-            self._saw(key, resource)
+            self._saw(key, await self._write_status(resource, plan.status))
         await delete_children(self._client, resource, plan, uids)
         return plan.requeue_after
 

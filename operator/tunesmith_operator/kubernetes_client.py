@@ -36,6 +36,8 @@ that is renewed late is lost."""
 UNREACHABLE = (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError)
 
 JSON = "application/json"
+METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1,{JSON}"
+"""Of what was written, the version is news and nothing else."""
 APPLY_PATCH = "application/apply-patch+yaml"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
@@ -206,7 +208,9 @@ class KubernetesClient:
         self, method: str, target: str, body: Any, content_type: str, timeout: aiohttp.ClientTimeout
     ) -> aiohttp.ClientResponse:
         configuration, transport = await self._connected()
-        headers = {"Content-Type": content_type, "User-Agent": USER_AGENT, **await authorization(configuration)}
+        accept = METADATA if method in ("POST", "PATCH") and not target.startswith(LEASES) else JSON
+        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": USER_AGENT}
+        headers |= await authorization(configuration)
         answer = await transport.request(  # type: ignore[no-untyped-call]
             method, configuration.host + target, headers=headers, body=body, _request_timeout=timeout
         )
