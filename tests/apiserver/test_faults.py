@@ -38,11 +38,12 @@ def slow(seconds: float) -> Fault:
 
 
 def busy(retry_after: int) -> Fault:
-    """Every other request, on average, is answered 429 with the time after which to come again."""
+    """Every other request, on average, is answered 429 with the time after which to come again; but for the Lease,
+    which the API server serves by a priority level of its own."""
     chance = random.Random(retry_after)
 
-    async def fault(_: Call, forward: Forward) -> Answer:
-        if chance.random() < 0.5:
+    async def fault(call: Call, forward: Forward) -> Answer:
+        if not call.is_lease and chance.random() < 0.5:
             return refusal(429, "TooManyRequests", {"Retry-After": str(retry_after)})
         return await forward()
 
