@@ -67,6 +67,8 @@ class Controller:
     def heard_resource(self, event_type: str | None, resource: Raw) -> None:
         """A watch event about a resource of ours. `event_type` is None for what the first list holds."""
         key = key_of(resource)
+        if event_type and self._is_old(key, resource):
+            return
         if event_type == "DELETED":
             self._forget(key)
             return
@@ -81,6 +83,11 @@ class Controller:
         # A list is heard of after a gap, in which children may have gone unheard: then even what was seen is news.
         if self.resources.unsettled(key) and (event_type is None or self._is_new(key)):
             self.queue.add(key, first=is_first)
+
+    def _is_old(self, key: ResourceKey, resource: Raw) -> bool:
+        """Whether as much, or more, was heard before: an ADDED heard twice would make a resource newborn once more."""
+        version = self.resources.version(key)
+        return version is not None and int(resource["metadata"]["resourceVersion"]) <= int(version)
 
     def _is_new(self, key: ResourceKey) -> bool:
         """Whether something was heard of a resource that no look has seen; one that is under way may see or write it."""
