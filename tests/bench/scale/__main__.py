@@ -109,6 +109,7 @@ def side_by_side(results: list[Result]) -> Iterator[str]:
         ("object writes per job", lambda it: f"{it.writes / it.count:.2f}"),
         ("Events per job", lambda it: f"{it.events / it.count:.2f}"),
         ("CPU, s", lambda it: f"{it.cpu:.1f}"),
+        ("CPU of the control plane, s", lambda it: f"{sum(it.plane_cpu.values()):.0f}"),
         ("RSS at the peak, MiB", lambda it: f"{it.rss:.0f}"),
     )
     for name, value in rows:

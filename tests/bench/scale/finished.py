@@ -23,11 +23,9 @@ class Sample:
 
     @classmethod
     def of(cls, cluster: Cluster, name: str) -> Sample:
-        resource = cluster.get("FineTuneJob", name)
-        job = cluster.get("Job", f"{name}-tune-1")
-        assert resource is not None
-        assert job is not None
-        return cls(resource, job, cluster.pod_of(f"{name}-tune-1"))
+        pod = cluster.pod_of(f"{name}-tune-1")["metadata"]["name"]
+        things = [cluster.get(*key) for key in (("FineTuneJob", name), ("Job", f"{name}-tune-1"), ("Pod", pod))]
+        return cls(*(thing for thing in things if thing is not None))
 
 
 def fill(cluster: Cluster, sample: Sample, count: int) -> None:

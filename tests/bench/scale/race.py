@@ -17,6 +17,7 @@ from typing import Any
 import urllib3
 
 from devcluster.controlplane import ControlPlane
+from devcluster.processes import Record
 from tests.apiserver.cluster import KINDS, Cluster, Raw
 
 CREATORS = 8
@@ -70,6 +71,8 @@ class Result:
     cpu: float
     rss: float
     """MiB at the peak, of all managers together."""
+    plane_cpu: dict[str, float]
+    """CPU seconds of the control plane's programs meanwhile, by name."""
 
     def delay(self, share: float) -> float:
         return self.delays[min(int(len(self.delays) * share), len(self.delays) - 1)] if self.delays else 0.0
@@ -108,7 +111,7 @@ def race(cluster: Cluster, contestant: Contestant, count: int) -> Result:
     children = _watch(cluster, contestant.child, lambda it: it["metadata"]["name"])
     pods = _watch(cluster, "Pod", _run_of_finished_pod)
     before = _asked(cluster, contestant.users)
-    cpu = [manager.cpu_seconds() for manager in contestant.managers]
+    cpu, plane = [manager.cpu_seconds() for manager in contestant.managers], _control_plane(cluster.plane)
 
     begun = time.monotonic()
     with ThreadPoolExecutor(CREATORS) as creators:
@@ -133,7 +136,14 @@ def race(cluster: Cluster, contestant: Contestant, count: int) -> Result:
         events=asked["events"],
         cpu=sum(manager.cpu_seconds() for manager in contestant.managers) - sum(cpu),
         rss=sum(manager.mib("VmHWM") for manager in contestant.managers),
+        plane_cpu={name: after - plane[name] for name, after in _control_plane(cluster.plane).items()},
     )
+
+
+def _control_plane(plane: ControlPlane) -> dict[str, float]:
+    """CPU seconds of its programs so far."""
+    records = {path.stem: Record.read(path) for path in (plane.directory / "run").glob("*.pid")}
+    return {name: Process(record.identity.pid).cpu_seconds() for name, record in records.items() if record}
 
 
 def _watch(cluster: Cluster, kind: str, name_of: Callable[[Raw], str | None]) -> Watch:
