@@ -25,6 +25,9 @@ SELECTOR = {"app.kubernetes.io/managed-by": "tunesmith"}
 PAUSES = (0, 1, 1, 2, 3, 5, 8, 13, 21, 30, 30, 30)
 """Seconds before a stream that cannot be had is tried again; then the process ends and begins anew."""
 
+LASTING_SECONDS = 30.0
+"""A stream that was there for so long could be had: silence is no failure, and many a proxy cuts what is silent."""
+
 log = logging.getLogger(__name__)
 
 
@@ -46,6 +49,7 @@ async def inform(client: Client, kind: str, namespace: str | None, audience: Aud
     """
     version, failures = None, 0
     while True:
+        began = asyncio.get_running_loop().time()
         try:
             if version is None:
                 version = await client.version(kind, namespace)
@@ -62,6 +66,8 @@ async def inform(client: Client, kind: str, namespace: str | None, audience: Aud
                         audience.heard_child(event_type, kind, thing)
             await asyncio.sleep(1)  # servers end streams now and then
         except ApiError as error:
+            if asyncio.get_running_loop().time() - began >= LASTING_SECONDS:
+                failures = 0
             if error.status == 410:
                 log.info("the stream of %s begins anew: %s", kind, error)
                 version = None

@@ -101,3 +101,13 @@ def test_a_stream_that_cannot_be_had_for_minutes_ends_the_process() -> None:
 def test_failures_that_are_not_in_a_row_do_not_add_up() -> None:
     server = Server([[("ADDED", thing("a", 8)), AWAY]] * 100)
     assert len(listen(server).heard) == 100
+
+
+def test_a_stream_that_is_silent_and_cut_again_and_again_is_no_failure() -> None:
+    class Silent(Server):
+        async def watch(self, *_: Any) -> AsyncGenerator[tuple[str, Raw], None]:
+            await asyncio.sleep(60)
+            raise AWAY
+            yield
+
+    assert listen(Silent([]), seconds=24 * 3600).begun == ["7"]
