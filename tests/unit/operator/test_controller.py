@@ -14,7 +14,7 @@ from tests.unit.operator.virtual_time import run
 from tunesmith_operator.client import ApiError, Raw
 from tunesmith_operator.controller import ESSENTIAL, Controller, Settings, acceptable
 from tunesmith_operator.plan.config import OperatorConfig
-from tunesmith_operator.plan.types import Key, KindPlan, Plan
+from tunesmith_operator.plan.types import Key, KindPlan, Plan, PlanFunction
 from tunesmith_operator.progress import ProgressBook
 from tunesmith_operator.resources import ResourceKey
 
@@ -48,7 +48,7 @@ def scene(status: Raw) -> tuple[Strict, Controller]:
     return client, controller_of(client, status)
 
 
-def controller_of(client: MemoryClient, status: Raw) -> Controller:
+def controller_of(client: MemoryClient, status: Raw, plan: PlanFunction | None = None) -> Controller:
     kind = KindPlan(
         kind=KEY.kind,
         plural="finetunejobs",
@@ -56,7 +56,7 @@ def controller_of(client: MemoryClient, status: Raw) -> Controller:
         gets=lambda resource: frozenset(),
         references=lambda resource: frozenset(),
         wants_events=lambda resource, observed, now: frozenset(),
-        plan=lambda *_: Plan(status=status, delete=(Key("Job", "support-tune-1"),)),
+        plan=plan or (lambda *_: Plan(status=status, delete=(Key("Job", "support-tune-1"),))),
     )
     settings = Settings(CONFIG, lambda uid, name: "token", "pod-1")
     return Controller(client, {KEY.kind: kind}, ProgressBook(), settings)
@@ -89,6 +89,28 @@ def test_a_status_that_could_not_be_written_is_known_before_anything_goes(status
     with pytest.raises(ApiError):
         asyncio.run(controller.reconcile(KEY))
     assert ("Job", "team", "support-tune-1") in client.things
+
+
+@pytest.mark.parametrize(
+    ("plan", "lists"),
+    [
+        (Plan(), 1),
+        (Plan(status=SUSPENDED), 1),
+        (Plan(delete=(Key("Job", "support-tune-1"),)), 2),
+        (Plan(create=({"kind": "Job", "metadata": {"name": "support-tune-2", "namespace": "team"}},)), 2),
+        (Plan(apply=({"kind": "Service", "metadata": {"name": "support", "namespace": "team"}},)), 2),
+    ],
+    ids=["nothing", "status", "delete", "create", "apply"],
+)
+def test_nothing_is_made_changed_or_deleted_by_what_streams_alone_have_told(plan: Plan, lists: int) -> None:
+    """`lists`: how often Jobs have been listed after two looks, the second of which knows them from the streams."""
+    client, _ = scene(RUNNING)
+    plans = [Plan(), plan, plan]
+    controller = controller_of(client, {}, lambda *_: plans.pop(0))
+    controller.stream_begins("Job", None, "1")
+    for _ in range(2):
+        asyncio.run(controller.reconcile(KEY))
+    assert [call[:2] for call in client.calls].count(("list", "Job")) == lists
 
 
 class Hasty(MemoryClient):
