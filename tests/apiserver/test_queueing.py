@@ -1,0 +1,168 @@
+"""Jobs in the real Kueue's queues, on a real API server and Job controller; the test plays the kubelet.
+
+The operator works in one namespace with the chart's Roles, which let it list Workloads there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from devcluster.controlplane import ControlPlane
+from devcluster.paths import cache_paths
+from tests.apiserver.chart import VALUES, render, without_workloads
+from tests.apiserver.cluster import KINDS, Cluster, Kubelet, Raw
+from tests.apiserver.conftest import StartOperator
+from tests.apiserver.finetunejobs import MESSAGES, tune
+from tests.kueue import kueue, queues
+
+pytestmark = pytest.mark.deep
+
+GPU = {"accelerator": "nvidia", "cpu": "100m"}
+PREEMPTED = json.dumps({"verb": "train", "outcome": "Preempted"})
+RESUMED = {**MESSAGES, "train": json.dumps({"verb": "train", "outcome": "Succeeded", "resumedFromStep": 12})}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def queue_controller(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with kueue(cache_paths(), plane.kubeconfig, tmp_path_factory.mktemp("kueue")):
+        yield
+
+
+@pytest.fixture
+def queue(cluster: Cluster, start_operator: StartOperator) -> str:
+    """A queue with room for one device, and an operator that may read what it says."""
+    name = f"gpus-{cluster.namespace}"
+    apply(cluster, *queues(name, {"cpu": "8", "nvidia.com/gpu": "1"}, cluster.namespace))
+    values: dict[str, Any] = {
+        "scope": {"namespaces": [cluster.namespace]},
+        "crds": {"enabled": False},
+        "kueue": {"enabled": True},
+        "podPolicy": {"priorityClasses": ["urgent"]},
+    }
+    manifests = render(cluster.plane, {**VALUES, **values}, "queues")
+    cluster.kubectl("apply", "--filename", "-", stdin=without_workloads(manifests))
+    operator = start_operator(release="queues", **values)
+    cluster.until("the operator leads", operator.leads)
+    return name
+
+
+def apply(cluster: Cluster, *manifests: Raw) -> None:
+    listed = {"apiVersion": "v1", "kind": "List", "items": list(manifests)}
+    cluster.kubectl("apply", "--filename", "-", stdin=json.dumps(listed))
+
+
+def runs(cluster: Cluster, name: str, but: str = "") -> Kubelet:
+    """The pod of a FineTuneJob that its queue has admitted, at work; another than `but`."""
+
+    def pod() -> Raw | None:
+        pods = cluster.find("Pod", f"batch.kubernetes.io/job-name={name}-tune-1")
+        return next((one for one in pods if one["metadata"]["name"] != but), None)
+
+    kubelet = Kubelet(cluster, cluster.until(f"a pod of {name}", pod))
+    kubelet.bind()
+    kubelet.runs("train")
+    cluster.until_phase("FineTuneJob", name, "Running")
+    return kubelet
+
+
+def stops(kubelet: Kubelet) -> None:
+    """The pod has saved its state and goes, as it was asked to."""
+    cluster = kubelet.cluster
+
+    def asked() -> bool:
+        return any(
+            one["metadata"]["name"] == kubelet.name and one["metadata"].get("deletionTimestamp")
+            for one in cluster.find("Pod")
+        )
+
+    cluster.until("it is asked to stop", asked)
+    kubelet.ends({}, {"train": {"exitCode": 75, "message": PREEMPTED}})
+    path = KINDS["Pod"].path(cluster.namespace, kubelet.name)
+    cluster.request("DELETE", path, {"gracePeriodSeconds": 0})
+
+
+def begun(cluster: Cluster, but: Kubelet) -> set[str]:
+    """The FineTuneJobs that have a pod; another than `but`."""
+    pods = [pod["metadata"] for pod in cluster.find("Pod") if pod["metadata"]["name"] != but.name]
+    return {pod["labels"]["tunesmith.dev/name"] for pod in pods}
+
+
+def status(cluster: Cluster, name: str) -> Raw:
+    found: Raw = (cluster.get("FineTuneJob", name) or {}).get("status") or {}
+    return found
+
+
+def says(cluster: Cluster, name: str, words: str) -> str:
+    """What a FineTuneJob waits for, as soon as it has these words."""
+
+    def told() -> str | None:
+        text = str(status(cluster, name).get("waitingFor", ""))
+        return text if words in text else None
+
+    return cluster.until(f"{name} waits for {words!r}: {status(cluster, name).get('waitingFor')}", told)
+
+
+def test_admitted_queued_preempted_and_admitted_again(cluster: Cluster, queue: str) -> None:
+    urgent = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "urgent"}}
+    apply(cluster, {**urgent, "value": 1000})
+    tune(cluster, "first", queueName=queue, resources=GPU)
+    first = runs(cluster, "first")
+    tune(cluster, "second", queueName=queue, resources=GPU)
+    cluster.until_phase("FineTuneJob", "second", "Queued")
+    text = says(cluster, "second", "insufficient unused quota for nvidia.com/gpu")
+    assert text.startswith(f"LocalQueue {queue}: ")
+
+    tune(cluster, "hurry", queueName=queue, resources=GPU, pod={"priorityClassName": "urgent"})
+    cluster.until_phase("FineTuneJob", "first", "Queued")
+    stops(first)
+    says(cluster, "first", "Preempted to accommodate a workload")
+    runs(cluster, "hurry").ends(MESSAGES)
+    cluster.until_phase("FineTuneJob", "hurry", "Succeeded")
+
+    waiting = {"first": RESUMED, "second": MESSAGES}  # made in the same second, either may come first
+    while waiting:
+        name = cluster.until("a pod of one of them", lambda: next(iter(begun(cluster, first) & waiting.keys()), None))
+        runs(cluster, name, but=first.name).ends(waiting.pop(name))
+        cluster.until_phase("FineTuneJob", name, "Succeeded")
+    told = status(cluster, "first")
+    assert (told["attempt"], told["preemptions"], told["resumedFromStep"]) == (1, 1, 12)
+    assert [(row["number"], row["outcome"]) for row in told["attempts"]] == [(1, "Preempted"), (1, "Succeeded")]
+    assert "failures" not in told
+    assert status(cluster, "second")["queuedSeconds"] > 0
+
+
+def test_a_queue_that_is_not_there_is_named(cluster: Cluster, queue: str) -> None:
+    tune(cluster, "lost", queueName="nowhere", resources=GPU)
+    assert "nowhere" in says(cluster, "lost", "doesn't exist")
+    assert cluster.find("Pod") == []
+
+
+def test_suspend_gives_the_quota_back(cluster: Cluster, queue: str) -> None:
+    tune(cluster, "first", queueName=queue, resources=GPU)
+    first = runs(cluster, "first")
+    tune(cluster, "second", queueName=queue, resources=GPU)
+    cluster.until_phase("FineTuneJob", "second", "Queued")
+    cluster.patch("FineTuneJob", "first", {"spec": {"suspend": True}})
+    cluster.until_phase("FineTuneJob", "first", "Suspended")
+    stops(first)
+    runs(cluster, "second")
+    cluster.patch("FineTuneJob", "first", {"spec": {"suspend": False}})
+    cluster.until_phase("FineTuneJob", "first", "Queued")
+    assert status(cluster, "first")["attempts"][0]["outcome"] == "Suspended"
+    assert "preemptions" not in status(cluster, "first")
+
+
+def test_a_retry_queues_anew(cluster: Cluster, queue: str) -> None:
+    tune(cluster, "first", queueName=queue, resources=GPU)
+    runs(cluster, "first").ends(MESSAGES, {"train": {"exitCode": 137, "reason": "OOMKilled"}})
+    tune(cluster, "second", queueName=queue, resources=GPU)
+    runs(cluster, "second")
+    again = cluster.job("first-tune-2", seconds=30)
+    assert again["spec"]["suspend"] is True
+    queued = cluster.until_phase("FineTuneJob", "first", "Queued")["status"]
+    assert (queued["failures"], queued["lastFailure"]["class"]) == (1, "OOMKilled")
+    says(cluster, "first", "insufficient unused quota")
