@@ -145,8 +145,9 @@ async def _until_rest(
             acts.pop(0)[1](twin)
         if turn % BETWEEN_LISTS == BETWEEN_LISTS - 1:
             operator.list_anew()
-        operator.start_again_if_dead()
         await asyncio.sleep(1)
+        while operator.start_again_if_dead():
+            await asyncio.sleep(1)  # nothing else happens until it has caught up
         environment.turn()
         quiet, writes = (quiet + 1 if writes == twin.count else 0), twin.count
 
@@ -264,6 +265,18 @@ def test_a_kill_at_any_write_leads_to_the_same_end_and_the_same_events(
     assert disturbed.operator.restarts == 1
     assert disturbed.end == undisturbed.end
     assert told(disturbed.twin) == told(undisturbed.twin)
+
+
+@pytest.mark.deep
+def test_a_kill_at_each_write_of_a_life_with_failures_leads_to_the_same_end() -> None:
+    fate = {("tune", 1): "OOM", ("tune", 2): "preempted", ("eval-model", 1): "OOM"}
+    undisturbed = live(fate=fate)
+    for number in range(1, undisturbed.twin.count + 1):
+        for after in (False, True):
+            disturbed = live(fate=fate, kill=(number, after))
+            assert disturbed.operator.restarts == 1, (number, after)
+            assert disturbed.end == undisturbed.end, (number, after)
+            assert told(disturbed.twin) == told(undisturbed.twin), (number, after)
 
 
 @given(fate=fates, delivery=deliveries, acts=acts)

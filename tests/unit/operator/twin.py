@@ -180,8 +180,8 @@ class Operator:
         elif thing["kind"] in CHILD_KINDS:
             self.controller.heard_child(event_type, thing["kind"], thing)
 
-    def start_again_if_dead(self) -> None:
-        """As the kubelet does with a container."""
+    def start_again_if_dead(self) -> bool:
+        """As the kubelet does with a container. Whether it was dead."""
         dead = [task for task in self.tasks if task.done()]
         for task in dead:
             if not isinstance(task.exception(), Killed):
@@ -190,6 +190,7 @@ class Operator:
             self.stop()
             self.restarts += 1
             self._start()
+        return bool(dead)
 
     def stop(self) -> None:
         for task in self.tasks:
