@@ -27,6 +27,8 @@ TRIES = 4
 PAGE = 250
 NOBODY = f"{UID_LABEL}=nobody"
 """Selects nothing."""
+NO_LIMIT = 0
+"""Of connections."""
 LONGEST_PAUSE = 30.0
 """Seconds; what a proxy asks for beyond this would stop the operator rather than spare the server."""
 LEASES = f"/apis/{RESOURCES['Lease'].api_version}/"
@@ -220,6 +222,8 @@ class KubernetesClient:
     async def _connected(self) -> tuple[Configuration, RESTClientObject]:
         if self._configuration is None or self._transport is None:
             self._configuration = await load_configuration()
+            # Streams keep theirs, of each kind in each namespace; how many requests there are at a time, others bound.
+            self._configuration.connection_pool_maxsize = NO_LIMIT
             self._transport = RESTClientObject(self._configuration)
         return self._configuration, self._transport
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ from tunesmith_operator.client import ApiError
 from tunesmith_operator.kubernetes_client import LONGEST_PAUSE, KubernetesClient
 from tunesmith_operator.rate_limit import RateLimiter
 
+SILENT = "0"
+"""A watch since then gets no answer."""
 BUSY = web.HTTPTooManyRequests.status_code
 
 
@@ -48,7 +51,9 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     limiter = Limiter()
     scene = Scene(KubernetesClient(limiter), limiter)
 
-    async def answer(request: web.Request) -> web.Response:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.query.get("resourceVersion") == SILENT:
+            await asyncio.sleep(60)
         scene.requests.append((request.method, request.path))
         status, headers, body = scene.answers.pop(0) if scene.answers else (200, {}, {"kind": "Any"})
         if isinstance(body, bytes):
@@ -140,6 +145,18 @@ async def test_a_watch_that_fails_says_how(scene: Scene, lines: tuple[bytes, ...
     with pytest.raises(ApiError) as caught:
         await watched(scene, *lines, status=status)
     assert caught.value.status == told
+
+
+async def test_however_many_streams_are_open_a_request_finds_a_connection(scene: Scene) -> None:
+    streams = [
+        asyncio.create_task(anext(scene.client.watch("Pod", f"team-{number}", {}, SILENT))) for number in range(150)
+    ]
+    await asyncio.sleep(0.5)
+    async with asyncio.timeout(10):
+        assert await scene.client.get("Job", "team", "a") == {"kind": "Any"}
+    for stream in streams:
+        stream.cancel()
+    await asyncio.gather(*streams, return_exceptions=True)
 
 
 async def test_what_is_there_is_read_in_parts_up_to_the_last(scene: Scene) -> None:
