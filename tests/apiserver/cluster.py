@@ -145,8 +145,9 @@ class Cluster:
 
     def requests(self, user: str, *verbs: str) -> list[str]:
         """What `user` has asked of this namespace so far with one of `verbs`: `verb resource/name`, in order."""
-        with self.plane.audit_log.open() as log:  # that of the whole tier is long
-            entries = [json.loads(line) for line in log if user in line and self.namespace in line]
+        with self.plane.audit_log.open() as log:  # that of the whole tier is long, and its last line maybe not whole
+            lines = [line for line in log if user in line and self.namespace in line and line.endswith("\n")]
+        entries = map(json.loads, lines)
         return [
             f"{entry['verb']} {target['resource']}/{target.get('name', '')}"
             for entry in entries

@@ -67,8 +67,8 @@ def test_a_flood_of_reports_harms_nobody(cluster: Cluster, start_operator: Start
 
     writes = cluster.writes(USER)[len(before) :]
     most = flood.seconds / STATUS_SECONDS + 2
-    assert 1 <= writes.count("patch finetunejobs/noisy") <= most
-    assert writes.count("patch finetunejobs/large") <= 1
+    assert 1 <= writes.count("patch finetunejobs/noisy") <= most, writes
+    assert writes.count("patch finetunejobs/large") <= 1, writes
     assert operator.rss_mib() - memory < 64
     assert operator.leads()
     assert operator.process.poll() is None

@@ -78,7 +78,7 @@ def granted(manifests: list[Raw]) -> frozenset[Right]:
 def requests(plane: ControlPlane) -> list[Raw]:
     """Audit events of the operator's requests about resources, of all tests so far."""
     with plane.audit_log.open() as log:
-        entries = [json.loads(line) for line in log if USER in line]
+        entries = [json.loads(line) for line in log if USER in line and line.endswith("\n")]
     return [entry for entry in entries if entry["user"]["username"] == USER and "objectRef" in entry]
 
 
