@@ -117,7 +117,6 @@ class KubernetesClient:
         await self._limiter.acquire()
         try:
             response = await self._send("GET", f"{path}?{urlencode(query)}", None, JSON, WATCH_TIMEOUT)
-            metrics.API_REQUESTS.labels("GET", str(response.status)).inc()
             with closing(response):
                 if response.status == 401:
                     await self._reload_credentials()
