@@ -29,15 +29,17 @@ def queue_controller(
     paths = cache_paths()
     images, store = json.loads((paths.cache / "images.json").read_text()), f"s3://{BUCKET}/store"
     install_chart(cluster, images, store_uri=store, values=READING)
+    kubectl.apply(URGENT)
     with kueue(paths, cluster.kubeconfig, tmp_path_factory.mktemp("kueue")):
         yield
+    kubectl("delete", "priorityclass", "urgent")
     install_chart(cluster, images, store_uri=store)
 
 
 def test_a_preempted_job_is_admitted_again_and_resumes_at_its_checkpoint(
     kubectl: Kubectl, namespace: str, data: str, wait_for: Wait
 ) -> None:
-    kubectl.apply(URGENT, *queues("cpus", {"cpu": "600m"}, namespace))
+    kubectl.apply(*queues("cpus", {"cpu": "600m"}, namespace))
     training = {"epochs": 12, "learningRate": 0.001, "globalBatchSize": 8, "maxLength": 64}
     often = {"everySteps": 50}
     kubectl.apply(fine_tune_job("long", namespace, data, training=training, checkpoint=often, queueName="cpus"))
