@@ -93,7 +93,7 @@ CREDENTIAL_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TO
 def test_no_spec_makes_a_pod_that_is_not_ours(kind: Any) -> None:
     made: list[int] = []
 
-    @settings(max_examples=80, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=120, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(spec=specs(kind))
     def check(spec: Raw) -> None:
         spec.setdefault("pod", {})["env"] = VARIABLES
