@@ -68,9 +68,11 @@ def spare() -> deque[str]:
 
 
 @pytest.fixture
-def cluster(plane: ControlPlane, http: urllib3.PoolManager, spare: deque[str]) -> Iterator[Cluster]:
+def cluster(
+    request: pytest.FixtureRequest, plane: ControlPlane, http: urllib3.PoolManager, spare: deque[str]
+) -> Iterator[Cluster]:
     """A namespace of one's own."""
-    if spare:
+    if spare and "operator" in request.fixturenames:
         cluster = Cluster(plane, http, spare.popleft())
     else:
         cluster = Cluster(plane, http, next(NAMES))
@@ -118,7 +120,8 @@ def operator(
 ) -> Iterator[OperatorProcess]:
     """An operator that leads, the same for all tests of a module."""
     if NAMESPACED:
-        for _ in [item for item in request.session.items if item.path == request.path]:
+        tests = [item for item in request.session.items if item.path == request.path]
+        for _ in [test for test in tests if "operator" in getattr(test, "fixturenames", ())]:
             spare.append(next(NAMES))
             make_namespace(Cluster(plane, http, spare[-1]))
     with operators(plane, tmp_path_factory.mktemp("operator")) as start:
