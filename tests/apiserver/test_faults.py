@@ -22,7 +22,7 @@ from tests.apiserver.survival import CHAIN, Range, await_told, different, end_st
 LARGEST_MIB = 200
 """Bound on the operator's resident memory. It has about 75 MiB when all is well."""
 BEFORE = 5
-"""How many steps of the chain are played before the trouble begins: training is under way then."""
+"""How many steps of the chain are played before a trouble begins: training is under way then."""
 LONGEST_SECONDS = 300
 """A step that takes longer than this under a fault has failed."""
 
@@ -128,6 +128,8 @@ class Trouble:
     """How long it lasts, where nothing can be got done under it; 0: it goes on to the chain's end."""
     is_outage: bool = False
     """Whether nothing can happen in the cluster meanwhile either."""
+    before: int = BEFORE
+    """How many steps of the chain are played before it begins."""
 
 
 def through(fault: Fault = no_fault, tamper: Tamper = no_tampering) -> Callable[..., AbstractContextManager[object]]:
@@ -180,7 +182,7 @@ TROUBLES: dict[str, Trouble] = {
     "every request is answered 500 for 90 s": Trouble(through(broken), blind_seconds=90),
     "the token is good no more, for 1 min": Trouble(with_an_old_token, blind_seconds=60),
     "the API server is away for 2 min": Trouble(without_api_server, blind_seconds=120, is_outage=True),
-    "watch events come 30 s late": Trouble(through(tamper=late(30))),
+    "watch events come 30 s late": Trouble(through(tamper=late(30)), before=8),
     "each request takes 5 s": Trouble(through(slow(5))),
 }
 SAMPLE: dict[str, Trouble] = {
@@ -205,8 +207,8 @@ def suffer(field: Range, trouble: Trouble, wanted: dict[str, object]) -> str:
     """Play a chain under a trouble. Returns how it went."""
     restarts, began = field.operator.restarts, time.monotonic()
     with field.namespace() as cluster:
-        play(cluster, CHAIN[:BEFORE])
-        children, step = uids(cluster), CHAIN[BEFORE]
+        play(cluster, CHAIN[: trouble.before])
+        children, step, rest = uids(cluster), CHAIN[trouble.before], CHAIN[trouble.before + 1 :]
         with trouble.begins(field):
             if not trouble.is_outage:
                 step.happens(cluster)
@@ -214,12 +216,12 @@ def suffer(field: Range, trouble: Trouble, wanted: dict[str, object]) -> str:
                 time.sleep(trouble.blind_seconds)
             else:
                 await_told(cluster, step, LONGEST_SECONDS)
-                play(cluster, CHAIN[BEFORE + 1 :], LONGEST_SECONDS)
+                play(cluster, rest, LONGEST_SECONDS)
         if trouble.blind_seconds:
             if trouble.is_outage:
                 step.happens(cluster)
             await_told(cluster, step)
-            play(cluster, CHAIN[BEFORE + 1 :])
+            play(cluster, rest)
         assert different(end_state(cluster), wanted) == []
         assert orphans(cluster) == []
         assert children.items() <= uids(cluster).items(), "a child was deleted"
