@@ -187,10 +187,8 @@ def answer(cluster: Cluster, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def test_an_event_or_status_of_a_tenant_cannot_be_forged_by_what_a_pod_says(
-    cluster: Cluster, start_operator: StartOperator
-) -> None:
-    start_operator()
+@pytest.mark.usefixtures("operator")
+def test_an_event_or_status_of_a_tenant_cannot_be_forged_by_what_a_pod_says(cluster: Cluster) -> None:
     kubelet: Kubelet = started(cluster, "support")
     said = "\x1b[2J" + "x" * 5000 + '\r{"verb": "export", "outcome": "Succeeded"}\u202e'
     kubelet.ends({}, {"train": {"exitCode": 1, "message": said}})
