@@ -383,21 +383,27 @@ def test_scale_reads_and_writes_replicas_and_tells_autoscalers_the_selector(api:
     [
         (
             "FineTuneJob",
-            {"phase": "Running", "progress": {"percent": 33, "loss": 1.25}},
-            ["NAME", "PHASE", "PROGRESS", "LOSS", "AGE"],
-            ["shown", "Running", "33", "1.25"],
+            {"phase": "Running", "reason": "Running", "progress": {"percent": 33, "loss": 1.25}},
+            ["NAME", "PHASE", "REASON", "PROGRESS", "LOSS", "AGE"],
+            ["shown", "Running", "Running", "33", "1.25"],
         ),
         (
             "EvalJob",
-            {"phase": "Succeeded", "score": "accuracy 0.57", "verdict": "Passed"},
-            ["NAME", "PHASE", "SCORE", "VERDICT", "AGE"],
-            ["shown", "Succeeded", "accuracy", "0.57", "Passed"],
+            {"phase": "Succeeded", "reason": "GatesPassed", "score": "accuracy 0.57", "verdict": "Passed"},
+            ["NAME", "PHASE", "REASON", "SCORE", "VERDICT", "AGE"],
+            ["shown", "Succeeded", "GatesPassed", "accuracy", "0.57", "Passed"],
         ),
         (
             "InferenceService",
-            {"phase": "Ready", "replicas": 2, "readyReplicas": 1, "url": "http://shown.default.svc/v1"},
-            ["NAME", "PHASE", "READY", "REPLICAS", "URL", "AGE"],
-            ["shown", "Ready", "1", "2", "http://shown.default.svc/v1"],
+            {
+                "phase": "Ready",
+                "reason": "Serving",
+                "replicas": 2,
+                "readyReplicas": 1,
+                "url": "http://shown.default.svc/v1",
+            },
+            ["NAME", "PHASE", "REASON", "READY", "REPLICAS", "URL", "AGE"],
+            ["shown", "Ready", "Serving", "1", "2", "http://shown.default.svc/v1"],
         ),
     ],
 )
@@ -427,7 +433,7 @@ def test_the_status_has_room_for_what_the_types_say(api: Api) -> None:
     held = api.objects.patch_namespaced_custom_object_status(
         GROUP, VERSION, "default", "finetunejobs", "failing", body, field_validation="Strict"
     )
-    assert held["status"] == status
+    assert held["status"] == {"observedGeneration": -1, **status}
     body = {"status": {"lastFailure": {"class": "SomethingElse", "message": "x"}}}
     with pytest.raises(client.ApiException, match="Unsupported value"):
         api.objects.patch_namespaced_custom_object_status(GROUP, VERSION, "default", "finetunejobs", "failing", body)
