@@ -33,7 +33,7 @@ verify: env      ## Style, types, who imports whom, generated files, chart, exam
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
 	$(PYTHON) -m tunesmith_api.crdgen --check
-	python3 -m devcluster tools helm kubeconform
+	python3 -m devcluster tools helm kubeconform promtool kstatus
 	$(TUNESMITH_CACHE)/bin/helm lint --quiet charts/tunesmith
 	$(PYTHON) -m pytest -q tests/verify
 
