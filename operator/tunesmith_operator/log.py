@@ -43,10 +43,18 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False)
 
 
+def soften(record: logging.LogRecord) -> bool:
+    """kopf calls an error what it will try again: a warning, as an error asks for somebody to look at it."""
+    if record.levelno == logging.ERROR and "will retry" in record.getMessage():
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+    return True
+
+
 def configure(level: int = logging.INFO) -> None:
     """Send all logging there. kopf tells of every event it handles; only its warnings are of use."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
+    handler.addFilter(soften)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for chatty in ("kopf", "aiohttp.access"):
         logging.getLogger(chatty).setLevel(max(level, logging.WARNING))

@@ -19,7 +19,7 @@ from tunesmith_operator.client import RESOURCES, ApiError, Raw
 from tunesmith_operator.configuration import load_config
 from tunesmith_operator.events import MESSAGE_BYTES, send_events
 from tunesmith_operator.health import Health
-from tunesmith_operator.log import JsonFormatter, about
+from tunesmith_operator.log import JsonFormatter, about, soften
 from tunesmith_operator.plan.types import Event, EventType
 from tunesmith_operator.queue import WorkQueue
 from tunesmith_operator.resources import ResourceKey
@@ -81,6 +81,15 @@ def test_a_configuration_is_found_by_its_variable(tmp_path: Path, monkeypatch: p
     file.write_text("{images: {runtime: r}, store: {uri: s3://s}, client: {qps: 7, burst: 9}}")
     monkeypatch.setenv("TUNESMITH_CONFIG", str(file))
     assert load_config().client.qps == 7
+
+
+@pytest.mark.parametrize(
+    ("message", "level"), [("attempt #1/12 failed; will retry: GET", "WARNING"), ("attempt failed", "ERROR")]
+)
+def test_what_kopf_will_try_again_is_a_warning_and_the_last_attempt_an_error(message: str, level: str) -> None:
+    record = logging.LogRecord("kopf", logging.ERROR, __file__, 1, message, (), None)
+    assert soften(record)
+    assert record.levelname == level
 
 
 def test_a_line_of_the_log_is_json_with_the_resource_it_is_about() -> None:
