@@ -164,12 +164,6 @@ def with_an_old_token(field: Range) -> Iterator[None]:
     field.operator.renew_credentials()
 
 
-def slow_and_busy() -> Fault:
-    """Both, a little."""
-    first, second = slow(0.2), busy(1)
-    return lambda call, forward: first(call, lambda: second(call, forward))
-
-
 def ended(call: Call, lines: Lines) -> Lines:
     """Every watch ends within three seconds, in one way or the other."""
     return random.choice((cut, gone))(call, lines)
@@ -186,7 +180,7 @@ TROUBLES: dict[str, Trouble] = {
     "each request takes 5 s": Trouble(through(slow(5))),
 }
 SAMPLE: dict[str, Trouble] = {
-    "slow, busy, and watches end": Trouble(through(slow_and_busy(), ended)),
+    "each request takes 0.2 s, and watches end": Trouble(through(slow(0.2), ended)),
     "every request is answered 500 for 15 s": Trouble(through(broken), blind_seconds=15),
 }
 
