@@ -52,11 +52,12 @@ async def inform(client: Client, kind: str, namespace: str | None, audience: Aud
         began = asyncio.get_running_loop().time()
         try:
             if version is None:
-                version = await client.version(kind, namespace)
-                audience.stream_begins(kind, namespace, version)
+                beginning = await client.version(kind, namespace)
+                audience.stream_begins(kind, namespace, beginning)
                 if kind in TOLD_FROM_THE_START:
                     async for thing in client.each(kind, namespace, SELECTOR):
                         audience.heard_child(None, kind, thing)
+                version = beginning  # only now: a list that failed is asked for again
             async with aclosing(client.watch(kind, namespace, SELECTOR, version)) as events:
                 async for event_type, thing in events:
                     failures, version = 0, thing["metadata"]["resourceVersion"]

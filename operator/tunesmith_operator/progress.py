@@ -167,7 +167,7 @@ class ProgressEndpoint:
         job.last = Progress(report, datetime.now(UTC))
         if job.next_look <= now:
             job.next_look = max(now, job.next_look + STATUS_SECONDS)
-            self.heard(job.owner, job.next_look - now)
+        self.heard(job.owner, job.next_look - now)  # each time: another look in between has dropped the timer
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
     async def _forward(self, request: web.Request) -> web.Response:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import threading
+import time
 import urllib.error
 import urllib.request
 from types import TracebackType
@@ -19,8 +20,10 @@ log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 3.0
 TIMEOUT_SECONDS = 5.0
-REFUSED_FOR_GOOD = frozenset({400, 401, 403, 404, 413})
-"""Answers that say that no later push will be taken either."""
+COMPLAIN_SECONDS = 60.0
+REFUSED_FOR_GOOD = frozenset({400, 403, 404, 413})
+"""Answers that say that no later push will be taken either. 401 is none: a new leader has yet to hear of the Job."""
+TOO_SOON = 429
 
 
 class Progress:
@@ -36,6 +39,7 @@ class Progress:
         self._changed = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
+        self._complained: float | None = None
 
     @classmethod
     def of(cls, spec: RunSpec) -> Progress:
@@ -87,11 +91,18 @@ class Progress:
         try:
             request = urllib.request.Request(self._url, data=body, headers=headers, method="POST")
             with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):
-                return True
+                self._complained = None
         except urllib.error.HTTPError as error:
-            if error.code in REFUSED_FOR_GOOD:
-                log.warning("progress is not taken by %s: %s %s", self._url, error.code, error.reason)
-                return False
+            if error.code != TOO_SOON:
+                self._complain(f"{error.code} {error.reason}")
+            return error.code not in REFUSED_FOR_GOOD
         except (OSError, ValueError, http.client.HTTPException) as error:
-            log.debug("progress push to %s: %s", self._url, error)
+            self._complain(str(error))
         return True
+
+    def _complain(self, what: str) -> None:
+        """Say so in the log, at first and then once a minute for as long as nothing is taken."""
+        now = time.monotonic()
+        if self._complained is None or now - self._complained >= COMPLAIN_SECONDS:
+            self._complained = now
+            log.warning("progress push to %s: %s", self._url, what)

@@ -93,6 +93,19 @@ def test_of_jobs_it_tells_what_there_is_and_of_pods_only_what_happens() -> None:
     assert listen(Server([]), "Pod").heard == []
 
 
+def test_a_first_list_that_failed_is_asked_for_again() -> None:
+    class Busy(Server):
+        def each(self, *arguments: Any) -> AsyncGenerator[Raw, None]:
+            async def failing() -> AsyncGenerator[Raw, None]:
+                raise AWAY
+                yield
+
+            self.each = super().each  # type: ignore[method-assign]
+            return failing()
+
+    assert listen(Busy([]), "Job").heard == [(None, "a"), (None, "b")]
+
+
 def test_a_stream_that_cannot_be_had_for_minutes_ends_the_process() -> None:
     with pytest.raises(ApiError):
         listen(Server([[AWAY]] * 100))

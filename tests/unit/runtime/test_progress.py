@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -71,7 +72,22 @@ def test_a_receiver_that_hangs_does_not_hold_up_the_run(receiver: Receiver) -> N
 
 
 @pytest.mark.parametrize("receiver", [401], indirect=True)
-def test_a_refused_token_ends_the_pushes(receiver: Receiver) -> None:
+def test_a_token_that_is_not_known_yet_is_shown_again_and_complained_of_once(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Progress(receiver.url, "early", interval=0.01) as progress:
+        for step in (1, 2, 3):
+            progress.push(ProgressReport(stage="train", step=step))
+            while len(receiver.bodies) < step:
+                time.sleep(0.01)
+        receiver.status = 204
+        progress.push(ProgressReport(stage="train", step=4))
+    assert [body["step"] for body in receiver.bodies] == [1, 2, 3, 4]
+    assert [record.getMessage().rpartition("progress: ")[2] for record in caplog.records] == ["401 Unauthorized"]
+
+
+@pytest.mark.parametrize("receiver", [403], indirect=True)
+def test_a_push_that_is_forbidden_is_the_last(receiver: Receiver) -> None:
     progress = Progress(receiver.url, "wrong", interval=0.01)
     progress.push(ProgressReport(stage="train", step=1))
     thread = progress._thread
