@@ -29,7 +29,8 @@ def fingerprint(data: object) -> str:
 def _job(spec: Raw, status: Raw) -> object:
     """Without what the Job controller notes for itself; that it has made the pods of a Job is what was to come."""
     notes = {name: value for name, value in status.items() if name not in ("ready", "uncountedTerminatedPods")}
-    as_made = not notes or (notes.get("active") and notes.keys() <= {"active", "startTime", "terminating"})
+    all_there = notes.get("active") == (spec.get("completions") or 1)
+    as_made = not notes or (all_there and notes.keys() <= {"active", "startTime", "terminating"})
     return None if as_made and not spec.get("suspend") else [spec.get("suspend"), notes]
 
 

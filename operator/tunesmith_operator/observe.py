@@ -114,7 +114,8 @@ def _knows_more(job: Raw, pods: Iterable[Raw]) -> bool:
     """Whether the Job controller has counted more pods of a Job than there are among `pods`, or more that have ended."""
     mine = [pod for pod in pods if controller_uid(pod) == uid_of(job)]
     status = job.get("status") or {}
-    ended = sum(status.get(name) or 0 for name in ("succeeded", "failed"))
+    uncounted = status.get("uncountedTerminatedPods") or {}
+    ended = sum((status.get(name) or 0) + len(uncounted.get(name) or ()) for name in ("succeeded", "failed"))
     return ended + (status.get("active") or 0) > len(mine) or ended > sum(map(is_finished, mine))
 
 

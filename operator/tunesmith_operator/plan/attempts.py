@@ -118,7 +118,8 @@ def follow(role: str, observed: Observed, known_number: int, known_failures: int
     own = members(pod for pod in pods if job and _belongs(pod, job))
     state, trouble = _state(job, own, observed, now) if job else (State.NONE, None)
     former = [pod for pod in pods if state not in ACTIVE or not (job and _belongs(pod, job))]
-    before = int(annotation(job, FAILURES_ANNOTATION) or 0) if job else known_failures
+    noted = (annotation(job, FAILURES_ANNOTATION) or "0") if job else ""
+    before = int(noted) if noted.isdecimal() else known_failures
     counts = state is State.FAILED and trouble is not None and FAILURES[trouble.class_].retry is Retry.COUNTED
     return Course(
         role=role,
@@ -259,7 +260,7 @@ def over_since(job: Raw) -> datetime | None:
 def number_of(job: Raw) -> int:
     """The attempt that a Job is."""
     text = annotation(job, ATTEMPT_ANNOTATION) or name_of(job).rpartition("-")[2]
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isdecimal() else 0
 
 
 def _belongs(pod: Raw, job: Raw) -> bool:

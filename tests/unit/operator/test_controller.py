@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.operator.memory_client import MemoryClient
 from tests.unit.operator.virtual_time import run
 from tunesmith_operator.client import ApiError, Raw
-from tunesmith_operator.controller import ESSENTIAL, Controller, Settings, acceptable
+from tunesmith_operator.controller import ESSENTIAL, Controller, Settings, acceptable, gives_up
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.types import Key, KindPlan, Plan, PlanFunction
 from tunesmith_operator.progress import ProgressBook
@@ -178,3 +178,13 @@ def test_of_a_refused_status_no_wrong_field_is_written_and_nothing_essential_los
         assert rest.get(name) == old.get(name)
     for name in new.keys() - named if named else ESSENTIAL & new.keys():
         assert rest[name] == new[name]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "does"),
+    [(None, {"version": "b"}, True), ({"version": "b"}, {"version": "b"}, False), ({"version": "b"}, None, False)],
+)
+def test_a_roll_back_is_decided_by_what_is_read_then(before: Raw | None, after: Raw | None, does: bool) -> None:
+    """As it is not taken back: the look that writes it down reads all live, as one that makes something does."""
+    plan = Plan(status={"rolledBack": after})
+    assert gives_up({"status": {"rolledBack": before}}, plan) is does

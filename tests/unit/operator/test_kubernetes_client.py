@@ -127,7 +127,9 @@ async def watched(scene: Scene, *lines: bytes, status: int = 200) -> list[tuple[
     return [(event_type, thing["metadata"]["resourceVersion"]) async for event_type, thing in events]
 
 
-ADDED = b'{"type": "ADDED", "object": {"metadata": {"resourceVersion": "6"}, "spec": "%s"}}\n' % (b"x" * 1_500_000)
+ADDED = b'{"type": "ADDED", "object": {"metadata": {"resourceVersion": "6"}, "spec": "%s"}}\n' % (
+    b"\\u003c" * 1_500_000
+)
 BOOKMARK = b'{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9"}}}\n'
 EXPIRED = b'{"type": "ERROR", "object": {"code": 410, "reason": "Expired", "message": "too old"}}\n'
 

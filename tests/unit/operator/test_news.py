@@ -83,6 +83,7 @@ NOWHERE = {**ON_A_NODE, "conditions": [{"type": "PodScheduled", "status": "False
     [
         ("Job", {}, False),
         ("Job", {"active": 1, "startTime": "now", "ready": 0, "uncountedTerminatedPods": {}}, False),
+        ("Job", {"active": 2, "startTime": "now"}, True),
         ("Job", {"startTime": "now", "uncountedTerminatedPods": {}}, True),
         ("Job", {"active": 1, "startTime": "now", "failed": 1}, True),
         ("Pod", {"phase": "Pending"}, False),

@@ -4,6 +4,8 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from tests.unit.operator.memory_client import MemoryClient
 from tunesmith_operator.children import Children
 from tunesmith_operator.client import ApiError, Raw
@@ -80,14 +82,15 @@ def test_a_child_that_status_tells_of_is_looked_for_before_it_counts_as_gone() -
     assert names(look(client, kind(), status).jobs) == ["a"]
 
 
-def test_a_pod_that_the_job_controller_has_counted_is_looked_for_before_it_counts_as_gone() -> None:
+@pytest.mark.parametrize("status", [{"failed": 1}, {"uncountedTerminatedPods": {"failed": ["uid-of-a"]}}])
+def test_a_pod_that_the_job_controller_has_counted_is_looked_for_before_it_counts_as_gone(status: Raw) -> None:
     class Lagging(MemoryClient):
         """Its watch cache has heard of Jobs only."""
 
         async def list(self, kind: str, *arguments: Any, cached: bool = False, **rest: Any) -> list[Raw]:
             return [] if cached and kind == "Pod" else await super().list(kind, *arguments, **rest)
 
-    job, pod = thing("Job", "a", OURS, status={"failed": 1}), thing("Pod", "of-a", ("Job", "a", "uid-a"))
+    job, pod = thing("Job", "a", OURS, status=status), thing("Pod", "of-a", ("Job", "a", "uid-a"))
     assert names(look(Lagging(job, pod), kind()).pods) == ["of-a"]
 
 
