@@ -115,7 +115,7 @@ def failures_page() -> str:
         "`hint` what to do about it (often better than the one below, as it knows the case), and `pod`, `container`, "
         "`exitCode` and `logTail` where it was. Retry says what the operator does: `Waits` ends no "
         "attempt, as the pod starts by itself when the trouble is over; `Never` gives the job up; `Counted` tries again "
-        "`spec.retries` times; `Always` goes on without counting. `tunesmith explain CLASS` prints a row.\n\n"
+        "`spec.retries` times; `Always` goes on without counting. `python -m tunesmith_operator.cli explain CLASS` in the operator's image prints a row.\n\n"
         + table(("class", "what happened", "exit code", "retry", "what to do"), rows)
         + "\n## Exit codes\n\n"
         "The exit codes of the runtime's containers are a contract: a code keeps its meaning in all later versions, and new "

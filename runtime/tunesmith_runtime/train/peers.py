@@ -1,7 +1,8 @@
 """The processes that train together, as one of them sees the others: what they must agree on, and what they pass on.
 
 Agreement in each step is one all-reduce of a few flags. The rest goes through the key-value store at which the
-processes met (torch.distributed.TCPStore), as JSON or plain bytes: nothing that comes over the network is unpickled.
+processes met (torch.distributed.TCPStore), as JSON or plain bytes: nothing that comes over the network is unpickled,
+but random states by torch's loader that takes no code.
 """
 
 from __future__ import annotations

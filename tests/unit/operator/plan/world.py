@@ -21,7 +21,6 @@ from tunesmith_operator.plan.types import CHILDREN, Event, Key, Observed, Plan, 
 
 CRDS = Path(__file__).parents[4] / "crds"
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-SECRET_WORD = "AKIA-not-to-be-seen"
 
 CONFIG = OperatorConfig.model_validate(
     {
