@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import time
 from datetime import timedelta
@@ -34,6 +35,7 @@ BACKENDS = {
 """What carries tensors: the vendor's library between devices, gloo for the few flags that are agreed on."""
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What torch and accelerate read a process's place from."""
+LOOPBACK = "127.0.0.1"
 CONNECT_SECONDS, LOOK_SECONDS, TELL_SECONDS = 5.0, 0.5, 60.0
 POLICIES = "let the network policies of this namespace allow the pods of a job to reach each other on every port"
 
@@ -58,6 +60,8 @@ def join(world: World, accelerator: Accelerator) -> Peers:
     os.environ.update({name: str(value) for name, value in zip(VARIABLES, values, strict=True)})
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # else accelerate takes a number of its own
     _take_device(accelerator, place.process)
+    if world.nodes == 1:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     store = _meet(world, rank)
     patience = timedelta(seconds=world.collective_seconds)
     store.set_timeout(patience)
@@ -90,25 +94,39 @@ def _meet(world: World, rank: int) -> TCPStore:
     """The store of all, when all are there: process 0 serves it, the others reach for it.
 
     A queue may stop the pods of a Job and let new ones start under the same names. Who then reaches a process 0 that is
-    about to go finds a world that is complete without it, or loses it: it reaches again.
+    about to go finds its place taken, or loses it: it reaches again.
     """
-    from torch.distributed import DistError, TCPStore
+    from torch.distributed import DistError
 
-    end, patience = time.monotonic() + world.rendezvous_seconds, timedelta(minutes=1)
+    end, me = time.monotonic() + world.rendezvous_seconds, secrets.token_hex(8)
     while True:
         if rank != 0:
             _reach(world, end)
         try:
-            host = world.host if rank else "localhost"  # its own name may not be known yet
-            store = TCPStore(host, world.port, world.size, rank == 0, patience, wait_for_workers=False)
-            if _all_are_here(store, world, rank, end):
+            store = _store(world, rank)
+            if _all_are_here(store, world, rank, me, end):
                 return store
             log.info("process 0 at %s:%d is of an earlier start; waiting for its successor", world.host, world.port)
         except DistError as error:
             if rank == 0:
                 raise
             log.info("process 0 at %s:%d is gone again: %s", world.host, world.port, error)
+        if time.monotonic() > end:
+            raise _too_late(world, f"{world.host}:{world.port} is of an earlier start, or goes again and again")
         time.sleep(LOOK_SECONDS)
+
+
+def _store(world: World, rank: int) -> TCPStore:
+    """Process 0 serves it: to other pods where there are any, else on the pod's own loopback only."""
+    from torch.distributed import TCPStore
+
+    patience = timedelta(minutes=1)
+    if rank != 0:
+        return TCPStore(world.host, world.port, world.size, False, patience, wait_for_workers=False)
+    if world.nodes > 1:  # by this name, as its own may not be known yet
+        return TCPStore("localhost", world.port, world.size, True, patience, wait_for_workers=False)
+    listener = socket.create_server((LOOPBACK, world.port)).detach()
+    return TCPStore(LOOPBACK, world.port, world.size, True, patience, wait_for_workers=False, master_listen_fd=listener)
 
 
 def _reach(world: World, end: float) -> None:
@@ -135,21 +153,27 @@ def _reach(world: World, end: float) -> None:
         time.sleep(LOOK_SECONDS)
 
 
-def _all_are_here(store: TCPStore, world: World, rank: int, end: float) -> bool:
-    """Wait for all, in Python, so that SIGTERM ends it at once. False where they are without this process."""
-    here, told = store.add("here", 1), time.monotonic()
-    if here > world.size:
+def _all_are_here(store: TCPStore, world: World, rank: int, me: str, end: float) -> bool:
+    """Wait for all, in Python, so that SIGTERM ends it at once. False where another has the place of `rank`.
+
+    Who loses its connection and comes again finds its own word there, and is not counted twice.
+    """
+    if store.compare_set(_place(rank), "", me).decode() != me:
         return False
-    while here < world.size:
-        now = time.monotonic()
+    told = time.monotonic()
+    while missing := [other for other in range(world.size) if not store.check([_place(other)])]:
+        now, here = time.monotonic(), world.size - len(missing)
         if now > end:
             raise _too_late(world, f"{here} of {world.size} processes have come")
         if now - told > TELL_SECONDS and rank == 0:
             log.info("%d of %d processes are here", here, world.size)
             told = now
         time.sleep(LOOK_SECONDS)
-        here = store.add("here", 0)
     return True
+
+
+def _place(rank: int) -> str:
+    return f"here/{rank}"
 
 
 def _too_late(world: World, what: str) -> RunFailure:

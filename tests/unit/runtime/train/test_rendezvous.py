@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -92,7 +93,8 @@ def test_a_new_pod_waits_for_the_successor_of_a_pod_0_that_is_about_to_go() -> N
 
     world = World(nodes=2, port=free_port())
     old = TCPStore("127.0.0.1", world.port, 2, is_master=True, wait_for_workers=False)
-    old.add("here", 2)
+    for rank in range(2):
+        old.set(f"here/{rank}", "of an earlier start")
     met = threading.Event()
 
     def come() -> None:
@@ -104,6 +106,41 @@ def test_a_new_pod_waits_for_the_successor_of_a_pod_0_that_is_about_to_go() -> N
     del old
     store = _meet(world, 0)
     assert met.wait(30)
+    del store
+
+
+def test_who_comes_again_after_a_broken_connection_is_not_counted_twice() -> None:
+    world = World(nodes=3, port=free_port(), rendezvous_seconds=30)
+    store = rendezvous._store(world, 0)
+    end = time.monotonic() + 30
+    for _ in range(2):  # with the connections of the first time lost
+        rendezvous._store(world, 1).compare_set("here/1", "", "second")
+    assert not store.check(["here/0", "here/1", "here/2"])
+    met: list[bool] = []
+
+    def come(rank: int, me: str) -> None:
+        met.append(rendezvous._all_are_here(rendezvous._store(world, rank), world, rank, me, end))
+
+    others = [threading.Thread(target=come, args=each, daemon=True) for each in ((1, "second"), (2, "third"))]
+    for other in others:
+        other.start()
+    time.sleep(0.3)
+    assert met == []
+    assert rendezvous._all_are_here(store, world, 0, "first", end)
+    for other in others:
+        other.join(30)
+    assert met == [True, True]
+
+
+def test_one_pod_opens_no_port_to_others() -> None:
+    world = World(nodes=1, processes=2, port=free_port())
+    store = rendezvous._store(world, 0)
+    listening = [
+        line.split()[1] for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()
+    ]
+    mine = [address for address in listening if address.endswith(f":{world.port:04X}")]
+    assert mine
+    assert all(address.startswith("0100007F:") for address in mine)
     del store
 
 
