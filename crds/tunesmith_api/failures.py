@@ -337,3 +337,19 @@ def recognise(text: str) -> Recognised | None:
     return next(
         (Recognised(name, line.strip()) for name, pattern in SYMPTOMS for line in lines if pattern.search(line)), None
     )
+
+
+SIGNALS: dict[int, tuple[str, str]] = {
+    132: (
+        "an illegal instruction",
+        "the image's libraries need a newer CPU: choose other nodes with spec.pod.nodeSelector",
+    ),
+    134: ("an abort", "a native library gave up: read the log tail"),
+    135: ("a bus error", "most often /dev/shm is full: set or raise spec.resources.sharedMemory"),
+    136: ("an arithmetic error", "a native library crashed: read the log tail"),
+    139: (
+        "a segmentation fault",
+        "a native library crashed: read the log tail; an image of other library versions may help",
+    ),
+}
+"""Exit codes of a process that a signal of its own ended: what it is called, and what to do."""

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tunesmith_api.common import LastFailure
-from tunesmith_api.failures import BY_EXIT_CODE, FAILURES, FailureClass, Retry, recognise
+from tunesmith_api.failures import BY_EXIT_CODE, FAILURES, SIGNALS, FailureClass, Retry, recognise
 from tunesmith_operator.plan import words
 from tunesmith_operator.plan.containers import Container, condition, containers, describe, is_true
 from tunesmith_operator.plan.names import is_deleting, metadata, name_of, uid_of
@@ -83,20 +83,6 @@ PROBE_HINT = (
     "(an InferenceService: spec.rollout.readyTimeout) or more spec.resources.cpu"
 )
 KILLED_HINT = "look at the node's kernel log for out-of-memory kills; raise spec.resources.memory, or read the log tail"
-SIGNALS: dict[int, tuple[str, str]] = {
-    132: (
-        "an illegal instruction",
-        "the image's libraries need a newer CPU: choose other nodes with spec.pod.nodeSelector",
-    ),
-    134: ("an abort", "a native library gave up: read the log tail"),
-    135: ("a bus error", "most often /dev/shm is full: set or raise spec.resources.sharedMemory"),
-    136: ("an arithmetic error", "a native library crashed: read the log tail"),
-    139: (
-        "a segmentation fault",
-        "a native library crashed: read the log tail; an image of other library versions may help",
-    ),
-}
-"""Exit codes of a process that a signal of its own ended: what it is called, and what to do."""
 
 
 def failure(class_: FailureClass, message: str, hint: str | None = None, **more: Any) -> LastFailure:

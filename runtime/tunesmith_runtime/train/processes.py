@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tunesmith_api.failures import AFTERMATH, FailureClass
+from tunesmith_api.failures import AFTERMATH, SIGNALS, FailureClass
 from tunesmith_api.run import FailureReport, Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.place import PROCESS_VARIABLE
@@ -47,10 +47,10 @@ class Ended:
             return self.report.failure
         if (self.report and self.report.outcome is Outcome.PREEMPTED) or self.code == -signal.SIGTERM:
             return FailureReport(class_=FailureClass.PREEMPTED, message="it was asked to stop")
-        how = f"was killed by signal {-self.code}" if self.code < 0 else f"exited with code {self.code}"
-        return FailureReport(
-            class_=FailureClass.PROCESS_ERROR, message=f"process {self.number} of this pod {how} and left no report"
-        )
+        name, hint = SIGNALS.get(128 - self.code, ("one from outside", None))
+        how = f"was ended by signal {-self.code}, {name}," if self.code < 0 else f"exited with code {self.code}"
+        message = f"process {self.number} of this pod {how} and left no report"
+        return FailureReport(class_=FailureClass.PROCESS_ERROR, message=message, hint=hint)
 
 
 def launch(spec: RunSpec, work: Work, count: int) -> RunReport:

@@ -84,8 +84,17 @@ def test_a_process_that_fails_tells_why_for_the_pod(pod: Any) -> None:
 
 def test_who_outlives_a_failed_process_is_ended(pod: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "PATIENCE_WITH_SURVIVORS", 0.2)
-    with pytest.raises(RunFailure, match="process 1 of this pod was killed by signal 9"):
+    with pytest.raises(RunFailure, match="process 1 of this pod was ended by signal 9, one from outside"):
         pod("if number == '1':\n    os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(600)")
+
+
+def test_a_process_that_dies_of_a_full_shared_memory_says_what_to_raise(
+    pod: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "PATIENCE_WITH_SURVIVORS", 0.2)
+    with pytest.raises(RunFailure, match="a bus error") as failure:
+        pod("if number == '0':\n    os.kill(os.getpid(), signal.SIGBUS)\ntime.sleep(600)")
+    assert "sharedMemory" in str(failure.value.hint)
 
 
 def test_sigterm_reaches_every_process_and_the_pod_is_preempted(pod: Any) -> None:
