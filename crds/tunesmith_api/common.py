@@ -208,6 +208,16 @@ class Resources(ApiModel):
         "each device of a FineTuneJob with several devices or pods, else none.",
     )
 
+    @property
+    def devices(self) -> int:
+        """Devices of a pod: none with accelerator cpu."""
+        return 0 if self.accelerator is Accelerator.CPU else self.count or 1
+
+    @property
+    def processes(self) -> int:
+        """Processes that compute in a pod: one for each device, or one on the CPU."""
+        return max(self.devices, 1)
+
 
 class Output(ApiModel):
     """Where the results go."""

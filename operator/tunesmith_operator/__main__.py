@@ -13,11 +13,14 @@ from tunesmith_operator.configuration import load_config
 
 
 def main() -> None:
-    """Run until stopped; leave without waiting for anything that might still want to write."""
+    """Run until stopped; leave without waiting for anything that might still want to write.
+
+    Nor is the event loop closed: it would close kopf's streams, one within the other, all at once, which fails.
+    """
     log.configure()
     config = load_config()
     try:
-        code = asyncio.run(run(config))
+        code = asyncio.Runner().run(run(config))
     except BaseException:
         logging.getLogger(__name__).critical("the operator ended", exc_info=True)
         code = 1

@@ -203,7 +203,7 @@ class Controller:
         if self._settings.config.kueue.enabled:
             observed = await observe_workloads(self._client, resource, observed)
         plan = self._plan(kind, resource, observed, now)
-        if late and (plan.create or plan.apply or plan.delete or gives_up(resource, plan)):
+        if late and (plan.create or plan.apply or plan.delete or plan.for_good):
             self._children.forget(key)
             return await self._look(key, kind, resource, now)
         return observed, plan
@@ -233,12 +233,6 @@ class Controller:
         self.queue.forget_failures(key)
         self.queue.discard_timer(key)
         self._progress.forget(key)
-
-
-def gives_up(resource: Raw, plan: Plan) -> bool:
-    """Whether a plan writes down that a version is rolled back, which is not taken back."""
-    before = (resource.get("status") or {}).get("rolledBack")
-    return plan.status is not None and plan.status.get("rolledBack") not in (None, before)
 
 
 def acceptable(old: Raw, new: Raw, wrong: Iterable[str]) -> Raw:

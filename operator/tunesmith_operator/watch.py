@@ -13,6 +13,7 @@ from tunesmith_operator import metrics
 from tunesmith_operator.client import RESOURCES, Raw
 from tunesmith_operator.connection import authorization, load_configuration, watch_session
 from tunesmith_operator.controller import Controller
+from tunesmith_operator.informer import PAUSES
 from tunesmith_operator.no_memory import NoDiffBase, NoMemories, NoProgress
 from tunesmith_operator.plan import KINDS
 
@@ -50,7 +51,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.process.ultimate_exiting_timeout = 25
     settings.networking.request_timeout = 60
     settings.networking.connect_timeout = 10
-    settings.networking.error_backoffs = (1, 1, 2, 3, 5, 8, 13, 21, 30, 30, 30)  # then the process ends and begins anew
+    settings.networking.error_backoffs = PAUSES[1:]
     settings.watching.chunk_size = 250
     settings.queueing.idle_timeout = 0.5  # each object that was heard of keeps a task that long
     return settings

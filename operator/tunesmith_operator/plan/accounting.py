@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 
-from tunesmith_api.common import Accelerator, Resources
 from tunesmith_api.failures import FAILURES, FailureClass, Retry
 from tunesmith_operator.plan.attempts import (
     ACTIVE,
@@ -57,11 +56,6 @@ class Account:
     stopped: str | None
     """The outcome of an attempt that is ended from outside of it; None: nobody does."""
     now: datetime
-
-
-def devices_of(resources: Resources) -> int:
-    """Devices of one pod: none with accelerator cpu."""
-    return 0 if resources.accelerator is Accelerator.CPU else resources.count or 1
 
 
 def accounts(status: Raw, roles: Iterable[Account]) -> Raw:

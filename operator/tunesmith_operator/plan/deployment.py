@@ -14,8 +14,8 @@ from tunesmith_operator.plan.names import (
     VERSION_ANNOTATION,
     child_metadata,
     labels,
-    metadata,
     name_of,
+    namespace_of,
     selector,
     uid_of,
 )
@@ -43,7 +43,7 @@ def pod_template(
     access = resolve_storage(spec.storage, config.store)
     engine = engines.choose(spec.engine, spec.resources.accelerator)
     data = {**data_of(spec), "engine": str(engine)}
-    namespace = str(metadata(resource).get("namespace"))
+    namespace = namespace_of(resource)
     run = RunSpec(
         kind="InferenceService",
         name=name_of(resource),

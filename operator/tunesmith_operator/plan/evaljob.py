@@ -15,7 +15,7 @@ from tunesmith_operator.plan.conditions import Wanted
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.gates import compared, judged, short, verdict
 from tunesmith_operator.plan.jobplan import JobKind, Models, plan_job, wants_job_events
-from tunesmith_operator.plan.names import labels, metadata, name_of, uid_of
+from tunesmith_operator.plan.names import labels, name_of, namespace_of, uid_of
 from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.pods import PodPlan, Stage, probe
 from tunesmith_operator.plan.progress import is_news, percent, rounded
@@ -73,7 +73,7 @@ def _pod(
     run = RunSpec(
         kind=KIND,
         name=name_of(resource),
-        namespace=str(metadata(resource).get("namespace")),
+        namespace=namespace_of(resource),
         uid=uid_of(resource),
         attempt=attempt,
         role=ROLES[role],

@@ -14,7 +14,7 @@ from tunesmith_operator.plan.check import typed
 from tunesmith_operator.plan.conditions import Wanted
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.jobplan import JobKind, Models, plan_job, wants_job_events
-from tunesmith_operator.plan.names import job_name, labels, metadata, name_of, uid_of
+from tunesmith_operator.plan.names import job_name, labels, name_of, namespace_of, uid_of
 from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.pods import PodPlan, Stage
 from tunesmith_operator.plan.progress import is_news, percent, rounded
@@ -55,7 +55,7 @@ def _pod(
     resource: Raw, spec: FineTuneJobSpec, role: str, model: ResolvedModel, attempt: int, config: OperatorConfig
 ) -> PodPlan:
     access = resolve_storage(spec.storage, config.store)
-    namespace = str(metadata(resource).get("namespace"))
+    namespace = namespace_of(resource)
     data = spec.to_dict()
     world = together.world(resource, spec, role, attempt, config.together)
     run = RunSpec(

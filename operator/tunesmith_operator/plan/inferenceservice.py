@@ -20,7 +20,7 @@ from tunesmith_operator.plan.deployment import ROLE, deployment, service
 from tunesmith_operator.plan.diagnose import failure, is_slow_to_start
 from tunesmith_operator.plan.disruption import budget
 from tunesmith_operator.plan.drift import has
-from tunesmith_operator.plan.names import is_deleting, key_of, metadata, name_of, selector
+from tunesmith_operator.plan.names import is_deleting, key_of, metadata, name_of, namespace_of, selector
 from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.pods import run_of
 from tunesmith_operator.plan.promotion import Blocked, passed_before, passes
@@ -66,6 +66,11 @@ class Look:
     def answers(self) -> bool:
         """Whether somebody who asks gets an answer, of a version that was ready once."""
         return self.rollout.ready > 0 and (self.rollout.is_done or self.versions.served is not None)
+
+    @property
+    def given_up(self) -> RolledBack | None:
+        """The version of the spec, where it was not ready in time: in this look or before."""
+        return self.giving_up or self.target.given_up
 
     @property
     def is_served(self) -> bool:
@@ -157,6 +162,7 @@ def _carry_out(look: Look, manifests: Sequence[Raw], drifted: Sequence[Raw]) -> 
         trouble=outlook.trouble or look.trouble,
         fields=fields,
         conditions=(*_promotion_condition(look.spec, target), *_rollback_condition(look), *scaling),
+        for_good=look.giving_up is not None,
         requeue_after=_look_again(look),
     )
 
@@ -199,7 +205,7 @@ def _suspended(rollout: Rollout) -> Outlook:
 
 def _rolled_back(look: Look) -> Outlook:
     """The version of the spec was not ready in time; the one before it is back, or on its way back."""
-    record = look.giving_up or look.target.given_up
+    record = look.given_up
     assert record is not None
     done = look.rollout.is_done and not look.giving_up
     pods = f"{look.rollout.ready} of {look.rollout.wanted} pods answer"
@@ -266,9 +272,8 @@ def _failed(class_: FailureClass, message: str) -> Outlook:
 
 def _fields(look: Look) -> Raw:
     old, target, rollout, resource = look.status, look.target, look.rollout, look.resource
-    namespace = metadata(resource).get("namespace")
     fields: Raw = {
-        "url": f"http://{name_of(resource)}.{namespace}.svc/v1" if target.template else old.get("url"),
+        "url": f"http://{name_of(resource)}.{namespace_of(resource)}.svc/v1" if target.template else old.get("url"),
         "replicas": rollout.total,
         "readyReplicas": rollout.ready,
         "selector": ",".join(f"{name}={value}" for name, value in selector(resource, ROLE).items()),
@@ -279,9 +284,8 @@ def _fields(look: Look) -> Raw:
     asked = model_status(target.candidate) if target.candidate else None
     unchanged = target.is_wanted and (look.is_served or old.get("version") == rollout.version)
     deployed = run_of(target.template) if target.template else None
-    record = look.giving_up or target.given_up
     fields["passed"] = _passes(look.spec, old, deployed, look.observed.references) if deployed else None
-    fields["rolledBack"] = record.to_dict() if record else None
+    fields["rolledBack"] = look.given_up.to_dict() if look.given_up else None
     return {**fields, "candidate": None if unchanged or target.serves_it else asked}
 
 
@@ -325,7 +329,7 @@ def _promotion_condition(spec: InferenceServiceSpec, target: Target) -> tuple[Wa
 
 def _rollback_condition(look: Look) -> tuple[Wanted, ...]:
     """RolledBack: the version that the spec asks for was given up."""
-    record = look.giving_up or look.target.given_up
+    record = look.given_up
     return (Wanted("RolledBack", True, Reason.ROLLOUT_TIMEOUT, record.message),) if record else ()
 
 

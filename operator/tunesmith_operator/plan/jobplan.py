@@ -119,12 +119,9 @@ def plan_job(
         return Plan()
     spec = typed(kind.spec, resource)
     if isinstance(spec, Refused):
-        final = is_final(resource)
-        return (
-            after_the_end(resource, observed, (), now)
-            if final
-            else conclude(resource, observed, _refused([spec.text]), now)
-        )
+        if is_final(resource):
+            return after_the_end(resource, observed, (), now)
+        return conclude(resource, observed, _refused([spec.text]), now)
     status = resource.get("status") or {}
     number = int(status.get("attempt") or 0)
     failed = {role: accounting.failures_of(status, kind.role_names.get(role)) for role in kind.roles(spec)}
@@ -240,7 +237,9 @@ def _next_attempts(scene: Scene[Spec]) -> Outlook | None:
     refused = [scene.observed.refused[key] for one in made if (key := key_of(one, "Job")) in scene.observed.refused]
     if refused:
         rest = tuple(one for one in made if key_of(one, "Job") not in scene.observed.refused)
-        return replace(_pending(why_refused(refused[0], _namespace(scene))), create=rest, requeue_after=RETRY_REFUSED)
+        return replace(
+            _pending(why_refused(refused[0], namespace_of(scene.resource))), create=rest, requeue_after=RETRY_REFUSED
+        )
     stale: tuple[Key, ...] = tuple(key for course in ready for key in course.stale)
     return replace(_as_it_is(scene, ready), create=tuple(made), delete=tuple(dict.fromkeys((*gone, *stale))))
 
@@ -253,7 +252,7 @@ def _with_services(scene: Scene[Spec], outlook: Outlook) -> Outlook:
     wanted = {key_of(one, "Service"): one for one in scene.kind.services(scene.resource, scene.spec)}
     refused = [scene.observed.refused[key] for key in wanted if key in scene.observed.refused]
     if refused and outlook.phase is Phase.PENDING:
-        waits = _pending(why_refused(refused[0], _namespace(scene)))
+        waits = _pending(why_refused(refused[0], namespace_of(scene.resource)))
         outlook = replace(waits, create=outlook.create, delete=outlook.delete, requeue_after=RETRY_REFUSED)
     out_of_reach = {*scene.observed.refused, *scene.observed.foreign}
     lacking = (one for key, one in wanted.items() if not (has(there.get(key.name), one) or key in out_of_reach))
@@ -412,7 +411,7 @@ def _with_fields(scene: Scene[Spec], outlook: Outlook) -> Outlook:
 
 
 def _accounts(scene: Scene[Spec], stopped: Callable[[Course], str | None]) -> list[accounting.Account]:
-    devices, width = accounting.devices_of(scene.spec.resources), scene.kind.pods(scene.spec)
+    devices, width = scene.spec.resources.devices, scene.kind.pods(scene.spec)
     return [
         accounting.Account(scene.kind.role_names.get(one.role), one, devices, width, stopped(one), scene.now)
         for one in scene.courses
@@ -477,10 +476,6 @@ def _asked(job: Raw) -> datetime | None:
     """Since when a Job may have pods; None while it is held back, and until its controller knows that it is not."""
     was_held = is_suspended(job) or condition(job, "Suspended") or label(job, QUEUE_LABEL)
     return admitted(job) or (None if was_held else parse_time(metadata(job).get("creationTimestamp")))
-
-
-def _namespace(scene: Scene[Spec]) -> str:
-    return str(metadata(scene.resource).get("namespace"))
 
 
 def _age(since: datetime | None, now: datetime) -> float:

@@ -205,7 +205,7 @@ def _resources(stage: Stage, resources: Resources) -> Raw:
     if resources.ephemeral_storage:
         requests["ephemeral-storage"] = str(resources.ephemeral_storage)
     if stage.computes:
-        devices = VENDORS[resources.accelerator].devices(resources.count or 1)
+        devices = VENDORS[resources.accelerator].devices(resources.devices)
         requests, limits = {**requests, **devices}, {**limits, **devices}
     return {"requests": requests, **({"limits": limits} if limits else {})}
 

@@ -12,7 +12,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.inferenceservice import InferenceServiceSpec, RolledBack, RolloutStrategy
 from tunesmith_operator.plan.containers import condition, containers, is_finished, is_true, phase
 from tunesmith_operator.plan.diagnose import why_crashing, why_ended, why_pending, why_refused
-from tunesmith_operator.plan.names import is_deleting, metadata, name_of
+from tunesmith_operator.plan.names import is_deleting, metadata, name_of, namespace_of
 from tunesmith_operator.plan.status import until
 from tunesmith_operator.plan.target import Target, no_pods
 from tunesmith_operator.plan.times import format_time, parse_time
@@ -88,7 +88,7 @@ def find_trouble(observed: Observed, rollout: Rollout) -> LastFailure | None:
         return None
     failed = condition(observed.deployments[0], "ReplicaFailure")
     if failed.get("status") == "True":
-        return why_refused(str(failed.get("message") or ""), str(metadata(observed.deployments[0]).get("namespace")))
+        return why_refused(str(failed.get("message") or ""), namespace_of(observed.deployments[0]))
     mine = [pod for pod in sorted(observed.pods, key=name_of) if version_of(pod) == rollout.version]
     for pod in mine:
         if not is_finished(pod) and not is_true(pod, "Ready"):

@@ -47,6 +47,8 @@ class Outlook:
     create: tuple[Raw, ...] = ()
     apply: tuple[Raw, ...] = ()
     delete: tuple[Key, ...] = ()
+    for_good: bool = False
+    """As in a Plan."""
     requeue_after: float | None = None
 
 
@@ -60,6 +62,7 @@ def conclude(resource: Raw, observed: Observed, outlook: Outlook, now: datetime)
         delete=outlook.delete,
         status=None if new == old else new,
         events=_events(old, new),
+        for_good=outlook.for_good,
         requeue_after=None if outlook.requeue_after is None else max(outlook.requeue_after, 1.0),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tunesmith_api.common import Accelerator, LastFailure, Resources
+from tunesmith_api.common import LastFailure, Resources
 from tunesmith_api.failures import AFTERMATH
 from tunesmith_api.finetunejob import FineTuneJobSpec, Parallelism
 from tunesmith_api.run import World
@@ -27,21 +27,16 @@ SHARED_MEMORY_PER_DEVICE = 1
 
 def world(resource: Raw, spec: FineTuneJobSpec, role: str, attempt: int, patience: Together) -> World | None:
     """Who trains together in an attempt; None where that is one process alone."""
-    nodes, processes = spec.parallelism.nodes, devices(spec.resources)
+    nodes, processes = spec.parallelism.nodes, spec.resources.processes
     if nodes * processes == 1:
         return None
     host = {"host": f"{job_name(resource, role, attempt)}-0.{name(resource, role)}"} if nodes > 1 else {}
     return World(nodes=nodes, processes=processes, **host, **patience.model_dump())
 
 
-def devices(resources: Resources) -> int:
-    """Devices of a pod, of which the CPU is one."""
-    return 1 if resources.accelerator is Accelerator.CPU else resources.count or 1
-
-
 def refusals(spec: FineTuneJobSpec) -> list[str]:
     """What is wrong with how a batch is shared among the devices."""
-    batch, count = spec.training.global_batch_size, spec.parallelism.nodes * devices(spec.resources)
+    batch, count = spec.training.global_batch_size, spec.parallelism.nodes * spec.resources.processes
     if batch % count == 0:
         return []
     below, above = batch // count * count, (batch // count + 1) * count
@@ -51,7 +46,7 @@ def refusals(spec: FineTuneJobSpec) -> list[str]:
 
 def shared_memory(resources: Resources, together: World | None) -> str | None:
     """The size of /dev/shm where the spec names none: memory-backed for processes that talk to each other."""
-    return f"{SHARED_MEMORY_PER_DEVICE * devices(resources)}Gi" if together else None
+    return f"{SHARED_MEMORY_PER_DEVICE * resources.processes}Gi" if together else None
 
 
 def name(resource: Raw, role: str) -> str:
@@ -100,7 +95,7 @@ def size(job: Raw) -> int:
 def index(pod: Raw) -> int:
     """A pod's place; 0 for one that is alone."""
     text = annotation(pod, INDEX_ANNOTATION) or "0"
-    return int(text) if text.isdigit() else 0
+    return int(text) if text.isdecimal() else 0
 
 
 def members(pods: Iterable[Raw]) -> tuple[Raw, ...]:

@@ -120,6 +120,8 @@ class Plan:
     status: Raw | None = None
     """The whole status, which replaces the old one (no merge: what is not in it goes); None: leave it as it is."""
     events: tuple[Event, ...] = ()
+    for_good: bool = False
+    """Whether the status writes down what is not taken back: like a create, it must come of what was read live."""
     requeue_after: float | None = None
     """Seconds after which to plan again though nothing was heard of; None: at the next change only."""
 

@@ -95,10 +95,9 @@ def asks_for(run: RunSpec | None) -> tuple[Raw, ResolvedModel, list[NamedAdapter
     if run is None:
         return None
     try:
-        spec = run.inference_service().to_dict()
+        return data_of(run.inference_service()), run.model, run.adapters
     except ValueError:
         return None
-    return {name: value for name, value in spec.items() if name not in NOT_OF_A_VERSION}, run.model, run.adapters
 
 
 def what_asks(template: Raw, rollout: Rollout) -> str:

@@ -84,7 +84,7 @@ def served(spec: RunSpec, work: Work) -> Served:
         adapters=adapters,
         max_length=service.max_model_length if service else None,
         accelerator=resources.accelerator,
-        devices=1 if resources.accelerator is Accelerator.CPU else resources.count or 1,
+        devices=resources.processes,
         trust_remote_code=spec.model.trust_remote_code,
         port=int(os.environ.get(PORT_VARIABLE) or ENGINE_PORT),
         api_key=os.environ.get(API_KEY_VARIABLE) or None,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.operator.memory_client import MemoryClient
 from tests.unit.operator.virtual_time import run
 from tunesmith_operator.client import ApiError, Raw
-from tunesmith_operator.controller import ESSENTIAL, Controller, Settings, acceptable, gives_up
+from tunesmith_operator.controller import ESSENTIAL, Controller, Settings, acceptable
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.types import Key, KindPlan, Plan, PlanFunction
 from tunesmith_operator.progress import ProgressBook
@@ -99,10 +99,13 @@ def test_a_status_that_could_not_be_written_is_known_before_anything_goes(status
         (Plan(delete=(Key("Job", "support-tune-1"),)), 2),
         (Plan(create=({"kind": "Job", "metadata": {"name": "support-tune-2", "namespace": "team"}},)), 2),
         (Plan(apply=({"kind": "Service", "metadata": {"name": "support", "namespace": "team"}},)), 2),
+        (Plan(status=SUSPENDED, for_good=True), 2),
     ],
-    ids=["nothing", "status", "delete", "create", "apply"],
+    ids=["nothing", "status", "delete", "create", "apply", "for good"],
 )
-def test_nothing_is_made_changed_or_deleted_by_what_streams_alone_have_told(plan: Plan, lists: int) -> None:
+def test_nothing_is_made_changed_deleted_or_decided_for_good_by_what_streams_alone_have_told(
+    plan: Plan, lists: int
+) -> None:
     """`lists`: how often Jobs have been listed after two looks, the second of which knows them from the streams."""
     client, _ = scene(RUNNING)
     plans = [Plan(), plan, plan]
@@ -178,13 +181,3 @@ def test_of_a_refused_status_no_wrong_field_is_written_and_nothing_essential_los
         assert rest.get(name) == old.get(name)
     for name in new.keys() - named if named else ESSENTIAL & new.keys():
         assert rest[name] == new[name]
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "does"),
-    [(None, {"version": "b"}, True), ({"version": "b"}, {"version": "b"}, False), ({"version": "b"}, None, False)],
-)
-def test_a_roll_back_is_decided_by_what_is_read_then(before: Raw | None, after: Raw | None, does: bool) -> None:
-    """As it is not taken back: the look that writes it down reads all live, as one that makes something does."""
-    plan = Plan(status={"rolledBack": after})
-    assert gives_up({"status": {"rolledBack": before}}, plan) is does

@@ -104,8 +104,11 @@ def test_giving_up_is_written_down_before_anything_is_rolled_back() -> None:
     assert given_up.apply == ()
     assert given_up.status
     assert given_up.status["rolledBack"]
+    assert given_up.for_good
     assert given_up.requeue_after == 1
-    assert [one["kind"] for one in cluster.reconcile().apply] == ["Deployment"]
+    next_look = cluster.reconcile()
+    assert [one["kind"] for one in next_look.apply] == ["Deployment"]
+    assert not next_look.for_good
 
 
 def test_what_failed_is_not_tried_again_by_scaling_suspending_or_an_upgrade() -> None:
