@@ -7,6 +7,8 @@ import logging
 import os
 import sys
 
+import uvloop
+
 from tunesmith_operator import log
 from tunesmith_operator.app import run
 from tunesmith_operator.configuration import load_config
@@ -20,7 +22,7 @@ def main() -> None:
     log.configure()
     config = load_config()
     try:
-        code = asyncio.Runner().run(run(config))
+        code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(run(config))
     except BaseException:
         logging.getLogger(__name__).critical("the operator ended", exc_info=True)
         code = 1

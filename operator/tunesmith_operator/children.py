@@ -7,12 +7,12 @@ good enough to say how things stand; before anything is made or deleted, childre
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tunesmith_operator.client import Raw
 from tunesmith_operator.news import said
+from tunesmith_operator.packed import pack, unpack
 from tunesmith_operator.plan.names import UID_LABEL, label
 from tunesmith_operator.plan.types import Key
 from tunesmith_operator.resources import ResourceKey
@@ -25,7 +25,7 @@ class _Family:
     uid: str
     """Of the resource: one of the same name may take its place."""
     things: dict[Key, tuple[int, bytes]] = field(default_factory=dict)
-    """Version and JSON, which takes a fifth of the memory of a dict; GONE for what was deleted."""
+    """Version and text; GONE for what was deleted."""
     listed: set[str] = field(default_factory=set)
     """Kinds that are complete."""
     said: dict[Key, str] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class _Family:
         """Take note of `child` unless something newer is known of it."""
         version = int(child["metadata"]["resourceVersion"])
         if self.things.get(key, (-1, GONE))[0] < version:
-            self.things[key] = version, GONE if gone else _compact(child)
+            self.things[key] = version, GONE if gone else pack(child)
 
 
 class Children:
@@ -107,7 +107,7 @@ class Children:
         """One child; None where it is not known, which is no proof that there is none."""
         family = self._families.get(key)
         _, text = family.things.get(child, (0, GONE)) if family else (0, GONE)
-        return json.loads(text) if text != GONE else None
+        return unpack(text) if text != GONE else None
 
     def keep(self, key: ResourceKey, child: Key, thing: Raw) -> None:
         """Add one child that has been read live since `open`."""
@@ -121,10 +121,4 @@ class Children:
 
 
 def _living(family: _Family, kind: str) -> list[Raw]:
-    return [json.loads(text) for key, (_, text) in family.things.items() if key.kind == kind and text != GONE]
-
-
-def _compact(child: Raw) -> bytes:
-    """Without what only server-side apply goes by, which is a third of an object."""
-    metadata = {name: value for name, value in child["metadata"].items() if name != "managedFields"}
-    return json.dumps({**child, "metadata": metadata}, separators=(",", ":")).encode()
+    return [unpack(text) for key, (_, text) in family.things.items() if key.kind == kind and text != GONE]

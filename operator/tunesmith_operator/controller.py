@@ -133,9 +133,9 @@ class Controller:
             self._look_at_all(RESYNC_SECONDS / 2)
 
     def _look_at_all(self, seconds: float) -> None:
-        """Look at all that is not settled within `seconds`, as if nothing were known of its children."""
+        """Look at all that is not settled within `seconds`, as if nothing had been told."""
         for key in filter(self.resources.unsettled, self.resources):
-            self._children.forget(key)
+            self._doubt(key)
             self.queue.add_after(key, random.uniform(0, seconds))
 
     async def _work_on(self, key: ResourceKey) -> bool:
@@ -145,7 +145,7 @@ class Controller:
             try:
                 requeue_after = await self.reconcile(key)
             except ApiError as error:
-                self._children.forget(key)
+                self._doubt(key)
                 result, delay = "error", self.queue.add_failed(key)
                 level = logging.INFO if error.conflict else logging.WARNING
                 log.log(level, "will try again in %.1f s: %s", delay, error)
@@ -163,15 +163,11 @@ class Controller:
 
     async def reconcile(self, key: ResourceKey) -> float | None:
         """Bring one resource nearer to what it asks for. Returns the seconds after which to look again, if any."""
-        resource = await self._client.get(*key)
-        if resource is None:
-            self._forget(key)
-            return None
-        self._saw(key, resource)
-        if is_deleting(resource):
-            return None  # its children go with it; making more would hold it up
         kind, now = self._kinds[key.kind], datetime.now(UTC)
-        observed, plan = await self._look(key, kind, resource, now)
+        look = await self._look(key, kind, now)
+        if look is None:
+            return None
+        resource, observed, plan = look
         uids = child_uids(observed)
         plan = await self._make_children(kind, resource, observed, plan, now)
         await send_events(self._client, resource, plan.events, now, self._settings.instance)
@@ -195,18 +191,32 @@ class Controller:
             rest = acceptable(resource.get("status") or {}, status, error.fields)
         return resource if rest == resource.get("status") else await self._client.write_status(resource, rest)
 
-    async def _look(self, key: ResourceKey, kind: KindPlan, resource: Raw, now: datetime) -> tuple[Observed, Plan]:
-        """What there is, and the plan; nothing is made, changed or deleted because of what streams told: they may be late."""
-        late = self._children.may_be_late(key)
+    async def _look(self, key: ResourceKey, kind: KindPlan, now: datetime) -> tuple[Raw, Observed, Plan] | None:
+        """How things stand and what to do; None: nothing. What streams told, of the resource too once it has been
+        looked at, may be late: nothing is made, changed, deleted or decided for good because of it."""
+        resource = self.resources.copy(key, self._seen[key]) if key in self._seen else None
+        late = resource is not None or self._children.may_be_late(key)
+        resource = resource or await self._client.get(*key)
+        if resource is None:
+            self._forget(key)
+            return None
+        self._saw(key, resource)
+        if is_deleting(resource):
+            return None  # its children go with it; making more would hold it up
         observed = await observe(self._client, self._children, kind, resource, self._progress.reports(key))
         observed = await observe_events(self._client, kind, resource, observed, now)
         if self._settings.config.kueue.enabled:
             observed = await observe_workloads(self._client, resource, observed)
         plan = self._plan(kind, resource, observed, now)
-        if late and (plan.create or plan.apply or plan.delete or plan.for_good):
-            self._children.forget(key)
-            return await self._look(key, kind, resource, now)
-        return observed, plan
+        if late and plan.acts:
+            self._doubt(key)
+            return await self._look(key, kind, now)
+        return resource, observed, plan
+
+    def _doubt(self, key: ResourceKey) -> None:
+        """Read all live at the next look."""
+        self._children.forget(key)
+        self.resources.doubt(key)
 
     def _plan(self, kind: KindPlan, resource: Raw, observed: Observed, now: datetime) -> Plan:
         return kind.plan(resource, observed, now, self._settings.config, self._settings.token)

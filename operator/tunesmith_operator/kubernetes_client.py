@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import closing
 from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
+import orjson
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 
@@ -123,7 +123,7 @@ class KubernetesClient:
                 if response.status >= 400:
                     raise _error(f"WATCH {path}", response.status, _parse(await response.read()))
                 async for line in _lines(response.content):
-                    event = json.loads(line)
+                    event = orjson.loads(line)
                     if event["type"] == "ERROR":
                         raise _error(f"WATCH {path}", event["object"].get("code", 500), event["object"])
                     yield event["type"], event["object"]
@@ -262,7 +262,7 @@ def _retry_after(headers: Mapping[str, str]) -> float:
 def _parse(text: bytes) -> Raw:
     """The answer's JSON object; what is none (from a proxy, say) as the message of one."""
     try:
-        answer = json.loads(text)
+        answer = orjson.loads(text)
     except ValueError:
         answer = None
     return answer if isinstance(answer, dict) else {"reason": "", "message": text[:300].decode(errors="replace")}

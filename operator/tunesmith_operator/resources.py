@@ -1,18 +1,19 @@
-"""What the watch streams have told of our resources: as little as is needed to know whom an event concerns.
+"""What the watch streams have told of our resources: whom an event concerns, and those that are under way themselves.
 
-Nothing is decided from it but what to look at; a reconcile reads what it needs live. It can be lost at any time: the
-streams begin with every object there is.
+It can be lost at any time: the streams begin with every object there is. It may be late: good enough to say how things
+stand, as a status is written to the version that it was planned from and to no other.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from tunesmith_operator.client import Raw
 from tunesmith_operator.news import fingerprint
+from tunesmith_operator.packed import pack, unpack
 from tunesmith_operator.plan.names import KIND_LABEL, NAME_LABEL, is_deleting, label
 from tunesmith_operator.plan.phases import FINAL
 from tunesmith_operator.plan.types import Reference
@@ -34,10 +35,14 @@ class Known:
     """What is remembered of a resource."""
 
     version: str
+    spec: tuple[str, int | None]
+    """uid and generation: while they are the same, so is its spec."""
     settled: bool
     references: frozenset[Reference]
     told: str
     """Digest of what it tells those that refer to it."""
+    text: bytes
+    """The resource, where it is not settled; empty where it must be read."""
 
 
 class Resources:
@@ -67,12 +72,29 @@ class Resources:
         known = self._known.get(key)
         return known.version if known else None
 
+    def copy(self, key: ResourceKey, version: int) -> Raw | None:
+        """A resource as it was told of, if that is not older than `version`."""
+        known = self._known.get(key)
+        return unpack(known.text) if known and known.text and int(known.version) >= version else None
+
+    def doubt(self, key: ResourceKey) -> None:
+        """Have no copy of a resource until it is heard of again."""
+        if key in self._known:
+            self._known[key] = replace(self._known[key], text=b"")
+
     def update(self, resource: Raw) -> frozenset[ResourceKey]:
         """Take note of a resource as it is now. Returns those to look at because it changed; not itself."""
         key = key_of(resource)
         before = self._known.get(key)
+        metadata, settled = resource["metadata"], is_settled(resource)
+        spec = (metadata["uid"], metadata.get("generation"))
         now = Known(
-            resource["metadata"]["resourceVersion"], is_settled(resource), self._references(resource), _told(resource)
+            version=metadata["resourceVersion"],
+            spec=spec,
+            settled=settled,
+            references=before.references if before and before.spec == spec else self._references(resource),
+            told=_told(resource),
+            text=b"" if settled else pack(resource),
         )
         self._known[key] = now
         if before is None or before.references != now.references:

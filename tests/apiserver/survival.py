@@ -18,32 +18,14 @@ import pytest
 import urllib3
 
 from devcluster.controlplane import ControlPlane
+from tests.apiserver.chain import BASE_DIGEST, DIGEST, EVAL, SERVE, TUNE, evaluated
 from tests.apiserver.cluster import Cluster, Kubelet, Raw
 from tests.apiserver.conftest import NAMES
-from tests.apiserver.finetunejobs import ARTIFACTS, MESSAGES, SPEC
+from tests.apiserver.finetunejobs import MESSAGES
 from tests.apiserver.operator_process import OperatorProcess
 from tests.apiserver.proxy import Proxy, no_fault, no_tampering
 from tests.apiserver.scope import LABELS, NAMESPACED
 from tunesmith_operator.plan.types import CHILDREN
-
-DIGEST = str(ARTIFACTS[1]["digest"])
-BASE_DIGEST = "c" * 64
-TUNE: Raw = {"kind": "FineTuneJob", "metadata": {"name": "support"}, "spec": SPEC}
-EVAL: Raw = {
-    "kind": "EvalJob",
-    "metadata": {"name": "support"},
-    "spec": {
-        "model": {"fineTuneJob": {"name": "support"}},
-        "baseline": {"uri": "s3://models/base"},
-        "benchmarks": [{"name": "words", "dataset": {"uri": "s3://data/test.jsonl"}}],
-        "gates": [{"benchmark": "words", "metric": "accuracy", "min": 0.8}],
-    },
-}
-SERVE: Raw = {
-    "kind": "InferenceService",
-    "metadata": {"name": "support"},
-    "spec": {"model": {"fineTuneJob": {"name": "support"}}, "promotion": {"evalJobs": [{"name": "support"}]}},
-}
 
 OURS = ("FineTuneJob", "EvalJob", "InferenceService")
 MADE = tuple(kind for kind in CHILDREN if kind != "Pod")
@@ -52,16 +34,6 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 TOKENS = re.compile(r'("TUNESMITH_PROGRESS_TOKEN", "value": "|progress-token-sha256": ")[0-9a-f]{64}')
 """What is new with every process: its progress tokens."""
-
-
-def evaluated(accuracy: float, digest: str) -> dict[str, str]:
-    """What the containers of an evaluation say."""
-    result = {"benchmark": "words", "metric": "accuracy", "value": accuracy, "samples": 50}
-    reports = {
-        "fetch": {"verb": "fetch", "outcome": "Succeeded", "modelDigest": digest},
-        "evaluate": {"verb": "evaluate", "outcome": "Succeeded", "modelDigest": digest, "results": [result]},
-    }
-    return {name: json.dumps(report) for name, report in reports.items()}
 
 
 @dataclass(frozen=True)

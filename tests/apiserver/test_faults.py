@@ -225,21 +225,11 @@ def suffer(field: Range, trouble: Trouble, wanted: dict[str, object]) -> str:
     return f"{seconds:.0f} s, {restarted} restarts, at most {field.operator.peak_mib:.0f} MiB"
 
 
-@pytest.mark.parametrize("name", SAMPLE)
-def test_a_chain_under_some_faults_comes_to_the_same_end(
+@pytest.mark.parametrize("name", [*SAMPLE, *(pytest.param(name, marks=pytest.mark.deep) for name in TROUBLES)])
+def test_a_chain_under_a_fault_comes_to_the_same_end(
     field: Range, wanted: dict[str, object], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    went = suffer(field, SAMPLE[name], wanted)
-    with capsys.disabled():
-        print(f"\n{name}: {went}")
-
-
-@pytest.mark.deep
-@pytest.mark.parametrize("name", TROUBLES)
-def test_a_chain_under_each_fault_comes_to_the_same_end(
-    field: Range, wanted: dict[str, object], name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    went = suffer(field, TROUBLES[name], wanted)
+    went = suffer(field, (TROUBLES | SAMPLE)[name], wanted)
     with capsys.disabled():
         print(f"\n{name}: {went}")
 

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from devcluster.controlplane import ControlPlane
+from tests.apiserver.chain import BASE_DIGEST, evaluated
 from tests.apiserver.cluster import Cluster, Kubelet, Raw, Refused, administrator
 from tests.apiserver.finetunejobs import MESSAGES, SPEC
-from tests.apiserver.survival import BASE_DIGEST, OURS, Supervised, evaluated, orphans
+from tests.apiserver.survival import OURS, Supervised, orphans
 
 NAMES = {
     "FineTuneJob": ("tune-a", "tune-b", "tune-c", "tune-d"),

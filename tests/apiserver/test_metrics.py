@@ -13,11 +13,11 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.apiserver.chain import evaluated
 from tests.apiserver.cluster import Cluster, Kubelet, Raw
 from tests.apiserver.conftest import StartOperator
 from tests.apiserver.finetunejobs import MESSAGES, REPORTS, started, tune
 from tests.apiserver.operator_process import OperatorProcess
-from tests.apiserver.test_operator_chain import evaluated
 from tests.apiserver.test_operator_life import token_of
 from tests.unit.chart.monitoring import ALERTS, METRIC, TARGET, exposed, promtool, queries, unknown
 from tests.unit.chart.test_monitoring import TESTS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import threading
 import time
 from collections.abc import Iterator
@@ -11,39 +10,11 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.apiserver.chain import BASE_DIGEST, DIGEST, EVAL, SERVE, TUNE, evaluated
 from tests.apiserver.cluster import Cluster, Kubelet, Raw
-from tests.apiserver.finetunejobs import ARTIFACTS, MESSAGES, SPEC, succeed
+from tests.apiserver.finetunejobs import ARTIFACTS, MESSAGES, succeed
 
 pytestmark = pytest.mark.usefixtures("operator")
-
-DIGEST = str(ARTIFACTS[1]["digest"])
-GATE = {"benchmark": "words", "metric": "accuracy", "min": 0.8}
-TUNE: Raw = {"kind": "FineTuneJob", "metadata": {"name": "support"}, "spec": SPEC}
-EVAL: Raw = {
-    "kind": "EvalJob",
-    "metadata": {"name": "support"},
-    "spec": {
-        "model": {"fineTuneJob": {"name": "support"}},
-        "baseline": {"uri": "s3://models/base"},
-        "benchmarks": [{"name": "words", "dataset": {"uri": "s3://data/test.jsonl"}}],
-        "gates": [GATE],
-    },
-}
-SERVE: Raw = {
-    "kind": "InferenceService",
-    "metadata": {"name": "support"},
-    "spec": {"model": {"fineTuneJob": {"name": "support"}}, "promotion": {"evalJobs": [{"name": "support"}]}},
-}
-
-
-def evaluated(accuracy: float, digest: str) -> dict[str, str]:
-    """What the containers of an evaluation say."""
-    result = {"benchmark": "words", "metric": "accuracy", "value": accuracy, "samples": 50}
-    reports = {
-        "fetch": {"verb": "fetch", "outcome": "Succeeded", "modelDigest": digest},
-        "evaluate": {"verb": "evaluate", "outcome": "Succeeded", "modelDigest": digest, "results": [result]},
-    }
-    return {name: json.dumps(report) for name, report in reports.items()}
 
 
 @contextmanager
@@ -66,7 +37,7 @@ def node(cluster: Cluster, accuracy: float) -> Iterator[None]:
             case "eval-model":
                 kubelet.ends(evaluated(accuracy, DIGEST))
             case "eval-baseline":
-                kubelet.ends(evaluated(accuracy / 2, "c" * 64))
+                kubelet.ends(evaluated(accuracy / 2, BASE_DIGEST))
             case _:
                 kubelet.ready()
 

@@ -19,11 +19,11 @@ import yaml
 from pydantic import BaseModel
 
 from devcluster.controlplane import ControlPlane
+from tests.apiserver.chain import evaluated
 from tests.apiserver.chart import CHART, NAMESPACE, RELEASE, VALUES
 from tests.apiserver.cluster import NODE, Cluster, Kubelet, Raw, Refused, administrator
 from tests.apiserver.finetunejobs import MESSAGES, REPORTS, SPEC
 from tests.apiserver.operator_process import OperatorProcess
-from tests.apiserver.test_operator_chain import evaluated
 from tests.releases import release
 from tunesmith_api.evaljob import EvalJob
 from tunesmith_api.finetunejob import FineTuneJob

@@ -62,8 +62,8 @@ class PodPolicy(Settings):
 class ClientLimits(Settings):
     """Rate of requests to the API server: `qps` a second on average, `burst` at once."""
 
-    qps: float = Field(80, gt=0)
-    burst: int = Field(200, ge=1)
+    qps: float = Field(300, gt=0)
+    burst: int = Field(600, ge=1)
 
 
 class LeaderElection(Settings):

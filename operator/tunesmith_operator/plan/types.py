@@ -126,6 +126,11 @@ class Plan:
     """Seconds after which to plan again though nothing was heard of; None: at the next change only."""
 
     @property
+    def acts(self) -> bool:
+        """Whether it does more than say how things stand."""
+        return bool(self.create or self.apply or self.delete or self.for_good)
+
+    @property
     def is_empty(self) -> bool:
         """Whether it asks for no write at all."""
         return not (self.create or self.apply or self.delete or self.events or self.status is not None)

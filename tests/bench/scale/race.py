@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
 import urllib3
 
 from devcluster.controlplane import ControlPlane
@@ -80,7 +81,10 @@ class Result:
 
 @dataclass
 class Watch:
-    """When objects were first seen to be as wanted, by name; fed by a watch stream in a thread."""
+    """When objects were first seen to be as wanted, by name; fed by a watch stream in a thread.
+
+    The API server ends the stream of who reads too slowly for what happens: the next one begins with all there is.
+    """
 
     plane: ControlPlane
     http: urllib3.PoolManager
@@ -94,11 +98,12 @@ class Watch:
 
     def _run(self) -> None:
         url = f"{self.plane.url}{self.path}?watch=1"
-        stream = self.http.request("GET", url, preload_content=False, timeout=None)
-        with suppress(urllib3.exceptions.HTTPError, ValueError):  # the API server has been stopped
-            for line in stream:
-                if name := self.name_of(json.loads(line)["object"]):
-                    self.seen.setdefault(name, time.monotonic())
+        with suppress(urllib3.exceptions.MaxRetryError):  # the API server has been stopped
+            while True:
+                with suppress(urllib3.exceptions.ProtocolError, ValueError):  # it was cut off
+                    for line in self.http.request("GET", url, preload_content=False, timeout=None):
+                        if name := self.name_of(orjson.loads(line)["object"]):
+                            self.seen.setdefault(name, time.monotonic())
 
 
 def race(cluster: Cluster, contestant: Contestant, count: int) -> Result:

@@ -106,14 +106,45 @@ def test_a_status_that_could_not_be_written_is_known_before_anything_goes(status
 def test_nothing_is_made_changed_deleted_or_decided_for_good_by_what_streams_alone_have_told(
     plan: Plan, lists: int
 ) -> None:
-    """`lists`: how often Jobs have been listed after two looks, the second of which knows them from the streams."""
+    """`lists`: how often the resource has been read and its Jobs listed after two looks, the second of which knows all
+    from the streams."""
     client, _ = scene(RUNNING)
     plans = [Plan(), plan, plan]
     controller = controller_of(client, {}, lambda *_: plans.pop(0))
     controller.stream_begins("Job", None, "1")
     for _ in range(2):
         asyncio.run(controller.reconcile(KEY))
-    assert [call[:2] for call in client.calls].count(("list", "Job")) == lists
+        controller.heard_resource("MODIFIED", client.things[KEY])
+    calls = [call[:2] for call in client.calls]
+    assert calls.count(("list", "Job")) == lists
+    assert calls.count(("get", KEY.kind)) == lists
+
+
+@pytest.mark.parametrize(
+    ("told", "spoilt", "reads"),
+    [(True, None, 1), (False, None, 2), (True, "conflict", 2), (True, "resync", 2)],
+    ids=["as told", "told too late", "after an error", "after a resync"],
+)
+def test_a_resource_is_read_again_only_where_what_was_told_of_it_may_be_old(
+    told: bool, spoilt: str | None, reads: int
+) -> None:
+    async def main() -> None:
+        await controller.reconcile(KEY)
+        if told:
+            controller.heard_resource("MODIFIED", client.things[KEY])
+        if spoilt == "conflict":
+            client.refuse[("status", KEY.kind)] = ApiError("PATCH", 409, "Conflict", "")
+            await controller._work_on(KEY)
+            client.refuse.clear()
+        if spoilt == "resync":
+            controller.stream_begins("Pod", None, "1")
+        await controller.reconcile(KEY)
+
+    client, _ = scene(RUNNING)
+    statuses = iter(range(10))
+    controller = controller_of(client, {}, lambda *_: Plan(status={"phase": "Running", "attempt": next(statuses)}))
+    asyncio.run(main())
+    assert [call[:2] for call in client.calls].count(("get", KEY.kind)) == reads
 
 
 class Hasty(MemoryClient):

@@ -15,9 +15,9 @@ def references(resource: Raw) -> frozenset[Reference]:
     return frozenset(Reference(kind, name) for kind, name in resource["spec"].get("names", ()))
 
 
-def resource(key: ResourceKey, status: Raw | None = None, **spec: Any) -> Raw:
+def resource(key: ResourceKey, status: Raw | None = None, generation: int = 2, **spec: Any) -> Raw:
     metadata = {"namespace": key.namespace, "name": key.name, "uid": f"uid-{key.name}", "resourceVersion": "1"}
-    return {"kind": key.kind, "metadata": {**metadata, "generation": 2}, "spec": spec, "status": status or {}}
+    return {"kind": key.kind, "metadata": {**metadata, "generation": generation}, "spec": spec, "status": status or {}}
 
 
 def done(**changes: Any) -> Raw:
@@ -44,7 +44,7 @@ def test_progress_alone_concerns_nobody() -> None:
 def test_one_that_refers_no_more_or_is_in_another_namespace_is_not_concerned() -> None:
     known = Resources(references)
     known.update(resource(EVAL, names=[("FineTuneJob", "tune")]))
-    known.update(resource(EVAL))
+    known.update(resource(EVAL, generation=3))
     known.update(resource(ResourceKey("EvalJob", "other", "eval"), names=[("FineTuneJob", "tune")]))
     assert known.update(resource(TUNE)) == frozenset()
 
@@ -76,6 +76,18 @@ def test_a_resource_is_settled_when_nothing_is_left_to_do_for_it(status: Raw, sp
     known = Resources(references)
     known.update(resource(TUNE, status, **spec))
     assert known.unsettled(TUNE) is not settled
+
+
+def test_a_copy_is_given_while_it_is_new_enough_not_doubted_and_of_use() -> None:
+    known = Resources(references)
+    known.update({**resource(TUNE), "apiVersion": "v"})
+    assert known.copy(TUNE, version=1) == {**resource(TUNE), "apiVersion": "v"}
+    assert known.copy(TUNE, version=2) is None
+    known.doubt(TUNE)
+    assert known.copy(TUNE, version=1) is None
+    known.update(resource(TUNE, done()))
+    assert known.copy(TUNE, version=1) is None, "nothing is kept of what is settled"
+    assert known.copy(EVAL, version=0) is None
 
 
 def test_a_child_names_its_resource_by_labels() -> None:

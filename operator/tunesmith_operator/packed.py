@@ -1,0 +1,19 @@
+"""Objects as JSON text: a fifth of the memory of the dicts, and no less to go by."""
+
+from __future__ import annotations
+
+import orjson
+
+from tunesmith_operator.client import Raw
+
+
+def pack(thing: Raw) -> bytes:
+    """The text of `thing`, without what only server-side apply goes by, which is a third of an object."""
+    metadata = {name: value for name, value in thing["metadata"].items() if name != "managedFields"}
+    return orjson.dumps({**thing, "metadata": metadata})
+
+
+def unpack(text: bytes) -> Raw:
+    """What was packed."""
+    thing: Raw = orjson.loads(text)
+    return thing
