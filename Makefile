@@ -8,7 +8,7 @@ COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --generate-hashe
 	--no-emit-index-url --custom-compile-command "make lock"
 PATHS  := crds operator runtime devcluster tools tests examples
 
-.PHONY: help demo test test-deep verify bench bench-scale bench-peers images sbom cluster cluster-down env lock generate format
+.PHONY: help demo test test-deep test-each-deep test-namespaced verify bench bench-scale bench-peers images sbom cluster cluster-down env lock generate format
 
 help:            ## This list
 	@grep -hE '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -24,7 +24,12 @@ test: env        ## All tests: unit, then against a real API server, then with r
 
 test-deep: env   ## The heavy ones: the development cluster killed, broken and taken down
 	python3 -m devcluster up
+	$(MAKE) --jobs 2 --output-sync=target test-each-deep test-namespaced
+
+test-each-deep:
 	$(PYTHON) -m pytest -m deep tests
+
+test-namespaced:
 	TUNESMITH_TEST_SCOPE=namespaces $(PYTHON) -m pytest -q -m "not deep" tests/apiserver
 
 verify: env      ## Style, types, who imports whom, generated files, chart, examples, links

@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 async def send_events(client: Client, resource: Raw, events: Iterable[Event], now: datetime, instance: str) -> None:
     """Write `events` of a transition away from the status that `resource` has, before the new one is written.
 
-    So a kill between the two loses no Event; and as its name comes from the old status, it is not told twice.
+    So a kill between the two loses no Event; and as its name comes from the old status, or from the failure that it tells
+    of, it is not told twice.
     """
     for number, event in enumerate(events):
         try:
@@ -35,15 +36,19 @@ async def send_events(client: Client, resource: Raw, events: Iterable[Event], no
 
 
 def manifest(resource: Raw, event: Event, number: int, now: datetime, instance: str) -> Raw:
-    """The core/v1 Event for the `number`th event of the transition away from the status of `resource`."""
+    """The core/v1 Event for the `number`th event of the transition away from the status of `resource`.
+
+    Its name says what it tells of, so that the API server takes it once.
+    """
     metadata = resource["metadata"]
-    transition = digest([metadata["uid"], resource.get("status"), number, event.reason])[:16]
+    told = event.once or [resource.get("status"), number]
+    name = digest([metadata["uid"], told, event.reason])[:16]
     time = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {
-            "name": f"{metadata['name']}.{transition}",
+            "name": f"{metadata['name']}.{name}",
             "namespace": metadata["namespace"],
         },
         "involvedObject": {

@@ -99,6 +99,9 @@ class Event:
     type: EventType
     reason: str
     message: str
+    once: str | None = None
+    """What is told of, where that is told once only, however often a kill or somebody's edit comes between the Event and
+    the status. None: it is told once for each transition."""
 
 
 @dataclass(frozen=True)

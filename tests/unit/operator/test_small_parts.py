@@ -156,6 +156,15 @@ def test_an_event_that_cannot_be_written_is_no_failure_and_a_long_one_is_cut() -
     asyncio.run(send_events(client, RESOURCE, [Event(EventType.NORMAL, "B", "b")], NOW, "pod-1"))
 
 
+def test_the_same_failure_is_told_once_whatever_came_between_its_event_and_the_status() -> None:
+    """A kill, say, and then an edit: the status it leads away from is another one."""
+    client = MemoryClient()
+    for status, once in (({"phase": "Running"}, "a"), ({"phase": "Suspended"}, "a"), ({"phase": "Suspended"}, "b")):
+        event = Event(EventType.WARNING, "Preempted", "the pod was deleted", once)
+        asyncio.run(send_events(client, {**RESOURCE, "status": status}, [event], NOW, "pod-1"))
+    assert len(client.things) == 2
+
+
 @pytest.mark.parametrize("failure", FailureClass)
 def test_every_failure_can_be_explained_by_class_and_by_exit_code(
     failure: FailureClass, capsys: pytest.CaptureFixture[str]
