@@ -73,6 +73,25 @@ def test_two_pods_are_a_world_with_names_and_the_first_tells_the_result(cluster:
 
 
 @pytest.mark.usefixtures("operator")
+def test_a_pod_that_hangs_when_the_result_is_there_is_stopped(cluster: Cluster) -> None:
+    tune(cluster, "wide", parallelism={"nodes": 2})
+    first, second = started(cluster, "wide-tune-1")
+    first.runs("train")
+    second.runs("train")
+    first.ends(MESSAGES)
+    stopped(cluster, second)
+    status = cluster.until_phase("FineTuneJob", "wide", "Succeeded")["status"]
+    assert status["artifacts"] == ARTIFACTS
+    ends = {one["type"] for one in cluster.until("the Job has ended", lambda: _ends(cluster.job("wide-tune-1")))}
+    assert ends == {"SuccessCriteriaMet", "Complete"}
+
+
+def _ends(job: Raw) -> list[Raw] | None:
+    found = [one for one in job["status"].get("conditions", ()) if one["status"] == "True"]
+    return found if any(one["type"] in ("Complete", "Failed") for one in found) else None
+
+
+@pytest.mark.usefixtures("operator")
 def test_pod_0_has_a_name_from_the_moment_it_has_an_address(cluster: Cluster) -> None:
     """It trains in an init container, so it is never ready meanwhile."""
     tune(cluster, "wide", parallelism={"nodes": 2})

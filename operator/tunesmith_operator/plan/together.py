@@ -82,9 +82,20 @@ def affinity(parallelism: Parallelism, job: str) -> Raw | None:
 
 
 def completions(together: World | None) -> Raw:
-    """The fields of a Job that make it Indexed, where there are several pods."""
+    """The fields of a Job that make it Indexed, where there are several pods.
+
+    The pod that speaks for all ends last: when it has succeeded, one that hangs is stopped and frees its devices (KEP-3998).
+    """
     nodes = together.nodes if together else 1
-    return {} if nodes == 1 else {"completionMode": "Indexed", "completions": nodes, "parallelism": nodes}
+    if nodes == 1:
+        return {}
+    first_is_enough = {"rules": [{"succeededIndexes": "0"}]}
+    return {
+        "completionMode": "Indexed",
+        "completions": nodes,
+        "parallelism": nodes,
+        "successPolicy": first_is_enough,
+    }
 
 
 def size(job: Raw) -> int:

@@ -61,13 +61,14 @@ def lost(after: int = 0) -> Raw:
     return state
 
 
-def test_several_pods_are_an_indexed_job_that_ends_with_the_first_failure():
+def test_several_pods_are_an_indexed_job_that_ends_with_the_first_failure_or_the_success_of_pod_0():
     spec = begun(nodes=4).jobs[JOB]["spec"]
     assert {name: value for name, value in spec.items() if name != "template"} == {
         "backoffLimit": 0,
         "completionMode": "Indexed",
         "completions": 4,
         "parallelism": 4,
+        "successPolicy": {"rules": [{"succeededIndexes": "0"}]},
     }
 
 
