@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tunesmith_api.inferenceservice import DisruptionBudget, InferenceServiceSpec
-from tunesmith_operator.plan.names import child_metadata, name_of, selector
-from tunesmith_operator.plan.types import Raw
+from tunesmith_operator.plan.names import child_metadata, key_of, name_of, selector
+from tunesmith_operator.plan.types import Observed, Raw
 
 KIND = "PodDisruptionBudget"
 
@@ -30,3 +30,13 @@ def budget(resource: Raw, spec: InferenceServiceSpec, role: str) -> Raw | None:
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }
+
+
+def budget_trouble(resource: Raw, spec: InferenceServiceSpec, observed: Observed) -> str | None:
+    """What keeps it from being there, for the message: the service answers all the same."""
+    if is_budgeted(spec) and key_of(resource, KIND) in observed.foreign:
+        return (
+            f"there is a {KIND} {name_of(resource)} that is not of this resource, so it gets none: "
+            "set spec.disruptionBudget: Never if that one is for its pods, else remove it"
+        )
+    return None

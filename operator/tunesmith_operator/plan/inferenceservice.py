@@ -18,7 +18,7 @@ from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.containers import is_true, reports
 from tunesmith_operator.plan.deployment import ROLE, deployment, service
 from tunesmith_operator.plan.diagnose import failure, is_slow_to_start
-from tunesmith_operator.plan.disruption import budget
+from tunesmith_operator.plan.disruption import budget, budget_trouble
 from tunesmith_operator.plan.drift import has
 from tunesmith_operator.plan.names import is_deleting, key_of, metadata, name_of, namespace_of, selector
 from tunesmith_operator.plan.phases import Phase, Reason
@@ -152,7 +152,8 @@ def _carry_out(look: Look, manifests: Sequence[Raw], drifted: Sequence[Raw]) -> 
     wanted = {key_of(one, one["kind"]) for one in manifests}
     outlook = _outlook(look)
     scaling = autoscaling_conditions(resource, look.spec, observed)
-    message = "; ".join(text for text in (outlook.message, autoscaling_trouble(scaling)) if text)
+    troubles = (autoscaling_trouble(scaling), budget_trouble(resource, look.spec, observed))
+    message = "; ".join(text for text in (outlook.message, *troubles) if text)
     return replace(
         outlook,
         message=message,

@@ -473,13 +473,16 @@ def test_a_budget_goes_when_a_single_pod_is_left() -> None:
     assert cluster.budgets == {}
 
 
-def test_a_budget_of_somebody_else_by_that_name_is_left() -> None:
+def test_a_budget_of_somebody_else_by_that_name_is_told_and_left() -> None:
     cluster = Cluster(inference_service(replicas=2))
     cluster.foreign.add(Key("PodDisruptionBudget", "support"))
     cluster.settle()
     ready(cluster)
     assert cluster.budgets == {}
     assert cluster.status["phase"] == "Ready"
+    assert "there is a PodDisruptionBudget support that is not of this resource" in cluster.status["message"]
+    change(cluster, disruptionBudget="Never")
+    assert "PodDisruptionBudget" not in cluster.status["message"]
 
 
 def test_what_is_not_always_wanted_is_looked_for_where_it_may_be() -> None:
