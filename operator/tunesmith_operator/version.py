@@ -1,3 +1,3 @@
 """The version of this code: in the user agent, in the metrics and on the command line."""
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
