@@ -150,6 +150,7 @@ class Controller:
                 level = logging.INFO if error.conflict else logging.WARNING
                 log.log(level, "will try again in %.1f s: %s", delay, error)
             except Exception:
+                self._doubt(key)
                 result, delay = "error", self.queue.add_failed(key)
                 log.exception("unexpected error; will try again in %.1f s", delay)
             else:
@@ -216,7 +217,7 @@ class Controller:
     def _doubt(self, key: ResourceKey) -> None:
         """Read all live at the next look."""
         self._children.forget(key)
-        self.resources.doubt(key)
+        self._seen.pop(key, None)
 
     def _plan(self, kind: KindPlan, resource: Raw, observed: Observed, now: datetime) -> Plan:
         return kind.plan(resource, observed, now, self._settings.config, self._settings.token)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 
-import orjson
-
 from tunesmith_operator.client import Raw
+from tunesmith_operator.packed import encode
 from tunesmith_operator.plan.names import is_deleting
 
 
@@ -24,7 +23,7 @@ def said(kind: str, child: Raw) -> str:
 
 def fingerprint(data: object) -> str:
     """The same for the same JSON as the API server sends it, in this process; a tenth of the work of a spec's hash."""
-    return hashlib.sha256(orjson.dumps(data)).hexdigest()[:16]
+    return hashlib.sha256(encode(data)).hexdigest()[:16]
 
 
 def _job(spec: Raw, status: Raw) -> object:

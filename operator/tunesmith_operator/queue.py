@@ -33,7 +33,8 @@ class WorkQueue(Generic[K]):
         self._waiting: OrderedDict[K, float] = OrderedDict()
         self._processing: dict[K, float] = {}
         self._again: set[K] = set()
-        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._timers: dict[K, tuple[float, asyncio.Handle]] = {}
+        """When they are due. Not every event loop's handles tell."""
         self._failures: dict[K, int] = {}
         self._filled = asyncio.Event()
 
@@ -74,12 +75,12 @@ class WorkQueue(Generic[K]):
             self.add(key)
             return
         due = self._now() + seconds
-        timer = self._timers.get(key)
-        if timer is not None:
-            if timer.when() <= due:
+        if key in self._timers:
+            earlier, timer = self._timers[key]
+            if earlier <= due:
                 return
             timer.cancel()
-        self._timers[key] = asyncio.get_running_loop().call_at(due, self._due, key)
+        self._timers[key] = due, asyncio.get_running_loop().call_at(due, self._due, key)
 
     def add_failed(self, key: K) -> float:
         """Ask for `key` once more after a failure, later with each failure in a row. Returns the seconds."""
@@ -96,8 +97,8 @@ class WorkQueue(Generic[K]):
 
     def discard_timer(self, key: K) -> None:
         """Drop the time asked for `key`, if any; what waits already goes on waiting."""
-        timer = self._timers.pop(key, None)
-        if timer is not None:
+        if key in self._timers:
+            _, timer = self._timers.pop(key)
             timer.cancel()
 
     async def get(self) -> K:

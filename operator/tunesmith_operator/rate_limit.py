@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+TICK = 0.001
+"""Seconds: event loops count in milliseconds, and one that is asked to sleep for less only spins."""
+
 
 class RateLimiter:
     """`qps` requests a second on average and `burst` at once, in the order of asking.
@@ -32,7 +35,7 @@ class RateLimiter:
         self._next = max(self._next, now - (self._burst - 1) * self._interval)
         turn = self._next
         self._next += self._interval
-        while (wait := max(turn, self._paused_until) - self._clock()) > 0:
+        while (wait := max(turn, self._paused_until) - self._clock()) > TICK:
             await self._sleep(wait)
 
     def pause(self, seconds: float) -> None:

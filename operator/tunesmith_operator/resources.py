@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from tunesmith_operator.client import Raw
@@ -76,11 +76,6 @@ class Resources:
         """A resource as it was told of, if that is not older than `version`."""
         known = self._known.get(key)
         return unpack(known.text) if known and known.text and int(known.version) >= version else None
-
-    def doubt(self, key: ResourceKey) -> None:
-        """Have no copy of a resource until it is heard of again."""
-        if key in self._known:
-            self._known[key] = replace(self._known[key], text=b"")
 
     def update(self, resource: Raw) -> frozenset[ResourceKey]:
         """Take note of a resource as it is now. Returns those to look at because it changed; not itself."""

@@ -189,6 +189,8 @@ def test_a_job_of_a_queue_starts_when_it_is_let_and_goes_on_in_the_same_attempt(
 
     kubelet = Kubelet(cluster, cluster.until("another pod", second))
     kubelet.bind()
+    kubelet.runs("train")
+    cluster.until_phase("FineTuneJob", "support", "Running")
     kubelet.ends(MESSAGES)
     told = cluster.until_phase("FineTuneJob", "support", "Succeeded")["status"]
     assert [(row["number"], row["outcome"]) for row in told["attempts"]] == [(1, "Preempted"), (1, "Succeeded")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
@@ -116,6 +117,10 @@ def scheduler(plane: ControlPlane, tmp_path: Path) -> Iterator[None]:
         process.wait(timeout=30)
 
 
+NOT_READY = "node.kubernetes.io/not-ready"
+"""The taint of a new node, until its controller has seen that it is well."""
+
+
 @contextmanager
 def node(cluster: Cluster, name: str, **spec: Any) -> Iterator[None]:
     """A small node that says it is well; its pool is its name."""
@@ -126,6 +131,7 @@ def node(cluster: Cluster, name: str, **spec: Any) -> Iterator[None]:
     well = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
     status = {"capacity": room, "allocatable": room, "conditions": [well]}
     cluster.request("PATCH", f"{path}/status", {"status": status}, content_type="application/merge-patch+json")
+    cluster.until("it is taken for ready", lambda: NOT_READY not in json.dumps(cluster.request("GET", path)["spec"]))
     try:
         yield
     finally:

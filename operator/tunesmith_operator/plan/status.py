@@ -122,9 +122,8 @@ def _events(old: Raw, new: Raw) -> tuple[Event, ...]:
     news: list[Event] = []
     if failure and any(failure.get(name) != before.get(name) for name in ("class", "pod", "container")):
         hint = f"; {failure['hint']}" if failure.get("hint") else ""
-        same = "/".join(str(part) for part in (new.get("attempt"), failure.get("pod"), failure.get("container")))
-        text = f"{failure['message']}{hint}"[:1024]
-        news.append(Event(EventType.WARNING, failure["class"], text, once=f"{same} {failure['message']}"))
+        ended = None if _is_over(failure) else f"{failure.get('pod')}/{failure.get('container')} {failure['message']}"
+        news.append(Event(EventType.WARNING, failure["class"], f"{failure['message']}{hint}"[:1024], once=ended))
     moved = (new["phase"], new["reason"]) != (old.get("phase"), old.get("reason"))
     if moved and (not news or new["phase"] in LOUD) and new["phase"] not in QUIET:
         bad = any(one["type"] == "Stalled" and one["status"] == "True" for one in new["conditions"])

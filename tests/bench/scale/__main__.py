@@ -22,6 +22,7 @@ from tests.bench.scale.contestants import (
     PEER_USERS,
     install_chart,
     leading_operator,
+    our_pod,
     plain_jobs,
     trainer,
     tunesmith,
@@ -52,7 +53,8 @@ def report(jobs: int, finished: int, services: int, peers: bool) -> Iterator[str
     yield from map(row, machine())
     results = [jobs_race(jobs)]
     if peers:
-        results = [floor(jobs), trainer_race(jobs), *results]
+        ours = plain_jobs("... of our pods", our_pod())
+        results = [floor(plain_jobs(), jobs), floor(ours, jobs), trainer_race(jobs), *results]
     yield from side_by_side(results)
     with tempfile.TemporaryDirectory() as folder, control_plane(USER) as plane:
         yield from map(
@@ -76,10 +78,10 @@ def machine() -> Rows:
     ]
 
 
-def floor(count: int) -> Result:
+def floor(contestant: Contestant, count: int) -> Result:
     """Plain Jobs: what the control plane itself takes."""
     with control_plane() as plane:
-        return race(_cluster(plane, "plain"), plain_jobs(), count)
+        return race(_cluster(plane, "plain"), contestant, count)
 
 
 def trainer_race(count: int) -> Result:

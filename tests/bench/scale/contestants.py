@@ -1,4 +1,5 @@
-"""Who runs: plain Jobs, which are the floor; Tunesmith; Kubeflow Trainer with the JobSet controller that it needs."""
+"""Who runs: plain Jobs, which are the floor, also with our pods; Tunesmith; Kubeflow Trainer with the JobSet controller
+that it needs."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import urllib3
@@ -24,12 +26,16 @@ from tests.apiserver.finetunejobs import SPEC
 from tests.apiserver.operator_process import USER, OperatorProcess
 from tests.bench.scale.race import Contestant, Process
 from tunesmith_operator.client import ApiResource
+from tunesmith_operator.plan import KINDS as OUR_KINDS
+from tunesmith_operator.plan.config import OperatorConfig
+from tunesmith_operator.plan.types import Observed
 
 PEERS = "peers"
 """Namespace of the accounts of Trainer's two managers."""
 MANAGERS = ("trainer-controller-manager", "jobset-controller-manager")
 PEER_USERS = tuple(f"system:serviceaccount:{PEERS}:{name}" for name in MANAGERS)
 CONTAINER: Raw = {"name": "node", "image": "localhost/anything", "command": ["/bin/true"]}
+ONE_CONTAINER: Raw = {"spec": {"restartPolicy": "Never", "containers": [CONTAINER]}}
 RUNTIME: Raw = {
     "apiVersion": "trainer.kubeflow.org/v1alpha1",
     "kind": "ClusterTrainingRuntime",
@@ -54,14 +60,25 @@ RUNTIME: Raw = {
 """One pod of one container, as the runtime torch-distributed that Trainer comes with."""
 
 
-def plain_jobs() -> Contestant:
+def plain_jobs(name: str = "plain Jobs", template: Raw = ONE_CONTAINER) -> Contestant:
     """Jobs without anybody's help."""
 
     def manifest(name: str) -> Raw:
-        pod = {"restartPolicy": "Never", "containers": [CONTAINER]}
-        return {"kind": "Job", "metadata": {"name": name}, "spec": {"backoffLimit": 0, "template": {"spec": pod}}}
+        return {"kind": "Job", "metadata": {"name": name}, "spec": {"backoffLimit": 0, "template": template}}
 
-    return Contestant("plain Jobs", manifest, lambda job: _is_true(job, "Complete"))
+    return Contestant(name, manifest, lambda job: _is_true(job, "Complete"))
+
+
+def our_pod() -> Raw:
+    """The pod template of a FineTuneJob, which has three containers with what they need to know."""
+    metadata = {"name": "run", "namespace": "plain", "uid": "u", "generation": 1}
+    config = OperatorConfig.model_validate(
+        {"images": {"runtime": "localhost/anything"}, "store": {"uri": "s3://models"}}
+    )
+    resource = {"kind": "FineTuneJob", "metadata": metadata, "spec": SPEC}
+    [job] = OUR_KINDS["FineTuneJob"].plan(resource, Observed(), datetime.now(UTC), config, lambda *_: "token").create
+    template: Raw = job["spec"]["template"]
+    return template
 
 
 @contextmanager

@@ -232,6 +232,10 @@ acts = st.lists(
 )
 
 
+WAITS = {"WaitingForModel", "WaitingForVerdict"}
+"""Told where somebody looks while they last: what is waited for may come while the operator is away."""
+
+
 def test_a_chain_lives_to_a_good_end() -> None:
     life = live()
     assert life.phases == GOOD_END
@@ -264,7 +268,9 @@ def test_a_kill_at_any_write_leads_to_the_same_end_and_the_same_events(
     disturbed = live(fate=fate, kill=(number, after))
     assert disturbed.operator.restarts == 1
     assert disturbed.end == undisturbed.end
-    assert told(disturbed.twin) == told(undisturbed.twin)
+    all_told, still_told = Counter(told(undisturbed.twin)), Counter(told(disturbed.twin))
+    assert still_told <= all_told
+    assert {reason for _, reason in all_told - still_told} <= WAITS
 
 
 @pytest.mark.deep

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -163,3 +164,16 @@ def test_it_tells_how_long_the_oldest_has_waited_and_the_slowest_has_taken() -> 
         return oldest, queue.oldest_seconds(), queue.longest_processing_seconds()
 
     assert run(main()) == pytest.approx((7, 9, 5))
+
+
+def test_a_time_too_short_for_the_event_loop_is_asked_for_like_any_other() -> None:
+    """uvloop's timers have whole milliseconds; one of none at all is a handle that does not tell when."""
+
+    async def main() -> str:
+        queue: WorkQueue[str] = WorkQueue()
+        for seconds in (0.0003, 5.0, 0.0001):
+            queue.add_after("a", seconds)
+        return await asyncio.wait_for(queue.get(), 1)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(main()) == "a"

@@ -55,3 +55,27 @@ def test_what_went_wrong_is_a_warning_with_what_to_do() -> None:
     assert set(warnings) == {"Unschedulable", "OOMKilled"}
     assert "lower spec.resources.cpu" in warnings["Unschedulable"]
     assert "raise spec.resources.memory" in warnings["OOMKilled"]
+
+
+def test_a_failure_has_one_name_whether_it_is_seen_before_or_after_the_next_attempt_may_begin() -> None:
+    """A kill, say, between its Event and the status: the look after it may plan the next attempt at once."""
+
+    def told(after: float) -> list[str | None]:
+        cluster = Cluster(fine_tune_job())
+        cluster.settle()
+        cluster.start_pod("support-tune-1", "Pending", {**FETCHED, "train": running()})
+        cluster.settle()
+        cluster.fail("support-tune-1", {**FETCHED, "train": ended(137, reason="OOMKilled")})
+        return [event.once for event in cluster.reconcile(after=after).events if event.reason == "OOMKilled"]
+
+    assert told(after=1) == told(after=60)
+    assert None not in told(after=1)
+
+
+def test_what_keeps_a_pod_from_starting_is_told_each_time_it_comes() -> None:
+    cluster = Cluster(fine_tune_job())
+    cluster.settle()
+    nowhere = condition("PodScheduled", False, "Unschedulable", "0/3 nodes are available: 3 Insufficient cpu.")
+    cluster.start_pod("support-tune-1", conditions=[nowhere])
+    cluster.settle()
+    assert [event.once for event in cluster.events if event.reason == "Unschedulable"] == [None]
