@@ -3,7 +3,8 @@
 Status has a row for each stay of an attempt's pods on their nodes. The rows that are still open are computed anew from
 the Jobs and pods at every look, and the totals change by what the rows change: looking twice, or doing it again after a
 write was lost, counts nothing twice. Times are those of the scheduler, the kubelets and the Job controller, in whole
-seconds. A running sum alone is no reason for a write (`is_news`).
+seconds. A running sum alone is no reason for a write (`is_news`). A stay that has succeeded is closed at once: what a pod
+that hangs after that holds until it is stopped is not in it.
 """
 
 from __future__ import annotations

@@ -177,7 +177,9 @@ def _state(job: Raw, pods: Sequence[Raw], observed: Observed, now: datetime) -> 
     pod = leader(pods)
     if pod and phase(pod) == "Succeeded" and _main(job) in reports(pod):
         return State.SUCCEEDED, None
-    if is_true(job, "Complete"):
+    if is_true(job, "SuccessCriteriaMet") and not is_true(job, "Complete") and any(may_work(one, now) for one in pods):
+        return State.RUNNING, None  # others of its pods are still being stopped
+    if is_true(job, "SuccessCriteriaMet") or is_true(job, "Complete"):
         return State.FAILED, _why_resultless(job, pod)
     is_stopping = is_true(job, "FailureTarget") and any(may_work(one, now) for one in pods)
     if is_true(job, "Failed") or (is_true(job, "FailureTarget") and not is_stopping):
@@ -253,8 +255,8 @@ def may_work(pod: Raw, now: datetime) -> bool:
 
 def over_since(job: Raw) -> datetime | None:
     """When a Job ended, by its controller; None while it goes on."""
-    last = condition(job, "Failed") or condition(job, "FailureTarget") or condition(job, "Complete")
-    return parse_time(last.get("lastTransitionTime"))
+    ends = (condition(job, type_) for type_ in ("Failed", "FailureTarget", "Complete", "SuccessCriteriaMet"))
+    return parse_time(next((end for end in ends if end), {}).get("lastTransitionTime"))
 
 
 def number_of(job: Raw) -> int:

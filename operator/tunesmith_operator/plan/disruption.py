@@ -34,7 +34,7 @@ def budget(resource: Raw, spec: InferenceServiceSpec, role: str) -> Raw | None:
 
 def budget_trouble(resource: Raw, spec: InferenceServiceSpec, observed: Observed) -> str | None:
     """What keeps it from being there, for the message: the service answers all the same."""
-    if is_budgeted(spec) and key_of(resource, KIND) in observed.foreign:
+    if is_budgeted(spec) and key_of(resource, KIND) in observed.foreign - observed.former:
         return (
             f"there is a {KIND} {name_of(resource)} that is not of this resource, so it gets none: "
             "set spec.disruptionBudget: Never if that one is for its pods, else remove it"

@@ -72,7 +72,7 @@ def test_a_failure_has_one_name_whether_it_is_seen_before_or_after_the_next_atte
     assert None not in told(after=1)
 
 
-def test_what_keeps_a_pod_from_starting_is_told_each_time_it_comes() -> None:
+def test_what_keeps_a_pod_from_starting_is_told_by_the_status_it_leads_away_from() -> None:
     cluster = Cluster(fine_tune_job())
     cluster.settle()
     nowhere = condition("PodScheduled", False, "Unschedulable", "0/3 nodes are available: 3 Insufficient cpu.")

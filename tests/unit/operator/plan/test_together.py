@@ -329,6 +329,18 @@ def test_a_world_whose_other_pods_still_stop_has_not_failed_yet():
     assert list(cluster.jobs) == [JOB, "support-tune-2"]
 
 
+def test_a_world_that_succeeded_while_nobody_saw_pod_0_is_no_failure_and_no_wait_while_the_others_stop():
+    cluster = begun(pendingDeadline="30m")
+    cluster.start_pod(JOB, "Running", TRAINS, index=1)
+    cluster.end_job(JOB, "SuccessCriteriaMet", "SuccessPolicy")
+    cluster.reconcile(after=3600)
+    assert cluster.status["phase"] == "Running"
+    cluster.pods.clear()
+    cluster.reconcile()
+    assert cluster.status["lastFailure"]["class"] == "Preempted"
+    assert "was deleted before its result was read" in cluster.status["lastFailure"]["message"]
+
+
 def test_the_next_attempt_is_a_new_world_under_new_names():
     cluster = begun()
     cluster.start_pod(JOB, "Failed", {**FETCHED, "train": ended(75, report("train", "Preempted"))}, index=0)
