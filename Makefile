@@ -8,7 +8,7 @@ COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --generate-hashe
 	--no-emit-index-url --custom-compile-command "make lock"
 PATHS  := crds operator runtime devcluster tools tests examples
 
-.PHONY: help demo test test-deep test-each-deep test-namespaced verify bench bench-scale bench-peers images sbom cluster cluster-down env lock generate format
+.PHONY: help demo test test-deep test-deep-cluster test-deep-apiserver test-namespaced verify bench bench-scale bench-peers images sbom cluster cluster-down env lock generate format
 
 help:            ## This list
 	@grep -hE '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -24,10 +24,13 @@ test: env        ## All tests: unit, then against a real API server, then with r
 
 test-deep: env   ## The heavy ones: the development cluster killed, broken and taken down
 	python3 -m devcluster up
-	$(MAKE) --jobs 2 --output-sync=target test-each-deep test-namespaced
+	$(MAKE) --jobs 3 --output-sync=target test-deep-cluster test-deep-apiserver test-namespaced
 
-test-each-deep:
-	$(PYTHON) -m pytest -m deep tests
+test-deep-cluster:
+	$(PYTHON) -m pytest -m deep tests/cluster tests/unit
+
+test-deep-apiserver:
+	$(PYTHON) -m pytest -m deep tests/apiserver
 
 test-namespaced:
 	TUNESMITH_TEST_SCOPE=namespaces $(PYTHON) -m pytest -q -m "not deep" tests/apiserver

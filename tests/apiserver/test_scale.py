@@ -14,5 +14,5 @@ def test_of_many_jobs_at_once_each_costs_five_writes_three_events_and_little_mem
     result = jobs_race(JOBS)
     assert result.writes / JOBS <= 5
     assert result.events / JOBS <= 3
-    assert result.reads / JOBS <= 8
+    assert result.reads / JOBS <= 4
     assert result.rss <= 150
