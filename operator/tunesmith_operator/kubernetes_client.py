@@ -22,8 +22,9 @@ from tunesmith_operator.rate_limit import RateLimiter
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=100)
 """The server sends a bookmark each minute."""
-TRIES = 4
-"""How often one request is sent while the answer is 429, or 401 with a token that may have been renewed."""
+TRIES = 8
+"""How often one request is sent while the answer is 429, or 401 with a token that may have been renewed: an Event that is
+refused after all is lost."""
 PAGE = 250
 NOBODY = f"{UID_LABEL}=nobody"
 """Selects nothing."""

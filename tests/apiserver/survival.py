@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -250,7 +250,10 @@ class Supervised(OperatorProcess):
                 self._measure()
 
     def _measure(self) -> None:
-        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        with suppress(OSError):  # it has just ended
+            self._take_peak(Path(f"/proc/{self.process.pid}/status").read_text().splitlines())
+
+    def _take_peak(self, lines: Sequence[str]) -> None:
         peak = next((line for line in lines if line.startswith("VmHWM")), "VmHWM: 0 kB")
         self.peak_mib = max(self.peak_mib, int(peak.split()[1]) / 1024)
 

@@ -133,7 +133,7 @@ class Trouble:
 
 
 def through(fault: Fault = no_fault, tamper: Tamper = no_tampering) -> Callable[..., AbstractContextManager[object]]:
-    """A trouble that the proxy makes. Watches that are open already end, to be opened anew under it."""
+    """A trouble that the proxy makes. Watches that are open end when it begins and when it is over."""
 
     @contextmanager
     def begins(field: Range) -> Iterator[None]:
@@ -141,6 +141,7 @@ def through(fault: Fault = no_fault, tamper: Tamper = no_tampering) -> Callable[
         field.proxy.cut_streams()
         yield
         field.proxy.fault, field.proxy.tamper = no_fault, no_tampering
+        field.proxy.cut_streams()
 
     return begins
 
