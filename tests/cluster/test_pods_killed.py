@@ -57,6 +57,8 @@ class Killer:
     done: list[str] = field(default_factory=list)
     saved: int = 0
     """The step of the last checkpoint that status told of before a pod of the training was killed."""
+    resumed_before: int | None = None
+    """Where the attempt that was killed last had resumed: status says so until the next one has told of itself."""
 
     def kill_one(self) -> None:
         """Kill any one pod that is at work: asked to stop, or without a word as by a power cut."""
@@ -84,12 +86,14 @@ class Killer:
     def check_resumed(self) -> None:
         """An attempt after a kill has resumed where status had said that it was saved, or later."""
         resumed = self._status().get("resumedFromStep")
-        assert resumed is None or resumed >= self.saved, f"resumed from {resumed}, but {self.saved} was saved"
+        is_news = resumed is not None and resumed != self.resumed_before
+        assert not is_news or resumed >= self.saved, f"resumed from {resumed}, but {self.saved} was saved"
 
     def _remember(self) -> None:
         self.check_resumed()
         status = self._status()
         self.saved = max(self.saved, (status.get("lastCheckpoint") or {}).get("step", 0))
+        self.resumed_before = status.get("resumedFromStep")
 
     def _status(self) -> Mapping[str, Any]:
         return self.kubectl.get(self.namespace, f"finetunejob/{self.name}").get("status") or {}
