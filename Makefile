@@ -22,7 +22,7 @@ test: env        ## All tests: unit, then against a real API server, then with r
 	$(PYTHON) -m pytest -m "not deep" tests/unit tests/apiserver tests/cluster
 	TUNESMITH_TEST_SCOPE=namespaces $(PYTHON) -m pytest -q tests/apiserver/test_operator_chain.py
 
-test-deep: env   ## The heavy ones: the development cluster killed, broken and taken down
+test-deep: env   ## The heavy ones: every kill and fault, ten minutes at random, all in namespaced scope
 	python3 -m devcluster up
 	$(MAKE) --jobs 3 --output-sync=target test-deep-cluster test-deep-apiserver test-namespaced
 

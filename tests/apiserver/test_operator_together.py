@@ -34,6 +34,15 @@ def started(cluster: Cluster, job: str, count: int = 2) -> list[Kubelet]:
     return kubelets
 
 
+def training(cluster: Cluster) -> list[Kubelet]:
+    """The two pods of a world that trains."""
+    tune(cluster, "wide", parallelism={"nodes": 2})
+    pods = started(cluster, "wide-tune-1")
+    for kubelet in pods:
+        kubelet.runs("train")
+    return pods
+
+
 def stopped(cluster: Cluster, kubelet: Kubelet) -> None:
     """The pod is asked to stop by the Job controller, and its kubelet lets it go."""
     path = KINDS["Pod"].path(cluster.namespace, kubelet.name)
@@ -74,10 +83,7 @@ def test_two_pods_are_a_world_with_names_and_the_first_tells_the_result(cluster:
 
 @pytest.mark.usefixtures("operator")
 def test_a_pod_that_hangs_when_the_result_is_there_is_stopped(cluster: Cluster) -> None:
-    tune(cluster, "wide", parallelism={"nodes": 2})
-    first, second = started(cluster, "wide-tune-1")
-    first.runs("train")
-    second.runs("train")
+    first, second = training(cluster)
     first.ends(MESSAGES)
     stopped(cluster, second)
     status = cluster.until_phase("FineTuneJob", "wide", "Succeeded")["status"]
@@ -110,10 +116,7 @@ def test_pod_0_has_a_name_from_the_moment_it_has_an_address(cluster: Cluster) ->
 
 @pytest.mark.usefixtures("operator")
 def test_one_failed_pod_ends_the_world_and_a_new_one_begins_with_the_true_cause_told(cluster: Cluster) -> None:
-    tune(cluster, "wide", parallelism={"nodes": 2})
-    first, second = started(cluster, "wide-tune-1")
-    first.runs("train")
-    second.runs("train")
+    first, second = training(cluster)
     second.ends(DONE, {"train": {"exitCode": 137, "reason": "OOMKilled"}})
     stopped(cluster, first)
     status = cluster.until(

@@ -39,6 +39,8 @@ FIRST_DELAY, LONGEST_DELAY = timedelta(seconds=10), timedelta(minutes=10)
 SHORT_LIFE = timedelta(seconds=60)
 DELAY, DELAY_AFTER_SHORT_LIFE = timedelta(seconds=2), timedelta(seconds=20)
 """Wait after failures that do not count; longer where the attempt hardly lived, lest a sick node make a storm."""
+ENDS = ("Failed", "FailureTarget", "Complete", "SuccessCriteriaMet")
+"""Conditions of a Job that has ended, or is about to."""
 PATIENCE_WITH_LOST_PODS = timedelta(seconds=30)
 """A pod that is still there so long after it should have been gone is on a node that does not answer."""
 
@@ -138,7 +140,7 @@ def follow(role: str, observed: Observed, known_number: int, known_failures: int
 
 def is_over(job: Raw) -> bool:
     """Whether a Job has ended, well or badly, or is about to."""
-    return any(is_true(job, type_) for type_ in ("Complete", "SuccessCriteriaMet", "Failed", "FailureTarget"))
+    return any(is_true(job, type_) for type_ in ENDS)
 
 
 def is_suspended(job: Raw) -> bool:
@@ -177,10 +179,11 @@ def _state(job: Raw, pods: Sequence[Raw], observed: Observed, now: datetime) -> 
     pod = leader(pods)
     if pod and phase(pod) == "Succeeded" and _main(job) in reports(pod):
         return State.SUCCEEDED, None
-    if is_true(job, "SuccessCriteriaMet") and not is_true(job, "Complete") and any(may_work(one, now) for one in pods):
-        return State.RUNNING, None  # others of its pods are still being stopped
-    if is_true(job, "SuccessCriteriaMet") or is_true(job, "Complete"):
+    if is_true(job, "Complete"):
         return State.FAILED, _why_resultless(job, pod)
+    if is_true(job, "SuccessCriteriaMet"):
+        others_stop = any(may_work(one, now) for one in pods)
+        return (State.RUNNING, None) if others_stop else (State.FAILED, _why_resultless(job, pod))
     is_stopping = is_true(job, "FailureTarget") and any(may_work(one, now) for one in pods)
     if is_true(job, "Failed") or (is_true(job, "FailureTarget") and not is_stopping):
         return State.FAILED, _why_failed(job, pods, now)
@@ -255,7 +258,7 @@ def may_work(pod: Raw, now: datetime) -> bool:
 
 def over_since(job: Raw) -> datetime | None:
     """When a Job ended, by its controller; None while it goes on."""
-    ends = (condition(job, type_) for type_ in ("Failed", "FailureTarget", "Complete", "SuccessCriteriaMet"))
+    ends = (condition(job, type_) for type_ in ENDS)
     return parse_time(next((end for end in ends if end), {}).get("lastTransitionTime"))
 
 

@@ -17,13 +17,19 @@ from tunesmith_operator.plan.types import EventType
 FETCHED = {"fetch": TUNED["fetch"]}
 
 
-def life() -> Cluster:
-    """No node, then out of memory, suspended, resumed, done."""
+def unschedulable() -> Cluster:
+    """No node has room for the pod."""
     cluster = Cluster(fine_tune_job())
     cluster.settle()
     nowhere = condition("PodScheduled", False, "Unschedulable", "0/3 nodes are available: 3 Insufficient cpu.")
     cluster.start_pod("support-tune-1", conditions=[nowhere])
     cluster.settle()
+    return cluster
+
+
+def life() -> Cluster:
+    """No node, then out of memory, suspended, resumed, done."""
+    cluster = unschedulable()
     cluster.start_pod("support-tune-1", "Pending", {**FETCHED, "train": running()})
     cluster.settle()
     cluster.fail("support-tune-1", {**FETCHED, "train": ended(137, reason="OOMKilled")})
@@ -73,9 +79,5 @@ def test_a_failure_has_one_name_whether_it_is_seen_before_or_after_the_next_atte
 
 
 def test_what_keeps_a_pod_from_starting_is_told_by_the_status_it_leads_away_from() -> None:
-    cluster = Cluster(fine_tune_job())
-    cluster.settle()
-    nowhere = condition("PodScheduled", False, "Unschedulable", "0/3 nodes are available: 3 Insufficient cpu.")
-    cluster.start_pod("support-tune-1", conditions=[nowhere])
-    cluster.settle()
+    cluster = unschedulable()
     assert [event.once for event in cluster.events if event.reason == "Unschedulable"] == [None]
