@@ -69,6 +69,8 @@ def test_a_receiver_that_hangs_does_not_hold_up_the_run(receiver: Receiver) -> N
     for step in range(1000):
         progress.push(ProgressReport(stage="train", step=step))
     assert receiver.bodies == []
+    receiver.hold.set()
+    progress.close()
 
 
 @pytest.mark.parametrize("receiver", [401], indirect=True)
