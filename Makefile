@@ -24,6 +24,7 @@ test: env        ## All tests: unit, then against a real API server, then with r
 
 test-deep: env   ## The heavy ones: every kill and fault, ten minutes at random, all in namespaced scope
 	python3 -m devcluster up
+	python3 -m devcluster images
 	$(MAKE) --jobs 3 --output-sync=target test-deep-cluster test-deep-apiserver test-namespaced
 
 test-deep-cluster:
