@@ -22,7 +22,7 @@ from tunesmith_runtime.storage import open_storage
 from tunesmith_runtime.train.lean import hidden, sleep_when_idle
 from tunesmith_runtime.train.peers import ALONE, Peers
 from tunesmith_runtime.train.processes import launch
-from tunesmith_runtime.train.rendezvous import alone, join
+from tunesmith_runtime.train.rendezvous import NothingLeftToDo, alone, join
 from tunesmith_runtime.train.trained import Trained, read_trained
 from tunesmith_runtime.work import Fetched, Work
 
@@ -40,7 +40,12 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
     if spec.world.processes > 1 and PROCESS_VARIABLE not in os.environ:
         return launch(spec, work, spec.world.processes)
     sleep_when_idle()
-    peers = join(spec.world, spec.fine_tune_job().resources.accelerator)
+    run_directory = open_run(spec, work, open_storage(spec.store))
+    try:
+        accelerator = spec.fine_tune_job().resources.accelerator
+        peers = join(spec.world, accelerator, lambda: read_trained(run_directory) is not None)
+    except NothingLeftToDo:
+        peers = ALONE
     with peers.until_all_have_read():
         return train(spec, work, progress, peers)
 

@@ -2,7 +2,8 @@
 
 Which pods there are, and that all end when one has failed, is Kubernetes' part. So a process waits for the others for
 as long as they may be on their way, and gives up early only where packets are lost: a pod that has an address answers or
-refuses; silence is a network policy.
+refuses; silence is a network policy. Nor are others waited for that need not come: a pod that a queue has stopped while it
+exported comes back alone, since the others' work was done.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -37,6 +39,8 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADD
 """What torch and accelerate read a process's place from."""
 LOOPBACK = "127.0.0.1"
 CONNECT_SECONDS, LOOK_SECONDS, TELL_SECONDS = 5.0, 0.5, 60.0
+DONE_SECONDS = 10.0
+"""Between two looks whether the others are still needed."""
 POLICIES = "let the network policies of this namespace allow the pods of a job to reach each other on every port"
 
 
@@ -46,10 +50,41 @@ def alone() -> None:
         os.environ.pop(name, None)
 
 
-def join(world: World, accelerator: Accelerator) -> Peers:
+class NothingLeftToDo(Exception):
+    """What the processes were to do together has been done."""
+
+
+class Patience:
+    """How long the processes of `world` are waited for, and whether they still need to come."""
+
+    def __init__(self, world: World, is_done: Callable[[], bool]) -> None:
+        self._world, self._is_done = world, is_done
+        self._end = time.monotonic() + world.rendezvous_seconds
+        self._looked, self._told = -DONE_SECONDS, -TELL_SECONDS
+
+    def wait(self, how_far: str) -> None:
+        """Sleep for a moment, in Python, so that SIGTERM ends it at once.
+
+        Raises RunFailure (CollectiveFailed) when it has been too long, and NothingLeftToDo.
+        """
+        now = time.monotonic()
+        if now > self._end:
+            raise _too_late(self._world, how_far)
+        if now - self._looked >= DONE_SECONDS:
+            self._looked = now
+            if self._is_done():
+                raise NothingLeftToDo
+        if now - self._told >= TELL_SECONDS:
+            self._told = now
+            log.info("waiting for the other processes: %s", how_far)
+        time.sleep(LOOK_SECONDS)
+
+
+def join(world: World, accelerator: Accelerator, is_done: Callable[[], bool]) -> Peers:
     """Meet the other processes of `world` and make torch's process group of them. It imports torch.
 
-    Raises RunFailure (CollectiveFailed) where they do not come, or packets to pod 0 are lost.
+    Raises RunFailure (CollectiveFailed) where they do not come, or packets to pod 0 are lost; and NothingLeftToDo where
+    `is_done` says so while they are waited for.
     """
     import torch
     from torch import distributed
@@ -62,7 +97,7 @@ def join(world: World, accelerator: Accelerator) -> Peers:
     _take_device(accelerator, place.process)
     if world.nodes == 1:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    store = _meet(world, rank)
+    store = _meet(world, rank, Patience(world, is_done))
     patience = timedelta(seconds=world.collective_seconds)
     store.set_timeout(patience)
     distributed.init_process_group(
@@ -90,7 +125,7 @@ def _take_device(accelerator: Accelerator, index: int) -> None:
         torch_npu.npu.set_device(index)
 
 
-def _meet(world: World, rank: int) -> TCPStore:
+def _meet(world: World, rank: int, patience: Patience) -> TCPStore:
     """The store of all, when all are there: process 0 serves it, the others reach for it.
 
     A queue may stop the pods of a Job and let new ones start under the same names. Who then reaches a process 0 that is
@@ -98,22 +133,20 @@ def _meet(world: World, rank: int) -> TCPStore:
     """
     from torch.distributed import DistError
 
-    end, me = time.monotonic() + world.rendezvous_seconds, secrets.token_hex(8)
+    me = secrets.token_hex(8)
     while True:
         if rank != 0:
-            _reach(world, end)
+            _reach(world, patience)
         try:
             store = _store(world, rank)
-            if _all_are_here(store, world, rank, me, end):
+            if _all_are_here(store, world, rank, me, patience):
                 return store
-            log.info("process 0 at %s:%d is of an earlier start; waiting for its successor", world.host, world.port)
+            stale = "is of an earlier start"
         except DistError as error:
             if rank == 0:
                 raise
-            log.info("process 0 at %s:%d is gone again: %s", world.host, world.port, error)
-        if time.monotonic() > end:
-            raise _too_late(world, f"{world.host}:{world.port} is of an earlier start, or goes again and again")
-        time.sleep(LOOK_SECONDS)
+            stale = f"is gone again: {error}"
+        patience.wait(f"process 0 at {world.host}:{world.port} {stale}")
 
 
 def _store(world: World, rank: int) -> TCPStore:
@@ -129,11 +162,10 @@ def _store(world: World, rank: int) -> TCPStore:
     return TCPStore(LOOPBACK, world.port, world.size, True, patience, wait_for_workers=False, master_listen_fd=listener)
 
 
-def _reach(world: World, end: float) -> None:
+def _reach(world: World, patience: Patience) -> None:
     """Wait until process 0 listens: its pod may have no address yet, or still be busy with fetching."""
     where = f"{world.host}:{world.port}"
     silent_since: float | None = None
-    told = 0.0
     while True:
         try:
             socket.create_connection((world.host, world.port), CONNECT_SECONDS).close()
@@ -145,30 +177,18 @@ def _reach(world: World, end: float) -> None:
         if silent_since and now - silent_since > world.unreachable_seconds:
             message = f"pod 0 of this run has let no packet through to {where} for {world.unreachable_seconds:.0f} s"
             raise RunFailure(FailureClass.COLLECTIVE_FAILED, f"{message}: {reason}", POLICIES)
-        if now > end:
-            raise _too_late(world, f"{where}: {reason}")
-        if now - told > TELL_SECONDS:
-            log.info("waiting for pod 0 of this run at %s: %s", where, reason)
-            told = now
-        time.sleep(LOOK_SECONDS)
+        patience.wait(f"{where}: {reason}")
 
 
-def _all_are_here(store: TCPStore, world: World, rank: int, me: str, end: float) -> bool:
-    """Wait for all, in Python, so that SIGTERM ends it at once. False where another has the place of `rank`.
+def _all_are_here(store: TCPStore, world: World, rank: int, me: str, patience: Patience) -> bool:
+    """Wait for all. False where another has the place of `rank`.
 
     Who loses its connection and comes again finds its own word there, and is not counted twice.
     """
     if store.compare_set(_place(rank), "", me).decode() != me:
         return False
-    told = time.monotonic()
     while missing := [other for other in range(world.size) if not store.check([_place(other)])]:
-        now, here = time.monotonic(), world.size - len(missing)
-        if now > end:
-            raise _too_late(world, f"{here} of {world.size} processes have come")
-        if now - told > TELL_SECONDS and rank == 0:
-            log.info("%d of %d processes are here", here, world.size)
-            told = now
-        time.sleep(LOOK_SECONDS)
+        patience.wait(f"{world.size - len(missing)} of {world.size} processes have come")
     return True
 
 

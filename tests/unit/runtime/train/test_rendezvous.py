@@ -18,13 +18,17 @@ from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.place import PROCESS_VARIABLE, Place, in_leading_pod
 from tunesmith_runtime.train import rendezvous
 from tunesmith_runtime.train.peers import ALONE
-from tunesmith_runtime.train.rendezvous import VARIABLES, _meet, _reach, alone
+from tunesmith_runtime.train.rendezvous import VARIABLES, NothingLeftToDo, Patience, _meet, _reach, alone
 
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(rendezvous, "CONNECT_SECONDS", 0.1)
+
+
+def patience(world: World, is_done: bool = False) -> Patience:
+    return Patience(world, lambda: is_done)
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ def silent() -> Iterator[int]:
 def test_a_pod_that_lets_no_packet_through_is_told_of_with_the_policy_to_mend(silent: int) -> None:
     world = World(nodes=2, port=silent, unreachable_seconds=0.3)
     with pytest.raises(RunFailure, match="let no packet through") as failure:
-        _reach(world, time.monotonic() + 60)
+        _reach(world, patience(world))
     assert failure.value.failure is FailureClass.COLLECTIVE_FAILED
     assert "network policies" in str(failure.value.hint)
 
@@ -54,10 +58,9 @@ def test_a_pod_that_lets_no_packet_through_is_told_of_with_the_policy_to_mend(si
 @pytest.mark.parametrize("host", ["127.0.0.1", "support-tune-1-0.not-there.invalid"])
 def test_a_pod_without_an_address_or_that_still_fetches_is_waited_for(host: str) -> None:
     """Long past the time after which silence would be a failure, until the rendezvous as a whole is too late."""
-    world = World(nodes=2, host=host, port=free_port(), unreachable_seconds=0.05, rendezvous_seconds=7)
-    begun = time.monotonic()
-    with pytest.raises(RunFailure, match="did not meet within 7 s") as failure:
-        _reach(world, begun + 0.5)
+    world = World(nodes=2, host=host, port=free_port(), unreachable_seconds=0.05, rendezvous_seconds=0.5)
+    with pytest.raises(RunFailure, match="did not meet within 0 s") as failure:
+        _reach(world, patience(world))
     assert failure.value.failure is FailureClass.COLLECTIVE_FAILED
 
 
@@ -66,7 +69,7 @@ def test_the_last_may_come_late() -> None:
     met: list[int] = []
 
     def come(rank: int) -> None:
-        _meet(world, rank)
+        _meet(world, rank, patience(world))
         met.append(rank)
 
     others = [threading.Thread(target=come, args=(rank,), daemon=True) for rank in (1, 2)]
@@ -74,7 +77,7 @@ def test_the_last_may_come_late() -> None:
         other.start()
     time.sleep(0.5)
     assert met == []
-    store = _meet(world, 0)
+    store = _meet(world, 0, patience(world))
     for other in others:
         other.join(30)
     assert sorted(met) == [1, 2]
@@ -84,7 +87,14 @@ def test_the_last_may_come_late() -> None:
 def test_who_does_not_come_is_counted_by_pod_0_which_needs_no_name_to_reach_itself() -> None:
     world = World(nodes=3, host="support-tune-1-0.not-there.invalid", port=free_port(), rendezvous_seconds=0.3)
     with pytest.raises(RunFailure, match="1 of 3 processes have come"):
-        _meet(world, 0)
+        _meet(world, 0, patience(world))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_who_has_nothing_left_to_do_waits_for_nobody(rank: int) -> None:
+    world = World(nodes=2, port=free_port(), rendezvous_seconds=60)
+    with pytest.raises(NothingLeftToDo):
+        _meet(world, rank, patience(world, is_done=True))
 
 
 def test_a_new_pod_waits_for_the_successor_of_a_pod_0_that_is_about_to_go() -> None:
@@ -98,13 +108,13 @@ def test_a_new_pod_waits_for_the_successor_of_a_pod_0_that_is_about_to_go() -> N
     met = threading.Event()
 
     def come() -> None:
-        _meet(world, 1)
+        _meet(world, 1, patience(world))
         met.set()
 
     threading.Thread(target=come, daemon=True).start()
     assert not met.wait(1.0)
     del old
-    store = _meet(world, 0)
+    store = _meet(world, 0, patience(world))
     assert met.wait(30)
     del store
 
@@ -112,21 +122,20 @@ def test_a_new_pod_waits_for_the_successor_of_a_pod_0_that_is_about_to_go() -> N
 def test_who_comes_again_after_a_broken_connection_is_not_counted_twice() -> None:
     world = World(nodes=3, port=free_port(), rendezvous_seconds=30)
     store = rendezvous._store(world, 0)
-    end = time.monotonic() + 30
     for _ in range(2):  # with the connections of the first time lost
         rendezvous._store(world, 1).compare_set("here/1", "", "second")
     assert not store.check(["here/0", "here/1", "here/2"])
     met: list[bool] = []
 
     def come(rank: int, me: str) -> None:
-        met.append(rendezvous._all_are_here(rendezvous._store(world, rank), world, rank, me, end))
+        met.append(rendezvous._all_are_here(rendezvous._store(world, rank), world, rank, me, patience(world)))
 
     others = [threading.Thread(target=come, args=each, daemon=True) for each in ((1, "second"), (2, "third"))]
     for other in others:
         other.start()
     time.sleep(0.3)
     assert met == []
-    assert rendezvous._all_are_here(store, world, 0, "first", end)
+    assert rendezvous._all_are_here(store, world, 0, "first", patience(world))
     for other in others:
         other.join(30)
     assert met == [True, True]

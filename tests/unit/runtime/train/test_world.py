@@ -62,11 +62,14 @@ class Pods:
         raise AssertionError(f"{seen!r} was not printed: {''.join(printed)}")
 
 
-def start(run: Run, model: Path, attempt: int, nodes: int = 2, processes: int = 1, **environment: str) -> Pods:
-    """New pods that train together, as an attempt at `run`."""
+def start(
+    run: Run, model: Path, attempt: int, nodes: int = 2, processes: int = 1, come: int | None = None, **environment: str
+) -> Pods:
+    """New pods that train together, as an attempt at `run`; of `nodes` only the first that `come`."""
     world = World(nodes=nodes, processes=processes, port=free_port())
     spec = run.spec.model_copy(update={"world": world, "attempt": attempt})
-    works = [fetched(run.work.root.with_name(f"pod-{attempt}-{index}"), spec, model, ROWS) for index in range(nodes)]
+    folders = [run.work.root.with_name(f"pod-{attempt}-{index}") for index in range(come or nodes)]
+    works = [fetched(folder, spec, model, ROWS) for folder in folders]
     runs = [Run(spec, work) for work in works]
     environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "7", **environment}
     pods = [each.start("train", **{INDEX_VARIABLE: str(index)}, **environment) for index, each in enumerate(runs)]
@@ -158,6 +161,15 @@ def test_a_world_that_loses_a_pod_goes_on_as_a_new_one_from_the_checkpoint_of_al
     assert leader.resumed_from_step
     assert stopped_at < 40 <= leader.resumed_from_step
     assert_equal(run, leader, never_stopped)
+
+
+def test_a_pod_that_was_stopped_after_training_comes_back_alone_and_waits_for_nobody(
+    never_stopped: tuple[Run, RunReport], tiny: Path
+) -> None:
+    """A queue may stop it while it exports; the others have ended well, so that their indexes never start again."""
+    run, trained = never_stopped
+    (report,) = start(run, tiny, 2, come=1).reports()
+    assert (report.outcome, report.artifacts) == (Outcome.SUCCEEDED, trained.artifacts)
 
 
 @pytest.mark.deep
