@@ -103,8 +103,9 @@ def install_chart(plane: ControlPlane, cluster: Cluster) -> None:
 
 @contextmanager
 def leading_operator(plane: ControlPlane, folder: Path) -> Iterator[OperatorProcess]:
-    """An operator with the limits that the chart gives it by default, as soon as it leads."""
-    operator = OperatorProcess(plane, folder, "operator-0", values={"leaderElection": {}, "client": {}})
+    """An operator with the limits and the scope that the chart gives it by default, as soon as it leads."""
+    by_default = {"leaderElection": {}, "client": {}, "scope": {"namespaces": []}}
+    operator = OperatorProcess(plane, folder, "operator-0", values=by_default)
     operator.start()
     try:
         Cluster(plane, urllib3.PoolManager(), "").until("the operator leads", operator.leads, seconds=120)
