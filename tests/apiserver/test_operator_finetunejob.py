@@ -94,6 +94,14 @@ def test_a_second_look_writes_nothing(cluster: Cluster) -> None:
 
 
 @pytest.mark.usefixtures("operator")
+def test_the_owners_of_single_status_fields_take_no_room(cluster: Cluster) -> None:
+    tune(cluster, "support")
+    told = cluster.until_phase("FineTuneJob", "support", "Pending")
+    owners = [owner for owner in told["metadata"]["managedFields"] if owner.get("subresource") == "status"]
+    assert [(owner["manager"], owner["fieldsV1"]) for owner in owners] == [("tunesmith", {"f:status": {}})]
+
+
+@pytest.mark.usefixtures("operator")
 def test_a_good_life_costs_at_most_five_writes_and_three_events(cluster: Cluster) -> None:
     kubelet = started(cluster, "support")
     cluster.until_phase("FineTuneJob", "support", "Pending")

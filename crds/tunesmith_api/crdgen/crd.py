@@ -112,6 +112,8 @@ SCALE = {
 UNSEEN = {"observedGeneration": -1}
 """The status of what no operator has looked at. Without it kstatus takes a new resource for done: it has no condition
 that says otherwise."""
+STATUS = {"x-kubernetes-map-type": "atomic", "default": UNSEEN}
+"""The operator replaces status as a whole, so there is no use in owners of single fields, which would double an object's size."""
 
 
 def root_schema(kind: Kind) -> Schema:
@@ -129,7 +131,7 @@ def root_schema(kind: Kind) -> Schema:
             "kind": {"type": "string", "description": f"{kind.name}."},
             "metadata": {"type": "object"},
             "spec": {**spec, "description": fields["spec"].description},
-            "status": {**status, "description": fields["status"].description, "default": UNSEEN},
+            "status": {**status, "description": fields["status"].description, **STATUS},
         },
         "x-kubernetes-validations": [rule.schema() for rule in NAME_RULES],
     }
