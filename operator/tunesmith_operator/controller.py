@@ -19,7 +19,7 @@ from tunesmith_operator.fleet import Fleet
 from tunesmith_operator.log import about
 from tunesmith_operator.observe import child_uids, observe, observe_events
 from tunesmith_operator.plan.config import OperatorConfig
-from tunesmith_operator.plan.names import is_deleting, uid_of
+from tunesmith_operator.plan.names import is_deleting, is_unseen, uid_of
 from tunesmith_operator.plan.types import KindPlan, Observed, Plan, TokenFor
 from tunesmith_operator.progress import ProgressBook
 from tunesmith_operator.queue import WorkQueue
@@ -31,6 +31,8 @@ MISSED_SECONDS = 10.0
 """Within which all is looked at when a stream begins anew."""
 BURST_SECONDS = 0.2
 """Events of children come in bursts: a pod is made, counted and put on a node within a moment."""
+TOLD_SECONDS = 1.0
+"""Within which status tells of the children of a new resource, where other new ones have none yet."""
 PASSES = 4
 """How often one reconcile plans anew because of what stood in the way: a name taken, a refusal; then it is a failure."""
 
@@ -171,6 +173,8 @@ class Controller:
         resource, observed, plan = look
         uids = child_uids(observed)
         plan = await self._make_children(kind, resource, observed, plan, now)
+        if plan.create and is_unseen(resource) and self.queue.first:
+            return TOLD_SECONDS  # of many new ones, each has its work begun before any is told of
         await send_events(self._client, resource, plan.events, now, self._settings.instance)
         if plan.status is not None and plan.status != resource.get("status"):
             self._saw(key, await self._write_status(resource, plan.status))

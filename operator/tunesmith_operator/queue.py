@@ -42,6 +42,11 @@ class WorkQueue(Generic[K]):
         """Keys that could be worked on now."""
         return len(self._first) + len(self._waiting)
 
+    @property
+    def first(self) -> int:
+        """Those of them that come before the others."""
+        return len(self._first)
+
     def is_busy(self, key: K) -> bool:
         """Whether a worker is with `key` now."""
         return key in self._processing

@@ -68,6 +68,11 @@ def is_deleting(thing: Raw) -> bool:
     return bool(metadata(thing).get("deletionTimestamp"))
 
 
+def is_unseen(resource: Raw) -> bool:
+    """Whether its status tells of nothing yet."""
+    return "phase" not in (resource.get("status") or {})
+
+
 def job_name(resource: Raw, role: str, attempt: int) -> str:
     """The name of a Job: `support-tune-1`, `support-eval-baseline-2`."""
     return f"{name_of(resource)}-{role}-{attempt}"

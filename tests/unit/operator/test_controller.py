@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from tests.unit.operator.memory_client import MemoryClient
 from tests.unit.operator.virtual_time import run
+from tunesmith_api.crdgen.crd import UNSEEN
 from tunesmith_operator.client import ApiError, Raw
-from tunesmith_operator.controller import ESSENTIAL, Controller, Settings, acceptable
+from tunesmith_operator.controller import ESSENTIAL, TOLD_SECONDS, Controller, Settings, acceptable
 from tunesmith_operator.plan.config import OperatorConfig
-from tunesmith_operator.plan.types import Key, KindPlan, Plan, PlanFunction
+from tunesmith_operator.plan.types import Event, EventType, Key, KindPlan, Plan, PlanFunction
 from tunesmith_operator.progress import ProgressBook
 from tunesmith_operator.resources import ResourceKey
 
@@ -196,6 +197,34 @@ def test_a_look_that_fails_is_not_tried_again_at_once() -> None:
     client.refuse[("get", KEY.kind)] = ApiError("GET", 500, "", "")
     run(main())
     assert 1 < len(client.calls) < 12
+
+
+def test_of_many_new_resources_each_has_its_child_before_any_is_told_of() -> None:
+    def plan(resource: Raw, *_: object) -> Plan:
+        metadata = {"name": f"{resource['metadata']['name']}-tune-1", "namespace": "team"}
+        is_there = ("Job", "team", metadata["name"]) in client.things
+        return Plan(
+            create=() if is_there else ({"kind": "Job", "metadata": metadata},),
+            status={"phase": "Running"},
+            events=(Event(EventType.NORMAL, "Created", "The Job is there."),),
+        )
+
+    async def main() -> None:
+        controller = controller_of(client, {}, plan)
+        for name in names:
+            metadata = {"name": name, "namespace": "team", "uid": name}
+            new = {"kind": KEY.kind, "apiVersion": "tunesmith.dev/v1alpha1", "metadata": metadata, "status": UNSEEN}
+            controller.heard_resource("ADDED", client.put(new))
+        working = asyncio.create_task(controller.work())
+        await asyncio.sleep(TOLD_SECONDS + 0.1)
+        working.cancel()
+
+    names = ["a", "b", "c"]
+    client = MemoryClient()
+    run(main())
+    made = [(verb, kind) for verb, kind, *_ in client.writes()]
+    assert made[:3] == [("create", "Job")] * 3
+    assert sorted(made[3:]) == [("create", "Event")] * 3 + [("status", KEY.kind)] * 3
 
 
 PATHS = {"status.metrics.a[0]": "metrics", "status.artifacts[3].uri": "artifacts", "status": "", "spec.x": ""}
