@@ -7,17 +7,19 @@ deleted. What has happened is counted as it is heard of: such counters begin at 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from operator import add
 from sys import intern
 from typing import NamedTuple
 
 from prometheus_client.core import GaugeMetricFamily
 
+from tunesmith_api.failures import FailureClass
 from tunesmith_operator import metrics
 from tunesmith_operator.client import Raw
+from tunesmith_operator.plan.diagnose import PENDING_CLASSES
 from tunesmith_operator.plan.phases import FINAL, Phase, Reason
 from tunesmith_operator.plan.times import parse_time
 from tunesmith_operator.resources import ResourceKey
@@ -25,6 +27,14 @@ from tunesmith_operator.resources import ResourceKey
 JOBS = frozenset({"FineTuneJob", "EvalJob"})
 NEW = "New"
 """The phase of a resource that has not been looked at yet."""
+NEVER_ANSWERED = frozenset({Phase.WAITING, Phase.BLOCKED})
+"""Phases in which a service without a version is not missed: its first model is still to be made, or to pass."""
+ALARMING = frozenset(
+    {one for one in FailureClass if one.startswith("Storage")}
+    | {FailureClass.HUB_UNREACHABLE, FailureClass.OOM_KILLED, FailureClass.DEVICE_FAILED, FailureClass.PREEMPTED}
+    | {FailureClass.EVICTED, FailureClass.NODE_LOST, FailureClass.NODE_REFUSED}
+)
+"""Failures that alerts count: their counters begin at zero, else a burst of first ones would be no increase."""
 MOST_JOBS = 500
 """Jobs that have series of their own, those known longest; more are left out and counted."""
 PROMOTION = {"True": "Blocked", "False": "Promoted", "Unknown": "Waiting"}
@@ -41,7 +51,7 @@ class Progress(NamedTuple):
     tokens_per_second: float | None
     remaining_seconds: float | None
     reported: float | None
-    """Unix time of the report."""
+    """Unix time of the report; of the attempt's start, where none has come."""
     attempt: float | None
 
 
@@ -56,6 +66,8 @@ class Figures(NamedTuple):
     """Class of the last failure."""
     failure_id: int
     """Tells one failure from the next."""
+    not_starting_since: float | None
+    """Unix time since when its pods do not start."""
     accelerator: str | None
     """What a job computes on, if it is a device."""
     accelerator_seconds: float
@@ -78,22 +90,33 @@ def figures(resource: Raw) -> Figures:
         unavailable=resource["kind"] == "InferenceService"
         and conditions.get("Ready") != "True"
         and phase != Phase.SUSPENDED
+        and not (phase in NEVER_ANSWERED and not status.get("version"))
         and status.get("reason") != Reason.SCALED_TO_ZERO,
         failure=intern(failure["class"]) if failure else None,
         failure_id=hash((failure.get("class"), failure.get("pod"), failure.get("time"))) if failure else 0,
+        not_starting_since=_seconds(failure.get("time"))
+        if failure.get("class") in PENDING_CLASSES and phase not in FINAL and conditions.get("Ready") != "True"
+        else None,
         accelerator=intern(device) if device != "cpu" and resource["kind"] in JOBS else None,
         accelerator_seconds=3600.0 * (status.get("acceleratorHours") or 0.0),
         queued_seconds=float(status.get("queuedSeconds") or 0.0),
         trained_tokens=float((status.get("metrics") or {}).get("tokens") or 0.0),
         verdict=status.get("verdict"),
         promotion=PROMOTION.get(conditions.get("PromotionBlocked", "")),
-        progress=_progress(status) if phase == Phase.RUNNING and status.get("progress") else None,
+        progress=_progress(status) if phase == Phase.RUNNING else None,
     )
 
 
+def _seconds(text: object) -> float | None:
+    """Unix time."""
+    moment = parse_time(text)
+    return moment.timestamp() if moment else None
+
+
 def _progress(status: Raw) -> Progress:
-    told: Raw = status["progress"]
-    reported = parse_time(told.get("updated"))
+    told: Raw = status.get("progress") or {}
+    starts = [one.get("startTime") for one in status.get("attempts") or () if not one.get("endTime")]
+    times = [time for text in (told.get("updated"), *starts) if (time := _seconds(text))]
     return Progress(
         ratio=(told.get("percent") or 0) / 100,
         step=told.get("step"),
@@ -101,7 +124,7 @@ def _progress(status: Raw) -> Progress:
         eval_loss=told.get("evalLoss"),
         tokens_per_second=told.get("tokensPerSecond"),
         remaining_seconds=told.get("etaSeconds"),
-        reported=reported.timestamp() if reported else None,
+        reported=max(times, default=None),
         attempt=status.get("attempt"),
     )
 
@@ -111,12 +134,13 @@ Labels = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Sum:
-    """A gauge: `of` gives the values of the labels and what one resource adds, or None."""
+    """A gauge: `of` gives the values of the labels and what one resource adds, or None; `plus` adds it to the others'."""
 
     name: str
     text: str
     labels: Labels
     of: Callable[[ResourceKey, Figures], tuple[Labels, float] | None]
+    plus: Callable[[float, float], float] = add
 
 
 SUMS: tuple[Sum, ...] = (
@@ -137,6 +161,17 @@ SUMS: tuple[Sum, ...] = (
         "Resources by the class of their last failure.",
         ("kind", "namespace", "class"),
         lambda key, it: ((key.kind, key.namespace, it.failure), 1.0) if it.failure else None,
+    ),
+    Sum(
+        "tunesmith_resources_not_starting_since_timestamp_seconds",
+        "Since when the pods of a resource do not start, for that of the class which has waited longest.",
+        ("kind", "namespace", "class"),
+        lambda key, it: (
+            ((key.kind, key.namespace, it.failure or ""), it.not_starting_since)
+            if it.not_starting_since is not None
+            else None
+        ),
+        min,
     ),
     Sum(
         "tunesmith_resources_accelerator_seconds",
@@ -184,7 +219,10 @@ JOB_GAUGES = {
     "eval_loss": ("tunesmith_job_eval_loss", "Latest validation loss."),
     "tokens_per_second": ("tunesmith_job_tokens_per_second", "Tokens trained on per second."),
     "remaining_seconds": ("tunesmith_job_remaining_seconds", "Seconds left, by the pace so far."),
-    "reported": ("tunesmith_job_last_report_timestamp_seconds", "When the job's pod last reported."),
+    "reported": (
+        "tunesmith_job_last_report_timestamp_seconds",
+        "When its pod last reported; before it has, when it began.",
+    ),
     "attempt": ("tunesmith_job_attempt", "The current attempt, from 1."),
 }
 """By the fields of Progress."""
@@ -196,11 +234,16 @@ class Fleet:
 
     def __init__(self) -> None:
         self._figures: dict[ResourceKey, Figures] = {}
+        self._places: set[Labels] = set()
+        """Kind and namespace of all that was ever heard of."""
 
     def update(self, key: ResourceKey, resource: Raw) -> None:
         """Take note of a resource as it is now, and count what has happened since it was last heard of."""
         before, now = self._figures.get(key), figures(resource)
         self._figures[key] = now
+        if (place := (key.kind, key.namespace)) not in self._places:
+            self._places.add(place)
+            _begin(key.kind, key.namespace)
         _count(key, before or now, now)
 
     def remove(self, key: ResourceKey) -> None:
@@ -214,10 +257,11 @@ class Fleet:
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Every gauge: some 20 ms for 5,000 resources."""
         for gauge in SUMS:
-            sums: defaultdict[Labels, float] = defaultdict(float)
+            sums: dict[Labels, float] = {}
             for key, it in self._figures.items():
                 if added := gauge.of(key, it):
-                    sums[added[0]] += added[1]
+                    labels, value = added
+                    sums[labels] = gauge.plus(sums[labels], value) if labels in sums else value
             family = GaugeMetricFamily(gauge.name, gauge.text, labels=gauge.labels)
             for labels, value in sums.items():
                 family.add_metric(labels, value)
@@ -236,8 +280,16 @@ class Fleet:
         yield GaugeMetricFamily(*LEFT_OUT, value=sum(1 for _ in under_way))
 
 
+def _begin(kind: str, namespace: str) -> None:
+    """The counters of a namespace begin, at zero."""
+    for class_ in ALARMING:
+        metrics.FAILURES.labels(kind, namespace, class_)
+    for phase in FINAL if kind in JOBS else ():
+        metrics.FINISHED.labels(kind, namespace, phase)
+
+
 def _count(key: ResourceKey, before: Figures, now: Figures) -> None:
-    """Add to the counters what lies between two states; a job first heard of adds the zero that a rate needs."""
+    """Add to the counters what lies between two states."""
     place = (key.kind, key.namespace)
     if now.failure and now.failure_id != before.failure_id:
         metrics.FAILURES.labels(*place, now.failure).inc()

@@ -65,6 +65,7 @@ class Leader:
         """Return when this replica leads; at once where there is no election."""
         if not self._settings.enabled:
             self._renewed_at, self.leads = float("inf"), True
+            metrics.LEADER.set(1)
             return
         log.info("standing for leader as %s", self._identity)
         while not await self._try():

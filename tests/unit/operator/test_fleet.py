@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import random
+import re
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tunesmith_api.failures import FailureClass
 from tunesmith_operator import fleet, metrics
 from tunesmith_operator.client import Raw
 from tunesmith_operator.fleet import MOST_JOBS, Fleet, figures
 from tunesmith_operator.resources import key_of
 
+ROOT = Path(__file__).parents[3]
 UPDATED = "2026-01-02T03:04:05Z"
 
 
@@ -103,12 +108,84 @@ def test_verdicts_promotions_failures_and_what_is_stuck_are_told() -> None:
         ({"phase": "RollingOut", "conditions": [{"type": "Ready", "status": "True"}]}, 0),
         ({"phase": "Ready", "reason": "ScaledToZero", "conditions": [{"type": "Ready", "status": "False"}]}, 0),
         ({"phase": "Suspended"}, 0),
+        ({"phase": "Waiting", "reason": "WaitingForModel"}, 0),
+        ({"phase": "Blocked"}, 0),
+        ({"phase": "Blocked", "version": "a1"}, 1),
+        ({"phase": "Waiting", "version": "a1"}, 1),
         ({}, 1),
     ],
 )
 def test_a_service_that_is_to_answer_and_does_not_is_unavailable(status: Raw, unavailable: int) -> None:
     heard = told(resource("InferenceService", **status))
     assert value(heard, "tunesmith_resources_unavailable", namespace="team") == unavailable
+
+
+WAITS: Raw = {"class": "Unschedulable", "time": UPDATED}
+NOT_STARTING = "tunesmith_resources_not_starting_since_timestamp_seconds"
+
+
+@pytest.mark.parametrize(
+    ("status", "since"),
+    [
+        ({"phase": "Pending", "lastFailure": WAITS}, 1767323045),
+        (
+            {"phase": "RollingOut", "lastFailure": WAITS, "conditions": [{"type": "Ready", "status": "False"}]},
+            1767323045,
+        ),
+        ({"phase": "RolledBack", "lastFailure": WAITS, "conditions": [{"type": "Ready", "status": "True"}]}, None),
+        ({"phase": "Failed", "lastFailure": WAITS}, None),
+        ({"phase": "Pending", "lastFailure": {**WAITS, "class": "OOMKilled"}}, None),
+    ],
+)
+def test_pods_that_do_not_start_are_told_with_the_time_since_when(status: Raw, since: int | None) -> None:
+    labels = {"kind": "InferenceService", "namespace": "team"}
+    assert (
+        value(told(resource("InferenceService", **status)), NOT_STARTING, **labels, **{"class": "Unschedulable"})
+        == since
+    )
+
+
+def test_of_pods_that_do_not_start_those_that_have_waited_longest_are_told() -> None:
+    later = {**WAITS, "time": "2026-01-02T05:04:05Z"}
+    heard = told(
+        resource(name="a", phase="Pending", lastFailure=later), resource(name="b", phase="Pending", lastFailure=WAITS)
+    )
+    labels = {"kind": "FineTuneJob", "namespace": "team", "class": "Unschedulable"}
+    assert value(heard, NOT_STARTING, **labels) == 1767323045
+
+
+def test_what_alerts_count_begins_at_zero_with_the_first_resource_of_a_namespace() -> None:
+    """A counter that comes into being at twenty has not increased, by Prometheus' reckoning."""
+    rules = yaml.safe_load((ROOT / "charts/tunesmith/monitoring/alerts.yaml").read_text())
+    asked = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    patterns = re.findall(r'tunesmith_failures_total\{class=~"([^"]+)"', "\n".join(asked))
+    watched = {class_ for class_ in FailureClass if any(re.fullmatch(pattern, class_) for pattern in patterns)}
+    assert len(patterns) == 2
+    told(resource(namespace="new", phase="Pending"))
+    text = metrics.exposition().decode()
+    for class_ in watched:
+        assert f'tunesmith_failures_total{{class="{class_}",kind="FineTuneJob",namespace="new"}} 0.0' in text
+    for phase in ("Succeeded", "Failed"):
+        assert f'tunesmith_finished_total{{kind="FineTuneJob",namespace="new",phase="{phase}"}} 0.0' in text
+
+
+@pytest.mark.parametrize(
+    ("status", "time"),
+    [
+        ({}, None),
+        ({"attempts": [{"number": 1, "startTime": UPDATED}]}, 1767323045),
+        ({"attempts": [{"number": 1, "startTime": UPDATED, "endTime": UPDATED}]}, None),
+        (
+            {"attempts": [{"number": 2, "startTime": UPDATED}], "progress": {"updated": "2026-01-01T00:00:00Z"}},
+            1767323045,
+        ),
+    ],
+)
+def test_a_job_that_has_never_reported_is_silent_since_it_began(status: Raw, time: int | None) -> None:
+    job = {"kind": "FineTuneJob", "namespace": "team", "name": "a"}
+    assert (
+        value(told(resource(phase="Running", **status)), "tunesmith_job_last_report_timestamp_seconds", **job) == time
+    )
 
 
 def test_a_running_job_has_series_of_its_own_and_one_that_waits_or_is_done_has_none() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.unit.operator.memory_client import MemoryClient
 from tests.unit.operator.virtual_time import run
+from tunesmith_operator import metrics
 from tunesmith_operator.client import ApiError, Raw
 from tunesmith_operator.leader import Leader, LeaseLost
 from tunesmith_operator.plan.config import LeaderElection
@@ -174,7 +175,9 @@ def test_without_an_election_it_leads_at_once_and_touches_no_lease() -> None:
     async def main() -> list[tuple[str, str, str]]:
         client = MemoryClient()
         leader = replica(client, "a", LeaderElection(enabled=False))
+        metrics.LEADER.set(0)
         await leader.acquire()
+        assert metrics.REGISTRY.get_sample_value("tunesmith_leader") == 1
         await asyncio.sleep(1000)
         leader.may_write()
         await leader.release()
