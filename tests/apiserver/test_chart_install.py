@@ -181,7 +181,7 @@ def test_an_admin_of_a_namespace_installs_it_there_without_a_cluster_role(cluste
     cluster.kubectl("apply", "--filename=-", stdin=yaml_block(ROOT / "docs" / "chart.md"))
     cluster.kubectl("create", "rolebinding", "anna", "--namespace=team-a", "--clusterrole=admin", "--user=anna")
     eventually(lambda: cluster.can("anna", "team-a", "update", "evaljobs.tunesmith.dev/finalizers"))
-    values = {"scope": {"namespaces": ["team-a"]}, "crds": {"enabled": False}}
+    values = {"scope": {"namespaces": ["team-a"]}, "crds": {"enabled": False}, "kueue": {"enabled": True}}
     cluster.install("team-a", "--kube-as-user=anna", values=values)
     operator = "system:serviceaccount:team-a:tunesmith-operator"
     assert cluster.can(operator, "team-a", "create", "jobs.batch")

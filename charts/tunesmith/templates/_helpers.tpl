@@ -6,7 +6,7 @@
 {{/* Labels by which the operator's pods are chosen: they never change. */}}
 {{- define "tunesmith.selector" -}}
 app.kubernetes.io/name: tunesmith
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: operator
 {{- end }}
 
@@ -85,7 +85,7 @@ client:
 together:
   {{- toYaml .Values.together | nindent 2 }}
 leaderElection:
-  namespace: {{ .Release.Namespace }}
+  namespace: {{ .Release.Namespace | quote }}
   name: {{ include "tunesmith.name" . }}
   {{- toYaml .Values.leaderElection | nindent 2 }}
 http:

@@ -77,6 +77,9 @@ def test_an_unknown_key_is_refused_at_every_level(helm: Helm, path: tuple[str, .
         ({"replicas": 2, "leaderElection": {"enabled": False}}, "set leaderElection.enabled: true, or replicas: 1"),
         ({"leaderElection": {"renewSeconds": 15}}, "leaseSeconds must be more than renewSeconds"),
         ({"leaderElection": {"retrySeconds": 13.5}}, "and that more than retrySeconds"),
+        ({"client": None}, "client"),
+        ({"leaderElection": {"enabled": None}}, "enabled"),
+        ({"monitoring": None}, "monitoring"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused_by_its_name(helm: Helm, values: dict[str, Any], says: str) -> None:
@@ -190,6 +193,12 @@ def test_the_operator_is_restarted_by_another_configuration_only(render: Render)
 
     assert checksum() == checksum(podLabels={"team": "a"})
     assert checksum() != checksum(workers=9)
+
+
+def test_without_an_election_no_second_operator_begins_before_the_first_has_ended(render: Render) -> None:
+    assert "strategy" not in one(render(), "Deployment")["spec"]
+    alone = one(render(leaderElection={"enabled": False}), "Deployment")
+    assert alone["spec"]["strategy"] == {"type": "Recreate"}
 
 
 def test_the_pod_is_restricted(render: Render) -> None:
