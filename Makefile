@@ -16,7 +16,7 @@ help:            ## This list
 demo: env        ## Tune, evaluate and serve a real model on a real cluster
 	$(PYTHON) examples/quickstart/demo.py
 
-test: env        ## All tests: unit, then against a real API server, then with real pods
+test: env        ## The tests: unit, then against a real API server, then with real pods
 	python3 -m devcluster up
 	python3 -m devcluster images
 	$(PYTHON) -m pytest -m "not deep" tests/unit tests/apiserver tests/cluster
