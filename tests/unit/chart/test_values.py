@@ -66,6 +66,8 @@ def another(path: str) -> Any:
     default = LEAVES[path]["default"]
     if path in OTHERS:
         return OTHERS[path]
+    if path.startswith("resources."):
+        return "7"
     if isinstance(default, bool):
         return not default
     if isinstance(default, int | float):
