@@ -45,6 +45,7 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
         accelerator = spec.fine_tune_job().resources.accelerator
         peers = join(spec.world, accelerator, lambda: read_trained(run_directory) is not None)
     except NothingLeftToDo:
+        alone()
         peers = ALONE
     with peers.until_all_have_read():
         return train(spec, work, progress, peers)

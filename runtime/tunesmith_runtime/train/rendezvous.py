@@ -2,8 +2,8 @@
 
 Which pods there are, and that all end when one has failed, is Kubernetes' part. So a process waits for the others for
 as long as they may be on their way, and gives up early only where packets are lost: a pod that has an address answers or
-refuses; silence is a network policy. Nor are others waited for that need not come: a pod that a queue has stopped while it
-exported comes back alone, since the others' work was done.
+refuses; silence is a network policy. Nor does process 0 wait for others that need not come: a pod that a queue has stopped
+while it exported comes back alone, since the others' work was done.
 """
 
 from __future__ import annotations
@@ -37,10 +37,12 @@ BACKENDS = {
 """What carries tensors: the vendor's library between devices, gloo for the few flags that are agreed on."""
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What torch and accelerate read a process's place from."""
+BEGUN = "begun"
+"""Key by which process 0 says that all are here."""
 LOOPBACK = "127.0.0.1"
 CONNECT_SECONDS, LOOK_SECONDS, TELL_SECONDS = 5.0, 0.5, 60.0
-DONE_SECONDS = 10.0
-"""Between two looks whether the others are still needed."""
+DONE_SECONDS = 60.0
+"""Before the first look whether the others are still needed, and between two: those that come at all have come by then."""
 POLICIES = "let the network policies of this namespace allow the pods of a job to reach each other on every port"
 
 
@@ -59,25 +61,32 @@ class Patience:
 
     def __init__(self, world: World, is_done: Callable[[], bool]) -> None:
         self._world, self._is_done = world, is_done
-        self._end = time.monotonic() + world.rendezvous_seconds
-        self._looked, self._told = -DONE_SECONDS, -TELL_SECONDS
+        now = time.monotonic()
+        self._end, self._looked, self._told = now + world.rendezvous_seconds, now, now - TELL_SECONDS
 
-    def wait(self, how_far: str) -> None:
+    def wait(self, how_far: str, others_decide: bool = False) -> None:
         """Sleep for a moment, in Python, so that SIGTERM ends it at once.
 
-        Raises RunFailure (CollectiveFailed) when it has been too long, and NothingLeftToDo.
+        Raises RunFailure (CollectiveFailed) when it has been too long, and NothingLeftToDo, unless that is for others to say.
         """
         now = time.monotonic()
         if now > self._end:
             raise _too_late(self._world, how_far)
-        if now - self._looked >= DONE_SECONDS:
+        if now - self._looked >= DONE_SECONDS and not others_decide:
             self._looked = now
-            if self._is_done():
+            if self._nothing_is_left():
                 raise NothingLeftToDo
         if now - self._told >= TELL_SECONDS:
             self._told = now
             log.info("waiting for the other processes: %s", how_far)
         time.sleep(LOOK_SECONDS)
+
+    def _nothing_is_left(self) -> bool:
+        try:
+            return self._is_done()
+        except RunFailure as failure:  # who waits needs no store yet
+            log.warning("cannot see whether the others are still needed: %s", failure)
+            return False
 
 
 def join(world: World, accelerator: Accelerator, is_done: Callable[[], bool]) -> Peers:
@@ -181,14 +190,20 @@ def _reach(world: World, patience: Patience) -> None:
 
 
 def _all_are_here(store: TCPStore, world: World, rank: int, me: str, patience: Patience) -> bool:
-    """Wait for all. False where another has the place of `rank`.
+    """Wait until process 0 has seen all. False where another has the place of `rank`.
 
+    That process 0 alone says so keeps a world whole: nobody begins with one that has given up, or gives up on one that begins.
     Who loses its connection and comes again finds its own word there, and is not counted twice.
     """
     if store.compare_set(_place(rank), "", me).decode() != me:
         return False
+    if rank != 0:
+        while not store.check([BEGUN]):
+            patience.wait("process 0 has not seen all", others_decide=True)
+        return True
     while missing := [other for other in range(world.size) if not store.check([_place(other)])]:
         patience.wait(f"{world.size - len(missing)} of {world.size} processes have come")
+    store.set(BEGUN, "")
     return True
 
 

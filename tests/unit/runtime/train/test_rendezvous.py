@@ -25,10 +25,11 @@ from tunesmith_runtime.train.rendezvous import VARIABLES, NothingLeftToDo, Patie
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(rendezvous, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(rendezvous, "DONE_SECONDS", 0.1)
 
 
-def patience(world: World, is_done: bool = False) -> Patience:
-    return Patience(world, lambda: is_done)
+def patience(world: World) -> Patience:
+    return Patience(world, lambda: False)
 
 
 @pytest.fixture
@@ -91,10 +92,47 @@ def test_who_does_not_come_is_counted_by_pod_0_which_needs_no_name_to_reach_itse
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_who_has_nothing_left_to_do_waits_for_nobody(rank: int) -> None:
+def test_who_has_nothing_left_to_do_waits_for_nobody_that_does_not_come(rank: int) -> None:
+    """Process 1 where process 0 cannot be reached. The store may be out of reach for a while: that is no failure yet."""
+
+    def is_done() -> bool:
+        looks.append(rank)
+        if len(looks) == 1:
+            raise RunFailure(FailureClass.STORAGE_UNREACHABLE, "503")
+        return len(looks) == 3
+
+    looks: list[int] = []
     world = World(nodes=2, port=free_port(), rendezvous_seconds=60)
     with pytest.raises(NothingLeftToDo):
-        _meet(world, rank, patience(world, is_done=True))
+        _meet(world, rank, Patience(world, is_done))
+    assert len(looks) == 3
+
+
+def test_only_process_0_gives_up_waiting_and_the_others_follow_it() -> None:
+    """Each for itself would split the world: one has left, the next sees its place and begins with it."""
+    world = World(nodes=3, port=free_port(), rendezvous_seconds=60)
+    left: list[int] = []
+    trained = threading.Event()
+
+    def come(rank: int) -> None:
+        try:
+            _meet(world, rank, Patience(world, lambda: rank == 1 or trained.is_set()))
+        except NothingLeftToDo:
+            left.append(rank)
+
+    leader = threading.Thread(target=come, args=(0,), daemon=True)
+    leader.start()
+    with socket.socket() as probe:
+        while probe.connect_ex((world.host, world.port)):
+            time.sleep(0.01)
+    other = threading.Thread(target=come, args=(1,), daemon=True)
+    other.start()
+    time.sleep(0.5)
+    assert left == []
+    trained.set()
+    for each in (leader, other):
+        each.join(30)
+    assert left == [0, 1]
 
 
 def test_a_new_pod_waits_for_the_successor_of_a_pod_0_that_is_about_to_go() -> None:

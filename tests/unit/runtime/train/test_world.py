@@ -164,12 +164,24 @@ def test_a_world_that_loses_a_pod_goes_on_as_a_new_one_from_the_checkpoint_of_al
 
 
 def test_a_pod_that_was_stopped_after_training_comes_back_alone_and_waits_for_nobody(
-    never_stopped: tuple[Run, RunReport], tiny: Path
+    never_stopped: tuple[Run, RunReport], tiny: Path, tmp_path: Path
 ) -> None:
     """A queue may stop it while it exports; the others have ended well, so that their indexes never start again."""
     run, trained = never_stopped
-    (report,) = start(run, tiny, 2, come=1).reports()
+    (tmp_path / "sitecustomize.py").write_text(
+        "from tunesmith_runtime.train import rendezvous as r\nr.DONE_SECONDS = 1\n"
+    )
+    path = f"{ROOT / 'crds'}:{ROOT / 'runtime'}:{tmp_path}"
+    (report,) = start(run, tiny, 2, come=1, PYTHONPATH=path).reports()
     assert (report.outcome, report.artifacts) == (Outcome.SUCCEEDED, trained.artifacts)
+
+
+def test_a_world_that_comes_back_after_training_meets_and_finds_it_done(
+    never_stopped: tuple[Run, RunReport], tiny: Path
+) -> None:
+    run, trained = never_stopped
+    reports = start(run, tiny, 3).reports()
+    assert [(report.outcome, report.artifacts) for report in reports] == [(Outcome.SUCCEEDED, trained.artifacts)] * 2
 
 
 @pytest.mark.deep
