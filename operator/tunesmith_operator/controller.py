@@ -32,7 +32,7 @@ MISSED_SECONDS = 10.0
 BURST_SECONDS = 0.2
 """Events of children come in bursts: a pod is made, counted and put on a node within a moment."""
 TOLD_SECONDS = 1.0
-"""Within which status tells of the children of a new resource, where other new ones have none yet."""
+"""After which a new job is to be told of, whose telling was left for later because other new ones had no children yet."""
 PASSES = 4
 """How often one reconcile plans anew because of what stood in the way: a name taken, a refusal; then it is a failure."""
 
@@ -173,8 +173,8 @@ class Controller:
         resource, observed, plan = look
         uids = child_uids(observed)
         plan = await self._make_children(kind, resource, observed, plan, now)
-        if plan.create and is_unseen(resource) and self.queue.first:
-            return TOLD_SECONDS  # of many new ones, each has its work begun before any is told of
+        if self.queue.first and is_unseen(resource) and plan.create and not plan.apply:
+            return TOLD_SECONDS  # of many new jobs, each has its work begun before any is told of
         await send_events(self._client, resource, plan.events, now, self._settings.instance)
         if plan.status is not None and plan.status != resource.get("status"):
             self._saw(key, await self._write_status(resource, plan.status))

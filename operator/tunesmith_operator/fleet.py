@@ -26,7 +26,7 @@ from tunesmith_operator.resources import ResourceKey
 
 JOBS = frozenset({"FineTuneJob", "EvalJob"})
 NEW = "New"
-"""The phase of a resource that has not been looked at yet."""
+"""The phase of a resource that has no status yet."""
 NEVER_ANSWERED = frozenset({Phase.WAITING, Phase.BLOCKED})
 """Phases in which a service without a version is not missed: its first model is still to be made, or to pass."""
 ALARMING = frozenset(
@@ -146,7 +146,7 @@ class Sum:
 SUMS: tuple[Sum, ...] = (
     Sum(
         "tunesmith_resources",
-        "Resources there are, by phase; New: not looked at yet.",
+        "Resources there are, by phase; New: without a status yet.",
         ("kind", "namespace", "phase"),
         lambda key, it: ((key.kind, key.namespace, it.phase), 1.0),
     ),

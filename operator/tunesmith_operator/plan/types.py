@@ -106,7 +106,8 @@ class Event:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do, in this order: create, apply, events, status, delete. The empty plan is: all is well.
+    """What to do, in this order: create, apply, events, status, delete. The empty plan is: all is well. What is not done is
+    planned again.
 
     Events come before status, so that a kill between the two loses none: nothing tells of a transition once status has
     made it. Status comes before delete, so that what a child told is kept before the child goes.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -225,6 +226,36 @@ def test_of_many_new_resources_each_has_its_child_before_any_is_told_of() -> Non
     made = [(verb, kind) for verb, kind, *_ in client.writes()]
     assert made[:3] == [("create", "Job")] * 3
     assert sorted(made[3:]) == [("create", "Event")] * 3 + [("status", KEY.kind)] * 3
+
+
+JOB: Raw = {"kind": "Job", "metadata": {"name": "support-tune-1", "namespace": "team"}}
+SERVICE: Raw = {"kind": "Service", "metadata": {"name": "support", "namespace": "team"}}
+
+
+@pytest.mark.parametrize(
+    ("others", "status", "children", "told"),
+    [
+        (1, UNSEEN, {"create": (JOB,)}, False),
+        (0, UNSEEN, {"create": (JOB,)}, True),
+        (1, UNSEEN, {}, True),
+        (1, RUNNING, {"create": (JOB,)}, True),
+        (1, UNSEEN, {"create": (JOB,), "apply": (SERVICE,)}, True),
+    ],
+    ids=["others wait", "no others", "nothing made", "a later attempt", "a service"],
+)
+def test_a_look_leaves_telling_for_later_only_of_a_new_job_while_others_wait(
+    others: int, status: Raw, children: dict[str, Any], told: bool
+) -> None:
+    async def main() -> float | None:
+        controller = controller_of(client, {}, lambda *_: Plan(status={"phase": "Pending"}, **children))
+        for number in range(others):
+            controller.queue.add(ResourceKey(KEY.kind, "team", f"other-{number}"), first=True)
+        return await controller.reconcile(KEY)
+
+    metadata = {"name": KEY.name, "namespace": "team", "uid": "u"}
+    client = MemoryClient({"kind": KEY.kind, "metadata": metadata, "status": status})
+    assert run(main()) == (None if told else TOLD_SECONDS)
+    assert ("status" in [verb for verb, *_ in client.writes()]) is told
 
 
 PATHS = {"status.metrics.a[0]": "metrics", "status.artifacts[3].uri": "artifacts", "status": "", "spec.x": ""}
