@@ -90,7 +90,9 @@ class MemoryClient:
 
     async def write_status(self, resource: Raw, status: Raw) -> Raw:
         self._called("status", resource["kind"], resource["metadata"]["name"])
-        there = self.things[_place(resource)]
+        there = self.things.get(_place(resource))
+        if there is None:
+            raise ApiError("PATCH", 404, "NotFound", "it is gone")
         if there["metadata"]["resourceVersion"] != resource["metadata"]["resourceVersion"]:
             raise ApiError("PATCH", 409, "Conflict", "it has changed")
         return self.put({**there, "status": status})

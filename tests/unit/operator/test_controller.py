@@ -228,6 +228,25 @@ def test_of_many_new_resources_each_has_its_child_before_any_is_told_of() -> Non
     assert sorted(made[3:]) == [("create", "Event")] * 3 + [("status", KEY.kind)] * 3
 
 
+def test_what_nobody_was_told_of_comes_first_also_where_a_list_tells_of_it() -> None:
+    """After a gap in the stream, and at the start of an operator."""
+
+    async def main() -> list[str]:
+        controller = controller_of(MemoryClient(), {})
+        for number, (name, status) in enumerate((("told", RUNNING), ("untold", UNSEEN))):
+            metadata = {"name": name, "namespace": "team", "uid": name, "resourceVersion": str(number)}
+            resource = {
+                "kind": KEY.kind,
+                "apiVersion": "tunesmith.dev/v1alpha1",
+                "metadata": metadata,
+                "status": status,
+            }
+            controller.heard_resource(None, resource)
+        return [(await controller.queue.get()).name for _ in range(2)]
+
+    assert run(main()) == ["untold", "told"]
+
+
 JOB: Raw = {"kind": "Job", "metadata": {"name": "support-tune-1", "namespace": "team"}}
 SERVICE: Raw = {"kind": "Service", "metadata": {"name": "support", "namespace": "team"}}
 
