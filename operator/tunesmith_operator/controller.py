@@ -31,8 +31,9 @@ MISSED_SECONDS = 10.0
 """Within which all is looked at when a stream begins anew."""
 BURST_SECONDS = 0.2
 """Events of children come in bursts: a pod is made, counted and put on a node within a moment."""
-TOLD_SECONDS = 1.0
-"""After which a new job is to be told of, whose telling was left for later because other new ones had no children yet."""
+TOLD_SECONDS = 5.0
+"""After which a new job, whose telling was left for later because other new ones had no children yet, is told of even if nothing
+was heard of its children."""
 PASSES = 4
 """How often one reconcile plans anew because of what stood in the way: a name taken, a refusal; then it is a failure."""
 
