@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from devcluster.controlplane import ControlPlane
+from tests.releases import release
+from tunesmith_operator.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "tunesmith"
@@ -46,9 +48,11 @@ class Cluster:
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         return self.run("kubectl", *arguments, stdin=stdin).stdout
 
-    def install(self, namespace: str, *arguments: str, values: dict[str, Any] | None = None) -> str:
+    def install(
+        self, namespace: str, *arguments: str, values: dict[str, Any] | None = None, chart: Path = CHART
+    ) -> str:
         """Install or upgrade, without waiting: no pod runs here."""
-        command = ["upgrade", "--install", "tunesmith", str(CHART), "--namespace", namespace, "--values=-"]
+        command = ["upgrade", "--install", "tunesmith", str(chart), "--namespace", namespace, "--values=-"]
         return self.run("helm", *command, *arguments, stdin=json.dumps(values or {})).stdout
 
     def uninstall(self, namespace: str) -> None:
@@ -199,6 +203,32 @@ def test_resources_outlive_the_release_unless_told_otherwise(cluster: Cluster) -
     assert "support" in cluster.kubectl("get", "ftj", "--namespace=team-a", "--output=name")
     cluster.uninstall(SYSTEM)
     eventually(lambda: cluster.crds() == [])
+
+
+def test_an_upgrade_is_taken_back_with_the_crds_or_without_them(cluster: Cluster) -> None:
+    """As docs/operations.md says."""
+
+    def stands() -> tuple[str, bool]:
+        """The operator's version, and whether the CRDs are those of today."""
+        image = cluster.kubectl("get", f"--namespace={SYSTEM}", "deployments", "--output=jsonpath={..image}")
+        schemas = cluster.kubectl("get", "crd", CRDS[0], "--output=jsonpath={..properties.status}")
+        return image.rpartition(":")[2], '"x-kubernetes-map-type":"atomic"' in schemas
+
+    old, values = release("0.1.0").chart, {"store": {"uri": "s3://models"}}
+    cluster.install(SYSTEM, chart=old, values=values)
+    assert stands() == ("0.1.0", False)
+    cluster.install(SYSTEM, values={**values, "podPolicy": {"labels": ["team"]}})
+    assert stands() == (VERSION, True)
+    cluster.run("helm", "rollback", "tunesmith", "--namespace", SYSTEM)
+    assert stands() == ("0.1.0", False)
+
+    cluster.install(SYSTEM, values={**values, "podPolicy": {"labels": ["team"]}})
+    given = cluster.run(
+        "helm", "get", "values", "tunesmith", "--namespace", SYSTEM, "--revision=1", "--output=yaml"
+    ).stdout
+    cluster.install(SYSTEM, "--set=crds.enabled=false", chart=old, values=yaml.safe_load(given))
+    assert stands() == ("0.1.0", True)
+    cluster.uninstall(SYSTEM)
 
 
 def eventually(holds: Any, seconds: float = 60) -> None:
