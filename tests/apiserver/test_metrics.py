@@ -52,6 +52,8 @@ def populate(cluster: Cluster, operator: OperatorProcess) -> None:
     running = started(cluster, "running")
     running.runs("train")
     tune(cluster, "waiting", model={"fineTuneJob": {"name": "absent"}})
+    tune(cluster, "unplaced")
+    Kubelet(cluster, cluster.pod_of("unplaced-tune-1")).unschedulable("0/3 nodes are available: 3 Insufficient cpu.")
     tune(cluster, "done", **DEVICE)
     done = Kubelet(cluster, cluster.pod_of("done-tune-1"))
     done.bind()
@@ -74,6 +76,10 @@ def populate(cluster: Cluster, operator: OperatorProcess) -> None:
     cluster.until("progress", lambda: (cluster.get("FineTuneJob", "running") or {})["status"].get("progress"))
     for name, phase in (("done", "Succeeded"), ("failed", "Failed")):
         cluster.until_phase("FineTuneJob", name, phase)
+    cluster.until(
+        "a pod without a node",
+        lambda: (cluster.get("FineTuneJob", "unplaced") or {})["status"].get("reason") == "Unschedulable",
+    )
 
 
 def series(text: str, namespace: str) -> dict[str, float]:
@@ -151,7 +157,11 @@ def scraped() -> dict[str, str]:
 def exposition(cluster: Cluster, operator: OperatorProcess, scraped: dict[str, str]) -> str:
     if not scraped:
         populate(cluster, operator)
-        scraped["text"] = operator.probe("/metrics")[1]
+        place = {"kind": "FineTuneJob", "namespace": cluster.namespace, "class": "Unschedulable"}
+        last = "tunesmith_resources_not_starting_since_timestamp_seconds"
+        scraped["text"] = cluster.until(
+            "the streams", lambda: text if told(text := operator.probe("/metrics")[1], last, **place) else None
+        )
     return scraped["text"]
 
 
