@@ -78,14 +78,13 @@ class Controller:
         self.fleet.update(key, resource)
         for other in self.resources.update(resource):
             self.queue.add(other)
-        is_first = event_type == "ADDED"
         if not self.resources.unsettled(key):
             self._children.forget(key)
-        elif is_first:
+        elif event_type == "ADDED":
             self._children.bear(key, uid_of(resource))
         # A list is heard of after a gap, in which children may have gone unheard: then even what was seen is news.
         if self.resources.unsettled(key) and (event_type is None or self._is_new(key)):
-            self.queue.add(key, first=is_first or is_unseen(resource))
+            self.queue.add(key, first=is_unseen(resource))
 
     def _is_old(self, key: ResourceKey, resource: Raw) -> bool:
         """Whether as much, or more, was heard before: an ADDED heard twice would make a resource newborn once more."""

@@ -234,15 +234,12 @@ class Fleet:
 
     def __init__(self) -> None:
         self._figures: dict[ResourceKey, Figures] = {}
-        self._places: set[Labels] = set()
-        """Kind and namespace of all that was ever heard of."""
 
     def update(self, key: ResourceKey, resource: Raw) -> None:
         """Take note of a resource as it is now, and count what has happened since it was last heard of."""
         before, now = self._figures.get(key), figures(resource)
         self._figures[key] = now
-        if (place := (key.kind, key.namespace)) not in self._places:
-            self._places.add(place)
+        if before is None:
             _begin(key.kind, key.namespace)
         _count(key, before or now, now)
 

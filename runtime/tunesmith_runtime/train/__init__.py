@@ -34,26 +34,26 @@ METHODS = {Method.SFT: "tunesmith_runtime.train.sft"}
 
 def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
     """Train, alone or as one of the processes of `spec.world`."""
-    if spec.world is None:
-        alone()
-        return train(spec, work, progress, ALONE)
-    if spec.world.processes > 1 and PROCESS_VARIABLE not in os.environ:
-        return launch(spec, work, spec.world.processes)
-    sleep_when_idle()
+    world = spec.world
+    if world and world.processes > 1 and PROCESS_VARIABLE not in os.environ:
+        return launch(spec, work, world.processes)
     run_directory = open_run(spec, work, open_storage(spec.store))
+    if world is None:
+        alone()
+        return train(spec, work, run_directory, progress, ALONE)
+    sleep_when_idle()
     try:
         accelerator = spec.fine_tune_job().resources.accelerator
-        peers = join(spec.world, accelerator, lambda: read_trained(run_directory) is not None)
+        peers = join(world, accelerator, lambda: read_trained(run_directory) is not None)
     except NothingLeftToDo:
         alone()
         peers = ALONE
     with peers.until_all_have_read():
-        return train(spec, work, progress, peers)
+        return train(spec, work, run_directory, progress, peers)
 
 
-def train(spec: RunSpec, work: Work, progress: Progress, peers: Peers) -> RunReport:
+def train(spec: RunSpec, work: Work, run_directory: RunDirectory, progress: Progress, peers: Peers) -> RunReport:
     """Train, unless that is done already: then nothing more is imported and the report is that of the earlier attempt."""
-    run_directory = open_run(spec, work, open_storage(spec.store))
     if same_run(work, work.fetched(), run_directory, peers).adopted:
         return RunReport(verb=Verb.TRAIN, outcome=Outcome.ADOPTED, run_uri=run_directory.uri)
     if trained := _trained_before(run_directory, peers):

@@ -40,6 +40,10 @@ OTHERS: dict[str, Any] = {
     "scope.namespaces": ["team-a"],
     "leaderElection.leaseSeconds": 60,
     "leaderElection.renewSeconds": 12,
+    "resources.requests.cpu": "7",
+    "resources.requests.memory": "7Gi",
+    "resources.limits.cpu": "7",
+    "resources.limits.memory": "7Gi",
     "tolerations": [{"key": "a", "operator": "Exists"}],
     "networkPolicy.metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "a"}}}],
     "networkPolicy.apiServer.cidrs": ["10.0.0.1/32"],
@@ -66,8 +70,6 @@ def another(path: str) -> Any:
     default = LEAVES[path]["default"]
     if path in OTHERS:
         return OTHERS[path]
-    if path.startswith("resources."):
-        return "7"
     if isinstance(default, bool):
         return not default
     if isinstance(default, int | float):

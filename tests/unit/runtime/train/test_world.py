@@ -62,6 +62,12 @@ class Pods:
         raise AssertionError(f"{seen!r} was not printed: {''.join(printed)}")
 
 
+def path_with(folder: Path, first: str) -> str:
+    """A PYTHONPATH with which processes run the lines `first` before all else."""
+    (folder / "sitecustomize.py").write_text(first)
+    return f"{ROOT / 'crds'}:{ROOT / 'runtime'}:{folder}"
+
+
 def start(
     run: Run, model: Path, attempt: int, nodes: int = 2, processes: int = 1, come: int | None = None, **environment: str
 ) -> Pods:
@@ -105,8 +111,7 @@ def test_two_pods_compute_the_steps_of_one_by_the_loss_that_gpus_take(
 ) -> None:
     """TRL's loss gathers figures from all processes in each micro batch; activations are computed twice."""
     monkeypatch.setattr(loss, "LOGITS_BYTES", 0)
-    (tmp_path / "sitecustomize.py").write_text("from tunesmith_runtime.train import loss\nloss.LOGITS_BYTES = 0\n")
-    path = f"{ROOT / 'crds'}:{ROOT / 'runtime'}:{tmp_path}"
+    path = path_with(tmp_path, "from tunesmith_runtime.train import loss\nloss.LOGITS_BYTES = 0\n")
     settings = {**FP32, "epochs": 1, "gradientCheckpointing": True}
     alone = make_run(tmp_path / "one", tiny, ROWS, settings, tuner="lora")
     alone.do(train.run)
@@ -168,10 +173,7 @@ def test_a_pod_that_was_stopped_after_training_comes_back_alone_and_waits_for_no
 ) -> None:
     """A queue may stop it while it exports; the others have ended well, so that their indexes never start again."""
     run, trained = never_stopped
-    (tmp_path / "sitecustomize.py").write_text(
-        "from tunesmith_runtime.train import rendezvous as r\nr.DONE_SECONDS = 1\n"
-    )
-    path = f"{ROOT / 'crds'}:{ROOT / 'runtime'}:{tmp_path}"
+    path = path_with(tmp_path, "from tunesmith_runtime.train import rendezvous\nrendezvous.DONE_SECONDS = 1\n")
     (report,) = start(run, tiny, 2, come=1, PYTHONPATH=path).reports()
     assert (report.outcome, report.artifacts) == (Outcome.SUCCEEDED, trained.artifacts)
 
