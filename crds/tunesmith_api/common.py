@@ -172,7 +172,8 @@ class PodSettings(ApiModel):
         None, description="PriorityClass of the pods. Default: the cluster's."
     )
     runtime_class_name: ObjectName | None = Field(
-        None, description="RuntimeClass of the pods. Default: the node's own runtime."
+        None,
+        description="RuntimeClass of the pods, but for one that prepares work without devices. Default: the node's own runtime.",
     )
     scheduler_name: ObjectName | None = Field(None, description="Scheduler of the pods. Default: the cluster's.")
 

@@ -40,6 +40,7 @@ READY_PORT = 8001
 class Verb(StrEnum):
     """What the runtime can do; each is one container of a pod."""
 
+    PREPARE = "prepare"
     FETCH = "fetch"
     TRAIN = "train"
     EXPORT = "export"
@@ -157,9 +158,9 @@ class RunReport(ApiModel):
     outcome: Outcome = Field(description="How it ended.")
     run_uri: str | None = Field(None, description="The run's folder in the store.")
     model_uri: str | None = Field(
-        None, description="fetch: where the model was read from in the store (after an import)."
+        None, description="prepare, fetch: where the model was read from in the store (after an import)."
     )
-    model_digest: str | None = Field(None, description="fetch, evaluate: sha256 of the model's manifest.")
+    model_digest: str | None = Field(None, description="prepare, fetch, evaluate: sha256 of the model's manifest.")
     artifacts: list[Artifact] | None = Field(None, description="train, export, evaluate: what was made.")
     rows: Rows | None = Field(None, description="train: what became of the rows.")
     metrics: Metrics | None = Field(None, description="train, export: figures of the run.")

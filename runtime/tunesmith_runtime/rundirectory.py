@@ -23,7 +23,7 @@ from tunesmith_api.evaljob import Result
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import LastCheckpoint, Metrics, Rows
 from tunesmith_api.hashing import digest
-from tunesmith_api.run import RunSpec
+from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.storage import Storage, join
 from tunesmith_runtime.storage.directory import delete_directory, download_directory, publish_directory, read_manifest
@@ -60,6 +60,20 @@ class RunRecord(ApiModel):
         default_factory=list, description="What it made, with the digests of the manifests."
     )
     finished_at: str = Field(description="When it was finished (RFC 3339).")
+
+    def report(self, verb: Verb, outcome: Outcome, run_uri: str | None) -> RunReport:
+        """What a container says of the finished run."""
+        return RunReport(
+            verb=verb,
+            outcome=outcome,
+            run_uri=run_uri,
+            model_uri=self.model_uri,
+            model_digest=self.model_digest,
+            rows=self.rows,
+            metrics=self.metrics,
+            results=self.results,
+            artifacts=self.artifacts,
+        )
 
 
 class RunDirectory:

@@ -13,6 +13,7 @@ ARTIFACTS = [
     {"name": "merged", "uri": "s3://models/runs/x/y/z/merged", "digest": "b" * 64, "sizeBytes": 9},
 ]
 REPORTS: dict[str, Raw] = {
+    "prepare": {"verb": "prepare", "outcome": "Succeeded", "runUri": "s3://models/runs/x/y/z"},
     "fetch": {"verb": "fetch", "outcome": "Succeeded", "modelUri": "s3://models/base", "modelDigest": "c" * 64},
     "train": {
         "verb": "train",
@@ -33,6 +34,17 @@ MESSAGES = {name: json.dumps(report) for name, report in REPORTS.items()}
 
 def tune(cluster: Cluster, name: str, **changes: Any) -> Raw:
     return cluster.create({"kind": "FineTuneJob", "metadata": {"name": name}, "spec": {**SPEC, **changes}})
+
+
+def prepared(cluster: Cluster, name: str, job: str = "prepare") -> None:
+    """What prepares a resource that asks for devices has found that there is work to do."""
+    Kubelet(cluster, cluster.pod_of(f"{name}-{job}-1")).ends(MESSAGES)
+
+
+def tune_on_devices(cluster: Cluster, name: str, **changes: Any) -> None:
+    """A FineTuneJob that asks for devices, and has been prepared."""
+    tune(cluster, name, **changes)
+    prepared(cluster, name)
 
 
 def started(cluster: Cluster, name: str) -> Kubelet:

@@ -14,7 +14,7 @@ from devcluster.controlplane import ControlPlane
 from tests.apiserver.chart import VALUES, render, without_workloads
 from tests.apiserver.cluster import Cluster, Kubelet, Raw, Refused
 from tests.apiserver.conftest import StartOperator
-from tests.apiserver.finetunejobs import SPEC, started, succeed, tune
+from tests.apiserver.finetunejobs import SPEC, prepared, started, succeed, tune
 from tests.apiserver.flood import Flood, report
 from tests.apiserver.operator_process import USER
 from tests.apiserver.test_operator_life import token_of
@@ -92,6 +92,9 @@ def test_pods_of_all_kinds_and_accelerators_are_admitted_under_the_restricted_pr
         cluster.create({"kind": "EvalJob", "metadata": {"name": f"{accelerator}-e"}, "spec": evaluation})
         serving = {"model": SPEC["model"], "engine": "transformers", "apiKeySecret": "key", **shared}
         cluster.create({"kind": "InferenceService", "metadata": {"name": f"{accelerator}-s"}, "spec": serving})
+        if accelerator != "cpu":
+            for name, job in (("t", "prepare"), ("e", "prepare-model"), ("e", "prepare-base")):
+                prepared(cluster, f"{accelerator}-{name}", job)
         for job in ("t-tune-1", "e-eval-model-1", "e-eval-baseline-1"):
             cluster.pod_of(f"{accelerator}-{job}")
         served = f"tunesmith.dev/name={accelerator}-s"

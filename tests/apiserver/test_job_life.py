@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.apiserver.cluster import KINDS, Cluster, Kubelet, Raw
-from tests.apiserver.finetunejobs import MESSAGES, started, succeed, tune
+from tests.apiserver.finetunejobs import MESSAGES, started, succeed, tune, tune_on_devices
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -43,7 +43,7 @@ def seconds_between(earlier: str, later: str) -> float:
 
 
 def test_what_runs_out_of_memory_is_tried_again_after_a_pause_and_given_up(cluster: Cluster) -> None:
-    tune(cluster, "support", retries=1, resources=GPU)
+    tune_on_devices(cluster, "support", retries=1, resources=GPU)
     for number in (1, 2):
         attempt(cluster, "support", number).ends(MESSAGES, {"train": {"exitCode": 137, "reason": "OOMKilled"}})
     told = cluster.until_phase("FineTuneJob", "support", "Failed")["status"]
@@ -122,7 +122,7 @@ def test_the_deadline_counts_from_the_first_start_and_takes_the_pods(cluster: Cl
 
 
 def test_a_pod_that_is_not_scheduled_in_time_ends_the_job_with_what_was_lacking(cluster: Cluster) -> None:
-    tune(cluster, "support", pendingDeadline="3s", resources=GPU)
+    tune_on_devices(cluster, "support", pendingDeadline="3s", resources=GPU)
     kubelet = Kubelet(cluster, cluster.pod_of("support-tune-1"))
     kubelet.unschedulable("0/3 nodes are available: 3 Insufficient nvidia.com/gpu.")
     told = cluster.until_phase("FineTuneJob", "support", "Failed")["status"]

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.apiserver.chain import evaluated
 from tests.apiserver.cluster import Cluster, Kubelet, Raw
 from tests.apiserver.conftest import StartOperator
-from tests.apiserver.finetunejobs import MESSAGES, REPORTS, started, tune
+from tests.apiserver.finetunejobs import MESSAGES, REPORTS, started, tune, tune_on_devices
 from tests.apiserver.operator_process import OperatorProcess
 from tests.apiserver.test_operator_life import token_of
 from tests.unit.chart.monitoring import ALERTS, METRIC, TARGET, exposed, promtool, queries, unknown
@@ -54,7 +54,7 @@ def populate(cluster: Cluster, operator: OperatorProcess) -> None:
     tune(cluster, "waiting", model={"fineTuneJob": {"name": "absent"}})
     tune(cluster, "unplaced")
     Kubelet(cluster, cluster.pod_of("unplaced-tune-1")).unschedulable("0/3 nodes are available: 3 Insufficient cpu.")
-    tune(cluster, "done", **DEVICE)
+    tune_on_devices(cluster, "done", **DEVICE)
     done = Kubelet(cluster, cluster.pod_of("done-tune-1"))
     done.bind()
     done.runs("train")

@@ -16,11 +16,13 @@ from devcluster.paths import cache_paths
 from tests.apiserver.chart import VALUES, render, without_workloads
 from tests.apiserver.cluster import KINDS, Cluster, Kubelet, Raw
 from tests.apiserver.conftest import StartOperator
-from tests.apiserver.finetunejobs import MESSAGES, tune
+from tests.apiserver.finetunejobs import MESSAGES, tune_on_devices
 from tests.kueue import kueue, queues
 
 pytestmark = pytest.mark.deep
 
+WORK = "tunesmith.dev/role=tune"
+"""Label of the pods that queue."""
 GPU = {"accelerator": "nvidia", "cpu": "100m"}
 PREEMPTED = json.dumps({"verb": "train", "outcome": "Preempted"})
 RESUMED = {**MESSAGES, "train": json.dumps({"verb": "train", "outcome": "Succeeded", "resumedFromStep": 12})}
@@ -87,7 +89,7 @@ def stops(kubelet: Kubelet) -> None:
 
 def begun(cluster: Cluster, but: Kubelet) -> set[str]:
     """The FineTuneJobs that have a pod; another than `but`."""
-    pods = [pod["metadata"] for pod in cluster.find("Pod") if pod["metadata"]["name"] != but.name]
+    pods = [pod["metadata"] for pod in cluster.find("Pod", WORK) if pod["metadata"]["name"] != but.name]
     return {pod["labels"]["tunesmith.dev/name"] for pod in pods}
 
 
@@ -109,14 +111,14 @@ def says(cluster: Cluster, name: str, words: str) -> str:
 def test_admitted_queued_preempted_and_admitted_again(cluster: Cluster, queue: str) -> None:
     urgent = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "urgent"}}
     apply(cluster, {**urgent, "value": 1000})
-    tune(cluster, "first", queueName=queue, resources=GPU)
+    tune_on_devices(cluster, "first", queueName=queue, resources=GPU)
     first = runs(cluster, "first")
-    tune(cluster, "second", queueName=queue, resources=GPU)
+    tune_on_devices(cluster, "second", queueName=queue, resources=GPU)
     cluster.until_phase("FineTuneJob", "second", "Queued")
     text = says(cluster, "second", "insufficient unused quota for nvidia.com/gpu")
     assert text.startswith(f"LocalQueue {queue}: ")
 
-    tune(cluster, "hurry", queueName=queue, resources=GPU, pod={"priorityClassName": "urgent"})
+    tune_on_devices(cluster, "hurry", queueName=queue, resources=GPU, pod={"priorityClassName": "urgent"})
     cluster.until_phase("FineTuneJob", "first", "Queued")
     stops(first)
     says(cluster, "first", "Preempted to accommodate a workload")
@@ -136,15 +138,15 @@ def test_admitted_queued_preempted_and_admitted_again(cluster: Cluster, queue: s
 
 
 def test_a_queue_that_is_not_there_is_named(cluster: Cluster, queue: str) -> None:
-    tune(cluster, "lost", queueName="nowhere", resources=GPU)
+    tune_on_devices(cluster, "lost", queueName="nowhere", resources=GPU)
     assert "nowhere" in says(cluster, "lost", "doesn't exist")
-    assert cluster.find("Pod") == []
+    assert cluster.find("Pod", WORK) == []
 
 
 def test_suspend_gives_the_quota_back(cluster: Cluster, queue: str) -> None:
-    tune(cluster, "first", queueName=queue, resources=GPU)
+    tune_on_devices(cluster, "first", queueName=queue, resources=GPU)
     first = runs(cluster, "first")
-    tune(cluster, "second", queueName=queue, resources=GPU)
+    tune_on_devices(cluster, "second", queueName=queue, resources=GPU)
     cluster.until_phase("FineTuneJob", "second", "Queued")
     cluster.patch("FineTuneJob", "first", {"spec": {"suspend": True}})
     cluster.until_phase("FineTuneJob", "first", "Suspended")
@@ -157,9 +159,9 @@ def test_suspend_gives_the_quota_back(cluster: Cluster, queue: str) -> None:
 
 
 def test_a_retry_queues_anew(cluster: Cluster, queue: str) -> None:
-    tune(cluster, "first", queueName=queue, resources=GPU)
+    tune_on_devices(cluster, "first", queueName=queue, resources=GPU)
     runs(cluster, "first").ends(MESSAGES, {"train": {"exitCode": 137, "reason": "OOMKilled"}})
-    tune(cluster, "second", queueName=queue, resources=GPU)
+    tune_on_devices(cluster, "second", queueName=queue, resources=GPU)
     runs(cluster, "second")
     again = cluster.job("first-tune-2", seconds=30)
     assert again["spec"]["suspend"] is True

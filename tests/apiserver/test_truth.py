@@ -16,7 +16,7 @@ import pytest
 from devcluster.controlplane import ControlPlane, free_ports
 from tests.apiserver.cluster import Cluster, Kubelet, Raw
 from tests.apiserver.conftest import StartOperator
-from tests.apiserver.finetunejobs import MESSAGES, started, tune
+from tests.apiserver.finetunejobs import MESSAGES, prepared, started, tune
 from tests.apiserver.operator_process import USER
 
 
@@ -160,6 +160,7 @@ def test_the_schedulers_own_words_are_understood(cluster: Cluster, start_operato
     ):
         for name, (spec, _) in UNSCHEDULABLE.items():
             tune(cluster, name, **spec)
+        prepared(cluster, "device")
         for name, (_, hint) in UNSCHEDULABLE.items():
             failure = trouble(cluster, name)
             assert failure["class"] == "Unschedulable"

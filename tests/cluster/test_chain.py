@@ -143,6 +143,23 @@ def test_a_job_created_anew_adopts_the_finished_work(
     assert status["artifacts"] == chain["FineTuneJob"]["artifacts"]
 
 
+def test_a_cluster_without_a_device_adopts_what_asks_for_eight(
+    chain: dict[str, dict[str, Any]],
+    kubectl: Kubectl,
+    manifests: dict[str, dict[str, Any]],
+    wait_for: Wait,
+    namespace: str,
+) -> None:
+    kubectl("delete", "finetunejob/kinds", f"--namespace={namespace}", "--cascade=foreground", "--wait")
+    manifest = manifests["FineTuneJob"]
+    devices = {"accelerator": "nvidia", "count": 8}
+    kubectl.apply({**manifest, "spec": {**manifest["spec"], "resources": devices, "queueName": "full"}})
+    status = wait_for("finetunejob/kinds")
+    assert (status["phase"], status["reason"]) == ("Succeeded", "AdoptedExisting")
+    assert status["artifacts"] == chain["FineTuneJob"]["artifacts"]
+    assert status["children"] == [{"kind": "Job", "name": "kinds-prepare-1"}], "no pod has asked for a device"
+
+
 def test_deleting_a_resource_removes_its_children_and_nothing_else(
     chain: dict[str, dict[str, Any]], kubectl: Kubectl, namespace: str
 ) -> None:

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import FAILURES, FailureClass, Retry
-from tunesmith_api.run import RunReport, RunSpec
+from tunesmith_api.run import RunReport, RunSpec, Verb
 from tunesmith_operator.plan.containers import condition, containers, is_finished, is_true, phase, reports
 from tunesmith_operator.plan.diagnose import failure, why_crashing, why_doomed, why_ended, why_no_pod, why_pending
 from tunesmith_operator.plan.names import (
@@ -51,13 +51,14 @@ class State(StrEnum):
     NONE = "None"
     QUEUED = "Queued"
     STARTING = "Starting"
+    PREPARING = "Preparing"
     FETCHING = "Fetching"
     RUNNING = "Running"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
 
 
-ACTIVE = frozenset({State.QUEUED, State.STARTING, State.FETCHING, State.RUNNING})
+ACTIVE = frozenset({State.QUEUED, State.STARTING, State.PREPARING, State.FETCHING, State.RUNNING})
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ class Course:
     """All pods of the role, of Jobs that are gone among them."""
     members: tuple[Raw, ...] = ()
     """The newest attempt's pods: several where they train together."""
+    prepares: bool = False
+    """Whether these are the Jobs that prepare the work, not those that do it."""
 
     @cached_property
     def run(self) -> RunSpec | None:
@@ -101,6 +104,17 @@ class Course:
         return reports(self.pod) if self.pod else {}
 
     @property
+    def found(self) -> RunReport | None:
+        """What the newest attempt has told of its model, once it has looked."""
+        return self.reports.get(Verb.FETCH) or self.reports.get(Verb.PREPARE)
+
+    @property
+    def result(self) -> RunReport:
+        """What the newest attempt has come to: its last container's report, once it has succeeded."""
+        assert self.job is not None
+        return self.reports[_main(self.job)]
+
+    @property
     def unfinished(self) -> tuple[Key, ...]:
         """Jobs that may still have pods at work."""
         return tuple(key_of(job, "Job") for job in self.jobs if not is_over(job) and not is_deleting(job))
@@ -111,14 +125,25 @@ class Course:
         return tuple(key_of(job, "Job") for job in self.jobs[:-2] if not is_deleting(job))
 
 
-def follow(role: str, observed: Observed, known_number: int, known_failures: int, now: datetime) -> Course:
-    """How `role` stands. `known_*` is what status says, for Jobs that are gone."""
-    jobs = tuple(sorted((job for job in observed.jobs if label(job, ROLE_LABEL) == role), key=number_of))
+def follow(
+    role: str,
+    observed: Observed,
+    known_number: int,
+    known_failures: int,
+    now: datetime,
+    preparing: str | None = None,
+) -> Course:
+    """How `role` stands. `known_*` is what status says, for Jobs that are gone. With `preparing`: how the Jobs of that
+    role stand, which prepare its work."""
+    called = preparing or role
+    jobs = tuple(sorted((job for job in observed.jobs if label(job, ROLE_LABEL) == called), key=number_of))
     job = jobs[-1] if jobs and not is_deleting(jobs[-1]) else None
     number = max([known_number, *map(number_of, jobs)])
-    pods = [pod for pod in observed.pods if label(pod, ROLE_LABEL) == role]
+    pods = [pod for pod in observed.pods if label(pod, ROLE_LABEL) == called]
     own = members(pod for pod in pods if job and _belongs(pod, job))
     state, trouble = _state(job, own, observed, now) if job else (State.NONE, None)
+    if preparing and state in (State.FETCHING, State.RUNNING):
+        state = State.PREPARING
     former = [pod for pod in pods if state not in ACTIVE or not (job and _belongs(pod, job))]
     noted = (annotation(job, FAILURES_ANNOTATION) or "0") if job else ""
     before = int(noted) if noted.isdecimal() else known_failures
@@ -135,6 +160,7 @@ def follow(role: str, observed: Observed, known_number: int, known_failures: int
         jobs=jobs,
         pods=tuple(pods),
         members=own,
+        prepares=preparing is not None,
     )
 
 

@@ -29,6 +29,8 @@ KIND = "EvalJob"
 MODEL, BASELINE = "eval-model", "eval-baseline"
 ROLES = {MODEL: "model", BASELINE: "baseline"}
 """Role of a Job -> the field of spec and status that it is about."""
+PREPARING = {MODEL: "prepare-model", BASELINE: "prepare-base"}
+"""As short as a Job's name must be."""
 STARTUP_PERIOD, STARTUP_FAILURES = 2, 1800
 """The engine may take an hour to load its model; its pod is given up earlier where it ends again and again."""
 
@@ -110,7 +112,7 @@ def _tell(resource: Raw, spec: EvalJobSpec, courses: Sequence[Course], observed:
     fields: Raw = {"specHash": spec_hash(KIND, spec.to_dict())}
     for course in courses:
         if course.run and course.has_begun:
-            fields[ROLES[course.role]] = model_as_read(course.run.model, course.reports.get(Verb.FETCH))
+            fields[ROLES[course.role]] = model_as_read(course.run.model, course.found)
     pushed = [
         (ROLES[course.role], latest)
         for course in courses
@@ -136,7 +138,7 @@ def _pushed(role: str, latest: Progress) -> Raw:
 
 
 def _finish(resource: Raw, spec: EvalJobSpec, courses: Sequence[Course], now: datetime) -> Outlook:
-    scores = {course.role: course.reports[Verb.EVALUATE].results or [] for course in courses}
+    scores = {course.role: course.result.results or [] for course in courses}
     results = compared(scores[MODEL], scores.get(BASELINE, []))
     gates = judged(spec.gates or [], results)
     outcome = verdict(gates)
@@ -172,7 +174,7 @@ def _artifacts(courses: Sequence[Course]) -> list[Raw]:
     return [
         {**artifact.to_dict(), "name": artifact.name if course.role == MODEL else f"baseline-{artifact.name}"}
         for course in courses
-        for artifact in course.reports[Verb.EVALUATE].artifacts or []
+        for artifact in course.result.artifacts or []
     ]
 
 
@@ -186,6 +188,7 @@ JOB: JobKind[EvalJobSpec] = JobKind(
     tell=_tell,
     finish=_finish,
     role_names=ROLES,
+    preparing=PREPARING,
 )
 
 EVAL_JOB = KindPlan(

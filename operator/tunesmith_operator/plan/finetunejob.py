@@ -33,6 +33,8 @@ from tunesmith_operator.plan.types import Key, KindPlan, Observed, Plan, Progres
 
 KIND = "FineTuneJob"
 ROLE = "tune"
+PREPARING = {ROLE: "prepare"}
+VERBS = (Verb.PREPARE, Verb.FETCH, Verb.TRAIN, Verb.EXPORT)
 
 
 def plan(resource: Raw, observed: Observed, now: datetime, config: OperatorConfig, token: TokenFor) -> Plan:
@@ -112,10 +114,10 @@ def _tell(resource: Raw, spec: FineTuneJobSpec, courses: Sequence[Course], obser
 
 def _results(course: Course) -> Raw:
     """Fields of status from the reports, later containers over earlier ones."""
-    reports = [course.reports[verb] for verb in (Verb.FETCH, Verb.TRAIN, Verb.EXPORT) if verb in course.reports]
+    reports = [course.reports[verb] for verb in VERBS if verb in course.reports]
     fields: Raw = {}
     if course.run and course.has_begun:
-        fields["model"] = model_as_read(course.run.model, course.reports.get(Verb.FETCH))
+        fields["model"] = model_as_read(course.run.model, course.found)
     for report in reports:
         fields |= _reported(report)
     return fields
@@ -151,7 +153,7 @@ def _pushed(latest: Progress) -> Raw:
 def _finish(resource: Raw, spec: FineTuneJobSpec, courses: Sequence[Course], now: datetime) -> Outlook:
     old, course = resource.get("status") or {}, courses[0]
     fields = _results(course)
-    adopted = course.reports[Verb.EXPORT].outcome is Outcome.ADOPTED
+    adopted = course.result.outcome is Outcome.ADOPTED
     reason = Reason.ADOPTED_EXISTING if adopted else Reason.COMPLETED
     made = ", ".join(f"{one['name']} {one['uri']}" for one in fields.get("artifacts") or []) or "nothing"
     message = f"found finished in the store: {made}" if adopted else f"made {made}"
@@ -179,6 +181,7 @@ JOB: JobKind[FineTuneJobSpec] = JobKind(
     finish=_finish,
     services=_services,
     pods=lambda spec: spec.parallelism.nodes,
+    preparing=PREPARING,
 )
 
 FINE_TUNE_JOB = KindPlan(

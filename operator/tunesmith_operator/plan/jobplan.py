@@ -13,7 +13,7 @@ from tunesmith_api.evaljob import EvalJobSpec
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.run import ResolvedModel
-from tunesmith_operator.plan import accounting
+from tunesmith_operator.plan import accounting, prepare
 from tunesmith_operator.plan.attempts import (
     ACTIVE,
     Course,
@@ -36,11 +36,13 @@ from tunesmith_operator.plan.finished import after_the_end, is_final
 from tunesmith_operator.plan.jobs import job
 from tunesmith_operator.plan.names import (
     ATTEMPT_ANNOTATION,
+    ROLE_LABEL,
     annotation,
     is_deleting,
     job_name,
     key_of,
     label,
+    labels,
     metadata,
     name_of,
     namespace_of,
@@ -90,6 +92,8 @@ class JobKind(Generic[Spec]):
     """(resource, spec) -> the Services by which the pods of an attempt find each other."""
     role_names: Mapping[str, str] = field(default_factory=dict)
     """How status names the roles, where there are several."""
+    preparing: Mapping[str, str] = field(default_factory=dict)
+    """Role -> the role of the Jobs that prepare its work."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ class Scene(Generic[Spec]):
     resource: Raw
     spec: Spec
     courses: tuple[Course, ...]
+    """Of each role the one that says how it stands: that of its work, or of what prepares it."""
     observed: Observed
     now: datetime
     config: OperatorConfig
@@ -109,6 +114,15 @@ class Scene(Generic[Spec]):
     def status(self) -> Raw:
         """The status as it is."""
         return self.resource.get("status") or {}
+
+    @property
+    def works(self) -> list[Course]:
+        """The courses of work, that of roles which are still prepared left out."""
+        return [course for course in self.courses if not course.prepares]
+
+    def called(self, course: Course) -> str:
+        """The role of a course's Jobs."""
+        return self.kind.preparing[course.role] if course.prepares else course.role
 
 
 def plan_job(
@@ -123,14 +137,20 @@ def plan_job(
             return after_the_end(resource, observed, (), now)
         return conclude(resource, observed, _refused([spec.text]), now)
     status = resource.get("status") or {}
-    number = int(status.get("attempt") or 0)
-    failed = {role: accounting.failures_of(status, kind.role_names.get(role)) for role in kind.roles(spec)}
-    courses = tuple(follow(role, observed, number, failures, now) for role, failures in failed.items())
+    courses = tuple(_course(kind, spec, role, status, observed, now) for role in kind.roles(spec))
     scene = Scene(kind, resource, spec, courses, observed, now, config, token)
     if is_final(resource):
         return after_the_end(resource, observed, _accounts(scene, lambda course: accounting.STOPPED), now)
     outlook = _with_services(scene, next(outlook for decide in DECISIONS if (outlook := decide(scene))))
     return throttled(status, conclude(resource, observed, _with_fields(scene, outlook), now), now)
+
+
+def _course(kind: JobKind[Spec], spec: Spec, role: str, status: Raw, observed: Observed, now: datetime) -> Course:
+    failures = accounting.failures_of(status, kind.role_names.get(role))
+    work = follow(role, observed, int(status.get("attempt") or 0), failures, now)
+    if not prepare.is_wanted(spec.resources):
+        return work
+    return prepare.in_charge(work, follow(role, observed, 0, 0, now, preparing=kind.preparing[role]))
 
 
 def wants_job_events(resource: Raw, observed: Observed, now: datetime) -> frozenset[Key]:
@@ -149,7 +169,7 @@ def wants_job_events(resource: Raw, observed: Observed, now: datetime) -> frozen
 
 def _name_conflict(scene: Scene[Spec]) -> Outlook | None:
     for course in scene.courses:
-        name = job_name(scene.resource, course.role, course.number + 1)
+        name = job_name(scene.resource, scene.called(course), course.number + 1)
         beside: list[Key] = [key_of(one, "Service") for one in scene.kind.services(scene.resource, scene.spec)]
         taken = [key for key in (Key("Job", name), *beside) if key in scene.observed.foreign]
         if course.state not in ACTIVE | {State.SUCCEEDED} and taken:
@@ -246,7 +266,7 @@ def _next_attempts(scene: Scene[Spec]) -> Outlook | None:
 
 def _with_services(scene: Scene[Spec], outlook: Outlook) -> Outlook:
     """The Services of what is under way: made, and put right where somebody has changed them."""
-    if not outlook.create and not any(course.state in ACTIVE for course in scene.courses):
+    if not scene.works or not (outlook.create or any(course.state in ACTIVE for course in scene.works)):
         return outlook
     there = {name_of(one): one for one in scene.observed.services}
     wanted = {key_of(one, "Service"): one for one in scene.kind.services(scene.resource, scene.spec)}
@@ -263,8 +283,7 @@ def _as_it_is(scene: Scene[Spec], begun: Sequence[Course] = ()) -> Outlook:
     """Attempts under way: the phase is that of the role that is furthest."""
     trouble = next((course.trouble for course in scene.courses if course.trouble), None)
     begun_roles = {course.role for course in begun}
-    first = State.QUEUED if scene.spec.queue_name else State.STARTING
-    states = {first if course.role in begun_roles else course.state for course in scene.courses}
+    states = {_first_state(scene, course) if course.role in begun_roles else course.state for course in scene.courses}
     under_way = [(phase, reason, message) for state, phase, reason, message in PHASES if state in states]
     phase, reason, message = under_way[0] if under_way else (Phase.PENDING, *_between(scene))
     if phase is Phase.QUEUED:
@@ -279,6 +298,11 @@ def _as_it_is(scene: Scene[Spec], begun: Sequence[Course] = ()) -> Outlook:
         trouble=trouble,
         requeue_after=_look_again(scene),
     )
+
+
+def _first_state(scene: Scene[Spec], course: Course) -> State:
+    """How an attempt begins: what prepares has no queue."""
+    return State.QUEUED if scene.spec.queue_name and not course.prepares else State.STARTING
 
 
 def _queued(scene: Scene[Spec]) -> Outlook:
@@ -316,6 +340,7 @@ DECISIONS: tuple[Callable[[Scene[Any]], Outlook | None], ...] = (
 PHASES: tuple[tuple[State, Phase, Reason, str], ...] = (
     (State.RUNNING, Phase.RUNNING, Reason.RUNNING, "running"),
     (State.FETCHING, Phase.PREPARING, Reason.FETCHING, "fetching the model and the data"),
+    (State.PREPARING, Phase.PREPARING, Reason.PREPARING, "looking what is in the store, before devices are asked for"),
     (State.STARTING, Phase.PENDING, Reason.WAITING_FOR_POD, "waiting for a pod to start"),
     (State.QUEUED, Phase.QUEUED, Reason.QUEUED, ""),
 )
@@ -337,7 +362,10 @@ def _between(scene: Scene[Spec]) -> tuple[Reason, str]:
 
 def _attempt(scene: Scene[Spec], course: Course, model: ResolvedModel) -> Raw:
     pod = scene.kind.pod(scene.resource, scene.spec, course.role, model, course.number + 1, scene.config)
-    return job(scene.resource, course.role, pod, course.failures, scene.token, scene.spec.queue_name)
+    role, queue = scene.called(course), scene.spec.queue_name
+    if course.prepares:
+        pod, queue = prepare.pod(pod, labels(scene.resource, role)), None
+    return job(scene.resource, role, pod, course.failures, scene.token, queue)
 
 
 def _failure(scene: Scene[Spec]) -> LastFailure | None:
@@ -396,12 +424,15 @@ def _ended(scene: Scene[Spec], outlook: Outlook) -> Outlook:
 
 def _with_fields(scene: Scene[Spec], outlook: Outlook) -> Outlook:
     """What both kinds tell besides: attempts, times, and whether it has succeeded."""
-    made = [int(annotation(one, ATTEMPT_ANNOTATION) or 0) for one in outlook.create]
-    number = max(*made, *(course.number for course in scene.courses), 0)
+    roles = {course.role for course in scene.works}
+    made: list[int] = [
+        int(annotation(one, ATTEMPT_ANNOTATION) or 0) for one in outlook.create if label(one, ROLE_LABEL) in roles
+    ]
+    number = max([0, *made, *(course.number for course in scene.works)])
     fields = {
         **scene.kind.tell(scene.resource, scene.spec, scene.courses, scene.observed, scene.now),
         "attempt": number or None,
-        "failures": max(course.failures for course in scene.courses) or None,
+        "failures": max((course.failures for course in scene.works), default=0) or None,
         "startTime": _first_start(scene),
         **accounting.accounts(scene.status, _accounts(scene, lambda course: _stopped(course, outlook))),
         **outlook.fields,
@@ -414,7 +445,7 @@ def _accounts(scene: Scene[Spec], stopped: Callable[[Course], str | None]) -> li
     devices, width = scene.spec.resources.devices, scene.kind.pods(scene.spec)
     return [
         accounting.Account(scene.kind.role_names.get(one.role), one, devices, width, stopped(one), scene.now)
-        for one in scene.courses
+        for one in scene.works
     ]
 
 
@@ -426,8 +457,10 @@ def _stopped(course: Course, outlook: Outlook) -> str | None:
 
 
 def _first_start(scene: Scene[Spec]) -> str | None:
-    """When a container ran for the first time. A pod that only has a node yet is not worth a write."""
-    pods = [pod for course in scene.courses for pod in course.members if has_begun(pod)]
+    """When a container of the work ran for the first time; of what was adopted, when that was found. A pod that only has a
+    node yet is not worth a write."""
+    counted = (one for one in scene.courses if not one.prepares or one.state is State.SUCCEEDED)
+    pods = [pod for course in counted for pod in course.members if has_begun(pod)]
     starts = [str(start) for pod in pods if (start := (pod.get("status") or {}).get("startTime"))]
     return scene.status.get("startTime") or min(starts, default=None)
 

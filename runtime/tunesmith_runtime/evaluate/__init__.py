@@ -13,7 +13,7 @@ from tunesmith_runtime.evaluate.engine import find_engine
 from tunesmith_runtime.progress import Progress
 from tunesmith_runtime.rundirectory import RunRecord, open_run, record_of
 from tunesmith_runtime.storage import open_storage
-from tunesmith_runtime.work import Fetched, Work
+from tunesmith_runtime.work import Work
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
     """
     fetched = work.fetched()
     if fetched.adopted:
-        return _report(Outcome.ADOPTED, fetched, RunRecord.model_validate(fetched.record))
+        return RunRecord.model_validate(fetched.record).report(Verb.EVALUATE, Outcome.ADOPTED, fetched.run_uri)
     job = spec.eval_job()
     tasks = [prepare(benchmark, job.generation, work) for benchmark in job.benchmarks]
     results = _score_all(spec, tasks, work, progress)
@@ -36,7 +36,7 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
     artifact = directory.publish(REPORT, work.run / REPORT)
     seeds = {"evaluation": scope.SEED}
     record = directory.finish(record_of(spec, fetched, results=results, artifacts=[artifact], seeds=seeds))
-    return _report(Outcome.SUCCEEDED, fetched, record)
+    return record.report(Verb.EVALUATE, Outcome.SUCCEEDED, fetched.run_uri)
 
 
 def _score_all(spec: RunSpec, tasks: list[Task], work: Work, progress: Progress) -> list[Result]:
@@ -68,15 +68,3 @@ def _score_all(spec: RunSpec, tasks: list[Task], work: Work, progress: Progress)
         for result in found:
             log.info("%s %s: %.4f over %s questions", result.benchmark, result.metric, result.value, result.samples)
     return results
-
-
-def _report(outcome: Outcome, fetched: Fetched, record: RunRecord) -> RunReport:
-    return RunReport(
-        verb=Verb.EVALUATE,
-        outcome=outcome,
-        run_uri=fetched.run_uri,
-        model_uri=record.model_uri,
-        model_digest=record.model_digest,
-        results=record.results,
-        artifacts=record.artifacts,
-    )

@@ -35,8 +35,7 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
     if not in_leading_pod(spec.world):
         return RunReport(verb=Verb.EXPORT, outcome=Outcome.SUCCEEDED, run_uri=fetched.run_uri)
     if fetched.adopted:
-        record = RunRecord.model_validate(fetched.record)
-        return _report(Outcome.ADOPTED, fetched.run_uri or "", record)
+        return RunRecord.model_validate(fetched.record).report(Verb.EXPORT, Outcome.ADOPTED, fetched.run_uri)
     run_directory = open_run(spec, work, open_storage(spec.store))
     trained = read_trained(run_directory)
     if trained is None:
@@ -53,7 +52,7 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
         )
     )  # fmt: skip
     log.info("finished %s", run_directory.uri)
-    return _report(Outcome.SUCCEEDED, run_directory.uri, record)
+    return record.report(Verb.EXPORT, Outcome.SUCCEEDED, run_directory.uri)
 
 
 def _merged(spec: RunSpec, work: Work, run_directory: RunDirectory, trained: Trained) -> Artifact:
@@ -73,14 +72,3 @@ def _prompts(work: Work) -> list[str]:
     paths: list[Path] = [work.data / file.path for file in work.data_files()]
     with paths[0].open(encoding="utf-8", errors="replace") as lines:
         return [line.strip() for line in islice(lines, PROMPTS) if line.strip()]
-
-
-def _report(outcome: Outcome, run_uri: str, record: RunRecord) -> RunReport:
-    return RunReport(
-        verb=Verb.EXPORT,
-        outcome=outcome,
-        run_uri=run_uri,
-        artifacts=record.artifacts,
-        rows=record.rows,
-        metrics=record.metrics,
-    )

@@ -49,6 +49,19 @@ def serve(spec: RunSpec, work: Work, storage: Storage, model: Model) -> Fetched:
 
 def run_of(spec: RunSpec, work: Work, storage: Storage, model: Model) -> Fetched:
     """What a FineTuneJob or an EvalJob needs; nothing where its run is finished."""
+    fetched, data = find_run(spec, work, storage, model)
+    if fetched.adopted:
+        return fetched
+    bring_data(spec, work, storage, data)
+    model.bring(storage)
+    return fetched.model_copy(update={"model_uri": model.uri, "model_digest": model.digest})
+
+
+def find_run(spec: RunSpec, work: Work, storage: Storage, model: Model) -> tuple[Fetched, dict[str, Data]]:
+    """Which run a spec asks for, by what its URIs hold now, with its record where it is finished; and the data.
+
+    Raises RunFailure where something is not there, or the run's folder can't be written.
+    """
     data = find_data(storage, data_uris(spec))
     fingerprints = {**model.fingerprints, **{each.uri: each.fingerprint for each in data.values()}}
     identity = run_id(spec, fingerprints)
@@ -65,12 +78,10 @@ def run_of(spec: RunSpec, work: Work, storage: Storage, model: Model) -> Fetched
             "model_uri": record.model_uri,
             "model_digest": record.model_digest,
         }
-        return fetched.model_copy(update=found)
+        return fetched.model_copy(update=found), data
     log.info("run %s", uri)
     folder.check_writable()
-    bring_data(spec, work, storage, data)
-    model.bring(storage)
-    return fetched.model_copy(update={"model_uri": model.uri, "model_digest": model.digest})
+    return fetched, data
 
 
 def data_uris(spec: RunSpec) -> list[str]:

@@ -42,7 +42,7 @@ MADE = tuple(kind for kind in CHILDREN if kind != "Pod")
 
 TUNED: Raw = {"fineTuneJob": {"name": "tune"}}
 RESOURCES: tuple[Raw, ...] = (
-    fine_tune_job("tune", retries=2),
+    fine_tune_job("tune", retries=2, resources={"accelerator": "nvidia"}),
     eval_job(
         "eval",
         model=TUNED,

@@ -36,8 +36,8 @@ from tunesmith_operator.plan.types import Key, Raw
 def pod(phase: str = "Failed", states: Raw | None = None, thing: Raw | None = None, **status: Any) -> Raw:
     """A pod of the first Job of `thing`."""
     cluster = Cluster(thing or fine_tune_job(resources={"accelerator": "nvidia", "memory": "4Gi"}))
-    cluster.settle()
-    return cluster.start_pod(next(iter(cluster.jobs)), phase, states, **status)
+    cluster.begin()
+    return cluster.start_pod(max(cluster.jobs), phase, states, **status)
 
 
 def disrupted(reason: str) -> list[Raw]:

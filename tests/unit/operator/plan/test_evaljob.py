@@ -35,7 +35,7 @@ def score(cluster: Cluster, role: str, value: float, attempt: int = 1) -> None:
 def begun(**spec: Any) -> Cluster:
     cluster = Cluster(eval_job(**spec))
     cluster.others[Reference("FineTuneJob", "support")] = tuned()
-    cluster.settle()
+    cluster.begin()
     return cluster
 
 

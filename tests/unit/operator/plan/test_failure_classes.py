@@ -827,7 +827,7 @@ CASES: dict[str, Case] = {
 def status_after(case: Case) -> Raw:
     """The status that the operator writes, held against the CRD's schema on the way."""
     cluster = Cluster(case.thing)
-    cluster.settle()
+    cluster.begin()
     case.happens(cluster)
     cluster.settle()
     return cluster.status

@@ -33,7 +33,7 @@ def cluster() -> Cluster:
 def begun(thing=None) -> Cluster:
     """A job whose first attempt is made."""
     cluster = Cluster(thing or fine_tune_job())
-    cluster.settle()
+    cluster.begin()
     return cluster
 
 

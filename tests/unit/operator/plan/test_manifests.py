@@ -79,13 +79,14 @@ RESOURCES: dict[str, Raw] = {
 
 
 def children(thing: Raw) -> list[Raw]:
-    """All that the first plan of a resource makes."""
+    """All that is made for a resource before its first pod starts, what prepares that included."""
     cluster = Cluster(thing)
     cluster.others[Reference("FineTuneJob", "support")] = tuned()
-    plan = cluster.plan()
+    cluster.begin()
     # A ControllerRevision is the Deployment's template once more: tests/apiserver/test_serving.py has real ones.
-    made = [one for one in (*plan.create, *plan.apply) if one["kind"] != "ControllerRevision"]
-    assert made, plan.status
+    plans = [one for plan in cluster.plans for one in (*plan.create, *plan.apply)]
+    made = [one for one in plans if one["kind"] != "ControllerRevision"]
+    assert made, cluster.status
     return made
 
 
@@ -103,7 +104,7 @@ TEMPLATES = dict(templates())
 CONTAINERS = {
     f"{name}/{container['name']}": container
     for name, template in TEMPLATES.items()
-    for container in [*template["spec"]["initContainers"], *template["spec"]["containers"]]
+    for container in [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]
 }
 
 
@@ -139,7 +140,7 @@ def test_a_pod_fits_the_restricted_profile(name):
         "configMap",
     }
     assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
-    for container in [*spec["initContainers"], *spec["containers"]]:
+    for container in [*spec.get("initContainers", []), *spec["containers"]]:
         context = container["securityContext"]
         assert context["allowPrivilegeEscalation"] is False
         assert context["readOnlyRootFilesystem"] is True
@@ -222,7 +223,7 @@ def test_no_variable_of_a_user_tells_a_secret_or_stands_for_one_of_ours(theirs):
     cluster = Cluster(fine_tune_job(**spec))
     cluster.settle()
     pod = cluster.jobs["support-tune-1"]["spec"]["template"]["spec"]
-    for container in (*pod["initContainers"], *pod["containers"]):
+    for container in (*pod.get("initContainers", []), *pod["containers"]):
         told = expanded(container["env"])
         kept = {name: value for name, value in theirs.items() if not is_reserved(name)}
         assert {name: told[name] for name in kept} == kept, "it is taken as it is written"
@@ -242,15 +243,24 @@ def test_only_the_stage_that_computes_asks_for_a_device(name, resource):
         if one.startswith(f"{name}/")
     }
     assert asks == {
+        f"{name}/support-prepare-1/prepare": None,
         f"{name}/support-tune-1/fetch": None,
         f"{name}/support-tune-1/train": "1",
         f"{name}/support-tune-1/export": None,
     }
 
 
-def test_a_stage_without_a_device_sees_none():
-    env = {one["name"]: one.get("value") for one in CONTAINERS["finetunejob-nvidia/support-tune-1/fetch"]["env"]}
+@pytest.mark.parametrize("stage", ["support-prepare-1/prepare", "support-tune-1/fetch"])
+def test_a_stage_without_a_device_sees_none(stage):
+    env = {one["name"]: one.get("value") for one in CONTAINERS[f"finetunejob-nvidia/{stage}"]["env"]}
     assert env["NVIDIA_VISIBLE_DEVICES"] == "void"
+
+
+def test_what_prepares_is_small_and_runs_on_any_node():
+    spec = TEMPLATES["finetunejob-nvidia/support-prepare-1"]["spec"]
+    assert [one["resources"] for one in spec["containers"]] == [{"requests": {"cpu": "100m", "memory": "512Mi"}}]
+    assert not {"initContainers", "runtimeClassName", "affinity", "subdomain"} & set(spec)
+    assert spec["tolerations"] == POD["tolerations"]
 
 
 def test_a_resources_own_storage_wins_over_the_default():
@@ -313,8 +323,8 @@ def test_a_deployments_or_jobs_pods_are_found_by_their_labels(name):
     for child in CHILDREN[name]:
         wanted = child["spec"].get("selector", {})
         wanted = wanted.get("matchLabels", wanted)
-        template = child["spec"].get("template") or CHILDREN[name][0]["spec"]["template"]
-        assert wanted.items() <= template["metadata"]["labels"].items()
+        templates = [one["spec"]["template"] for one in (child, *CHILDREN[name]) if "template" in one["spec"]]
+        assert any(wanted.items() <= template["metadata"]["labels"].items() for template in templates)
 
 
 def test_what_a_kind_reads_is_what_it_makes():

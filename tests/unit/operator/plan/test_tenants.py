@@ -73,7 +73,7 @@ def assert_ours(child: Raw) -> None:
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     for volume in pod["volumes"]:
         assert len({*volume} & VOLUMES) == len({*volume} - {"name"}) == 1, volume
-    for container in [*pod["initContainers"], *pod["containers"]]:
+    for container in [*pod.get("initContainers", []), *pod["containers"]]:
         assert container["securityContext"] == CONTAINER_SECURITY
         assert container["image"] in IMAGES
         assert container["args"] == [container["name"], "--spec", "/etc/tunesmith/run.json"]
@@ -123,7 +123,7 @@ def test_names_and_uris_are_data_in_one_file_and_no_part_of_a_command(folder: st
     run = json.loads(template["metadata"]["annotations"]["tunesmith.dev/run"])
     assert (run["name"], run["model"]["uri"], run["outputUri"]) == (name, uri, uri)
     assert run["spec"]["datasets"][0]["uri"] == uri
-    for container in [*template["spec"]["initContainers"], *template["spec"]["containers"]]:
+    for container in [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]:
         assert container["args"] == [container["name"], "--spec", "/etc/tunesmith/run.json"]
         assert uri not in json.dumps(container)
 

@@ -45,7 +45,7 @@ DONE = {
 def begun(nodes: int = 2, **spec: Any) -> Cluster:
     """A FineTuneJob of several pods, whose Job and Service have been made."""
     cluster = Cluster(fine_tune_job(**{"parallelism": {"nodes": nodes}, **spec}))
-    cluster.settle()
+    cluster.begin()
     return cluster
 
 

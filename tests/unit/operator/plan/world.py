@@ -337,6 +337,18 @@ class Cluster:
         self.start_pod(job, "Failed", states, **status)
         self.end_job(job, "Failed")
 
+    def begin(self) -> None:
+        """Reconcile until nothing is left to do, and what prepares the work has found that there is work to do."""
+        self.settle()
+        for name in [name for name, job in self.jobs.items() if "-prepare" in name and "status" not in job]:
+            self.prepare(name)
+        self.settle()
+
+    def prepare(self, job: str, outcome: str = "Succeeded", **told: Any) -> None:
+        """A Job that prepares the work has ended."""
+        self.start_pod(job, "Succeeded", {"prepare": ended(message=report("prepare", outcome, **told))})
+        self.end_job(job, "Complete", "CompletionsReached")
+
     def settle(self, turns: int = 8) -> None:
         """Reconcile until nothing is left to do at this moment."""
         for _ in range(turns):

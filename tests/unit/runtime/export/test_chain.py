@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -39,11 +40,11 @@ def job(folder: Path, model: Path) -> RunSpec:
     )
 
 
-def chain(spec: RunSpec, work: Path) -> list[RunReport]:
-    """The reports of the three verbs in a new pod."""
+def chain(spec: RunSpec, work: Path, verbs: Sequence[str] = VERBS) -> list[RunReport]:
+    """The reports of verbs in a new pod."""
     work.mkdir()
     reports = []
-    for verb in VERBS:
+    for verb in verbs:
         log = work.parent / f"{work.name}-{verb}.termination"
         process = Run(spec, Work(work)).start(verb, OMP_NUM_THREADS="1", TUNESMITH_TERMINATION_LOG=str(log))
         printed, _ = process.communicate()
@@ -78,3 +79,11 @@ def test_the_same_job_in_another_pod_adopts_it_and_does_no_work(first: tuple[Pat
     assert [report.outcome for report in again] == [Outcome.ADOPTED] * 3
     assert again[-1].artifacts == reports[-1].artifacts
     assert {path.name for path in (folder / "work-2").iterdir()} == {"fetch.json", "run-spec.json"}
+
+
+def test_what_prepares_the_same_job_adopts_it_with_all_that_it_came_to(
+    first: tuple[Path, RunSpec, list[RunReport]],
+) -> None:
+    folder, spec, reports = first
+    (found,) = chain(spec, folder / "work-3", ("prepare",))
+    assert found == reports[-1].model_copy(update={"verb": "prepare", "outcome": Outcome.ADOPTED})

@@ -12,7 +12,7 @@ from safetensors.numpy import save
 from tests.servers import run_spec
 from tunesmith_api.hashing import spec_hash
 from tunesmith_api.run import RunReport, RunSpec, Store
-from tunesmith_runtime import fetch
+from tunesmith_runtime import fetch, prepare
 from tunesmith_runtime.progress import Progress
 from tunesmith_runtime.storage import Storage, join, open_storage
 from tunesmith_runtime.work import Work
@@ -52,9 +52,17 @@ class Fetcher:
 
     def fetch(self, spec: RunSpec) -> tuple[RunReport, Work]:
         """Fetch in a new pod."""
-        self.pods += 1
-        work = Work(self.folder / f"pod-{self.pods}")
+        work = self._pod()
         return fetch.run(spec, work, Progress(None, None)), work
+
+    def prepare(self, spec: RunSpec) -> tuple[RunReport, Work]:
+        """Prepare in a new pod."""
+        work = self._pod()
+        return prepare.run(spec, work, Progress(None, None)), work
+
+    def _pod(self) -> Work:
+        self.pods += 1
+        return Work(self.folder / f"pod-{self.pods}")
 
     def objects(self) -> dict[str, bytes]:
         """All that is in the store."""

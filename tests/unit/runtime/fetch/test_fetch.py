@@ -73,6 +73,31 @@ def test_a_finished_run_is_adopted_and_nothing_downloaded(fetcher: Fetcher) -> N
     assert again.fetched().record is not None
 
 
+def test_finished_work_is_found_before_a_device_is_asked_for(fetcher: Fetcher) -> None:
+    spec = fetcher.job(fetcher.put("base", MODEL), fetcher.put("data", {"a.jsonl": ROWS}))
+    _, work = fetcher.fetch(spec)
+    finish(fetcher, spec, work)
+    report, pod = fetcher.prepare(spec)
+    assert (report.verb, report.outcome, report.run_uri) == ("prepare", "Adopted", work.fetched().run_uri)
+    assert (report.model_uri, report.model_digest) == (work.fetched().model_uri, work.fetched().model_digest)
+    assert [artifact.name for artifact in report.artifacts or ()] == ["merged"]
+    assert not pod.root.exists()
+
+
+def test_where_there_is_work_to_do_it_is_named_as_fetch_will_and_nothing_is_downloaded(fetcher: Fetcher) -> None:
+    spec = fetcher.job(fetcher.put("base", MODEL), fetcher.put("data", {"a.jsonl": ROWS}))
+    report, pod = fetcher.prepare(spec)
+    fetched, _ = fetcher.fetch(spec)
+    assert (report.outcome, report.run_uri, report.model_uri) == ("Succeeded", fetched.run_uri, fetched.model_uri)
+    assert not pod.root.exists()
+
+
+def test_data_that_are_not_there_are_told_before_a_device_is_asked_for(fetcher: Fetcher) -> None:
+    with pytest.raises(RunFailure) as failure:
+        fetcher.prepare(fetcher.job(fetcher.put("base", MODEL), f"{fetcher.store.uri}/nowhere.jsonl"))
+    assert failure.value.failure is FailureClass.DATASET_NOT_FOUND
+
+
 def test_a_changed_data_file_is_a_new_run(fetcher: Fetcher) -> None:
     spec = fetcher.job(fetcher.put("base", MODEL), fetcher.put("data", {"a.jsonl": ROWS}))
     _, work = fetcher.fetch(spec)
