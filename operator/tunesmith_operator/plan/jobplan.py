@@ -283,7 +283,7 @@ def _as_it_is(scene: Scene[Spec], begun: Sequence[Course] = ()) -> Outlook:
     """Attempts under way: the phase is that of the role that is furthest."""
     trouble = next((course.trouble for course in scene.courses if course.trouble), None)
     begun_roles = {course.role for course in begun}
-    states = {_first_state(scene, course) if course.role in begun_roles else course.state for course in scene.courses}
+    states = {_shown(scene, course, course.role in begun_roles) for course in scene.courses}
     under_way = [(phase, reason, message) for state, phase, reason, message in PHASES if state in states]
     phase, reason, message = under_way[0] if under_way else (Phase.PENDING, *_between(scene))
     if phase is Phase.QUEUED:
@@ -300,9 +300,12 @@ def _as_it_is(scene: Scene[Spec], begun: Sequence[Course] = ()) -> Outlook:
     )
 
 
-def _first_state(scene: Scene[Spec], course: Course) -> State:
-    """How an attempt begins: what prepares has no queue."""
-    return State.QUEUED if scene.spec.queue_name and not course.prepares else State.STARTING
+def _shown(scene: Scene[Spec], course: Course, has_begun: bool) -> State:
+    """How an attempt that is under way, or `has_begun` in this look, is to be told of."""
+    state = State.STARTING if has_begun else course.state
+    if course.prepares:
+        return State.PREPARING if state is State.STARTING and (has_begun or not course.trouble) else state
+    return State.QUEUED if has_begun and scene.spec.queue_name else state
 
 
 def _queued(scene: Scene[Spec]) -> Outlook:
@@ -459,7 +462,8 @@ def _stopped(course: Course, outlook: Outlook) -> str | None:
 def _first_start(scene: Scene[Spec]) -> str | None:
     """When a container of the work ran for the first time; of what was adopted, when that was found. A pod that only has a
     node yet is not worth a write."""
-    counted = (one for one in scene.courses if not one.prepares or one.state is State.SUCCEEDED)
+    adopted = all(course.state is State.SUCCEEDED for course in scene.courses)
+    counted = scene.courses if adopted else scene.works
     pods = [pod for course in counted for pod in course.members if has_begun(pod)]
     starts = [str(start) for pod in pods if (start := (pod.get("status") or {}).get("startTime"))]
     return scene.status.get("startTime") or min(starts, default=None)

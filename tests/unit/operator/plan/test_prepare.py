@@ -38,14 +38,27 @@ def begun(**spec: Any) -> Cluster:
 def test_a_job_of_devices_is_prepared_by_a_pod_without_any_before_it_asks_for_them() -> None:
     cluster = begun()
     assert list(cluster.jobs) == [PREPARE]
-    assert (cluster.status["phase"], cluster.status["reason"]) == ("Pending", "WaitingForPod")
-    cluster.start_pod(PREPARE, "Running", {"prepare": running()})
-    cluster.settle()
     assert (cluster.status["phase"], cluster.status["reason"]) == ("Preparing", "Preparing")
     cluster.prepare(PREPARE, runUri="s3://store/run", modelUri="s3://store/models/m", modelDigest="d1")
     cluster.settle()
     assert list(cluster.jobs) == [PREPARE, TUNE]
     assert (cluster.status["phase"], cluster.status["attempt"]) == ("Pending", 1)
+
+
+def test_to_prepare_costs_two_writes_and_no_event() -> None:
+    def life(**spec: Any) -> Cluster:
+        one = Cluster(fine_tune_job(**spec))
+        one.begin()
+        one.start_pod(TUNE, "Running", {**TUNED, "export": running()})
+        one.settle()
+        one.start_pod(TUNE, "Succeeded", TUNED)
+        one.settle()
+        assert one.status["phase"] == "Succeeded"
+        return one
+
+    prepared, plain = life(**GPU), life()
+    assert prepared.writes == plain.writes + 2
+    assert [event.reason for event in prepared.events] == [event.reason for event in plain.events]
 
 
 def test_a_job_without_devices_looks_for_itself() -> None:
@@ -76,6 +89,7 @@ def test_scores_are_adopted_by_each_model_for_itself() -> None:
     cluster.prepare("support-prepare-model-1")
     cluster.settle()
     assert "support-eval-baseline-1" not in cluster.jobs, "a baseline that was scored is not scored again"
+    assert "startTime" not in cluster.status, "the deadline of what may wait in a queue has not begun"
     cluster.start_pod("support-eval-model-1", "Running", {"fetch": TUNED["fetch"], "serve": running()})
     cluster.settle()
     assert cluster.status["phase"] == "Running"
