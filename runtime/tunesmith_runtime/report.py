@@ -133,7 +133,7 @@ def fitted(report: RunReport, gated: Collection[tuple[str, str]], limit: int = T
 
 
 def encode(report: RunReport, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
-    """`report` as JSON of at most `limit` bytes: first the log tail is cut, then message and hint, then long lists."""
+    """`report` as JSON of at most `limit` bytes: first the log tail is cut, then message and hint, then what was read, then long lists."""
     report = _without_secrets(report)
     for name, keep_end in (("log_tail", True), ("message", False), ("hint", False)):
         while (
@@ -144,6 +144,8 @@ def encode(report: RunReport, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
             )  # a character is at most 4 bytes, or 6 where JSON escapes it
             cut = (text[-kept:] if keep_end else text[:kept]) if kept else ("" if name == "message" else None)
             report = report.model_copy(update={"failure": report.failure.model_copy(update={name: cut})})
+    if len(_encode(report)) > limit:
+        report = report.model_copy(update={"model_uri": None, "model_digest": None})
     for name in ("results", "artifacts"):
         while len(_encode(report)) > limit and (items := getattr(report, name)):
             report = report.model_copy(update={name: items[:-1] or None})

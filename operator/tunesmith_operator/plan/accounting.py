@@ -84,6 +84,16 @@ def failures_of(status: Raw, role: str | None) -> int:
     return max((row.get("failures") or 0 for row in status["attempts"] if row.get("role") == role), default=0)
 
 
+def number_known(status: Raw, role: str | None, stem: str) -> int:
+    """The newest attempt that status knows of; of one of several roles by its rows, and by the Jobs named `stem` and number."""
+    rows, children = status.get("attempts") or [], status.get("children") or []
+    if role is None or not (rows or children):
+        return int(status.get("attempt") or 0)
+    numbers = [child["name"].removeprefix(stem) for child in children if child["name"].startswith(stem)]
+    told = [int(row["number"]) for row in rows if row.get("role") == role]
+    return max([0, *told, *(int(number) for number in numbers if number.isdecimal())])
+
+
 def is_news(old: Raw, new: Raw) -> bool:
     """Whether a row was closed, or its outcome became known: what must not be lost."""
     return _settled(old) != _settled(new)

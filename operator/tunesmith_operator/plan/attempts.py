@@ -85,8 +85,13 @@ class Course:
     """All pods of the role, of Jobs that are gone among them."""
     members: tuple[Raw, ...] = ()
     """The newest attempt's pods: several where they train together."""
-    prepares: bool = False
-    """Whether these are the Jobs that prepare the work, not those that do it."""
+    called: str = ""
+    """The role label of its Jobs: another than `role` where they prepare the work, and do not do it."""
+
+    @property
+    def prepares(self) -> bool:
+        """Whether these are the Jobs that prepare the work."""
+        return self.called != self.role
 
     @cached_property
     def run(self) -> RunSpec | None:
@@ -133,8 +138,8 @@ def follow(
     now: datetime,
     preparing: str | None = None,
 ) -> Course:
-    """How `role` stands. `known_*` is what status says, for Jobs that are gone. With `preparing`: how the Jobs of that
-    role stand, which prepare its work."""
+    """How the work of a role stands, or the Jobs labelled `preparing`, which prepare it. `known_*` is what status says, for
+    Jobs that are gone."""
     called = preparing or role
     jobs = tuple(sorted((job for job in observed.jobs if label(job, ROLE_LABEL) == called), key=number_of))
     job = jobs[-1] if jobs and not is_deleting(jobs[-1]) else None
@@ -160,7 +165,7 @@ def follow(
         jobs=jobs,
         pods=tuple(pods),
         members=own,
-        prepares=preparing is not None,
+        called=called,
     )
 
 

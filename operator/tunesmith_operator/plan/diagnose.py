@@ -259,6 +259,7 @@ def _unknown(pod: Raw) -> LastFailure:
 
 SERVING = "ask for more devices (spec.resources.count), or serve a smaller or a quantized model"
 HINTS: dict[tuple[str, FailureClass], str] = {
+    ("prepare", FailureClass.OOM_KILLED): "raise spec.resources.memory",
     ("fetch", FailureClass.OOM_KILLED): "raise spec.resources.memory",
     ("export", FailureClass.OOM_KILLED): "raise spec.resources.memory: a merge takes the model once more",
     ("serve", FailureClass.OOM_KILLED): "raise spec.resources.memory, or serve a smaller or a quantized model",

@@ -111,7 +111,7 @@ def _tell(resource: Raw, spec: EvalJobSpec, courses: Sequence[Course], observed:
     old = resource.get("status") or {}
     fields: Raw = {"specHash": spec_hash(KIND, spec.to_dict())}
     for course in courses:
-        if course.run and course.has_begun:
+        if course.run and course.has_begun and (course.found or not course.prepares):
             fields[ROLES[course.role]] = model_as_read(course.run.model, course.found)
     pushed = [
         (ROLES[course.role], latest)

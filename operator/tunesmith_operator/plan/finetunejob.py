@@ -116,7 +116,7 @@ def _results(course: Course) -> Raw:
     """Fields of status from the reports, later containers over earlier ones."""
     reports = [course.reports[verb] for verb in VERBS if verb in course.reports]
     fields: Raw = {}
-    if course.run and course.has_begun:
+    if course.run and course.has_begun and (course.found or not course.prepares):
         fields["model"] = model_as_read(course.run.model, course.found)
     for report in reports:
         fields |= _reported(report)

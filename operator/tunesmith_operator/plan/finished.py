@@ -13,7 +13,7 @@ from tunesmith_operator.plan.names import is_deleting, key_of, metadata, name_of
 from tunesmith_operator.plan.phases import FINAL, Phase
 from tunesmith_operator.plan.status import earliest, until
 from tunesmith_operator.plan.times import parse_time
-from tunesmith_operator.plan.types import Observed, Plan, Raw
+from tunesmith_operator.plan.types import Key, Observed, Plan, Raw
 
 
 def is_final(resource: Raw) -> bool:
@@ -26,9 +26,11 @@ LOOK_AGAIN = 15.0
 """Seconds: pods that stop are heard of, but not those of a node that does not answer."""
 
 
-def after_the_end(resource: Raw, observed: Observed, roles: Sequence[accounting.Account], now: datetime) -> Plan:
-    """Nothing changes but the children: what is still at work goes, and after spec.ttlAfterFinished the rest; and what
-    the last pods cost is known when they have stopped."""
+def after_the_end(
+    resource: Raw, observed: Observed, roles: Sequence[accounting.Account], now: datetime, useless: Sequence[Key] = ()
+) -> Plan:
+    """Nothing changes but the children: what is still at work goes, as does what is `useless`, and after
+    spec.ttlAfterFinished the rest; and what the last pods cost is known when they have stopped."""
     status = resource["status"]
     ttl = (resource.get("spec") or {}).get("ttlAfterFinished")
     ended = parse_time(status.get("completionTime")) or now
@@ -40,7 +42,8 @@ def after_the_end(resource: Raw, observed: Observed, roles: Sequence[accounting.
     gone = tuple(
         key_of(job, "Job")
         for job in jobs
-        if not is_deleting(job) and (expired or (not is_over(job) and (at_work or is_suspended(job))))
+        if not is_deleting(job)
+        and (expired or (not is_over(job) and (at_work or is_suspended(job) or key_of(job, "Job") in useless)))
     )
     gone += tuple(key_of(one, "Service") for one in observed.services if expired and not is_deleting(one))
     stopping = at_work and any(may_work(pod, now) for pod in observed.pods)

@@ -40,6 +40,7 @@ from tunesmith_operator.plan.names import (
     annotation,
     is_deleting,
     job_name,
+    job_stem,
     key_of,
     label,
     labels,
@@ -105,6 +106,8 @@ class Scene(Generic[Spec]):
     spec: Spec
     courses: tuple[Course, ...]
     """Of each role the one that says how it stands: that of its work, or of what prepares it."""
+    aside: tuple[Course, ...]
+    """The others."""
     observed: Observed
     now: datetime
     config: OperatorConfig
@@ -120,9 +123,11 @@ class Scene(Generic[Spec]):
         """The courses of work, that of roles which are still prepared left out."""
         return [course for course in self.courses if not course.prepares]
 
-    def called(self, course: Course) -> str:
-        """The role of a course's Jobs."""
-        return self.kind.preparing[course.role] if course.prepares else course.role
+    @property
+    def unfinished(self) -> tuple[Key, ...]:
+        """All Jobs that may still have pods at work, but of what has succeeded."""
+        every = (*self.courses, *self.aside)
+        return tuple(key for course in every if course.state is not State.SUCCEEDED for key in course.unfinished)
 
 
 def plan_job(
@@ -137,20 +142,33 @@ def plan_job(
             return after_the_end(resource, observed, (), now)
         return conclude(resource, observed, _refused([spec.text]), now)
     status = resource.get("status") or {}
-    courses = tuple(_course(kind, spec, role, status, observed, now) for role in kind.roles(spec))
-    scene = Scene(kind, resource, spec, courses, observed, now, config, token)
+    courses, aside = _courses(kind, spec, resource, observed, now)
+    scene = Scene(kind, resource, spec, courses, aside, observed, now, config, token)
     if is_final(resource):
-        return after_the_end(resource, observed, _accounts(scene, lambda course: accounting.STOPPED), now)
-    outlook = _with_services(scene, next(outlook for decide in DECISIONS if (outlook := decide(scene))))
+        accounts = _accounts(scene, lambda course: accounting.STOPPED)
+        return after_the_end(resource, observed, accounts, now, scene.unfinished)
+    decided: Outlook = next(found for decide in DECISIONS if (found := decide(scene)))
+    outlook = _without_the_useless(scene, _with_services(scene, decided))
     return throttled(status, conclude(resource, observed, _with_fields(scene, outlook), now), now)
 
 
-def _course(kind: JobKind[Spec], spec: Spec, role: str, status: Raw, observed: Observed, now: datetime) -> Course:
-    failures = accounting.failures_of(status, kind.role_names.get(role))
-    work = follow(role, observed, int(status.get("attempt") or 0), failures, now)
-    if not prepare.is_wanted(spec.resources):
-        return work
-    return prepare.in_charge(work, follow(role, observed, 0, 0, now, preparing=kind.preparing[role]))
+def _courses(
+    kind: JobKind[Spec], spec: Spec, resource: Raw, observed: Observed, now: datetime
+) -> tuple[tuple[Course, ...], tuple[Course, ...]]:
+    """Of each role the course in charge; and the others."""
+    status = resource.get("status") or {}
+    chosen: list[Course] = []
+    aside: list[Course] = []
+    for role in kind.roles(spec):
+        called = kind.role_names.get(role)
+        number = accounting.number_known(status, called, job_stem(resource, role))
+        work = follow(role, observed, number, accounting.failures_of(status, called), now)
+        chosen.append(work)
+        if prepare.is_wanted(spec.resources):
+            preparation = follow(role, observed, 0, 0, now, preparing=kind.preparing[role])
+            chosen[-1] = prepare.in_charge(work, preparation, has_begun=work.number > 0)
+            aside.append(work if chosen[-1] is preparation else preparation)
+    return tuple(chosen), tuple(aside)
 
 
 def wants_job_events(resource: Raw, observed: Observed, now: datetime) -> frozenset[Key]:
@@ -169,7 +187,7 @@ def wants_job_events(resource: Raw, observed: Observed, now: datetime) -> frozen
 
 def _name_conflict(scene: Scene[Spec]) -> Outlook | None:
     for course in scene.courses:
-        name = job_name(scene.resource, scene.called(course), course.number + 1)
+        name = job_name(scene.resource, course.called, course.number + 1)
         beside: list[Key] = [key_of(one, "Service") for one in scene.kind.services(scene.resource, scene.spec)]
         taken = [key for key in (Key("Job", name), *beside) if key in scene.observed.foreign]
         if course.state not in ACTIVE | {State.SUCCEEDED} and taken:
@@ -207,8 +225,8 @@ def _unacceptable(scene: Scene[Spec]) -> Outlook | None:
 def _suspended(scene: Scene[Spec]) -> Outlook | None:
     if not scene.spec.suspend:
         return None
-    stopping = [name for course in scene.courses for name in course.stopping]
-    going = tuple(key for course in scene.courses for key in course.unfinished)
+    stopping = [name for course in (*scene.courses, *scene.aside) for name in course.stopping]
+    going = tuple(dict.fromkeys(key for course in (*scene.courses, *scene.aside) for key in course.unfinished))
     message = "spec.suspend is true: no pods; set it to false to go on from the last checkpoint"
     if going or stopping:
         message = "spec.suspend is true: pods save their state and stop"
@@ -277,6 +295,11 @@ def _with_services(scene: Scene[Spec], outlook: Outlook) -> Outlook:
     out_of_reach = {*scene.observed.refused, *scene.observed.foreign}
     lacking = (one for key, one in wanted.items() if not (has(there.get(key.name), one) or key in out_of_reach))
     return replace(outlook, apply=tuple(lacking))
+
+
+def _without_the_useless(scene: Scene[Spec], outlook: Outlook) -> Outlook:
+    useless: tuple[Key, ...] = prepare.useless(scene.courses, scene.aside)
+    return replace(outlook, delete=tuple(dict.fromkeys((*outlook.delete, *useless))))
 
 
 def _as_it_is(scene: Scene[Spec], begun: Sequence[Course] = ()) -> Outlook:
@@ -357,15 +380,15 @@ def _between(scene: Scene[Spec]) -> tuple[Reason, str]:
     course = next(course for course in scene.courses if course.state not in ACTIVE | {State.SUCCEEDED})
     begin, cause = format_time(next_start(course, scene.now)), course.trouble.message if course.trouble else "stopped"
     hint = f"; {course.trouble.hint}" if course.trouble else ""
-    return (
-        Reason.BACK_OFF,
-        f"attempt {course.number} ended: {cause}; attempt {course.number + 1} begins at {begin}{hint}",
-    )
+    ended, again = f"attempt {course.number} ended", f"attempt {course.number + 1} begins"
+    if course.prepares:
+        ended, again = "what prepares it ended", "it is tried again"
+    return Reason.BACK_OFF, f"{ended}: {cause}; {again} at {begin}{hint}"
 
 
 def _attempt(scene: Scene[Spec], course: Course, model: ResolvedModel) -> Raw:
     pod = scene.kind.pod(scene.resource, scene.spec, course.role, model, course.number + 1, scene.config)
-    role, queue = scene.called(course), scene.spec.queue_name
+    role, queue = course.called, scene.spec.queue_name
     if course.prepares:
         pod, queue = prepare.pod(pod, labels(scene.resource, role)), None
     return job(scene.resource, role, pod, course.failures, scene.token, queue)
@@ -414,7 +437,7 @@ def _failed(trouble: LastFailure, message: str) -> Outlook:
 
 def _ended(scene: Scene[Spec], outlook: Outlook) -> Outlook:
     """A final outlook: with its time, and Reconciling until nothing is left at work."""
-    at_work = tuple(key for one in scene.courses if one.state is not State.SUCCEEDED for key in one.unfinished)
+    at_work = scene.unfinished
     ttl = scene.spec.ttl_after_finished
     return replace(
         outlook,
@@ -463,7 +486,7 @@ def _first_start(scene: Scene[Spec]) -> str | None:
     """When a container of the work ran for the first time; of what was adopted, when that was found. A pod that only has a
     node yet is not worth a write."""
     adopted = all(course.state is State.SUCCEEDED for course in scene.courses)
-    counted = scene.courses if adopted else scene.works
+    counted = scene.works or (scene.courses if adopted else ())
     pods = [pod for course in counted for pod in course.members if has_begun(pod)]
     starts = [str(start) for pod in pods if (start := (pod.get("status") or {}).get("startTime"))]
     return scene.status.get("startTime") or min(starts, default=None)

@@ -73,9 +73,14 @@ def is_unseen(resource: Raw) -> bool:
     return "phase" not in (resource.get("status") or {})
 
 
+def job_stem(resource: Raw, role: str) -> str:
+    """How the names of the Jobs of a role begin: the number of the attempt follows."""
+    return f"{name_of(resource)}-{role}-"
+
+
 def job_name(resource: Raw, role: str, attempt: int) -> str:
     """The name of a Job: `support-tune-1`, `support-eval-baseline-2`."""
-    return f"{name_of(resource)}-{role}-{attempt}"
+    return f"{job_stem(resource, role)}{attempt}"
 
 
 def selector(resource: Raw, role: str) -> dict[str, str]:

@@ -1,5 +1,8 @@
 """What needs no device is done before one is asked for, by a small pod: is the work finished already, is all there that it
 reads, is the hub's model in the store? Finished work is adopted on a cluster without a single free device.
+
+Preparing saves time and devices, and must never cost more than the seconds that it takes: where its pod is not let in, the
+work goes on beside it, and is adopted all the same if it turns out to be finished before it has begun.
 """
 
 from __future__ import annotations
@@ -8,9 +11,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tunesmith_api.common import Resources
-from tunesmith_api.run import Outcome, Verb
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import Outcome, ResolvedModel, Verb
 from tunesmith_operator.plan.attempts import Course, State
-from tunesmith_operator.plan.pods import PodPlan, Stage
+from tunesmith_operator.plan.pods import EVALUATOR_REQUESTS, PodPlan, Stage
+from tunesmith_operator.plan.types import Key
+
+NOT_LET_IN = frozenset({FailureClass.UNSCHEDULABLE, FailureClass.QUOTA_EXCEEDED, FailureClass.POD_REFUSED})
+"""Why a small pod may wait where that of the work, with its device, its limits or its runtime class, would not."""
+HUBS = ("hf://", "ms://")
 
 
 def is_wanted(resources: Resources) -> bool:
@@ -19,14 +28,14 @@ def is_wanted(resources: Resources) -> bool:
 
 
 def pod(work: PodPlan, labels: Mapping[str, str]) -> PodPlan:
-    """The pod that prepares what the pod `work` is to do: as that one, but small, without devices and what goes with them:
-    a runtime class such as `nvidia` is on their nodes only."""
+    """The pod that prepares what the pod `work` is to do: as that one, but without devices and a runtime class, which may be
+    on their nodes only; and small, but where it imports a model."""
     return replace(
         work,
         init=(),
-        main=Stage(Verb.PREPARE, work.init[0].image, light=True),
+        main=Stage(Verb.PREPARE, work.init[0].image, light=not _is_import(work.run.model)),
         run=work.run.model_copy(update={"world": None}),
-        resources=work.resources.model_copy(update={"shared_memory": None}),
+        resources=work.resources.model_copy(update={"shared_memory": None, "cpu": EVALUATOR_REQUESTS["cpu"]}),
         settings=work.settings.model_copy(update={"runtime_class_name": None}),
         labels=labels,
         subdomain=None,
@@ -35,13 +44,30 @@ def pod(work: PodPlan, labels: Mapping[str, str]) -> PodPlan:
     )
 
 
-def in_charge(work: Course, preparation: Course) -> Course:
-    """Which of the two says how things stand. Work that has begun is never prepared again.
-
-    A preparation that somebody holds back is passed over: a queue that takes what nobody has given it, say.
-    """
-    if work.number > 0 or preparation.state is State.QUEUED:
-        return work
-    if preparation.state is not State.SUCCEEDED:
+def in_charge(work: Course, preparation: Course, has_begun: bool) -> Course:
+    """Which of the two says how things stand. Work that `has_begun`, now or before, is never prepared again."""
+    if _has_adopted(preparation) and not work.has_begun and work.state in (State.NONE, State.QUEUED, State.STARTING):
         return preparation
-    return preparation if preparation.result.outcome is Outcome.ADOPTED else work
+    if has_begun or preparation.state is State.SUCCEEDED or _is_held_up(preparation):
+        return work
+    return preparation
+
+
+def useless(courses: tuple[Course, ...], aside: tuple[Course, ...]) -> tuple[Key, ...]:
+    """Jobs beside those in charge that nobody waits for: a preparation of what has begun, and work that was adopted."""
+    begun = {course.role for course in courses if course.has_begun}
+    return tuple(key for one in aside if not one.prepares or one.role in begun for key in one.unfinished)
+
+
+def _has_adopted(preparation: Course) -> bool:
+    return preparation.state is State.SUCCEEDED and preparation.result.outcome is Outcome.ADOPTED
+
+
+def _is_held_up(preparation: Course) -> bool:
+    """Whether its pod is not let in, for as long as nobody knows: by a queue that takes what was not given to it, say."""
+    troubled = preparation.trouble is not None and preparation.trouble.class_ in NOT_LET_IN
+    return preparation.state is State.QUEUED or (preparation.state is State.STARTING and troubled)
+
+
+def _is_import(model: ResolvedModel) -> bool:
+    return model.uri.startswith(HUBS) or (model.base is not None and _is_import(model.base))

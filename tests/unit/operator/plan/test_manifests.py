@@ -256,9 +256,8 @@ def test_a_stage_without_a_device_sees_none(stage):
     assert env["NVIDIA_VISIBLE_DEVICES"] == "void"
 
 
-def test_what_prepares_is_small_and_runs_on_any_node():
+def test_what_prepares_runs_on_any_node():
     spec = TEMPLATES["finetunejob-nvidia/support-prepare-1"]["spec"]
-    assert [one["resources"] for one in spec["containers"]] == [{"requests": {"cpu": "100m", "memory": "512Mi"}}]
     assert not {"initContainers", "runtimeClassName", "affinity", "subdomain"} & set(spec)
     assert spec["tolerations"] == POD["tolerations"]
 

@@ -16,7 +16,9 @@ from tests.unit.operator.plan.world import (
     eval_job,
     failed_report,
     fine_tune_job,
+    report,
     running,
+    waiting,
     with_spec,
 )
 from tunesmith_operator.plan.queueing import QUEUE_LABEL
@@ -25,7 +27,10 @@ from tunesmith_operator.plan.types import Raw
 GPU: Raw = {"resources": {"accelerator": "nvidia", "count": 8}}
 MERGED: Raw = {"name": "merged", "uri": "s3://store/run/merged", "digest": "d2"}
 ACCURACY: Raw = {"benchmark": "support-qa", "metric": "accuracy", "value": 0.9}
+SCORED = report("evaluate", results=[ACCURACY])
 PREPARE, TUNE = "support-prepare-1", "support-tune-1"
+MODEL, BASE = "support-prepare-model-1", "support-prepare-base-1"
+LACK = condition("PodScheduled", False, "Unschedulable", "0/1 nodes are available: 1 Insufficient cpu.")
 
 
 def begun(**spec: Any) -> Cluster:
@@ -48,7 +53,12 @@ def test_a_job_of_devices_is_prepared_by_a_pod_without_any_before_it_asks_for_th
 def test_to_prepare_costs_two_writes_and_no_event() -> None:
     def life(**spec: Any) -> Cluster:
         one = Cluster(fine_tune_job(**spec))
-        one.begin()
+        one.settle()
+        if PREPARE in one.jobs:
+            one.start_pod(PREPARE, "Running", {"prepare": running()})
+            one.settle()
+            one.prepare(PREPARE)
+            one.settle()
         one.start_pod(TUNE, "Running", {**TUNED, "export": running()})
         one.settle()
         one.start_pod(TUNE, "Succeeded", TUNED)
@@ -81,26 +91,56 @@ def test_finished_work_is_adopted_without_a_pod_that_asks_for_devices() -> None:
     assert cluster.reconcile().is_empty
 
 
-def test_scores_are_adopted_by_each_model_for_itself() -> None:
+def compared() -> Cluster:
+    """An EvalJob of devices, with a baseline, which is being prepared."""
     cluster = Cluster(eval_job(baseline={"uri": "s3://models/b"}, **GPU))
     cluster.settle()
-    assert sorted(cluster.jobs) == ["support-prepare-base-1", "support-prepare-model-1"]
-    cluster.prepare("support-prepare-base-1", "Adopted", results=[{**ACCURACY, "value": 0.5}], modelUri="s3://models/b")
-    cluster.prepare("support-prepare-model-1")
+    assert sorted(cluster.jobs) == [BASE, MODEL]
+    return cluster
+
+
+def at_work(cluster: Cluster) -> list[str]:
+    """The Jobs that ask for devices."""
+    return sorted(name for name in cluster.jobs if "-prepare" not in name)
+
+
+def test_a_baseline_that_was_scored_is_not_scored_again_whichever_is_prepared_first() -> None:
+    for order in ((BASE, MODEL), (MODEL, BASE)):
+        cluster = compared()
+        for name in order:
+            told = {"results": [{**ACCURACY, "value": 0.5}], "modelUri": "s3://models/b"} if name == BASE else {}
+            cluster.prepare(name, "Adopted" if told else "Succeeded", **told)
+            cluster.settle()
+        assert at_work(cluster) == ["support-eval-model-1"]
+        assert cluster.status["attempt"] == 1
+        assert "startTime" not in cluster.status, "the deadline of what may wait in a queue has not begun"
+        cluster.start_pod("support-eval-model-1", "Succeeded", {"evaluate": ended(message=SCORED)})
+        cluster.settle()
+        assert cluster.status["phase"] == "Succeeded"
+        assert [(one["value"], one["baseline"]) for one in cluster.status["results"]] == [(0.9, 0.5)]
+
+
+def test_scores_of_both_are_adopted_without_a_device() -> None:
+    cluster = compared()
+    for name, value in ((BASE, 0.5), (MODEL, 0.9)):
+        cluster.prepare(name, "Adopted", results=[{**ACCURACY, "value": value}])
     cluster.settle()
-    assert "support-eval-baseline-1" not in cluster.jobs, "a baseline that was scored is not scored again"
-    assert "startTime" not in cluster.status, "the deadline of what may wait in a queue has not begun"
+    assert (cluster.status["phase"], at_work(cluster)) == ("Succeeded", [])
+    assert [(one["value"], one["baseline"]) for one in cluster.status["results"]] == [(0.9, 0.5)]
+
+
+def test_one_model_that_is_at_work_ends_not_what_prepares_the_other() -> None:
+    cluster = compared()
+    cluster.prepare(MODEL)
+    cluster.settle()
     cluster.start_pod("support-eval-model-1", "Running", {"fetch": TUNED["fetch"], "serve": running()})
     cluster.settle()
-    assert cluster.status["phase"] == "Running"
-    cluster.remove("support-eval-model-1")
-    other = Cluster(eval_job(baseline={"uri": "s3://models/b"}, **GPU))
-    other.settle()
-    for name, value in (("base", 0.5), ("model", 0.9)):
-        other.prepare(f"support-prepare-{name}-1", "Adopted", results=[{**ACCURACY, "value": value}])
-    other.settle()
-    assert other.status["phase"] == "Succeeded"
-    assert [(one["value"], one["baseline"]) for one in other.status["results"]] == [(0.9, 0.5)]
+    assert at_work(cluster) == ["support-eval-model-1"]
+    assert BASE in cluster.jobs
+    cluster.fail(BASE, {"prepare": ended(67, failed_report("prepare", "ModelNotFound", "s3://models/b: nothing"))})
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Failed", "ModelNotFound")
+    assert at_work(cluster) == []
 
 
 def test_what_is_not_there_is_told_before_a_device_is_asked_for() -> None:
@@ -140,13 +180,55 @@ def test_what_prepares_has_no_queue_and_starts_no_deadline() -> None:
     assert cluster.status["phase"] == "Queued", "time in the queue does not count"
 
 
-def test_a_preparation_that_somebody_holds_back_is_passed_over() -> None:
-    """Kueue may be told to hold every Job that names no queue."""
-    cluster = begun(queueName="gpus")
-    cluster.jobs[PREPARE]["spec"]["suspend"] = True
+def held_up(cluster: Cluster, how: str) -> None:
+    """The pod that prepares is not let in."""
+    if how == "a queue that takes every Job":
+        cluster.jobs[PREPARE]["spec"]["suspend"] = True
+    elif how == "no room on a node":
+        cluster.start_pod(PREPARE, "Pending", conditions=[LACK])
     cluster.settle()
+
+
+WAYS = ["a queue that takes every Job", "no room on a node"]
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_work_does_not_wait_for_a_preparation_that_is_not_let_in(how: str) -> None:
+    cluster = begun(queueName="gpus")
+    held_up(cluster, how)
+    assert sorted(cluster.jobs) == [PREPARE, TUNE]
     assert cluster.status["phase"] == "Queued"
-    assert TUNE in cluster.jobs
+    cluster.admit(TUNE)
+    cluster.start_pod(TUNE, "Running", {"fetch": running()})
+    cluster.settle()
+    assert list(cluster.jobs) == [TUNE], "what has begun need not be prepared"
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_work_that_is_found_finished_while_it_waits_is_adopted_all_the_same(how: str) -> None:
+    cluster = begun(queueName="gpus")
+    held_up(cluster, how)
+    cluster.jobs[PREPARE]["spec"].pop("suspend", None)
+    cluster.prepare(PREPARE, "Adopted", artifacts=[MERGED])
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Succeeded", "AdoptedExisting")
+    assert list(cluster.jobs) == [PREPARE]
+    assert cluster.condition("Reconciling")["status"] == "False"
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_suspend_and_the_end_stop_a_preparation_that_was_passed_over_too(how: str) -> None:
+    suspended, ended_ = begun(queueName="gpus"), begun(queueName="gpus", pendingDeadline="1m")
+    held_up(suspended, how)
+    suspended.resource = with_spec(suspended.resource, suspend=True)
+    suspended.settle()
+    assert (suspended.status["phase"], suspended.jobs) == ("Suspended", {})
+    held_up(ended_, how)
+    ended_.admit(TUNE)
+    ended_.start_pod(TUNE, "Pending", conditions=[LACK])
+    ended_.reconcile(after=61)
+    ended_.settle()
+    assert (ended_.status["reason"], ended_.jobs) == ("DeadlineExceeded", {})
 
 
 def test_work_that_has_begun_is_not_prepared_again() -> None:
@@ -175,14 +257,21 @@ def test_suspended_it_is_prepared_no_further_and_resumed_it_is() -> None:
     assert list(cluster.jobs) == [PREPARE]
 
 
-def test_its_pod_that_finds_no_node_says_so_and_is_given_up_after_the_pending_deadline() -> None:
-    cluster = begun(pendingDeadline="10m")
-    lack = condition("PodScheduled", False, "Unschedulable", "0/1 nodes are available: 1 Insufficient cpu.")
-    cluster.start_pod(PREPARE, "Pending", conditions=[lack])
+def test_what_the_work_would_lack_too_is_told_before_it_asks_for_devices() -> None:
+    cluster = begun()
+    cluster.start_pod(PREPARE, "Pending", {"prepare": waiting("ImagePullBackOff", "not found")})
     cluster.settle()
-    assert cluster.status["reason"] == "Unschedulable"
-    cluster.reconcile(after=601)
-    assert (cluster.status["phase"], cluster.status["reason"]) == ("Failed", "DeadlineExceeded")
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Pending", "ImagePull")
+    assert list(cluster.jobs) == [PREPARE]
+
+
+@pytest.mark.parametrize(("uri", "asks"), [("hf://Qwen/Qwen3-8B", "64Gi"), ("s3://models/a", "512Mi")])
+def test_an_import_has_the_memory_and_the_disk_of_the_work_and_a_look_has_little(uri: str, asks: str) -> None:
+    resources = {**GPU["resources"], "memory": "64Gi", "ephemeralStorage": "500Gi"}
+    job = begun(model={"uri": uri}, resources=resources).jobs[PREPARE]
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["requests"]["memory"] == asks
+    assert "nvidia.com/gpu" not in container["resources"]["requests"]
 
 
 @pytest.mark.parametrize("kind", [fine_tune_job, eval_job])

@@ -65,6 +65,7 @@ KIND_SPECS: dict[str, list[Raw]] = {
         {"model": TUNED_MODEL, "baseline": {"uri": "s3://m/b"}, "gates": [{"benchmark": "support-qa", "min": 0.6}]},
         {"retries": 1, "deadline": "5m", "engine": "vllm", "resources": {"accelerator": "nvidia"}},
         {"queueName": "gpus", "baseline": {"uri": "s3://m/b"}, "retries": 1},
+        {"baseline": {"uri": "s3://m/b"}, "resources": {"accelerator": "nvidia"}},
     ],
     "InferenceService": [
         {},
