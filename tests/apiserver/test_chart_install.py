@@ -193,6 +193,44 @@ def test_an_admin_of_a_namespace_installs_it_there_without_a_cluster_role(cluste
     cluster.uninstall("team-a")
 
 
+def test_an_admin_of_a_namespace_upgrades_with_the_role_of_the_new_release_only(cluster: Cluster) -> None:
+    """As docs/operations.md says: the API server lets nobody hand on rights that they have not got themselves."""
+    operator = "system:serviceaccount:team-c:tunesmith-operator"
+
+    def installs(chart: Path) -> subprocess.CompletedProcess[str]:
+        values = {"scope": {"namespaces": ["team-c"]}, "crds": {"enabled": False}}
+        command = ["upgrade", "--install", "tunesmith", str(chart), "--namespace=team-c", "--values=-"]
+        return cluster.run("helm", *command, "--kube-as-user=berta", stdin=json.dumps(values), fails=True)
+
+    def image() -> str:
+        return cluster.kubectl("get", "--namespace=team-c", "deployments", "--output=jsonpath={..image}")
+
+    cluster.kubectl("create", "namespace", "team-c")
+    cluster.kubectl("apply", "--filename", str(ROOT / "crds"))
+    cluster.kubectl("apply", "--filename", str(release("0.1.0").admin))
+    cluster.kubectl("create", "rolebinding", "berta", "--namespace=team-c", "--clusterrole=admin", "--user=berta")
+    eventually(lambda: cluster.can("berta", "team-c", "update", "evaljobs.tunesmith.dev/finalizers"))
+    eventually(lambda: not cluster.can("berta", "team-c", "create", "controllerrevisions.apps"))
+    old = installs(release("0.1.0").chart)
+    assert old.returncode == 0, old.stderr
+
+    refused = installs(CHART)
+    assert refused.returncode != 0
+    assert "attempting to grant RBAC permissions not currently held" in refused.stderr
+    assert "controllerrevisions" in refused.stderr
+    assert not cluster.can(operator, "team-c", "list", "controllerrevisions.apps"), "so the new pod is not ready"
+    cluster.run("helm", "rollback", "tunesmith", "--namespace=team-c", "--kube-as-user=berta")
+    assert image().endswith(":0.1.0")
+
+    cluster.kubectl("apply", "--filename=-", stdin=yaml_block(ROOT / "docs" / "chart.md"))
+    eventually(lambda: cluster.can("berta", "team-c", "create", "controllerrevisions.apps"))
+    upgraded = installs(CHART)
+    assert upgraded.returncode == 0, upgraded.stderr
+    assert image().endswith(f":{VERSION}")
+    assert cluster.can(operator, "team-c", "create", "controllerrevisions.apps")
+    cluster.uninstall("team-c")
+
+
 @pytest.mark.usefixtures("installed")
 def test_resources_outlive_the_release_unless_told_otherwise(cluster: Cluster) -> None:
     cluster.kubectl("apply", "--filename=-", stdin=json.dumps(JOB))
