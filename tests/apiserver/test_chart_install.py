@@ -16,6 +16,7 @@ import yaml
 
 from devcluster.controlplane import ControlPlane
 from tests.releases import release
+from tests.unit.chart.test_values import LEAVES, another, nested
 from tunesmith_operator.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,6 +178,22 @@ def test_people_may_do_with_our_kinds_what_their_role_says(
     cluster.run("kubectl", *binding, fails=True)  # made by the first case
     eventually(lambda: cluster.can(f"the-{role}er", "team-b", "list", "finetunejobs.tunesmith.dev"))
     assert cluster.can(f"the-{role}er", "team-b", verb, what) is allowed
+
+
+@pytest.mark.parametrize("scope", [{}, {"scope": {"namespaces": ["team-a"]}}], ids=["whole cluster", "namespaces"])
+def test_with_everything_set_the_api_server_knows_every_field(cluster: Cluster, scope: dict[str, Any]) -> None:
+    """All but what needs other CRDs. A field that is misspelt in a template would be dropped without a word."""
+    values = {path: another(path) for path in LEAVES if not path.startswith(("monitoring.", "scope.", "crds."))}
+    values |= {"store.caBundle.name": "ca", "images.operator": "registry/operator:1", "leaderElection.enabled": True}
+    manifests = cluster.run(
+        "helm", "template", "tunesmith", str(CHART), "--namespace", SYSTEM, "--values=-",
+        stdin=json.dumps({**nested(values), **scope}),
+    ).stdout  # fmt: skip
+    strict = ("apply", "--dry-run=server", "--validate=strict", "--filename=-")
+    assert "deployment.apps/tunesmith-operator" in cluster.kubectl(*strict, stdin=manifests)
+    misspelt = manifests.replace("priorityClassName:", "priorityClass:")
+    refused = cluster.run("kubectl", *strict, stdin=misspelt, fails=True).stderr
+    assert 'unknown field "spec.template.spec.priorityClass"' in refused
 
 
 def test_an_admin_of_a_namespace_installs_it_there_without_a_cluster_role(cluster: Cluster) -> None:
