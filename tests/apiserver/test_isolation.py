@@ -108,6 +108,7 @@ REFUSED: dict[str, Raw] = {
     "pod.annotations": {"pod": {"annotations": {"iam.amazonaws.com/role": "admin"}}},
     "pod.tolerations": {"pod": {"tolerations": [{"operator": "Exists"}]}},
     "storage.credentialsSecret": {"storage": {"credentialsSecret": "payroll"}},
+    "storage.endpoint": {"storage": {"endpoint": "http://169.254.169.254"}},
     "output.uri": {"output": {"uri": "s3://models/runs/somebody-else/support"}},
 }
 
