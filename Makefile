@@ -8,7 +8,7 @@ COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --generate-hashe
 	--no-emit-index-url --custom-compile-command "make lock"
 PATHS  := crds operator runtime devcluster tools tests examples
 
-.PHONY: help demo test test-deep test-deep-cluster test-deep-apiserver test-namespaced verify bench bench-scale bench-peers images sbom cluster cluster-down env lock generate format
+.PHONY: help demo test test-deep test-deep-cluster test-deep-apiserver test-namespaced verify bench bench-scale bench-peers images sbom audit cluster cluster-down env lock generate format
 
 help:            ## This list
 	@grep -hE '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -65,6 +65,9 @@ images: env      ## Build and push both images
 sbom: env        ## What is in both images: CycloneDX JSON in sbom/
 	python3 -m devcluster images
 	$(PYTHON) -m tools.sbom
+
+audit: env       ## Known vulnerabilities of what is pinned; needs the internet's advisory database
+	$(PYTHON) -m tools.audit $(UV)
 
 cluster:         ## A real one-node Kubernetes with a registry and an S3 server (or the one in KUBECONFIG)
 	python3 -m devcluster up

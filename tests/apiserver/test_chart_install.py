@@ -16,6 +16,7 @@ import yaml
 
 from devcluster.controlplane import ControlPlane
 from tests.releases import release
+from tests.unit.chart.test_values import LEAVES, another, nested
 from tunesmith_operator.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -179,6 +180,22 @@ def test_people_may_do_with_our_kinds_what_their_role_says(
     assert cluster.can(f"the-{role}er", "team-b", verb, what) is allowed
 
 
+@pytest.mark.parametrize("scope", [{}, {"scope": {"namespaces": ["team-a"]}}], ids=["whole cluster", "namespaces"])
+def test_with_everything_set_the_api_server_knows_every_field(cluster: Cluster, scope: dict[str, Any]) -> None:
+    """All but what needs other CRDs. A field that is misspelt in a template would be dropped without a word."""
+    values = {path: another(path) for path in LEAVES if not path.startswith(("monitoring.", "scope.", "crds."))}
+    values |= {"store.caBundle.name": "ca", "images.operator": "registry/operator:1", "leaderElection.enabled": True}
+    manifests = cluster.run(
+        "helm", "template", "tunesmith", str(CHART), "--namespace", SYSTEM, "--values=-",
+        stdin=json.dumps({**nested(values), **scope}),
+    ).stdout  # fmt: skip
+    strict = ("apply", "--dry-run=server", "--validate=strict", "--filename=-")
+    assert "deployment.apps/tunesmith-operator" in cluster.kubectl(*strict, stdin=manifests)
+    misspelt = manifests.replace("priorityClassName:", "priorityClass:")
+    refused = cluster.run("kubectl", *strict, stdin=misspelt, fails=True).stderr
+    assert 'unknown field "spec.template.spec.priorityClass"' in refused
+
+
 def test_an_admin_of_a_namespace_installs_it_there_without_a_cluster_role(cluster: Cluster) -> None:
     """As docs/chart.md says: with the CRDs and one aggregated role from the cluster's administrator."""
     cluster.kubectl("apply", "--filename", str(ROOT / "crds"))
@@ -191,6 +208,44 @@ def test_an_admin_of_a_namespace_installs_it_there_without_a_cluster_role(cluste
     assert cluster.can(operator, "team-a", "create", "jobs.batch")
     assert not cluster.can(operator, "team-b", "list", "finetunejobs.tunesmith.dev")
     cluster.uninstall("team-a")
+
+
+def test_an_admin_of_a_namespace_upgrades_with_the_role_of_the_new_release_only(cluster: Cluster) -> None:
+    """As docs/operations.md says: the API server lets nobody hand on rights that they have not got themselves."""
+    operator = "system:serviceaccount:team-c:tunesmith-operator"
+
+    def installs(chart: Path) -> subprocess.CompletedProcess[str]:
+        values = {"scope": {"namespaces": ["team-c"]}, "crds": {"enabled": False}}
+        command = ["upgrade", "--install", "tunesmith", str(chart), "--namespace=team-c", "--values=-"]
+        return cluster.run("helm", *command, "--kube-as-user=berta", stdin=json.dumps(values), fails=True)
+
+    def image() -> str:
+        return cluster.kubectl("get", "--namespace=team-c", "deployments", "--output=jsonpath={..image}")
+
+    cluster.kubectl("create", "namespace", "team-c")
+    cluster.kubectl("apply", "--filename", str(ROOT / "crds"))
+    cluster.kubectl("apply", "--filename", str(release("0.1.0").admin))
+    cluster.kubectl("create", "rolebinding", "berta", "--namespace=team-c", "--clusterrole=admin", "--user=berta")
+    eventually(lambda: cluster.can("berta", "team-c", "update", "evaljobs.tunesmith.dev/finalizers"))
+    eventually(lambda: not cluster.can("berta", "team-c", "create", "controllerrevisions.apps"))
+    old = installs(release("0.1.0").chart)
+    assert old.returncode == 0, old.stderr
+
+    refused = installs(CHART)
+    assert refused.returncode != 0
+    assert "attempting to grant RBAC permissions not currently held" in refused.stderr
+    assert "controllerrevisions" in refused.stderr
+    assert not cluster.can(operator, "team-c", "list", "controllerrevisions.apps"), "so the new pod is not ready"
+    cluster.run("helm", "rollback", "tunesmith", "--namespace=team-c", "--kube-as-user=berta")
+    assert image().endswith(":0.1.0")
+
+    cluster.kubectl("apply", "--filename=-", stdin=yaml_block(ROOT / "docs" / "chart.md"))
+    eventually(lambda: cluster.can("berta", "team-c", "create", "controllerrevisions.apps"))
+    upgraded = installs(CHART)
+    assert upgraded.returncode == 0, upgraded.stderr
+    assert image().endswith(f":{VERSION}")
+    assert cluster.can(operator, "team-c", "create", "controllerrevisions.apps")
+    cluster.uninstall("team-c")
 
 
 @pytest.mark.usefixtures("installed")

@@ -5,18 +5,20 @@ from __future__ import annotations
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+import urllib3
 import yaml
 
 from devcluster.controlplane import ControlPlane
+from tests.apiserver.chain import evaluated
 from tests.apiserver.chart import VALUES, render, without_workloads
 from tests.apiserver.cluster import Cluster, Kubelet, Raw, Refused
-from tests.apiserver.conftest import StartOperator
+from tests.apiserver.conftest import NAMES, StartOperator, make_namespace
 from tests.apiserver.finetunejobs import SPEC, prepared, started, succeed, tune
 from tests.apiserver.flood import Flood, report
 from tests.apiserver.operator_process import USER
+from tests.apiserver.scope import leave
 from tests.apiserver.test_operator_life import token_of
 from tests.unit.operator.plan.test_manifests import TEMPLATES
 from tunesmith_operator.progress import BODY_BYTES, STATUS_SECONDS
@@ -27,6 +29,8 @@ EVALUATION: Raw = {
     "baseline": {"uri": "s3://models/other"},
     "benchmarks": [{"name": "words", "dataset": {"uri": "s3://data/test.jsonl"}}],
 }
+
+SERVICE: Raw = {"model": SPEC["model"]}
 
 
 def training(cluster: Cluster, name: str) -> str:
@@ -80,6 +84,39 @@ def test_a_flood_of_reports_harms_nobody(cluster: Cluster, start_operator: Start
     cluster.until("the last report of the quiet one", shown, seconds=15)
 
 
+NAMESAKES: dict[str, tuple[str, Raw]] = {
+    "a-model": ("FineTuneJob", {**SPEC, "model": {"fineTuneJob": {"name": "theirs"}}}),
+    "a-baseline": ("EvalJob", {**EVALUATION, "baseline": {"fineTuneJob": {"name": "theirs"}}}),
+    "a-service": ("InferenceService", {"model": {"fineTuneJob": {"name": "theirs"}}}),
+    "an-adapter": ("InferenceService", {**SERVICE, "adapters": [{"name": "fr", "fineTuneJob": {"name": "theirs"}}]}),
+    "a-verdict": ("InferenceService", {**SERVICE, "promotion": {"evalJobs": [{"name": "theirs"}]}}),
+}
+
+
+def test_what_another_namespace_has_under_a_name_is_waited_for_in_the_own(
+    plane: ControlPlane, http: urllib3.PoolManager, cluster: Cluster, start_operator: StartOperator
+) -> None:
+    other = Cluster(plane, http, next(NAMES))
+    make_namespace(other)
+    start_operator()
+    succeed(other, "theirs")
+    passed = {"model": SPEC["model"], "benchmarks": EVALUATION["benchmarks"]}
+    passed["gates"] = [{"benchmark": "words", "metric": "accuracy", "min": 0.5}]
+    other.create({"kind": "EvalJob", "metadata": {"name": "theirs"}, "spec": passed})
+    kubelet = Kubelet(other, other.pod_of("theirs-eval-model-1"))
+    kubelet.bind()
+    kubelet.ends(evaluated(0.9, "d" * 64))
+    assert other.until_phase("EvalJob", "theirs", "Succeeded")["status"]["verdict"] == "Passed"
+    for name, (kind, spec) in NAMESAKES.items():
+        cluster.create({"kind": kind, "metadata": {"name": name}, "spec": spec})
+    for name, (kind, _) in NAMESAKES.items():
+        status = cluster.until_phase(kind, name, "Waiting")["status"]
+        assert "theirs" in status["waitingFor"], status
+    assert cluster.find("Job") == []
+    assert [one["spec"]["replicas"] for one in cluster.find("Deployment") if one["spec"]["replicas"]] == []
+    leave(other)
+
+
 @pytest.mark.usefixtures("operator")
 def test_pods_of_all_kinds_and_accelerators_are_admitted_under_the_restricted_profile(cluster: Cluster) -> None:
     """The namespace of every test enforces it: a pod that it refuses is never there."""
@@ -108,6 +145,7 @@ REFUSED: dict[str, Raw] = {
     "pod.annotations": {"pod": {"annotations": {"iam.amazonaws.com/role": "admin"}}},
     "pod.tolerations": {"pod": {"tolerations": [{"operator": "Exists"}]}},
     "storage.credentialsSecret": {"storage": {"credentialsSecret": "payroll"}},
+    "storage.endpoint": {"storage": {"endpoint": "http://169.254.169.254"}},
     "output.uri": {"output": {"uri": "s3://models/runs/somebody-else/support"}},
 }
 
@@ -121,21 +159,34 @@ def test_what_a_pod_would_give_to_who_may_not_create_pods_is_refused(cluster: Cl
     assert cluster.find("Job") == []
 
 
-ELSEWHERE: dict[str, Any] = {
-    "a Secret": {"storage": {"credentialsSecret": "other/tunesmith-s3"}},
-    "a ConfigMap": {"storage": {"caBundle": {"name": "other/authority"}}},
-    "a FineTuneJob": {"model": {"fineTuneJob": {"name": "other/support"}}},
-    "a volume": {"model": {"uri": "pvc://other/claim"}},
-    "another volume": {"output": {"uri": "pvc://claim/path"}},
-    "an account": {"pod": {"serviceAccountName": "other:default"}},
-    "a pull secret": {"pod": {"imagePullSecrets": [{"name": "other/registry"}]}},
+THEIRS: Raw = {"fineTuneJob": {"name": "other/support"}}
+ELSEWHERE: dict[str, tuple[str, Raw]] = {
+    "a Secret": ("FineTuneJob", {**SPEC, "storage": {"credentialsSecret": "other/tunesmith-s3"}}),
+    "a ConfigMap": ("FineTuneJob", {**SPEC, "storage": {"caBundle": {"name": "other/authority"}}}),
+    "a FineTuneJob": ("FineTuneJob", {**SPEC, "model": THEIRS}),
+    "a service's model": ("FineTuneJob", {**SPEC, "model": {"inferenceService": {"name": "other/chat"}}}),
+    "a volume": ("FineTuneJob", {**SPEC, "model": {"uri": "pvc://other/claim"}}),
+    "another volume": ("FineTuneJob", {**SPEC, "output": {"uri": "pvc://claim/path"}}),
+    "an account": ("FineTuneJob", {**SPEC, "pod": {"serviceAccountName": "other:default"}}),
+    "a pull secret": ("FineTuneJob", {**SPEC, "pod": {"imagePullSecrets": [{"name": "other/registry"}]}}),
+    "a queue": ("FineTuneJob", {**SPEC, "queueName": "other/gpus"}),
+    "a model to score": ("EvalJob", {**EVALUATION, "model": THEIRS}),
+    "a baseline": ("EvalJob", {**EVALUATION, "baseline": THEIRS}),
+    "a service as baseline": ("EvalJob", {**EVALUATION, "baseline": {"inferenceService": {"name": "other/chat"}}}),
+    "a Secret to score with": ("EvalJob", {**EVALUATION, "storage": {"credentialsSecret": "other/tunesmith-s3"}}),
+    "a model to serve": ("InferenceService", {**SERVICE, "model": THEIRS}),
+    "an API key": ("InferenceService", {**SERVICE, "apiKeySecret": "other/key"}),
+    "a verdict": ("InferenceService", {**SERVICE, "promotion": {"evalJobs": [{"name": "other/words"}]}}),
+    "an adapter": ("InferenceService", {**SERVICE, "adapters": [{"name": "fr", **THEIRS}]}),
+    "an adapter of a volume": ("InferenceService", {**SERVICE, "adapters": [{"name": "fr", "uri": "pvc://other/a"}]}),
 }
 
 
 @pytest.mark.parametrize("what", ELSEWHERE)
 def test_nothing_of_another_namespace_can_be_named(cluster: Cluster, what: str) -> None:
-    with pytest.raises(Refused) as error:
-        tune(cluster, "support", **ELSEWHERE[what])
+    kind, spec = ELSEWHERE[what]
+    with pytest.raises(Refused, match=r"Invalid value: .*(other[/:]|pvc://)") as error:
+        cluster.create({"kind": kind, "metadata": {"name": "support"}, "spec": spec})
     assert error.value.status == 422
 
 

@@ -13,14 +13,16 @@ import pytest
 
 from devcluster.controlplane import ControlPlane
 from devcluster.paths import cache_paths
-from tests.apiserver.chart import VALUES, render, without_workloads
+from tests.apiserver.chart import NAMESPACE, VALUES, account, render, without_workloads
 from tests.apiserver.cluster import KINDS, Cluster, Kubelet, Raw
 from tests.apiserver.conftest import StartOperator
-from tests.apiserver.finetunejobs import MESSAGES, tune_on_devices
+from tests.apiserver.finetunejobs import MESSAGES, tune, tune_on_devices
+from tests.apiserver.test_rights import OPTIONAL, in_vain, requests, used
 from tests.kueue import kueue, queues
 
 pytestmark = pytest.mark.deep
 
+RELEASE = "queues"
 WORK = "tunesmith.dev/role=tune"
 """Label of the pods that queue."""
 GPU = {"accelerator": "nvidia", "cpu": "100m"}
@@ -45,9 +47,9 @@ def queue(cluster: Cluster, start_operator: StartOperator) -> str:
         "kueue": {"enabled": True},
         "podPolicy": {"priorityClasses": ["urgent"]},
     }
-    manifests = render(cluster.plane, {**VALUES, **values}, "queues")
+    manifests = render(cluster.plane, {**VALUES, **values}, RELEASE)
     cluster.kubectl("apply", "--filename", "-", stdin=without_workloads(manifests))
-    operator = start_operator(release="queues", **values)
+    operator = start_operator(release=RELEASE, **values)
     cluster.until("the operator leads", operator.leads)
     return name
 
@@ -141,6 +143,18 @@ def test_a_queue_that_is_not_there_is_named(cluster: Cluster, queue: str) -> Non
     tune_on_devices(cluster, "lost", queueName="nowhere", resources=GPU)
     assert "nowhere" in says(cluster, "lost", "doesn't exist")
     assert cluster.find("Pod", WORK) == []
+
+
+@pytest.mark.usefixtures("queue")
+def test_the_right_that_kueue_enabled_adds_is_used_and_is_enough(plane: ControlPlane, cluster: Cluster) -> None:
+    tune(cluster, "lost", queueName="nowhere")
+    says(cluster, "lost", "doesn't exist")
+    asked = requests(plane, f"system:serviceaccount:{NAMESPACE}:{account(RELEASE)}")
+    here = [entry for entry in asked if entry["objectRef"].get("namespace") == cluster.namespace]
+    seen = {right for entry in here for right in used(entry)}
+    assert in_vain(here) == []
+    rights = OPTIONAL["kueue.enabled"][1]
+    assert {right for right in seen if right.group == "kueue.x-k8s.io"} == rights
 
 
 def test_suspend_gives_the_quota_back(cluster: Cluster, queue: str) -> None:

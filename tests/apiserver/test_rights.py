@@ -44,7 +44,9 @@ NEVER_ASKED: dict[Right, str] = {
 OPTIONAL: dict[str, tuple[Raw, frozenset[Right]]] = {
     "kueue.enabled": ({"kueue": {"enabled": True}}, frozenset({Right("kueue.x-k8s.io", "workloads", "list")})),
 }
-"""By name of a value of the chart: the values that switch a feature on, and the rights that come with it."""
+"""By name of a value of the chart: the values that switch a feature on, and the rights that come with it. That
+`kueue.enabled` uses its own is tested where there is a Kueue, in test_queueing.py.
+"""
 FORBIDDEN_RESOURCES = frozenset(
     {"*", "secrets", "configmaps", "serviceaccounts", "serviceaccounts/token", "pods/exec", "pods/attach", "pods/log"}
     | {"pods/portforward", "pods/ephemeralcontainers", "nodes", "namespaces", "persistentvolumeclaims", "roles"}
@@ -75,11 +77,20 @@ def granted(manifests: list[Raw]) -> frozenset[Right]:
     )
 
 
-def requests(plane: ControlPlane) -> list[Raw]:
+def requests(plane: ControlPlane, user: str = USER) -> list[Raw]:
     """Audit events of the operator's requests about resources, of all tests so far."""
     with plane.audit_log.open() as log:
-        entries = [json.loads(line) for line in log if USER in line and line.endswith("\n")]
-    return [entry for entry in entries if entry["user"]["username"] == USER and "objectRef" in entry]
+        entries = [json.loads(line) for line in log if user in line and line.endswith("\n")]
+    return [entry for entry in entries if entry["user"]["username"] == user and "objectRef" in entry]
+
+
+def in_vain(asked: list[Raw]) -> list[str]:
+    """What was refused. What was allowed another time came before the API server had heard of the role."""
+    forbidden, allowed = (
+        {f"{entry['verb']} {entry['requestURI']}" for entry in asked if is_forbidden(entry) is refused}
+        for refused in (True, False)
+    )
+    return sorted(forbidden - allowed)
 
 
 def used(entry: Raw) -> Iterator[Right]:
@@ -185,16 +196,9 @@ EVALUATION: Raw = {
 
 
 def test_every_right_that_the_chart_grants_is_used_and_none_beyond(life: ControlPlane, manifests: list[Raw]) -> None:
-    """In all tests of the tier. A right that is lacking would be met by an error and a retry for ever.
-
-    What is refused once and allowed another time came before the API server had heard of the role.
-    """
+    """In all tests of the tier. A right that is lacking would be met by an error and a retry for ever."""
     asked = requests(life)
-    forbidden, allowed = (
-        {f"{entry['verb']} {entry['requestURI']}" for entry in asked if is_forbidden(entry) is refused}
-        for refused in (True, False)
-    )
-    assert sorted(forbidden - allowed) == []
+    assert in_vain(asked) == []
     seen = {right for entry in asked for right in used(entry)}
     has = granted(manifests)
     assert sorted(map(str, seen - has)) == [], "used, and not granted by the chart"

@@ -16,7 +16,7 @@ from devcluster.controlplane import ControlPlane
 from tests.apiserver.cluster import KINDS, Cluster, Raw
 from tests.apiserver.conftest import NAMES, make_namespace
 from tests.apiserver.scope import leave
-from tests.unit.operator.plan.recorded import SCENES, scenes
+from tests.unit.operator.plan.recorded import scenes
 
 OURS = ("FineTuneJob", "EvalJob", "InferenceService")
 EACH_KIND = pytest.mark.parametrize("kind", OURS)
@@ -150,9 +150,22 @@ def test_one_line_says_how_it_is_going(shelf: Cluster, name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("name", [name for name in SCENES if name.startswith("FineTuneJob S")])
-def test_kubectl_wait_returns_when_it_is_ready_and_not_before(shelf: Cluster, name: str) -> None:
+READY, NOT_READY = (
+    {"Succeeded", "Ready"},
+    {"Waiting", "Queued", "Pending", "Preparing", "Running", "Suspended", "Blocked"},
+)
+"""Phases that say by themselves whether a resource is ready; in the others a version before may still answer."""
+
+
+@EACH_KIND
+def test_kubectl_wait_returns_when_it_is_ready_and_not_before(shelf: Cluster, kind: str) -> None:
+    told = {slug(name): one for name, one in scenes().items() if one.phase and one.resource["kind"] == kind}
     command = [shelf.plane.program("kubectl"), "--kubeconfig", str(shelf.plane.kubeconfig)]
-    command += ["--namespace", shelf.namespace, "wait", "--for=condition=Ready", "--timeout=0"]
-    done = subprocess.run([*command, f"finetunejob/{slug(name)}"], capture_output=True, text=True, check=False)
-    assert (done.returncode == 0) == scenes()[name].is_ready, done.stderr
+    command += ["--namespace", shelf.namespace, "wait", "--for=condition=Ready", "--timeout=0", kind.lower()]
+    done = subprocess.run([*command, *told], capture_output=True, text=True, check=False)
+    ready = {name for name in told if f"/{name} condition met\n" in done.stdout}
+    not_yet = {name for name in told if f"/{name}\n" in done.stderr}
+    assert ready | not_yet == told.keys(), done.stderr
+    assert ready == {name for name, scene in told.items() if scene.is_ready}
+    assert {name for name, scene in told.items() if scene.phase in READY and scene.reason != "ScaledToZero"} <= ready
+    assert not {name for name, scene in told.items() if scene.phase in NOT_READY} & ready

@@ -103,10 +103,15 @@ def then(change: Raw) -> Callable[[Cluster, Case], None]:
     return happens
 
 
-def suspended(cluster: Cluster, case: Case) -> None:
-    cluster.pod_of(f"{case.name}-tune-1")
-    cluster.patch(case.kind, case.name, {"spec": {"suspend": True}})
-    cluster.until_gone("Job", f"{case.name}-tune-1")
+def suspended(role: str) -> Callable[[Cluster, Case], None]:
+    """It is suspended when it has a pod."""
+
+    def happens(cluster: Cluster, case: Case) -> None:
+        cluster.pod_of(f"{case.name}-{role}-1")
+        cluster.patch(case.kind, case.name, {"spec": {"suspend": True}})
+        cluster.until_gone("Job", f"{case.name}-{role}-1")
+
+    return happens
 
 
 ADOPTED = {name: json.dumps({**REPORTS[name], "outcome": "Adopted"}) for name in ("train", "export")}
@@ -120,13 +125,15 @@ CASES = (
     Case("FineTuneJob", "t-preparing", SPEC, "Preparing", "Succeeded", runs("tune", "fetch")),
     Case("FineTuneJob", "t-running", SPEC, "Running", "Succeeded", runs("tune", "train")),
     Case("FineTuneJob", "t-retried", {**SPEC, "retries": 3}, "Pending", "Succeeded", ends("tune", MESSAGES, OOM)),
-    Case("FineTuneJob", "t-suspended", SPEC, "Suspended", "Suspended", suspended),
+    Case("FineTuneJob", "t-suspended", SPEC, "Suspended", "Suspended", suspended("tune")),
     Case("FineTuneJob", "t-done", SPEC, "Succeeded", "Succeeded", ends("tune", MESSAGES)),
     Case("FineTuneJob", "t-kept", {**SPEC, "ttlAfterFinished": "1h"}, "Succeeded", "Succeeded", ends("tune", MESSAGES)),
     Case("FineTuneJob", "t-failed", SPEC, "Failed", "Failed", ends("tune", {}, ROW)),
     Case("FineTuneJob", "t-refused", {**SPEC, "model": {**BASE, "trustRemoteCode": True}}, "Failed", "Failed"),
     Case("EvalJob", "e-waiting", evaluation(model=ABSENT), "Waiting", "Waiting"),
     Case("EvalJob", "e-pending", evaluation(), "Pending", "Succeeded", lambda at, case: at.pod_of("e-pending-eval-model-1")),
+    Case("EvalJob", "e-preparing", evaluation(), "Preparing", "Succeeded", runs("eval-model", "fetch")),
+    Case("EvalJob", "e-suspended", evaluation(), "Suspended", "Suspended", suspended("eval-model")),
     Case("EvalJob", "e-running", evaluation(), "Running", "Succeeded", runs("eval-model", "evaluate")),
     Case("EvalJob", "e-half", evaluation(baseline=BASE), "Pending", "Succeeded", ends("eval-model", SCORED)),
     Case("EvalJob", "e-passed", evaluation(gates=[{**GATE, "min": 0.5}]), "Succeeded", "Succeeded", ends("eval-model", SCORED)),
@@ -154,6 +161,10 @@ CASES = (
     Case("InferenceService", "s-rolling", {"model": BASE}, "RollingOut", "RollingOut", then({"model": {"uri": None, **ABSENT}})),
     Case("InferenceService", "s-suspended", {"model": BASE}, "Suspended", "Suspended", then({"suspend": True})),
     Case("InferenceService", "s-promoted", {"model": {"fineTuneJob": {"name": "t-done"}}}, "Ready", "Ready", serving),
+    Case("InferenceService", "s-failed", {"model": {**BASE, "trustRemoteCode": True}}, "Failed", "Failed"),
+    Case(
+        "InferenceService", "s-spoilt", {"model": BASE}, "Failed", "Failed", then({"model": {"trustRemoteCode": True}}),
+    ),
     Case(
         "InferenceService",
         "s-blocked",
@@ -293,8 +304,8 @@ def test_every_phase_that_the_old_operator_knows_is_there(world: World) -> None:
     phases = {(kind, one["status"]["phase"]) for (kind, _), one in world.ours["before"].things.items()}
     jobs = {"Waiting", "Pending", "Preparing", "Running", "Suspended", "Succeeded", "Failed"}
     assert {phase for kind, phase in phases if kind == "FineTuneJob"} == jobs
-    assert {phase for kind, phase in phases if kind == "EvalJob"} == jobs - {"Preparing", "Suspended"}
-    services = {"Waiting", "Pending", "Ready", "RollingOut", "Suspended", "Blocked"}
+    assert {phase for kind, phase in phases if kind == "EvalJob"} == jobs
+    services = {"Waiting", "Pending", "Ready", "RollingOut", "Suspended", "Blocked", "Failed"}
     assert {phase for kind, phase in phases if kind == "InferenceService"} == services
     assert {kind for kind, _ in world.children["before"].things} == {*CHILDREN}
 
@@ -385,18 +396,20 @@ def test_what_was_under_way_comes_to_its_end(world: World) -> None:
         match case.phase, case.kind:
             case ("Pending" | "Preparing" | "Running", "FineTuneJob"):
                 play(cluster, f"{case.name}-tune-{2 if case.name == 't-retried' else 1}", MESSAGES)
-            case ("Pending" | "Running", "EvalJob"):
+            case ("Pending" | "Preparing" | "Running", "EvalJob"):
                 play(cluster, f"{case.name}-eval-{'baseline' if case.name == 'e-half' else 'model'}-1", SCORED)
             case ("Pending", "InferenceService"):
                 serving(cluster, case)
     for case in CASES:
         cluster.until_phase(case.kind, case.name, case.end)
-    cluster.patch("FineTuneJob", "t-suspended", {"spec": {"suspend": False}})
-    job = cluster.until(
-        "it is resumed", lambda: [one for one in cluster.find("Job") if "t-suspended" in str(one["metadata"]["name"])]
-    )
-    play(cluster, job[0]["metadata"]["name"], MESSAGES)
-    cluster.until_phase("FineTuneJob", "t-suspended", "Succeeded")
+    for kind, name, messages in (("FineTuneJob", "t-suspended", MESSAGES), ("EvalJob", "e-suspended", SCORED)):
+        cluster.patch(kind, name, {"spec": {"suspend": False}})
+        job = cluster.until(
+            f"{name} is resumed",
+            lambda name=name: [one for one in cluster.find("Job") if name in str(one["metadata"]["name"])],  # type: ignore[misc]
+        )
+        play(cluster, job[0]["metadata"]["name"], messages)
+        cluster.until_phase(kind, name, "Succeeded")
     cluster.patch("InferenceService", "s-suspended", {"spec": {"suspend": False}})
     cluster.until(
         "its pods come back", lambda: (cluster.get("Deployment", "s-suspended") or {})["spec"]["replicas"] == 1

@@ -17,6 +17,7 @@ from devcluster.paths import cache_paths
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(__file__).parent
 CHART = "charts/tunesmith"
+PAGE = "docs/chart.md"
 CODE = ("crds/tunesmith_api", "operator/tunesmith_operator")
 
 
@@ -27,18 +28,25 @@ class Release:
     chart: Path
     operator: Path
     """Goes into PYTHONPATH."""
+    admin: Path
+    """The ClusterRole without which an admin of a namespace could not install it, by its docs/chart.md."""
 
 
 def release(version: str) -> Release:
     """The release of that version."""
+    folder = FOLDER / version
     return Release(
-        FOLDER / version / f"tunesmith-{version}.tgz", FOLDER / version / f"tunesmith-operator-{version}.zip"
+        folder / f"tunesmith-{version}.tgz",
+        folder / f"tunesmith-operator-{version}.zip",
+        folder / "tunesmith-admin.yaml",
     )
 
 
 def pack(revision: str) -> Release:
     """Pack what `revision` of the project's git holds."""
-    archive = subprocess.run(["git", "archive", revision, CHART, *CODE], cwd=ROOT, capture_output=True, check=True)
+    archive = subprocess.run(
+        ["git", "archive", revision, CHART, PAGE, *CODE], cwd=ROOT, capture_output=True, check=True
+    )
     with TemporaryDirectory() as folder, tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
         tar.extractall(folder, filter="data")
         helm = [cache_paths().program("helm"), "package", f"{folder}/{CHART}", "--destination"]
@@ -47,6 +55,7 @@ def pack(revision: str) -> Release:
         packed = release(chart.stem.rpartition("-")[2])
         packed.chart.parent.mkdir(exist_ok=True)
         packed.chart.write_bytes(chart.read_bytes())
+        packed.admin.write_text(Path(folder, PAGE).read_text().partition("```yaml\n")[2].partition("```")[0])
         with zipfile.ZipFile(packed.operator, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as target:
             for package in CODE:
                 for module in sorted(Path(folder, package).rglob("*.py")):

@@ -50,6 +50,8 @@ class PodPolicy(Settings):
     service_accounts: tuple[str, ...] = ("default",)
     credentials_secrets: tuple[str, ...] = ("tunesmith-*",)
     """Beside the default store's own."""
+    endpoints: tuple[str, ...] = ()
+    """Beside the default store's own."""
     priority_classes: tuple[str, ...] = ()
     runtime_classes: tuple[str, ...] = ()
     schedulers: tuple[str, ...] = ("default-scheduler",)

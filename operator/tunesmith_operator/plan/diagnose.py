@@ -164,7 +164,9 @@ def _out_of_memory(pod: Raw, ended: Iterable[Container]) -> LastFailure | None:
         if one.terminated.get("reason") == "OOMKilled":
             limit = ((one.spec.get("resources") or {}).get("limits") or {}).get("memory")
             bar = f"its memory limit of {limit}" if limit else "the memory of its node"
-            return _of(pod, one, FailureClass.OOM_KILLED, f"{describe(pod, one)} used more than {bar}")
+            told = one.report.failure if one.report else None
+            tail = told.log_tail if told else one.log_tail
+            return _of(pod, one, FailureClass.OOM_KILLED, f"{describe(pod, one)} used more than {bar}", log_tail=tail)
     return None
 
 

@@ -6,6 +6,7 @@ queue, nodes that are kept free, credentials that were meant for somebody else. 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
@@ -15,6 +16,7 @@ from tunesmith_operator.plan.types import Raw
 
 NAMES: dict[str, str] = {
     "storage.credentialsSecret": "credentialsSecrets",
+    "storage.endpoint": "endpoints",
     "pod.serviceAccountName": "serviceAccounts",
     "pod.priorityClassName": "priorityClasses",
     "pod.runtimeClassName": "runtimeClasses",
@@ -34,8 +36,10 @@ def against_policy(spec: Raw, config: OperatorConfig, namespace: str) -> Iterato
     """What the administrator's policy refuses in a spec (camelCase data) of `namespace`, as sentences."""
     lists = config.pod_policy.model_dump(by_alias=True)
     lists["credentialsSecrets"] = [*lists["credentialsSecrets"], config.store.credentials_secret]
+    lists["endpoints"] = [*lists["endpoints"], config.store.endpoint]
     for field, name, policy in _asked(spec):
-        if not any(fnmatchcase(name, pattern) for pattern in lists[policy] if pattern):
+        listed = _is_endpoint if policy == "endpoints" else fnmatchcase
+        if not any(listed(name, pattern) for pattern in lists[policy] if pattern):
             yield (
                 f"{field} {name or 'without a key'}: this operator does not allow it; remove it, "
                 f"or have an administrator add it to podPolicy.{policy} in the chart's values"
@@ -52,6 +56,12 @@ def _asked(spec: Raw) -> Iterator[tuple[str, str, str]]:
         yield from ((field, key, policy) for map_ in values_at(spec, field) for key in map_)
     for toleration in values_at(spec, "pod.tolerations[]"):
         yield "pod.tolerations", toleration.get("key") or "", "tolerations"
+
+
+def _is_endpoint(url: str, pattern: str) -> bool:
+    """Whether a URL is of a pattern. A * stands for a part of a host's name: beyond an @, / or : another server begins."""
+    parts = [re.escape(part) for part in pattern.rstrip("/").split("*")]
+    return pattern == "*" or re.fullmatch("[A-Za-z0-9.-]*".join(parts), url.rstrip("/")) is not None
 
 
 def _not_yours(uri: str, store: str, namespace: str) -> Iterator[str]:

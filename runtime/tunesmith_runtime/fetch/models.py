@@ -61,7 +61,12 @@ class Model:
             )
         except NotFound as missing:
             raise missing.named(FailureClass.MODEL_NOT_FOUND, "model") from missing
-        self.digest = self.digest or manifest.digest
+        if self.digest and manifest.digest != self.digest:
+            message = f"{self.uri} is not what was put there: its manifest is {manifest.digest}, not {self.digest}"
+            raise RunFailure(
+                FailureClass.STORAGE_CORRUPT, message, "make it anew; an import, by deleting its folder below models/"
+            )
+        self.digest = manifest.digest
         check_folder(self.uri, self.directory)
 
 

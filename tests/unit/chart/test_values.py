@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.unit.chart.conftest import CHART
+from tunesmith_operator.plan.config import OperatorConfig
 
 Manifest = dict[str, Any]
 Render = Callable[..., list[Manifest]]
@@ -34,6 +35,7 @@ NEEDS: dict[str, dict[str, Any]] = {
 }
 """Values without which another has nothing to change."""
 OTHERS: dict[str, Any] = {
+    "images.operator": "registry/operator:1",
     "images.pullPolicy": "Always",
     "store.uri": "s3://other",
     "store.endpoint": "https://minio:9000",
@@ -99,6 +101,83 @@ def test_every_value_changes_what_is_made(render: Render, path: str) -> None:
     assert another(path) != LEAVES[path]["default"]
     changed = {"crds.enabled": True} if path == "crds.enabled" else {**base, path: another(path)}
     assert render(**nested(changed)) != render(**nested(base))
+
+
+POD = "spec.template.spec"
+PLACES: dict[str, tuple[str, str, Any]] = {
+    "images.operator": ("Deployment", f"{POD}.containers.0.image", "registry/operator:1"),
+    "images.pullPolicy": ("Deployment", f"{POD}.containers.0.imagePullPolicy", "Always"),
+    "images.pullSecrets": ("Deployment", f"{POD}.imagePullSecrets", [{"name": "other"}]),
+    "networkPolicy.enabled": ("NetworkPolicy", "metadata.name", "tunesmith-operator"),
+    "networkPolicy.metricsFrom": ("NetworkPolicy", "spec.ingress.1.from", OTHERS["networkPolicy.metricsFrom"]),
+    "networkPolicy.apiServer.cidrs": ("NetworkPolicy", "spec.egress.1.to", [{"ipBlock": {"cidr": "10.0.0.1/32"}}]),
+    "networkPolicy.apiServer.ports": ("NetworkPolicy", "spec.egress.1.ports", [{"port": 443, "protocol": "TCP"}]),
+    "serviceAccount.annotations": ("ServiceAccount", "metadata.annotations", {"other": "o"}),
+    "replicas": ("Deployment", "spec.replicas", 2),
+    "monitoring.podMonitor.enabled": ("PodMonitor", "spec.podMetricsEndpoints.0.interval", "30s"),
+    "monitoring.podMonitor.interval": ("PodMonitor", "spec.podMetricsEndpoints.0.interval", "7s"),
+    "monitoring.podMonitor.labels": ("PodMonitor", "metadata.labels.other", "o"),
+    "monitoring.serviceMonitor.enabled": ("ServiceMonitor", "spec.endpoints.0.interval", "30s"),
+    "monitoring.serviceMonitor.interval": ("ServiceMonitor", "spec.endpoints.0.interval", "7s"),
+    "monitoring.serviceMonitor.labels": ("ServiceMonitor", "metadata.labels.other", "o"),
+    "monitoring.rules.enabled": ("PrometheusRule", "metadata.name", "tunesmith-operator"),
+    "monitoring.rules.labels": ("PrometheusRule", "metadata.labels.other", "o"),
+    "resources.requests.cpu": ("Deployment", f"{POD}.containers.0.resources.requests.cpu", "7"),
+    "resources.requests.memory": ("Deployment", f"{POD}.containers.0.resources.requests.memory", "7Gi"),
+    "resources.limits.cpu": ("Deployment", f"{POD}.containers.0.resources.limits.cpu", "7"),
+    "resources.limits.memory": ("Deployment", f"{POD}.containers.0.resources.limits.memory", "7Gi"),
+    "nodeSelector": ("Deployment", f"{POD}.nodeSelector", {"other": "o"}),
+    "tolerations": ("Deployment", f"{POD}.tolerations", OTHERS["tolerations"]),
+    "priorityClassName": ("Deployment", f"{POD}.priorityClassName", "other"),
+    "podLabels": ("Deployment", "spec.template.metadata.labels.other", "o"),
+    "podAnnotations": ("Deployment", "spec.template.metadata.annotations.other", "o"),
+}
+"""Where in which manifest a value lands, and as what."""
+CONFIGURED = ("images.runtime", "images.engines.", "store.", "podPolicy.", "client.", "together.", "leaderElection.")
+CONFIGURED += ("workers", "allowTrustRemoteCode", "images.pullPolicy")
+"""How the values begin that are found under the same name in the operator's configuration."""
+ELSEWHERE = {
+    "scope.namespaces": "test_an_install_for_namespaces_has_no_cluster_role",
+    "kueue.enabled": "test_an_optional_feature_adds_its_rights_and_no_others",
+    "crds.enabled": "test_the_crds_stay_when_the_release_goes_unless_told_otherwise",
+    "crds.keep": "test_the_crds_stay_when_the_release_goes_unless_told_otherwise",
+    "rbac.aggregate": "test_people_get_our_kinds_with_view_and_edit_unless_switched_off",
+    "monitoring.rules.runbookUrl": "test_the_rule_holds_every_alert_for_the_namespace_of_the_release",
+    "monitoring.dashboards.enabled": "test_the_dashboards_come_as_they_are_where_grafana_looks",
+    "monitoring.dashboards.labels": "test_the_dashboards_come_as_they_are_where_grafana_looks",
+    "monitoring.dashboards.annotations": "test_the_dashboards_come_as_they_are_where_grafana_looks",
+}
+"""Values that decide more than one field, and the test of each."""
+
+
+def at(thing: Any, path: str) -> Any:
+    """What is at a dotted path, whose numbers count the items of lists."""
+    for name in path.split("."):
+        thing = thing[int(name)] if isinstance(thing, list) else thing[name]
+    return thing
+
+
+@pytest.mark.parametrize("path", PLACES)
+def test_a_value_lands_where_kubernetes_looks_for_it(render: Render, path: str) -> None:
+    kind, place, expected = PLACES[path]
+    manifests = render(**nested({"crds.enabled": False, **NEEDS.get(path, {}), path: another(path)}))
+    (manifest,) = [one for one in manifests if one["kind"] == kind]
+    assert at(manifest, place) == expected
+
+
+@pytest.mark.parametrize("path", [path for path in LEAVES if path.startswith(CONFIGURED)])
+def test_a_value_lands_where_the_operator_looks_for_it(render: Render, path: str) -> None:
+    manifests = render(**nested({"crds.enabled": False, **NEEDS.get(path, {}), path: another(path)}))
+    (text,) = [one["data"]["config.yaml"] for one in manifests if one["kind"] == "ConfigMap"]
+    assert at(yaml.safe_load(text), path) == another(path)
+    OperatorConfig.model_validate(yaml.safe_load(text))
+
+
+def test_it_is_known_of_every_value_where_it_lands() -> None:
+    configured = {path for path in LEAVES if path.startswith(CONFIGURED)}
+    assert LEAVES.keys() == configured | PLACES.keys() | ELSEWHERE.keys()
+    tests = "".join(path.read_text(encoding="utf-8") for path in PAGE.parents[2].glob("tests/**/test_*.py"))
+    assert [name for name in ELSEWHERE.values() if f"def {name}(" not in tests] == []
 
 
 def test_every_value_is_on_the_page_with_its_default() -> None:

@@ -29,6 +29,8 @@ from tunesmith_operator.plan.types import Key, Raw
 
 GPU = {"accelerator": "nvidia", "memory": "4Gi", "ephemeralStorage": "20Gi", "sharedMemory": "1Gi"}
 FETCHED = {"fetch": TUNED["fetch"]}
+LOG = "12:00:01 step 12\n12:00:02 the end of the log"
+"""What the kubelet takes for the message of a container that fails and leaves none (FallbackToLogsOnError)."""
 POD = "support-tune-1-x7k2p"
 JOB = "support-tune-1"
 
@@ -45,9 +47,15 @@ class Case:
     hint: str
     container: str | None = None
     exit_code: int | None = None
-    tail: str | None = None
+    tail: str = "the end of the log"
+    """Of the log of a container that ran; what did not run has none."""
     pod: str | None = POD
     thing: Raw = field(default_factory=lambda: fine_tune_job(resources=GPU))
+
+    @property
+    def has_log(self) -> bool:
+        """Whether a container ended that had begun: 128 is the exit code of one that could not be started."""
+        return self.exit_code not in (None, 128)
 
 
 def ends(states: Raw, **status: object) -> Happening:
@@ -67,24 +75,29 @@ def _conditions(states: Raw) -> list[Raw]:
     ]
 
 
-def trains(code: int, said: str = "", reason: str | None = None) -> Happening:
+def trains(code: int, said: str = LOG, reason: str | None = None) -> Happening:
     """The trainer ends so."""
     return ends({**FETCHED, "train": ended(code, said, reason)})
 
 
-def fetches(code: int, said: str = "", reason: str | None = None) -> Happening:
+def fetches(code: int, said: str = LOG, reason: str | None = None) -> Happening:
     """The first container ends so."""
     return ends({"fetch": ended(code, said, reason)})
 
 
-def exports(code: int, said: str = "") -> Happening:
+def exports(code: int, said: str = LOG) -> Happening:
     """The last container ends so."""
     return ends({**FETCHED, "train": TUNED["train"], "export": ended(code, said)})
 
 
+def says(verb: str, class_: FailureClass, message: str, log: str = LOG) -> str:
+    """The report of a container of ours: the runtime puts the end of its log into it."""
+    return failed_report(verb, class_, message, logTail=log)
+
+
 def reports(verb: str, class_: FailureClass, message: str) -> Happening:
     """The runtime says of itself why it failed, and exits with the code of that class."""
-    told = failed_report(verb, class_, message, logTail="the end of the log")
+    told = says(verb, class_, message)
     happens = {"fetch": fetches, "train": trains, "export": exports}[verb]
     return happens(FAILURES[class_].exit_code or 1, told)
 
@@ -152,13 +165,13 @@ def rejected(reason: str, said: str) -> Happening:
 def evicted(said: str) -> Happening:
     """The kubelet ends the pod, and says in a condition what it says of all that it ends."""
     target = condition("DisruptionTarget", True, "TerminationByKubelet", said)
-    states = {**FETCHED, "train": ended(137)}
+    states = {**FETCHED, "train": ended(137, LOG)}
     return lambda cluster: cluster.fail(JOB, states, reason="Evicted", message=said, conditions=[target])
 
 
 def disrupted(by: str, said: str, **status: object) -> Happening:
     """Something else than the kubelet ends the pod."""
-    states = {**FETCHED, "train": ended(137)}
+    states = {**FETCHED, "train": ended(137, LOG)}
     target = condition("DisruptionTarget", True, by, said)
     return lambda cluster: cluster.fail(JOB, states, conditions=[target], **status)
 
@@ -452,6 +465,15 @@ CASES: dict[str, Case] = {
         "train",
         137,
     ),
+    "the kernel ends a worker of the trainer, which still reports": Case(
+        C.OOM_KILLED,
+        trains(1, says("train", C.PROCESS_ERROR, "a worker was killed", "12:00:02 worker 3 is gone"), "OOMKilled"),
+        "used more than its memory limit of 4Gi",
+        "raise spec.resources.memory",
+        "train",
+        1,
+        "worker 3 is gone",
+    ),
     "the runtime says that the GPU is full": Case(
         C.DEVICE_OUT_OF_MEMORY,
         reports("train", C.DEVICE_OUT_OF_MEMORY, "training: CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -459,7 +481,6 @@ CASES: dict[str, Case] = {
         "training.microBatchSize",
         "train",
         71,
-        "the end of the log",
     ),
     "the GPU is full, and only the log says so": Case(
         C.DEVICE_OUT_OF_MEMORY,
@@ -498,7 +519,7 @@ CASES: dict[str, Case] = {
                     ),
                 ),
             ),
-            ended(83, failed_report("evaluate", C.ENGINE_FAILED, "no engine answers")),
+            ended(83, says("evaluate", C.ENGINE_FAILED, "no engine answers")),
         ),
         "No available memory for the cache blocks",
         "ask for more devices (spec.resources.count), or serve a smaller or a quantized model",
@@ -562,7 +583,7 @@ CASES: dict[str, Case] = {
     ),
     "the disk is full": Case(
         C.DISK_FULL,
-        trains(73, failed_report("train", C.DISK_FULL, "OSError: [Errno 28] No space left on device: '/work/run/x'")),
+        trains(73, says("train", C.DISK_FULL, "OSError: [Errno 28] No space left on device: '/work/run/x'")),
         "/work/run/x",
         "raise spec.resources.ephemeralStorage",
         "train",
@@ -651,7 +672,6 @@ CASES: dict[str, Case] = {
         "mend the named line",
         "train",
         65,
-        "the end of the log",
     ),
     "there is no data": Case(
         C.DATASET_NOT_FOUND,
@@ -750,11 +770,11 @@ CASES: dict[str, Case] = {
         "bucket",
         "fetch",
         77,
-        "a",
+        "a line",
     ),
     "an engine does not come up": Case(
         C.ENGINE_FAILED,
-        crashes(ended(83, failed_report("serve", C.ENGINE_FAILED, "config.json: no such architecture"))),
+        crashes(ended(83, says("serve", C.ENGINE_FAILED, "config.json: no such architecture"))),
         "no such architecture",
         "read the log tail",
         "serve",
@@ -764,7 +784,7 @@ CASES: dict[str, Case] = {
     ),
     "an engine's probes fail": Case(
         C.ENGINE_FAILED,
-        crashes(ended(143)),
+        crashes(ended(143, LOG)),
         "as its probes failed",
         "spec.rollout.readyTimeout",
         "serve",
@@ -774,9 +794,7 @@ CASES: dict[str, Case] = {
     ),
     "an engine's port is taken": Case(
         C.ENGINE_FAILED,
-        crashes(
-            ended(83, failed_report("serve", C.ENGINE_FAILED, "port 8000 can't be opened: something else uses it"))
-        ),
+        crashes(ended(83, says("serve", C.ENGINE_FAILED, "port 8000 can't be opened: something else uses it"))),
         "port 8000",
         "read the log tail",
         "serve",
@@ -786,7 +804,7 @@ CASES: dict[str, Case] = {
     ),
     "a benchmark can't be scored": Case(
         C.EVALUATION_FAILED,
-        evaluates(ended(143), ended(84, failed_report("evaluate", C.EVALUATION_FAILED, "12 of 100 answers failed"))),
+        evaluates(ended(143, LOG), ended(84, says("evaluate", C.EVALUATION_FAILED, "12 of 100 answers failed"))),
         "12 of 100",
         "read the log tail",
         "evaluate",
@@ -844,7 +862,8 @@ def test_status_says_what_happened_where_and_what_to_do(case: Case) -> None:
     )
     assert case.message in failure["message"]
     assert case.hint in failure["hint"]
-    assert (case.tail or "") in failure.get("logTail", "")
+    assert ("logTail" in failure) is case.has_log
+    assert not case.has_log or case.tail in failure["logTail"]
     assert failure["time"]
     assert "{" not in failure["hint"], "every name of a hint is filled in"
 

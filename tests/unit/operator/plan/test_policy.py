@@ -22,6 +22,9 @@ MAKERS = [fine_tune_job, eval_job, inference_service]
 ASKED: dict[str, tuple[Raw, str]] = {
     "another identity": ({"pod": {"serviceAccountName": "builder"}}, "podPolicy.serviceAccounts"),
     "credentials of others": ({"storage": {"credentialsSecret": "payroll"}}, "podPolicy.credentialsSecrets"),
+    "a server of one's own": ({"storage": {"endpoint": "https://s3.mine"}}, "podPolicy.endpoints"),
+    "the node's metadata": ({"storage": {"endpoint": "http://169.254.169.254"}}, "podPolicy.endpoints"),
+    "the store without TLS": ({"storage": {"endpoint": "http://s3.example:9000"}}, "podPolicy.endpoints"),
     "a place before others": ({"pod": {"priorityClassName": "system-node-critical"}}, "podPolicy.priorityClasses"),
     "a weaker runtime": ({"pod": {"runtimeClassName": "runc"}}, "podPolicy.runtimeClasses"),
     "another scheduler": ({"pod": {"schedulerName": "mine"}}, "podPolicy.schedulers"),
@@ -65,7 +68,11 @@ def test_what_is_harmless_needs_no_leave(maker: Any) -> None:
         "imagePullSecrets": [{"name": "registry"}],
         "env": [{"name": "NCCL_DEBUG", "value": "INFO"}],
     }
-    for storage in ({"credentialsSecret": "s3-credentials"}, {"credentialsSecret": "tunesmith-mine"}):
+    for storage in (
+        {"credentialsSecret": "s3-credentials"},
+        {"credentialsSecret": "tunesmith-mine"},
+        {"endpoint": "https://s3.example:9000/", "region": "eu"},
+    ):
         plan = Cluster(maker(pod=pod, storage=storage), config=STRICT).plan()
         assert [*plan.create, *plan.apply]
 
@@ -78,6 +85,28 @@ def test_an_administrator_can_allow_by_name_and_by_pattern(maker: Any) -> None:
     assert not list(against_policy(maker(pod=pod)["spec"], config, "team"))
     wrong = {"serviceAccountName": "builder-2", "labels": {"example.com": "a"}}
     assert len(list(against_policy(maker(pod=wrong)["spec"], config, "team"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "allowed"),
+    [
+        ("https://s3.eu-west-1.amazonaws.com", True),
+        ("https://s3.dualstack.eu-west-1.amazonaws.com/", True),
+        ("https://s3.mine/.amazonaws.com", False),
+        ("https://s3.mine?.amazonaws.com", False),
+        ("https://s3.mine#.amazonaws.com", False),
+        ("https://s3.mine:443/.amazonaws.com", False),
+        ("https://s3.a:b@mine/.amazonaws.com", False),
+        ("https://s3.eu-west-1.amazonaws.com@mine", False),
+        ("https://s3.eu-west-1.amazonaws.com.mine", False),
+        ("https://s3.mine\\.amazonaws.com", False),
+        ("http://s3.eu-west-1.amazonaws.com", False),
+    ],
+)
+def test_a_pattern_for_endpoints_lets_no_other_server_in(endpoint: str, allowed: bool) -> None:
+    policy = PodPolicy.model_validate({"endpoints": ["https://s3.*.amazonaws.com"]})
+    config = CONFIG.model_copy(update={"pod_policy": policy})
+    assert (not list(against_policy({"storage": {"endpoint": endpoint}}, config, "team"))) is allowed
 
 
 def test_every_setting_of_a_pod_is_governed_or_is_known_to_be_harmless() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Store
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.data import Data, download_benchmark
+from tunesmith_runtime.fetch.hub import redirection
+from tunesmith_runtime.fetch.imports import key_of
 from tunesmith_runtime.rundirectory import open_run, record_of
 from tunesmith_runtime.storage import Entry
 from tunesmith_runtime.storage.directory import download_directory, publish_directory
@@ -183,6 +186,22 @@ def test_a_published_model_is_known_by_its_digest(local: Fetcher, tmp_path: Path
     failure = refusal(local, local.spec("InferenceService", {"uri": made.uri, "digest": "0" * 64}, {}))
     assert failure.failure is FailureClass.STORAGE_CORRUPT
     assert "is not what was published there" in failure.message
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_no_pod_takes_anothers_word_for_the_digest_of_an_import(
+    local: Fetcher, tmp_path: Path, published: bool
+) -> None:
+    """Gates go by the digest: under one that has passed, nothing else may be served."""
+    uri = local.put("elsewhere", MODEL)
+    if published:
+        download_directory(local.storage, uri, tmp_path / "made")
+        uri = publish_directory(local.storage, tmp_path / "made", local.store.uri, "model").uri
+    pointer = json.dumps({"uri": uri, "digest": "0" * 64, "source": "hf://a/b"})
+    local.put(f"models/{key_of('hf://a/b', '', server=redirection('hf://a/b'))}", {"model.json": pointer.encode()})
+    failure = refusal(local, local.spec("InferenceService", "hf://a/b", {}))
+    assert failure.failure is FailureClass.STORAGE_CORRUPT
+    assert f"{uri} is not what was put there" in failure.message
 
 
 @pytest.mark.parametrize(

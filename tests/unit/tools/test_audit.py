@@ -1,0 +1,62 @@
+"""What `make audit` makes of what pip-audit says; a script stands in for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devcluster.errors import ClusterError
+from tools.audit import LOCKS, main
+
+CLEAN: dict[str, Any] = {"name": "aiohttp", "version": "3.14.5", "vulns": []}
+FLAW = {"id": "PYSEC-2026-7", "aliases": ["CVE-2026-1"], "fix_versions": ["3.14.6"], "description": "..."}
+PipAudit = Callable[..., str]
+
+
+@pytest.fixture
+def pip_audit(tmp_path: Path) -> PipAudit:
+    """Makes a program that answers so, whatever it is asked."""
+
+    def make(*packages: dict[str, Any], error: str = "", code: int = 0) -> str:
+        told = json.dumps({"dependencies": packages, "fixes": []}) if packages else ""
+        (tmp_path / "told").write_text(told)
+        (tmp_path / "error").write_text(error)
+        program = tmp_path / "uv"
+        program.write_text(f"#!/bin/sh\ncat {tmp_path}/told\ncat {tmp_path}/error >&2\nexit {code}\n")
+        program.chmod(0o755)
+        return str(program)
+
+    return make
+
+
+def test_a_known_vulnerability_is_an_error_that_names_lock_package_and_what_mends_it(
+    pip_audit: PipAudit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(pip_audit({**CLEAN, "vulns": [FLAW]}, code=1), LOCKS[:1]) == 1
+    assert capsys.readouterr().out == "operator.txt: aiohttp 3.14.5: PYSEC-2026-7, CVE-2026-1; mended in 3.14.6\n"
+
+
+def test_it_is_good_news_only_where_the_database_has_said_so_of_every_lock(
+    pip_audit: PipAudit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(pip_audit(CLEAN)) == 0
+    assert (
+        "nothing is known against what operator.txt, runtime.txt, lmdeploy.txt, dev.txt pin" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    "error", ["Traceback\nProxyError: no route to the index", "ERROR: aiohttp (3.14.5): not found on PyPI", ""]
+)
+def test_a_database_that_does_not_answer_is_an_error_that_says_so(pip_audit: PipAudit, error: str) -> None:
+    with pytest.raises(ClusterError, match=r"nothing can be said of operator.txt: .*the advisory database") as raised:
+        main(pip_audit(error=error, code=1))
+    assert (error.splitlines() or ["pip-audit says nothing"])[-1] in str(raised.value)
+
+
+def test_every_lock_that_is_installed_from_is_looked_at() -> None:
+    assert {*LOCKS} == {*LOCKS[0].parent.glob("*.txt")}
