@@ -73,8 +73,6 @@ def install_chart(
             "pathStyle": True,
             "credentialsSecret": CREDENTIALS_SECRET,
         },
-        # All who use this cluster are one, and what a dead endpoint leads to can be tried.
-        "podPolicy": {"endpoints": ["*"]},
         **(values or {}),
     }
     helm = [environment.program("helm"), f"--kubeconfig={environment.kubeconfig}", f"--namespace={namespace}"]

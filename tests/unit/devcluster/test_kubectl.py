@@ -40,9 +40,7 @@ def test_the_chart_gets_the_clusters_store_with_its_region_and_no_key(
     chosen = {"region": region} if region else {}
     install_chart(environment("https://s3.example"), IMAGES, store_uri="s3://bucket", **chosen)
     store = {"uri": "s3://bucket", "endpoint": "https://s3.example", "region": region or "us-east-1", "pathStyle": True}
-    assert [(one["images"], one["store"]) for one in values] == [
-        (IMAGES, {**store, "credentialsSecret": CREDENTIALS_SECRET})
-    ]
+    assert values == [{"images": IMAGES, "store": {**store, "credentialsSecret": CREDENTIALS_SECRET}}]
 
 
 def test_without_a_store_nothing_is_installed(values: list[dict[str, Any]]) -> None:
