@@ -34,6 +34,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "monitoring.dashboards.annotations": {"monitoring.dashboards.enabled": True},
 }
 """Values without which another has nothing to change."""
+HAS_A: dict[str, Any] = {"matchExpressions": [{"key": "a", "operator": "Exists"}]}
 OTHERS: dict[str, Any] = {
     "images.operator": "registry/operator:1",
     "images.pullPolicy": "Always",
@@ -47,6 +48,7 @@ OTHERS: dict[str, Any] = {
     "resources.limits.cpu": "7",
     "resources.limits.memory": "7Gi",
     "tolerations": [{"key": "a", "operator": "Exists"}],
+    "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [HAS_A]}}},
     "networkPolicy.metricsFrom": [{"namespaceSelector": {"matchLabels": {"team": "a"}}}],
     "networkPolicy.apiServer.cidrs": ["10.0.0.1/32"],
     "monitoring.podMonitor.interval": "7s",
@@ -128,6 +130,7 @@ PLACES: dict[str, tuple[str, str, Any]] = {
     "resources.limits.memory": ("Deployment", f"{POD}.containers.0.resources.limits.memory", "7Gi"),
     "nodeSelector": ("Deployment", f"{POD}.nodeSelector", {"other": "o"}),
     "tolerations": ("Deployment", f"{POD}.tolerations", OTHERS["tolerations"]),
+    "affinity": ("Deployment", f"{POD}.affinity", OTHERS["affinity"]),
     "priorityClassName": ("Deployment", f"{POD}.priorityClassName", "other"),
     "podLabels": ("Deployment", "spec.template.metadata.labels.other", "o"),
     "podAnnotations": ("Deployment", "spec.template.metadata.annotations.other", "o"),
