@@ -31,6 +31,10 @@ OURS = ("FineTuneJob", "EvalJob", "InferenceService")
 MADE = tuple(kind for kind in CHILDREN if kind != "Pod")
 """Kinds of children that the operator makes itself."""
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+QUIET_SECONDS = 1.0
+"""Without a look or a write for so long, an operator that leads and has nothing in its queue has come to rest."""
+REST_SECONDS = 60.0
+"""How long that may take."""
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 TOKENS = re.compile(r'("TUNESMITH_PROGRESS_TOKEN", "value": "|progress-token-sha256": ")[0-9a-f]{64}')
 """What is new with every process: its progress tokens."""
@@ -147,10 +151,12 @@ def told(cluster: Cluster) -> Counter[str]:
     )
 
 
-def uids(cluster: Cluster) -> dict[str, str]:
-    """The children that the operator has made."""
+def uids(cluster: Cluster, kinds: Sequence[str] = MADE) -> dict[str, str]:
+    """The children that the operator has made, or others."""
     return {
-        f"{kind}/{child['metadata']['name']}": child["metadata"]["uid"] for kind in MADE for child in cluster.find(kind)
+        f"{kind}/{child['metadata']['name']}": child["metadata"]["uid"]
+        for kind in kinds
+        for child in cluster.find(kind)
     }
 
 
@@ -280,10 +286,28 @@ class Range:
             self.proxy.fault, self.proxy.tamper = no_fault, no_tampering
             cluster.request("DELETE", f"{path}/{cluster.namespace}")
 
+    def come_to_rest(self, namespace: str) -> None:
+        """Wait until the operator, the one that was started last, has looked at what there is and writes no more."""
+        end, last, since = time.monotonic() + REST_SECONDS, None, time.monotonic()
+        while last is None or time.monotonic() < since + QUIET_SECONDS:
+            assert time.monotonic() < end, f"not at rest within {REST_SECONDS:g} s"
+            time.sleep(0.1)
+            if (now := self._done_so_far(namespace)) != last:
+                last, since = now, time.monotonic()
+
+    def _done_so_far(self, namespace: str) -> tuple[float, int] | None:
+        """Looks of the operator that leads, and its writes; None while it has work, or none has looked at anything."""
+        looks = self.operator.metric("tunesmith_reconcile_total")
+        is_at_work = self.operator.metric("tunesmith_queue_depth") > 0
+        if not looks or is_at_work or not self.operator.leads():
+            return None
+        return looks, len(self.proxy.writes(namespace))
+
     def undisturbed(self) -> tuple[list[str], Raw]:
         """What the operator writes in a chain, in order, and the end."""
         with self.namespace() as cluster:
             play(cluster)
+            self.come_to_rest(cluster.namespace)
             assert orphans(cluster) == []
             return [write.what for write in self.proxy.writes(cluster.namespace)], end_state(cluster)
 
