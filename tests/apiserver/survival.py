@@ -18,13 +18,14 @@ import pytest
 import urllib3
 
 from devcluster.controlplane import ControlPlane
-from tests.apiserver.chain import BASE_DIGEST, DIGEST, EVAL, SERVE, TUNE, evaluated
+from tests.apiserver.chain import BASE_DIGEST, DIGEST, EVAL, SERVE, TUNE, UNJUDGED, evaluated
 from tests.apiserver.cluster import Cluster, Kubelet, Raw
 from tests.apiserver.conftest import NAMES
 from tests.apiserver.finetunejobs import MESSAGES
 from tests.apiserver.operator_process import OperatorProcess
 from tests.apiserver.proxy import Proxy, no_fault, no_tampering
 from tests.apiserver.scope import LABELS, NAMESPACED
+from tunesmith_operator.plan.containers import is_true
 from tunesmith_operator.plan.types import CHILDREN
 
 OURS = ("FineTuneJob", "EvalJob", "InferenceService")
@@ -36,6 +37,8 @@ QUIET_SECONDS = 1.0
 REST_SECONDS = 60.0
 """How long that may take."""
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+POD = re.compile(r"(support-[a-z-]+-\d+)-[a-z0-9]{5}\b")
+"""The name of a Job's pod, with what is random in it."""
 TOKENS = re.compile(r'("TUNESMITH_PROGRESS_TOKEN", "value": "|progress-token-sha256": ")[0-9a-f]{64}')
 """What is new with every process: its progress tokens."""
 
@@ -63,9 +66,13 @@ def pod(cluster: Cluster, job: str) -> Kubelet:
 
 
 def serving_pods_are_ready(cluster: Cluster) -> None:
-    """Every pod that serves answers, as soon as there are any."""
-    for each in cluster.until("a pod that serves", lambda: cluster.find("Pod", "tunesmith.dev/role=serve")):
+    """Every pod that is to serve answers, as soon as there are any that did not."""
+    for each in cluster.until("a pod that is to serve", lambda: _not_ready(cluster)):
         Kubelet(cluster, each).ready()
+
+
+def _not_ready(cluster: Cluster) -> list[Raw]:
+    return [one for one in cluster.find("Pod", "tunesmith.dev/role=serve") if not is_true(one, "Ready")]
 
 
 CHAIN: tuple[Step, ...] = (
@@ -98,6 +105,38 @@ CHAIN: tuple[Step, ...] = (
     ),
     Step(serving_pods_are_ready, {"InferenceService": ["Serving", '"readyReplicas": 1']}),
 )
+
+
+def runs_out_of_memory(cluster: Cluster) -> None:
+    """The first attempt's pod."""
+    pod(cluster, "support-tune-1").ends(MESSAGES, {"train": {"exitCode": 137, "reason": "OOMKilled"}})
+
+
+def change(kind: str, **spec: Any) -> Callable[[Cluster], object]:
+    """What patches the spec of the resource of a kind."""
+    return lambda cluster: cluster.patch(kind, "support", {"spec": spec})
+
+
+TUNING = Step(lambda cluster: cluster.create(TUNE), {"FineTuneJob": ["Pending"]})
+FAILING: tuple[Step, ...] = (
+    TUNING,
+    Step(runs_out_of_memory, {"FineTuneJob": ["OOMKilled", "attempt 2 begins at"]}),
+    Step(lambda cluster: pod(cluster, "support-tune-2"), {"FineTuneJob": ['"reason": "WaitingForPod"']}),
+    Step(lambda cluster: pod(cluster, "support-tune-2").ends(MESSAGES), {"FineTuneJob": ["Succeeded"]}),
+)
+"""A training that is tried again."""
+CHANGED: tuple[Step, ...] = (
+    TUNING,
+    Step(lambda cluster: pod(cluster, "support-tune-1").runs("train"), {"FineTuneJob": ["Running"]}),
+    Step(change("FineTuneJob", suspend=True), {"FineTuneJob": ["spec.suspend is true: no pods"]}),
+    Step(change("FineTuneJob", suspend=False), {"FineTuneJob": ["Pending", '"attempt": 2']}),
+    Step(lambda cluster: pod(cluster, "support-tune-2").ends(MESSAGES), {"FineTuneJob": ["Succeeded"]}),
+    Step(lambda cluster: cluster.create(UNJUDGED), {"InferenceService": ["Starting", '"replicas": 1']}),
+    CHAIN[-1],
+    Step(change("InferenceService", maxModelLength=512), {"InferenceService": ["RollingOut", "candidate"]}),
+    Step(serving_pods_are_ready, {"InferenceService": ['"phase": "Ready"', '"observedGeneration": 2']}),
+)
+"""A training that is suspended and resumed, and a service that gets a second version."""
 
 
 def play(cluster: Cluster, steps: Sequence[Step] = CHAIN, seconds: float = 60) -> None:
@@ -137,7 +176,7 @@ def end_state(cluster: Cluster) -> dict[str, Any]:
         "events": dict(sorted(told(cluster).items())),
     }
     text = json.dumps(state, sort_keys=True).replace(cluster.namespace, "NAMESPACE").replace(version, "VERSION")
-    text = TOKENS.sub(r"\1TOKEN", UUID.sub("UUID", TIME.sub("TIME", text)))
+    text = TOKENS.sub(r"\1TOKEN", POD.sub(r"\1-POD", UUID.sub("UUID", TIME.sub("TIME", text))))
     normal: dict[str, Any] = json.loads(text)
     return normal
 
@@ -303,10 +342,10 @@ class Range:
             return None
         return looks, len(self.proxy.writes(namespace))
 
-    def undisturbed(self) -> tuple[list[str], Raw]:
+    def undisturbed(self, steps: Sequence[Step] = CHAIN) -> tuple[list[str], Raw]:
         """What the operator writes in a chain, in order, and the end."""
         with self.namespace() as cluster:
-            play(cluster)
+            play(cluster, steps)
             self.come_to_rest(cluster.namespace)
             assert orphans(cluster) == []
             return [write.what for write in self.proxy.writes(cluster.namespace)], end_state(cluster)
