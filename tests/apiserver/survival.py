@@ -7,24 +7,23 @@ import re
 import signal
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import pytest
 import urllib3
 
 from devcluster.controlplane import ControlPlane
 from tests.apiserver.chain import BASE_DIGEST, DIGEST, EVAL, SERVE, TUNE, UNJUDGED, evaluated
 from tests.apiserver.cluster import Cluster, Kubelet, Raw
-from tests.apiserver.conftest import NAMES
+from tests.apiserver.conftest import NAMES, make_namespace
 from tests.apiserver.finetunejobs import MESSAGES
 from tests.apiserver.operator_process import OperatorProcess
 from tests.apiserver.proxy import Proxy, no_fault, no_tampering
-from tests.apiserver.scope import LABELS, NAMESPACED
+from tests.apiserver.scope import NAMESPACED, leave
 from tunesmith_operator.plan.containers import is_true
 from tunesmith_operator.plan.types import CHILDREN
 
@@ -36,6 +35,8 @@ QUIET_SECONDS = 1.0
 """Without a look or a write for so long, an operator that leads and has nothing in its queue has come to rest."""
 REST_SECONDS = 60.0
 """How long that may take."""
+SPARE = 20
+"""How many namespaces there are for an operator that works by Roles in them."""
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 POD = re.compile(r"(support-[a-z-]+-\d+)-[a-z0-9]{5}\b")
 """The name of a Job's pod, with what is random in it."""
@@ -312,18 +313,21 @@ class Range:
     http: urllib3.PoolManager
     proxy: Proxy
     operator: Supervised
+    spare: deque[str]
+    """Namespaces that nothing was done in."""
 
     @contextmanager
     def namespace(self) -> Iterator[Cluster]:
         """A new namespace; when it is left, the proxy does no more harm."""
-        cluster = Cluster(self.plane, self.http, next(NAMES))
-        path = "/api/v1/namespaces"
-        cluster.request("POST", path, {"kind": "Namespace", "metadata": {"name": cluster.namespace, "labels": LABELS}})
+        if not self.spare:
+            assert not NAMESPACED, f"more than {SPARE} namespaces, which only an operator of the whole cluster works in"
+            self.spare.append(_made(self.plane, self.http))
+        cluster = Cluster(self.plane, self.http, self.spare.popleft())
         try:
             yield cluster
         finally:
             self.proxy.fault, self.proxy.tamper = no_fault, no_tampering
-            cluster.request("DELETE", f"{path}/{cluster.namespace}")
+            leave(cluster)
 
     def come_to_rest(self, namespace: str) -> None:
         """Wait until the operator, the one that was started last, has looked at what there is and writes no more."""
@@ -353,12 +357,20 @@ class Range:
 
 @contextmanager
 def shooting_range(plane: ControlPlane, http: urllib3.PoolManager, folder: Path, **values: Any) -> Iterator[Range]:
-    """An operator that leads, behind a proxy of its own."""
-    if NAMESPACED:
-        pytest.skip("namespaces are made as it goes, and Roles in them would have to be there before the operator")
+    """An operator that leads, behind a proxy of its own. By Roles alone it works in namespaces that were there before it."""
+    spare = deque(_made(plane, http) for _ in range(SPARE if NAMESPACED else 0))
     with Proxy(plane) as proxy, Supervised(plane, folder, "operator-0", values=values, server=proxy.url) as operator:
         Cluster(plane, http, "").until("the operator leads", operator.leads)
-        yield Range(plane, http, proxy, operator)
+        yield Range(plane, http, proxy, operator, spare)
+    for name in spare:
+        leave(Cluster(plane, http, name))
+
+
+def _made(plane: ControlPlane, http: urllib3.PoolManager) -> str:
+    """The name of a new namespace."""
+    cluster = Cluster(plane, http, next(NAMES))
+    make_namespace(cluster)
+    return cluster.namespace
 
 
 @contextmanager
