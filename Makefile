@@ -22,13 +22,15 @@ test: env        ## The tests: unit, then against a real API server, then with r
 	$(PYTHON) -m pytest -m "not deep" tests/unit tests/apiserver tests/cluster
 	TUNESMITH_TEST_SCOPE=namespaces $(PYTHON) -m pytest -q tests/apiserver/test_operator_chain.py
 
-test-deep: env   ## The heavy ones: every kill and fault, ten minutes at random, all in namespaced scope
+test-deep: env   ## The heavy ones: every kill and fault, ten minutes at random; the tier by Roles alone
 	python3 -m devcluster up
 	python3 -m devcluster images
 	$(MAKE) --jobs 3 --output-sync=target test-deep-cluster test-deep-apiserver test-namespaced
 
 test-deep-cluster:
 	$(PYTHON) -m pytest -m deep tests/cluster tests/unit
+	TUNESMITH_EXAMPLES=$${TUNESMITH_EXAMPLES:-200} $(PYTHON) -m pytest -q -m "not deep" tests/unit/operator/test_plan_properties.py \
+		tests/unit/operator/plan/test_properties.py
 
 test-deep-apiserver:
 	$(PYTHON) -m pytest -m deep tests/apiserver

@@ -25,6 +25,8 @@ SERVE: Raw = {
     "metadata": {"name": "support"},
     "spec": {"model": {"fineTuneJob": {"name": "support"}}, "promotion": {"evalJobs": [{"name": "support"}]}},
 }
+UNJUDGED: Raw = {**SERVE, "spec": {"model": {"fineTuneJob": {"name": "support"}}}}
+"""The same service without a gate."""
 
 
 def evaluated(accuracy: float, digest: str) -> dict[str, str]:

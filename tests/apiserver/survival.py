@@ -7,31 +7,39 @@ import re
 import signal
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import pytest
 import urllib3
 
 from devcluster.controlplane import ControlPlane
-from tests.apiserver.chain import BASE_DIGEST, DIGEST, EVAL, SERVE, TUNE, evaluated
+from tests.apiserver.chain import BASE_DIGEST, DIGEST, EVAL, SERVE, TUNE, UNJUDGED, evaluated
 from tests.apiserver.cluster import Cluster, Kubelet, Raw
-from tests.apiserver.conftest import NAMES
+from tests.apiserver.conftest import NAMES, make_namespace
 from tests.apiserver.finetunejobs import MESSAGES
 from tests.apiserver.operator_process import OperatorProcess
 from tests.apiserver.proxy import Proxy, no_fault, no_tampering
-from tests.apiserver.scope import LABELS, NAMESPACED
+from tests.apiserver.scope import NAMESPACED, leave
+from tunesmith_operator.plan.containers import is_true
 from tunesmith_operator.plan.types import CHILDREN
 
 OURS = ("FineTuneJob", "EvalJob", "InferenceService")
 MADE = tuple(kind for kind in CHILDREN if kind != "Pod")
 """Kinds of children that the operator makes itself."""
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+QUIET_SECONDS = 1.0
+"""Without a look or a write for so long, an operator that leads and has nothing in its queue has come to rest."""
+REST_SECONDS = 60.0
+"""How long that may take."""
+SPARE = 20
+"""How many namespaces there are for an operator that works by Roles in them."""
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+POD = re.compile(r"(support-[a-z-]+-\d+)-[a-z0-9]{5}\b")
+"""The name of a Job's pod, with what is random in it."""
 TOKENS = re.compile(r'("TUNESMITH_PROGRESS_TOKEN", "value": "|progress-token-sha256": ")[0-9a-f]{64}')
 """What is new with every process: its progress tokens."""
 
@@ -59,9 +67,13 @@ def pod(cluster: Cluster, job: str) -> Kubelet:
 
 
 def serving_pods_are_ready(cluster: Cluster) -> None:
-    """Every pod that serves answers, as soon as there are any."""
-    for each in cluster.until("a pod that serves", lambda: cluster.find("Pod", "tunesmith.dev/role=serve")):
+    """Every pod that is to serve answers, as soon as there are any that did not."""
+    for each in cluster.until("a pod that is to serve", lambda: _not_ready(cluster)):
         Kubelet(cluster, each).ready()
+
+
+def _not_ready(cluster: Cluster) -> list[Raw]:
+    return [one for one in cluster.find("Pod", "tunesmith.dev/role=serve") if not is_true(one, "Ready")]
 
 
 CHAIN: tuple[Step, ...] = (
@@ -94,6 +106,38 @@ CHAIN: tuple[Step, ...] = (
     ),
     Step(serving_pods_are_ready, {"InferenceService": ["Serving", '"readyReplicas": 1']}),
 )
+
+
+def runs_out_of_memory(cluster: Cluster) -> None:
+    """The first attempt's pod."""
+    pod(cluster, "support-tune-1").ends(MESSAGES, {"train": {"exitCode": 137, "reason": "OOMKilled"}})
+
+
+def change(kind: str, **spec: Any) -> Callable[[Cluster], object]:
+    """What patches the spec of the resource of a kind."""
+    return lambda cluster: cluster.patch(kind, "support", {"spec": spec})
+
+
+TUNING = Step(lambda cluster: cluster.create(TUNE), {"FineTuneJob": ["Pending"]})
+FAILING: tuple[Step, ...] = (
+    TUNING,
+    Step(runs_out_of_memory, {"FineTuneJob": ["OOMKilled", "attempt 2 begins at"]}),
+    Step(lambda cluster: pod(cluster, "support-tune-2"), {"FineTuneJob": ['"reason": "WaitingForPod"']}),
+    Step(lambda cluster: pod(cluster, "support-tune-2").ends(MESSAGES), {"FineTuneJob": ["Succeeded"]}),
+)
+"""A training that is tried again."""
+CHANGED: tuple[Step, ...] = (
+    TUNING,
+    Step(lambda cluster: pod(cluster, "support-tune-1").runs("train"), {"FineTuneJob": ["Running"]}),
+    Step(change("FineTuneJob", suspend=True), {"FineTuneJob": ["spec.suspend is true: no pods"]}),
+    Step(change("FineTuneJob", suspend=False), {"FineTuneJob": ["Pending", '"attempt": 2']}),
+    Step(lambda cluster: pod(cluster, "support-tune-2").ends(MESSAGES), {"FineTuneJob": ["Succeeded"]}),
+    Step(lambda cluster: cluster.create(UNJUDGED), {"InferenceService": ["Starting", '"replicas": 1']}),
+    CHAIN[-1],
+    Step(change("InferenceService", maxModelLength=512), {"InferenceService": ["RollingOut", "candidate"]}),
+    Step(serving_pods_are_ready, {"InferenceService": ['"phase": "Ready"', '"observedGeneration": 2']}),
+)
+"""A training that is suspended and resumed, and a service that gets a second version."""
 
 
 def play(cluster: Cluster, steps: Sequence[Step] = CHAIN, seconds: float = 60) -> None:
@@ -133,7 +177,7 @@ def end_state(cluster: Cluster) -> dict[str, Any]:
         "events": dict(sorted(told(cluster).items())),
     }
     text = json.dumps(state, sort_keys=True).replace(cluster.namespace, "NAMESPACE").replace(version, "VERSION")
-    text = TOKENS.sub(r"\1TOKEN", UUID.sub("UUID", TIME.sub("TIME", text)))
+    text = TOKENS.sub(r"\1TOKEN", POD.sub(r"\1-POD", UUID.sub("UUID", TIME.sub("TIME", text))))
     normal: dict[str, Any] = json.loads(text)
     return normal
 
@@ -147,10 +191,12 @@ def told(cluster: Cluster) -> Counter[str]:
     )
 
 
-def uids(cluster: Cluster) -> dict[str, str]:
-    """The children that the operator has made."""
+def uids(cluster: Cluster, kinds: Sequence[str] = MADE) -> dict[str, str]:
+    """The children that the operator has made, or others."""
     return {
-        f"{kind}/{child['metadata']['name']}": child["metadata"]["uid"] for kind in MADE for child in cluster.find(kind)
+        f"{kind}/{child['metadata']['name']}": child["metadata"]["uid"]
+        for kind in kinds
+        for child in cluster.find(kind)
     }
 
 
@@ -267,35 +313,64 @@ class Range:
     http: urllib3.PoolManager
     proxy: Proxy
     operator: Supervised
+    spare: deque[str]
+    """Namespaces that nothing was done in."""
 
     @contextmanager
     def namespace(self) -> Iterator[Cluster]:
         """A new namespace; when it is left, the proxy does no more harm."""
-        cluster = Cluster(self.plane, self.http, next(NAMES))
-        path = "/api/v1/namespaces"
-        cluster.request("POST", path, {"kind": "Namespace", "metadata": {"name": cluster.namespace, "labels": LABELS}})
+        if not self.spare:
+            assert not NAMESPACED, f"more than {SPARE} namespaces, which only an operator of the whole cluster works in"
+            self.spare.append(_made(self.plane, self.http))
+        cluster = Cluster(self.plane, self.http, self.spare.popleft())
         try:
             yield cluster
         finally:
             self.proxy.fault, self.proxy.tamper = no_fault, no_tampering
-            cluster.request("DELETE", f"{path}/{cluster.namespace}")
+            leave(cluster)
 
-    def undisturbed(self) -> tuple[list[str], Raw]:
+    def come_to_rest(self, namespace: str) -> None:
+        """Wait until the operator, the one that was started last, has looked at what there is and writes no more."""
+        end, last, since = time.monotonic() + REST_SECONDS, None, time.monotonic()
+        while last is None or time.monotonic() < since + QUIET_SECONDS:
+            assert time.monotonic() < end, f"not at rest within {REST_SECONDS:g} s"
+            time.sleep(0.1)
+            if (now := self._done_so_far(namespace)) != last:
+                last, since = now, time.monotonic()
+
+    def _done_so_far(self, namespace: str) -> tuple[float, int] | None:
+        """Looks of the operator that leads, and its writes; None while it has work, or none has looked at anything."""
+        looks = self.operator.metric("tunesmith_reconcile_total")
+        is_at_work = self.operator.metric("tunesmith_queue_depth") > 0
+        if not looks or is_at_work or not self.operator.leads():
+            return None
+        return looks, len(self.proxy.writes(namespace))
+
+    def undisturbed(self, steps: Sequence[Step] = CHAIN) -> tuple[list[str], Raw]:
         """What the operator writes in a chain, in order, and the end."""
         with self.namespace() as cluster:
-            play(cluster)
+            play(cluster, steps)
+            self.come_to_rest(cluster.namespace)
             assert orphans(cluster) == []
             return [write.what for write in self.proxy.writes(cluster.namespace)], end_state(cluster)
 
 
 @contextmanager
 def shooting_range(plane: ControlPlane, http: urllib3.PoolManager, folder: Path, **values: Any) -> Iterator[Range]:
-    """An operator that leads, behind a proxy of its own."""
-    if NAMESPACED:
-        pytest.skip("namespaces are made as it goes, and Roles in them would have to be there before the operator")
+    """An operator that leads, behind a proxy of its own. By Roles alone it works in namespaces that were there before it."""
+    spare = deque(_made(plane, http) for _ in range(SPARE if NAMESPACED else 0))
     with Proxy(plane) as proxy, Supervised(plane, folder, "operator-0", values=values, server=proxy.url) as operator:
         Cluster(plane, http, "").until("the operator leads", operator.leads)
-        yield Range(plane, http, proxy, operator)
+        yield Range(plane, http, proxy, operator, spare)
+    for name in spare:
+        leave(Cluster(plane, http, name))
+
+
+def _made(plane: ControlPlane, http: urllib3.PoolManager) -> str:
+    """The name of a new namespace."""
+    cluster = Cluster(plane, http, next(NAMES))
+    make_namespace(cluster)
+    return cluster.namespace
 
 
 @contextmanager

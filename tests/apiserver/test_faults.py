@@ -8,16 +8,30 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import urllib3
 
 from devcluster.controlplane import ControlPlane
+from tests.apiserver.cluster import Cluster
+from tests.apiserver.finetunejobs import tune
 from tests.apiserver.proxy import Answer, Call, Dropped, Fault, Forward, Lines, Tamper, no_fault, no_tampering
-from tests.apiserver.survival import CHAIN, Range, await_told, different, end_state, orphans, play, shooting_range, uids
+from tests.apiserver.survival import (
+    CHAIN,
+    MADE,
+    Range,
+    Step,
+    await_told,
+    different,
+    end_state,
+    orphans,
+    play,
+    shooting_range,
+    uids,
+)
 
 LARGEST_MIB = 200
 """Bound on the operator's resident memory. It has about 75 MiB when all is well."""
@@ -177,8 +191,13 @@ TROUBLES: dict[str, Trouble] = {
     "every request is answered 500 for 90 s": Trouble(through(broken), blind_seconds=90),
     "the token is good no more, for 1 min": Trouble(with_an_old_token, blind_seconds=60),
     "the API server is away for 2 min": Trouble(without_api_server, blind_seconds=120, is_outage=True),
-    "watch events come 30 s late": Trouble(through(tamper=late(30)), before=8),
+    "watch events come 30 s late": Trouble(through(tamper=late(30)), before=2),
     "each request takes 5 s": Trouble(through(slow(5))),
+}
+TROUBLES |= {
+    f"{name}, when the service answers": replace(trouble, before=len(CHAIN))
+    for name, trouble in TROUBLES.items()
+    if trouble.blind_seconds
 }
 SAMPLE: dict[str, Trouble] = {
     "each request takes 0.2 s, and watches end": Trouble(through(slow(0.2), ended)),
@@ -198,28 +217,53 @@ def wanted(field: Range) -> dict[str, object]:
     return field.undisturbed()[1]
 
 
+def happen(cluster: Cluster, steps: Sequence[Step]) -> None:
+    """Let steps happen, whether they are heard of or not."""
+    for step in steps:
+        step.happens(cluster)
+
+
+def hear(cluster: Cluster, steps: Sequence[Step], seconds: float = 60) -> None:
+    """Wait until the statuses tell of steps that have happened."""
+    for step in steps:
+        await_told(cluster, step, seconds)
+
+
+def is_at_work(field: Range) -> None:
+    """What is new to the operator is heard and done, in a namespace of its own."""
+    with field.namespace() as elsewhere:
+        tune(elsewhere, "new")
+        elsewhere.job("new-tune-1")
+
+
 def suffer(field: Range, trouble: Trouble, wanted: dict[str, object]) -> str:
     """Play a chain under a trouble. Returns how it went."""
     restarts, began = field.operator.restarts, time.monotonic()
+    meanwhile = CHAIN[trouble.before : trouble.before + 1]
+    then = CHAIN[trouble.before + 1 :]
     with field.namespace() as cluster:
         play(cluster, CHAIN[: trouble.before])
-        children, step, rest = uids(cluster), CHAIN[trouble.before], CHAIN[trouble.before + 1 :]
+        field.come_to_rest(cluster.namespace)
+        children, pods = uids(cluster), uids(cluster, ["Pod"])
         with trouble.begins(field):
             if not trouble.is_outage:
-                step.happens(cluster)
+                happen(cluster, meanwhile)
             if trouble.blind_seconds:
                 time.sleep(trouble.blind_seconds)
             else:
-                await_told(cluster, step, LONGEST_SECONDS)
-                play(cluster, rest, LONGEST_SECONDS)
+                hear(cluster, meanwhile, LONGEST_SECONDS)
+                play(cluster, then, LONGEST_SECONDS)
         if trouble.blind_seconds:
             if trouble.is_outage:
-                step.happens(cluster)
-            await_told(cluster, step)
-            play(cluster, rest)
+                happen(cluster, meanwhile)
+            hear(cluster, meanwhile)
+            play(cluster, then)
+        is_at_work(field)
+        field.come_to_rest(cluster.namespace)
         assert different(end_state(cluster), wanted) == []
         assert orphans(cluster) == []
         assert children.items() <= uids(cluster).items(), "a child was deleted"
+        assert meanwhile or uids(cluster, (*MADE, "Pod")) == children | pods, "not the children that answered"
         assert not [write.what for write in field.proxy.writes(cluster.namespace) if write.call.method == "DELETE"]
     assert field.operator.peak_mib < LARGEST_MIB
     seconds, restarted = time.monotonic() - began, field.operator.restarts - restarts

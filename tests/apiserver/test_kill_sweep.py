@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,19 @@ import urllib3
 
 from devcluster.controlplane import ControlPlane
 from tests.apiserver.proxy import Answer, Call, Dropped, Forward
-from tests.apiserver.survival import Range, Supervised, different, end_state, orphans, play, shooting_range
+from tests.apiserver.survival import (
+    CHAIN,
+    CHANGED,
+    FAILING,
+    Range,
+    Step,
+    Supervised,
+    different,
+    end_state,
+    orphans,
+    play,
+    shooting_range,
+)
 
 TRIES = 3
 """How often a kill is tried whose write did not come: two statuses in a row may become one."""
@@ -20,6 +32,10 @@ TRIES = 3
 
 PARTS = 4
 """In which the whole sweep comes, so that a part of it can be run alone."""
+LIVES = {"a training that is tried again": FAILING, "what is suspended, resumed and changed": CHANGED}
+"""With writes that the chain does not have."""
+Undisturbed = tuple[list[str], dict[str, Any]]
+"""What is written in a chain to which nothing is done, and its end."""
 
 
 @dataclass
@@ -54,46 +70,51 @@ def field(plane: ControlPlane, http: urllib3.PoolManager, tmp_path_factory: pyte
         yield field
 
 
-def killed(field: Range, what: str, after: bool, wanted: dict[str, Any]) -> list[str]:
+def killed(field: Range, steps: Sequence[Step], what: str, after: bool, wanted: dict[str, Any]) -> list[str]:
     """What is wrong in the end when the operator is killed at that write."""
     for _ in range(TRIES):
         with field.namespace() as cluster:
             kill = Kill(field.operator, cluster.namespace, what, after)
             field.proxy.fault = kill
             try:
-                play(cluster)
+                play(cluster, steps)
             except AssertionError as error:
                 return [f"{kill}: {error}"]
             if kill.done:
+                field.come_to_rest(cluster.namespace)
                 wrong = [*different(end_state(cluster), wanted), *(f"orphan {child}" for child in orphans(cluster))]
                 return [f"{kill}: {line}" for line in wrong]
     return [f"{kill}: there was no such write in {TRIES} chains"]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(field: Range) -> tuple[list[str], dict[str, Any]]:
+def steady(field: Range, steps: Sequence[Step]) -> Undisturbed:
     """What is written in a chain to which nothing is done, and its end, which is the same twice."""
-    _, first = field.undisturbed()
-    writes, again = field.undisturbed()
+    _, first = field.undisturbed(steps)
+    writes, again = field.undisturbed(steps)
     assert different(first, again) == [], "nothing could be told from a disturbed one"
     return writes, again
 
 
-def sweep(field: Range, undisturbed: tuple[list[str], dict[str, Any]], start: int, step: int) -> str:
-    """Kill at every `step`th of all points, of which each write has two. Returns what was done."""
-    writes, wanted = undisturbed
-    points = [(what, after) for what in writes for after in (False, True)][start::step]
+@pytest.fixture(scope="module")
+def undisturbed(field: Range) -> Undisturbed:
+    """Of the chain of all three kinds."""
+    return steady(field, CHAIN)
+
+
+def sweep(field: Range, steps: Sequence[Step], writes: Sequence[str], wanted: dict[str, Any], part: slice) -> str:
+    """Kill at a part of all points, of which each write has two. Returns what was done."""
+    points = [(what, after) for what in writes for after in (False, True)][part]
     before = field.operator.restarts
-    wrong = [line for what, after in points for line in killed(field, what, after, wanted)]
+    wrong = [line for what, after in points for line in killed(field, steps, what, after, wanted)]
     assert not wrong, "\n".join(wrong)
     assert field.operator.restarts - before == len(points), "it ended where nobody killed it"
-    return f"{len(writes)} writes in a chain, {len(points)} kills, each with the same end"
+    return f"{len(writes)} writes, {len(points)} kills, each with the same end"
 
 
 def test_a_kill_at_any_write_changes_nothing_in_the_end(
-    field: Range, undisturbed: tuple[list[str], dict[str, Any]], capsys: pytest.CaptureFixture[str]
+    field: Range, undisturbed: Undisturbed, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = sweep(field, undisturbed, start=7, step=21)
+    told = sweep(field, CHAIN, *undisturbed, slice(7, None, 21))
     with capsys.disabled():
         print(f"\nkill sweep, sampled: {told}")
 
@@ -101,8 +122,20 @@ def test_a_kill_at_any_write_changes_nothing_in_the_end(
 @pytest.mark.deep
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_kill_at_each_write_changes_nothing_in_the_end(
-    field: Range, undisturbed: tuple[list[str], dict[str, Any]], part: int, capsys: pytest.CaptureFixture[str]
+    field: Range, undisturbed: Undisturbed, part: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = sweep(field, undisturbed, start=part, step=PARTS)
+    told = sweep(field, CHAIN, *undisturbed, slice(part, None, PARTS))
     with capsys.disabled():
         print(f"\nkill sweep, part {part + 1} of {PARTS}: {told}")
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("life", LIVES)
+def test_a_kill_at_each_write_of_other_lives_changes_nothing_in_the_end(
+    field: Range, undisturbed: Undisturbed, life: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writes, wanted = steady(field, LIVES[life])
+    new = [what for what in writes if what not in undisturbed[0]]
+    told = sweep(field, LIVES[life], new, wanted, slice(None))
+    with capsys.disabled():
+        print(f"\nkill sweep, {life}: {told}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 from devcluster.controlplane import ControlPlane
 from tests.apiserver.chart import NAMESPACE, VALUES, render, without_workloads
@@ -11,6 +12,8 @@ from tests.apiserver.cluster import Cluster, Kubelet
 from tests.apiserver.conftest import StartOperator
 from tests.apiserver.finetunejobs import started, succeed, tune
 from tests.apiserver.operator_process import USER
+from tests.apiserver.proxy import Proxy
+from tests.apiserver.survival import replica
 
 REPORT = {"stage": "train", "step": 3, "totalSteps": 30, "epoch": 0.1, "loss": 2.5, "tokensPerSecond": 900.0}
 
@@ -71,20 +74,21 @@ def test_an_api_server_that_goes_away_costs_nothing_but_time(
     assert [job["metadata"]["name"] for job in cluster.find("Job")] == ["support-tune-1"]
 
 
-def test_a_token_that_is_refused_is_read_anew(
-    plane: ControlPlane, cluster: Cluster, start_operator: StartOperator
+def test_a_token_that_is_refused_is_read_anew_by_requests_and_by_streams(
+    plane: ControlPlane, cluster: Cluster, tmp_path: Path
 ) -> None:
-    operator = start_operator(leaderElection={"leaseSeconds": 60, "renewSeconds": 50, "retrySeconds": 0.5})
-    cluster.until("it leads", operator.leads)
-    operator.may_complain = True
-    account = ("--namespace", NAMESPACE, "serviceaccount", "tunesmith-operator")
-    cluster.kubectl("delete", *account)
-    cluster.kubectl("create", *account)  # another uid: the token in use is good no more
-    cluster.until("requests are refused", lambda: 'code="401"' in operator.probe("/metrics")[1])
-    operator.write_credentials()
-    tune(cluster, "support")
-    cluster.job("support-tune-1")
-    assert operator.process.poll() is None
+    patient = {"leaseSeconds": 60, "renewSeconds": 50, "retrySeconds": 0.5}
+    with Proxy(plane) as proxy, replica(plane, tmp_path, "operator-0", proxy.url, leaderElection=patient) as operator:
+        cluster.until("it leads", operator.leads)
+        account = ("--namespace", NAMESPACE, "serviceaccount", "tunesmith-operator")
+        cluster.kubectl("delete", *account)
+        cluster.kubectl("create", *account)  # another uid: the token in use is good no more
+        cluster.until("requests are refused", lambda: 'code="401"' in operator.probe("/metrics")[1])
+        operator.write_credentials()
+        proxy.cut_streams()  # one that is open was let in by the old token, and stays
+        tune(cluster, "support")
+        cluster.job("support-tune-1")
+        assert operator.process.poll() is None
 
 
 def test_with_roles_in_one_namespace_only_it_works_there_and_touches_no_other(

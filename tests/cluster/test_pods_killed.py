@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,8 @@ from devcluster import Environment, containers
 from devcluster import cluster as parts
 from devcluster.kubectl import Kubectl
 from devcluster.paths import cache_paths
-from tests.cluster.conftest import fine_tune_job, resource
+from tests.cluster.conftest import FINISHED, fine_tune_job, resource
+from tests.cluster.lost_work import Ledger
 
 KILLS = int(os.environ.get("TUNESMITH_KILLS", "20"))
 CHAIN_MINUTES = 25.0
@@ -48,55 +49,62 @@ def chain(name: str, namespace: str, data: str) -> list[dict[str, Any]]:
 
 @dataclass
 class Killer:
-    """Kills pods of a namespace, and remembers what the training had saved when it did."""
+    """Kills pods of a chain, and watches that its training loses no more than what came after its last checkpoint."""
 
     kubectl: Kubectl
     namespace: str
     name: str
     chance: random.Random
     done: list[str] = field(default_factory=list)
-    saved: int = 0
-    """The step of the last checkpoint that status told of before a pod of the training was killed."""
-    resumed_before: int | None = None
-    """Where the attempt that was killed last had resumed: status says so until the next one has told of itself."""
+    """The role of each pod that was killed, and how."""
+    ledger: Ledger = field(default_factory=Ledger)
+    phase: str = ""
+    """Of the training, when it was looked at last."""
 
-    def kill_one(self) -> None:
-        """Kill any one pod that is at work: asked to stop, or without a word as by a power cut."""
+    def watch(self, until: Callable[[], object], minutes: float) -> None:
+        """Look at the training every second until something is true."""
+        end = time.monotonic() + 60 * minutes
+        while not until():
+            assert time.monotonic() < end, f"killed so far: {', '.join(self.done)}; no chance for more in {minutes} min"
+            self.look()
+            time.sleep(1)
+
+    def look(self) -> None:
+        """Judge the training by its status."""
+        status = self.kubectl.get(self.namespace, f"finetunejob/{self.name}").get("status") or {}
+        self.ledger.look(status)
+        self.phase = status.get("phase", "")
+
+    def wait(self) -> None:
+        """Let a random time pass; before the first kill, the time in which something is saved."""
+        end = time.monotonic() + self.chance.uniform(10, 35)
+        self.watch(lambda: time.monotonic() >= end if self.done else self.ledger.saved, CHAIN_MINUTES)
+
+    def kill_one(self) -> bool:
+        """Kill any one pod that is at work: asked to stop, or without a word as by a power cut. False where there is none."""
         pods = [pod for pod in self._pods() if pod["status"].get("phase") in ("Pending", "Running")]
-        if pods:
-            pod, at_once = self.chance.choice(pods), self.chance.random() < 0.5
-            self._remember()
-            how = ("--grace-period=0", "--force") if at_once else ()
-            name = pod["metadata"]["name"]
-            self.kubectl(
-                "delete", f"pod/{name}", f"--namespace={self.namespace}", "--wait=false", "--ignore-not-found", *how
-            )
+        if not pods:
+            return False
+        pod, at_once = self.chance.choice(pods), self.chance.random() < 0.5
+        self.look()
+        how = ("--grace-period=0", "--force") if at_once else ()
+        name = pod["metadata"]["name"]
+        deleted = self.kubectl(
+            "delete", f"pod/{name}", f"--namespace={self.namespace}", "--wait=false", "--ignore-not-found", *how
+        )
+        if deleted.strip():
             self.done.append(f"{pod['metadata']['labels']['tunesmith.dev/role']}{' without a word' if at_once else ''}")
+        return bool(deleted.strip())
 
     def kill_the_node(self) -> None:
         """The kubelet and every container end at once, the operator's among them; the node comes back after a while."""
-        self._remember()
+        self.look()
         paths = cache_paths()
         parts.supervisor(paths).stop("kubelet", 0.0)
         containers.end_containers(paths.containerd_socket)
         time.sleep(NODE_AWAY_SECONDS)
         subprocess.run([sys.executable, "-m", "devcluster", "up"], check=True, stdout=subprocess.DEVNULL)
         self.done.append("the node")
-
-    def check_resumed(self) -> None:
-        """An attempt after a kill has resumed where status had said that it was saved, or later."""
-        resumed = self._status().get("resumedFromStep")
-        is_news = resumed is not None and resumed != self.resumed_before
-        assert not is_news or resumed >= self.saved, f"resumed from {resumed}, but {self.saved} was saved"
-
-    def _remember(self) -> None:
-        self.check_resumed()
-        status = self._status()
-        self.saved = max(self.saved, (status.get("lastCheckpoint") or {}).get("step", 0))
-        self.resumed_before = status.get("resumedFromStep")
-
-    def _status(self) -> Mapping[str, Any]:
-        return self.kubectl.get(self.namespace, f"finetunejob/{self.name}").get("status") or {}
 
     def _pods(self) -> list[dict[str, Any]]:
         pods = self.kubectl.get(self.namespace, "pods")["items"]
@@ -138,16 +146,19 @@ def test_a_chain_whose_pods_and_node_are_killed_comes_to_the_same_results(
     killer = Killer(kubectl, namespace, "harried", random.Random(seed))
     kubectl.apply(*chain("harried", namespace, data))
     for number in range(KILLS):
-        time.sleep(killer.chance.uniform(10, 35))
+        killer.wait()
         if number == KILLS // 4:
             killer.kill_the_node()
         else:
-            killer.kill_one()
+            killer.watch(killer.kill_one, CHAIN_MINUTES)
+    killer.watch(lambda: killer.phase in FINISHED, CHAIN_MINUTES)
     came_to = results(wait_for, "harried")
-    killer.check_resumed()
 
+    went_on = ", ".join(f"attempt {number} from step {step}" for number, step in killer.ledger.went_on.items())
     with capsys.disabled():
-        print(f"\nkilled, seed {seed}: {', '.join(killer.done)}")
+        print(f"\nkilled, seed {seed}: {', '.join(killer.done)}; went on: {went_on}")
+    assert len(killer.done) == KILLS
+    assert went_on, "the training was not hit, or no attempt of it was seen to go on from a checkpoint"
     assert came_to == wanted
     assert came_to["phases"] == ["Succeeded", "Succeeded", "Ready"]
     assert came_to["steps"] == STEPS
