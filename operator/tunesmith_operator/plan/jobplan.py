@@ -120,8 +120,9 @@ class Scene(Generic[Spec]):
 
     @property
     def works(self) -> list[Course]:
-        """The courses of work, that of roles which are still prepared left out."""
-        return [course for course in self.courses if not course.prepares]
+        """The courses of work that was ever attempted, or may be now."""
+        every = (*self.courses, *(course for course in self.aside if course.number > 0))
+        return [course for course in every if not course.prepares]
 
     @property
     def unfinished(self) -> tuple[Key, ...]:
@@ -166,7 +167,7 @@ def _courses(
         chosen.append(work)
         if prepare.is_wanted(spec.resources):
             preparation = follow(role, observed, 0, 0, now, preparing=kind.preparing[role])
-            chosen[-1] = prepare.in_charge(work, preparation, has_begun=work.number > 0)
+            chosen[-1] = prepare.in_charge(work, preparation)
             aside.append(work if chosen[-1] is preparation else preparation)
     return tuple(chosen), tuple(aside)
 
@@ -485,9 +486,9 @@ def _stopped(course: Course, outlook: Outlook) -> str | None:
 def _first_start(scene: Scene[Spec]) -> str | None:
     """When a container of the work ran for the first time; of what was adopted, when that was found. A pod that only has a
     node yet is not worth a write."""
-    adopted = all(course.state is State.SUCCEEDED for course in scene.courses)
-    counted = scene.works or (scene.courses if adopted else ())
-    pods = [pod for course in counted for pod in course.members if has_begun(pod)]
+    pods = [pod for course in scene.works for pod in course.members if has_begun(pod)]
+    if not pods and all(course.state is State.SUCCEEDED for course in scene.courses):
+        pods = [pod for course in scene.courses for pod in course.members]
     starts = [str(start) for pod in pods if (start := (pod.get("status") or {}).get("startTime"))]
     return scene.status.get("startTime") or min(starts, default=None)
 

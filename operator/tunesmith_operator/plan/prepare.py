@@ -44,11 +44,11 @@ def pod(work: PodPlan, labels: Mapping[str, str]) -> PodPlan:
     )
 
 
-def in_charge(work: Course, preparation: Course, has_begun: bool) -> Course:
-    """Which of the two says how things stand. Work that `has_begun`, now or before, is never prepared again."""
+def in_charge(work: Course, preparation: Course) -> Course:
+    """Which of the two says how things stand. Work that was ever attempted is never prepared again."""
     if _has_adopted(preparation) and not work.has_begun and work.state in (State.NONE, State.QUEUED, State.STARTING):
         return preparation
-    if has_begun or preparation.state is State.SUCCEEDED or _is_held_up(preparation):
+    if work.number > 0 or preparation.state is State.SUCCEEDED or _is_held_up(preparation):
         return work
     return preparation
 

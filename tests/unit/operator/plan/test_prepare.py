@@ -209,8 +209,12 @@ def test_work_that_is_found_finished_while_it_waits_is_adopted_all_the_same(how:
     cluster = begun(queueName="gpus")
     held_up(cluster, how)
     cluster.jobs[PREPARE]["spec"].pop("suspend", None)
+    cluster.reconcile(after=300)
     cluster.prepare(PREPARE, "Adopted", artifacts=[MERGED])
     cluster.settle()
+    [row] = cluster.status["attempts"]
+    assert (cluster.status["attempt"], row["outcome"], cluster.status["queuedSeconds"]) == (1, "Stopped", 300)
+    assert cluster.status["startTime"]
     assert (cluster.status["phase"], cluster.status["reason"]) == ("Succeeded", "AdoptedExisting")
     assert list(cluster.jobs) == [PREPARE]
     assert cluster.condition("Reconciling")["status"] == "False"
