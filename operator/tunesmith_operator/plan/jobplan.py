@@ -456,8 +456,10 @@ def _with_fields(scene: Scene[Spec], outlook: Outlook) -> Outlook:
         int(annotation(one, ATTEMPT_ANNOTATION) or 0) for one in outlook.create if label(one, ROLE_LABEL) in roles
     ]
     number = max([0, *made, *(course.number for course in scene.works)])
+    anew: Raw = {"resumedFromStep": None} if number != int(scene.status.get("attempt") or 0) else {}
+    told = scene.kind.tell(scene.resource, scene.spec, scene.courses, scene.observed, scene.now)
     fields = {
-        **scene.kind.tell(scene.resource, scene.spec, scene.courses, scene.observed, scene.now),
+        **({**told, **anew} if made else {**anew, **told}),  # what is told while one is made is of the one before it
         "attempt": number or None,
         "failures": max((course.failures for course in scene.works), default=0) or None,
         "startTime": _first_start(scene),

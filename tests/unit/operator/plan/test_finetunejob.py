@@ -565,6 +565,18 @@ def test_a_pushed_checkpoint_is_shown():
     assert cluster.status["resumedFromStep"] == 3
 
 
+def test_an_attempt_that_has_told_of_nothing_is_not_said_to_have_resumed_where_the_one_before_it_did():
+    cluster = begun()
+    stopped = report("train", "Preempted", resumedFromStep=3)
+    cluster.fail("support-tune-1", {"fetch": TUNED["fetch"], "train": ended(75, stopped)})
+    cluster.settle()
+    assert cluster.status["resumedFromStep"] == 3
+    cluster.reconcile(after=60)
+    cluster.settle()
+    assert cluster.status["attempt"] == 2
+    assert "resumedFromStep" not in cluster.status
+
+
 def test_the_checkpoint_of_a_preempted_attempt_is_kept():
     cluster = begun()
     told = report("train", "Preempted", lastCheckpoint={"uri": "s3://store/run/checkpoints/9", "step": 9})
