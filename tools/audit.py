@@ -36,8 +36,8 @@ def answer(uv: str, lock: Path) -> Any:
     except ValueError as error:
         said = (done.stderr.strip().splitlines() or ["pip-audit says nothing"])[-1]
         raise ClusterError(
-            f"nothing can be said of {lock.name}: pip-audit and the advisory database of PyPI, which this "
-            f"needs, could not be had in full: {said}"
+            f"nothing can be said of {lock.name}: pip-audit and PyPI's advisory database, which this needs, "
+            f"could not be had in full: {said}"
         ) from error
 
 
