@@ -53,7 +53,9 @@ def test_it_is_good_news_only_where_the_database_has_said_so_of_every_lock(
     "error", ["Traceback\nProxyError: no route to the index", "ERROR: aiohttp (3.14.5): not found on PyPI", ""]
 )
 def test_a_database_that_does_not_answer_is_an_error_that_says_so(pip_audit: PipAudit, error: str) -> None:
-    with pytest.raises(ClusterError, match=r"nothing can be said of operator.txt: .*PyPI's advisory database") as raised:
+    with pytest.raises(
+        ClusterError, match=r"nothing can be said of operator.txt: .*PyPI's advisory database"
+    ) as raised:
         main(pip_audit(error=error, code=1))
     assert (error.splitlines() or ["pip-audit says nothing"])[-1] in str(raised.value)
 
