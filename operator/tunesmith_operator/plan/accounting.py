@@ -85,7 +85,8 @@ def failures_of(status: Raw, role: str | None) -> int:
 
 
 def number_known(status: Raw, role: str | None, stem: str) -> int:
-    """The newest attempt that status knows of; of one of several roles by its rows, and by the Jobs named `stem` and number."""
+    """The newest attempt that status knows of; where roles are named, by their rows and by the Jobs called `stem` and number
+    (a status that has neither has one figure for all)."""
     rows, children = status.get("attempts") or [], status.get("children") or []
     if role is None or not (rows or children):
         return int(status.get("attempt") or 0)
@@ -122,6 +123,9 @@ def _rows(before: Sequence[Raw], one: Account) -> list[Raw]:
             fresh = {"number": number_of(job), **({"role": one.role} if one.role else {})}
             rows.append(_brought_up(fresh, rows[-1:], one))
             newest = number_of(job)
+    if one.course.number > newest:
+        gone = {"number": one.course.number, **({"role": one.role} if one.role else {})}
+        rows.append(_brought_up(gone, rows[-1:], one))
     return rows
 
 

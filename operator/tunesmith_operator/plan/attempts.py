@@ -1,7 +1,8 @@
 """How the Jobs of one role went, and what comes next: attempts, retries, backoff.
 
 Nothing is remembered: an attempt's number is in its Job's name, and how many failures counted before it in the Job's
-annotation. Where the Job is gone, status has both. A number is never used twice, so no finished Job is run again.
+annotation. Where the Job is gone, status has both, for work: a number is never used twice, so no finished Job is run again.
+What prepares work may be made anew where it is gone.
 """
 
 from __future__ import annotations
@@ -125,6 +126,11 @@ class Course:
         return tuple(key_of(job, "Job") for job in self.jobs if not is_over(job) and not is_deleting(job))
 
     @property
+    def former(self) -> tuple[Key, ...]:
+        """Those of them that are not the newest attempt's: to be deleted, and nobody has done it yet."""
+        return tuple(key for key in self.unfinished if self.job is None or key != key_of(self.job, "Job"))
+
+    @property
     def stale(self) -> tuple[Key, ...]:
         """Jobs of long ago: the newest and the one before it are kept to be looked at."""
         return tuple(key_of(job, "Job") for job in self.jobs[:-2] if not is_deleting(job))
@@ -138,8 +144,8 @@ def follow(
     now: datetime,
     preparing: str | None = None,
 ) -> Course:
-    """How the work of a role stands, or the Jobs labelled `preparing`, which prepare it. `known_*` is what status says, for
-    Jobs that are gone."""
+    """How the work of a role stands, or the Jobs labelled `preparing`, which prepare it. `known_*` is what status says of
+    Jobs that are gone; of what prepares it says nothing."""
     called = preparing or role
     jobs = tuple(sorted((job for job in observed.jobs if label(job, ROLE_LABEL) == called), key=number_of))
     job = jobs[-1] if jobs and not is_deleting(jobs[-1]) else None

@@ -27,9 +27,13 @@ LOOK_AGAIN = 15.0
 
 
 def after_the_end(
-    resource: Raw, observed: Observed, roles: Sequence[accounting.Account], now: datetime, useless: Sequence[Key] = ()
+    resource: Raw,
+    observed: Observed,
+    roles: Sequence[accounting.Account],
+    now: datetime,
+    unfinished: Sequence[Key] = (),
 ) -> Plan:
-    """Nothing changes but the children: what is still at work goes, as does what is `useless`, and after
+    """Nothing changes but the children: what is still at work goes, `unfinished` with it, and after
     spec.ttlAfterFinished the rest; and what the last pods cost is known when they have stopped."""
     status = resource["status"]
     ttl = (resource.get("spec") or {}).get("ttlAfterFinished")
@@ -43,7 +47,7 @@ def after_the_end(
         key_of(job, "Job")
         for job in jobs
         if not is_deleting(job)
-        and (expired or (not is_over(job) and (at_work or is_suspended(job) or key_of(job, "Job") in useless)))
+        and (expired or (not is_over(job) and (at_work or is_suspended(job) or key_of(job, "Job") in unfinished)))
     )
     gone += tuple(key_of(one, "Service") for one in observed.services if expired and not is_deleting(one))
     stopping = at_work and any(may_work(pod, now) for pod in observed.pods)

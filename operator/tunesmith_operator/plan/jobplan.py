@@ -128,7 +128,7 @@ class Scene(Generic[Spec]):
     def unfinished(self) -> tuple[Key, ...]:
         """All Jobs that may still have pods at work, but of what has succeeded."""
         every = (*self.courses, *self.aside)
-        return tuple(key for course in every if course.state is not State.SUCCEEDED for key in course.unfinished)
+        return tuple(key for one in every for key in (one.former if one.state is State.SUCCEEDED else one.unfinished))
 
 
 def plan_job(
@@ -167,7 +167,9 @@ def _courses(
         chosen.append(work)
         if prepare.is_wanted(spec.resources):
             preparation = follow(role, observed, 0, 0, now, preparing=kind.preparing[role])
-            chosen[-1] = prepare.in_charge(work, preparation)
+            again = job_name(resource, preparation.called, preparation.number + 1)
+            refused = preparation.state not in ACTIVE and Key("Job", again) in observed.refused
+            chosen[-1] = prepare.in_charge(work, preparation, refused)
             aside.append(work if chosen[-1] is preparation else preparation)
     return tuple(chosen), tuple(aside)
 
@@ -299,20 +301,21 @@ def _with_services(scene: Scene[Spec], outlook: Outlook) -> Outlook:
 
 
 def _without_the_useless(scene: Scene[Spec], outlook: Outlook) -> Outlook:
-    useless: tuple[Key, ...] = prepare.useless(scene.courses, scene.aside)
+    """What a kill has kept from being deleted, and what nobody waits for any more, goes."""
+    useless: list[Key] = [key for course in (*scene.courses, *scene.aside) for key in course.former]
+    useless += prepare.useless(scene.courses, scene.aside)
     return replace(outlook, delete=tuple(dict.fromkeys((*outlook.delete, *useless))))
 
 
-def _as_it_is(scene: Scene[Spec], begun: Sequence[Course] = ()) -> Outlook:
+def _as_it_is(scene: Scene[Spec], made: Sequence[Course] = ()) -> Outlook:
     """Attempts under way: the phase is that of the role that is furthest."""
     trouble = next((course.trouble for course in scene.courses if course.trouble), None)
-    begun_roles = {course.role for course in begun}
-    states = {_shown(scene, course, course.role in begun_roles) for course in scene.courses}
+    states = {_shown(scene, course, is_made=course in made) for course in scene.courses}
     under_way = [(phase, reason, message) for state, phase, reason, message in PHASES if state in states]
     phase, reason, message = under_way[0] if under_way else (Phase.PENDING, *_between(scene))
     if phase is Phase.QUEUED:
         return _queued(scene)
-    if phase is Phase.PENDING and trouble and State.STARTING in states and not begun:
+    if phase is Phase.PENDING and trouble and State.STARTING in states and not made:
         return replace(_pending(trouble), requeue_after=_look_again(scene))
     return Outlook(
         phase,
@@ -324,12 +327,12 @@ def _as_it_is(scene: Scene[Spec], begun: Sequence[Course] = ()) -> Outlook:
     )
 
 
-def _shown(scene: Scene[Spec], course: Course, has_begun: bool) -> State:
-    """How an attempt that is under way, or `has_begun` in this look, is to be told of."""
-    state = State.STARTING if has_begun else course.state
+def _shown(scene: Scene[Spec], course: Course, is_made: bool) -> State:
+    """How an attempt that is under way, or is made in this look, is to be told of."""
+    state = State.STARTING if is_made else course.state
     if course.prepares:
-        return State.PREPARING if state is State.STARTING and (has_begun or not course.trouble) else state
-    return State.QUEUED if has_begun and scene.spec.queue_name else state
+        return State.PREPARING if state is State.STARTING and (is_made or not course.trouble) else state
+    return State.QUEUED if is_made and scene.spec.queue_name else state
 
 
 def _queued(scene: Scene[Spec]) -> Outlook:
@@ -486,7 +489,7 @@ def _stopped(course: Course, outlook: Outlook) -> str | None:
 
 
 def _first_start(scene: Scene[Spec]) -> str | None:
-    """When a container of the work ran for the first time; of what was adopted, when that was found. A pod that only has a
+    """When a container of the work ran for the first time; of what was adopted, of the pod that found it. A pod that only has a
     node yet is not worth a write."""
     pods = [pod for course in scene.works for pod in course.members if has_begun(pod)]
     if not pods and all(course.state is State.SUCCEEDED for course in scene.courses):

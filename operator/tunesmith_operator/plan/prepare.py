@@ -1,8 +1,8 @@
 """What needs no device is done before one is asked for, by a small pod: is the work finished already, is all there that it
 reads, is the hub's model in the store? Finished work is adopted on a cluster without a single free device.
 
-Preparing saves time and devices, and must never cost more than the seconds that it takes: where its pod is not let in, the
-work goes on beside it, and is adopted all the same if it turns out to be finished before it has begun.
+Preparing only saves time and devices: where its Job or pod is not let in, the work waits for its devices beside it, and is
+adopted all the same if it turns out to be finished before it has begun.
 """
 
 from __future__ import annotations
@@ -44,11 +44,14 @@ def pod(work: PodPlan, labels: Mapping[str, str]) -> PodPlan:
     )
 
 
-def in_charge(work: Course, preparation: Course) -> Course:
-    """Which of the two says how things stand. Work that was ever attempted is never prepared again."""
-    if _has_adopted(preparation) and not work.has_begun and work.state in (State.NONE, State.QUEUED, State.STARTING):
+def in_charge(work: Course, preparation: Course, refused: bool) -> Course:
+    """Which of the two says how things stand; `refused`: the API server has just refused the Job that would prepare.
+
+    Work that was ever attempted is never prepared again; but until a container of it has run it can still be adopted.
+    """
+    if _has_adopted(preparation) and not work.has_begun:
         return preparation
-    if work.number > 0 or preparation.state is State.SUCCEEDED or _is_held_up(preparation):
+    if work.number > 0 or preparation.state is State.SUCCEEDED or refused or _is_held_up(preparation):
         return work
     return preparation
 

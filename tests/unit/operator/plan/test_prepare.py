@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -22,7 +23,8 @@ from tests.unit.operator.plan.world import (
     with_spec,
 )
 from tunesmith_operator.plan.queueing import QUEUE_LABEL
-from tunesmith_operator.plan.types import Raw
+from tunesmith_operator.plan.times import format_time
+from tunesmith_operator.plan.types import Key, Raw
 
 GPU: Raw = {"resources": {"accelerator": "nvidia", "count": 8}}
 MERGED: Raw = {"name": "merged", "uri": "s3://store/run/merged", "digest": "d2"}
@@ -202,6 +204,49 @@ def test_work_does_not_wait_for_a_preparation_that_is_not_let_in(how: str) -> No
     cluster.start_pod(TUNE, "Running", {"fetch": running()})
     cluster.settle()
     assert list(cluster.jobs) == [TUNE], "what has begun need not be prepared"
+
+
+def test_work_does_not_wait_for_a_preparation_whose_job_is_refused() -> None:
+    cluster = Cluster(fine_tune_job(**GPU, queueName="gpus"))
+    cluster.refused = {Key("Job", PREPARE): "admission webhook denied the request: Jobs must name a queue"}
+    cluster.reconcile()
+    assert list(cluster.jobs) == [TUNE]
+
+
+def test_work_that_failed_before_it_began_is_adopted_and_not_tried_again() -> None:
+    cluster = begun(queueName="gpus")
+    held_up(cluster, WAYS[0])
+    cluster.admit(TUNE)
+    cluster.fail(TUNE, {}, reason="Evicted", message="low on memory")
+    cluster.settle()
+    cluster.prepare(PREPARE, "Adopted", artifacts=[MERGED])
+    cluster.settle()
+    assert (cluster.status["reason"], at_work(cluster)) == ("AdoptedExisting", [TUNE])
+
+
+def test_an_attempt_whose_job_was_taken_before_anything_was_told_of_it_keeps_its_number() -> None:
+    cluster = Cluster(eval_job(**GPU))
+    cluster.begin()
+    del cluster.jobs["support-eval-model-1"]
+    for suspend in (True, False):
+        cluster.resource = with_spec(cluster.resource, suspend=suspend)
+        cluster.settle()
+    assert at_work(cluster) == ["support-eval-model-2"]
+    assert cluster.status["attempt"] == 2
+
+
+def test_a_former_attempt_that_a_kill_has_kept_goes_when_it_is_seen_again() -> None:
+    cluster = begun()
+    cluster.prepare(PREPARE)
+    cluster.settle()
+    former = cluster.jobs[TUNE]
+    pod = cluster.start_pod(TUNE, "Running", {"fetch": running()})
+    cluster.settle()
+    pod["metadata"]["deletionTimestamp"] = format_time(cluster.now - timedelta(seconds=40))
+    cluster.settle()
+    cluster.jobs[TUNE] = former
+    cluster.settle()
+    assert at_work(cluster) == ["support-tune-2"]
 
 
 @pytest.mark.parametrize("how", WAYS)
