@@ -88,11 +88,11 @@ def killed(field: Range, steps: Sequence[Step], what: str, after: bool, wanted: 
 
 
 def steady(field: Range, steps: Sequence[Step]) -> Undisturbed:
-    """What is written in a chain to which nothing is done, and its end, which is the same twice."""
-    _, first = field.undisturbed(steps)
+    """What is written in each of two chains to which nothing is done, and their end, which is the same."""
+    once, first = field.undisturbed(steps)
     writes, again = field.undisturbed(steps)
     assert different(first, again) == [], "nothing could be told from a disturbed one"
-    return writes, again
+    return [what for what in writes if what in once], again  # a slow machine has a status that others pass over
 
 
 @pytest.fixture(scope="module")
