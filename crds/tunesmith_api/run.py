@@ -71,6 +71,11 @@ class ResolvedModel(ApiModel):
     base: ResolvedModel | None = Field(None, description="For an adapter: the model it goes on.")
     trust_remote_code: bool = Field(False, description="Whether Python code of the model may run.")
 
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether it must be imported into the store before it is read."""
+        return self.uri.startswith(("hf://", "ms://"))
+
 
 class NamedAdapter(ApiModel):
     """An adapter that is served under a name of its own."""

@@ -120,13 +120,15 @@ def _rows(before: Sequence[Raw], one: Account) -> list[Raw]:
     newest = max((row["number"] for row in rows), default=0)
     for job in (job for job in one.course.jobs for _ in range(STAYS_A_LOOK)):
         if number_of(job) >= newest and _has_more(job, rows, one):
-            fresh = {"number": number_of(job), **({"role": one.role} if one.role else {})}
-            rows.append(_brought_up(fresh, rows[-1:], one))
+            rows.append(_brought_up(_row(number_of(job), one), rows[-1:], one))
             newest = number_of(job)
-    if one.course.number > newest:
-        gone = {"number": one.course.number, **({"role": one.role} if one.role else {})}
-        rows.append(_brought_up(gone, rows[-1:], one))
+    if one.course.number > newest:  # its Job was gone before any look saw it
+        rows.append(_brought_up(_row(one.course.number, one), rows[-1:], one))
     return rows
+
+
+def _row(number: int, one: Account) -> Raw:
+    return {"number": number, **({"role": one.role} if one.role else {})}
 
 
 def _has_more(job: Raw, rows: Sequence[Raw], one: Account) -> bool:

@@ -53,13 +53,14 @@ class State(StrEnum):
     QUEUED = "Queued"
     STARTING = "Starting"
     PREPARING = "Preparing"
+    """No state of a Job, but how one that prepares is told of."""
     FETCHING = "Fetching"
     RUNNING = "Running"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
 
 
-ACTIVE = frozenset({State.QUEUED, State.STARTING, State.PREPARING, State.FETCHING, State.RUNNING})
+ACTIVE = frozenset({State.QUEUED, State.STARTING, State.FETCHING, State.RUNNING})
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,6 @@ def follow(
     pods = [pod for pod in observed.pods if label(pod, ROLE_LABEL) == called]
     own = members(pod for pod in pods if job and _belongs(pod, job))
     state, trouble = _state(job, own, observed, now) if job else (State.NONE, None)
-    if preparing and state in (State.FETCHING, State.RUNNING):
-        state = State.PREPARING
     former = [pod for pod in pods if state not in ACTIVE or not (job and _belongs(pod, job))]
     noted = (annotation(job, FAILURES_ANNOTATION) or "0") if job else ""
     before = int(noted) if noted.isdecimal() else known_failures

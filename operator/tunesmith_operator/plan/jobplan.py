@@ -119,16 +119,22 @@ class Scene(Generic[Spec]):
         return self.resource.get("status") or {}
 
     @property
+    def every(self) -> tuple[Course, ...]:
+        """All of them."""
+        return (*self.courses, *self.aside)
+
+    @property
     def works(self) -> list[Course]:
         """The courses of work that was ever attempted, or may be now."""
-        every = (*self.courses, *(course for course in self.aside if course.number > 0))
-        return [course for course in every if not course.prepares]
+        attempted = (*self.courses, *(course for course in self.aside if course.number > 0))
+        return [course for course in attempted if not course.prepares]
 
     @property
     def unfinished(self) -> tuple[Key, ...]:
         """All Jobs that may still have pods at work, but of what has succeeded."""
-        every = (*self.courses, *self.aside)
-        return tuple(key for one in every for key in (one.former if one.state is State.SUCCEEDED else one.unfinished))
+        return tuple(
+            key for one in self.every for key in (one.former if one.state is State.SUCCEEDED else one.unfinished)
+        )
 
 
 def plan_job(
@@ -228,8 +234,8 @@ def _unacceptable(scene: Scene[Spec]) -> Outlook | None:
 def _suspended(scene: Scene[Spec]) -> Outlook | None:
     if not scene.spec.suspend:
         return None
-    stopping = [name for course in (*scene.courses, *scene.aside) for name in course.stopping]
-    going = tuple(dict.fromkeys(key for course in (*scene.courses, *scene.aside) for key in course.unfinished))
+    stopping = [name for course in scene.every for name in course.stopping]
+    going = tuple(dict.fromkeys(key for course in scene.every for key in course.unfinished))
     message = "spec.suspend is true: no pods; set it to false to go on from the last checkpoint"
     if going or stopping:
         message = "spec.suspend is true: pods save their state and stop"
@@ -302,7 +308,7 @@ def _with_services(scene: Scene[Spec], outlook: Outlook) -> Outlook:
 
 def _without_the_useless(scene: Scene[Spec], outlook: Outlook) -> Outlook:
     """What a kill has kept from being deleted, and what nobody waits for any more, goes."""
-    useless: list[Key] = [key for course in (*scene.courses, *scene.aside) for key in course.former]
+    useless: list[Key] = [key for course in scene.every for key in course.former]
     useless += prepare.useless(scene.courses, scene.aside)
     return replace(outlook, delete=tuple(dict.fromkeys((*outlook.delete, *useless))))
 
@@ -329,10 +335,12 @@ def _as_it_is(scene: Scene[Spec], made: Sequence[Course] = ()) -> Outlook:
 
 def _shown(scene: Scene[Spec], course: Course, is_made: bool) -> State:
     """How an attempt that is under way, or is made in this look, is to be told of."""
-    state = State.STARTING if is_made else course.state
-    if course.prepares:
-        return State.PREPARING if state is State.STARTING and (is_made or not course.trouble) else state
-    return State.QUEUED if is_made and scene.spec.queue_name else state
+    if course.prepares and (is_made or course.state in ACTIVE):
+        waits = course.state is State.STARTING and course.trouble
+        return State.STARTING if waits and not is_made else State.PREPARING
+    if is_made:
+        return State.QUEUED if scene.spec.queue_name else State.STARTING
+    return course.state
 
 
 def _queued(scene: Scene[Spec]) -> Outlook:

@@ -30,8 +30,8 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": False, "AWS_SECRET_ACCESS_KEY": False, "AWS_
 """Key of the credentials Secret, and variable of the same name -> whether it may be absent."""
 API_KEY_VARIABLE = "TUNESMITH_API_KEY"
 DEFAULT_CPU = "500m"
-EVALUATOR_REQUESTS = {"cpu": "100m", "memory": "512Mi"}
-"""What the evaluator needs beside the engine that it asks."""
+LIGHT_REQUESTS = {"cpu": "100m", "memory": "512Mi"}
+"""What a stage needs that leaves the work to others: the engine beside it, or the pod after it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Stage:
     computes: bool = False
     """Whether it asks for the devices."""
     light: bool = False
-    """Whether it only talks to an engine in the same pod."""
+    """Whether it only talks: to an engine in the same pod, or to the store."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the container, such as probes."""
 
@@ -197,7 +197,7 @@ def _secret(name: str, key: str, optional: bool) -> Raw:
 
 def _resources(stage: Stage, resources: Resources) -> Raw:
     if stage.light:
-        return {"requests": dict(EVALUATOR_REQUESTS)}
+        return {"requests": dict(LIGHT_REQUESTS)}
     requests = {"cpu": str(resources.cpu or DEFAULT_CPU)}
     limits: dict[str, str] = {}
     if resources.memory:

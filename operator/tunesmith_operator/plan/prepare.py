@@ -14,12 +14,11 @@ from tunesmith_api.common import Resources
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Outcome, ResolvedModel, Verb
 from tunesmith_operator.plan.attempts import Course, State
-from tunesmith_operator.plan.pods import EVALUATOR_REQUESTS, PodPlan, Stage
+from tunesmith_operator.plan.pods import LIGHT_REQUESTS, PodPlan, Stage
 from tunesmith_operator.plan.types import Key
 
 NOT_LET_IN = frozenset({FailureClass.UNSCHEDULABLE, FailureClass.QUOTA_EXCEEDED, FailureClass.POD_REFUSED})
 """Why a small pod may wait where that of the work, with its device, its limits or its runtime class, would not."""
-HUBS = ("hf://", "ms://")
 
 
 def is_wanted(resources: Resources) -> bool:
@@ -35,7 +34,7 @@ def pod(work: PodPlan, labels: Mapping[str, str]) -> PodPlan:
         init=(),
         main=Stage(Verb.PREPARE, work.init[0].image, light=not _is_import(work.run.model)),
         run=work.run.model_copy(update={"world": None}),
-        resources=work.resources.model_copy(update={"shared_memory": None, "cpu": EVALUATOR_REQUESTS["cpu"]}),
+        resources=work.resources.model_copy(update={"shared_memory": None, "cpu": LIGHT_REQUESTS["cpu"]}),
         settings=work.settings.model_copy(update={"runtime_class_name": None}),
         labels=labels,
         subdomain=None,
@@ -73,4 +72,4 @@ def _is_held_up(preparation: Course) -> bool:
 
 
 def _is_import(model: ResolvedModel) -> bool:
-    return model.uri.startswith(HUBS) or (model.base is not None and _is_import(model.base))
+    return model.is_on_hub or (model.base is not None and _is_import(model.base))

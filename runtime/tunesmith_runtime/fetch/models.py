@@ -19,8 +19,6 @@ from tunesmith_runtime.storage import Entry, Storage, join, name_of
 from tunesmith_runtime.storage.directory import download_directory, read_manifest
 from tunesmith_runtime.work import Work
 
-HUBS = ("hf://", "ms://")
-
 
 @dataclass
 class Model:
@@ -87,7 +85,7 @@ def find_adapter(storage: Storage, store_uri: str, asked: ResolvedModel, directo
 
 
 def _find(storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path, adapter: bool) -> Model:
-    if asked.uri.startswith(HUBS):
+    if asked.is_on_hub:
         return _hub_model(storage, store_uri, asked, directory, adapter)
     try:
         single = storage.stat(asked.uri) if asked.uri.endswith(GGUF) else None
