@@ -36,17 +36,20 @@ class FailureClass(StrEnum):
     EMPTY_DATASET = "EmptyDataset"
     DATASET_NOT_FOUND = "DatasetNotFound"
     MODEL_NOT_FOUND = "ModelNotFound"
+    BAD_MODEL = "BadModel"
     UNSAFE_WEIGHTS = "UnsafeWeights"
     CHAT_TEMPLATE_MISSING = "ChatTemplateMissing"
     STORAGE_UNREACHABLE = "StorageUnreachable"
     STORAGE_403 = "Storage403"
     STORAGE_TLS = "StorageTLS"
     STORAGE_CORRUPT = "StorageCorrupt"
+    STORAGE_UNSUPPORTED = "StorageUnsupported"
     HUB_UNREACHABLE = "HubUnreachable"
     MERGE_MISMATCH = "MergeMismatch"
     ENGINE_FAILED = "EngineFailed"
     EVALUATION_FAILED = "EvaluationFailed"
     DIVERGED = "Diverged"
+    NOTHING_LEARNED = "NothingLearned"
     NAME_CONFLICT = "NameConflict"
     PROCESS_ERROR = "ProcessError"
 
@@ -197,6 +200,12 @@ FAILURES: dict[FailureClass, Failure] = {
         "no model that can be read is at the URI",
         "check the model's URI and revision; the folder needs config.json and safetensors weights, or one GGUF file",
     ),
+    FailureClass.BAD_MODEL: Failure(
+        89,
+        Retry.NEVER,
+        "the model's files contradict each other or can't be used together",
+        "fix the named file of the model, or name another model",
+    ),
     FailureClass.UNSAFE_WEIGHTS: Failure(
         72,
         Retry.NEVER,
@@ -233,6 +242,12 @@ FAILURES: dict[FailureClass, Failure] = {
         "an object in the store is damaged",
         "an object does not match its recorded sha256: restore it, or import the model anew",
     ),
+    FailureClass.STORAGE_UNSUPPORTED: Failure(
+        90,
+        Retry.NEVER,
+        "the object storage lacks a function of the S3 API that runs need",
+        "use a store with conditional writes (If-None-Match) and multipart uploads",
+    ),
     FailureClass.HUB_UNREACHABLE: Failure(
         81,
         Retry.COUNTED,
@@ -259,6 +274,12 @@ FAILURES: dict[FailureClass, Failure] = {
         Retry.NEVER,
         "the training loss is no number any more",
         "the loss became NaN or infinite: lower training.learningRate or raise training.warmupRatio",
+    ),
+    FailureClass.NOTHING_LEARNED: Failure(
+        91,
+        Retry.NEVER,
+        "the training changed no weight",
+        "raise training.learningRate or the number of steps, and check that the rows have answers to learn from",
     ),
     FailureClass.NAME_CONFLICT: Failure(
         None,

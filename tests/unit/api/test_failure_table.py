@@ -33,6 +33,9 @@ def test_what_the_user_must_mend_is_not_tried_again() -> None:
         FailureClass.MODEL_NOT_FOUND,
         FailureClass.STORAGE_403,
         FailureClass.UNSAFE_WEIGHTS,
+        FailureClass.BAD_MODEL,
+        FailureClass.STORAGE_UNSUPPORTED,
+        FailureClass.NOTHING_LEARNED,
     }
     assert {FAILURES[name].retry for name in mended_by_the_user} == {Retry.NEVER}
 
@@ -74,6 +77,9 @@ def test_exit_codes_are_for_ever() -> None:
         86: "CollectiveFailed",
         87: "DeviceFailed",
         88: "SharedMemoryFull",
+        89: "BadModel",
+        90: "StorageUnsupported",
+        91: "NothingLearned",
         137: "OOMKilled",
     }
 

@@ -751,6 +751,32 @@ CASES: dict[str, Case] = {
         "export",
         82,
     ),
+    "the model's files contradict each other": Case(
+        C.BAD_MODEL,
+        reports("fetch", C.BAD_MODEL, "model s3://m: tokenizer.json has 592 tokens, the embedding 512 rows"),
+        "512 rows",
+        "named file",
+        "fetch",
+        89,
+    ),
+    "the store has no conditional writes": Case(
+        C.STORAGE_UNSUPPORTED,
+        reports(
+            "fetch", C.STORAGE_UNSUPPORTED, "s3://b at https://s3: PutObject with If-None-Match: 501 NotImplemented"
+        ),
+        "501",
+        "conditional writes",
+        "fetch",
+        90,
+    ),
+    "no weight was changed": Case(
+        C.NOTHING_LEARNED,
+        reports("train", C.NOTHING_LEARNED, "12 steps left every trained weight as it was"),
+        "12 steps",
+        "learningRate",
+        "train",
+        91,
+    ),
     "the loss is no number": Case(
         C.DIVERGED,
         reports("train", C.DIVERGED, "the loss became nan in step 12"),
