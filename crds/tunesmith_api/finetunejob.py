@@ -166,8 +166,12 @@ class LossOn(StrEnum):
 class Training(ApiModel):
     """The optimization. Steps are optimizer steps; a batch is what one step sees on all devices together."""
 
-    epochs: float = Field(1.0, gt=0, le=1000, description="Passes over the data. Default 1. maxSteps ends it earlier.")
-    max_steps: int | None = Field(None, ge=1, description="Optimizer steps at most. Default: as many as epochs need.")
+    epochs: float | None = Field(
+        None, gt=0, le=1000, description="Passes over the data. Default 1; with maxSteps alone as many as it needs."
+    )
+    max_steps: int | None = Field(
+        None, ge=1, description="Optimizer steps; with epochs, at most. Default: as many as epochs need."
+    )
     learning_rate: float | None = Field(
         None, gt=0, le=1, description="Peak learning rate. Default 1e-4 with an adapter, 1e-5 with tuner full."
     )
@@ -295,6 +299,13 @@ class Export(ApiModel):
     quantize: Quantize | None = Field(None, description="Quantize the merged model. Default: not.")
 
 
+DEVICES = "(has(self.resources.count) ? self.resources.count : 1)"
+DEVICES_IN_BOUNDS = " && ".join(
+    f"{value} >= 1 && {value} <= {most}" for value, most in (("self.parallelism.nodes", 1024), (DEVICES, 64))
+)
+"""CEL rules run beside the schema's bounds: arithmetic on a value that is out of bounds would fail, and say so."""
+
+
 class FineTuneJobSpec(ApiModel):
     """What to tune, on what, how. It cannot change after creation but for suspend, retries, deadlines and ttlAfterFinished."""
 
@@ -308,7 +319,7 @@ class FineTuneJobSpec(ApiModel):
             "the block lora goes with tuner: lora, qlora or dora; remove the block or change tuner",
         ),
         Rule(
-            "self.training.globalBatchSize % (self.parallelism.nodes * (has(self.resources.count) ? self.resources.count : 1)) == 0",
+            f"!({DEVICES_IN_BOUNDS}) || self.training.globalBatchSize < 1 || self.training.globalBatchSize % (self.parallelism.nodes * {DEVICES}) == 0",
             "training.globalBatchSize is a multiple of all devices (parallelism.nodes x resources.count): change one of them",
         ),
     )

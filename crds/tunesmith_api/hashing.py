@@ -41,6 +41,8 @@ def digest(value: Any) -> str:
 
 
 def _relevant(field: str, value: Any) -> Any:
+    if field == "training" and not {"epochs", "maxSteps"} & value.keys():
+        return {**value, "epochs": 1}  # what it means; releases up to 0.2 stored it in every spec
     left_out = IRRELEVANT_BELOW.get(field)
     return {key: below for key, below in value.items() if key not in left_out} if left_out else value
 

@@ -90,7 +90,10 @@ class Autoscaling(ApiModel):
     """A HorizontalPodAutoscaler on this resource, which then writes spec.replicas."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
-        Rule("self.minReplicas <= self.maxReplicas", "minReplicas is at most maxReplicas: swap or change them"),
+        Rule(
+            "self.maxReplicas < 1 || self.minReplicas <= self.maxReplicas",
+            "minReplicas is at most maxReplicas: swap or change them",
+        ),
         Rule(
             "!has(self.targetCpuPercent) || !has(self.metric)",
             "scale by targetCpuPercent or by metric: remove one of them",

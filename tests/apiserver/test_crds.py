@@ -300,6 +300,35 @@ def test_bad_input_is_refused_with_the_fix(api: Api, bad: Bad) -> None:
     assert bad.says in str(refusal.value)
 
 
+OUT_OF_BOUNDS = {
+    "no pod": ("FineTuneJob", {"parallelism": {"nodes": 0}}, "spec.parallelism.nodes"),
+    "fewer than no pod": ("FineTuneJob", {"parallelism": {"nodes": -3}}, "spec.parallelism.nodes"),
+    "more pods than a batch can have": (
+        "FineTuneJob",
+        {"parallelism": {"nodes": 2**31 - 1}, "resources": {"accelerator": "nvidia", "count": 64}},
+        "spec.parallelism.nodes",
+    ),
+    "no device": ("FineTuneJob", {"resources": {"accelerator": "nvidia", "count": 0}}, "spec.resources.count"),
+    "no row": ("FineTuneJob", {"training": {"globalBatchSize": 0}}, "spec.training.globalBatchSize"),
+    "fewer than no row": (
+        "FineTuneJob",
+        {"training": {"globalBatchSize": -15}, "parallelism": {"nodes": 2}},
+        "spec.training.globalBatchSize",
+    ),
+    "no replica": ("InferenceService", {"autoscaling": {"maxReplicas": 0}}, "spec.autoscaling.maxReplicas"),
+}
+
+
+@pytest.mark.parametrize("case", OUT_OF_BOUNDS)
+def test_a_value_out_of_bounds_is_refused_by_its_bound_alone(api: Api, case: str) -> None:
+    """CEL rules run beside the bounds: arithmetic on such a value would add a refusal of its own."""
+    kind, change, field_name = OUT_OF_BOUNDS[case]
+    with pytest.raises(Refused) as refusal:
+        api.create(kind, merged(GOOD[kind], change))
+    assert len(refusal.value.causes) == 1
+    assert f"{field_name} in body should be" in str(refusal.value)
+
+
 @pytest.mark.parametrize("kind", GOOD)
 def test_a_short_spec_is_enough(api: Api, kind: str) -> None:
     assert (

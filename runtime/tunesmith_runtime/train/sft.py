@@ -127,7 +127,6 @@ def arguments(
     evaluation = "no" if not data.validation else "steps" if training.eval_steps else "epoch"
     return SFTConfig(
         output_dir=str(folder),
-        num_train_epochs=training.epochs,
         max_steps=steps(job, data),
         per_device_train_batch_size=rows,
         per_device_eval_batch_size=rows,
@@ -159,9 +158,11 @@ def arguments(
 
 
 def steps(job: FineTuneJobSpec, data: Data) -> int:
-    """Optimizer steps in all: what the epochs need, or maxSteps if that is less."""
+    """Optimizer steps in all: what the epochs need or maxSteps, of both the smaller, of neither one epoch."""
     training = job.training
-    needed = math.ceil(training.epochs * math.ceil(len(data.train) / training.global_batch_size))
+    if training.max_steps and training.epochs is None:
+        return training.max_steps
+    needed = math.ceil((training.epochs or 1) * math.ceil(len(data.train) / training.global_batch_size))
     return min(needed, training.max_steps or needed)
 
 

@@ -74,6 +74,11 @@ def test_defaults_that_are_spelled_out_change_nothing() -> None:
     assert spec_hash("FineTuneJob", filled(spelled)) == spec_hash("FineTuneJob", filled(SPEC))
 
 
+def test_max_steps_alone_is_another_run_than_with_the_one_epoch_that_older_releases_stored() -> None:
+    alone, stored = (SPEC | {"training": {"maxSteps": 40, **more}} for more in ({}, {"epochs": 1}))
+    assert spec_hash("FineTuneJob", filled(alone)) != spec_hash("FineTuneJob", filled(stored))
+
+
 @pytest.mark.parametrize("field", RELEVANT)
 def test_what_decides_the_result_decides_the_hash(field: str) -> None:
     changed = spec_hash("FineTuneJob", filled(SPEC | {field: RELEVANT[field]}))

@@ -23,6 +23,7 @@ SPECS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("FineTuneJob", {**TUNE, "method": "kto"}),
     ("FineTuneJob", {**TUNE, "tuner": "full", "rerun": "2"}),
     ("FineTuneJob", {**TUNE, "lora": {"rank": 8}, "training": {"epochs": 2, "learningRate": 5e-5}}),
+    ("FineTuneJob", {**TUNE, "training": {"epochs": 1, "maxSteps": 40}}),
     (
         "FineTuneJob",
         {**TUNE, "resources": {"accelerator": "nvidia", "count": 2}, "output": {"uri": "s3://models/mine"}},

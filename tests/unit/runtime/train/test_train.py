@@ -138,11 +138,23 @@ def test_progress_tells_step_loss_pace_and_time_left(tmp_path: Path, tiny: Path)
     assert last.eval_loss
 
 
-def test_max_steps_ends_it_earlier(tmp_path: Path, tiny: Path) -> None:
-    run = make_run(tmp_path, tiny, tinymodel.rows(64, seed=1), {"maxSteps": 2})
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ({"maxSteps": 2, "epochs": 4}, 2),
+        ({"maxSteps": 40, "epochs": 2}, 8),
+        ({"maxSteps": 10, "epochs": None}, 10),
+        ({"maxSteps": None, "epochs": None}, 4),
+    ],
+)
+def test_epochs_and_max_steps_both_bound_the_training(
+    tmp_path: Path, tiny: Path, bounds: dict[str, Any], expected: int
+) -> None:
+    """64 rows in batches of 16: an epoch has 4 steps."""
+    run = make_run(tmp_path, tiny, tinymodel.rows(64, seed=1), bounds)
     report = run.do(train.run)
     assert report.metrics
-    assert report.metrics.steps == 2
+    assert report.metrics.steps == expected
 
 
 def of_unlike_length(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
