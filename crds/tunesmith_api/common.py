@@ -390,3 +390,17 @@ NAME_RULES: tuple[Rule, ...] = (
     ),
 )
 """Rules on a whole object: its children are named after it and must be DNS labels."""
+
+
+def not_itself(field: str, advice: str) -> tuple[Rule, ...]:
+    """Rules on a whole object: `spec.model.FIELD`, which names an object of the same kind, is not its own name.
+
+    What an older release has admitted is left to the operator, which says so in status: were the first rule to hold after
+    the first status, no status could be written.
+    """
+    own = f"has(self.spec.model.{field}) && self.spec.model.{field}.name == self.metadata.name"
+    message = f"spec.model.{field} names the resource itself, which would wait for itself: {advice}"
+    return (
+        Rule(f"(has(self.status) && has(self.status.phase)) || !({own})", message),
+        Rule(f"!({own}) || ({own.replace('self.', 'oldSelf.')})", message),
+    )

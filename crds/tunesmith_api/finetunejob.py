@@ -21,7 +21,17 @@ from tunesmith_api.base import (
     map_list,
     member_only_with,
 )
-from tunesmith_api.common import Artifact, JobStatus, ModelSource, ModelStatus, Output, PodSettings, Resources, Storage
+from tunesmith_api.common import (
+    Artifact,
+    JobStatus,
+    ModelSource,
+    ModelStatus,
+    Output,
+    PodSettings,
+    Resources,
+    Storage,
+    not_itself,
+)
 
 
 class Method(StrEnum):
@@ -466,6 +476,8 @@ class FineTuneJobStatus(JobStatus):
 
 class FineTuneJob(ApiModel):
     """Tunes a model on data sets: fetches both, trains, merges, checks, and leaves the result in the store."""
+
+    rules: ClassVar[tuple[Rule, ...]] = not_itself("fineTuneJob", "name another FineTuneJob, or set spec.model.uri")
 
     spec: FineTuneJobSpec = Field(description="What to tune, on what, how.")
     status: FineTuneJobStatus | None = Field(None, description="What became of it.")

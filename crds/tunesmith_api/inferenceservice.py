@@ -21,7 +21,16 @@ from tunesmith_api.base import (
     exactly_one,
     map_list,
 )
-from tunesmith_api.common import ModelSource, ModelStatus, PodSettings, Reference, Resources, Status, Storage
+from tunesmith_api.common import (
+    ModelSource,
+    ModelStatus,
+    PodSettings,
+    Reference,
+    Resources,
+    Status,
+    Storage,
+    not_itself,
+)
 
 
 class Engine(StrEnum):
@@ -241,6 +250,10 @@ class InferenceServiceStatus(Status):
 
 class InferenceService(ApiModel):
     """Serves a model behind an OpenAI API, and rolls out only what passed the verdicts it asks for."""
+
+    rules: ClassVar[tuple[Rule, ...]] = not_itself(
+        "inferenceService", "name another InferenceService or a FineTuneJob, or set spec.model.uri"
+    )
 
     spec: InferenceServiceSpec = Field(description="What to serve and how.")
     status: InferenceServiceStatus | None = Field(None, description="What it serves.")

@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from tunesmith_operator import metrics
@@ -209,6 +209,7 @@ class Controller:
         if is_deleting(resource):
             return None  # its children go with it; making more would hold it up
         observed = await observe(self._client, self._children, kind, resource, self._progress.reports(key))
+        observed = replace(observed, ring=self.resources.ring(resource, observed.references))
         observed = await observe_events(self._client, kind, resource, observed, now)
         if self._settings.config.kueue.enabled:
             observed = await observe_workloads(self._client, resource, observed)

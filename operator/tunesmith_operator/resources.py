@@ -7,7 +7,7 @@ stand, as a status is written to the version that it was planned from and to no 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from tunesmith_operator.news import fingerprint
 from tunesmith_operator.packed import pack, unpack
 from tunesmith_operator.plan.names import KIND_LABEL, NAME_LABEL, is_deleting, label
 from tunesmith_operator.plan.phases import FINAL
+from tunesmith_operator.plan.rings import Node, find_ring, node
 from tunesmith_operator.plan.types import Reference
 
 
@@ -39,6 +40,7 @@ class Known:
     """uid and generation: while they are the same, so is its spec."""
     settled: bool
     references: frozenset[Reference]
+    node: Node
     told: str
     """Digest of what it tells those that refer to it."""
     text: bytes
@@ -83,18 +85,32 @@ class Resources:
         before = self._known.get(key)
         metadata, settled = resource["metadata"], is_settled(resource)
         spec = (metadata["uid"], metadata.get("generation"))
+        references = before.references if before and before.spec == spec else self._references(resource)
         now = Known(
             version=metadata["resourceVersion"],
             spec=spec,
             settled=settled,
-            references=before.references if before and before.spec == spec else self._references(resource),
+            references=references,
+            node=node(resource, references),
             told=_told(resource),
             text=b"" if settled else pack(resource),
         )
         self._known[key] = now
         if before is None or before.references != now.references:
             self._refer(key, before.references if before else frozenset(), now.references)
-        return self._waiting_for(key) if before is None or before.told != now.told else frozenset()
+        is_news = before is None or (before.told, before.references) != (now.told, now.references)
+        return self._waiting_for(key) if is_news else frozenset()
+
+    def ring(self, resource: Raw, live: Mapping[Reference, Raw | None]) -> tuple[Reference, ...]:
+        """The references that lead from `resource` back to it. `live`: the resources it names, as they are now."""
+        key = key_of(resource)
+        read = {ref: node(thing, self._references(thing)) if thing else None for ref, thing in live.items()}
+
+        def known(reference: Reference) -> Node | None:
+            told = self._known.get(ResourceKey(reference.kind, key.namespace, reference.name))
+            return read.get(reference, told.node if told else None)
+
+        return find_ring(Reference(key.kind, key.name), node(resource, frozenset(live)), known)
 
     def remove(self, key: ResourceKey) -> frozenset[ResourceKey]:
         """Take note that a resource is gone. Returns those to look at for that reason."""

@@ -133,7 +133,7 @@ def root_schema(kind: Kind) -> Schema:
             "spec": {**spec, "description": fields["spec"].description},
             "status": {**status, "description": fields["status"].description, **STATUS},
         },
-        "x-kubernetes-validations": [rule.schema() for rule in NAME_RULES],
+        "x-kubernetes-validations": [rule.schema() for rule in (*NAME_RULES, *kind.model.rules)],
     }
 
 

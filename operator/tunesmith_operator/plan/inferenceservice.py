@@ -25,6 +25,7 @@ from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.pods import run_of
 from tunesmith_operator.plan.promotion import Blocked, passed_before, passes
 from tunesmith_operator.plan.references import References, Refused, Waiting, model_as_read, model_status, named_by
+from tunesmith_operator.plan.rings import describe_ring
 from tunesmith_operator.plan.rollout import Rollout, find_trouble, give_up, measure, why_late
 from tunesmith_operator.plan.status import LOOK_FOR_CONFLICT, Outlook, conclude, earliest, in_the_way
 from tunesmith_operator.plan.target import Target, choose
@@ -89,6 +90,9 @@ def plan(resource: Raw, observed: Observed, now: datetime, config: OperatorConfi
         return conclude(resource, observed, in_the_way(resource, taken, observed.former), now)
     versions = known_versions(observed, (resource.get("status") or {}).get("version"))
     target = choose(resource, spec, observed.references, versions, config)
+    if observed.ring and (target.obstacle is None or isinstance(target.obstacle, Waiting)):
+        held = next(iter(versions.held()), None)
+        target = replace(target, template=held, obstacle=Refused(describe_ring(observed.ring)))
     manifests = [one for one in _manifests(resource, spec, target) if key_of(one, one["kind"]) not in observed.foreign]
     drifted = [one for one in manifests if not has(_seen(observed, one), one)]
     rollout = measure(observed, target.template, spec, any(one["kind"] == "Deployment" for one in drifted), now)

@@ -53,6 +53,7 @@ from tunesmith_operator.plan.pods import PodPlan
 from tunesmith_operator.plan.progress import throttled
 from tunesmith_operator.plan.queueing import QUEUE_LABEL, has_a_word, what_it_waits_for
 from tunesmith_operator.plan.references import References, Refused, Waiting
+from tunesmith_operator.plan.rings import describe_ring
 from tunesmith_operator.plan.status import Outlook, conclude, earliest, in_the_way, until
 from tunesmith_operator.plan.times import format_time, parse_time
 from tunesmith_operator.plan.together import has_begun, size
@@ -278,6 +279,8 @@ def _next_attempts(scene: Scene[Spec]) -> Outlook | None:
     models = scene.kind.resolve(scene.spec, scene.observed.references)
     if isinstance(models, Refused):
         return _refused([models.text])
+    if isinstance(models, Waiting) and scene.observed.ring:
+        return replace(_refused([describe_ring(scene.observed.ring)]), delete=gone)
     if isinstance(models, Waiting):
         return replace(_waiting(models), delete=gone, trouble=_failure(scene))
     made = [_attempt(scene, course, models[course.role]) for course in ready]

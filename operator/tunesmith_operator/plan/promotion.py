@@ -10,7 +10,7 @@ from tunesmith_api.evaljob import Verdict
 from tunesmith_api.inferenceservice import Promotion
 from tunesmith_api.run import ResolvedModel
 from tunesmith_operator.plan.phases import Phase, Reason
-from tunesmith_operator.plan.references import References, Waiting, describe
+from tunesmith_operator.plan.references import References, Waiting, describe, held_up, next_step
 from tunesmith_operator.plan.types import Raw, Reference
 
 
@@ -77,13 +77,7 @@ def _verdict(
         )
     status = job.get("status") or {}
     if status.get("verdict") is None:
-        return (
-            model
-            if before
-            else Waiting(
-                Reason.WAITING_FOR_VERDICT, _why_no_verdict(name, status), in_vain=status.get("phase") == Phase.FAILED
-            )
-        )
+        return model if before else _no_verdict(name, job)
     scored = status.get("model") or {}
     if wrong := _another_model(name, job, scored, source, model):
         return model if before else wrong
@@ -92,10 +86,14 @@ def _verdict(
     return _pinned(model, scored)
 
 
-def _why_no_verdict(name: str, status: Raw) -> str:
+def _no_verdict(name: str, job: Raw) -> Waiting:
+    status = job.get("status") or {}
     phase = status.get("phase") or Phase.PENDING
-    why = f" ({status.get('reason')}): see its status, then create it anew" if phase == Phase.FAILED else ""
-    return f"EvalJob {name} to give its verdict; it is {phase}{why}"
+    text = f"EvalJob {name} to give its verdict; it is {phase}"
+    if phase == Phase.FAILED:
+        why = f"{text} ({status.get('reason')}): {next_step(job)}"
+        return Waiting(Reason.WAITING_FOR_VERDICT, why, in_vain=True)
+    return held_up(Reason.WAITING_FOR_VERDICT, text, status)
 
 
 def _another_model(name: str, job: Raw, scored: Raw, source: ModelSource, model: ResolvedModel) -> Blocked | None:
@@ -109,9 +107,12 @@ def _another_model(name: str, job: Raw, scored: Raw, source: ModelSource, model:
     if same:
         return None
     what = f"{scored.get('uri')} (sha256 {_short(theirs)})"
+    # An EvalJob of a service scores what is served by then, which another try would not change.
+    service = job["spec"]["model"].get("inferenceService")
+    advice = f" with spec.model: {source.model_dump_json(by_alias=True, exclude_defaults=True)}" if service else ""
     return Blocked(
         f"EvalJob {name} has scored another model, {what}, than {describe(source)} is now (sha256 {_short(ours)}): "
-        "re-create the EvalJob"
+        f"re-create the EvalJob{advice}"
     )
 
 

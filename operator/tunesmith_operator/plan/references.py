@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tunesmith_api.common import ModelSource
 from tunesmith_api.inferenceservice import Adapter
 from tunesmith_api.run import NamedAdapter, ResolvedModel, RunReport
+from tunesmith_operator.plan.finished import is_final
 from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.types import Raw, Reference
 
@@ -99,14 +100,28 @@ def _finished(name: str, references: References) -> Raw | Waiting:
     status = job.get("status") or {}
     phase = status.get("phase") or Phase.PENDING
     if phase == Phase.FAILED:
-        return Waiting(
-            Reason.WAITING_FOR_MODEL,
-            f"FineTuneJob {name}, which has failed ({status.get('reason')}): see its status, then create it anew or name another model",
-            in_vain=True,
+        why = (
+            f"FineTuneJob {name}, which has failed ({status.get('reason')}): {next_step(job, ' or name another model')}"
         )
+        return Waiting(Reason.WAITING_FOR_MODEL, why, in_vain=True)
     if phase != Phase.SUCCEEDED:
-        return Waiting(Reason.WAITING_FOR_MODEL, f"FineTuneJob {name} to succeed; it is {phase}")
+        return held_up(Reason.WAITING_FOR_MODEL, f"FineTuneJob {name} to succeed; it is {phase}", status)
     return job
+
+
+def next_step(job: Raw, otherwise: str = "") -> str:
+    """What to do about a job that has failed; of one that may yet go on, why it does not."""
+    message = job["status"].get("message")
+    return str(message) if message and not is_final(job) else f"see its status, then create it anew{otherwise}"
+
+
+def held_up(reason: Reason, text: str, status: Raw) -> Waiting:
+    """To wait for a resource of this status: in vain where it is Stalled itself, and then for its reason."""
+    conditions: list[Raw] = status.get("conditions") or []
+    stalled = next((one for one in conditions if one.get("type") == "Stalled" and one.get("status") == "True"), None)
+    if stalled is None:
+        return Waiting(reason, text)
+    return Waiting(reason, f"{text} ({stalled.get('reason')}: {stalled.get('message')})", in_vain=True)
 
 
 def _artifact(job: Raw, preferred: tuple[str, ...]) -> ResolvedModel | Refused:
@@ -134,9 +149,10 @@ def _served(name: str, references: References) -> ResolvedModel | Waiting:
         return Waiting(
             Reason.WAITING_FOR_MODEL, f"InferenceService {name}: there is none of that name in this namespace"
         )
-    model = (service.get("status") or {}).get("model") or {}
+    status = service.get("status") or {}
+    model = status.get("model") or {}
     if not model.get("uri"):
-        return Waiting(Reason.WAITING_FOR_MODEL, f"InferenceService {name} to serve a model")
+        return held_up(Reason.WAITING_FOR_MODEL, f"InferenceService {name} to serve a model", status)
     base = ResolvedModel(uri=model["base"]) if model.get("base") else None
     return ResolvedModel(uri=model["uri"], digest=model.get("digest"), base=base)
 

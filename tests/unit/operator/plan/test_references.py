@@ -69,6 +69,36 @@ def test_a_job_that_is_not_done_is_waited_for_in_words(job, words):
     assert words in model.text
 
 
+STALLED = {"type": "Stalled", "status": "True", "reason": "WaitingForModel", "message": "waiting for FineTuneJob x"}
+
+
+@pytest.mark.parametrize(
+    ("field", "thing", "says"),
+    [
+        ("fineTuneJob", fine_tune_job("first"), "it is Waiting (WaitingForModel: waiting for FineTuneJob x)"),
+        (
+            "inferenceService",
+            inference_service("first"),
+            "to serve a model (WaitingForModel: waiting for FineTuneJob x)",
+        ),
+    ],
+)
+def test_what_waits_for_a_stalled_resource_is_stalled_and_says_why(field, thing, says):
+    there = {Reference(thing["kind"], "first"): {**thing, "status": {"phase": "Waiting", "conditions": [STALLED]}}}
+    model = resolve(source(**{field: {"name": "first"}}), there)
+    assert isinstance(model, Waiting)
+    assert model.in_vain
+    assert says in model.text
+
+
+def test_a_refused_job_is_waited_for_in_vain_with_its_own_sentence():
+    refused = made(phase="Failed", reason="BadSpec", message="tuner x: use lora", completionTime=None)
+    model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: refused})
+    assert isinstance(model, Waiting)
+    assert model.in_vain
+    assert "which has failed (BadSpec): tuner x: use lora" in model.text
+
+
 def test_a_job_that_made_nothing_is_refused_and_not_waited_for():
     model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: made("report")})
     assert isinstance(model, Refused)

@@ -191,6 +191,7 @@ class Cluster:
     autoscalers: dict[str, Raw] = field(default_factory=dict)
     budgets: dict[str, Raw] = field(default_factory=dict)
     others: dict[Reference, Raw] = field(default_factory=dict)
+    ring: tuple[Reference, ...] = ()
     kubernetes_events: list[Raw] = field(default_factory=list)
     workloads: list[Raw] = field(default_factory=list)
     progress: dict[str, Progress] = field(default_factory=dict)
@@ -215,6 +216,7 @@ class Cluster:
             events=tuple(self.kubernetes_events),
             workloads=tuple(self.workloads),
             references={named: self.others.get(named) for named in kind.references(self.resource)},
+            ring=self.ring,
             progress=dict(self.progress),
             foreign=frozenset(self.foreign),
             former=frozenset(self.former & self.foreign),
