@@ -58,8 +58,8 @@ LIMITS: tuple[Limit, ...] = (
     Limit(
         "FineTuneJob",
         "datasets[].format",
-        "use auto, messages, promptCompletion, alpaca or text",
-        ("auto", "messages", "promptCompletion", "alpaca", "text"),
+        "use auto, messages, sharegpt, promptCompletion, alpaca or text",
+        ("auto", "messages", "sharegpt", "promptCompletion", "alpaca", "text"),
     ),
     Limit("FineTuneJob", "training.packing", "set packing: false", (False,)),
     Limit("FineTuneJob", "export.quantize", "remove the block"),

@@ -71,6 +71,7 @@ class RowFormat(StrEnum):
 
     AUTO = "auto"
     MESSAGES = "messages"
+    SHAREGPT = "sharegpt"
     PROMPT_COMPLETION = "promptCompletion"
     ALPACA = "alpaca"
     TEXT = "text"
@@ -86,7 +87,7 @@ class Dataset(ApiModel):
     )
     format: RowFormat = Field(
         RowFormat.AUTO,
-        description="messages ({messages: [{role, content}]}), promptCompletion ({prompt, completion}), alpaca ({instruction, input, output}), "
+        description="messages ({messages: [{role, content}]}), sharegpt ({conversations: [{from, value}]}), promptCompletion ({prompt, completion}), alpaca ({instruction, input, output}), "
         "text, preference or prompt. Default auto: told from the first row.",
     )
     columns: dict[str, ShortText] | None = Field(
@@ -414,6 +415,13 @@ class DroppedRows(ApiModel):
     count: int = Field(ge=0, description="How many.")
 
 
+class IgnoredKey(ApiModel):
+    """A key of rows that is not read."""
+
+    key: ShortText = Field(description="The key; messages[].key for one in messages.")
+    count: int = Field(ge=0, description="Rows that have it.")
+
+
 class Rows(ApiModel):
     """What became of the rows of the data sets."""
 
@@ -421,6 +429,9 @@ class Rows(ApiModel):
     validation: int | None = Field(None, ge=0, description="Rows held out.")
     dropped: list[DroppedRows] | None = Field(
         None, max_length=16, description="Rows not used, by reason.", json_schema_extra=map_list("reason")
+    )
+    ignored_keys: list[IgnoredKey] | None = Field(
+        None, max_length=16, description="Keys of rows that are not read.", json_schema_extra=map_list("key")
     )
 
 

@@ -133,7 +133,8 @@ def fitted(report: RunReport, gated: Collection[tuple[str, str]], limit: int = T
 
 
 def encode(report: RunReport, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
-    """`report` as JSON of at most `limit` bytes: first the log tail is cut, then message and hint, then what was read, then long lists."""
+    """`report` as JSON of at most `limit` bytes: first the log tail is cut, then message and hint, then what was read, then
+    the ignored keys, then long lists."""
     report = _without_secrets(report)
     for name, keep_end in (("log_tail", True), ("message", False), ("hint", False)):
         while (
@@ -146,6 +147,8 @@ def encode(report: RunReport, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
             report = report.model_copy(update={"failure": report.failure.model_copy(update={name: cut})})
     if len(_encode(report)) > limit:
         report = report.model_copy(update={"model_uri": None, "model_digest": None})
+    if len(_encode(report)) > limit and report.rows:
+        report = report.model_copy(update={"rows": report.rows.model_copy(update={"ignored_keys": None})})
     for name in ("results", "artifacts"):
         while len(_encode(report)) > limit and (items := getattr(report, name)):
             report = report.model_copy(update={name: items[:-1] or None})

@@ -12,12 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from jinja2 import TemplateError
+from jinja2 import TemplateSyntaxError
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import LossOn, Training, Truncation
-from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, Record, RowError
+from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, Record, RowError, row_errors
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.messages import THOUGHTS, unwritten
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -60,27 +61,55 @@ class Encoder:
         return cls(tokenizer, stop_ids, training.max_length, training.truncation, training.loss_on)
 
     def encode(self, record: Record) -> list[Example] | DropReason:
-        """The examples of a record: one, or more where the chat template rewrites earlier turns.
+        """The examples of a record that fit into max_length.
 
-        Raises RunFailure (ChatTemplateMissing) where the tokenizer has no template, or one that cannot be trained on.
+        Raises RowError where the template, the tokenizer or a library fails on this record, RunFailure
+        (ChatTemplateMissing, BadModel) where the tokenizer has no template, or one that cannot be trained on.
         """
-        turns = self._conversation(record) if isinstance(record, Conversation) else [self._continuation(record)]
-        examples: list[Example] = []
-        for example in joined(turns):
+        examples = self.examples(record)
+        return examples if isinstance(examples, DropReason) else self.fitted(examples)
+
+    def examples(self, record: Record) -> list[Example] | DropReason:
+        """The examples of a record in full length: one, or more where the chat template rewrites earlier turns."""
+        if isinstance(record, Continuation):
+            return joined([self._continuation(record)])
+        if self.loss_on is LossOn.ALL and record.context:
+            hint = "set training.lossOn: answer, or remove the weights"
+            raise RowError("has messages of weight 0, and training.lossOn: all learns every token", hint)
+        return DropReason.NO_PROMPT if self._refuses_opening(record) else joined(self._conversation(record))
+
+    def fitted(self, examples: list[Example]) -> list[Example] | DropReason:
+        """The examples as they are learned, none longer than max_length."""
+        if not examples:
+            return DropReason.EMPTY_ANSWER
+        learned: list[Example] = []
+        for example in examples:
             fitted = self._fitted(example)
             if isinstance(fitted, DropReason):
                 return fitted
             everything = self.loss_on is LossOn.ALL
-            examples.append(replace(fitted, labels=list(fitted.input_ids)) if everything else fitted)
-        return examples
+            learned.append(replace(fitted, labels=list(fitted.input_ids)) if everything else fitted)
+        return learned
 
     def prompt_ids(self, conversation: Conversation, messages: int) -> list[int]:
         """What a server makes of the first `messages` messages when it is to answer them."""
         return self._ids(self._rendered(conversation, messages, add_generation_prompt=True))
 
     def _conversation(self, conversation: Conversation) -> list[Turn]:
-        answers = [index for index, message in enumerate(conversation.messages) if message["role"] == "assistant"]
-        return [self._turn(conversation, index) for index in answers]
+        return [self._turn(conversation, index) for index in conversation.learned]
+
+    def _refuses_opening(self, conversation: Conversation) -> bool:
+        """Whether the assistant speaks before the first question, and the template takes the question only without that."""
+        asked = conversation.messages[: conversation.first_question + 1]
+        without = [message for message in asked if message["role"] != "assistant"]
+        if len(without) == len(asked):
+            return False
+        try:
+            self._rendered(conversation, len(asked), add_generation_prompt=True)
+        except RowError:
+            self._rendered(replace(conversation, messages=without), len(without), add_generation_prompt=True)
+            return True
+        return False
 
     def _turn(self, conversation: Conversation, index: int) -> Turn:
         """The answer at `index`, after the prompt that a server would build for it."""
@@ -93,9 +122,10 @@ class Encoder:
                 f"{prompt[-60:]!r} does not begin {whole[-120:]!r}, so training text can't equal what a server builds",
                 "mend the template so that the prompt with add_generation_prompt is a prefix of the whole, or use rows of prompt and completion",
             )
+        _check_written(conversation, index, prompt, whole[len(prompt) :])
         prompt_ids = self._ids(prompt)
         answer = self._rest(prompt_ids, whole, whole[len(prompt) :])
-        return self._turn_of(prompt_ids, answer, learned=index >= conversation.learn_from)
+        return self._turn_of(prompt_ids, answer)
 
     def _continuation(self, record: Continuation) -> Turn:
         prompt = self._ids(record.prompt)
@@ -108,19 +138,22 @@ class Encoder:
                 FailureClass.CHAT_TEMPLATE_MISSING,
                 "rows of messages need a chat template, and the model's tokenizer has none",
             )
-        try:
-            rendered = self.tokenizer.apply_chat_template(
-                conversation.messages[:count],
-                tools=conversation.tools,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-            )
-        except TemplateError as error:
-            raise RowError(f"is refused by the model's chat template: {error}") from error
+        with row_errors("is refused by the model's chat template"):
+            try:
+                rendered = self.tokenizer.apply_chat_template(
+                    conversation.messages[:count],
+                    tools=conversation.tools,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                )
+            except TemplateSyntaxError as error:
+                message = f"the model's chat template has an error in line {error.lineno}: {error}"
+                raise RunFailure(FailureClass.BAD_MODEL, message) from error
         return str(rendered)
 
     def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+        with row_errors("is refused by the model's tokenizer"):
+            return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def _opening(self) -> list[int]:
         """What the tokenizer puts before plain text, such as a BOS token. A template writes that itself."""
@@ -133,7 +166,7 @@ class Encoder:
         ids = self._ids(whole)
         return ids[len(prompt) :] if _begins(ids, prompt) else self._ids(answer)
 
-    def _turn_of(self, prompt: list[int], answer: list[int], learned: bool = True) -> Turn:
+    def _turn_of(self, prompt: list[int], answer: list[int]) -> Turn:
         """The turn, with a stop token at the end of the answer, as otherwise the model would not learn to end.
 
         What a template writes after the stop token, such as a line break, is never the model's to say.
@@ -142,7 +175,7 @@ class Encoder:
         if (not end or self.tokenizer.decode(answer[end:]).strip()) and self.tokenizer.eos_token_id is not None:
             answer = [*answer, self.tokenizer.eos_token_id]
             end = len(answer)
-        return Turn(prompt, answer, learned=(end or len(answer)) if learned else 0)
+        return Turn(prompt, answer, learned=end or len(answer))
 
     def _fitted(self, example: Example) -> Example | DropReason:
         if len(example.input_ids) <= self.max_length:
@@ -161,7 +194,18 @@ def joined(turns: list[Turn]) -> list[Example]:
         context = [IGNORED] * (len(turn.prompt) - len(before.input_ids))
         answer = [token if at < turn.learned else IGNORED for at, token in enumerate(turn.answer)]
         examples.append(Example(turn.prompt + turn.answer, [*before.labels, *context, *answer]))
-    return [example for example in examples if any(label != IGNORED for label in example.labels)]
+    return [example for example in examples if any(label != IGNORED for label in example.labels[1:])]
+
+
+def _check_written(conversation: Conversation, index: int, prompt: str, answer: str) -> None:
+    """Raise RowError where the template leaves out what the row has, for the answer at `index`."""
+    message = conversation.messages[index]
+    lost = unwritten(conversation.messages[:index], conversation.tools, prompt) or unwritten([message], None, answer)
+    for key in THOUGHTS:
+        if key in message and message[key].strip() not in answer:
+            lost = f"messages[{index}].{key} is not written by the model's chat template"
+    if lost:
+        raise RowError(lost, "remove the key, or write what it says into the content as the model is to write it")
 
 
 def _begins(ids: list[int], start: list[int]) -> bool:

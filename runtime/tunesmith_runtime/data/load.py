@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import Dataset, DroppedRows, FineTuneJobSpec, RowFormat, Rows
+from tunesmith_api.finetunejob import Dataset, DroppedRows, FineTuneJobSpec, IgnoredKey, RowFormat, Rows
+from tunesmith_runtime.data import formats
 from tunesmith_runtime.data.encode import Encoder, Example
-from tunesmith_runtime.data.formats import FORMATS, detect, rename
-from tunesmith_runtime.data.records import DropReason, RowError, kind_of
+from tunesmith_runtime.data.formats import FORMATS
+from tunesmith_runtime.data.lines import bad_row, read_lines
+from tunesmith_runtime.data.records import DropReason, RowError, row_errors
 from tunesmith_runtime.data.split import split
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.work import DataFile, Work
 
+log = logging.getLogger(__name__)
+
+MAX_KEYS = 8
+"""Ignored keys that status names; more are counted together. They must fit into a termination message."""
+OTHER_KEYS = "(others)"
+
 
 @dataclass
 class Encoded:
-    """Rows as examples (a row may give several), and how many were dropped for which reason."""
+    """Rows as examples (a row may give several), how many were dropped for which reason, and the keys that nobody read."""
 
     rows: list[list[Example]] = field(default_factory=list)
     dropped: Counter[DropReason] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
+    too_long: list[int] = field(default_factory=list)
+    """Tokens of the longest example of each row that did not fit."""
 
 
 @dataclass(frozen=True)
@@ -53,41 +63,12 @@ def load(work: Work, spec: FineTuneJobSpec, encoder: Encoder) -> Data:
     if validation and validation.fraction:
         trained.rows, held_out.rows = split(trained.rows, validation.fraction, spec.training.seed)
     rows = _summary(trained, held_out, validation is not None)
+    warn_of_ignored("data sets", trained.ignored + held_out.ignored)
     if not trained.rows:
-        raise _empty(", ".join(dataset.uri for dataset in spec.datasets), trained)
+        raise _empty(", ".join(dataset.uri for dataset in spec.datasets), trained, encoder.max_length)
     if validation and validation.uri and not held_out.rows:
-        raise _empty(validation.uri, held_out)
+        raise _empty(validation.uri, held_out, encoder.max_length)
     return Data(_flat(trained.rows), _flat(held_out.rows), rows)
-
-
-def read_lines(path: Path, uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number from 1, row) for each line that is not blank.
-
-    Raises RunFailure (BadRow) with file and line for what is no JSON object in UTF-8.
-    """
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                yield number, _parse(line, uri, number)
-
-
-def bad_row(uri: str, line: int, sentence: str) -> RunFailure:
-    """The failure of one line: file name and line first, as that is what one looks for."""
-    return RunFailure(FailureClass.BAD_ROW, f"{Path(uri).name} line {line}: {sentence} ({uri})")
-
-
-def _parse(line: bytes, uri: str, number: int) -> dict[str, Any]:
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise bad_row(uri, number, f"byte {error.start + 1} is not UTF-8; expected JSON lines in UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise bad_row(
-            uri, number, f"column {error.colno} is not JSON: {error.msg}; expected one JSON object on a line"
-        ) from error
-    if not isinstance(row, dict):
-        raise bad_row(uri, number, f"is {kind_of(row)}; expected one JSON object on a line")
-    return row
 
 
 def _read_files(work: Work, files: list[DataFile], dataset: Dataset, encoder: Encoder, into: Encoded) -> None:
@@ -102,29 +83,79 @@ def _read_files(work: Work, files: list[DataFile], dataset: Dataset, encoder: En
     form = dataset.format
     for file, number, row in islice(lines, dataset.max_rows):
         try:
-            row = rename(row, dataset.columns or {})
-            form = detect(row) if form is RowFormat.AUTO else form
-            record = FORMATS[form].read(row)
-            encoded = record if isinstance(record, DropReason) else encoder.encode(record)
+            with row_errors("can't be read"):
+                row = formats.rename(row, dataset.columns or {})
+                form = formats.detect(row, _renamed_by(file)) if form is RowFormat.AUTO else form
+                _encode(row, form, encoder, into)
         except RowError as error:
-            raise bad_row(file.uri, number, str(error)) from error
-        if isinstance(encoded, DropReason):
-            into.dropped[encoded] += 1
-        else:
-            into.rows.append(encoded)
+            raise bad_row(file.uri, number, str(error), error.hint) from error
+        except RunFailure as failure:
+            message = f"{Path(file.uri).name} line {number}: {failure.message} ({file.uri})"
+            raise RunFailure(failure.failure, message, failure.hint) from failure
+
+
+def _renamed_by(file: DataFile) -> str:
+    """What renames the keys of a file's rows: validation.uri has no columns."""
+    return "an editor" if file.dataset is None else "datasets[].columns"
+
+
+def _encode(row: dict[str, Any], form: RowFormat, encoder: Encoder, into: Encoded) -> None:
+    """Add the row to what is learned, or to the rows that were dropped."""
+    record = formats.read(row, form)
+    into.ignored.update(formats.ignored(row, form))
+    examples = record if isinstance(record, DropReason) else encoder.examples(record)
+    encoded = examples if isinstance(examples, DropReason) else encoder.fitted(examples)
+    if not isinstance(encoded, DropReason):
+        into.rows.append(encoded)
+        return
+    into.dropped[encoded] += 1
+    if not isinstance(examples, DropReason) and examples:
+        into.too_long.append(max(len(example.input_ids) for example in examples))
 
 
 def _summary(trained: Encoded, held_out: Encoded, validation: bool) -> Rows:
     dropped = trained.dropped + held_out.dropped
     reasons = [DroppedRows(reason=reason, count=count) for reason, count in sorted(dropped.items())]
-    return Rows(kept=len(trained.rows), validation=len(held_out.rows) if validation else None, dropped=reasons or None)
-
-
-def _empty(uri: str, encoded: Encoded) -> RunFailure:
-    why = ", ".join(f"{count} {reason}" for reason, count in sorted(encoded.dropped.items()))
-    return RunFailure(
-        FailureClass.EMPTY_DATASET, f"no row of {uri} can be used: " + (f"dropped {why}" if why else "there are none")
+    return Rows(
+        kept=len(trained.rows),
+        validation=len(held_out.rows) if validation else None,
+        dropped=reasons or None,
+        ignored_keys=ignored_keys(trained.ignored + held_out.ignored) or None,
     )
+
+
+def ignored_keys(counts: Counter[str]) -> list[IgnoredKey]:
+    """The keys that are not read, the most frequent first; what is beyond MAX_KEYS is one entry."""
+    ordered = _readable(counts)
+    if len(ordered) > MAX_KEYS:
+        rest = sum(count for _, count in ordered[MAX_KEYS - 1 :])
+        ordered = [*ordered[: MAX_KEYS - 1], (OTHER_KEYS, rest)]
+    return [IgnoredKey(key=key, count=count) for key, count in ordered]
+
+
+def warn_of_ignored(uri: str, counts: Counter[str]) -> None:
+    """Name keys that are not read in the log."""
+    if counts:
+        shown = ", ".join(f"{key} ({count} rows)" for key, count in _readable(counts)[:100])
+        log.warning("%s: keys that are not read: %s", uri, shown)
+
+
+def _readable(counts: Counter[str]) -> list[tuple[str, int]]:
+    readable: Counter[str] = Counter()
+    for key, count in counts.items():
+        readable[f"{key:.60}"] += count
+    return sorted(readable.items(), key=lambda entry: (-entry[1], entry[0]))
+
+
+def _empty(uri: str, encoded: Encoded, max_length: int) -> RunFailure:
+    why = ", ".join(f"{count} {reason}" for reason, count in sorted(encoded.dropped.items()))
+    hint = None
+    if encoded.too_long:
+        shortest, longest = min(encoded.too_long), max(encoded.too_long)
+        why += f"; rows have {shortest} to {longest} tokens, and training.maxLength is {max_length}"
+        hint = f"set training.maxLength to {longest} or more"
+    what = f"no row of {uri} can be used: " + (f"dropped {why}" if why else "there are none")
+    return RunFailure(FailureClass.EMPTY_DATASET, what, hint)
 
 
 def _flat(rows: list[list[Example]]) -> list[Example]:

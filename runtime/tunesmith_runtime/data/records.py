@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from tunesmith_runtime.errors import RunFailure
+
 
 class RowError(ValueError):
-    """A row that is not what its format asks for. The sentence says what is wrong and what is expected."""
+    """A row or a message that is not what its format asks for. The sentence says what is wrong and what is expected.
+
+    `hint` says what to write instead; `field` is the place in the row, such as `messages[0].content`.
+    """
+
+    def __init__(self, sentence: str, hint: str | None = None, field: str | None = None) -> None:
+        super().__init__(sentence)
+        self.hint = hint
+        self.field = field
+
+
+@contextmanager
+def row_errors(what: str) -> Iterator[None]:
+    """Raise what a template, a tokenizer or a library raises on one row as RowError.
+
+    Faults of the machine, which another row would meet too, are passed on.
+    """
+    try:
+        yield
+    except (RowError, RunFailure, MemoryError, OSError, ImportError):
+        raise
+    except BaseException as error:
+        # tokenizers is written in Rust, whose panics are no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise RowError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 class DropReason(StrEnum):
@@ -16,18 +45,38 @@ class DropReason(StrEnum):
 
     EMPTY_ANSWER = "EmptyAnswer"
     NO_ANSWER = "NoAnswer"
+    NO_PROMPT = "NoPrompt"
+    NOT_LEARNED = "NotLearned"
     TOO_LONG = "TooLong"
     ANSWER_CUT_OFF = "AnswerCutOff"
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages as the chat template takes them, ending with the assistant's last answer."""
+    """Messages as the chat template takes them, ending with the last answer that is learned."""
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None = None
     learn_from: int = 0
     """Index of the first message whose answer is learned; answers before it are context."""
+    context: frozenset[int] = frozenset()
+    """Indices of further answers that are context: those of weight 0."""
+
+    @property
+    def first_question(self) -> int:
+        """Index of the first message of the user; the number of messages where there is none."""
+        roles = [message["role"] for message in self.messages]
+        return roles.index("user") if "user" in roles else len(roles)
+
+    @property
+    def learned(self) -> list[int]:
+        """Indices of the answers that are learned. An answer before the first question is context."""
+        first = max(self.first_question, self.learn_from)
+        return [
+            index
+            for index, message in enumerate(self.messages)
+            if index >= first and message["role"] == "assistant" and index not in self.context
+        ]
 
 
 @dataclass(frozen=True)
@@ -41,7 +90,7 @@ class Continuation:
 Record = Conversation | Continuation
 
 
-def text_of(row: dict[str, Any], key: str, default: str | None = None) -> str:
+def text_of(row: Mapping[str, Any], key: str, default: str | None = None) -> str:
     """The string at `key`.
 
     Raises RowError where it is missing (and there is no default) or is no string.
@@ -50,10 +99,22 @@ def text_of(row: dict[str, Any], key: str, default: str | None = None) -> str:
     if value is None and default is not None:
         return default
     if key not in row and default is None:
-        raise RowError(f"has no '{key}'; its keys are {', '.join(row) or 'none'}")
+        raise RowError(f"has no '{key}'; its keys are {keys_of(row)}")
     if not isinstance(value, str):
-        raise RowError(f"'{key}' is {kind_of(value)}; expected a string")
+        raise RowError(f"'{key}' is {kind_of(value)}; expected a string", field=key)
     return value
+
+
+def has(row: Mapping[str, Any], *keys: str) -> bool:
+    """Whether the row has every key, with a value other than null."""
+    return all(row.get(key) is not None for key in keys)
+
+
+def keys_of(row: Mapping[str, Any], most: int = 20) -> str:
+    """The keys of a row for messages, the first `most`, cut to a readable length."""
+    shown = [f"{key:.60}" + (" (null)" if value is None else "") for key, value in list(row.items())[:most]]
+    more = [f"and {len(row) - most} more"] if len(row) > most else []
+    return ", ".join(shown + more) or "none"
 
 
 def kind_of(value: Any) -> str:

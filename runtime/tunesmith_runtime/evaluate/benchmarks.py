@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -11,10 +12,11 @@ from typing import Any
 
 from tunesmith_api.evaljob import Benchmark, BenchmarkType, Generation
 from tunesmith_api.failures import FailureClass
-from tunesmith_runtime.data.load import bad_row, read_lines
-from tunesmith_runtime.data.records import RowError
+from tunesmith_runtime.data.lines import bad_row, read_lines
+from tunesmith_runtime.data.load import warn_of_ignored
+from tunesmith_runtime.data.records import RowError, row_errors
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.evaluate.rows import CONVERT, Row
+from tunesmith_runtime.evaluate.rows import CONVERT, Row, ignored
 from tunesmith_runtime.work import Work
 
 QA = "tunesmith_qa"
@@ -85,16 +87,17 @@ def _own(benchmark: Benchmark, generation: Generation, work: Work) -> Task:
     target = work.benchmarks / ".evalscope" / benchmark.name
     target.mkdir(parents=True, exist_ok=True)
     single = len(files) == 1 and benchmark.subsets is None
-    left, subsets = benchmark.limit, []
+    left, subsets, unread = benchmark.limit, [], Counter[str]()
     for file in files:
         name = f"{uri}/{file.name}" if Path(uri).name != file.name else uri
-        rows = list(islice(_converted(file, name, kind), left))
+        rows = list(islice(_converted(file, name, kind, unread), left))
         if left is not None:
             left -= len(rows)
         if rows:
             subsets.append("default" if single else file.stem)
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             (target / f"{subsets[-1]}.jsonl").write_text(text, encoding="utf-8")
+    warn_of_ignored(uri, unread)
     if not subsets:
         raise RunFailure(FailureClass.EMPTY_DATASET, f"benchmark {benchmark.name}: there is no row in {uri}")
     arguments: dict[str, Any] = {"local_path": str(target), "subset_list": subsets}
@@ -105,12 +108,16 @@ def _own(benchmark: Benchmark, generation: Generation, work: Work) -> Task:
     return Task(benchmark, OWN[kind], arguments)
 
 
-def _converted(file: Path, uri: str, kind: BenchmarkType) -> Iterator[Row]:
+def _converted(file: Path, uri: str, kind: BenchmarkType, unread: Counter[str]) -> Iterator[Row]:
+    """The rows of a file; keys that are not read are counted in `unread`."""
     for number, row in read_lines(file, uri):
         try:
-            yield CONVERT[kind](row)
+            with row_errors("can't be read"):
+                converted = CONVERT[kind](row)
+                unread.update(ignored(row, kind))
         except RowError as error:
-            raise bad_row(uri, number, str(error)) from error
+            raise bad_row(uri, number, str(error), error.hint) from error
+        yield converted
 
 
 def _row_files(benchmark: Benchmark, folder: Path) -> list[Path]:

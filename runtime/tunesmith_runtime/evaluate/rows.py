@@ -2,39 +2,65 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from tunesmith_api.evaljob import BenchmarkType
-from tunesmith_runtime.data.formats import messages, prompt_completion
-from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, RowError, kind_of, text_of
+from tunesmith_api.finetunejob import RowFormat
+from tunesmith_runtime.data import formats
+from tunesmith_runtime.data.formats import alpaca, messages
+from tunesmith_runtime.data.records import (
+    Continuation,
+    Conversation,
+    DropReason,
+    RowError,
+    has,
+    keys_of,
+    kind_of,
+    text_of,
+)
+from tunesmith_runtime.messages import THOUGHTS
 
 Row = dict[str, Any]
 
 LETTERS = "ABCDEFGHIJ"
-FORMS = "{query, response}, {prompt, completion} or {messages}"
+FORMS = "{query, response}, {prompt, completion}, {messages} or {conversations}"
+READ = (RowFormat.MESSAGES, RowFormat.SHAREGPT, RowFormat.PROMPT_COMPLETION)
+"""Formats of rows to train on that are questions as well; the last answer is the reference."""
+QUERY = frozenset({"query", "response", "system", "history"})
+CHOICE = frozenset({"question", "answer", *LETTERS})
 
 
 def question(row: Row) -> Row:
     """A row of type qa as {messages, response}: what is asked, and the answer that is right."""
     record = _record(row)
+    if record is DropReason.NO_PROMPT:
+        raise RowError("asks nothing: no message of the user is before the last answer")
+    if record is DropReason.NOT_LEARNED:
+        raise RowError("has no answer to compare with: all have weight 0")
     if isinstance(record, DropReason):
         raise RowError("has no answer to compare with: the last message or the response is missing or empty")
     if isinstance(record, Continuation):
         return {"messages": [_user(record.prompt)], "response": record.completion}
+    if record.tools:
+        raise RowError("has 'tools', which an evaluation can't ask with", "remove the rows that need tools", "tools")
     *asked, answer = record.messages
-    if not asked or asked[-1]["role"] != "user":
+    if asked[-1]["role"] not in ("user", "tool"):
         raise RowError("asks nothing: the message before the last answer is not the user's")
+    if answer.get("tool_calls"):
+        raise RowError("has no answer to compare with: the last message of the assistant calls a tool")
     return {
-        "messages": [{"role": each["role"], "content": each["content"]} for each in asked],
+        "messages": [_sent(each, f"messages[{index}]") for index, each in enumerate(asked)],
         "response": answer["content"],
     }
 
 
 def choice(row: Row) -> Row:
     """A row of type multipleChoice as {question, A, B, ..., answer}; numbers as choices are told as text."""
+    formats.refuse(row, CHOICE)
     asked = text_of(row, "question")
-    letters = [letter for letter in LETTERS if letter in row]
+    letters = [letter for letter in string.ascii_uppercase if has(row, letter)]
     if len(letters) < 2 or letters != list(LETTERS[: len(letters)]):
         raise RowError(
             f"has the choices {', '.join(letters) or 'none'}; expected A, B, ... without a gap, 2 to {len(LETTERS)} of them"
@@ -42,7 +68,7 @@ def choice(row: Row) -> Row:
     choices = {letter: _choice_text(letter, row[letter]) for letter in letters}
     answer = text_of(row, "answer").strip().upper()
     if answer not in choices:
-        raise RowError(f"'answer' is {row['answer']!r}; expected one of {', '.join(letters)}")
+        raise RowError(f"'answer' is {row['answer']!r:.80}; expected one of {', '.join(letters)}")
     return {"question": asked, **choices, "answer": answer}
 
 
@@ -52,22 +78,52 @@ CONVERT: Mapping[BenchmarkType, Callable[[Row], Row]] = {
 }
 
 
+def ignored(row: Row, kind: BenchmarkType) -> set[str]:
+    """Keys of a row that are not read."""
+    form = _form(row)
+    if kind is BenchmarkType.QA and form is not None:
+        return formats.ignored(row, form)
+    known = CHOICE if kind is BenchmarkType.MULTIPLE_CHOICE else QUERY
+    return {key for key, value in row.items() if key not in known | formats.REFUSED.keys() and value is not None}
+
+
+def _form(row: Row) -> RowFormat | None:
+    return next((form for form in READ if has(row, *formats.FORMATS[form].KEYS)), None)
+
+
 def _record(row: Row) -> Conversation | Continuation | DropReason:
-    if "messages" in row:
-        return messages.read(row)
-    if "prompt" in row and "completion" in row:
-        return prompt_completion.read(row)
+    """What the row says. Of several answers the last that is learned is the reference."""
+    if form := _form(row):
+        return formats.read(row, form)
     if "query" in row and "response" in row:
-        asked, answer = text_of(row, "query"), text_of(row, "response")
-        system = [{"role": "system", "content": text}] if (text := text_of(row, "system", "")) else []
-        return messages.answered([*system, _user(asked), {"role": "assistant", "content": answer}], None)
-    raise RowError(f"is in no known form: its keys are {', '.join(row) or 'none'}; expected {FORMS}")
+        formats.refuse(row, QUERY)
+        turns = alpaca.turn(_asked(text_of(row, "query")), text_of(row, "response"))
+        return messages.answered(row, [*alpaca.history(row), *turns])
+    raise RowError(f"is in no known form: its keys are {keys_of(row)}; expected {FORMS}")
+
+
+def _asked(text: str) -> str:
+    if not text.strip():
+        raise RowError("asks nothing: the question is empty")
+    return text
 
 
 def _user(text: str) -> Row:
-    if not text.strip():
-        raise RowError("asks nothing: the question is empty")
-    return {"role": "user", "content": text}
+    return {"role": "user", "content": _asked(text)}
+
+
+def _sent(message: Row, place: str) -> Row:
+    """A message as EvalScope sends it. Raises RowError for a key that it does not send, or sends only with an id."""
+    for key in ("name", *THOUGHTS):
+        if message.get(key):
+            hint = "remove the key, or write what it says into the content"
+            raise RowError(f"{place}.{key} can't be asked with", hint, f"{place}.{key}")
+    calls = message.get("tool_calls", ())
+    if not all("id" in call for call in calls) or (message["role"] == "tool" and "tool_call_id" not in message):
+        raise RowError(
+            f"{place} has no id of its tool call", "give each call an id, and its answer as tool_call_id", place
+        )
+    return message
 
 
 def _choice_text(letter: str, value: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from itertools import islice
-from pathlib import Path
 
 from tunesmith_api.common import Artifact
 from tunesmith_api.failures import FailureClass
@@ -24,6 +23,8 @@ ADAPTER = "adapter"
 MERGED = "merged"
 PROMPTS = 4
 """Rows of the data that merged and unmerged model are compared on."""
+PROMPT_BYTES = 4096
+"""Bytes of such a row at most: lines can be long."""
 
 
 def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
@@ -68,7 +69,7 @@ def _merged(spec: RunSpec, work: Work, run_directory: RunDirectory, trained: Tra
 
 
 def _prompts(work: Work) -> list[str]:
-    """The first rows of the data, as they are in the file: text like that which was learned."""
-    paths: list[Path] = [work.data / file.path for file in work.data_files()]
-    with paths[0].open(encoding="utf-8", errors="replace") as lines:
-        return [line.strip() for line in islice(lines, PROMPTS) if line.strip()]
+    """The beginnings of the first rows of the data, as they are in the file: text like that which was learned."""
+    with (work.data / work.data_files()[0].path).open("rb") as file:
+        lines = list(islice(iter(lambda: file.readline(PROMPT_BYTES), b""), PROMPTS))
+    return [text for line in lines if (text := line.decode("utf-8", "replace").strip())]

@@ -36,7 +36,7 @@ def merge(base: Path, adapter: Path, folder: Path, prompts: list[str], trust_rem
     """
     tokenizer = load_tokenizer(adapter, trust_remote_code)
     model = PeftModel.from_pretrained(load_model(base, torch.float32, trust_remote_code), str(adapter))
-    batches = [_ids(tokenizer, prompt) for prompt in (*PROBES, *prompts)]
+    batches = [ids for prompt in (*PROBES, *prompts) if (ids := _ids(tokenizer, prompt)).numel()]
     expected = logits(model, batches)
     merged = model.merge_and_unload(safe_merge=True)
     check("merged", expected, logits(merged, batches), TOLERANCE)

@@ -1,35 +1,121 @@
-"""Row formats: one module each with `KEYS` (what a row must have), `EXPECTED` (the sentence), and `read(row)`."""
+"""Row formats: one module each.
+
+A module has `KEYS` (what a row must have), `EXPECTED` (that as a sentence), `KNOWN` (all keys that it reads), `LISTS`
+(keys with lists of messages -> the keys known in a message), and `read(row)`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 from tunesmith_api.finetunejob import RowFormat
-from tunesmith_runtime.data.formats import alpaca, messages, prompt_completion, text
-from tunesmith_runtime.data.records import RowError
+from tunesmith_runtime.data.formats import alpaca, messages, prompt_completion, sharegpt, text
+from tunesmith_runtime.data.records import DropReason, Record, RowError, has, keys_of
+from tunesmith_runtime.messages import ASKS_NOTHING, unknown
 
 FORMATS: dict[RowFormat, ModuleType] = {
     RowFormat.MESSAGES: messages,
+    RowFormat.SHAREGPT: sharegpt,
     RowFormat.PROMPT_COMPLETION: prompt_completion,
     RowFormat.ALPACA: alpaca,
     RowFormat.TEXT: text,
 }
 """The formats that SFT learns from, in the order in which they are tried."""
 
+_MODALITIES = ("images", "image", "videos", "video", "audios", "audio", "objects")
+_PREFERENCES = ("chosen", "rejected", "rejected_response", "rejected_messages", "kto_tag")
+_TOKENS = ("input_ids", "labels", "attention_mask", "assistant_masks", "completion_mask")
+_WEIGHTS = ("weight", "weights", "loss", "loss_scale", "loss_weight", "sample_weight")
 
-def detect(row: dict[str, Any]) -> RowFormat:
-    """The format of `row`: the first one whose keys it has.
+REFUSED: Mapping[str, str] = {
+    **dict.fromkeys(_MODALITIES, "remove the key: only text is learned or asked"),
+    **dict.fromkeys(_PREFERENCES, "remove the key: what is learned or asked is the answer alone"),
+    **dict.fromkeys(_TOKENS, "remove the key: rows are encoded from their text"),
+    **dict.fromkeys(_WEIGHTS, "remove the key; in messages, weight: 0 keeps an answer from being learned"),
+    "history": "write the earlier turns as messages, or the row as {instruction, output, history}",
+    "system": "write the row as messages, or as {instruction, output, system}",
+    "system_prompt": "write the row as messages, or as {instruction, output, system}",
+    "tools": "write the row as messages",
+    "functions": "write it as tools: [{type: function, function: {name, parameters}}]",
+    "documents": "write the documents into the text, and remove the key",
+    "chat_template": "remove the key: the model's own chat template is used",
+    "chat_template_kwargs": "remove the key: the template is used as the server uses it",
+}
+"""Keys of a row that change what is learned or asked, where the format does not read them -> what to do instead."""
 
-    Raises RowError with the keys it has and those it could have.
+SIMILAR: tuple[tuple[dict[str, str], type], ...] = (
+    ({"query": "instruction", "response": "output"}, str),
+    ({"question": "instruction", "answer": "output"}, str),
+    ({"question": "instruction", "response": "output"}, str),
+    ({"prompt": "instruction", "response": "output"}, str),
+    ({"input": "instruction", "output": "output"}, str),
+    ({"conversation": "conversations"}, list),
+    ({"dialog": "conversations"}, list),
+    ({"dialogue": "conversations"}, list),
+    ({"content": "text"}, str),
+)
+"""Renamings that make a format of what is in none, and the type of the values, in the order in which they are proposed."""
+
+
+def detect(row: dict[str, Any], renamed_by: str = "datasets[].columns") -> RowFormat:
+    """The format of `row`: the first one whose keys it has. A null is no key.
+
+    Raises RowError with the keys it has and those it could have; `renamed_by` is the field or tool that renames keys.
     """
     for name, module in FORMATS.items():
-        if all(key in row for key in module.KEYS):
+        if has(row, *module.KEYS):
             return name
     expected = " | ".join(module.EXPECTED for module in FORMATS.values())
-    raise RowError(
-        f"is in no known format: its keys are {', '.join(row) or 'none'}; expected {expected}; rename with datasets[].columns"
+    columns = next(
+        (
+            {theirs: ours for theirs, ours in renamed.items() if theirs != ours}
+            for renamed, kind in SIMILAR
+            if all(isinstance(row.get(key), kind) for key in renamed)
+        ),
+        None,
     )
+    suggested = ", ".join(f"{theirs}: {ours}" for theirs, ours in (columns or {}).items())
+    raise RowError(
+        f"is in no known format: its keys are {keys_of(row)}; expected {expected}",
+        f"rename keys with {renamed_by}{': {' + suggested + '}' if columns else ''}",
+    )
+
+
+def read(row: dict[str, Any], form: RowFormat) -> Record | DropReason:
+    """What the row says in that format. Raises RowError, also for a key that can't be honoured."""
+    module = FORMATS[form]
+    if not has(row, *module.KEYS):
+        raise _other_format(row, form)
+    refuse(row, module.KNOWN)
+    record: Record | DropReason = module.read(row)
+    return record
+
+
+def refuse(row: Mapping[str, Any], known: frozenset[str]) -> None:
+    """Raise RowError for a key that changes what is learned or asked and is not `known`."""
+    for key, hint in REFUSED.items():
+        if (
+            key not in known
+            and key in row
+            and (key in _WEIGHTS or row[key] not in ASKS_NOTHING)
+            and row[key] is not None
+        ):
+            raise RowError(f"has '{key}', which can't be honoured here", hint, key)
+    if isinstance(row.get("label"), bool) and "label" not in known:
+        raise RowError(
+            "has 'label', which tells good answers from bad ones",
+            "remove the rows of bad answers, and the key",
+            "label",
+        )
+
+
+def ignored(row: Mapping[str, Any], form: RowFormat) -> set[str]:
+    """Keys of a row that are not read, those in its messages as `messages[].key`. A null is no key."""
+    module = FORMATS[form]
+    found = {key for key, value in row.items() if key not in module.KNOWN | REFUSED.keys() and value is not None}
+    return found.union(*(unknown(row.get(key), key, known) for key, known in module.LISTS.items()))
 
 
 def rename(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
@@ -39,8 +125,16 @@ def rename(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
     """
     for theirs in columns:
         if theirs not in row:
-            raise RowError(
-                f"has no '{theirs}', which datasets[].columns renames; its keys are {', '.join(row) or 'none'}"
-            )
+            raise RowError(f"has no '{theirs}', which datasets[].columns renames; its keys are {keys_of(row)}")
     kept = {key: value for key, value in row.items() if key not in columns}
     return {**kept, **{ours: row[theirs] for theirs, ours in columns.items()}}
+
+
+def _other_format(row: dict[str, Any], form: RowFormat) -> RowError:
+    """The error of a row that lacks keys of its data set's format."""
+    missing = next(key for key in FORMATS[form].KEYS if not has(row, key))
+    lacks = f"'{missing}' is null" if missing in row else f"has no '{missing}'"
+    sentence = f"{lacks}; its keys are {keys_of(row)}; expected {FORMATS[form].EXPECTED}, the format of the data set"
+    other = next((name for name, module in FORMATS.items() if has(row, *module.KEYS)), None)
+    hint = other and f"put rows of format {other} into a data set of their own, with format: {other}"
+    return RowError(sentence, hint, missing)

@@ -1,20 +1,41 @@
-"""{"instruction": "…", "input": "…", "output": "…", "system": "…"} (Taori et al., 2023), told through the chat template."""
+"""{"instruction": "…", "input": "…", "output": "…", "system": "…", "history": [["…", "…"]]}, put through the chat template.
+
+The form of Alpaca (Taori et al., 2023), with the keys that LLaMA-Factory and ms-swift have added.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tunesmith_runtime.data.formats.messages import answered
-from tunesmith_runtime.data.records import Conversation, DropReason, text_of
+from tunesmith_runtime.data.records import Conversation, DropReason, RowError, kind_of, text_of
 
 KEYS = ("instruction", "output")
 EXPECTED = '{"instruction", "input", "output"}'
+KNOWN = frozenset({"instruction", "input", "output", "system", "history", "tools"})
+LISTS: dict[str, frozenset[str]] = {}
 
 
 def read(row: dict[str, Any]) -> Conversation | DropReason:
-    """A conversation of one turn: the user says instruction and input, on lines of their own; the answer is output."""
+    """The turns of `history`, then one in which the user gives instruction and input, on lines of their own."""
     asked = [part for part in (text_of(row, "instruction"), text_of(row, "input", "")) if part]
-    turns = [("system", text_of(row, "system", "")), ("user", "\n".join(asked)), ("assistant", text_of(row, "output"))]
-    return answered(
-        [{"role": role, "content": content} for role, content in turns if content or role != "system"], None
-    )
+    return answered(row, [*history(row), *turn("\n".join(asked), text_of(row, "output"))])
+
+
+def turn(asked: str, answer: str) -> list[dict[str, Any]]:
+    """A question and its answer as messages."""
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+
+
+def history(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The messages of earlier turns, each a pair of question and answer. Raises RowError that names the pair."""
+    pairs = row.get("history") or []
+    if not isinstance(pairs, list):
+        raise RowError(f"'history' is {kind_of(pairs)}; expected a list of [question, answer]", field="history")
+    messages: list[dict[str, Any]] = []
+    for index, pair in enumerate(pairs):
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+            place = f"history[{index}]"
+            raise RowError(f"{place} is not [question, answer], both strings", field=place)
+        messages += turn(*pair)
+    return messages

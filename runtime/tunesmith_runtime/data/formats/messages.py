@@ -1,68 +1,53 @@
-"""{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}], "tools": […]}"""
+"""{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}], "tools": […], "system": "…"}"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tunesmith_runtime.data.records import Conversation, DropReason, RowError, kind_of
+from tunesmith_runtime import messages as chat
+from tunesmith_runtime.data.records import Conversation, DropReason, RowError, keys_of, text_of
 
 KEYS = ("messages",)
 EXPECTED = '{"messages": [{"role", "content"}]}'
-ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+KNOWN = frozenset({"messages", "tools", "system"})
+LISTS = {"messages": chat.KNOWN | set(chat.WEIGHTS)}
+"""Keys of the row with lists of messages -> the keys that are known in a message."""
 
 
 def read(row: dict[str, Any]) -> Conversation | DropReason:
-    """The conversation up to its last answer. What comes after that has no answer to learn."""
-    messages = conversation(row, "messages")
-    while messages and messages[-1]["role"] != "assistant":
-        messages.pop()
-    return answered(messages, row.get("tools"))
+    """The conversation up to its last answer that is learned. What comes after that has no answer to learn."""
+    if row.get("messages") is None:
+        lacks = "'messages' is null" if "messages" in row else "has no 'messages'"
+        raise RowError(f"{lacks}; its keys are {keys_of(row)}; expected {EXPECTED}", field="messages")
+    messages = chat.conversation(row["messages"], "messages")
+    return answered(row, messages, chat.weightless(row["messages"], "messages"))
 
 
-def conversation(row: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    """The checked messages at `key`; parts of text are joined, as every chat template takes a string.
+def answered(
+    row: dict[str, Any], messages: list[dict[str, Any]], context: frozenset[int] = frozenset(), learn_from: int = 0
+) -> Conversation | DropReason:
+    """A conversation, with the row's system prompt and tools, unless there is nothing in it to learn.
 
-    Raises RowError that names the message.
+    `context` has the indices of messages that are not learned, as of those before `learn_from`.
     """
-    if key not in row:
-        raise RowError(f"has no '{key}'; its keys are {', '.join(row) or 'none'}; expected {EXPECTED}")
-    if not isinstance(row[key], list):
-        raise RowError(f"'{key}' is {kind_of(row[key])}; expected a list of {{role, content}}")
-    return [_message(f"{key}[{index}]", message) for index, message in enumerate(row[key])]
-
-
-def answered(messages: list[dict[str, Any]], tools: Any, learn_from: int = 0) -> Conversation | DropReason:
-    """A conversation, unless there is nothing in it to learn."""
-    if tools is not None and not isinstance(tools, list):
-        raise RowError(f"'tools' is {kind_of(tools)}; expected a list of function schemas")
-    answers = [message for message in messages[learn_from:] if message["role"] == "assistant"]
+    if system := text_of(row, "system", ""):
+        if messages and messages[0]["role"] == "system":
+            raise RowError("has 'system' and a first message of role system", "keep one of them", "system")
+        messages = [{"role": "system", "content": system}, *messages]
+        context, learn_from = frozenset(index + 1 for index in context), learn_from and learn_from + 1
+    whole = Conversation(messages, chat.tools(row.get("tools")), learn_from, context)
+    answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
     if not answers:
         return DropReason.NO_ANSWER
-    if any(not message["content"].strip() and not message.get("tool_calls") for message in answers):
+    if answers[-1] < whole.first_question:
+        return DropReason.NO_PROMPT
+    if not whole.learned:
+        return DropReason.NOT_LEARNED
+    if any(_is_empty(messages[index]) for index in whole.learned):
         return DropReason.EMPTY_ANSWER
-    return Conversation(messages, tools, learn_from)
+    end = whole.learned[-1] + 1
+    return Conversation(messages[:end], whole.tools, learn_from, frozenset(index for index in context if index < end))
 
 
-def _message(place: str, message: Any) -> dict[str, Any]:
-    if not isinstance(message, dict):
-        raise RowError(f"{place} is {kind_of(message)}; expected {{role, content}}")
-    if message.get("role") not in ROLES:
-        raise RowError(f"{place} has role {message.get('role')!r}; expected one of {', '.join(sorted(ROLES))}")
-    return {**message, "content": _content(place, message)}
-
-
-def _content(place: str, message: dict[str, Any]) -> str:
-    content = message.get("content")
-    if content is None and (message.get("tool_calls") or "content" in message):
-        return ""
-    if isinstance(content, list):
-        for part in content:
-            if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-                raise RowError(
-                    f'{place}.content has a part that is not {{"type": "text", "text": …}}; only text can be learned'
-                )
-        return "".join(part["text"] for part in content)
-    if not isinstance(content, str):
-        what = kind_of(content) if "content" in message else "missing"
-        raise RowError(f"{place}.content is {what}; expected a string")
-    return content
+def _is_empty(message: dict[str, Any]) -> bool:
+    return not message["content"].strip() and not message.get("tool_calls")

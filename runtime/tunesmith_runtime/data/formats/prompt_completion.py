@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from tunesmith_runtime.data.formats.messages import answered, conversation
+from tunesmith_runtime import messages as chat
+from tunesmith_runtime.data.formats.messages import answered
 from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, RowError, text_of
 
 KEYS = ("prompt", "completion")
 EXPECTED = '{"prompt", "completion"}'
+KNOWN = frozenset({"prompt", "completion", "tools", "system"})
+LISTS = {key: chat.KNOWN | set(chat.WEIGHTS) for key in KEYS}
 
 
 def read(row: dict[str, Any]) -> Continuation | Conversation | DropReason:
@@ -16,12 +19,20 @@ def read(row: dict[str, Any]) -> Continuation | Conversation | DropReason:
     if isinstance(row.get("prompt"), list):
         return _conversation(row)
     prompt, completion = text_of(row, "prompt"), text_of(row, "completion")
+    for key in ("system", "tools"):
+        if row.get(key) not in chat.ASKS_NOTHING:
+            raise RowError(
+                f"has '{key}', which needs a chat template, and its prompt is plain text",
+                "name the keys instruction and output instead of prompt and completion",
+                key,
+            )
     return Continuation(prompt, completion) if completion.strip() else DropReason.EMPTY_ANSWER
 
 
 def _conversation(row: dict[str, Any]) -> Conversation | DropReason:
-    completion = conversation(row, "completion")
+    completion = chat.conversation(row.get("completion"), "completion")
     if [message["role"] for message in completion] != ["assistant"]:
         raise RowError("'completion' is not one message of role assistant; use the format messages for several turns")
-    prompt = conversation(row, "prompt")
-    return answered(prompt + completion, row.get("tools"), learn_from=len(prompt))
+    prompt = chat.conversation(row["prompt"], "prompt")
+    context = chat.weightless([*row["prompt"], *row["completion"]], "prompt and completion")
+    return answered(row, prompt + completion, context, learn_from=len(prompt))

@@ -8,6 +8,8 @@ from tunesmith_runtime.data.records import Continuation, DropReason, text_of
 
 KEYS = ("text",)
 EXPECTED = '{"text"}'
+KNOWN = frozenset({"text"})
+LISTS: dict[str, frozenset[str]] = {}
 
 
 def read(row: dict[str, Any]) -> Continuation | DropReason:

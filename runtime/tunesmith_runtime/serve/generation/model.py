@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.data.records import RowError, row_errors
 from tunesmith_runtime.data.turns import end_of_turn
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.messages import unwritten
 from tunesmith_runtime.serve.generation.batch import Forward
 
 log = logging.getLogger(__name__)
@@ -44,19 +45,17 @@ class LoadedModel:
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> list[int]:
         """Tokens of a conversation up to the beginning of the answer, by the tokenizer's own template, as in training.
 
-        Raises ValueError with the template's own words where it refuses the messages.
+        Raises ValueError with the template's own words where it refuses the messages, or leaves out what they say.
         """
-        try:
-            encoded = self.tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                **settings,
+        with row_errors("the model's chat template refuses these messages"):
+            text = str(
+                self.tokenizer.apply_chat_template(
+                    [dict(message) for message in messages], add_generation_prompt=True, tokenize=False, **settings
+                )
             )
-        except jinja2.TemplateError as error:
-            raise ValueError(f"the model's chat template refuses these messages: {error}") from error
-        return list(encoded["input_ids"])
+            if lost := unwritten(messages, None, text):
+                raise RowError(lost)
+            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def encode(self, text: str) -> list[int]:
         """Tokens of plain text, with the special tokens that the tokenizer puts around a text."""

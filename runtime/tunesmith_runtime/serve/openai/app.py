@@ -143,9 +143,8 @@ def chat_prompts(service: Service, request: ChatRequest) -> list[list[int]]:
     model, _ = service.backend()
     if not model.has_chat_template:
         raise invalid("This model's tokenizer has no chat template: use /v1/completions.", "messages")
-    messages = [message.for_template() for message in request.messages]
     try:
-        return [model.encode_chat(messages, **(request.chat_template_kwargs or {}))]
+        return [model.encode_chat(request.messages, **(request.chat_template_kwargs or {}))]
     except ValueError as error:
         raise invalid(f"Invalid value for 'messages': {error}.", "messages") from error
 

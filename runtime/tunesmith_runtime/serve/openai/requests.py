@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from tunesmith_runtime.data.lines import surrogate_in
+from tunesmith_runtime.data.records import RowError
+from tunesmith_runtime.messages import KNOWN, Message, conversation, unknown
 from tunesmith_runtime.serve.generation.sampling import Sampling
 from tunesmith_runtime.serve.openai.errors import ApiError, invalid
 
@@ -141,43 +144,32 @@ class Generate(BaseModel):
         )
 
 
-class TextPart(BaseModel):
-    """A part of a message."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    type: Literal["text"]
-    text: str
-
-
-class Message(BaseModel):
-    """A message of a conversation in text."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
-    name: str | None = None
-    refusal: None = None
-    audio: None = None
-    function_call: None = None
-    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
-    annotations: list[Any] | None = None
-
-    def for_template(self) -> dict[str, str]:
-        """The message as chat templates know it: text content, and the role system for instructions."""
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
-
-
 class ChatRequest(Generate):
     """Body of POST /v1/chat/completions. `chat_template_kwargs` goes to the template, as in vLLM and SGLang."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Any], Field(min_length=1)]
+    """As the chat template takes them."""
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+
+    @field_validator("messages")
+    @classmethod
+    def _conversation(cls, given: list[Any]) -> list[Message]:
+        try:
+            read = conversation(given, "messages")
+            lost = surrogate_in(read)
+        except RowError as error:
+            advice = f"; {error.hint}" if error.hint else ""
+            raise invalid(f"Invalid value: {error}{advice}.", error.field, "invalid_value") from error
+        if lost is not None:
+            raise invalid(
+                f"Invalid value: messages{lost} has half of a UTF-16 pair.", f"messages{lost}", "invalid_value"
+            )
+        if others := sorted(unknown(given, "messages", KNOWN)):
+            raise invalid(f"Unrecognized request argument supplied: {others[0]}", others[0], "unknown_parameter")
+        return read
 
     @model_validator(mode="after")
     def _consistent(self) -> ChatRequest:

@@ -30,8 +30,9 @@ def test_the_format_is_told_from_the_keys_of_a_row(row: dict[str, Any], form: Ro
 
 
 def test_an_unknown_format_is_refused_with_what_is_there_and_what_is_expected() -> None:
-    with pytest.raises(RowError, match=r"keys are question, answer; expected .*prompt.*columns"):
+    with pytest.raises(RowError, match=r"keys are question, answer; expected .*prompt") as wrong:
         detect({"question": "2 + 2?", "answer": "4"})
+    assert wrong.value.hint == "rename keys with datasets[].columns: {question: instruction, answer: output}"
 
 
 def test_columns_are_renamed_before_the_format_is_told() -> None:

@@ -28,12 +28,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "an effort": ({"reasoning_effort": "high"}, "reasoning_effort", "not supported"),
     "a penalty that it does not have": ({"repetition_penalty": 1.1}, "repetition_penalty", "not supported"),
     "no messages": ({"messages": []}, "messages", "at least 1"),
-    "an unknown role": ({"messages": [{"role": "boss", "content": "x"}]}, "messages.0.role", "system"),
-    "a message without content": ({"messages": [{"role": "user"}]}, "messages.0.content", "Missing required parameter"),
+    "an unknown role": ({"messages": [{"role": "boss", "content": "x"}]}, "messages[0].role", "system"),
+    "a message without content": ({"messages": [{"role": "user"}]}, "messages[0].content", "is missing"),
     "a picture": (
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
-        "messages.0.content.0.type",
-        "'text'",
+        "messages[0].content[0]",
+        "only text",
     ),
     "alternatives without log probabilities": ({"top_logprobs": 2}, None, "needs logprobs"),
     "stream options without a stream": ({"stream_options": {"include_usage": True}}, None, "stream: true"),
@@ -121,7 +121,7 @@ def test_a_bias_on_a_token_that_is_none_is_refused() -> None:
 def test_content_parts_and_the_developers_role_reach_the_template_as_it_knows_them() -> None:
     parts = [{"type": "text", "text": "be "}, {"type": "text", "text": "brief"}]
     request = chat(messages=[{"role": "developer", "content": parts}, *HELLO["messages"]])
-    assert request.messages[0].for_template() == {"role": "system", "content": "be brief"}
+    assert request.messages[0] == {"role": "system", "content": "be brief"}
 
 
 @pytest.mark.parametrize(

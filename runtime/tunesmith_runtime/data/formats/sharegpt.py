@@ -1,0 +1,67 @@
+"""{"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}], "system": "…", "tools": […]}
+
+The form of the ShareGPT collections, with the roles that LLaMA-Factory and Axolotl read; turns of role and content are
+read under the same key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunesmith_runtime import messages as chat
+from tunesmith_runtime.data.formats.messages import answered
+from tunesmith_runtime.data.lines import parse
+from tunesmith_runtime.data.records import Conversation, DropReason, RowError, has, kind_of
+
+KEYS = ("conversations",)
+EXPECTED = '{"conversations": [{"from", "value"}]}'
+KNOWN = frozenset({"conversations", "tools", "system"})
+LISTS = {"conversations": chat.KNOWN | {"from", "value", *chat.WEIGHTS}}
+
+ROLES: Mapping[str, str] = {
+    **chat.ROLES,
+    "human": "user",
+    **dict.fromkeys(("gpt", "chatgpt", "model", "bot"), "assistant"),
+    **dict.fromkeys(("observation", "tool_response", "function_response"), "tool"),
+}
+CALLS = ("function_call", "tool_call")
+"""Roles whose value is the JSON text of a call {name, arguments}, or of a list of calls."""
+
+
+def read(row: dict[str, Any]) -> Conversation | DropReason:
+    """The conversation in the form of messages."""
+    value = row.get("conversations")
+    if not isinstance(value, list):
+        raise RowError(f"'conversations' is {kind_of(value)}; expected a list of {{from, value}}")
+    turns = [_turn(turn, f"conversations[{index}]") for index, turn in enumerate(value)]
+    messages = chat.conversation(turns, "conversations")
+    return answered(row, messages, chat.weightless(turns, "conversations"))
+
+
+def _turn(turn: Any, place: str) -> dict[str, Any]:
+    """A turn with the keys of a message."""
+    if not isinstance(turn, dict):
+        raise chat.wrong(place, f"is {kind_of(turn)}; expected {{from, value}}")
+    if not has(turn, "from"):
+        return turn
+    source, value = turn["from"], turn.get("value")
+    if not isinstance(source, str) or source not in {*ROLES, *CALLS}:
+        known = ", ".join(sorted({*ROLES, *CALLS}))
+        raise chat.wrong(f"{place}.from", f"is {source!r:.80}; expected one of {known}")
+    others = {key: entry for key, entry in turn.items() if key not in ("from", "value")}
+    if source in CALLS:
+        return {**others, "role": "assistant", "tool_calls": _called(value, f"{place}.value")}
+    if not isinstance(value, str | list):
+        raise chat.wrong(f"{place}.value", f"is {kind_of(value)}; expected a string")
+    return {**others, "role": ROLES[source], "content": value}
+
+
+def _called(value: Any, place: str) -> list[Any]:
+    try:
+        found = parse(value) if isinstance(value, str) else value
+    except RowError as error:
+        raise chat.wrong(place, f"is no JSON: {error}; expected {{name, arguments}}") from error
+    if not isinstance(found, dict | list) or not found:
+        raise chat.wrong(place, f"is {kind_of(value)}; expected the JSON of {{name, arguments}}")
+    return found if isinstance(found, list) else [found]

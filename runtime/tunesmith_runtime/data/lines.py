@@ -1,0 +1,132 @@
+"""Files of JSON lines: one object a line, in bounded memory; what is not that is refused with file and line.
+
+JSON is read as in RFC 8259, less what readers disagree on: no NaN or Infinity, no key twice, no half of a UTF-16 pair.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.data.records import RowError, kind_of
+from tunesmith_runtime.errors import RunFailure
+
+MAX_LINE_BYTES = 64 << 20
+MAX_DEPTH = 100
+MAX_DIGITS = 1000
+MAX_SENTENCE = 1000
+
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_TO_LINES = "write one object on a line, as `jq -c '.[]' FILE` does for an array and `jq -c . FILE` for objects"
+
+
+def read_lines(path: Path, uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number from 1, row) for each line that is not blank.
+
+    Raises RunFailure (BadRow) with file and line for what is no JSON object in UTF-8.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), start=1):
+            if not line.isspace() and (row := _row(line, uri, number)) is not None:
+                yield number, row
+
+
+def bad_row(uri: str, line: int, sentence: str, hint: str | None = None) -> RunFailure:
+    """The failure of one line: file name and line first, as that is what one looks for."""
+    readable = sentence[:MAX_SENTENCE].encode("utf-8", "backslashreplace").decode()
+    return RunFailure(FailureClass.BAD_ROW, f"{Path(uri).name} line {line}: {readable} ({uri})", hint)
+
+
+def parse(text: str) -> Any:
+    """The JSON value in `text`. Raises RowError that says where it is not one, or what in it can't be used."""
+    try:
+        value = json.loads(
+            text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer, parse_float=_number
+        )
+    except json.JSONDecodeError as error:
+        raise RowError(f"column {error.pos + 1} is not JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise RowError(_TOO_DEEP) from error
+    if text.count("[") + text.count("{") > MAX_DEPTH and any(depth > MAX_DEPTH for _, _, depth in walk(value)):
+        raise RowError(_TOO_DEEP)
+    if _ESCAPED_SURROGATE.search(text) and (place := surrogate_in(value)) is not None:
+        raise RowError(f"{place or 'the text'} has half of a UTF-16 pair (a lone surrogate), which no text can hold")
+    return value
+
+
+def walk(value: Any) -> Iterator[tuple[str, Any, int]]:
+    """Every value in JSON data, each key of an object too, with its place and its depth; no recursion."""
+    waiting: list[tuple[str, Any, int]] = [("", value, 0)]
+    while waiting:
+        place, found, depth = waiting.pop()
+        yield place, found, depth
+        if isinstance(found, dict):
+            for key, item in found.items():
+                within = f"{place}.{key:.40}" if place else f"{key:.40}"
+                waiting += [(within, item, depth + 1), (within, key, depth + 1)]
+        elif isinstance(found, list):
+            waiting += [(f"{place}[{index}]", item, depth + 1) for index, item in enumerate(found)]
+
+
+def surrogate_in(value: Any) -> str | None:
+    """The place of a string with half of a UTF-16 pair, if there is one."""
+    return next((place for place, found, _ in walk(value) if isinstance(found, str) and SURROGATE.search(found)), None)
+
+
+_TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
+
+
+def _row(line: bytes, uri: str, number: int) -> dict[str, Any] | None:
+    """The object on a line; None where there is nothing but white space or a byte order mark."""
+    if len(line) > MAX_LINE_BYTES:
+        raise bad_row(uri, number, f"is longer than {MAX_LINE_BYTES >> 20} MiB; expected JSON lines", _TO_LINES)
+    if number == 1 and line.startswith(_UTF_16):
+        raise bad_row(uri, number, "the file is UTF-16; expected JSON lines in UTF-8", "save the file in UTF-8")
+    try:
+        text = line.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise bad_row(uri, number, f"byte {error.start + 1} is not UTF-8; expected JSON lines in UTF-8") from error
+    if not text.strip():
+        return None
+    try:
+        row = parse(text)
+    except RowError as error:
+        hint = _TO_LINES if text.strip() in ("[", "{") or text.lstrip().startswith("[") else None
+        raise bad_row(uri, number, f"{error}; expected one JSON object on a line", hint) from error
+    if not isinstance(row, dict):
+        hint = _TO_LINES if isinstance(row, list) else None
+        raise bad_row(uri, number, f"is {kind_of(row)}; expected one JSON object on a line", hint)
+    return row
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise RowError(f"an object has the key '{twice:.60}' twice")
+    return made
+
+
+def _constant(text: str) -> NoReturn:
+    raise RowError(f"{text} is not JSON; write null or a number")
+
+
+def _integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise RowError(f"a number has {len(text)} digits; at most {MAX_DIGITS} are read")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise RowError(f"the number {text:.40} is too large")
+    return number

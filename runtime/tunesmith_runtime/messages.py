@@ -1,0 +1,270 @@
+"""Messages as chat templates take them: one reading for rows to train on, rows to ask, and requests to answer.
+
+The form is that of OpenAI's chat completions and fine-tuning files, whose templates' side is described at
+https://huggingface.co/docs/transformers/chat_extras. Null and an empty list of tool calls mean that the key is absent. A
+key that changes what is learned or asked is honoured, or refused with RowError; others are listed by `unknown`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tunesmith_runtime.data.lines import parse
+from tunesmith_runtime.data.records import RowError, has, kind_of
+
+Message = dict[str, Any]
+
+ROLES: Mapping[str, str] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+}
+"""Roles of messages -> the role that the template is given."""
+
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+"""Keys under which templates look for what the assistant thinks before it answers."""
+
+WEIGHTS = ("weight", "loss", "train", "loss_scale", "loss_weight")
+"""Keys that say whether an answer is learned: 1 or true, 0 or false. OpenAI, ms-swift and Axolotl each have their own."""
+
+KNOWN = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "annotations", *THOUGHTS})
+"""Keys of a message in all three verbs. Annotations (OpenAI) are citations beside the text and never part of it."""
+
+REFUSED: Mapping[str, str] = {
+    "function_call": "write it as tool_calls: [{type: function, function: {name, arguments}}]",
+    "refusal": "write the refusal as the content, and remove the key",
+    "audio": "remove the key: only text is read",
+    "images": "remove the key: only text is read",
+    "image": "remove the key: only text is read",
+    "videos": "remove the key: only text is read",
+    "audios": "remove the key: only text is read",
+    "tools": "write tools beside messages, not in a message",
+    "functions": "write tools beside messages: [{type: function, function: {name, parameters}}]",
+    "documents": "write the documents into the content, and remove the key",
+    "prefix": "remove the key: an answer is always begun by the model",
+    "partial": "remove the key: an answer is always begun by the model",
+    "train_detail": "use weight: 0 or 1 for the whole message",
+    "mask": "use weight: 0 or 1",
+    "masked": "use weight: 0 or 1",
+}
+"""Keys of a message that change what is learned or asked and can't be honoured -> what to do instead."""
+
+ASKS_NOTHING: tuple[Any, ...] = (None, False, "", [], {})
+"""Values with which a key that is refused is taken for absent."""
+
+
+def wrong(place: str, what: str, hint: str | None = None) -> RowError:
+    """The error of the field at `place`."""
+    return RowError(f"{place} {what}", hint, field=place)
+
+
+def conversation(value: Any, place: str) -> list[Message]:
+    """The messages at `place` of a row or a request. Raises RowError that names the message and the field."""
+    if not isinstance(value, list):
+        raise RowError(f"'{place}' is {kind_of(value)}; expected a list of {{role, content}}", field=place)
+    return [message(each, f"{place}[{index}]") for index, each in enumerate(value)]
+
+
+def message(value: Any, place: str) -> Message:
+    """One message: text content, the role as templates know it, arguments of tool calls as objects.
+
+    Raises RowError that names the field.
+    """
+    if not isinstance(value, dict):
+        raise wrong(place, f"is {kind_of(value)}; expected {{role, content}}")
+    for key in REFUSED:
+        if key in value and value[key] not in ASKS_NOTHING:
+            raise wrong(f"{place}.{key}", "can't be honoured", REFUSED[key])
+    role = _role(value, place)
+    made: Message = {"role": role}
+    calls = _calls(value["tool_calls"], f"{place}.tool_calls") if has(value, "tool_calls") else []
+    made["content"] = _content(value, place, optional=role == "assistant")
+    if calls:
+        made["tool_calls"] = calls
+    for key in ("name", "tool_call_id", *THOUGHTS):
+        if has(value, key):
+            made[key] = _text(value[key], f"{place}.{key}")
+    for key, owner in {
+        "tool_calls": "assistant",
+        "tool_call_id": "tool",
+        **dict.fromkeys(THOUGHTS, "assistant"),
+    }.items():
+        if key in made and role != owner:
+            raise wrong(f"{place}.{key}", f"is in a message of role {role}; only role {owner} has it", "remove the key")
+    return made
+
+
+def weightless(value: Sequence[Mapping[str, Any]], place: str) -> frozenset[int]:
+    """Indices of the messages that are context by their weight. `value` is what `conversation` or its like has read.
+
+    Raises RowError for a weight other than 0 and 1, and for one that asks to learn what is no answer.
+    """
+    return frozenset(index for index, each in enumerate(value) if not _weight(each, f"{place}[{index}]"))
+
+
+def tools(value: Any, place: str = "tools") -> list[dict[str, Any]] | None:
+    """Schemas of functions in OpenAI's form, as a list or as its JSON text; a schema without the wrapper gets it.
+
+    Raises RowError that names the schema.
+    """
+    if value in (None, [], ""):
+        return None
+    listed = _parsed(value, place) if isinstance(value, str) else value
+    if not isinstance(listed, list):
+        holds = f" that holds {kind_of(listed)}" if isinstance(value, str) else ""
+        raise RowError(f"'{place}' is {kind_of(value)}{holds}; expected a list of function schemas", field=place)
+    return [_schema(each, f"{place}[{index}]") for index, each in enumerate(listed)] or None
+
+
+def unknown(value: Any, place: str, known: frozenset[str]) -> Iterator[str]:
+    """Keys of messages and of what is in them that are not read, such as `messages[].id`. Null is no key."""
+    for each in value if isinstance(value, list) else ():
+        if not isinstance(each, dict):
+            continue
+        yield from _others(each, f"{place}[]", known | REFUSED.keys())
+        for part in each.get("content") or () if isinstance(each.get("content"), list) else ():
+            yield from _others(part, f"{place}[].content[]", frozenset({"type", "text"}))
+        for call in each.get("tool_calls") or () if isinstance(each.get("tool_calls"), list) else ():
+            bare = frozenset() if "function" in call else frozenset({"name", "arguments"})
+            yield from _others(call, f"{place}[].tool_calls[]", frozenset({"id", "type", "function", "index"}) | bare)
+
+
+def unwritten(
+    messages: Iterable[Mapping[str, Any]], schemas: Iterable[Mapping[str, Any]] | None, text: str
+) -> str | None:
+    """What `text`, made of messages by a chat template, lacks; None where nothing is lost.
+
+    Templates pass in silence over keys that they do not know: tool calls, tools, and names of speakers.
+    """
+    for schema in schemas or ():
+        if schema["function"]["name"] not in text:
+            return (
+                f"the model's chat template does not write tools: {schema['function']['name']!r:.80} is not in its text"
+            )
+    for index, each in enumerate(messages):
+        for call in each.get("tool_calls", ()):
+            if call["function"]["name"] not in text:
+                return f"messages[{index}].tool_calls are not written by the model's chat template"
+        if each["role"] != "tool" and each.get("name", "") not in text:
+            return f"messages[{index}].name is not written by the model's chat template; remove it or write it into the content"
+    return None
+
+
+def _role(value: Mapping[str, Any], place: str) -> str:
+    role = value.get("role")
+    if isinstance(role, str) and role in ROLES:
+        return ROLES[role]
+    hint = None
+    if role is None and has(value, "from", "value"):
+        hint = "write role and content for from and value, or rename messages to conversations (format sharegpt)"
+    if role == "function":
+        hint = "write role tool, with the tool_call_id of the call"
+    shown = "no role" if role is None else f"role {role!r:.80}"
+    raise RowError(f"{place} has {shown}; expected one of {', '.join(sorted(ROLES))}", hint, f"{place}.role")
+
+
+def _content(value: Mapping[str, Any], place: str, optional: bool) -> str:
+    content = value.get("content")
+    if content is None and optional:
+        return ""
+    if isinstance(content, list):
+        return "".join(_part(part, f"{place}.content[{index}]") for index, part in enumerate(content))
+    if not isinstance(content, str):
+        what = kind_of(content) if content is not None else "missing"
+        hint = "write it as a string of JSON" if isinstance(content, dict) else None
+        raise wrong(f"{place}.content", f"is {what}; expected a string", hint)
+    return content
+
+
+def _part(part: Any, place: str) -> str:
+    if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+        raise wrong(place, 'is not {"type": "text", "text": …}; only text can be learned or asked')
+    return str(part["text"])
+
+
+def _text(value: Any, place: str) -> str:
+    if not isinstance(value, str):
+        raise wrong(place, f"is {kind_of(value)}; expected a string")
+    return value
+
+
+def _calls(value: Any, place: str) -> list[dict[str, Any]]:
+    if not isinstance(value, list):
+        raise wrong(place, f"is {kind_of(value)}; expected a list of tool calls")
+    return [call(each, f"{place}[{index}]") for index, each in enumerate(value)]
+
+
+def call(value: Any, place: str) -> dict[str, Any]:
+    """A tool call in OpenAI's form, with its arguments as an object. Raises RowError that names the field."""
+    if not isinstance(value, dict):
+        raise wrong(place, f"is {kind_of(value)}; expected {{type: function, function: {{name, arguments}}}}")
+    if value.get("type") not in (None, "function"):
+        raise wrong(f"{place}.type", f"is {value['type']!r:.80}; expected function")
+    nested = has(value, "function")
+    function, within = (value["function"], f"{place}.function") if nested else (value, place)
+    if not isinstance(function, dict):
+        raise wrong(within, f"is {kind_of(function)}; expected {{name, arguments}}")
+    made: dict[str, Any] = {"id": _text(value["id"], f"{place}.id")} if has(value, "id") else {}
+    name, arguments = function.get("name"), _arguments(function.get("arguments"), f"{within}.arguments")
+    if not isinstance(name, str) or not name:
+        raise wrong(f"{within}.name", f"is {kind_of(name) if name != '' else 'empty'}; expected the function's name")
+    return {**made, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _arguments(value: Any, place: str) -> dict[str, Any]:
+    """Arguments as an object: templates write them with `tojson`, which would quote a string once more."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return {}
+    found = _parsed(value, place) if isinstance(value, str) else value
+    if not isinstance(found, dict):
+        holds = f" that holds {kind_of(found)}" if isinstance(value, str) else ""
+        raise wrong(place, f"is {kind_of(value)}{holds}; expected a JSON object, or a string that holds one")
+    return found
+
+
+def _parsed(text: str, place: str) -> Any:
+    try:
+        return parse(text)
+    except RowError as error:
+        raise wrong(place, f"is a string that holds no JSON: {error}") from error
+
+
+def _schema(value: Any, place: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise wrong(place, f"is {kind_of(value)}; expected {{type: function, function: {{name, parameters}}}}")
+    wrapped = value if "function" in value else {"type": "function", "function": value}
+    function = wrapped["function"]
+    if wrapped.get("type", "function") != "function" or not isinstance(function, dict):
+        raise wrong(place, "is no function schema; expected {type: function, function: {name, parameters}}")
+    if not isinstance(function.get("name"), str) or not function["name"]:
+        raise wrong(f"{place}.function", "has no name; expected {name, description, parameters}")
+    if not isinstance(function.get("parameters"), dict | None):
+        raise wrong(f"{place}.function.parameters", f"is {kind_of(function['parameters'])}; expected a JSON schema")
+    made = {key: entry for key, entry in function.items() if entry is not None}
+    return {"type": "function", "function": made}
+
+
+def _weight(value: Mapping[str, Any], place: str) -> bool:
+    """Whether a message may be learned, by its weight; without one it may."""
+    found: dict[str, bool] = {}
+    for key in WEIGHTS:
+        weight = value.get(key)
+        if weight is None:
+            continue
+        if not isinstance(weight, int | float) or weight not in (0, 1):
+            shown = f"{weight!r:.40}"
+            raise wrong(f"{place}.{key}", f"is {shown}; expected 0 (context only) or 1 (learned)", "use 0 or 1")
+        found[key] = bool(weight)
+    if len(set(found.values())) > 1:
+        raise wrong(place, f"has {' and '.join(found)} that contradict each other", "keep one of them")
+    if any(found.values()) and value.get("role") != "assistant":
+        raise wrong(f"{place}.{next(iter(found))}", "is 1 where only answers are learned", "remove the key")
+    return all(found.values())
+
+
+def _others(value: Any, place: str, known: frozenset[str] | set[str]) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from (f"{place}.{key}" for key, entry in value.items() if key not in known and entry is not None)
