@@ -67,7 +67,8 @@ class Storage(ApiModel):
     )
     region: ShortText | None = Field(None, description="Region name. Default: the chart's, else us-east-1.")
     path_style: bool | None = Field(
-        None, description="Address buckets as endpoint/bucket instead of bucket.endpoint. Default: the chart's."
+        None,
+        description="Address buckets as endpoint/bucket instead of bucket.endpoint. Default: the chart's, else true with an endpoint.",
     )
     ca_bundle: ConfigMapKey | None = Field(None, description="Certificates (PEM) to trust for a private endpoint.")
     credentials_secret: ObjectName | None = Field(

@@ -132,7 +132,7 @@ class EvalJobSpec(ApiModel):
         json_schema_extra=ATOMIC_LIST,
     )
     generation: Generation = Field(default_factory=Generation, description="How answers are generated.")
-    engine: Engine = Field(Engine.AUTO, description="auto, lmdeploy, vllm, sglang or transformers. Default auto.")
+    engine: Engine = Field(Engine.AUTO, description="As spec.engine of an InferenceService. Default auto.")
     resources: Resources = Field(default_factory=Resources, description="What the engine asks for.")
     output: Output = Field(
         default_factory=Output, description="Where reports go. Default: evals/ in the chart's store."
@@ -207,6 +207,7 @@ class EvalJobStatus(JobStatus):
         None, max_length=16, description="Reports in the store.", json_schema_extra=map_list("name")
     )
     spec_hash: ShortText | None = Field(None, description="Hash of what decides the result.")
+    engine: ShortText | None = Field(None, description="The engine that answers.")
 
 
 class EvalProgress(ApiModel):

@@ -146,7 +146,8 @@ class InferenceServiceSpec(ApiModel):
     )
     engine: Engine = Field(
         Engine.AUTO,
-        description="auto, lmdeploy, vllm, sglang or transformers. Default auto: lmdeploy on devices, transformers on cpu.",
+        description="lmdeploy, vllm, sglang, transformers, or auto: the first of these that has an image in the chart's "
+        "values and runs on the accelerator. Default auto.",
     )
     max_model_length: int | None = Field(
         None, ge=16, le=10485760, description="Tokens of prompt and answer together at most. Default: the model's."

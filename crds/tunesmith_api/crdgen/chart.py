@@ -78,7 +78,7 @@ def _leaves(schema: Schema, prefix: str) -> Iterator[tuple[str, Schema]]:
 
 def _type(schema: Schema) -> str:
     if "enum" in schema:
-        return "one of " + ", ".join(f"`{value}`" for value in schema["enum"])
+        return "one of " + ", ".join(f"`{json.dumps(value)}`" for value in schema["enum"])
     if schema["type"] == "array":
         return f"list of {schema['items']['type']}"
     if schema["type"] == "object":

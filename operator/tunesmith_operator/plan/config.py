@@ -39,7 +39,8 @@ class StoreDefaults(Settings):
     uri: str
     endpoint: str | None = None
     region: str = "us-east-1"
-    path_style: bool = False
+    path_style: bool | None = None
+    """Absent: where there is an endpoint."""
     ca_bundle: ConfigMapKey | None = None
     credentials_secret: str | None = None
 

@@ -41,7 +41,7 @@ def pod_template(
 ) -> Raw:
     """The pods of a version: fetch, then serve. Its hash is the version, in an annotation."""
     access = resolve_storage(spec.storage, config.store)
-    engine = engines.choose(spec.engine, spec.resources.accelerator)
+    engine = engines.choose(spec.engine, spec.resources.accelerator, config.images)
     data = {**data_of(spec), "engine": str(engine)}
     namespace = namespace_of(resource)
     run = RunSpec(

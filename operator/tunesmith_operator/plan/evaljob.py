@@ -52,7 +52,7 @@ def _roles(spec: EvalJobSpec) -> Sequence[str]:
 
 def _refusals(spec: EvalJobSpec, config: OperatorConfig) -> Sequence[str]:
     accelerator = spec.resources.accelerator
-    return engines.refusals(engines.choose(spec.engine, accelerator), accelerator, config.images)
+    return engines.refusals(engines.choose(spec.engine, accelerator, config.images), accelerator, config.images)
 
 
 def _resolve(spec: EvalJobSpec, there: References) -> Models | Waiting | Refused:
@@ -70,7 +70,9 @@ def _pod(
     resource: Raw, spec: EvalJobSpec, role: str, model: ResolvedModel, attempt: int, config: OperatorConfig
 ) -> PodPlan:
     access = resolve_storage(spec.storage, config.store)
-    engine = engines.choose(spec.engine, spec.resources.accelerator)
+    # Scores of two engines are not to be compared: what began with one goes on with it.
+    before = (resource.get("status") or {}).get("engine")
+    engine = engines.choose(spec.engine, spec.resources.accelerator, config.images, before)
     data = {**spec.to_dict(), "engine": str(engine)}
     run = RunSpec(
         kind=KIND,
@@ -113,6 +115,7 @@ def _tell(resource: Raw, spec: EvalJobSpec, courses: Sequence[Course], observed:
     for course in courses:
         if course.run and course.has_begun and (course.found or not course.prepares):
             fields[ROLES[course.role]] = model_as_read(course.run.model, course.found)
+            fields["engine"] = course.run.spec.get("engine")
     pushed = [
         (ROLES[course.role], latest)
         for course in courses

@@ -10,7 +10,7 @@ from tunesmith_api.common import LastFailure, ModelSource
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.inferenceservice import InferenceServiceSpec, RolledBack
 from tunesmith_api.run import RunSpec, Verb
-from tunesmith_operator.plan import autoscaling, disruption, engines
+from tunesmith_operator.plan import autoscaling, disruption
 from tunesmith_operator.plan.autoscaling import autoscaler, autoscaling_conditions, autoscaling_trouble
 from tunesmith_operator.plan.check import typed
 from tunesmith_operator.plan.conditions import Wanted
@@ -282,13 +282,13 @@ def _fields(look: Look) -> Raw:
         "replicas": rollout.total,
         "readyReplicas": rollout.ready,
         "selector": ",".join(f"{name}={value}" for name, value in selector(resource, ROLE).items()),
-        "engine": str(engines.choose(look.spec.engine, look.spec.resources.accelerator)),
     }
     if look.is_served and target.template:
         fields |= _served(look.observed.pods, target.template, rollout.version)
     asked = model_status(target.candidate) if target.candidate else None
     unchanged = target.is_wanted and (look.is_served or old.get("version") == rollout.version)
     deployed = run_of(target.template) if target.template else None
+    fields["engine"] = deployed.spec.get("engine") if deployed else None
     fields["passed"] = _passes(look.spec, old, deployed, look.observed.references) if deployed else None
     fields["rolledBack"] = look.given_up.to_dict() if look.given_up else None
     return {**fields, "candidate": None if unchanged or target.serves_it else asked}

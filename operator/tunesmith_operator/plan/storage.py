@@ -23,13 +23,14 @@ class Access:
 def resolve(storage: Storage | None, default: StoreDefaults) -> Access:
     """`storage` over `default`, field by field."""
     own = storage or Storage()
-    ca_bundle = own.ca_bundle or default.ca_bundle
+    ca_bundle, endpoint = own.ca_bundle or default.ca_bundle, own.endpoint or default.endpoint
+    styles = (own.path_style, default.path_style, endpoint is not None)
     return Access(
         store=Store(
             uri=default.uri.rstrip("/"),
-            endpoint=own.endpoint or default.endpoint,
+            endpoint=endpoint,
             region=own.region or default.region,
-            path_style=default.path_style if own.path_style is None else own.path_style,
+            path_style=next(style for style in styles if style is not None),
             ca_bundle=f"{CA_DIRECTORY}/{ca_bundle.key}" if ca_bundle else None,
         ),
         ca_bundle=ca_bundle,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from tunesmith_api.inferenceservice import InferenceServiceSpec, RolledBack
+from tunesmith_api.inferenceservice import Engine, InferenceServiceSpec, RolledBack
 from tunesmith_api.run import NamedAdapter, ResolvedModel, RunSpec
 from tunesmith_operator.plan import engines
 from tunesmith_operator.plan.check import unacceptable
@@ -75,7 +75,7 @@ def _wanted(
 ) -> Target:
     """The version of the spec if it may be served; else what is deployed."""
     held = next(iter(versions.held()), None)
-    engine = engines.choose(spec.engine, spec.resources.accelerator)
+    engine = engines.choose(spec.engine, spec.resources.accelerator, config.images)
     unfit = engines.refusals(engine, spec.resources.accelerator, config.images)
     if wrong := [*unacceptable("InferenceService", spec, config, namespace_of(resource)), *unfit]:
         return Target(held, obstacle=Refused("; ".join(wrong)))
@@ -94,7 +94,8 @@ def _wanted(
             return Target(held, model, allowed, serves_it=True)
     if not isinstance(allowed, ResolvedModel):
         return Target(held, model, allowed)
-    return Target(versions.same(pod_template(resource, spec, allowed, adapters, config)), allowed)
+    fresh = pod_template(resource, spec, allowed, adapters, config)
+    return Target(versions.same(fresh, any_engine=spec.engine is Engine.AUTO), allowed)
 
 
 def _is_the_same(served: RunSpec, spec: InferenceServiceSpec, model: ResolvedModel) -> bool:

@@ -47,12 +47,16 @@ class Versions:
         """What can be rolled back to."""
         return self._exact(self.served)
 
-    def same(self, fresh: Raw) -> Raw:
-        """The version that has answered already and asks for the same as `fresh`; else `fresh`."""
+    def same(self, fresh: Raw, any_engine: bool = False) -> Raw:
+        """The version that has answered already and asks for the same as `fresh`; else `fresh`.
+
+        `any_engine`: the spec leaves the engine open, so that a version keeps the one that it has answered with.
+        """
         run = run_of(fresh)
         has_answered = (one for one in (self.deployed, self.served) if one == self.served or one in self.answering)
         templates = (template for one in has_answered if (template := self._exact(one)))
-        return next((one for one in templates if run and asks_for(run_of(one)) == asks_for(run)), fresh)
+        wanted = asks_for(run, any_engine)
+        return next((one for one in templates if wanted and asks_for(run_of(one), any_engine) == wanted), fresh)
 
     def _exact(self, version: str | None) -> Raw | None:
         """The template of a version: as recorded; where there is no record (before there were any), as deployed."""
@@ -90,14 +94,15 @@ def version_of(template: Raw) -> str | None:
     return text if text and re.fullmatch("[0-9a-f]{12}", text) else None
 
 
-def asks_for(run: RunSpec | None) -> tuple[Raw, ResolvedModel, list[NamedAdapter]] | None:
+def asks_for(run: RunSpec | None, any_engine: bool = False) -> tuple[Raw, ResolvedModel, list[NamedAdapter]] | None:
     """What the owner asked for, defaults filled in; nothing of what the operator's configuration adds."""
     if run is None:
         return None
     try:
-        return data_of(run.inference_service()), run.model, run.adapters
+        data = data_of(run.inference_service())
     except ValueError:
         return None
+    return ({**data, "engine": None} if any_engine else data), run.model, run.adapters
 
 
 def what_asks(template: Raw, rollout: Rollout) -> str:

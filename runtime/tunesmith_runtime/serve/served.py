@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunesmith_api.common import Accelerator
+from tunesmith_api.engines import choose
 from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.run import ENGINE_PORT, READY_PORT, RunSpec
 from tunesmith_runtime.work import Work
@@ -93,8 +94,6 @@ def served(spec: RunSpec, work: Work) -> Served:
 
 
 def engine_of(spec: RunSpec) -> Engine:
-    """The engine that the spec asks for: `auto` is transformers on a CPU and LMDeploy on devices."""
+    """The engine that the operator has chosen; a spec that still says `auto` gets the one that every image has."""
     wanted = spec.inference_service() if spec.kind == "InferenceService" else spec.eval_job()
-    if wanted.engine is not Engine.AUTO:
-        return wanted.engine
-    return Engine.TRANSFORMERS if wanted.resources.accelerator is Accelerator.CPU else Engine.LMDEPLOY
+    return choose(wanted.engine, wanted.resources.accelerator, (Engine.TRANSFORMERS,))

@@ -124,7 +124,8 @@ class S3:
         self._client = self._connect(QUESTIONS)
 
     def _connect(self, patience: dict[str, Any]) -> Any:
-        style = "path" if self._store.path_style else "auto"
+        # With an endpoint, boto3's "auto" is path style as well (botocore.args).
+        style = "path" if self._store.path_style else "virtual" if self._store.endpoint else "auto"
         return _session().client(
             "s3",
             endpoint_url=self._store.endpoint,

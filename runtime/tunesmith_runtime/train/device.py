@@ -48,8 +48,14 @@ def find_device(accelerator: Accelerator) -> Device:
     if accelerator is Accelerator.NVIDIA and torch.cuda.is_available():
         return Device("cuda", bf16=torch.cuda.is_bf16_supported(including_emulation=False))
     if accelerator is Accelerator.ASCEND:
-        import torch_npu  # type: ignore[import-not-found]  # registers torch.npu; comes with the host's image
-
+        try:
+            import torch_npu  # type: ignore[import-not-found]  # registers torch.npu
+        except ImportError as error:
+            raise RunFailure(
+                FailureClass.BAD_SPEC,
+                f"resources.accelerator is ascend, and the image has no torch_npu: {error}",
+                "set images.runtime in the chart's values to an image built on a base with torch_npu (BASE in runtime/Containerfile)",
+            ) from error
         if torch_npu.npu.is_available():
             return Device("npu", bf16=True)
     raise RunFailure(

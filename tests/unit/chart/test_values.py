@@ -40,6 +40,7 @@ OTHERS: dict[str, Any] = {
     "images.pullPolicy": "Always",
     "store.uri": "s3://other",
     "store.endpoint": "https://minio:9000",
+    "store.pathStyle": False,
     "scope.namespaces": ["team-a"],
     "leaderElection.leaseSeconds": 60,
     "leaderElection.renewSeconds": 12,

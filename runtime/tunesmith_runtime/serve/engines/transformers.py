@@ -20,6 +20,7 @@ from tunesmith_runtime.serve.generation.sampling import Sampling
 from tunesmith_runtime.serve.openai.app import Service, create_app
 from tunesmith_runtime.serve.readiness import Probes
 from tunesmith_runtime.serve.served import Served
+from tunesmith_runtime.train.device import find_device
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,8 @@ async def _serving(server: uvicorn.Server, port: int) -> None:
 def _load(served: Served, service: Service, stop: asyncio.Future[None]) -> None:
     """In a thread of its own: load the model, generate a token by every name, and say that it is ready."""
     try:
-        model = load(served.model, served.adapters, served.max_length, served.trust_remote_code)
+        device = find_device(served.accelerator).name
+        model = load(served.model, served.adapters, served.max_length, served.trust_remote_code, device)
         loop = Loop(model.forward, model.decode, model.eos)
         loop.start()
         for name, adapter in served.names.items():

@@ -83,8 +83,14 @@ def context_length(config: Any, wanted: int | None) -> int:
     return min(length for length in (wanted, own, 1 << 20) if length)
 
 
-def load(path: Path, adapters: Mapping[str, Path], max_length: int | None, trust_remote_code: bool) -> LoadedModel:
-    """Load weights (safetensors), tokenizer and LoRA adapters from local folders, onto a GPU where there is one.
+def load(
+    path: Path,
+    adapters: Mapping[str, Path],
+    max_length: int | None,
+    trust_remote_code: bool,
+    device: str | None = None,
+) -> LoadedModel:
+    """Load weights (safetensors), tokenizer and LoRA adapters from local folders onto a device; None: a GPU where there is one.
 
     On a CPU the weights are used as float32 unless CPU_TYPE_VARIABLE says otherwise (docs/serving.md has the figures), on
     a device in their own type.
@@ -92,7 +98,7 @@ def load(path: Path, adapters: Mapping[str, Path], max_length: int | None, trust
     """
     if not (path / "config.json").is_file():
         raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"{path} has no config.json")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     dtype = (os.environ.get(CPU_TYPE_VARIABLE) or "float32") if device == "cpu" else "auto"
     try:

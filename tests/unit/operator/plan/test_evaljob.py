@@ -6,7 +6,18 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operator.plan.world import Cluster, ended, eval_job, report, running, tuned, waiting, with_spec
+from tests.unit.operator.plan.world import (
+    CONFIG,
+    Cluster,
+    ended,
+    eval_job,
+    report,
+    running,
+    tuned,
+    waiting,
+    with_engines,
+    with_spec,
+)
 from tunesmith_api.run import ProgressReport
 from tunesmith_operator.plan.types import Key, Progress, Raw, Reference
 
@@ -185,7 +196,10 @@ def test_suspend_stops_both_roles_and_keeps_nothing_half_done():
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ({"engine": "vllm", "resources": {"accelerator": "nvidia"}}, "engine vllm: no image configured"),
+        (
+            {"engine": "vllm", "resources": {"accelerator": "nvidia"}},
+            "engine vllm has no image here: set images.engines.vllm in the chart's values",
+        ),
         ({"engine": "lmdeploy"}, "engine lmdeploy does not run on accelerator cpu"),
     ],
 )
@@ -193,6 +207,44 @@ def test_an_engine_that_is_not_to_be_had_is_refused(spec, words):
     cluster = begun(**spec)
     assert cluster.status["reason"] == "BadSpec"
     assert words in cluster.status["message"]
+
+
+def test_a_refused_engine_is_told_with_the_value_to_set_and_the_engines_that_there_are():
+    message = begun(engine="sglang", resources={"accelerator": "nvidia"}).status["message"]
+    assert "set images.engines.sglang in the chart's values, or spec.engine: auto" in message
+    assert "(engines for nvidia here: lmdeploy, transformers)" in message
+
+
+@pytest.mark.parametrize(
+    ("engines", "chosen"),
+    [
+        ({}, "transformers"),
+        ({"vllm": "registry/vllm:1"}, "vllm"),
+        ({"sglang": "registry/sglang:1", "vllm": "registry/vllm:1"}, "vllm"),
+        ({"sglang": "registry/sglang:1", "lmdeploy": "registry/lmdeploy:1"}, "lmdeploy"),
+    ],
+)
+@pytest.mark.parametrize("accelerator", ["nvidia", "ascend"])
+def test_auto_is_the_first_engine_that_has_an_image(engines, chosen, accelerator):
+    cluster = Cluster(eval_job(resources={"accelerator": accelerator}), config=with_engines(engines))
+    cluster.begin()
+    assert run_of(cluster, "support-eval-model-1")["spec"]["engine"] == chosen
+    score(cluster, "model", 0.5)
+    cluster.settle()
+    assert cluster.status["engine"] == chosen
+
+
+def test_an_evaluation_that_has_begun_keeps_its_engine_when_another_gets_an_image():
+    nvidia = {"accelerator": "nvidia"}
+    cluster = Cluster(eval_job(baseline=BASE, resources=nvidia), config=with_engines({}))
+    cluster.begin()
+    score(cluster, "model", 0.5)
+    cluster.settle()
+    cluster.config = CONFIG
+    cluster.fail("support-eval-baseline-1", {"serve": ended(1)})
+    cluster.settle()
+    cluster.reconcile(after=60)
+    assert run_of(cluster, "support-eval-baseline-2")["spec"]["engine"] == "transformers"
 
 
 def test_auto_is_lmdeploy_on_devices_and_transformers_on_the_cpu():

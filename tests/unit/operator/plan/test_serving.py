@@ -23,7 +23,15 @@ from tests.unit.operator.plan.test_inferenceservice import (
     serve_pod,
     version,
 )
-from tests.unit.operator.plan.world import CONFIG, Cluster, condition, inference_service, waiting, with_spec
+from tests.unit.operator.plan.world import (
+    CONFIG,
+    Cluster,
+    condition,
+    inference_service,
+    waiting,
+    with_engines,
+    with_spec,
+)
 from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.times import format_time
 from tunesmith_operator.plan.types import EventType, Key, Raw, Reference
@@ -73,6 +81,47 @@ def rolled_back() -> Cluster:
     fail(cluster)
     ready(cluster)
     return cluster
+
+
+def engine(cluster: Cluster) -> str:
+    """The engine of the Deployment's pods, which status has to name."""
+    run = json.loads(template(cluster)["metadata"]["annotations"]["tunesmith.dev/run"])
+    assert cluster.status["engine"] == run["spec"]["engine"]
+    return str(run["spec"]["engine"])
+
+
+def test_a_service_that_leaves_the_engine_open_keeps_the_one_that_answers() -> None:
+    cluster = serving(resources={"accelerator": "nvidia"})
+    before = template(cluster)
+    assert engine(cluster) == "lmdeploy"
+    for engines in ({}, {"vllm": "registry/vllm:1"}, {"lmdeploy": "registry/lmdeploy:2"}):
+        cluster.config = with_engines(engines)
+        cluster.settle()
+        change(cluster, replicas=2)
+        assert template(cluster) == before
+        assert engine(cluster) == "lmdeploy"
+
+
+def test_the_next_version_has_the_first_engine_that_has_an_image_by_then() -> None:
+    cluster = serving(resources={"accelerator": "nvidia"})
+    cluster.config = with_engines({"sglang": "registry/sglang:1"})
+    change(cluster, restart="now")
+    assert engine(cluster) == "sglang"
+
+
+def test_an_engine_that_is_named_is_rolled_out_though_another_answers() -> None:
+    cluster = serving(resources={"accelerator": "nvidia"})
+    change(cluster, engine="transformers")
+    assert engine(cluster) == "transformers"
+
+
+def test_a_version_that_has_never_answered_gets_the_engine_that_has_an_image_by_now() -> None:
+    cluster = Cluster(inference_service(resources={"accelerator": "nvidia"}), config=with_engines({}))
+    cluster.settle()
+    assert engine(cluster) == "transformers"
+    cluster.config = CONFIG
+    cluster.settle()
+    assert engine(cluster) == "lmdeploy"
 
 
 def test_a_version_that_is_not_ready_in_time_gives_way_to_the_one_before_it() -> None:

@@ -15,7 +15,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from tunesmith_operator.plan import KINDS
-from tunesmith_operator.plan.config import OperatorConfig, PodPolicy
+from tunesmith_operator.plan.config import Engines, OperatorConfig, PodPolicy
 from tunesmith_operator.plan.times import format_time
 from tunesmith_operator.plan.types import CHILDREN, Event, Key, Observed, Plan, Progress, Raw, Reference
 
@@ -36,6 +36,12 @@ CONFIG = OperatorConfig.model_validate(
         "progressUrl": "http://tunesmith-operator.system.svc:8082/v1/progress",
     }
 )
+
+
+def with_engines(engines: dict[str, str]) -> OperatorConfig:
+    """The configuration with images of these engines only."""
+    images = CONFIG.images.model_copy(update={"engines": Engines(**engines)})
+    return CONFIG.model_copy(update={"images": images})
 
 
 def token(uid: str, job: str) -> str:

@@ -128,9 +128,9 @@ def spec(kind: str, **fields: object) -> RunSpec:
     return RunSpec.model_validate(run_spec(kind, "demo", **fields))  # type: ignore[arg-type]
 
 
-def test_auto_is_transformers_on_a_cpu_and_lmdeploy_on_devices() -> None:
+def test_a_spec_that_leaves_the_engine_open_gets_the_one_that_every_image_has() -> None:
     assert engine_of(spec("InferenceService")) is Engine.TRANSFORMERS
-    assert engine_of(spec("InferenceService", spec={"resources": {"accelerator": "nvidia"}})) is Engine.LMDEPLOY
+    assert engine_of(spec("InferenceService", spec={"resources": {"accelerator": "nvidia"}})) is Engine.TRANSFORMERS
     benchmarks = [{"name": "gsm8k"}]
     assert engine_of(spec("EvalJob", spec={"benchmarks": benchmarks, "engine": "vllm"})) is Engine.VLLM
     assert engine_of(spec("EvalJob", spec={"benchmarks": benchmarks})) is Engine.TRANSFORMERS

@@ -15,11 +15,15 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 import uvicorn
 from openai import APITimeoutError, OpenAI
 from starlette.testclient import TestClient
 
 from tests.servers import free_port
+from tunesmith_api.common import Accelerator
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.serve.engines.transformers import _load, serve
 from tunesmith_runtime.serve.generation.loop import Piece, Row
 from tunesmith_runtime.serve.openai.app import Service, create_app
@@ -169,3 +173,17 @@ def test_a_server_that_is_asked_to_stop_closes_its_door_and_finishes_what_runs(w
         reading = pool.submit(read_while_it_stops, f"http://127.0.0.1:{port}")
         serve(Served(work / "model", {"demo": None}, host="127.0.0.1", port=port))
         assert reading.result() == ["length"] * 8
+
+
+@pytest.mark.parametrize(("accelerator", "why"), [("nvidia", "no such device"), ("ascend", "no torch_npu")])
+def test_a_model_that_asks_for_a_device_is_not_served_by_the_cpu(work: Path, accelerator: str, why: str) -> None:
+    """The engine stops with BadSpec before it loads anything; this machine has neither device."""
+    if accelerator == "nvidia" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    what = Served(work / "model", {"demo": None}, accelerator=Accelerator(accelerator), port=free_port())
+    loop = asyncio.new_event_loop()
+    stop: asyncio.Future[None] = loop.create_future()
+    _load(what, Service({"demo": None}), stop)
+    with pytest.raises(RunFailure, match=why) as failed:
+        loop.run_until_complete(stop)
+    assert failed.value.failure is FailureClass.BAD_SPEC
