@@ -1,19 +1,21 @@
-"""Our question and answer set as a benchmark of EvalScope: right is what equals the reference (see matching.py).
+"""What EvalScope scores: our question and answer set (see matching.py), and the choices that answers name (see choices.py).
 
-Its own `general_qa` measures the likeness of words (BLEU, ROUGE), which says little about short answers.
+Its own `general_qa` measures the likeness of words (BLEU, ROUGE), which says little about short answers. Its parser of
+choices takes the last capital letter of any text.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from evalscope.api.benchmark import BenchmarkMeta, DefaultDataAdapter
+from evalscope.api.benchmark import BenchmarkMeta, DefaultDataAdapter, MultiChoiceAdapter
 from evalscope.api.dataset import Sample
 from evalscope.api.evaluator import TaskState
 from evalscope.api.messages import dict_to_chat_message
 from evalscope.api.registry import register_benchmark
 
 from tunesmith_runtime.evaluate.benchmarks import QA
+from tunesmith_runtime.evaluate.choices import read_choice
 from tunesmith_runtime.evaluate.matching import answer_of, normalized
 
 DESCRIPTION = """
@@ -44,9 +46,41 @@ class QuestionsAndAnswers(DefaultDataAdapter):  # type: ignore[misc]  # EvalScop
 
     def record_to_sample(self, record: dict[str, Any]) -> Sample:
         """One row as a sample; the reference as it was written is kept beside its common form."""
-        asked = [dict_to_chat_message(message) for message in record["messages"]]
-        return Sample(input=asked, target=normalized(record["response"]), metadata={"reference": record["response"]})
+        asked, reference = [dict_to_chat_message(message) for message in record["messages"]], record["response"]
+        target = normalized(answer_of(reference) or reference)
+        return Sample(input=asked, target=target, metadata={"reference": reference})
 
     def extract_answer(self, prediction: str, task_state: TaskState) -> str:
-        """The answer in its common form."""
-        return normalized(answer_of(prediction))
+        """The answer in its common form; empty where it was cut off before it equals the reference."""
+        answer = normalized(prediction)
+        return "" if _cut_off(task_state) and answer != task_state.target else answer
+
+
+def _cut_off(task_state: TaskState) -> bool:
+    """Whether the answer ended because it had maxTokens."""
+    return bool(task_state.output) and task_state.output.stop_reason == "max_tokens"
+
+
+def read_answers_only() -> None:
+    """Let every benchmark of EvalScope score answers, and no thoughts or letters in prose.
+
+    Its filters and its parser of letters are those of base classes, which all but a few benchmarks inherit. An answer that
+    can't be read is extracted as empty text, which equals no reference.
+    """
+    filtered, extracted = DefaultDataAdapter.filter_prediction, MultiChoiceAdapter.extract_answer
+
+    def filter_prediction(self: Any, prediction: str, task_state: TaskState) -> str:
+        answer = answer_of(prediction)
+        return "" if answer is None else filtered(self, answer, task_state)
+
+    def extract_answer(self: Any, prediction: str, task_state: TaskState) -> str:
+        if self.multiple_correct or not len(task_state.choices):
+            return extracted(self, prediction, task_state)
+        choices = [choice.value for choice in task_state.choices]
+        return read_choice(prediction, choices, _cut_off(task_state)) or ""
+
+    DefaultDataAdapter.filter_prediction = filter_prediction
+    MultiChoiceAdapter.extract_answer = extract_answer
+
+
+read_answers_only()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 SENTENCE_MARKS = ".,;:!?…、。"
 """Taken off the end only: `.5` is a number. No minus sign anywhere: -5 is not 5."""
@@ -17,6 +17,21 @@ PAIRS: Mapping[str, str] = {
 }
 """What may stand around a whole answer -> what closes it: quotes, brackets and markup."""
 
+THOUGHT = "think|thinking|thought|reasoning|seed:think"
+THOUGHTS: Sequence[tuple[re.Pattern[str], re.Pattern[str]]] = [
+    (re.compile(begin, re.IGNORECASE), re.compile(end, re.IGNORECASE))
+    for begin, end in (
+        (rf"<({THOUGHT})\b[^<>]*>", rf"</({THOUGHT})\s*>"),
+        (r"\[THINK\]", r"\[/THINK\]"),
+        (r"◁think▷", r"◁/think▷"),
+        (r"<\|channel\|>\s*analysis", r"<\|channel\|>\s*final\s*<\|message\|>"),
+    )
+]
+"""How models mark a thought: where it begins and where it ends. Many templates put the beginning into the prompt."""
+
+LONG = 4_000
+"""Characters of a text that is compared as it is: a model that repeats a mark without end costs no minutes."""
+
 APOSTROPHE = re.compile(r"(?<=\w)['\u2019](?=\w)")
 
 
@@ -27,15 +42,25 @@ def normalized(text: str) -> str:
     brackets and markup where a pair of them is around the whole, as long as something is left. What is within stays:
     `3.5` is not `35`, `C#` is not `C`.
     """
-    text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    while (less := _unpaired(_unmarked(text))) != text:
+    return bare(" ".join(unicodedata.normalize("NFKC", text).casefold().split()))
+
+
+def bare(text: str) -> str:
+    """Text without sentence marks at its end and pairs around the whole."""
+    while len(text) < LONG and (less := _unpaired(_unmarked(text))) != text:
         text = less
     return text
 
 
-def answer_of(prediction: str) -> str:
-    """What a model says after it has thought: the text behind the last </think>, or all of it."""
-    return prediction.rpartition("</think>")[2]
+def answer_of(prediction: str) -> str | None:
+    """What a model says after its thoughts; None where a thought has no end, or nothing follows."""
+    for begin, end in THOUGHTS:
+        begun, ended = ([*mark.finditer(prediction)] for mark in (begin, end))
+        last = ended[-1].end() if ended else 0
+        if begun and begun[-1].start() >= last:
+            return None
+        prediction = prediction[last:]
+    return prediction if prediction.strip() else None
 
 
 def _unmarked(text: str) -> str:

@@ -12,6 +12,9 @@ from tunesmith_api.evaljob import Result
 HIDDEN_REFUSALS = frozenset({"model_length", "content_filter"})
 """Stop reasons that EvalScope gives where the server refused a request; it scores the refusal's text as an answer."""
 
+UNREADABLE = "unreadable"
+"""Metric of every benchmark: the share of its answers that could not be read."""
+
 
 @dataclass(frozen=True)
 class Completeness:
@@ -40,6 +43,16 @@ def scores(benchmark: str, report: Mapping[str, Any]) -> list[Result]:
         )
         for metric in ordered
     ]
+
+
+def unreadable(benchmark: str, reviews: Iterable[Mapping[str, Any]]) -> list[Result]:
+    """The share of the answers from which nothing could be extracted; no result where a benchmark extracts nothing."""
+    extracted = [review["sample_score"]["score"].get("extracted_prediction") for review in reviews]
+    texts = [text for text in extracted if isinstance(text, str)]
+    if not texts:
+        return []
+    share = sum(not text.strip() for text in texts) / len(texts)
+    return [Result(benchmark=benchmark, metric=UNREADABLE, value=round(share, 4), samples=len(texts))]
 
 
 def completeness(report: Mapping[str, Any], predictions: Iterable[Mapping[str, Any]]) -> Completeness:

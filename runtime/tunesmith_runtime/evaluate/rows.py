@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Mapping
+from itertools import combinations
 from typing import Any
 
 from tunesmith_api.evaljob import BenchmarkType
@@ -66,6 +67,9 @@ def choice(row: Row) -> Row:
             f"has the choices {', '.join(letters) or 'none'}; expected A, B, ... without a gap, 2 to {len(LETTERS)} of them"
         )
     choices = {letter: _choice_text(letter, row[letter]) for letter in letters}
+    for letter, other in combinations(letters, 2):
+        if choices[letter].strip() == choices[other].strip():
+            raise RowError(f"'{letter}' and '{other}' are the same choice, {choices[letter]!r}")
     answer = text_of(row, "answer").strip().upper()
     if answer not in choices:
         raise RowError(f"'answer' is {row['answer']!r:.80}; expected one of {', '.join(letters)}")
@@ -129,4 +133,6 @@ def _sent(message: Row, place: str) -> Row:
 def _choice_text(letter: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise RowError(f"'{letter}' is {kind_of(value)}; expected a string")
+    if not str(value).strip():
+        raise RowError(f"'{letter}' is empty; expected the choice's text")
     return str(value)

@@ -16,7 +16,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.evaluate.benchmarks import Task
 from tunesmith_runtime.evaluate.engine import Engine
-from tunesmith_runtime.evaluate.results import completeness, disagreement, refusal, scores
+from tunesmith_runtime.evaluate.results import completeness, disagreement, refusal, scores, unreadable
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def quiet_imports(offline: bool) -> None:
     handlers, level = list(root.handlers), root.level
     import evalscope  # noqa: F401
 
-    import tunesmith_runtime.evaluate.adapter  # noqa: F401  # registers our own benchmark
+    import tunesmith_runtime.evaluate.adapter  # noqa: F401  # registers our own benchmark, and reads answers our way
 
     root.handlers[:], root.level = handlers, level
 
@@ -181,7 +181,7 @@ def score(task: Task, config: Any, questions: int, told: Told) -> list[Result]:
             message = f"benchmark {task.name}: EvalScope failed: {type(error).__name__}: {error}"
             raise RunFailure(FailureClass.EVALUATION_FAILED, message) from error
     report = _report(task, folder, relay)
-    predictions = list(_predictions(folder / "predictions"))
+    predictions = list(_rows(folder / "predictions"))
     done = completeness(report, predictions)
     if done.failed:
         why = next(filter(None, map(refusal, predictions)), relay.first_error or "see the log")
@@ -190,7 +190,7 @@ def score(task: Task, config: Any, questions: int, told: Told) -> list[Result]:
     if odd := disagreement(report, len(predictions), questions):
         message = f"benchmark {task.name}: EvalScope's counts do not agree: {odd}"
         raise RunFailure(FailureClass.EVALUATION_FAILED, message, "a score over some of the questions would mislead")
-    return scores(task.name, report)
+    return scores(task.name, report) + unreadable(task.name, _rows(folder / "reviews"))
 
 
 def _report(task: Task, folder: Path, relay: Relay) -> Mapping[str, Any]:
@@ -202,7 +202,7 @@ def _report(task: Task, folder: Path, relay: Relay) -> Mapping[str, Any]:
     return report
 
 
-def _predictions(folder: Path) -> Iterator[Mapping[str, Any]]:
+def _rows(folder: Path) -> Iterator[Mapping[str, Any]]:
     for file in sorted(folder.rglob("*.jsonl")):
         with file.open(encoding="utf-8") as lines:
             yield from map(json.loads, lines)

@@ -43,6 +43,13 @@ def test_a_gate_on_a_metric_that_is_not_there_fails_and_names_those_that_are():
     assert "no results" in judged([Gate(benchmark="mmlu", min=0.1)], result(0.9))[0].message
 
 
+@pytest.mark.parametrize(("share", "passed"), [(0.0, True), (0.1, True), (0.11, False), (1.0, False)])
+def test_the_share_of_unreadable_answers_can_be_gated(share, passed):
+    results = result(0.9) + result(share, 0.5, metric="unreadable")
+    (gate,) = judged([Gate(benchmark="qa", metric="unreadable", max=0.1)], results)
+    assert gate.passed is passed
+
+
 def test_a_score_that_is_no_number_clears_no_bar():
     gate = judged([Gate(benchmark="qa", max=1)], result(float("nan")))[0]
     assert not gate.passed

@@ -63,6 +63,40 @@ def test_the_common_form_is_final(text: str) -> None:
     assert normalized(normalized(text)) == normalized(text)
 
 
-def test_thoughts_are_no_part_of_the_answer() -> None:
-    assert answer_of("<think>fruit? no</think>\n\ntool") == "\n\ntool"
-    assert answer_of("tool") == "tool"
+@pytest.mark.parametrize(
+    "prediction",
+    [
+        "<think>fruit? no</think>tool",
+        "fruit? no</think>tool",
+        "<think>fruit</think><think>metal</think>tool",
+        "<thinking>fruit</thinking>tool",
+        "<THINK>fruit</THINK>tool",
+        "[THINK]fruit[/THINK]tool",
+        "◁think▷fruit◁/think▷tool",
+        "<|channel|>analysis<|message|>fruit<|end|><|start|>assistant<|channel|>final<|message|>tool",
+        "tool",
+    ],
+)
+def test_thoughts_are_no_part_of_the_answer(prediction: str) -> None:
+    assert answer_of(prediction) == "tool"
+
+
+@pytest.mark.parametrize(
+    "prediction",
+    [
+        "<think>fruit? no",
+        "<think>fruit</think>  \n",
+        "<think>fruit</think><think>tool",
+        "tool <think> or",
+        "[THINK]tool",
+        "<|channel|>analysis<|message|>tool",
+        "",
+        " \n",
+    ],
+)
+def test_a_thought_without_an_end_leaves_no_answer(prediction: str) -> None:
+    assert answer_of(prediction) is None
+
+
+def test_a_model_that_repeats_a_mark_without_end_is_compared_as_it_is() -> None:
+    assert normalized("*" * 400_000) == "*" * 400_000

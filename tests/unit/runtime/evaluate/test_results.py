@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith_runtime.evaluate.results import completeness, disagreement, refusal, scores
+from tunesmith_runtime.evaluate.results import completeness, disagreement, refusal, scores, unreadable
 
 
 def metric(name: str, score: float, aggregation: str = "mean", **dimensions: Any) -> dict[str, Any]:
@@ -30,6 +30,19 @@ def test_metrics_of_one_name_are_told_apart_and_the_primary_one_comes_first() ->
         "rouge:mean[variant=1]",
         "bleu",
     ]
+
+
+def reviewed(extracted: str | None) -> dict[str, Any]:
+    return {"sample_score": {"score": {"extracted_prediction": extracted}}}
+
+
+def test_answers_from_which_nothing_was_extracted_are_a_share() -> None:
+    (result,) = unreadable("words", map(reviewed, ["B", "", " ", "fruit", "C", "C"]))
+    assert (result.benchmark, result.metric, result.value, result.samples) == ("words", "unreadable", 0.3333, 6)
+
+
+def test_a_benchmark_that_extracts_nothing_has_no_such_share() -> None:
+    assert unreadable("words", [reviewed(None)]) == []
 
 
 def test_errors_and_refusals_are_counted() -> None:

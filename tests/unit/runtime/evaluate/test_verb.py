@@ -136,7 +136,9 @@ def test_a_model_is_scored_on_own_rows_choices_and_a_benchmark(scored: tuple[int
     assert found[("words", "accuracy")] == (0.6667, 6)
     assert found[("letters", "accuracy")] == (0.0, 6)
     assert found[("gsm8k", "accuracy")] == (0.0, 3)
-    assert len(found) == 3
+    assert found[("words", "unreadable")] == (0.3333, 6)
+    assert found[("letters", "unreadable")] == (1.0, 6)
+    assert len(found) == 6
 
 
 def test_its_log_is_for_people(scored: tuple[int, dict[str, Any], str]) -> None:

@@ -1,0 +1,218 @@
+r"""Which choice an answer to a multiple-choice question names. Pure functions.
+
+A choice is named by a whole line (`B`, `(b)`, `B) a fruit`, `a fruit`), or after words that announce an answer (`ANSWER: B`,
+`The answer is B.`, `答案是B`, `\boxed{B}`). The last announced answer counts. A letter within prose names nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from tunesmith_runtime.evaluate.matching import bare, normalized
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}|<answer>(.*?)(?:</answer>|$)", re.IGNORECASE | re.DOTALL)
+TYPESET = re.compile(r"\\(?:text|textbf|mathbf|mathrm)\s*\{([^{}]*)\}")
+CONTROL_TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>|</?s>|<(?:eos|end_of_turn)>")
+MARKUP = re.compile(r"\*\*|__|[`$]|\\[()\[\]]")
+BULLET = re.compile(r"^\s*[-•>*#]+\s+")
+ARTICLE = re.compile(r"^(?:an?|the) ")
+
+ANNOUNCEMENT = re.compile(
+    r"""
+      \b(?:answer|ans|(?:correct|right)\s+(?:choice|option)|(?:my|final|best)\s+(?:choice|option|guess))\b["']?
+        (?:\s+to\s+(?:the|this|your)\s+question)?
+        (?:\s+(?:is|was|would\s+be|must\s+be|should\s+be)\b\s*:?|\s*(?:[:=→]|->)|\s+-)
+    | \b(?:I|we)(?:'d|\s+would|\s+will|'ll)?\s+(?:choose|pick|select|go\s+with)\b
+    | (?:答案|答(?=\s*:)|正确选项|正确的选项|正确的(?=[是为:]))\s*(?:应该是|应该为|应为|应是|就是|选择|是|为|选)?\s*[:=]?
+    | (?:选择|选)(?![项题手出中取定])\s*:?
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+DENIAL = re.compile(
+    r"(?:\b(?:not|never|cannot|if|whether|unless|suppose|doubt|wrong|incorrect)\b|n't|不|不[能会应可要]|不应该|不可以|别|勿|如果|假如|若|错误)"
+    r"(?:\s*(?:the|an?|that|would|be|think|believe|say|true|correct|final|right|best)\b)*\s*$",
+    re.IGNORECASE,
+)
+"""What takes an announcement back when it stands before it in the same line."""
+
+FILLER = re.compile(
+    r"(?:\b(?:so|thus|therefore|hence|yes|ok|okay|sure|clearly|definitely|probably|likely|most|the|my|final|correct|right)\b"
+    r"|因此|所以|故|[,:!.\s])*",
+    re.IGNORECASE,
+)
+LEAD = re.compile(
+    rf"{FILLER.pattern}(?:I(?:'d|\s+would)?\s+(?:think|guess|say|believe)\s+)?(?:that\s+)?"
+    r"(?:(?:it\s+is|it's|that\s+is|that's|answer|choice|choose|pick|select|我(?:认为|觉得)是?|应该是|是)\s*:?\s*)?"
+    rf"{FILLER.pattern}",
+    re.IGNORECASE,
+)
+"""What may stand before an answer in its line and adds nothing."""
+LABEL = re.compile(
+    r"(?:(?:option|choice|letter|选项)\s*[:为是]?\s*)?[(\[{<\"']*(?<![A-Za-z\d])([A-Za-z])(?![A-Za-z\d])[)\]}>\"']*",
+    re.IGNORECASE,
+)
+TRAIL = re.compile(
+    r"(?:\s*(?:选项|项))?"
+    r"(?:\s*(?:是|为)?\s*(?:正确|对)(?:的|答案|选项)*"
+    r"|\s+is\s+(?:the\s+|my\s+)?(?:correct|right|best|final)?\s*(?:answer|choice|option)?)?[\s.!,;:。]*$",
+    re.IGNORECASE,
+)
+"""What may follow a letter in its line and adds nothing."""
+MORE = re.compile(
+    r"\s*(?:[,/&;、]|\band\b|\bor\b|和|或者|或|还是|与|及|\s)+\s*[(\[]?(?:[AI](?!\s+[a-z])|[B-HJ-Zb-hj-z])(?![A-Za-z\d'])"
+)
+"""Another letter in a list of letters; before a word, `A` is an article and `I` a pronoun."""
+STOP = re.compile(
+    r"\s*[.!;。,、(—\n]|\s-\s|\s*\b(?:because|since|as|for|which|not)\b|\s*(?:因为|由于|而不是)", re.IGNORECASE
+)
+"""Where an announced answer ends and an explanation begins."""
+EXPLAINED = re.compile(
+    r"\s*(?:[(\[]([A-Z])[)\]]|([A-Z])[).:]|([A-Z]),?(?=\s+(?:because|since)\b|因为|由于))[\s:.]*(?!(?:is|are|was|were|isn't|can|can't|does|no|not|wrong|incorrect)\b|不|错)\S"
+)
+"""A letter, set off by a mark, with an explanation behind it."""
+MENTION = re.compile(r"(?<![A-Za-z\d])([A-Z])(?![A-Za-z\d'])(?!\s+[a-z])")
+RETRACTION = re.compile(
+    r"\bno[,.!]|\b(?:no\s+wait|wait|sorry|correction|scratch\s+that)\b|不对|等等|更正", re.IGNORECASE
+)
+
+QUESTION = re.compile(r"[^.!;。\n]*\?")
+
+NEAR = 80
+"""Characters before an announcement in which it can be denied."""
+
+LAST = 100
+"""Announcements that are looked at, from the end."""
+
+SEVERAL = "several"
+
+
+def read_choice(text: str, choices: Sequence[str], cut_off: bool = False) -> str | None:
+    """The letter of the choice that `text` names; None where it names none or several.
+
+    Of a text that was cut off, only the first line is read, and only where it is complete: what comes later may be a
+    thought, and the last word may be half of another.
+    """
+    reader = _Reader(choices)
+    if cut_off:
+        first, newline, _ = text.strip().partition("\n")
+        found = reader.line(_plain(first)) if newline else None
+    else:
+        found = reader.whole(text) or reader.answer(_plain(text))
+    return None if found == SEVERAL else found
+
+
+def _plain(text: str) -> str:
+    """`text` in NFKC without markup, control tokens and invisible characters; what is boxed is announced."""
+    text = unicodedata.normalize("NFKC", text)
+    text = "".join(character for character in text if unicodedata.category(character) != "Cf")
+    text = TYPESET.sub(r"\1", CONTROL_TOKEN.sub(" ", text))
+    text = BOXED.sub(lambda match: f"answer: {(match[1] or match[2] or '').strip()}\n", text)
+    return MARKUP.sub("", text)
+
+
+def _unarticled(text: str) -> str:
+    return ARTICLE.sub("", normalized(_plain(text)))
+
+
+FORMS: Sequence[Callable[[str], str]] = (str.strip, normalized, lambda text: normalized(_plain(text)), _unarticled)
+"""Forms in which an answer is compared with the choices' texts, the most exact one first."""
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """What words name, of one question's choices: a letter, SEVERAL, or None for nothing."""
+
+    choices: Sequence[str]
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """The letters of the choices."""
+        return LETTERS[: len(self.choices)]
+
+    @cached_property
+    def longest(self) -> int:
+        """Characters beyond which a text can't be that of a choice: a model that repeats itself costs no minutes."""
+        return 4 * max(map(len, self.choices)) + 2 * NEAR
+
+    @cached_property
+    def _letters(self) -> list[Mapping[str, str]]:
+        """For each form: text -> letter, without the texts that several choices have."""
+        forms = [[form(choice) for choice in self.choices] for form in FORMS]
+        return [
+            {text: letter for text, letter in zip(texts, LETTERS, strict=False) if Counter(texts)[text] == 1}
+            for texts in forms
+        ]
+
+    def text(self, said: str) -> str | None:
+        """The choice whose own text this is."""
+        if not said.strip() or len(said) > self.longest:
+            return None
+        found = (letters.get(form(said)) for form, letters in zip(FORMS, self._letters, strict=True))
+        return next(filter(None, found), None)
+
+    def label(self, said: str) -> tuple[str | None, str]:
+        """The letter of a choice at the beginning, and what follows it."""
+        match = LABEL.match(said)
+        letter = match[1].upper() if match else None
+        return (letter, said[match.end() :]) if match and letter in self.labels else (None, "")
+
+    def whole(self, said: str) -> str | None:
+        """What all of `said` names: a letter, a choice's text, or a letter and the text that goes with it."""
+        for words in (bare(said.strip()), bare(LEAD.sub("", said, count=1).strip())):
+            letter, rest = self.label(words)
+            if letter and TRAIL.match(rest):
+                return letter
+            if found := self.text(words):
+                return found
+            if letter and (named := self.text(rest.lstrip(" \t).,:=>→-—、"))):
+                return letter if named == letter else SEVERAL
+            if letter and MORE.match(rest):
+                return SEVERAL
+        return None
+
+    def line(self, said: str) -> str | None:
+        """What a whole line names, with an announcement before it or without."""
+        said = BULLET.sub("", said)
+        announcement = ANNOUNCEMENT.search(said)
+        if announcement and FILLER.fullmatch(said, 0, announcement.start()):
+            said = said[announcement.end() :]
+            return None if QUESTION.match(said) else self.whole(said)
+        return self.whole(said)
+
+    def announced(self, said: str) -> str | None:
+        """What the words after an announcement name; an explanation may follow."""
+        if QUESTION.match(said):
+            return None
+        if found := self.whole(said):
+            return found
+        letter, rest = self.label(LEAD.sub("", said, count=1))
+        if letter and STOP.match(rest):
+            return letter
+        stop = STOP.search(said)
+        return self.text(said[: stop.start()]) if stop else None
+
+    def answer(self, text: str) -> str | None:
+        """What a plain text names: in its last announcement, else in its lines, else in its first word."""
+        for announcement in reversed(deque(ANNOUNCEMENT.finditer(text), LAST)):
+            begin, end = announcement.span()
+            before = text[max(0, begin - NEAR) : begin].rpartition("\n")[2]
+            said = text[end : end + self.longest].strip().partition("\n")[0]
+            if not DENIAL.search(before) and (named := self.announced(said)):
+                return SEVERAL if RETRACTION.search(text, end) and self._others(named, text[end:]) else named
+        lines = {named for line in text.splitlines() if (named := self.line(line))}
+        if lines:
+            return lines.pop() if len(lines) == 1 else SEVERAL
+        explained = EXPLAINED.match(text)
+        letter = next(filter(None, explained.groups())) if explained else None
+        return letter if letter and letter in self.labels and not self._others(letter, text) else None
+
+    def _others(self, letter: str, text: str) -> bool:
+        """Whether `text` mentions another choice's letter."""
+        return any(other in self.labels and other != letter for other in MENTION.findall(text))
