@@ -7,7 +7,8 @@ message is lost. Codes from 64 on follow sysexits(3) where it has a word for the
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -68,12 +69,21 @@ class Retry(StrEnum):
 @dataclass(frozen=True)
 class Failure:
     """One row of the table: the exit code (None where no process of ours exits with it), the retry policy, what
-    happened, and the hint: what to do about it."""
+    happened, and the hint: what to do about it. Fields that a hint names begin with `spec.`."""
 
     exit_code: int | None
     retry: Retry
     meaning: str
     hint: str
+    hints: Mapping[str, str] = field(default_factory=dict)
+    """By kind: the hint where the kind has fields of its own for it."""
+
+    def hint_for(self, kind: str) -> str:
+        """The hint for a resource of `kind`."""
+        return self.hints.get(kind, self.hint)
+
+
+TUNE, EVAL, SERVE = "FineTuneJob", "EvalJob", "InferenceService"
 
 
 FAILURES: dict[FailureClass, Failure] = {
@@ -81,7 +91,8 @@ FAILURES: dict[FailureClass, Failure] = {
         None,
         Retry.WAITS,
         "no node can take the pod",
-        "ask for less in spec.resources, free or add a node with the named resource, or fix spec.pod.nodeSelector and tolerations",
+        "ask for less in spec.resources, free or add a node with the named resource, or correct spec.pod.nodeSelector and "
+        "spec.pod.tolerations",
     ),
     FailureClass.VOLUME_UNAVAILABLE: Failure(
         None,
@@ -93,7 +104,7 @@ FAILURES: dict[FailureClass, Failure] = {
         None,
         Retry.WAITS,
         "an image can't be pulled",
-        "check the image name in the chart's values and spec.pod.imagePullSecrets",
+        "check the image's name in the chart's values (images) and the Secrets in spec.pod.imagePullSecrets",
     ),
     FailureClass.QUOTA_EXCEEDED: Failure(
         None,
@@ -105,7 +116,7 @@ FAILURES: dict[FailureClass, Failure] = {
         None,
         Retry.WAITS,
         "an admission rule of the cluster refuses the pod",
-        "an admission policy refused the pod: read the message, then change spec.pod or the policy",
+        "the message names the rule: change what it refuses in spec.pod or spec.resources, or have the rule changed",
     ),
     FailureClass.POD_START: Failure(
         None,
@@ -123,13 +134,26 @@ FAILURES: dict[FailureClass, Failure] = {
         137,
         Retry.COUNTED,
         "a container used more memory than it may",
-        "raise spec.resources.memory, or lower training.microBatchSize or training.maxLength",
+        "raise spec.resources.memory, or set it",
+        {
+            TUNE: "raise spec.resources.memory, or set it; or halve spec.training.microBatchSize, or set "
+            "spec.training.gradientCheckpointing: true",
+            SERVE: "raise spec.resources.memory, or set it; or lower spec.maxModelLength, or serve a smaller model",
+        },
     ),
     FailureClass.DEVICE_OUT_OF_MEMORY: Failure(
         71,
         Retry.NEVER,
         "the memory of what computes is full: the GPU's, the NPU's, or the pod's with accelerator cpu",
-        "lower training.microBatchSize or training.maxLength, turn on gradientCheckpointing, or ask for more devices",
+        "use a smaller model, or nodes whose devices have more memory",
+        {
+            TUNE: "halve spec.training.microBatchSize (default: 8 at most), set spec.training.gradientCheckpointing: true, or use "
+            "nodes whose devices have more memory",
+            EVAL: "raise spec.resources.count where spec.engine is not transformers, use nodes whose devices have more memory, or "
+            "evaluate a smaller model",
+            SERVE: "raise spec.resources.count where spec.engine is not transformers, lower spec.maxModelLength, use nodes whose "
+            "devices have more memory, or serve a smaller model",
+        },
     ),
     FailureClass.DEVICE_FAILED: Failure(
         87,
@@ -144,148 +168,195 @@ FAILURES: dict[FailureClass, Failure] = {
         "look for an earlier failure of another pod of the run; else check the network between the nodes",
     ),
     FailureClass.SHARED_MEMORY_FULL: Failure(
-        88, Retry.NEVER, "/dev/shm of the pod is full", "set or raise spec.resources.sharedMemory, say to 8Gi"
+        88,
+        Retry.NEVER,
+        "/dev/shm of the pod is full",
+        "set spec.resources.sharedMemory to more, such as 8Gi; where spec.resources.memory is set, raise it by as much",
     ),
     FailureClass.EVICTED: Failure(
         None,
         Retry.ALWAYS,
         "the node ran short of memory, disk or process numbers and ended the pod",
-        "the node ran short of a resource: set spec.resources so that the scheduler knows what the pod needs",
+        "set spec.resources.memory and spec.resources.ephemeralStorage to what the pod needs, so that it gets a node that has it",
     ),
     FailureClass.NODE_LOST: Failure(
         None,
         Retry.ALWAYS,
         "the pod's node is gone, shuts down or does not answer",
-        "the node went away; the work goes on from the last checkpoint",
+        "nothing needs to be done: another pod takes its place",
+        {
+            TUNE: "nothing needs to be done: a new pod goes on from the last checkpoint",
+            EVAL: "nothing needs to be done: a new pod evaluates anew",
+        },
     ),
     FailureClass.PREEMPTED: Failure(
         75,
         Retry.ALWAYS,
         "the pod was asked to stop: a drain, a higher priority, a deletion",
-        "the pod was asked to stop; the work goes on from the last checkpoint",
+        "nothing needs to be done: another pod takes its place",
+        {
+            TUNE: "nothing needs to be done: a new pod goes on from the last checkpoint",
+            EVAL: "nothing needs to be done: a new pod evaluates anew",
+        },
     ),
     FailureClass.DEADLINE_EXCEEDED: Failure(
         None,
         Retry.NEVER,
         "it took longer than spec.deadline, or waited longer than spec.pendingDeadline",
-        "create the resource anew with a longer spec.deadline or spec.pendingDeadline, or make the job smaller",
+        "create the resource anew with a longer spec.deadline or spec.pendingDeadline, or without them",
     ),
     FailureClass.DISK_FULL: Failure(
         73,
         Retry.NEVER,
         "the pod's disk is full, or it used more of it than it may",
-        "raise spec.resources.ephemeralStorage, or use a node with more disk",
+        "raise spec.resources.ephemeralStorage, or set it, or choose nodes with more disk by spec.pod.nodeSelector",
     ),
     FailureClass.BAD_SPEC: Failure(
         64,
         Retry.NEVER,
         "the spec asks for what can't be done",
-        "change the named field of the spec; a job's spec is fixed, so create the job anew",
+        "change the named field of the spec",
     ),
     FailureClass.BAD_ROW: Failure(
         65,
         Retry.NEVER,
         "a row of the data can't be used",
-        "mend the named line of the data file; see the documented row formats",
+        "correct the named line of the data file",
+        {
+            TUNE: "correct the named line of the data file; spec.datasets[].format in the reference shows what a row may have",
+            EVAL: "correct the named line of the data file; spec.benchmarks[].dataset.type in the reference shows what a row may have",
+        },
     ),
     FailureClass.EMPTY_DATASET: Failure(
-        66, Retry.NEVER, "no row is left to work on", "give a data set with at least one row that can be used"
+        66,
+        Retry.NEVER,
+        "no row is left to work on",
+        "give a data set with at least one row that can be used",
+        {
+            TUNE: "give a data set with at least one row that can be used; where rows are too long, raise spec.training.maxLength or "
+            "set spec.training.truncation: truncate",
+            EVAL: "name data with at least one row in spec.benchmarks[].dataset.uri",
+        },
     ),
     FailureClass.DATASET_NOT_FOUND: Failure(
-        67, Retry.NEVER, "no data is at the URI", "check the data set's URI; list the bucket with your S3 client"
+        67,
+        Retry.NEVER,
+        "no data is at the URI",
+        "compare the data's URI with what the store has there (aws s3 ls)",
+        {
+            TUNE: "compare spec.datasets[].uri and spec.validation.uri with what the store has there (aws s3 ls)",
+            EVAL: "compare spec.benchmarks[].dataset.uri with what the store has there (aws s3 ls)",
+        },
     ),
     FailureClass.MODEL_NOT_FOUND: Failure(
         68,
         Retry.NEVER,
         "no model that can be read is at the URI",
-        "check the model's URI and revision; the folder needs config.json and safetensors weights, or one GGUF file",
+        "check the URI in spec.model, and a hub's @revision; the folder needs config.json and safetensors weights, or one GGUF "
+        "file",
     ),
     FailureClass.BAD_MODEL: Failure(
         89,
         Retry.NEVER,
         "the model's files contradict each other or can't be used together",
-        "fix the named file of the model, or name another model",
+        "correct the named file of the model, or name another model in spec.model",
     ),
     FailureClass.UNSAFE_WEIGHTS: Failure(
         72,
         Retry.NEVER,
         "the model's weights are pickle files",
-        "pickle weights can run code: convert the model to safetensors",
+        "pickle weights can run code: name a revision of the model that has safetensors, or load it with transformers and write it "
+        "with save_pretrained",
     ),
     FailureClass.CHAT_TEMPLATE_MISSING: Failure(
         74,
         Retry.NEVER,
         "rows of messages need a chat template, and the model has none that fits",
-        "use rows of prompt and completion, or a model whose tokenizer has a chat template",
+        "name a model whose tokenizer has a chat template in spec.model",
+        {
+            TUNE: "use rows of prompt and completion (spec.datasets[].format: promptCompletion), or a model in spec.model whose "
+            "tokenizer has a chat template",
+        },
     ),
     FailureClass.STORAGE_UNREACHABLE: Failure(
         69,
         Retry.COUNTED,
         "the object storage does not answer",
-        "check the storage endpoint, its port and the network policies of this namespace",
+        "check the endpoint and its port (spec.storage.endpoint, else store.endpoint of the chart's values), and the network "
+        "policies of this namespace",
     ),
     FailureClass.STORAGE_403: Failure(
         77,
         Retry.NEVER,
         "the object storage refuses the credentials",
-        "check the credentials Secret in this namespace and what the bucket's policy allows it",
+        "check the Secret in this namespace that spec.storage.credentialsSecret or store.credentialsSecret of the chart's values "
+        "names, and what the bucket's policy allows it",
     ),
     FailureClass.STORAGE_TLS: Failure(
         79,
         Retry.NEVER,
         "the certificate of the object storage is not trusted",
-        "name the endpoint's certificate authority in storage.caBundle",
+        "put the certificate of the endpoint's authority into a ConfigMap of this namespace, and name it in spec.storage.caBundle or "
+        "in store.caBundle of the chart's values",
     ),
     FailureClass.STORAGE_CORRUPT: Failure(
         80,
         Retry.COUNTED,
         "an object in the store is damaged",
-        "an object does not match its recorded sha256: restore it, or import the model anew",
+        "restore the named object; of an imported model, delete its folder below models/ in the store, and it is imported anew",
     ),
     FailureClass.STORAGE_UNSUPPORTED: Failure(
         90,
         Retry.NEVER,
         "the object storage lacks a function of the S3 API that runs need",
-        "use a store with conditional writes (If-None-Match) and multipart uploads",
+        "use a store with conditional writes (If-None-Match) and multipart uploads, by spec.storage.endpoint or the chart's values",
     ),
     FailureClass.HUB_UNREACHABLE: Failure(
         81,
         Retry.COUNTED,
         "the model hub does not answer",
-        "check the network to the hub, or import the model into the store and name it by s3://",
+        "check the network to the hub, or copy the model's folder into the store and name it by s3:// in spec.model.uri",
     ),
     FailureClass.MERGE_MISMATCH: Failure(
         82,
         Retry.NEVER,
         "the merged model is not what base and adapter are together",
-        "the merged model does not compute what base and adapter do: set export.merge: false and report the model",
+        "keep the adapter alone",
+        {TUNE: "set spec.export.merge: false, which leaves the adapter alone, and report the model as a bug"},
     ),
     FailureClass.ENGINE_FAILED: Failure(
         83,
         Retry.COUNTED,
         "the serving engine did not come up, or ended",
-        "the serving engine did not come up: read the log tail; a smaller model or more memory may help",
+        "read the log tail: the last error in it is the cause",
     ),
     FailureClass.EVALUATION_FAILED: Failure(
-        84, Retry.NEVER, "a benchmark could not be scored", "read the log tail and the report in the run's folder"
+        84,
+        Retry.NEVER,
+        "a benchmark could not be scored",
+        "read the log tail: it names the questions or the data that failed",
     ),
     FailureClass.DIVERGED: Failure(
         85,
         Retry.NEVER,
         "the training loss is no number any more",
-        "the loss became NaN or infinite: lower training.learningRate or raise training.warmupRatio",
+        "lower the learning rate",
+        {TUNE: "set spec.training.learningRate to a tenth, or raise spec.training.warmupRatio"},
     ),
     FailureClass.NOTHING_LEARNED: Failure(
         91,
         Retry.NEVER,
         "the training changed no weight",
-        "raise training.learningRate or the number of steps, and check that the rows have answers to learn from",
+        "raise the learning rate or the number of steps",
+        {
+            TUNE: "raise spec.training.learningRate or spec.training.epochs, and check that the rows have answers to learn from",
+        },
     ),
     FailureClass.NAME_CONFLICT: Failure(
         None,
         Retry.NEVER,
         "an object that is not ours has the name of a child",
-        "an object of that name belongs to somebody else: rename the resource or remove the object",
+        "remove the object, or rename the resource (delete it, apply it under another name)",
     ),
     FailureClass.PROCESS_ERROR: Failure(1, Retry.COUNTED, "a process ended and nothing says why", "read the log tail"),
 }
@@ -366,7 +437,7 @@ SIGNALS: dict[int, tuple[str, str]] = {
         "the image's libraries need a newer CPU: choose other nodes with spec.pod.nodeSelector",
     ),
     134: ("an abort", "a native library gave up: read the log tail"),
-    135: ("a bus error", "most often /dev/shm is full: set or raise spec.resources.sharedMemory"),
+    135: ("a bus error", "most often /dev/shm is full: set spec.resources.sharedMemory to more, such as 8Gi"),
     136: ("an arithmetic error", "a native library crashed: read the log tail"),
     139: (
         "a segmentation fault",

@@ -48,7 +48,8 @@ def explanation(failure: FailureClass) -> str:
         "Counted": "it is tried again, up to spec.retries",
         "Always": "it is tried again",
     }
-    return f"{failure}: {row.meaning} ({code}; {retry[row.retry]})\n{row.hint}"
+    hints = "\n".join((row.hint, *(f"{kind}: {hint}" for kind, hint in row.hints.items())))
+    return f"{failure}: {row.meaning} ({code}; {retry[row.retry]})\n{hints}"
 
 
 if __name__ == "__main__":

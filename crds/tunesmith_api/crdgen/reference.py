@@ -105,7 +105,13 @@ def _rules(schema: Schema) -> str:
 def failures_page() -> str:
     """The classes of `status.lastFailure`, and the exit codes, which are a contract."""
     rows = [
-        (f"`{name}`", row.meaning, "" if row.exit_code is None else str(row.exit_code), row.retry.value, row.hint)
+        (
+            f"`{name}`",
+            row.meaning,
+            "" if row.exit_code is None else str(row.exit_code),
+            row.retry.value,
+            "<br>".join((row.hint, *(f"{kind}: {hint}" for kind, hint in row.hints.items()))),
+        )
         for name, row in FAILURES.items()
     ]
     codes = [(str(code), f"`{name}`", FAILURES[name].meaning) for code, name in sorted(BY_EXIT_CODE.items())]
@@ -113,7 +119,8 @@ def failures_page() -> str:
         f"{NOTE}# Failure classes\n\n"
         "`status.lastFailure` says why something failed: `class` is one of these, `message` says what happened and where, "
         "`hint` what to do about it (often better than the one below, as it knows the case), and `pod`, `container`, "
-        "`exitCode` and `logTail` where it was. Retry says what the operator does: `Waits` ends no "
+        "`exitCode` and `logTail` where it was. A hint for a job whose fixed fields it names adds that the job is to be created anew, and one "
+        "that names what `podPolicy` in the chart's values restricts adds that too. Retry says what the operator does: `Waits` ends no "
         "attempt, as the pod starts by itself when the trouble is over; `Never` gives the job up; `Counted` tries again "
         "`spec.retries` times; `Always` goes on without counting. `python -m tunesmith_operator.cli explain CLASS` in the operator's image prints a row.\n\n"
         + table(("class", "what happened", "exit code", "retry", "what to do"), rows)

@@ -17,7 +17,15 @@ from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import FAILURES, FailureClass, Retry
 from tunesmith_api.run import RunReport, RunSpec, Verb
 from tunesmith_operator.plan.containers import condition, containers, is_finished, is_true, phase, reports
-from tunesmith_operator.plan.diagnose import failure, why_crashing, why_doomed, why_ended, why_no_pod, why_pending
+from tunesmith_operator.plan.diagnose import (
+    failure,
+    kind_of,
+    why_crashing,
+    why_doomed,
+    why_ended,
+    why_no_pod,
+    why_pending,
+)
 from tunesmith_operator.plan.names import (
     ATTEMPT_ANNOTATION,
     FAILURES_ANNOTATION,
@@ -257,11 +265,13 @@ def _main(job: Raw) -> str:
 def _why_resultless(job: Raw, pod: Raw | None) -> LastFailure:
     """Why a Job that ended well has no result. A new attempt finds the finished run in the store and adopts it."""
     if pod is None:
-        return failure(FailureClass.PREEMPTED, f"the pod of Job {name_of(job)} was deleted before its result was read")
+        text = f"the pod of Job {name_of(job)} was deleted before its result was read"
+        return failure(FailureClass.PREEMPTED, text, kind=kind_of(job))
     return failure(
         FailureClass.PROCESS_ERROR,
         f"container {_main(job)} of pod {name_of(pod)} ended well and left no report",
         "check that images.runtime in the chart's values is this version's runtime image",
+        kind_of(job),
         pod=name_of(pod),
         container=_main(job),
     )
@@ -271,17 +281,19 @@ def _why_failed(job: Raw, pods: Sequence[Raw], now: datetime) -> LastFailure:
     """Why the first of its pods failed; of a pod that is still stopping nothing is known yet."""
     failed = condition(job, "Failed") or condition(job, "FailureTarget")
     if failed.get("reason") == "DeadlineExceeded":
-        return failure(FailureClass.DEADLINE_EXCEEDED, f"Job {name_of(job)}: {failed.get('message')}")
+        text = f"Job {name_of(job)}: {failed.get('message')}"
+        return failure(FailureClass.DEADLINE_EXCEEDED, text, kind=kind_of(job))
     unfinished = [pod for pod in pods if not is_finished(pod)]
     causes = [why_ended(pod) for pod in pods if phase(pod) == "Failed"]
     causes += [_lost(pod) for pod in unfinished if not may_work(pod, now)]
-    deleted = failure(FailureClass.PREEMPTED, f"the pod of Job {name_of(job)} was deleted")
+    deleted = failure(FailureClass.PREEMPTED, f"the pod of Job {name_of(job)} was deleted", kind=kind_of(job))
     guesses = [_lost(pod) if pod in unfinished else why_ended(pod) for pod in pods]
     return first_cause(causes) or _first(guesses) or deleted
 
 
 def _lost(pod: Raw) -> LastFailure:
-    return failure(FailureClass.NODE_LOST, f"pod {name_of(pod)}: its node does not answer", pod=name_of(pod))
+    text = f"pod {name_of(pod)}: its node does not answer"
+    return failure(FailureClass.NODE_LOST, text, kind=kind_of(pod), pod=name_of(pod))
 
 
 def may_work(pod: Raw, now: datetime) -> bool:

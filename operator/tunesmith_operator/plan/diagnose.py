@@ -13,15 +13,29 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from tunesmith_api.common import LastFailure
-from tunesmith_api.failures import BY_EXIT_CODE, FAILURES, SIGNALS, FailureClass, Retry, recognise
-from tunesmith_operator.plan import words
+from tunesmith_api.failures import (
+    BY_EXIT_CODE,
+    EVAL,
+    FAILURES,
+    SERVE,
+    SIGNALS,
+    TUNE,
+    FailureClass,
+    Retry,
+    recognise,
+)
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_operator.plan import bounds, words
 from tunesmith_operator.plan.containers import Container, condition, containers, describe, is_true
-from tunesmith_operator.plan.names import is_deleting, metadata, name_of, uid_of
+from tunesmith_operator.plan.names import KIND_LABEL, is_deleting, label, metadata, name_of, uid_of
+from tunesmith_operator.plan.policy import KEYS, NAMES
 from tunesmith_operator.plan.times import parse_time
 from tunesmith_operator.plan.together import size
 from tunesmith_operator.plan.types import Raw
 
 MESSAGE_LIMIT = 2048
+POLICIES = {**NAMES, **KEYS, "pod.tolerations": "tolerations"}
+"""Field below spec -> the list of the chart's podPolicy that its value must be in."""
 SLOW_START = timedelta(seconds=20)
 """A pod that has a node and no running container after this time has trouble that only Events tell."""
 CRASH_LOOP_RESTARTS = 3
@@ -75,21 +89,60 @@ EVENT_REASONS: dict[str, FailureClass] = {
     "FailedAttachVolume": FailureClass.POD_START,
     "FailedCreatePodSandBox": FailureClass.POD_START,
 }
+STEPS: dict[str, str] = {
+    "Scheduled": "gets its volumes and network",
+    "SuccessfulAttachVolume": "gets its volumes and network",
+    "Pulling": "pulls the image{image}",
+    "Pulled": "has its image{image} and creates the container",
+    "Created": "starts the container",
+}
+"""Reasons of Events with which scheduler, attach controller and kubelet tell how far a pod is that starts."""
+IMAGE = re.compile(r'image "([^"]+)"')
 SIGTERM, SIGKILL = 143, 137
 VAGUE = frozenset({FailureClass.PROCESS_ERROR, FailureClass.ENGINE_FAILED})
 """Classes that say where it failed and not why: the log may know better."""
-PROBE_HINT = (
-    "it did not answer in time: the log says how far it came; a model that loads slowly needs more time "
-    "(an InferenceService: spec.rollout.readyTimeout) or more spec.resources.cpu"
+PROBE_HINTS: dict[str, str] = {
+    EVAL: "the log tail says how far it came; a model that loads slowly needs more spec.resources.cpu",
+    SERVE: "the log tail says how far it came; a model that loads slowly needs a longer spec.rollout.readyTimeout or more "
+    "spec.resources.cpu",
+}
+KILLED_HINT = (
+    "read the log tail, and look at the node's kernel log for out-of-memory kills: if there is one, set spec.resources.memory to "
+    "what the pod needs"
 )
-KILLED_HINT = "look at the node's kernel log for out-of-memory kills; raise spec.resources.memory, or read the log tail"
+MUTABLE = "|".join(sorted(FineTuneJobSpec.mutable))
+FIXED_FIELD = re.compile(rf"\bspec\.(?!(?:{MUTABLE})\b)\w")
+"""A field of a job that can't be changed; the jobs of both kinds can change the same."""
+ANEW = "then create the resource anew (delete it, apply it): what is in the store is used again"
 
 
-def failure(class_: FailureClass, message: str, hint: str | None = None, **more: Any) -> LastFailure:
-    """A failure with the table's hint, or a better one."""
-    return LastFailure(
-        class_=class_, message=message[:MESSAGE_LIMIT], hint=(hint or FAILURES[class_].hint)[:MESSAGE_LIMIT], **more
-    )
+def failure(class_: FailureClass, message: str, hint: str | None = None, kind: str = "", **more: Any) -> LastFailure:
+    """A failure of a resource of `kind` with the table's hint, or a better one, and what else it takes to follow it."""
+    full = _permitted(hint or FAILURES[class_].hint_for(kind))
+    if kind in (TUNE, EVAL) and (class_ is FailureClass.BAD_SPEC or FIXED_FIELD.search(full)):
+        full = anew(full)
+    return LastFailure(class_=class_, message=message[:MESSAGE_LIMIT], hint=full[:MESSAGE_LIMIT], **more)
+
+
+def anew(hint: str) -> str:
+    """A hint for a job whose spec is fixed, or that has ended: nothing happens until it is made anew."""
+    return hint if ANEW in hint else f"{hint}; {ANEW}"
+
+
+def advised(message: str, hint: str) -> str:
+    """What happened and, apart from it, what to do, as one text."""
+    return f"{message.rstrip('.')}. Hint: {hint}" if hint else message
+
+
+def _permitted(hint: str) -> str:
+    """`hint` and what an administrator must have allowed for it."""
+    lists = {f"podPolicy.{policy}": None for field, policy in POLICIES.items() if f"spec.{field}" in hint}
+    return f"{hint} ({' and '.join(lists)} in the chart's values must allow it)" if lists else hint
+
+
+def kind_of(thing: Raw) -> str:
+    """The kind of the resource that a child belongs to."""
+    return label(thing, KIND_LABEL) or ""
 
 
 def why_ended(pod: Raw) -> LastFailure:
@@ -110,6 +163,18 @@ def why_pending(pod: Raw, events: Sequence[Raw]) -> LastFailure | None:
     return _unschedulable(pod) or _waiting(pod) or _from_events(pod, events)
 
 
+def what_delays(pod: Raw, events: Sequence[Raw]) -> str | None:
+    """What a pod on a node does for longer than is usual before its first container runs, by the kubelet's latest Event;
+    None where no Event tells, as of a pod that starts in time."""
+    latest = _latest(pod, events, set(STEPS))
+    if not latest or slow_from(pod) is None:
+        return None
+    found = IMAGE.search(str(latest.get("message") or ""))
+    image = f" {found[1]}" if found else ""
+    where = f"pod {name_of(pod)} on node {(pod.get('spec') or {}).get('nodeName') or 'unknown'}"
+    return f"{where} {STEPS[latest['reason']].format(image=image)}, since {_moment(latest)}"
+
+
 def why_crashing(pod: Raw) -> LastFailure | None:
     """Why a container that is started again and again does not come up; None where none is."""
     for one in containers(pod):
@@ -127,7 +192,7 @@ def why_doomed(pod: Raw) -> LastFailure | None:
 def why_no_pod(job: Raw, events: Sequence[Raw]) -> LastFailure | None:
     """Why a Job has no pod: the Job controller tells it by Events only."""
     latest = _latest(job, events, {"FailedCreate"})
-    return why_refused(str(latest.get("message") or ""), _namespace(job)) if latest else None
+    return why_refused(str(latest.get("message") or ""), _namespace(job), kind_of(job)) if latest else None
 
 
 def is_short_of_pods(job: Raw) -> bool:
@@ -138,11 +203,12 @@ def is_short_of_pods(job: Raw) -> bool:
     return bool(status.get("startTime")) and not status.get("uncountedTerminatedPods") and counted < size(job)
 
 
-def why_refused(message: str, namespace: str = "NAMESPACE") -> LastFailure:
-    """Why the API server refused a child."""
-    known = words.meaning(words.ADMISSION, message, {"namespace": namespace})
+def why_refused(message: str, namespace: str, kind: str) -> LastFailure:
+    """Why the API server refused a child of a resource of `kind`."""
+    in_words = words.meaning(words.ADMISSION, message, {"namespace": namespace})
+    known = bounds.meaning(message, namespace, kind) or in_words
     class_ = known.class_ if known else None
-    return failure(class_ or FailureClass.POD_REFUSED, message, known.hint if known else None)
+    return failure(class_ or FailureClass.POD_REFUSED, message, known.hint if known else None, kind)
 
 
 def is_slow_to_start(pod: Raw, now: datetime) -> bool:
@@ -188,8 +254,8 @@ def _sharpened(found: LastFailure, pod: Raw, one: Container) -> LastFailure:
     if known is None:
         return found
     message = found.message if known.line in found.message else f"{found.message}: {known.line}"
-    better = {"class_": known.class_, "message": message[:MESSAGE_LIMIT], "hint": _hint(pod, one, known.class_)}
-    return found.model_copy(update=better)
+    better = _of(pod, one, known.class_, message)
+    return found.model_copy(update={"class_": better.class_, "message": better.message, "hint": better.hint})
 
 
 def _disrupted(pod: Raw) -> LastFailure | None:
@@ -203,11 +269,11 @@ def _disrupted(pod: Raw) -> LastFailure | None:
     text = said or str(target.get("message") or reason)
     rows = {FailureClass.EVICTED: words.EVICTION, FailureClass.NODE_REFUSED: words.REJECTION}.get(class_, ())
     known = words.meaning(rows, text, _facts(pod))
-    return failure(
+    return _of_pod(
+        pod,
         (known.class_ if known else None) or class_,
         f"pod {name_of(pod)}: {text.strip()}",
         known.hint if known else None,
-        pod=name_of(pod),
         time=target.get("lastTransitionTime"),
     )
 
@@ -250,31 +316,34 @@ def _not_ready_in_time(pod: Raw, one: Container) -> LastFailure:
     if found.class_ is not FailureClass.PREEMPTED:
         return found
     text = f"{describe(pod, one)} was stopped (exit code {one.exit_code}), as its probes failed"
-    return _of(pod, one, FailureClass.ENGINE_FAILED, text, PROBE_HINT, one.log_tail)
+    return _of(pod, one, FailureClass.ENGINE_FAILED, text, PROBE_HINTS.get(kind_of(pod)), one.log_tail)
 
 
 def _unknown(pod: Raw) -> LastFailure:
     text = (pod.get("status") or {}).get("message") or "nothing is known of how it ended"
     class_ = FailureClass.PREEMPTED if is_deleting(pod) else FailureClass.PROCESS_ERROR
-    return failure(class_, f"pod {name_of(pod)} failed: {text}", pod=name_of(pod))
+    return _of_pod(pod, class_, f"pod {name_of(pod)} failed: {text}")
 
 
-SERVING = "ask for more devices (spec.resources.count), or serve a smaller or a quantized model"
-HINTS: dict[tuple[str, FailureClass], str] = {
-    ("prepare", FailureClass.OOM_KILLED): "raise spec.resources.memory",
-    ("fetch", FailureClass.OOM_KILLED): "raise spec.resources.memory",
-    ("export", FailureClass.OOM_KILLED): "raise spec.resources.memory: a merge takes the model once more",
-    ("serve", FailureClass.OOM_KILLED): "raise spec.resources.memory, or serve a smaller or a quantized model",
-    ("serve", FailureClass.DEVICE_OUT_OF_MEMORY): SERVING,
-    ("evaluate", FailureClass.OOM_KILLED): "ask fewer questions at once: lower the benchmarks' limit",
+FULL = frozenset({FailureClass.OOM_KILLED, FailureClass.DEVICE_OUT_OF_MEMORY})
+HINTS: dict[str, str] = {
+    "prepare": "raise spec.resources.memory, or set it",
+    "fetch": "raise spec.resources.memory, or set it",
+    "export": "raise spec.resources.memory, or set it: a merge takes the model once more",
+    "evaluate": "have the LimitRange's default limit of memory raised: the container has no limit of its own; or lower "
+    "spec.benchmarks[].limit",
 }
-"""By container: hints that fit it better than that of the class, which speaks of training."""
+"""By container: hints for want of memory where that of the class, which knows what computes, does not fit."""
 WORDY = VAGUE | {FailureClass.EVALUATION_FAILED}
 """Classes whose cause only the log knows."""
 
 
 def _hint(pod: Raw, one: Container, class_: FailureClass) -> str:
-    hint = HINTS.get((one.name, class_)) or FAILURES[class_].hint
+    if class_ is FailureClass.DEVICE_OUT_OF_MEMORY and not _has_devices(one):
+        class_ = FailureClass.OOM_KILLED  # it computes on the CPU, in the memory of the pod
+    hint = FAILURES[class_].hint_for(kind_of(pod))
+    if class_ in FULL:
+        return HINTS.get(one.name, hint)
     if class_ not in WORDY:
         return hint
     before = " --previous" if one.running or one.waiting else ""
@@ -282,19 +351,28 @@ def _hint(pod: Raw, one: Container, class_: FailureClass) -> str:
     return f"{hint}; the whole log: {command}"
 
 
+def _has_devices(one: Container) -> bool:
+    limits = (one.spec.get("resources") or {}).get("limits") or {}
+    return bounds.devices(limits) > 0
+
+
 def _of(
     pod: Raw, one: Container, class_: FailureClass, message: str, hint: str | None = None, log_tail: str | None = None
 ) -> LastFailure:
-    return failure(
+    return _of_pod(
+        pod,
         class_,
         message,
         hint or _hint(pod, one, class_),
-        pod=name_of(pod),
         container=one.name,
         exit_code=one.exit_code,
         log_tail=(log_tail or "")[-MESSAGE_LIMIT:] or None,
         time=one.terminated.get("finishedAt"),
     )
+
+
+def _of_pod(pod: Raw, class_: FailureClass, message: str, hint: str | None = None, **more: Any) -> LastFailure:
+    return failure(class_, message, hint, kind_of(pod), pod=name_of(pod), **more)
 
 
 def _unschedulable(pod: Raw) -> LastFailure | None:
@@ -312,16 +390,16 @@ def _unschedulable(pod: Raw) -> LastFailure | None:
     known = words.meanings(words.SCHEDULING, text, _facts(pod))
     class_ = (known.class_ if known else None) or FailureClass.UNSCHEDULABLE
     hint = known.hint if known else None
-    return failure(class_, message, hint, pod=name_of(pod), time=scheduled.get("lastTransitionTime"))
+    return _of_pod(pod, class_, message, hint, time=scheduled.get("lastTransitionTime"))
 
 
 def _gated(pod: Raw, scheduled: Raw) -> LastFailure:
     gates = ", ".join(str(gate.get("name")) for gate in (pod.get("spec") or {}).get("schedulingGates") or [])
-    return failure(
+    return _of_pod(
+        pod,
         FailureClass.UNSCHEDULABLE,
         f"pod {name_of(pod)} is held by scheduling gates: {gates or 'unnamed'}",
-        "who has set the gates lifts them: a queue, or a webhook that adds to pods",
-        pod=name_of(pod),
+        "what has set the gates removes them: a queue, or a webhook that changes pods",
         time=scheduled.get("lastTransitionTime"),
     )
 
@@ -348,7 +426,7 @@ def _not_pulled(pod: Raw, one: Container, said: str) -> LastFailure:
     known = words.meaning(words.PULLING, cause, _facts(pod))
     message = f"{describe(pod, one)}: image {one.spec.get('image')}: {cause}"
     hint = known.hint if known else None
-    return failure(FailureClass.IMAGE_PULL, message, hint, pod=name_of(pod), container=one.name)
+    return _of_pod(pod, FailureClass.IMAGE_PULL, message, hint, container=one.name)
 
 
 def _not_started(pod: Raw, one: Container, message: str, said: str) -> LastFailure:
@@ -367,7 +445,7 @@ def _from_events(pod: Raw, events: Sequence[Raw]) -> LastFailure | None:
     said = str(latest.get("message") or latest["reason"])
     known = words.meaning(words.STARTING, said, _facts(pod))
     class_ = (known.class_ if known else None) or EVENT_REASONS[latest["reason"]]
-    return failure(class_, f"pod {name_of(pod)}: {said}", known.hint if known else None, pod=name_of(pod))
+    return _of_pod(pod, class_, f"pod {name_of(pod)}: {said}", known.hint if known else None)
 
 
 def _facts(pod: Raw) -> dict[str, str]:
@@ -378,7 +456,15 @@ def _facts(pod: Raw) -> dict[str, str]:
         "namespace": _namespace(pod),
         "node": str(spec.get("nodeName") or "of the pod"),
         "pull_secrets": secrets or "none now",
+        "fewer_devices": _fewer_devices(pod),
     }
+
+
+def _fewer_devices(pod: Raw) -> str:
+    """How the pod asks for fewer devices; nothing where it has one."""
+    counts = (bounds.devices((one.spec.get("resources") or {}).get("limits") or {}) for one in containers(pod))
+    fewer = bounds.divisor(max(counts, default=0))
+    return f", or lower {bounds.COUNT} to {fewer}" if fewer else ""
 
 
 def _namespace(thing: Raw) -> str:

@@ -17,7 +17,7 @@ from tunesmith_operator.plan.conditions import Wanted
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.containers import is_true, reports
 from tunesmith_operator.plan.deployment import ROLE, deployment, service
-from tunesmith_operator.plan.diagnose import failure, is_slow_to_start
+from tunesmith_operator.plan.diagnose import advised, failure, is_slow_to_start, what_delays
 from tunesmith_operator.plan.disruption import budget, budget_trouble
 from tunesmith_operator.plan.drift import has
 from tunesmith_operator.plan.names import is_deleting, key_of, metadata, name_of, namespace_of, selector
@@ -96,7 +96,7 @@ def plan(resource: Raw, observed: Observed, now: datetime, config: OperatorConfi
     manifests = [one for one in _manifests(resource, spec, target) if key_of(one, one["kind"]) not in observed.foreign]
     drifted = [one for one in manifests if not has(_seen(observed, one), one)]
     rollout = measure(observed, target.template, spec, any(one["kind"] == "Deployment" for one in drifted), now)
-    trouble = find_trouble(observed, rollout)
+    trouble = find_trouble(observed, rollout, namespace_of(resource))
     giving_up = give_up(spec, target, versions, rollout, trouble, now)
     look = Look(resource, spec, observed, versions, target, rollout, trouble, giving_up)
     return conclude(resource, observed, _carry_out(look, manifests, drifted), now)
@@ -197,7 +197,7 @@ def _late(look: Look) -> Outlook:
     """The version is not ready in time, and there is no other to go back to."""
     was_ready = look.versions.served == look.rollout.version
     before = "it was ready before" if was_ready else "no other version was ready before"
-    text = f"{why_late(look.spec, look.trouble)}; {before}, so that it is tried on"
+    text = f"{before[0].upper()}{before[1:]}, so that it is tried on: {why_late(look.spec, look.trouble)}"
     return Outlook(Phase.ROLLING_OUT, Reason.ROLLOUT_TIMEOUT, text, ready=look.answers, stalled=True)
 
 
@@ -262,7 +262,11 @@ def _done(rollout: Rollout) -> Outlook:
 def _on_its_way(look: Look) -> Outlook:
     rollout, trouble, served = look.rollout, look.trouble, look.versions.served
     pods = f"{rollout.ready} of {rollout.wanted} pods answer"
-    text = f"{pods}; {trouble.message}; {trouble.hint}" if trouble else pods
+    delays = next(
+        (text for pod in sorted(look.observed.pods, key=name_of) if (text := what_delays(pod, look.observed.events))),
+        None,
+    )
+    text = advised(f"{pods}; {trouble.message}", trouble.hint) if trouble else f"{pods}: {delays}" if delays else pods
     reason = str(trouble.class_) if trouble else None
     if served is not None and served != rollout.version:
         text = f"version {rollout.version} is to take the place of {served}: {text}"
@@ -272,7 +276,7 @@ def _on_its_way(look: Look) -> Outlook:
 
 
 def _failed(class_: FailureClass, message: str) -> Outlook:
-    return Outlook(Phase.FAILED, str(class_), message, stalled=True, trouble=failure(class_, message))
+    return Outlook(Phase.FAILED, str(class_), message, stalled=True, trouble=failure(class_, message, kind=KIND))
 
 
 def _fields(look: Look) -> Raw:

@@ -30,7 +30,16 @@ from tunesmith_operator.plan.check import typed, unacceptable
 from tunesmith_operator.plan.conditions import Wanted
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.containers import condition
-from tunesmith_operator.plan.diagnose import failure, is_short_of_pods, is_slow_to_start, slow_from, why_refused
+from tunesmith_operator.plan.diagnose import (
+    advised,
+    anew,
+    failure,
+    is_short_of_pods,
+    is_slow_to_start,
+    slow_from,
+    what_delays,
+    why_refused,
+)
 from tunesmith_operator.plan.drift import has
 from tunesmith_operator.plan.finished import after_the_end, is_final
 from tunesmith_operator.plan.jobs import job
@@ -62,9 +71,6 @@ from tunesmith_operator.plan.types import Key, Observed, Plan, Raw, TokenFor
 EVENT_COMES, LOOK_AGAIN, RETRY_REFUSED, FIRST_WORD, UNHEARD = 1.0, 15.0, 30.0, 2.0, 30.0
 """Seconds: an Event follows what it tells of; look for news of what only Events tell; try again what was refused; a
 queue has looked at a Job; look for a Job that was made and of which nothing has been heard."""
-
-ANEW = "then create the resource anew (delete it, apply it): what is in the store is used again"
-"""What comes after a hint where a job has failed for good, as its spec is fixed."""
 
 Models = Mapping[str, ResolvedModel]
 """By role."""
@@ -148,7 +154,7 @@ def plan_job(
     if isinstance(spec, Refused):
         if is_final(resource):
             return after_the_end(resource, observed, (), now)
-        return conclude(resource, observed, _refused([spec.text]), now)
+        return conclude(resource, observed, _refused([spec.text], kind.kind), now)
     status = resource.get("status") or {}
     courses, aside = _courses(kind, spec, resource, observed, now)
     scene = Scene(kind, resource, spec, courses, aside, observed, now, config, token)
@@ -216,8 +222,8 @@ def _given_up(scene: Scene[Spec]) -> Outlook | None:
     for course in scene.courses:
         if course.trouble and is_given_up(course, scene.spec.retries):
             spent = f"; no retries are left of {scene.spec.retries}" if course.failures > scene.spec.retries > 0 else ""
-            message = f"{course.trouble.message}{spent}; {course.trouble.hint}; {ANEW}"
-            return _ended(scene, _failed(course.trouble, message))
+            trouble = course.trouble.model_copy(update={"hint": anew(course.trouble.hint)})
+            return _ended(scene, _failed(trouble, advised(f"{trouble.message}{spent}", trouble.hint)))
     return None
 
 
@@ -229,7 +235,7 @@ def _unacceptable(scene: Scene[Spec]) -> Outlook | None:
         *unacceptable(scene.kind.kind, scene.spec, scene.config, namespace_of(scene.resource)),
         *scene.kind.refusals(scene.spec, scene.config),
     ]
-    return _refused(wrong) if wrong else None
+    return _refused(wrong, scene.kind.kind) if wrong else None
 
 
 def _suspended(scene: Scene[Spec]) -> Outlook | None:
@@ -257,15 +263,17 @@ def _too_late(scene: Scene[Spec]) -> Outlook | None:
         trouble = failure(
             FailureClass.DEADLINE_EXCEEDED,
             f"it took longer than spec.deadline ({scene.spec.deadline}) from its first start",
+            kind=scene.kind.kind,
         )
-        return _ended(scene, _failed(trouble, f"{trouble.message}; {trouble.hint}"))
+        return _ended(scene, _failed(trouble, advised(trouble.message, trouble.hint)))
     for course in scene.courses:
         end = _pending_deadline(scene, course)
         if end and scene.now >= end:
             cause = course.trouble.message if course.trouble else "its pod did not start"
             text = f"pending for longer than spec.pendingDeadline ({scene.spec.pending_deadline}): {cause}"
-            trouble = failure(FailureClass.DEADLINE_EXCEEDED, text, course.trouble.hint if course.trouble else None)
-            return _ended(scene, _failed(trouble, f"{text}; {trouble.hint}"))
+            hint = anew(course.trouble.hint) if course.trouble else None
+            trouble = failure(FailureClass.DEADLINE_EXCEEDED, text, hint, scene.kind.kind)
+            return _ended(scene, _failed(trouble, advised(text, trouble.hint)))
     return None
 
 
@@ -278,9 +286,9 @@ def _next_attempts(scene: Scene[Spec]) -> Outlook | None:
         return replace(_as_it_is(scene), delete=gone) if gone else None
     models = scene.kind.resolve(scene.spec, scene.observed.references)
     if isinstance(models, Refused):
-        return _refused([models.text])
+        return _refused([models.text], scene.kind.kind)
     if isinstance(models, Waiting) and scene.observed.ring:
-        return replace(_refused([describe_ring(scene.observed.ring)]), delete=gone)
+        return replace(_refused([describe_ring(scene.observed.ring)], scene.kind.kind), delete=gone)
     if isinstance(models, Waiting):
         return replace(_waiting(models), delete=gone, trouble=_failure(scene))
     made = [_attempt(scene, course, models[course.role]) for course in ready]
@@ -288,7 +296,9 @@ def _next_attempts(scene: Scene[Spec]) -> Outlook | None:
     if refused:
         rest = tuple(one for one in made if key_of(one, "Job") not in scene.observed.refused)
         return replace(
-            _pending(why_refused(refused[0], namespace_of(scene.resource))), create=rest, requeue_after=RETRY_REFUSED
+            _pending(why_refused(refused[0], namespace_of(scene.resource), scene.kind.kind)),
+            create=rest,
+            requeue_after=RETRY_REFUSED,
         )
     stale: tuple[Key, ...] = tuple(key for course in ready for key in course.stale)
     return replace(_as_it_is(scene, ready), create=tuple(made), delete=tuple(dict.fromkeys((*gone, *stale))))
@@ -302,7 +312,7 @@ def _with_services(scene: Scene[Spec], outlook: Outlook) -> Outlook:
     wanted = {key_of(one, "Service"): one for one in scene.kind.services(scene.resource, scene.spec)}
     refused = [scene.observed.refused[key] for key in wanted if key in scene.observed.refused]
     if refused and outlook.phase is Phase.PENDING:
-        waits = _pending(why_refused(refused[0], namespace_of(scene.resource)))
+        waits = _pending(why_refused(refused[0], namespace_of(scene.resource), scene.kind.kind))
         outlook = replace(waits, create=outlook.create, delete=outlook.delete, requeue_after=RETRY_REFUSED)
     out_of_reach = {*scene.observed.refused, *scene.observed.foreign}
     lacking = (one for key, one in wanted.items() if not (has(there.get(key.name), one) or key in out_of_reach))
@@ -322,6 +332,8 @@ def _as_it_is(scene: Scene[Spec], made: Sequence[Course] = ()) -> Outlook:
     states = {_shown(scene, course, is_made=course in made) for course in scene.courses}
     under_way = [(phase, reason, message) for state, phase, reason, message in PHASES if state in states]
     phase, reason, message = under_way[0] if under_way else (Phase.PENDING, *_between(scene))
+    if delays := _delays(scene):
+        message = f"{message}: {delays}"
     if phase is Phase.QUEUED:
         return _queued(scene)
     if phase is Phase.PENDING and trouble and State.STARTING in states and not made:
@@ -334,6 +346,12 @@ def _as_it_is(scene: Scene[Spec], made: Sequence[Course] = ()) -> Outlook:
         trouble=trouble,
         requeue_after=_look_again(scene),
     )
+
+
+def _delays(scene: Scene[Spec]) -> str | None:
+    """What the first pod does that is slow to start."""
+    starting = [pod for course in scene.courses if course.state is State.STARTING for pod in course.members]
+    return next((text for pod in starting if (text := what_delays(pod, scene.observed.events))), None)
 
 
 def _shown(scene: Scene[Spec], course: Course, is_made: bool) -> State:
@@ -382,7 +400,12 @@ PHASES: tuple[tuple[State, Phase, Reason, str], ...] = (
     (State.RUNNING, Phase.RUNNING, Reason.RUNNING, "running"),
     (State.FETCHING, Phase.PREPARING, Reason.FETCHING, "fetching the model and the data"),
     (State.PREPARING, Phase.PREPARING, Reason.PREPARING, "looking what is in the store, before devices are asked for"),
-    (State.STARTING, Phase.PENDING, Reason.WAITING_FOR_POD, "waiting for a pod to start"),
+    (
+        State.STARTING,
+        Phase.PENDING,
+        Reason.WAITING_FOR_POD,
+        "waiting for the first container: its pod is placed on a node, which pulls the image",
+    ),
     (State.QUEUED, Phase.QUEUED, Reason.QUEUED, ""),
 )
 
@@ -394,11 +417,12 @@ def _between(scene: Scene[Spec]) -> tuple[Reason, str]:
         return Reason.STOPPING, f"waiting for pod {', '.join(stopping)} to save its state and stop"
     course = next(course for course in scene.courses if course.state not in ACTIVE | {State.SUCCEEDED})
     begin, cause = format_time(next_start(course, scene.now)), course.trouble.message if course.trouble else "stopped"
-    hint = f"; {course.trouble.hint}" if course.trouble else ""
     ended, again = f"attempt {course.number} ended", f"attempt {course.number + 1} begins"
     if course.prepares:
         ended, again = "what prepares it ended", "it is tried again"
-    return Reason.BACK_OFF, f"{ended}: {cause}; {again} at {begin}{hint}"
+    return Reason.BACK_OFF, advised(
+        f"{ended}: {cause}; {again} at {begin}", course.trouble.hint if course.trouble else ""
+    )
 
 
 def _attempt(scene: Scene[Spec], course: Course, model: ResolvedModel) -> Raw:
@@ -430,16 +454,16 @@ def _pending(trouble: LastFailure) -> Outlook:
     return Outlook(
         Phase.PENDING,
         str(trouble.class_),
-        f"{trouble.message}; {trouble.hint}",
+        advised(trouble.message, trouble.hint),
         reconciling=True,
         waiting_for=trouble.message,
         trouble=trouble,
     )
 
 
-def _refused(sentences: Sequence[str]) -> Outlook:
+def _refused(sentences: Sequence[str], kind: str) -> Outlook:
     """Not final: the operator's configuration may come to allow it."""
-    trouble = failure(FailureClass.BAD_SPEC, "; ".join(sentences))
+    trouble = failure(FailureClass.BAD_SPEC, "; ".join(sentences), kind=kind)
     return _failed(trouble, trouble.message)
 
 

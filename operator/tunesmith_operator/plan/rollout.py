@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 from tunesmith_api.base import parse_duration
 from tunesmith_api.common import LastFailure
-from tunesmith_api.failures import FailureClass
+from tunesmith_api.failures import SERVE, FailureClass
 from tunesmith_api.inferenceservice import InferenceServiceSpec, RolledBack, RolloutStrategy
 from tunesmith_operator.plan.containers import condition, containers, is_finished, is_true, phase
-from tunesmith_operator.plan.diagnose import why_crashing, why_ended, why_pending, why_refused
-from tunesmith_operator.plan.names import is_deleting, metadata, name_of, namespace_of
+from tunesmith_operator.plan.diagnose import advised, why_crashing, why_ended, why_pending, why_refused
+from tunesmith_operator.plan.names import is_deleting, metadata, name_of
 from tunesmith_operator.plan.status import until
 from tunesmith_operator.plan.target import Target, no_pods
 from tunesmith_operator.plan.times import format_time, parse_time
@@ -23,7 +23,8 @@ REPLACED_WITHIN = timedelta(minutes=1)
 """So soon a ReplicaSet makes a pod in the place of one that has failed."""
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 NO_ROOM = frozenset({FailureClass.UNSCHEDULABLE, FailureClass.QUOTA_EXCEEDED})
-NO_CAUSE = "its pods do not answer and tell of no trouble; raise the timeout if the model needs longer to load"
+NO_CAUSE = "its pods do not answer, and nothing says why"
+LONGER = "read the log of container serve; if the model needs longer to load, raise spec.rollout.readyTimeout"
 MESSAGE_LIMIT = 4096
 
 
@@ -80,15 +81,15 @@ def _seconds_left(observed: Observed, version: str | None, spec: InferenceServic
     return until(min(made) + timedelta(seconds=parse_duration(spec.rollout.ready_timeout)), now)
 
 
-def find_trouble(observed: Observed, rollout: Rollout) -> LastFailure | None:
+def find_trouble(observed: Observed, rollout: Rollout, namespace: str) -> LastFailure | None:
     """What keeps pods of the version from answering; a child that was refused comes first."""
     if observed.refused:
-        return why_refused(next(iter(sorted(observed.refused.values()))))
+        return why_refused(next(iter(sorted(observed.refused.values()))), namespace, SERVE)
     if rollout.is_done or not observed.deployments:
         return None
     failed = condition(observed.deployments[0], "ReplicaFailure")
     if failed.get("status") == "True":
-        return why_refused(str(failed.get("message") or ""), namespace_of(observed.deployments[0]))
+        return why_refused(str(failed.get("message") or ""), namespace, SERVE)
     mine = [pod for pod in sorted(observed.pods, key=name_of) if version_of(pod) == rollout.version]
     for pod in mine:
         if not is_finished(pod) and not is_true(pod, "Ready"):
@@ -155,7 +156,7 @@ def why_late(spec: InferenceServiceSpec, trouble: LastFailure | None) -> str:
     """Why a version is not ready in time, and what to change."""
     late = f"not ready within spec.rollout.readyTimeout ({spec.rollout.ready_timeout})"
     if trouble is None:
-        return f"{late}: {NO_CAUSE}"
+        return advised(f"{late}: {NO_CAUSE}", LONGER)
     surging = spec.rollout.strategy is RolloutStrategy.SURGE and trouble.class_ in NO_ROOM
     room = ", or set spec.rollout.strategy: Recreate, which asks for no second set of pods" if surging else ""
-    return f"{late}: {trouble.message}; {trouble.hint}{room}"
+    return advised(f"{late}: {trouble.message}", f"{trouble.hint}{room}")

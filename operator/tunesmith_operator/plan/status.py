@@ -9,7 +9,7 @@ from datetime import datetime
 from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import FailureClass
 from tunesmith_operator.plan.conditions import Wanted, kstatus, set_conditions
-from tunesmith_operator.plan.diagnose import PENDING_CLASSES, failure
+from tunesmith_operator.plan.diagnose import PENDING_CLASSES, advised, failure
 from tunesmith_operator.plan.fit import fitting
 from tunesmith_operator.plan.names import key_of, metadata
 from tunesmith_operator.plan.phases import Phase, Reason
@@ -121,9 +121,9 @@ def _events(old: Raw, new: Raw) -> tuple[Event, ...]:
     failure, before = new.get("lastFailure"), old.get("lastFailure") or {}
     news: list[Event] = []
     if failure and any(failure.get(name) != before.get(name) for name in ("class", "pod", "container")):
-        hint = f"; {failure['hint']}" if failure.get("hint") else ""
+        text = advised(failure["message"], failure.get("hint") or "")
         ended = None if _is_over(failure) else f"{failure.get('pod')}/{failure.get('container')} {failure['message']}"
-        news.append(Event(EventType.WARNING, failure["class"], f"{failure['message']}{hint}"[:1024], once=ended))
+        news.append(Event(EventType.WARNING, failure["class"], text[:1024], once=ended))
     moved = (new["phase"], new["reason"]) != (old.get("phase"), old.get("reason"))
     if moved and (not news or new["phase"] in LOUD) and new["phase"] not in QUIET:
         bad = any(one["type"] == "Stalled" and one["status"] == "True" for one in new["conditions"])
@@ -144,10 +144,12 @@ def in_the_way(resource: Raw, names: Sequence[Key], former: frozenset[Key]) -> O
             waiting_for=text,
             requeue_after=LOOK_FOR_LEFT_OVER,
         )
-    trouble = failure(FailureClass.NAME_CONFLICT, f"there is a {things} that is not of this resource")
+    trouble = failure(
+        FailureClass.NAME_CONFLICT, f"there is a {things} that is not of this resource", kind=resource["kind"]
+    )
     reason = str(trouble.class_)
     return Outlook(
-        Phase.FAILED, reason, f"{trouble.message}; {trouble.hint}", stalled=True, trouble=trouble,
+        Phase.FAILED, reason, advised(trouble.message, trouble.hint), stalled=True, trouble=trouble,
         requeue_after=LOOK_FOR_CONFLICT,
     )  # fmt: skip
 

@@ -52,7 +52,8 @@ PULLING = (
     ),
     _row(
         r"429 too many requests|toomanyrequests",
-        "the registry limits pulls: name credentials, or a mirror of the image",
+        "the registry limits pulls: name credentials in spec.pod.imagePullSecrets, or set the image to a copy of it elsewhere "
+        "(images in the chart's values)",
     ),
     _row(
         r"x509|tls: |server gave HTTP response to HTTPS client",
@@ -79,7 +80,7 @@ PULLING = (
     ),
     _row(
         r"couldn't parse image|invalid reference format|failed to apply default image tag",
-        "that is not an image name: correct it in the chart's values (images)",
+        "the text is not an image name: correct it in the chart's values (images)",
     ),
 )
 """Why an image is not pulled (kubelet/images, containerd's resolver)."""
@@ -145,20 +146,9 @@ STARTING = (
 
 ADMISSION = (
     _row(
-        r"failed quota: (?P<quota>[^:]+): must specify (?P<what>[^;]+)",
-        "ResourceQuota {quota} counts {what}: set what spec.resources has of it (memory is the limit too), or give namespace "
-        "{namespace} a LimitRange with defaults for the rest",
-        FailureClass.QUOTA_EXCEEDED,
-    ),
-    _row(
-        r"exceeded quota: (?P<quota>[^,]+), requested: ",
-        "ResourceQuota {quota} has no room: wait for other work to end, ask for less in spec.resources, or have it raised "
-        "(kubectl --namespace {namespace} describe quota {quota})",
-        FailureClass.QUOTA_EXCEEDED,
-    ),
-    _row(
-        r"exceeded quota|insufficient quota",
-        "raise the namespace's ResourceQuota or ask for less in spec.resources",
+        r"exceeded quota|failed quota|insufficient quota",
+        "a ResourceQuota of namespace {namespace} does not allow it (kubectl --namespace {namespace} describe quota): ask for less "
+        "in spec.resources, or have the quota raised",
         FailureClass.QUOTA_EXCEEDED,
     ),
     _row(
@@ -168,7 +158,7 @@ ADMISSION = (
     ),
     _row(
         r'failed calling webhook "(?P<webhook>[^"]+)"',
-        "admission webhook {webhook} does not answer, and refuses all pods by that: have its owner mend it; the pod is "
+        "admission webhook {webhook} does not answer, so that no pod is admitted: have its owner repair it; the pod is "
         "tried again by itself",
     ),
     _row(
@@ -181,22 +171,18 @@ ADMISSION = (
     ),
     _row(
         r"error looking up service account (?P<account>\S+):",
-        "create ServiceAccount {account}, or correct spec.pod.serviceAccountName",
+        "create ServiceAccount {account}, or name one that exists in spec.pod.serviceAccountName",
     ),
     _row(
         r"no PriorityClass with name (?P<name>\S+) was found",
-        "there is no PriorityClass {name}: correct spec.pod.priorityClassName (kubectl get priorityclasses)",
+        "there is no PriorityClass {name}: set spec.pod.priorityClassName to one of kubectl get priorityclasses, or remove it",
     ),
     _row(
         r'RuntimeClass "(?P<name>[^"]+)" not found',
-        "there is no RuntimeClass {name}: correct spec.pod.runtimeClassName (kubectl get runtimeclasses)",
-    ),
-    _row(
-        r"(?P<bound>minimum|maximum) (?P<what>\S+) usage per (?P<per>\w+)",
-        "a LimitRange of namespace {namespace} sets a {bound} of {what} per {per}: change spec.resources, or have it changed",
+        "there is no RuntimeClass {name}: set spec.pod.runtimeClassName to one of kubectl get runtimeclasses, or remove it",
     ),
 )
-"""Why the API server refuses a pod or another child (admission plugins)."""
+"""Why the API server refuses a pod or another child (admission plugins); quotas and ranges are read by `bounds`."""
 
 SCHEDULING = (
     _row(
@@ -224,11 +210,11 @@ SCHEDULING = (
     _row(
         r"Insufficient (?P<device>(?:[\w-]+\.)+[\w-]+/[\w.-]*\w)",
         "free or add a node with {device}, check that its device plugin runs there (kubectl describe node shows "
-        "{device} under Allocatable), or lower spec.resources.count",
+        "{device} under Allocatable){fewer_devices}",
     ),
     _row(
         r"Insufficient ephemeral-storage",
-        "lower spec.resources.ephemeralStorage, or free or add a node with more disk",
+        "lower spec.resources.ephemeralStorage, or free or add a node with more ephemeral-storage",
     ),
     _row(
         r"Insufficient (?P<what>cpu|memory)",
@@ -237,11 +223,11 @@ SCHEDULING = (
     _row(r"Too many pods", "the nodes have as many pods as they may: free or add a node"),
     _row(
         r"node affinity/selector",
-        "no free node has the labels that spec.pod.nodeSelector asks for: correct it, or label a node",
+        "no free node has the labels that spec.pod.nodeSelector asks for: correct it, or label a node (kubectl label node)",
     ),
     _row(
         r"untolerated taint|pod didn't tolerate",
-        "tolerate the named taint in spec.pod.tolerations, if the pod may run there",
+        "if the pod may run there, tolerate the taint in spec.pod.tolerations; kubectl describe node shows the taints of a node",
     ),
     _row(r"were unschedulable", "nodes are cordoned: kubectl uncordon them when their maintenance is over"),
 )
@@ -250,12 +236,13 @@ SCHEDULING = (
 EVICTION = (
     _row(
         r'usage of emptydir volume "shm"',
-        "raise spec.resources.sharedMemory",
+        "raise spec.resources.sharedMemory and, where it is set, spec.resources.memory by as much",
         FailureClass.SHARED_MEMORY_FULL,
     ),
     _row(
         r"usage of emptydir volume|exceeded its local ephemeral storage limit|ephemeral local storage usage exceeds",
-        "model, data and checkpoints need more disk than spec.resources.ephemeralStorage allows: raise it",
+        "model, data and checkpoints need more disk than the pod may use: raise spec.resources.ephemeralStorage, or, where it is not "
+        "set, have the LimitRange of namespace {namespace} allow more",
         FailureClass.DISK_FULL,
     ),
     _row(
@@ -281,7 +268,7 @@ REJECTION = (
     ),
     _row(
         r"topology",
-        "node {node} can't give the pod CPUs and devices of one NUMA node: lower spec.resources.cpu or count, or relax the "
+        "node {node} can't give the pod CPUs and devices of one NUMA node: lower spec.resources.cpu{fewer_devices}, or relax the "
         "kubelet's topologyManagerPolicy",
     ),
     _row(

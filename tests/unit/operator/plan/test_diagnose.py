@@ -235,7 +235,7 @@ PENDING: dict[str, tuple[Raw, FailureClass, str, str]] = {
         pod("Pending", conditions=[condition("PodScheduled", False, "Unschedulable", SCHEDULING)]),
         FailureClass.UNSCHEDULABLE,
         "no node has enough nvidia.com/gpu (the pod asks for 1): 0/3 nodes are available",
-        "spec.resources",
+        "check that its device plugin runs there",
     ),
     "no node has the label": (
         pod("Pending", conditions=[condition("PodScheduled", False, "Unschedulable", "didn't match node selector")]),
@@ -323,7 +323,7 @@ def test_a_job_without_a_pod_is_explained_by_its_events(message, class_):
     assert failure
     assert (failure.class_, failure.message) == (class_, message)
     assert why_no_pod(job, []) is None
-    assert why_refused(message).class_ is class_
+    assert why_refused(message, "team", "FineTuneJob").class_ is class_
 
 
 def without_pods(cluster: Cluster, job: str = "support-tune-1") -> None:

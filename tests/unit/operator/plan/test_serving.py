@@ -225,7 +225,7 @@ def test_the_first_version_has_none_to_go_back_to_and_says_so() -> None:
     fail(cluster)
     assert template(cluster) == before
     assert cluster.status["reason"] == "RolloutTimeout"
-    assert "no other version was ready before" in cluster.status["message"]
+    assert "No other version was ready before" in cluster.status["message"]
 
 
 def test_what_was_ready_and_does_not_come_up_again_is_tried_on() -> None:
@@ -236,7 +236,7 @@ def test_what_was_ready_and_does_not_come_up_again_is_tried_on() -> None:
     fail(cluster)
     assert template(cluster) == before
     assert cluster.status["reason"] == "RolloutTimeout"
-    assert "it was ready before" in cluster.status["message"]
+    assert "It was ready before" in cluster.status["message"]
 
 
 def test_a_version_is_late_by_the_age_of_its_pods_where_the_deployment_does_not_count() -> None:

@@ -12,7 +12,7 @@ from tunesmith_api.failures import LINE_CHARACTERS, recognise
 from tunesmith_operator.plan import words
 from tunesmith_operator.plan.words import Row, meaning
 
-POD_FACTS = {"namespace", "node", "pull_secrets"}
+POD_FACTS = {"namespace", "node", "pull_secrets", "fewer_devices"}
 TABLES: dict[str, tuple[tuple[Row, ...], set[str]]] = {
     "PULLING": (words.PULLING, POD_FACTS),
     "STARTING": (words.STARTING, POD_FACTS),
