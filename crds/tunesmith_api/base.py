@@ -45,7 +45,7 @@ def member_only_with(selector: str, *members: str) -> tuple[Rule, ...]:
     return tuple(
         Rule(
             f"!has(self.{member}) || self.{selector} == '{member}'",
-            f"the block {member} goes with {selector}: {member}; remove the block or set {selector}: {member}",
+            f"the block {member} goes with {selector}: {member}; remove the block",
         )
         for member in members
     )

@@ -145,7 +145,7 @@ class PodSettings(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = tuple(
         Rule(
             f"!has(self.{field}) || !self.{field}.exists(key, key.startsWith('tunesmith.dev/') || key.startsWith('app.kubernetes.io/'))",
-            f"{field} below tunesmith.dev/ and app.kubernetes.io/ are the operator's: choose another prefix",
+            f"{field} below tunesmith.dev/ and app.kubernetes.io/ are the operator's; remove them",
         )
         for field in ("labels", "annotations")
     )
@@ -193,7 +193,7 @@ class Resources(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "self.accelerator != 'cpu' || !has(self.count)",
-            "accelerator cpu has no count: remove count, or set accelerator",
+            "accelerator cpu has no count; remove count, or set accelerator: nvidia or ascend",
         ),
     )
 

@@ -53,8 +53,8 @@ URI_FIELDS: tuple[tuple[str, str], ...] = (*MODEL_URIS, *DATA_URIS, *OUTPUT_URIS
 """Kind and path of every field of a spec that is a URI of a model, of data or of results."""
 
 LIMITS: tuple[Limit, ...] = (
-    Limit("FineTuneJob", "method", "use sft", ("sft",)),
-    Limit("FineTuneJob", "tuner", "use lora or full", ("lora", "full")),
+    Limit("FineTuneJob", "method", "use sft, and remove the block of the other method", ("sft",)),
+    Limit("FineTuneJob", "tuner", "use lora, or full without the block lora", ("lora", "full")),
     Limit(
         "FineTuneJob",
         "datasets[].format",

@@ -327,7 +327,7 @@ class FineTuneJobSpec(ApiModel):
         *member_only_with("method", "dpo", "kto", "grpo"),
         Rule(
             "!has(self.lora) || self.tuner in ['lora', 'qlora', 'dora']",
-            "the block lora goes with tuner: lora, qlora or dora; remove the block or change tuner",
+            "the block lora goes with tuner: lora, qlora or dora; remove the block or set tuner: lora",
         ),
         Rule(
             f"!({DEVICES_IN_BOUNDS}) || self.training.globalBatchSize < 1 || self.training.globalBatchSize % (self.parallelism.nodes * {DEVICES}) == 0",

@@ -17,7 +17,9 @@ from kubernetes import client, config
 
 from devcluster.controlplane import ControlPlane
 from tests.apiserver.specs import specs
+from tests.hints import FOLLOWED, Fix
 from tunesmith_api import API_VERSION, GROUP, VERSION
+from tunesmith_api.compatibility import refusals
 from tunesmith_api.crdgen.crd import KINDS, Kind, root_schema
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,10 +186,10 @@ BAD = {
     "lora block with tuner full": Bad(
         "FineTuneJob",
         {"tuner": "full", "lora": {"rank": 8}},
-        "the block lora goes with tuner: lora, qlora or dora; remove the block or change tuner",
+        "the block lora goes with tuner: lora, qlora or dora; remove the block or set tuner: lora",
     ),
     "block of another method": Bad(
-        "FineTuneJob", {"dpo": {"beta": 0.1}}, "the block dpo goes with method: dpo; remove the block or set method: dpo"
+        "FineTuneJob", {"dpo": {"beta": 0.1}}, "the block dpo goes with method: dpo; remove the block"
     ),
     "two sources": Bad(
         "FineTuneJob",
@@ -199,7 +201,7 @@ BAD = {
         "FineTuneJob", {"validation": {"fraction": 0.1, "uri": "s3://d/v.jsonl"}}, "set exactly one of fraction, uri"
     ),
     "count of cpus": Bad(
-        "FineTuneJob", {"resources": {"count": 2}}, "accelerator cpu has no count: remove count, or set accelerator"
+        "FineTuneJob", {"resources": {"count": 2}}, "accelerator cpu has no count; remove count, or set accelerator: nvidia or ascend"
     ),
     "variable of the operator": Bad(
         "FineTuneJob",
@@ -216,11 +218,11 @@ BAD = {
     "label of the operator": Bad(
         "FineTuneJob",
         {"pod": {"labels": {"tunesmith.dev/uid": "x"}}},
-        "labels below tunesmith.dev/ and app.kubernetes.io/ are the operator's: choose another prefix",
+        "labels below tunesmith.dev/ and app.kubernetes.io/ are the operator's; remove them",
     ),
     "method of a later version": Bad("FineTuneJob", {"method": "kto"}, "method kto: not available in this version; use sft"),
     "tuner of a later version": Bad(
-        "FineTuneJob", {"tuner": "qlora"}, "tuner qlora: not available in this version; use lora or full"
+        "FineTuneJob", {"tuner": "qlora"}, "tuner qlora: not available in this version; use lora, or full without the block lora"
     ),
     "tuner without kernels on the accelerator": Bad(
         "FineTuneJob",
@@ -232,6 +234,26 @@ BAD = {
         {"export": {"quantize": {"method": "awq"}}},
         "export.quantize: not available in this version; remove the block",
     ),
+    "method with its block": Bad(
+        "FineTuneJob",
+        {"method": "dpo", "dpo": {"beta": 0.1}},
+        "method dpo: not available in this version; use sft, and remove the block of the other method",
+    ),
+    "tuner with the block lora": Bad(
+        "FineTuneJob",
+        {"tuner": "qlora", "lora": {"rank": 8}},
+        "tuner qlora: not available in this version; use lora, or full without the block lora",
+    ),
+    "batch that the devices do not divide": Bad(
+        "FineTuneJob",
+        {"parallelism": {"nodes": 3}},
+        "training.globalBatchSize is a multiple of all devices (parallelism.nodes x resources.count): change one of them",
+    ),
+    "near one pod": Bad(
+        "FineTuneJob",
+        {"parallelism": {"near": {"topologyKey": "topology.kubernetes.io/zone"}}},
+        "near is for several pods: remove it, or set nodes to more than 1",
+    ),
     "packing": Bad(
         "FineTuneJob", {"training": {"packing": True}}, "training.packing: not available in this version; set packing: false"
     ),
@@ -239,7 +261,7 @@ BAD = {
     "rows of a later version": Bad(
         "FineTuneJob",
         {"datasets": [{"uri": "s3://d/t.jsonl", "format": "preference"}]},
-        "datasets[].format preference: not available in this version; use auto, messages, promptCompletion, alpaca or text",
+        "datasets[].format preference: not available in this version; use auto, messages, sharegpt, promptCompletion, alpaca or text",
     ),
     "claim": Bad(
         "FineTuneJob",
@@ -298,6 +320,78 @@ def test_bad_input_is_refused_with_the_fix(api: Api, bad: Bad) -> None:
     with pytest.raises(Refused) as refusal:
         api.create(bad.kind, merged(GOOD[bad.kind], bad.change), bad.name)
     assert bad.says in str(refusal.value)
+
+
+FOLLOWED_REFUSALS: dict[str, tuple[dict[str, Any], ...]] = {
+    "lora block with tuner full": ({"lora": None}, {"tuner": "lora"}),
+    "block of another method": ({"dpo": None},),
+    "method with its block": ({"method": "sft", "dpo": None},),
+    "tuner with the block lora": ({"tuner": "lora"}, {"tuner": "full", "lora": None}),
+    "two sources": ({"model": {"uri": None}}, {"model": {"fineTuneJob": None}}),
+    "two validations": ({"validation": {"uri": None}}, {"validation": {"fraction": None}}),
+    "count of cpus": (
+        {"resources": {"count": None}},
+        {"resources": {"accelerator": "nvidia"}},
+        {"resources": {"accelerator": "ascend"}},
+    ),
+    "variable of the operator": ({"pod": {"env": None}},),
+    "label of the operator": ({"pod": {"labels": None}},),
+    "method of a later version": ({"method": "sft"},),
+    "tuner of a later version": ({"tuner": "lora"}, {"tuner": "full"}),
+    "tuner without kernels on the accelerator": ({"tuner": "lora"},),
+    "quantization": ({"export": {"quantize": None}},),
+    "packing": ({"training": {"packing": False}},),
+    "rows of a later version": tuple(
+        {"datasets": [{"uri": "s3://d/t.jsonl", "format": form}]}
+        for form in ("auto", "messages", "promptCompletion", "alpaca", "text")
+    ),
+    "claim": ({"model": {"uri": "s3://models/base"}},),
+    "data of a hub": ({"datasets": [{"uri": "s3://data/train.jsonl"}]},),
+    "gate without its benchmark": (
+        {"benchmarks": [{"name": "gsm8k"}, {"name": "gms8k"}]},
+        {"gates": [{"benchmark": "gsm8k", "min": 0.5}]},
+    ),
+    "gate without a bar": (
+        {"gates": [{"benchmark": "gsm8k", "min": 0.5}]},
+        {"gates": [{"benchmark": "gsm8k", "max": 0.5}]},
+    ),
+    "regression against nothing": (
+        {"baseline": {"uri": "s3://models/base"}},
+        {"gates": [{"benchmark": "gsm8k", "min": 0.5}]},
+    ),
+    "baseline in a claim": ({"baseline": {"uri": "s3://models/base"}},),
+    "serving what is served": (
+        {"model": {"inferenceService": None, "uri": "s3://models/base"}},
+        {"model": {"inferenceService": None, "fineTuneJob": {"name": "support"}}},
+    ),
+    "two metrics": ({"autoscaling": {"metric": None}}, {"autoscaling": {"targetCpuPercent": None}}),
+    "fewer at most than at least": ({"autoscaling": {"minReplicas": 2, "maxReplicas": 4}},),
+    "batch that the devices do not divide": (
+        {"training": {"globalBatchSize": 18}},
+        {"parallelism": {"nodes": 2}},
+    ),
+    "near one pod": ({"parallelism": {"near": None}}, {"parallelism": {"nodes": 2}}),
+}
+"""Name in BAD -> each thing that the sentence of the refusal proposes, as a change to the refused spec."""
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), [(name, change) for name, changes in FOLLOWED_REFUSALS.items() for change in changes]
+)
+def test_who_follows_the_sentence_of_a_refusal_is_admitted(api: Api, name: str, change: dict[str, Any]) -> None:
+    bad = BAD[name]
+    after = merged(merged(GOOD[bad.kind], bad.change), change)
+    held, causes = api.answer(bad.kind, after)
+    assert causes == []
+    assert refusals(bad.kind, held) == []
+
+
+@pytest.mark.parametrize("fix", FOLLOWED.values(), ids=FOLLOWED)
+def test_who_follows_the_hint_of_a_failure_is_admitted(api: Api, fix: Fix) -> None:
+    for after in fix.after:
+        held, causes = api.answer(fix.kind, after)
+        assert causes == []
+        assert refusals(fix.kind, held) == []
 
 
 OUT_OF_BOUNDS = {

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,114 @@ def test_the_schedulers_own_words_are_understood(cluster: Cluster, start_operato
             assert "preemption" not in failure["message"].lower()
 
 
+@dataclass(frozen=True)
+class Bound:
+    """A ResourceQuota (`hard`) or LimitRange (`limit`), a spec that it refuses, what the hint must say, and the spec that
+    follows the hint."""
+
+    before: Raw
+    hint: str
+    after: Raw
+    hard: Raw | None = None
+    limit: Raw | None = None
+
+
+def _resources(**values: object) -> Raw:
+    return {"resources": values}
+
+
+BOUNDS: dict[str, Bound] = {
+    "maximum of memory": Bound(
+        _resources(memory="4Gi"),
+        "set spec.resources.memory to 1Gi at most",
+        _resources(memory="1Gi"),
+        limit={"max": {"memory": "1Gi"}},
+    ),
+    "minimum of memory": Bound(
+        _resources(memory="512Mi"),
+        "set spec.resources.memory to 1Gi at least",
+        _resources(memory="1Gi"),
+        limit={"min": {"memory": "1Gi"}},
+    ),
+    "minimum of cores": Bound(
+        {}, "set spec.resources.cpu to 1 at least", _resources(cpu="1"), limit={"min": {"cpu": "1"}}
+    ),
+    "maximum of cores": Bound(
+        _resources(cpu="2"), "set spec.resources.cpu to 1 at most", _resources(cpu="1"), limit={"max": {"cpu": "1"}}
+    ),
+    "default limit of cores": Bound(
+        _resources(cpu="2"),
+        "set spec.resources.cpu to 500m at most",
+        _resources(cpu="500m"),
+        limit={"default": {"cpu": "500m"}},
+    ),
+    "ratio of cores": Bound(
+        {},
+        "raise spec.resources.cpu",
+        _resources(cpu="2"),
+        limit={"default": {"cpu": "4"}, "maxLimitRequestRatio": {"cpu": "2"}},
+    ),
+    "ratio of memory": Bound(
+        {},
+        "set spec.resources.memory",
+        _resources(memory="1Gi"),
+        limit={
+            "default": {"memory": "2Gi"},
+            "defaultRequest": {"memory": "1Gi"},
+            "maxLimitRequestRatio": {"memory": "1"},
+        },
+    ),
+    "all containers of a pod": Bound(
+        _resources(memory="4Gi"),
+        "lower spec.resources.memory",
+        _resources(memory="1Gi"),
+        limit={"type": "Pod", "max": {"memory": "2Gi"}},
+    ),
+    "quota of memory that the pod does not say": Bound(
+        {}, "counts limits.memory: set spec.resources.memory", _resources(memory="1Gi"), hard={"limits.memory": "2Gi"}
+    ),
+    "quota of memory": Bound(
+        _resources(memory="4Gi"),
+        "lower spec.resources.memory",
+        _resources(memory="2Gi"),
+        hard={"requests.memory": "2Gi"},
+    ),
+    "quota of cores": Bound(
+        _resources(cpu="2"), "lower spec.resources.cpu", _resources(cpu="1"), hard={"requests.cpu": "1"}
+    ),
+    "quota of disk": Bound(
+        _resources(ephemeralStorage="2Gi"),
+        "lower spec.resources.ephemeralStorage",
+        _resources(ephemeralStorage="1Gi"),
+        hard={"requests.ephemeral-storage": "1Gi"},
+    ),
+    "quota of devices": Bound(
+        _resources(accelerator="nvidia", count=2),
+        "lower spec.resources.count to 1",
+        _resources(accelerator="nvidia", count=1),
+        hard={"requests.nvidia.com/gpu": "1"},
+    ),
+}
+
+
+@pytest.mark.usefixtures("operator")
+@pytest.mark.parametrize("case", BOUNDS)
+def test_who_follows_the_hint_about_a_quota_or_a_range_gets_a_pod(cluster: Cluster, case: str) -> None:
+    bound = BOUNDS[case]
+    if bound.hard:
+        cluster.create({**QUOTA, "spec": {"hard": bound.hard}})
+        cluster.until("it counts", lambda: (cluster.get("ResourceQuota", "all") or {}).get("status", {}).get("hard"))
+    else:
+        spec = {"limits": [{"type": "Container", **(bound.limit or {})}]}
+        cluster.request("POST", f"/api/v1/namespaces/{cluster.namespace}/limitranges", {**LIMITS, "spec": spec})
+    for name, spec in (("before", bound.before), ("after", bound.after)):
+        tune(cluster, name, **spec)
+        if spec.get("resources", {}).get("accelerator"):
+            prepared(cluster, name)
+    assert bound.hint in trouble(cluster, "before")["hint"]
+    assert cluster.pod_of("after-tune-1")
+
+
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 QUOTA: Raw = {"kind": "ResourceQuota", "metadata": {"name": "all"}, "spec": {"hard": {"limits.cpu": "4"}}}
 LIMITS: Raw = {
@@ -206,7 +315,7 @@ def webhook(cluster: Cluster) -> None:
 
 REFUSALS: dict[str, tuple[Callable[[Cluster], None], str, str]] = {
     "a quota that counts more than is asked for": (quota, "QuotaExceeded", "ResourceQuota all counts limits.cpu"),
-    "a limit range": (limit_range, "PodRefused", "a maximum of memory per Container"),
+    "a limit range": (limit_range, "PodRefused", "a maximum of 1Gi memory per Container"),
     "a webhook that is away": (webhook, "PodRefused", "costs.example.com does not answer"),
 }
 

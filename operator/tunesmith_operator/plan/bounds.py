@@ -56,7 +56,8 @@ def devices(amounts: Mapping[str, object]) -> int:
 
 def _exceeded(match: re.Match[str], namespace: str, kind: str) -> Iterator[str]:
     quota, asked, most = match["quota"], _amounts(match["requested"]), _amounts(match["limited"])
-    less = [how for name, amount in asked.items() if (how := _less(name, amount, kind))]
+    each = [_less(name, amount, kind) for name, amount in asked.items()]
+    less = [] if None in each else [" and ".join(dict.fromkeys(map(str, each)))]  # one that stays too much is enough
     alone = any(_number(amount) > _number(most.get(name, amount)) for name, amount in asked.items())
     wait = [] if alone else ["wait until other work of the namespace ends"]
     why = "allows less than this pod alone asks for" if alone else "has no room"

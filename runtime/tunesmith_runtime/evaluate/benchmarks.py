@@ -81,7 +81,7 @@ def _own(benchmark: Benchmark, generation: Generation, work: Work) -> Task:
         raise RunFailure(
             FailureClass.BAD_SPEC,
             f"benchmark {benchmark.name}: fewShot is for EvalScope's own benchmarks, and this one is of type {kind}",
-            "put the examples into the rows' messages, and remove fewShot",
+            "remove spec.benchmarks[].fewShot, and write the examples into the rows",
         )
     files = _row_files(benchmark, work.benchmarks / benchmark.name)
     target = work.benchmarks / ".evalscope" / benchmark.name

@@ -131,7 +131,11 @@ def count_questions(task: Task, config: Any, trust_code: bool) -> int:
         adapter.validate_judge_strategy()
     except ValueError as error:
         known = task.dataset in BENCHMARK_REGISTRY
-        hint = None if known else "use one of EvalScope's names, or give a dataset of type qa or multipleChoice"
+        hint = (
+            None
+            if known
+            else "use one of EvalScope's names, or set spec.benchmarks[].dataset of type qa or multipleChoice"
+        )
         raise RunFailure(FailureClass.BAD_SPEC, f"benchmark {task.name}: {error}", hint) from error
     if _runs_code(adapter) and not trust_code:
         message = f"benchmark {task.name} runs code that the model or the data wrote, beside the store's credentials"
@@ -159,8 +163,8 @@ def _runs_code(adapter: Any) -> bool:
     return isinstance(adapter, AgentAdapter | CodeExecutionSandboxMixin)
 
 
-_TRUST = "use another benchmark, or set trustRemoteCode: true on the model and the baseline, which an administrator must allow"
-_LOCAL = "give the benchmark's files: dataset: {type: benchmark, uri: s3://...} with the folder as the hub has it"
+_TRUST = "use another benchmark, or set spec.model.trustRemoteCode: true (and spec.baseline.trustRemoteCode), which allowTrustRemoteCode in the chart's values must allow"
+_LOCAL = "copy the benchmark's folder from the hub into the store, and name it in spec.benchmarks[].dataset: {type: benchmark, uri: s3://…}"
 
 
 def score(task: Task, config: Any, questions: int, told: Told) -> list[Result]:

@@ -70,7 +70,7 @@ class Storage:
             raise RunFailure(
                 FailureClass.BAD_SPEC,
                 f"{uri}: storage of the kind {scheme}:// is not available in this version",
-                f"use {' or '.join(f'{name}://' for name in self.makers)}",
+                "use s3://",
             )
         if scheme not in self._made:
             self._made[scheme] = self.makers[scheme]()

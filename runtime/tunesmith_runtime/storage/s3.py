@@ -91,7 +91,7 @@ def _refusal(uri: str, error: raised.ClientError, endpoint: str) -> RunFailure:
         return RunFailure(
             FailureClass.STORAGE_UNREACHABLE,
             message,
-            "the bucket is in another region: set storage.region and storage.endpoint",
+            "the bucket is in another region: set spec.storage.region, and spec.storage.endpoint where that region has another",
         )
     if code == "PreconditionFailed":
         return RunFailure(
@@ -118,7 +118,7 @@ class S3:
             raise RunFailure(
                 FailureClass.STORAGE_TLS,
                 f"the CA bundle {store.ca_bundle} is not there",
-                "check storage.caBundle: name and key of the ConfigMap",
+                "check spec.storage.caBundle, else store.caBundle of the chart's values: name and key of the ConfigMap",
             )
         self._store = store
         self._client = self._connect(QUESTIONS)
@@ -150,7 +150,7 @@ class S3:
                 FailureClass.STORAGE_TLS, f"{uri}: the certificate of {self.endpoint} is not trusted: {error}"
             ) from error
         except (raised.NoCredentialsError, raised.PartialCredentialsError, raised.CredentialRetrievalError) as error:
-            hint = "name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in storage.credentialsSecret, or give the ServiceAccount an identity"
+            hint = "name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in spec.storage.credentialsSecret, or give the ServiceAccount an identity"
             raise RunFailure(
                 FailureClass.STORAGE_403, f"{uri} at {self.endpoint}: no credentials: {error}", hint
             ) from error

@@ -61,7 +61,8 @@ def find_device(accelerator: Accelerator) -> Device:
     raise RunFailure(
         FailureClass.BAD_SPEC,
         f"resources.accelerator is {accelerator}, and the pod sees no such device",
-        "set resources.accelerator to what the node has",
+        "set spec.resources.accelerator to what the nodes have (with cpu, remove spec.resources.count), or choose nodes that have it by "
+        "spec.pod.nodeSelector",
     )
 
 

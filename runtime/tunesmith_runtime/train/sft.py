@@ -122,7 +122,9 @@ def arguments(
         rows = micro_batch(training.global_batch_size, training.micro_batch_size, devices)
     except ValueError as error:
         raise RunFailure(
-            FailureClass.BAD_SPEC, str(error), "set microBatchSize to a divisor of globalBatchSize / devices"
+            FailureClass.BAD_SPEC,
+            str(error),
+            "set spec.training.microBatchSize to a divisor of spec.training.globalBatchSize / devices, or remove it",
         ) from error
     evaluation = "no" if not data.validation else "steps" if training.eval_steps else "epoch"
     return SFTConfig(

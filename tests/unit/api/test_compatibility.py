@@ -27,7 +27,10 @@ def test_what_this_version_can_do_is_not_refused() -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"method": "kto"}, "method kto: not available in this version; use sft"),
+        (
+            {"method": "kto"},
+            "method kto: not available in this version; use sft, and remove the block of the other method",
+        ),
         ({"training": {"packing": True}}, "training.packing true: not available in this version; set packing: false"),
         (
             {"parallelism": {"strategy": "zero3"}},

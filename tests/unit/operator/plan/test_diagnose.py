@@ -14,6 +14,7 @@ from tests.unit.operator.plan.world import (
     eval_job,
     failed_report,
     fine_tune_job,
+    inference_service,
     report,
     running,
     waiting,
@@ -22,6 +23,9 @@ from tunesmith_api.failures import FAILURES, FailureClass
 from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.containers import parse_report
 from tunesmith_operator.plan.diagnose import (
+    ANEW,
+    POLICIES,
+    failure,
     why_crashing,
     why_doomed,
     why_ended,
@@ -29,6 +33,7 @@ from tunesmith_operator.plan.diagnose import (
     why_pending,
     why_refused,
 )
+from tunesmith_operator.plan.names import KIND_LABEL
 from tunesmith_operator.plan.times import format_time
 from tunesmith_operator.plan.types import Key, Raw
 
@@ -368,6 +373,104 @@ def test_a_pod_on_its_node_is_looked_at_again_when_it_is_slow():
     assert cluster.plan().requeue_after == 21.0
     cluster.start_pod("support-tune-1", "Pending", {"fetch": waiting("ImagePullBackOff", "not found")})
     assert cluster.plan().requeue_after is None
+
+
+def step(name: str, reason: str, message: str, at: int) -> Raw:
+    return event("Pod", name, reason, message, at)
+
+
+@pytest.mark.parametrize(
+    ("events", "message"),
+    [
+        ([], "waiting for the first container: its pod is placed on a node, which pulls the image"),
+        (
+            [("Scheduled", "Successfully assigned team/p to node-1", 1)],
+            "pod {pod} on node node-1 gets its volumes and network, since 2026",
+        ),
+        (
+            [("Scheduled", "assigned", 1), ("Pulling", 'Pulling image "registry/runtime:1"', 3)],
+            "pod {pod} on node node-1 pulls the image registry/runtime:1, since 2026",
+        ),
+        (
+            [
+                ("Pulling", 'Pulling image "registry/runtime:1"', 3),
+                ("Pulled", 'Successfully pulled image "registry/runtime:1" in 40s (40s including waiting)', 43),
+            ],
+            "pod {pod} on node node-1 has its image registry/runtime:1 and creates the container, since 2026",
+        ),
+    ],
+)
+def test_a_pod_that_starts_slowly_says_what_it_does(events: list[tuple[str, str, int]], message: str) -> None:
+    """And writes no more of it: the same Event, looked at again, is the same message."""
+    cluster = Cluster(fine_tune_job())
+    cluster.settle()
+    thing = cluster.start_pod("support-tune-1", "Pending", {"fetch": waiting("ContainerCreating")})
+    thing["spec"] = {**thing["spec"], "nodeName": "node-1"}
+    cluster.settle()
+    before = cluster.status["message"]
+    cluster.kubernetes_events.extend(step(thing["metadata"]["name"], *one) for one in events)
+    cluster.now += timedelta(seconds=21)
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Pending", "WaitingForPod")
+    assert message.format(pod=thing["metadata"]["name"]) in cluster.status["message"]
+    assert cluster.status["message"].startswith(before)
+    cluster.now += timedelta(seconds=21)
+    assert cluster.plan().status is None
+    cluster.start_pod("support-tune-1", "Running", {"fetch": running()})
+    cluster.settle()
+    assert cluster.status["message"] == "fetching the model and the data"
+
+
+def test_a_job_hears_that_it_is_to_be_made_anew_and_a_service_does_not() -> None:
+    ends = {"resources": {"limits": {"memory": "4Gi"}}}
+    hints = {}
+    for thing, container in ((fine_tune_job(), "train"), (eval_job(), "serve"), (inference_service(), "serve")):
+        kind = thing["kind"]
+        made = {
+            "metadata": {"name": "p", "labels": {KIND_LABEL: kind}},
+            "spec": {"containers": [{"name": container, **ends}]},
+            "status": {"containerStatuses": [{"name": container, "state": ended(137, reason="OOMKilled")}]},
+        }
+        hints[kind] = why_ended(made).hint
+    assert {kind for kind, hint in hints.items() if hint.endswith(ANEW)} == {"FineTuneJob", "EvalJob"}
+    assert {kind for kind, hint in hints.items() if "training" in hint} == {"FineTuneJob"}
+    assert {kind for kind, hint in hints.items() if "spec.maxModelLength" in hint} == {"InferenceService"}
+
+
+@pytest.mark.parametrize(
+    ("resources", "hint"),
+    [
+        ({"accelerator": "nvidia"}, "nodes whose devices have more memory"),
+        ({"accelerator": "ascend"}, "nodes whose devices have more memory"),
+        ({"accelerator": "cpu"}, "raise spec.resources.memory"),
+    ],
+)
+def test_who_computes_on_the_cpu_hears_of_the_memory_of_the_pod(resources: Raw, hint: str) -> None:
+    thing = pod(states={**FETCHED, "train": ended(71)}, thing=fine_tune_job(resources=resources))
+    assert hint in why_ended(thing).hint
+    assert ("devices" in why_ended(thing).hint) is (resources["accelerator"] != "cpu")
+
+
+@pytest.mark.parametrize(
+    ("count", "advice"),
+    [(1, ""), (2, ", or lower spec.resources.count to 1"), (8, ", or lower spec.resources.count to 4")],
+)
+def test_fewer_devices_are_proposed_where_there_can_be_fewer(count: int, advice: str) -> None:
+    conditions = [condition("PodScheduled", False, "Unschedulable", "0/3 nodes: 3 Insufficient nvidia.com/gpu.")]
+    resources = {"accelerator": "nvidia", "count": count}
+    failure = why_pending(pod("Pending", conditions=conditions, thing=fine_tune_job(resources=resources)), ())
+    assert failure
+    assert failure.hint.startswith(
+        "free or add a node with nvidia.com/gpu, check that its device plugin runs there (kubectl describe node shows "
+        f"nvidia.com/gpu under Allocatable){advice}"
+    )
+    assert ("spec.resources.count" in failure.hint) is (count > 1)
+
+
+@pytest.mark.parametrize(("field", "policy"), sorted(POLICIES.items()))
+def test_a_hint_says_what_an_administrator_must_allow(field: str, policy: str) -> None:
+    made = failure(FailureClass.POD_REFUSED, "x", f"set spec.{field} to y")
+    assert f"(podPolicy.{policy} in the chart's values must allow it)" in made.hint
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]", "null", '{"verb": "dance", "outcome": "Failed"}', "x\n{'a': 1}"])

@@ -146,11 +146,11 @@ def test_downloading_what_is_not_there_names_it(store: Store, tmp_path: Path) ->
     assert not (tmp_path / "absent").exists()
 
 
-def test_an_unknown_scheme_is_refused_with_the_ones_there_are() -> None:
+def test_an_unknown_scheme_is_refused_with_the_one_that_pods_can_use() -> None:
     with pytest.raises(RunFailure, match="pvc://claim/model") as failure:
         open_storage(Store(uri="file:///store")).list("pvc://claim/model")
     assert failure.value.failure is FailureClass.BAD_SPEC
-    assert failure.value.hint == "use s3:// or file://"
+    assert failure.value.hint == "use s3://"
 
 
 def test_a_broken_download_goes_on_where_it_ended(s3: S3Server, tmp_path: Path) -> None:
