@@ -1,0 +1,183 @@
+"""Which layers LoRA can adapt, known from the names and shapes of a model alone, before its weights are read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import Lora
+from tunesmith_runtime.errors import RunFailure
+
+log = logging.getLogger(__name__)
+
+LINEAR = (nn.Linear, Conv1D)
+"""Conv1D is the linear layer of GPT-2, with its weight transposed."""
+ADAPTABLE = (*LINEAR, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+STATE_SPACE = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
+"""Model types whose kernels read the weight of `out_proj` and `conv1d` themselves, past an adapter (peft refuses those)."""
+STATE_SPACE_NAMES = frozenset({"out_proj", "conv1d"})
+
+UNSET = "remove lora.targetModules to adapt all linear layers"
+
+
+def skeleton(folder: Path, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The model that config.json in `folder` describes, on torch's meta device: names and shapes without numbers."""
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, **options)
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)
+    return model
+
+
+def check_targets(model: nn.Module, lora: Lora, merge: bool = True) -> None:
+    """Refuse `lora.targetModules` that `model` (its weights may be on the meta device) can't be adapted by as a whole.
+
+    peft ignores a name that no module has as long as another one fits. An adapted layer that shares its weight with
+    another one can't be merged: the merge would change both.
+
+    Raises RunFailure (BadSpec) whose hint proposes names that are not refused.
+    """
+    layers = Layers(model)
+    if lora.target_modules is None:
+        if not layers.names:
+            raise _refused(
+                "the model has no linear layer that LoRA can adapt", "set tuner: full, and remove the block lora"
+            )
+        return
+    if not lora.target_modules:
+        raise _refused("lora.targetModules is empty", UNSET)
+    try:
+        modules = modules_among(model, lora.target_modules)
+    except ValueError as error:
+        raise _refused(f"lora.targetModules: {error}", _proposal((), layers.names)) from error
+    faults = {name: fault for name in modules if (fault := layers.fault(name))}
+    shared = {name: fault for name in modules if merge and (fault := layers.shares(name))}
+    if faults or shared:
+        names = [name for name in lora.target_modules if name not in faults and name not in shared]
+        unmerged = "" if faults else "; or set export.merge: false, which keeps the adapter apart"
+        sentences = "; ".join([*faults.values(), *shared.values()])
+        raise _refused(f"lora.targetModules: {sentences}", _proposal(names, layers.names) + unmerged)
+    _warn_of_rank(lora.rank, [layer for name in modules for layer in layers.named(name).values()])
+
+
+def default_targets(model: nn.Module) -> list[str] | str:
+    """All linear layers but the head, in peft's word for it, or by their names where peft refuses some of them."""
+    return linear_names(model) if _is_state_space(model) else "all-linear"
+
+
+def modules_among(model: nn.Module, names: Iterable[str]) -> list[str]:
+    """Those of `names` that peft looks for among the modules. It finds the layers of experts, which are one tensor, by
+    the names that they had as modules. Raises ValueError where it needs several of those together.
+    """
+    config = LoraConfig(target_modules=list(names))
+    convert_peft_config_for_transformers(config, model, None)
+    return [name for name in names if name in (config.target_modules or ())]
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """The names of linear layers that `check_targets` accepts."""
+    return Layers(model).names
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The modules of a model by the names that peft finds them by: a target is a module's full name or the end of it."""
+
+    model: nn.Module
+
+    @cached_property
+    def modules(self) -> dict[str, nn.Module]:
+        """Full name -> module."""
+        return {name: module for name, module in self.model.named_modules() if name}
+
+    @cached_property
+    def head(self) -> nn.Module | None:
+        """The output head, whose module is called lm_head in most models."""
+        find = getattr(self.model, "get_output_embeddings", None)
+        return find() if find else None
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The short names of linear layers that LoRA adapts: each is accepted as a target."""
+        linear = {name.rsplit(".", 1)[-1] for name, module in self.modules.items() if isinstance(module, LINEAR)}
+        return sorted(name for name in linear if self.accepts(name))
+
+    def accepts(self, name: str) -> bool:
+        """Whether `name` alone can be adapted and merged."""
+        try:
+            modules = modules_among(self.model, [name])
+        except ValueError:
+            return False
+        return not any(self.fault(each) or self.shares(each) for each in modules)
+
+    def named(self, target: str) -> dict[str, nn.Module]:
+        """The modules that `target` names."""
+        ending = f".{target}"
+        return {name: each for name, each in self.modules.items() if name == target or name.endswith(ending)}
+
+    def fault(self, target: str) -> str | None:
+        """Why `target` can't be adapted; None where it can."""
+        found = self.named(target)
+        if not found:
+            return f"no module of the model is named {target!r}"
+        if any(module is self.head for module in found.values()):
+            return f"{target!r} names the output head, which is not adapted"
+        if _is_state_space(self.model) and target in STATE_SPACE_NAMES:
+            return f"{target!r} can't be adapted in a model with state space layers"
+        other = next((module for module in found.values() if not isinstance(module, ADAPTABLE)), None)
+        return None if other is None else f"{target!r} names a {type(other).__name__}, which is no linear layer"
+
+    def shares(self, target: str) -> str | None:
+        """Which other module has the weight of a module that `target` names; None where none has."""
+        for name, module in self.named(target).items():
+            others = [other for other in self._owners.get(id(_weight(module)), ()) if other != name]
+            if others:
+                return f"{target!r} shares its weight with {others[0]}, so that a merge would change both"
+        return None
+
+    @cached_property
+    def _owners(self) -> dict[int, list[str]]:
+        owners: dict[int, list[str]] = {}
+        for name, module in self.modules.items():
+            if (weight := _weight(module)) is not None:
+                owners.setdefault(id(weight), []).append(name)
+        return owners
+
+
+def _weight(module: nn.Module) -> torch.Tensor | None:
+    weight = getattr(module, "weight", None)
+    return weight if isinstance(weight, torch.Tensor) else None
+
+
+def _is_state_space(model: nn.Module) -> bool:
+    return getattr(getattr(model, "config", None), "model_type", None) in STATE_SPACE
+
+
+def _proposal(names: Iterable[str], known: list[str]) -> str:
+    kept = ", ".join(names)
+    choose = f"choose from {', '.join(known)}" if known else UNSET
+    return f"write lora.targetModules: [{kept}], or {choose}" if kept else f"{choose}, or {UNSET}" if known else UNSET
+
+
+def _warn_of_rank(rank: int, layers: Iterable[nn.Module]) -> None:
+    weights = [weight for layer in layers if (weight := _weight(layer)) is not None]
+    smallest = min((size for weight in weights for size in weight.shape[:2]), default=rank)
+    if rank > smallest:
+        log.warning("lora.rank %d is more than the %d dimensions of the smallest adapted layer", rank, smallest)
+
+
+def _refused(message: str, hint: str) -> RunFailure:
+    return RunFailure(FailureClass.BAD_SPEC, message, hint)
