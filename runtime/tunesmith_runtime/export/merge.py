@@ -12,7 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.train.learned import changes_stored
 from tunesmith_runtime.train.model import load_model, load_tokenizer, stored_dtype
+from tunesmith_runtime.train.tuners.lora import updates
 
 log = logging.getLogger(__name__)
 
@@ -32,21 +34,35 @@ def merge(base: Path, adapter: Path, folder: Path, prompts: list[str], trust_rem
 
     The base is loaded anew in float32: a model that has trained or evaluated may hold its weights otherwise. The folder
     is read back and its logits are compared with those of base and adapter, so that what is compared is what is served.
-    Holds one model at a time. Raises RunFailure (MergeMismatch).
+    Holds one model at a time. Raises RunFailure (NothingLearned, MergeMismatch).
     """
     tokenizer = load_tokenizer(adapter, trust_remote_code)
     model = PeftModel.from_pretrained(load_model(base, torch.float32, trust_remote_code), str(adapter))
+    dtype = stored_dtype(base)
+    check_changes(model, dtype)
     batches = [ids for prompt in (*PROBES, *prompts) if (ids := _ids(tokenizer, prompt)).numel()]
     expected = logits(model, batches)
     merged = model.merge_and_unload(safe_merge=True)
     check("merged", expected, logits(merged, batches), TOLERANCE)
-    dtype = stored_dtype(base)
     merged.to(dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     del model, merged
     stored = load_model(folder, torch.float32, trust_remote_code)
     check("stored", expected, logits(stored, batches), TOLERANCE if dtype is torch.float32 else STORED_TOLERANCE)
     return folder
+
+
+def check_changes(model: PeftModel, dtype: torch.dtype) -> None:
+    """Refuse a merge that would give the base again, bit for bit, as `dtype` rounds the whole adapter away.
+
+    Raises RunFailure (NothingLearned).
+    """
+    if not any(changes_stored(update, weight, dtype) for update, weight in updates(model)):
+        raise RunFailure(
+            FailureClass.NOTHING_LEARNED,
+            f"the adapter is too small to change a single weight of the base in {str(dtype).removeprefix('torch.')}: the merged model would equal the base",
+            "raise training.learningRate or the number of steps; export.merge: false keeps the adapter as it is",
+        )
 
 
 def check(what: str, expected: list[Tensor], found: list[Tensor], tolerance: float) -> None:

@@ -31,9 +31,11 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress, peer
 
     All peers compute; the one that leads writes and tells.
 
-    Raises RunFailure: BadRow, EmptyDataset, ChatTemplateMissing, ModelNotFound, BadSpec, DeviceOutOfMemory, Diverged.
+    Raises RunFailure: BadRow, EmptyDataset, ChatTemplateMissing, ModelNotFound, BadSpec, DeviceOutOfMemory, Diverged,
+    NothingLearned.
     """
     job = spec.fine_tune_job()
+    rows_at_once(job, peers.size)
 
     # Rows first: what is wrong with them shows before the trainer is imported or weights are read.
     tokenizer = load_tokenizer(work.model, spec.model.trust_remote_code)
@@ -45,18 +47,25 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress, peer
 
     from tunesmith_runtime.train.checkpoint import Checkpoints, is_evaluated, newest, read_elapsed
     from tunesmith_runtime.train.device import find_device, memory_failures
+    from tunesmith_runtime.train.learned import check_labels, check_learned
+    from tunesmith_runtime.train.targets import skeleton
     from tunesmith_runtime.train.trainer import DryPass, Trainer
     from tunesmith_runtime.train.tuners import TUNERS
     from tunesmith_runtime.train.watch import Curves, Watch
 
-    # The model. A base that is only read may be in bfloat16; weights that are trained are in float32.
+    check_labels(data.train, data.validation)
+
+    # The model. Its names and shapes show whether it can be tuned as asked, before its weights are read.
+    # A base that is only read may be in bfloat16; weights that are trained are in float32.
     tuner, device = TUNERS[job.tuner], find_device(job.resources.accelerator)
+    tuner.check(skeleton(work.model, spec.model.trust_remote_code), job)
     bf16 = device.computes_in_bf16(job.training.precision)
     base = load_model(
         work.model, torch.bfloat16 if bf16 and tuner.FROZEN_BASE else torch.float32, spec.model.trust_remote_code
     )
     set_seed(job.training.seed)
     model = tuner.apply(base, job)
+    changed = tuner.changes(model, stored_dtype(work.model))
 
     # The state of an earlier attempt, if there is one.
     state = run.local / "resume"
@@ -92,6 +101,8 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress, peer
             ):
                 return preempted(run, checkpoints.last, resumed_from_step)
 
+        check_learned(model, changed, trainer.state.global_step)
+
         # The result. Who is asked to stop now finishes it instead.
         if not peers.leads:
             return RunReport(verb=Verb.TRAIN, outcome=Outcome.SUCCEEDED, run_uri=run.uri)
@@ -108,24 +119,25 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress, peer
         return write_trained(run, trained).report(run.uri)
 
 
-def arguments(
-    job: FineTuneJobSpec, tuner: ModuleType, data: Data, device: str, bf16: bool, folder: Path, devices: int = 1
-) -> Any:
-    """The trainer's arguments (trl.SFTConfig). Checkpoints are asked for by our callback, curves written by another.
-
-    Raises RunFailure (BadSpec) for devices or a micro batch that do not divide the batch.
-    """
-    from trl import SFTConfig
-
-    training = job.training
+def rows_at_once(job: FineTuneJobSpec, devices: int) -> int:
+    """Rows of a forward pass on each device. Raises RunFailure (BadSpec) where they or the devices do not divide the batch."""
     try:
-        rows = micro_batch(training.global_batch_size, training.micro_batch_size, devices)
+        return micro_batch(job.training.global_batch_size, job.training.micro_batch_size, devices)
     except ValueError as error:
         raise RunFailure(
             FailureClass.BAD_SPEC,
             str(error),
             "set spec.training.microBatchSize to a divisor of spec.training.globalBatchSize / devices, or remove it",
         ) from error
+
+
+def arguments(
+    job: FineTuneJobSpec, tuner: ModuleType, data: Data, device: str, bf16: bool, folder: Path, devices: int = 1
+) -> Any:
+    """The trainer's arguments (trl.SFTConfig). Checkpoints are asked for by our callback, curves written by another."""
+    from trl import SFTConfig
+
+    training, rows = job.training, rows_at_once(job, devices)
     evaluation = "no" if not data.validation else "steps" if training.eval_steps else "epoch"
     return SFTConfig(
         output_dir=str(folder),

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from trl import SFTTrainer
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import Scheduler
 from tunesmith_runtime.data.encode import IGNORED
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.batches import ByLength
 from tunesmith_runtime.train.checkpoint import StopEvaluation, misses_evaluation
 from tunesmith_runtime.train.loss import answer_loss, fits
 from tunesmith_runtime.train.peers import ALONE, Peers
+from tunesmith_runtime.train.schedule import share
 
 FUSED_DEVICES = frozenset({"cuda", "xpu"})
 """Devices where TRL's own loss skips unlabelled positions (trl.kernels.chunked_logprob)."""
@@ -55,6 +59,13 @@ class Trainer(SFTTrainer):
                 FailureClass.DIVERGED, f"the loss became {loss.item()} in step {self.state.global_step + 1}"
             )
         return loss
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
+        """The learning rate by `schedule.share`."""
+        steps, name = num_training_steps, self.args.lr_scheduler_type
+        rate = partial(share, steps=steps, warmup=self.args.get_warmup_steps(steps), scheduler=Scheduler(name.value))
+        self.lr_scheduler: LambdaLR = LambdaLR(optimizer or self.optimizer, rate)
+        return self.lr_scheduler
 
     def dry_pass(self, model: nn.Module) -> None:
         """Forward, backward and evaluation of the longest rows, so that what does not fit fails before the first step.

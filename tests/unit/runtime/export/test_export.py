@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests import tinymodel
-from tests.unit.runtime.train.support import Run, again, make_run
+from tests.unit.runtime.train.support import Run, again, make_run, without_small_numbers
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Outcome, RunReport
 from tunesmith_runtime import export, train
@@ -105,6 +105,22 @@ def test_a_merge_that_computes_something_else_fails_the_run_and_publishes_nothin
     assert failure.value.failure is FailureClass.MERGE_MISMATCH
     assert run.directory.finished() is None
     assert not [entry for entry in run.directory.storage.list(run.directory.uri) if entry.path.startswith("merged")]
+
+
+def test_a_merge_that_gives_the_base_again_learned_nothing(tmp_path: Path, tiny: Path) -> None:
+    """The adapter has an effect in float32, and 16 bits round it away; following the hint keeps it."""
+    base = without_small_numbers(tiny, tmp_path / "model", torch.bfloat16)
+    training = {"maxSteps": 1, "learningRate": 1e-6}
+    run = make_run(tmp_path / "merge", base, tinymodel.rows(16, seed=1), training)
+    assert run.do(train.run).outcome is Outcome.SUCCEEDED
+    with pytest.raises(RunFailure, match="would equal the base") as failure:
+        run.do(export.run)
+    assert failure.value.failure is FailureClass.NOTHING_LEARNED
+    assert "export.merge: false" in str(failure.value.hint)
+    assert run.directory.finished() is None
+    kept = make_run(tmp_path / "keep", base, tinymodel.rows(16, seed=1), training, export={"merge": False})
+    kept.do(train.run)
+    assert kept.do(export.run).outcome is Outcome.SUCCEEDED
 
 
 def test_logits_that_are_no_numbers_are_a_mismatch() -> None:

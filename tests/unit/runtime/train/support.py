@@ -114,3 +114,16 @@ def terminate_when(process: subprocess.Popen[str], seen: str, patience: float = 
         assert time.monotonic() < deadline, "".join(printed)
     rest, _ = process.communicate(timeout=patience)
     return "".join(printed) + rest
+
+
+def without_small_numbers(model: Path, folder: Path, dtype: Any) -> Path:
+    """The model with weights of at least 0.01: a small update is lost in 16 bits beside each of them."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    made = AutoModelForCausalLM.from_pretrained(model)
+    for weight in made.parameters():
+        weight.data = torch.where(weight < 0, weight.clamp(max=-0.01), weight.clamp(min=0.01))
+    made.to(dtype).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return folder

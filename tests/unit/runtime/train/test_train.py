@@ -256,7 +256,7 @@ def test_a_model_without_chat_template_is_refused_before_weights_are_read(tmp_pa
     [
         ({"globalBatchSize": 16, "microBatchSize": 5}, {}, "globalBatchSize 16 is not a multiple"),
         ({}, {"lora": {"targetModules": ["wqkv"]}}, "lora.targetModules: .*wqkv"),
-        ({}, {"lora": {"targetModules": ["lm_head"]}}, "lora.targetModules names the output head"),
+        ({}, {"lora": {"targetModules": ["lm_head"]}}, "lora.targetModules: .lm_head. names the output head"),
         ({}, {"resources": {"accelerator": "nvidia"}}, "resources.accelerator is nvidia"),
     ],
 )

@@ -120,6 +120,12 @@ def test_two_pods_compute_the_steps_of_one_by_the_loss_that_gpus_take(
     assert losses(together) == pytest.approx(losses(alone), abs=2e-5)
 
 
+def test_pods_that_learned_nothing_all_say_so(tiny: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path, tiny, ROWS, {**FP32, "maxSteps": 1, "learningRate": 1e-30})
+    reports = start(run, tiny, 1).reports()
+    assert [report.failure and report.failure.class_ for report in reports] == [FailureClass.NOTHING_LEARNED] * 2
+
+
 @pytest.fixture(scope="module")
 def never_stopped(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, RunReport]:
     """A run of two pods that are never stopped."""

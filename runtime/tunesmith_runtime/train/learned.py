@@ -1,0 +1,87 @@
+"""Did training change the model? A run that changed nothing fails as NothingLearned instead of publishing its base again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import hardshrink
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.data.encode import IGNORED, Example
+from tunesmith_runtime.errors import RunFailure
+
+INTEGERS = {2: torch.int16, 4: torch.int32}
+"""Integers of the sizes of the number formats that weights are stored in."""
+
+CHUNK = 1 << 16
+"""Numbers that a checksum takes at a time: few enough for the cache of a core."""
+
+ROUNDING = 2.0**-24
+"""Half the distance of 1 to the next float32: what is below this share of the largest weight is lost in rounding."""
+
+
+def check_labels(train: Iterable[Example], validation: Iterable[Example]) -> None:
+    """Refuse rows without a label. The first token of a row is never predicted, so its label does not count.
+
+    Raises RunFailure (NothingLearned, EmptyDataset).
+    """
+    if not has_labels(train):
+        raise RunFailure(
+            FailureClass.NOTHING_LEARNED,
+            "no token of the training rows has a label, so there is nothing to learn",
+            "use rows with answers to learn from; training.lossOn: all learns every token",
+        )
+    validation = list(validation)
+    if validation and not has_labels(validation):
+        raise RunFailure(
+            FailureClass.EMPTY_DATASET,
+            "no token of the validation rows has a label, so there is no loss to measure",
+            "use validation rows with answers, or remove the block validation",
+        )
+
+
+def has_labels(examples: Iterable[Example]) -> bool:
+    """Whether the loss sees any token of `examples`."""
+    return any(label != IGNORED for example in examples for label in example.labels[1:])
+
+
+def check_learned(trained: nn.Module, changed: Callable[[], bool], steps: int) -> None:
+    """Check the weights after the last step; `changed` tells whether they differ from those before the first.
+
+    Raises RunFailure (Diverged, NothingLearned).
+    """
+    weights = ((name, weight) for name, weight in trained.named_parameters() if weight.requires_grad)
+    if broken := [name for name, weight in weights if not is_finite(weight)]:
+        raise RunFailure(
+            FailureClass.DIVERGED, f"{broken[0]} has NaN or infinite weights after the last step, step {steps}"
+        )
+    if not changed():
+        raise RunFailure(
+            FailureClass.NOTHING_LEARNED, f"the weights after {steps} steps compute the same as those before the first"
+        )
+
+
+@torch.no_grad()
+def is_finite(weight: Tensor) -> bool:
+    """Whether all numbers are finite. Smallest and largest pass a NaN on."""
+    low, high = weight.aminmax()
+    return bool(torch.isfinite(high - low))
+
+
+def stored_bits(weight: Tensor, dtype: torch.dtype, floor: float) -> int:
+    """A checksum of `weight` as stored in `dtype`: the sum of its bit patterns. Numbers up to `floor` count as zero."""
+    chunks = weight.detach().cpu().reshape(-1).split(CHUNK)
+    stored = (hardshrink(chunk, floor).to(dtype).view(INTEGERS[dtype.itemsize]) for chunk in chunks)
+    return sum(int(numbers.sum(dtype=torch.int64)) for numbers in stored)
+
+
+def has_effect(update: Tensor, weight: Tensor) -> bool:
+    """Whether adding `update` to `weight` changes what a layer computes by more than the rounding of float32."""
+    return bool(update.abs().max() > ROUNDING * weight.abs().max())
+
+
+def changes_stored(update: Tensor, weight: Tensor, dtype: torch.dtype) -> bool:
+    """Whether `weight` + `update` differs from `weight` when both are stored in `dtype`."""
+    return bool(((weight + update).to(dtype) != weight.to(dtype)).any())
