@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import ENGINE_PORT
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.serve.served import API_KEY_VARIABLE, PORT_VARIABLE
+from tunesmith_runtime.serve.keys import api_key
+from tunesmith_runtime.serve.served import PORT_VARIABLE
 
 TIMEOUT_SECONDS = 30.0
 
@@ -29,7 +30,7 @@ class Engine:
 def find_engine(name: str) -> Engine:
     """The model `name` on the server of this pod. Raises RunFailure (EngineFailed) where it is not there."""
     url = f"http://127.0.0.1:{os.environ.get(PORT_VARIABLE) or ENGINE_PORT}/v1"
-    key = os.environ.get(API_KEY_VARIABLE) or "none"
+    key = api_key() or "none"
     request = urllib.request.Request(f"{url}/models", headers={"Authorization": f"Bearer {key}"})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:

@@ -12,10 +12,9 @@ from tunesmith_api.common import Accelerator
 from tunesmith_api.engines import choose
 from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.run import ENGINE_PORT, READY_PORT, RunSpec
+from tunesmith_runtime.serve.keys import api_key
 from tunesmith_runtime.work import Work
 
-API_KEY_VARIABLE = "TUNESMITH_API_KEY"
-"""Environment variable with the key that requests must bear; absent or empty: none is asked for."""
 PORT_VARIABLE = "TUNESMITH_PORT"
 """Environment variable with another port than the pod's, for servers that run beside each other on one machine."""
 OWN_ADAPTER = "tunesmith-own"
@@ -72,7 +71,7 @@ class Served:
 
 
 def served(spec: RunSpec, work: Work) -> Served:
-    """What the run's spec asks to serve, with the files where fetch left them."""
+    """What the run's spec asks to serve, with the files where fetch left them. Raises RunFailure (BadSpec) for an unusable API key."""
     service = spec.inference_service() if spec.kind == "InferenceService" else None
     resources = service.resources if service else spec.eval_job().resources
     adapters = {OWN_ADAPTER: work.adapter} if spec.model.base is not None else {}
@@ -88,7 +87,7 @@ def served(spec: RunSpec, work: Work) -> Served:
         devices=resources.processes,
         trust_remote_code=spec.model.trust_remote_code,
         port=int(os.environ.get(PORT_VARIABLE) or ENGINE_PORT),
-        api_key=os.environ.get(API_KEY_VARIABLE) or None,
+        api_key=api_key(),
         linger=LINGER_SECONDS if service else 0.0,
     )
 

@@ -22,7 +22,8 @@ def argv(served: Served) -> list[str]:
     command += (
         ["--adapters", *(f"{name}={path}" for name, path in served.named_adapters.items())] if served.adapters else []
     )
-    command += ["--api-keys", served.api_key] if served.api_key else []  # it takes keys in no other way
+    # it takes keys in no other way; in one word with the option, as a key may begin with a dash
+    command += [f"--api-keys={served.api_key}"] if served.api_key else []
     return command
 
 

@@ -25,7 +25,8 @@ def argv(served: Served) -> list[str]:
             str(max(2, len(served.adapters) + 1)),
         ]  # the base takes a place
         command += ["--lora-paths", *(f"{name}={path}" for name, path in served.named_adapters.items())]
-    command += ["--api-key", served.api_key] if served.api_key else []  # it takes the key in no other way
+    # it takes the key in no other way; in one word with the option, as a key may begin with a dash
+    command += [f"--api-key={served.api_key}"] if served.api_key else []
     return command
 
 

@@ -80,7 +80,7 @@ def _load(served: Served, service: Service, stop: asyncio.Future[None]) -> None:
     try:
         device = find_device(served.accelerator).name
         model = load(served.model, served.adapters, served.max_length, served.trust_remote_code, device)
-        loop = Loop(model.forward, model.decode, model.eos)
+        loop = Loop(model.forward, model.decode, model.eos, model.tokens.specials)
         loop.start()
         for name, adapter in served.names.items():
             _try_out(loop, model.encode(START_UP_PROMPT), name, adapter)

@@ -6,8 +6,9 @@ count the row's own tokens, so that a row computes the same whatever stands besi
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -78,8 +79,8 @@ class Batch:
         """Columns of the cache: the length of the longest row."""
         return self._mask.shape[1]
 
-    def join(self, prompts: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> torch.Tensor:
-        """Add rows behind those there are; float logits [new rows, vocabulary] for their first tokens."""
+    def begin(self, prompts: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> torch.Tensor:
+        """Fill an empty batch; float logits [rows, vocabulary] for the first tokens. A batch whose forward fails stays empty."""
         width = max(map(len, prompts))
         device = self._forward.device
         tokens = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
@@ -87,19 +88,43 @@ class Batch:
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
         cache = new_cache(self._forward.config)
         logits = self._forward(tokens, mask, positions, cache, adapters)
-        if len(self):
-            self._merge(cache, mask)
-        else:
-            self._cache, self._mask = cache, mask
-        self._adapters += adapters
+        self._cache, self._mask, self._adapters = cache, mask, list(adapters)
         return logits
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
-        """Append one token to each row; float logits [rows, vocabulary] for the next."""
-        self._mask = pad(self._mask, (0, 1), value=1)
-        positions = self._mask.sum(-1, keepdim=True) - 1
+        """Append one token to each row; float logits [rows, vocabulary] for the next. A failed forward leaves the batch as it was."""
+        mask = pad(self._mask, (0, 1), value=1)
+        positions = mask.sum(-1, keepdim=True) - 1
         ids = torch.tensor(tokens, device=self._forward.device)[:, None]
-        return self._forward(ids, self._mask, positions, self._cache, self._adapters)
+        try:
+            logits = self._forward(ids, mask, positions, self._cache, self._adapters)
+        except Exception:
+            _change(self._cache, lambda states: states[:, :, : self.width])
+            raise
+        self._mask = mask
+        return logits
+
+    def merge(self, other: Batch) -> None:
+        """Add the rows of another batch behind those of this one. A merge that fails leaves both as they were."""
+        width = max(self.width, other.width)
+        try:
+            for ours, theirs in zip(_layers(self._cache), _layers(other._cache), strict=True):
+                ours.keys = torch.cat([_widen(ours.keys, width), _widen(theirs.keys, width)])
+                ours.values = torch.cat([_widen(ours.values, width), _widen(theirs.values, width)])
+        except Exception:
+            _change(self._cache, lambda states: states[: len(self), :, states.shape[2] - self.width :])
+            raise
+        self._mask = torch.cat([pad(part, (width - part.shape[1], 0)) for part in (self._mask, other._mask)])
+        self._adapters += other._adapters
+
+    def part(self, rows: slice) -> Batch:
+        """Neighbouring rows as a batch of their own, which shares memory with this one until its next step."""
+        batch = Batch(self._forward)
+        batch._cache = copy.copy(self._cache)
+        batch._cache.layers = [copy.copy(layer) for layer in self._cache.layers]
+        _change(batch._cache, lambda states: states[rows])
+        batch._mask, batch._adapters = self._mask[rows], self._adapters[rows]
+        return batch
 
     def keep(self, rows: Sequence[int]) -> None:
         """Let all rows but these leave, and drop the columns that only they needed."""
@@ -114,20 +139,18 @@ class Batch:
         mask = self._mask[index]
         first = int(mask.any(0).int().argmax())
         self._mask = mask[:, first:]
-        for layer in self._layers(self._cache):
-            layer.keys, layer.values = layer.keys[index, :, first:], layer.values[index, :, first:]
+        _change(self._cache, lambda states: states[index, :, first:])
 
-    def _merge(self, cache: DynamicCache, mask: torch.Tensor) -> None:
-        width = max(self.width, mask.shape[1])
-        for ours, theirs in zip(self._layers(self._cache), self._layers(cache), strict=True):
-            ours.keys = torch.cat([_widen(ours.keys, width), _widen(theirs.keys, width)])
-            ours.values = torch.cat([_widen(ours.values, width), _widen(theirs.values, width)])
-        self._mask = torch.cat([pad(part, (width - part.shape[1], 0)) for part in (self._mask, mask)])
 
-    @staticmethod
-    def _layers(cache: DynamicCache) -> list[Any]:
-        """The layers that hold keys and values."""
-        return [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
+def _layers(cache: DynamicCache) -> list[Any]:
+    """The layers that hold keys and values."""
+    return [layer for layer in cache.layers if isinstance(layer, DynamicLayer) and layer.is_initialized]
+
+
+def _change(cache: DynamicCache, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Apply `change` to the keys and the values of every layer."""
+    for layer in _layers(cache):
+        layer.keys, layer.values = change(layer.keys), change(layer.values)
 
 
 def _widen(states: torch.Tensor, width: int) -> torch.Tensor:

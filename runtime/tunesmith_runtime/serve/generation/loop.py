@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -13,7 +13,7 @@ import torch
 
 from tunesmith_runtime.serve.generation.batch import Batch, Forward, can_merge
 from tunesmith_runtime.serve.generation.sampling import Choice, Sampling, choose, generator_for
-from tunesmith_runtime.serve.generation.text import Decode, Detokenizer, StopStrings
+from tunesmith_runtime.serve.generation.text import Decode, Detokenizer, StopMatcher
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,8 @@ class Piece:
 
     text: str = ""
     choice: Choice | None = None
+    offset: int = 0
+    """Characters of the answer before the text of `choice`."""
     finish: Finish | None = None
     error: str | None = None
 
@@ -64,18 +66,37 @@ class Full(Exception):
 class _Running:
     row: Row
     text: Detokenizer
-    stops: StopStrings
+    stops: StopMatcher
     random: torch.Generator
     seen: Counter[int] = field(default_factory=Counter)
     last: int = 0
     done: bool = False
 
 
-class Loop:
-    """Continuous batching over one model. `start` it, `submit` rows from any thread, `close` it."""
+@dataclass
+class _Group:
+    """Rows that are computed together."""
 
-    def __init__(self, forward: Forward, decode: Decode, eos: Collection[int]) -> None:
-        self._forward, self._decode, self._eos = forward, decode, frozenset(eos)
+    batch: Batch
+    running: list[_Running]
+
+    def halves(self) -> list[_Group]:
+        """The same rows in two groups."""
+        middle = len(self.running) // 2
+        return [_Group(self.batch.part(rows), self.running[rows]) for rows in (slice(middle), slice(middle, None))]
+
+
+class Loop:
+    """Continuous batching over one model. `start` it, `submit` rows from any thread, `close` it.
+
+    All rows share one batch as long as nothing fails. A group of rows whose step fails is computed in halves until the row
+    that is the cause stands alone and is dropped; the others go on in groups of their own.
+    """
+
+    def __init__(
+        self, forward: Forward, decode: Decode, eos: Collection[int], specials: Mapping[str, int] | None = None
+    ) -> None:
+        self._forward, self._decode, self._eos, self._specials = forward, decode, frozenset(eos), specials or {}
         self._most = MAX_ROWS if can_merge(forward.config) else 1
         self._waiting: deque[Row] = deque()
         self._changed = threading.Condition()
@@ -107,44 +128,64 @@ class Loop:
             self._changed.notify()
 
     def _run(self) -> None:
-        running: list[_Running] = []
+        groups: list[_Group] = []
         try:
-            self._generate(running)
+            self._generate(groups)
         finally:
             with self._changed:
                 self._closed = True  # also where an error ended the thread: no row is to wait for ever
             message = "the server is shutting down"
-            self._fail(running, message)
+            for group in groups:
+                self._fail(group.running, message)
             for row in self._waiting:
                 row.emit(Piece(error=message))
 
-    def _generate(self, running: list[_Running]) -> None:
-        batch = Batch(self._forward)
+    def _generate(self, groups: list[_Group]) -> None:
         while True:
             with self._changed:
-                while not (self._closed or self._waiting or running):
+                while not (self._closed or self._waiting or groups):
                     self._changed.wait()
                 if self._closed:
                     return
-                joining = self._take(len(running))
-            try:
-                running[:] = self._step(batch, running, joining)
-            except Exception as error:  # a step that fails (memory, say) fails its rows, not the server
-                log.exception("a step of %d rows failed", len(running) + len(joining))
-                self._fail(running + joining, f"{type(error).__name__}: {error}")
-                batch = Batch(self._forward)
-                running.clear()
+                joining = self._take(sum(len(group.running) for group in groups))
+            if joining:
+                groups.append(_Group(Batch(self._forward), joining))
+                begun = self._advanced(groups[-1], _begin)
+                groups[:] = _merged([*groups[:-1], *begun])
+            else:
+                groups[:] = [kept for group in groups for kept in self._advanced(group, _step)]
 
-    def _step(self, batch: Batch, running: list[_Running], joining: list[_Running]) -> list[_Running]:
-        """Let rows join, or give each row that runs one more token; the rows that go on, as the batch has them then."""
-        if joining:
-            self._tell(joining, batch.join([one.row.prompt for one in joining], [one.row.adapter for one in joining]))
-            running = running + joining
-        elif running:
-            self._tell(running, batch.step([one.last for one in running]))
-        kept = [index for index, one in enumerate(running) if not (one.done or one.row.cancelled)]
-        batch.keep(kept)
-        return [running[index] for index in kept]
+    def _advanced(self, group: _Group, compute: Callable[[_Group], torch.Tensor]) -> list[_Group]:
+        """Give each row one more token; the groups of those that go on. A group that fails is tried again in halves.
+
+        Raises AcceleratorError where the device itself has failed, which only a new process mends.
+        """
+        try:
+            logits = compute(group)
+        except torch.AcceleratorError:
+            raise
+        except Exception as error:
+            if len(group.running) == 1:
+                log.exception("a row failed")
+                self._fail(group.running, f"{type(error).__name__}: {error}")
+                return []
+            log.warning("a step of %d rows failed, trying its halves: %s", len(group.running), error)
+        else:
+            self._tell(group.running, logits)
+            return [group] if self._left(group) else []
+        return [kept for half in group.halves() for kept in self._advanced(half, compute)]
+
+    def _left(self, group: _Group) -> bool:
+        """Let the rows that have ended leave; whether others go on."""
+        kept = [index for index, one in enumerate(group.running) if not (one.done or one.row.cancelled)]
+        try:
+            group.batch.keep(kept)
+        except Exception as error:
+            log.exception("rows can't leave a batch of %d", len(group.running))
+            self._fail(group.running, f"{type(error).__name__}: {error}")
+            return False
+        group.running = [group.running[index] for index in kept]
+        return bool(kept)
 
     def _take(self, under_way: int) -> list[_Running]:
         """The waiting rows that join now, in the order in which they came."""
@@ -158,7 +199,12 @@ class Loop:
             self._waiting.popleft()
             if not row.cancelled:
                 taken.append(
-                    _Running(row, Detokenizer(self._decode), StopStrings(row.stops), generator_for(row.sampling))
+                    _Running(
+                        row,
+                        Detokenizer(self._decode),
+                        StopMatcher(row.stops, self._specials),
+                        generator_for(row.sampling),
+                    )
                 )
         return taken
 
@@ -168,26 +214,26 @@ class Loop:
                 continue
             try:
                 piece = self._advance(one, choose(scores, one.row.sampling, one.seen, one.random))
+                one.done = piece.finish is not None
+                one.row.emit(piece)
             except Exception as error:  # what is wrong with one row is not the others' matter
                 log.exception("a row failed")
                 self._fail([one], f"{type(error).__name__}: {error}")
-                continue
-            one.done = piece.finish is not None
-            one.row.emit(piece)
 
     def _advance(self, one: _Running, choice: Choice) -> Piece:
         """Add a token to a row; what its reader gets to know."""
         one.last = choice.token
         one.seen[choice.token] += 1
+        offset = one.text.length
         if choice.token in self._eos:
-            return Piece(one.stops.push(one.text.finish()) + one.stops.finish(), choice, Finish.STOP)
-        text = one.stops.push(one.text.push(choice.token))
+            return Piece(one.stops.finish(one.text.finish()), choice, offset, Finish.STOP)
+        text = one.stops.push(one.text.push(choice.token), choice.token)
         if one.stops.stopped:
-            return Piece(text, choice, Finish.STOP)
+            return Piece(text, choice, offset, Finish.STOP)
         if one.seen.total() >= one.row.max_tokens:
-            text += one.stops.push(one.text.finish())
-            return Piece(text + one.stops.finish(), choice, Finish.STOP if one.stops.stopped else Finish.LENGTH)
-        return Piece(text, choice)
+            text += one.stops.finish(one.text.finish())
+            return Piece(text, choice, offset, Finish.STOP if one.stops.stopped else Finish.LENGTH)
+        return Piece(text, choice, offset)
 
     @staticmethod
     def _fail(running: Sequence[_Running], message: str) -> None:
@@ -196,3 +242,36 @@ class Loop:
             if not one.done:
                 one.done = True
                 one.row.emit(Piece(error=message))
+
+
+def _begin(group: _Group) -> torch.Tensor:
+    """Logits for the first token of each row."""
+    prompts, adapters = [one.row.prompt for one in group.running], [one.row.adapter for one in group.running]
+    return group.batch.begin(prompts, adapters)
+
+
+def _step(group: _Group) -> torch.Tensor:
+    """Logits for the next token of each row."""
+    return group.batch.step([one.last for one in group.running])
+
+
+def _merged(groups: Sequence[_Group]) -> list[_Group]:
+    """The same rows in one group, or in as many as memory asks for."""
+    merged: list[_Group] = []
+    for group in groups:
+        if not (merged and _joined(merged[-1], group)):
+            merged.append(group)
+    return merged
+
+
+def _joined(group: _Group, other: _Group) -> bool:
+    """Add the rows of `other` to a group; False where that fails, which leaves both as they were."""
+    try:
+        group.batch.merge(other.batch)
+    except torch.AcceleratorError:
+        raise
+    except Exception as error:  # noqa: BLE001  # for want of memory, say: they go on side by side
+        log.warning("%d rows can't join a batch of %d: %s", len(other.running), len(group.running), error)
+        return False
+    group.running = group.running + other.running
+    return True

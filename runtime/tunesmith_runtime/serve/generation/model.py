@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,20 @@ from tunesmith_runtime.data.turns import end_of_turn
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.messages import unwritten
 from tunesmith_runtime.serve.generation.batch import Forward
+from tunesmith_runtime.serve.generation.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
 CPU_TYPE_VARIABLE = "ENGINE_CPU_DTYPE"
 """Environment variable with the number type on a CPU; absent: float32."""
+
+
+class TooLong(Exception):
+    """A text that can't fit, which is known without encoding it: that takes seconds where the text has megabytes."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(f"a text of {tokens} tokens or more")
+        self.tokens = tokens
 
 
 @dataclass(frozen=True)
@@ -42,10 +52,15 @@ class LoadedModel:
         """Whether messages can be rendered."""
         return bool(self.tokenizer.chat_template)
 
+    @cached_property
+    def tokens(self) -> Tokens:
+        """The tokens one by one."""
+        return Tokens(self.tokenizer)
+
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> list[int]:
         """Tokens of a conversation up to the beginning of the answer, by the tokenizer's own template, as in training.
 
-        Raises ValueError with the template's own words where it refuses the messages, or leaves out what they say.
+        Raises ValueError with the template's own words where it refuses the messages, or leaves out what they say; TooLong.
         """
         with row_errors("the model's chat template refuses these messages"):
             text = str(
@@ -53,21 +68,24 @@ class LoadedModel:
                     [dict(message) for message in messages], add_generation_prompt=True, tokenize=False, **settings
                 )
             )
-            if lost := unwritten(messages, None, text):
-                raise RowError(lost)
-            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        if lost := unwritten(messages, None, text):
+            raise RowError(lost)
+        return self._encoded(text, add_special_tokens=False)
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of plain text, with the special tokens that the tokenizer puts around a text."""
-        return list(self.tokenizer(text)["input_ids"])
+        """Tokens of plain text, with the special tokens that the tokenizer puts around a text. Raises ValueError, TooLong."""
+        return self._encoded(text)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text of tokens, less special ones."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    def token_text(self, token: int) -> str:
-        """Text of one token, special or not."""
-        return str(self.tokenizer.decode([token], clean_up_tokenization_spaces=False))
+    def _encoded(self, text: str, **settings: Any) -> list[int]:
+        fewest = -(-len(text) // self.tokens.longest)
+        if fewest > self.max_length:
+            raise TooLong(fewest)
+        with row_errors("the model's tokenizer fails on this text"):
+            return list(self.tokenizer(text, verbose=False, **settings)["input_ids"])
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

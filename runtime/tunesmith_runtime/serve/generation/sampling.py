@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ import torch
 
 GREEDY_BELOW = 1e-5
 """Temperatures below are taken as 0: logits divided by less grow beyond what a float holds."""
+LOWEST_LOGPROB = -9999.0
+"""What the OpenAI API says of a token that the model rules out: JSON has no infinity."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,9 @@ def adjusted(logits: torch.Tensor, sampling: Sampling, seen: Counter[int]) -> to
     if not sampling.logit_bias and not (seen and (sampling.presence_penalty or sampling.frequency_penalty)):
         return logits
     logits = logits.clone()
-    for token, bias in sampling.logit_bias.items():
-        logits[token] += bias
+    if sampling.logit_bias:
+        tokens = torch.tensor(list(sampling.logit_bias), device=logits.device)
+        logits[tokens] += torch.tensor(list(sampling.logit_bias.values()), dtype=logits.dtype, device=logits.device)
     if seen and (sampling.presence_penalty or sampling.frequency_penalty):
         tokens = torch.tensor(list(seen), device=logits.device)
         counts = torch.tensor(list(seen.values()), dtype=logits.dtype, device=logits.device)
@@ -82,7 +86,7 @@ def choose(logits: torch.Tensor, sampling: Sampling, seen: Counter[int], generat
     Raises ValueError where the model computed something that is not a number.
     """
     scores = adjusted(logits, sampling, seen)
-    if bool(scores.isnan().any()):
+    if not math.isfinite(float(scores.max())):  # the maximum of what holds a NaN is NaN
         raise ValueError("the model computed logits that are not numbers")
     if sampling.temperature < GREEDY_BELOW:
         token = int(scores.argmax())
@@ -91,6 +95,6 @@ def choose(logits: torch.Tensor, sampling: Sampling, seen: Counter[int], generat
         token = int(tokens[torch.multinomial(probabilities.cpu(), 1, generator=generator)])
     if sampling.logprobs is None:
         return Choice(token)
-    logprobs = torch.log_softmax(logits, -1)
+    logprobs = torch.log_softmax(logits, -1).clamp(min=LOWEST_LOGPROB)
     top = torch.topk(logprobs, min(sampling.logprobs, len(logprobs)))
     return Choice(token, float(logprobs[token]), tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)))

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 Decode = Callable[[Sequence[int]], str]
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+UNFINISHED = 3
+"""Bytes at the end of a text that can be the beginning of a character of UTF-8, which has 4 bytes at most."""
+WINDOW = 32
+"""Tokens that are decoded again with each new one at most."""
+CONTEXT = 16
+"""Tokens that are decoded again when the window moves on."""
+FIRST_MARK, LAST_MARK = 0xD800, 0xDFFF
+"""Surrogates, which no decoded text has: each stands for one special token while stop strings are looked for."""
 
 
 class Detokenizer:
     """Text of a growing token sequence, piece by piece; the pieces joined are the text of the whole.
 
-    A token's text can depend on the one before (spaces, byte pairs), so that each piece is the difference of two decodings of a
-    short window; bytes that do not make a character yet are held back.
+    A token's text can depend on those before it (spaces, byte pairs), so that each piece is the difference of two decodings
+    of a window; bytes that do not make a character yet are held back.
     """
 
     def __init__(self, decode: Decode) -> None:
         self._decode = decode
         self._tokens: list[int] = []
-        self._start = 0
-        self._told = 0
+        self._returned = 0
+        self.length = 0
+        """Characters that have been returned."""
 
     def push(self, token: int) -> str:
         """The text that `token` adds; empty while a character is incomplete."""
@@ -32,12 +42,16 @@ class Detokenizer:
         return self._advance(whole=True)
 
     def _advance(self, whole: bool) -> str:
-        before = self._decode(self._tokens[self._start : self._told])
-        now = self._decode(self._tokens[self._start :])
-        if len(now) <= len(before) or (now.endswith(REPLACEMENT) and not whole):
-            return ""
-        self._start, self._told = self._told, len(self._tokens)
-        return now[len(before) :]
+        text = self._decode(self._tokens)
+        held = 0 if whole else min(len(text) - len(text.rstrip(REPLACEMENT)), UNFINISHED)
+        piece = text[self._returned : len(text) - held]
+        self._returned += len(piece)
+        self.length += len(piece)
+        if len(self._tokens) > WINDOW:
+            untold = len(text) - self._returned
+            self._tokens = self._tokens[-CONTEXT:]
+            self._returned = max(len(self._decode(self._tokens)) - untold, 0)
+        return piece
 
 
 class StopStrings:
@@ -74,3 +88,38 @@ class StopStrings:
             if any(stop.startswith(self._held[-length:]) for stop in self._stops):
                 return length
         return 0
+
+
+class StopMatcher:
+    """Ends the text of an answer before the first stop string. A stop string may contain special tokens, which the text leaves out.
+
+    Stop strings with special tokens are looked for in the text with marks in place of those tokens, all of them in the
+    text itself.
+    """
+
+    def __init__(self, stops: Sequence[str], specials: Mapping[str, int]) -> None:
+        names = sorted((name for name in specials if any(name in stop for stop in stops)), key=len, reverse=True)
+        marks = {name: chr(FIRST_MARK + index) for index, name in enumerate(names[: LAST_MARK - FIRST_MARK + 1])}
+        self._marks = {specials[name]: mark for name, mark in marks.items()}
+        self._without_marks = dict.fromkeys(map(ord, marks.values()))
+        pattern = re.compile("|".join(map(re.escape, marks))) if marks else None
+        marked = [pattern.sub(lambda found: marks[found[0]], stop) for stop in stops] if pattern else []
+        self._marked = StopStrings([stop for stop in marked if stop not in stops])
+        self._plain = StopStrings(stops)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was found."""
+        return self._marked.stopped or self._plain.stopped
+
+    def push(self, text: str, token: int) -> str:
+        """The text that can be returned after `token` came, which added `text`."""
+        passed = self._plain.push(self._unmarked(self._marked.push(text + self._marks.get(token, ""))))
+        return passed + self._plain.finish() if self._marked.stopped else passed
+
+    def finish(self, text: str) -> str:
+        """What was held back and did not become a stop string, with the last `text` of the answer."""
+        return self._plain.push(self._unmarked(self._marked.push(text) + self._marked.finish())) + self._plain.finish()
+
+    def _unmarked(self, text: str) -> str:
+        return text.translate(self._without_marks)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,17 +17,20 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from tunesmith_runtime.serve.generation.loop import Full, Loop, Piece, Row
-from tunesmith_runtime.serve.generation.model import LoadedModel
+from tunesmith_runtime.serve.generation.model import LoadedModel, TooLong
+from tunesmith_runtime.serve.keys import accepts, bearer_token
+from tunesmith_runtime.serve.openai.bodies import decoded, read_body
 from tunesmith_runtime.serve.openai.errors import (
     ApiError,
     context_too_long,
     invalid,
     model_not_found,
+    prompt_too_long,
     server_error,
     unauthorized,
     unavailable,
 )
-from tunesmith_runtime.serve.openai.requests import ChatRequest, CompletionRequest, Generate, parse
+from tunesmith_runtime.serve.openai.requests import MAX_ANSWERS, ChatRequest, CompletionRequest, Generate, parse
 from tunesmith_runtime.serve.openai.responses import (
     DONE,
     Answer,
@@ -44,10 +45,9 @@ from tunesmith_runtime.serve.openai.responses import (
 
 log = logging.getLogger(__name__)
 
-MAX_BODY_BYTES = 32 << 20
-
 Bodies = Chat | Completion
 Handler = Callable[[Request], Awaitable[Response]]
+Asked = TypeVar("Asked", bound=Generate)
 
 
 @dataclass
@@ -115,6 +115,10 @@ class Planned:
 def plan(service: Service, request: Generate, prompts: Sequence[Sequence[int]]) -> Planned:
     """Rows for each prompt and choice. Raises ApiError where a prompt does not fit."""
     model, _ = service.backend()
+    if (answers := len(prompts) * request.choices) > MAX_ANSWERS:
+        raise invalid(
+            f"The request asks for {answers} answers (prompts times n); at most {MAX_ANSWERS} are given to one."
+        )
     loop = asyncio.get_running_loop()
     pieces: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
 
@@ -128,6 +132,7 @@ def plan(service: Service, request: Generate, prompts: Sequence[Sequence[int]]) 
     rows: list[Row] = []
     adapter = service.names[request.model]
     for prompt in prompts:
+        check_tokens(prompt, model, request.prompt_field)
         room = model.max_length - len(prompt)
         wanted = request.answer_tokens
         if room < (wanted or 1):
@@ -138,6 +143,20 @@ def plan(service: Service, request: Generate, prompts: Sequence[Sequence[int]]) 
     return Planned(rows, sum(map(len, prompts)), pieces)
 
 
+def check_tokens(prompt: Sequence[int], model: LoadedModel, field: str) -> None:
+    """Raises ApiError for an empty prompt, and for a token that the model has no embedding of, wherever it comes from: a
+    forward with one fails for all rows beside it."""
+    if not prompt:
+        raise invalid(f"Invalid value for '{field}': it is empty.", field, "invalid_value")
+    wrong = next((token for token in prompt if not 0 <= token < model.vocabulary), None)
+    if wrong is not None:
+        raise invalid(
+            f"Invalid value for '{field}': the token {wrong} is not one of the model's, which are from 0 to {model.vocabulary - 1}.",
+            field,
+            "invalid_value",
+        )
+
+
 def chat_prompts(service: Service, request: ChatRequest) -> list[list[int]]:
     """The conversation in tokens. Raises ApiError where the template is missing or refuses it."""
     model, _ = service.backend()
@@ -145,19 +164,25 @@ def chat_prompts(service: Service, request: ChatRequest) -> list[list[int]]:
         raise invalid("This model's tokenizer has no chat template: use /v1/completions.", "messages")
     try:
         return [model.encode_chat(request.messages, **(request.chat_template_kwargs or {}))]
+    except TooLong as error:
+        raise prompt_too_long(model.max_length, error.tokens) from error
     except ValueError as error:
-        raise invalid(f"Invalid value for 'messages': {error}.", "messages") from error
+        raise invalid(f"Invalid value for 'messages': {error}.", "messages", "invalid_value") from error
 
 
 def completion_prompts(service: Service, request: CompletionRequest) -> list[list[int]]:
-    """Each prompt in tokens. Raises ApiError for an empty one or a token that is none."""
+    """Each prompt in tokens. Raises ApiError where there is none or one can't fit."""
     model, _ = service.backend()
-    encoded = [model.encode(prompt) if isinstance(prompt, str) else prompt for prompt in request.prompts]
-    if not encoded or not all(encoded):
-        raise invalid("Invalid value for 'prompt': it is empty.", "prompt")
-    if any(not 0 <= token < model.vocabulary for prompt in encoded for token in prompt):
-        raise invalid(f"Invalid value for 'prompt': tokens are from 0 to {model.vocabulary - 1}.", "prompt")
-    return encoded
+    if not request.prompts:
+        raise invalid("Invalid value for 'prompt': it is empty.", "prompt", "invalid_value")
+    if len(request.prompts) > MAX_ANSWERS:
+        raise invalid(f"Invalid value for 'prompt': at most {MAX_ANSWERS} prompts.", "prompt", "invalid_value")
+    try:
+        return [model.encode(prompt) if isinstance(prompt, str) else prompt for prompt in request.prompts]
+    except TooLong as error:
+        raise prompt_too_long(model.max_length, error.tokens) from error
+    except ValueError as error:
+        raise invalid(f"Invalid value for 'prompt': {error}.", "prompt", "invalid_value") from error
 
 
 async def answer(
@@ -167,7 +192,7 @@ async def answer(
     model, loop = service.backend()
     planned = plan(service, body, prompts)
     logprobs = body.told_logprobs is not None
-    form = bodies(identifier(bodies.prefix), int(time.time()), body.model, model.token_text, logprobs)
+    form = bodies(identifier(bodies.prefix), int(time.time()), body.model, model.tokens, logprobs)
     try:
         loop.submit(planned.rows)
     except Full as error:
@@ -228,29 +253,25 @@ async def stream(form: Bodies, planned: Planned, include_usage: bool) -> AsyncIt
 def create_app(service: Service) -> Starlette:
     """The application: the API, and the probes of the pod."""
 
-    async def read(request: Request) -> Any:
-        raw = await request.body()
-        if len(raw) > MAX_BODY_BYTES:
-            raise ApiError(413, f"The body has {len(raw)} bytes; at most {MAX_BODY_BYTES} are taken.")
-        try:
-            return json.loads(raw)
-        except ValueError as error:
-            raise invalid(f"We could not parse the JSON body of your request: {error}.") from error
-
     def served(name: str) -> str:
         if name not in service.names:
             raise model_not_found(name, list(service.names))
         return name
 
-    async def chat(request: Request) -> Response:
-        body = parse(ChatRequest, await read(request))
+    def understood(kind: type[Asked], raw: bytes, prompts: Callable[[Service, Asked], list[list[int]]]) -> Any:
+        body = parse(kind, decoded(raw))
         served(body.model)
-        return await answer(service, request, body, chat_prompts(service, body), Chat)
+        return body, prompts(service, body)
+
+    async def chat(request: Request) -> Response:
+        raw = await read_body(request)
+        body, prompts = await asyncio.to_thread(understood, ChatRequest, raw, chat_prompts)
+        return await answer(service, request, body, prompts, Chat)
 
     async def completion(request: Request) -> Response:
-        body = parse(CompletionRequest, await read(request))
-        served(body.model)
-        return await answer(service, request, body, completion_prompts(service, body), Completion)
+        raw = await read_body(request)
+        body, prompts = await asyncio.to_thread(understood, CompletionRequest, raw, completion_prompts)
+        return await answer(service, request, body, prompts, Completion)
 
     async def models(request: Request) -> Response:
         return JSONResponse(model_list(list(service.names), service.created, service.max_length))
@@ -269,9 +290,9 @@ def create_app(service: Service) -> Starlette:
     def guarded(handler: Handler) -> Handler:
         async def checked(request: Request) -> Response:
             if service.api_key is not None:
-                key = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
-                if not hmac.compare_digest(key.encode(), service.api_key.encode()):
-                    raise unauthorized(bool(key))
+                token = bearer_token(request.headers.get("authorization", ""))
+                if not accepts(service.api_key, token):
+                    raise unauthorized(bool(token))
             return await handler(request)
 
         return checked
@@ -289,13 +310,13 @@ def create_app(service: Service) -> Starlette:
 
 
 async def _api_error(request: Request, error: ApiError) -> Response:
-    return JSONResponse(error.body(), error.status)
+    return JSONResponse(error.body(), error.status, error.headers)
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
     known = {404: "Invalid URL", 405: "Method not allowed for this URL"}
     message = f"{known.get(error.status_code, error.detail)} ({request.method} {request.url.path})"
-    return JSONResponse(ApiError(error.status_code, message).body(), error.status_code)
+    return JSONResponse(ApiError(error.status_code, message).body(), error.status_code, error.headers)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

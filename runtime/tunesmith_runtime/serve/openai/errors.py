@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+RETRY_SECONDS = 5
+"""When a client is told to try again."""
 
 
 @dataclass
@@ -15,6 +19,7 @@ class ApiError(Exception):
     type: str = "invalid_request_error"
     param: str | None = None
     code: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def body(self) -> dict[str, Any]:
         """The JSON body."""
@@ -32,6 +37,14 @@ def model_not_found(name: str, served: list[str]) -> ApiError:
     return ApiError(404, message, param="model", code="model_not_found")
 
 
+def prompt_too_long(limit: int, fewest: int) -> ApiError:
+    """400: the prompt alone does not fit, which is known without counting its tokens."""
+    message = (
+        f"This model's maximum context length is {limit} tokens. However, your prompt has at least {fewest} tokens."
+    )
+    return invalid(message, code="context_length_exceeded")
+
+
 def context_too_long(limit: int, prompt: int, answer: int, asked: bool) -> ApiError:
     """400: prompt and answer do not fit. `asked`: the length of the answer is the request's own."""
     wanted = f"you requested {prompt + answer} tokens ({prompt} in the prompt, {answer} in the completion)"
@@ -47,12 +60,14 @@ def unauthorized(given: bool) -> ApiError:
     message = (
         "Incorrect API key provided." if given else "You didn't provide an API key: send `Authorization: Bearer KEY`."
     )
-    return ApiError(401, message, code="invalid_api_key" if given else None)
+    code = "invalid_api_key" if given else None
+    return ApiError(401, message, code=code, headers={"WWW-Authenticate": "Bearer"})
 
 
 def unavailable(message: str) -> ApiError:
-    """503: not now."""
-    return ApiError(503, message, type="server_error", code="service_unavailable")
+    """503: not now, but soon."""
+    headers = {"Retry-After": str(RETRY_SECONDS)}
+    return ApiError(503, message, type="server_error", code="service_unavailable", headers=headers)
 
 
 def server_error(message: str) -> ApiError:

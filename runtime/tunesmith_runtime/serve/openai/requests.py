@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import reprlib
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -55,6 +57,17 @@ TEMPLATE_ARGUMENTS = frozenset(
 """Arguments of the template call that are the server's own."""
 
 MAX_CHOICES = 128
+MAX_ANSWERS = 256
+"""Answers to one request: prompts times choices. A quarter of the rows that may wait, so that one request does not fill them."""
+MAX_STOPS = 4
+MAX_STOP_CHARACTERS = 1000
+MAX_BIASES = 1024
+MAX_INT = (1 << 31) - 1
+MAX_SEED = (1 << 63) - 1
+SHOWN = 80
+"""Characters of a name or value of the request that an error repeats at most."""
+DECIMAL = re.compile(r"0|[1-9][0-9]{0,9}")
+"""A token id as JSON would write it, so that no two keys are the same token."""
 UNION_MEMBERS = frozenset({"str", "int", "float", "bool"})
 """Parts of an error's location that name a type of a union, not a field."""
 
@@ -75,24 +88,29 @@ class Generate(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     model: str
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=MAX_INT)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    stop: str | list[str] | None = None
-    seed: int | None = None
+    stop: str | Annotated[list[str], Field(fail_fast=True)] | None = None
+    seed: Annotated[int, Field(ge=-MAX_SEED - 1, le=MAX_SEED)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_BIASES)] | None = (
+        None
+    )
 
     @field_validator("stop")
     @classmethod
     def _stops(cls, stop: str | list[str] | None) -> str | list[str] | None:
-        if isinstance(stop, list) and len(stop) > 4:
-            raise ValueError("at most 4 stop strings")
+        strings = [stop] if isinstance(stop, str) else stop or []
+        if len(strings) > MAX_STOPS:
+            raise ValueError(f"at most {MAX_STOPS} stop strings")
+        if not all(1 <= len(string) <= MAX_STOP_CHARACTERS for string in strings):
+            raise ValueError(f"a stop string has 1 to {MAX_STOP_CHARACTERS} characters")
         return stop
 
     @model_validator(mode="after")
@@ -100,6 +118,11 @@ class Generate(BaseModel):
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options is only allowed with stream: true")
         return self
+
+    @property
+    def prompt_field(self) -> str:
+        """The field that the prompt is made of."""
+        return "messages"
 
     @property
     def stops(self) -> list[str]:
@@ -149,7 +172,7 @@ class ChatRequest(Generate):
 
     messages: Annotated[list[Any], Field(min_length=1)]
     """As the chat template takes them."""
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
@@ -191,8 +214,17 @@ class ChatRequest(Generate):
 class CompletionRequest(Generate):
     """Body of POST /v1/completions: one prompt or several, as text or tokens."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: (
+        str
+        | Annotated[list[str], Field(fail_fast=True)]
+        | Annotated[list[int], Field(fail_fast=True)]
+        | Annotated[list[Annotated[list[int], Field(fail_fast=True)]], Field(fail_fast=True)]
+    )
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+
+    @property
+    def prompt_field(self) -> str:
+        return "prompt"
 
     @property
     def answer_tokens(self) -> int | None:
@@ -216,12 +248,15 @@ def parse(kind: type[Request], body: Any) -> Request:
         raise invalid("We could not parse the JSON body of your request: it must be an object.")
     given = {name: value for name, value in body.items() if name not in WITHOUT_EFFECT and value is not None}
     for name in NEUTRAL.keys() & given.keys():
-        if (value := given.pop(name)) not in NEUTRAL[name]:
+        if not _among(value := given.pop(name), NEUTRAL[name]):
             raise invalid(
-                f"Unsupported parameter: '{name}' with the value {value!r:.80} is not supported by this server.",
+                f"Unsupported parameter: '{name}' with the value {reprlib.repr(value)} is not supported by this server.",
                 name,
                 "unsupported_parameter",
             )
+    if unknown := sorted(given.keys() - kind.model_fields.keys()):
+        name = unknown[0][:SHOWN]
+        raise invalid(f"Unrecognized request argument supplied: {name}", name, "unknown_parameter")
     try:
         return kind.model_validate(given)
     except ValidationError as error:
@@ -230,11 +265,11 @@ def parse(kind: type[Request], body: Any) -> Request:
 
 def _refusal(error: ValidationError) -> ApiError:
     # of a union's errors the deepest is about what the user meant
-    first = max(error.errors(), key=lambda entry: len(entry["loc"]))
+    first = max(error.errors(include_url=False, include_input=False), key=lambda entry: len(entry["loc"]))
     place = [
         part for part in first["loc"] if isinstance(part, int) or (part.isidentifier() and part not in UNION_MEMBERS)
     ]
-    param = ".".join(str(part) for part in place) or None
+    param = ".".join(str(part) for part in place)[:SHOWN] or None
     match first["type"]:
         case "extra_forbidden":
             return invalid(f"Unrecognized request argument supplied: {param}", param, "unknown_parameter")
@@ -243,9 +278,16 @@ def _refusal(error: ValidationError) -> ApiError:
     return invalid(f"Invalid value for '{param}': {first['msg']}." if param else first["msg"], param, "invalid_value")
 
 
+def _among(value: Any, neutral: tuple[Any, ...]) -> bool:
+    """Whether a value is one of these, of the same type: True is not 1."""
+    return any(value == other and type(value) is type(other) for other in neutral)
+
+
 def _token(text: str, vocabulary: int) -> int:
-    if not text.isdecimal() or int(text) >= vocabulary:
+    if not DECIMAL.fullmatch(text) or int(text) >= vocabulary:
         raise invalid(
-            f"Invalid key in 'logit_bias': {text!r} is not a token of this model (0 to {vocabulary - 1}).", "logit_bias"
+            f"Invalid key in 'logit_bias': {text[:SHOWN]!r} is not a token of this model (0 to {vocabulary - 1}).",
+            "logit_bias",
+            "invalid_value",
         )
     return int(text)

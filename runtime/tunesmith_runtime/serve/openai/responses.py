@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith_runtime.serve.generation.loop import Finish, Piece
 from tunesmith_runtime.serve.generation.sampling import Choice
-
-TokenText = Callable[[int], str]
+from tunesmith_runtime.serve.generation.tokens import Tokens
 
 DONE = b"data: [DONE]\n\n"
 
@@ -23,7 +22,8 @@ class Answer:
     text: str = ""
     tokens: int = 0
     finish: Finish | None = None
-    choices: list[Choice] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
+    """Those with a token."""
 
     def add(self, piece: Piece) -> None:
         """Take in what a step brought."""
@@ -31,7 +31,7 @@ class Answer:
         self.finish = piece.finish
         if piece.choice is not None:
             self.tokens += 1
-            self.choices.append(piece.choice)
+            self.pieces.append(piece)
 
 
 def identifier(prefix: str) -> str:
@@ -66,7 +66,7 @@ class Chat:
     id: str
     created: int
     model: str
-    token_text: TokenText
+    tokens: Tokens
     logprobs: bool
 
     prefix = "chatcmpl"
@@ -77,7 +77,7 @@ class Chat:
             {
                 "index": index,
                 "message": {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []},
-                "logprobs": self._logprobs(answer.choices),
+                "logprobs": self._logprobs(answer.pieces),
                 "finish_reason": answer.finish,
             }
             for index, answer in enumerate(answers)
@@ -91,10 +91,9 @@ class Chat:
 
     def piece(self, index: int, piece: Piece) -> dict[str, Any] | None:
         """What a step brought; None where there is nothing to tell yet."""
-        told = [piece.choice] if piece.choice is not None else []
-        if not piece.text and not (self.logprobs and told):
+        if not piece.text and not (self.logprobs and piece.choice):
             return None
-        return self._chunk(index, {"content": piece.text}, self._logprobs(told), None)
+        return self._chunk(index, {"content": piece.text}, self._logprobs([piece]), None)
 
     def last(self, index: int, finish: Finish | None) -> dict[str, Any] | None:
         """What a stream ends with for each choice."""
@@ -111,18 +110,18 @@ class Chat:
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
 
-    def _logprobs(self, choices: Sequence[Choice]) -> dict[str, Any] | None:
+    def _logprobs(self, pieces: Sequence[Piece]) -> dict[str, Any] | None:
         if not self.logprobs:
             return None
-        return {"content": [self._told(choice) for choice in choices], "refusal": None}
+        return {"content": [self._told(piece.choice) for piece in pieces if piece.choice], "refusal": None}
 
     def _told(self, choice: Choice) -> dict[str, Any]:
         top = [self._token(token, logprob) for token, logprob in choice.top]
         return {**self._token(choice.token, choice.logprob), "top_logprobs": top}
 
     def _token(self, token: int, logprob: float | None) -> dict[str, Any]:
-        text = self.token_text(token)
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+        raw = self.tokens.bytes_of(token)
+        return {"token": self.tokens.text_of(token), "logprob": logprob, "bytes": None if raw is None else list(raw)}
 
 
 @dataclass(frozen=True)
@@ -132,14 +131,14 @@ class Completion:
     id: str
     created: int
     model: str
-    token_text: TokenText
+    tokens: Tokens
     logprobs: bool
 
     prefix = "cmpl"
 
     def whole(self, answers: Sequence[Answer], prompt_tokens: int) -> dict[str, Any]:
         """The answers in one body."""
-        choices = [self._choice(i, one.text, self._logprobs(one.choices), one.finish) for i, one in enumerate(answers)]
+        choices = [self._choice(i, one.text, self._logprobs(one.pieces), one.finish) for i, one in enumerate(answers)]
         counted = usage(prompt_tokens, sum(answer.tokens for answer in answers))
         return {**self._head(), "choices": choices, "usage": counted}
 
@@ -149,10 +148,9 @@ class Completion:
 
     def piece(self, index: int, piece: Piece) -> dict[str, Any] | None:
         """What a step brought; None where there is nothing to tell yet."""
-        told = [piece.choice] if piece.choice is not None else []
-        if not piece.text and not (self.logprobs and told):
+        if not piece.text and not (self.logprobs and piece.choice):
             return None
-        return {**self._head(), "choices": [self._choice(index, piece.text, self._logprobs(told), None)]}
+        return {**self._head(), "choices": [self._choice(index, piece.text, self._logprobs([piece]), None)]}
 
     def last(self, index: int, finish: Finish | None) -> dict[str, Any] | None:
         """What a stream ends with for each choice."""
@@ -169,12 +167,22 @@ class Completion:
     def _choice(index: int, text: str, logprobs: Any, finish: Finish | None) -> dict[str, Any]:
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
 
-    def _logprobs(self, choices: Sequence[Choice]) -> dict[str, Any] | None:
+    def _logprobs(self, pieces: Sequence[Piece]) -> dict[str, Any] | None:
+        """`text_offset` counts the characters of the answer, which does not repeat the prompt."""
         if not self.logprobs:
             return None
+        choices = [(piece.choice, piece.offset) for piece in pieces if piece.choice]
         return {
-            "tokens": [self.token_text(choice.token) for choice in choices],
-            "token_logprobs": [choice.logprob for choice in choices],
-            "top_logprobs": [{self.token_text(token): value for token, value in choice.top} for choice in choices],
-            "text_offset": None,
+            "tokens": [self.tokens.text_of(choice.token) for choice, _ in choices],
+            "token_logprobs": [choice.logprob for choice, _ in choices],
+            "top_logprobs": [self._alternatives(choice) for choice, _ in choices],
+            "text_offset": [offset for _, offset in choices],
         }
+
+    def _alternatives(self, choice: Choice) -> dict[str, float | None]:
+        """The likeliest tokens and the chosen one; tokens of the same text are told apart by their ids."""
+        told: dict[str, float | None] = {}
+        for token, logprob in {**dict(choice.top), choice.token: choice.logprob}.items():
+            text = self.tokens.text_of(token)
+            told[f"token_id:{token}" if text in told else text] = logprob
+        return told
