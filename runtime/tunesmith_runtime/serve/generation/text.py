@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 Decode = Callable[[Sequence[int]], str]
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+PENDING = 8
+"""Tokens that may make one character: it has 4 bytes at most, and special tokens may come between. After more, bytes are no text."""
 UNFINISHED = 3
-"""Bytes at the end of a text that can be the beginning of a character of UTF-8, which has 4 bytes at most."""
-WINDOW = 32
-"""Tokens that are decoded again with each new one at most."""
-CONTEXT = 16
-"""Tokens that are decoded again when the window moves on."""
+"""Bytes that can be the beginning of a character."""
+WINDOW, CONTEXT = 32, 16
+"""Tokens without text that are decoded again with each new one, and how many of them are kept when there are more."""
 FIRST_MARK, LAST_MARK = 0xD800, 0xDFFF
 """Surrogates, which no decoded text has: each stands for one special token while stop strings are looked for."""
 
@@ -21,16 +21,19 @@ FIRST_MARK, LAST_MARK = 0xD800, 0xDFFF
 class Detokenizer:
     """Text of a growing token sequence, piece by piece; the pieces joined are the text of the whole.
 
-    A token's text can depend on those before it (spaces, byte pairs), so that each piece is the difference of two decodings
-    of a window; bytes that do not make a character yet are held back.
+    A token's text can depend on the one before (spaces, byte pairs), so that each piece is the difference of two decodings of a
+    short window; bytes that do not make a character yet are held back.
     """
 
     def __init__(self, decode: Decode) -> None:
         self._decode = decode
         self._tokens: list[int] = []
+        self._complete = 0
+        """Tokens of the window that are its context: their text has been returned."""
         self._returned = 0
+        """Characters of the window's text that have been returned."""
         self.length = 0
-        """Characters that have been returned."""
+        """Characters that have been returned in all."""
 
     def push(self, token: int) -> str:
         """The text that `token` adds; empty while a character is incomplete."""
@@ -43,15 +46,26 @@ class Detokenizer:
 
     def _advance(self, whole: bool) -> str:
         text = self._decode(self._tokens)
-        held = 0 if whole else min(len(text) - len(text.rstrip(REPLACEMENT)), UNFINISHED)
+        held = 0 if whole else self._unfinished(text)
         piece = text[self._returned : len(text) - held]
-        self._returned += len(piece)
         self.length += len(piece)
-        if len(self._tokens) > WINDOW:
-            untold = len(text) - self._returned
-            self._tokens = self._tokens[-CONTEXT:]
-            self._returned = max(len(self._decode(self._tokens)) - untold, 0)
+        if piece and not held:
+            self._move(self._tokens[self._complete :], held)
+            self._complete = len(self._tokens)
+        elif len(self._tokens) - self._complete > WINDOW:
+            self._move(self._tokens[: self._complete] + self._tokens[-CONTEXT:], held)
+        else:
+            self._returned += len(piece)
         return piece
+
+    def _unfinished(self, text: str) -> int:
+        """Characters at the end of the text that the next tokens may change."""
+        open_end = len(text) - len(text.rstrip(REPLACEMENT))
+        return open_end if len(self._tokens) - self._complete <= PENDING else min(open_end, UNFINISHED)
+
+    def _move(self, window: list[int], held: int) -> None:
+        self._tokens = window
+        self._returned = max(len(self._decode(window)) - held, 0)
 
 
 class StopStrings:
