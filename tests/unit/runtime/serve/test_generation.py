@@ -8,6 +8,7 @@ import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -154,6 +155,153 @@ def test_a_row_that_fails_leaves_those_beside_it_alone(model: LoadedModel, loop:
     assert "not numbers" in (wrong.pieces.get(timeout=60).error or "")
     assert right.tokens() == alone
     assert wrong.pieces.empty()
+
+
+POISON = 509
+"""A token that a faulty forward fails for."""
+
+
+class Faulty:
+    """A forward that fails in its second layer, when the first has kept its keys and values, where a row's new tokens have POISON."""
+
+    def __init__(self, model: LoadedModel, error: type[Exception] = RuntimeError) -> None:
+        self._forward, self._error = model.forward, error
+        self._layer = model.forward._model.get_base_model().model.layers[1]
+        self.config, self.device = model.forward.config, model.forward.device
+        self.failures = 0
+
+    def __call__(self, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
+        def fail(*_: Any) -> None:
+            if bool((tokens == POISON).any()):
+                self.failures += 1
+                raise self._error("no memory for this row")
+
+        handle = self._layer.register_forward_pre_hook(fail)
+        try:
+            return self._forward(tokens, *rest)
+        finally:
+            handle.remove()
+
+
+def loop_with(model: LoadedModel, faulty: Faulty) -> Loop:
+    loop = Loop(faulty, model.decode, model.eos)  # type: ignore[arg-type]
+    loop.start()
+    return loop
+
+
+def error_of(asked: Asked) -> str:
+    """What a row that fails is told, after the tokens that it got."""
+    while (piece := asked.pieces.get(timeout=120)).error is None:
+        assert piece.finish is None
+    return piece.error
+
+
+@pytest.mark.parametrize("guilty", [{0}, {6}, {3, 4}, {0, 2, 5}, {1, 2, 3, 4, 5, 6}, set(range(7))])
+@pytest.mark.parametrize("when", ["its prompt", "an answer"])
+def test_only_the_rows_that_make_a_step_fail_are_dropped(
+    model: LoadedModel, loop: Loop, guilty: set[int], when: str
+) -> None:
+    plans = [(prompt, 8, (None, *ADAPTERS)[index % 3]) for index, prompt in enumerate(prompts(model, 7))]
+    alone = []
+    for plan in plans:
+        asked = Asked(*plan)
+        loop.submit([asked.row])
+        alone.append(asked.tokens())
+    poisoned = Sampling(temperature=0, logit_bias={POISON: 100.0})
+    rows = [
+        Asked(*plan) if index not in guilty else
+        Asked([*plan[0], POISON], *plan[1:]) if when == "its prompt" else Asked(*plan, poisoned)
+        for index, plan in enumerate(plans)
+    ]  # fmt: skip
+    faulty = Faulty(model)
+    broken = loop_with(model, faulty)
+    try:
+        broken.submit([asked.row for asked in rows])
+        for index, asked in enumerate(rows):
+            if index in guilty:
+                assert error_of(asked) == "RuntimeError: no memory for this row"
+            else:
+                assert asked.tokens() == alone[index]
+        after = Asked(*plans[0])
+        broken.submit([after.row])
+        assert after.tokens() == alone[0]
+    finally:
+        broken.close()
+    assert faulty.failures
+
+
+def test_a_step_that_fails_leaves_the_batch_as_it_was(model: LoadedModel) -> None:
+    faulty = Faulty(model)
+    given, adapters = prompts(model, 3), [None, *ADAPTERS]
+    broken, plain = Batch(faulty), Batch(model.forward)  # type: ignore[arg-type]
+    broken.begin(given, adapters)
+    plain.begin(given, adapters)
+    with pytest.raises(RuntimeError, match="no memory"):
+        broken.step([5, POISON, 7])
+    assert (len(broken), broken.width) == (len(plain), plain.width)
+    for tokens in ([5, 6, 7], [8, 9, 10]):
+        assert torch.equal(broken.step(tokens), plain.step(tokens))
+
+
+def test_a_merge_that_fails_leaves_both_batches_as_they_were(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tunesmith_runtime.serve.generation import batch as module
+
+    widen, calls = module._widen, 0
+
+    def failing(states: torch.Tensor, width: int) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 6:  # the second layer's keys
+            raise RuntimeError("no memory")
+        return widen(states, width)
+
+    first, second = prompts(model, 2)
+    merged, expected = [Batch(model.forward) for _ in range(2)], [Batch(model.forward) for _ in range(2)]
+    for batches in (merged, expected):
+        for batch, prompt in zip(batches, (first, second), strict=True):
+            batch.begin([prompt], [None])
+    with monkeypatch.context() as context:
+        context.setattr(module, "_widen", failing)
+        with pytest.raises(RuntimeError, match="no memory"):
+            merged[0].merge(merged[1])
+    for batch, other in zip(merged, expected, strict=True):
+        assert torch.equal(batch.step([5]), other.step([5]))
+
+
+def test_rows_that_cannot_share_memory_go_on_side_by_side(
+    model: LoadedModel, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def merge(self: Batch, other: Batch) -> None:
+        raise RuntimeError("no memory")
+
+    plans = [(prompt, 12) for prompt in prompts(model, 3)]
+    alone = []
+    for plan in plans:
+        asked = Asked(*plan)
+        loop.submit([asked.row])
+        alone.append(asked.tokens())
+    monkeypatch.setattr(Batch, "merge", merge)
+    together = [Asked(*plan) for plan in plans]
+    for asked in together:
+        loop.submit([asked.row])
+    assert [asked.tokens() for asked in together] == alone
+
+
+def test_a_device_that_has_failed_ends_the_loop_so_that_the_pod_is_restarted(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    broken = loop_with(model, Faulty(model, torch.AcceleratorError))
+    runs, wrong = Asked([5, 6], 400, sampling=Sampling(temperature=0, logit_bias={2: -100.0})), Asked([POISON], 4)
+    broken.submit([runs.row])
+    runs.pieces.get(timeout=60)
+    broken.submit([wrong.row])
+    assert error_of(runs)
+    assert error_of(wrong)
+    broken.close()
+    assert not broken.alive
 
 
 def test_a_batch_that_cannot_let_rows_leave_fails_them_and_not_the_loop(
