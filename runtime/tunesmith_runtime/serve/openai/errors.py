@@ -8,6 +8,8 @@ from typing import Any
 
 RETRY_SECONDS = 5
 """When a client is told to try again."""
+MAX_MESSAGE, MAX_NAME = 1000, 80
+"""Characters of what an error says, and of a name in it."""
 
 
 @dataclass
@@ -27,13 +29,13 @@ class ApiError(Exception):
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
-    """400: the request is wrong."""
-    return ApiError(400, message, param=param, code=code)
+    """400: the request is wrong. What the message repeats of the request is cut to a readable length."""
+    return ApiError(400, _readable(message, MAX_MESSAGE), param=param and _readable(param, MAX_NAME), code=code)
 
 
 def model_not_found(name: str, served: list[str]) -> ApiError:
     """404: no such model here."""
-    message = f"The model `{name}` does not exist. Served here: {', '.join(served)}."
+    message = f"The model `{_readable(name, MAX_NAME)}` does not exist. Served here: {', '.join(served)}."
     return ApiError(404, message, param="model", code="model_not_found")
 
 
@@ -73,3 +75,8 @@ def unavailable(message: str) -> ApiError:
 def server_error(message: str) -> ApiError:
     """500: it is our fault."""
     return ApiError(500, message, type="server_error")
+
+
+def _readable(text: str, most: int) -> str:
+    """A text that JSON in UTF-8 can carry, of a length that people read."""
+    return text[:most].encode(errors="backslashreplace").decode()

@@ -64,8 +64,6 @@ MAX_STOP_CHARACTERS = 1000
 MAX_BIASES = 1024
 MAX_INT = (1 << 31) - 1
 MAX_SEED = (1 << 63) - 1
-SHOWN = 80
-"""Characters of a name or value of the request that an error repeats at most."""
 DECIMAL = re.compile(r"0|[1-9][0-9]{0,9}")
 """A token id as JSON would write it, so that no two keys are the same token."""
 UNION_MEMBERS = frozenset({"str", "int", "float", "bool"})
@@ -255,8 +253,7 @@ def parse(kind: type[Request], body: Any) -> Request:
                 "unsupported_parameter",
             )
     if unknown := sorted(given.keys() - kind.model_fields.keys()):
-        name = unknown[0][:SHOWN]
-        raise invalid(f"Unrecognized request argument supplied: {name}", name, "unknown_parameter")
+        raise invalid(f"Unrecognized request argument supplied: {unknown[0]}", unknown[0], "unknown_parameter")
     try:
         return kind.model_validate(given)
     except ValidationError as error:
@@ -269,7 +266,7 @@ def _refusal(error: ValidationError) -> ApiError:
     place = [
         part for part in first["loc"] if isinstance(part, int) or (part.isidentifier() and part not in UNION_MEMBERS)
     ]
-    param = ".".join(str(part) for part in place)[:SHOWN] or None
+    param = ".".join(str(part) for part in place) or None
     match first["type"]:
         case "extra_forbidden":
             return invalid(f"Unrecognized request argument supplied: {param}", param, "unknown_parameter")
@@ -286,7 +283,7 @@ def _among(value: Any, neutral: tuple[Any, ...]) -> bool:
 def _token(text: str, vocabulary: int) -> int:
     if not DECIMAL.fullmatch(text) or int(text) >= vocabulary:
         raise invalid(
-            f"Invalid key in 'logit_bias': {text[:SHOWN]!r} is not a token of this model (0 to {vocabulary - 1}).",
+            f"Invalid key in 'logit_bias': {text!r} is not a token of this model (0 to {vocabulary - 1}).",
             "logit_bias",
             "invalid_value",
         )
