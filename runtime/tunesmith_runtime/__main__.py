@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import SPEC_FILE, WORK_DIRECTORY, Outcome, RunReport, RunSpec, Verb
+from tunesmith_runtime import credentials
 from tunesmith_runtime.errors import RunFailure, StopRequested, class_of, sharpened
 from tunesmith_runtime.progress import Progress
 from tunesmith_runtime.report import RecentLines, failed, fitted, start_logging, write_report
@@ -94,6 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path(WORK_DIRECTORY), help="work directory (default: %(default)s)")
     options = parser.parse_args(arguments)
     faulthandler.enable()
+    credentials.trim()
     recent = start_logging()
     os.environ.setdefault("TQDM_DISABLE", "1")  # a log is no terminal: a progress bar in it is thousands of columns
     signal.signal(signal.SIGTERM, _stop)

@@ -6,13 +6,15 @@ import json
 import logging
 import os
 import sys
+import threading
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 
 from tunesmith_api.evaljob import Result
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import TERMINATION_MESSAGE_BYTES, FailureReport, Outcome, RunReport, Verb
+from tunesmith_runtime.credentials import redacted
 from tunesmith_runtime.errors import RunFailure
 
 TERMINATION_LOG_VARIABLE = "TUNESMITH_TERMINATION_LOG"
@@ -20,26 +22,6 @@ TERMINATION_LOG = Path("/dev/termination-log")
 LOG_TAIL_CHARACTERS = 1500
 LOGGED_REPORT_BYTES = 2000
 """The kubelet falls back to the last 2,048 bytes of the log where the termination message is empty."""
-
-SECRETS: Mapping[str, int] = {
-    "AWS_SECRET_ACCESS_KEY": 6,
-    "AWS_SESSION_TOKEN": 6,
-    "AWS_ACCESS_KEY_ID": 16,
-    "TUNESMITH_PROGRESS_TOKEN": 6,
-    "TUNESMITH_API_KEY": 6,
-    "HF_TOKEN": 6,
-    "MODELSCOPE_API_TOKEN": 6,
-}
-"""Variables whose values are never printed -> length from which a value can't be an ordinary word of a message."""
-
-
-def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """`text` with every secret of the environment replaced by ***."""
-    for variable, shortest in SECRETS.items():
-        value = environment.get(variable, "")
-        if len(value) >= shortest:
-            text = text.replace(value, "***")
-    return text
 
 
 class RecentLines(logging.Handler):
@@ -64,7 +46,7 @@ class PlainFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(message)s", "%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        line = redact(super().format(record))
+        line = redacted(super().format(record))
         return line if record.levelno == logging.INFO else line.replace(" ", f" {record.levelname} ", 1)
 
 
@@ -76,7 +58,14 @@ def start_logging() -> RecentLines:
         handler.setFormatter(PlainFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[stream, recent], force=True)
     logging.getLogger("tunesmith_runtime").setLevel(logging.INFO)
+    threading.excepthook = _log_end_of_thread
     return recent
+
+
+def _log_end_of_thread(end: threading.ExceptHookArgs) -> None:
+    """The traceback of a thread goes where all that is logged goes: Python itself would print it as it is."""
+    if end.exc_value is not None:
+        logging.getLogger(__name__).error("a thread ended", exc_info=end.exc_value)
 
 
 def failed(verb: Verb, failure: RunFailure, log_tail: str | None = None) -> RunReport:
@@ -89,7 +78,9 @@ def failed(verb: Verb, failure: RunFailure, log_tail: str | None = None) -> RunR
 def _without_secrets(report: RunReport) -> RunReport:
     if report.failure is None:
         return report
-    texts = {name: redact(text) for name in ("message", "hint", "log_tail") if (text := getattr(report.failure, name))}
+    texts = {
+        name: redacted(text) for name in ("message", "hint", "log_tail") if (text := getattr(report.failure, name))
+    }
     return report.model_copy(update={"failure": report.failure.model_copy(update=texts)})
 
 

@@ -13,6 +13,7 @@ from tunesmith_api.common import Status
 from tunesmith_api.evaljob import EvalJobStatus
 from tunesmith_api.finetunejob import FineTuneJobStatus
 from tunesmith_api.inferenceservice import InferenceServiceStatus
+from tunesmith_api.redaction import redact
 from tunesmith_operator.plan.times import format_time, parse_time
 from tunesmith_operator.plan.types import Raw
 
@@ -61,7 +62,7 @@ def _without(thing: Any, path: Sequence[int | str]) -> Any:
 
 
 def _sound(thing: Any, field: str = "") -> Any:
-    """`thing` without what a type does not tell of: no such time, too large a number, a key that comes twice, no text."""
+    """`thing` without what a type does not tell of: no such time, too large a number, a key that comes twice, no text, a secret."""
     if isinstance(thing, dict):
         below = {name: _sound(value, name) for name, value in thing.items()}
         return {name: value for name, value in below.items() if value is not None}
@@ -74,7 +75,7 @@ def _sound(thing: Any, field: str = "") -> Any:
         return thing if abs(thing) <= LARGEST else None
     if field in TIMES:
         return _time(thing)
-    return UNSHOWN.sub(" ", thing) if isinstance(thing, str) else thing
+    return redact(UNSHOWN.sub(" ", thing)) if isinstance(thing, str) else thing
 
 
 def _time(text: object) -> str | None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_runtime import credentials
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.names import GGUF, SAFE, check_names
 
@@ -50,6 +51,8 @@ def download_snapshot(uri: str, directory: Path, trust_remote_code: bool, adapte
     Raises RunFailure (ModelNotFound, UnsafeWeights, HubUnreachable).
     """
     scheme, name, revision = parse(uri)
+    credentials.trim()
+    credentials.check(credentials.HUBS, FailureClass.MODEL_NOT_FOUND)
 
     def patterns(names: list[str]) -> list[str]:
         check_names(uri, names, adapter)

@@ -26,6 +26,7 @@ from botocore.config import Config
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Store
+from tunesmith_runtime import credentials
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.storage import Entry
 from tunesmith_runtime.storage.files import disk_failures
@@ -62,6 +63,9 @@ REFUSED = {
     "RequestTimeTooSkewed": "the clock of the node or of the storage is wrong",
     "AccessDenied": "allow these credentials to list, read and write there; without the right to list, a missing object is answered so too",
 }
+UNSENDABLE = (ValueError, UnicodeEncodeError)
+"""What http.client raises for a header that it can't send: its text is the header, with the signature."""
+ENDPOINT = "write storage.endpoint as https://host or https://host:port, and storage.region as the store names it"
 OTHER_REGION = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
 )
@@ -113,6 +117,8 @@ class S3:
     """One S3 endpoint with one set of credentials."""
 
     def __init__(self, store: Store) -> None:
+        credentials.trim()
+        credentials.check(credentials.AWS, FailureClass.STORAGE_403)
         self.endpoint = store.endpoint or f"AWS region {store.region}"
         if store.ca_bundle and not Path(store.ca_bundle).is_file():
             raise RunFailure(
@@ -120,19 +126,23 @@ class S3:
                 f"the CA bundle {store.ca_bundle} is not there",
                 "check spec.storage.caBundle, else store.caBundle of the chart's values: name and key of the ConfigMap",
             )
-        self._store = store
+        self._store = store.model_copy(
+            update={"endpoint": store.endpoint and store.endpoint.strip(), "region": store.region.strip()}
+        )
         self._client = self._connect(QUESTIONS)
 
     def _connect(self, patience: dict[str, Any]) -> Any:
-        # With an endpoint, boto3's "auto" is path style as well (botocore.args).
-        style = "path" if self._store.path_style else "virtual" if self._store.endpoint else "auto"
-        return _session().client(
-            "s3",
-            endpoint_url=self._store.endpoint,
-            region_name=self._store.region,
-            verify=self._store.ca_bundle,
-            config=Config(s3={"addressing_style": style}, **CONFIG, **patience),
-        )
+        style = "path" if self._store.path_style else "auto"
+        try:
+            return _session().client(
+                "s3",
+                endpoint_url=self._store.endpoint,
+                region_name=self._store.region,
+                verify=self._store.ca_bundle,
+                config=Config(s3={"addressing_style": style}, **CONFIG, **patience),
+            )
+        except (ValueError, raised.InvalidRegionError) as error:
+            raise RunFailure(FailureClass.BAD_SPEC, f"storage: {error}", ENDPOINT) from error
 
     @cached_property
     def _content(self) -> Any:
@@ -156,7 +166,14 @@ class S3:
             ) from error
         except raised.ParamValidationError as error:
             raise RunFailure(FailureClass.BAD_SPEC, f"{uri}: {error}", "write s3://bucket/prefix") from error
+        except raised.EndpointProviderError as error:
+            raise RunFailure(FailureClass.BAD_SPEC, f"{uri}: {error}", ENDPOINT) from error
         except raised.BotoCoreError as error:
+            if type(error.kwargs.get("error")) in UNSENDABLE:
+                message = f"{uri} at {self.endpoint}: the credentials or the region have a character that no HTTP header can have"
+                raise RunFailure(
+                    FailureClass.STORAGE_403, message, "write them anew, in one line and without quotes"
+                ) from None
             raise RunFailure(FailureClass.STORAGE_UNREACHABLE, f"{uri}: {error}") from error
 
     def stat(self, uri: str) -> Entry | None:

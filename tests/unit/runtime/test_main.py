@@ -89,6 +89,29 @@ def test_an_unknown_error_is_told_with_the_end_of_the_log(tmp_path: Path) -> Non
     assert "verb.py" in str(report.failure.log_tail)
 
 
+def test_a_verb_sees_credentials_without_white_space_and_nobody_sees_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "a-token-of-a-hub\n")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", " a/secret+key ")
+    lines = [
+        "token, secret = os.environ['HF_TOKEN'], os.environ['AWS_SECRET_ACCESS_KEY']",
+        "import logging, threading, urllib.parse",
+        "logging.getLogger('tunesmith_runtime').info('%d %d', len(token), len(secret))",
+        "thread = threading.Thread(target=int, args=[secret])",
+        "thread.start()",
+        "thread.join()",
+        "raise RuntimeError(f'sent Bearer {token} for {urllib.parse.quote(secret, safe=str())}, Signature=0123abcd')",
+    ]
+    process, message = start(tmp_path, "\n    ".join(lines))
+    output, errors = process.communicate(timeout=120)
+    everything = message.read_text() + output + errors
+    assert "16 12" in everything
+    assert "RuntimeError: sent Bearer *** for ***, Signature=***" in everything
+    assert "invalid literal for int" in everything
+    assert not any(secret in everything for secret in ("a-token-of-a-hub", "a/secret+key", "a%2Fsecret", "0123abcd"))
+
+
 @pytest.mark.parametrize(
     ("error", "failure", "code"),
     [

@@ -39,6 +39,20 @@ def test_a_log_moves_no_cursor_and_turns_no_line_around() -> None:
     assert all(is_shown(text) and "\u202e" not in text for text in said)
 
 
+def test_what_a_pod_says_of_a_secret_is_in_neither_status_nor_events() -> None:
+    key, signature = "AKIAIOSFODNN7EXAMPLE", "fe5f80f77d5fa3beca038a248ff027d0"
+    said = (
+        f"Invalid header value b'AWS4-HMAC-SHA256 Credential={key}/s3, Signature={signature}' at s3://me:{signature}@b"
+    )
+    cluster = Cluster(fine_tune_job(retries=0))
+    cluster.settle()
+    cluster.fail("support-tune-1", {"train": ended(1, said)})
+    cluster.settle()
+    everything = [*texts(cluster.status), *(event.message for event in cluster.events)]
+    assert "Signature=***' at s3://***@b" in cluster.status["lastFailure"]["logTail"]
+    assert not any(secret in text for text in everything for secret in (key, signature))
+
+
 @given(st.text(st.characters(), max_size=300))
 def test_whatever_a_pod_says_is_text_that_the_api_server_takes_as_it_is(text: str) -> None:
     """What it would change on the way would be written again and again."""

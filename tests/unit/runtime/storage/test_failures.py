@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
+import traceback
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,61 @@ def test_a_wrong_access_key_is_named(s3: S3Server, monkeypatch: pytest.MonkeyPat
         open_storage(store).read_bytes(join(store.uri, "x"))
     assert failure.value.failure is FailureClass.STORAGE_403
     assert "AWS_ACCESS_KEY_ID" in str(failure.value.hint)
+
+
+@pytest.mark.parametrize("around", ["{}\n", "\n{}", " {} ", "{}\r\n", "\ufeff{}"])
+def test_white_space_around_the_keys_is_no_part_of_them(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, around: str
+) -> None:
+    store = s3.store(s3.new_bucket())
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, around.format(os.environ[name]))
+    open_storage(store).write_bytes(join(store.uri, "x"), b"1")
+    assert open_storage(store).read_bytes(join(store.uri, "x")) == b"1"
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
+def test_white_space_within_a_key_is_named_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "AKIAIOSF\nODNN7EXAMPLE")
+    with pytest.raises(RunFailure, match=f"{name} has white space within it, at character 9") as failure:
+        open_storage(Store(uri="s3://b", endpoint="http://127.0.0.1:9")).list("s3://b/x")
+    assert failure.value.failure is FailureClass.STORAGE_403
+    assert "AKIA" not in str(failure.value)
+
+
+def test_a_header_that_cannot_be_sent_is_a_matter_of_credentials_and_not_shown(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunesmith_runtime.credentials.check", lambda *_: None)
+    store = s3.store(s3.new_bucket())
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", f"{os.environ['AWS_ACCESS_KEY_ID']}\nX")
+    with pytest.raises(RunFailure, match="a character that no HTTP header can have") as failure:
+        open_storage(store).list(store.uri)
+    assert failure.value.failure is FailureClass.STORAGE_403
+    assert "Signature" not in "".join(traceback.format_exception(failure.value))
+
+
+def test_white_space_around_endpoint_and_region_is_no_part_of_them(s3: S3Server) -> None:
+    store = s3.store(s3.new_bucket())
+    spaced = store.model_copy(update={"endpoint": f" {store.endpoint}\n", "region": f"{store.region}\n"})
+    assert open_storage(spaced).list(store.uri) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("endpoint", "127.0.0.1:9"),
+        ("endpoint", "http://a host:9"),
+        ("endpoint", "http://127.0.0.1:port"),
+        ("region", "us east"),
+    ],
+)
+def test_what_is_no_endpoint_or_region_is_a_bad_spec(field: str, value: str) -> None:
+    store = Store(uri="s3://b", endpoint="http://127.0.0.1:9").model_copy(update={field: value})
+    with pytest.raises(RunFailure, match=value) as failure:
+        open_storage(store).list("s3://b/x")
+    assert failure.value.failure is FailureClass.BAD_SPEC
+    assert f"storage.{field}" in str(failure.value.hint)
 
 
 def test_no_credentials_at_all_ask_for_the_secret(

@@ -1,0 +1,103 @@
+"""White space around credentials is no part of them, and what they are is never printed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith_api.failures import FAILURES, FailureClass, Retry
+from tunesmith_runtime.credentials import AWS, HUBS, check, redacted, secrets_of, trim
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.fetch.hub import download_snapshot
+
+AROUND = st.text(st.sampled_from(" \t\r\n\u00a0\ufeff\u200b"))
+KEY = "AKIAIOSFODNN7EXAMPLE"
+NAMES = [
+    *AWS,
+    *HUBS,
+    "AWS_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_CA_BUNDLE",
+    "TUNESMITH_API_KEY",
+    "TUNESMITH_PROGRESS_TOKEN",
+    "HTTPS_PROXY",
+]
+
+
+@given(st.sampled_from(NAMES), AROUND, AROUND)
+def test_white_space_around_a_credential_is_no_part_of_it(name: str, before: str, after: str) -> None:
+    environment = {name: f"{before}{KEY}{after}", "PATH": " /bin "}
+    trim(environment)
+    assert environment == {name: KEY, "PATH": " /bin "}
+    check([*AWS, *HUBS], FailureClass.STORAGE_403, environment)
+
+
+@pytest.mark.parametrize("name", [*AWS, *HUBS])
+def test_white_space_within_a_credential_is_named_and_the_credential_is_not(name: str) -> None:
+    with pytest.raises(RunFailure, match=f"{name} has white space within it, at character 5") as wrong:
+        check([name], FailureClass.STORAGE_403, {name: "AKIA\nIOSFODNN7"})
+    assert wrong.value.failure is FailureClass.STORAGE_403
+    assert name in str(wrong.value.hint)
+    assert "AKIA" not in f"{wrong.value} {wrong.value.hint}"
+    assert FAILURES[FailureClass.STORAGE_403].retry is Retry.NEVER
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("AWS_SECRET_ACCESS_KEY", "with space and ü"), ("AWS_ACCESS_KEY_ID", ""), ("AWS_SESSION_TOKEN", "a/b+c==")],
+)
+def test_what_can_be_signed_with_or_sent_is_taken(name: str, value: str) -> None:
+    check(AWS, FailureClass.STORAGE_403, {name: value})
+
+
+def test_a_character_that_no_header_can_have_is_named() -> None:
+    with pytest.raises(
+        RunFailure, match=r"AWS_ACCESS_KEY_ID has a character that is not ASCII within it, at character 3"
+    ):
+        check(AWS, FailureClass.STORAGE_403, {"AWS_ACCESS_KEY_ID": "AKéA"})
+
+
+def test_the_secrets_are_the_values_of_variables_that_are_called_so() -> None:
+    environment = {
+        "AWS_SECRET_ACCESS_KEY": "one\n",
+        "AWS_ACCESS_KEY_ID": KEY,
+        "MY_DB_PASSWORD": "two",
+        "TUNESMITH_API_KEY": "three",
+        "HF_TOKEN": "four",
+        "TUNESMITH_PROGRESS_TOKEN": "five",
+        "TUNESMITH_TERMINATION_LOG": "/dev/termination-log",
+        "SECRET_STORE_SERVICE_HOST": "10.0.0.1",
+        "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/token",
+    }
+    assert set(secrets_of(environment)) == {"one", KEY, "two", "three", "four", "five"}
+
+
+def test_a_short_key_id_is_a_word_and_no_secret() -> None:
+    environment = {"AWS_ACCESS_KEY_ID": "tunesmith", "AWS_SECRET_ACCESS_KEY": ""}
+    assert redacted("bucket tunesmith", environment) == "bucket tunesmith"
+
+
+@given(st.from_regex(re.compile(r"[!-~]{8,40}"), fullmatch=True), st.text(), st.text())
+def test_no_secret_of_the_environment_is_left_in_a_text(secret: str, before: str, after: str) -> None:
+    for name in (
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "HF_TOKEN",
+        "TUNESMITH_API_KEY",
+        "TUNESMITH_PROGRESS_TOKEN",
+    ):
+        assert secret not in redacted(before + secret + after, {name: f"{secret}\n"})
+
+
+@pytest.mark.parametrize(("uri", "name"), [("hf://org/small", "HF_TOKEN"), ("ms://org/small", "MODELSCOPE_API_TOKEN")])
+def test_a_hub_is_not_asked_with_a_token_that_cannot_be_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uri: str, name: str
+) -> None:
+    monkeypatch.setenv(name, "hf_one\nhf_two")
+    with pytest.raises(RunFailure, match=f"{name} has white space within it, at character 7") as wrong:
+        download_snapshot(uri, tmp_path, trust_remote_code=False, adapter=False)
+    assert wrong.value.failure is FailureClass.MODEL_NOT_FOUND
