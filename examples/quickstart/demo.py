@@ -143,11 +143,11 @@ def one_line(status: dict[str, Any]) -> str:
 
 def wait_for(kubectl: Kubectl, resource: str, done: tuple[str, ...]) -> dict[str, Any]:
     """Tells each change of a resource's status until its phase is one of `done`; ends the demo where it failed."""
-    start, told, line = time.monotonic(), ("", 0), ""
+    start, told, line = time.monotonic(), None, ""
     while time.monotonic() - start < PATIENCE_SECONDS:
         status = kubectl.get(NAMESPACE, resource).get("status") or {}
         line = one_line(status)
-        news = line.split("  ")[0], (status.get("progress") or {}).get("percent", 0) // 10
+        news = line.split("  ")[0], status.get("waitingFor"), (status.get("progress") or {}).get("percent", 0) // 10
         if news != told:
             print(f"   {_minutes(time.monotonic() - start):>6}  {line}", flush=True)
             told = news

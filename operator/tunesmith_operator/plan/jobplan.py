@@ -343,6 +343,7 @@ def _as_it_is(scene: Scene[Spec], made: Sequence[Course] = ()) -> Outlook:
         reason,
         message,
         reconciling=True,
+        waiting_for=message.removeprefix("waiting for ") if reason is Reason.WAITING_FOR_POD else None,
         trouble=trouble,
         requeue_after=_look_again(scene),
     )

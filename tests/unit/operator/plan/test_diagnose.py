@@ -414,11 +414,13 @@ def test_a_pod_that_starts_slowly_says_what_it_does(events: list[tuple[str, str,
     assert (cluster.status["phase"], cluster.status["reason"]) == ("Pending", "WaitingForPod")
     assert message.format(pod=thing["metadata"]["name"]) in cluster.status["message"]
     assert cluster.status["message"].startswith(before)
+    assert f"waiting for {cluster.status['waitingFor']}" == cluster.status["message"]
     cluster.now += timedelta(seconds=21)
     assert cluster.plan().status is None
     cluster.start_pod("support-tune-1", "Running", {"fetch": running()})
     cluster.settle()
     assert cluster.status["message"] == "fetching the model and the data"
+    assert "waitingFor" not in cluster.status
 
 
 def test_a_job_hears_that_it_is_to_be_made_anew_and_a_service_does_not() -> None:

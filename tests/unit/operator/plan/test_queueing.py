@@ -128,7 +128,7 @@ def test_an_admitted_job_goes_its_way():
     cluster.admit(JOB)
     cluster.settle()
     assert (cluster.status["phase"], cluster.status["reason"]) == ("Pending", "WaitingForPod")
-    assert "waitingFor" not in cluster.status
+    assert cluster.status["waitingFor"].startswith("the first container")
     tune(cluster)
     cluster.settle()
     assert cluster.status["phase"] == "Succeeded"
