@@ -64,7 +64,7 @@ def resolve_base(source: ModelSource, references: References) -> ResolvedModel |
     model = resolve(source, references)
     if isinstance(model, ResolvedModel) and model.base:
         return Refused(
-            f"{describe(source)} made an adapter only, which cannot be tuned further: set its export.merge: true"
+            f"{describe(source)} made an adapter only, which cannot be tuned further: create it anew with spec.export.merge: true"
         )
     return model
 
@@ -131,7 +131,7 @@ def _artifact(job: Raw, preferred: tuple[str, ...]) -> ResolvedModel | Refused:
     if name is None:
         wanted, has = " or ".join(preferred), ", ".join(sorted(map(str, made))) or "nothing"
         return Refused(
-            f"FineTuneJob {job['metadata']['name']} made {has}, but {wanted} is needed: change its tuner or export"
+            f"FineTuneJob {job['metadata']['name']} made {has}, but {wanted} is needed: create it anew with spec.tuner: lora"
         )
     model = ResolvedModel(uri=made[name]["uri"], digest=made[name].get("digest"))
     if name != "adapter":

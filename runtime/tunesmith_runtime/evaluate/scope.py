@@ -164,6 +164,13 @@ def _runs_code(adapter: Any) -> bool:
 
 
 _TRUST = "use another benchmark, or set spec.model.trustRemoteCode: true (and spec.baseline.trustRemoteCode), which allowTrustRemoteCode in the chart's values must allow"
+_UNANSWERED = (
+    "remove what the message gives as the cause, such as a question longer than the model can hold: a score over the other "
+    "questions would mislead"
+)
+_MISCOUNTED = (
+    "score it once more; where the counts disagree again, report it as a bug: a score over some questions would mislead"
+)
 _LOCAL = "copy the benchmark's folder from the hub into the store, and name it in spec.benchmarks[].dataset: {type: benchmark, uri: s3://…}"
 
 
@@ -190,10 +197,10 @@ def score(task: Task, config: Any, questions: int, told: Told) -> list[Result]:
     if done.failed:
         why = next(filter(None, map(refusal, predictions)), relay.first_error or "see the log")
         message = f"benchmark {task.name}: {done.failed} of {done.asked} questions got no answer; the first: {why}"
-        raise RunFailure(FailureClass.EVALUATION_FAILED, message, "mend the cause: a score over the rest would mislead")
+        raise RunFailure(FailureClass.EVALUATION_FAILED, message, _UNANSWERED)
     if odd := disagreement(report, len(predictions), questions):
         message = f"benchmark {task.name}: EvalScope's counts do not agree: {odd}"
-        raise RunFailure(FailureClass.EVALUATION_FAILED, message, "a score over some of the questions would mislead")
+        raise RunFailure(FailureClass.EVALUATION_FAILED, message, _MISCOUNTED)
     return scores(task.name, report) + unreadable(task.name, _rows(folder / "reviews"))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from tunesmith_api.compatibility import CONFLICTS, LIMITS, refusals
 from tunesmith_api.crdgen.crd import KINDS, root_schema
 from tunesmith_api.failures import EVAL, FAILURES, SERVE, SIGNALS, TUNE, FailureClass
 
+ROOT = Path(__file__).parents[3]
 SCHEMAS = {kind.name: root_schema(kind)["properties"]["spec"] for kind in KINDS}
 TYPES = {kind.name: kind.spec for kind in KINDS}
 ONLY: dict[str, frozenset[str]] = {
@@ -68,6 +71,39 @@ def test_the_table_of_fields_of_one_kind_is_right(field: str) -> None:
 def test_a_kind_does_not_hear_of_another_kinds_fields(kind: str, class_: FailureClass, hint: str) -> None:
     others = [field for field, kinds in ONLY.items() if kind not in kinds]
     assert [field for field in others if re.search(rf"\b{field}\b[.\[]", hint)] == []
+
+
+SPEAKS_TO: dict[str, tuple[str, ...]] = {
+    "operator/tunesmith_operator/plan": (TUNE, EVAL, SERVE),
+    "runtime/tunesmith_runtime/data": (TUNE,),
+    "runtime/tunesmith_runtime/train": (TUNE,),
+    "runtime/tunesmith_runtime/export": (TUNE,),
+    "runtime/tunesmith_runtime/evaluate": (EVAL,),
+    "runtime/tunesmith_runtime/serve": (SERVE,),
+    "runtime/tunesmith_runtime/fetch": (TUNE, EVAL, SERVE),
+    "runtime/tunesmith_runtime/storage": (TUNE, EVAL, SERVE),
+}
+"""Folder -> the kinds that hear its messages: of the runtime all of them, of the operator one at least."""
+OF_OTHERS = frozenset({"spec.active"})
+"""Fields of kinds that are not ours (Kueue's Workload)."""
+
+
+def texts(folder: str) -> Iterator[str]:
+    """The strings of a package, docstrings aside."""
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        apart = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in apart:
+                yield node.value
+
+
+@pytest.mark.parametrize("folder", SPEAKS_TO)
+def test_messages_name_fields_that_are_there(folder: str) -> None:
+    fields = {path for text in texts(folder) for path in fields_in(text)} - OF_OTHERS
+    everybody = folder.startswith("runtime")
+    there = all if everybody else any
+    assert {path for path in fields if not there(has_field(kind, path) for kind in SPEAKS_TO[folder])} == set()
 
 
 def test_hints_about_signals_name_fields_of_all_kinds() -> None:
