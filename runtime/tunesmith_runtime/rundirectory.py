@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import secrets
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -96,10 +97,11 @@ class RunDirectory:
             ) from error
 
     def check_writable(self) -> None:
-        """Fail now, not after hours of work, where the run's folder can't be written."""
-        probe = join(self.uri, ".writable")
-        self.storage.write_bytes(probe, b"")
-        self.storage.delete(probe)
+        """Fail now, not after hours of work, where the run's folder can't be written as a run needs it.
+
+        The object has a name of its own, as other pods may check the same folder.
+        """
+        self.storage.probe(join(self.uri, f".probe-{secrets.token_hex(8)}"))
 
     def publish(self, name: str, directory: Path) -> Artifact:
         """Upload a local folder as the artifact `name`; its folder's name ends in the digest of its content."""

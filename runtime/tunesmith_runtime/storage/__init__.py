@@ -1,7 +1,7 @@
 """Object storage by URI: s3://bucket/key and file:///path behind the same few methods.
 
 A storage knows objects and folders, no runs and no models. Failures are RunFailure with the URI and the fix in them:
-StorageUnreachable, Storage403, StorageTLS, StorageCorrupt, DiskFull; NotFound where an object or bucket must be there.
+StorageUnreachable, Storage403, StorageTLS, StorageCorrupt, StorageUnsupported, DiskFull; NotFound where an object or bucket must be there.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Backend(Protocol):
     def download(self, uri: str, path: Path, entry: Entry) -> None: ...
     def upload(self, path: Path, uri: str) -> None: ...
     def delete(self, uri: str) -> None: ...
+    def probe(self, uri: str) -> None: ...
 
 
 def join(uri: str, *parts: str) -> str:
@@ -138,6 +139,14 @@ class Storage:
     def delete(self, uri: str) -> None:
         """Remove the object at `uri`, if it is there."""
         self._backend(uri).delete(uri)
+
+    def probe(self, uri: str) -> None:
+        """Try what a run needs of the store on an object at `uri`, where there is none, and remove it.
+
+        Raises RunFailure where it can't be written, and StorageUnsupported where the store lacks conditional writes
+        or multipart uploads.
+        """
+        self._backend(uri).probe(uri)
 
 
 def _s3(store: Store) -> Backend:

@@ -130,6 +130,10 @@ class Files:
             with suppress(OSError):  # a folder of an object store is there only as long as something is in it
                 path.parent.rmdir()
 
+    def probe(self, uri: str) -> None:
+        self.write_bytes(uri, b"", if_absent=False)
+        self.delete(uri)
+
     @contextmanager
     def _beside(self, target: Path) -> Iterator[Path]:
         """A new file beside `target`, gone at the end unless it was renamed."""

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,14 @@ CONTENT: dict[str, Any] = {"read_timeout": 60, "retries": {"mode": "standard", "
 TRANSFER = TransferConfig(
     multipart_threshold=2 * PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=PARTS_AT_ONCE
 )
+
+PROBE = b"Tunesmith tries this store. The object is removed at once."
+ONLY_IF_ABSENT = {"IfNoneMatch": "*"}
+NOT_MET = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412"})
+UNKNOWN_CALL = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405"})
+"""What stores answer to calls and headers that they do not know."""
+PASSING = frozenset({401, 403, 408, 409, 429})
+"""Statuses below 500 that say nothing about what a store can do."""
 
 MISSING_KEY = frozenset({"NoSuchKey", "404", "NotFound"})
 UNKNOWN_KEY = "the endpoint does not know AWS_ACCESS_KEY_ID of the credentials Secret"
@@ -97,6 +105,9 @@ def _refusal(uri: str, error: raised.ClientError, endpoint: str) -> RunFailure:
             message,
             "the bucket is in another region: set spec.storage.region, and spec.storage.endpoint where that region has another",
         )
+    if code in UNKNOWN_CALL:
+        call = error.operation_name
+        return _unsupported(endpoint, f"the call {call}", f"{call} {uri}", _answer(error))
     if code == "PreconditionFailed":
         return RunFailure(
             FailureClass.STORAGE_CORRUPT,
@@ -104,6 +115,25 @@ def _refusal(uri: str, error: raised.ClientError, endpoint: str) -> RunFailure:
             "write data to new names instead of over old ones",
         )
     return RunFailure(FailureClass.STORAGE_UNREACHABLE, f"{uri} at {endpoint}: {code} ({text})")
+
+
+def _unsupported(endpoint: str, lacks: str, tried: str, answer: str) -> RunFailure:
+    """A store that `lacks` what a run needs, by its `answer` to what was `tried`."""
+    return RunFailure(FailureClass.STORAGE_UNSUPPORTED, f"{endpoint} lacks {lacks}: {tried} was answered {answer}")
+
+
+def _answer(error: raised.ClientError) -> str:
+    answer = error.response.get("Error", {})
+    return f"{answer.get('Code')} ({answer.get('Message')})"
+
+
+def _says_what_it_lacks(error: raised.ClientError) -> bool:
+    """Whether an answer may be about the kind of call rather than about credentials, load or the region."""
+    code = error.response.get("Error", {}).get("Code")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if status in PASSING or code in {*REFUSED, *OTHER_REGION, "NoSuchBucket", "RequestTimeout"}:
+        return False
+    return status == 501 or 400 <= status < 500
 
 
 def _session() -> boto3.session.Session:
@@ -207,7 +237,7 @@ class S3:
                 raise
 
     def write_bytes(self, uri: str, content: bytes, if_absent: bool) -> bool:
-        return self._put(uri, content, {"IfNoneMatch": "*"} if if_absent else {})
+        return self._put(uri, content, ONLY_IF_ABSENT if if_absent else {})
 
     def replace_bytes(self, uri: str, content: bytes, etag: str) -> bool:
         return self._put(uri, content, {"IfMatch": etag})
@@ -218,14 +248,64 @@ class S3:
             try:
                 self._client.put_object(Bucket=bucket, Key=key, Body=content, **condition)
             except raised.ClientError as error:
-                if (
-                    error.response["Error"]["Code"]
-                    in {"PreconditionFailed", "ConditionalRequestConflict", *MISSING_KEY}
-                    and condition
-                ):
+                code = error.response["Error"]["Code"]
+                if condition and code in NOT_MET | MISSING_KEY:
                     return False
+                if condition and code in UNKNOWN_CALL:
+                    raise self._without_conditions(uri, condition, _answer(error)) from error
                 raise
         return True
+
+    def _without_conditions(self, uri: str, condition: dict[str, str], answer: str) -> RunFailure:
+        header = "If-None-Match: *" if condition == ONLY_IF_ABSENT else "If-Match"
+        return _unsupported(self.endpoint, "conditional writes", f"PUT {uri} with {header}", answer)
+
+    def probe(self, uri: str) -> None:
+        """Six small calls: two conditional writes, of which the second must not be met, a multipart upload, a deletion."""
+        self._probe_condition(uri)
+        try:
+            if self._put(uri, PROBE, ONLY_IF_ABSENT):
+                raise self._without_conditions(uri, ONLY_IF_ABSENT, "200, over an object that was there")
+            self._probe_multipart(uri)
+        except BaseException:
+            with suppress(RunFailure):  # what ends the probe says more
+                self.delete(uri)
+            raise
+        self.delete(uri)
+
+    def _probe_condition(self, uri: str) -> None:
+        """Write where nothing is. A refusal is about the condition where the plain write is not refused."""
+        answer = "412, where no object was"
+        try:
+            if self._put(uri, PROBE, ONLY_IF_ABSENT):
+                return
+        except RunFailure as failure:
+            error = failure.__cause__
+            if not isinstance(error, raised.ClientError) or not _says_what_it_lacks(error):
+                raise
+            answer = _answer(error)
+        self._put(uri, PROBE, {})
+        self.delete(uri)
+        raise self._without_conditions(uri, ONLY_IF_ABSENT, answer)
+
+    def _probe_multipart(self, uri: str) -> None:
+        """Bring a few bytes to `uri` by the calls that files of more than 64 MiB are uploaded by."""
+        bucket, key = split(uri)
+        upload: dict[str, Any] = {"Bucket": bucket, "Key": key}
+        with self._failures(uri):
+            try:
+                upload["UploadId"] = self._client.create_multipart_upload(**upload)["UploadId"]
+                part = self._client.upload_part(**upload, PartNumber=1, Body=PROBE)
+                parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+                self._client.complete_multipart_upload(**upload, MultipartUpload=parts)
+            except raised.ClientError as error:
+                if "UploadId" in upload:
+                    with suppress(raised.ClientError):
+                        self._client.abort_multipart_upload(**upload)
+                if _says_what_it_lacks(error):
+                    tried = f"{error.operation_name} {uri}"
+                    raise _unsupported(self.endpoint, "multipart uploads", tried, _answer(error)) from error
+                raise
 
     def fingerprint(self, uri: str, entry: Entry) -> str:
         return f"{entry.etag.strip(chr(34))}/{entry.size_bytes}"
