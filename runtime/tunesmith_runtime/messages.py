@@ -7,6 +7,7 @@ key that changes what is learned or asked is honoured, or refused with RowError;
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -140,17 +141,22 @@ def unwritten(
     Templates pass in silence over keys that they do not know: tool calls, tools, and names of speakers.
     """
     for schema in schemas or ():
-        if schema["function"]["name"] not in text:
+        if not _names(text, schema["function"]["name"]):
             return (
                 f"the model's chat template does not write tools: {schema['function']['name']!r:.80} is not in its text"
             )
     for index, each in enumerate(messages):
         for call in each.get("tool_calls", ()):
-            if call["function"]["name"] not in text:
+            if not _names(text, call["function"]["name"]):
                 return f"messages[{index}].tool_calls are not written by the model's chat template"
-        if each["role"] != "tool" and each.get("name", "") not in text:
+        if each["role"] != "tool" and not _names(text, each.get("name", "")):
             return f"messages[{index}].name is not written by the model's chat template; remove it or write it into the content"
     return None
+
+
+def _names(text: str, name: str) -> bool:
+    """Whether the text has the name, as it is or as JSON writes it."""
+    return any(form in text for form in (name, json.dumps(name)[1:-1], json.dumps(name, ensure_ascii=False)[1:-1]))
 
 
 def _role(value: Mapping[str, Any], place: str) -> str:

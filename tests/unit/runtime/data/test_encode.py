@@ -10,11 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import tinymodel
+from tests.unit.runtime.data.families import CHATML, GEMMA, LLAMA, MISTRAL, QWEN3, STATEFUL, TOOLS
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import LossOn, Truncation
+from tunesmith_api.finetunejob import LossOn, RowFormat, Truncation
 from tunesmith_runtime.data.encode import IGNORED, Encoder, Example
+from tunesmith_runtime.data.formats import read
 from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, RowError
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.serve.generation.model import LoadedModel
+from tunesmith_runtime.serve.openai.requests import ChatRequest, parse
 
 FORGETS_THOUGHTS = (
     "{% set last = namespace(user=-1) %}{% for m in messages %}{% if m.role == 'user' %}{% set last.user = loop.index0 %}{% endif %}{% endfor %}"
@@ -183,3 +187,82 @@ def test_a_template_whose_prompt_is_no_prefix_is_refused_instead_of_masked_wrong
 def test_a_row_that_the_template_refuses_is_a_bad_row(tokenizer: Any) -> None:
     with pytest.raises(RowError, match="roles must alternate"):
         encoder(tokenizer, REFUSES).encode(conversation("a", "b"))
+
+
+@pytest.mark.parametrize("template", [CHATML, LLAMA, MISTRAL, GEMMA, QWEN3, TOOLS, STATEFUL])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")],
+        [("developer", "Be brief."), ("user", [{"type": "text", "text": "a"}]), ("assistant", "b")],
+        [("system", "Be brief."), ("assistant", "Hello!"), ("user", "a"), ("assistant", "b")],
+        [
+            ("user", "Weather?"),
+            (
+                "assistant",
+                None,
+                {"tool_calls": [{"id": "c1", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}]},
+            ),
+            ("tool", "4", {"tool_call_id": "c1", "name": "weather"}),
+            ("assistant", "cold"),
+        ],
+        [("user", "a"), ("assistant", "b", {"reasoning_content": None}), ("user", "c"), ("assistant", "d")],
+        [("user", "a", {"name": "Ada", "tool_calls": []}), ("assistant", "b", {"name": None})],
+    ],
+)
+def test_a_row_is_learned_after_the_prompt_of_the_same_request_or_both_are_refused(
+    tokenizer: Any, template: str, rows: list[tuple[Any, ...]]
+) -> None:
+    messages = [{"role": role, "content": content, **(more[0] if more else {})} for role, content, *more in rows]
+    chat = encoder(tokenizer, template)
+    server = LoadedModel(lambda *_: None, chat.tokenizer, 512, frozenset(), 512)  # type: ignore[arg-type, return-value]
+    try:
+        record = read({"messages": messages}, RowFormat.MESSAGES)
+        assert isinstance(record, Conversation)
+        made = chat.encode(record)
+    except RowError:
+        refused = [turns for turns in (messages[:-1], messages) if _refused(server, turns)]
+        assert refused
+        return
+    if made is DropReason.NO_PROMPT:
+        assert _refused(server, messages[:-1])
+        return
+    starts = [example.input_ids[:start] for example in examples(made) for start, _ in spans(example)]
+    assert starts == [_prompt(server, messages[:index]) for index in record.learned]
+
+
+def _prompt(server: LoadedModel, messages: list[dict[str, Any]]) -> list[int]:
+    return server.encode_chat(parse(ChatRequest, {"model": "m", "messages": messages}).messages)
+
+
+def _refused(server: LoadedModel, messages: list[dict[str, Any]]) -> bool:
+    try:
+        _prompt(server, messages)
+    except ValueError:
+        return True
+    return False
+
+
+def test_thoughts_that_the_template_leaves_out_are_refused(tokenizer: Any) -> None:
+    talk = conversation("a", "b")
+    talk.messages[1]["reasoning_content"] = "Let me see."
+    with pytest.raises(RowError, match=r"messages\[1\]\.reasoning_content is not written"):
+        encoder(tokenizer, CHATML).encode(talk)
+    qwen = encoder(tokenizer, QWEN3)
+    (example,) = examples(qwen.encode(talk))
+    assert learned(qwen, example) == "<think>\nLet me see.\n</think>\n\nb<|im_end|>"
+
+
+def test_names_of_functions_are_found_as_json_writes_them(tokenizer: Any) -> None:
+    talk = conversation("a", "b")
+    for name in ("wetter_für", 'say "hi"', "天気"):
+        called = {"type": "function", "function": {"name": name, "arguments": {}}}
+        written = Conversation([talk.messages[0], {**talk.messages[1], "tool_calls": [called]}], [called])
+        assert examples(encoder(tokenizer, QWEN3).encode(written))
+
+
+def test_an_answer_without_a_token_to_predict_is_dropped(tokenizer: Any) -> None:
+    silent = copy.deepcopy(tokenizer)
+    silent.eos_token = None
+    alone = Encoder(silent, frozenset(), 64)
+    assert alone.encode(Continuation("", "a")) is DropReason.EMPTY_ANSWER

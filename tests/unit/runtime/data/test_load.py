@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import errno
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import tinymodel
+from tests.unit.runtime.data.families import CHATML, FAMILIES, GEMMA, MISTRAL, QWEN3, TOOLS
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_runtime.data.encode import Encoder
-from tunesmith_runtime.data.load import Data, load
+from tunesmith_runtime.data.encode import IGNORED, Encoder
+from tunesmith_runtime.data.load import MAX_KEYS, OTHER_KEYS, Data, load
 from tunesmith_runtime.data.split import split
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.work import DataFile, Work
@@ -47,6 +50,31 @@ def read(work: Work, tokenizer: Any, **spec: Any) -> Data:
     made = {"model": {"uri": "s3://m/base"}, "datasets": [{"uri": "s3://data/part-0/train.jsonl"}], **spec}
     job = FineTuneJobSpec.model_validate(made)
     return load(work, job, Encoder.of(tokenizer, frozenset([tokenizer.eos_token_id]), job.training))
+
+
+def with_template(tokenizer: Any, template: str) -> Any:
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = template
+    return changed
+
+
+def texts(tokenizer: Any, data: Data) -> list[str]:
+    return [tokenizer.decode(example.input_ids) for example in data.train]
+
+
+def learned(tokenizer: Any, data: Data) -> list[str]:
+    """The text of the labels of each example."""
+    return [tokenizer.decode([label for label in example.labels if label != IGNORED]) for example in data.train]
+
+
+def chat(*turns: tuple[str, Any] | dict[str, Any], **row: Any) -> dict[str, Any]:
+    """A row of messages from (role, content) or whole messages."""
+    messages = [turn if isinstance(turn, dict) else {"role": turn[0], "content": turn[1]} for turn in turns]
+    return {"messages": messages, **row}
+
+
+ASKED, ANSWERED = ("user", "What is a kiwi?"), ("assistant", "fruit")
+CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
 
 
 @pytest.mark.parametrize(
@@ -153,3 +181,308 @@ def test_a_split_loses_no_row_and_is_the_same_for_the_same_seed(count: int, frac
 
 def test_one_row_is_never_held_out() -> None:
     assert split(["only"], 0.9, 0) == (["only"], [])
+
+
+def test_null_keys_and_empty_tool_calls_are_absent_for_the_template(work: Work, tokenizer: Any) -> None:
+    nulls = {"tool_calls": None, "name": None, "tool_call_id": None}
+    exported = chat(
+        {"role": "user", "content": "kiwi?", **nulls}, {"role": "assistant", "content": "fruit", **nulls}, tools=None
+    )
+    listed = chat(("user", "kiwi?"), {"role": "assistant", "content": "fruit", "tool_calls": []})
+    given_files(work, (0, [exported, listed, {**exported, "prompt": None, "text": None}]))
+    asking = with_template(tokenizer, TOOLS)
+    data = read(work, asking)
+    assert set(texts(asking, data)) == {"<|im_start|>user\nkiwi?<|im_end|>\n<|im_start|>assistant\nfruit<|im_end|>\n"}
+    assert data.rows.to_dict() == {"kept": 3}
+
+
+def test_arguments_of_calls_are_not_quoted_twice(work: Work, tokenizer: Any) -> None:
+    row = chat(("user", "Weather in Oslo?"), {"role": "assistant", "content": None, "tool_calls": [CALL]})
+    given_files(work, (0, [row]))
+    calling = with_template(tokenizer, QWEN3)
+    (text,) = learned(calling, read(work, calling))
+    assert '{"name": "weather", "arguments": {"city": "Oslo"}}' in text
+    assert "\\" not in text
+
+
+def test_a_developer_is_written_as_the_system(work: Work, tokenizer: Any) -> None:
+    rows = [chat((role, "One word."), ASKED, ANSWERED) for role in ("system", "developer")]
+    given_files(work, (0, [*rows, chat(ASKED, ANSWERED, system="One word.")]))
+    assert len(set(texts(tokenizer, read(work, tokenizer)))) == 1
+
+
+def test_an_answer_of_weight_zero_is_context(work: Work, tokenizer: Any) -> None:
+    bad = {"role": "assistant", "content": "a metal", "weight": 0}
+    row = chat(
+        ("user", "kiwi?"), bad, ("user", "Are you sure?"), {"role": "assistant", "content": "a fruit", "weight": 1}
+    )
+    given_files(work, (0, [row]))
+    data = read(work, tokenizer)
+    assert learned(tokenizer, data) == ["a fruit<|im_end|>"]
+    assert "assistant\na metal<|im_end|>" in texts(tokenizer, data)[0]
+    assert "weight" not in texts(tokenizer, data)[0]
+
+
+def test_a_row_whose_answers_all_have_weight_zero_is_dropped(work: Work, tokenizer: Any) -> None:
+    given_files(
+        work, (0, [chat(ASKED, {"role": "assistant", "content": "a metal", "loss": False}), chat(ASKED, ANSWERED)])
+    )
+    assert read(work, tokenizer).rows.to_dict() == {"kept": 1, "dropped": [{"reason": "NotLearned", "count": 1}]}
+
+
+def test_a_weight_is_refused_where_every_token_is_learned(work: Work, tokenizer: Any) -> None:
+    row = chat(ASKED, {"role": "assistant", "content": "a metal", "weight": 0}, ASKED, ANSWERED)
+    given_files(work, (0, [row]))
+    with pytest.raises(RunFailure, match=r"line 1: has messages of weight 0, and training\.lossOn: all"):
+        read(work, tokenizer, training={"lossOn": "all"})
+
+
+def test_sharegpt_is_the_same_conversation(work: Work, tokenizer: Any) -> None:
+    spoken = {
+        "conversations": [
+            {"from": "human", "value": "What is a kiwi?"},
+            {"from": "gpt", "value": "fruit", "weight": None},
+        ],
+        "system": "One word.",
+    }
+    roles = {"conversations": chat(("system", "One word."), ASKED, ANSWERED)["messages"]}
+    given_files(work, (0, [spoken, roles]), (1, [chat(("system", "One word."), ASKED, ANSWERED)]))
+    uris = ("s3://data/part-0/train.jsonl", "s3://data/part-1/train.jsonl")
+    data = read(work, tokenizer, datasets=[{"uri": uri} for uri in uris])
+    assert len(set(texts(tokenizer, data))) == 1
+    assert data.rows.to_dict() == {"kept": 3}
+
+
+def test_calls_in_sharegpt_are_calls_in_messages(work: Work, tokenizer: Any) -> None:
+    spoken = [
+        {"from": "human", "value": "Weather in Oslo?"},
+        {"from": "function_call", "value": '{"name": "weather", "arguments": {"city": "Oslo"}}'},
+        {"from": "observation", "value": "4 degrees"},
+        {"from": "gpt", "value": "cold"},
+    ]
+    bare = {key: CALL[key] for key in ("type", "function")}
+    written = chat(
+        ("user", "Weather in Oslo?"),
+        {"role": "assistant", "tool_calls": [bare]},
+        ("tool", "4 degrees"),
+        ("assistant", "cold"),
+    )
+    schema = {"name": "weather", "parameters": {"type": "object"}}
+    given_files(
+        work,
+        (0, [{"conversations": spoken, "tools": json.dumps([schema])}]),
+        (1, [{**written, "tools": [{"type": "function", "function": schema}]}]),
+    )
+    uris = ("s3://data/part-0/train.jsonl", "s3://data/part-1/train.jsonl")
+    calling = with_template(tokenizer, QWEN3)
+    data = read(work, calling, datasets=[{"uri": uri} for uri in uris])
+    assert data.rows.kept == 2
+    half = len(data.train) // 2
+    assert texts(calling, data)[:half] == texts(calling, data)[half:]
+
+
+def test_an_answer_before_the_first_question_is_context(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, [chat(("assistant", "Hello!"), ASKED, ANSWERED), chat(("system", "Be brief."), ANSWERED)]))
+    data = read(work, tokenizer)
+    assert learned(tokenizer, data) == ["fruit<|im_end|>"]
+    assert texts(tokenizer, data)[0].startswith("<|im_start|>assistant\nHello!<|im_end|>")
+    assert data.rows.to_dict() == {"kept": 1, "dropped": [{"reason": "NoPrompt", "count": 1}]}
+
+
+@pytest.mark.parametrize("template", [MISTRAL, GEMMA])
+def test_an_opening_answer_that_the_template_refuses_drops_the_row(work: Work, tokenizer: Any, template: str) -> None:
+    given_files(work, (0, [chat(("assistant", "Hello!"), ASKED, ANSWERED), chat(ASKED, ANSWERED)]))
+    rows = read(work, with_template(tokenizer, template)).rows
+    assert rows.to_dict() == {"kept": 1, "dropped": [{"reason": "NoPrompt", "count": 1}]}
+
+
+def test_keys_that_are_not_read_are_counted(work: Work, tokenizer: Any) -> None:
+    row = chat({"role": "user", "content": "kiwi?", "stamp": 5}, ANSWERED, id=7, prompt="kiwi?", url=None)
+    given_files(work, (0, [row, chat(ASKED, ANSWERED, id=8)]))
+    assert read(work, tokenizer).rows.to_dict()["ignoredKeys"] == [
+        {"key": "id", "count": 2},
+        {"key": "messages[].stamp", "count": 1},
+        {"key": "prompt", "count": 1},
+    ]
+
+
+def test_keys_beyond_the_limit_are_counted_together(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, [{**SOUND, **{f"key{number:02}": 1 for number in range(20)}, "x" * 10_000: 1}]))
+    keys = read(work, tokenizer).rows.ignored_keys or []
+    assert len(keys) == MAX_KEYS
+    assert keys[-1].to_dict() == {"key": OTHER_KEYS, "count": 21 - (MAX_KEYS - 1)}
+    assert max(len(entry.key) for entry in keys) <= 60
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "words"),
+    [
+        (chat(ASKED, ANSWERED), SOUND, r"line 2: has no 'messages'; its keys are prompt, completion"),
+        (SOUND, {"prompt": "2", "completion": None}, r"line 2: 'completion' is null"),
+        ({"text": "a"}, {"conversations": []}, r"line 2: has no 'text'; its keys are conversations"),
+        ({"text": "a"}, {}, r"line 2: has no 'text'; its keys are none"),
+    ],
+)
+def test_a_row_of_another_format_than_the_first_is_named(
+    work: Work, tokenizer: Any, first: dict[str, Any], second: dict[str, Any], words: str
+) -> None:
+    given_files(work, (0, [first, second]))
+    with pytest.raises(RunFailure, match=words) as failure:
+        read(work, tokenizer)
+    assert failure.value.failure is FailureClass.BAD_ROW
+
+
+def test_rows_that_are_all_too_long_say_how_long_they_are(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, [{"text": "2 " * 50}, {"text": "2 " * 100}]))
+    with pytest.raises(
+        RunFailure, match=r"2 TooLong; rows have (\d+) to (\d+) tokens, and training\.maxLength is 32"
+    ) as failure:
+        read(work, tokenizer, training={"maxLength": 32})
+    hint = failure.value.hint or ""
+    assert hint.startswith("set training.maxLength to ")
+    longest = int("".join(filter(str.isdigit, hint)))
+    assert read(work, tokenizer, training={"maxLength": longest}).rows.kept == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), OSError(errno.ENOSPC, "No space left on device"), ImportError("no jinja2"), KeyboardInterrupt()],
+)
+def test_a_fault_of_the_machine_is_no_bad_row(work: Work, tokenizer: Any, error: BaseException) -> None:
+    broken = copy.deepcopy(tokenizer)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    broken.apply_chat_template = fail
+    given_files(work, (0, [chat(ASKED, ANSWERED)]))
+    with pytest.raises(type(error)):
+        read(work, broken)
+
+
+class PanicException(BaseException):
+    """As tokenizers raises where its Rust code panics."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("x"), IndexError(), RecursionError(), OverflowError(), ValueError("x"), TypeError(), PanicException("x")],
+)
+def test_whatever_a_library_raises_on_a_row_names_its_line(work: Work, tokenizer: Any, error: BaseException) -> None:
+    broken = copy.deepcopy(tokenizer)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    broken.apply_chat_template = fail
+    given_files(work, (0, [chat(ASKED), chat(ASKED, ANSWERED)]))
+    words = rf"^BadRow: train\.jsonl line 2: is refused by the model's chat template: {type(error).__name__}"
+    with pytest.raises(RunFailure, match=words):
+        read(work, broken)
+
+
+def test_a_template_with_a_syntax_error_is_a_bad_model(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, [chat(ASKED, ANSWERED)]))
+    with pytest.raises(RunFailure, match=r"chat template has an error in line 1") as failure:
+        read(work, with_template(tokenizer, "{% for m in messages %}"))
+    assert failure.value.failure is FailureClass.BAD_MODEL
+
+
+def test_a_template_that_ignores_calls_teaches_no_empty_answer(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, [chat(ASKED, {"role": "assistant", "tool_calls": [CALL]})]))
+    with pytest.raises(
+        RunFailure, match=r"line 1: messages\[0\]\.tool_calls are not written by the model's chat template"
+    ):
+        read(work, with_template(tokenizer, CHATML))
+
+
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
+    ["", " ", "<|im_end|>", "a?b", "<think>x</think>y", "{}"]
+)
+said = words.filter(str.strip)
+odd = st.sampled_from([None, 5, True, [], {}, "x", ["x"], {"a": 1}, 0.5])
+
+
+def mostly(sane: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """What is sane, and now and then what is not."""
+    return st.integers(0, 19).flatmap(lambda number: sane if number else odd)
+
+
+calls = st.fixed_dictionaries(
+    {
+        "function": st.fixed_dictionaries(
+            {"name": mostly(said), "arguments": mostly(st.sampled_from(["{}", '{"city": "Oslo"}', "", {"a": [1]}]))}
+        )
+    },
+    optional={"id": mostly(words), "type": mostly(st.just("function"))},
+)
+asked = st.fixed_dictionaries({"role": st.just("user"), "content": mostly(said)}, optional={"name": mostly(said)})
+answered = st.fixed_dictionaries(
+    {"role": st.just("assistant"), "content": mostly(words)},
+    optional={
+        "tool_calls": mostly(st.lists(calls, max_size=2)),
+        "reasoning_content": mostly(words),
+        "weight": mostly(st.sampled_from([0, 1])),
+        "extra": odd,
+    },
+)
+returned = st.fixed_dictionaries(
+    {"role": st.just("tool"), "content": mostly(words), "tool_call_id": mostly(words), "name": mostly(words)}
+)
+instructed = st.fixed_dictionaries({"role": st.sampled_from(["system", "developer"]), "content": mostly(words)})
+exchange = st.tuples(asked, st.builds(lambda text: {"role": "assistant", "content": text}, said)).map(list)
+talks = st.lists(exchange | st.lists(asked | answered | returned | instructed, max_size=2), max_size=3).map(
+    lambda parts: [turn for part in parts for turn in part]
+)
+spoken_pair = st.tuples(said, said).map(lambda texts: [("human", texts[0]), ("gpt", texts[1])])
+spoken_call = st.just([("function_call", '{"name": "f"}'), ("observation", "4")]) | st.just([("system", "Be brief.")])
+spoken = st.lists(spoken_pair | spoken_call, max_size=3).map(
+    lambda parts: [{"from": source, "value": value} for part in parts for source, value in part]
+) | st.lists(st.fixed_dictionaries({"from": mostly(st.just("human")), "value": mostly(words)}), max_size=2)
+schemas = mostly(st.lists(st.fixed_dictionaries({"name": mostly(said)}), max_size=2))
+shapes = {
+    "messages": st.fixed_dictionaries(
+        {"messages": mostly(talks)}, optional={"tools": schemas, "system": mostly(words)}
+    ),
+    "sharegpt": st.fixed_dictionaries(
+        {"conversations": mostly(spoken)}, optional={"tools": schemas, "system": mostly(words)}
+    ),
+    "promptCompletion": st.fixed_dictionaries({"prompt": mostly(words), "completion": mostly(words)})
+    | st.fixed_dictionaries(
+        {"prompt": mostly(talks), "completion": mostly(st.lists(answered, min_size=1, max_size=1))},
+        optional={"system": mostly(words), "label": mostly(st.just(3))},
+    ),
+    "alpaca": st.fixed_dictionaries(
+        {"instruction": mostly(words), "output": mostly(words)},
+        optional={
+            "input": mostly(words),
+            "system": mostly(words),
+            "history": mostly(st.lists(st.lists(words, min_size=2, max_size=2), max_size=2)),
+        },
+    ),
+    "text": st.fixed_dictionaries({"text": mostly(words)}, optional={"source": odd}),
+}
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("form", sorted(shapes))
+def test_every_row_is_kept_dropped_or_refused_by_its_line(
+    work: Work, tokenizer: Any, family: str, form: str, data: st.DataObject
+) -> None:
+    rows = data.draw(st.lists(shapes[form], min_size=1, max_size=3))
+    given_files(work, (0, rows))
+    dataset = {"uri": "s3://data/part-0/train.jsonl", "format": form}
+    wrong: RunFailure | None = None
+    counted = 0
+    try:
+        summary = read(work, with_template(tokenizer, FAMILIES[family]), datasets=[dataset]).rows
+        counted = summary.kept + sum(entry.count for entry in summary.dropped or [])
+    except RunFailure as failure:
+        wrong = failure
+    if wrong is None:
+        assert counted == len(rows)
+    elif wrong.failure is not FailureClass.EMPTY_DATASET:
+        assert wrong.failure in (FailureClass.BAD_ROW, FailureClass.CHAT_TEMPLATE_MISSING)
+        assert wrong.message.startswith("train.jsonl line ")

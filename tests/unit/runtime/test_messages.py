@@ -1,0 +1,212 @@
+"""One reading of messages for training rows, evaluation rows and requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith_runtime.data.records import RowError
+from tunesmith_runtime.messages import KNOWN, REFUSED, conversation, message, tools, unknown, unwritten, weightless
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+READ_CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+
+
+def read(**fields: Any) -> dict[str, Any]:
+    return message({"role": "user", "content": "x", **fields}, "messages[0]")
+
+
+@pytest.mark.parametrize("key", sorted(KNOWN - {"role", "content"} | REFUSED.keys()))
+def test_a_null_key_is_an_absent_key(key: str) -> None:
+    assert read(**{key: None}) == {"role": "user", "content": "x"}
+
+
+def test_an_empty_list_of_tool_calls_is_absent() -> None:
+    assert read(role="assistant", tool_calls=[]) == {"role": "assistant", "content": "x"}
+
+
+def test_a_developer_is_the_system() -> None:
+    assert read(role="developer") == {"role": "system", "content": "x"}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        CALL,
+        READ_CALL,
+        {"id": "c1", "name": "weather", "arguments": {"city": "Oslo"}},
+        {**CALL, "type": None, "index": 0},
+    ],
+)
+def test_arguments_are_an_object_whatever_they_were(call: dict[str, Any]) -> None:
+    found = read(role="assistant", content=None, tool_calls=[call])
+    assert found == {"role": "assistant", "content": "", "tool_calls": [READ_CALL]}
+
+
+@pytest.mark.parametrize("arguments", [None, "", " ", "{}", {}])
+def test_a_call_without_arguments_has_an_empty_object(arguments: Any) -> None:
+    call = {"type": "function", "function": {"name": "now", "arguments": arguments}}
+    assert read(role="assistant", tool_calls=[call])["tool_calls"][0]["function"]["arguments"] == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"content": 5}, "messages[0].content", "is a number; expected a string"),
+        ({"content": None}, "messages[0].content", "is missing"),
+        ({"content": {"a": 1}}, "messages[0].content", "is an object"),
+        ({"content": [{"type": "image_url"}]}, "messages[0].content[0]", "only text"),
+        ({"content": ["x"]}, "messages[0].content[0]", "only text"),
+        ({"role": None}, "messages[0].role", "has no role; expected one of assistant"),
+        ({"role": ["user"]}, "messages[0].role", "has role ['user']"),
+        ({"role": "function"}, "messages[0].role", "has role 'function'"),
+        ({"name": 5}, "messages[0].name", "is a number"),
+        ({"tool_call_id": "c1"}, "messages[0].tool_call_id", "only role tool"),
+        ({"tool_calls": [CALL]}, "messages[0].tool_calls", "only role assistant"),
+        ({"reasoning_content": "hm"}, "messages[0].reasoning_content", "only role assistant"),
+        ({"tool_calls": "{}"}, "messages[0].tool_calls", "is a string"),
+        ({"tool_calls": ["{}"]}, "messages[0].tool_calls[0]", "is a string"),
+        ({"tool_calls": [{"type": "custom"}]}, "messages[0].tool_calls[0].type", "'custom'"),
+        ({"tool_calls": [{"function": "f"}]}, "messages[0].tool_calls[0].function", "is a string"),
+        ({"tool_calls": [{"function": {"arguments": {}}}]}, "messages[0].tool_calls[0].function.name", "is null"),
+        (
+            {"tool_calls": [{"function": {"name": "f", "arguments": "[1]"}}]},
+            "messages[0].tool_calls[0].function.arguments",
+            "is a string that holds a list; expected a JSON object",
+        ),
+        (
+            {"tool_calls": [{"function": {"name": "f", "arguments": "city=Oslo"}}]},
+            "messages[0].tool_calls[0].function.arguments",
+            "holds no JSON: column 1",
+        ),
+        (
+            {"tool_calls": [{"function": {"name": "f", "arguments": '"{}"'}}]},
+            "messages[0].tool_calls[0].function.arguments",
+            "is a string that holds a string",
+        ),
+        (
+            {"tool_calls": [{"function": {"name": "f", "arguments": '{"a": "\\ud83d"}'}}]},
+            "messages[0].tool_calls[0].function.arguments",
+            "lone surrogate",
+        ),
+        ({"function_call": {"name": "f"}}, "messages[0].function_call", "can't be honoured"),
+        ({"prefix": True}, "messages[0].prefix", "can't be honoured"),
+    ],
+)
+def test_what_cannot_be_read_names_the_field(fields: dict[str, Any], field: str, words: str) -> None:
+    with pytest.raises(RowError) as refused:
+        read(**fields)
+    assert refused.value.field == field
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("value", [{}, "hello", 5, None, ["hello"], [None], [[]]])
+def test_what_is_no_list_of_messages_is_refused(value: Any) -> None:
+    with pytest.raises(RowError, match="messages"):
+        conversation(value, "messages")
+
+
+@pytest.mark.parametrize("key", ["weight", "loss", "train", "loss_scale", "loss_weight"])
+def test_a_weight_of_zero_makes_an_answer_context(key: str) -> None:
+    turns = [{"role": "user"}, *({"role": "assistant", key: weight} for weight in (0, 1, False, True, 0.0, 1.0, None))]
+    assert weightless(turns, "messages") == {1, 3, 5}
+
+
+@pytest.mark.parametrize(
+    ("turn", "words"),
+    [
+        ({"role": "assistant", "weight": 0.5}, r"messages\[0\]\.weight is 0\.5; expected 0 .* or 1"),
+        ({"role": "assistant", "weight": "1"}, r"messages\[0\]\.weight is '1'"),
+        ({"role": "assistant", "loss_scale": 2}, r"messages\[0\]\.loss_scale is 2"),
+        ({"role": "assistant", "weight": 1, "loss": False}, "weight and loss that contradict each other"),
+        ({"role": "user", "weight": 1}, r"messages\[0\]\.weight is 1 where only answers are learned"),
+    ],
+)
+def test_a_weight_that_cannot_be_honoured_is_refused(turn: dict[str, Any], words: str) -> None:
+    with pytest.raises(RowError, match=words):
+        weightless([turn], "messages")
+
+
+SCHEMA = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+
+
+@pytest.mark.parametrize(
+    "value", [[SCHEMA], [SCHEMA["function"]], '[{"name": "weather", "parameters": {"type": "object"}}]']
+)
+def test_tools_have_one_form(value: Any) -> None:
+    assert tools(value) == [SCHEMA]
+
+
+@pytest.mark.parametrize("value", [None, [], "", "[]"])
+def test_no_tools_are_absent_tools(value: Any) -> None:
+    assert tools(value) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("{}", "'tools' is a string that holds an object"),
+        ("weather", "tools is a string that holds no JSON"),
+        (5, "'tools' is a number"),
+        (["weather"], r"tools\[0\] is a string"),
+        ([{}], r"tools\[0\]\.function has no name"),
+        ([{"type": "retrieval"}], r"tools\[0\]\.function has no name"),
+        ([{"type": "custom", "function": {"name": "f"}}], r"tools\[0\] is no function schema"),
+        ([{"name": "f", "parameters": "none"}], r"tools\[0\]\.function\.parameters is a string"),
+    ],
+)
+def test_tools_that_are_no_schemas_are_refused(value: Any, words: str) -> None:
+    with pytest.raises(RowError, match=words):
+        tools(value)
+
+
+def test_keys_that_are_not_read_are_listed() -> None:
+    turn = {
+        "role": "user",
+        "id": 7,
+        "stamp": None,
+        "content": [{"type": "text", "text": "x", "cache_control": {}}],
+        "tool_calls": [{"name": "f", "arguments": {}, "status": "done"}],
+    }
+    assert set(unknown([turn, "no message"], "messages", KNOWN)) == {
+        "messages[].id",
+        "messages[].content[].cache_control",
+        "messages[].tool_calls[].status",
+    }
+
+
+def test_what_a_template_leaves_out_is_told() -> None:
+    calling = [{"role": "assistant", "content": "", "tool_calls": [READ_CALL]}]
+    assert unwritten(calling, None, "call weather in Oslo") is None
+    assert "tool_calls are not written" in (unwritten(calling, None, "assistant") or "")
+    assert "does not write tools" in (unwritten([], [SCHEMA], "user: hi") or "")
+    assert "name is not written" in (unwritten([{"role": "user", "name": "Ada"}], None, "user: hi") or "")
+    assert unwritten([{"role": "tool", "name": "weather"}], None, "tool: 4 degrees") is None
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+turns = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system", "tool", "developer"]) | json_values},
+    optional={key: json_values for key in sorted((KNOWN | REFUSED.keys() | {"weight", "loss", "else"}) - {"role"})},
+)
+
+
+@given(value=st.lists(turns | json_values, max_size=4) | json_values)
+def test_every_value_is_read_or_refused_and_reading_again_changes_nothing(value: Any) -> None:
+    try:
+        read = conversation(value, "messages")
+        weightless(value, "messages")
+    except RowError:
+        return
+    assert conversation(read, "messages") == read
+    assert all(each["role"] in ("user", "assistant", "system", "tool") for each in read)
+    assert all(isinstance(each["content"], str) for each in read)
+    assert list(unknown(read, "messages", KNOWN)) == []
+    list(unknown(value, "messages", KNOWN))
