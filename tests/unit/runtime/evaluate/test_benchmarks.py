@@ -77,6 +77,19 @@ def test_a_broken_row_is_named_by_file_and_line(work: Work) -> None:
         make(work)
 
 
+def test_half_of_a_utf_16_pair_is_named_by_file_and_line(work: Work) -> None:
+    write(work, "words.jsonl", GOOD, r'{"query": "q \ud83d", "response": "x"}')
+    with pytest.raises(RunFailure, match=r"words\.jsonl line 2: query has half of a UTF-16 pair") as wrong:
+        make(work)
+    assert wrong.value.failure is FailureClass.BAD_ROW
+
+
+def test_keys_that_are_not_read_are_in_the_log(work: Work, caplog: pytest.LogCaptureFixture) -> None:
+    write(work, "words.jsonl", {**GOOD, "id": 1}, {**GOOD, "id": 2, "topic": "fruit"})
+    make(work)
+    assert "s3://data/words.jsonl: keys that are not read: id (2 rows), topic (1 rows)" in caplog.text
+
+
 def test_a_set_without_rows_is_empty(work: Work) -> None:
     write(work, "words.jsonl", "", " ")
     with pytest.raises(RunFailure, match="there is no row in s3://data/words") as wrong:

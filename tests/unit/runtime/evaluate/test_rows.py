@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from tunesmith_api.evaljob import BenchmarkType
 from tunesmith_runtime.data.records import RowError
-from tunesmith_runtime.evaluate.rows import choice, question
+from tunesmith_runtime.evaluate.rows import choice, ignored, question
 
 ASKED = {"role": "user", "content": "What is a kiwi?"}
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -21,6 +22,11 @@ ANSWER = {"role": "assistant", "content": "fruit"}
         {"messages": [ASKED, ANSWER]},
         {"messages": [ASKED, ANSWER, {"role": "user", "content": "Thanks."}]},
         {"query": "What is a kiwi?", "response": "fruit", "source": "a book"},
+        {"query": "What is a kiwi?", "response": "fruit", "system": None, "messages": None, "history": []},
+        {"messages": [{**ASKED, "tool_calls": None, "name": None}, {**ANSWER, "tool_calls": []}], "tools": None},
+        {"conversations": [{"from": "human", "value": "What is a kiwi?"}, {"from": "gpt", "value": "fruit"}]},
+        {"messages": [ASKED, {**ANSWER, "weight": 1}]},
+        {"messages": [ASKED, ANSWER, ASKED, {**ANSWER, "content": "a metal", "weight": 0}]},
     ],
 )
 def test_every_form_gives_the_same_question(row: dict[str, Any]) -> None:
@@ -29,10 +35,38 @@ def test_every_form_gives_the_same_question(row: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "row",
-    [{"messages": [SYSTEM, ASKED, ANSWER]}, {"system": "Be brief.", "query": "What is a kiwi?", "response": "fruit"}],
+    [
+        {"messages": [SYSTEM, ASKED, ANSWER]},
+        {"messages": [{**SYSTEM, "role": "developer"}, ASKED, ANSWER]},
+        {"messages": [ASKED, ANSWER], "system": "Be brief."},
+        {"system": "Be brief.", "query": "What is a kiwi?", "response": "fruit"},
+    ],
 )
 def test_a_rows_own_system_message_is_kept(row: dict[str, Any]) -> None:
     assert question(row) == {"messages": [SYSTEM, ASKED], "response": "fruit"}
+
+
+def test_the_turns_of_a_history_are_asked() -> None:
+    row = {"query": "And an otter?", "response": "animal", "history": [["What is a kiwi?", "fruit"]]}
+    asked = [ASKED, ANSWER, {"role": "user", "content": "And an otter?"}]
+    assert question(row) == {"messages": asked, "response": "animal"}
+
+
+def test_calls_of_tools_are_asked_as_training_learned_them() -> None:
+    called = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+    read = {**called, "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+    returned = {"role": "tool", "tool_call_id": "c1", "content": "4"}
+    row = {"messages": [ASKED, {"role": "assistant", "content": None, "tool_calls": [called]}, returned, ANSWER]}
+    calling = {"role": "assistant", "content": "", "tool_calls": [read]}
+    assert question(row) == {"messages": [ASKED, calling, returned], "response": "fruit"}
+
+
+def test_keys_that_are_not_read_are_listed() -> None:
+    noted = {"messages": [{**ASKED, "stamp": 5}, ANSWER], "id": 7, "url": None}
+    assert ignored(noted, BenchmarkType.QA) == {"id", "messages[].stamp"}
+    assert ignored({"query": "x", "response": "y", "id": 7, "system": "z"}, BenchmarkType.QA) == {"id"}
+    chosen = {"question": "?", "A": "x", "B": "y", "answer": "A", "C": None, "topic": "sums"}
+    assert ignored(chosen, BenchmarkType.MULTIPLE_CHOICE) == {"topic"}
 
 
 def test_earlier_turns_are_asked_and_the_last_answer_is_the_reference() -> None:
@@ -54,6 +88,16 @@ def test_earlier_turns_are_asked_and_the_last_answer_is_the_reference() -> None:
         ({"messages": [ANSWER]}, "asks nothing"),
         ({"messages": "hello"}, "'messages' is a string"),
         ({"messages": [{"role": "boss", "content": "x"}]}, "role 'boss'"),
+        ({"messages": [ASKED, {**ANSWER, "weight": 0}]}, "all have weight 0"),
+        ({"messages": [ASKED, {**ANSWER, "weight": 0.5}]}, "messages[1].weight is 0.5"),
+        ({"messages": [{**ASKED, "name": "Ada"}, ANSWER]}, "messages[0].name can't be asked with"),
+        ({"messages": [ASKED, {**ANSWER, "reasoning_content": "hm"}, ASKED, ANSWER]}, "messages[1].reasoning_content"),
+        ({"messages": [ASKED, ANSWER], "tools": [{"name": "f"}]}, "has 'tools'"),
+        ({"messages": [ASKED, ANSWER], "images": ["x.png"]}, "has 'images'"),
+        ({"query": "x", "response": "y", "history": "z"}, "'history' is a string"),
+        ({"query": "x", "response": "y", "rejected_response": "z"}, "has 'rejected_response'"),
+        ({"query": None, "response": None}, "'query' is null; expected a string"),
+        ({"prompt": "x", "completion": 4}, "'completion' is a number"),
     ],
 )
 def test_a_row_that_cannot_be_asked_says_why(row: dict[str, Any], words: str) -> None:
@@ -81,6 +125,11 @@ def test_a_choice_is_told_as_text_and_its_answer_as_a_letter() -> None:
         ({"question": "?", "A": "x", "B": "y", "answer": ""}, "expected one of A, B"),
         ({"question": "?", "A": "x", "B": "y", "answer": "x"}, "expected one of A, B"),
         ({"question": "?", "A": "x", "B": "y"}, "has no 'answer'"),
+        ({"question": "?", "A": "x", "B": None, "answer": "A"}, "has the choices A; expected"),
+        ({"question": "?", **dict.fromkeys("ABCDEFGHIJK", "x"), "answer": "A"}, "2 to 10 of them"),
+        ({"question": "?", "A": "x", "B": "y", "answer": 1}, "'answer' is a number"),
+        ({"question": "?", "A": "x", "B": "y", "answer": "A", "system": "Be brief."}, "has 'system'"),
+        ({"question": None, "A": "x", "B": "y", "answer": "A"}, "'question' is null"),
     ],
 )
 def test_a_choice_that_cannot_be_asked_says_why(row: dict[str, Any], words: str) -> None:

@@ -35,6 +35,27 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
         "messages[0].content[0]",
         "only text",
     ),
+    "half of a UTF-16 pair": (
+        {"messages": [{"role": "user", "content": "hi \ud83d"}]},
+        "messages[0].content",
+        "half of a UTF-16 pair",
+    ),
+    "half of a pair in the arguments of a call": (
+        {"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": {"a": ["\ud83d"]}}]}]},
+        "messages[0].tool_calls[0].function.arguments.a[0]",
+        "half of a UTF-16 pair",
+    ),
+    "arguments that are no object": (
+        {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[1]"}}]}]},
+        "messages[0].tool_calls[0].function.arguments",
+        "expected a JSON object",
+    ),
+    "a weight, which only training reads": (
+        {"messages": [{"role": "assistant", "content": "x", "weight": 1}]},
+        "messages[].weight",
+        "Unrecognized request argument",
+    ),
+    "a message that is none": ({"messages": ["hello"]}, "messages[0]", "is a string"),
     "alternatives without log probabilities": ({"top_logprobs": 2}, None, "needs logprobs"),
     "stream options without a stream": ({"stream_options": {"include_usage": True}}, None, "stream: true"),
     "template arguments that are the server's": (
@@ -122,6 +143,19 @@ def test_content_parts_and_the_developers_role_reach_the_template_as_it_knows_th
     parts = [{"type": "text", "text": "be "}, {"type": "text", "text": "brief"}]
     request = chat(messages=[{"role": "developer", "content": parts}, *HELLO["messages"]])
     assert request.messages[0] == {"role": "system", "content": "be brief"}
+
+
+def test_calls_of_tools_and_their_answers_are_taken_as_training_reads_them() -> None:
+    called = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+    returned = {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "4"}]}
+    asked = {"role": "user", "content": "Weather?", "tool_calls": None, "name": None}
+    request = chat(messages=[asked, {"role": "assistant", "content": None, "tool_calls": [called]}, returned])
+    read = {**called, "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+    assert request.messages == [
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": "", "tool_calls": [read]},
+        {"role": "tool", "content": "4", "tool_call_id": "c1"},
+    ]
 
 
 @pytest.mark.parametrize(
