@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 IGNORED = -100
 """The label of a token that no loss is taken on."""
 
+PIECE = 1 << 18
+"""Characters that are tokenized at once to see whether a text is far too long: a tokenizer takes some 300 bytes a token."""
+COUNTED = 100_000
+"""Tokens up to which the length of a row is known exactly."""
+
 
 @dataclass(frozen=True)
 class Example:
@@ -91,12 +96,28 @@ class Encoder:
             learned.append(replace(fitted, labels=list(fitted.input_ids)) if everything else fitted)
         return learned
 
+    @property
+    def most_tokens(self) -> int:
+        """Tokens beyond which a text is not read further, far more than any example has."""
+        return max(2 * self.max_length + 1000, COUNTED)
+
     def prompt_ids(self, conversation: Conversation, messages: int) -> list[int]:
         """What a server makes of the first `messages` messages when it is to answer them."""
         return self._ids(self._rendered(conversation, messages, add_generation_prompt=True))
 
     def _conversation(self, conversation: Conversation) -> list[Turn]:
-        return [self._turn(conversation, index) for index in conversation.learned]
+        """The turns that are learned; only the last one where that is too long already, which drops the row."""
+        *others, end = conversation.learned
+        last = self._turn(conversation, end)
+        length = len(last.prompt) + len(last.answer)
+        if self.truncation is Truncation.DROP and length > self.max_length:
+            return [last]
+        turns: list[Turn] = []
+        for index in others:
+            turns.append(self._turn(conversation, index))
+            if len(turns[-1].prompt) >= self.max_length:  # what comes after is cut off
+                return turns
+        return [*turns, last]
 
     def _refuses_opening(self, conversation: Conversation) -> bool:
         """Whether the assistant speaks before the first question, and the template takes the question only without that."""
@@ -153,7 +174,19 @@ class Encoder:
 
     def _ids(self, text: str) -> list[int]:
         with row_errors("is refused by the model's tokenizer"):
-            return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+            return self._tokenized(text if len(text) <= PIECE else self._beginning(text))
+
+    def _beginning(self, text: str) -> str:
+        """As much of a long text as has more than `most_tokens`, or all of it."""
+        count = 0
+        for end in range(PIECE, len(text), PIECE):
+            count += len(self._tokenized(text[end - PIECE : end]))
+            if count > self.most_tokens:
+                return text[:end]
+        return text
+
+    def _tokenized(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def _opening(self) -> list[int]:
         """What the tokenizer puts before plain text, such as a BOS token. A template writes that itself."""

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 MAX_KEYS = 8
 """Ignored keys that status names; more are counted together. They must fit into a termination message."""
 OTHER_KEYS = "(others)"
+MAX_LENGTH = 1 << 20
+"""The largest training.maxLength."""
 
 
 @dataclass
@@ -65,9 +67,9 @@ def load(work: Work, spec: FineTuneJobSpec, encoder: Encoder) -> Data:
     rows = _summary(trained, held_out, validation is not None)
     warn_of_ignored("data sets", trained.ignored + held_out.ignored)
     if not trained.rows:
-        raise _empty(", ".join(dataset.uri for dataset in spec.datasets), trained, encoder.max_length)
+        raise _empty(", ".join(dataset.uri for dataset in spec.datasets), trained, encoder)
     if validation and validation.uri and not held_out.rows:
-        raise _empty(validation.uri, held_out, encoder.max_length)
+        raise _empty(validation.uri, held_out, encoder)
     return Data(_flat(trained.rows), _flat(held_out.rows), rows)
 
 
@@ -147,15 +149,21 @@ def _readable(counts: Counter[str]) -> list[tuple[str, int]]:
     return sorted(readable.items(), key=lambda entry: (-entry[1], entry[0]))
 
 
-def _empty(uri: str, encoded: Encoded, max_length: int) -> RunFailure:
+def _empty(uri: str, encoded: Encoded, encoder: Encoder) -> RunFailure:
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(encoded.dropped.items()))
-    hint = None
-    if encoded.too_long:
-        shortest, longest = min(encoded.too_long), max(encoded.too_long)
-        why += f"; rows have {shortest} to {longest} tokens, and training.maxLength is {max_length}"
-        hint = f"set training.maxLength to {longest} or more"
     what = f"no row of {uri} can be used: " + (f"dropped {why}" if why else "there are none")
-    return RunFailure(FailureClass.EMPTY_DATASET, what, hint)
+    if not encoded.too_long:
+        return RunFailure(FailureClass.EMPTY_DATASET, what)
+    shortest, longest = (_length(extreme(encoded.too_long), encoder) for extreme in (min, max))
+    known = [length for length in encoded.too_long if length <= min(encoder.most_tokens, MAX_LENGTH)]
+    best = (max if len(known) == len(encoded.too_long) else min)(known, default=None)
+    hint = f"set training.maxLength to {best} or more" if best else "split the rows into shorter ones"
+    lengths = f"rows have {shortest} to {longest} tokens, and training.maxLength is {encoder.max_length}"
+    return RunFailure(FailureClass.EMPTY_DATASET, f"{what}; {lengths}", hint)
+
+
+def _length(tokens: int, encoder: Encoder) -> str:
+    return str(tokens) if tokens <= encoder.most_tokens else f"more than {encoder.most_tokens}"
 
 
 def _flat(rows: list[list[Example]]) -> list[Example]:

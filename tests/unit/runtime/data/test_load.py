@@ -16,7 +16,7 @@ from tests import tinymodel
 from tests.unit.runtime.data.families import CHATML, FAMILIES, GEMMA, MISTRAL, QWEN3, TOOLS
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_runtime.data.encode import IGNORED, Encoder
+from tunesmith_runtime.data.encode import IGNORED, PIECE, Encoder
 from tunesmith_runtime.data.load import MAX_KEYS, OTHER_KEYS, Data, load
 from tunesmith_runtime.data.split import split
 from tunesmith_runtime.errors import RunFailure
@@ -342,6 +342,50 @@ def test_rows_that_are_all_too_long_say_how_long_they_are(work: Work, tokenizer:
     assert hint.startswith("set training.maxLength to ")
     longest = int("".join(filter(str.isdigit, hint)))
     assert read(work, tokenizer, training={"maxLength": longest}).rows.kept == 2
+
+
+def test_a_row_of_millions_of_tokens_is_dropped_by_its_beginning(work: Work, tokenizer: Any) -> None:
+    longest = 0
+
+    class Counting:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(tokenizer, name)
+
+        def __call__(self, text: str, **options: Any) -> Any:
+            nonlocal longest
+            longest = max(longest, len(text))
+            return tokenizer(text, **options)
+
+    given_files(work, (0, [{"text": "2 " * (1 << 21)}, {"prompt": None, "text": "+ 2" * 400}]))
+    with pytest.raises(RunFailure, match=r"2 TooLong; rows have \d{3,4} to more than 100000 tokens") as failure:
+        read(work, Counting(), training={"maxLength": 32})
+    assert longest <= 2 * PIECE
+    assert (failure.value.hint or "").startswith("set training.maxLength to ")
+
+
+def test_a_long_row_is_cut_as_one_that_was_tokenized_whole(work: Work, tokenizer: Any) -> None:
+    text = "What is a kiwi? (17) fruit\n" * (PIECE // 9)
+    given_files(work, (0, [{"text": text}]))
+    data = read(work, tokenizer, training={"maxLength": 64, "truncation": "truncate"})
+    assert data.train[0].input_ids == tokenizer(text[:1000], add_special_tokens=False)["input_ids"][:64]
+
+
+@pytest.mark.parametrize("truncation", ["drop", "truncate"])
+def test_a_conversation_of_thousands_of_turns_is_not_rendered_for_each(
+    work: Work, tokenizer: Any, truncation: str
+) -> None:
+    counting = copy.deepcopy(tokenizer)
+    rendered: list[int] = []
+
+    def render(messages: list[Any], **options: Any) -> str:
+        rendered.append(len(messages))
+        return str(tokenizer.apply_chat_template(messages, **options))
+
+    counting.apply_chat_template = render
+    given_files(work, (0, [chat(*[ASKED, ANSWERED] * 1500), chat(ASKED, ANSWERED)]))
+    rows = read(work, counting, training={"maxLength": 64, "truncation": truncation}).rows
+    assert rows.kept == (1 if truncation == "drop" else 2)
+    assert len(rendered) < 30
 
 
 @pytest.mark.parametrize(
