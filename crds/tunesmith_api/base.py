@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -10,6 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchema
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+
+from tunesmith_api.grammar import Grammar
+from tunesmith_api.uris import DATA, ENDPOINT, MODEL, STORE
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,55 @@ def map_list(*keys: str) -> dict[str, Any]:
 ATOMIC_LIST: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
 SET_LIST: dict[str, Any] = {"x-kubernetes-list-type": "set"}
 
-Name = Annotated[str, Field(min_length=1, max_length=45, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+_ENDS = "beginning and ending with a letter or digit"
+NAME = Grammar(
+    pattern="^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+    problem="is no name of a resource",
+    advice=f"write lower-case letters, digits and -, {_ENDS}",
+    lower=True,
+    repairs=(("_", "-"), (".", "-"), (" ", "-")),
+)
+OBJECT_NAME = Grammar(
+    pattern="^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+    problem="is no name of an object",
+    advice=f"write lower-case letters, digits, - and ., {_ENDS}",
+    lower=True,
+    repairs=(("_", "-"), (" ", "-")),
+)
+LABEL_VALUE = Grammar(
+    pattern="^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$",
+    problem="is no value of a label",
+    advice=f"write letters, digits, -, _ and ., {_ENDS}",
+    repairs=((" ", "-"), ("/", "-"), (":", "-"), ("@", "-")),
+)
+DURATION = Grammar(
+    pattern=r"^([0-9]{1,6}(\.[0-9]{1,6})?(s|m|h|d))+$",
+    problem="is no length of time",
+    advice="write numbers of at most 6 digits with s, m, h or d, such as 90s, 1h30m or 7d",
+    lower=True,
+    repairs=(
+        (" ", ""), (",", ""), ("and", ""), ("pt", ""), ("hours", "h"), ("hour", "h"), ("hrs", "h"), ("hr", "h"), ("minutes", "m"), ("minute", "m"),
+        ("mins", "m"), ("min", "m"), ("seconds", "s"), ("second", "s"), ("secs", "s"), ("sec", "s"), ("days", "d"), ("day", "d"),
+    ),
+)  # fmt: skip
+QUANTITY = Grammar(
+    pattern=r"^[0-9]{1,15}(\.[0-9]{1,9})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$",
+    problem="is no quantity",
+    advice="write a number, alone or with a unit such as 500m, 2 or 16Gi",
+    repairs=(
+        (" ", ""), ("iB", "i"), ("GB", "Gi"), ("MB", "Mi"), ("TB", "Ti"), ("KB", "Ki"),
+        ("gb", "Gi"), ("mb", "Mi"), ("gi", "Gi"), ("mi", "Mi"), ("g", "Gi"), ("cores", ""),
+    ),
+    number=True,
+)  # fmt: skip
+
+Name = Annotated[str, Field(min_length=1, max_length=45), NAME]
 """The name of an object of ours: a DNS label, short enough that the names of its children fit 63 characters."""
 
-ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+ObjectName = Annotated[str, Field(min_length=1, max_length=253), OBJECT_NAME]
 """The name of any other object of the cluster (Secret, ConfigMap, ServiceAccount, class)."""
 
-QueueName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+QueueName = Annotated[str, Field(min_length=1, max_length=63), OBJECT_NAME]
 """The name of a queue: a label's value names it."""
 
 Text = Annotated[str, Field(max_length=4096)]
@@ -96,52 +140,47 @@ ShortText = Annotated[str, Field(max_length=253)]
 UriText = Annotated[str, Field(max_length=1024)]
 """A URI as status tells it."""
 
-LabelValue = Annotated[str, Field(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")]
+LabelValue = Annotated[str, Field(max_length=63), LABEL_VALUE]
 """The value of a label of a pod or node."""
 
-Duration = Annotated[str, Field(max_length=32, pattern=r"^([0-9]{1,6}(\.[0-9]{1,6})?(s|m|h|d))+$")]
+Duration = Annotated[str, Field(max_length=32), DURATION]
 """A length of time such as `90s`, `30m`, `1h30m`, `2d`; more than ten years is as good as ten years."""
 LONGEST_SECONDS = 10 * 365 * 86400.0
 """Fits 32 bits, as fields of a Deployment must, and no calendar ends in it."""
 
-QUANTITY = r"^[0-9]{1,15}(\.[0-9]{1,9})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 
-
-def _quantity(value: int | str) -> int | str:
-    if not re.fullmatch(QUANTITY, str(value)):
-        raise ValueError(f"{value} is no quantity: write a number such as 2, 500m or 16Gi")
+def _not_too_many(value: int | str) -> int | str:
+    if isinstance(value, int) and not 0 <= value < 10**15:
+        raise ValueError(f"{value} is no quantity: {QUANTITY.advice}")
     return value
 
 
 Quantity = Annotated[
     int | str,
-    AfterValidator(_quantity),
+    AfterValidator(_not_too_many),
     Field(
         json_schema_extra={
             "x-kubernetes-int-or-string": True,
-            "pattern": QUANTITY,
             "minimum": 0,
             "maximum": 10**15 - 1,
             "maxLength": 32,
         }
     ),
+    QUANTITY,
 ]
 """A Kubernetes quantity such as `500m`, `2`, `16Gi`."""
 
-ModelUri = Annotated[
-    str,
-    Field(
-        max_length=1024,
-        pattern=r"^(hf://[^\s/@]+/[^\s/@]+(@\S+)?|ms://[^\s/@]+/[^\s/@]+(@\S+)?|(s3|pvc)://[^\s/]+(/\S*)?|file:///\S+)$",
-    ),
-]
+ModelUri = Annotated[str, Field(max_length=1024), MODEL]
 """`hf://org/name@revision`, `ms://org/name@revision`, `s3://bucket/prefix`, `pvc://claim/path` or `file:///path`."""
 
-DataUri = Annotated[str, Field(max_length=1024, pattern=r"^((s3|pvc|hf|ms)://[^\s/]+(/\S*)?|file:///\S+)$")]
+DataUri = Annotated[str, Field(max_length=1024), DATA]
 """`s3://bucket/key`, `pvc://claim/path`, `hf://org/name`, `ms://org/name` or `file:///path`."""
 
-StoreUri = Annotated[str, Field(max_length=1024, pattern=r"^((s3|pvc)://[^\s/]+(/\S*)?|file:///\S+)$")]
+StoreUri = Annotated[str, Field(max_length=1024), STORE]
 """A place to write to: `s3://bucket/prefix`, `pvc://claim/path` or `file:///path`."""
+
+Endpoint = Annotated[str, Field(max_length=512), ENDPOINT]
+"""The URL of an S3 API."""
 
 
 def parse_duration(text: str) -> float:

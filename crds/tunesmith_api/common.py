@@ -11,7 +11,7 @@ from pydantic import Field
 from tunesmith_api.base import (
     ATOMIC_LIST,
     ApiModel,
-    DataUri,
+    Endpoint,
     LabelValue,
     ModelUri,
     Name,
@@ -19,12 +19,14 @@ from tunesmith_api.base import (
     Quantity,
     Rule,
     ShortText,
+    StoreUri,
     Text,
     UriText,
     exactly_one,
     map_list,
 )
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.grammar import Grammar
 
 
 class Reference(ApiModel):
@@ -62,7 +64,7 @@ class ConfigMapKey(ApiModel):
 class Storage(ApiModel):
     """An S3 endpoint and the Secret to use it with; what is not set comes from the chart's default store."""
 
-    endpoint: Annotated[str, Field(max_length=512, pattern=r"^https?://\S+$")] | None = Field(
+    endpoint: Endpoint | None = Field(
         None, description="URL of the S3 API, such as https://minio.storage.svc:9000. Default: the chart's, else AWS."
     )
     region: ShortText | None = Field(None, description="Region name. Default: the chart's, else us-east-1.")
@@ -112,6 +114,14 @@ def is_reserved(variable: str) -> bool:
     return variable != UNRESERVED_VARIABLE and re.match(RESERVED_VARIABLES, variable) is not None
 
 
+VARIABLE_NAME = Grammar(
+    pattern="^[A-Za-z_][A-Za-z0-9_]*$",
+    problem="is no name of a variable",
+    advice="write letters, digits and _, not beginning with a digit",
+    repairs=(("-", "_"), (".", "_"), (" ", "_")),
+)
+
+
 class EnvVar(ApiModel):
     """A plain environment variable, taken as it is: $(NAME) is not expanded. Secrets do not belong here.
 
@@ -127,9 +137,7 @@ class EnvVar(ApiModel):
         ),
     )
 
-    name: Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = Field(
-        description="Variable name."
-    )
+    name: Annotated[str, Field(max_length=128), VARIABLE_NAME] = Field(description="Variable name.")
     value: Text = Field("", description="Value.")
 
 
@@ -224,7 +232,7 @@ class Resources(ApiModel):
 class Output(ApiModel):
     """Where the results go."""
 
-    uri: Annotated[str, Field(max_length=1024, pattern=r"^((s3|pvc)://[^\s/]+(/\S*)?|file:///\S+)$")] | None = Field(
+    uri: StoreUri | None = Field(
         None,
         description="s3://bucket/prefix, pvc://claim/path or file:///path; each run gets a folder of its own below it. "
         "Default: runs/NAMESPACE/NAME in the chart's store.",
@@ -261,7 +269,7 @@ class Artifact(ApiModel):
     """A finished result in the store."""
 
     name: ShortText = Field(description="What it is: adapter, merged, quantized, report.")
-    uri: DataUri = Field(description="Where it is.")
+    uri: UriText = Field(description="Where it is.")
     digest: ShortText | None = Field(None, description="sha256 of its manifest.")
     size_bytes: int | None = Field(None, ge=0, description="Size in bytes.", json_schema_extra={"format": "int64"})
 
@@ -391,17 +399,3 @@ NAME_RULES: tuple[Rule, ...] = (
     ),
 )
 """Rules on a whole object: its children are named after it and must be DNS labels."""
-
-
-def not_itself(field: str, advice: str) -> tuple[Rule, ...]:
-    """Rules on a whole object: `spec.model.FIELD`, which names an object of the same kind, is not its own name.
-
-    What an older release has admitted is left to the operator, which says so in status: were the first rule to hold after
-    the first status, no status could be written.
-    """
-    own = f"has(self.spec.model.{field}) && self.spec.model.{field}.name == self.metadata.name"
-    message = f"spec.model.{field} names the resource itself, which would wait for itself: {advice}"
-    return (
-        Rule(f"(has(self.status) && has(self.status.phase)) || !({own})", message),
-        Rule(f"!({own}) || ({own.replace('self.', 'oldSelf.')})", message),
-    )

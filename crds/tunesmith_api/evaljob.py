@@ -21,11 +21,16 @@ from tunesmith_api.base import (
     map_list,
 )
 from tunesmith_api.common import Artifact, JobStatus, ModelSource, ModelStatus, Output, PodSettings, Resources, Storage
+from tunesmith_api.grammar import Grammar
 from tunesmith_api.inferenceservice import Engine
 
-BenchmarkName = Annotated[
-    str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
-]
+BENCHMARK_NAME = Grammar(
+    pattern="^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+    problem="is no name of a benchmark",
+    advice="write letters, digits, -, _ and ., beginning and ending with a letter or digit",
+    repairs=((" ", "-"), ("/", "-"), (":", "-")),
+)
+BenchmarkName = Annotated[str, Field(min_length=1, max_length=63), BENCHMARK_NAME]
 
 
 class BenchmarkType(StrEnum):

@@ -30,8 +30,8 @@ from tunesmith_api.common import (
     PodSettings,
     Resources,
     Storage,
-    not_itself,
 )
+from tunesmith_api.grammar import Grammar
 
 
 class Method(StrEnum):
@@ -239,17 +239,18 @@ class Strategy(StrEnum):
     ZERO3 = "zero3"
 
 
+LABEL_KEY = Grammar(
+    pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+    problem="is no key of a label",
+    advice="write the key of a label that nodes have, such as topology.kubernetes.io/zone",
+    repairs=((" ", "-"),),
+)
+
+
 class Near(ApiModel):
     """What the pods of a job should have in common."""
 
-    topology_key: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=317,
-            pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
-        ),
-    ] = Field(
+    topology_key: Annotated[str, Field(min_length=1, max_length=317), LABEL_KEY] = Field(
         description="Label of nodes: the pods go to nodes with the same value of it, such as topology.kubernetes.io/zone."
     )
     required: bool = Field(
@@ -488,7 +489,14 @@ class FineTuneJobStatus(JobStatus):
 class FineTuneJob(ApiModel):
     """Tunes a model on data sets: fetches both, trains, merges, checks, and leaves the result in the store."""
 
-    rules: ClassVar[tuple[Rule, ...]] = not_itself("fineTuneJob", "name another FineTuneJob, or set spec.model.uri")
+    # Once there is a status (the object is of an older release), the operator says so: this rule would keep it from that.
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "(has(self.status) && has(self.status.phase)) || !has(self.spec.model.fineTuneJob)"
+            " || self.spec.model.fineTuneJob.name != self.metadata.name",
+            "spec.model.fineTuneJob names the job itself, which would wait for itself: name another, or set spec.model.uri",
+        ),
+    )
 
     spec: FineTuneJobSpec = Field(description="What to tune, on what, how.")
     status: FineTuneJobStatus | None = Field(None, description="What became of it.")

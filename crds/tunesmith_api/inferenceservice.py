@@ -29,8 +29,8 @@ from tunesmith_api.common import (
     Resources,
     Status,
     Storage,
-    not_itself,
 )
+from tunesmith_api.grammar import Grammar
 
 
 class Engine(StrEnum):
@@ -86,10 +86,18 @@ class Rollout(ApiModel):
     )
 
 
+METRIC_NAME = Grammar(
+    pattern="^[A-Za-z_:][A-Za-z0-9_:./-]*$",
+    problem="is no name of a metric",
+    advice="write letters, digits, _, :, ., / and -, beginning with a letter, such as queue_length",
+    repairs=((" ", "_"),),
+)
+
+
 class PodMetric(ApiModel):
     """A metric of the pods, by its name in custom.metrics.k8s.io."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z_:][A-Za-z0-9_:./-]*$")] = Field(
+    name: Annotated[str, Field(min_length=1, max_length=253), METRIC_NAME] = Field(
         description="Name of the metric, as the cluster's adapter calls it."
     )
     average: Quantity = Field(description="What to aim at, on the average of the pods, such as 4 or 500m.")
@@ -251,10 +259,6 @@ class InferenceServiceStatus(Status):
 
 class InferenceService(ApiModel):
     """Serves a model behind an OpenAI API, and rolls out only what passed the verdicts it asks for."""
-
-    rules: ClassVar[tuple[Rule, ...]] = not_itself(
-        "inferenceService", "name another InferenceService or a FineTuneJob, or set spec.model.uri"
-    )
 
     spec: InferenceServiceSpec = Field(description="What to serve and how.")
     status: InferenceServiceStatus | None = Field(None, description="What it serves.")

@@ -8,10 +8,20 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from tunesmith_api import base, common, evaljob, finetunejob, inferenceservice
 from tunesmith_api.compatibility import LIMITS, Limit
 from tunesmith_api.crdgen.crd import Kind, root_schema
+from tunesmith_api.grammar import Grammar
 
 Schema = dict[str, Any]
+MODULES = (base, common, evaljob, finetunejob, inferenceservice)
+GRAMMARS = {
+    value.rule()["messageExpression"]: value
+    for module in MODULES
+    for value in vars(module).values()
+    if isinstance(value, Grammar)
+}
+"""The grammars of the API's scalar types, by a part of their rules."""
 ONE_OF = "set exactly one of "
 KEYS = st.text(string.ascii_lowercase, min_size=1, max_size=8)
 WORDS = st.text(string.ascii_letters + string.digits + " -_.", max_size=16)
@@ -34,12 +44,14 @@ def values(schema: Schema) -> st.SearchStrategy[Any]:
 
 
 def _strings(schema: Schema) -> st.SearchStrategy[str]:
-    if "pattern" not in schema:
+    rules = schema.get("x-kubernetes-validations")
+    if not rules:
         return WORDS
+    grammar = GRAMMARS[rules[0]["messageExpression"]]
     printable = st.characters(min_codepoint=33, max_codepoint=126)
     shortest, longest = schema.get("minLength", 0), schema["maxLength"]
-    matching = st.from_regex(schema["pattern"].replace("$", r"\Z"), alphabet=printable)
-    return matching.filter(lambda text: shortest <= len(text) <= longest)
+    matching = st.from_regex(grammar.pattern.replace("$", r"\Z"), alphabet=printable)
+    return matching.filter(lambda text: shortest <= len(text) <= longest and grammar.admits(text))
 
 
 def _integers(schema: Schema) -> st.SearchStrategy[int]:

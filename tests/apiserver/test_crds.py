@@ -193,12 +193,12 @@ BAD = {
     ),
     "two sources": Bad(
         "FineTuneJob",
-        {"model": {"uri": "s3://m/b", "fineTuneJob": {"name": "a"}}},
+        {"model": {"uri": "s3://models/b", "fineTuneJob": {"name": "a"}}},
         "set exactly one of uri, fineTuneJob, inferenceService",
     ),
     "no source": Bad("FineTuneJob", {"model": {"uri": None}}, "set exactly one of uri, fineTuneJob, inferenceService"),
     "two validations": Bad(
-        "FineTuneJob", {"validation": {"fraction": 0.1, "uri": "s3://d/v.jsonl"}}, "set exactly one of fraction, uri"
+        "FineTuneJob", {"validation": {"fraction": 0.1, "uri": "s3://data/v.jsonl"}}, "set exactly one of fraction, uri"
     ),
     "count of cpus": Bad(
         "FineTuneJob", {"resources": {"count": 2}}, "accelerator cpu has no count; remove count, or set accelerator: nvidia or ascend"
@@ -260,7 +260,7 @@ BAD = {
     "queue": Bad("FineTuneJob", {"queueName": "GPU queue"}, "spec.queueName"),
     "rows of a later version": Bad(
         "FineTuneJob",
-        {"datasets": [{"uri": "s3://d/t.jsonl", "format": "preference"}]},
+        {"datasets": [{"uri": "s3://data/t.jsonl", "format": "preference"}]},
         "datasets[].format preference: not available in this version; use auto, messages, sharegpt, promptCompletion, alpaca or text",
     ),
     "claim": Bad(
@@ -342,7 +342,7 @@ FOLLOWED_REFUSALS: dict[str, tuple[dict[str, Any], ...]] = {
     "quantization": ({"export": {"quantize": None}},),
     "packing": ({"training": {"packing": False}},),
     "rows of a later version": tuple(
-        {"datasets": [{"uri": "s3://d/t.jsonl", "format": form}]}
+        {"datasets": [{"uri": "s3://data/t.jsonl", "format": form}]}
         for form in ("auto", "messages", "promptCompletion", "alpaca", "text")
     ),
     "claim": ({"model": {"uri": "s3://models/base"}},),

@@ -38,7 +38,8 @@ class _WithFactories(GenerateJsonSchema):
 
 
 def structural_schema(model: type[ApiModel], *, defaults: bool = True) -> Schema:
-    """The structural schema of `model`; status has none of its defaults, as absent means unknown there."""
+    """The structural schema of `model`. Status has none of its defaults, as absent means unknown there, and no rules, as
+    the operator alone writes it."""
     schema = model.model_json_schema(by_alias=True, schema_generator=_WithFactories)
     return _structural(schema, schema.pop("$defs", {}), defaults)
 
@@ -48,6 +49,8 @@ def _structural(schema: Schema, definitions: dict[str, Schema], defaults: bool) 
     schema.pop("title", None)
     if not defaults or schema.get("default", "") is None:
         schema.pop("default", None)
+    if not defaults:
+        schema.pop("x-kubernetes-validations", None)
     if "properties" in schema:
         schema["properties"] = {
             name: _structural(value, definitions, defaults) for name, value in schema["properties"].items()

@@ -90,9 +90,8 @@ def plan(resource: Raw, observed: Observed, now: datetime, config: OperatorConfi
         return conclude(resource, observed, in_the_way(resource, taken, observed.former), now)
     versions = known_versions(observed, (resource.get("status") or {}).get("version"))
     target = choose(resource, spec, observed.references, versions, config)
-    if observed.ring and (target.obstacle is None or isinstance(target.obstacle, Waiting)):
-        held = next(iter(versions.held()), None)
-        target = replace(target, template=held, obstacle=Refused(describe_ring(observed.ring)))
+    if observed.ring and isinstance(target.obstacle, Waiting):
+        target = replace(target, obstacle=Refused(describe_ring(observed.ring)))
     manifests = [one for one in _manifests(resource, spec, target) if key_of(one, one["kind"]) not in observed.foreign]
     drifted = [one for one in manifests if not has(_seen(observed, one), one)]
     rollout = measure(observed, target.template, spec, any(one["kind"] == "Deployment" for one in drifted), now)

@@ -1,8 +1,7 @@
 """Rings of references: resources that wait for each other, and would for ever.
 
 A reference is a reason to wait until the named resource has what is needed of it: an EvalJob that scores what a service
-serves already does not wait, even where its verdict decides what the service serves next. One service that follows
-another does so for as long as it lives, so that a ring of services is wrong whatever they serve.
+serves already does not wait, even where its verdict decides what the service serves next.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from tunesmith_operator.plan.finished import is_final
 from tunesmith_operator.plan.phases import Phase
 from tunesmith_operator.plan.types import Raw, Reference
 
-SERVICE = "InferenceService"
 MAY_WAIT = frozenset({None, Phase.WAITING, Phase.FAILED, Phase.SUSPENDED})
 """Phases in which a resource needs what it names before it gets on. Failed: but not for good."""
 
@@ -32,11 +30,9 @@ class Node(NamedTuple):
 def node(resource: Raw, references: frozenset[Reference]) -> Node:
     """The node of a resource that names `references`."""
     status = resource.get("status") or {}
-    serves = resource["kind"] == SERVICE and bool((status.get("model") or {}).get("uri"))
+    serves = resource["kind"] == "InferenceService" and bool((status.get("model") or {}).get("uri"))
     gives = serves or is_final(resource)
-    if not gives and status.get("phase") in MAY_WAIT:
-        return Node(references, gives)
-    return Node(frozenset(one for one in references if _follows(resource["kind"], one)), gives)
+    return Node(references if not gives and status.get("phase") in MAY_WAIT else frozenset(), gives)
 
 
 def find_ring(start: Reference, first: Node, known: Callable[[Reference], Node | None]) -> tuple[Reference, ...]:
@@ -47,7 +43,7 @@ def find_ring(start: Reference, first: Node, known: Callable[[Reference], Node |
         here, at = queue.popleft()
         for target in sorted(at.needs):
             there = first if target == start else known(target)
-            if target in came_from or there is None or (there.gives and not _follows(here.kind, target)):
+            if target in came_from or there is None or there.gives:
                 continue
             if target == start:
                 return (*_path(here, came_from, start), start)
@@ -63,11 +59,6 @@ def describe_ring(ring: tuple[Reference, ...]) -> str:
         f"a reference ring: {members}: each waits for the next; let one of them name something else "
         "(a job's spec is fixed: delete it and create it anew)"
     )
-
-
-def _follows(kind: str, target: Reference) -> bool:
-    """Whether a reference of a resource of `kind` holds for as long as the resource lives."""
-    return kind == target.kind == SERVICE
 
 
 def _path(last: Reference, came_from: dict[Reference, Reference], start: Reference) -> tuple[Reference, ...]:

@@ -105,7 +105,7 @@ def test_what_is_no_quantity_is_refused(quantity: int | str) -> None:
 
 def test_an_object_as_data_has_camel_case_names_and_no_nulls() -> None:
     data = FineTuneJobSpec.model_validate(
-        {"model": {"fineTuneJob": {"name": "a"}}, "datasets": [{"uri": "s3://d/t"}]}
+        {"model": {"fineTuneJob": {"name": "a"}}, "datasets": [{"uri": "s3://data/t"}]}
     ).to_dict()
     assert data["model"] == {"fineTuneJob": {"name": "a"}, "trustRemoteCode": False}
     assert data["training"]["globalBatchSize"] == 16
@@ -114,7 +114,7 @@ def test_an_object_as_data_has_camel_case_names_and_no_nulls() -> None:
 
 
 def test_an_unknown_field_of_a_later_version_is_no_error() -> None:
-    data = {"model": {"uri": "s3://m/b"}, "datasets": [{"uri": "s3://d/t"}], "later": True}
+    data = {"model": {"uri": "s3://models/b"}, "datasets": [{"uri": "s3://data/t"}], "later": True}
     assert "later" not in FineTuneJobSpec.model_validate(data).to_dict()
 
 

@@ -58,7 +58,7 @@ def test_check_names_what_is_out_of_date_and_changes_nothing(
 
 @EACH_KIND
 def test_a_crd_is_small_enough_for_plain_apply(kind: Kind) -> None:
-    assert len((ROOT / "crds" / f"{kind.plural}.yaml").read_bytes()) < 100_000
+    assert len((ROOT / "crds" / f"{kind.plural}.yaml").read_bytes()) < 120_000
 
 
 @EACH_KIND
@@ -126,8 +126,14 @@ def is_bounded(schema: dict[str, Any]) -> bool:
         case "boolean":
             return True
         case None:
-            return schema.get("x-kubernetes-int-or-string") is True and "pattern" in schema
+            return schema.get("x-kubernetes-int-or-string") is True and "maxLength" in schema
     return False
+
+
+@EACH_KIND
+def test_no_field_answers_with_a_bare_regular_expression(kind: Kind) -> None:
+    """A pattern is reported as it is; a rule has a sentence."""
+    assert [path for path, schema in spec_and_status(kind) if "pattern" in schema] == []
 
 
 @EACH_KIND

@@ -83,10 +83,6 @@ RINGS: dict[str, tuple[Raw, ...]] = {
         tune("a", "b"),
         fine_tune_job("b", model={"inferenceService": {"name": "s"}}),
     ),
-    "services": (
-        inference_service("s", model={"inferenceService": {"name": "t"}}),
-        inference_service("t", model={"inferenceService": {"name": "s"}}),
-    ),
     "one name in three kinds": (
         inference_service("x", promotion={"evalJobs": [{"name": "x"}]}),
         eval_job("x", model={"fineTuneJob": {"name": "x"}}),

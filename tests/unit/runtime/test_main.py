@@ -30,7 +30,7 @@ def run(spec, work, progress):
 
 
 def job(**spec: Any) -> dict[str, Any]:
-    return run_spec("FineTuneJob", "demo", {"datasets": [{"uri": "s3://d/train.jsonl"}], **spec})
+    return run_spec("FineTuneJob", "demo", {"datasets": [{"uri": "s3://data/train.jsonl"}], **spec})
 
 
 def start(tmp_path: Path, body: str, spec: dict[str, Any] | None = None) -> tuple[subprocess.Popen[str], Path]:

@@ -19,7 +19,9 @@ def source(**fields) -> ModelSource:
 def made(*artifacts: str, **status) -> Raw:
     """A FineTuneJob that made these artifacts."""
     job = tuned("first")
-    job["status"]["artifacts"] = [{"name": name, "uri": f"s3://a/{name}", "digest": f"d-{name}"} for name in artifacts]
+    job["status"]["artifacts"] = [
+        {"name": name, "uri": f"s3://made/{name}", "digest": f"d-{name}"} for name in artifacts
+    ]
     job["status"] |= status
     return job
 
@@ -27,10 +29,10 @@ def made(*artifacts: str, **status) -> Raw:
 @pytest.mark.parametrize(
     ("artifacts", "uri"),
     [
-        (("adapter", "merged", "quantized"), "s3://a/quantized"),
-        (("adapter", "merged"), "s3://a/merged"),
-        (("model",), "s3://a/model"),
-        (("adapter",), "s3://a/adapter"),
+        (("adapter", "merged", "quantized"), "s3://made/quantized"),
+        (("adapter", "merged"), "s3://made/merged"),
+        (("model",), "s3://made/model"),
+        (("adapter",), "s3://made/adapter"),
     ],
 )
 def test_the_readiest_artifact_is_taken(artifacts, uri):
@@ -112,8 +114,8 @@ def test_a_uri_is_itself():
 
 
 def test_a_model_is_named_as_the_spec_names_it():
-    named = [{"uri": "s3://a"}, {"fineTuneJob": {"name": "x"}}, {"inferenceService": {"name": "y"}}]
-    assert [describe(source(**one)) for one in named] == ["s3://a", "FineTuneJob x", "InferenceService y"]
+    named = [{"uri": "s3://made/a"}, {"fineTuneJob": {"name": "x"}}, {"inferenceService": {"name": "y"}}]
+    assert [describe(source(**one)) for one in named] == ["s3://made/a", "FineTuneJob x", "InferenceService y"]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,7 @@ def test_a_model_is_named_as_the_spec_names_it():
         (
             inference_service(
                 model={"fineTuneJob": {"name": "a"}},
-                adapters=[{"name": "x", "fineTuneJob": {"name": "b"}}, {"name": "y", "uri": "s3://z"}],
+                adapters=[{"name": "x", "fineTuneJob": {"name": "b"}}, {"name": "y", "uri": "s3://other/z"}],
                 promotion={"evalJobs": [{"name": "c"}]},
             ),
             {("FineTuneJob", "a"), ("FineTuneJob", "b"), ("EvalJob", "c")},

@@ -1,0 +1,160 @@
+"""How the URIs of models, data and results are written.
+
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html has the names of buckets.
+"""
+
+from __future__ import annotations
+
+from tunesmith_api.grammar import Grammar, Slip
+
+INVISIBLE = "\\pC\\pZ\u115f\u1160\u2800\u3164\ufe00-\ufe0f\uffa0"
+"""Characters, as in brackets of a pattern, that control, separate, or are shown as nothing. Letters of every script may
+be in the key of an object."""
+
+BUCKET = "[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+HUB = "(hf|ms)://[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*(@[A-Za-z0-9_][A-Za-z0-9_./-]*)?"
+S3 = f"s3://{BUCKET}(/.*)?"
+CLAIM = "pvc://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/.*)?"
+LOCAL = "file:///.+"
+
+ADDRESS = r"^s3://[0-9]+(\.[0-9]+){3}(/|$)"
+LABELS = r"^s3://[^/]*(\.\.|\.-|-\.)"
+DOTS = r"/\.\.?(/|$)"
+EMPTY = ":///?[^/].*//|:////"
+ODD = r'[?#*\\<>{}^|"`]'
+PERCENT = "^[^f].*%[0-9A-Fa-f][0-9A-Fa-f]"
+"""But in file:///, which Python's Path.as_uri writes so."""
+REFUSED = f"[{INVISIBLE}]|{ODD}|{PERCENT}|{DOTS}|{EMPTY}|{ADDRESS}|{LABELS}"
+
+SECRET = r"://[^/]*@|[?]"
+PLACE = "write s3://BUCKET/KEY"
+SERVER = f"{PLACE}, and the server in spec.storage.endpoint"
+
+CREDENTIALS = Slip(
+    "^([Ss]3[an]?|https?)://[^/]*@|://[^/]*:[^/]*@",
+    "holds credentials",
+    "remove them from it; spec.storage.credentialsSecret names a Secret that holds them",
+)
+PAGES = (
+    Slip(
+        r"^https?://[^/]*(aws|s3|oss|cos|obs|minio|storage)[^/]*/",
+        "is the address of an object on the web",
+        SERVER,
+    ),
+    Slip("^https?:", "is the address of a web page or a file on the web", f"upload it to object storage and {PLACE}"),
+)
+SLIPS = (
+    Slip("^ | $", "begins or ends with a space"),
+    Slip(" ", "has a space", "rename what it names and write it without"),
+    Slip(f"[{INVISIBLE}]", "is followed by an invisible or control character", "type it anew by hand"),
+    Slip(r"\$\(|[<>{}]", "has a template that was not filled in", "write the name itself"),
+    Slip("://[^:]*://", "holds two URIs", "write one, and each further one in an item of its own"),
+    Slip(r"\?.*=", "has a query, as URIs of this kind have none", "remove it, from the ? on"),
+    Slip("[*?]", "has a wildcard", "name the file, or the folder that holds the files"),
+    Slip("#", "has a fragment", "remove it, from the # on"),
+    Slip("^[Ss]3[an]?://[^/]*:", "has a port after the bucket", SERVER),
+    Slip(r"\\", "has a backslash"),
+    Slip(PERCENT, "is percent-encoded", "write the characters as they are in the name of the object"),
+    Slip('[\\^|"`]', "has a character that is not allowed in it", "rename what it names"),
+    Slip(DOTS, "has a folder named . or ..", "write the path without it"),
+    Slip(EMPTY, "has an empty folder (//)", "write each folder between two single slashes"),
+)
+"""Mistakes with every URI."""
+
+STORES = (
+    Slip("^s3:/*$|^s3:///", "names no bucket", PLACE),
+    Slip(ADDRESS, "has an address in the place of the bucket", SERVER),
+    Slip(
+        "^s3://",
+        "has a bucket that S3 does not allow",
+        "a bucket is 3 to 63 lower-case letters, digits, - and ., and begins and ends with a letter or digit",
+    ),
+    Slip("^[Ss]3[an]?:", "is not how a URI of S3 begins", PLACE),
+    Slip("^file:", "names no absolute path", "write file:///FOLDER/FILE"),
+    Slip("^pvc:", "names no claim", PLACE),
+    Slip("^[A-Za-z]:/|^[/.~]", "is a path of a machine, which pods do not see", f"upload it and {PLACE}"),
+    Slip(
+        "^(gs|gcs|oss|cos|cosn|obs|tos|bos|minio|r2|b2)://",
+        "is of a store that is read by its S3 API, with its server in spec.storage.endpoint",
+        SERVER,
+    ),
+    Slip("^(az|azure|abfss?|wasbs?|hdfs|s?ftp)://", "is of a store without the S3 API", f"copy it to one and {PLACE}"),
+)
+"""Mistakes with places in a store."""
+
+SCHEMES = (
+    ("pvc://", ""),
+    ("\u200b", ""), ("\ufeff", ""), ("\u200e", ""), ("\u200f", ""),
+    *((f"{scheme}://", "s3://") for scheme in ("S3", "s3a", "s3n", "gs", "oss", "cos", "obs", "tos", "minio")),
+    ("\\", "/"), ("s3:", "s3:/"), ("file:", "file:/"), ("/./", "/"), ("//", "/"), ("//", "/"), ("//", "/"),
+    (":/", "://"), ("file://", "file:///"),
+)  # fmt: skip
+"""Repairs: other names of S3, and the slashes after a scheme and between folders."""
+
+HUBS = (
+    ("http://", "https://"), ("https://www.", "https://"),
+    ("https://huggingface.co/", "hf:"), ("https://hf.co/", "hf:"), ("https://hf-mirror.com/", "hf:"),
+    ("https://modelscope.cn/models/", "ms:"), ("huggingface://", "hf:"), ("modelscope://", "ms:"),
+    ("HF:", "hf:"), ("MS:", "ms:"), ("hf:", "hf:/"), ("ms:", "ms:/"),
+    ("/tree/", "@"), ("/resolve/", "@"), ("/blob/", "@"), ("/summary", ""),
+)  # fmt: skip
+"""Repairs: the addresses of pages of the two hubs, and other names of their schemes."""
+
+MODEL = Grammar(
+    pattern=f"^({HUB}|{S3}|{CLAIM}|{LOCAL})$",
+    refused=REFUSED,
+    problem="is no URI of a model",
+    advice="write hf://ORG/NAME, ms://ORG/NAME or s3://BUCKET/FOLDER",
+    secret=SECRET,
+    slips=(
+        CREDENTIALS,
+        Slip(r"^https?://([^/]*\.)?(huggingface|hf|hf-mirror|modelscope)\.", "is the address of a web page", "write hf://ORG/NAME or ms://ORG/NAME"),
+        *PAGES,
+        *SLIPS,
+        *STORES,
+        Slip("^(hf|ms)://[^/]*/*$", "names no organization, or no model of it", "write hf://ORG/NAME as the model's page has it"),
+        Slip("^(hf|ms)://.*@.*@|^(hf|ms)://.*@$", "has no revision after its @", "write hf://ORG/NAME@REVISION with a branch, tag or commit, or hf://ORG/NAME"),
+        Slip("^(hf|ms)://[^@]*/[^@]*/", "has more than an organization and a name", "write hf://ORG/NAME; a single file of a model cannot be named"),
+        Slip("^[^:/]+/[^:/]+$", "names a model without saying where it is"),
+    ),
+    prefix=("^ *[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*(@[^ ]*)? *$", "hf:"),
+    repairs=(*HUBS, *SCHEMES),
+)  # fmt: skip
+
+DATA = Grammar(
+    pattern=f"^((hf|ms)://[^/]+(/.*)?|{S3}|{CLAIM}|{LOCAL})$",
+    refused=REFUSED,
+    problem="is no URI of data",
+    advice="write s3://BUCKET/FILE.jsonl or the folder s3://BUCKET/FOLDER",
+    secret=SECRET,
+    slips=(CREDENTIALS, *PAGES, *SLIPS, *STORES),
+    repairs=SCHEMES,
+)
+
+STORE = Grammar(
+    pattern=f"^({S3}|{CLAIM}|{LOCAL})$",
+    refused=REFUSED,
+    problem="is no place to write to",
+    advice="write s3://BUCKET/FOLDER",
+    secret=SECRET,
+    slips=(CREDENTIALS, *PAGES, *SLIPS, *STORES),
+    repairs=SCHEMES,
+)
+
+ENDPOINT = Grammar(
+    pattern=r"^https?://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/.*)?$",
+    refused=f"[{INVISIBLE}]|{ODD}",
+    problem="is no URL of an S3 API",
+    advice="write https://HOST or https://HOST:PORT",
+    secret=SECRET,
+    slips=(
+        Slip("://[^/]*@", "holds credentials", "remove them; spec.storage.credentialsSecret names a Secret"),
+        Slip(f"[{INVISIBLE}]", "has an invisible or control character", "type it anew by hand"),
+        Slip("(^ | $)", "begins or ends with a space"),
+        Slip("^[Ss]3:", "is the URI of a bucket, not of its server"),
+        Slip("^[^:/]+(:[0-9]+)?(/.*)?$", "does not say http or https"),
+        Slip("[?#]", "has a query or a fragment", "remove it"),
+    ),
+    prefix=("^ *[A-Za-z0-9_.-]+(:[0-9]+)?/? *$", "https://"),
+    repairs=(("HTTP://", "http://"), ("HTTPS://", "https://"), ("Https://", "https://"), ("Http://", "http://")),
+)  # fmt: skip
