@@ -121,7 +121,7 @@ QUANTITY = Grammar(
     advice="write a number, alone or with a unit such as 500m, 2 or 16Gi",
     repairs=(
         (" ", ""), ("iB", "i"), ("GB", "Gi"), ("MB", "Mi"), ("TB", "Ti"), ("KB", "Ki"),
-        ("gb", "Gi"), ("mb", "Mi"), ("gi", "Gi"), ("mi", "Mi"), ("g", "Gi"), ("cores", ""),
+        ("Gb", "Gi"), ("Mb", "Mi"), ("gb", "Gi"), ("mb", "Mi"), ("gi", "Gi"), ("mi", "Mi"), ("g", "Gi"), ("cores", ""), ("core", ""),
     ),
     number=True,
 )  # fmt: skip

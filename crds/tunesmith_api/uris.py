@@ -26,34 +26,36 @@ PERCENT = "^[^f].*%[0-9A-Fa-f][0-9A-Fa-f]"
 """But in file:///, which Python's Path.as_uri writes so."""
 REFUSED = f"[{INVISIBLE}]|{ODD}|{PERCENT}|{DOTS}|{EMPTY}|{ADDRESS}|{LABELS}"
 
-SECRET = r"://[^/]*@|[?]"
+SECRET = r"://[^/]*@|[?].*="
 PLACE = "write s3://BUCKET/KEY"
 SERVER = f"{PLACE}, and the server in spec.storage.endpoint"
 
 CREDENTIALS = Slip(
-    "^([Ss]3[an]?|https?)://[^/]*@|://[^/]*:[^/]*@",
+    "^[Ss]3[an]?://[^/]*@|://[^/]*:[^/]*@",
     "holds credentials",
     "remove them from it; spec.storage.credentialsSecret names a Secret that holds them",
 )
 PAGES = (
     Slip(
-        r"^https?://[^/]*(aws|s3|oss|cos|obs|minio|storage)[^/]*/",
+        r"^https?://[^/]*([/.](s3|oss|cos|obs|storage)[.-]|amazonaws|minio)",
         "is the address of an object on the web",
         SERVER,
     ),
     Slip("^https?:", "is the address of a web page or a file on the web", f"upload it to object storage and {PLACE}"),
 )
 SLIPS = (
+    Slip(r"^[A-Za-z]:[/\\]|^[/.~]", "is a path of a machine, and pods see object storage only", PLACE),
+    Slip("://[^:]*://", "holds two URIs", "write one, and each further one in an item of its own"),
+    Slip(r"[<>]|\$[({]|\{\{|://[^/]*\$", "has a template that was not filled in", "write the name itself"),
     Slip("^ | $", "begins or ends with a space"),
     Slip(" ", "has a space", "rename what it names and write it without"),
-    Slip(f"[{INVISIBLE}]", "is followed by an invisible or control character", "type it anew by hand"),
-    Slip(r"\$\(|[<>{}]", "has a template that was not filled in", "write the name itself"),
-    Slip("://[^:]*://", "holds two URIs", "write one, and each further one in an item of its own"),
+    Slip(f"[{INVISIBLE}]", "goes on with an invisible or control character", "type it anew by hand"),
     Slip(r"\?.*=", "has a query, as URIs of this kind have none", "remove it, from the ? on"),
-    Slip("[*?]", "has a wildcard", "name the file, or the folder that holds the files"),
+    Slip("[*?{}]", "has a wildcard", "name the file, or the folder that holds the files"),
     Slip("#", "has a fragment", "remove it, from the # on"),
     Slip("^[Ss]3[an]?://[^/]*:", "has a port after the bucket", SERVER),
     Slip(r"\\", "has a backslash"),
+    Slip("^[^f].*%20", "has a space (%20)", "rename what it names and write it without"),
     Slip(PERCENT, "is percent-encoded", "write the characters as they are in the name of the object"),
     Slip('[\\^|"`]', "has a character that is not allowed in it", "rename what it names"),
     Slip(DOTS, "has a folder named . or ..", "write the path without it"),
@@ -72,18 +74,17 @@ STORES = (
     Slip("^[Ss]3[an]?:", "is not how a URI of S3 begins", PLACE),
     Slip("^file:", "names no absolute path", "write file:///FOLDER/FILE"),
     Slip("^pvc:", "names no claim", PLACE),
-    Slip("^[A-Za-z]:/|^[/.~]", "is a path of a machine, which pods do not see", f"upload it and {PLACE}"),
     Slip(
         "^(gs|gcs|oss|cos|cosn|obs|tos|bos|minio|r2|b2)://",
         "is of a store that is read by its S3 API, with its server in spec.storage.endpoint",
-        SERVER,
+        PLACE,
     ),
     Slip("^(az|azure|abfss?|wasbs?|hdfs|s?ftp)://", "is of a store without the S3 API", f"copy it to one and {PLACE}"),
 )
 """Mistakes with places in a store."""
 
 SCHEMES = (
-    ("pvc://", ""),
+    ("pvc://", ""), ('"', ""), ("arn:aws:s3:::", "s3://"),
     ("\u200b", ""), ("\ufeff", ""), ("\u200e", ""), ("\u200f", ""),
     *((f"{scheme}://", "s3://") for scheme in ("S3", "s3a", "s3n", "gs", "oss", "cos", "obs", "tos", "minio")),
     ("\\", "/"), ("s3:", "s3:/"), ("file:", "file:/"), ("/./", "/"), ("//", "/"), ("//", "/"), ("//", "/"),
@@ -96,7 +97,7 @@ HUBS = (
     ("https://huggingface.co/", "hf:"), ("https://hf.co/", "hf:"), ("https://hf-mirror.com/", "hf:"),
     ("https://modelscope.cn/models/", "ms:"), ("huggingface://", "hf:"), ("modelscope://", "ms:"),
     ("HF:", "hf:"), ("MS:", "ms:"), ("hf:", "hf:/"), ("ms:", "ms:/"),
-    ("/tree/", "@"), ("/resolve/", "@"), ("/blob/", "@"), ("/summary", ""),
+    ("/tree/", "@"), ("/summary", ""),
 )  # fmt: skip
 """Repairs: the addresses of pages of the two hubs, and other names of their schemes."""
 
@@ -107,13 +108,13 @@ MODEL = Grammar(
     advice="write hf://ORG/NAME, ms://ORG/NAME or s3://BUCKET/FOLDER",
     secret=SECRET,
     slips=(
-        CREDENTIALS,
         Slip(r"^https?://([^/]*\.)?(huggingface|hf|hf-mirror|modelscope)\.", "is the address of a web page", "write hf://ORG/NAME or ms://ORG/NAME"),
         *PAGES,
+        CREDENTIALS,
         *SLIPS,
         *STORES,
-        Slip("^(hf|ms)://[^/]*/*$", "names no organization, or no model of it", "write hf://ORG/NAME as the model's page has it"),
-        Slip("^(hf|ms)://.*@.*@|^(hf|ms)://.*@$", "has no revision after its @", "write hf://ORG/NAME@REVISION with a branch, tag or commit, or hf://ORG/NAME"),
+        Slip("^(hf|ms)://([^/]*/*$|/)", "names no organization, or no model of it", "write both as in the address of the model's page, such as hf://Qwen/Qwen3-8B"),
+        Slip("^(hf|ms)://.*@.*@|^(hf|ms)://.*@$", "has several @, or nothing after it", "write hf://ORG/NAME@REVISION with a branch, tag or commit, or hf://ORG/NAME"),
         Slip("^(hf|ms)://[^@]*/[^@]*/", "has more than an organization and a name", "write hf://ORG/NAME; a single file of a model cannot be named"),
         Slip("^[^:/]+/[^:/]+$", "names a model without saying where it is"),
     ),
@@ -127,7 +128,7 @@ DATA = Grammar(
     problem="is no URI of data",
     advice="write s3://BUCKET/FILE.jsonl or the folder s3://BUCKET/FOLDER",
     secret=SECRET,
-    slips=(CREDENTIALS, *PAGES, *SLIPS, *STORES),
+    slips=(*PAGES, CREDENTIALS, *SLIPS, *STORES),
     repairs=SCHEMES,
 )
 
@@ -137,7 +138,7 @@ STORE = Grammar(
     problem="is no place to write to",
     advice="write s3://BUCKET/FOLDER",
     secret=SECRET,
-    slips=(CREDENTIALS, *PAGES, *SLIPS, *STORES),
+    slips=(*PAGES, CREDENTIALS, *SLIPS, *STORES),
     repairs=SCHEMES,
 )
 
@@ -149,8 +150,8 @@ ENDPOINT = Grammar(
     secret=SECRET,
     slips=(
         Slip("://[^/]*@", "holds credentials", "remove them; spec.storage.credentialsSecret names a Secret"),
-        Slip(f"[{INVISIBLE}]", "has an invisible or control character", "type it anew by hand"),
-        Slip("(^ | $)", "begins or ends with a space"),
+        Slip("^ | $", "begins or ends with a space"),
+        Slip(f"[{INVISIBLE}]", "goes on with a space, an invisible or a control character", "type it anew by hand"),
         Slip("^[Ss]3:", "is the URI of a bucket, not of its server"),
         Slip("^[^:/]+(:[0-9]+)?(/.*)?$", "does not say http or https"),
         Slip("[?#]", "has a query or a fragment", "remove it"),

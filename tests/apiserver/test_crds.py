@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from kubernetes import client, config
 
 from devcluster.controlplane import ControlPlane
+from tests.apiserver.sentences import PLACES, REFUSED, followed
 from tests.apiserver.specs import specs
 from tests.hints import FOLLOWED, Fix
 from tunesmith_api import API_VERSION, GROUP, VERSION
@@ -179,8 +180,8 @@ BAD = {
     "wrong type": Bad("FineTuneJob", {"training": {"epochs": "three"}}, "spec.training.epochs in body must be of type number"),
     "bad enum": Bad("FineTuneJob", {"method": "stf"}, 'supported values: "sft", "pretrain", "dpo"'),
     "bad bound": Bad("FineTuneJob", {"training": {"epochs": 0}}, "spec.training.epochs in body should be greater than 0"),
-    "bad duration": Bad("FineTuneJob", {"deadline": "soon"}, "spec.deadline in body should match"),
-    "bad scheme": Bad("FineTuneJob", {"model": {"uri": "http://models/base"}}, "spec.model.uri in body should match"),
+    "bad duration": Bad("FineTuneJob", {"deadline": "soon"}, '"soon" is no length of time: write numbers'),
+    "bad scheme": Bad("FineTuneJob", {"model": {"uri": "http://models/base"}}, "is the address of a web page or a file on the web"),
     "no model": Bad("FineTuneJob", {"model": None}, "spec.model: Required value"),
     "no data set": Bad("FineTuneJob", {"datasets": []}, "spec.datasets in body should have at least 1 items"),
     "lora block with tuner full": Bad(
@@ -272,6 +273,11 @@ BAD = {
         "FineTuneJob",
         {"datasets": [{"uri": "hf://org/name"}]},
         "datasets[].uri hf://org/name: not available in this version; use s3://",
+    ),
+    "a job of itself": Bad(
+        "FineTuneJob",
+        {"model": {"uri": None, "fineTuneJob": {"name": "support"}}},
+        "spec.model.fineTuneJob names the job itself, which would wait for itself: name another, or set spec.model.uri",
     ),
     "long name": Bad(
         "FineTuneJob", {}, "metadata.name has at most 45 characters, as pods are named after it: choose a shorter one", "a" * 46
@@ -392,6 +398,21 @@ def test_who_follows_the_hint_of_a_failure_is_admitted(api: Api, fix: Fix) -> No
         held, causes = api.answer(fix.kind, after)
         assert causes == []
         assert refusals(fix.kind, held) == []
+
+
+@pytest.mark.parametrize("text", REFUSED)
+def test_what_is_refused_is_refused_in_a_sentence_and_what_it_advises_is_admitted(api: Api, text: str) -> None:
+    """One cause for each wrong value, with the very sentence that our programs have."""
+    place, wrong = PLACES[text], []
+    good = GOOD[place.kind]
+    for value, sentence in REFUSED[text].items():
+        assert place.grammar.sentence(value) == sentence
+        _, causes = api.answer(place.kind, merged(good, place.spec(value)))
+        mended = followed(place, value, sentence)
+        _, then = api.answer(place.kind, merged(good, place.spec(mended)))
+        if not (len(causes) == 1 and causes[0].endswith(sentence)) or then:
+            wrong.append((value, causes, mended, then))
+    assert wrong == []
 
 
 OUT_OF_BOUNDS = {

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from tunesmith_api.base import Endpoint, StoreUri
 from tunesmith_api.common import ConfigMapKey
 from tunesmith_api.run import World
 
@@ -36,8 +37,8 @@ class Images(Settings):
 class StoreDefaults(Settings):
     """The default object storage, used where a resource names none of its own."""
 
-    uri: str
-    endpoint: str | None = None
+    uri: StoreUri
+    endpoint: Endpoint | None = None
     region: str = "us-east-1"
     path_style: bool | None = None
     """Absent: where there is an endpoint."""

@@ -125,7 +125,7 @@ def test_the_configuration_is_one_that_the_operator_reads(render: Render) -> Non
 
 def test_a_default_of_the_chart_is_the_operators_default_too(render: Render) -> None:
     config = operator_config(render())
-    bare = OperatorConfig.model_validate({"images": {"runtime": "r"}, "store": {"uri": "s3://s"}})
+    bare = OperatorConfig.model_validate({"images": {"runtime": "r"}, "store": {"uri": "s3://store"}})
     for name in ("workers", "client", "http", "namespaces", "allow_trust_remote_code", "pod_policy"):
         assert getattr(config, name) == getattr(bare, name)
     times = {"enabled", "lease_seconds", "renew_seconds", "retry_seconds"}

@@ -20,7 +20,7 @@ from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.progress import ProgressBook
 
-CONFIG = OperatorConfig.model_validate({"images": {"runtime": "r"}, "store": {"uri": "s3://s"}})
+CONFIG = OperatorConfig.model_validate({"images": {"runtime": "r"}, "store": {"uri": "s3://store"}})
 
 
 @pytest.mark.parametrize("missing", ["FineTuneJob", "Service"])

@@ -21,7 +21,7 @@ from tunesmith_operator.progress import ProgressBook
 from tunesmith_operator.resources import ResourceKey
 
 KEY = ResourceKey("FineTuneJob", "team", "support")
-CONFIG = OperatorConfig.model_validate({"images": {"runtime": "r"}, "store": {"uri": "s3://s"}})
+CONFIG = OperatorConfig.model_validate({"images": {"runtime": "r"}, "store": {"uri": "s3://store"}})
 RUNNING: Raw = {"phase": "Running", "attempt": 1, "metrics": {"steps": 1}}
 SUSPENDED: Raw = {"phase": "Suspended", "attempt": 2, "metrics": {"steps": "many"}}
 

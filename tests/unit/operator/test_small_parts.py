@@ -51,15 +51,15 @@ def test_paths_are_those_of_the_kubernetes_api() -> None:
         (None, "No such file"),
         ("a: [", "not YAML"),
         ("{}", "images: Field required"),
-        ("{images: {runtime: r}, store: {uri: s3://s}, wokers: 3}", "wokers"),
-        ("{images: {runtime: r}, store: {uri: s3://s}, workers: 0}", "workers"),
+        ("{images: {runtime: r}, store: {uri: s3://store}, wokers: 3}", "wokers"),
+        ("{images: {runtime: r}, store: {uri: s3://store}, workers: 0}", "workers"),
         ("[]", "images: Field required"),
         (
-            "{images: {runtime: r}, store: {uri: s3://s}, leaderElection: {leaseSeconds: 10}}",
+            "{images: {runtime: r}, store: {uri: s3://store}, leaderElection: {leaseSeconds: 10}}",
             "leaderElection: Value error, leaseSeconds must be more than renewSeconds",
         ),
         (
-            "{images: {runtime: r}, store: {uri: s3://s}, leaderElection: {renewSeconds: 2}}",
+            "{images: {runtime: r}, store: {uri: s3://store}, leaderElection: {renewSeconds: 2}}",
             "and that more than retrySeconds: they are 15, 2 and 2",
         ),
     ],
@@ -78,7 +78,7 @@ def test_a_wrong_configuration_is_one_sentence_with_the_file_and_the_field(
 
 def test_a_configuration_is_found_by_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "config.yaml"
-    file.write_text("{images: {runtime: r}, store: {uri: s3://s}, client: {qps: 7, burst: 9}}")
+    file.write_text("{images: {runtime: r}, store: {uri: s3://store}, client: {qps: 7, burst: 9}}")
     monkeypatch.setenv("TUNESMITH_CONFIG", str(file))
     assert load_config().client.qps == 7
 

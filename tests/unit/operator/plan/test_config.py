@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from tunesmith_operator.plan.config import OperatorConfig
 
-SMALLEST = {"images": {"runtime": "r:1"}, "store": {"uri": "s3://b"}}
+SMALLEST = {"images": {"runtime": "r:1"}, "store": {"uri": "s3://bucket"}}
 
 
 def test_the_smallest_file_is_an_image_and_a_store():
@@ -28,3 +28,23 @@ def test_the_smallest_file_is_an_image_and_a_store():
 def test_a_misspelt_or_impossible_setting_is_an_error(broken):
     with pytest.raises(ValidationError):
         OperatorConfig.model_validate(broken)
+
+
+@pytest.mark.parametrize(
+    ("store", "says"),
+    [
+        ({"uri": "my-bucket"}, '"my-bucket" is no place to write to: write s3://BUCKET/FOLDER'),
+        ({"uri": "s3a://bucket/x"}, "write s3://bucket/x"),
+        ({"uri": "s3://bucket/../x"}, "has a folder named . or .."),
+        ({"uri": "s3://key:word@bucket"}, "the value holds credentials"),
+        (
+            {"uri": "s3://bucket", "endpoint": "minio:9000"},
+            '"minio:9000" does not say http or https: write https://minio:9000',
+        ),
+    ],
+)
+def test_the_store_is_written_as_in_a_spec_and_refused_with_the_same_sentence(store, says):
+    with pytest.raises(ValidationError) as refusal:
+        OperatorConfig.model_validate({**SMALLEST, "store": store})
+    [error] = refusal.value.errors()
+    assert says in error["msg"]

@@ -1,0 +1,112 @@
+"""Texts that a spec admits, and the sentences that refuse others."""
+
+from __future__ import annotations
+
+import re
+import sys
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from tests.apiserver.sentences import PLACES, REFUSED, Place, followed
+from tunesmith_api.base import DataUri, ModelUri, StoreUri
+from tunesmith_api.grammar import CONTROL, SPACES, Grammar, Slip, cel, found
+
+ROWS = [(text, value) for text, rows in REFUSED.items() for value in rows]
+
+
+@pytest.mark.parametrize(("text", "value"), ROWS)
+def test_a_refusal_says_what_to_write_and_that_is_admitted(text: str, value: str) -> None:
+    place, sentence = PLACES[text], REFUSED[text][value]
+    assert not place.grammar.admits(value)
+    assert place.grammar.sentence(value) == sentence
+    assert place.grammar.admits(followed(place, value, sentence))
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+@given(value=st.text(max_size=60))
+def test_what_a_sentence_tells_to_write_is_always_admitted(place: Place, value: str) -> None:
+    grammar = place.grammar
+    if not grammar.admits(value):
+        guess = grammar._guess(value)
+        assert grammar.sentence(value).endswith(f": write {guess}") == grammar.admits(guess)
+
+
+@pytest.mark.parametrize(
+    ("kind", "uri"),
+    [
+        (ModelUri, "hf://openai/gpt-oss-20b@refs/pr/1"),
+        (ModelUri, "hf://01-ai/Yi-1.5-9B"),
+        (ModelUri, "ms://AI-ModelScope/Qwen_2.5@v1.0.0"),
+        (ModelUri, "s3://my-models.v2/team/a"),
+        (DataUri, "s3://bucket/数据/训练集.jsonl"),
+        (DataUri, "s3://bucket/données/é.jsonl"),
+        (DataUri, "s3://bucket/date=2026-01-01/part-0000.jsonl"),
+        (DataUri, "s3://bucket/a+b/c@d/e~f/(g)/[h]/i'j/$k/l!m&n;o:p,q"),
+        (DataUri, "s3://bucket/.hidden/..data/...jsonl/a..b"),
+        (DataUri, "s3://bucket/50%/100%-of-it.jsonl"),
+        (DataUri, "file:///data/my%20train.jsonl"),
+        (StoreUri, "s3://bucket"),
+        (StoreUri, "s3://bucket/"),
+        (StoreUri, "s3://abc/x"),
+        (StoreUri, "s3://1.2.3.bucket/x"),
+    ],
+)
+def test_what_a_store_or_a_hub_can_have_is_admitted(kind: object, uri: str) -> None:
+    assert TypeAdapter(kind).validate_python(uri) == uri
+
+
+@given(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=20))
+def test_letters_of_every_script_may_be_in_a_key(name: str) -> None:
+    name = "".join(each for each in name if each not in "\u115f\u1160\u3164\uffa0") + "x"
+    assert PLACES["data"].grammar.admits(f"s3://bucket/{name}")
+
+
+@given(st.characters(categories=["Cc", "Cf", "Co", "Zs", "Zl", "Zp"]), st.integers(0, 5))
+def test_no_character_that_is_not_seen_is_in_a_uri(character: str, place: int) -> None:
+    uri = "s3://bucket/folder/train.jsonl"
+    uri = uri[: place * 6] + character + uri[place * 6 :]
+    for text in ("data", "model", "output"):
+        assert not PLACES[text].grammar.admits(uri)
+
+
+def test_credentials_are_not_repeated() -> None:
+    for text, value in (
+        ("data", "s3://key:word@bucket/x"),
+        ("endpoint", "https://key:word@minio"),
+        ("model", "s3://word@b"),
+    ):
+        with pytest.raises(ValidationError) as refusal:
+            TypeAdapter(DataUri if text == "data" else ModelUri).validate_python(value)
+        assert "word" not in refusal.value.errors()[0]["msg"]
+        assert "word" not in PLACES[text].grammar.sentence(value)
+
+
+def test_the_classes_are_those_of_unicode() -> None:
+    for code in range(sys.maxunicode + 1):
+        category = unicodedata.category(chr(code))
+        if category not in ("Cn", "Cs"):
+            assert (re.match(f"[{CONTROL}]", chr(code)) is not None) == category.startswith("C"), hex(code)
+            assert (re.match(f"[{SPACES}]", chr(code)) is not None) == category.startswith("Z"), hex(code)
+
+
+def test_the_end_of_a_text_is_not_before_a_line_feed() -> None:
+    assert found("a$", "a")
+    assert not found("a$", "a\n")
+    assert found(r"a\$", "a$")
+
+
+def test_a_literal_of_cel_is_ascii() -> None:
+    assert cel('a"b\\c\u200bd\n') == r'"a\"b\\c\u200bd\u000a"'
+
+
+def test_the_first_slip_explains_and_the_grammar_advises_where_the_slip_does_not() -> None:
+    grammar = Grammar(
+        "^a+$", "is no a", "write a", slips=(Slip("b", "has a b"), Slip("b|c", "has a b or c", "drop it"))
+    )
+    assert grammar.sentence("b") == '"b" has a b: write a'
+    assert grammar.sentence("c") == '"c" has a b or c: drop it'
+    assert grammar.sentence("d") == '"d" is no a: write a'
