@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
-from tunesmith_api.base import ApiModel, StoreUri
+from tunesmith_api.base import ApiModel, UriText
 from tunesmith_api.common import Artifact
 from tunesmith_api.evaljob import EvalJobSpec, Result
 from tunesmith_api.failures import FailureClass
@@ -54,7 +54,7 @@ class Store(ApiModel):
     Credentials are not in it: they reach the container as AWS_* variables from a Secret, or by the ServiceAccount.
     """
 
-    uri: StoreUri = Field(
+    uri: UriText = Field(
         description="Root for imported models and runs that name no output: s3://bucket/prefix or file:///path."
     )
     endpoint: str | None = Field(None, description="URL of the S3 API; absent means AWS.")

@@ -7,7 +7,7 @@ import sys
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -27,6 +27,7 @@ def test_a_refusal_says_what_to_write_and_that_is_admitted(text: str, value: str
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+@settings(deadline=None)
 @given(value=st.text(max_size=60))
 def test_what_a_sentence_tells_to_write_is_always_admitted(place: Place, value: str) -> None:
     grammar = place.grammar
@@ -59,12 +60,14 @@ def test_what_a_store_or_a_hub_can_have_is_admitted(kind: object, uri: str) -> N
     assert TypeAdapter(kind).validate_python(uri) == uri
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=20))
 def test_letters_of_every_script_may_be_in_a_key(name: str) -> None:
     name = "".join(each for each in name if each not in "\u115f\u1160\u3164\uffa0") + "x"
     assert PLACES["data"].grammar.admits(f"s3://bucket/{name}")
 
 
+@settings(deadline=None)
 @given(st.characters(categories=["Cc", "Cf", "Co", "Zs", "Zl", "Zp"]), st.integers(0, 5))
 def test_no_character_that_is_not_seen_is_in_a_uri(character: str, place: int) -> None:
     uri = "s3://bucket/folder/train.jsonl"

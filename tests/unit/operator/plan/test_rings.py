@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.operator.plan.world import Cluster, eval_job, fine_tune_job, inference_service
@@ -25,6 +25,7 @@ def ring(graph: dict[str, frozenset[str]], start: str) -> tuple[str, ...]:
     return tuple(one.name for one in find_ring(Reference(KIND, start), first, nodes.get))
 
 
+@settings(deadline=None)
 @given(GRAPHS, st.sampled_from("abcdef"))
 def test_a_ring_is_found_exactly_where_a_resource_can_be_reached_from_itself(
     graph: dict[str, frozenset[str]], start: str

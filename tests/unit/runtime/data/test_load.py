@@ -47,7 +47,7 @@ def given_files(work: Work, *files: tuple[int | None, list[Any]]) -> None:
 
 
 def read(work: Work, tokenizer: Any, **spec: Any) -> Data:
-    made = {"model": {"uri": "s3://m/base"}, "datasets": [{"uri": "s3://data/part-0/train.jsonl"}], **spec}
+    made = {"model": {"uri": "s3://models/base"}, "datasets": [{"uri": "s3://data/part-0/train.jsonl"}], **spec}
     job = FineTuneJobSpec.model_validate(made)
     return load(work, job, Encoder.of(tokenizer, frozenset([tokenizer.eos_token_id]), job.training))
 

@@ -57,7 +57,7 @@ def model_of(kind: str, device: str = "meta") -> PreTrainedModel:
 
 
 def job(**spec: Any) -> FineTuneJobSpec:
-    made = {"model": {"uri": "s3://m/m"}, "datasets": [{"uri": "s3://d/d"}], **spec}
+    made = {"model": {"uri": "s3://models/m"}, "datasets": [{"uri": "s3://data/d"}], **spec}
     return FineTuneJobSpec.model_validate(made)
 
 
