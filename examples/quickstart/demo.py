@@ -182,7 +182,7 @@ def report(tuned: dict[str, Any], scored: dict[str, Any]) -> None:
     print(
         f"tuned on        {rows.get('kept')} rows; artifacts " + ", ".join(a["uri"] for a in tuned.get("artifacts", []))
     )
-    for result in scored.get("results", []):
+    for result in (result for result in scored.get("results", []) if result["metric"] == "accuracy"):
         print(
             f"{result['metric']:<15} {result.get('baseline'):.3f} before, {result['value']:.3f} after tuning, "
             f"on {result.get('samples')} words it was not tuned on ({result['benchmark']})"

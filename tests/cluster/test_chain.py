@@ -76,8 +76,10 @@ def test_tuning_leaves_its_artifact_and_tells_what_became_of_the_rows(chain: dic
 
 
 def test_the_tuned_model_is_right_where_the_base_was_wrong(chain: dict[str, dict[str, Any]]) -> None:
-    (result,) = chain["EvalJob"]["results"]
+    result, unreadable = chain["EvalJob"]["results"]
     assert (result["benchmark"], result["metric"], result["samples"]) == ("kinds", "accuracy", 64)
+    assert (unreadable["metric"], unreadable["samples"]) == ("unreadable", 64)
+    assert unreadable["value"] <= 1 - result["value"]
     assert result["baseline"] <= 0.1
     assert result["value"] >= 0.8
     assert result["delta"] == pytest.approx(result["value"] - result["baseline"])

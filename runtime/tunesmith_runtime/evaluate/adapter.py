@@ -13,6 +13,7 @@ from evalscope.api.dataset import Sample
 from evalscope.api.evaluator import TaskState
 from evalscope.api.messages import dict_to_chat_message
 from evalscope.api.registry import register_benchmark
+from evalscope.benchmarks.ceval.ceval_adapter import CEVALAdapter
 
 from tunesmith_runtime.evaluate.benchmarks import QA
 from tunesmith_runtime.evaluate.choices import read_choice
@@ -81,6 +82,7 @@ def read_answers_only() -> None:
 
     DefaultDataAdapter.filter_prediction = filter_prediction
     MultiChoiceAdapter.extract_answer = extract_answer
+    del CEVALAdapter.extract_answer  # its own only fixes the language of the parser that this one replaces
 
 
 read_answers_only()

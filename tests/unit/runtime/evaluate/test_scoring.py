@@ -25,6 +25,8 @@ ANSWERS = {
     "after a thought": ("<think>A?</think>\n\nB", "stop"),
     "another": ("ANSWER: A", "stop"),
     "cut off behind the answer": ("ANSWER: B\n\nA kiwi grows", "length"),
+    "nothing": ("", "stop"),
+    "a thought that the engine sets apart": ("", "length"),
 }
 WORDS = {
     "right": ("Fruit.", "stop"),
@@ -44,9 +46,10 @@ class Engine(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        lines = str(body["messages"][-1]["content"]).splitlines()
+        lines = [line.removeprefix("问题\uff1a") for line in str(body["messages"][-1]["content"]).splitlines()]
         text, reason = next((ANSWERS | WORDS)[line] for line in lines if line in ANSWERS | WORDS)
-        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
+        message = {"role": "assistant", "content": text or None, "reasoning_content": CUT_OFF}
+        choice = {"index": 0, "message": message, "finish_reason": reason}
         usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
         answer = {"id": "1", "object": "chat.completion", "created": 1, "model": "scores"}
         self._send(answer | {"choices": [choice], "usage": usage})
@@ -80,10 +83,18 @@ def results(port: int, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[s
     named = [{"id": name, "question": name, **options} for name in ANSWERS]
     own = write_lines(folder / "letters.jsonl", choices)
     write_lines(folder / "arc" / "test.jsonl", named)
+    write_lines(folder / "ceval" / "test.jsonl", choices)
     (folder / "arc" / "README.md").write_text(README.replace("main", "ARC-Easy"))
+    (folder / "ceval" / "README.md").write_text(README.replace("main", "law").replace("split: test", "split: val"))
     benchmarks: list[dict[str, Any]] = [
         {"name": "letters", "dataset": {"uri": own, "type": "multipleChoice"}},
         {"name": "words", "dataset": {"uri": write_lines(folder / "words.jsonl", words)}},
+        {
+            "name": "ceval",
+            "dataset": {"uri": (folder / "ceval").as_uri(), "type": "benchmark"},
+            "fewShot": 0,
+            "subsets": ["law"],
+        },
         {
             "name": "arc",
             "dataset": {"uri": (folder / "arc").as_uri(), "type": "benchmark"},
@@ -93,7 +104,7 @@ def results(port: int, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[s
     ]
     spec, report = spec_of(folder, benchmarks), folder / "report"
     make_model(folder / "model", seed=5)
-    settings = {"TUNESMITH_PORT": str(port), "TUNESMITH_TERMINATION_LOG": str(report)}
+    settings = {"TUNESMITH_PORT": str(port), "TUNESMITH_TERMINATION_LOG": str(report), "HF_HOME": str(folder / "cache")}
     code, _, log = run_verb("fetch", spec, folder / "work", report, settings)
     assert code == 0, log
     code, told, log = run_verb("evaluate", spec, folder / "work", report, settings)
@@ -102,8 +113,8 @@ def results(port: int, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[s
 
 
 def test_only_an_answer_is_scored(results: dict[tuple[str, str], tuple[float, int]]) -> None:
-    assert results["letters", "accuracy"] == (0.5556, 9)
-    assert results["letters", "unreadable"] == (0.3333, 9)
+    assert results["letters", "accuracy"] == (0.4545, 11)
+    assert results["letters", "unreadable"] == (0.4545, 11)
 
 
 def test_a_thought_without_an_end_and_an_answer_without_one_are_no_answers_to_a_question(
@@ -116,5 +127,6 @@ def test_a_thought_without_an_end_and_an_answer_without_one_are_no_answers_to_a_
 def test_evalscopes_own_multiple_choice_is_read_the_same_way(
     results: dict[tuple[str, str], tuple[float, int]],
 ) -> None:
-    assert results["arc", "accuracy"] == results["letters", "accuracy"]
-    assert results["arc", "unreadable"] == results["letters", "unreadable"]
+    for name in ("arc", "ceval"):
+        assert results[name, "accuracy"] == results["letters", "accuracy"]
+        assert results[name, "unreadable"] == results["letters", "unreadable"]
