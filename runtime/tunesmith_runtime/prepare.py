@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.fetch import find_run
+from tunesmith_runtime.fetch.checks import is_lenient
 from tunesmith_runtime.fetch.models import find_model
 from tunesmith_runtime.progress import Progress
 from tunesmith_runtime.rundirectory import RunRecord
@@ -21,7 +22,7 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
     Raises RunFailure as fetch does.
     """
     storage = open_storage(spec.store)
-    model = find_model(storage, spec.store.uri, spec.model, work)
+    model = find_model(storage, spec.store.uri, spec.model, work, is_lenient(spec))
     found, _ = find_run(spec, work, storage, model)
     if found.record is not None:
         return RunRecord.model_validate(found.record).report(Verb.PREPARE, Outcome.ADOPTED, found.run_uri)

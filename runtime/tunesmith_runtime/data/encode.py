@@ -19,6 +19,7 @@ from tunesmith_api.finetunejob import LossOn, Training, Truncation
 from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, Record, RowError, row_errors
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.messages import THOUGHTS, unwritten
+from tunesmith_runtime.modelcheck.config import NO_LIMITS, Limits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -59,11 +60,20 @@ class Encoder:
     max_length: int
     truncation: Truncation = Truncation.DROP
     loss_on: LossOn = LossOn.ANSWER
+    vocabulary: int | None = None
+    """Rows of the model's embedding; None where they are not known."""
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, stop_ids: frozenset[int], training: Training) -> Encoder:
-        """The encoder that `spec.training` asks for."""
-        return cls(tokenizer, stop_ids, training.max_length, training.truncation, training.loss_on)
+    def of(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        stop_ids: frozenset[int],
+        training: Training,
+        limits: Limits = NO_LIMITS,
+    ) -> Encoder:
+        """The encoder that `spec.training` asks for, within what the model can take in."""
+        length = min(training.max_length, limits.positions or training.max_length)
+        return cls(tokenizer, stop_ids, length, training.truncation, training.loss_on, limits.vocabulary)
 
     def encode(self, record: Record) -> list[Example] | DropReason:
         """The examples of a record that fit into max_length.
@@ -210,7 +220,16 @@ class Encoder:
             end = len(answer)
         return Turn(prompt, answer, learned=end or len(answer))
 
+    def _check_tokens(self, example: Example) -> None:
+        token = max(example.input_ids, default=0)
+        if self.vocabulary is not None and token >= self.vocabulary:
+            text = self.tokenizer.convert_ids_to_tokens(token)
+            raise RowError(
+                f"holds {text!r}, which is token {token}, and the model's embedding has {self.vocabulary} rows"
+            )
+
     def _fitted(self, example: Example) -> Example | DropReason:
+        self._check_tokens(example)
         if len(example.input_ids) <= self.max_length:
             return example
         if self.truncation is Truncation.DROP:

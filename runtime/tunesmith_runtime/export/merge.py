@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.modelcheck.loading import with_adapter
 from tunesmith_runtime.train.learned import changes_stored
 from tunesmith_runtime.train.model import load_model, load_tokenizer, stored_dtype
 from tunesmith_runtime.train.tuners.lora import updates
@@ -37,7 +38,7 @@ def merge(base: Path, adapter: Path, folder: Path, prompts: list[str], trust_rem
     Holds one model at a time. Raises RunFailure (NothingLearned, MergeMismatch).
     """
     tokenizer = load_tokenizer(adapter, trust_remote_code)
-    model = PeftModel.from_pretrained(load_model(base, torch.float32, trust_remote_code), str(adapter))
+    model = with_adapter(load_model(base, torch.float32, trust_remote_code), "default", adapter)
     dtype = stored_dtype(base)
     check_changes(model, dtype)
     batches = [ids for prompt in (*PROBES, *prompts) if (ids := _ids(tokenizer, prompt)).numel()]

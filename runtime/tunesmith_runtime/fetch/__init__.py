@@ -10,6 +10,7 @@ import logging
 
 from tunesmith_api.common import Artifact
 from tunesmith_api.run import Outcome, ProgressReport, RunReport, RunSpec, Verb
+from tunesmith_runtime.fetch.checks import check_all, is_lenient
 from tunesmith_runtime.fetch.data import Data, download_benchmark, download_rows, find_data
 from tunesmith_runtime.fetch.models import Model, find_adapter, find_model
 from tunesmith_runtime.progress import Progress
@@ -24,7 +25,7 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
     """Fetch what a resource of any kind needs."""
     progress.push(ProgressReport(stage=Verb.FETCH))
     storage = open_storage(spec.store)
-    model = find_model(storage, spec.store.uri, spec.model, work)
+    model = find_model(storage, spec.store.uri, spec.model, work, is_lenient(spec))
     fetched = (
         serve(spec, work, storage, model) if spec.kind == "InferenceService" else run_of(spec, work, storage, model)
     )
@@ -44,6 +45,7 @@ def serve(spec: RunSpec, work: Work, storage: Storage, model: Model) -> Fetched:
     adapters = [find_adapter(storage, spec.store.uri, each.model, work.adapters / each.name) for each in spec.adapters]
     for each in (model, *adapters):
         each.bring(storage)
+    check_all(storage, spec, model, {each.name: found for each, found in zip(spec.adapters, adapters, strict=True)})
     return Fetched(fingerprints={"model": model.fingerprint}, model_uri=model.uri, model_digest=model.digest)
 
 
@@ -54,6 +56,7 @@ def run_of(spec: RunSpec, work: Work, storage: Storage, model: Model) -> Fetched
         return fetched
     bring_data(spec, work, storage, data)
     model.bring(storage)
+    check_all(storage, spec, model)
     return fetched.model_copy(update={"model_uri": model.uri, "model_digest": model.digest})
 
 

@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import gguf
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
 
-from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.data.turns import end_of_turn
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.fetch.names import part_of
+from tunesmith_runtime.modelcheck.failure import bad_model, detail
+from tunesmith_runtime.modelcheck.files import what_it_is
+from tunesmith_runtime.modelcheck.report import check_report
 
 log = logging.getLogger(__name__)
 
+MAGIC, ROPE = b"GGUF", "rope_"
+"""How a file begins; how the names of tensors begin that are computed from the metadata."""
+UPLOAD = "upload the file again, or the model as safetensors"
 SPECIAL_TOKENS = {
     "bos_token": "tokenizer.ggml.bos_token_id",
     "eos_token": "tokenizer.ggml.eos_token_id",
@@ -47,19 +54,28 @@ def _parsed_once() -> Iterator[None]:
 
 
 def convert_gguf(uri: str, file: Path, directory: Path) -> None:
-    """Write the model in the GGUF `file` to `directory` as transformers has it. Raises RunFailure (ModelNotFound) that names `uri`."""
+    """Write the model in the GGUF `file` to `directory` as transformers has it. Raises RunFailure (BadModel) that names `uri`."""
+    check_magic(uri, file)
     try:
         with _parsed_once():
-            fields = gguf.GGUFReader(str(file)).fields
+            reader = gguf.GGUFReader(str(file))
+            fields = reader.fields
+            check_parts(uri, {name: field.contents() for name, field in fields.items() if name.startswith("split.")})
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-            model = AutoModelForCausalLM.from_pretrained(
-                file.parent, gguf_file=file.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+            model, report = AutoModelForCausalLM.from_pretrained(
+                file.parent,
+                gguf_file=file.name,
+                dtype=torch.bfloat16,
+                quantization_config=GgufConfig(dequantize=True),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # the report has them
             )
-    except (ValueError, KeyError, IndexError, NotImplementedError, OSError) as error:
-        message = f"model {uri}: the GGUF file can't be read: {type(error).__name__}: {error}"
-        raise RunFailure(
-            FailureClass.MODEL_NOT_FOUND, message, "upload the file anew, or the model as safetensors"
-        ) from error
+    except RunFailure:
+        raise
+    except Exception as error:  # the readers raise anything at what they do not expect
+        raise bad_model(uri, None, f"the GGUF file can't be read: {detail(error)}", UPLOAD) from error
+    check_report(uri, report)
+    check_all_used(uri, reader.tensors, model)
     set_special_tokens(
         tokenizer, {token: fields[name].contents() for token, name in SPECIAL_TOKENS.items() if name in fields}
     )
@@ -75,6 +91,30 @@ def convert_gguf(uri: str, file: Path, directory: Path) -> None:
     model.config.name_or_path = ""  # a path of this pod means nothing to others
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
+
+
+def check_magic(uri: str, file: Path) -> None:
+    """Raises RunFailure (BadModel) for a file that is no GGUF, by its first bytes."""
+    with file.open("rb") as opened:
+        start = opened.read(64)
+    if not start.startswith(MAGIC):
+        what, hint = what_it_is(start) or ("not a GGUF file", UPLOAD)
+        raise bad_model(uri, None, f"the GGUF file can't be read: it is {what}", hint)
+
+
+def check_parts(uri: str, split: Mapping[str, int]) -> None:
+    """Raises RunFailure (BadModel) for one part of several, by the metadata that gguf-split writes."""
+    if (parts := split.get("split.count", 1)) > 1:
+        raise part_of(uri, split.get("split.no", 0) + 1, parts)
+
+
+def check_all_used(uri: str, tensors: Sequence[Any], model: Any) -> None:
+    """Raises RunFailure (BadModel) where transformers has left out tensors of the file, as it does with names that it does not know."""
+    given = {tensor.name: int(tensor.n_elements) for tensor in tensors if not tensor.name.startswith(ROPE)}
+    taken = {tensor.data_ptr(): tensor.numel() for tensor in model.state_dict().values()}
+    if (surplus := sum(given.values()) - sum(taken.values())) > 0:
+        sentence = f"{surplus} numbers of the file have no place in a {type(model).__name__}"
+        raise bad_model(uri, None, sentence, "upload the model as safetensors")
 
 
 def set_special_tokens(tokenizer: PreTrainedTokenizerBase, ids: dict[str, int]) -> None:

@@ -17,6 +17,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_runtime import credentials
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.names import GGUF, SAFE, check_names
+from tunesmith_runtime.modelcheck.config import CONFIG
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +46,13 @@ def parse(uri: str) -> tuple[str, str, str | None]:
     return scheme, name, revision or None
 
 
-def download_snapshot(uri: str, directory: Path, trust_remote_code: bool, adapter: bool) -> None:
+def download_snapshot(
+    uri: str, directory: Path, trust_remote_code: bool, adapter: bool, look: Callable[[Path], None]
+) -> None:
     """Bring the model (or adapter) at a hub URI to a local folder: safetensors, or the one GGUF file where that is all there is.
 
-    Raises RunFailure (ModelNotFound, UnsafeWeights, HubUnreachable).
+    `look` is called as soon as config.json is there, before the weights are. Raises RunFailure (ModelNotFound, BadModel,
+    UnsafeWeights, HubUnreachable), and what `look` raises.
     """
     scheme, name, revision = parse(uri)
     credentials.trim()
@@ -59,7 +63,7 @@ def download_snapshot(uri: str, directory: Path, trust_remote_code: bool, adapte
         weights = WANTED if any(each.endswith(SAFE) for each in names) else [f"*{GGUF}"]
         return weights + (CODE if trust_remote_code else [])
 
-    {"hf": _hugging_face, "ms": _model_scope}[scheme](uri, name, revision, directory, patterns)
+    {"hf": _hugging_face, "ms": _model_scope}[scheme](uri, name, revision, directory, patterns, look)
     for leftover in directory.glob(".*"):  # the clients keep notes about a download beside it
         shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink()
 
@@ -96,7 +100,12 @@ def _hugging_face_failures(uri: str) -> Iterator[None]:
 
 
 def _hugging_face(
-    uri: str, name: str, revision: str | None, directory: Path, patterns: Callable[[list[str]], list[str]]
+    uri: str,
+    name: str,
+    revision: str | None,
+    directory: Path,
+    patterns: Callable[[list[str]], list[str]],
+    look: Callable[[Path], None],
 ) -> None:
     from huggingface_hub import HfApi
 
@@ -105,13 +114,20 @@ def _hugging_face(
         info = api.model_info(name, revision=revision, timeout=20)
         wanted = patterns([file.rfilename for file in info.siblings or []])
         log.info("%s is commit %s", uri, info.sha)
-        api.snapshot_download(
-            name, revision=info.sha, local_dir=directory, allow_patterns=wanted, ignore_patterns=UNWANTED
-        )
+        for allowed in ([CONFIG], wanted):
+            api.snapshot_download(
+                name, revision=info.sha, local_dir=directory, allow_patterns=allowed, ignore_patterns=UNWANTED
+            )
+            look(directory)
 
 
 def _model_scope(
-    uri: str, name: str, revision: str | None, directory: Path, patterns: Callable[[list[str]], list[str]]
+    uri: str,
+    name: str,
+    revision: str | None,
+    directory: Path,
+    patterns: Callable[[list[str]], list[str]],
+    look: Callable[[Path], None],
 ) -> None:
     from modelscope_hub import HubApi, errors
 
@@ -120,15 +136,17 @@ def _model_scope(
         files = [file for file in api.list_repo_files(name, "model", revision=revision) if not file.is_dir]
         wanted = patterns([file.path for file in files])
         listed = [{"Path": file.path, "Size": file.size, "Sha256": file.sha256, "Type": "blob"} for file in files]
-        api.download_repo(
-            name,
-            "model",
-            revision=revision,
-            local_dir=directory,
-            allow_patterns=wanted,
-            ignore_patterns=UNWANTED,
-            file_list=listed,
-        )
+        for allowed in ([CONFIG], wanted):
+            api.download_repo(
+                name,
+                "model",
+                revision=revision,
+                local_dir=directory,
+                allow_patterns=allowed,
+                ignore_patterns=UNWANTED,
+                file_list=listed,
+            )
+            look(directory)
     except errors.NotExistError as error:
         raise _not_found(uri, error, "check org, name and revision") from error
     except (errors.AuthenticationError, errors.PermissionDeniedError) as error:

@@ -11,10 +11,11 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.hashing import digest
 from tunesmith_api.run import ResolvedModel
 from tunesmith_runtime.errors import NotFound, RunFailure
-from tunesmith_runtime.fetch.check import check_folder
 from tunesmith_runtime.fetch.hub import download_snapshot, redirection
 from tunesmith_runtime.fetch.imports import import_once, imported, key_of
-from tunesmith_runtime.fetch.names import GGUF, SAFE, check_names, is_wanted
+from tunesmith_runtime.fetch.names import GGUF, SAFE, check_gguf_name, check_names, is_wanted
+from tunesmith_runtime.modelcheck import check_files, check_model
+from tunesmith_runtime.modelcheck.config import CONFIG, parse_config, read_config, refuse_quantized
 from tunesmith_runtime.storage import Entry, Storage, join, name_of
 from tunesmith_runtime.storage.directory import download_directory, read_manifest
 from tunesmith_runtime.work import Work
@@ -47,7 +48,7 @@ class Model:
         return {"model": self.fingerprint} | ({"base": self.base.fingerprint} if self.base else {})
 
     def bring(self, storage: Storage) -> None:
-        """Import it if need be, download it and its base, and check that it is whole."""
+        """Import it if need be, and download it and its base."""
         if self.base is not None:
             self.base.bring(storage)
         if self.uri is None:
@@ -65,17 +66,16 @@ class Model:
                 FailureClass.STORAGE_CORRUPT, message, "make it anew; an import, by deleting its folder below models/"
             )
         self.digest = manifest.digest
-        check_folder(self.uri, self.directory)
 
 
-def find_model(storage: Storage, store_uri: str, asked: ResolvedModel, work: Work) -> Model:
+def find_model(storage: Storage, store_uri: str, asked: ResolvedModel, work: Work, is_lenient: bool) -> Model:
     """What is at a model's URI, to be brought to /work/model; an adapter goes to /work/adapter, and its base to /work/model.
 
-    Raises RunFailure (ModelNotFound, UnsafeWeights, StorageCorrupt).
+    `is_lenient`: see check_model. Raises RunFailure (ModelNotFound, BadModel, UnsafeWeights, StorageCorrupt).
     """
     if asked.base is None:
-        return _find(storage, store_uri, asked, work.model, adapter=False)
-    base = _find(storage, store_uri, asked.base, work.model, adapter=False)
+        return _find_base(storage, store_uri, asked, work.model, is_lenient)
+    base = _find_base(storage, store_uri, asked.base, work.model, is_lenient)
     return replace(_find(storage, store_uri, asked, work.adapter, adapter=True), base=base)
 
 
@@ -84,9 +84,26 @@ def find_adapter(storage: Storage, store_uri: str, asked: ResolvedModel, directo
     return _find(storage, store_uri, asked, directory, adapter=True)
 
 
-def _find(storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path, adapter: bool) -> Model:
+def _find_base(storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path, is_lenient: bool) -> Model:
+    """A model that is no adapter; where it must not be quantized, its config.json is read before anything is downloaded."""
+    model = _find(storage, store_uri, asked, directory, adapter=False, is_lenient=is_lenient)
+    content = storage.read_bytes(join(model.uri, CONFIG)) if model.uri and not is_lenient else None
+    if content is not None:
+        refuse_quantized(asked.uri, parse_config(asked.uri, content))
+    return model
+
+
+def _look(uri: str, may_be_quantized: bool, folder: Path) -> None:
+    if (folder / CONFIG).is_file() and not may_be_quantized:
+        refuse_quantized(uri, read_config(uri, folder))
+
+
+def _find(
+    storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path, adapter: bool, is_lenient: bool = False
+) -> Model:
     if asked.is_on_hub:
-        return _hub_model(storage, store_uri, asked, directory, adapter)
+        return _hub_model(storage, store_uri, asked, directory, adapter, is_lenient)
+    check_gguf_name(asked.uri)
     try:
         single = storage.stat(asked.uri) if asked.uri.endswith(GGUF) else None
         if single:
@@ -118,14 +135,21 @@ def _folder(storage: Storage, asked: ResolvedModel, entries: list[Entry], direct
     return Model(asked.uri, digest(content), directory, asked.trust_remote_code, asked.uri)
 
 
-def _hub_model(storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path, adapter: bool) -> Model:
+def _hub_model(
+    storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path, adapter: bool, is_lenient: bool
+) -> Model:
     """A hub's model is known by its digest only after it is imported, so that comes first."""
     key = key_of(asked.uri, "", trusted=asked.trust_remote_code, server=redirection(asked.uri))
 
     def make(folder: Path) -> None:
-        download_snapshot(asked.uri, folder, asked.trust_remote_code, adapter)
+        look = partial(_look, asked.uri, is_lenient or adapter)
+        download_snapshot(asked.uri, folder, asked.trust_remote_code, adapter, look)
         for file in folder.glob(f"*{GGUF}"):
             _convert(asked.uri, file, folder)
+        if adapter:
+            check_files(asked.uri, folder)
+        else:
+            check_model(asked.uri, folder, asked.trust_remote_code, is_lenient)
 
     uri, found = import_once(storage, store_uri, key, asked.uri, directory, make)
     return Model(asked.uri, found, directory, asked.trust_remote_code, uri, found)
@@ -139,6 +163,7 @@ def _gguf_model(storage: Storage, store_uri: str, uri: str, entry: Entry, direct
         file = folder / name_of(uri)
         storage.download(uri, file, entry)
         _convert(uri, file, folder)
+        check_model(uri, folder, trusted=False, is_lenient=False)
 
     place, found = imported(storage, store_uri, key) or (None, None)
     return Model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePosixPath
 
 from tunesmith_api.failures import FailureClass
@@ -11,6 +12,8 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 """Weights that run code when they are loaded."""
 CODE = (".py", ".pyc", ".pyd", ".so", ".sh")
 """Programs: brought only with a model whose code is trusted."""
+PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+"""How gguf-split names its files: part and parts."""
 SAFE, GGUF, ADAPTER_CONFIG = ".safetensors", ".gguf", "adapter_config.json"
 
 
@@ -30,6 +33,9 @@ def check_names(uri: str, names: list[str], adapter: bool) -> None:
         raise RunFailure(
             FailureClass.UNSAFE_WEIGHTS, f"model {uri}: its weights are pickle files, which can run code: {found}"
         )
+    parts = [match for name in ggufs if (match := PART.search(name))]
+    if not weights and parts and len(parts) == len(ggufs):
+        raise part_of(uri, int(parts[0][1]), int(parts[0][2]))
     if not weights and len(ggufs) > 1:
         message = f"model {uri}: the folder has {len(ggufs)} GGUF files: {', '.join(ggufs[:8])}"
         raise RunFailure(FailureClass.MODEL_NOT_FOUND, message, "name one of them in the URI")
@@ -37,6 +43,21 @@ def check_names(uri: str, names: list[str], adapter: bool) -> None:
         raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"model {uri}: no safetensors weights: {found}")
     if weights and config not in tops:
         raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"model {uri}: no {config}: {found}")
+
+
+def part_of(uri: str, part: int, parts: int) -> RunFailure:
+    """The failure of a GGUF file that holds a part of a model: transformers would read it as the whole."""
+    return RunFailure(
+        FailureClass.BAD_MODEL,
+        f"{uri}: part {part} of {parts} of a split GGUF model",
+        "join the parts with gguf-split --merge (llama.cpp), upload the one file and name it",
+    )
+
+
+def check_gguf_name(uri: str) -> None:
+    """Refuse the URI of a part, by its name. Raises RunFailure (BadModel)."""
+    if match := PART.search(uri):
+        raise part_of(uri, int(match[1]), int(match[2]))
 
 
 def is_wanted(path: str, trusted: bool) -> bool:

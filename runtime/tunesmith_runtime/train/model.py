@@ -7,41 +7,41 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.data.turns import end_of_turn
-from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.modelcheck.config import Limits, positions
+from tunesmith_runtime.modelcheck.failure import bad_model, detail
+from tunesmith_runtime.modelcheck.loading import load_weights
+
+BASE = "the base model"
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`, with a token to pad with.
-
-    Raises RunFailure (ModelNotFound) where there is none.
-    """
+    """The tokenizer in `folder`, with tokens to end and to pad with. Raises RunFailure (BadModel) where there is none."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise _unreadable("tokenizer", error) from error
+    except Exception as error:  # tokenizers raise anything at what they do not expect
+        raise bad_model(BASE, None, f"the tokenizer can't be loaded: {detail(error)}") from error
+    if tokenizer.eos_token is None and (ends := configured_ends(folder)):
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def load_model(folder: Path, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
-    """The causal language model in `folder`, from safetensors only, on the CPU.
+    """The causal language model in `folder`, on the CPU. Raises RunFailure (BadModel) where it can't be loaded whole."""
+    return load_weights(BASE, folder, dtype=dtype, trust_remote_code=trust_remote_code)
 
-    Raises RunFailure (ModelNotFound) where it cannot be read.
-    """
-    disable_progress_bar()  # a log is no terminal
+
+def limits(folder: Path, trust_remote_code: bool = False) -> Limits:
+    """The limits that config.json names. Raises RunFailure (BadModel) where it can't be read."""
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, local_files_only=True
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise _unreadable("model", error) from error
-    return model
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+    except Exception as error:  # config classes raise anything at values that they do not expect
+        raise bad_model(BASE, None, f"config.json can't be used: {detail(error)}") from error
+    return Limits(positions(config), getattr(config.get_text_config(), "vocab_size", None))
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
@@ -54,20 +54,19 @@ def stored_dtype(folder: Path) -> torch.dtype:
 
 def stop_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """The tokens that end an answer when the model is served: those of the tokenizer, its template, and generation_config.json."""
-    configured: int | list[int] | None = None
-    if (folder / "generation_config.json").is_file():
-        configured = GenerationConfig.from_pretrained(folder).eos_token_id
-    more = configured if isinstance(configured, list) else [configured]
-    ends = [tokenizer.eos_token_id, end_of_turn(tokenizer), *more]
+    ends = [tokenizer.eos_token_id, end_of_turn(tokenizer), *configured_ends(folder)]
     return frozenset(token for token in ends if token is not None)
+
+
+def configured_ends(folder: Path) -> list[int]:
+    """The end tokens that generation_config.json names."""
+    if not (folder / "generation_config.json").is_file():
+        return []
+    ends = GenerationConfig.from_pretrained(folder).eos_token_id
+    return ends if isinstance(ends, list) else [] if ends is None else [ends]
 
 
 def template_hash(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """sha256 of the chat template."""
     template = tokenizer.chat_template
     return sha256(str(template).encode()).hexdigest() if template else None
-
-
-def _unreadable(what: str, error: Exception) -> RunFailure:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return RunFailure(FailureClass.MODEL_NOT_FOUND, f"the {what} of the base model can't be read: {first}")

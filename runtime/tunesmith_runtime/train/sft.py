@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import FineTuneJobSpec, LastCheckpoint, Metrics
+from tunesmith_api.finetunejob import FineTuneJobSpec, LastCheckpoint, Metrics, Training
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.data.encode import Encoder, Example
 from tunesmith_runtime.data.load import Data, load
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.modelcheck.config import Limits
 from tunesmith_runtime.progress import Progress
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.train.batches import blank, micro_batch
-from tunesmith_runtime.train.model import load_model, load_tokenizer, stop_ids, stored_dtype, template_hash
+from tunesmith_runtime.train.model import limits, load_model, load_tokenizer, stop_ids, stored_dtype, template_hash
 from tunesmith_runtime.train.peers import ALONE, Peers
 from tunesmith_runtime.train.trained import Trained, write_trained
 from tunesmith_runtime.work import Work
@@ -39,7 +42,10 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress, peer
 
     # Rows first: what is wrong with them shows before the trainer is imported or weights are read.
     tokenizer = load_tokenizer(work.model, spec.model.trust_remote_code)
-    data = load(work, job, Encoder.of(tokenizer, stop_ids(work.model, tokenizer), job.training))
+    most = limits(work.model, spec.model.trust_remote_code)
+    encoder = Encoder.of(tokenizer, stop_ids(work.model, tokenizer), job.training, most)
+    with held_to(most, job.training):
+        data = load(work, job, encoder)
     log.info("rows: %s", data.rows.to_dict())
 
     import torch
@@ -129,6 +135,22 @@ def rows_at_once(job: FineTuneJobSpec, devices: int) -> int:
             str(error),
             "set spec.training.microBatchSize to a divisor of spec.training.globalBatchSize / devices, or remove it",
         ) from error
+
+
+@contextmanager
+def held_to(most: Limits, training: Training) -> Iterator[None]:
+    """Say that rows are held to the model's positions, where that is less than training.maxLength."""
+    if most.positions is None or most.positions >= training.max_length:
+        yield
+        return
+    text = f"training.maxLength is {training.max_length} and the model has {most.positions} positions, so a row holds at most {most.positions} tokens"
+    log.warning("%s", text)
+    try:
+        yield
+    except RunFailure as failure:
+        if failure.failure is not FailureClass.EMPTY_DATASET:
+            raise
+        raise RunFailure(failure.failure, f"{failure.message}; {text}", failure.hint) from failure
 
 
 def arguments(

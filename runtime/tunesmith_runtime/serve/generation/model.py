@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.data.records import RowError, row_errors
 from tunesmith_runtime.data.turns import end_of_turn
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.messages import unwritten
+from tunesmith_runtime.modelcheck.config import positions
+from tunesmith_runtime.modelcheck.failure import bad_model, detail
+from tunesmith_runtime.modelcheck.loading import load_weights, with_adapter
+from tunesmith_runtime.modelcheck.tokenizer import check_vocabulary
 from tunesmith_runtime.serve.generation.batch import Forward
 from tunesmith_runtime.serve.generation.tokens import Tokens
 
@@ -97,8 +101,7 @@ def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
 
 def context_length(config: Any, wanted: int | None) -> int:
     """Tokens of prompt and answer together at most: what is wanted, within what the model was made for."""
-    own = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return min(length for length in (wanted, own, 1 << 20) if length)
+    return min(length for length in (wanted, positions(config), 1 << 20) if length)
 
 
 def load(
@@ -112,7 +115,8 @@ def load(
 
     On a CPU the weights are used as float32 unless CPU_TYPE_VARIABLE says otherwise (docs/serving.md has the figures), on
     a device in their own type.
-    Raises RunFailure (ModelNotFound) for a folder that holds no model, (BadSpec) for an adapter that cannot be served.
+    Raises RunFailure: ModelNotFound for a folder that holds no model, BadModel for one that contradicts itself or an adapter
+    that does not fit, BadSpec for an adapter that cannot be served.
     """
     if not (path / "config.json").is_file():
         raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"{path} has no config.json")
@@ -121,21 +125,21 @@ def load(
     dtype = (os.environ.get(CPU_TYPE_VARIABLE) or "float32") if device == "cpu" else "auto"
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
-        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, **options)
-    except (OSError, ValueError) as error:
-        raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"the model in {path} can't be loaded: {error}") from error
-    model = model.to(device).eval()
+    except Exception as error:  # tokenizers raise anything at what they do not expect
+        raise bad_model(str(path), None, f"the tokenizer can't be loaded: {detail(error)}") from error
+    model: Any = load_weights(str(path), path, dtype=dtype, trust_remote_code=trust_remote_code).to(device).eval()
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    check_vocabulary(str(path), tokenizer, vocabulary)
     end, length = end_tokens(model, tokenizer), context_length(model.config, max_length)
-    vocabulary = model.get_output_embeddings().weight.shape[0]
     for name, folder in adapters.items():
-        model = _with_adapter(model, name, folder)
+        check_kind(name, folder)
+        model = with_adapter(model, name, folder)
     model.requires_grad_(False)
     return LoadedModel(Forward(model, bool(adapters)), tokenizer, length, end, vocabulary)
 
 
-def _with_adapter(model: Any, name: str, folder: Path) -> Any:
-    from peft import PeftModel
-
+def check_kind(name: str, folder: Path) -> None:
+    """Refuse adapters that are no plain LoRA. Raises RunFailure (BadSpec, ModelNotFound)."""
     file = folder / "adapter_config.json"
     if not file.is_file():
         raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"adapter {name}: {folder} has no adapter_config.json")
@@ -147,10 +151,3 @@ def _with_adapter(model: Any, name: str, folder: Path) -> Any:
             f"adapter {name} is {kind}: only plain LoRA adapters are served beside a base model",
             "merge the adapter (export.merge: true) and serve the merged model",
         )
-    try:
-        if isinstance(model, PeftModel):
-            model.load_adapter(folder, adapter_name=name)
-            return model
-        return PeftModel.from_pretrained(model, folder, adapter_name=name).eval()
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise RunFailure(FailureClass.BAD_SPEC, f"adapter {name} does not go on this model: {error}") from error

@@ -17,9 +17,51 @@ from tunesmith_runtime.progress import Progress
 from tunesmith_runtime.storage import Storage, join, open_storage
 from tunesmith_runtime.work import Work
 
-WEIGHTS = save({"w": numpy.arange(16, dtype=numpy.float32)})
-MODEL = {"config.json": b'{"model_type": "llama"}', "model.safetensors": WEIGHTS, "tokenizer.json": b"{}"}
-ADAPTER = {"adapter_config.json": b"{}", "adapter_model.safetensors": WEIGHTS}
+
+def _ones(**shapes: tuple[int, ...]) -> bytes:
+    return save({name.replace("__", "."): numpy.ones(shape, numpy.float32) for name, shape in shapes.items()})
+
+
+LAYER = "model__layers__0__"
+QUERY = "base_model__model__model__layers__0__self_attn__q_proj__"
+CONFIG: dict[str, Any] = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 8,
+    "hidden_size": 4,
+    "intermediate_size": 6,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "tie_word_embeddings": True,
+    "bos_token_id": None,
+    "eos_token_id": 0,
+}
+WEIGHTS = _ones(
+    model__embed_tokens__weight=(8, 4),
+    model__norm__weight=(4,),
+    **{f"{LAYER}{name}_layernorm__weight": (4,) for name in ("input", "post_attention")},
+    **{f"{LAYER}self_attn__{name}_proj__weight": (4, 4) for name in "qkvo"},
+    **{f"{LAYER}mlp__{name}_proj__weight": (6, 4) for name in ("gate", "up")},
+    **{f"{LAYER}mlp__down_proj__weight": (4, 6)},
+)
+TOKENIZER = {
+    "version": "1.0",
+    "added_tokens": [],
+    "model": {"type": "WordLevel", "vocab": {"</s>": 0, "a": 1, "b": 2}, "unk_token": "a"},
+}
+MODEL = {
+    "config.json": json.dumps(CONFIG).encode(),
+    "model.safetensors": WEIGHTS,
+    "tokenizer.json": json.dumps(TOKENIZER).encode(),
+    "tokenizer_config.json": b'{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}',
+}
+"""A Llama of one layer, and its tokenizer of three words."""
+ADAPTER_CONFIG = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "target_modules": ["q_proj"]}
+ADAPTER = {
+    "adapter_config.json": json.dumps(ADAPTER_CONFIG).encode(),
+    "adapter_model.safetensors": _ones(**{f"{QUERY}lora_A__weight": (2, 4), f"{QUERY}lora_B__weight": (4, 2)}),
+}
+"""A LoRA adapter on it."""
 ROWS = b'{"prompt": "a", "completion": "b"}\n'
 
 

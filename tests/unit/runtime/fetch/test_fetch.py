@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.s3 import S3Server
-from tests.unit.runtime.fetch.support import ADAPTER, MODEL, ROWS, WEIGHTS, Fetcher, lines, names
+from tests.unit.runtime.fetch.support import ADAPTER, CONFIG, MODEL, ROWS, WEIGHTS, Fetcher, lines, names
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Store
 from tunesmith_runtime.errors import RunFailure
@@ -115,7 +115,7 @@ def test_a_changed_model_is_a_new_run(fetcher: Fetcher) -> None:
     spec = fetcher.job(fetcher.put("base", MODEL), fetcher.put("data", {"a.jsonl": ROWS}))
     _, work = fetcher.fetch(spec)
     finish(fetcher, spec, work)
-    fetcher.put("base", {"config.json": b'{"model_type": "qwen3"}'})
+    fetcher.put("base", {"config.json": json.dumps(CONFIG | {"rope_theta": 500.0}).encode()})
     assert fetcher.fetch(spec)[0].outcome == "Succeeded"
 
 
@@ -218,11 +218,11 @@ def test_no_pod_takes_anothers_word_for_the_digest_of_an_import(
         ({"model.safetensors": WEIGHTS}, FailureClass.MODEL_NOT_FOUND, "no config.json: it has model.safetensors"),
         ({"a.gguf": b"x", "b.gguf": b"x"}, FailureClass.MODEL_NOT_FOUND, "2 GGUF files: a.gguf, b.gguf"),
         (ADAPTER, FailureClass.MODEL_NOT_FOUND, "the folder holds an adapter"),
-        ({**MODEL, "model.safetensors": WEIGHTS[:-4]}, FailureClass.STORAGE_CORRUPT, "cut short or damaged"),
+        ({**MODEL, "model.safetensors": WEIGHTS[:-4]}, FailureClass.BAD_MODEL, "cut short or damaged"),
         (
             {**MODEL, "model.safetensors": b"<html>not found</html>"},
-            FailureClass.STORAGE_CORRUPT,
-            "not a whole safetensors file",
+            FailureClass.BAD_MODEL,
+            "an HTML page, not a whole safetensors file",
         ),
         (
             {**MODEL, "model.safetensors.index.json": b'{"weight_map": {"w": "model-2-of-2.safetensors"}}'},

@@ -15,7 +15,7 @@ import pytest
 
 from tests.servers import free_port
 from tests.unit.runtime.fetch.hubs import COMMIT, HuggingFace, ModelScope, hub
-from tests.unit.runtime.fetch.support import MODEL, Fetcher, names
+from tests.unit.runtime.fetch.support import CONFIG, MODEL, Fetcher, names
 from tunesmith_api.run import RunReport, Store
 
 EXTRAS = {
@@ -80,7 +80,7 @@ def test_a_hub_model_is_imported_once_and_only_what_is_safe(
 def test_what_another_server_holds_under_a_hubs_names_is_not_shared_with_those_who_ask_the_hub(
     tmp_path: Path, scheme: str, handler: type[HuggingFace], variable: str
 ) -> None:
-    poisoned = {"org/small": {**MODEL, "config.json": b'{"model_type": "other"}'}}
+    poisoned = {"org/small": {**MODEL, "config.json": json.dumps(CONFIG | {"rope_theta": 5.0}).encode()}}
     with hub(handler, poisoned) as theirs, hub(handler, MODELS) as ours:
         first, _ = fetch(tmp_path, f"{scheme}://org/small", {variable: theirs.url})
         second, work = fetch(tmp_path, f"{scheme}://org/small", {variable: ours.url})

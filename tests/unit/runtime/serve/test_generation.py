@@ -380,9 +380,9 @@ def test_an_adapter_of_another_base_is_refused(work: Path, tmp_path: Path) -> No
     config.hidden_size = 48
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "other")
     foreign = make_adapter(tmp_path / "other", tmp_path / "adapter", 0)
-    with pytest.raises(RunFailure, match="does not go on this model") as refused:
+    with pytest.raises(RunFailure, match="does not fit its base") as refused:
         load(work / "model", {"foreign": foreign}, None, trust_remote_code=False)
-    assert refused.value.failure is FailureClass.BAD_SPEC
+    assert refused.value.failure is FailureClass.BAD_MODEL
 
 
 def test_an_adapter_that_cannot_share_a_batch_is_refused(work: Path, tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""Checks a model folder against itself before anything is trained, published, imported or served from it.
+
+No weights are loaded: headers are read, and the architecture of config.json is built on torch's meta device. What takes
+torch is imported only by `check_model`, and a model that was checked once is known by the digest of its manifest.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from pathlib import Path
+
+from tunesmith_runtime.modelcheck.config import quantization, read_config, refuse_quantized
+from tunesmith_runtime.modelcheck.files import check_files
+from tunesmith_runtime.modelcheck.tokenizer_files import check_tokenizer_files
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Raised when a check is added: models that were checked before are then checked again."""
+
+
+def check_model(uri: str, directory: Path, trusted: bool, is_lenient: bool) -> bool:
+    """Check files, config, weights and tokenizer of a model folder; whether nothing was left out.
+
+    `is_lenient`: the model is for an engine with loaders of its own, so what transformers cannot load (quantized weights,
+    other architectures) is left to that engine. The same holds for a model with code of its own (`trusted`), as
+    that code runs only where the model is loaded.
+
+    Raises RunFailure (BadModel, ModelNotFound) with the name of the file.
+    """
+    started = time.monotonic()
+    config = read_config(uri, directory)
+    if not is_lenient:
+        refuse_quantized(uri, config)
+    check_files(uri, directory)
+    check_tokenizer_files(uri, directory)
+    if quantization(config) or (trusted and "auto_map" in config):
+        log.info("%s: weights and tokenizer are checked where they are loaded", uri)
+        return False
+    from tunesmith_runtime.train.lean import hidden
+
+    with hidden():
+        from tunesmith_runtime.modelcheck.tokenizer import check_tokenizer
+        from tunesmith_runtime.modelcheck.weights import NotOurs, check_weights
+
+        try:
+            rows = check_weights(uri, directory)
+        except NotOurs as error:
+            if not is_lenient:
+                raise error.failure from error
+            log.warning("%s: left to the engine: %s", uri, error.failure.message)
+            return False
+        check_tokenizer(uri, directory, rows)
+    log.info("checked %s in %.1f s", uri, time.monotonic() - started)
+    return True
+
+
+def check_fit(name: str, adapter: Path, base: Path) -> bool:
+    """Check an adapter against the base that it goes on, which is checked; returns True. Raises RunFailure (BadModel)."""
+    from tunesmith_runtime.train.lean import hidden
+
+    with hidden():
+        from tunesmith_runtime.modelcheck.loading import load_weights, with_adapter
+        from tunesmith_runtime.modelcheck.weights import META, check_numbers
+
+        check_numbers(f"adapter {name}", adapter)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about numbers that the meta device does not take
+            with_adapter(load_weights(f"the base of adapter {name}", base, **META), name, adapter)
+    return True

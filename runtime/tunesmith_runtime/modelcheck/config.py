@@ -1,0 +1,87 @@
+"""What config.json alone says: whether it can be read, whether the weights are quantized, how many positions there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.modelcheck.failure import bad_model
+from tunesmith_runtime.modelcheck.files import parse_json
+
+CONFIG = "config.json"
+QUANTIZATIONS = ("quantization_config", "compression_config", "quantization")
+"""Keys of config.json under which quantization tools describe themselves: transformers, compressed-tensors, MLX."""
+SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
+"""Files in which older tools do so, and the tool."""
+POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a model can take in: tokens of a row, and rows of its embedding; None where nothing is known of it."""
+
+    positions: int | None = None
+    vocabulary: int | None = None
+
+
+NO_LIMITS = Limits()
+
+
+def read_config(uri: str, directory: Path) -> dict[str, Any]:
+    """config.json, with a quantization_config where one of the side files has it. Raises RunFailure (BadModel)."""
+    config = parse_config(uri, (directory / CONFIG).read_bytes())
+    for name, method in SIDE_FILES.items():
+        if (directory / name).is_file():
+            config.setdefault("quantization_config", {"quant_method": method})
+    return config
+
+
+def parse_config(uri: str, content: bytes) -> dict[str, Any]:
+    """The content of config.json. Raises RunFailure (BadModel)."""
+    return parse_json(uri, CONFIG, content)
+
+
+def quantization(config: Mapping[str, Any]) -> str | None:
+    """The method by which a model's weights are quantized; None where they are not."""
+    text = config.get("text_config")
+    for part in (config, text if isinstance(text, dict) else {}):
+        for key in QUANTIZATIONS:
+            found = part.get(key)
+            if found:
+                return (
+                    str(found.get("quant_method") or found.get("quant_algo") or key) if isinstance(found, dict) else key
+                )
+    return None
+
+
+def refuse_quantized(uri: str, config: Mapping[str, Any]) -> None:
+    """Raises RunFailure (BadModel) for a model whose weights are quantized."""
+    if (method := quantization(config)) is not None:
+        raise quantized(uri, method)
+
+
+def quantized(uri: str, method: str) -> RunFailure:
+    """The failure of a model that is quantized and must not be."""
+    return bad_model(
+        uri,
+        CONFIG,
+        f"the model is quantized ({method})",
+        "name the unquantized model; only the engines lmdeploy, vllm and sglang serve quantized ones",
+    )
+
+
+def positions(config: Any) -> int | None:
+    """Tokens that the model of a transformers config has positions for; None where nothing limits them.
+
+    YaRN stretches what the model was first made for by a factor (https://arxiv.org/abs/2309.00071).
+    """
+    text = config.get_text_config()
+    found = (getattr(text, name, None) for name in POSITIONS)
+    own = next((length for length in found if isinstance(length, int) and length > 0), None)
+    rope = getattr(text, "rope_parameters", None) or {}
+    if own and rope.get("rope_type") == "yarn" and rope.get("original_max_position_embeddings"):
+        return max(own, int(rope["original_max_position_embeddings"] * (rope.get("factor") or 1)))
+    return own

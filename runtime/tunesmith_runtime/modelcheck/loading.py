@@ -1,0 +1,51 @@
+"""Loading a model and an adapter so that no weight stays random: transformers and PEFT only warn. Imports torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
+
+from tunesmith_runtime.modelcheck.config import CONFIG
+from tunesmith_runtime.modelcheck.failure import bad_model, detail
+from tunesmith_runtime.modelcheck.report import ADAPTER_HINT, HINT, check_adapter_report, check_report
+
+
+def load_weights(uri: str, folder: Path, **options: Any) -> PreTrainedModel:
+    """The causal language model in `folder`, from safetensors only; `options` as `from_pretrained` takes them.
+
+    `uri` is what messages call it. Raises RunFailure (BadModel) where it can't be loaded whole.
+    """
+    disable_progress_bar()  # a log is no terminal
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # the report has them
+            **options,
+        )
+    except Exception as error:  # an architecture raises anything at values that it does not expect
+        raise bad_model(uri, None, f"{CONFIG} and the weights can't be loaded: {detail(error)}", HINT) from error
+    check_report(uri, report)
+    return model  # type: ignore[no-any-return]
+
+
+def with_adapter(model: Any, name: str, folder: Path) -> Any:
+    """`model` with one more adapter, named `name`, for inference. Raises RunFailure (BadModel) where it does not fit."""
+    from peft import PeftConfig, PeftModel, PeftModelForCausalLM
+
+    try:
+        if not isinstance(model, PeftModel):
+            config = PeftConfig.from_pretrained(str(folder), inference_mode=True)
+            model = PeftModelForCausalLM(model, config, adapter_name=name)
+        result = model.load_adapter(str(folder), adapter_name=name)
+    except Exception as error:  # PEFT raises anything at settings and shapes that it does not expect
+        raise bad_model(f"adapter {name}", None, f"does not fit its base: {detail(error)}", ADAPTER_HINT) from error
+    # PEFT looks for the name anywhere in a key, so that `de` is found in `model`
+    missing = [key for key in result.missing_keys if name in key.split(".")]
+    check_adapter_report(f"adapter {name}", missing, result.unexpected_keys)
+    return model.eval()

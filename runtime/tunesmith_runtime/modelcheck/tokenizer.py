@@ -1,0 +1,93 @@
+"""A tokenizer against the embedding: tokens, special tokens and the chat template. Imports transformers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from tunesmith_runtime.modelcheck.failure import bad_model, detail, first_of
+from tunesmith_runtime.modelcheck.files import read_json
+
+log = logging.getLogger(__name__)
+
+SPECIAL = ("eos_token_id", "bos_token_id", "pad_token_id")
+CONFIGS = ("config.json", "generation_config.json")
+ELSEWHERE = ("image", "video", "audio", "boi", "eoi", "boa", "eoa")
+"""Tokens by such names stand for what is no text; a text model of a family that has them needs no row for them."""
+PLAIN = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello"}]
+TEMPLATE, TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
+
+
+def check_tokenizer(uri: str, directory: Path, rows: int) -> None:
+    """Check the tokenizer in a folder against an embedding of that many rows. Raises RunFailure (BadModel)."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except Exception as error:  # tokenizers raise anything at what they do not expect
+        raise bad_model(uri, None, f"the tokenizer can't be loaded: {detail(error)}", None) from error
+    check_vocabulary(uri, tokenizer, rows)
+    check_special_tokens(uri, directory, tokenizer, rows)
+    check_template(uri, directory, tokenizer)
+
+
+def check_vocabulary(uri: str, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Compare tokens and rows of the embedding, which may be padded. Raises RunFailure (BadModel)."""
+    tokens = tokenizer.get_vocab()
+    if not tokens:
+        raise bad_model(uri, None, "the tokenizer has no tokens", "upload the tokenizer's files beside the weights")
+    elsewhere = {getattr(tokenizer, f"{kind}_token", None) for kind in ELSEWHERE}
+    if surplus := {token for token, number in tokens.items() if number >= rows and token not in elsewhere}:
+        size = max(tokens.values()) + 1
+        sentence = f"the tokenizer has {size} tokens, the embedding {rows} rows: no row for {first_of(surplus)}"
+        raise bad_model(uri, None, sentence, "upload the tokenizer of the model, or resize the model's embedding to it")
+
+
+def check_special_tokens(uri: str, directory: Path, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Check the ids of special tokens, and that some token ends an answer. Raises RunFailure (BadModel)."""
+    ends = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    for name, key, number in _special_ids(directory):
+        if isinstance(number, bool) or not isinstance(number, int) or number >= rows:
+            raise bad_model(uri, name, f"{key} is {number}, and the model has {rows} tokens")
+        ends += [number] if key == "eos_token_id" else []
+    known = max(tokenizer.get_vocab().values())
+    if ends and min(ends) > known:
+        sentence = f"eos_token_id is {min(ends)}, and the tokenizer ends at {known}: no answer would end"
+        raise bad_model(uri, "config.json", sentence, "upload the tokenizer of the model")
+    if not ends:
+        sentence = "no eos_token, and no eos_token_id in config.json or generation_config.json: no answer would end"
+        raise bad_model(uri, TOKENIZER_CONFIG, sentence, f"name the eos_token in {TOKENIZER_CONFIG}")
+
+
+def _special_ids(directory: Path) -> Iterator[tuple[str, str, Any]]:
+    """File, key and each id, of those that are set."""
+    for name in CONFIGS:
+        path = directory / name
+        content = read_json(str(directory), path) if path.is_file() else {}
+        text = content.get("text_config")
+        for part in (content, text if isinstance(text, dict) else {}):
+            for key in SPECIAL:
+                value = part.get(key)
+                for number in value if isinstance(value, list) else [value]:
+                    if number is not None:
+                        yield name, key, number
+
+
+def check_template(uri: str, directory: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Compile the chat template. One that refuses a plain conversation may want other messages.
+
+    Raises RunFailure (BadModel) for a syntax error.
+    """
+    if not tokenizer.chat_template:
+        return
+    file = TEMPLATE if (directory / TEMPLATE).is_file() else TOKENIZER_CONFIG
+    try:
+        tokenizer.apply_chat_template(PLAIN, tokenize=False)
+    except jinja2.TemplateSyntaxError as error:
+        sentence = f"line {error.lineno} of the chat template: {error.message}"
+        raise bad_model(uri, file, sentence, "fix the chat template") from error
+    except Exception as error:  # noqa: BLE001  # a template calls what it likes
+        log.warning("%s: the chat template does not render a plain conversation: %s", uri, detail(error))

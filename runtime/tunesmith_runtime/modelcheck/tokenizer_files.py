@@ -1,0 +1,42 @@
+"""The files of a tokenizer, looked at without any tokenizer's code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tunesmith_runtime.modelcheck.failure import bad_model
+from tunesmith_runtime.modelcheck.files import read_json, what_it_is
+
+JSON_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+    "chat_template.json",
+)
+VOCABULARIES = (
+    "tokenizer.json",
+    "*.model",
+    "*.tiktoken",
+    "vocab.json",
+    "vocab.txt",
+    "tekken.json",
+    "tokenizer*.py",
+    "tokenization*.py",
+)
+"""Files that hold the tokens, one of them for each kind of tokenizer."""
+
+
+def check_tokenizer_files(uri: str, directory: Path) -> None:
+    """Check that a folder has a tokenizer, and JSON where names say so. Raises RunFailure (BadModel)."""
+    for name in JSON_FILES:
+        if (directory / name).is_file():
+            read_json(uri, directory / name)
+    found = [path for pattern in VOCABULARIES for path in directory.glob(pattern)]
+    if not found:
+        sentence = "no tokenizer: the folder has no tokenizer.json, tokenizer.model, vocab.json or vocab.txt"
+        raise bad_model(uri, None, sentence, "upload the tokenizer's files beside the weights")
+    for path in found:
+        if path.suffix not in (".json", ".py") and (what := what_it_is(path.read_bytes())):
+            raise bad_model(uri, path.name, f"{what[0]}, not a tokenizer", what[1])

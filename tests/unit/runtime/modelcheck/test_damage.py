@@ -1,0 +1,325 @@
+"""A good model of each of five architectures, damaged one thing at a time: the damage is named, or it changes no logit."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.unit.runtime.modelcheck.families import (
+    FAMILIES,
+    copy,
+    edit_json,
+    edit_tensor,
+    logits,
+    make,
+    names,
+    shard_of,
+)
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.modelcheck import check_model
+
+URI = "s3://models/tiny"
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.fixture(scope="module", params=list(FAMILIES))
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Tensor]:
+    """An architecture, a good model of it, and its logits."""
+    folder = make(request.param, tmp_path_factory.mktemp(request.param) / "good")
+    return request.param, folder, logits(folder)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A good model, for damages that are the same whatever the architecture."""
+    return make("llama", tmp_path_factory.mktemp("llama") / "good")
+
+
+def check(folder: Path, is_lenient: bool = False) -> bool:
+    return check_model(URI, folder, trusted=False, is_lenient=is_lenient)
+
+
+def found(folder: Path) -> RunFailure | None:
+    """What the check finds, if anything."""
+    try:
+        check(folder)
+    except RunFailure as failure:
+        return failure
+    return None
+
+
+def fault(folder: Path, is_lenient: bool = False) -> RunFailure:
+    """The failure that a damaged model is refused with, which is never tried again."""
+    with pytest.raises(RunFailure) as failure:
+        check(folder, is_lenient)
+    assert failure.value.failure in (FailureClass.BAD_MODEL, FailureClass.MODEL_NOT_FOUND)
+    assert URI in failure.value.message
+    return failure.value
+
+
+def test_a_good_model_passes(family: tuple[str, Path, Tensor]) -> None:
+    assert check(family[1])
+
+
+def _renamed(tensor: Tensor, name: str) -> dict[str, Tensor]:
+    return {name + "_1": tensor}
+
+
+def _transposed(tensor: Tensor) -> Tensor:
+    """As far as the shape shows it."""
+    return tensor.T if tensor.dim() == 2 and tensor.shape[0] != tensor.shape[1] else tensor
+
+
+def _infinite(tensor: Tensor, name: str) -> dict[str, Tensor]:
+    tensor.view(-1)[-1] = math.inf
+    return {name: tensor}
+
+
+def _not_a_number(tensor: Tensor, name: str) -> dict[str, Tensor]:
+    tensor.view(-1)[0] = math.nan
+    return {name: tensor}
+
+
+DAMAGES: dict[str, Callable[[Tensor, str], dict[str, Tensor]]] = {
+    "removed": lambda tensor, name: {},
+    "renamed": _renamed,
+    "flattened": lambda tensor, name: {name: tensor.reshape(-1, 1)},
+    "transposed": lambda tensor, name: {name: _transposed(tensor)},
+    "cut": lambda tensor, name: {name: tensor[:-1]},
+    "NaN": _not_a_number,
+    "infinite": _infinite,
+    "doubled under another name": lambda tensor, name: {name: tensor, f"extra.{name}": tensor.clone()},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_tensor_is_named_or_harmless(family: tuple[str, Path, Tensor], tmp_path: Path, damage: str) -> None:
+    _, good, expected = family
+    chosen = [name for name in names(good) if re.search(r"(embed_tokens|wte|\.1\..*|norm|ln_f)\.weight$", name)]
+    for number, name in enumerate(chosen):
+        folder = copy(good, tmp_path / str(number))
+        edit_tensor(folder, name, lambda tensor, name=name: DAMAGES[damage](tensor, name))
+        failure = found(folder)
+        if failure is None:
+            assert torch.equal(logits(folder), expected), f"{name} {damage}"
+        else:
+            assert failure.failure is FailureClass.BAD_MODEL
+            assert name in failure.message or shard_of(good, name).name in failure.message
+
+
+CONFIG_CHANGES: dict[str, dict[str, Any]] = {
+    "more layers": {"num_hidden_layers": 3, "n_layer": 3, "layer_types": None},
+    "fewer layers": {"num_hidden_layers": 1, "n_layer": 1, "layer_types": None},
+    "absurdly many layers": {"num_hidden_layers": 10**9, "n_layer": 10**9, "layer_types": None},
+    "wider": {"hidden_size": 64, "n_embd": 64},
+    "another feed-forward": {"intermediate_size": 64, "n_inner": 64},
+    "more tokens": {"vocab_size": 600},
+    "fewer tokens": {"vocab_size": 515},
+    "another architecture": {"architectures": ["LlamaForSequenceClassification"]},
+    "an unknown architecture": {"architectures": ["NoSuchForCausalLM"]},
+    "an unknown model type": {"model_type": "no-such"},
+    "no model type": {"model_type": None},
+    "a type that is no language model": {"model_type": "vit"},
+    "an unknown activation": {
+        "hidden_act": "no-such",
+        "hidden_activation": "no-such",
+        "activation_function": "no-such",
+    },
+    "a text for a number": {"hidden_size": "wide", "n_embd": "wide"},
+    "a negative number": {"hidden_size": -4, "n_embd": -4},
+    "an end token that is none": {"eos_token_id": 5000},
+    "a padding token that is none": {"pad_token_id": 5000},
+}
+
+
+@pytest.mark.parametrize("change", CONFIG_CHANGES)
+def test_a_config_that_does_not_fit_the_weights_is_refused(
+    family: tuple[str, Path, Tensor], tmp_path: Path, change: str
+) -> None:
+    folder = copy(family[1], tmp_path / "bad")
+    wanted = CONFIG_CHANGES[change]
+
+    def edit(config: dict[str, Any]) -> None:
+        for key, value in wanted.items():
+            if key in config or len(wanted) == 1:
+                config[key] = value
+                if value is None:
+                    del config[key]
+
+    edit_json(folder / "config.json", edit)
+    assert "config.json" in fault(folder).message
+
+
+def test_a_head_that_the_config_ties_and_the_files_have_is_refused(llama: Path, tmp_path: Path) -> None:
+    folder = copy(llama, tmp_path / "bad")
+    edit_json(folder / "config.json", lambda config: config.update(tie_word_embeddings=True))
+    assert "tie_word_embeddings makes lm_head.weight and model.embed_tokens.weight one" in fault(folder).message
+
+
+def test_a_head_that_nothing_ties_is_missed(family: tuple[str, Path, Tensor], tmp_path: Path) -> None:
+    if not FAMILIES[family[0]]["tie_word_embeddings"]:
+        pytest.skip("has a head of its own")
+    folder = copy(family[1], tmp_path / "bad")
+    edit_json(folder / "config.json", lambda config: config.update(tie_word_embeddings=False))
+    assert "lm_head.weight" in fault(folder).message
+
+
+@pytest.mark.parametrize(
+    ("method", "change"),
+    [
+        ("awq", {"quantization_config": {"quant_method": "awq", "bits": 4}}),
+        ("gptq", {"quantization_config": {"quant_method": "gptq", "bits": 4}}),
+        ("bitsandbytes", {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}),
+        ("fp8", {"quantization_config": {"quant_method": "fp8"}}),
+        ("compressed-tensors", {"compression_config": {"quant_method": "compressed-tensors"}}),
+        ("quantization", {"quantization": {"group_size": 64, "bits": 4}}),
+        ("mxfp4", {"text_config": {"quantization_config": {"quant_method": "mxfp4"}}}),
+    ],
+)
+def test_a_quantized_model_is_refused_unless_an_engine_loads_it(
+    llama: Path, tmp_path: Path, method: str, change: dict[str, Any]
+) -> None:
+    folder = copy(llama, tmp_path / "bad")
+    edit_json(folder / "config.json", lambda config: config.update(change))
+    failure = fault(folder)
+    assert f"the model is quantized ({method})" in failure.message
+    assert "unquantized model" in (failure.hint or "")
+    assert check(folder, is_lenient=True) is False
+
+
+def test_an_engine_may_know_an_architecture_that_transformers_does_not(llama: Path, tmp_path: Path) -> None:
+    folder = copy(llama, tmp_path / "other")
+    edit_json(folder / "config.json", lambda config: config.update(model_type="no-such"))
+    assert check(folder, is_lenient=True) is False
+
+
+FILES: dict[str, tuple[str, bytes | None, str]] = {
+    "an index that is no JSON": (INDEX, b'{"weight_map": ', f"{INDEX}: not JSON"),
+    "an index without a map": (INDEX, b"{}", f"{INDEX}: has no weight_map"),
+    "an index that is a list": (INDEX, b"[]", f"{INDEX}: holds a JSON list"),
+    "an index of files elsewhere": (
+        INDEX,
+        b'{"weight_map": {"a": "../a.safetensors"}}',
+        r"\.\./a\.safetensors is missing",
+    ),
+    "a shard that is missing": (
+        "model-00001-of-00004.safetensors",
+        None,
+        "model-00001-of-00004.safetensors is missing",
+    ),
+    "a shard that is a pointer": (
+        "model-00001-of-00004.safetensors",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n",
+        "model-00001-of-00004.safetensors: a Git LFS pointer",
+    ),
+    "a shard that is a page": ("model-00001-of-00004.safetensors", b"<!DOCTYPE html>", "an HTML page"),
+    "a shard that is a zip": ("model-00001-of-00004.safetensors", b"PK\x03\x04" + b"\0" * 60, "a zip archive"),
+    "a shard that is empty": ("model-00001-of-00004.safetensors", b"", "empty, not a whole safetensors file"),
+    "a shard that is a pickle": ("model-00001-of-00004.safetensors", b"\x80\x04" + b"\0" * 60, "a pickle"),
+    "a config that is no JSON": ("config.json", b"{'model_type': 'llama'}", "config.json: not JSON"),
+    "a config that is a page": ("config.json", b"<html></html>", "config.json: not JSON: an HTML page"),
+    "a config that is no UTF-8": ("config.json", b'{"a": "\xff"}', "config.json: not JSON"),
+    "a config too deep": ("config.json", b"[" * 200_000, "config.json: not JSON"),
+    "no tokenizer": ("tokenizer.json", None, "no tokenizer"),
+    "a tokenizer that is no JSON": ("tokenizer.json", b"{", "tokenizer.json: not JSON"),
+    "a tokenizer that is JSON": ("tokenizer.json", b"{}", "the tokenizer can't be loaded"),
+    "settings that are no JSON": ("tokenizer_config.json", b"nothing", "tokenizer_config.json: not JSON"),
+    "generation settings that are no JSON": ("generation_config.json", b"<html>", "generation_config.json: not JSON"),
+    "a template with a syntax error": (
+        "chat_template.jinja",
+        b"{% for m in messages %}\n{{ m.content }}\n{% endfor",
+        "chat_template.jinja: line 3 of the chat template",
+    ),
+    "a template with an unknown filter": ("chat_template.jinja", b"{{ messages | no_such }}", "chat_template.jinja"),
+}
+
+
+@pytest.mark.parametrize("damage", FILES)
+def test_a_file_that_is_not_what_its_name_says_is_named(llama: Path, tmp_path: Path, damage: str) -> None:
+    folder = copy(llama, tmp_path / "bad")
+    name, content, sentence = FILES[damage]
+    (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
+    assert re.search(sentence, fault(folder).message)
+
+
+def test_an_index_that_places_a_tensor_where_it_is_not_is_refused(llama: Path, tmp_path: Path) -> None:
+    folder = copy(llama, tmp_path / "bad")
+    edit_json(
+        folder / INDEX, lambda index: index["weight_map"].update({"lm_head.weight": "model-00002-of-00004.safetensors"})
+    )
+    assert "lm_head.weight" in fault(folder).message
+
+
+def test_shards_that_hold_the_same_tensor_are_refused(llama: Path, tmp_path: Path) -> None:
+    folder = copy(llama, tmp_path / "bad")
+    path = shard_of(folder, "model.norm.weight")
+    (folder / "extra.safetensors").write_bytes(path.read_bytes())
+    edit_json(folder / INDEX, lambda index: index["weight_map"].update({"model.norm.weight": "extra.safetensors"}))
+    assert f"extra.safetensors, {path.name} hold the same tensors" in fault(folder).message
+
+
+def test_a_header_whose_tensors_overlap_is_refused(llama: Path, tmp_path: Path) -> None:
+    folder = copy(llama, tmp_path / "bad")
+    path = shard_of(folder, "model.norm.weight")
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    one, other = list(header)[-2:]
+    header[one]["data_offsets"] = header[other]["data_offsets"]
+    written = json.dumps(header).encode()
+    path.write_bytes(len(written).to_bytes(8, "little") + written + content[8 + length :])
+    assert "overlap" in fault(folder).message
+
+
+def _with_tokens(folder: Path, tokens: list[str]) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(tokens)
+    tokenizer.save_pretrained(folder)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused(llama: Path, tmp_path: Path) -> None:
+    folder = copy(llama, tmp_path / "bad")
+    _with_tokens(folder, [f"<field_{number}>" for number in range(80)])
+    sentence = r"the tokenizer has \d+ tokens, the embedding 520 rows: no row for <field_"
+    assert re.search(sentence, fault(folder).message)
+
+
+def test_an_embedding_with_more_rows_than_tokens_is_fine(llama: Path, tmp_path: Path) -> None:
+    folder = copy(llama, tmp_path / "padded")
+    _with_tokens(folder, ["<one more>"])
+    assert check(folder)
+
+
+def test_a_model_without_an_end_token_is_refused(llama: Path, tmp_path: Path) -> None:
+    folder = copy(llama, tmp_path / "endless")
+    for name in ("config.json", "generation_config.json"):
+        edit_json(folder / name, lambda content: content.update(eos_token_id=None))
+    edit_json(folder / "tokenizer_config.json", lambda content: content.pop("eos_token"))
+    assert "no answer would end" in fault(folder).message
+
+
+def test_a_template_that_wants_other_messages_is_kept(
+    llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = copy(llama, tmp_path / "strict")
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('the first message must be a document') }}")
+    assert check(folder)
+    assert "the first message must be a document" in caplog.text
+
+
+def test_what_shapes_do_not_show_is_not_detected(llama: Path, tmp_path: Path) -> None:
+    """docs/models.md says so."""
+    folder = copy(llama, tmp_path / "other")
+    edit_json(folder / "config.json", lambda config: config.update(rms_norm_eps=0.5))
+    assert check(folder)
