@@ -62,8 +62,8 @@ def check_fit(name: str, adapter: Path, base: Path) -> bool:
     from tunesmith_runtime.train.lean import hidden
 
     with hidden():
-        from tunesmith_runtime.modelcheck.loading import load_weights, with_adapter
-        from tunesmith_runtime.modelcheck.weights import META, check_numbers
+        from tunesmith_runtime.modelcheck.loading import META, load_weights, with_adapter
+        from tunesmith_runtime.modelcheck.weights import check_numbers
 
         check_numbers(f"adapter {name}", adapter)
         with warnings.catch_warnings():

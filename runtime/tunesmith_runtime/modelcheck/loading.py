@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.config import CONFIG
 from tunesmith_runtime.modelcheck.failure import bad_model, detail
 from tunesmith_runtime.modelcheck.report import ADAPTER_HINT, HINT, check_adapter_report, check_report
+
+META = {"device_map": "meta"}
+"""Loads names and shapes, and reads no numbers."""
 
 
 def load_weights(uri: str, folder: Path, **options: Any) -> PreTrainedModel:
     """The causal language model in `folder`, from safetensors only; `options` as `from_pretrained` takes them.
 
-    `uri` is what messages call it. Raises RunFailure (BadModel) where it can't be loaded whole.
+    `uri` is what messages call it. Raises RunFailure: ModelNotFound where a file is missing, BadModel where it can't be
+    loaded whole.
     """
+    if not options.get("trust_remote_code"):
+        _load(uri, folder, META)  # before memory is taken for weights that are not there
+    return _load(uri, folder, options)
+
+
+def _load(uri: str, folder: Path, options: Mapping[str, Any]) -> PreTrainedModel:
     disable_progress_bar()  # a log is no terminal
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -28,6 +41,8 @@ def load_weights(uri: str, folder: Path, **options: Any) -> PreTrainedModel:
             ignore_mismatched_sizes=True,  # the report has them
             **options,
         )
+    except OSError as error:
+        raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"{uri} can't be loaded: {detail(error)}") from error
     except Exception as error:  # an architecture raises anything at values that it does not expect
         raise bad_model(uri, None, f"{CONFIG} and the weights can't be loaded: {detail(error)}", HINT) from error
     check_report(uri, report)

@@ -14,12 +14,10 @@ from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.config import CONFIG
 from tunesmith_runtime.modelcheck.failure import bad_model, detail, first_of
 from tunesmith_runtime.modelcheck.files import UPLOAD, read_header, read_json
-from tunesmith_runtime.modelcheck.loading import load_weights
+from tunesmith_runtime.modelcheck.loading import META, load_weights
 from tunesmith_runtime.modelcheck.report import HINT
 
 KNOWN = "name a model of an architecture that transformers has, or set model.trustRemoteCode where its own code may run"
-META = {"device_map": "meta"}
-"""Loads names and shapes, and reads no numbers."""
 VISION = "ForConditionalGeneration"
 """Architectures with this ending may be loaded as their language part."""
 

@@ -1,0 +1,107 @@
+"""What a model can take in, and what must not be random: rows, tokens and weights at the beginning of a training."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tinymodel
+from tests.unit.runtime.modelcheck.families import FAMILIES, copy, edit_json, make
+from tests.unit.runtime.train.support import make_run
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime import train
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.train.model import limits
+
+SHORT: dict[str, Any] = {"prompt": "What is a kiwi? ", "completion": "fruit"}
+LONG: dict[str, Any] = {"prompt": "word " * 80, "completion": "fruit"}
+BOTH = "training.maxLength is 2048 and the model has 64 positions"
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT-2 of 64 positions, which it calls n_positions."""
+    return make("gpt2", tmp_path_factory.mktemp("gpt2") / "model")
+
+
+def failure(folder: Path, model: Path, rows: list[dict[str, Any]], **training: Any) -> RunFailure:
+    with pytest.raises(RunFailure) as raised:
+        make_run(folder, model, rows, training).do(train.run)
+    return raised.value
+
+
+def test_rows_are_held_to_the_positions_of_the_model(
+    gpt2: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    report = make_run(tmp_path, gpt2, [SHORT, SHORT, SHORT, LONG], {"maxLength": 2048, "epochs": 1}).do(train.run)
+    assert report.rows is not None
+    assert report.rows.kept == 3
+    assert [(one.reason, one.count) for one in report.rows.dropped or ()] == [("TooLong", 1)]
+    assert BOTH in caplog.text
+
+
+def test_where_no_row_fits_into_the_positions_both_numbers_are_named(gpt2: Path, tmp_path: Path) -> None:
+    found = failure(tmp_path, gpt2, [LONG], maxLength=2048)
+    assert found.failure is FailureClass.EMPTY_DATASET
+    assert BOTH in found.message
+
+
+def test_a_row_of_a_token_without_a_row_in_the_embedding_is_named(gpt2: Path, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    model = copy(gpt2, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_tokens([f"<field_{number}>" for number in range(80)])
+    tokenizer.save_pretrained(model)
+    found = failure(tmp_path / "run", model, [SHORT, {**SHORT, "prompt": "<field_70> What is a kiwi? "}])
+    assert found.failure is FailureClass.BAD_ROW
+    assert "line 2" in found.message
+    assert "'<field_70>'" in found.message
+    assert "520 rows" in found.message
+
+
+@pytest.mark.parametrize(
+    "change", [{"n_layer": 3}, {"model_type": "qwen3", **FAMILIES["qwen3"]}], ids=["more layers", "another type"]
+)
+def test_weights_that_would_be_random_are_not_trained(gpt2: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    model = copy(gpt2, tmp_path / "model")
+    edit_json(model / "config.json", lambda config: config.update(change))
+    found = failure(tmp_path / "run", model, [SHORT] * 8)
+    assert found.failure is FailureClass.BAD_MODEL
+    assert "the files lack" in found.message
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"model_type": "llama", "max_position_embeddings": 4096}, 4096),
+        ({"model_type": "gpt2", "n_positions": 1024}, 1024),
+        ({"model_type": "mpt", "max_seq_len": 2048}, 2048),
+        ({"model_type": "bloom"}, None),
+        (
+            {
+                "model_type": "qwen2",
+                "max_position_embeddings": 32768,
+                "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768},
+            },
+            131072,
+        ),
+    ],
+)
+def test_positions_go_by_many_names(tmp_path: Path, config: dict[str, Any], expected: int | None) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    edit_json(tmp_path / "config.json", lambda content: content.update(config))
+    assert limits(tmp_path).positions == expected
+
+
+def test_an_end_token_of_the_generation_config_alone_is_learned(gpt2: Path, tmp_path: Path) -> None:
+    from tunesmith_runtime.train.model import load_tokenizer
+
+    model = copy(gpt2, tmp_path / "model")
+    edit_json(model / "tokenizer_config.json", lambda content: content.pop("eos_token"))
+    tokenizer = load_tokenizer(model)
+    assert tokenizer.eos_token_id == tinymodel.make_tokenizer().eos_token_id
