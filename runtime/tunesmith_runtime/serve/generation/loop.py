@@ -38,8 +38,9 @@ class Piece:
 
     text: str = ""
     choice: Choice | None = None
-    offset: int = 0
-    """Characters of the answer before the text of `choice`."""
+    begin: int = 0
+    end: int = 0
+    """Characters of the answer before `choice`, and with what it completed."""
     finish: Finish | None = None
     error: str | None = None
 
@@ -224,16 +225,15 @@ class Loop:
         """Add a token to a row; what its reader gets to know."""
         one.last = choice.token
         one.seen[choice.token] += 1
-        offset = one.text.length
+        begin = one.text.length
         if choice.token in self._eos:
-            return Piece(one.stops.finish(one.text.finish()), choice, offset, Finish.STOP)
-        text = one.stops.push(one.text.push(choice.token), choice.token)
-        if one.stops.stopped:
-            return Piece(text, choice, offset, Finish.STOP)
-        if one.seen.total() >= one.row.max_tokens:
+            return Piece(one.stops.finish(one.text.finish()), choice, begin, begin, Finish.STOP)
+        text, finish = one.stops.push(one.text.push(choice.token), choice.token), None
+        end = one.text.length
+        if not one.stops.stopped and one.seen.total() >= one.row.max_tokens:
             text += one.stops.finish(one.text.finish())
-            return Piece(text, choice, offset, Finish.STOP if one.stops.stopped else Finish.LENGTH)
-        return Piece(text, choice, offset)
+            finish = Finish.LENGTH
+        return Piece(text, choice, begin, end, Finish.STOP if one.stops.stopped else finish)
 
     @staticmethod
     def _fail(running: Sequence[_Running], message: str) -> None:

@@ -283,7 +283,7 @@ def _among(value: Any, neutral: tuple[Any, ...]) -> bool:
 def _token(text: str, vocabulary: int) -> int:
     if not DECIMAL.fullmatch(text) or int(text) >= vocabulary:
         raise invalid(
-            f"Invalid key in 'logit_bias': {text!r} is not a token of this model (0 to {vocabulary - 1}).",
+            f"Invalid key in 'logit_bias': not a token of this model (0 to {vocabulary - 1}): {text!r}.",
             "logit_bias",
             "invalid_value",
         )

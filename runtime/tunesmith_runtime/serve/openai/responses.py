@@ -171,13 +171,21 @@ class Completion:
         """`text_offset` counts the characters of the answer, which does not repeat the prompt."""
         if not self.logprobs:
             return None
-        choices = [(piece.choice, piece.offset) for piece in pieces if piece.choice]
+        told = [(piece, piece.choice) for piece in pieces if piece.choice]
         return {
-            "tokens": [self.tokens.text_of(choice.token) for choice, _ in choices],
-            "token_logprobs": [choice.logprob for choice, _ in choices],
-            "top_logprobs": [self._alternatives(choice) for choice, _ in choices],
-            "text_offset": [offset for _, offset in choices],
+            "tokens": [self.tokens.text_of(choice.token) for _, choice in told],
+            "token_logprobs": [choice.logprob for _, choice in told],
+            "top_logprobs": [self._alternatives(choice) for _, choice in told],
+            "text_offset": [self._offset(piece, choice) for piece, choice in told],
         }
+
+    def _offset(self, piece: Piece, choice: Choice) -> int:
+        """Where the text of a token begins: of a part of a character, where the character does."""
+        text = self.tokens.text_of(choice.token)
+        behind_broken_bytes = piece.end - piece.begin > len(text) and text.encode() == self.tokens.bytes_of(
+            choice.token
+        )
+        return piece.end - len(text) if behind_broken_bytes else piece.begin
 
     def _alternatives(self, choice: Choice) -> dict[str, float | None]:
         """The likeliest tokens and the chosen one; tokens of the same text are told apart by their ids."""

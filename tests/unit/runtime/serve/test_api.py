@@ -25,7 +25,7 @@ GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 24}
 
 @pytest.fixture(scope="module")
 def server(spec: Path, work: Path) -> Iterator[Server]:
-    server = Server(spec, work, {"TUNESMITH_API_KEY": KEY})
+    server = Server(spec, work, {"TUNESMITH_API_KEY": f" {KEY}\n"})
     yield server.wait_ready()
     server.stop()
 
@@ -109,6 +109,87 @@ def test_log_probabilities_come_with_each_token(client: OpenAI) -> None:
         assert token.logprob == max(other.logprob for other in token.top_logprobs) <= 0
 
 
+@pytest.mark.parametrize("asked", [0, 1, 5])
+def test_as_many_alternatives_come_as_are_asked_for(client: OpenAI, asked: int) -> None:
+    """Random sampling from flat probabilities: the chosen token is seldom among the likeliest."""
+    settings: dict[str, Any] = {"temperature": 2, "seed": 5, "max_tokens": 24}
+    answer = client.chat.completions.create(model="demo", messages=HELLO, logprobs=True, top_logprobs=asked, **settings)
+    told = answer.choices[0].logprobs
+    assert told is not None
+    assert told.content is not None
+    assert {len(token.top_logprobs) for token in told.content} == {asked}
+    plain = client.completions.create(model="demo", prompt="kiwi", logprobs=asked, **settings).choices[0].logprobs
+    assert plain is not None
+    assert plain.tokens is not None
+    assert plain.top_logprobs is not None
+    assert plain.token_logprobs is not None
+    sizes = {len(alternatives) for alternatives in plain.top_logprobs}
+    assert sizes <= {asked, asked + 1}
+    for token, logprob, alternatives in zip(plain.tokens, plain.token_logprobs, plain.top_logprobs, strict=True):
+        assert logprob in alternatives.values()
+        assert token in alternatives or f"token_id:{token}" in alternatives
+
+
+def test_the_bytes_of_all_tokens_make_the_text(client: OpenAI) -> None:
+    """An untrained model says bytes that are parts of characters."""
+    settings: dict[str, Any] = {
+        "temperature": 1,
+        "seed": 1,
+        "max_tokens": 60,
+        "logit_bias": {"0": -100, "1": -100, "2": -100},
+    }
+    answer = client.chat.completions.create(model="demo", messages=HELLO, logprobs=True, **settings).choices[0]
+    assert answer.logprobs is not None
+    told = answer.logprobs.content or []
+    raw = b"".join(bytes(token.bytes or ()) for token in told)
+    assert raw.decode(errors="replace") == answer.message.content
+    partial = [token for token in told if "\\x" in token.token]
+    assert partial
+    assert all(token.token == "".join(f"\\x{byte:02x}" for byte in token.bytes or ()) for token in partial)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_offset_of_each_token_is_where_its_text_is(client: OpenAI, stream: bool) -> None:
+    made: Any = client.completions.create(
+        model="fr", prompt="kiwi", temperature=1, seed=1, max_tokens=60, logprobs=0, stream=stream
+    )
+    choices = [chunk.choices[0] for chunk in made] if stream else [made.choices[0]]
+    text = "".join(choice.text for choice in choices)
+    tokens, offsets = (
+        [item for choice in choices if choice.logprobs for item in getattr(choice.logprobs, name)]
+        for name in ("tokens", "text_offset")
+    )
+    assert len(tokens) == len(offsets)
+    assert offsets == sorted(offsets)
+    plain = [(token, offset) for token, offset in zip(tokens, offsets, strict=True) if token.isalnum()]
+    assert plain
+    for token, offset in plain:
+        assert text[offset : offset + len(token)] == token
+
+
+@pytest.mark.parametrize("special", ["<|im_start|>", "<|endoftext|>", "<|im_end|>"])
+def test_an_answer_stops_at_a_special_token(client: OpenAI, special: str) -> None:
+    token = ("<|endoftext|>", "<|im_start|>", "<|im_end|>").index(special)
+    settings: dict[str, Any] = {"prompt": "hi", "max_tokens": 8, "temperature": 0, "logit_bias": {str(token): 100}}
+    answer = client.completions.create(model="demo", stop=[special], **settings)
+    assert (answer.choices[0].text, answer.choices[0].finish_reason) == ("", "stop")
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 1
+    chunks = list(client.completions.create(model="demo", stop=[special], stream=True, **settings))
+    assert ("".join(chunk.choices[0].text for chunk in chunks), chunks[-1].choices[0].finish_reason) == ("", "stop")
+
+
+@pytest.mark.parametrize("token", range(3))
+def test_every_special_token_is_a_prompt_and_an_answer_without_text(client: OpenAI, token: int) -> None:
+    answer = client.completions.create(
+        model="demo", prompt=[token], temperature=0, max_tokens=3, logit_bias={str(token): 100}, logprobs=1
+    ).choices[0]
+    assert answer.text == ""
+    assert answer.logprobs is not None
+    assert set(answer.logprobs.tokens or ()) == {("<|endoftext|>", "<|im_start|>", "<|im_end|>")[token]}
+    assert set(answer.logprobs.text_offset or ()) == {0}
+
+
 def test_plain_completions_take_text_and_tokens(client: OpenAI) -> None:
     answer = client.completions.create(model="demo", prompt=["one", "two"], temperature=0, max_tokens=5)
     assert [choice.index for choice in answer.choices] == [0, 1]
@@ -156,6 +237,22 @@ def test_without_the_key_nothing_is_answered_but_the_probes(server: Server) -> N
     assert KEY not in server.log.read_text()
 
 
+@pytest.mark.parametrize("header", [f"Bearer {KEY}", f"bearer {KEY}", f"BEARER   {KEY}  "])
+def test_the_key_is_taken_however_the_scheme_is_written(server: Server, header: str) -> None:
+    request = urllib.request.Request(server.url + "/v1/models", headers={"Authorization": header})
+    with urllib.request.urlopen(request) as answer:
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize("header", [KEY, f"Basic {KEY}", "Bearer", "Bearer \xff\xfe", f"Bearer {KEY}x"])
+def test_another_header_is_a_401_that_names_the_scheme(server: Server, header: str) -> None:
+    request = urllib.request.Request(server.url + "/v1/models", headers={"Authorization": header})
+    with pytest.raises(urllib.request.HTTPError) as refused:  # type: ignore[attr-defined]
+        urllib.request.urlopen(request)
+    assert refused.value.code == 401
+    assert refused.value.headers["WWW-Authenticate"] == "Bearer"
+
+
 def test_a_broken_body_and_an_unknown_path_get_openai_errors(server: Server) -> None:
     for path, body, status in (
         ("/v1/chat/completions", b"{", 400),
@@ -182,6 +279,13 @@ def test_beside_an_adopted_evaluation_it_is_ready_with_nothing_loaded(
     server.terminate()
     assert server.wait() == 0
     assert server.told()["outcome"] == "Adopted"
+
+
+def test_a_server_whose_key_is_empty_does_not_start(start: Callable[..., Server], spec: Path) -> None:
+    server = start(spec, TUNESMITH_API_KEY="\n")
+    assert server.wait() == 64
+    assert server.told()["failure"]["class"] == "BadSpec"
+    assert "API key is empty" in server.told()["failure"]["message"]
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_the_cause(

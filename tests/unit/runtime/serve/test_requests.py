@@ -4,7 +4,11 @@ import inspect
 from typing import Any
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tunesmith_runtime.serve.generation.sampling import generator_for
 from tunesmith_runtime.serve.openai.errors import ApiError
 from tunesmith_runtime.serve.openai.requests import ChatRequest, CompletionRequest, parse
 
@@ -23,6 +27,22 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "no tokens at all": ({"max_completion_tokens": 0}, "max_completion_tokens", "greater than or equal to 1"),
     "too many choices": ({"n": 1000}, "n", "less than or equal to 128"),
     "too many stop strings": ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "at most 4"),
+    "an empty stop string": ({"stop": ""}, "stop", "1 to 1000 characters"),
+    "an empty stop string among others": ({"stop": ["a", ""]}, "stop", "1 to 1000 characters"),
+    "a stop string that is too long": ({"stop": "x" * 1001}, "stop", "1 to 1000 characters"),
+    "a seed of more than 64 bits": ({"seed": 2**63}, "seed", "less than or equal to 9223372036854775807"),
+    "a negative seed of more than 64 bits": (
+        {"seed": -(2**63) - 1},
+        "seed",
+        "greater than or equal to -9223372036854775808",
+    ),
+    "more tokens than any model has": ({"max_tokens": 2**31}, "max_tokens", "less than or equal to 2147483647"),
+    "a number for a truth value": ({"echo": 0}, "echo", "not supported"),
+    "more biases than are taken": (
+        {"logit_bias": {str(token): 1 for token in range(1025)}},
+        "logit_bias",
+        "at most 1024",
+    ),
     "tools": ({"tools": [{"type": "function"}]}, "tools", "not supported"),
     "a JSON mode": ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
     "an effort": ({"reasoning_effort": "high"}, "reasoning_effort", "not supported"),
@@ -134,7 +154,7 @@ def test_each_choice_of_a_seed_draws_its_own_numbers() -> None:
 
 def test_a_bias_on_a_token_that_is_none_is_refused() -> None:
     assert chat(logit_bias={"7": -100}).sampling(0, 512).logit_bias == {7: -100}
-    for token in ("512", "hello", "-1"):
+    for token in ("512", "hello", "-1", "07", " 7", "7.0", "1e1", "\u0967", "9" * 5000, ""):
         with pytest.raises(ApiError, match="not a token of this model"):
             chat(logit_bias={token: 1}).sampling(0, 512)
 
@@ -164,3 +184,29 @@ def test_calls_of_tools_and_their_answers_are_taken_as_training_reads_them() -> 
 )
 def test_a_prompt_is_text_or_tokens_one_or_several(prompt: Any, prompts: list[Any]) -> None:
     assert parse(CompletionRequest, {"model": "demo", "prompt": prompt}).prompts == prompts
+
+
+def test_bounds_themselves_are_taken() -> None:
+    request = chat(stop=["x" * 1000] * 4, seed=2**63 - 1, n=128, max_tokens=2**31 - 1)
+    assert [request.sampling(choice, 512).seed for choice in (0, 127)] == [2**63 - 1, 2**63 + 126]
+    assert chat(seed=-(2**63)).sampling(0, 512).seed == -(2**63)
+
+
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(0, 127))
+def test_every_seed_makes_random_numbers(seed: int, choice: int) -> None:
+    first, second = (generator_for(chat(seed=seed).sampling(choice, 512)) for _ in range(2))
+    assert torch.equal(torch.rand(4, generator=first), torch.rand(4, generator=second))
+
+
+def test_an_error_repeats_little_of_what_is_wrong() -> None:
+    long = "x" * 100_000
+    for fields in (
+        {long: 1},
+        {"tools": [long] * 100},
+        {"stop": [{long: long}]},
+        {"temperature": long},
+        {"logit_bias": {long: 1}},
+    ):
+        with pytest.raises(ApiError) as refused:
+            chat(**fields).sampling(0, 512)
+        assert len(str(refused.value.body())) < 1200

@@ -81,3 +81,15 @@ def test_a_temperature_that_no_float_can_divide_by_takes_the_likeliest() -> None
 def test_logits_that_are_not_numbers_choose_no_token(temperature: float) -> None:
     with pytest.raises(ValueError, match="not numbers"):
         draw(torch.tensor([0.0, math.nan]), Sampling(temperature=temperature))
+
+
+@pytest.mark.parametrize("logits", [[0.0, math.inf], [-math.inf, -math.inf], [math.nan, -math.inf]])
+def test_logits_without_a_largest_number_choose_no_token(logits: list[float]) -> None:
+    for temperature in (0.0, 1.0):
+        with pytest.raises(ValueError, match="not numbers"):
+            draw(torch.tensor(logits), Sampling(temperature=temperature))
+
+
+def test_a_token_that_the_model_rules_out_has_a_log_probability_that_json_can_say() -> None:
+    choice = choose(torch.tensor([0.0, -math.inf]), Sampling(logprobs=2), Counter(), torch.Generator())
+    assert choice.top == ((0, 0.0), (1, -9999.0))
