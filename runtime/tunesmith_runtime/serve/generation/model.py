@@ -24,6 +24,7 @@ from tunesmith_runtime.modelcheck.failure import bad_model, detail
 from tunesmith_runtime.modelcheck.loading import load_weights, with_adapter
 from tunesmith_runtime.modelcheck.tokenizer import check_vocabulary
 from tunesmith_runtime.serve.generation.batch import Forward
+from tunesmith_runtime.serve.generation.memory import capacity
 from tunesmith_runtime.serve.generation.tokens import Tokens
 
 log = logging.getLogger(__name__)
@@ -135,6 +136,9 @@ def load(
         check_kind(name, folder)
         model = with_adapter(model, name, folder)
     model.requires_grad_(False)
+    if (held := capacity(model)) is not None and held < length:
+        log.warning("memory holds %d tokens at most beside the weights, the model %d", held, length)
+        length = held
     return LoadedModel(Forward(model, bool(adapters)), tokenizer, length, end, vocabulary)
 
 

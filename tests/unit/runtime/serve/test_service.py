@@ -25,6 +25,7 @@ from tunesmith_api.common import Accelerator
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.serve.engines.transformers import _load, serve
+from tunesmith_runtime.serve.generation import loop as loop_module
 from tunesmith_runtime.serve.generation.loop import Piece, Row
 from tunesmith_runtime.serve.openai.app import Service, create_app
 from tunesmith_runtime.serve.served import Served
@@ -70,6 +71,25 @@ def test_a_server_that_is_asked_to_stop_while_it_loads_does_not_become_ready(wor
     assert service.loop is not None
     assert probes(service) == (200, 503)
     service.loop.close()
+
+
+def test_what_may_be_answered_soon_is_told_when_to_come_back(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = {"model": "demo", "prompt": "x", "max_tokens": 1}
+    loading = TestClient(create_app(Service({"demo": None}))).post("/v1/completions", json=request)
+    monkeypatch.setattr(loop_module, "MAX_WAITING", 0)
+    full = TestClient(create_app(service)).post("/v1/completions", json=request)
+    for answer in (loading, full):
+        assert answer.status_code == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        assert answer.json()["error"]["type"] == "server_error"
+
+
+def test_what_can_never_be_answered_is_not_told_to_come_back(service: Service) -> None:
+    client = TestClient(create_app(service))
+    for prompt in (["x"] * 2000, "kiwi " * 600, [5] * 600):
+        answer = client.post("/v1/completions", json={"model": "demo", "prompt": prompt, "max_tokens": 1})
+        assert answer.status_code == 400
+        assert "Retry-After" not in answer.headers
 
 
 HELLO: Any = [{"role": "user", "content": "What is a kiwi?"}]
