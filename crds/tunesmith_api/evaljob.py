@@ -75,7 +75,13 @@ class Benchmark(ApiModel):
 class Gate(ApiModel):
     """A bar that a score must clear."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (exactly_one("min", "max", "maxRegression", "minImprovement"),)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        exactly_one("min", "max", "maxRegression", "minImprovement"),
+        Rule(
+            "self.metric != 'unreadable' || has(self.max)",
+            "a lower share of unreadable answers is better: gate the metric unreadable with max",
+        ),
+    )
 
     benchmark: BenchmarkName = Field(description="Name of one of spec.benchmarks.")
     metric: ShortText = Field(

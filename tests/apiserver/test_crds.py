@@ -297,6 +297,11 @@ BAD = {
         {"gates": [{"benchmark": "gsm8k", "maxRegression": 0.02}]},
         "maxRegression and minImprovement compare with a baseline: set spec.baseline, or use min or max",
     ),
+    "unreadable answers as a merit": Bad(
+        "EvalJob",
+        {"gates": [{"benchmark": "gsm8k", "metric": "unreadable", "min": 0.1}]},
+        "a lower share of unreadable answers is better: gate the metric unreadable with max",
+    ),
     "benchmark twice": Bad("EvalJob", {"benchmarks": [{"name": "mmlu"}, {"name": "mmlu"}]}, "Duplicate value"),
     "baseline in a claim": Bad(
         "EvalJob",
