@@ -94,6 +94,10 @@ FOLLOWED: dict[str, Fix] = {
         ),
         Fix(C.MERGE_MISMATCH, TUNE, ({"export.merge": False},)),
         Fix(C.DIVERGED, TUNE, ({"training.learningRate": 0.0001}, {"training.warmupRatio": 0.1})),
-        Fix(C.NOTHING_LEARNED, TUNE, ({"training.learningRate": 0.01}, {"training.epochs": 3})),
+        Fix(
+            C.NOTHING_LEARNED,
+            TUNE,
+            ({"training.learningRate": 0.01}, {"training.epochs": 3, "training.maxSteps": 100}),
+        ),
     )
 }

@@ -349,7 +349,7 @@ FAILURES: dict[FailureClass, Failure] = {
         "the training changed no weight",
         "raise the learning rate or the number of steps",
         {
-            TUNE: "raise spec.training.learningRate or spec.training.epochs, and check that the rows have answers to learn from",
+            TUNE: "raise spec.training.learningRate, or spec.training.epochs and spec.training.maxSteps, and check that the rows have answers to learn from",
         },
     ),
     FailureClass.NAME_CONFLICT: Failure(

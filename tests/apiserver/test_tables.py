@@ -133,7 +133,7 @@ AT_A_GLANCE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "InferenceService Blocked": (
         {"PHASE": "Blocked", "REASON": "PromotionBlocked", "READY": 0, "REPLICAS": 0, "URL": None},
-        {"MODEL": None, "ENGINE": "transformers"},
+        {"MODEL": None, "ENGINE": None},
     ),
 }
 

@@ -24,7 +24,7 @@ FIELDS: dict[str, str] = {
     **{name: COUNT for vendor in VENDORS.values() for name in vendor.devices(1)},
 }
 """Resource -> the field of spec that our containers' requests, and the limits of memory and devices, come from."""
-PODS: dict[str, str] = {TUNE: "spec.parallelism.nodes", SERVE: "spec.replicas"}
+PODS: dict[str, str] = {TUNE: "spec.parallelism.nodes", SERVE: "spec.replicas or spec.autoscaling.maxReplicas"}
 """Kind -> the field that says how many pods there are."""
 WITHOUT_LIMIT = frozenset({"cpu", "ephemeral-storage"})
 """Our containers ask for these and set no limit: one that they have is the default of a LimitRange."""

@@ -76,7 +76,7 @@ CASES: dict[str, tuple[str, str, str]] = {
     "pods of a service": (
         SERVE,
         quota("count/pods=1", "count/pods=10", "count/pods=10"),
-        f"{ROOM}lower spec.replicas where it is above 1, {WAIT} or {RAISED}",
+        f"{ROOM}lower spec.replicas or spec.autoscaling.maxReplicas where it is above 1, {WAIT} or {RAISED}",
     ),
     "pods of an evaluation": (EVAL, quota("pods=1", "pods=10", "pods=10"), f"{ROOM}{WAIT} or {RAISED}"),
     "objects": (

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -467,6 +468,14 @@ def test_fewer_devices_are_proposed_where_there_can_be_fewer(count: int, advice:
         f"nvidia.com/gpu under Allocatable){advice}"
     )
     assert ("spec.resources.count" in failure.hint) is (count > 1)
+
+
+@pytest.mark.parametrize("class_", sorted(set(FailureClass) - {FailureClass.DEADLINE_EXCEEDED}))
+def test_a_service_does_not_hear_of_jobs(class_: FailureClass) -> None:
+    """Its spec can be changed, and it has no deadline."""
+    hint = failure(class_, "x", kind="InferenceService").hint
+    assert ANEW not in hint
+    assert not re.search(r"\bjobs?\b|checkpoint|training", hint, re.IGNORECASE)
 
 
 @pytest.mark.parametrize(("field", "policy"), sorted(POLICIES.items()))
