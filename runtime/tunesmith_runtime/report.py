@@ -136,10 +136,10 @@ def encode(report: RunReport, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
             )  # a character is at most 4 bytes, or 6 where JSON escapes it
             cut = (text[-kept:] if keep_end else text[:kept]) if kept else ("" if name == "message" else None)
             report = report.model_copy(update={"failure": report.failure.model_copy(update={name: cut})})
-    if len(_encode(report)) > limit:
-        report = report.model_copy(update={"model_uri": None, "model_digest": None})
     if len(_encode(report)) > limit and report.rows:
         report = report.model_copy(update={"rows": report.rows.model_copy(update={"ignored_keys": None})})
+    if len(_encode(report)) > limit:
+        report = report.model_copy(update={"model_uri": None, "model_digest": None})
     for name in ("results", "artifacts"):
         while len(_encode(report)) > limit and (items := getattr(report, name)):
             report = report.model_copy(update={name: items[:-1] or None})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 MAX_KEYS = 8
 """Ignored keys that status names; more are counted together. They must fit into a termination message."""
 OTHER_KEYS = "(others)"
+MAX_DISTINCT = 1000
+"""Ignored keys that are told apart while rows are read."""
 MAX_LENGTH = 1 << 20
 """The largest training.maxLength."""
 
@@ -104,7 +107,7 @@ def _renamed_by(file: DataFile) -> str:
 def _encode(row: dict[str, Any], form: RowFormat, encoder: Encoder, into: Encoded) -> None:
     """Add the row to what is learned, or to the rows that were dropped."""
     record = formats.read(row, form)
-    into.ignored.update(formats.ignored(row, form))
+    count_ignored(into.ignored, formats.ignored(row, form))
     examples = record if isinstance(record, DropReason) else encoder.examples(record)
     encoded = examples if isinstance(examples, DropReason) else encoder.fitted(examples)
     if not isinstance(encoded, DropReason):
@@ -128,25 +131,28 @@ def _summary(trained: Encoded, held_out: Encoded, validation: bool) -> Rows:
 
 def ignored_keys(counts: Counter[str]) -> list[IgnoredKey]:
     """The keys that are not read, the most frequent first; what is beyond MAX_KEYS is one entry."""
-    ordered = _readable(counts)
+    ordered = _ordered(counts)
     if len(ordered) > MAX_KEYS:
-        rest = sum(count for _, count in ordered[MAX_KEYS - 1 :])
-        ordered = [*ordered[: MAX_KEYS - 1], (OTHER_KEYS, rest)]
+        named = [entry for entry in ordered if entry[0] != OTHER_KEYS][: MAX_KEYS - 1]
+        ordered = [*named, (OTHER_KEYS, counts.total() - sum(count for _, count in named))]
     return [IgnoredKey(key=key, count=count) for key, count in ordered]
+
+
+def count_ignored(counts: Counter[str], keys: Iterable[str]) -> None:
+    """Count keys that a row has and nobody reads; rows whose keys are data would have ever new ones."""
+    for key in {f"{key:.60}" for key in keys}:
+        counts[key if key in counts or len(counts) < MAX_DISTINCT else OTHER_KEYS] += 1
 
 
 def warn_of_ignored(uri: str, counts: Counter[str]) -> None:
     """Name keys that are not read in the log."""
     if counts:
-        shown = ", ".join(f"{key} ({count} rows)" for key, count in _readable(counts)[:100])
+        shown = ", ".join(f"{key} ({count} rows)" for key, count in _ordered(counts)[:100])
         log.warning("%s: keys that are not read: %s", uri, shown)
 
 
-def _readable(counts: Counter[str]) -> list[tuple[str, int]]:
-    readable: Counter[str] = Counter()
-    for key, count in counts.items():
-        readable[f"{key:.60}"] += count
-    return sorted(readable.items(), key=lambda entry: (-entry[1], entry[0]))
+def _ordered(counts: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
 
 
 def _empty(uri: str, encoded: Encoded, encoder: Encoder) -> RunFailure:

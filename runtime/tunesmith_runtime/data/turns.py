@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
+
+from tunesmith_runtime.data.records import RowError, row_errors
 
 ANSWER = "answer-of-the-assistant"
 
@@ -17,9 +18,10 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
         return None
     turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": ANSWER}]
     try:
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    except TemplateError:  # it wants other messages; rows that it refuses are told one by one
+        with row_errors("is refused by the model's chat template"):
+            text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+            behind = tokenizer(text.rpartition(ANSWER)[2].lstrip(), add_special_tokens=False)["input_ids"]
+    except RowError:  # it wants other messages; rows that it refuses are named one by one
         return None
-    behind = tokenizer(text.rpartition(ANSWER)[2].lstrip(), add_special_tokens=False)["input_ids"]
     special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
     return behind[0] if behind and behind[0] in special else None

@@ -13,7 +13,7 @@ from typing import Any
 from tunesmith_api.evaljob import Benchmark, BenchmarkType, Generation
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.data.lines import bad_row, read_lines
-from tunesmith_runtime.data.load import warn_of_ignored
+from tunesmith_runtime.data.load import count_ignored, warn_of_ignored
 from tunesmith_runtime.data.records import RowError, row_errors
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.evaluate.rows import CONVERT, Row, ignored
@@ -114,7 +114,7 @@ def _converted(file: Path, uri: str, kind: BenchmarkType, unread: Counter[str]) 
         try:
             with row_errors("can't be read"):
                 converted = CONVERT[kind](row)
-                unread.update(ignored(row, kind))
+                count_ignored(unread, ignored(row, kind))
         except RowError as error:
             raise bad_row(uri, number, str(error), error.hint) from error
         yield converted

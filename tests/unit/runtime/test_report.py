@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tunesmith_api.common import Artifact
 from tunesmith_api.evaljob import Result
 from tunesmith_api.failures import FAILURES, FailureClass
+from tunesmith_api.finetunejob import IgnoredKey, Rows
 from tunesmith_api.run import Outcome, RunReport, Verb
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.report import (
@@ -49,6 +50,19 @@ def test_the_log_is_cut_before_the_message_and_keeps_its_end() -> None:
     assert (report.failure.message, report.failure.hint) == ("m" * 1000, "h" * 100)
     assert str(report.failure.log_tail).endswith("line 999")
     assert TERMINATION_MESSAGE_BYTES - 600 < len(content) <= TERMINATION_MESSAGE_BYTES
+
+
+def test_ignored_keys_are_left_out_before_what_the_run_made() -> None:
+    keys = [IgnoredKey(key="\N{GRINNING FACE}" * 60, count=1)] * 16
+    artifact = Artifact(name="merged", type="model", uri="s3://runs/" + "x" * 900, digest="sha256:" + "0" * 64)
+    rows = Rows(kept=3, ignored_keys=keys)
+    report = RunReport(
+        verb=Verb.TRAIN, outcome=Outcome.SUCCEEDED, rows=rows, artifacts=[artifact], model_digest="sha256:" + "0" * 64
+    )
+    written = encode(report)
+    assert len(written) <= TERMINATION_MESSAGE_BYTES
+    kept = RunReport.model_validate_json(written)
+    assert (kept.artifacts, kept.model_digest, kept.rows) == ([artifact], report.model_digest, Rows(kept=3))
 
 
 def test_a_short_report_is_left_as_it_is() -> None:

@@ -68,19 +68,17 @@ def detect(row: dict[str, Any], renamed_by: str = "datasets[].columns") -> RowFo
         if has(row, *module.KEYS):
             return name
     expected = " | ".join(module.EXPECTED for module in FORMATS.values())
-    columns = next(
-        (
-            {theirs: ours for theirs, ours in renamed.items() if theirs != ours}
-            for renamed, kind in SIMILAR
-            if all(isinstance(row.get(key), kind) for key in renamed)
-        ),
-        None,
-    )
-    suggested = ", ".join(f"{theirs}: {ours}" for theirs, ours in (columns or {}).items())
-    raise RowError(
-        f"is in no known format: its keys are {keys_of(row)}; expected {expected}",
-        f"rename keys with {renamed_by}{': {' + suggested + '}' if columns else ''}",
-    )
+    raise RowError(f"is in no known format: its keys are {keys_of(row)}; expected {expected}", _advice(row, renamed_by))
+
+
+def _advice(row: dict[str, Any], renamed_by: str) -> str:
+    """What makes a row of a known format of one in none."""
+    if has(row, "chosen"):
+        ours = "messages" if isinstance(row["chosen"], list) else "completion"
+        return f"name the key chosen {ours}, and remove rejected: what is learned is one answer"
+    columns = next((renamed for renamed, kind in SIMILAR if all(isinstance(row.get(key), kind) for key in renamed)), {})
+    pairs = ", ".join(f"{theirs}: {ours}" for theirs, ours in columns.items() if theirs != ours)
+    return f"rename keys with {renamed_by}" + (f": {{{pairs}}}" if pairs else "")
 
 
 def read(row: dict[str, Any], form: RowFormat) -> Record | DropReason:

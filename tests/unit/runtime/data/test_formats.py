@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tunesmith_api.finetunejob import RowFormat
-from tunesmith_runtime.data.formats import FORMATS, detect, rename
+from tunesmith_runtime.data.formats import FORMATS, REFUSED, SIMILAR, detect, ignored, read, rename
 from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, RowError
 
 USER = {"role": "user", "content": "2 + 2?"}
@@ -133,3 +133,146 @@ def test_a_row_that_is_wrong_is_refused_with_what_is_expected(
 ) -> None:
     with pytest.raises(RowError, match=sentence):
         FORMATS[form].read(row)
+
+
+@pytest.mark.parametrize("key", sorted(REFUSED))
+def test_a_key_that_changes_what_is_learned_is_refused_with_what_to_do(key: str) -> None:
+    with pytest.raises(RowError, match=f"has '{key}'") as wrong:
+        read({"text": "a", key: "something"}, RowFormat.TEXT)
+    assert wrong.value.hint
+    assert wrong.value.field == key
+    assert read({"text": "a", key: None}, RowFormat.TEXT) == Continuation("", "a")
+
+
+@pytest.mark.parametrize("key", ["images", "history", "tools", "documents"])
+def test_a_key_that_asks_for_nothing_is_absent(key: str) -> None:
+    assert read({"text": "a", key: []}, RowFormat.TEXT) == Continuation("", "a")
+
+
+def test_a_label_of_good_and_bad_answers_is_refused_and_a_class_is_counted() -> None:
+    row = {"prompt": "a", "completion": "b"}
+    with pytest.raises(RowError, match="has 'label'"):
+        read({**row, "label": False}, RowFormat.PROMPT_COMPLETION)
+    assert ignored({**row, "label": 3}, RowFormat.PROMPT_COMPLETION) == {"label"}
+
+
+@pytest.mark.parametrize(("columns", "kind"), SIMILAR)
+def test_the_renaming_that_a_hint_proposes_makes_a_format(columns: dict[str, str], kind: type) -> None:
+    row = {
+        key: [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}] if kind is list else "a"
+        for key in columns
+    }
+    with pytest.raises(RowError) as wrong:
+        detect(row)
+    proposed = (wrong.value.hint or "").partition("{")[2].rstrip("}").split(", ")
+    renamed = rename(row, dict(pair.split(": ") for pair in proposed))
+    assert not isinstance(read(renamed, detect(renamed)), DropReason)
+
+
+@pytest.mark.parametrize("chosen", ["fruit", [USER, ASSISTANT]])
+def test_the_hint_for_preferences_leads_to_a_row_that_is_read(chosen: Any) -> None:
+    row = {"prompt": "What is a kiwi?", "chosen": chosen, "rejected": chosen}
+    with pytest.raises(RowError, match="is in no known format") as wrong:
+        detect(row)
+    name = "messages" if isinstance(chosen, list) else "completion"
+    assert (wrong.value.hint or "").startswith(f"name the key chosen {name}, and remove rejected")
+    followed = {"prompt": "What is a kiwi?", name: chosen}
+    assert not isinstance(read(followed, detect(followed)), DropReason)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": None, "text": "a", "prompt": None},
+        {"text": "a", "conversations": None, "completion": "b"},
+    ],
+)
+def test_a_null_key_is_no_key(row: dict[str, Any]) -> None:
+    assert detect(row) is RowFormat.TEXT
+
+
+def test_a_text_that_is_null_is_named() -> None:
+    with pytest.raises(RowError, match=r"its keys are text \(null\)"):
+        detect({"text": None})
+
+
+def test_a_long_list_of_keys_is_cut() -> None:
+    with pytest.raises(RowError, match="and 980 more") as wrong:
+        detect({f"{number:04}" * 100: 1 for number in range(1000)})
+    assert len(str(wrong.value)) < 2_000
+
+
+@pytest.mark.parametrize(
+    ("form", "row", "sentence"),
+    [
+        (
+            RowFormat.SHAREGPT,
+            {"conversations": {}},
+            r"'conversations' is an object; expected a list of \{from, value\}",
+        ),
+        (RowFormat.SHAREGPT, {"conversations": ["hello"]}, r"conversations\[0\] is a string"),
+        (
+            RowFormat.SHAREGPT,
+            {"conversations": [{"from": "boss", "value": "x"}]},
+            r"conversations\[0\]\.from is 'boss'",
+        ),
+        (
+            RowFormat.SHAREGPT,
+            {"conversations": [{"from": "human", "value": 5}]},
+            r"conversations\[0\]\.value is a number",
+        ),
+        (RowFormat.SHAREGPT, {"conversations": [{"value": "x"}]}, r"conversations\[0\] has no role"),
+        (
+            RowFormat.SHAREGPT,
+            {"conversations": [{"from": "function_call", "value": "f()"}]},
+            r"\.value is no JSON: column 1",
+        ),
+        (RowFormat.SHAREGPT, {"conversations": [{"from": "function_call", "value": "5"}]}, r"expected the JSON of"),
+        (RowFormat.MESSAGES, {"messages": [{"from": "human", "value": "x"}]}, r"messages\[0\] has no role"),
+        (
+            RowFormat.MESSAGES,
+            {"messages": [{"role": "system", "content": "a"}], "system": "b"},
+            r"has 'system' and a first",
+        ),
+        (RowFormat.MESSAGES, {"messages": [USER, ASSISTANT], "system": 5}, r"'system' is a number"),
+        (
+            RowFormat.PROMPT_COMPLETION,
+            {"prompt": "a", "completion": "b", "system": "c"},
+            r"has 'system', which needs a chat",
+        ),
+        (
+            RowFormat.PROMPT_COMPLETION,
+            {"prompt": [USER], "completion": "b"},
+            r"'completion' is a string; expected a list",
+        ),
+        (
+            RowFormat.PROMPT_COMPLETION,
+            {"prompt": "a", "completion": [ASSISTANT]},
+            r"'completion' is a list; expected a string",
+        ),
+        (
+            RowFormat.ALPACA,
+            {"instruction": "a", "output": "b", "history": ["c"]},
+            r"history\[0\] is not \[question, answer\]",
+        ),
+        (RowFormat.ALPACA, {"instruction": "a", "output": "b", "history": "c"}, r"'history' is a string"),
+    ],
+)
+def test_a_row_that_cannot_be_read_names_the_field(form: RowFormat, row: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RowError, match=sentence):
+        read(row, form)
+
+
+def test_the_history_of_alpaca_is_earlier_turns() -> None:
+    row = {"instruction": "2 + 2?", "output": "4", "history": [["1 + 1?", "2"]], "system": "Be brief."}
+    asked = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]
+    assert read(row, RowFormat.ALPACA) == Conversation(
+        [{"role": "system", "content": "Be brief."}, *asked, USER, ASSISTANT]
+    )
+
+
+def test_a_completion_of_messages_keeps_its_place_behind_a_system_prompt() -> None:
+    row = {"prompt": [USER, ASSISTANT, USER], "completion": [ASSISTANT], "system": "Be brief."}
+    record = read(row, RowFormat.PROMPT_COMPLETION)
+    assert isinstance(record, Conversation)
+    assert record.learned == [4]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.unit.runtime.data.families import CHATML, FAMILIES, GEMMA, MISTRAL, Q
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_runtime.data.encode import IGNORED, PIECE, Encoder
-from tunesmith_runtime.data.load import MAX_KEYS, OTHER_KEYS, Data, load
+from tunesmith_runtime.data.load import MAX_DISTINCT, MAX_KEYS, OTHER_KEYS, Data, count_ignored, ignored_keys, load
 from tunesmith_runtime.data.split import split
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.work import DataFile, Work
@@ -312,6 +313,18 @@ def test_keys_beyond_the_limit_are_counted_together(work: Work, tokenizer: Any) 
     assert len(keys) == MAX_KEYS
     assert keys[-1].to_dict() == {"key": OTHER_KEYS, "count": 21 - (MAX_KEYS - 1)}
     assert max(len(entry.key) for entry in keys) <= 60
+
+
+def test_keys_that_are_data_are_counted_in_bounded_memory() -> None:
+    counts = Counter[str]()
+    for number in range(3 * MAX_DISTINCT):
+        count_ignored(counts, ["id", f"key {number}"])
+    assert len(counts) <= MAX_DISTINCT + 1
+    assert counts["id"] == 3 * MAX_DISTINCT
+    assert counts.total() == 6 * MAX_DISTINCT
+    entries = ignored_keys(counts)
+    assert (entries[0].key, entries[-1].key, len(entries)) == ("id", OTHER_KEYS, MAX_KEYS)
+    assert sum(entry.count for entry in entries) == counts.total()
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tunesmith_api.evaljob import BenchmarkType
 from tunesmith_runtime.data.records import RowError
-from tunesmith_runtime.evaluate.rows import choice, ignored, question
+from tunesmith_runtime.evaluate.rows import CONVERT, choice, ignored, question
 
 ASKED = {"role": "user", "content": "What is a kiwi?"}
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -136,3 +138,45 @@ def test_a_choice_that_cannot_be_asked_says_why(row: dict[str, Any], words: str)
     with pytest.raises(RowError) as wrong:
         choice(row)
     assert words in str(wrong.value)
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=2),
+    max_leaves=6,
+)
+turns = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "assistant", "tool", "system"]) | values, "content": texts | values},
+        optional={key: values for key in ("name", "tool_calls", "tool_call_id", "weight", "from", "value", "else")},
+    ),
+    max_size=4,
+)
+names = (
+    "query",
+    "response",
+    "prompt",
+    "completion",
+    "messages",
+    "conversations",
+    "system",
+    "history",
+    "question",
+    "answer",
+)
+rows = st.dictionaries(
+    st.sampled_from([*names, "A", "B", "C", "K", "tools", "images", "label"]), texts | turns | values
+)
+
+
+@given(row=rows)
+def test_every_row_is_asked_or_refused(row: dict[str, Any]) -> None:
+    for kind, convert in CONVERT.items():
+        try:
+            asked = convert(row)
+        except RowError:
+            continue
+        ignored(row, kind)
+        assert asked.get("response", asked.get("answer"))
+        assert all(isinstance(message["content"], str) for message in asked.get("messages", ()))

@@ -16,7 +16,7 @@ from tunesmith_runtime import export, train
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.export import merge
 from tunesmith_runtime.storage.directory import download_directory
-from tunesmith_runtime.work import Fetched
+from tunesmith_runtime.work import DataFile, Fetched, Work
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,14 @@ def test_merged_and_unmerged_logits_are_equal(exported: tuple[Run, RunReport], t
     merged = merge.logits(AutoModelForCausalLM.from_pretrained(run.work.run / "merged"), ids)
     torch.testing.assert_close(merged, tuned, rtol=1e-4, atol=1e-4)
     assert float((untuned[0] - tuned[0]).abs().max()) > 1.0
+
+
+def test_odd_lines_of_the_data_are_prompts_of_bounded_length(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    work.write_data_files([DataFile(path="00.jsonl", uri="s3://data/train.jsonl", dataset=0)])
+    (work.data / "00.jsonl").write_bytes(b"\n" + b"\x00\xff\xfe" * 10 + b"\n" + b"a" * (1 << 20))
+    prompts = export._prompts(work)
+    assert [len(prompt) for prompt in prompts] == [30, export.PROMPT_BYTES, export.PROMPT_BYTES]
 
 
 def test_run_json_records_what_was_done_and_with_what(exported: tuple[Run, RunReport]) -> None:

@@ -36,3 +36,10 @@ def test_two_pods_that_trained_the_same_keep_it(tmp_path: Path) -> None:
     write_trained(run, first)
     assert write_trained(run, second) == first
     assert run.storage.list(first.artifact.uri) != []
+
+
+def test_rows_of_an_earlier_version_are_read_and_ignored_keys_are_kept() -> None:
+    rows = {"kept": 1, "dropped": [{"reason": "TooLong", "count": 2}]}
+    assert Rows.model_validate(rows).to_dict() == rows
+    rows["ignoredKeys"] = [{"key": "messages[].id", "count": 3}]
+    assert Rows.model_validate(rows).to_dict() == rows
