@@ -47,7 +47,11 @@ class QuestionsAndAnswers(DefaultDataAdapter):  # type: ignore[misc]  # EvalScop
 
     def record_to_sample(self, record: dict[str, Any]) -> Sample:
         """One row as a sample; the reference as it was written is kept beside its common form."""
-        asked, reference = [dict_to_chat_message(message) for message in record["messages"]], record["response"]
+        asked, reference = [dict_to_chat_message(dict(row)) for row in record["messages"]], record["response"]
+        for message, row in zip(asked, record["messages"], strict=True):
+            message.content = row[
+                "content"
+            ]  # EvalScope takes <think> out of the text and would write it back otherwise
         target = normalized(answer_of(reference) or reference)
         return Sample(input=asked, target=target, metadata={"reference": reference})
 
