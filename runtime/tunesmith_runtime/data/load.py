@@ -73,6 +73,13 @@ def load(work: Work, spec: FineTuneJobSpec, encoder: Encoder) -> Data:
         raise _empty(", ".join(dataset.uri for dataset in spec.datasets), trained, encoder)
     if validation and validation.uri and not held_out.rows:
         raise _empty(validation.uri, held_out, encoder)
+    if validation and validation.fraction and not held_out.rows:
+        raise RunFailure(
+            FailureClass.EMPTY_DATASET,
+            f"1 row of {', '.join(dataset.uri for dataset in spec.datasets)} can be used, and validation.fraction needs 2: "
+            "one to learn from and one to hold out",
+            "add rows, or remove the block validation",
+        )
     return Data(_flat(trained.rows), _flat(held_out.rows), rows)
 
 

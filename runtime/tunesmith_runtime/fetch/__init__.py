@@ -9,11 +9,15 @@ from __future__ import annotations
 import logging
 
 from tunesmith_api.common import Artifact
+from tunesmith_api.finetunejob import Tuner
 from tunesmith_api.run import Outcome, ProgressReport, RunReport, RunSpec, Verb
 from tunesmith_runtime.fetch.checks import check_all, is_lenient
 from tunesmith_runtime.fetch.data import Data, download_benchmark, download_rows, find_data
 from tunesmith_runtime.fetch.models import Model, find_adapter, find_model
+from tunesmith_runtime.fetch.names import SAFE
+from tunesmith_runtime.place import in_leading_pod
 from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.room import check_room, extra_bytes_of, used
 from tunesmith_runtime.rundirectory import RunDirectory, run_id
 from tunesmith_runtime.storage import Storage, join, open_storage
 from tunesmith_runtime.work import Fetched, Work
@@ -54,6 +58,7 @@ def run_of(spec: RunSpec, work: Work, storage: Storage, model: Model) -> Fetched
     fetched, data = find_run(spec, work, storage, model)
     if fetched.adopted:
         return fetched
+    check_disk(spec, work, storage, model, data)
     bring_data(spec, work, storage, data)
     model.bring(storage)
     check_all(storage, spec, model)
@@ -85,6 +90,23 @@ def find_run(spec: RunSpec, work: Work, storage: Storage, model: Model) -> tuple
     log.info("run %s", uri)
     folder.check_writable()
     return fetched, data
+
+
+def check_disk(spec: RunSpec, work: Work, storage: Storage, model: Model, data: dict[str, Data]) -> None:
+    """Refuse a FineTuneJob whose model, data and results can't all be on the disk; a model still to be imported is not known yet.
+
+    Raises RunFailure (DiskFull).
+    """
+    if spec.kind != "FineTuneJob" or model.uri is None:
+        return
+    job = spec.fine_tune_job()
+    weights = sum(entry.size_bytes for entry in storage.list(model.uri) if entry.path.endswith(SAFE))
+    rows = sum(entry.size_bytes for each in data.values() for _, entry in each.rows())
+    results = extra_bytes_of(weights, full=job.tuner is Tuner.FULL, merge=job.export.merge)
+    there = used(work.root)
+    needed = max(0, weights + rows - there) + (results if in_leading_pod(spec.world) else 0)
+    what = f"the run (model {weights / 1e9:.1f} GB, data {rows / 1e9:.1f} GB, results at least {results / 1e9:.1f} GB)"
+    check_room(work.root, job.resources.ephemeral_storage, needed, what)
 
 
 def data_uris(spec: RunSpec) -> list[str]:

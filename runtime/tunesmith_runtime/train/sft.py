@@ -12,13 +12,14 @@ from types import ModuleType
 from typing import Any
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import FineTuneJobSpec, LastCheckpoint, Metrics, Training
+from tunesmith_api.finetunejob import FineTuneJobSpec, LastCheckpoint, Metrics, Training, Tuner
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.data.encode import Encoder, Example
 from tunesmith_runtime.data.load import Data, load
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.config import Limits
 from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.room import check_room, extra_bytes
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.train.batches import blank, micro_batch
 from tunesmith_runtime.train.model import limits, load_model, load_tokenizer, stop_ids, stored_dtype, template_hash
@@ -71,6 +72,8 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress, peer
     )
     set_seed(job.training.seed)
     model = tuner.apply(base, job)
+    if peers.leads:
+        check_disk(model, job, work)
     changed = tuner.changes(model, stored_dtype(work.model))
 
     # The state of an earlier attempt, if there is one.
@@ -123,6 +126,15 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress, peer
             resumed_from_step=resumed_from_step,
         )
         return write_trained(run, trained).report(run.uri)
+
+
+def check_disk(model: Any, job: FineTuneJobSpec, work: Work) -> None:
+    """Check that a checkpoint and the results fit on the disk, beside the model and the data. Raises RunFailure (DiskFull)."""
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    base = sum(weight.numel() for weight in model.parameters() if not weight.requires_grad)
+    number = stored_dtype(work.model).itemsize
+    needed = extra_bytes(base, trained, number, job.export.merge and job.tuner is not Tuner.FULL)
+    check_room(work.root, job.resources.ephemeral_storage, needed, "a checkpoint or the results of the run")
 
 
 def rows_at_once(job: FineTuneJobSpec, devices: int) -> int:

@@ -171,6 +171,18 @@ def test_a_fraction_of_the_rows_is_held_out(work: Work, tokenizer: Any) -> None:
     assert not held_out & {tokenizer.decode(example.input_ids) for example in data.train}
 
 
+@pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
+def test_a_fraction_holds_one_row_out_or_says_why_not(work: Work, tokenizer: Any, fraction: float) -> None:
+    given_files(work, (0, [SOUND]))
+    with pytest.raises(RunFailure, match=r"1 row of .* can be used, and validation\.fraction needs 2") as failure:
+        read(work, tokenizer, validation={"fraction": fraction})
+    assert failure.value.failure is FailureClass.EMPTY_DATASET
+    assert len(read(work, tokenizer).train) == 1
+    given_files(work, (0, [SOUND] * 2))
+    data = read(work, tokenizer, validation={"fraction": fraction})
+    assert (data.rows.kept, data.rows.validation) == (1, 1)
+
+
 @given(count=st.integers(2, 200), fraction=st.floats(0.001, 0.999), seed=st.integers(0, 2**32))
 def test_a_split_loses_no_row_and_is_the_same_for_the_same_seed(count: int, fraction: float, seed: int) -> None:
     train, held_out = split(range(count), fraction, seed)

@@ -1,0 +1,63 @@
+"""Disk below the work directory: what a run needs of it against what there is, known before anything is trained."""
+
+from __future__ import annotations
+
+import shutil
+from decimal import Decimal
+from pathlib import Path
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.errors import RunFailure
+
+FLOAT32 = 4
+STATE = 3 * FLOAT32
+"""Bytes of a trained number in a checkpoint: the weight and AdamW's two moments (Kingma and Ba, 2015), in float32."""
+
+POWERS = {"": 0, "m": -1, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
+"""Suffixes of quantities: powers of 1000, or of 1024 with an i."""
+
+
+def extra_bytes(parameters: int, trained: int, number: int, merge: bool) -> int:
+    """Bytes that a run needs at its fullest beside model and data: a checkpoint before it is in the store, or the results.
+
+    `parameters` numbers of the base, of which (or beside which) `trained` are trained; the result stores one in `number`
+    bytes. One checkpoint at a time is on the disk, whatever checkpoint.keep. A lower bound, which leaves out tokenizers,
+    logs and the checkpoint that a resumed run has downloaded: what it refuses can't fit.
+    """
+    adapter_and_merged = FLOAT32 * trained + number * parameters
+    return max(STATE * trained, adapter_and_merged if merge else 0)
+
+
+def extra_bytes_of(weights: int, full: bool, merge: bool) -> int:
+    """The same where only the size of the base's weights is known: at most 4 bytes a number there, at least 2 in the result."""
+    parameters = weights // FLOAT32
+    return extra_bytes(parameters, parameters if full else 0, 2, merge and not full)
+
+
+def bytes_of(quantity: str | int) -> int:
+    """A Kubernetes quantity such as 50Gi or 1.5T in bytes."""
+    text = str(quantity)
+    digits = text.rstrip("".join(POWERS) + "i")
+    suffix = text.removeprefix(digits)
+    return int(Decimal(digits) * Decimal(1024 if suffix.endswith("i") else 1000) ** POWERS[suffix.removesuffix("i")])
+
+
+def used(root: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.lstat().st_size for path in root.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def check_room(root: Path, limit: str | int | None, needed: int, what: str) -> None:
+    """Check that `needed` bytes more fit on the disk of `root` and below `limit`, the most that `root` may hold.
+
+    Raises RunFailure (DiskFull) with both numbers.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    free, where = shutil.disk_usage(root).free, f"{root} has"
+    most = bytes_of(limit or 0)
+    if most and (left := max(0, most - used(root))) < free:
+        free, where = left, f"resources.ephemeralStorage {limit} leaves"
+    if needed > free:
+        raise RunFailure(
+            FailureClass.DISK_FULL, f"{what} takes {needed / 1e9:.1f} GB more, and {where} {free / 1e9:.1f} GB free"
+        )
