@@ -14,7 +14,7 @@ from tunesmith_api.run import Outcome, ProgressReport, RunReport, RunSpec, Verb
 from tunesmith_runtime.fetch.checks import check_all, is_lenient
 from tunesmith_runtime.fetch.data import Data, download_benchmark, download_rows, find_data
 from tunesmith_runtime.fetch.models import Model, find_adapter, find_model
-from tunesmith_runtime.fetch.names import SAFE
+from tunesmith_runtime.fetch.names import SAFE, is_wanted
 from tunesmith_runtime.place import in_leading_pod
 from tunesmith_runtime.progress import Progress
 from tunesmith_runtime.room import check_room, extra_bytes_of, used
@@ -100,12 +100,13 @@ def check_disk(spec: RunSpec, work: Work, storage: Storage, model: Model, data: 
     if spec.kind != "FineTuneJob" or model.uri is None:
         return
     job = spec.fine_tune_job()
-    weights = sum(entry.size_bytes for entry in storage.list(model.uri) if entry.path.endswith(SAFE))
+    files = [entry for entry in storage.list(model.uri) if is_wanted(entry.path, model.trusted)]
+    size = sum(entry.size_bytes for entry in files)
+    weights = sum(entry.size_bytes for entry in files if entry.path.endswith(SAFE))
     rows = sum(entry.size_bytes for each in data.values() for _, entry in each.rows())
     results = extra_bytes_of(weights, full=job.tuner is Tuner.FULL, merge=job.export.merge)
-    there = used(work.root)
-    needed = max(0, weights + rows - there) + (results if in_leading_pod(spec.world) else 0)
-    what = f"the run (model {weights / 1e9:.1f} GB, data {rows / 1e9:.1f} GB, results at least {results / 1e9:.1f} GB)"
+    needed = max(0, size + rows - used(work.root)) + (results if in_leading_pod(spec.world) else 0)
+    what = f"the run (model {size / 1e9:.1f} GB, data {rows / 1e9:.1f} GB, results at least {results / 1e9:.1f} GB)"
     check_room(work.root, job.resources.ephemeral_storage, needed, what)
 
 

@@ -80,20 +80,16 @@ def test_the_smaller_of_disk_and_limit_counts_and_both_numbers_are_named(
         check_room(tmp_path, "500", 1, "it")
 
 
-def sizes(model: int, spec: dict[str, Any]) -> int:
-    """What fetch asks of the disk for a model of so many bytes of weights."""
-    full = spec.get("tuner") == "full"
-    merge = spec.get("export", {}).get("merge", True)
-    return model + len(ROWS) + extra_bytes_of(model, full, merge)
-
-
 @pytest.mark.parametrize("spec", [{}, {"tuner": "full"}, {"export": {"merge": False}}])
 def test_a_job_whose_results_cannot_fit_is_refused_before_the_download(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: dict[str, Any]
 ) -> None:
     fetcher = Fetcher(Store(uri=f"file://{tmp_path}/store"), tmp_path)
     job = fetcher.job(fetcher.put("m", MODEL), fetcher.put("data", {"train.jsonl": ROWS}), **spec)
-    needed = sizes(len(MODEL["model.safetensors"]), spec)
+    results = extra_bytes_of(
+        len(MODEL["model.safetensors"]), full=spec.get("tuner") == "full", merge="export" not in spec
+    )
+    needed = sum(map(len, MODEL.values())) + len(ROWS) + results
     has_free(monkeypatch, needed - 1)
     with pytest.raises(RunFailure, match=r"model .*, data .*, results .* takes") as failure:
         fetcher.fetch(job)
