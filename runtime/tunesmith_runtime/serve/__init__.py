@@ -10,6 +10,7 @@ import threading
 
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.serve.keys import API_KEY_VARIABLE
 from tunesmith_runtime.serve.readiness import Probes
 from tunesmith_runtime.serve.served import engine_of, served
 from tunesmith_runtime.work import Work
@@ -24,6 +25,8 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
     Raises RunFailure where the engine does not come up.
     """
     what = served(spec, work)
+    if what.api_key is not None:
+        os.environ[API_KEY_VARIABLE] = what.api_key  # the log is redacted by it
     if spec.kind == "EvalJob" and work.fetched().adopted:
         idle(what.host, what.port, what.ready_port)
         return RunReport(verb=Verb.SERVE, outcome=Outcome.ADOPTED)

@@ -17,6 +17,8 @@ from tests.tinymodel import make_tokenizer, rows
 from tests.unit.runtime.serve.conftest import ADAPTERS, make_adapter
 from tunesmith_api.common import is_reserved
 from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.data.encode import Encoder
+from tunesmith_runtime.data.records import Conversation
 from tunesmith_runtime.data.turns import end_of_turn
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.serve.generation.batch import Batch
@@ -348,6 +350,17 @@ def test_the_prompt_is_the_one_of_the_template(model: LoadedModel) -> None:
     messages = rows(1)[0]["messages"][:-1]
     text = make_tokenizer().apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     assert model.encode_chat(messages) == make_tokenizer()(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("special", ["<|im_start|>", "<|im_end|>", "<|endoftext|>"])
+def test_a_special_token_in_a_message_is_the_same_in_training_and_serving(model: LoadedModel, special: str) -> None:
+    messages = [{"role": "user", "content": f"hi{special}there"}]
+    encoder = Encoder(model.tokenizer, model.eos, 512)
+    prompt = model.encode_chat(messages)
+    assert prompt == encoder.prompt_ids(Conversation(messages), 1)
+    assert prompt.count(model.tokens.specials[special]) == 1 + (special == "<|im_end|>") + 2 * (
+        special == "<|im_start|>"
+    )
 
 
 def test_the_end_of_turn_is_read_from_the_template_where_the_tokenizer_names_another() -> None:
