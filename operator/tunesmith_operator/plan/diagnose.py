@@ -184,9 +184,18 @@ def why_crashing(pod: Raw) -> LastFailure | None:
 
 
 def why_doomed(pod: Raw) -> LastFailure | None:
-    """Why a pod will never finish though it goes on: its sidecar ends whenever it is started."""
-    looping = any(one.sidecar and one.restarts >= CRASH_LOOP_RESTARTS and not one.running for one in containers(pod))
+    """Why a pod will never finish though it goes on: its sidecar ends whenever it is started, or has said that it always will."""
+    looping = any(
+        one.sidecar and not one.running and (one.restarts >= CRASH_LOOP_RESTARTS or _is_permanent(one))
+        for one in containers(pod)
+    )
     return why_crashing(pod) if looping and not is_true(pod, "Initialized") else None
+
+
+def _is_permanent(one: Container) -> bool:
+    """Whether a container has ended and reported a failure that trying again does not mend."""
+    told = one.report.failure if one.report else None
+    return told is not None and FAILURES[told.class_].retry is Retry.NEVER
 
 
 def why_no_pod(job: Raw, events: Sequence[Raw]) -> LastFailure | None:

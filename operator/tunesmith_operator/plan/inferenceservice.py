@@ -26,7 +26,7 @@ from tunesmith_operator.plan.pods import run_of
 from tunesmith_operator.plan.promotion import Blocked, passed_before, passes
 from tunesmith_operator.plan.references import References, Refused, Waiting, model_as_read, model_status, named_by
 from tunesmith_operator.plan.rings import describe_ring
-from tunesmith_operator.plan.rollout import Rollout, find_trouble, give_up, measure, why_late
+from tunesmith_operator.plan.rollout import Rollout, find_trouble, give_up, is_permanent, measure, why_late
 from tunesmith_operator.plan.status import LOOK_FOR_CONFLICT, Outlook, conclude, earliest, in_the_way
 from tunesmith_operator.plan.target import Target, choose
 from tunesmith_operator.plan.types import CHILDREN, Key, KindPlan, Observed, Plan, Raw, Reference, TokenFor
@@ -187,9 +187,19 @@ def _outlook(look: Look) -> Outlook:
         return _held_up(target.obstacle, look.answers, target.serves_it)
     if rollout.is_done:
         return _done(rollout)
+    if is_permanent(look.trouble) and look.versions.served != rollout.version:
+        return _never(look)
     if rollout.timed_out:
         return _late(look)
     return _on_its_way(look)
+
+
+def _never(look: Look) -> Outlook:
+    """The version has a fault that waiting does not mend, and there is no other to go back to."""
+    trouble = look.trouble
+    assert trouble is not None
+    text = why_late(look.spec, trouble)
+    return Outlook(Phase.FAILED, str(trouble.class_), text, ready=look.answers, stalled=True, trouble=trouble)
 
 
 def _late(look: Look) -> Outlook:

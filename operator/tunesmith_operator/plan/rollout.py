@@ -22,6 +22,10 @@ from tunesmith_operator.plan.versions import Versions, version_of, what_asks
 REPLACED_WITHIN = timedelta(minutes=1)
 """So soon a ReplicaSet makes a pod in the place of one that has failed."""
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+PERMANENT = frozenset(
+    {FailureClass.BAD_MODEL, FailureClass.MODEL_NOT_FOUND, FailureClass.UNSAFE_WEIGHTS, FailureClass.BAD_SPEC}
+)
+"""Faults of what is asked for: a version with one never gets ready, however long it is waited for."""
 NO_ROOM = frozenset({FailureClass.UNSCHEDULABLE, FailureClass.QUOTA_EXCEEDED})
 NO_CAUSE = "its pods do not answer, and nothing says why"
 LONGER = "read the log of container serve; if the model needs longer to load, raise spec.rollout.readyTimeout"
@@ -130,12 +134,12 @@ def give_up(
     trouble: LastFailure | None,
     now: datetime,
 ) -> RolledBack | None:
-    """The record of a version that was not ready in time and has one before it to go back to.
+    """The record of a version that was not ready in time, or never will be, and has one before it to go back to.
 
     It is written before the roll-back, which follows from it: a kill between the two costs nothing.
     """
     if (
-        not rollout.timed_out
+        not (rollout.timed_out or is_permanent(trouble))
         or rollout.is_done
         or target.given_up
         or target.template is None
@@ -152,8 +156,15 @@ def give_up(
     )
 
 
+def is_permanent(trouble: LastFailure | None) -> bool:
+    """Whether a version with this trouble never gets ready."""
+    return trouble is not None and trouble.class_ in PERMANENT
+
+
 def why_late(spec: InferenceServiceSpec, trouble: LastFailure | None) -> str:
-    """Why a version is not ready in time, and what to change."""
+    """Why a version is not ready in time, or never will be, and what to change."""
+    if trouble is not None and is_permanent(trouble):
+        return f"{trouble.message}; {trouble.hint}"
     late = f"not ready within spec.rollout.readyTimeout ({spec.rollout.ready_timeout})"
     if trouble is None:
         return advised(f"{late}: {NO_CAUSE}", LONGER)

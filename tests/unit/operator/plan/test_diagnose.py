@@ -198,10 +198,11 @@ def test_a_sidecar_that_was_stopped_is_no_cause():
     assert (failure.class_, failure.container) == (FailureClass.EVALUATION_FAILED, "evaluate")
 
 
-def looping(restarts: int) -> Raw:
+def looping(restarts: int, class_: FailureClass = FailureClass.ENGINE_FAILED) -> Raw:
+    code = FAILURES[class_].exit_code or 1
     serve = {
         "state": waiting("CrashLoopBackOff", "back-off"),
-        "lastState": ended(83, failed_report("serve", "EngineFailed", "config.json: no such architecture")),
+        "lastState": ended(code, failed_report("serve", class_, "config.json: no such architecture")),
         "restartCount": restarts,
     }
     return pod("Pending", {**FETCHED, "serve": serve}, eval_job())
@@ -212,6 +213,12 @@ def test_an_engine_that_never_comes_up_dooms_its_pod():
     doomed = why_doomed(looping(3))
     assert doomed
     assert (doomed.class_, doomed.message) == (FailureClass.ENGINE_FAILED, "config.json: no such architecture")
+
+
+def test_an_engine_whose_model_is_at_fault_is_not_started_again_and_again():
+    doomed = why_doomed(looping(1, FailureClass.BAD_MODEL))
+    assert doomed
+    assert (doomed.class_, doomed.container) == (FailureClass.BAD_MODEL, "serve")
 
 
 def test_an_engine_that_is_stopped_again_and_again_is_not_preempted():

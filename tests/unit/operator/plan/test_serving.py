@@ -27,6 +27,8 @@ from tests.unit.operator.plan.world import (
     CONFIG,
     Cluster,
     condition,
+    ended,
+    failed_report,
     inference_service,
     waiting,
     with_engines,
@@ -226,6 +228,50 @@ def test_the_first_version_has_none_to_go_back_to_and_says_so() -> None:
     assert template(cluster) == before
     assert cluster.status["reason"] == "RolloutTimeout"
     assert "No other version was ready before" in cluster.status["message"]
+
+
+def broken(class_: str) -> Raw:
+    """The states of a pod whose fetch has found a fault in the model, and is started again."""
+    state = ended(89, failed_report("fetch", class_, "s3://m/config.json: the files lack a.weight", hint="upload it"))
+    return {"fetch": {"state": waiting("CrashLoopBackOff"), "lastState": state, "restartCount": 1}}
+
+
+@pytest.mark.parametrize("class_", ["BadModel", "ModelNotFound", "UnsafeWeights", "BadSpec"])
+def test_a_fault_of_the_model_fails_a_first_version_at_once_and_says_what_to_do(class_: str) -> None:
+    cluster = Cluster(inference_service())
+    cluster.settle()
+    deployed(cluster, replicas=1, readyReplicas=0, updatedReplicas=1)
+    serve_pod(cluster, broken(class_))
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Failed", class_)
+    assert cluster.condition("Stalled")["status"] == "True"
+    for word in ("the files lack a.weight", "upload it"):
+        assert word in cluster.status["message"]
+    assert "readyTimeout" not in cluster.status["message"]
+    ready(cluster)
+    assert cluster.status["phase"] == "Ready", "a model that is fixed where it is needs no other change"
+
+
+def test_a_fault_of_the_model_gives_a_later_version_up_at_once() -> None:
+    cluster = serving()
+    before = template(cluster)
+    change(cluster, maxModelLength=512)
+    deployed(cluster, replicas=2, readyReplicas=1, updatedReplicas=1)
+    serve_pod(cluster, broken("BadModel"))
+    cluster.settle()
+    assert template(cluster) == before
+    assert "the files lack a.weight" in cluster.status["rolledBack"]["message"]
+
+
+def test_what_answers_is_not_given_up_where_its_model_is_damaged_later() -> None:
+    cluster = serving(replicas=2)
+    before = template(cluster)
+    deployed(cluster, replicas=2, readyReplicas=1, updatedReplicas=2)
+    serve_pod(cluster, broken("BadModel"))
+    cluster.settle()
+    assert template(cluster) == before
+    assert cluster.status["phase"] == "Ready"
+    assert cluster.status["lastFailure"]["class"] == "BadModel"
 
 
 def test_what_was_ready_and_does_not_come_up_again_is_tried_on() -> None:

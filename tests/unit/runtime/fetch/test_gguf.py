@@ -7,6 +7,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import gguf
+import numpy
 import pytest
 from safetensors import safe_open
 
@@ -131,3 +133,98 @@ def test_the_end_of_a_turn_is_read_from_the_template(tiny: Path, template: str |
     tokenizer.chat_template = template
     found = end_of_turn(tokenizer)
     assert (None if found is None else tokenizer.convert_ids_to_tokens(found)) == expected
+
+
+def small_llama(folder: Path, name: str, layers: int = 2, left_out: str = "", extra: str = "", **split: int) -> Path:
+    """A GGUF of a tiny Llama with the tokenizer of the real file, less a tensor or with one more."""
+    real = gguf.GGUFReader(str(real_gguf()))
+    path = folder / name
+    writer = gguf.GGUFWriter(str(path), "llama", **split)
+    for key, field in real.fields.items():
+        if key.startswith("tokenizer."):
+            of = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(key, field.contents(), field.types[0], of)
+    writer.add_context_length(64)
+    writer.add_embedding_length(8)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(16)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(VOCABULARY)
+    for tensor, shape in llama_shapes().items():
+        if tensor != left_out:
+            writer.add_tensor(tensor, numpy.ones(shape, numpy.float32))
+    if extra:
+        writer.add_tensor(extra, numpy.ones((8,), numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+VOCABULARY = 49152
+
+
+def llama_shapes() -> dict[str, tuple[int, ...]]:
+    """The tensors of a Llama of two layers by GGUF's names."""
+    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (VOCABULARY, 8), "output_norm.weight": (8,)}
+    for layer in ("blk.0", "blk.1"):
+        shapes |= {f"{layer}.attn_{each}.weight": (8, 8) for each in ("q", "k", "v", "output")}
+        shapes |= {f"{layer}.{each}_norm.weight": (8,) for each in ("attn", "ffn")}
+        shapes |= {f"{layer}.ffn_{each}.weight": (16, 8) for each in ("gate", "up")}
+        shapes |= {f"{layer}.ffn_down.weight": (8, 16)}
+    return shapes
+
+
+def refused(tmp_path: Path, files: list[Path], name: str | None) -> RunFailure:
+    """The failure of a service whose model is one of the uploaded files (or their folder); nothing else is left in the store."""
+    fetcher = Fetcher(Store(uri=f"file://{tmp_path}/store"), tmp_path)
+    for file in files:
+        fetcher.storage.upload(file, f"{fetcher.store.uri}/given/{file.name}")
+    uri = f"{fetcher.store.uri}/given" + (f"/{name}" if name else "")
+    with pytest.raises(RunFailure) as failure:
+        fetcher.fetch(fetcher.spec("InferenceService", uri, {}))
+    assert failure.value.failure is FailureClass.BAD_MODEL
+    assert set(fetcher.objects()) == {f"given/{file.name}" for file in files}
+    return failure.value
+
+
+@pytest.mark.parametrize("name", ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf", None])
+def test_a_part_of_a_model_is_refused_with_how_to_join_the_parts(tmp_path: Path, name: str | None) -> None:
+    small_llama(tmp_path, "m.gguf", split_max_tensors=12)
+    failure = refused(tmp_path, sorted(tmp_path.glob("m-*.gguf")), name)
+    assert f"part {2 if name and '00002-of' in name else 1} of 2" in failure.message
+    assert "gguf-split --merge" in (failure.hint or "")
+
+
+def test_a_part_under_another_name_is_known_by_its_metadata(tmp_path: Path) -> None:
+    small_llama(tmp_path, "m.gguf", split_max_tensors=12)
+    part = (tmp_path / "m-00001-of-00002.gguf").rename(tmp_path / "whole.gguf")
+    assert "part 1 of 2" in refused(tmp_path, [part], part.name).message
+
+
+def test_a_gguf_of_fewer_tensors_than_it_says_is_refused(tmp_path: Path) -> None:
+    file = small_llama(tmp_path, "m.gguf", left_out="blk.1.ffn_up.weight")
+    assert "the files lack model.layers.1.mlp.up_proj.weight" in refused(tmp_path, [file], file.name).message
+
+
+def test_tensors_of_a_gguf_that_would_be_left_out_are_told(tmp_path: Path) -> None:
+    file = small_llama(tmp_path, "m.gguf", extra="blk.0.no_such.weight")
+    assert "8 numbers of the file have no place in a LlamaForCausalLM" in refused(tmp_path, [file], file.name).message
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        (b"PK\x03\x04" + b"\0" * 60, "a zip archive"),
+        (b"", "empty"),
+        (b"\x93NUMPY", "not a GGUF file"),
+    ],
+)
+def test_a_file_that_only_bears_the_name_is_told_for_what_it_is(tmp_path: Path, content: bytes, what: str) -> None:
+    file = tmp_path / "m.gguf"
+    file.write_bytes(content)
+    assert what in refused(tmp_path, [file], file.name).message
