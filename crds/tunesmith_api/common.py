@@ -26,7 +26,7 @@ from tunesmith_api.base import (
     map_list,
 )
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.grammar import Grammar
+from tunesmith_api.grammar import Grammar, cel
 
 
 class Reference(ApiModel):
@@ -54,11 +54,25 @@ class ModelSource(ApiModel):
     )
 
 
+KEY = Grammar(
+    pattern="^[-._A-Za-z0-9]+$",
+    problem="is no key of a ConfigMap",
+    advice="write letters, digits, -, _ and ., such as ca.crt",
+    tightened=True,
+)
+REGION = Grammar(
+    pattern="^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$",
+    problem="is no name of a region",
+    advice="write letters, digits and -, such as us-east-1",
+    tightened=True,
+)
+
+
 class ConfigMapKey(ApiModel):
     """One key of a ConfigMap."""
 
     name: ObjectName = Field(description="Name of the ConfigMap, in the namespace of the resource.")
-    key: ShortText = Field("ca.crt", description="Key within it. Default ca.crt.")
+    key: Annotated[str, Field(max_length=253), KEY] = Field("ca.crt", description="Key within it. Default ca.crt.")
 
 
 class Storage(ApiModel):
@@ -67,7 +81,9 @@ class Storage(ApiModel):
     endpoint: Endpoint | None = Field(
         None, description="URL of the S3 API, such as https://minio.storage.svc:9000. Default: the chart's, else AWS."
     )
-    region: ShortText | None = Field(None, description="Region name. Default: the chart's, else us-east-1.")
+    region: Annotated[str, Field(max_length=253), REGION] | None = Field(
+        None, description="Region name. Default: the chart's, else us-east-1."
+    )
     path_style: bool | None = Field(
         None,
         description="Address buckets as endpoint/bucket instead of bucket.endpoint. Default: the chart's, else true with an endpoint.",
@@ -147,15 +163,33 @@ class LocalObject(ApiModel):
     name: ObjectName = Field(description="Name of the object in this namespace.")
 
 
+LABEL_KEY = Grammar(
+    pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+    problem="is no key of a label",
+    advice="write the key of a label that nodes have, such as topology.kubernetes.io/zone",
+    repairs=((" ", "-"),),
+)
+
+
 class PodSettings(ApiModel):
     """What users set on the pods; the rest of the pod is the operator's."""
 
-    rules: ClassVar[tuple[Rule, ...]] = tuple(
+    rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            f"!has(self.{field}) || !self.{field}.exists(key, key.startsWith('tunesmith.dev/') || key.startsWith('app.kubernetes.io/'))",
-            f"{field} below tunesmith.dev/ and app.kubernetes.io/ are the operator's; remove them",
-        )
-        for field in ("labels", "annotations")
+            " && ".join(
+                f"(!has(self.{field}) || self.{field}.all(key, key.matches({cel(LABEL_KEY.pattern)})))"
+                for field in ("nodeSelector", "labels", "annotations")
+            ),
+            "a key of nodeSelector, labels or annotations is no key of a label: write letters, digits, -, _ and ., with or "
+            "without the lower-case name of a domain and / before it, such as topology.kubernetes.io/zone",
+        ),
+        *(
+            Rule(
+                f"!has(self.{field}) || !self.{field}.exists(key, key.startsWith('tunesmith.dev/') || key.startsWith('app.kubernetes.io/'))",
+                f"{field} below tunesmith.dev/ and app.kubernetes.io/ are the operator's; remove them",
+            )
+            for field in ("labels", "annotations")
+        ),
     )
 
     node_selector: dict[str, LabelValue] | None = Field(None, max_length=32, description="Labels a node must have.")

@@ -22,6 +22,7 @@ from tunesmith_api.base import (
     member_only_with,
 )
 from tunesmith_api.common import (
+    LABEL_KEY,
     Artifact,
     JobStatus,
     ModelSource,
@@ -31,7 +32,6 @@ from tunesmith_api.common import (
     Resources,
     Storage,
 )
-from tunesmith_api.grammar import Grammar
 
 
 class Method(StrEnum):
@@ -237,14 +237,6 @@ class Strategy(StrEnum):
     FSDP = "fsdp"
     ZERO2 = "zero2"
     ZERO3 = "zero3"
-
-
-LABEL_KEY = Grammar(
-    pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
-    problem="is no key of a label",
-    advice="write the key of a label that nodes have, such as topology.kubernetes.io/zone",
-    repairs=((" ", "-"),),
-)
 
 
 class Near(ApiModel):

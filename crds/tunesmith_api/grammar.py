@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -24,6 +24,9 @@ CONTROL = (
 SPACES = " \xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 CLASSES = {r"\pC": CONTROL, r"\pZ": SPACES}
 """The classes of RE2 that `re` lacks, as ranges: Unicode's categories C (control, format, private use) and Z (separators)."""
+
+ADMITTED: dict[str, Any] = {}
+"""Context of a validation (pydantic) of what the API server holds: grammars that were tightened let it pass."""
 
 SHOWN = r"^( |[^\pC\pZ])*"
 """What a sentence repeats of a text: it ends before the first character that is not seen as what it is."""
@@ -64,6 +67,8 @@ class Grammar:
     """A text that matches may hold a password: it is not repeated."""
     number: bool = False
     """Whether the field may hold an integer as well."""
+    tightened: bool = False
+    """Whether an older release has admitted more."""
 
     def admits(self, text: str) -> bool:
         """Whether a field may hold `text`."""
@@ -78,9 +83,10 @@ class Grammar:
         shown = "the value" if hidden or not seen else f'"{seen[0]}"'
         return f"{shown} {slip.problem}: {f'write {guess}' if self.admits(guess) else slip.advice or self.advice}"
 
-    def check(self, value: Any) -> Any:
+    def check(self, value: Any, info: ValidationInfo) -> Any:
         """`value`, if it is admitted; else the sentence as pydantic's error."""
-        if isinstance(value, str) and not self.admits(value):
+        lenient = self.tightened and info.context is ADMITTED
+        if isinstance(value, str) and not lenient and not self.admits(value):
             raise PydanticCustomError("grammar", "{sentence}", {"sentence": self.sentence(value)})
         return value
 
@@ -124,7 +130,7 @@ class Grammar:
         return text + "".join(f".replace({cel(old)}, {cel(new)})" for old, new in self.repairs)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self.check, handler(source))
+        return core_schema.with_info_after_validator_function(self.check, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {**handler(schema), "x-kubernetes-validations": [self.rule()]}

@@ -107,6 +107,7 @@ MODEL = Grammar(
     problem="is no URI of a model",
     advice="write hf://ORG/NAME, ms://ORG/NAME or s3://BUCKET/FOLDER",
     secret=SECRET,
+    tightened=True,
     slips=(
         Slip(r"^https?://([^/]*\.)?(huggingface|hf|hf-mirror|modelscope)\.", "is the address of a web page", "write hf://ORG/NAME or ms://ORG/NAME"),
         *PAGES,
@@ -128,6 +129,7 @@ DATA = Grammar(
     problem="is no URI of data",
     advice="write s3://BUCKET/FILE.jsonl or the folder s3://BUCKET/FOLDER",
     secret=SECRET,
+    tightened=True,
     slips=(*PAGES, CREDENTIALS, *SLIPS, *STORES),
     repairs=SCHEMES,
 )
@@ -138,6 +140,7 @@ STORE = Grammar(
     problem="is no place to write to",
     advice="write s3://BUCKET/FOLDER",
     secret=SECRET,
+    tightened=True,
     slips=(*PAGES, CREDENTIALS, *SLIPS, *STORES),
     repairs=SCHEMES,
 )
@@ -148,6 +151,7 @@ ENDPOINT = Grammar(
     problem="is no URL of an S3 API",
     advice="write https://HOST or https://HOST:PORT",
     secret=SECRET,
+    tightened=True,
     slips=(
         Slip("://[^/]*@", "holds credentials", "remove them; spec.storage.credentialsSecret names a Secret"),
         Slip("^ | $", "begins or ends with a space"),

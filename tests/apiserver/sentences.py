@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from tunesmith_api import base, common, evaljob, finetunejob, inferenceservice, uris
+from tunesmith_api import base, common, evaljob, inferenceservice, uris
 from tunesmith_api.grammar import Grammar
 
 
@@ -45,6 +45,16 @@ PLACES = {
         lambda it: {"storage": {"endpoint": it}},
         "https://minio:9000",
     ),
+    "region": Place(
+        common.REGION, "EvalJob", "spec.storage.region", lambda it: {"storage": {"region": it}}, "us-east-1"
+    ),
+    "key": Place(
+        common.KEY,
+        "EvalJob",
+        "spec.storage.caBundle.key",
+        lambda it: {"storage": {"caBundle": {"name": "ca", "key": it}}},
+        "ca.crt",
+    ),
     "name": Place(
         base.NAME,
         "InferenceService",
@@ -78,7 +88,7 @@ PLACES = {
         "my_var",
     ),
     "topology": Place(
-        finetunejob.LABEL_KEY,
+        common.LABEL_KEY,
         "FineTuneJob",
         "spec.parallelism.near.topologyKey",
         lambda it: {"parallelism": {"nodes": 2, "near": {"topologyKey": it}}},
@@ -301,6 +311,15 @@ REFUSED: dict[str, dict[str, str]] = {
         "https://minio:port": '"https://minio:port" is no URL of an S3 API: write https://HOST or https://HOST:PORT',
         "https:/minio:9000": '"https:/minio:9000" is no URL of an S3 API: write https://HOST or https://HOST:PORT',
         "https://minio\u200b:9000": '"https://minio" goes on with a space, an invisible or a control character: type it anew by hand',
+    },
+    "region": {
+        "us-east-1 ": '"us-east-1 " is no name of a region: write us-east-1',
+        "US East": '"US East" is no name of a region: write letters, digits and -, such as us-east-1',
+        "us-east-1\u200b": '"us-east-1" is no name of a region: write letters, digits and -, such as us-east-1',
+    },
+    "key": {
+        "ca.crt ": '"ca.crt " is no key of a ConfigMap: write ca.crt',
+        "certs/ca.crt": '"certs/ca.crt" is no key of a ConfigMap: write letters, digits, -, _ and ., such as ca.crt',
     },
     "name": {
         "Support": '"Support" is no name of a resource: write support',

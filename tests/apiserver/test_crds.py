@@ -274,6 +274,9 @@ BAD = {
         {"datasets": [{"uri": "hf://org/name"}]},
         "datasets[].uri hf://org/name: not available in this version; use s3://",
     ),
+    "key of no label": Bad(
+        "FineTuneJob", {"pod": {"nodeSelector": {"gpu type": "a100"}}}, "a key of nodeSelector, labels or annotations is no key of a label"
+    ),
     "a job of itself": Bad(
         "FineTuneJob",
         {"model": {"uri": None, "fineTuneJob": {"name": "support"}}},

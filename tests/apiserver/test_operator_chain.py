@@ -131,3 +131,21 @@ def test_a_new_model_takes_over_when_its_job_has_finished(cluster: Cluster) -> N
         second = cluster.until_phase("InferenceService", "support", "Ready", seconds=60)["status"]
     assert second["model"]["uri"] == ARTIFACTS[1]["uri"]
     assert second["version"] != first["version"]
+
+
+def test_every_member_of_a_ring_across_kinds_says_so_until_one_of_them_is_changed(cluster: Cluster) -> None:
+    tune = {**TUNE, "spec": {**TUNE["spec"], "model": {"inferenceService": {"name": "support"}}}}
+    serve = {**SERVE, "spec": {**SERVE["spec"], "model": {"uri": "s3://models/base"}}}
+    members = ("FineTuneJob", "InferenceService", "EvalJob", "FineTuneJob")
+    for resource in (serve, EVAL, tune):
+        cluster.create(resource)
+    for place, kind in enumerate(members[:-1]):
+        around = [*members[place:-1], *members[: place + 1]]
+        ring = "a reference ring: " + " -> ".join(f"{one}/support" for one in around)
+        status = cluster.until_phase(kind, "support", "Failed")["status"]
+        assert status["message"].startswith(f"{ring}: ")
+        assert {one["type"]: one["status"] for one in status["conditions"]}["Stalled"] == "True"
+    cluster.patch("InferenceService", "support", {"spec": {"promotion": None}})
+    cluster.until_phase("InferenceService", "support", "Pending")
+    for kind in ("EvalJob", "FineTuneJob"):
+        assert "ring" not in cluster.until_phase(kind, "support", "Waiting")["status"]["message"]

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from tunesmith_api.base import ApiModel
 from tunesmith_api.compatibility import URI_FIELDS, refusals, values_at
+from tunesmith_api.grammar import ADMITTED
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.policy import against_policy
 from tunesmith_operator.plan.references import Refused
@@ -22,7 +23,7 @@ Spec = TypeVar("Spec", bound=ApiModel)
 def typed(type_: type[Spec], resource: Raw) -> Spec | Refused:
     """The typed spec; refused where the API server's schema is not the one of this operator."""
     try:
-        return type_.model_validate(resource.get("spec") or {})
+        return type_.model_validate(resource.get("spec") or {}, context=ADMITTED)
     except ValidationError as error:
         return Refused("; ".join((*_sentences(error), OTHER_SCHEMA)))
 
@@ -31,11 +32,20 @@ def unacceptable(kind: str, spec: ApiModel, config: OperatorConfig, namespace: s
     """All that is wrong with a spec of the right form: what this version cannot do, and what this cluster may not."""
     data = spec.to_dict()
     return [
+        *_ungrammatical(type(spec), data),
         *refusals(kind, data),
         *_untrusted(data, config),
         *against_policy(data, config, namespace),
         *_local(kind, data, config),
     ]
+
+
+def _ungrammatical(type_: type[ApiModel], data: dict[str, Any]) -> Iterable[str]:
+    """Texts that this version's CRDs would refuse: those of an older release may have admitted them."""
+    try:
+        type_.model_validate(data)
+    except ValidationError as error:
+        yield from _sentences(error)
 
 
 def _sentences(error: ValidationError) -> Iterable[str]:
