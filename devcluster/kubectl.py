@@ -70,7 +70,6 @@ def install_chart(
             "uri": store_uri,
             "endpoint": environment.s3_endpoint,
             "region": region,
-            "pathStyle": True,
             "credentialsSecret": CREDENTIALS_SECRET,
         },
         **(values or {}),

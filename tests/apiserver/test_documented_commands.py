@@ -106,6 +106,7 @@ OTHERS = [
     {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "argocd"}},
     {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "argocd-cm", "namespace": "argocd"}},
     *({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in TEAMS),
+    {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}},
 ]
 """What a cluster has beside ours."""
 
@@ -160,26 +161,30 @@ class Reader:
             self.must(f"helm uninstall tunesmith --namespace {namespace} --ignore-not-found")
 
     def settle_in(self) -> None:
-        """A release with two revisions, and resources named support and words in each team's namespace, all Ready."""
+        """A release with two revisions, the README's resources in each team's namespace, and those of the demo."""
         self.must("kubectl apply --filename -", *OTHERS)
         if self.run(f"helm status tunesmith --namespace {SYSTEM}").returncode:
             self.install()
         self.install()
         [chain] = [manifests for manifests in blocks(ROOT / "README.md") if len(manifests) == 3]
-        named = [{**one, "metadata": {"name": name}} for one in chain for name in ("support", "words")]
         for team in TEAMS:
-            self.must(f"kubectl apply --namespace {team} --filename -", *named)
-            for name in ("support", "words"):
-                if self.run(f"kubectl get pod {name}-tune-1 --namespace {team}").returncode:
-                    self.must("kubectl create --filename -", pod(team, name))
-                for full in _full_names():
-                    self.ready(full, name, team)
+            self.must(f"kubectl apply --namespace {team} --filename -", *chain)
+            self.under_way("support", team)
+        self.must("kubectl apply --namespace demo --kustomize examples/quickstart")
+        self.under_way("words", "demo")
         served = {"selector": {"tunesmith.dev/name": "words"}, "ports": [{"port": 80, "targetPort": 8000}]}
         meta = {"name": "words", "namespace": "demo"}
         self.must(
             "kubectl apply --filename -", {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": served}
         )
         self.needs_a_look = False
+
+    def under_way(self, name: str, namespace: str) -> None:
+        """The resources of that name are Ready, and there is the pod of the FineTuneJob."""
+        if self.run(f"kubectl get pod {name}-tune-1 --namespace {namespace}").returncode:
+            self.must("kubectl create --filename -", pod(namespace, name))
+        for full in _full_names():
+            self.ready(full, name, namespace)
 
     def ready(self, full: str, name: str, namespace: str) -> None:
         condition = {"type": "Ready", "status": "True", "reason": "Tested", "message": ""}
@@ -281,14 +286,15 @@ def _node(plane: ControlPlane) -> Iterator[None]:
         thread.join()
 
 
-def complaints(reader: Reader, typed: Sequence[Command]) -> list[str]:
-    return [f"{one.place}: {one.text}\n{why}" for one in typed if (why := reader.types(one.text))]
+def all_work(reader: Reader, typed: Sequence[Command]) -> None:
+    complaints = [f"{one.place}: {one.text}\n{why}" for one in typed if (why := reader.types(one.text))]
+    assert not complaints, "\n".join(complaints)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_of_a_page_works(reader: Reader, page: Path) -> None:
     if typed := commands(page.name, page.read_text()):
-        assert not complaints(reader, typed)
+        all_work(reader, typed)
 
 
 @pytest.mark.parametrize(
@@ -306,7 +312,7 @@ def test_every_command_of_helms_notes_works(reader: Reader, values: str) -> None
     (reader.folder / "first.yaml").write_text(textwrap.dedent(manifest))
     lines = re.findall(r"^  (kubectl .*)$", re.sub(r"\\\n\s*", "", notes), re.MULTILINE)
     assert len(lines) >= 4
-    assert not complaints(reader, [Command("NOTES.txt", line) for line in lines])
+    all_work(reader, [Command("NOTES.txt", line) for line in lines])
 
 
 def test_every_command_of_the_demo_works_and_is_in_the_readme(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +320,7 @@ def test_every_command_of_the_demo_works_and_is_in_the_readme(reader: Reader, mo
     import demo  # type: ignore[import-not-found]
 
     lines = [command for group in demo.AFTERWARDS.values() for command in group]
-    assert not complaints(reader, [Command("demo.py", line) for line in lines])
+    all_work(reader, [Command("demo.py", line) for line in lines])
     readme = (ROOT / "README.md").read_text()
     assert not [line for line in lines if line not in readme and "explain" not in line]
 
@@ -335,6 +341,8 @@ def test_the_backup_is_of_our_kinds_and_can_be_restored(reader: Reader) -> None:
     reader.must("kubectl apply -f tunesmith.yaml")
     names = reader.must("kubectl get tunesmith --all-namespaces --output=name").split()
     assert len(names) == len(saved)
+    reader.must("kubectl apply -f tunesmith.yaml")
+    reader.settle_in()  # what was restored can be applied from Git again
 
 
 def test_the_short_name_of_a_service_is_kserves_where_both_are_there(reader: Reader) -> None:

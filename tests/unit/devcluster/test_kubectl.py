@@ -39,7 +39,7 @@ def test_the_chart_gets_the_clusters_store_with_its_region_and_no_key(
 ) -> None:
     chosen = {"region": region} if region else {}
     install_chart(environment("https://s3.example"), IMAGES, store_uri="s3://bucket", **chosen)
-    store = {"uri": "s3://bucket", "endpoint": "https://s3.example", "region": region or "us-east-1", "pathStyle": True}
+    store = {"uri": "s3://bucket", "endpoint": "https://s3.example", "region": region or "us-east-1"}
     assert values == [{"images": IMAGES, "store": {**store, "credentialsSecret": CREDENTIALS_SECRET}}]
 
 

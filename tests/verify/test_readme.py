@@ -1,0 +1,45 @@
+"""The README's install takes the README's resources."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from devcluster.paths import cache_paths
+from tests.commands import commands
+from tests.unit.operator.plan.world import Cluster, resource
+from tunesmith_operator.plan.config import OperatorConfig
+from tunesmith_operator.plan.storage import resolve
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def configured() -> OperatorConfig:
+    """The operator's configuration by the install command of the README."""
+    [install] = [one.text for one in commands("README.md", README) if one.text.startswith("helm install ")]
+    arguments = [one for one in shlex.split(install)[2:] if one != "--create-namespace"]
+    command = [cache_paths().program("helm"), "template", *arguments, "--show-only", "templates/configmap.yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return OperatorConfig.model_validate(yaml.safe_load(yaml.safe_load(done.stdout)["data"]["config.yaml"]))
+
+
+def test_the_three_resources_begin_under_the_readmes_install() -> None:
+    """No engine has an image there, and the chain asks for GPUs."""
+    [chain] = [text for text in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL) if text.count("kind:") == 3]
+    phases = {}
+    for one in yaml.safe_load_all(chain):
+        cluster = Cluster(resource(one["kind"], one["spec"], one["metadata"]["name"]), config=configured())
+        cluster.settle()
+        phases[one["kind"]] = cluster.status["phase"]
+    assert phases == {"FineTuneJob": "Preparing", "EvalJob": "Waiting", "InferenceService": "Waiting"}
+
+
+def test_the_readmes_store_is_addressed_as_minio_and_its_like_want_it() -> None:
+    store = resolve(None, configured().store).store
+    assert store.endpoint == "https://s3.example.com"
+    assert store.path_style
