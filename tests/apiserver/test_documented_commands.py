@@ -161,6 +161,12 @@ class Reader:
             self.must(f"helm uninstall tunesmith --namespace {namespace} --ignore-not-found")
 
     def settle_in(self) -> None:
+        """As set_up, unless nothing has changed since."""
+        if self.needs_a_look:
+            self.set_up()
+            self.needs_a_look = False
+
+    def set_up(self) -> None:
         """A release with two revisions, the README's resources in each team's namespace, and those of the demo."""
         self.must("kubectl apply --filename -", *OTHERS)
         if self.run(f"helm status tunesmith --namespace {SYSTEM}").returncode:
@@ -177,7 +183,6 @@ class Reader:
         self.must(
             "kubectl apply --filename -", {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": served}
         )
-        self.needs_a_look = False
 
     def under_way(self, name: str, namespace: str) -> None:
         """The resources of that name are Ready, and there is the pod of the FineTuneJob."""
@@ -205,7 +210,7 @@ class Reader:
 
     def does(self, command: str) -> str | None:
         """Type a command that can be run here."""
-        if self.needs_a_look and not command.startswith("helm install"):
+        if not command.startswith("helm install"):
             self.settle_in()
         if command.startswith("helm install"):
             self.uninstall()
@@ -223,7 +228,7 @@ class Reader:
         if IN_A_POD.match(command):
             return None if NO_KUBELET.search(done.stderr) else done.stderr or "no pod was asked"
         if done.returncode or "No resources found" in done.stderr:
-            return done.stderr
+            return done.stderr or f"exit code {done.returncode}"
         return None
 
 
@@ -307,6 +312,7 @@ def test_every_command_of_a_page_works(reader: Reader, page: Path) -> None:
 )
 def test_every_command_of_helms_notes_works(reader: Reader, values: str) -> None:
     reader.settle_in()
+    reader.must("kubectl delete finetunejobs.tunesmith.dev first --namespace default --ignore-not-found")
     notes = reader.install(values).partition("NOTES:\n")[2]
     manifest = "  apiVersion" + notes.partition("  apiVersion")[2].partition("\n\n")[0]
     (reader.folder / "first.yaml").write_text(textwrap.dedent(manifest))
@@ -342,7 +348,7 @@ def test_the_backup_is_of_our_kinds_and_can_be_restored(reader: Reader) -> None:
     names = reader.must("kubectl get tunesmith --all-namespaces --output=name").split()
     assert len(names) == len(saved)
     reader.must("kubectl apply -f tunesmith.yaml")
-    reader.settle_in()  # what was restored can be applied from Git again
+    reader.set_up()  # what was restored can be applied from Git again
 
 
 def test_the_short_name_of_a_service_is_kserves_where_both_are_there(reader: Reader) -> None:
