@@ -127,7 +127,7 @@ FORMS: Sequence[Callable[[str], str]] = (str.strip, normalized, lambda text: nor
 
 @dataclass(frozen=True)
 class _Reader:
-    """What words name, of one question's choices: a letter, SEVERAL, or None for nothing."""
+    """Reads what words name among the choices of a question: a letter, SEVERAL, or None for nothing."""
 
     choices: Sequence[str]
 
@@ -150,26 +150,26 @@ class _Reader:
             for texts in forms
         ]
 
-    def text(self, said: str) -> str | None:
+    def text(self, words: str) -> str | None:
         """The choice whose own text this is."""
-        if not said.strip() or len(said) > self.longest:
+        if not words.strip() or len(words) > self.longest:
             return None
-        found = (letters.get(form(said)) for form, letters in zip(FORMS, self._letters, strict=True))
+        found = (letters.get(form(words)) for form, letters in zip(FORMS, self._letters, strict=True))
         return next(filter(None, found), None)
 
-    def label(self, said: str) -> tuple[str | None, str]:
+    def label(self, words: str) -> tuple[str | None, str]:
         """The letter of a choice at the beginning, and what follows it."""
-        match = LABEL.match(said)
+        match = LABEL.match(words)
         letter = match[1].upper() if match else None
-        return (letter, said[match.end() :]) if match and letter in self.labels else (None, "")
+        return (letter, words[match.end() :]) if match and letter in self.labels else (None, "")
 
-    def whole(self, said: str) -> str | None:
-        """What all of `said` names: a letter, a choice's text, or a letter and the text that goes with it."""
-        for words in (bare(said.strip()), bare(LEAD.sub("", said, count=1).strip())):
-            letter, rest = self.label(words)
+    def whole(self, words: str) -> str | None:
+        """What all of `words` name: a letter, a choice's text, or a letter and the text that goes with it."""
+        for part in (bare(words.strip()), bare(LEAD.sub("", words, count=1).strip())):
+            letter, rest = self.label(part)
             if letter and TRAIL.match(rest):
                 return letter
-            if found := self.text(words):
+            if found := self.text(part):
                 return found
             if letter and (named := self.text(rest.lstrip(" \t).,:=>→-—、"))):
                 return letter if named == letter else SEVERAL
@@ -177,34 +177,34 @@ class _Reader:
                 return SEVERAL
         return None
 
-    def line(self, said: str) -> str | None:
+    def line(self, words: str) -> str | None:
         """What a whole line names, with an announcement before it or without."""
-        said = BULLET.sub("", said)
-        announcement = ANNOUNCEMENT.search(said)
-        if announcement and FILLER.fullmatch(said, 0, announcement.start()):
-            said = said[announcement.end() :]
-            return None if QUESTION.match(said) else self.whole(said)
-        return self.whole(said)
+        words = BULLET.sub("", words)
+        announcement = ANNOUNCEMENT.search(words)
+        if announcement and FILLER.fullmatch(words, 0, announcement.start()):
+            words = words[announcement.end() :]
+            return None if QUESTION.match(words) else self.whole(words)
+        return self.whole(words)
 
-    def announced(self, said: str) -> str | None:
+    def announced(self, words: str) -> str | None:
         """What the words after an announcement name; an explanation may follow."""
-        if QUESTION.match(said):
+        if QUESTION.match(words):
             return None
-        if found := self.whole(said):
+        if found := self.whole(words):
             return found
-        letter, rest = self.label(LEAD.sub("", said, count=1))
+        letter, rest = self.label(LEAD.sub("", words, count=1))
         if letter and STOP.match(rest):
             return letter
-        stop = STOP.search(said)
-        return self.text(said[: stop.start()]) if stop else None
+        stop = STOP.search(words)
+        return self.text(words[: stop.start()]) if stop else None
 
     def answer(self, text: str) -> str | None:
         """What a plain text names: in its last announcement, else in its lines, else in its first word."""
         for announcement in reversed(deque(ANNOUNCEMENT.finditer(text), LAST)):
             begin, end = announcement.span()
             before = text[max(0, begin - NEAR) : begin].rpartition("\n")[2]
-            said = text[end : end + self.longest].strip().partition("\n")[0]
-            if not DENIAL.search(before) and (named := self.announced(said)):
+            words = text[end : end + self.longest].strip().partition("\n")[0]
+            if not DENIAL.search(before) and (named := self.announced(words)):
                 return SEVERAL if RETRACTION.search(text, end) and self._others(named, text[end:]) else named
         lines = {named for line in text.splitlines() if (named := self.line(line))}
         if lines:

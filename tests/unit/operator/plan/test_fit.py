@@ -41,12 +41,12 @@ def test_a_log_moves_no_cursor_and_turns_no_line_around() -> None:
 
 def test_what_a_pod_says_of_a_secret_is_in_neither_status_nor_events() -> None:
     key, signature = "AKIAIOSFODNN7EXAMPLE", "fe5f80f77d5fa3beca038a248ff027d0"
-    said = (
+    line = (
         f"Invalid header value b'AWS4-HMAC-SHA256 Credential={key}/s3, Signature={signature}' at s3://me:{signature}@b"
     )
     cluster = Cluster(fine_tune_job(retries=0))
     cluster.settle()
-    cluster.fail("support-tune-1", {"train": ended(1, said)})
+    cluster.fail("support-tune-1", {"train": ended(1, line)})
     cluster.settle()
     everything = [*texts(cluster.status), *(event.message for event in cluster.events)]
     assert "Signature=***' at s3://***@b" in cluster.status["lastFailure"]["logTail"]

@@ -102,14 +102,18 @@ def results(port: int, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[s
             "subsets": ["ARC-Easy"],
         },
     ]
-    spec, report = spec_of(folder, benchmarks), folder / "report"
+    spec, message = spec_of(folder, benchmarks), folder / "report"
     make_model(folder / "model", seed=5)
-    settings = {"TUNESMITH_PORT": str(port), "TUNESMITH_TERMINATION_LOG": str(report), "HF_HOME": str(folder / "cache")}
-    code, _, log = run_verb("fetch", spec, folder / "work", report, settings)
+    settings = {
+        "TUNESMITH_PORT": str(port),
+        "TUNESMITH_TERMINATION_LOG": str(message),
+        "HF_HOME": str(folder / "cache"),
+    }
+    code, _, log = run_verb("fetch", spec, folder / "work", message, settings)
     assert code == 0, log
-    code, told, log = run_verb("evaluate", spec, folder / "work", report, settings)
+    code, report, log = run_verb("evaluate", spec, folder / "work", message, settings)
     assert code == 0, log
-    return {(each["benchmark"], each["metric"]): (each["value"], each["samples"]) for each in told["results"]}
+    return {(each["benchmark"], each["metric"]): (each["value"], each["samples"]) for each in report["results"]}
 
 
 def test_only_an_answer_is_scored(results: dict[tuple[str, str], tuple[float, int]]) -> None:
