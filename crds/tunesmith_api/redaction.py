@@ -17,13 +17,13 @@ SHORTEST = 8
 NAMES = (
     r"X-Amz-(?:Signature|Security-Token|Credential)|(?:aws_)?(?:secret_access_key|session_token)|aws_access_key_id|AWSAccessKeyId"
     r"|hf_token|hugging_face_hub_token|modelscope_api_token|tunesmith_(?:api_key|progress_token)"
-    r"|(?:access_|refresh_|id_)?token|api_key|secret_key|password|passwd"
+    r"|(?:access_|refresh_|id_)?token|api_key|secret_key|password|passwd|sig"
 )
 PATTERNS = [
     (re.compile(pattern, re.IGNORECASE), replacement)
     for pattern, replacement in (
         # user and password of a URL; what begins with a port is a path
-        (r"://[^\s/@:]{1,256}:(?!\d{1,5}(?:/|\s|$))[^\s@]{0,512}@", f"://{REDACTED}@"),
+        (r"://[^\s/@:]{0,256}:(?!\d{1,5}(?:/|\s|$))[^\s@]{0,512}@", f"://{REDACTED}@"),
         (r"(https?://)[^\s/@:]{1,256}@", rf"\1{REDACTED}@"),
         # the parts of an AWS signature: RFC 7235 parameters and presigned URLs
         (r"\b(Credential|Signature)=[^\s&,;'\"<>]+", rf"\1={REDACTED}"),
@@ -32,10 +32,15 @@ PATTERNS = [
             rf"\1\2{REDACTED}",
         ),
         (r"\b(X-Amz-Security-Token:\s*)[^\s'\"]+", rf"\1{REDACTED}"),
+        (
+            rf"(?<![\w-])((?:{NAMES}|x-api-key|api-key)\s?:\s?)(?=[\w.~+/=-]{{0,256}}\d)[\w.~+/=-]{{16,}}",
+            rf"\1{REDACTED}",
+        ),
         (r"(<(?:SignatureProvided|AWSAccessKeyId)>)[^<\n]+", rf"\1{REDACTED}"),
         (r"\b(Authorization['\"]?\s*[:=]\s*b?['\"]?(?:Bearer|Basic|Token|AWS)\s+)[^\s'\",]+", rf"\1{REDACTED}"),
         (r"\b(Authorization['\"]?\s*[:=]\s*b?['\"]?)[^\s'\",]{16,}", rf"\1{REDACTED}"),
         (r"\b(Bearer|Basic)\s+(?=[\w.~+/=-]{0,256}\d|[\w.~+/=-]{24})[\w.~+/=-]{8,}", rf"\1 {REDACTED}"),
+        (r"(-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----)[^-]{1,8192}", rf"\1{REDACTED}"),
         # tokens that are known by how they begin: Hugging Face, AWS, ModelScope, JSON Web Tokens
         (r"\bhf_[a-z0-9]{16,}", REDACTED),
         (r"\b(?-i:AKIA|ASIA)(?-i:[0-9A-Z]{16})\b", REDACTED),
@@ -51,8 +56,9 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 
     Values shorter than SHORTEST stay, as they would tear ordinary text apart.
     """
-    for pattern, replacement in PATTERNS:
-        text = pattern.sub(replacement, text)
+    for _ in range(2):  # what is left of one can be a part of another
+        for pattern, replacement in PATTERNS:
+            text = pattern.sub(replacement, text)
     finder = _finder(frozenset(secrets))
     while finder and (less := finder.sub(REDACTED, text)) != text:  # what is joined anew may be a secret too
         text = less

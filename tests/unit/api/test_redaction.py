@@ -79,7 +79,7 @@ PIECES = [
     "1",
     "x" * 24,
 ]
-PIECES += ["hf_", "AKIA", "A" * 16, "eyJ", ".", " ", "'", "b'", "***", "&", "https", KEY, SECRET]
+PIECES += ["hf_", "AKIA", "A" * 16, "eyJ", ".", " ", "'", "b'", "***", "&", "https", "api-key: ", KEY, SECRET]
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=20).map("".join) | st.text())
@@ -106,6 +106,11 @@ def test_what_is_redacted_stays_as_it_is(text: str) -> None:
         (f"Authorization: AWS {KEY}:frJIUN8DYpKDtOLCwo//yllqDzg=", "Authorization: AWS ***"),
         ("sent 'Bearer sk-12345678'", "sent 'Bearer ***'"),
         (f"no bucket at s3://{KEY}:{SECRET}@bucket/x", "no bucket at s3://***@bucket/x"),
+        ("redis://:secret@host:6379/0", "redis://***@host:6379/0"),
+        (f"HF_TOKEN: {SIGNATURE}", "HF_TOKEN: ***"),
+        (f"x-api-key: {SIGNATURE}", "x-api-key: ***"),
+        ("https://host/x?sig=abc%2Fdefghijk%3D&se=1", "https://host/x?sig=***&se=1"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END", "-----BEGIN RSA PRIVATE KEY-----***-----END"),
         ("proxy http://me:pass@proxy:3128 refused", "proxy http://***@proxy:3128 refused"),
         ("https://ghp_abc@github.com/x", "https://***@github.com/x"),
         (f"aws_secret_access_key = {SECRET}", "aws_secret_access_key = ***"),
@@ -137,6 +142,7 @@ def test_what_is_a_secret_by_its_form_is_taken_out(text: str, left: str) -> None
         "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         "docker.io/tunesmith/runtime:0.2.0@sha256:9f86d081884c7d65",
         "hf_transfer is not installed",
+        "HF_TOKEN: the hub refuses it; token: 17; password: see the documentation of the store",
         *(hint for failure in FAILURES.values() if (hint := failure.hint)),
     ],
 )
