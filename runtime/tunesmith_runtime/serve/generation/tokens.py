@@ -31,6 +31,7 @@ class Tokens:
         kinds = _decoders(tokenizer)
         self._alphabet = byte_alphabet() if "ByteLevel" in kinds else {}
         self._fallback = "ByteFallback" in kinds
+        self._known: dict[int, bytes | None] = {}
 
     @cached_property
     def specials(self) -> dict[str, int]:
@@ -46,6 +47,11 @@ class Tokens:
 
     def bytes_of(self, token: int) -> bytes | None:
         """The bytes that a token stands for; None where the model has a token that the tokenizer lacks."""
+        if token not in self._known:
+            self._known[token] = self._bytes_of(token)
+        return self._known[token]
+
+    def _bytes_of(self, token: int) -> bytes | None:
         if token in self._added:
             return str(self._added[token].content).encode()
         piece = self._tokenizer.convert_ids_to_tokens(token)

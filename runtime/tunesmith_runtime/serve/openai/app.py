@@ -19,7 +19,7 @@ from starlette.routing import Route
 from tunesmith_runtime.serve.generation.loop import Full, Loop, Piece, Row
 from tunesmith_runtime.serve.generation.model import LoadedModel, TooLong
 from tunesmith_runtime.serve.keys import accepts, bearer_token
-from tunesmith_runtime.serve.openai.bodies import decoded, read_body
+from tunesmith_runtime.serve.openai.bodies import LARGE_BODY_BYTES, decoded, read_body
 from tunesmith_runtime.serve.openai.errors import (
     ApiError,
     context_too_long,
@@ -212,7 +212,8 @@ async def answer(
         planned.cancel()
         collected.cancel()
         gone.cancel()
-    return JSONResponse(form.whole(answers, planned.prompt_tokens))
+    # many answers with many alternatives take seconds to write
+    return await asyncio.to_thread(lambda: JSONResponse(form.whole(answers, planned.prompt_tokens)))
 
 
 async def collect(planned: Planned, answers: Sequence[Answer]) -> None:
@@ -258,20 +259,27 @@ def create_app(service: Service) -> Starlette:
             raise model_not_found(name, list(service.names))
         return name
 
+    large_bodies = asyncio.Semaphore(1)
+
     def understood(kind: type[Asked], raw: bytes, prompts: Callable[[Service, Asked], list[list[int]]]) -> Any:
         body = parse(kind, decoded(raw))
         served(body.model)
         return body, prompts(service, body)
 
-    async def chat(request: Request) -> Response:
+    async def handled(
+        request: Request, kind: type[Asked], prompts: Callable[[Service, Asked], list[list[int]]], bodies: type[Bodies]
+    ) -> Response:
         raw = await read_body(request)
-        body, prompts = await asyncio.to_thread(understood, ChatRequest, raw, chat_prompts)
-        return await answer(service, request, body, prompts, Chat)
+        # they take seconds of CPU time, so that they wait for each other and not all others for them
+        async with large_bodies if len(raw) > LARGE_BODY_BYTES else contextlib.nullcontext():
+            body, encoded = await asyncio.to_thread(understood, kind, raw, prompts)
+        return await answer(service, request, body, encoded, bodies)
+
+    async def chat(request: Request) -> Response:
+        return await handled(request, ChatRequest, chat_prompts, Chat)
 
     async def completion(request: Request) -> Response:
-        raw = await read_body(request)
-        body, prompts = await asyncio.to_thread(understood, CompletionRequest, raw, completion_prompts)
-        return await answer(service, request, body, prompts, Completion)
+        return await handled(request, CompletionRequest, completion_prompts, Completion)
 
     async def models(request: Request) -> Response:
         return JSONResponse(model_list(list(service.names), service.created, service.max_length))

@@ -11,6 +11,7 @@ from tunesmith_runtime.data.records import RowError
 from tunesmith_runtime.serve.openai.errors import ApiError, invalid
 
 MAX_BODY_BYTES = 32 << 20
+LARGE_BODY_BYTES = 1 << 20
 MAX_VALUES = 2 << 20
 """Values in a body: a prompt of the longest context in tokens has half of them."""
 

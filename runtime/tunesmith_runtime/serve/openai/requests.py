@@ -62,6 +62,7 @@ MAX_ANSWERS = 256
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 1000
 MAX_BIASES = 1024
+MAX_ARGUMENTS = 64
 MAX_INT = (1 << 31) - 1
 MAX_SEED = (1 << 63) - 1
 DECIMAL = re.compile(r"0|[1-9][0-9]{0,9}")
@@ -97,9 +98,14 @@ class Generate(BaseModel):
     stream_options: StreamOptions | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=MAX_BIASES)] | None = (
-        None
-    )
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+
+    @field_validator("logit_bias", mode="before")
+    @classmethod
+    def _few_biases(cls, given: Any) -> Any:
+        if isinstance(given, dict) and len(given) > MAX_BIASES:
+            raise ValueError(f"at most {MAX_BIASES} tokens")
+        return given
 
     @field_validator("stop")
     @classmethod
@@ -196,6 +202,8 @@ class ChatRequest(Generate):
     def _consistent(self) -> ChatRequest:
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
+        if len(self.chat_template_kwargs or {}) > MAX_ARGUMENTS:
+            raise ValueError(f"chat_template_kwargs may have {MAX_ARGUMENTS} keys at most")
         if wrong := TEMPLATE_ARGUMENTS & set(self.chat_template_kwargs or {}):
             raise ValueError(f"chat_template_kwargs may not set {min(wrong)}")
         return self

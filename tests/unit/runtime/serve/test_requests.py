@@ -43,6 +43,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
         "logit_bias",
         "at most 1024",
     ),
+    "more arguments than a template has": (
+        {"chat_template_kwargs": {str(index): 1 for index in range(65)}},
+        None,
+        "64 keys at most",
+    ),
     "tools": ({"tools": [{"type": "function"}]}, "tools", "not supported"),
     "a JSON mode": ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
     "an effort": ({"reasoning_effort": "high"}, "reasoning_effort", "not supported"),
