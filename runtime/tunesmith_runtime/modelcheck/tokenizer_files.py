@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tunesmith_runtime.modelcheck.failure import bad_model
-from tunesmith_runtime.modelcheck.files import read_json, what_it_is
+from tunesmith_runtime.modelcheck.files import JSON, read_json, what_it_is
 
 JSON_FILES = (
     "tokenizer.json",
@@ -38,5 +38,6 @@ def check_tokenizer_files(uri: str, directory: Path) -> None:
         sentence = "no tokenizer: the folder has no tokenizer.json, tokenizer.model, vocab.json or vocab.txt"
         raise bad_model(uri, None, sentence, "upload the tokenizer's files beside the weights")
     for path in found:
-        if path.suffix not in (".json", ".py") and (what := what_it_is(path.read_bytes())):
+        what = what_it_is(path.read_bytes()) if path.suffix not in (".json", ".py") else None
+        if what and what[0] != JSON:  # the first token of a list may be a brace
             raise bad_model(uri, path.name, f"{what[0]}, not a tokenizer", what[1])

@@ -26,6 +26,8 @@ EXTRAS = {
 }
 MODELS = {
     "org/small": {**MODEL, **EXTRAS},
+    "org/quantized": {**MODEL, "config.json": json.dumps(CONFIG | {"quantization_config": {"bits": 4}}).encode()},
+    "org/random": {**MODEL, "config.json": json.dumps(CONFIG | {"num_hidden_layers": 2}).encode()},
     "org/pickled": {"config.json": b"{}", "pytorch_model.bin": b"pickle"},
 }
 HUBS = [("hf", HuggingFace, "HF_ENDPOINT"), ("ms", ModelScope, "MODELSCOPE_ENDPOINT")]
@@ -116,6 +118,23 @@ def test_what_a_hub_does_not_have_is_told(
     assert report.failure.class_ == failure, report.failure
     assert sentence in report.failure.message
     assert not (work / "model").exists()
+    assert names(tmp_path / "store") == set()
+
+
+@pytest.mark.parametrize(("scheme", "handler", "variable"), HUBS)
+@pytest.mark.parametrize(
+    ("name", "sentence", "downloads"),
+    [("quantized", "the model is quantized", False), ("random", "the files lack model.layers.1", True)],
+)
+def test_a_hub_model_at_fault_is_not_imported(
+    tmp_path: Path, scheme: str, handler: type[HuggingFace], variable: str, name: str, sentence: str, downloads: bool
+) -> None:
+    with hub(handler, MODELS) as server:
+        report, _ = fetch(tmp_path, f"{scheme}://org/{name}", {variable: server.url})
+        assert any("model.safetensors" in path for path in server.asked) is downloads
+    assert report.failure is not None
+    assert report.failure.class_ == "BadModel", report.failure
+    assert sentence in report.failure.message
     assert names(tmp_path / "store") == set()
 
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests import tinymodel
 from tests.unit.runtime.modelcheck.families import (
     FAMILIES,
     copy,
@@ -322,4 +324,46 @@ def test_what_shapes_do_not_show_is_not_detected(llama: Path, tmp_path: Path) ->
     """docs/models.md says so."""
     folder = copy(llama, tmp_path / "other")
     edit_json(folder / "config.json", lambda config: config.update(rms_norm_eps=0.5))
+    assert check(folder)
+
+
+def _whole(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> Path:
+    """The model with its tensors changed, in one file."""
+    tensors: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        tensors |= load_file(path)
+        path.unlink()
+    (folder / INDEX).unlink()
+    save_file(change(tensors), folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def test_what_old_checkpoints_store_besides_is_harmless(llama: Path, tmp_path: Path) -> None:
+    frequencies = {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.ones(4) for layer in range(2)}
+    assert check(_whole(copy(llama, tmp_path / "llama"), lambda tensors: tensors | frequencies))
+    masks = {f"h.{layer}.attn.bias": torch.ones(1, 1, 64, 64) for layer in range(2)}
+    masks |= {f"h.{layer}.attn.masked_bias": torch.tensor(-1e4) for layer in range(2)}
+    gpt2 = make("gpt2", tmp_path / "gpt2")
+    _whole(
+        gpt2, lambda tensors: {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()} | masks
+    )
+    assert check(gpt2)
+
+
+def test_a_tied_head_that_is_stored_as_well_is_harmless(tmp_path: Path) -> None:
+    qwen = make("qwen3", tmp_path / "qwen3")
+    _whole(qwen, lambda tensors: tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()})
+    assert check(qwen)
+
+
+def test_a_token_for_pictures_needs_no_row_in_a_text_model(llama: Path, tmp_path: Path) -> None:
+    """As in the text models of Gemma 3."""
+    folder = copy(llama, tmp_path / "text")
+    padding = 520 - len(tinymodel.make_tokenizer())
+    _with_tokens(folder, [*(f"<unused{number}>" for number in range(padding)), "<image_soft_token>"])
+    assert "no row for <image_soft_token>" in fault(folder).message
+    edit_json(
+        folder / "tokenizer_config.json",
+        lambda content: content.update(extra_special_tokens={"image_token": "<image_soft_token>"}),
+    )
     assert check(folder)
