@@ -5,15 +5,19 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import gguf
 import pytest
 
 from devcluster import Environment
 from devcluster.kubectl import CREDENTIALS_SECRET, Kubectl
+from tests import tinymodel
 from tests.cluster.conftest import BUCKET, fine_tune_job
+from tests.limited_store import Answer, Request, limited
 from tests.s3 import S3Server, run_self_signed_server
 
 Wait = Callable[..., dict[str, Any]]
@@ -28,10 +32,16 @@ class Case:
     model: str = "model"
     rows: str = "train.jsonl"
     storage: dict[str, Any] | None = None
-    """`SELF_SIGNED` as its endpoint stands for the URL of a server whose certificate no authority has signed."""
+    """An endpoint of `SELF_SIGNED` or `UNCONDITIONAL` stands for the URL of such a server."""
+    spec: dict[str, Any] = field(default_factory=dict)
+    """Further fields of the spec."""
 
 
 SELF_SIGNED = "self-signed"
+"""A server whose certificate no authority has signed."""
+UNCONDITIONAL = "unconditional"
+"""A server that answers 501 to conditional writes."""
+TINY_RATE = {"learningRate": 1e-30, "globalBatchSize": 16, "maxLength": 64, "maxSteps": 2}
 
 CASES = {
     "model-absent": Case("ModelNotFound", "no-such-model", model="no-such-model"),
@@ -44,6 +54,23 @@ CASES = {
     "wrong-credentials": Case("Storage403", "s3://", storage={"credentialsSecret": "tunesmith-wrong"}),
     "dead-endpoint": Case("StorageUnreachable", "127.0.0.1:9", storage={"endpoint": "http://127.0.0.1:9"}),
     "self-signed": Case("StorageTLS", "certificate", storage={"endpoint": SELF_SIGNED}),
+    "half-a-character": Case("BadRow", "line 3", rows="surrogate.jsonl"),
+    "more-layers-than-weights": Case("BadModel", "layers.2", model="more-layers"),
+    "tokens-without-embedding": Case("BadModel", "512", model="more-tokens"),
+    "quantized-base": Case("BadModel", "awq", model="quantized"),
+    "half-a-template": Case("BadModel", "chat_template.jinja", model="half-a-template"),
+    "split-gguf": Case("BadModel", "part 1 of 2", model="split"),
+    "tied-target": Case(
+        "BadSpec", "embed_tokens", spec={"tuner": "lora", "lora": {"targetModules": ["q_proj", "embed_tokens"]}}
+    ),
+    "no-effect": Case("NothingLearned", "2 steps", spec={"training": TINY_RATE}),
+    "no-conditional-writes": Case("StorageUnsupported", "501", storage={"endpoint": UNCONDITIONAL}),
+    "newline-after-the-key": Case(
+        "ModelNotFound",
+        "no-such-bucket",
+        model="s3://no-such-bucket/model",
+        storage={"credentialsSecret": "tunesmith-newline"},
+    ),
     "self-signed-and-trusted": Case(
         "ModelNotFound",
         "no-such-bucket",
@@ -74,7 +101,49 @@ def bad_data(data: str, s3: Any) -> str:
         if not name.endswith(".safetensors"):
             s3.copy_object(Bucket=BUCKET, Key=f"{prefix}/pickle/{name}", CopySource=source)
     s3.put_object(Bucket=BUCKET, Key=f"{prefix}/pickle/pytorch_model.bin", Body=b"\x80\x04N.")
+    half = json.dumps({"messages": [{"role": "user", "content": "\ud83d"}, {"role": "assistant", "content": "fruit"}]})
+    s3.put_object(Bucket=BUCKET, Key=f"{prefix}/surrogate.jsonl", Body="\n".join([*lines[:2], half]).encode())
     return data
+
+
+def more_tokens(folder: Path) -> dict[str, bytes]:
+    """The tokenizer with 80 tokens that the model has no embedding of."""
+    tokenizer = tinymodel.make_tokenizer()
+    tokenizer.add_tokens([f"<field_{number}>" for number in range(80)])
+    tokenizer.save_pretrained(folder)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def first_part(folder: Path) -> bytes:
+    """A GGUF file that says it is the first of two."""
+    writer = gguf.GGUFWriter(folder / "split.gguf", "llama")
+    for key, value in {"split.no": 0, "split.count": 2, "split.tensors.count": 4}.items():
+        writer.add_uint16(key, value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return (folder / "split.gguf").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def bad_models(data: str, s3: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The good model with one thing changed in each, beside it."""
+    prefix, folder = data.removeprefix(f"s3://{BUCKET}/"), tmp_path_factory.mktemp("models")
+    entries = s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/model/")["Contents"]
+    good = {entry["Key"].rpartition("/")[2]: s3.get_object(Bucket=BUCKET, Key=entry["Key"]) for entry in entries}
+    files = {name: found["Body"].read() for name, found in good.items()}
+    config = json.loads(files["config.json"])
+    quantized = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
+    changed: dict[str, dict[str, bytes]] = {
+        "more-layers": {"config.json": json.dumps({**config, "num_hidden_layers": 4}).encode()},
+        "quantized": {"config.json": json.dumps({**config, "quantization_config": quantized}).encode()},
+        "half-a-template": {"chat_template.jinja": b"{% for message in messages %}{{ message.content }}"},
+        "more-tokens": more_tokens(folder),
+    }
+    for name, changes in changed.items():
+        for file, content in {**files, **changes}.items():
+            s3.put_object(Bucket=BUCKET, Key=f"{prefix}/{name}/{file}", Body=content)
+    s3.put_object(Bucket=BUCKET, Key=f"{prefix}/split/model-00001-of-00002.gguf", Body=first_part(folder))
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +155,29 @@ def self_signed(cluster: Environment, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
+def unconditional(cluster: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a proxy before the cluster's S3 server that knows no conditional writes."""
+    folder = tmp_path_factory.mktemp("unused")
+    server = S3Server(cluster.s3_endpoint, cluster.s3_access_key, cluster.s3_secret_key, folder)
+    host = urlsplit(cluster.s3_endpoint).hostname
+    assert host
+
+    def refuse(request: Request) -> Answer | None:
+        return Answer(501, "NotImplemented") if request.condition else None
+
+    with limited(server, refuse, host) as proxy:
+        yield proxy.endpoint
+
+
+@pytest.fixture(scope="module")
 def statuses(
-    kubectl: Kubectl, namespace: str, bad_data: str, self_signed: S3Server, wait_for: Wait
-) -> dict[str, dict[str, Any]]:
+    cluster: Environment, kubectl: Kubectl, namespace: str, bad_data: str, bad_models: None, self_signed: S3Server,
+    unconditional: str, wait_for: Wait,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """How every case ended; all are applied at once."""
     secrets = {
         "tunesmith-wrong": ("wrong-key-id", "wrong-secret-key"),
+        "tunesmith-newline": (f"{cluster.s3_access_key}\n", f" {cluster.s3_secret_key}\r\n"),
         "tunesmith-self-signed": self_signed.keys,
     }
     for name, (access_key, secret_key) in secrets.items():
@@ -105,10 +191,11 @@ def statuses(
     )  # fmt: skip
     for name, case in CASES.items():
         storage = {**case.storage} if case.storage else {}
-        if storage.get("endpoint") == SELF_SIGNED:
-            storage["endpoint"] = self_signed.endpoint
+        servers = {SELF_SIGNED: self_signed.endpoint, UNCONDITIONAL: unconditional}
+        if (endpoint := storage.get("endpoint")) in servers:
+            storage["endpoint"] = servers[endpoint]
         model = case.model if case.model.startswith("s3://") else f"{bad_data}/{case.model}"
-        spec = {"model": {"uri": model}, "datasets": [{"uri": f"{bad_data}/{case.rows}"}]}
+        spec = {"model": {"uri": model}, "datasets": [{"uri": f"{bad_data}/{case.rows}"}], **case.spec}
         kubectl.apply(fine_tune_job(name, namespace, bad_data, **spec, **({"storage": storage} if storage else {})))
     return {name: wait_for(f"finetunejob/{name}") for name in CASES}
 
@@ -141,8 +228,8 @@ def test_nothing_half_written_is_left_in_the_store(
 def test_no_status_shows_a_secret(statuses: dict[str, dict[str, Any]], kubectl: Kubectl, namespace: str) -> None:
     secrets = [
         kubectl.get(namespace, f"secret/{name}")["data"]
-        for name in (CREDENTIALS_SECRET, "tunesmith-wrong", "tunesmith-self-signed")
+        for name in (CREDENTIALS_SECRET, "tunesmith-wrong", "tunesmith-newline", "tunesmith-self-signed")
     ]
     values = [base64.b64decode(value).decode() for data in secrets for value in data.values()]
-    assert len(values) == 6
-    assert not [name for name, status in statuses.items() for value in values if value in json.dumps(status)]
+    assert len(values) == 8
+    assert not [name for name, status in statuses.items() for value in values if value.strip() in json.dumps(status)]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.limited_store import Answer, Request, limited
 from tests.s3 import S3Server
 from tests.unit.runtime.fetch.support import MODEL, ROWS, Fetcher
-from tests.unit.runtime.storage.limited import Answer, Request, limited
 from tunesmith_api.failures import FAILURES, FailureClass, Retry
 from tunesmith_api.run import Store
 from tunesmith_runtime.errors import RunFailure

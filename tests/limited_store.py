@@ -56,8 +56,8 @@ class Proxy:
 
 
 @contextmanager
-def limited(server: S3Server, rule: Rule) -> Iterator[Proxy]:
-    """A proxy before `server` that answers by `rule`."""
+def limited(server: S3Server, rule: Rule, host: str = "127.0.0.1") -> Iterator[Proxy]:
+    """A proxy before `server` that answers by `rule`, on an address of this machine."""
     client = server.client()
 
     class Handler(BaseHTTPRequestHandler):
@@ -92,8 +92,8 @@ def limited(server: S3Server, rule: Rule) -> Iterator[Proxy]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    proxy = Proxy(f"http://127.0.0.1:{running.server_port}")
+    running = ThreadingHTTPServer((host, 0), Handler)
+    proxy = Proxy(f"http://{host}:{running.server_port}")
     thread = threading.Thread(target=running.serve_forever, daemon=True)
     thread.start()
     try:
