@@ -16,7 +16,7 @@ import pytest
 from devcluster import Environment
 from devcluster.kubectl import CREDENTIALS_SECRET, Kubectl
 from tests import tinymodel
-from tests.cluster.conftest import BUCKET, fine_tune_job
+from tests.cluster.conftest import BUCKET, fine_tune_job, resource
 from tests.limited_store import Answer, Request, limited
 from tests.s3 import S3Server, run_self_signed_server
 
@@ -41,6 +41,7 @@ SELF_SIGNED = "self-signed"
 """A server whose certificate no authority has signed."""
 UNCONDITIONAL = "unconditional"
 """A server that answers 501 to conditional writes."""
+LAYERS = {"num_hidden_layers": 4, "layer_types": ["full_attention"] * 4}
 TINY_RATE = {"learningRate": 1e-30, "globalBatchSize": 16, "maxLength": 64, "maxSteps": 2}
 
 CASES = {
@@ -135,7 +136,7 @@ def bad_models(data: str, s3: Any, tmp_path_factory: pytest.TempPathFactory) -> 
     config = json.loads(files["config.json"])
     quantized = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
     changed: dict[str, dict[str, bytes]] = {
-        "more-layers": {"config.json": json.dumps({**config, "num_hidden_layers": 4}).encode()},
+        "more-layers": {"config.json": json.dumps({**config, **LAYERS}).encode()},
         "quantized": {"config.json": json.dumps({**config, "quantization_config": quantized}).encode()},
         "half-a-template": {"chat_template.jinja": b"{% for message in messages %}{{ message.content }}"},
         "more-tokens": more_tokens(folder),
@@ -233,3 +234,15 @@ def test_no_status_shows_a_secret(statuses: dict[str, dict[str, Any]], kubectl: 
     values = [base64.b64decode(value).decode() for data in secrets for value in data.values()]
     assert len(values) == 8
     assert not [name for name, status in statuses.items() for value in values if value.strip() in json.dumps(status)]
+
+
+def test_a_service_of_a_model_that_contradicts_itself_fails_and_does_not_speak_of_memory(
+    kubectl: Kubectl, namespace: str, bad_data: str, bad_models: None, wait_for: Wait
+) -> None:
+    spec = {"model": {"uri": f"{bad_data}/more-layers"}, "replicas": 1}
+    kubectl.apply(resource("InferenceService", "more-layers", namespace, spec))
+    status = wait_for("inferenceservices.tunesmith.dev/more-layers")
+    assert (status["phase"], status["reason"]) == ("Failed", "BadModel")
+    assert "layers.2" in status["lastFailure"]["message"]
+    assert "memory" not in status["message"]
+    kubectl("delete", "inferenceservices.tunesmith.dev", "more-layers", f"--namespace={namespace}")

@@ -164,7 +164,7 @@ def is_permanent(trouble: LastFailure | None) -> bool:
 def why_late(spec: InferenceServiceSpec, trouble: LastFailure | None) -> str:
     """Why a version is not ready in time, or never will be, and what to change."""
     if trouble is not None and is_permanent(trouble):
-        return f"{trouble.message}; {trouble.hint}"
+        return advised(trouble.message, trouble.hint)
     late = f"not ready within spec.rollout.readyTimeout ({spec.rollout.ready_timeout})"
     if trouble is None:
         return advised(f"{late}: {NO_CAUSE}", LONGER)
