@@ -140,18 +140,17 @@ def unwritten(
 
     Templates pass in silence over keys that they do not know: tool calls, tools, and names of speakers.
     """
-    for schema in schemas or ():
-        if not _names(text, schema["function"]["name"]):
-            return (
-                f"the model's chat template does not write tools: {schema['function']['name']!r:.80} is not in its text"
-            )
-    for index, each in enumerate(messages):
-        for call in each.get("tool_calls", ()):
-            if not _names(text, call["function"]["name"]):
-                return f"messages[{index}].tool_calls are not written by the model's chat template"
-        if each["role"] != "tool" and not _names(text, each.get("name", "")):
-            return f"messages[{index}].name is not written by the model's chat template; remove it or write it into the content"
-    return None
+    named = [("tools", schema["function"]["name"]) for schema in schemas or ()]
+    for each in messages:
+        named += [("tool_calls", call["function"]["name"]) for call in each.get("tool_calls", ())]
+        if each["role"] != "tool" and "name" in each:  # the call has the tool's name already
+            named.append(("name", each["name"]))
+    return next((left_out(key, name) for key, name in named if not _names(text, name)), None)
+
+
+def left_out(key: str, value: str) -> str:
+    """The sentence about what a chat template does not write."""
+    return f"the model's chat template does not write {key}: {value!r:.80} is not in its text"
 
 
 def _names(text: str, name: str) -> bool:

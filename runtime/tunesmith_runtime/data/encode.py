@@ -18,7 +18,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import LossOn, Training, Truncation
 from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, Record, RowError, row_errors
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.messages import THOUGHTS, unwritten
+from tunesmith_runtime.messages import THOUGHTS, left_out, unwritten
 from tunesmith_runtime.modelcheck.config import NO_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ def _check_written(conversation: Conversation, index: int, prompt: str, answer: 
     lost = unwritten(conversation.messages[:index], conversation.tools, prompt) or unwritten([message], None, answer)
     for key in THOUGHTS:
         if key in message and message[key].strip() not in answer:
-            lost = f"messages[{index}].{key} is not written by the model's chat template"
+            lost = left_out(key, message[key])
     if lost:
         raise RowError(lost, "remove the key, or write what it says into the content as the model is to write it")
 

@@ -34,5 +34,7 @@ def _conversation(row: dict[str, Any]) -> Conversation | DropReason:
     if [message["role"] for message in completion] != ["assistant"]:
         raise RowError("'completion' is not one message of role assistant; use the format messages for several turns")
     prompt = chat.conversation(row["prompt"], "prompt")
-    context = chat.weightless([*row["prompt"], *row["completion"]], "prompt and completion")
+    context = chat.weightless(row["prompt"], "prompt")
+    if chat.weightless(row["completion"], "completion"):
+        return DropReason.NOT_LEARNED
     return answered(row, prompt + completion, context, learn_from=len(prompt))

@@ -90,6 +90,17 @@ def test_parts_of_text_are_joined() -> None:
         (RowFormat.PROMPT_COMPLETION, {"prompt": "2", "completion": ""}, DropReason.EMPTY_ANSWER),
         (RowFormat.ALPACA, {"instruction": "Add.", "output": "\n"}, DropReason.EMPTY_ANSWER),
         (RowFormat.TEXT, {"text": ""}, DropReason.EMPTY_ANSWER),
+        (RowFormat.MESSAGES, {"messages": [ASSISTANT]}, DropReason.NO_PROMPT),
+        (RowFormat.MESSAGES, {"messages": [USER, {"role": "assistant", "content": None}]}, DropReason.EMPTY_ANSWER),
+        (RowFormat.MESSAGES, {"messages": [USER, {**ASSISTANT, "weight": 0}]}, DropReason.NOT_LEARNED),
+        (RowFormat.PROMPT_COMPLETION, {"prompt": [], "completion": [ASSISTANT]}, DropReason.NO_PROMPT),
+        (
+            RowFormat.PROMPT_COMPLETION,
+            {"prompt": [USER], "completion": [{**ASSISTANT, "weight": 0}]},
+            DropReason.NOT_LEARNED,
+        ),
+        (RowFormat.SHAREGPT, {"conversations": [{"from": "gpt", "value": "4"}]}, DropReason.NO_PROMPT),
+        (RowFormat.SHAREGPT, {"conversations": []}, DropReason.NO_ANSWER),
     ],
 )
 def test_a_row_with_nothing_to_learn_is_dropped_for_a_reason(
