@@ -73,7 +73,9 @@ REFUSED = {
 }
 UNSENDABLE = (ValueError, UnicodeEncodeError)
 """What http.client raises for a header that it can't send: its text is the header, with the signature."""
-ENDPOINT = "write storage.endpoint as https://host or https://host:port, and storage.region as the store names it"
+ENDPOINT = (
+    "write spec.storage.endpoint as https://host or https://host:port, and spec.storage.region as the store names it"
+)
 OTHER_REGION = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
 )
@@ -162,7 +164,8 @@ class S3:
         self._client = self._connect(QUESTIONS)
 
     def _connect(self, patience: dict[str, Any]) -> Any:
-        style = "path" if self._store.path_style else "auto"
+        # With an endpoint, boto3's "auto" is path style as well (botocore.args).
+        style = "path" if self._store.path_style else "virtual" if self._store.endpoint else "auto"
         try:
             return _session().client(
                 "s3",
