@@ -76,6 +76,11 @@ def _advice(row: dict[str, Any], renamed_by: str) -> str:
     if has(row, "chosen"):
         ours = "messages" if isinstance(row["chosen"], list) else "completion"
         return f"name the key chosen {ours}, and remove rejected: what is learned is one answer"
+    if has(row, "input_ids"):
+        return "write the text of the rows, not their tokens"
+    for module in FORMATS.values():
+        if all(key in row for key in module.KEYS):  # and one of them is null
+            return f"give {' and '.join(key for key in module.KEYS if not has(row, key))} a value, or remove the row"
     columns = next((renamed for renamed, kind in SIMILAR if all(isinstance(row.get(key), kind) for key in renamed)), {})
     pairs = ", ".join(f"{theirs}: {ours}" for theirs, ours in columns.items() if theirs != ours)
     return f"rename keys with {renamed_by}" + (f": {{{pairs}}}" if pairs else "")

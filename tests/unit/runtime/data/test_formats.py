@@ -203,8 +203,9 @@ def test_a_null_key_is_no_key(row: dict[str, Any]) -> None:
 
 
 def test_a_text_that_is_null_is_named() -> None:
-    with pytest.raises(RowError, match=r"its keys are text \(null\)"):
+    with pytest.raises(RowError, match=r"its keys are text \(null\)") as wrong:
         detect({"text": None})
+    assert wrong.value.hint == "give text a value, or remove the row"
 
 
 def test_a_long_list_of_keys_is_cut() -> None:
