@@ -15,18 +15,21 @@ def test_an_upgrade_of_the_operator_restarts_nothing_that_answers(
 ) -> None:
     old = start_operator("operator-0")
     with node(cluster):
-        serve(cluster, rollout={"readyTimeout": "5s"})
+        serve(cluster, rollout={"readyTimeout": "5s"}, resources={"accelerator": "nvidia"})
         pods, before = uids(cluster), template(cluster)
         assert old.stop() == 0
-        new = start_operator("operator-1", images={**VALUES["images"], "runtime": "localhost/tunesmith-runtime:next"})
+        images = {"runtime": "localhost/tunesmith-runtime:next", "engines": {"lmdeploy": "localhost/lmdeploy:next"}}
+        new = start_operator("operator-1", images={**VALUES["images"], **images})
         cluster.until("it leads", new.leads)
         change(cluster, replicas=2)
         cluster.until("two pods answer", lambda: status(cluster)["message"] == "2 of 2 pods answer")
         assert uids(cluster) > pods
         assert template(cluster) == before
+        assert status(cluster)["engine"] == "transformers"
         change(cluster, restart="now")
         cluster.until("the new image", lambda: ":next" in template(cluster)["spec"]["containers"][0]["image"])
         cluster.until("both are new", lambda: not uids(cluster) & pods and "candidate" not in status(cluster))
+        assert status(cluster)["engine"] == "lmdeploy"
         # What is given up is given up by the very template that was there, whatever the operator makes of the spec now.
         before = template(cluster)
         change(cluster, maxModelLength=BAD)

@@ -150,7 +150,7 @@ def give_up(
         return None
     return RolledBack(
         version=rollout.version,
-        asked=what_asks(target.template, spec.rollout),
+        asked=what_asks(target.template, spec.rollout, spec.engine),
         time=format_time(now),
         message=why_late(spec, trouble)[:MESSAGE_LIMIT],
     )

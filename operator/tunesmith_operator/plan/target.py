@@ -47,7 +47,7 @@ def choose(
     """The version of the spec if it may be served and has not failed yet; else what is deployed stays as it is."""
     wanted = _wanted(resource, spec, references, versions, config)
     record, before = given_up_before(resource), versions.last_ready()
-    if record and before and wanted.template and what_asks(wanted.template, spec.rollout) == record.asked:
+    if record and before and wanted.template and _asks_again(wanted.template, spec, record):
         return replace(wanted, template=before, given_up=record)
     # Time to get ready is counted by the Deployment controller, from when a version gets its first pod.
     if no_pods(spec) and versions.served and not wanted.obstacle:
@@ -68,6 +68,11 @@ def given_up_before(resource: Raw) -> RolledBack | None:
         return RolledBack.model_validate(record) if isinstance(record, Mapping) else None
     except ValueError:
         return None
+
+
+def _asks_again(template: Raw, spec: InferenceServiceSpec, record: RolledBack) -> bool:
+    """Whether `template` is what was given up; earlier operators have recorded the chosen engine."""
+    return record.asked in {what_asks(template, spec.rollout, engine) for engine in (spec.engine, None)}
 
 
 def _wanted(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tunesmith_api.hashing import digest
-from tunesmith_api.inferenceservice import InferenceServiceSpec, Rollout
+from tunesmith_api.inferenceservice import Engine, InferenceServiceSpec, Rollout
 from tunesmith_api.run import NamedAdapter, ResolvedModel, RunSpec
 from tunesmith_operator.plan.containers import is_true
 from tunesmith_operator.plan.names import VERSION_ANNOTATION, annotation, child_metadata, key_of, name_of
@@ -105,11 +105,16 @@ def asks_for(run: RunSpec | None, any_engine: bool = False) -> tuple[Raw, Resolv
     return ({**data, "engine": None} if any_engine else data), run.model, run.adapters
 
 
-def what_asks(template: Raw, rollout: Rollout) -> str:
-    """Hash of what asked for a version, and of how it is to be rolled out: the same again would fail again."""
-    run = run_of(template)
-    asked = asks_for(run)
-    plain = [asked[0], asked[1].to_dict(), [one.to_dict() for one in asked[2]]] if asked else version_of(template)
+def what_asks(template: Raw, rollout: Rollout, engine: Engine | None = None) -> str:
+    """Hash of what asked for a version, and of how it is to be rolled out: the same again would fail again.
+
+    `engine`: as the spec names it, so that `auto` asks for the same whichever engine it is by now; None: as chosen.
+    """
+    asked = asks_for(run_of(template))
+    if asked is None:
+        return digest([version_of(template), rollout.to_dict()])[:12]
+    data = {**asked[0], "engine": str(engine)} if engine else asked[0]
+    plain = [data, asked[1].to_dict(), [one.to_dict() for one in asked[2]]]
     return digest([plain, rollout.to_dict()])[:12]
 
 

@@ -111,6 +111,34 @@ def test_the_next_version_has_the_first_engine_that_has_an_image_by_then() -> No
     assert engine(cluster) == "sglang"
 
 
+def test_what_was_given_up_is_not_tried_again_because_auto_would_be_another_engine_by_now() -> None:
+    cluster = serving(resources={"accelerator": "nvidia"})
+    before = template(cluster)
+    change(cluster, maxModelLength=512)
+    fail(cluster)
+    ready(cluster)
+    for engines in ({}, {"vllm": "registry/vllm:1"}):
+        cluster.config = with_engines(engines)
+        cluster.settle()
+        assert cluster.status["phase"] == "RolledBack"
+        assert template(cluster) == before
+    change(cluster, engine="transformers")
+    assert engine(cluster) == "transformers"
+
+
+def test_auto_is_tried_in_the_place_of_an_engine_that_was_given_up() -> None:
+    cluster = serving(resources={"accelerator": "nvidia"})
+    cluster.config = with_engines({"vllm": "registry/vllm:1", "lmdeploy": "registry/lmdeploy:1"})
+    change(cluster, engine="vllm", maxModelLength=512)
+    fail(cluster)
+    ready(cluster)
+    assert engine(cluster) == "lmdeploy"
+    assert cluster.status["phase"] == "RolledBack"
+    change(cluster, engine="auto")
+    assert cluster.status["phase"] == "RollingOut"
+    assert engine(cluster) == "lmdeploy"
+
+
 def test_an_engine_that_is_named_is_rolled_out_though_another_answers() -> None:
     cluster = serving(resources={"accelerator": "nvidia"})
     change(cluster, engine="transformers")
