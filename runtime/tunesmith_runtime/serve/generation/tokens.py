@@ -27,7 +27,7 @@ class Tokens:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._added: Mapping[int, Any] = tokenizer.added_tokens_decoder
+        self._added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
         kinds = _decoders(tokenizer)
         self._alphabet = byte_alphabet() if "ByteLevel" in kinds else {}
         self._fallback = "ByteFallback" in kinds

@@ -260,8 +260,8 @@ def parse(kind: type[Request], body: Any) -> Request:
                 name,
                 "unsupported_parameter",
             )
-    if unknown := sorted(given.keys() - kind.model_fields.keys()):
-        raise invalid(f"Unrecognized request argument supplied: {unknown[0]}", unknown[0], "unknown_parameter")
+    if unknown := given.keys() - kind.model_fields.keys():
+        raise invalid(f"Unrecognized request argument supplied: {min(unknown)}", min(unknown), "unknown_parameter")
     try:
         return kind.model_validate(given)
     except ValidationError as error:
