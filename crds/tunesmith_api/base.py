@@ -116,15 +116,12 @@ DURATION = Grammar(
     ),
 )  # fmt: skip
 QUANTITY = Grammar(
-    pattern=r"^[0-9]{1,15}(\.[0-9]{1,9})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$",
+    pattern=r"^[0-9]{1,15}(\.[0-9]{1,9})?([mkMGTP]|[KMGTP]i)?$",
     problem="is no quantity",
     advice="write a number, alone or with a unit such as 500m, 2 or 16Gi",
-    repairs=(
-        (" ", ""), ("iB", "i"), ("GB", "Gi"), ("MB", "Mi"), ("TB", "Ti"), ("KB", "Ki"),
-        ("Gb", "Gi"), ("Mb", "Mi"), ("gb", "Gi"), ("mb", "Mi"), ("gi", "Gi"), ("mi", "Mi"), ("g", "Gi"), ("cores", ""), ("core", ""),
-    ),
+    repairs=((" ", ""), ("iB", "i"), ("GB", "Gi"), ("MB", "Mi"), ("gb", "Gi")),
     number=True,
-)  # fmt: skip
+)
 
 Name = Annotated[str, Field(min_length=1, max_length=45), NAME]
 """The name of an object of ours: a DNS label, short enough that the names of its children fit 63 characters."""

@@ -79,8 +79,8 @@ class Grammar:
         slip = next((slip for slip in self.slips if found(slip.pattern, text)), Slip("", self.problem))
         guess = self._guess(text)
         hidden = self.secret and found(self.secret, text)
-        seen = re.match(_python(SHOWN), text)
-        shown = "the value" if hidden or not seen else f'"{seen[0]}"'
+        seen = None if self.number else re.match(_python(SHOWN), text)
+        shown = "the value" if hidden else f'"{seen[0] if seen else text}"'
         return f"{shown} {slip.problem}: {f'write {guess}' if self.admits(guess) else slip.advice or self.advice}"
 
     def check(self, value: Any, info: ValidationInfo) -> Any:
@@ -113,7 +113,8 @@ class Grammar:
 
     def _sentence_in_cel(self) -> str:
         """The same as `sentence`: g is the guess, w what to write, empty where the guess is not admitted."""
-        shown = f"'\"' + self.find({cel(SHOWN)}) + '\"'"
+        # The length of an int-or-string counts as that of a whole request: each function more is dear.
+        shown = "'\"' + self + '\"'" if self.number else f"'\"' + self.find({cel(SHOWN)}) + '\"'"
         if self.secret:
             shown = f"(self.matches({cel(self.secret)}) ? {cel('the value')} : {shown})"
         text = _in_cel(self.problem, self.advice)
