@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
@@ -13,6 +14,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.config import CONFIG
 from tunesmith_runtime.modelcheck.failure import bad_model, detail
+from tunesmith_runtime.modelcheck.files import UPLOAD
 from tunesmith_runtime.modelcheck.report import ADAPTER_HINT, HINT, check_adapter_report, check_report
 
 META = {"device_map": "meta"}
@@ -27,7 +29,10 @@ def load_weights(uri: str, folder: Path, **options: Any) -> PreTrainedModel:
     """
     if not options.get("trust_remote_code"):
         _load(uri, folder, META)  # before memory is taken for weights that are not there
-    return _load(uri, folder, options)
+    model = _load(uri, folder, options)
+    for name, parameter in model.named_parameters():
+        check_finite(uri, None, name, parameter.detach())
+    return model
 
 
 def _load(uri: str, folder: Path, options: Mapping[str, Any]) -> PreTrainedModel:
@@ -47,6 +52,17 @@ def _load(uri: str, folder: Path, options: Mapping[str, Any]) -> PreTrainedModel
         raise bad_model(uri, None, f"{CONFIG} and the weights can't be loaded: {detail(error)}", HINT) from error
     check_report(uri, report)
     return model  # type: ignore[no-any-return]
+
+
+def check_finite(uri: str, file: str | None, name: str, tensor: torch.Tensor) -> None:
+    """Check that all numbers of a tensor are finite. Raises RunFailure (BadModel).
+
+    `aminmax` hands NaN on; on one core it reads 10 GB of bfloat16 in a second, ten times as fast as `isfinite`.
+    """
+    has_infinities = tensor.is_floating_point() and tensor.element_size() > 1 and not tensor.is_meta
+    if has_infinities and tensor.numel() and not all(bool(end.isfinite()) for end in torch.aminmax(tensor)):
+        count = int((~tensor.isfinite()).sum())
+        raise bad_model(uri, file, f"{count} of {tensor.numel()} numbers of {name} are NaN or infinite", UPLOAD)
 
 
 def with_adapter(model: Any, name: str, folder: Path) -> Any:

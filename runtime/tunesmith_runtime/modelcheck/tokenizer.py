@@ -29,6 +29,11 @@ def check_tokenizer(uri: str, directory: Path, rows: int) -> None:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # tokenizers raise anything at what they do not expect
         raise bad_model(uri, None, f"the tokenizer can't be loaded: {detail(error)}", None) from error
+    check_loaded(uri, directory, tokenizer, rows)
+
+
+def check_loaded(uri: str, directory: Path, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """The same for a tokenizer that is loaded already."""
     check_vocabulary(uri, tokenizer, rows)
     check_special_tokens(uri, directory, tokenizer, rows)
     check_template(uri, directory, tokenizer)

@@ -13,8 +13,8 @@ from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.config import CONFIG
 from tunesmith_runtime.modelcheck.failure import bad_model, detail, first_of
-from tunesmith_runtime.modelcheck.files import UPLOAD, read_header, read_json
-from tunesmith_runtime.modelcheck.loading import META, load_weights
+from tunesmith_runtime.modelcheck.files import read_header, read_json
+from tunesmith_runtime.modelcheck.loading import META, check_finite, load_weights
 from tunesmith_runtime.modelcheck.report import HINT
 
 KNOWN = "name a model of an architecture that transformers has, or set model.trustRemoteCode where its own code may run"
@@ -71,16 +71,9 @@ def check_name(uri: str, named: Sequence[str], loaded: str) -> None:
 
 
 def check_numbers(uri: str, directory: Path) -> None:
-    """Check that all numbers are finite. Raises RunFailure (BadModel).
-
-    `aminmax` hands NaN on; on one core it reads 10 GB of bfloat16 in a second, ten times as fast as `isfinite`.
-    """
+    """Check that all numbers in the files are finite. Raises RunFailure (BadModel)."""
     for file, name, tensor in _tensors(directory):
-        has_infinities = tensor.is_floating_point() and tensor.element_size() > 1
-        if has_infinities and tensor.numel() and not all(bool(end.isfinite()) for end in torch.aminmax(tensor)):
-            count = int((~tensor.isfinite()).sum())
-            sentence = f"{count} of {tensor.numel()} numbers of {name} are NaN or infinite"
-            raise bad_model(uri, file, sentence, UPLOAD)
+        check_finite(uri, file, name, tensor)
 
 
 def check_ties(uri: str, directory: Path, model: PreTrainedModel) -> None:

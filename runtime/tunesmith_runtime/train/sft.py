@@ -18,11 +18,20 @@ from tunesmith_runtime.data.encode import Encoder, Example
 from tunesmith_runtime.data.load import Data, load
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.config import Limits
+from tunesmith_runtime.modelcheck.tokenizer import check_vocabulary
 from tunesmith_runtime.progress import Progress
 from tunesmith_runtime.room import check_room, extra_bytes
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.train.batches import blank, micro_batch
-from tunesmith_runtime.train.model import limits, load_model, load_tokenizer, stop_ids, stored_dtype, template_hash
+from tunesmith_runtime.train.model import (
+    BASE,
+    limits,
+    load_model,
+    load_tokenizer,
+    stop_ids,
+    stored_dtype,
+    template_hash,
+)
 from tunesmith_runtime.train.peers import ALONE, Peers
 from tunesmith_runtime.train.trained import Trained, write_trained
 from tunesmith_runtime.work import Work
@@ -44,6 +53,8 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress, peer
     # Rows first: what is wrong with them shows before the trainer is imported or weights are read.
     tokenizer = load_tokenizer(work.model, spec.model.trust_remote_code)
     most = limits(work.model, spec.model.trust_remote_code)
+    if most.vocabulary is not None:
+        check_vocabulary(BASE, tokenizer, most.vocabulary)
     encoder = Encoder.of(tokenizer, stop_ids(work.model, tokenizer), job.training, most)
     with held_to(most, job.training):
         data = load(work, job, encoder)

@@ -22,7 +22,7 @@ from tunesmith_runtime.messages import unwritten
 from tunesmith_runtime.modelcheck.config import positions
 from tunesmith_runtime.modelcheck.failure import bad_model, detail
 from tunesmith_runtime.modelcheck.loading import load_weights, with_adapter
-from tunesmith_runtime.modelcheck.tokenizer import check_vocabulary
+from tunesmith_runtime.modelcheck.tokenizer import check_loaded
 from tunesmith_runtime.serve.generation.batch import Forward
 from tunesmith_runtime.serve.generation.memory import capacity
 from tunesmith_runtime.serve.generation.tokens import Tokens
@@ -130,7 +130,7 @@ def load(
         raise bad_model(str(path), None, f"the tokenizer can't be loaded: {detail(error)}") from error
     model: Any = load_weights(str(path), path, dtype=dtype, trust_remote_code=trust_remote_code).to(device).eval()
     vocabulary = model.get_input_embeddings().weight.shape[0]
-    check_vocabulary(str(path), tokenizer, vocabulary)
+    check_loaded(str(path), path, tokenizer, vocabulary)
     end, length = end_tokens(model, tokenizer), context_length(model.config, max_length)
     for name, folder in adapters.items():
         check_kind(name, folder)

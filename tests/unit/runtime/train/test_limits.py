@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import tinymodel
-from tests.unit.runtime.modelcheck.families import FAMILIES, copy, edit_json, make
+from tests.unit.runtime.modelcheck.families import FAMILIES, copy, edit_json, edit_tensor, make
 from tests.unit.runtime.train.support import make_run
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime import train
@@ -50,18 +51,39 @@ def test_where_no_row_fits_into_the_positions_both_numbers_are_named(gpt2: Path,
     assert BOTH in found.message
 
 
-def test_a_row_of_a_token_without_a_row_in_the_embedding_is_named(gpt2: Path, tmp_path: Path) -> None:
+def with_tokens(model: Path, to: Path) -> Path:
+    """The model with a tokenizer of more tokens than the embedding has rows; the last is <last>."""
     from transformers import AutoTokenizer
 
-    model = copy(gpt2, tmp_path / "model")
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    tokenizer.add_tokens([f"<field_{number}>" for number in range(80)])
-    tokenizer.save_pretrained(model)
-    found = failure(tmp_path / "run", model, [SHORT, {**SHORT, "prompt": "<field_70> What is a kiwi? "}])
+    folder = copy(model, to)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([*(f"<field_{number}>" for number in range(520 - len(tokenizer))), "<last>"])
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_tokenizer_with_more_tokens_than_rows_is_not_trained_with(gpt2: Path, tmp_path: Path) -> None:
+    found = failure(tmp_path / "run", with_tokens(gpt2, tmp_path / "model"), [SHORT])
+    assert found.failure is FailureClass.BAD_MODEL
+    assert "the tokenizer has 521 tokens, the embedding 520 rows: no row for <last>" in found.message
+
+
+def test_a_row_of_a_token_that_a_text_model_has_no_row_for_is_named(gpt2: Path, tmp_path: Path) -> None:
+    model = with_tokens(gpt2, tmp_path / "model")
+    named = {"extra_special_tokens": {"image_token": "<last>"}}
+    edit_json(model / "tokenizer_config.json", lambda content: content.update(named))
+    found = failure(tmp_path / "run", model, [SHORT, {**SHORT, "prompt": "<last> What is a kiwi? "}])
     assert found.failure is FailureClass.BAD_ROW
-    assert "line 2" in found.message
-    assert "'<field_70>'" in found.message
-    assert "520 rows" in found.message
+    for word in ("line 2", "'<last>'", "520 rows"):
+        assert word in found.message
+
+
+def test_weights_that_are_no_numbers_are_named_and_not_trained(gpt2: Path, tmp_path: Path) -> None:
+    model = copy(gpt2, tmp_path / "model")
+    edit_tensor(model, "transformer.ln_f.weight", lambda tensor: {"transformer.ln_f.weight": tensor * math.nan})
+    found = failure(tmp_path / "run", model, [SHORT] * 8)
+    assert found.failure is FailureClass.BAD_MODEL
+    assert "32 of 32 numbers of transformer.ln_f.weight are NaN or infinite" in found.message
 
 
 @pytest.mark.parametrize(
