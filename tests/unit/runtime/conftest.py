@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests import tinymodel
 from tests.unit.runtime.train.support import Run, make_run
 from tunesmith_api.run import RunReport
+
+modules: dict[str, Any] = sys.modules
+modules.setdefault("deepspeed", None)
+"""Not installed for the whole session: transformers and accelerate, whichever is imported first, must agree on it."""
 
 
 @pytest.fixture(scope="session", autouse=True)
