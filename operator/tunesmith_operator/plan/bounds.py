@@ -44,9 +44,9 @@ def meaning(said: str, namespace: str, kind: str) -> Meaning | None:
     return None
 
 
-def divisor(count: int) -> int | None:
-    """The largest divisor of a number of devices below it, which divides a batch as that does; None for 1."""
-    return next((some for some in range(min(count // 2, 64), 0, -1) if count % some == 0), None)
+def divisor(count: int, most: int = 64) -> int | None:
+    """Return the largest divisor of `count` devices below it and not above `most`: it divides every batch that `count` divides."""
+    return next((some for some in range(min(count // 2, most, 64), 0, -1) if count % some == 0), None)
 
 
 def devices(amounts: Mapping[str, object]) -> int:
@@ -56,7 +56,9 @@ def devices(amounts: Mapping[str, object]) -> int:
 
 def _exceeded(match: re.Match[str], namespace: str, kind: str) -> Iterator[str]:
     quota, asked, most = match["quota"], _amounts(match["requested"]), _amounts(match["limited"])
-    each = [_less(name, amount, kind) for name, amount in asked.items()]
+    used = _amounts(match["used"])
+    free = {name: _number(most.get(name, "0")) - _number(used.get(name, "0")) for name in asked}
+    each = [_less(name, amount, free[name], kind) for name, amount in asked.items()]
     less = [] if None in each else [" and ".join(dict.fromkeys(map(str, each)))]  # one that stays too much is enough
     alone = any(_number(amount) > _number(most.get(name, amount)) for name, amount in asked.items())
     wait = [] if alone else ["wait until other work of the namespace ends"]
@@ -88,6 +90,9 @@ def _out_of_range(match: re.Match[str], namespace: str, kind: str) -> Iterator[s
         yield f"{where}: have it set a default limit of {what} for containers within that"
     elif bound == "minimum" and kind == EVAL and asked == LIGHT_REQUESTS.get(what):
         yield f"{where}: have it lowered to {asked}, which container {LIGHT_CONTAINER} asks for"
+    elif field == COUNT and bound == "maximum" and asked:
+        fewer = divisor(int(_number(asked)), int(_number(amount)))
+        yield f"{where}: {f'set {field} to {fewer}' if fewer else 'have it changed'}"
     elif per == "Pod":
         yield f"{where}, all its containers together: {'lower' if bound == 'maximum' else 'raise'} {field}"
     else:
@@ -115,7 +120,7 @@ def _over_the_default(match: re.Match[str], namespace: str, kind: str) -> Iterat
 READERS: tuple[tuple[re.Pattern[str], Reader, FailureClass], ...] = (
     (
         re.compile(
-            r"exceeded quota: (?P<quota>[^,]+), requested: (?P<requested>\S+), used: \S+, limited: (?P<limited>\S+)"
+            r"exceeded quota: (?P<quota>[^,]+), requested: (?P<requested>\S+), used: (?P<used>\S+), limited: (?P<limited>\S+)"
         ),
         _exceeded,
         FailureClass.QUOTA_EXCEEDED,
@@ -158,11 +163,11 @@ def _field(name: str) -> str | None:
     return None if name.startswith("limits.") and bare in WITHOUT_LIMIT else FIELDS.get(bare)
 
 
-def _less(name: str, amount: str, kind: str) -> str | None:
-    """How a pod asks for less of what a quota counts; None where nothing of the spec decides it."""
+def _less(name: str, amount: str, free: Decimal, kind: str) -> str | None:
+    """How a pod asks for less of what a quota counts; None where nothing of the spec decides it, or no device is free."""
     field = PODS.get(kind) if name in ("pods", "count/pods") else _field(name)
     if field == COUNT:
-        fewer = divisor(int(_number(amount)))
+        fewer = divisor(int(_number(amount)), int(free))
         return f"lower {field} to {fewer}" if fewer else None
     return f"lower {field}{' where it is above 1' if field in PODS.values() else ''}" if field else None
 

@@ -146,7 +146,24 @@ STARTING = (
 
 ADMISSION = (
     _row(
-        r"exceeded quota|failed quota|insufficient quota",
+        r"status unknown for quota: (?P<quota>[^,\s]+)",
+        "ResourceQuota {quota} is new and not counted yet: the pod is tried again by itself; if this lasts for minutes, have the "
+        "kube-controller-manager checked",
+        FailureClass.QUOTA_EXCEEDED,
+    ),
+    _row(
+        r"insufficient quota to consume: (?P<what>[\w./,-]*\w)",
+        "the cluster admits {what} only in namespaces with a ResourceQuota of it: have one created in namespace {namespace}",
+        FailureClass.QUOTA_EXCEEDED,
+    ),
+    _row(
+        r"insufficient quota to match these scopes",
+        "the cluster admits this pod only in namespaces with a ResourceQuota of the named scopes: have one created in namespace "
+        "{namespace}, or change spec.pod.priorityClassName where the scope is PriorityClass",
+        FailureClass.QUOTA_EXCEEDED,
+    ),
+    _row(
+        r"exceeded quota|failed quota",
         "a ResourceQuota of namespace {namespace} does not allow it (kubectl --namespace {namespace} describe quota): ask for less "
         "in spec.resources, or have the quota raised",
         FailureClass.QUOTA_EXCEEDED,

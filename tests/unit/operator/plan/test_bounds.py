@@ -68,6 +68,21 @@ CASES: dict[str, tuple[str, str, str]] = {
         quota("requests.nvidia.com/gpu=1", "requests.nvidia.com/gpu=8", "requests.nvidia.com/gpu=8"),
         f"{ROOM}{WAIT} or {RAISED}",
     ),
+    "fewer devices than half": (
+        TUNE,
+        quota("requests.nvidia.com/gpu=8", "requests.nvidia.com/gpu=0", "requests.nvidia.com/gpu=3"),
+        f"{ALONE}lower spec.resources.count to 2 or {RAISED}",
+    ),
+    "fewer devices than half that are free": (
+        SERVE,
+        quota("requests.huawei.com/Ascend910=8", "requests.huawei.com/Ascend910=7", "requests.huawei.com/Ascend910=8"),
+        f"{ROOM}lower spec.resources.count to 1, {WAIT} or {RAISED}",
+    ),
+    "no device that is free": (
+        EVAL,
+        quota("requests.nvidia.com/gpu=4", "requests.nvidia.com/gpu=8", "requests.nvidia.com/gpu=8"),
+        f"{ROOM}{WAIT} or {RAISED}",
+    ),
     "pods of a job": (
         TUNE,
         quota("pods=1", "pods=10", "pods=10"),
@@ -141,7 +156,17 @@ CASES: dict[str, tuple[str, str, str]] = {
     "more devices than a container may have": (
         TUNE,
         "maximum nvidia.com/gpu usage per Container is 2, but limit is 8",
-        f"{RANGE}maximum of 2 nvidia.com/gpu per Container: set spec.resources.count to 2 at most",
+        f"{RANGE}maximum of 2 nvidia.com/gpu per Container: set spec.resources.count to 2",
+    ),
+    "more devices, of which the maximum does not divide a batch": (
+        TUNE,
+        "maximum nvidia.com/gpu usage per Pod is 3, but limit is 8",
+        f"{RANGE}maximum of 3 nvidia.com/gpu per Pod: set spec.resources.count to 2",
+    ),
+    "no device at all": (
+        TUNE,
+        "maximum nvidia.com/gpu usage per Container is 0, but limit is 1",
+        f"{RANGE}maximum of 0 nvidia.com/gpu per Container: have it changed",
     ),
     "the small container beside an engine": (
         EVAL,

@@ -339,6 +339,25 @@ def test_a_job_without_a_pod_is_explained_by_its_events(message, class_):
     assert why_refused(message, "team", "FineTuneJob").class_ is class_
 
 
+@pytest.mark.parametrize(
+    ("message", "hint"),
+    [
+        ("status unknown for quota: all, resources: pods,requests.cpu", "ResourceQuota all is new and not counted yet: the pod is"),
+        ("insufficient quota to consume: requests.nvidia.com/gpu", "the cluster admits requests.nvidia.com/gpu only in namespaces with"),
+        (
+            "insufficient quota to match these scopes: [{PriorityClass In [high]}]",
+            "the cluster admits this pod only in namespaces with a ResourceQuota of the named scopes: have one created in namespace team",
+        ),
+    ],
+)  # fmt: skip
+def test_a_quota_that_is_not_there_is_not_said_to_be_full(message: str, hint: str) -> None:
+    found = why_refused(f'pods "a" is forbidden: {message}', "team", "EvalJob")
+    assert found.class_ is FailureClass.QUOTA_EXCEEDED
+    assert found.hint
+    assert found.hint.startswith(hint)
+    assert "in spec.resources" not in found.hint
+
+
 def without_pods(cluster: Cluster, job: str = "support-tune-1") -> None:
     """The Job controller has tried, and could make no pod: what it writes at its first try."""
     cluster.jobs[job]["status"] = {"startTime": format_time(cluster.now), "ready": 0, "uncountedTerminatedPods": {}}
