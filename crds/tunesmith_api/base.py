@@ -111,7 +111,7 @@ DURATION = Grammar(
     advice="write numbers of at most 6 digits with s, m, h or d, such as 90s, 1h30m or 7d",
     lower=True,
     repairs=(
-        (" ", ""), (",", ""), ("and", ""), ("pt", ""), ("hours", "h"), ("hour", "h"), ("hrs", "h"), ("hr", "h"), ("minutes", "m"), ("minute", "m"),
+        (", ", ""), (" ", ""), ("and", ""), ("pt", ""), ("hours", "h"), ("hour", "h"), ("hrs", "h"), ("hr", "h"), ("minutes", "m"), ("minute", "m"),
         ("mins", "m"), ("min", "m"), ("seconds", "s"), ("second", "s"), ("secs", "s"), ("sec", "s"), ("days", "d"), ("day", "d"),
     ),
 )  # fmt: skip

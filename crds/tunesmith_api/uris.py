@@ -26,7 +26,7 @@ PERCENT = "^[^f].*%[0-9A-Fa-f][0-9A-Fa-f]"
 """But in file:///, which Python's Path.as_uri writes so."""
 REFUSED = f"[{INVISIBLE}]|{ODD}|{PERCENT}|{DOTS}|{EMPTY}|{ADDRESS}|{LABELS}"
 
-SECRET = r"://[^/]*@|[?].*="
+SECRET = r"(://|^[^/]*:)[^/]*@|[?].*="
 PLACE = "write s3://BUCKET/KEY"
 SERVER = f"{PLACE}, and the server in spec.storage.endpoint"
 
@@ -46,7 +46,7 @@ PAGES = (
 SLIPS = (
     Slip(r"^[A-Za-z]:[/\\]|^[/.~]", "is a path of a machine, and pods see object storage only", PLACE),
     Slip("://[^:]*://", "holds two URIs", "write one, and each further one in an item of its own"),
-    Slip(r"[<>]|\$[({]|\{\{|://[^/]*\$", "has a template that was not filled in", "write the name itself"),
+    Slip(r"[<>]|\$[({]|\{\{|://[^/]*(\$|\{)", "has a template that was not filled in", "write the name itself"),
     Slip("^ | $", "begins or ends with a space"),
     Slip(" ", "has a space", "rename what it names and write it without"),
     Slip(f"[{INVISIBLE}]", "goes on with an invisible or control character", "type it anew by hand"),
@@ -58,10 +58,17 @@ SLIPS = (
     Slip("^[^f].*%20", "has a space (%20)", "rename what it names and write it without"),
     Slip(PERCENT, "is percent-encoded", "write the characters as they are in the name of the object"),
     Slip('[\\^|"`]', "has a character that is not allowed in it", "rename what it names"),
+    Slip(r"^s3://\.\.?(/|$)", "names no bucket", PLACE),
     Slip(DOTS, "has a folder named . or ..", "write the path without it"),
     Slip(EMPTY, "has an empty folder (//)", "write each folder between two single slashes"),
 )
 """Mistakes with every URI."""
+
+HALF = (
+    "names no organization, or no model of it",
+    "write both as in the address of the model's page, such as hf://Qwen/Qwen3-8B",
+)
+"""What is wrong with a hub's URI that lacks one of its two parts, and what to do."""
 
 STORES = (
     Slip("^s3:/*$|^s3:///", "names no bucket", PLACE),
@@ -112,9 +119,10 @@ MODEL = Grammar(
         Slip(r"^https?://([^/]*\.)?(huggingface|hf|hf-mirror|modelscope)\.", "is the address of a web page", "write hf://ORG/NAME or ms://ORG/NAME"),
         *PAGES,
         CREDENTIALS,
+        Slip(r"^(hf|ms)://(\.\.?/[^/]*|[^/]*/\.\.?)$", *HALF),
         *SLIPS,
         *STORES,
-        Slip("^(hf|ms)://([^/]*/*$|/)", "names no organization, or no model of it", "write both as in the address of the model's page, such as hf://Qwen/Qwen3-8B"),
+        Slip("^(hf|ms)://([^/]*/*$|/)", *HALF),
         Slip("^(hf|ms)://.*@.*@|^(hf|ms)://.*@$", "has several @, or nothing after it", "write hf://ORG/NAME@REVISION with a branch, tag or commit, or hf://ORG/NAME"),
         Slip("^(hf|ms)://[^@]*/[^@]*/", "has more than an organization and a name", "write hf://ORG/NAME; a single file of a model cannot be named"),
         Slip("^[^:/]+/[^:/]+$", "names a model without saying where it is"),
