@@ -46,7 +46,10 @@ def serve(served: Served) -> None:
 
 async def _serve(served: Served) -> None:
     service = Service(served.names, served.api_key)
-    config = uvicorn.Config(create_app(service), served.host, served.port, log_level="warning", access_log=False)
+    # log_config: uvicorn's own handlers would write past the formatter that redacts
+    config = uvicorn.Config(
+        create_app(service), served.host, served.port, log_config=None, log_level="warning", access_log=False
+    )
     server = _Server(config)
     stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     for number in (signal.SIGTERM, signal.SIGINT):

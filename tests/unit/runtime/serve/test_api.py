@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -264,6 +266,13 @@ def test_a_broken_body_and_an_unknown_path_get_openai_errors(server: Server) -> 
             urllib.request.urlopen(request)
         assert refused.value.code == status
         assert set(json.load(refused.value)["error"]) == {"message", "type", "param", "code"}
+
+
+def test_the_log_of_the_http_server_passes_our_formatter_which_redacts(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(b"no HTTP\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")
+    assert re.search(r"^\d\d:\d\d:\d\d WARNING Invalid HTTP", server.log.read_text(), re.MULTILINE)
 
 
 def test_beside_an_adopted_evaluation_it_is_ready_with_nothing_loaded(
