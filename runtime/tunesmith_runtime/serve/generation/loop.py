@@ -99,7 +99,8 @@ class Loop:
     ) -> None:
         self._forward, self._decode, self._eos, self._specials = forward, decode, frozenset(eos), specials or {}
         self._most = MAX_ROWS if can_merge(forward.config) else 1
-        self._waiting: deque[Row] = deque()
+        self._waiting: deque[deque[Row]] = deque()
+        """The rows of each request that wait. Requests take turns, so that one with many rows does not delay the others."""
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="generate", daemon=True)
@@ -121,11 +122,12 @@ class Loop:
         self._thread.join()
 
     def submit(self, rows: Sequence[Row]) -> None:
-        """Let rows wait for their turn. Raises Full."""
+        """Let the rows of a request wait for their turn. Raises Full."""
         with self._changed:
-            if self._closed or len(self._waiting) + len(rows) > MAX_WAITING:
+            waiting = sum(not row.cancelled for request in self._waiting for row in request)
+            if self._closed or waiting + len(rows) > MAX_WAITING:
                 raise Full
-            self._waiting.extend(rows)
+            self._waiting.append(deque(rows))
             self._changed.notify()
 
     def _run(self) -> None:
@@ -138,8 +140,9 @@ class Loop:
             message = "the server is shutting down"
             for group in groups:
                 self._fail(group.running, message)
-            for row in self._waiting:
-                row.emit(Piece(error=message))
+            for request in self._waiting:
+                for row in request:
+                    row.emit(Piece(error=message))
 
     def _generate(self, groups: list[_Group]) -> None:
         while True:
@@ -189,15 +192,19 @@ class Loop:
         return bool(kept)
 
     def _take(self, under_way: int) -> list[_Running]:
-        """The waiting rows that join now, in the order in which they came."""
+        """The waiting rows that join now: one of each request in turn, in the order in which the requests came."""
         taken: list[_Running] = []
         widest = 0
         while self._waiting and under_way + len(taken) < self._most:
-            row = self._waiting[0]
+            request = self._waiting[0]
+            row = request[0]
             widest = max(widest, len(row.prompt))
             if taken and widest * (len(taken) + 1) > MAX_JOINING_TOKENS:
                 break
+            request.popleft()
             self._waiting.popleft()
+            if request:
+                self._waiting.append(request)
             if not row.cancelled:
                 taken.append(
                     _Running(
@@ -227,7 +234,8 @@ class Loop:
         one.seen[choice.token] += 1
         begin = one.text.length
         if choice.token in self._eos:
-            return Piece(one.stops.finish(one.text.finish()), choice, begin, begin, Finish.STOP)
+            text = one.stops.push(one.text.finish(), choice.token)
+            return Piece(text if one.stops.stopped else text + one.stops.finish(""), choice, begin, begin, Finish.STOP)
         text, finish = one.stops.push(one.text.push(choice.token), choice.token), None
         end = one.text.length
         if not one.stops.stopped and one.seen.total() >= one.row.max_tokens:

@@ -22,7 +22,7 @@ from tunesmith_runtime.data.records import Conversation
 from tunesmith_runtime.data.turns import end_of_turn
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.serve.generation.batch import Batch
-from tunesmith_runtime.serve.generation.loop import Finish, Full, Loop, Piece, Row
+from tunesmith_runtime.serve.generation.loop import MAX_ROWS, MAX_WAITING, Finish, Full, Loop, Piece, Row
 from tunesmith_runtime.serve.generation.model import CPU_TYPE_VARIABLE, LoadedModel, load
 from tunesmith_runtime.serve.generation.sampling import Sampling
 
@@ -138,6 +138,55 @@ def test_a_row_ends_at_any_end_of_turn_and_tells_why(model: LoadedModel, loop: L
     assert pieces.get(timeout=60).finish is Finish.STOP
     loop.submit([Row([5, 6], 1, Sampling(temperature=0, logit_bias={end: -100.0}), None, (), pieces.put)])
     assert pieces.get(timeout=60).finish is Finish.LENGTH
+
+
+def test_a_stop_string_that_ends_in_the_end_of_turn_cuts_the_text_before_it(model: LoadedModel) -> None:
+    letter, end = model.tokenizer("Q")["input_ids"][0], model.tokenizer.eos_token_id
+    then_end = Sampling(temperature=0, logit_bias={letter: 200.0, end: 100.0}, presence_penalty=200.0)
+    specials = model.tokens.specials
+    loop = Loop(model.forward, model.decode, model.eos, specials)
+    loop.start()
+    text = {}
+    for stop in ("Q<|im_end|>", "Q<|im_start|>"):
+        pieces: queue.Queue[Piece] = queue.Queue()
+        loop.submit([Row([5, 6], 4, then_end, None, [stop], pieces.put)])
+        told = [pieces.get(timeout=60), pieces.get(timeout=60)]
+        assert told[-1].finish is Finish.STOP
+        text[stop] = "".join(piece.text for piece in told)
+    loop.close()
+    assert text == {"Q<|im_end|>": "", "Q<|im_start|>": "Q"}
+
+
+def test_a_request_with_many_rows_does_not_delay_the_others(model: LoadedModel) -> None:
+    order: list[str] = []
+    loop = Loop(model.forward, model.decode, model.eos)
+    endless = Sampling(temperature=0, logit_bias=dict.fromkeys(model.eos, -100.0))
+    rows = [
+        Row([5, 6], 8, endless, None, (), lambda piece: order.append("many") if piece.finish else None)
+        for _ in range(4 * MAX_ROWS)
+    ]
+    one = Asked([5, 6], 8, sampling=endless)
+    loop.submit(rows)
+    loop.submit([one.row])
+    loop.start()
+    one.tokens()
+    assert len(order) <= 2 * MAX_ROWS
+    loop.close()
+
+
+def test_rows_whose_reader_has_gone_take_no_place_among_those_that_wait(model: LoadedModel) -> None:
+    loop = Loop(model.forward, model.decode, model.eos)
+    gone = [Asked([5, 6], 4).row for _ in range(MAX_WAITING)]
+    loop.submit(gone)
+    with pytest.raises(Full):
+        loop.submit([Asked([5, 6], 4).row])
+    for row in gone:
+        row.cancelled = True
+    stays = Asked([5, 6], 4)
+    loop.submit([stays.row])
+    loop.start()
+    assert stays.tokens()
+    loop.close()
 
 
 def test_a_failed_step_fails_its_rows_and_not_the_loop(model: LoadedModel, loop: Loop) -> None:
