@@ -487,6 +487,7 @@ class FineTuneJob(ApiModel):
             "(has(self.status) && has(self.status.phase)) || !has(self.spec.model.fineTuneJob)"
             " || self.spec.model.fineTuneJob.name != self.metadata.name",
             "spec.model.fineTuneJob names the job itself, which would wait for itself: name another, or set spec.model.uri",
+            field_path=".spec.model.fineTuneJob.name",
         ),
     )
 

@@ -28,7 +28,11 @@ CLASSES = {r"\pC": CONTROL, r"\pZ": SPACES}
 ADMITTED: dict[str, Any] = {}
 """Context of a validation (pydantic) of what the API server holds: grammars that were tightened let it pass."""
 
-SHOWN = r"^( |[^\pC\pZ])*"
+INVISIBLE = "\\pC\\pZ\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef"
+"""Characters, as in brackets of a pattern, that control, separate, or are shown as nothing. Letters of every script may
+be in the key of an object."""
+
+SHOWN = f"^( |[^{INVISIBLE}])*"
 """What a sentence repeats of a text: it ends before the first character that is not seen as what it is."""
 
 
@@ -162,4 +166,6 @@ def cel(text: str) -> str:
 def _escaped(character: str) -> str:
     if character in '\\"':
         return f"\\{character}"
-    return character if " " <= character <= "~" else f"\\u{ord(character):04x}"
+    if " " <= character <= "~":
+        return character
+    return f"\\u{ord(character):04x}" if character <= "\uffff" else f"\\U{ord(character):08x}"

@@ -5,11 +5,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html has
 
 from __future__ import annotations
 
-from tunesmith_api.grammar import Grammar, Slip
-
-INVISIBLE = "\\pC\\pZ\u115f\u1160\u2800\u3164\ufe00-\ufe0f\uffa0"
-"""Characters, as in brackets of a pattern, that control, separate, or are shown as nothing. Letters of every script may
-be in the key of an object."""
+from tunesmith_api.grammar import INVISIBLE, Grammar, Slip
 
 BUCKET = "[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 HUB = "(hf|ms)://[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*(@[A-Za-z0-9_][A-Za-z0-9_./-]*)?"

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from tunesmith_api import base, common, evaljob, inferenceservice, uris
-from tunesmith_api.grammar import Grammar
+from tunesmith_api.grammar import CONTROL, INVISIBLE, SPACES, Grammar
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,10 @@ ADVICE: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("write the name itself", lambda text: re.sub(r"\$?[({<]+[^)}>]*[)}>]+|\$[A-Z]+", "name", text)),
     ("a bucket is 3 to 63", lambda text: re.sub("//[^/]*", "//bucket", text)),
     ("write one, and each further one", lambda text: re.split("[, ]", text)[0]),
-    ("type it anew by hand", lambda text: "".join(each for each in text if each.isprintable() and each != "\u3164")),
+    (
+        "type it anew by hand",
+        lambda text: re.sub(f"[{INVISIBLE}]".replace(r"\pC", CONTROL).replace(r"\pZ", SPACES), "", text),
+    ),
     ("write both as in the address", lambda text: "hf://Qwen/Qwen3-8B"),
 )
 """How advice without a value is followed: its beginning, and what becomes of the text."""
@@ -212,6 +215,8 @@ REFUSED: dict[str, dict[str, str]] = {
         "s3://key:word@bucket/train.jsonl": "the value holds credentials: remove them from it; spec.storage.credentialsSecret names a Secret that holds them",
         "s3://key@bucket/train.jsonl": "the value holds credentials: remove them from it; spec.storage.credentialsSecret names a Secret that holds them",
         "key:word@minio:9000/bucket": "the value is no URI of data: write s3://BUCKET/FILE.jsonl or the folder s3://BUCKET/FOLDER",
+        "s3://bucket/train\u034f.jsonl": '"s3://bucket/train" goes on with an invisible or control character: type it anew by hand',
+        "s3://bucket/train\U000e0100.jsonl": '"s3://bucket/train" goes on with an invisible or control character: type it anew by hand',
         "s3://../other/train.jsonl": '"s3://../other/train.jsonl" names no bucket: write s3://BUCKET/KEY',
         "s3://{bucket}/train.jsonl": '"s3://{bucket}/train.jsonl" has a template that was not filled in: write the name itself',
         "s3://bucket:9000/train.jsonl": '"s3://bucket:9000/train.jsonl" has a port after the bucket: write s3://BUCKET/KEY, and the server in spec.storage.endpoint',
@@ -236,7 +241,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "s3://bucket/\u00a0train.jsonl": '"s3://bucket/" goes on with an invisible or control character: type it anew by hand',
         "s3://bucket/tr\tain.jsonl": '"s3://bucket/tr" goes on with an invisible or control character: type it anew by hand',
         "s3://bucket/\u0000train.jsonl": '"s3://bucket/" goes on with an invisible or control character: type it anew by hand',
-        "s3://bucket/\u3164train.jsonl": '"s3://bucket/\u3164train.jsonl" goes on with an invisible or control character: type it anew by hand',
+        "s3://bucket/\u3164train.jsonl": '"s3://bucket/" goes on with an invisible or control character: type it anew by hand',
         "s3://bucket\\train.jsonl": '"s3://bucket\\train.jsonl" has a backslash: write s3://bucket/train.jsonl',
         "s3:\\\\bucket\\train.jsonl": '"s3:\\\\bucket\\train.jsonl" has a backslash: write s3://bucket/train.jsonl',
         "s3:/bucket/train.jsonl": '"s3:/bucket/train.jsonl" is not how a URI of S3 begins: write s3://bucket/train.jsonl',
