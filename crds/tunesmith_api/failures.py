@@ -149,9 +149,9 @@ FAILURES: dict[FailureClass, Failure] = {
         {
             TUNE: "halve spec.training.microBatchSize (default: 8 at most), set spec.training.gradientCheckpointing: true, or use "
             "nodes whose devices have more memory",
-            EVAL: "double spec.resources.count where spec.engine is not transformers, use nodes whose devices have more memory, or "
+            EVAL: "double spec.resources.count where status.engine is not transformers, use nodes whose devices have more memory, or "
             "evaluate a smaller model",
-            SERVE: "double spec.resources.count where spec.engine is not transformers, lower spec.maxModelLength, use nodes whose "
+            SERVE: "double spec.resources.count where status.engine is not transformers, lower spec.maxModelLength, use nodes whose "
             "devices have more memory, or serve a smaller model",
         },
     ),
