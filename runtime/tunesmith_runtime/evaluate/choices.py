@@ -1,7 +1,8 @@
 r"""Which choice an answer to a multiple-choice question names. Pure functions.
 
 A choice is named by a whole line (`B`, `(b)`, `B) a fruit`, `a fruit`), or after words that announce an answer (`ANSWER: B`,
-`The answer is B.`, `答案是B`, `\boxed{B}`). The last announced answer counts. A letter within prose names nothing.
+`The answer is B.`, `答案是B`, `\boxed{B}`), or by words that call it correct (`Option B is correct`). The last announced answer
+counts. A letter within prose names nothing.
 """
 
 from __future__ import annotations
@@ -17,39 +18,49 @@ from tunesmith_runtime.evaluate.matching import bare, normalized
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}|<answer>(.*?)(?:</answer>|$)", re.IGNORECASE | re.DOTALL)
+BOXED = re.compile(
+    r"""\\(?:boxed|fbox)\s*\{([^{}]*)\}
+      | <(answer|final_answer|choice)>(.*?)(?:</\2>|$)
+      | ["'](?:final_?|correct_?|selected_?|chosen_?)?(?:answer|choice|option)["']\s*:\s*(?:"([^"\n]*)"|'([^'\n]*)'|(-?[\d.]+))""",
+    re.IGNORECASE | re.DOTALL | re.VERBOSE,
+)
+"""An answer by itself: in a box of LaTeX, in a tag, or in a field of JSON."""
 TYPESET = re.compile(r"\\(?:text|textbf|mathbf|mathrm)\s*\{([^{}]*)\}")
 CONTROL_TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>|</?s>|<(?:eos|end_of_turn)>")
-MARKUP = re.compile(r"\*\*|__|[`$]|\\[()\[\]]")
+MARKUP = re.compile(r"\*\*|__|[`$✅✔☑👉🎯\ufe0f]|\\[()\[\]]|</?(?:b|strong|i|em|p|span)>|<br\s*/?>", re.IGNORECASE)
 BULLET = re.compile(r"^\s*[-•>*#]+\s+")
 ARTICLE = re.compile(r"^(?:an?|the) ")
 
 ANNOUNCEMENT = re.compile(
     r"""
-      \b(?:answer|ans|(?:correct|right)\s+(?:choice|option)|(?:my|final|best)\s+(?:choice|option|guess))\b["']?
-        (?:\s+to\s+(?:the|this|your)\s+question)?
-        (?:\s+(?:is|was|would\s+be|must\s+be|should\s+be)\b\s*:?|\s*(?:[:=→]|->)|\s+-)
+      \b(?:answer|ans\.?|(?:correct|right)\s+(?:choice|option|letter|statement|one)|(?:my|final|best)\s+(?:choice|option|guess))(?!\w)["']?
+        (?:\s+here|\s+to\s+(?:the|this|your)\s+(?:[\w-]+\s+){0,3}?question)?
+        (?:\s+(?:is|was|would\s+be|must\s+be|should\s+be)\b\s*:?|\s*(?:[:=→]|->)|\s+[-\u2013—])
     | \b(?:I|we)(?:'d|\s+would|\s+will|'ll)?\s+(?:choose|pick|select|go\s+with)\b
-    | (?:答案|答(?=\s*:)|正确选项|正确的选项|正确的(?=[是为:]))\s*(?:应该是|应该为|应为|应是|就是|选择|是|为|选)?\s*[:=]?
+    | \b(?:(?:I\s+am|I'm)\s+going|let's\s+go)\s+with\b
+    | \bans\.(?=\s+[(\[]?[A-Z])
+    | (?:[【\[](?:正确)?答案[】\]]|答案|答(?=\s*:)|正确选项|正确的选项|正确的(?:说法|描述|表述|叙述|一项)?(?=\s*[是为:])|符合题意的(?=[是为:]))\s*(?:应该是|应该为|应为|应是|就是|选择|是|为|选)?\s*[:=]?
     | (?:选择|选)(?![项题手出中取定])\s*:?
     """,
     re.IGNORECASE | re.VERBOSE,
 )
 DENIAL = re.compile(
-    r"(?:\b(?:not|never|cannot|if|whether|unless|suppose|doubt|wrong|incorrect)\b|n't|不|不[能会应可要]|不应该|不可以|别|勿|如果|假如|若|错误)"
-    r"(?:\s*(?:the|an?|that|would|be|think|believe|say|true|correct|final|right|best)\b)*\s*$",
+    r"(?:\b(?:not|never|cannot|if|whether|unless|suppose|doubt|wrong|incorrect|false)\b|n't|不|不[能会应可要]|不应该|不可以|别|勿|非|如果|假如|若|错误)"
+    r"(?:\s*(?:(?:the|an?|that|would|be|think|believe|say|true|correct|final|right|best|only)\b|认为|觉得|说|能|是))*\s*$",
     re.IGNORECASE,
 )
 """What takes an announcement back when it stands before it in the same line."""
 
 FILLER = re.compile(
-    r"(?:\b(?:so|thus|therefore|hence|yes|ok|okay|sure|clearly|definitely|probably|likely|most|the|my|final|correct|right)\b"
-    r"|因此|所以|故|[,:!.\s])*",
+    r"(?:\b(?:so|thus|therefore|hence|yes|ok|okay|sure|certainly|clearly|definitely|probably|likely|most|the|my|final|correct|right"
+    r"|in\s+conclusion|conclusion|solution|response|output|result|selected|chosen|assistant)\b"
+    r"|因此|所以|故|结论|结果|回答|[,:!.\s])*",
     re.IGNORECASE,
 )
 LEAD = re.compile(
-    rf"{FILLER.pattern}(?:I(?:'d|\s+would)?\s+(?:think|guess|say|believe)\s+)?(?:that\s+)?"
-    r"(?:(?:it\s+is|it's|that\s+is|that's|answer|choice|choose|pick|select|我(?:认为|觉得)是?|应该是|是)\s*:?\s*)?"
+    rf"{FILLER.pattern}(?:I(?:'d|\s+would)?\s+(?:think|guess|say|believe)\s+)?(?:that\s+(?!is\b|would\b|must\b|should\b))?"
+    r"(?:(?:(?:it|that|this)(?:'s|\s+(?:is|(?:would|must|should)\s+be))|answer|choice|choose|pick|select"
+    r"|我(?:认为|觉得)是?|(?:应该|那就|当然|显然)?是)\s*:?\s*)?"
     rf"{FILLER.pattern}",
     re.IGNORECASE,
 )
@@ -61,7 +72,8 @@ LABEL = re.compile(
 TRAIL = re.compile(
     r"(?:\s*(?:选项|项))?"
     r"(?:\s*(?:是|为)?\s*(?:正确|对)(?:的|答案|选项)*"
-    r"|\s+is\s+(?:the\s+|my\s+)?(?:correct|right|best|final)?\s*(?:answer|choice|option)?)?[\s.!,;:。]*$",
+    r"|\s+(?:is|would\s+be)\s+(?:the\s+|my\s+)?(?:correct|right|best|final)?\s*(?:answer|choice|option)?"
+    r"|\s*,\s*(?:I\s+(?:think|believe|guess)|of\s+course|definitely|obviously|probably))?[\s.!,;:。]*$",
     re.IGNORECASE,
 )
 """What may follow a letter in its line and adds nothing."""
@@ -70,13 +82,28 @@ MORE = re.compile(
 )
 """Another letter in a list of letters; before a word, `A` is an article and `I` a pronoun."""
 STOP = re.compile(
-    r"\s*[.!;。,、(—\n]|\s-\s|\s*\b(?:because|since|as|for|which|not)\b|\s*(?:因为|由于|而不是)", re.IGNORECASE
+    r"\s*[.!;。,、(—\n]|\s[-\u2013]\s|\s*\b(?:because|since|as|for|which|not|over|rather\s+than)\b|\s*(?:因为|由于|而不是)",
+    re.IGNORECASE,
 )
 """Where an announced answer ends and an explanation begins."""
 EXPLAINED = re.compile(
     r"\s*(?:[(\[]([A-Z])[)\]]|([A-Z])[).:]|([A-Z]),?(?=\s+(?:because|since)\b|因为|由于))[\s:.]*(?!(?:is|are|was|were|isn't|can|can't|does|no|not|wrong|incorrect)\b|不|错)\S"
 )
 """A letter, set off by a mark, with an explanation behind it."""
+VERDICT = re.compile(
+    r"""(?:\b(?i:option|choice|statement)\s+|选项)?\s{0,3}[("']?(?<![A-Za-z\d])([A-Z])(?![A-Za-z\d])[)"']?\s*(?:选项|项)?\s*
+        (?:is\s+(?:(?:indeed|clearly|therefore|thus|the|most|best)\s+)*(?:(?:correct|right|best)\s+(?:answer|choice|option)|correct)\b
+          (?!,?\s+(?:only|if|when|or|and|but|that|in|about|to)\b)
+        | (?:是|为)?正确的?(?![答吗么\w])
+        | 符合题意)
+        (?![^.!;。\n]{0,200}\?)""",
+    re.VERBOSE,
+)
+"""What calls one choice correct, within a text."""
+LISTED = re.compile(
+    r"(?:[A-Z][)\]]?\s*(?:[,/&、和与及或]|\band\b|\bor\b)|\b(?:neither|nor)\b)\s*(?:option\s+|选项)?$", re.IGNORECASE
+)
+"""What makes a choice one of several when it stands before it."""
 MENTION = re.compile(r"(?<![A-Za-z\d])([A-Z])(?![A-Za-z\d'])(?!\s+[a-z])")
 RETRACTION = re.compile(
     r"\bno[,.!]|\b(?:no\s+wait|wait|sorry|correction|scratch\s+that)\b|不对|等等|更正", re.IGNORECASE
@@ -113,8 +140,14 @@ def _plain(text: str) -> str:
     text = unicodedata.normalize("NFKC", text)
     text = "".join(character for character in text if unicodedata.category(character) != "Cf")
     text = TYPESET.sub(r"\1", CONTROL_TOKEN.sub(" ", text))
-    text = BOXED.sub(lambda match: f"answer: {(match[1] or match[2] or '').strip()}\n", text)
+    text = BOXED.sub(_announcement, text)
     return MARKUP.sub("", text)
+
+
+def _announcement(boxed: re.Match[str]) -> str:
+    """What BOXED found as an announced answer on a line of its own."""
+    _, tag, *_ = groups = boxed.groups("")
+    return f"answer: {''.join(groups).removeprefix(tag).strip()}\n"
 
 
 def _unarticled(text: str) -> str:
@@ -171,7 +204,7 @@ class _Reader:
                 return letter
             if found := self.text(part):
                 return found
-            if letter and (named := self.text(rest.lstrip(" \t).,:=>→-—、"))):
+            if letter and (named := self.text(rest.lstrip(" \t).,:;=>→-\u2013—、"))):
                 return letter if named == letter else SEVERAL
             if letter and MORE.match(rest):
                 return SEVERAL
@@ -207,11 +240,22 @@ class _Reader:
             if not DENIAL.search(before) and (named := self.announced(words)):
                 return SEVERAL if RETRACTION.search(text, end) and self._others(named, text[end:]) else named
         lines = {named for line in text.splitlines() if (named := self.line(line))}
-        if lines:
-            return lines.pop() if len(lines) == 1 else SEVERAL
+        called = self._called_correct(text)
+        found = called if len(lines) > 1 and called else lines | called
+        if found:
+            return next(iter(found)) if len(found) == 1 else SEVERAL
         explained = EXPLAINED.match(text)
         letter = next(filter(None, explained.groups())) if explained else None
         return letter if letter and letter in self.labels and not self._others(letter, text) else None
+
+    def _called_correct(self, text: str) -> set[str]:
+        """The letters that `text` calls correct, or SEVERAL for those in a list."""
+        called = set()
+        for match in deque(VERDICT.finditer(text), LAST):
+            before = text[max(0, match.start() - NEAR) : match.start()].rpartition("\n")[2]
+            if match[1] in self.labels and not DENIAL.search(before):
+                called.add(SEVERAL if LISTED.search(before) else match[1])
+        return called
 
     def _others(self, letter: str, text: str) -> bool:
         """Whether `text` mentions another choice's letter."""
