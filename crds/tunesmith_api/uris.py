@@ -149,8 +149,11 @@ STORE = Grammar(
     repairs=SCHEMES,
 )
 
+LABEL = "[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+
 ENDPOINT = Grammar(
-    pattern=r"^https?://([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/.*)?$",
+    pattern=rf"^https?://({LABEL}(\.{LABEL})*\.?|\[[0-9A-Fa-f:.]+\])(:{PORT})?(/.*)?$",
     refused=f"[{INVISIBLE}]|{ODD}",
     problem="is no URL of an S3 API",
     advice="write https://HOST or https://HOST:PORT",
@@ -163,6 +166,8 @@ ENDPOINT = Grammar(
         Slip("^[Ss]3:", "is the URI of a bucket, not of its server"),
         Slip("^[^:/]+(:[0-9]+)?(/.*)?$", "does not say http or https"),
         Slip("[?#]", "has a query or a fragment", "remove it"),
+        Slip("^https?://[^/]*_", "has a host with _", "write https://HOST with letters, digits, - and . only"),
+        Slip("^https?://[^/]*:[0-9]+(/|$)", "has no port from 1 to 65535"),
     ),
     prefix=("^ *[A-Za-z0-9_.-]+(:[0-9]+)?/? *$", "https://"),
     repairs=(("HTTP://", "http://"), ("HTTPS://", "https://"), ("Https://", "https://"), ("Http://", "http://")),
