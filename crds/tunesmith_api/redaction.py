@@ -15,7 +15,7 @@ SHORTEST = 8
 """Characters of a value that is redacted wherever it stands. A shorter one may be a word, or part of many."""
 
 NAMES = (
-    r"X-Amz-(?:Signature|Security-Token|Credential)|(?:aws_)?(?:secret_access_key|session_token)|aws_access_key_id|AWSAccessKeyId"
+    r"X-Amz-(?:Signature|Security-Token|Credential)|(?:aws_)?(?:secret_?access_?key|session_?token)|aws_access_key_id|AWSAccessKeyId"
     r"|hf_token|hugging_face_hub_token|modelscope_api_token|tunesmith_(?:api_key|progress_token)"
     r"|(?:access_|refresh_|id_)?token|api_key|secret_key|password|passwd|sig"
 )
@@ -23,8 +23,9 @@ PATTERNS = [
     (re.compile(pattern, re.IGNORECASE), replacement)
     for pattern, replacement in (
         # user and password of a URL; what begins with a port is a path
-        (r"://[^\s/@:]{0,256}:(?!\d{1,5}(?:/|\s|$))[^\s@]{0,512}@", f"://{REDACTED}@"),
+        (r"://[^\s/@:]{0,256}:(?!\d{1,5}(?:/|\s|$))[^\s@]{0,512}@(?:[^\s/@]{1,256}@){0,8}", f"://{REDACTED}@"),
         (r"(https?://)[^\s/@:]{1,256}@", rf"\1{REDACTED}@"),
+        (r"(%3A%2F%2F)(?:(?!%2F)[^\s&/@]){1,512}?%40", rf"\1{REDACTED}%40"),
         # the parts of an AWS signature: RFC 7235 parameters and presigned URLs
         (r"\b(Credential|Signature)=[^\s&,;'\"<>]+", rf"\1={REDACTED}"),
         (
@@ -36,8 +37,12 @@ PATTERNS = [
             rf"(?<![\w-])((?:{NAMES}|x-api-key|api-key)\s?:\s?)(?=[\w.~+/=-]{{0,256}}\d)[\w.~+/=-]{{16,}}",
             rf"\1{REDACTED}",
         ),
-        (r"(<(?:SignatureProvided|AWSAccessKeyId)>)[^<\n]+", rf"\1{REDACTED}"),
-        (r"\b(Authorization['\"]?\s*[:=]\s*b?['\"]?(?:Bearer|Basic|Token|AWS)\s+)[^\s'\",]+", rf"\1{REDACTED}"),
+        # fields of answers of S3 and STS
+        (
+            r"(<(?:SignatureProvided|AWSAccessKeyId|AccessKeyId|SecretAccessKey|SessionToken|ExpiredToken|Token-\d{1,3})>)[^<]+",
+            rf"\1{REDACTED}",
+        ),
+        (r"\b(Authorization['\"]?\s*[:=,]\s*b?['\"]?(?:Bearer|Basic|Token|AWS)\s+)[^\s'\",]+", rf"\1{REDACTED}"),
         (r"\b(Authorization['\"]?\s*[:=]\s*b?['\"]?)[^\s'\",]{16,}", rf"\1{REDACTED}"),
         (r"\b(Bearer|Basic)\s+(?=[\w.~+/=-]{0,256}\d|[\w.~+/=-]{24})[\w.~+/=-]{8,}", rf"\1 {REDACTED}"),
         (r"(-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----)[^-]{1,8192}", rf"\1{REDACTED}"),

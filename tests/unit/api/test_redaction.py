@@ -120,6 +120,18 @@ def test_what_is_redacted_stays_as_it_is(text: str) -> None:
         ("ms-01234567-89ab-cdef-0123-456789abcdef", "***"),
         ("eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJrdWJlIn0.c2lnbmF0dXJl", "***"),
         (f"<SignatureProvided>{SIGNATURE}</SignatureProvided>", "<SignatureProvided>***</SignatureProvided>"),
+        ("<Code>InvalidToken</Code><Token-0>IQoJ/b3+Jp==</Token-0>", "<Code>InvalidToken</Code><Token-0>***</Token-0>"),
+        (
+            f"<SecretAccessKey>{SECRET}</SecretAccessKey>\n<SessionToken>\nIQoJb3Jp\nZ2lu==\n</SessionToken>",
+            "<SecretAccessKey>***</SecretAccessKey>\n<SessionToken>***</SessionToken>",
+        ),
+        (
+            f'{{"SecretAccessKey": "{SECRET}", "SessionToken": "IQoJb3Jp"}}',
+            '{"SecretAccessKey": "***", "SessionToken": "***"}',
+        ),
+        ("[(b'authorization', b'Bearer mysecretpassword')]", "[(b'authorization', b'Bearer ***')]"),
+        ("proxy http://me:p@ss@wo@proxy:3128 refused", "proxy http://***@proxy:3128 refused"),
+        ("to=http%3A%2F%2Fme%3Apass%40proxy%3A3128&x=1", "to=http%3A%2F%2F***%40proxy%3A3128&x=1"),
     ],
 )
 def test_what_is_a_secret_by_its_form_is_taken_out(text: str, left: str) -> None:
@@ -136,6 +148,7 @@ def test_what_is_a_secret_by_its_form_is_taken_out(text: str, left: str) -> None
         "http://127.0.0.1:9000 and me@example.com",
         "pad_token='<|endoftext|>', eos_token='<|im_end|>', max_new_tokens=512, tokens=12345678",
         "Please use AWS4-HMAC-SHA256.",
+        "https://host/?next=https%3A%2F%2Fhost%2Fmail%40example.com",
         "Basic authentication is not supported; Bearer authentication is required",
         "AWS_SECRET_ACCESS_KEY of the credentials Secret is wrong for its AWS_ACCESS_KEY_ID",
         "name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in storage.credentialsSecret",
@@ -151,7 +164,21 @@ def test_ordinary_text_stays_as_it_is(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["://a:", "Bearer 1", "authorization: ", "token=", "eyJaaaaaaaa.", "Signature=", "hf_", "\\"]
+    "part",
+    [
+        "://a:",
+        "%3A%2F%2F",
+        "%3A%2F%2Fa",
+        "://a:b@",
+        "<Token-0>",
+        "Bearer 1",
+        "authorization: ",
+        "token=",
+        "eyJaaaaaaaa.",
+        "Signature=",
+        "hf_",
+        "\\",
+    ],
 )
 def test_hostile_text_of_a_megabyte_is_no_trouble(part: str) -> None:
     assert redact(part * (1_000_000 // len(part)))

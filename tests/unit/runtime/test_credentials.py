@@ -76,6 +76,39 @@ def test_the_secrets_are_the_values_of_variables_that_are_called_so() -> None:
     assert set(secrets_of(environment)) == {"one", KEY, "two", "three", "four", "five"}
 
 
+PROXY = "http://robert:hunter%2Fsecret@proxy.example.com:3128"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "robert:hunter%2Fsecret@proxy.example.com:3128 refuses the tunnel",
+        "Proxy-Auth cm9iZXJ0Omh1bnRlci9zZWNyZXQ= is wrong",
+        "user robert, password hunter/secret",
+        "to=http%3A%2F%2Frobert%3Ahunter%252Fsecret%40proxy",
+    ],
+)
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "HF_ENDPOINT"])
+def test_the_password_of_a_proxy_is_a_secret(name: str, text: str) -> None:
+    left = redacted(text, {name: PROXY})
+    assert "***" in left
+    assert not [form for form in ("hunter", "cm9iZXJ0Omh1bnRlci9zZWNyZXQ") if form in left]
+
+
+def test_a_port_before_a_path_is_no_password() -> None:
+    assert not secrets_of({"BASE": "oci://registry:5000/image@sha256:0123", "URL": "http://host:9000/me@example"})
+
+
+def test_each_line_of_a_secret_of_several_lines_is_a_secret() -> None:
+    text = "Invalid header value: first-of-them\nsecond-of-them"
+    assert redacted(text, {"HF_TOKEN": "first-of-them\r\n second-of-them \n"}) == "Invalid header value: ***\n***"
+
+
+def test_a_control_character_is_named_as_such() -> None:
+    with pytest.raises(RunFailure, match="HF_TOKEN has a control character within it, at character 3"):
+        check(HUBS, FailureClass.MODEL_NOT_FOUND, {"HF_TOKEN": "hf\x01x"})
+
+
 def test_a_short_key_id_is_a_word_and_no_secret() -> None:
     environment = {"AWS_ACCESS_KEY_ID": "tunesmith", "AWS_SECRET_ACCESS_KEY": ""}
     assert redacted("bucket tunesmith", environment) == "bucket tunesmith"
