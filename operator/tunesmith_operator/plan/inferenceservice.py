@@ -25,7 +25,7 @@ from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.pods import run_of
 from tunesmith_operator.plan.promotion import Blocked, passed_before, passes
 from tunesmith_operator.plan.references import References, Refused, Waiting, model_as_read, model_status, named_by
-from tunesmith_operator.plan.rings import describe_ring
+from tunesmith_operator.plan.rings import OPEN_RING, describe_ring
 from tunesmith_operator.plan.rollout import Rollout, find_trouble, give_up, is_permanent, measure, why_late
 from tunesmith_operator.plan.status import LOOK_FOR_CONFLICT, Outlook, conclude, earliest, in_the_way
 from tunesmith_operator.plan.target import Target, choose
@@ -91,7 +91,7 @@ def plan(resource: Raw, observed: Observed, now: datetime, config: OperatorConfi
     versions = known_versions(observed, (resource.get("status") or {}).get("version"))
     target = choose(resource, spec, observed.references, versions, config)
     if observed.ring and isinstance(target.obstacle, Waiting):
-        target = replace(target, obstacle=Refused(describe_ring(observed.ring)))
+        target = replace(target, obstacle=Refused(describe_ring(observed.ring), OPEN_RING))
     manifests = [one for one in _manifests(resource, spec, target) if key_of(one, one["kind"]) not in observed.foreign]
     drifted = [one for one in manifests if not has(_seen(observed, one), one)]
     rollout = measure(observed, target.template, spec, any(one["kind"] == "Deployment" for one in drifted), now)
@@ -259,7 +259,7 @@ def _held_up(obstacle: Waiting | Blocked | Refused, answers: bool, serves_it: bo
     if isinstance(obstacle, Blocked):
         text = f"{obstacle.text}{besides}"
         return Outlook(Phase.BLOCKED, Reason.PROMOTION_BLOCKED, text, ready=answers, stalled=True)
-    return replace(_failed(FailureClass.BAD_SPEC, f"{obstacle.text}{besides}"), ready=answers)
+    return replace(_failed(FailureClass.BAD_SPEC, f"{obstacle.text}{besides}", obstacle.hint), ready=answers)
 
 
 def _done(rollout: Rollout) -> Outlook:
@@ -284,8 +284,9 @@ def _on_its_way(look: Look) -> Outlook:
     return Outlook(phase, reason or Reason.STARTING, text, ready=look.answers, reconciling=True)
 
 
-def _failed(class_: FailureClass, message: str) -> Outlook:
-    return Outlook(Phase.FAILED, str(class_), message, stalled=True, trouble=failure(class_, message, kind=KIND))
+def _failed(class_: FailureClass, message: str, hint: str = "") -> Outlook:
+    trouble = failure(class_, message, hint or None, KIND)
+    return Outlook(Phase.FAILED, str(class_), advised(message, hint), stalled=True, trouble=trouble)
 
 
 def _fields(look: Look) -> Raw:

@@ -62,7 +62,7 @@ from tunesmith_operator.plan.pods import PodPlan
 from tunesmith_operator.plan.progress import throttled
 from tunesmith_operator.plan.queueing import QUEUE_LABEL, has_a_word, what_it_waits_for
 from tunesmith_operator.plan.references import References, Refused, Waiting
-from tunesmith_operator.plan.rings import describe_ring
+from tunesmith_operator.plan.rings import OPEN_RING, describe_ring
 from tunesmith_operator.plan.status import Outlook, conclude, earliest, in_the_way, until
 from tunesmith_operator.plan.times import format_time, parse_time
 from tunesmith_operator.plan.together import has_begun, size
@@ -288,7 +288,7 @@ def _next_attempts(scene: Scene[Spec]) -> Outlook | None:
     if isinstance(models, Refused):
         return _refused([models.text], scene.kind.kind)
     if isinstance(models, Waiting) and scene.observed.ring:
-        return replace(_refused([describe_ring(scene.observed.ring)], scene.kind.kind), delete=gone)
+        return replace(_refused([describe_ring(scene.observed.ring)], scene.kind.kind, OPEN_RING), delete=gone)
     if isinstance(models, Waiting):
         return replace(_waiting(models), delete=gone, trouble=_failure(scene))
     made = [_attempt(scene, course, models[course.role]) for course in ready]
@@ -462,10 +462,12 @@ def _pending(trouble: LastFailure) -> Outlook:
     )
 
 
-def _refused(sentences: Sequence[str], kind: str) -> Outlook:
-    """Not final: the operator's configuration may come to allow it."""
+def _refused(sentences: Sequence[str], kind: str, hint: str = "") -> Outlook:
+    """Not final: the operator's configuration may come to allow it. `hint`: where the sentences do not say what to do."""
     trouble = failure(FailureClass.BAD_SPEC, "; ".join(sentences), kind=kind)
-    return _failed(trouble, trouble.message)
+    if hint:
+        trouble = trouble.model_copy(update={"hint": hint})
+    return _failed(trouble, advised(trouble.message, hint))
 
 
 def _failed(trouble: LastFailure, message: str) -> Outlook:

@@ -31,6 +31,8 @@ class Refused:
     """It cannot be, whatever comes: the sentence that says why and what to do."""
 
     text: str
+    hint: str = ""
+    """What to do, where `text` does not say it."""
 
 
 References = Mapping[Reference, Raw | None]

@@ -17,6 +17,9 @@ from tunesmith_operator.plan.types import Raw, Reference
 MAY_WAIT = frozenset({None, Phase.WAITING, Phase.FAILED, Phase.SUSPENDED})
 """Phases in which a resource needs what it names before it gets on. Failed: but not for good."""
 
+OPEN_RING = "let one of them name something else (a job's spec is fixed: delete it and create it anew)"
+"""The hint for every member of a ring: the others then go on by themselves."""
+
 
 class Node(NamedTuple):
     """A resource, as far as rings are concerned."""
@@ -53,12 +56,9 @@ def find_ring(start: Reference, first: Node, known: Callable[[Reference], Node |
 
 
 def describe_ring(ring: tuple[Reference, ...]) -> str:
-    """The ring written out, and how to open it."""
+    """The ring written out."""
     members = " -> ".join(f"{one.kind}/{one.name}" for one in ring)
-    return (
-        f"a reference ring: {members}: each waits for the next; let one of them name something else "
-        "(a job's spec is fixed: delete it and create it anew)"
-    )
+    return f"a reference ring: {members}: each waits for the next"
 
 
 def _path(last: Reference, came_from: dict[Reference, Reference], start: Reference) -> tuple[Reference, ...]:

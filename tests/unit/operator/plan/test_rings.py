@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.unit.operator.plan.world import Cluster, eval_job, fine_tune_job, inference_service
 from tunesmith_operator.plan import KINDS
-from tunesmith_operator.plan.rings import Node, describe_ring, find_ring, node
+from tunesmith_operator.plan.rings import OPEN_RING, Node, describe_ring, find_ring, node
 from tunesmith_operator.plan.types import Raw, Reference
 
 KIND = "FineTuneJob"
@@ -82,7 +82,9 @@ def test_a_member_of_a_ring_fails_where_it_would_have_waited_and_goes_on_when_th
     cluster = Cluster(thing, ring=(own, named, own))
     cluster.settle()
     assert cluster.status["phase"] == "Failed"
-    assert cluster.status["message"] == describe_ring((own, named, own))
+    assert cluster.status["message"] == f"{describe_ring((own, named, own))}. Hint: {OPEN_RING}"
+    assert cluster.status["lastFailure"]["message"] == describe_ring((own, named, own))
+    assert cluster.status["lastFailure"]["hint"] == OPEN_RING
     assert cluster.status["lastFailure"]["class"] == "BadSpec"
     assert cluster.condition("Stalled")["status"] == "True"
     assert not cluster.jobs
