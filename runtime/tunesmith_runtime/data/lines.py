@@ -55,30 +55,49 @@ def parse(text: str) -> Any:
         raise RowError(f"column {error.pos + 1} is not JSON: {error.msg}") from error
     except RecursionError as error:
         raise RowError(_TOO_DEEP) from error
-    if text.count("[") + text.count("{") > MAX_DEPTH and any(depth > MAX_DEPTH for _, _, depth in walk(value)):
+    if text.count("[") + text.count("{") > MAX_DEPTH and any(len(path) > MAX_DEPTH for path, _ in walk(value)):
         raise RowError(_TOO_DEEP)
     if _ESCAPED_SURROGATE.search(text) and (place := surrogate_in(value)) is not None:
         raise RowError(f"{place or 'the text'} has half of a UTF-16 pair (a lone surrogate), which no text can hold")
     return value
 
 
-def walk(value: Any) -> Iterator[tuple[str, Any, int]]:
-    """Every value in JSON data, each key of an object too, with its place and its depth; no recursion."""
-    waiting: list[tuple[str, Any, int]] = [("", value, 0)]
-    while waiting:
-        place, found, depth = waiting.pop()
-        yield place, found, depth
-        if isinstance(found, dict):
-            for key, item in found.items():
-                within = f"{place}.{key:.40}" if place else f"{key:.40}"
-                waiting += [(within, item, depth + 1), (within, key, depth + 1)]
-        elif isinstance(found, list):
-            waiting += [(f"{place}[{index}]", item, depth + 1) for index, item in enumerate(found)]
+def walk(value: Any) -> Iterator[tuple[list[str | int], Any]]:
+    """Every value in JSON data, each key of an object too, with the path to it: a list that changes as the walk goes on.
+
+    It takes no memory of its own beyond the depth: a line may hold millions of values.
+    """
+    path: list[str | int] = []
+    yield path, value
+    levels = [_entries(value)]
+    while levels:
+        for key, found in levels[-1]:
+            path.append(key)
+            yield path, found
+            yield path, key
+            if isinstance(found, dict | list):
+                levels.append(_entries(found))
+                break
+            path.pop()
+        else:
+            levels.pop()
+            del path[-1:]
+
+
+def _entries(value: Any) -> Iterator[tuple[str | int, Any]]:
+    """The keys or indices of a value, and what is there."""
+    return iter(value.items()) if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else iter(())
 
 
 def surrogate_in(value: Any) -> str | None:
     """The place of a string with half of a UTF-16 pair, if there is one."""
-    return next((place for place, found, _ in walk(value) if isinstance(found, str) and SURROGATE.search(found)), None)
+    found = (path for path, found in walk(value) if isinstance(found, str) and SURROGATE.search(found))
+    return next((_place(path) for path in found), None)
+
+
+def _place(path: list[str | int]) -> str:
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part:.40}" for part in path)
+    return "".join(parts).removeprefix(".")
 
 
 _TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"

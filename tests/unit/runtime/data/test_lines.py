@@ -113,6 +113,30 @@ def test_nesting_up_to_the_limit_is_read() -> None:
         parse("[" * (MAX_DEPTH + 1) + "1" + "]" * (MAX_DEPTH + 1))
 
 
+def test_a_walk_over_many_values_takes_no_memory() -> None:
+    value = [[{"a": index}] for index in range(10_000)]
+    tracemalloc.start()
+    places = sum(1 for _ in walk(value))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert places == 1 + 10_000 * 6
+    assert peak < 20_000
+
+
+@pytest.mark.parametrize(
+    ("row", "place"),
+    [
+        ({"a": [1, {"b": "\ud83d"}]}, r"a\[1\]\.b has half"),
+        ({"a": {"\ud83d": 1}, "b": 2}, r"a\.\ud83d has half"),
+        ([["x"], "\ud83d"], r"\[1\] has half"),
+        ("\ud83d", "the text has half"),
+    ],
+)
+def test_the_place_of_half_a_pair_is_named(row: Any, place: str) -> None:
+    with pytest.raises(RowError, match=place):
+        parse(json.dumps(row))
+
+
 def test_the_message_of_a_line_is_short_and_can_be_written(tmp_path: Path) -> None:
     failure = bad_row(URI, 3, "x" * 10_000 + "\ud83d")
     assert len(failure.message.encode()) < 1_200
@@ -142,7 +166,7 @@ def test_any_text_is_json_or_refused_in_a_sentence(text: str) -> None:
         value = parse(text)
     except RowError:
         return
-    assert all(depth <= MAX_DEPTH for _, _, depth in walk(value))
+    assert all(len(path) <= MAX_DEPTH for path, _ in walk(value))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
