@@ -76,7 +76,8 @@ def candidates(logits: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, 
     values, tokens = torch.topk(logits, kept)
     probabilities = torch.softmax(values, -1)
     before = probabilities.cumsum(-1) - probabilities
-    inside = before < sampling.top_p  # the first is always inside: nothing is before it
+    inside = before < sampling.top_p
+    inside[0] = True  # float32 rounds the smallest top_p to 0, which is not above 0
     return tokens[inside], probabilities[inside]
 
 

@@ -48,6 +48,10 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it(logits: torch.Tensor, samp
         assert logits[left_out].max() <= logits[tokens].min()
 
 
+def test_the_smallest_top_p_takes_the_likeliest() -> None:
+    assert draw(torch.tensor([0.0, 2.0, 1.0]), Sampling(top_p=5e-324, seed=1)) == 1
+
+
 def test_draws_follow_the_probabilities() -> None:
     logits = torch.tensor([0.5, 0.3, 0.2]).log()
     generator = torch.Generator().manual_seed(0)
