@@ -28,8 +28,8 @@ ROLES: Mapping[str, str] = {
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """Keys under which templates look for what the assistant thinks before it answers."""
 
-WEIGHTS = ("weight", "loss", "train", "loss_scale", "loss_weight")
-"""Keys that say whether an answer is learned: 1 or true, 0 or false. OpenAI, ms-swift and Axolotl each have their own."""
+WEIGHTS = ("weight", "loss", "train", "loss_scale", "loss_weight", "loss_mask", "trainable", "training")
+"""Keys that say whether an answer is learned: 1 or true, 0 or false. OpenAI, ms-swift, Axolotl and verl each have their own."""
 
 KNOWN = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "annotations", *THOUGHTS})
 """Keys of a message in all three verbs. Annotations (OpenAI) are citations beside the text and never part of it."""
@@ -40,8 +40,12 @@ REFUSED: Mapping[str, str] = {
     "audio": "remove the key: only text is read",
     "images": "remove the key: only text is read",
     "image": "remove the key: only text is read",
+    "image_url": "remove the key: only text is read",
+    "video": "remove the key: only text is read",
     "videos": "remove the key: only text is read",
     "audios": "remove the key: only text is read",
+    "file": "write the text of the file into the content, and remove the key",
+    "files": "write the text of the files into the content, and remove the key",
     "tools": "write tools beside messages, not in a message",
     "functions": "write tools beside messages: [{type: function, function: {name, parameters}}]",
     "documents": "write the documents into the content, and remove the key",
@@ -53,8 +57,10 @@ REFUSED: Mapping[str, str] = {
 }
 """Keys of a message that change what is learned or asked and can't be honoured -> what to do instead."""
 
-ASKS_NOTHING: tuple[Any, ...] = (None, False, "", [], {})
-"""Values with which a key that is refused is taken for absent."""
+
+def asks(value: Any) -> bool:
+    """Whether a key that is refused asks for something by this value. A number does: `mask: 0` may mean either thing."""
+    return value is not None and value is not False and value not in ("", [], {})
 
 
 def wrong(place: str, what: str, hint: str | None = None) -> RowError:
@@ -77,7 +83,7 @@ def message(value: Any, place: str) -> Message:
     if not isinstance(value, dict):
         raise wrong(place, f"is {kind_of(value)}; expected {{role, content}}")
     for key in REFUSED:
-        if key in value and value[key] not in ASKS_NOTHING:
+        if asks(value.get(key)):
             raise wrong(f"{place}.{key}", "can't be honoured", REFUSED[key])
     role = _role(value, place)
     made: Message = {"role": role}
@@ -113,7 +119,7 @@ def tools(value: Any, place: str = "tools") -> list[dict[str, Any]] | None:
     """
     if value in (None, [], ""):
         return None
-    listed = _parsed(value, place) if isinstance(value, str) else value
+    listed = _parsed(value, place) if isinstance(value, str) else without_nulls(value)
     if not isinstance(listed, list):
         holds = f" that holds {kind_of(listed)}" if isinstance(value, str) else ""
         raise RowError(f"'{place}' is {kind_of(value)}{holds}; expected a list of function schemas", field=place)
@@ -129,8 +135,13 @@ def unknown(value: Any, place: str, known: frozenset[str]) -> Iterator[str]:
         for part in each.get("content") or () if isinstance(each.get("content"), list) else ():
             yield from _others(part, f"{place}[].content[]", frozenset({"type", "text"}))
         for call in each.get("tool_calls") or () if isinstance(each.get("tool_calls"), list) else ():
-            bare = frozenset() if "function" in call else frozenset({"name", "arguments"})
+            nested = isinstance(call, dict) and has(call, "function")
+            bare = frozenset() if nested else frozenset({"name", "arguments"})
             yield from _others(call, f"{place}[].tool_calls[]", frozenset({"id", "type", "function", "index"}) | bare)
+            if nested:
+                yield from _others(
+                    call["function"], f"{place}[].tool_calls[].function", frozenset({"name", "arguments"})
+                )
 
 
 def unwritten(
@@ -138,14 +149,17 @@ def unwritten(
 ) -> str | None:
     """What `text`, made of messages by a chat template, lacks; None where nothing is lost.
 
-    Templates pass in silence over keys that they do not know: tool calls, tools, and names of speakers.
+    Templates pass in silence over what they do not know: tool calls, tools, names of speakers, a role's content, or any content
+    where they are made for parts of images and text. The assistant's earlier content may be a thought that they remove.
     """
     named = [("tools", schema["function"]["name"]) for schema in schemas or ()]
     for each in messages:
         named += [("tool_calls", call["function"]["name"]) for call in each.get("tool_calls", ())]
         if each["role"] != "tool" and "name" in each:  # the call has the tool's name already
             named.append(("name", each["name"]))
-    return next((left_out(key, name) for key, name in named if not _names(text, name)), None)
+        if each["role"] != "assistant" and (word := longest_word(each)):
+            named.append((f"the content of role {each['role']}", word))
+    return next((left_out(key, name) for key, name in named if not writes(text, name)), None)
 
 
 def left_out(key: str, value: str) -> str:
@@ -153,9 +167,17 @@ def left_out(key: str, value: str) -> str:
     return f"the model's chat template does not write {key}: {value!r:.80} is not in its text"
 
 
-def _names(text: str, name: str) -> bool:
+def longest_word(message: Mapping[str, Any]) -> str:
+    """The longest word of the content, less the assistant's thoughts, which templates remove; empty where there is none.
+
+    Words, as templates trim and indent lines.
+    """
+    return max(message["content"].rpartition("</think>")[2].split(), key=len, default="")
+
+
+def writes(text: str, name: str) -> bool:
     """Whether the text has the name, as it is or as JSON writes it."""
-    return any(form in text for form in (name, json.dumps(name)[1:-1], json.dumps(name, ensure_ascii=False)[1:-1]))
+    return name in text or any(json.dumps(name, ensure_ascii=ascii)[1:-1] in text for ascii in (True, False))
 
 
 def _role(value: Mapping[str, Any], place: str) -> str:
@@ -223,11 +245,18 @@ def _arguments(value: Any, place: str) -> dict[str, Any]:
     """Arguments as an object: templates write them with `tojson`, which would quote a string once more."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return {}
-    found = _parsed(value, place) if isinstance(value, str) else value
+    found = _parsed(value, place) if isinstance(value, str) else without_nulls(value)
     if not isinstance(found, dict):
         holds = f" that holds {kind_of(found)}" if isinstance(value, str) else ""
         raise wrong(place, f"is {kind_of(value)}{holds}; expected a JSON object, or a string that holds one")
     return found
+
+
+def without_nulls(value: Any) -> Any:
+    """JSON data less the keys whose value is null: a library that writes rows of many shapes fills in all keys of all rows."""
+    if isinstance(value, dict):
+        return {key: without_nulls(entry) for key, entry in value.items() if entry is not None}
+    return [without_nulls(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _parsed(text: str, place: str) -> Any:
@@ -240,16 +269,17 @@ def _parsed(text: str, place: str) -> Any:
 def _schema(value: Any, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise wrong(place, f"is {kind_of(value)}; expected {{type: function, function: {{name, parameters}}}}")
-    wrapped = value if "function" in value else {"type": "function", "function": value}
-    function = wrapped["function"]
-    if wrapped.get("type", "function") != "function" or not isinstance(function, dict):
+    kind = value.get("type") or "function"
+    beside = {key: entry for key, entry in value.items() if key not in ("type", "function")}
+    function, beside = (value["function"], beside) if has(value, "function") else (beside, {})
+    if kind != "function" or not isinstance(function, dict):
         raise wrong(place, "is no function schema; expected {type: function, function: {name, parameters}}")
     if not isinstance(function.get("name"), str) or not function["name"]:
         raise wrong(f"{place}.function", "has no name; expected {name, description, parameters}")
     if not isinstance(function.get("parameters"), dict | None):
         raise wrong(f"{place}.function.parameters", f"is {kind_of(function['parameters'])}; expected a JSON schema")
     made = {key: entry for key, entry in function.items() if entry is not None}
-    return {"type": "function", "function": made}
+    return {**beside, "type": "function", "function": made}
 
 
 def _weight(value: Mapping[str, Any], place: str) -> bool:

@@ -18,7 +18,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import LossOn, Training, Truncation
 from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, Record, RowError, row_errors
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.messages import THOUGHTS, left_out, unwritten
+from tunesmith_runtime.messages import THOUGHTS, left_out, longest_word, unwritten, writes
 from tunesmith_runtime.modelcheck.config import NO_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -256,8 +256,12 @@ def _check_written(conversation: Conversation, index: int, prompt: str, answer: 
     for key in THOUGHTS:
         if key in message and message[key].strip() not in answer:
             lost = left_out(key, message[key])
+    if not lost and not writes(answer, longest_word(message)):
+        lost = left_out("the content of role assistant", longest_word(message))
     if lost:
-        raise RowError(lost, "remove the key, or write what it says into the content as the model is to write it")
+        raise RowError(
+            lost, "write what it says into the content of a message that the template writes, and remove it here"
+        )
 
 
 def _begins(ids: list[int], start: list[int]) -> bool:

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith_runtime.data.records import RowError
-from tunesmith_runtime.messages import KNOWN, REFUSED, conversation, message, tools, unknown, unwritten, weightless
+from tunesmith_runtime.messages import (
+    KNOWN,
+    REFUSED,
+    WEIGHTS,
+    conversation,
+    message,
+    tools,
+    unknown,
+    unwritten,
+    weightless,
+)
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
 READ_CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
@@ -94,6 +104,8 @@ def test_a_call_without_arguments_has_an_empty_object(arguments: Any) -> None:
         ),
         ({"function_call": {"name": "f"}}, "messages[0].function_call", "can't be honoured"),
         ({"prefix": True}, "messages[0].prefix", "can't be honoured"),
+        ({"mask": 0}, "messages[0].mask", "can't be honoured"),
+        ({"video": "x.mp4"}, "messages[0].video", "can't be honoured"),
     ],
 )
 def test_what_cannot_be_read_names_the_field(fields: dict[str, Any], field: str, words: str) -> None:
@@ -109,7 +121,7 @@ def test_what_is_no_list_of_messages_is_refused(value: Any) -> None:
         conversation(value, "messages")
 
 
-@pytest.mark.parametrize("key", ["weight", "loss", "train", "loss_scale", "loss_weight"])
+@pytest.mark.parametrize("key", WEIGHTS)
 def test_a_weight_of_zero_makes_an_answer_context(key: str) -> None:
     turns = [{"role": "user"}, *({"role": "assistant", key: weight} for weight in (0, 1, False, True, 0.0, 1.0, None))]
     assert weightless(turns, "messages") == {1, 3, 5}
@@ -130,11 +142,30 @@ def test_a_weight_that_cannot_be_honoured_is_refused(turn: dict[str, Any], words
         weightless([turn], "messages")
 
 
-SCHEMA = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+def test_nulls_in_an_object_of_arguments_are_absent_and_those_in_json_text_are_kept() -> None:
+    for arguments, kept in [
+        ({"city": "Oslo", "days": None, "near": [{"to": None}]}, {"city": "Oslo", "near": [{}]}),
+        ('{"city": null}', {"city": None}),
+    ]:
+        call = {"id": None, "type": "function", "function": {"name": "weather", "arguments": arguments}}
+        assert read(role="assistant", tool_calls=[call])["tool_calls"][0]["function"]["arguments"] == kept
+
+
+SCHEMA: dict[str, Any] = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+FILLED = {"type": "object", "properties": None, "required": None}
+"""A schema in whose object a library has filled in all keys."""
 
 
 @pytest.mark.parametrize(
-    "value", [[SCHEMA], [SCHEMA["function"]], '[{"name": "weather", "parameters": {"type": "object"}}]']
+    "value",
+    [
+        [SCHEMA],
+        [SCHEMA["function"]],
+        '[{"name": "weather", "parameters": {"type": "object"}}]',
+        [{**SCHEMA, "type": None}],
+        [{"type": "function", "function": None, "name": "weather", "parameters": {"type": "object"}}],
+        [{"type": "function", "function": {"name": "weather", "description": None, "parameters": FILLED}}],
+    ],
 )
 def test_tools_have_one_form(value: Any) -> None:
     assert tools(value) == [SCHEMA]
@@ -153,7 +184,7 @@ def test_no_tools_are_absent_tools(value: Any) -> None:
         (5, "'tools' is a number"),
         (["weather"], r"tools\[0\] is a string"),
         ([{}], r"tools\[0\]\.function has no name"),
-        ([{"type": "retrieval"}], r"tools\[0\]\.function has no name"),
+        ([{"type": "retrieval"}], r"tools\[0\] is no function schema"),
         ([{"type": "custom", "function": {"name": "f"}}], r"tools\[0\] is no function schema"),
         ([{"name": "f", "parameters": "none"}], r"tools\[0\]\.function\.parameters is a string"),
     ],
@@ -163,18 +194,28 @@ def test_tools_that_are_no_schemas_are_refused(value: Any, words: str) -> None:
         tools(value)
 
 
+def test_what_is_beside_the_function_of_a_schema_goes_to_the_template() -> None:
+    assert tools([{**SCHEMA, "strict": True}]) == [{**SCHEMA, "strict": True}]
+
+
 def test_keys_that_are_not_read_are_listed() -> None:
     turn = {
         "role": "user",
         "id": 7,
         "stamp": None,
         "content": [{"type": "text", "text": "x", "cache_control": {}}],
-        "tool_calls": [{"name": "f", "arguments": {}, "status": "done"}],
+        "tool_calls": [
+            {"name": "f", "arguments": {}, "status": "done"},
+            {"name": "f", "function": {"name": "f", "arguments": {}, "output": "4"}},
+            5,
+        ],
     }
     assert set(unknown([turn, "no message"], "messages", KNOWN)) == {
         "messages[].id",
         "messages[].content[].cache_control",
         "messages[].tool_calls[].status",
+        "messages[].tool_calls[].name",
+        "messages[].tool_calls[].function.output",
     }
 
 
@@ -183,8 +224,25 @@ def test_what_a_template_leaves_out_is_told() -> None:
     assert unwritten(calling, None, "call weather in Oslo") is None
     assert "does not write tool_calls: 'weather'" in (unwritten(calling, None, "assistant") or "")
     assert "does not write tools" in (unwritten([], [SCHEMA], "user: hi") or "")
-    assert "does not write name: 'Ada'" in (unwritten([{"role": "user", "name": "Ada"}], None, "user: hi") or "")
-    assert unwritten([{"role": "tool", "name": "weather"}], None, "tool: 4 degrees") is None
+    named = {"role": "user", "content": "hi", "name": "Ada"}
+    assert "does not write name: 'Ada'" in (unwritten([named], None, "user: hi") or "")
+    assert unwritten([{"role": "tool", "content": "4", "name": "weather"}], None, "tool: 4 degrees") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "lost"),
+    [
+        ("Be brief.", "user: hi", True),
+        ("  Be\n\tbrief. ", "system: Be brief.", False),
+        ('Say "hi".', r'system: "Say \"hi\"."', False),
+        ("<think>\nhm\n</think>\n\nfruit", "assistant: fruit", False),
+        ("<think>\nhm\n</think>\n\n", "assistant: ", False),
+        ("答案是水果", "助手", True),
+        (" \n", "", False),
+    ],
+)
+def test_content_that_a_template_leaves_out_is_told(content: str, text: str, lost: bool) -> None:
+    assert (unwritten([{"role": "system", "content": content}], None, text) is not None) == lost
 
 
 json_values = st.recursive(

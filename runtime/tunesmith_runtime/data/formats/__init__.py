@@ -13,7 +13,7 @@ from typing import Any
 from tunesmith_api.finetunejob import RowFormat
 from tunesmith_runtime.data.formats import alpaca, messages, prompt_completion, sharegpt, text
 from tunesmith_runtime.data.records import DropReason, Record, RowError, has, keys_of
-from tunesmith_runtime.messages import ASKS_NOTHING, unknown
+from tunesmith_runtime.messages import asks, unknown
 
 FORMATS: dict[RowFormat, ModuleType] = {
     RowFormat.MESSAGES: messages,
@@ -28,12 +28,13 @@ _MODALITIES = ("images", "image", "videos", "video", "audios", "audio", "objects
 _PREFERENCES = ("chosen", "rejected", "rejected_response", "rejected_messages", "kto_tag")
 _TOKENS = ("input_ids", "labels", "attention_mask", "assistant_masks", "completion_mask")
 _WEIGHTS = ("weight", "weights", "loss", "loss_scale", "loss_weight", "sample_weight")
+_MASKS = ("loss_mask", "loss_masks", "train_mask", "mask", "train", "trainable")
 
 REFUSED: Mapping[str, str] = {
     **dict.fromkeys(_MODALITIES, "remove the key: only text is learned or asked"),
     **dict.fromkeys(_PREFERENCES, "remove the key: what is learned or asked is the answer alone"),
     **dict.fromkeys(_TOKENS, "remove the key: rows are encoded from their text"),
-    **dict.fromkeys(_WEIGHTS, "remove the key; in messages, weight: 0 keeps an answer from being learned"),
+    **dict.fromkeys((*_WEIGHTS, *_MASKS), "remove the key; in messages, weight: 0 keeps an answer from being learned"),
     "history": "write the earlier turns as messages, or the row as {instruction, output, history}",
     "system": "write the row as messages, or as {instruction, output, system}",
     "system_prompt": "write the row as messages, or as {instruction, output, system}",
@@ -99,12 +100,8 @@ def read(row: dict[str, Any], form: RowFormat) -> Record | DropReason:
 def refuse(row: Mapping[str, Any], known: frozenset[str]) -> None:
     """Raise RowError for a key that changes what is learned or asked and is not `known`."""
     for key, hint in REFUSED.items():
-        if (
-            key not in known
-            and key in row
-            and (key in _WEIGHTS or row[key] not in ASKS_NOTHING)
-            and row[key] is not None
-        ):
+        weighs = key in (*_WEIGHTS, *_MASKS) and row.get(key) is not None
+        if key not in known and (weighs or asks(row.get(key))):
             raise RowError(f"has '{key}', which can't be honoured here", hint, key)
     if isinstance(row.get("label"), bool) and "label" not in known:
         raise RowError(
@@ -118,7 +115,8 @@ def ignored(row: Mapping[str, Any], form: RowFormat) -> set[str]:
     """Keys of a row that are not read, those in its messages as `messages[].key`. A null is no key."""
     module = FORMATS[form]
     found = {key for key, value in row.items() if key not in module.KNOWN | REFUSED.keys() and value is not None}
-    return found.union(*(unknown(row.get(key), key, known) for key, known in module.LISTS.items()))
+    lists = {key: sharegpt.turns(row[key]) if form is RowFormat.SHAREGPT else row.get(key) for key in module.LISTS}
+    return found.union(*(unknown(lists[key], key, known) for key, known in module.LISTS.items()))
 
 
 def rename(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ def read(row: dict[str, Any]) -> Continuation | Conversation | DropReason:
         return _conversation(row)
     prompt, completion = text_of(row, "prompt"), text_of(row, "completion")
     for key in ("system", "tools"):
-        if row.get(key) not in chat.ASKS_NOTHING:
+        if chat.asks(row.get(key)):
             raise RowError(
                 f"has '{key}', which needs a chat template, and its prompt is plain text",
                 "name the keys instruction and output instead of prompt and completion",

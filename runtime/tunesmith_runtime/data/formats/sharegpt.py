@@ -6,6 +6,7 @@ read under the same key.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,12 +32,16 @@ CALLS = ("function_call", "tool_call")
 
 def read(row: dict[str, Any]) -> Conversation | DropReason:
     """The conversation in the form of messages."""
-    value = row.get("conversations")
+    read_turns = turns(row.get("conversations"))
+    messages = chat.conversation(read_turns, "conversations")
+    return answered(row, messages, chat.weightless(read_turns, "conversations"))
+
+
+def turns(value: Any) -> list[dict[str, Any]]:
+    """The turns of `conversations` with the keys of messages. Raises RowError that names the turn."""
     if not isinstance(value, list):
         raise RowError(f"'conversations' is {kind_of(value)}; expected a list of {{from, value}}")
-    turns = [_turn(turn, f"conversations[{index}]") for index, turn in enumerate(value)]
-    messages = chat.conversation(turns, "conversations")
-    return answered(row, messages, chat.weightless(turns, "conversations"))
+    return [_turn(turn, f"conversations[{index}]") for index, turn in enumerate(value)]
 
 
 def _turn(turn: Any, place: str) -> dict[str, Any]:
@@ -44,15 +49,20 @@ def _turn(turn: Any, place: str) -> dict[str, Any]:
     if not isinstance(turn, dict):
         raise chat.wrong(place, f"is {kind_of(turn)}; expected {{from, value}}")
     if not has(turn, "from"):
+        if has(turn, "role", "value"):
+            raise chat.wrong(f"{place}.value", "has no from beside it", "write from and value, or role and content")
         return turn
     source, value = turn["from"], turn.get("value")
+    for key in ("role", "content", *(("tool_calls",) if source in CALLS else ())):
+        if has(turn, key) and turn[key] != []:
+            raise chat.wrong(f"{place}.{key}", "says again what from and value say", "remove the key")
     if not isinstance(source, str) or source not in {*ROLES, *CALLS}:
         known = ", ".join(sorted({*ROLES, *CALLS}))
         raise chat.wrong(f"{place}.from", f"is {source!r:.80}; expected one of {known}")
     others = {key: entry for key, entry in turn.items() if key not in ("from", "value")}
     if source in CALLS:
         return {**others, "role": "assistant", "tool_calls": _called(value, f"{place}.value")}
-    if not isinstance(value, str | list):
+    if not isinstance(value, str | list) and not (value is None and has(turn, "tool_calls")):
         raise chat.wrong(f"{place}.value", f"is {kind_of(value)}; expected a string")
     return {**others, "role": ROLES[source], "content": value}
 
@@ -64,4 +74,11 @@ def _called(value: Any, place: str) -> list[Any]:
         raise chat.wrong(place, f"is no JSON: {error}; expected {{name, arguments}}") from error
     if not isinstance(found, dict | list) or not found:
         raise chat.wrong(place, f"is {kind_of(value)}; expected the JSON of {{name, arguments}}")
-    return found if isinstance(found, list) else [found]
+    return [_exact(call) for call in (found if isinstance(found, list) else [found])]
+
+
+def _exact(call: Any) -> Any:
+    """The call with its arguments as text, which keeps their nulls: here they are the user's own."""
+    if isinstance(call, dict) and isinstance(call.get("arguments"), dict):
+        return {**call, "arguments": json.dumps(call["arguments"])}
+    return call

@@ -253,6 +253,41 @@ def test_thoughts_that_the_template_leaves_out_are_refused(tokenizer: Any) -> No
     assert learned(qwen, example) == "<think>\nLet me see.\n</think>\n\nb<|im_end|>"
 
 
+PARTS = "{% for m in messages %}{{ m.role }}:{% for p in m.content %}{% if p.type == 'text' %}{{ p.text }}{% endif %}{% endfor %}\n{% endfor %}"
+"""For content in parts of images and text; of a string it writes nothing."""
+TWO_ROLES = "{% for m in messages %}{% if m.role in ('user', 'assistant') %}{{ m.role + ': ' + m.content }}\n{% endif %}{% endfor %}"
+CALLS_ONLY = (
+    "{% for m in messages %}{{ m.role }}: {% if m.tool_calls %}{{ m.tool_calls[0].function.name }}"
+    "{% else %}{{ m.content }}{% endif %}\n{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "role"),
+    [
+        (PARTS, [("user", "kiwi"), ("assistant", "fruit")], "user"),
+        (TWO_ROLES, [("system", "brief"), ("user", "kiwi"), ("assistant", "fruit")], "system"),
+        (TWO_ROLES, [("user", "kiwi"), ("system", "brief"), ("assistant", "fruit")], "system"),
+        (TWO_ROLES, [("user", "kiwi"), ("tool", "berry"), ("assistant", "fruit")], "tool"),
+        (CALLS_ONLY, [("user", "kiwi"), ("assistant", "waiting")], "assistant"),
+    ],
+)
+def test_content_that_the_template_leaves_out_is_refused(
+    tokenizer: Any, template: str, messages: list[tuple[str, str]], role: str
+) -> None:
+    rows: list[dict[str, Any]] = [{"role": name, "content": content} for name, content in messages]
+    if template == CALLS_ONLY:
+        rows[-1]["tool_calls"] = [{"function": {"name": "look", "arguments": {}}}]
+    chat = encoder(tokenizer, template)
+    record = read({"messages": rows}, RowFormat.MESSAGES)
+    assert isinstance(record, Conversation)
+    with pytest.raises(RowError, match=f"does not write the content of role {role}") as refused:
+        chat.encode(record)
+    assert refused.value.hint
+    server = LoadedModel(lambda *_: None, chat.tokenizer, 512, frozenset(), 512)  # type: ignore[arg-type, return-value]
+    assert _refused(server, rows[:-1]) == (role != "assistant")
+
+
 def test_names_of_functions_are_found_as_json_writes_them(tokenizer: Any) -> None:
     talk = conversation("a", "b")
     for name in ("wetter_für", 'say "hi"', "天気"):

@@ -236,6 +236,24 @@ def test_a_long_list_of_keys_is_cut() -> None:
         (RowFormat.SHAREGPT, {"conversations": [{"value": "x"}]}, r"conversations\[0\] has no role"),
         (
             RowFormat.SHAREGPT,
+            {"conversations": [{"from": "human", "value": "q"}, {"role": "assistant", "value": "a"}]},
+            r"conversations\[1\]\.value has no from",
+        ),
+        *(
+            (
+                RowFormat.SHAREGPT,
+                {"conversations": [{"from": source, "value": '{"name": "f"}', key: value}]},
+                rf"conversations\[0\]\.{key} says again",
+            )
+            for source, key, value in [
+                ("gpt", "content", "b"),
+                ("gpt", "role", "user"),
+                ("function_call", "tool_calls", [5]),
+                ("function_call", "content", "b"),
+            ]
+        ),
+        (
+            RowFormat.SHAREGPT,
             {"conversations": [{"from": "function_call", "value": "f()"}]},
             r"\.value is no JSON: column 1",
         ),
@@ -288,3 +306,26 @@ def test_a_completion_of_messages_keeps_its_place_behind_a_system_prompt() -> No
     record = read(row, RowFormat.PROMPT_COMPLETION)
     assert isinstance(record, Conversation)
     assert record.learned == [4]
+
+
+def test_the_json_of_a_call_keeps_its_nulls_and_its_other_keys_are_counted() -> None:
+    called = {"from": "function_call", "value": '{"name": "f", "arguments": {"a": null}, "thought": "hm"}'}
+    row = {"conversations": [{"from": "human", "value": "q"}, called]}
+    record = read(row, RowFormat.SHAREGPT)
+    assert isinstance(record, Conversation)
+    assert record.messages[1]["tool_calls"][0]["function"]["arguments"] == {"a": None}
+    assert ignored(row, RowFormat.SHAREGPT) == {"conversations[].tool_calls[].thought"}
+
+
+def test_a_value_may_be_null_beside_tool_calls() -> None:
+    called = {"from": "gpt", "value": None, "tool_calls": [{"function": {"name": "f"}}]}
+    record = read({"conversations": [{"from": "human", "value": "q"}, called]}, RowFormat.SHAREGPT)
+    assert isinstance(record, Conversation)
+    assert record.messages[1]["content"] == ""
+
+
+@pytest.mark.parametrize("value", [0, 1, False, [0, 1]])
+@pytest.mark.parametrize("key", ["weight", "loss_mask", "mask", "train"])
+def test_a_weight_of_the_whole_row_is_refused_whatever_it_is(key: str, value: Any) -> None:
+    with pytest.raises(RowError, match=f"has '{key}'"):
+        read({"messages": [USER, ASSISTANT], key: value}, RowFormat.MESSAGES)
