@@ -9,6 +9,7 @@ from typing import Any
 
 from tunesmith_api.evaljob import BenchmarkType
 from tunesmith_api.finetunejob import RowFormat
+from tunesmith_runtime import messages as chat
 from tunesmith_runtime.data import formats
 from tunesmith_runtime.data.formats import alpaca, messages
 from tunesmith_runtime.data.records import (
@@ -21,13 +22,13 @@ from tunesmith_runtime.data.records import (
     kind_of,
     text_of,
 )
-from tunesmith_runtime.messages import THOUGHTS
+from tunesmith_runtime.messages import THOUGHTS, asks
 
 Row = dict[str, Any]
 
 LETTERS = "ABCDEFGHIJ"
-FORMS = "{query, response}, {prompt, completion}, {messages} or {conversations}"
-READ = (RowFormat.MESSAGES, RowFormat.SHAREGPT, RowFormat.PROMPT_COMPLETION)
+FORMS = "{query, response}, {prompt, completion}, {instruction, output}, {messages} or {conversations}"
+READ = (RowFormat.MESSAGES, RowFormat.SHAREGPT, RowFormat.PROMPT_COMPLETION, RowFormat.ALPACA)
 """Formats of rows to train on that are questions as well; the last answer is the reference."""
 QUERY = frozenset({"query", "response", "system", "history"})
 CHOICE = frozenset({"question", "answer", *LETTERS})
@@ -35,6 +36,9 @@ CHOICE = frozenset({"question", "answer", *LETTERS})
 
 def question(row: Row) -> Row:
     """A row of type qa as {messages, response}: what is asked, and the answer that is right."""
+    for key in ("tools", "functions"):
+        if asks(row.get(key)) and chat.tools(row[key], key):
+            raise RowError(f"has '{key}', which an evaluation can't ask with", "remove the rows that need tools", key)
     record = _record(row)
     if record is DropReason.NO_PROMPT:
         raise RowError("asks nothing: no message of the user is before the last answer")
@@ -44,8 +48,6 @@ def question(row: Row) -> Row:
         raise RowError("has no answer to compare with: the last message or the response is missing or empty")
     if isinstance(record, Continuation):
         return {"messages": [_user(record.prompt)], "response": record.completion}
-    if record.tools:
-        raise RowError("has 'tools', which an evaluation can't ask with", "remove the rows that need tools", "tools")
     *asked, answer = record.messages
     if asked[-1]["role"] not in ("user", "tool"):
         raise RowError("asks nothing: the message before the last answer is not the user's")
@@ -59,6 +61,10 @@ def question(row: Row) -> Row:
 
 def choice(row: Row) -> Row:
     """A row of type multipleChoice as {question, A, B, ..., answer}; numbers as choices are told as text."""
+    for key in ("system", "system_prompt", "history", "tools", "functions"):
+        if asks(row.get(key)):
+            hint = "write what it says into the question, and remove the key"
+            raise RowError(f"has '{key}', which can't be honoured here", hint, key)
     formats.refuse(row, CHOICE)
     asked = text_of(row, "question")
     letters = [letter for letter in string.ascii_uppercase if has(row, letter)]

@@ -21,6 +21,7 @@ ANSWER = {"role": "assistant", "content": "fruit"}
         {"query": "What is a kiwi?", "response": "fruit"},
         {"prompt": "What is a kiwi?", "completion": "fruit"},
         {"prompt": [ASKED], "completion": [ANSWER]},
+        {"instruction": "What is a kiwi?", "input": None, "output": "fruit"},
         {"messages": [ASKED, ANSWER]},
         {"messages": [ASKED, ANSWER, {"role": "user", "content": "Thanks."}]},
         {"query": "What is a kiwi?", "response": "fruit", "source": "a book"},
@@ -42,6 +43,7 @@ def test_every_form_gives_the_same_question(row: dict[str, Any]) -> None:
         {"messages": [{**SYSTEM, "role": "developer"}, ASKED, ANSWER]},
         {"messages": [ASKED, ANSWER], "system": "Be brief."},
         {"system": "Be brief.", "query": "What is a kiwi?", "response": "fruit"},
+        {"system": "Be brief.", "instruction": "What is a kiwi?", "output": "fruit"},
     ],
 )
 def test_a_rows_own_system_message_is_kept(row: dict[str, Any]) -> None:
@@ -106,6 +108,39 @@ def test_a_row_that_cannot_be_asked_says_why(row: dict[str, Any], words: str) ->
     with pytest.raises(RowError) as wrong:
         question(row)
     assert words in str(wrong.value)
+
+
+@pytest.mark.parametrize("key", ["tools", "functions"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "a", "completion": "b"},
+        {"query": "a", "response": "b"},
+        {"instruction": "a", "output": "b"},
+        {"messages": [ASKED, ANSWER]},
+    ],
+)
+def test_the_hint_for_tools_leads_to_no_other_form(row: dict[str, Any], key: str) -> None:
+    with pytest.raises(RowError, match=f"has '{key}', which an evaluation can't ask with") as refused:
+        question({**row, key: [{"name": "f"}]})
+    assert refused.value.hint == "remove the rows that need tools"
+
+
+def test_the_hint_for_a_system_prompt_beside_plain_text_leads_to_a_question() -> None:
+    with pytest.raises(RowError) as refused:
+        question({"prompt": "What is a kiwi?", "completion": "fruit", "system": "Be brief."})
+    assert refused.value.hint == "name the keys instruction and output instead of prompt and completion"
+    row = {"instruction": "What is a kiwi?", "output": "fruit", "system": "Be brief."}
+    assert question(row) == {"messages": [SYSTEM, ASKED], "response": "fruit"}
+
+
+@pytest.mark.parametrize("key", ["system", "system_prompt", "history", "tools", "functions"])
+def test_the_hint_for_what_a_choice_has_not_stays_with_choices(key: str) -> None:
+    row = {"question": "2 + 2?", "A": "3", "B": "4", "answer": "B"}
+    with pytest.raises(RowError, match=f"has '{key}'") as refused:
+        choice({**row, key: "Be brief."})
+    assert refused.value.hint == "write what it says into the question, and remove the key"
+    assert choice({**row, "question": "Be brief. 2 + 2?"})
 
 
 def test_a_choice_is_told_as_text_and_its_answer_as_a_letter() -> None:
