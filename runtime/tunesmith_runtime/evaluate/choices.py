@@ -21,7 +21,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 BOXED = re.compile(
     r"""\\(?:boxed|fbox)\s*\{([^{}]*)\}
       | <(answer|final_answer|choice)>(.*?)(?:</\2>|$)
-      | ["'](?:final_?|correct_?|selected_?|chosen_?)?(?:answer|choice|option)["']\s*:\s*(?:"([^"\n]*)"|'([^'\n]*)'|(-?[\d.]+))""",
+      | ["'](?:final_?|correct_?|selected_?|chosen_?)?(?:answer|choice|option)["']\s*:\s*(?:"([^"\n]*)"|'([^'\n]*)'|(-?[\d.]+))\s*(?=[,}\]]|$)""",
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
 """An answer by itself: in a box of LaTeX, in a tag, or in a field of JSON."""

@@ -24,6 +24,7 @@ THOUGHTS: Sequence[tuple[re.Pattern[str], re.Pattern[str]]] = [
         (rf"<({THOUGHT})\b[^<>]*>", rf"</({THOUGHT})\s*>"),
         (r"\[THINK\]", r"\[/THINK\]"),
         (r"◁think▷", r"◁/think▷"),
+        (r"<\|(?:begin_of_thought|START_THINKING)\|>", r"<\|(?:end_of_thought|END_THINKING)\|>"),
         (r"<\|channel\|>\s*analysis", r"<\|channel\|>\s*final\s*<\|message\|>"),
     )
 ]
