@@ -87,27 +87,27 @@ SET_LIST: dict[str, Any] = {"x-kubernetes-list-type": "set"}
 _ENDS = "beginning and ending with a letter or digit"
 NAME = Grammar(
     pattern="^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
-    problem="is no name of a resource",
+    problem="is not a resource name",
     advice=f"write lower-case letters, digits and -, {_ENDS}",
     lower=True,
     repairs=(("_", "-"), (".", "-"), (" ", "-")),
 )
 OBJECT_NAME = Grammar(
     pattern="^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
-    problem="is no name of an object",
+    problem="is not an object name",
     advice=f"write lower-case letters, digits, - and ., {_ENDS}",
     lower=True,
     repairs=(("_", "-"), (" ", "-")),
 )
 LABEL_VALUE = Grammar(
     pattern="^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$",
-    problem="is no value of a label",
+    problem="is not a label value",
     advice=f"write letters, digits, -, _ and ., {_ENDS}",
     repairs=((" ", "-"), ("/", "-"), (":", "-"), ("@", "-")),
 )
 DURATION = Grammar(
     pattern=r"^([0-9]{1,6}(\.[0-9]{1,6})?(s|m|h|d))+$",
-    problem="is no length of time",
+    problem="is not a duration",
     advice="write numbers of at most 6 digits with s, m, h or d, such as 90s, 1h30m or 7d",
     lower=True,
     repairs=(
@@ -117,7 +117,7 @@ DURATION = Grammar(
 )  # fmt: skip
 QUANTITY = Grammar(
     pattern=r"^[0-9]{1,15}(\.[0-9]{1,9})?([mkMGTP]|[KMGTP]i)?$",
-    problem="is no quantity",
+    problem="is not a quantity",
     advice="write a number, alone or with a unit such as 500m, 2 or 16Gi",
     repairs=((" ", ""), ("iB", "i"), ("GB", "Gi"), ("MB", "Mi"), ("gb", "Gi")),
     number=True,
@@ -148,7 +148,7 @@ LONGEST_SECONDS = 10 * 365 * 86400.0
 
 def _not_too_many(value: int | str) -> int | str:
     if isinstance(value, int) and not 0 <= value < 10**15:
-        raise ValueError(f"{value} is no quantity: {QUANTITY.advice}")
+        raise ValueError(f"{value} is not a quantity: {QUANTITY.advice}")
     return value
 
 

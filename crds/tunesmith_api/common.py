@@ -56,13 +56,13 @@ class ModelSource(ApiModel):
 
 KEY = Grammar(
     pattern="^[-._A-Za-z0-9]+$",
-    problem="is no key of a ConfigMap",
+    problem="is not a ConfigMap key",
     advice="write letters, digits, -, _ and ., such as ca.crt",
     tightened=True,
 )
 REGION = Grammar(
     pattern="^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$",
-    problem="is no name of a region",
+    problem="is not a region name",
     advice="write letters, digits and -, such as us-east-1",
     tightened=True,
 )
@@ -132,7 +132,7 @@ def is_reserved(variable: str) -> bool:
 
 VARIABLE_NAME = Grammar(
     pattern="^[A-Za-z_][A-Za-z0-9_]*$",
-    problem="is no name of a variable",
+    problem="is not a variable name",
     advice="write letters, digits and _, not beginning with a digit",
     repairs=(("-", "_"), (".", "_"), (" ", "_")),
 )
@@ -165,7 +165,7 @@ class LocalObject(ApiModel):
 
 LABEL_KEY = Grammar(
     pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
-    problem="is no key of a label",
+    problem="is not a label key",
     advice="write the key of a label that nodes have, such as topology.kubernetes.io/zone",
     repairs=((" ", "-"),),
 )
@@ -180,7 +180,7 @@ class PodSettings(ApiModel):
                 f"(!has(self.{field}) || self.{field}.all(key, key.matches({cel(LABEL_KEY.pattern)})))"
                 for field in ("nodeSelector", "labels", "annotations")
             ),
-            "a key of nodeSelector, labels or annotations is no key of a label: write letters, digits, -, _ and ., with or "
+            "a key of nodeSelector, labels or annotations is not a label key: write letters, digits, -, _ and ., with or "
             "without the lower-case name of a domain and / before it, such as topology.kubernetes.io/zone",
         ),
         *(

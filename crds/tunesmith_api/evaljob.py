@@ -26,7 +26,7 @@ from tunesmith_api.inferenceservice import Engine
 
 BENCHMARK_NAME = Grammar(
     pattern="^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
-    problem="is no name of a benchmark",
+    problem="is not a benchmark name",
     advice="write letters, digits, -, _ and ., beginning and ending with a letter or digit",
     repairs=((" ", "-"), ("/", "-"), (":", "-")),
 )

@@ -339,7 +339,7 @@ FAILURES: dict[FailureClass, Failure] = {
     FailureClass.DIVERGED: Failure(
         85,
         Retry.NEVER,
-        "the training loss is no number any more",
+        "the training loss is NaN or infinite",
         "lower the learning rate",
         {TUNE: "set spec.training.learningRate to a tenth, or raise spec.training.warmupRatio"},
     ),

@@ -88,7 +88,7 @@ class Rollout(ApiModel):
 
 METRIC_NAME = Grammar(
     pattern="^[A-Za-z_:][A-Za-z0-9_:./-]*$",
-    problem="is no name of a metric",
+    problem="is not a metric name",
     advice="write letters, digits, _, :, ., / and -, beginning with a letter, such as queue_length",
     repairs=((" ", "_"),),
 )

@@ -45,7 +45,7 @@ SLIPS = (
     Slip(r"[<>]|\$[({]|\{\{|://[^/]*(\$|\{)", "has a template that was not filled in", "write the name itself"),
     Slip("^ | $", "begins or ends with a space"),
     Slip(" ", "has a space", "rename what it names and write it without"),
-    Slip(f"[{INVISIBLE}]", "goes on with an invisible or control character", "type it anew by hand"),
+    Slip(f"[{INVISIBLE}]", "is followed by an invisible or control character", "type it anew by hand"),
     Slip(r"\?.*=", "has a query, as URIs of this kind have none", "remove it, from the ? on"),
     Slip("[*?{}]", "has a wildcard", "name the file, or the folder that holds the files"),
     Slip("#", "has a fragment", "remove it, from the # on"),
@@ -54,20 +54,20 @@ SLIPS = (
     Slip("^[^f].*%20", "has a space (%20)", "rename what it names and write it without"),
     Slip(PERCENT, "is percent-encoded", "write the characters as they are in the name of the object"),
     Slip('[\\^|"`]', "has a character that is not allowed in it", "rename what it names"),
-    Slip(r"^s3://\.\.?(/|$)", "names no bucket", PLACE),
+    Slip(r"^s3://\.\.?(/|$)", "has no bucket", PLACE),
     Slip(DOTS, "has a folder named . or ..", "write the path without it"),
     Slip(EMPTY, "has an empty folder (//)", "write each folder between two single slashes"),
 )
 """Mistakes with every URI."""
 
 HALF = (
-    "names no organization, or no model of it",
+    "lacks the organization or the model",
     "write both as in the address of the model's page, such as hf://Qwen/Qwen3-8B",
 )
 """What is wrong with a hub's URI that lacks one of its two parts, and what to do."""
 
 STORES = (
-    Slip("^s3:/*$|^s3:///", "names no bucket", PLACE),
+    Slip("^s3:/*$|^s3:///", "has no bucket", PLACE),
     Slip(ADDRESS, "has an address in the place of the bucket", SERVER),
     Slip(
         "^s3://",
@@ -75,8 +75,8 @@ STORES = (
         "a bucket is 3 to 63 lower-case letters, digits, - and ., and begins and ends with a letter or digit",
     ),
     Slip("^[Ss]3[an]?:", "is not how a URI of S3 begins", PLACE),
-    Slip("^file:", "names no absolute path", "write file:///FOLDER/FILE"),
-    Slip("^pvc:", "names no claim", PLACE),
+    Slip("^file:", "has no absolute path", "write file:///FOLDER/FILE"),
+    Slip("^pvc:", "has no claim", PLACE),
     Slip(
         "^(gs|gcs|oss|cos|cosn|obs|tos|bos|minio|r2|b2)://",
         "is of a store that is read by its S3 API, with its server in spec.storage.endpoint",
@@ -107,7 +107,7 @@ HUBS = (
 MODEL = Grammar(
     pattern=f"^({HUB}|{S3}|{CLAIM}|{LOCAL})$",
     refused=REFUSED,
-    problem="is no URI of a model",
+    problem="is not a model URI",
     advice="write hf://ORG/NAME, ms://ORG/NAME or s3://BUCKET/FOLDER",
     secret=SECRET,
     tightened=True,
@@ -121,7 +121,7 @@ MODEL = Grammar(
         Slip("^(hf|ms)://([^/]*/*$|/)", *HALF),
         Slip("^(hf|ms)://.*@.*@|^(hf|ms)://.*@$", "has several @, or nothing after it", "write hf://ORG/NAME@REVISION with a branch, tag or commit, or hf://ORG/NAME"),
         Slip("^(hf|ms)://[^@]*/[^@]*/", "has more than an organization and a name", "write hf://ORG/NAME; a single file of a model cannot be named"),
-        Slip("^[^:/]+/[^:/]+$", "names a model without saying where it is"),
+        Slip("^[^:/]+/[^:/]+$", "names a model without its hub"),
     ),
     prefix=("^ *[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*(@[^ ]*)? *$", "hf:"),
     repairs=(*HUBS, *SCHEMES),
@@ -130,7 +130,7 @@ MODEL = Grammar(
 DATA = Grammar(
     pattern=f"^((hf|ms)://[^/]+(/.*)?|{S3}|{CLAIM}|{LOCAL})$",
     refused=REFUSED,
-    problem="is no URI of data",
+    problem="is not a data URI",
     advice="write s3://BUCKET/FILE.jsonl or the folder s3://BUCKET/FOLDER",
     secret=SECRET,
     tightened=True,
@@ -141,7 +141,7 @@ DATA = Grammar(
 STORE = Grammar(
     pattern=f"^({S3}|{CLAIM}|{LOCAL})$",
     refused=REFUSED,
-    problem="is no place to write to",
+    problem="is not a place to write to",
     advice="write s3://BUCKET/FOLDER",
     secret=SECRET,
     tightened=True,
@@ -155,16 +155,16 @@ PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0
 ENDPOINT = Grammar(
     pattern=rf"^https?://({LABEL}(\.{LABEL})*\.?|\[[0-9A-Fa-f:.]+\])(:{PORT})?(/.*)?$",
     refused=f"[{INVISIBLE}]|{ODD}",
-    problem="is no URL of an S3 API",
+    problem="is not the URL of an S3 API",
     advice="write https://HOST or https://HOST:PORT",
     secret=SECRET,
     tightened=True,
     slips=(
         Slip("://[^/]*@", "holds credentials", "remove them; spec.storage.credentialsSecret names a Secret"),
         Slip("^ | $", "begins or ends with a space"),
-        Slip(f"[{INVISIBLE}]", "goes on with a space, an invisible or a control character", "type it anew by hand"),
+        Slip(f"[{INVISIBLE}]", "is followed by a space, an invisible or a control character", "type it anew by hand"),
         Slip("^[Ss]3:", "is the URI of a bucket, not of its server"),
-        Slip("^[^:/]+(:[0-9]+)?(/.*)?$", "does not say http or https"),
+        Slip("^[^:/]+(:[0-9]+)?(/.*)?$", "lacks http:// or https://"),
         Slip("[?#]", "has a query or a fragment", "remove it"),
         Slip("^https?://[^/]*_", "has a host with _", "write https://HOST with letters, digits, - and . only"),
         Slip("^https?://[^/]*:[0-9]+(/|$)", "has no port from 1 to 65535"),

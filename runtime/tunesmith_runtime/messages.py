@@ -263,7 +263,7 @@ def _parsed(text: str, place: str) -> Any:
     try:
         return parse(text)
     except RowError as error:
-        raise wrong(place, f"is a string that holds no JSON: {error}") from error
+        raise wrong(place, f"is a string that is not JSON: {error}") from error
 
 
 def _schema(value: Any, place: str) -> dict[str, Any]:
@@ -273,7 +273,7 @@ def _schema(value: Any, place: str) -> dict[str, Any]:
     beside = {key: entry for key, entry in value.items() if key not in ("type", "function")}
     function, beside = (value["function"], beside) if has(value, "function") else (beside, {})
     if kind != "function" or not isinstance(function, dict):
-        raise wrong(place, "is no function schema; expected {type: function, function: {name, parameters}}")
+        raise wrong(place, "is not a function schema; expected {type: function, function: {name, parameters}}")
     if not isinstance(function.get("name"), str) or not function["name"]:
         raise wrong(f"{place}.function", "has no name; expected {name, description, parameters}")
     if not isinstance(function.get("parameters"), dict | None):

@@ -180,7 +180,7 @@ BAD = {
     "wrong type": Bad("FineTuneJob", {"training": {"epochs": "three"}}, "spec.training.epochs in body must be of type number"),
     "bad enum": Bad("FineTuneJob", {"method": "stf"}, 'supported values: "sft", "pretrain", "dpo"'),
     "bad bound": Bad("FineTuneJob", {"training": {"epochs": 0}}, "spec.training.epochs in body should be greater than 0"),
-    "bad duration": Bad("FineTuneJob", {"deadline": "soon"}, '"soon" is no length of time: write numbers'),
+    "bad duration": Bad("FineTuneJob", {"deadline": "soon"}, '"soon" is not a duration: write numbers'),
     "bad scheme": Bad("FineTuneJob", {"model": {"uri": "http://models/base"}}, "is the address of a web page or a file on the web"),
     "no model": Bad("FineTuneJob", {"model": None}, "spec.model: Required value"),
     "no data set": Bad("FineTuneJob", {"datasets": []}, "spec.datasets in body should have at least 1 items"),
@@ -275,7 +275,7 @@ BAD = {
         "datasets[].uri hf://org/name: not available in this version; use s3://",
     ),
     "key of no label": Bad(
-        "FineTuneJob", {"pod": {"nodeSelector": {"gpu type": "a100"}}}, "a key of nodeSelector, labels or annotations is no key of a label"
+        "FineTuneJob", {"pod": {"nodeSelector": {"gpu type": "a100"}}}, "a key of nodeSelector, labels or annotations is not a label key"
     ),
     "a job of itself": Bad(
         "FineTuneJob",

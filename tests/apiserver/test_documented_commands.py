@@ -117,6 +117,12 @@ def blocks(page: Path) -> Iterator[Any]:
         yield list(yaml.safe_load_all(text))
 
 
+def readmes_chain() -> list[Any]:
+    """The three resources of the README."""
+    [chain] = [manifests for manifests in blocks(ROOT / "README.md") if len(manifests) == 3]
+    return list(chain)
+
+
 def pod(namespace: str, resource: str) -> dict[str, Any]:
     """The pod of a FineTuneJob, with the names by which it is found."""
     job = {"kind": "FineTuneJob", "metadata": {"name": resource, "namespace": namespace, "uid": "uid"}}
@@ -172,9 +178,8 @@ class Reader:
         if self.run(f"helm status tunesmith --namespace {SYSTEM}").returncode:
             self.install()
         self.install()
-        [chain] = [manifests for manifests in blocks(ROOT / "README.md") if len(manifests) == 3]
         for team in TEAMS:
-            self.must(f"kubectl apply --namespace {team} --filename -", *chain)
+            self.must(f"kubectl apply --namespace {team} --filename -", *readmes_chain())
             self.under_way("support", team)
         self.must("kubectl apply --namespace demo --kustomize examples/quickstart")
         self.under_way("words", "demo")
@@ -254,6 +259,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     for name in ("charts", "crds", "examples", "docs"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copy(release("0.1.0").chart, folder)
+    (folder / "support.yaml").write_text(yaml.safe_dump_all(readmes_chain()))
     [values] = next(one for one in blocks(ROOT / "docs" / "operations.md") if "store" in one[0])
     (folder / "values.yaml").write_text(yaml.safe_dump(values))
     with ControlPlane() as plane, _node(plane), _server() as url:

@@ -114,10 +114,14 @@ podPolicy:
 {{/* What is wrong with the store, in sentences that name the value. */}}
 {{- define "tunesmith.checkStore" -}}
 {{- with .Values.store }}
-{{- if not (regexMatch "^s3://[A-Za-z0-9][A-Za-z0-9._-]*(/\\S*)?$" .uri) }}
-{{- fail "store.uri: write s3://bucket or s3://bucket/prefix, with a bucket that exists" }}
+{{- $bucket := regexFind "^s3://[^/]*" .uri }}
+{{- if not (regexMatch "^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$" $bucket) }}
+{{- fail "store.uri: write s3://bucket or s3://bucket/prefix, with a bucket that exists: 3 to 63 lower-case letters, digits, - and ." }}
 {{- end }}
-{{- if and .endpoint (not (regexMatch "^https?://[^\\s/?#@]+(/[^\\s?#]*)?$" .endpoint)) }}
+{{- if or (regexMatch "\\.\\.|\\.-|-\\.|^s3://[0-9]+(\\.[0-9]+){3}$" $bucket) (regexMatch "/\\.\\.?(/|$)|.{5}//|[\\pC\\pZ?#*\\\\<>{}^|\"`]|%[0-9A-Fa-f]{2}" .uri) }}
+{{- fail "store.uri: write s3://bucket or s3://bucket/prefix without spaces, empty folders, . or .., %, ? and *" }}
+{{- end }}
+{{- if and .endpoint (not (regexMatch "^https?://([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*\\.?|\\[[0-9A-Fa-f:.]+\\])(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?(/[^\\pC\\pZ?#*\\\\<>{}^|\"`]*)?$" .endpoint)) }}
 {{- fail "store.endpoint: write the URL of the S3 API with http:// or https://, such as https://minio.storage.svc:9000, without credentials; leave it empty for AWS" }}
 {{- end }}
 {{- if and .credentialsSecret (not (regexMatch "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$" .credentialsSecret)) }}

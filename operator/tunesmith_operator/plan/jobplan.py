@@ -400,12 +400,17 @@ DECISIONS: tuple[Callable[[Scene[Any]], Outlook | None], ...] = (
 PHASES: tuple[tuple[State, Phase, Reason, str], ...] = (
     (State.RUNNING, Phase.RUNNING, Reason.RUNNING, "running"),
     (State.FETCHING, Phase.PREPARING, Reason.FETCHING, "fetching the model and the data"),
-    (State.PREPARING, Phase.PREPARING, Reason.PREPARING, "looking what is in the store, before devices are asked for"),
+    (
+        State.PREPARING,
+        Phase.PREPARING,
+        Reason.PREPARING,
+        "checking the store for finished work before requesting devices",
+    ),
     (
         State.STARTING,
         Phase.PENDING,
         Reason.WAITING_FOR_POD,
-        "waiting for the first container: its pod is placed on a node, which pulls the image",
+        "waiting for the pod to be scheduled and its image to be pulled",
     ),
     (State.QUEUED, Phase.QUEUED, Reason.QUEUED, ""),
 )

@@ -89,7 +89,7 @@ class Encoder:
         if isinstance(record, Continuation):
             return joined([self._continuation(record)])
         if self.loss_on is LossOn.ALL and record.context:
-            hint = "set training.lossOn: answer, or remove the weights"
+            hint = "set spec.training.lossOn: answer, or remove the weights"
             raise RowError("has messages of weight 0, and training.lossOn: all learns every token", hint)
         return DropReason.NO_PROMPT if self._refuses_opening(record) else joined(self._conversation(record))
 

@@ -78,7 +78,7 @@ def load(work: Work, spec: FineTuneJobSpec, encoder: Encoder) -> Data:
             FailureClass.EMPTY_DATASET,
             f"1 row of {', '.join(dataset.uri for dataset in spec.datasets)} can be used, and validation.fraction needs 2: "
             "one to learn from and one to hold out",
-            "add rows, or remove the block validation",
+            "add rows, or remove spec.validation",
         )
     return Data(_flat(trained.rows), _flat(held_out.rows), rows)
 
@@ -170,7 +170,7 @@ def _empty(uri: str, encoded: Encoded, encoder: Encoder) -> RunFailure:
     shortest, longest = (_length(extreme(encoded.too_long), encoder) for extreme in (min, max))
     known = [length for length in encoded.too_long if length <= min(encoder.most_tokens, MAX_LENGTH)]
     best = (max if len(known) == len(encoded.too_long) else min)(known, default=None)
-    hint = f"set training.maxLength to {best} or more" if best else "split the rows into shorter ones"
+    hint = f"set spec.training.maxLength to {best} or more" if best else "split the rows into shorter ones"
     lengths = f"rows have {shortest} to {longest} tokens, and training.maxLength is {encoder.max_length}"
     return RunFailure(FailureClass.EMPTY_DATASET, f"{what}; {lengths}", hint)
 

@@ -62,7 +62,7 @@ def check_changes(model: PeftModel, dtype: torch.dtype) -> None:
         raise RunFailure(
             FailureClass.NOTHING_LEARNED,
             f"the adapter is too small to change a single weight of the base in {str(dtype).removeprefix('torch.')}: the merged model would equal the base",
-            "raise training.learningRate or the number of steps; export.merge: false keeps the adapter as it is",
+            "raise spec.training.learningRate, or set spec.export.merge: false to keep the adapter as it is",
         )
 
 

@@ -17,7 +17,7 @@ from tunesmith_runtime.modelcheck.files import read_header, read_json
 from tunesmith_runtime.modelcheck.loading import META, check_finite, load_weights
 from tunesmith_runtime.modelcheck.report import HINT
 
-KNOWN = "name a model of an architecture that transformers has, or set model.trustRemoteCode where its own code may run"
+KNOWN = "name a model of an architecture that transformers has, or set spec.model.trustRemoteCode: true, which allowTrustRemoteCode in the chart's values must allow"
 VISION = "ForConditionalGeneration"
 """Architectures with this ending may be loaded as their language part."""
 
@@ -59,7 +59,7 @@ def read_architecture(uri: str, directory: Path) -> Any:
     except Exception as error:  # config classes raise anything at values that they do not expect
         raise bad_model(uri, CONFIG, f"can't be used: {detail(error)}", HINT) from error
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise NotOurs(bad_model(uri, CONFIG, f"{kind} is no language model that transformers knows", KNOWN))
+        raise NotOurs(bad_model(uri, CONFIG, f"transformers has no language model of type {kind}", KNOWN))
     return config
 
 

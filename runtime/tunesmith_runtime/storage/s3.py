@@ -62,14 +62,17 @@ PASSING = frozenset({401, 403, 408, 409, 429})
 """Statuses below 500 that say nothing about what a store can do."""
 
 MISSING_KEY = frozenset({"NoSuchKey", "404", "NotFound"})
-UNKNOWN_KEY = "the endpoint does not know AWS_ACCESS_KEY_ID of the credentials Secret"
+UNKNOWN_KEY = (
+    "correct AWS_ACCESS_KEY_ID in the credentials Secret, or the server in spec.storage.endpoint or store.endpoint of the chart's "
+    "values: where both are empty, it is AWS"
+)
 REFUSED = {
     "InvalidAccessKeyId": UNKNOWN_KEY,
     "XAdminUserNotFound": UNKNOWN_KEY,  # versitygw says so, with status 404
-    "SignatureDoesNotMatch": "AWS_SECRET_ACCESS_KEY of the credentials Secret is wrong for its AWS_ACCESS_KEY_ID",
-    "ExpiredToken": "the credentials are expired: renew the Secret",
-    "RequestTimeTooSkewed": "the clock of the node or of the storage is wrong",
-    "AccessDenied": "allow these credentials to list, read and write there; without the right to list, a missing object is answered so too",
+    "SignatureDoesNotMatch": "correct AWS_SECRET_ACCESS_KEY in the credentials Secret: it does not belong to its AWS_ACCESS_KEY_ID",
+    "ExpiredToken": "renew the credentials in the Secret: they have expired",
+    "RequestTimeTooSkewed": "correct the clock of the node or of the object storage",
+    "AccessDenied": "allow these credentials to list, read, write and delete there (without the right to list, a missing object is answered in the same way)",
 }
 UNSENDABLE = (ValueError, UnicodeEncodeError)
 """What http.client raises for a header that it can't send: its text is the header, with the signature."""
@@ -105,7 +108,7 @@ def _refusal(uri: str, error: raised.ClientError, endpoint: str) -> RunFailure:
         return RunFailure(
             FailureClass.STORAGE_UNREACHABLE,
             message,
-            "the bucket is in another region: set spec.storage.region, and spec.storage.endpoint where that region has another",
+            "set spec.storage.region to the region of the bucket, and spec.storage.endpoint where that region has another",
         )
     if code in UNKNOWN_CALL:
         call = error.operation_name
@@ -193,7 +196,7 @@ class S3:
                 FailureClass.STORAGE_TLS, f"{uri}: the certificate of {self.endpoint} is not trusted: {error}"
             ) from error
         except (raised.NoCredentialsError, raised.PartialCredentialsError, raised.CredentialRetrievalError) as error:
-            hint = "name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in spec.storage.credentialsSecret, or give the ServiceAccount an identity"
+            hint = "name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in spec.storage.credentialsSecret or in store.credentialsSecret of the chart's values, or give the ServiceAccount an identity at the store"
             raise RunFailure(
                 FailureClass.STORAGE_403, f"{uri} at {self.endpoint}: no credentials: {error}", hint
             ) from error

@@ -31,14 +31,14 @@ def check_labels(train: Iterable[Example], validation: Iterable[Example]) -> Non
         raise RunFailure(
             FailureClass.NOTHING_LEARNED,
             "no token of the training rows has a label, so there is nothing to learn",
-            "use rows with answers to learn from; training.lossOn: all learns every token",
+            "use rows with answers to learn from, or set spec.training.lossOn: all to learn every token",
         )
     validation = list(validation)
     if validation and not has_labels(validation):
         raise RunFailure(
             FailureClass.EMPTY_DATASET,
             "no token of the validation rows has a label, so there is no loss to measure",
-            "use validation rows with answers, or remove the block validation",
+            "use validation rows with answers, or remove spec.validation",
         )
 
 

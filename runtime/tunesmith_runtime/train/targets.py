@@ -30,7 +30,7 @@ STATE_SPACE = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotr
 """Model types whose kernels read the weight of `out_proj` and `conv1d` themselves, past an adapter (peft refuses those)."""
 STATE_SPACE_NAMES = frozenset({"out_proj", "conv1d"})
 
-UNSET = "remove lora.targetModules to adapt all linear layers"
+UNSET = "remove spec.lora.targetModules to adapt all linear layers"
 
 
 def skeleton(folder: Path, trust_remote_code: bool = False) -> PreTrainedModel:
@@ -54,7 +54,7 @@ def check_targets(model: nn.Module, lora: Lora, merge: bool = True) -> None:
     if lora.target_modules is None:
         if not layers.names:
             raise _refused(
-                "the model has no linear layer that LoRA can adapt", "set tuner: full, and remove the block lora"
+                "the model has no linear layer that LoRA can adapt", "set spec.tuner: full, and remove spec.lora"
             )
         return
     if not lora.target_modules:
@@ -67,7 +67,7 @@ def check_targets(model: nn.Module, lora: Lora, merge: bool = True) -> None:
     shared = {name: fault for name in modules if merge and (fault := layers.shares(name))}
     if faults or shared:
         names = [name for name in lora.target_modules if name not in faults and name not in shared]
-        unmerged = "" if faults else "; or set export.merge: false, which keeps the adapter apart"
+        unmerged = "" if faults else "; or set spec.export.merge: false, which keeps the adapter apart"
         sentences = "; ".join([*faults.values(), *shared.values()])
         raise _refused(f"lora.targetModules: {sentences}", _proposal(names, layers.names) + unmerged)
     _warn_of_rank(lora.rank, [layer for name in modules for layer in layers.named(name).values()])
@@ -138,7 +138,7 @@ class Layers:
         if _is_state_space(self.model) and target in STATE_SPACE_NAMES:
             return f"{target!r} can't be adapted in a model with state space layers"
         other = next((module for module in found.values() if not isinstance(module, ADAPTABLE)), None)
-        return None if other is None else f"{target!r} names a {type(other).__name__}, which is no linear layer"
+        return None if other is None else f"{target!r} names a {type(other).__name__}, which is not a linear layer"
 
     def shares(self, target: str) -> str | None:
         """Which other module has the weight of a module that `target` names; None where none has."""
@@ -169,7 +169,9 @@ def _is_state_space(model: nn.Module) -> bool:
 def _proposal(names: Iterable[str], known: list[str]) -> str:
     kept = ", ".join(names)
     choose = f"choose from {', '.join(known)}" if known else UNSET
-    return f"write lora.targetModules: [{kept}], or {choose}" if kept else f"{choose}, or {UNSET}" if known else UNSET
+    return (
+        f"write spec.lora.targetModules: [{kept}], or {choose}" if kept else f"{choose}, or {UNSET}" if known else UNSET
+    )
 
 
 def _warn_of_rank(rank: int, layers: Iterable[nn.Module]) -> None:

@@ -106,6 +106,15 @@ def test_messages_name_fields_that_are_there(folder: str) -> None:
     assert {path for path in fields if not there(has_field(kind, path) for kind in SPEAKS_TO[folder])} == set()
 
 
+@pytest.mark.parametrize("folder", SPEAKS_TO)
+def test_advice_says_spec_before_a_field(folder: str) -> None:
+    """The operator tells by it that a job must be created anew for the change."""
+    fields = "|".join(sorted({field for schema in SCHEMAS.values() for field in schema["properties"]}))
+    advice = re.compile(rf"\b(?:set|raise|lower|halve|double|remove|write) (?:the block \w+|(?:{fields})(?:\.\w|: ))")
+    # The API server shows what pydantic says below the name of the field.
+    assert [text for text in texts(folder) if advice.search(text)] == []
+
+
 def test_hints_about_signals_name_fields_of_all_kinds() -> None:
     fields = {path for _, hint in SIGNALS.values() for path in fields_in(hint)}
     assert all(has_field(kind, path) for kind in SCHEMAS for path in fields)

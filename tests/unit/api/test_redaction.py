@@ -150,7 +150,7 @@ def test_what_is_a_secret_by_its_form_is_taken_out(text: str, left: str) -> None
         "Please use AWS4-HMAC-SHA256.",
         "https://host/?next=https%3A%2F%2Fhost%2Fmail%40example.com",
         "Basic authentication is not supported; Bearer authentication is required",
-        "AWS_SECRET_ACCESS_KEY of the credentials Secret is wrong for its AWS_ACCESS_KEY_ID",
+        "correct AWS_SECRET_ACCESS_KEY in the credentials Secret: it does not belong to its AWS_ACCESS_KEY_ID",
         "name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in storage.credentialsSecret",
         "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
         "docker.io/tunesmith/runtime:0.2.0@sha256:9f86d081884c7d65",

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tunesmith_api.finetunejob import FineTuneJob
+from tunesmith_api.uris import ENDPOINT, STORE
 from tunesmith_operator.client import RESOURCES
 from tunesmith_operator.plan.config import OperatorConfig
 
@@ -67,6 +68,38 @@ def test_an_unknown_key_is_refused_at_every_level(helm: Helm, path: tuple[str, .
 
 
 @pytest.mark.parametrize(
+    "uri",
+    [
+        *("bucket", "s3:bucket", "s3://", "s3:///prefix", "s3://a", "s3://My-Bucket", "s3://my_bucket", "s3://-ab", "s3://ab-"),
+        *("s3://a..b", "s3://a.-b", "s3://10.0.0.1", "s3://" + "b" * 64, "s3://bucket:9000/x", "s3://key:secret@bucket"),
+        *("s3://bucket/..", "s3://bucket/./x", "s3://bucket//x", "s3://bucket/a b", "s3://bucket/a%20b", "s3://bucket/*"),
+        *("s3://bucket?versionId=1", "s3://bucket/a\u200b", "s3://bucket/a\\b", "S3://bucket", "gs://bucket"),
+        *("s3://bucket", "s3://bucket/", "s3://bucket/a/b", "s3://my.bucket-1/模型/.hidden", "s3://bucket/a..b", "s3://bucket/100%"),
+    ],
+)  # fmt: skip
+def test_helm_takes_the_stores_that_the_operator_takes(helm: Helm, uri: str) -> None:
+    """With others the operator's pod would not start."""
+    done = helm("template", str(CHART), values={"store": {"uri": uri}})
+    assert (done.returncode == 0) == STORE.admits(uri), done.stderr
+    assert done.returncode == 0 or "store.uri: write s3://bucket" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("minio:9000", "https://", "https://a b", "https://minio:port", "https://minio:123456", "https://key:secret@minio"),
+        *("https://my_minio", "https://minio:0", "https://minio:70000", "https://-minio", "https://minio..svc", "https://a\u200b"),
+        *("https://minio/?x=1", "https://minio#a", "HTTPS://minio", "https://minio/a|b", "s3://bucket"),
+        *("http://minio", "https://minio:9000/", "https://[fd00::1]:9000", "https://s3.example.com/tenant", "http://10.0.0.1:9000"),
+    ],
+)  # fmt: skip
+def test_helm_takes_the_endpoints_that_the_operator_takes(helm: Helm, url: str) -> None:
+    done = helm("template", str(CHART), values={"store": {"endpoint": url}})
+    assert (done.returncode == 0) == ENDPOINT.admits(url), done.stderr
+    assert done.returncode == 0 or "store.endpoint: write the URL" in done.stderr
+
+
+@pytest.mark.parametrize(
     ("values", "says"),
     [
         ({"store": {"uri": "http://bucket"}}, "store.uri: write s3://bucket or s3://bucket/prefix"),
@@ -75,6 +108,8 @@ def test_an_unknown_key_is_refused_at_every_level(helm: Helm, path: tuple[str, .
         ({"store": {"uri": "s3://"}}, "store.uri: write s3://bucket"),
         ({"store": {"uri": "s3://key:secret@bucket"}}, "write s3://bucket"),
         ({"store": {"uri": "s3://bucket/my models"}}, "write s3://bucket"),
+        ({"store": {"uri": "s3://My_Bucket"}}, "3 to 63 lower-case letters"),
+        ({"store": {"uri": "s3://b"}}, "3 to 63 lower-case letters"),
         ({"store": {"uri": None}}, "missing property 'uri'"),
         ({"store": {"endpoint": "minio:9000"}}, "store.endpoint: write the URL of the S3 API with http:// or https://"),
         ({"store": {"endpoint": "s3://bucket"}}, "store.endpoint: write the URL"),

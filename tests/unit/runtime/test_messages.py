@@ -90,7 +90,7 @@ def test_a_call_without_arguments_has_an_empty_object(arguments: Any) -> None:
         (
             {"tool_calls": [{"function": {"name": "f", "arguments": "city=Oslo"}}]},
             "messages[0].tool_calls[0].function.arguments",
-            "holds no JSON: column 1",
+            "is not JSON: column 1",
         ),
         (
             {"tool_calls": [{"function": {"name": "f", "arguments": '"{}"'}}]},
@@ -180,12 +180,12 @@ def test_no_tools_are_absent_tools(value: Any) -> None:
     ("value", "words"),
     [
         ("{}", "'tools' is a string that holds an object"),
-        ("weather", "tools is a string that holds no JSON"),
+        ("weather", "tools is a string that is not JSON"),
         (5, "'tools' is a number"),
         (["weather"], r"tools\[0\] is a string"),
         ([{}], r"tools\[0\]\.function has no name"),
-        ([{"type": "retrieval"}], r"tools\[0\] is no function schema"),
-        ([{"type": "custom", "function": {"name": "f"}}], r"tools\[0\] is no function schema"),
+        ([{"type": "retrieval"}], r"tools\[0\] is not a function schema"),
+        ([{"type": "custom", "function": {"name": "f"}}], r"tools\[0\] is not a function schema"),
         ([{"name": "f", "parameters": "none"}], r"tools\[0\]\.function\.parameters is a string"),
     ],
 )

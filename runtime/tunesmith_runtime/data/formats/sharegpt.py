@@ -71,7 +71,7 @@ def _called(value: Any, place: str) -> list[Any]:
     try:
         found = parse(value) if isinstance(value, str) else value
     except RowError as error:
-        raise chat.wrong(place, f"is no JSON: {error}; expected {{name, arguments}}") from error
+        raise chat.wrong(place, f"is not JSON: {error}; expected {{name, arguments}}") from error
     if not isinstance(found, dict | list) or not found:
         raise chat.wrong(place, f"is {kind_of(value)}; expected the JSON of {{name, arguments}}")
     return [_exact(call) for call in (found if isinstance(found, list) else [found])]

@@ -49,8 +49,8 @@ def apply(model: PreTrainedModel, job: FineTuneJobSpec) -> PeftModel:
     try:
         return get_peft_model(model, config)
     except ValueError as error:
-        names = f"set lora.targetModules to some of {', '.join(linear_names(model))}"
-        hint = "set lora.dropout: 0" if lora.dropout else names
+        names = f"set spec.lora.targetModules to some of {', '.join(linear_names(model))}"
+        hint = "set spec.lora.dropout: 0" if lora.dropout else names
         raise RunFailure(FailureClass.BAD_SPEC, f"the block lora does not fit the model: {error}", hint) from error
 
 

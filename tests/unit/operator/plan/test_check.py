@@ -50,7 +50,7 @@ def test_a_service_that_answers_goes_on_answering() -> None:
 def test_a_text_that_no_release_has_admitted_is_of_another_schema() -> None:
     spec = typed(FineTuneJobSpec, fine_tune_job(deadline="soon"))
     assert isinstance(spec, Refused)
-    assert spec.text.startswith('spec.deadline: "soon" is no length of time: write')
+    assert spec.text.startswith('spec.deadline: "soon" is not a duration: write')
     assert OTHER_SCHEMA in spec.text
 
 

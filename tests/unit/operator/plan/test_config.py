@@ -33,13 +33,13 @@ def test_a_misspelt_or_impossible_setting_is_an_error(broken):
 @pytest.mark.parametrize(
     ("store", "says"),
     [
-        ({"uri": "my-bucket"}, '"my-bucket" is no place to write to: write s3://BUCKET/FOLDER'),
+        ({"uri": "my-bucket"}, '"my-bucket" is not a place to write to: write s3://BUCKET/FOLDER'),
         ({"uri": "s3a://bucket/x"}, "write s3://bucket/x"),
         ({"uri": "s3://bucket/../x"}, "has a folder named . or .."),
         ({"uri": "s3://key:word@bucket"}, "the value holds credentials"),
         (
             {"uri": "s3://bucket", "endpoint": "minio:9000"},
-            '"minio:9000" does not say http or https: write https://minio:9000',
+            '"minio:9000" lacks http:// or https://: write https://minio:9000',
         ),
     ],
 )

@@ -409,7 +409,7 @@ def step(name: str, reason: str, message: str, at: int) -> Raw:
 @pytest.mark.parametrize(
     ("events", "message"),
     [
-        ([], "waiting for the first container: its pod is placed on a node, which pulls the image"),
+        ([], "waiting for the pod to be scheduled and its image to be pulled"),
         (
             [("Scheduled", "Successfully assigned team/p to node-1", 1)],
             "pod {pod} on node node-1 gets its volumes and network, since 2026",

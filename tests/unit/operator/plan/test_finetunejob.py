@@ -139,7 +139,7 @@ def test_it_waits_for_the_job_that_makes_its_model():
     cluster.settle()
     run = json.loads(cluster.jobs["support-tune-1"]["spec"]["template"]["metadata"]["annotations"]["tunesmith.dev/run"])
     assert run["model"] == {"uri": "s3://store/run/merged", "digest": "d2", "trustRemoteCode": False}
-    assert cluster.status["waitingFor"].startswith("the first container")
+    assert cluster.status["waitingFor"].startswith("the pod to be scheduled")
 
 
 def test_an_attempt_under_way_does_not_mind_that_its_reference_goes():

@@ -128,7 +128,7 @@ def test_an_admitted_job_goes_its_way():
     cluster.admit(JOB)
     cluster.settle()
     assert (cluster.status["phase"], cluster.status["reason"]) == ("Pending", "WaitingForPod")
-    assert cluster.status["waitingFor"].startswith("the first container")
+    assert cluster.status["waitingFor"].startswith("the pod to be scheduled")
     tune(cluster)
     cluster.settle()
     assert cluster.status["phase"] == "Succeeded"

@@ -255,7 +255,7 @@ def test_a_long_list_of_keys_is_cut() -> None:
         (
             RowFormat.SHAREGPT,
             {"conversations": [{"from": "function_call", "value": "f()"}]},
-            r"\.value is no JSON: column 1",
+            r"\.value is not JSON: column 1",
         ),
         (RowFormat.SHAREGPT, {"conversations": [{"from": "function_call", "value": "5"}]}, r"expected the JSON of"),
         (RowFormat.MESSAGES, {"messages": [{"from": "human", "value": "x"}]}, r"messages\[0\] has no role"),

@@ -364,7 +364,7 @@ def test_rows_that_are_all_too_long_say_how_long_they_are(work: Work, tokenizer:
     ) as failure:
         read(work, tokenizer, training={"maxLength": 32})
     hint = failure.value.hint or ""
-    assert hint.startswith("set training.maxLength to ")
+    assert hint.startswith("set spec.training.maxLength to ")
     longest = int("".join(filter(str.isdigit, hint)))
     assert read(work, tokenizer, training={"maxLength": longest}).rows.kept == 2
 
@@ -385,7 +385,7 @@ def test_a_row_of_millions_of_tokens_is_dropped_by_its_beginning(work: Work, tok
     with pytest.raises(RunFailure, match=r"2 TooLong; rows have \d{3,4} to more than 100000 tokens") as failure:
         read(work, Counting(), training={"maxLength": 32})
     assert longest <= 2 * PIECE
-    assert (failure.value.hint or "").startswith("set training.maxLength to ")
+    assert (failure.value.hint or "").startswith("set spec.training.maxLength to ")
 
 
 def test_a_long_row_is_cut_as_one_that_was_tokenized_whole(work: Work, tokenizer: Any) -> None:

@@ -77,7 +77,7 @@ def test_each_proposed_name_is_accepted_and_no_head_is_proposed(kind: str) -> No
     for name in names:
         tuner.check(model_of(kind), job(lora={"rank": 4, "targetModules": [name]}))
     hint = refusal(model_of(kind), "wqkv").hint
-    assert hint == f"choose from {', '.join(names)}, or remove lora.targetModules to adapt all linear layers"
+    assert hint == f"choose from {', '.join(names)}, or remove spec.lora.targetModules to adapt all linear layers"
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -107,13 +107,13 @@ def test_the_layers_of_gpt2_are_named() -> None:
         ("model.q_proj", "no module"),
         ("lora_A", "no module"),
         ("lm_head", "output head"),
-        ("input_layernorm", "is no linear layer"),
-        ("norm", "is no linear layer"),
-        ("rotary_emb", "is no linear layer"),
-        ("act_fn", "is no linear layer"),
-        ("self_attn", "is no linear layer"),
-        ("layers", "is no linear layer"),
-        ("0", "is no linear layer"),
+        ("input_layernorm", "is not a linear layer"),
+        ("norm", "is not a linear layer"),
+        ("rotary_emb", "is not a linear layer"),
+        ("act_fn", "is not a linear layer"),
+        ("self_attn", "is not a linear layer"),
+        ("layers", "is not a linear layer"),
+        ("0", "is not a linear layer"),
         ("embed_tokens", "shares its weight with lm_head"),
         ("model.embed_tokens", "shares its weight with lm_head"),
     ],
@@ -124,7 +124,7 @@ def test_a_name_that_cannot_be_adapted_is_refused_also_beside_one_that_can(name:
     failure = refusal(model, "q_proj", name)
     assert repr(name) in failure.message
     assert "'q_proj'" not in failure.message
-    proposed = re.match(r"write lora\.targetModules: \[(.*?)\]", str(failure.hint))
+    proposed = re.match(r"write spec\.lora\.targetModules: \[(.*?)\]", str(failure.hint))
     assert proposed
     check_targets(model, Lora(target_modules=proposed[1].split(", ")))
 
@@ -154,7 +154,7 @@ def test_experts_are_adapted_by_the_names_that_they_have_in_files() -> None:
 def test_what_peft_refuses_beyond_names_is_refused_before_weights_are_read() -> None:
     with pytest.raises(RunFailure, match="lora_dropout") as failure:
         tuner.check(model_of("deepseek_v3"), job(lora={"dropout": 0.1}))
-    assert failure.value.hint == "set lora.dropout: 0"
+    assert failure.value.hint == "set spec.lora.dropout: 0"
     tuner.check(model_of("deepseek_v3"), job(lora={"dropout": 0}))
 
 
