@@ -58,7 +58,8 @@ def _exceeded(match: re.Match[str], namespace: str, kind: str) -> Iterator[str]:
     quota, asked, most = match["quota"], _amounts(match["requested"]), _amounts(match["limited"])
     used = _amounts(match["used"])
     free = {name: _number(most.get(name, "0")) - _number(used.get(name, "0")) for name in asked}
-    each = [_less(name, amount, free[name], kind) for name, amount in asked.items()]
+    nothing = {name for name in asked if name in most and _number(most[name]) == 0}
+    each = [None if name in nothing else _less(name, amount, free[name], kind) for name, amount in asked.items()]
     less = [] if None in each else [" and ".join(dict.fromkeys(map(str, each)))]  # one that stays too much is enough
     alone = any(_number(amount) > _number(most.get(name, amount)) for name, amount in asked.items())
     wait = [] if alone else ["wait until other work of the namespace ends"]

@@ -94,6 +94,12 @@ CASES: dict[str, tuple[str, str, str]] = {
         f"{ROOM}lower spec.replicas or spec.autoscaling.maxReplicas where it is above 1, {WAIT} or {RAISED}",
     ),
     "pods of an evaluation": (EVAL, quota("pods=1", "pods=10", "pods=10"), f"{ROOM}{WAIT} or {RAISED}"),
+    "pods, of which there may be none": (TUNE, quota("pods=1", "pods=0", "pods=0"), f"{ALONE}{RAISED}"),
+    "cores, of which there are none": (
+        SERVE,
+        quota("pods=1,requests.cpu=2", "pods=0,requests.cpu=0", "pods=4,requests.cpu=0"),
+        f"{ALONE}{RAISED}",
+    ),
     "objects": (
         TUNE,
         quota("count/jobs.batch=1", "count/jobs.batch=5", "count/jobs.batch=5"),
