@@ -25,6 +25,17 @@ ROLES: Mapping[str, str] = {
 }
 """Roles of messages -> the role that the template is given."""
 
+_A_CALL = "write role assistant, with tool_calls: [{type: function, function: {name, arguments}}]"
+
+OTHER_ROLES: Mapping[str, str] = {
+    "human": "write role user",
+    **dict.fromkeys(("gpt", "chatgpt", "model", "bot", "ai"), "write role assistant"),
+    **dict.fromkeys(("tool_call", "function_call"), _A_CALL),
+    **dict.fromkeys(("function", "ipython"), "write role tool, with the tool_call_id of the call"),
+    **dict.fromkeys(("observation", "tool_response", "function_response"), "write role tool"),
+}
+"""Roles of other formats, in lower case -> what to write in a message."""
+
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """Keys under which templates look for what the assistant thinks before it answers."""
 
@@ -187,8 +198,9 @@ def _role(value: Mapping[str, Any], place: str) -> str:
     hint = None
     if role is None and has(value, "from", "value"):
         hint = "write role and content for from and value, or rename messages to conversations (format sharegpt)"
-    if role == "function":
-        hint = "write role tool, with the tool_call_id of the call"
+    if isinstance(role, str):
+        known = ROLES.get(role.strip().lower())
+        hint = f"write role {known}" if known else OTHER_ROLES.get(role.strip().lower())
     shown = "no role" if role is None else f"role {role!r:.80}"
     raise RowError(f"{place} has {shown}; expected one of {', '.join(sorted(ROLES))}", hint, f"{place}.role")
 

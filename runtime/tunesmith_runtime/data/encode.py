@@ -130,7 +130,7 @@ class Encoder:
         return [*turns, last]
 
     def _refuses_opening(self, conversation: Conversation) -> bool:
-        """Whether the assistant speaks before the first question, and the template takes the question only without that."""
+        """Whether the assistant speaks before the first question, and the template takes the rest only without that."""
         asked = conversation.messages[: conversation.first_question + 1]
         without = [message for message in asked if message["role"] != "assistant"]
         if len(without) == len(asked):
@@ -138,7 +138,8 @@ class Encoder:
         try:
             self._rendered(conversation, len(asked), add_generation_prompt=True)
         except RowError:
-            self._rendered(replace(conversation, messages=without), len(without), add_generation_prompt=True)
+            rest = replace(conversation, messages=[*without, *conversation.messages[len(asked) :]])
+            self._rendered(rest, len(rest.messages), add_generation_prompt=False)
             return True
         return False
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tunesmith_runtime.data.records import RowError
 from tunesmith_runtime.messages import (
     KNOWN,
+    OTHER_ROLES,
     REFUSED,
     WEIGHTS,
     conversation,
@@ -113,6 +114,14 @@ def test_what_cannot_be_read_names_the_field(fields: dict[str, Any], field: str,
         read(**fields)
     assert refused.value.field == field
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("role", [*OTHER_ROLES, "User", " SYSTEM", "Assistant"])
+def test_the_hint_for_a_role_of_another_format_names_a_role_that_is_read(role: str) -> None:
+    with pytest.raises(RowError) as refused:
+        read(role=role)
+    written = (refused.value.hint or "").removeprefix("write role ").partition(",")[0]
+    assert read(role=written)["role"] == written
 
 
 @pytest.mark.parametrize("value", [{}, "hello", 5, None, ["hello"], [None], [[]]])

@@ -50,6 +50,8 @@ SIMILAR: tuple[tuple[dict[str, str], type], ...] = (
     ({"query": "instruction", "response": "output"}, str),
     ({"question": "instruction", "answer": "output"}, str),
     ({"question": "instruction", "response": "output"}, str),
+    ({"instruction": "instruction", "context": "input", "response": "output"}, str),
+    ({"instruction": "instruction", "response": "output"}, str),
     ({"prompt": "instruction", "response": "output"}, str),
     ({"input": "instruction", "output": "output"}, str),
     ({"conversation": "conversations"}, list),
@@ -82,9 +84,17 @@ def _advice(row: dict[str, Any], renamed_by: str) -> str:
     for module in FORMATS.values():
         if all(key in row for key in module.KEYS):  # and one of them is null
             return f"give {' and '.join(key for key in module.KEYS if not has(row, key))} a value, or remove the row"
-    columns = next((renamed for renamed, kind in SIMILAR if all(isinstance(row.get(key), kind) for key in renamed)), {})
+    columns = next((renamed for renamed, kind in SIMILAR if all(_may_be(row.get(key), kind) for key in renamed)), {})
     pairs = ", ".join(f"{theirs}: {ours}" for theirs, ours in columns.items() if theirs != ours)
-    return f"rename keys with {renamed_by}" + (f": {{{pairs}}}" if pairs else "")
+    if not pairs:
+        return f"write the rows in one of these formats, or rename their keys with {renamed_by}"
+    return f"rename keys with {renamed_by}: {{{pairs}}}"
+
+
+def _may_be(value: Any, kind: type) -> bool:
+    """Whether a value is of the kind that a format reads: a string, or a list of turns."""
+    turns = value if isinstance(value, list) else []
+    return isinstance(value, kind) and all(isinstance(turn, dict) and turn.keys() & {"from", "role"} for turn in turns)
 
 
 def read(row: dict[str, Any], form: RowFormat) -> Record | DropReason:

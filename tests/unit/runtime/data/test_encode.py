@@ -288,6 +288,13 @@ def test_content_that_the_template_leaves_out_is_refused(
     assert _refused(server, rows[:-1]) == (role != "assistant")
 
 
+def test_a_template_that_refuses_every_answer_makes_an_opening_assistant_a_bad_row(tokenizer: Any) -> None:
+    template = "{% for m in messages %}{% if m.role == 'assistant' %}{{ m.content.text.upper() }}{% endif %}{{ m.content }}{% endfor %}"
+    talk = Conversation([{"role": role, "content": "a"} for role in ("assistant", "user", "assistant")])
+    with pytest.raises(RowError, match="is refused by the model's chat template"):
+        encoder(tokenizer, template).encode(talk)
+
+
 def test_names_of_functions_are_found_as_json_writes_them(tokenizer: Any) -> None:
     talk = conversation("a", "b")
     for name in ("wetter_für", 'say "hi"', "天気"):

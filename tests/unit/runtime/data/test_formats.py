@@ -180,6 +180,13 @@ def test_the_renaming_that_a_hint_proposes_makes_a_format(columns: dict[str, str
     assert not isinstance(read(renamed, detect(renamed)), DropReason)
 
 
+@pytest.mark.parametrize("key", ["segments", "conversation", "dialog"])
+def test_no_renaming_is_proposed_for_a_list_of_something_else(key: str) -> None:
+    with pytest.raises(RowError, match="is in no known format") as wrong:
+        detect({key: [{"human": "a", "assistant": "b"}]})
+    assert wrong.value.hint == "write the rows in one of these formats, or rename their keys with datasets[].columns"
+
+
 @pytest.mark.parametrize("chosen", ["fruit", [USER, ASSISTANT]])
 def test_the_hint_for_preferences_leads_to_a_row_that_is_read(chosen: Any) -> None:
     row = {"prompt": "What is a kiwi?", "chosen": chosen, "rejected": chosen}
