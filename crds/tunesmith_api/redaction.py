@@ -53,7 +53,7 @@ PATTERNS = [
         (r"\b(?-i:eyJ)[\w-]{8,4096}\.(?-i:eyJ)[\w-]{8,8192}\.[\w-]{8,2048}", REDACTED),
     )
 ]
-"""What is a secret by its form or by the name before it, whoever it belongs to."""
+"""Patterns of secrets that are known by their form or by the name before them."""
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:

@@ -138,7 +138,7 @@ def tools(value: Any, place: str = "tools") -> list[dict[str, Any]] | None:
 
 
 def unknown(value: Any, place: str, known: frozenset[str]) -> Iterator[str]:
-    """Keys of messages and of what is in them that are not read, such as `messages[].id`. Null is no key."""
+    """Yield the keys in a list of messages that are not read, such as `messages[].id`. Keys with null do not count."""
     for each in value if isinstance(value, list) else ():
         if not isinstance(each, dict):
             continue

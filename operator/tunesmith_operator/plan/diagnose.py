@@ -184,7 +184,7 @@ def why_crashing(pod: Raw) -> LastFailure | None:
 
 
 def why_doomed(pod: Raw) -> LastFailure | None:
-    """Why a pod will never finish though it goes on: its sidecar ends whenever it is started, or has said that it always will."""
+    """Why a running pod will never finish: its sidecar keeps ending, or its report names a permanent failure."""
     looping = any(
         one.sidecar and not one.running and (one.restarts >= CRASH_LOOP_RESTARTS or _is_permanent(one))
         for one in containers(pod)

@@ -25,7 +25,7 @@ LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 PERMANENT = frozenset(
     {FailureClass.BAD_MODEL, FailureClass.MODEL_NOT_FOUND, FailureClass.UNSAFE_WEIGHTS, FailureClass.BAD_SPEC}
 )
-"""Faults of what is asked for: a version with one never gets ready, however long it is waited for."""
+"""Failures of the version itself: it never becomes ready, however long the operator waits."""
 NO_ROOM = frozenset({FailureClass.UNSCHEDULABLE, FailureClass.QUOTA_EXCEEDED})
 NO_CAUSE = "its pods do not answer, and nothing says why"
 LONGER = "read the log of container serve; if the model needs longer to load, raise spec.rollout.readyTimeout"

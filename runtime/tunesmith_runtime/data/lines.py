@@ -1,4 +1,4 @@
-"""Files of JSON lines: one object a line, in bounded memory; what is not that is refused with file and line.
+"""Reads files of JSON lines, one object a line, in bounded memory. Errors name file and line.
 
 JSON is read as in RFC 8259, less what readers disagree on: no NaN or Infinity, no key twice, no half of a UTF-16 pair.
 """

@@ -27,14 +27,14 @@ MAX_KEYS = 8
 """Ignored keys that status names; more are counted together. They must fit into a termination message."""
 OTHER_KEYS = "(others)"
 MAX_DISTINCT = 1000
-"""Ignored keys that are told apart while rows are read."""
+"""Number of distinct ignored keys that are counted by name; all others count as one."""
 MAX_LENGTH = 1 << 20
 """The largest training.maxLength."""
 
 
 @dataclass
 class Encoded:
-    """Rows as examples (a row may give several), how many were dropped for which reason, and the keys that nobody read."""
+    """Rows as examples (a row may give several), how many were dropped for which reason, and the keys that were not read."""
 
     rows: list[list[Example]] = field(default_factory=list)
     dropped: Counter[DropReason] = field(default_factory=Counter)
@@ -146,7 +146,7 @@ def ignored_keys(counts: Counter[str]) -> list[IgnoredKey]:
 
 
 def count_ignored(counts: Counter[str], keys: Iterable[str]) -> None:
-    """Count keys that a row has and nobody reads; rows whose keys are data would have ever new ones."""
+    """Count the keys of a row that are not read. The number of names is bounded, as keys may be data."""
     for key in {f"{key:.60}" for key in keys}:
         counts[key if key in counts or len(counts) < MAX_DISTINCT else OTHER_KEYS] += 1
 

@@ -54,7 +54,7 @@ def bare(text: str) -> str:
 
 
 def answer_of(prediction: str) -> str | None:
-    """What a model says after its thoughts; None where a thought has no end, or nothing follows."""
+    """Return the answer after the model's thoughts; None if a thought has no end, or nothing follows it."""
     for begin, end in THOUGHTS:
         begun, ended = ([*mark.finditer(prediction)] for mark in (begin, end))
         last = ended[-1].end() if ended else 0

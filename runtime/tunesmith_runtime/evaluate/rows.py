@@ -102,7 +102,7 @@ def _form(row: Row) -> RowFormat | None:
 
 
 def _record(row: Row) -> Conversation | Continuation | DropReason:
-    """What the row says. Of several answers the last that is learned is the reference."""
+    """Read a row as question and reference. Of several answers the last one that is learned is the reference."""
     if form := _form(row):
         return formats.read(row, form)
     if "query" in row and "response" in row:

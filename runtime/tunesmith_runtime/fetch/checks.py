@@ -43,7 +43,7 @@ def check_all(storage: Storage, spec: RunSpec, model: Model, adapters: Mapping[s
 
 
 class _Known:
-    """What was checked before: an object of the store for each, named by the digests of what was checked."""
+    """Record of passed checks: one object in the store for each, named by the digests of the checked content."""
 
     def __init__(self, storage: Storage, store_uri: str) -> None:
         self._storage, self._folder = storage, join(store_uri, MODELS, CHECKED)

@@ -1,4 +1,4 @@
-"""What config.json alone says: whether it can be read, whether the weights are quantized, how many positions there are."""
+"""Checks of config.json alone: whether it can be read, whether the weights are quantized, how many positions there are."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 SPECIAL = ("eos_token_id", "bos_token_id", "pad_token_id")
 CONFIGS = ("config.json", "generation_config.json")
 ELSEWHERE = ("image", "video", "audio", "boi", "eoi", "boa", "eoa")
-"""Tokens by such names stand for what is no text; a text model of a family that has them needs no row for them."""
+"""Kinds of special tokens for pictures, video and sound. A text model of such a family needs no embedding row for them."""
 PLAIN = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello"}]
 TEMPLATE, TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
 

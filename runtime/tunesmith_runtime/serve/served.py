@@ -93,6 +93,6 @@ def served(spec: RunSpec, work: Work) -> Served:
 
 
 def engine_of(spec: RunSpec) -> Engine:
-    """The engine that the operator has chosen; a spec that still says `auto` gets the one that every image has."""
+    """Return the engine that the operator has chosen; transformers, which every image has, where the spec is still `auto`."""
     wanted = spec.inference_service() if spec.kind == "InferenceService" else spec.eval_job()
     return choose(wanted.engine, wanted.resources.accelerator, (Engine.TRANSFORMERS,))

@@ -98,7 +98,7 @@ def _may_be(value: Any, kind: type) -> bool:
 
 
 def read(row: dict[str, Any], form: RowFormat) -> Record | DropReason:
-    """What the row says in that format. Raises RowError, also for a key that can't be honoured."""
+    """Read a row of that format. Raises RowError, also for a key that can't be honoured."""
     module = FORMATS[form]
     if not has(row, *module.KEYS):
         raise _other_format(row, form)

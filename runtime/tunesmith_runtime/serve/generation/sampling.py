@@ -12,7 +12,7 @@ import torch
 GREEDY_BELOW = 1e-5
 """Temperatures below are taken as 0: logits divided by less grow beyond what a float holds."""
 LOWEST_LOGPROB = -9999.0
-"""What the OpenAI API says of a token that the model rules out: JSON has no infinity."""
+"""Log probability, as in the OpenAI API, of a token that the model rules out: JSON has no infinity."""
 
 
 @dataclass(frozen=True)

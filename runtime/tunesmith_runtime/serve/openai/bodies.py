@@ -33,9 +33,9 @@ async def read_body(request: Request) -> bytes:
 
 
 def decoded(raw: bytes) -> Any:
-    """What a body says: JSON in UTF-8, whatever its Content-Type, by the rules for rows of data.
+    """Return the JSON value of a body in UTF-8, whatever its Content-Type, by the rules for rows of data.
 
-    Raises ApiError for what is not that, and for more values than any request needs.
+    Raises ApiError for a body that is not JSON, and for more values than a request needs.
     """
     if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_VALUES:
         raise invalid(f"The body has more than {MAX_VALUES} values.")

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 RETRY_SECONDS = 5
-"""When a client is told to try again."""
+"""Value of Retry-After."""
 MAX_MESSAGE, MAX_NAME = 1000, 80
-"""Characters of what an error says, and of a name in it."""
+"""Characters at most of an error message, and of a model's name within it."""
 
 
 @dataclass

@@ -26,7 +26,7 @@ def apply(model: PreTrainedModel, job: FineTuneJobSpec) -> PreTrainedModel:
 
 
 def changes(model: PreTrainedModel, dtype: torch.dtype) -> Callable[[], bool]:
-    """Call it before the first step; what it returns tells whether any weight has changed as it is stored in `dtype`.
+    """Record the weights before the first step, and return a function: whether any has changed as it is stored in `dtype`.
 
     An update that `dtype` rounds away is none, and neither is one of a zero that is lost beside the other weights. One
     checksum for each tensor is kept, not a copy of the weights.

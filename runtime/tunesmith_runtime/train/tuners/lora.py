@@ -55,7 +55,7 @@ def apply(model: PreTrainedModel, job: FineTuneJobSpec) -> PeftModel:
 
 
 def changes(model: PeftModel, dtype: torch.dtype) -> Callable[[], bool]:
-    """Returns what tells whether the adapter has an effect. A fresh one has none, as its matrices B are zero."""
+    """Return a function: whether the adapter has an effect. A fresh one has none, as its matrices B are zero."""
     return lambda: any(has_effect(update, weight) for update, weight in updates(model))
 
 
