@@ -33,9 +33,9 @@ def check_names(uri: str, names: list[str], adapter: bool) -> None:
         raise RunFailure(
             FailureClass.UNSAFE_WEIGHTS, f"model {uri}: its weights are pickle files, which can run code: {found}"
         )
-    parts = [match for name in ggufs if (match := PART.search(name))]
+    parts = [part for name in ggufs if (part := part_by_name(name))]
     if not weights and parts and len(parts) == len(ggufs):
-        raise part_of(uri, int(parts[0][1]), int(parts[0][2]))
+        raise part_of(uri, *parts[0])
     if not weights and len(ggufs) > 1:
         message = f"model {uri}: the folder has {len(ggufs)} GGUF files: {', '.join(ggufs[:8])}"
         raise RunFailure(FailureClass.MODEL_NOT_FOUND, message, "name one of them in the URI")
@@ -56,8 +56,14 @@ def part_of(uri: str, part: int, parts: int) -> RunFailure:
 
 def check_gguf_name(uri: str) -> None:
     """Refuse the URI of a part, by its name. Raises RunFailure (BadModel)."""
-    if match := PART.search(uri):
-        raise part_of(uri, int(match[1]), int(match[2]))
+    if part := part_by_name(uri):
+        raise part_of(uri, *part)
+
+
+def part_by_name(name: str) -> tuple[int, int] | None:
+    """Part and parts, where a GGUF file is one part of several by its name; 1 of 1 is the whole model."""
+    match = PART.search(name)
+    return (int(match[1]), int(match[2])) if match and int(match[2]) > 1 else None
 
 
 def is_wanted(path: str, trusted: bool) -> bool:

@@ -11,6 +11,7 @@ import time
 import warnings
 from pathlib import Path
 
+from tunesmith_runtime.modelcheck.adapters import check_kind
 from tunesmith_runtime.modelcheck.config import quantization, read_config, refuse_quantized
 from tunesmith_runtime.modelcheck.files import check_files
 from tunesmith_runtime.modelcheck.tokenizer_files import check_tokenizer_files
@@ -58,7 +59,11 @@ def check_model(uri: str, directory: Path, trusted: bool, is_lenient: bool) -> b
 
 
 def check_fit(name: str, adapter: Path, base: Path) -> bool:
-    """Check an adapter against the base that it goes on, which is checked; returns True. Raises RunFailure (BadModel)."""
+    """Check an adapter against the base that it goes on, which is checked; returns True.
+
+    Raises RunFailure: BadSpec for an adapter that is no plain LoRA, BadModel for one that does not fit.
+    """
+    check_kind(name, adapter)
     from tunesmith_runtime.train.lean import hidden
 
     with hidden():

@@ -106,7 +106,10 @@ def _not_safetensors(uri: str, path: Path, why: str) -> RunFailure:
 
 def _check_index(uri: str, index: Path, tensors: dict[str, dict[str, Any]]) -> None:
     """Check that the shards of an index are there and hold what it says."""
-    shards = read_json(uri, index).get("weight_map")
+    content = read_json(uri, index)
+    if not isinstance(content.get("metadata"), dict):
+        raise bad_model(uri, index.name, "has no object metadata, which transformers reads", 'add "metadata": {} to it')
+    shards = content.get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
         raise bad_model(uri, index.name, "has no weight_map of tensor names to file names", UPLOAD)
     if missing := sorted({shard for shard in shards.values() if shard not in tensors}):

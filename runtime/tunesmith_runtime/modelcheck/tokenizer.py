@@ -20,7 +20,7 @@ CONFIGS = ("config.json", "generation_config.json")
 ELSEWHERE = ("image", "video", "audio", "boi", "eoi", "boa", "eoa")
 """Kinds of special tokens for pictures, video and sound. A text model of such a family needs no embedding row for them."""
 PLAIN = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello"}]
-TEMPLATE, TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
+TEMPLATE, TEMPLATES, TOKENIZER_CONFIG = "chat_template.jinja", "additional_chat_templates", "tokenizer_config.json"
 
 
 def check_tokenizer(uri: str, directory: Path, rows: int) -> None:
@@ -57,7 +57,7 @@ def check_special_tokens(uri: str, directory: Path, tokenizer: PreTrainedTokeniz
     for name, key, number in _special_ids(directory):
         if isinstance(number, bool) or not isinstance(number, int) or number >= rows:
             raise bad_model(uri, name, f"{key} is {number}, and the model has {rows} tokens")
-        ends += [number] if key == "eos_token_id" else []
+        ends += [number] if key == "eos_token_id" and number >= 0 else []  # -1 stands for none
     known = max(tokenizer.get_vocab().values())
     if ends and min(ends) > known:
         sentence = f"eos_token_id is {min(ends)}, and the tokenizer ends at {known}: no answer would end"
@@ -82,15 +82,25 @@ def _special_ids(directory: Path) -> Iterator[tuple[str, str, Any]]:
 
 
 def check_template(uri: str, directory: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Compile the chat template. One that refuses a plain conversation may want other messages.
+    """Compile each chat template. One that refuses a plain conversation may want other messages.
 
     Raises RunFailure (BadModel) for a syntax error.
     """
-    if not tokenizer.chat_template:
-        return
-    file = TEMPLATE if (directory / TEMPLATE).is_file() else TOKENIZER_CONFIG
+    templates = tokenizer.chat_template
+    for name, template in (templates if isinstance(templates, dict) else {None: templates}).items():
+        if template:
+            _check_one_template(uri, _file_of(directory, name), tokenizer, template)
+
+
+def _file_of(directory: Path, name: str | None) -> str:
+    """The file that a template is in, relative to the folder; the name is None where there is one template."""
+    file = TEMPLATE if name in (None, "default") else f"{TEMPLATES}/{name}.jinja"
+    return file if (directory / file).is_file() else TOKENIZER_CONFIG
+
+
+def _check_one_template(uri: str, file: str, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
     try:
-        tokenizer.apply_chat_template(PLAIN, tokenize=False)
+        tokenizer.apply_chat_template(PLAIN, chat_template=template, tokenize=False)
     except jinja2.TemplateSyntaxError as error:
         sentence = f"line {error.lineno} of the chat template: {error.message}"
         raise bad_model(uri, file, sentence, "fix the chat template") from error

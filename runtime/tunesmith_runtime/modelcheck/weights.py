@@ -11,6 +11,7 @@ from safetensors import safe_open
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
 
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.modelcheck.adapters import ADAPTER_CONFIG
 from tunesmith_runtime.modelcheck.config import CONFIG
 from tunesmith_runtime.modelcheck.failure import bad_model, detail, first_of
 from tunesmith_runtime.modelcheck.files import read_header, read_json
@@ -18,6 +19,7 @@ from tunesmith_runtime.modelcheck.loading import META, check_finite, load_weight
 from tunesmith_runtime.modelcheck.report import HINT
 
 KNOWN = "name a model of an architecture that transformers has, or set spec.model.trustRemoteCode: true, which allowTrustRemoteCode in the chart's values must allow"
+FLOATING = "upload the weights as they were before quantization or conversion"
 VISION = "ForConditionalGeneration"
 """Architectures with this ending may be loaded as their language part."""
 
@@ -35,6 +37,9 @@ def check_weights(uri: str, directory: Path) -> int:
 
     Raises RunFailure (BadModel), and NotOurs.
     """
+    if (directory / ADAPTER_CONFIG).is_file():
+        sentence = "lies beside a whole model, and transformers would load the adapter that it describes"
+        raise bad_model(uri, ADAPTER_CONFIG, sentence, "remove it, or name the adapter and its base apart")
     config = read_architecture(uri, directory)
     model = load_weights(uri, directory, **META)
     check_name(uri, config.architectures or [], type(model).__name__)
@@ -71,8 +76,14 @@ def check_name(uri: str, named: Sequence[str], loaded: str) -> None:
 
 
 def check_numbers(uri: str, directory: Path) -> None:
-    """Check that all numbers in the files are finite. Raises RunFailure (BadModel)."""
+    """Check that all weights in the files are finite floating point numbers. Raises RunFailure (BadModel).
+
+    Masks and positions, which old checkpoints store as integers, are no weights.
+    """
     for file, name, tensor in _tensors(directory):
+        if name.endswith(".weight") and not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise bad_model(uri, file, f"{name} is stored as {kind}, which is no floating point format", FLOATING)
         check_finite(uri, file, name, tensor)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from tunesmith_runtime.data.records import RowError, row_errors
 from tunesmith_runtime.data.turns import end_of_turn
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.messages import unwritten
+from tunesmith_runtime.modelcheck.adapters import check_kind
 from tunesmith_runtime.modelcheck.config import positions
 from tunesmith_runtime.modelcheck.failure import bad_model, detail
 from tunesmith_runtime.modelcheck.loading import load_weights, with_adapter
@@ -135,6 +135,7 @@ def load(
     for name, folder in adapters.items():
         check_kind(name, folder)
         model = with_adapter(model, name, folder)
+        check_mixable(name, model)
     model.requires_grad_(False)
     if (held := capacity(model)) is not None and held < length:
         log.warning("memory holds %d tokens at most beside the weights, the model %d", held, length)
@@ -142,16 +143,16 @@ def load(
     return LoadedModel(Forward(model, bool(adapters)), tokenizer, length, end, vocabulary)
 
 
-def check_kind(name: str, folder: Path) -> None:
-    """Refuse adapters that are no plain LoRA. Raises RunFailure (BadSpec, ModelNotFound)."""
-    file = folder / "adapter_config.json"
-    if not file.is_file():
-        raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"adapter {name}: {folder} has no adapter_config.json")
-    config = json.loads(file.read_text())
-    if config.get("peft_type") != "LORA" or config.get("use_dora"):
-        kind = "DoRA" if config.get("use_dora") else config.get("peft_type")
+def check_mixable(name: str, model: torch.nn.Module) -> None:
+    """Refuse an adapter that PEFT can't use in one batch with rows of others, as each request to it would fail.
+
+    Raises RunFailure (BadSpec).
+    """
+    from peft.tuners.lora.layer import ParamWrapper
+
+    if any(isinstance(layer, ParamWrapper) for layer in model.modules()):
         raise RunFailure(
             FailureClass.BAD_SPEC,
-            f"adapter {name} is {kind}: only plain LoRA adapters are served beside a base model",
+            f"adapter {name} adapts the weights of experts, which the engine transformers can't serve beside a base model",
             "merge the adapter (export.merge: true) and serve the merged model",
         )

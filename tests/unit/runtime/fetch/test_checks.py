@@ -95,8 +95,8 @@ def _adapter(**changes: Any) -> dict[str, bytes]:
         (_adapter(modules_to_save=["lm_head"]), "lm_head"),
         ({**ADAPTER, "adapter_model.safetensors": MODEL["model.safetensors"]}, "its files lack"),
         ({**ADAPTER, "adapter_model.safetensors": b"<html>"}, "an HTML page"),
-        ({**ADAPTER, "adapter_config.json": b"{"}, "does not fit its base"),
-        ({**ADAPTER, "adapter_config.json": b'{"peft_type": "NO_SUCH"}'}, "does not fit its base"),
+        ({**ADAPTER, "adapter_config.json": b"{"}, "adapter_config.json: not JSON"),
+        (_adapter(lora_alpha="much"), "does not fit its base"),
     ],
 )
 def test_an_adapter_that_does_not_fit_its_base_is_refused(

@@ -205,6 +205,15 @@ def test_a_part_under_another_name_is_known_by_its_metadata(tmp_path: Path) -> N
     assert "part 1 of 2" in refused(tmp_path, [part], part.name).message
 
 
+@pytest.mark.parametrize("uri", ["given", "given/m-00001-of-00001.gguf"])
+def test_a_model_in_one_part_is_whole(tmp_path: Path, uri: str) -> None:
+    file = small_llama(tmp_path, "m.gguf").rename(tmp_path / "m-00001-of-00001.gguf")
+    fetcher = Fetcher(Store(uri=f"file://{tmp_path}/store"), tmp_path)
+    fetcher.storage.upload(file, f"{fetcher.store.uri}/given/{file.name}")
+    report, _ = fetcher.fetch(fetcher.spec("InferenceService", f"{fetcher.store.uri}/{uri}", {}))
+    assert report.outcome == "Succeeded"
+
+
 def test_a_gguf_of_fewer_tensors_than_it_says_is_refused(tmp_path: Path) -> None:
     file = small_llama(tmp_path, "m.gguf", left_out="blk.1.ffn_up.weight")
     assert "the files lack model.layers.1.mlp.up_proj.weight" in refused(tmp_path, [file], file.name).message

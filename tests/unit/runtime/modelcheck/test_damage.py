@@ -367,3 +367,71 @@ def test_a_token_for_pictures_needs_no_row_in_a_text_model(llama: Path, tmp_path
         lambda content: content.update(extra_special_tokens={"image_token": "<image_soft_token>"}),
     )
     assert check(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.bool, torch.complex64])
+def test_weights_that_are_no_floating_point_numbers_are_refused(
+    llama: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """transformers casts them to the model's type and says nothing: the model loads and is another one."""
+    folder, name = copy(llama, tmp_path / "cast"), "model.layers.1.mlp.up_proj.weight"
+    edit_tensor(folder, name, lambda tensor: {name: tensor.to(dtype)})
+    failure = fault(folder)
+    assert name in failure.message
+    assert "no floating point format" in failure.message
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_weights_of_any_floating_point_format_are_fine(llama: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    assert check(_whole(copy(llama, tmp_path / "cast"), lambda found: {name: found[name].to(dtype) for name in found}))
+
+
+def test_an_end_token_below_zero_is_none(llama: Path, tmp_path: Path) -> None:
+    folder = copy(llama, tmp_path / "endless")
+    for name in ("config.json", "generation_config.json"):
+        edit_json(folder / name, lambda content: content.update(eos_token_id=-1))
+    assert check(folder)  # the tokenizer has one
+    edit_json(folder / "tokenizer_config.json", lambda content: content.pop("eos_token"))
+    assert "no answer would end" in fault(folder).message
+
+
+def _named_in_config(folder: Path, template: str) -> str:
+    templates = [{"name": "default", "template": tinymodel.CHAT_TEMPLATE}, {"name": "tool_use", "template": template}]
+    (folder / "chat_template.jinja").unlink()
+    edit_json(folder / "tokenizer_config.json", lambda content: content.update(chat_template=templates))
+    return "tokenizer_config.json"
+
+
+def _named_by_file(folder: Path, template: str) -> str:
+    file = folder / "additional_chat_templates/tool_use.jinja"
+    file.parent.mkdir()
+    file.write_text(template)
+    return "additional_chat_templates/tool_use.jinja"
+
+
+@pytest.mark.parametrize("put", [_named_in_config, _named_by_file])
+def test_each_of_several_templates_is_compiled(llama: Path, tmp_path: Path, put: Callable[[Path, str], str]) -> None:
+    good, bad = copy(llama, tmp_path / "good"), copy(llama, tmp_path / "bad")
+    put(good, "{{ messages }}{{ tools }}")
+    assert check(good)
+    file = put(bad, "{{ messages }}\n{% for %}")
+    assert f"{URI}/{file}: line 2 of the chat template" in fault(bad).message
+
+
+@pytest.mark.parametrize("metadata", [None, "none at all"])
+def test_an_index_that_transformers_cannot_read_is_named(llama: Path, tmp_path: Path, metadata: str | None) -> None:
+    folder = copy(llama, tmp_path / "bad")
+    edit_json(folder / INDEX, lambda index: index.update(metadata=None) if metadata is None else index.pop("metadata"))
+    failure = fault(folder)
+    assert f"{URI}/{INDEX}: has no object metadata" in failure.message
+    edit_json(folder / INDEX, lambda index: index.update(metadata={}))  # as the hint says
+    assert check(folder)
+
+
+def test_an_adapter_beside_a_whole_model_is_refused(llama: Path, tmp_path: Path) -> None:
+    """transformers would load the adapter, on whatever base its config names."""
+    folder = copy(llama, tmp_path / "both")
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/other"}')
+    assert "adapter_config.json: lies beside a whole model" in fault(folder).message
+    (folder / "adapter_config.json").unlink()  # as the hint says
+    assert check(folder)

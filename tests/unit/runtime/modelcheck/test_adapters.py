@@ -1,0 +1,144 @@
+"""Adapters on one base: each is loaded whole, and none changes the base or another adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tests.unit.runtime.modelcheck.families import copy, edit_json, logits, make
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.modelcheck import check_fit
+from tunesmith_runtime.serve.generation.model import LoadedModel, load
+
+TOKENS = torch.arange(3, 35).unsqueeze(0)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base model."""
+    return make("llama", tmp_path_factory.mktemp("base") / "good")
+
+
+def adapter(base: Path, folder: Path, save_embeddings: bool = False, **settings: Any) -> Path:
+    """A LoRA adapter as PEFT stores it, with weights that matter."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    options = {"r": 2, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM", **settings}
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**options))
+    for weight in model.parameters():
+        if weight.requires_grad:
+            torch.nn.init.normal_(weight, std=0.1)
+    model.save_pretrained(folder, save_embedding_layers=save_embeddings)
+    return folder
+
+
+@torch.no_grad()
+def of_base(loaded: LoadedModel) -> Tensor:
+    """Logits of the base beneath the adapters."""
+    model: Any = loaded.forward._model
+    with model.disable_adapter():
+        return model(input_ids=TOKENS).logits  # type: ignore[no-any-return]
+
+
+def refusal(folder: Path, base: Path, step: Callable[[Path, Path], Any]) -> RunFailure:
+    with pytest.raises(RunFailure) as failure:
+        step(folder, base)
+    return failure.value
+
+
+def serve(folder: Path, base: Path) -> LoadedModel:
+    """Load the adapter beside its base."""
+    return load(base, {"fr": folder}, None, False)
+
+
+def fit(folder: Path, base: Path) -> bool:
+    """Check the adapter as fetch does."""
+    return check_fit("fr", folder, base)
+
+
+@pytest.mark.parametrize("name", ["model", "layers", "0", "weight", "mlp"])
+def test_an_adapter_may_be_named_like_a_part_of_the_model(base: Path, tmp_path: Path, name: str) -> None:
+    folders = {each: adapter(base, tmp_path / f"adapter-{each}") for each in ("fr", name)}
+    assert torch.allclose(of_base(load(base, folders, None, False)), logits(base), atol=1e-5)
+
+
+@pytest.mark.parametrize("weight", ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"])
+def test_weights_of_the_base_in_an_adapter_do_not_replace_those_of_the_base(
+    base: Path, tmp_path: Path, weight: str
+) -> None:
+    folder = adapter(base, tmp_path / "adapter")
+    file = folder / "adapter_model.safetensors"
+    shape = {"model.norm.weight": (32,)}.get(weight, (520, 32))
+    save_file(load_file(file) | {f"base_model.model.{weight}": torch.ones(shape)}, file)
+    failure = refusal(folder, base, serve)
+    assert failure.failure is FailureClass.BAD_MODEL
+    assert f"holds {weight} of the base itself" in failure.message
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"save_embeddings": True},
+        {"target_modules": ["embed_tokens", "q_proj"]},
+        {"modules_to_save": ["lm_head"]},
+        {"trainable_token_indices": [5, 6]},
+        {"rank_pattern": {"k_proj": 4}, "target_modules": ["q_proj", "k_proj"]},
+        {"use_rslora": True},
+    ],
+    ids=lambda settings: "-".join(settings),
+)
+def test_what_peft_stores_besides_is_harmless(base: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    folder = adapter(base, tmp_path / "adapter", **settings)
+    assert fit(folder, base)
+    assert torch.allclose(of_base(serve(folder, base)), logits(base), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ({"init_lora_weights": "pissa"}, "init_lora_weights: pissa"),
+        ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights: pissa_niter_4"),
+        ({"init_lora_weights": "olora"}, "init_lora_weights: olora"),
+        ({"use_dora": True}, "DoRA"),
+        ({"alora_invocation_tokens": [5, 6]}, "an activated LoRA"),
+        ({"peft_type": "VERA"}, "VERA"),
+    ],
+)
+@pytest.mark.parametrize("step", [fit, serve])
+def test_an_adapter_that_is_no_plain_lora_is_refused_in_a_sentence(
+    base: Path, tmp_path: Path, settings: dict[str, Any], kind: str, step: Callable[[Path, Path], Any]
+) -> None:
+    folder = adapter(base, tmp_path / "adapter")
+    edit_json(folder / "adapter_config.json", lambda config: config.update(settings))
+    failure = refusal(folder, base, step)
+    assert failure.failure is FailureClass.BAD_SPEC
+    assert kind in failure.message
+
+
+def test_an_adapter_of_experts_is_refused_before_a_request_fails(base: Path, tmp_path: Path) -> None:
+    """PEFT has no mixed batches for what is a parameter and no module."""
+    folder = adapter(base, tmp_path / "adapter", target_parameters=["mlp.up_proj.weight"])
+    failure = refusal(folder, base, serve)
+    assert failure.failure is FailureClass.BAD_SPEC
+    assert "weights of experts" in failure.message
+
+
+def test_an_adapter_of_integers_is_refused(base: Path, tmp_path: Path) -> None:
+    folder = adapter(base, tmp_path / "adapter")
+    file = folder / "adapter_model.safetensors"
+    save_file({name: tensor.to(torch.int8) for name, tensor in load_file(file).items()}, file)
+    assert "no floating point format" in refusal(folder, base, fit).message
+
+
+def test_an_adapter_config_that_is_no_json_is_named(base: Path, tmp_path: Path) -> None:
+    folder = copy(adapter(base, tmp_path / "adapter"), tmp_path / "bad")
+    (folder / "adapter_config.json").write_text("{")
+    assert "adapter fr/adapter_config.json: not JSON" in refusal(folder, base, fit).message
