@@ -14,7 +14,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.loading import with_adapter
 from tunesmith_runtime.train.learned import changes_stored
-from tunesmith_runtime.train.model import load_model, load_tokenizer, stored_dtype
+from tunesmith_runtime.train.model import load_model, load_tokenizer, save_model, stored_dtype
 from tunesmith_runtime.train.tuners.lora import updates
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def merge(base: Path, adapter: Path, folder: Path, prompts: list[str], trust_rem
     expected = logits(model, batches)
     merged = model.merge_and_unload(safe_merge=True)
     check("merged", expected, logits(merged, batches), TOLERANCE)
-    merged.to(dtype).save_pretrained(folder)
+    save_model(merged.to(dtype), folder, base)
     tokenizer.save_pretrained(folder)
     del model, merged
     stored = load_model(folder, torch.float32, trust_remote_code)

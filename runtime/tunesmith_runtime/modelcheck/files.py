@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -13,6 +14,7 @@ from tunesmith_runtime.modelcheck.failure import bad_model, first_of
 
 INDEX = "*.safetensors.index.json"
 UPLOAD = "upload the file again"
+UNMARKED = "save the file as UTF-8 without a byte order mark, and upload it again"
 HEADER_LIMIT = 100_000_000
 """safetensors reads no longer header."""
 JSON = "a JSON document"
@@ -50,9 +52,9 @@ def read_json(uri: str, path: Path) -> dict[str, Any]:
 def parse_json(uri: str, name: str, content: bytes) -> dict[str, Any]:
     """The JSON object that a file of a model holds. Raises RunFailure (BadModel)."""
     try:
-        parsed = json.loads(content.decode("utf-8-sig"))
+        parsed = json.loads(content.decode())  # transformers takes no byte order mark either
     except (ValueError, RecursionError) as error:
-        what, hint = what_it_is(content) or (str(error), UPLOAD)
+        what, hint = what_it_is(content) or (str(error), UNMARKED if content.startswith(codecs.BOM_UTF8) else UPLOAD)
         raise bad_model(uri, name, f"not JSON: {error if what == JSON else what}", hint) from error
     if not isinstance(parsed, dict):
         raise bad_model(uri, name, f"holds a JSON {type(parsed).__name__}, not an object", UPLOAD)
@@ -107,8 +109,6 @@ def _not_safetensors(uri: str, path: Path, why: str) -> RunFailure:
 def _check_index(uri: str, index: Path, tensors: dict[str, dict[str, Any]]) -> None:
     """Check that the shards of an index are there and hold what it says."""
     content = read_json(uri, index)
-    if not isinstance(content.get("metadata"), dict):
-        raise bad_model(uri, index.name, "has no object metadata, which transformers reads", 'add "metadata": {} to it')
     shards = content.get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
         raise bad_model(uri, index.name, "has no weight_map of tensor names to file names", UPLOAD)
@@ -125,3 +125,5 @@ def _check_index(uri: str, index: Path, tensors: dict[str, dict[str, Any]]) -> N
     if twice := {name for name, where in places.items() if len(where) > 1}:
         where = first_of(set.union(*(places[name] for name in twice)))
         raise bad_model(uri, index.name, f"{where} hold the same tensors: {first_of(twice)}", "remove one of the files")
+    if not isinstance(content.get("metadata"), dict):
+        raise bad_model(uri, index.name, "has no object metadata, which transformers reads", 'add "metadata": {} to it')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from tunesmith_runtime.modelcheck.failure import bad_model, detail
 from tunesmith_runtime.modelcheck.loading import load_weights
 
 BASE = "the base model"
+GENERATION = "generation_config.json"
+UNSAVABLE = re.compile(r"^- `(\w+)`", re.MULTILINE)
+"""How transformers lists settings of a generation config that it does not save."""
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -32,7 +36,31 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
 
 def load_model(folder: Path, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
     """The causal language model in `folder`, on the CPU. Raises RunFailure (BadModel) where it can't be loaded whole."""
-    return load_weights(BASE, folder, dtype=dtype, trust_remote_code=trust_remote_code)
+    model = load_weights(BASE, folder, dtype=dtype, trust_remote_code=trust_remote_code)
+    drop_unsavable(getattr(model, "generation_config", None))
+    return model
+
+
+def drop_unsavable(generation: GenerationConfig | None) -> None:
+    """Unset settings that have no effect beside the others, such as a temperature without do_sample.
+
+    transformers loads a generation_config.json with such settings and refuses to save it, which would be after the training.
+    """
+    try:
+        if generation is not None:
+            generation.validate(strict=True)
+    except ValueError as error:
+        for name in UNSAVABLE.findall(str(error)):
+            setattr(generation, name, None)
+
+
+def save_model(model: PreTrainedModel, folder: Path, base: Path) -> None:
+    """Save weights and configs to `folder`; settings of generation_config.json that were unset are as in `base` again."""
+    model.save_pretrained(folder)
+    original, saved = base / GENERATION, folder / GENERATION
+    if original.is_file() and saved.is_file():
+        settings = json.loads(original.read_text()) | json.loads(saved.read_text())
+        saved.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def limits(folder: Path, trust_remote_code: bool = False) -> Limits:
@@ -60,7 +88,7 @@ def stop_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]
 
 def configured_ends(folder: Path) -> list[int]:
     """The end tokens that generation_config.json names."""
-    if not (folder / "generation_config.json").is_file():
+    if not (folder / GENERATION).is_file():
         return []
     ends = GenerationConfig.from_pretrained(folder).eos_token_id
     return ends if isinstance(ends, list) else [] if ends is None else [ends]

@@ -28,6 +28,7 @@ from tunesmith_runtime.train.model import (
     limits,
     load_model,
     load_tokenizer,
+    save_model,
     stop_ids,
     stored_dtype,
     template_hash,
@@ -246,7 +247,7 @@ def save(trainer: Any, folder: Path, spec: RunSpec, work: Work) -> Path:
         config.target_modules = sorted(config.target_modules)  # a set is written in an order of its own each time
         model.save_pretrained(folder, save_embedding_layers=False)
     else:  # whoever serves it has the room that the base takes
-        model.to(stored_dtype(work.model)).save_pretrained(folder)
+        save_model(model.to(stored_dtype(work.model)), folder, work.model)
     trainer.processing_class.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # a card with nothing in it; run.json is the record
     return folder

@@ -435,3 +435,12 @@ def test_an_adapter_beside_a_whole_model_is_refused(llama: Path, tmp_path: Path)
     assert "adapter_config.json: lies beside a whole model" in fault(folder).message
     (folder / "adapter_config.json").unlink()  # as the hint says
     assert check(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json"])
+def test_a_byte_order_mark_is_named_before_transformers_fails_on_it(llama: Path, tmp_path: Path, name: str) -> None:
+    folder = copy(llama, tmp_path / "marked")
+    (folder / name).write_bytes(b"\xef\xbb\xbf" + (folder / name).read_bytes())
+    failure = fault(folder)
+    assert f"{URI}/{name}: not JSON: Unexpected UTF-8 BOM" in failure.message
+    assert "without a byte order mark" in (failure.hint or "")
