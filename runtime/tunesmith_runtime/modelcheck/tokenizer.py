@@ -15,6 +15,8 @@ from tunesmith_runtime.modelcheck.files import read_json
 
 log = logging.getLogger(__name__)
 
+TOKENIZER = "tokenizer.json"
+CONVERT = "add tokenizer.json: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes it where sentencepiece and tiktoken are installed"
 SPECIAL = ("eos_token_id", "bos_token_id", "pad_token_id")
 CONFIGS = ("config.json", "generation_config.json")
 ELSEWHERE = ("image", "video", "audio", "boi", "eoi", "boa", "eoa")
@@ -28,7 +30,8 @@ def check_tokenizer(uri: str, directory: Path, rows: int) -> None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # tokenizers raise anything at what they do not expect
-        raise bad_model(uri, None, f"the tokenizer can't be loaded: {detail(error)}", None) from error
+        hint = None if (directory / TOKENIZER).is_file() else CONVERT
+        raise bad_model(uri, None, f"the tokenizer can't be loaded: {detail(error)}", hint) from error
     check_loaded(uri, directory, tokenizer, rows)
 
 

@@ -444,3 +444,14 @@ def test_a_byte_order_mark_is_named_before_transformers_fails_on_it(llama: Path,
     failure = fault(folder)
     assert f"{URI}/{name}: not JSON: Unexpected UTF-8 BOM" in failure.message
     assert "without a byte order mark" in (failure.hint or "")
+
+
+def test_a_tokenizer_in_another_format_is_led_to_the_one_that_is_read(llama: Path, tmp_path: Path) -> None:
+    """The images have no sentencepiece, and transformers' own message asks for a package."""
+    folder = copy(llama, tmp_path / "sentencepiece")
+    (folder / "tokenizer.json").rename(tmp_path / "tokenizer.json")
+    (folder / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02" * 3)
+    edit_json(folder / "tokenizer_config.json", lambda content: content.update(tokenizer_class="LlamaTokenizer"))
+    assert "add tokenizer.json" in (fault(folder).hint or "")
+    (tmp_path / "tokenizer.json").rename(folder / "tokenizer.json")  # as the hint says
+    assert check(folder)
