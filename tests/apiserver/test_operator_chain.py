@@ -148,4 +148,9 @@ def test_every_member_of_a_ring_across_kinds_says_so_until_one_of_them_is_change
     cluster.patch("InferenceService", "support", {"spec": {"promotion": None}})
     cluster.until_phase("InferenceService", "support", "Pending")
     for kind in ("EvalJob", "FineTuneJob"):
-        assert "ring" not in cluster.until_phase(kind, "support", "Waiting")["status"]["message"]
+
+        def waits(kind: str = kind) -> bool:
+            status = cluster.get(kind, "support")["status"]
+            return status["phase"] == "Waiting" and "ring" not in status["message"]
+
+        cluster.until(f"the {kind} waits and knows of no ring", waits)

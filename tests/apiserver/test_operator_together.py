@@ -142,8 +142,12 @@ def test_a_world_that_is_not_placed_says_so_and_frees_what_it_holds_in_time(clus
     first.bind()
     first.runs("train")
     second.unschedulable("0/3 nodes are available: 3 Insufficient nvidia.com/gpu.")
-    waiting = cluster.until("what it waits for", lambda: cluster.get("FineTuneJob", "wide")["status"].get("waitingFor"))
-    assert waiting.startswith("1 of 2 pods are placed: no node has enough nvidia.com/gpu")
+
+    def held_back() -> bool:
+        waiting = cluster.get("FineTuneJob", "wide")["status"].get("waitingFor") or ""
+        return bool(waiting.startswith("1 of 2 pods are placed: no node has enough nvidia.com/gpu"))
+
+    cluster.until("what the second pod waits for", held_back)
     status = cluster.until_phase("FineTuneJob", "wide", "Failed")["status"]
     assert status["reason"] == "DeadlineExceeded"
     cluster.until_gone("Job", "wide-tune-1")
