@@ -154,7 +154,7 @@ def test_the_first_version_has_nothing_to_go_back_to_and_says_so(cluster: Cluste
         spec = {**SPEC, "maxModelLength": BAD, "rollout": {"readyTimeout": "3s"}}
         cluster.create({"kind": "InferenceService", "metadata": {"name": "support"}, "spec": spec})
         late = cluster.until("it is late", lambda: (now := status(cluster)).get("reason") == "RolloutTimeout" and now)
-    assert "no other version was ready before" in late["message"]
+    assert "No other version was ready before" in late["message"]
     assert "no such image" in late["message"]
 
 

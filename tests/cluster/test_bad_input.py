@@ -65,7 +65,9 @@ CASES = {
         "BadSpec", "embed_tokens", spec={"tuner": "lora", "lora": {"targetModules": ["q_proj", "embed_tokens"]}}
     ),
     "no-effect": Case("NothingLearned", "2 steps", spec={"training": TINY_RATE}),
-    "no-conditional-writes": Case("StorageUnsupported", "501", storage={"endpoint": UNCONDITIONAL}),
+    "no-conditional-writes": Case(
+        "StorageUnsupported", "lacks conditional writes", storage={"endpoint": UNCONDITIONAL}
+    ),
     "newline-after-the-key": Case(
         "ModelNotFound",
         "no-such-bucket",

@@ -205,8 +205,8 @@ def _never(look: Look) -> Outlook:
 def _late(look: Look) -> Outlook:
     """The version is not ready in time, and there is no other to go back to."""
     was_ready = look.versions.served == look.rollout.version
-    before = "it was ready before" if was_ready else "no other version was ready before"
-    text = f"{before[0].upper()}{before[1:]}, so that it is tried on: {why_late(look.spec, look.trouble)}"
+    before = "It was ready before" if was_ready else "No other version was ready before"
+    text = f"{before}, so it is not given up: {why_late(look.spec, look.trouble)}"
     return Outlook(Phase.ROLLING_OUT, Reason.ROLLOUT_TIMEOUT, text, ready=look.answers, stalled=True)
 
 
