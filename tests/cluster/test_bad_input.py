@@ -208,9 +208,9 @@ def test_the_status_tells_the_true_cause_and_what_to_do(name: str, statuses: dic
     status, case = statuses[name], CASES[name]
     assert status["phase"] == "Failed"
     conditions = {condition["type"]: condition for condition in status["conditions"]}
-    assert (conditions["Succeeded"]["status"], conditions["Succeeded"]["reason"]) == ("False", case.failure)
     failure = status["lastFailure"]
     assert failure["class"] == case.failure, json.dumps(failure, indent=1)
+    assert (conditions["Succeeded"]["status"], conditions["Succeeded"]["reason"]) == ("False", case.failure)
     assert case.says in failure["message"]
     assert failure["hint"]
     assert failure["pod"].startswith(f"{name}-tune-1")
