@@ -98,8 +98,8 @@ class Resources:
         self._known[key] = now
         if before is None or before.references != now.references:
             self._refer(key, before.references if before else frozenset(), now.references)
-        is_news = before is None or (before.told, before.references) != (now.told, now.references)
-        return self._waiting_for(key) if is_news else frozenset()
+        has_changed = before is None or (before.told, before.references) != (now.told, now.references)
+        return self._waiting_for(key) if has_changed else frozenset()
 
     def ring(self, resource: Raw, live: Mapping[Reference, Raw | None]) -> tuple[Reference, ...]:
         """The references that lead from `resource` back to it. `live`: the resources it names, as they are now."""
@@ -107,8 +107,8 @@ class Resources:
         read = {ref: node(thing, self._references(thing)) if thing else None for ref, thing in live.items()}
 
         def known(reference: Reference) -> Node | None:
-            told = self._known.get(ResourceKey(reference.kind, key.namespace, reference.name))
-            return read.get(reference, told.node if told else None)
+            cached = self._known.get(ResourceKey(reference.kind, key.namespace, reference.name))
+            return read.get(reference, cached.node if cached else None)
 
         return find_ring(Reference(key.kind, key.name), node(resource, frozenset(live)), known)
 

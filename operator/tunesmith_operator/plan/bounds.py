@@ -35,10 +35,12 @@ Reader = Callable[[re.Match[str], str, str], Iterator[str]]
 """(match, namespace, kind) -> hints."""
 
 
-def meaning(said: str, namespace: str, kind: str) -> Meaning | None:
+def meaning(sentence: str, namespace: str, kind: str) -> Meaning | None:
     """What to do about a refusal of a child of a resource of `kind`; None where no quota and no range refuses it."""
     for pattern, read, class_ in READERS:
-        hints = [hint for match in pattern.finditer(said[:READ_CHARACTERS]) for hint in read(match, namespace, kind)]
+        hints = [
+            hint for match in pattern.finditer(sentence[:READ_CHARACTERS]) for hint in read(match, namespace, kind)
+        ]
         if hints:
             return Meaning(class_, "; ".join(dict.fromkeys(hints)))
     return None

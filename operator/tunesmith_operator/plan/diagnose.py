@@ -96,7 +96,7 @@ STEPS: dict[str, str] = {
     "Pulled": "has its image{image} and creates the container",
     "Created": "starts the container",
 }
-"""Reasons of Events with which scheduler, attach controller and kubelet tell how far a pod is that starts."""
+"""Reasons of the Events by which scheduler, attach controller and kubelet report the progress of a starting pod."""
 IMAGE = re.compile(r'image "([^"]+)"')
 SIGTERM, SIGKILL = 143, 137
 VAGUE = frozenset({FailureClass.PROCESS_ERROR, FailureClass.ENGINE_FAILED})
@@ -165,7 +165,7 @@ def why_pending(pod: Raw, events: Sequence[Raw]) -> LastFailure | None:
 
 def what_delays(pod: Raw, events: Sequence[Raw]) -> str | None:
     """What a pod on a node does for longer than is usual before its first container runs, by the kubelet's latest Event;
-    None where no Event tells, as of a pod that starts in time."""
+    None if there is no such Event, as for a pod that starts in time."""
     latest = _latest(pod, events, set(STEPS))
     if not latest or slow_from(pod) is None:
         return None
@@ -194,8 +194,8 @@ def why_doomed(pod: Raw) -> LastFailure | None:
 
 def _is_permanent(one: Container) -> bool:
     """Whether a container has ended and reported a failure that trying again does not mend."""
-    told = one.report.failure if one.report else None
-    return told is not None and FAILURES[told.class_].retry is Retry.NEVER
+    reported = one.report.failure if one.report else None
+    return reported is not None and FAILURES[reported.class_].retry is Retry.NEVER
 
 
 def why_no_pod(job: Raw, events: Sequence[Raw]) -> LastFailure | None:

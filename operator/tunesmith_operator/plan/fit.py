@@ -62,7 +62,7 @@ def _without(thing: Any, path: Sequence[int | str]) -> Any:
 
 
 def _sound(thing: Any, field: str = "") -> Any:
-    """`thing` without what a type does not tell of: no such time, too large a number, a key that comes twice, no text, a secret."""
+    """`thing` without what its type does not exclude: invalid times, numbers out of range, duplicate keys, empty text, secrets."""
     if isinstance(thing, dict):
         below = {name: _sound(value, name) for name, value in thing.items()}
         return {name: value for name, value in below.items() if value is not None}

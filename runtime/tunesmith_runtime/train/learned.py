@@ -48,7 +48,7 @@ def has_labels(examples: Iterable[Example]) -> bool:
 
 
 def check_learned(trained: nn.Module, changed: Callable[[], bool], steps: int) -> None:
-    """Check the weights after the last step; `changed` tells whether they differ from those before the first.
+    """Check the weights after the last step; `changed` returns whether they differ from those before the first.
 
     Raises RunFailure (Diverged, NothingLearned).
     """

@@ -1,4 +1,4 @@
-"""What a token is by itself: its bytes, and whether it is a special one. A decoded text can't tell, as a token may be part of a character."""
+"""What a token is by itself: its bytes, and whether it is a special one. Decoded text does not show this, because a token may be part of a character."""
 
 from __future__ import annotations
 

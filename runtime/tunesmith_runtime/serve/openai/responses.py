@@ -171,12 +171,12 @@ class Completion:
         """`text_offset` counts the characters of the answer, which does not repeat the prompt."""
         if not self.logprobs:
             return None
-        told = [(piece, piece.choice) for piece in pieces if piece.choice]
+        chosen = [(piece, piece.choice) for piece in pieces if piece.choice]
         return {
-            "tokens": [self.tokens.text_of(choice.token) for _, choice in told],
-            "token_logprobs": [choice.logprob for _, choice in told],
-            "top_logprobs": [self._alternatives(choice) for _, choice in told],
-            "text_offset": [self._offset(piece, choice) for piece, choice in told],
+            "tokens": [self.tokens.text_of(choice.token) for _, choice in chosen],
+            "token_logprobs": [choice.logprob for _, choice in chosen],
+            "top_logprobs": [self._alternatives(choice) for _, choice in chosen],
+            "text_offset": [self._offset(piece, choice) for piece, choice in chosen],
         }
 
     def _offset(self, piece: Piece, choice: Choice) -> int:
@@ -188,9 +188,9 @@ class Completion:
         return piece.end - len(text) if behind_broken_bytes else piece.begin
 
     def _alternatives(self, choice: Choice) -> dict[str, float | None]:
-        """The likeliest tokens and the chosen one; tokens of the same text are told apart by their ids."""
-        told: dict[str, float | None] = {}
+        """The likeliest tokens and the chosen one; tokens of the same text are listed by their ids."""
+        logprobs: dict[str, float | None] = {}
         for token, logprob in {**dict(choice.top), choice.token: choice.logprob}.items():
             text = self.tokens.text_of(token)
-            told[f"token_id:{token}" if text in told else text] = logprob
-        return told
+            logprobs[f"token_id:{token}" if text in logprobs else text] = logprob
+        return logprobs
