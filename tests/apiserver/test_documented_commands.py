@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 import yaml
 
 from devcluster.controlplane import ControlPlane
 from tests.apiserver import cluster as api
+from tests.apiserver.background import every
 from tests.commands import Command, commands
 from tests.releases import release
 from tunesmith_operator.plan.names import labels
@@ -262,9 +264,11 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     (folder / "support.yaml").write_text(yaml.safe_dump_all(readmes_chain()))
     [values] = next(one for one in blocks(ROOT / "docs" / "operations.md") if "store" in one[0])
     (folder / "values.yaml").write_text(yaml.safe_dump(values))
-    with ControlPlane() as plane, _node(plane), _server() as url:
+    with ControlPlane() as plane, _server() as url:
+        http = api.administrator(plane)
         SUBSTITUTIONS["http://localhost:8000"] = url
-        yield Reader(plane, folder)
+        with every(0.5, lambda: report_pods_ready(plane, http)):
+            yield Reader(plane, folder)
 
 
 @contextlib.contextmanager
@@ -275,26 +279,13 @@ def _server() -> Iterator[str]:
     server.shutdown()
 
 
-@contextlib.contextmanager
-def _node(plane: ControlPlane) -> Iterator[None]:
-    """Every pod is reported ready; none is bound to a node."""
-    stop, http = threading.Event(), api.administrator(plane)
-
-    def run() -> None:
-        while not stop.wait(0.5):
-            for pod in api.Cluster(plane, http, "").request("GET", "/api/v1/pods")["items"]:
-                if pod["status"].get("phase") != "Running":
-                    cluster = api.Cluster(plane, http, pod["metadata"]["namespace"])
-                    with contextlib.suppress(api.Refused):  # it may be gone already
-                        api.Kubelet(cluster, pod).ready()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+def report_pods_ready(plane: ControlPlane, http: urllib3.PoolManager) -> None:
+    """Report every pod as ready; none is bound to a node."""
+    for pod in api.Cluster(plane, http, "").request("GET", "/api/v1/pods")["items"]:
+        if pod["status"].get("phase") != "Running":
+            cluster = api.Cluster(plane, http, pod["metadata"]["namespace"])
+            with contextlib.suppress(api.Refused):  # it may be gone already
+                api.Kubelet(cluster, pod).ready()
 
 
 def all_work(reader: Reader, typed: Sequence[Command]) -> None:

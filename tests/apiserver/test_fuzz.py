@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import random
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from devcluster.controlplane import ControlPlane
+from tests.apiserver.background import every
 from tests.apiserver.chain import BASE_DIGEST, evaluated
 from tests.apiserver.cluster import Cluster, Kubelet, Raw, Refused, administrator
 from tests.apiserver.finetunejobs import MESSAGES, SPEC
@@ -240,24 +239,6 @@ def repeated(cluster: Cluster) -> list[str]:
             found += [f"{about['kind']}/{about['name']}: {says}"] if last.get(about["uid"]) == says else []
             last[about["uid"]] = says
     return found
-
-
-@contextmanager
-def every(seconds: float, act: Callable[[], None]) -> Iterator[None]:
-    """`act` again and again, in a thread; an error in it is raised at the end."""
-    over = threading.Event()
-
-    def run() -> None:
-        while not over.wait(seconds):
-            act()
-
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(run)
-        try:
-            yield
-        finally:
-            over.set()
-    running.result()
 
 
 def fuzz(plane: ControlPlane, namespace: str, folder: Path, seconds: float, kill_every: float) -> str:
