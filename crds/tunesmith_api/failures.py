@@ -186,7 +186,7 @@ FAILURES: dict[FailureClass, Failure] = {
         "nothing needs to be done: another pod takes its place",
         {
             TUNE: "nothing needs to be done: a new pod goes on from the last checkpoint",
-            EVAL: "nothing needs to be done: a new pod evaluates anew",
+            EVAL: "nothing needs to be done: a new pod repeats the evaluation",
         },
     ),
     FailureClass.PREEMPTED: Failure(
@@ -196,14 +196,14 @@ FAILURES: dict[FailureClass, Failure] = {
         "nothing needs to be done: another pod takes its place",
         {
             TUNE: "nothing needs to be done: a new pod goes on from the last checkpoint",
-            EVAL: "nothing needs to be done: a new pod evaluates anew",
+            EVAL: "nothing needs to be done: a new pod repeats the evaluation",
         },
     ),
     FailureClass.DEADLINE_EXCEEDED: Failure(
         None,
         Retry.NEVER,
         "it took longer than spec.deadline, or waited longer than spec.pendingDeadline",
-        "create the resource anew with a longer spec.deadline or spec.pendingDeadline, or without them",
+        "create the resource again with a longer spec.deadline or spec.pendingDeadline, or without them",
     ),
     FailureClass.DISK_FULL: Failure(
         73,
@@ -303,7 +303,7 @@ FAILURES: dict[FailureClass, Failure] = {
         80,
         Retry.COUNTED,
         "an object in the store is damaged",
-        "restore the named object; of an imported model, delete its folder below models/ in the store, and it is imported anew",
+        "restore the named object; of an imported model, delete its folder below models/ in the store, and it is imported again",
     ),
     FailureClass.STORAGE_UNSUPPORTED: Failure(
         90,

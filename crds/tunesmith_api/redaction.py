@@ -65,7 +65,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
         for pattern, replacement in PATTERNS:
             text = pattern.sub(replacement, text)
     finder = _finder(frozenset(secrets))
-    while finder and (less := finder.sub(REDACTED, text)) != text:  # what is joined anew may be a secret too
+    while finder and (less := finder.sub(REDACTED, text)) != text:  # the joined text may form another secret
         text = less
     return text
 

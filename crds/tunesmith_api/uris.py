@@ -45,7 +45,7 @@ SLIPS = (
     Slip(r"[<>]|\$[({]|\{\{|://[^/]*(\$|\{)", "has a template that was not filled in", "write the name itself"),
     Slip("^ | $", "begins or ends with a space"),
     Slip(" ", "has a space", "rename what it names and write it without"),
-    Slip(f"[{INVISIBLE}]", "is followed by an invisible or control character", "type it anew by hand"),
+    Slip(f"[{INVISIBLE}]", "is followed by an invisible or control character", "retype it by hand"),
     Slip(r"\?.*=", "has a query, as URIs of this kind have none", "remove it, from the ? on"),
     Slip("[*?{}]", "has a wildcard", "name the file, or the folder that holds the files"),
     Slip("#", "has a fragment", "remove it, from the # on"),
@@ -162,7 +162,7 @@ ENDPOINT = Grammar(
     slips=(
         Slip("://[^/]*@", "holds credentials", "remove them; spec.storage.credentialsSecret names a Secret"),
         Slip("^ | $", "begins or ends with a space"),
-        Slip(f"[{INVISIBLE}]", "is followed by a space, an invisible or a control character", "type it anew by hand"),
+        Slip(f"[{INVISIBLE}]", "is followed by a space, an invisible or a control character", "retype it by hand"),
         Slip("^[Ss]3:", "is the URI of a bucket, not of its server"),
         Slip("^[^:/]+(:[0-9]+)?(/.*)?$", "lacks http:// or https://"),
         Slip("[?#]", "has a query or a fragment", "remove it"),

@@ -50,7 +50,7 @@ def check(names: Collection[str], failure: FailureClass, environment: Mapping[st
             raise RunFailure(
                 failure,
                 f"{name} has {what} within it, at character {wrong.start() + 1}",
-                f"write {name} anew, in one line and without quotes",
+                f"write {name} again, on one line and without quotes",
             )
 
 

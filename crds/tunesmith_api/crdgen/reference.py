@@ -119,7 +119,7 @@ def failures_page() -> str:
         f"{NOTE}# Failure classes\n\n"
         "`status.lastFailure` says why something failed: `class` is one of these, `message` says what happened and where, "
         "`hint` what to do about it (often better than the one below, as it knows the case), and `pod`, `container`, "
-        "`exitCode` and `logTail` where it was. A hint for a job whose fixed fields it names adds that the job is to be created anew, and one "
+        "`exitCode` and `logTail` where it was. A hint for a job whose fixed fields it names adds that the job must be created again, and one "
         "that names what `podPolicy` in the chart's values restricts adds that too. Retry says what the operator does: `Waits` ends no "
         "attempt, as the pod starts by itself when the trouble is over; `Never` gives the job up; `Counted` tries again "
         "`spec.retries` times; `Always` goes on without counting. `python -m tunesmith_operator.cli explain CLASS` in the operator's image prints a row.\n\n"

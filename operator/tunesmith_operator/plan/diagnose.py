@@ -120,12 +120,12 @@ def failure(class_: FailureClass, message: str, hint: str | None = None, kind: s
     """A failure of a resource of `kind` with the table's hint, or a better one, and what else it takes to follow it."""
     full = _permitted(hint or FAILURES[class_].hint_for(kind))
     if kind in (TUNE, EVAL) and (class_ is FailureClass.BAD_SPEC or FIXED_FIELD.search(full)):
-        full = anew(full)
+        full = with_recreation(full)
     return LastFailure(class_=class_, message=message[:MESSAGE_LIMIT], hint=full[:MESSAGE_LIMIT], **more)
 
 
-def anew(hint: str) -> str:
-    """A hint for a job whose spec is fixed, or that has ended: nothing happens until it is made anew."""
+def with_recreation(hint: str) -> str:
+    """`hint` for a job whose spec is fixed or that has ended: it takes effect only when the job is created again."""
     return hint if ANEW in hint else f"{hint}; {ANEW}"
 
 

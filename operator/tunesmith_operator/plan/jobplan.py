@@ -32,13 +32,13 @@ from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.containers import condition
 from tunesmith_operator.plan.diagnose import (
     advised,
-    anew,
     failure,
     is_short_of_pods,
     is_slow_to_start,
     slow_from,
     what_delays,
     why_refused,
+    with_recreation,
 )
 from tunesmith_operator.plan.drift import has
 from tunesmith_operator.plan.finished import after_the_end, is_final
@@ -222,7 +222,7 @@ def _given_up(scene: Scene[Spec]) -> Outlook | None:
     for course in scene.courses:
         if course.trouble and is_given_up(course, scene.spec.retries):
             spent = f"; no retries are left of {scene.spec.retries}" if course.failures > scene.spec.retries > 0 else ""
-            trouble = course.trouble.model_copy(update={"hint": anew(course.trouble.hint)})
+            trouble = course.trouble.model_copy(update={"hint": with_recreation(course.trouble.hint)})
             return _ended(scene, _failed(trouble, advised(f"{trouble.message}{spent}", trouble.hint)))
     return None
 
@@ -271,7 +271,7 @@ def _too_late(scene: Scene[Spec]) -> Outlook | None:
         if end and scene.now >= end:
             cause = course.trouble.message if course.trouble else "its pod did not start"
             text = f"pending for longer than spec.pendingDeadline ({scene.spec.pending_deadline}): {cause}"
-            hint = anew(course.trouble.hint) if course.trouble else None
+            hint = with_recreation(course.trouble.hint) if course.trouble else None
             trouble = failure(FailureClass.DEADLINE_EXCEEDED, text, hint, scene.kind.kind)
             return _ended(scene, _failed(trouble, advised(text, trouble.hint)))
     return None

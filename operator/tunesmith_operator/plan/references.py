@@ -66,7 +66,7 @@ def resolve_base(source: ModelSource, references: References) -> ResolvedModel |
     model = resolve(source, references)
     if isinstance(model, ResolvedModel) and model.base:
         return Refused(
-            f"{describe(source)} made an adapter only, which cannot be tuned further: create it anew with spec.export.merge: true"
+            f"{describe(source)} made an adapter only, which cannot be tuned further: create it again with spec.export.merge: true"
         )
     return model
 
@@ -114,7 +114,7 @@ def _finished(name: str, references: References) -> Raw | Waiting:
 def next_step(job: Raw, otherwise: str = "") -> str:
     """What to do about a job that has failed; of one that may yet go on, why it does not."""
     message = job["status"].get("message")
-    return str(message) if message and not is_final(job) else f"see its status, then create it anew{otherwise}"
+    return str(message) if message and not is_final(job) else f"see its status, then create it again{otherwise}"
 
 
 def held_up(reason: Reason, text: str, status: Raw) -> Waiting:
@@ -133,7 +133,7 @@ def _artifact(job: Raw, preferred: tuple[str, ...]) -> ResolvedModel | Refused:
     if name is None:
         wanted, has = " or ".join(preferred), ", ".join(sorted(map(str, made))) or "nothing"
         return Refused(
-            f"FineTuneJob {job['metadata']['name']} made {has}, but {wanted} is needed: create it anew with spec.tuner: lora"
+            f"FineTuneJob {job['metadata']['name']} made {has}, but {wanted} is needed: create it again with spec.tuner: lora"
         )
     model = ResolvedModel(uri=made[name]["uri"], digest=made[name].get("digest"))
     if name != "adapter":

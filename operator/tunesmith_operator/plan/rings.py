@@ -17,7 +17,7 @@ from tunesmith_operator.plan.types import Raw, Reference
 MAY_WAIT = frozenset({None, Phase.WAITING, Phase.FAILED, Phase.SUSPENDED})
 """Phases in which a resource needs what it names before it gets on. Failed: but not for good."""
 
-OPEN_RING = "let one of them name something else (a job's spec is fixed: delete it and create it anew)"
+OPEN_RING = "let one of them name something else (a job's spec is fixed: delete it and create it again)"
 """The hint for every member of a ring: the others then go on by themselves."""
 
 

@@ -208,7 +208,7 @@ class S3:
             if type(error.kwargs.get("error")) in UNSENDABLE:
                 message = f"{uri} at {self.endpoint}: the credentials or the region have a character that no HTTP header can have"
                 raise RunFailure(
-                    FailureClass.STORAGE_403, message, "write them anew, in one line and without quotes"
+                    FailureClass.STORAGE_403, message, "write them again, on one line and without quotes"
                 ) from None
             raise RunFailure(FailureClass.STORAGE_UNREACHABLE, f"{uri}: {error}") from error
 

@@ -660,7 +660,7 @@ CASES: dict[str, Case] = {
             setattr(cluster, "now", cluster.now + timedelta(hours=1)),
         )[-1],
         "spec.deadline (10m)",
-        "create the resource anew with a longer spec.deadline",
+        "create the resource again with a longer spec.deadline",
         pod=None,
         thing=fine_tune_job(deadline="10m"),
     ),

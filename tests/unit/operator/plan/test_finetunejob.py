@@ -469,7 +469,7 @@ def test_a_model_that_will_not_come_is_no_progress():
     assert cluster.status["message"].startswith(
         "waiting for FineTuneJob first, which has failed (BadRow): see its status"
     )
-    assert "create it anew or name another model" in cluster.status["message"]
+    assert "create it again or name another model" in cluster.status["message"]
     assert cluster.condition("Stalled")["status"] == "True"
     assert cluster.condition("Reconciling")["status"] == "False"
 
