@@ -24,10 +24,10 @@ from tunesmith_operator.kubernetes_client import KubernetesClient
 from tunesmith_operator.leader import Leader
 from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.config import OperatorConfig
-from tunesmith_operator.progress import ProgressBook, ProgressEndpoint, token_maker
+from tunesmith_operator.progress_receiver import ProgressBook, ProgressEndpoint, token_maker
 from tunesmith_operator.rate_limit import RateLimiter
+from tunesmith_operator.resource_watch import OUR_KINDS, watch
 from tunesmith_operator.serving import serving
-from tunesmith_operator.watch import OUR_KINDS, watch
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 WAIT_SECONDS = 5.0

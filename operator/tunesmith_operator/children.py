@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from tunesmith_operator.child_digest import said
 from tunesmith_operator.client import Raw
-from tunesmith_operator.news import said
-from tunesmith_operator.packed import pack, unpack
+from tunesmith_operator.codec import pack, unpack
 from tunesmith_operator.plan.names import UID_LABEL, label
 from tunesmith_operator.plan.types import Key
 from tunesmith_operator.resources import ResourceKey

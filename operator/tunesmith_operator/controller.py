@@ -21,7 +21,7 @@ from tunesmith_operator.observe import child_uids, observe, observe_events
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.names import is_deleting, is_unseen, uid_of
 from tunesmith_operator.plan.types import KindPlan, Observed, Plan, TokenFor
-from tunesmith_operator.progress import ProgressBook
+from tunesmith_operator.progress_receiver import ProgressBook
 from tunesmith_operator.queue import WorkQueue
 from tunesmith_operator.resources import ResourceKey, Resources, key_of, owner_of
 from tunesmith_operator.workloads import observe_workloads

@@ -10,8 +10,8 @@ from typing import Any
 
 from tunesmith_operator.children import Children
 from tunesmith_operator.client import ApiError, Client, Raw, controller_uid
-from tunesmith_operator.plan.containers import is_finished
 from tunesmith_operator.plan.names import UID_LABEL, is_left_over, uid_of
+from tunesmith_operator.plan.pods.read import is_finished
 from tunesmith_operator.plan.types import CHILDREN, Key, KindPlan, Observed, Progress
 from tunesmith_operator.resources import key_of
 

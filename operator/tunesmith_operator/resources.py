@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from tunesmith_operator.child_digest import fingerprint
 from tunesmith_operator.client import Raw
-from tunesmith_operator.news import fingerprint
-from tunesmith_operator.packed import pack, unpack
+from tunesmith_operator.codec import pack, unpack
 from tunesmith_operator.plan.names import KIND_LABEL, NAME_LABEL, is_deleting, label
-from tunesmith_operator.plan.phases import FINAL
-from tunesmith_operator.plan.rings import Node, find_ring, node
+from tunesmith_operator.plan.spec.reference_cycles import Node, find_ring, node
+from tunesmith_operator.plan.status.phases import FINAL
 from tunesmith_operator.plan.types import Reference
 
 

@@ -7,8 +7,8 @@ import logging
 from dataclasses import replace
 
 from tunesmith_operator.client import ApiError, Client, Raw
+from tunesmith_operator.plan.jobs.queueing import JOB_UID_LABEL, waiting_jobs
 from tunesmith_operator.plan.names import uid_of
-from tunesmith_operator.plan.queueing import JOB_UID_LABEL, waiting_jobs
 from tunesmith_operator.plan.types import Observed
 
 NO_WORD = (403, 404)

@@ -27,9 +27,9 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import SPEC_FILE, WORK_DIRECTORY, Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime import credentials
 from tunesmith_runtime.errors import RunFailure, StopRequested, class_of, sharpened
-from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.progress_push import Progress
 from tunesmith_runtime.report import RecentLines, failed, fitted, start_logging, write_report
-from tunesmith_runtime.work import Work
+from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger("tunesmith_runtime")
 

@@ -29,7 +29,7 @@ from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.storage import Storage, join
 from tunesmith_runtime.storage.directory import delete_directory, download_directory, publish_directory, read_manifest
 from tunesmith_runtime.storage.manifest import MANIFEST
-from tunesmith_runtime.work import Fetched, Work
+from tunesmith_runtime.workdir import Fetched, Work
 
 log = logging.getLogger(__name__)
 

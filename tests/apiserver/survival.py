@@ -24,7 +24,7 @@ from tests.apiserver.finetunejobs import MESSAGES
 from tests.apiserver.operator_process import OperatorProcess
 from tests.apiserver.proxy import Proxy, no_fault, no_tampering
 from tests.apiserver.scope import NAMESPACED, leave
-from tunesmith_operator.plan.containers import is_true
+from tunesmith_operator.plan.pods.read import is_true
 from tunesmith_operator.plan.types import CHILDREN
 
 OURS = ("FineTuneJob", "EvalJob", "InferenceService")

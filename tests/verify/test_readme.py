@@ -13,7 +13,7 @@ from devcluster.paths import cache_paths
 from tests.commands import commands
 from tests.unit.operator.plan.world import Cluster, resource
 from tunesmith_operator.plan.config import OperatorConfig
-from tunesmith_operator.plan.storage import resolve
+from tunesmith_operator.plan.pods.storage import resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

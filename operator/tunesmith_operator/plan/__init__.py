@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tunesmith_operator.plan.evaljob import EVAL_JOB
-from tunesmith_operator.plan.finetunejob import FINE_TUNE_JOB
-from tunesmith_operator.plan.inferenceservice import INFERENCE_SERVICE
+from tunesmith_operator.plan.evaljob.plan import EVAL_JOB
+from tunesmith_operator.plan.finetunejob.plan import FINE_TUNE_JOB
+from tunesmith_operator.plan.inferenceservice.plan import INFERENCE_SERVICE
 from tunesmith_operator.plan.types import KindPlan
 
 KINDS: dict[str, KindPlan] = {one.kind: one for one in (FINE_TUNE_JOB, EVAL_JOB, INFERENCE_SERVICE)}

@@ -64,7 +64,7 @@ class Observed:
     references: Mapping[Reference, Raw | None] = field(default_factory=dict)
     """Each of `KindPlan.references(resource)`; None where there is no such object."""
     ring: tuple[Reference, ...] = ()
-    """The references that lead from the resource back to itself (see plan/rings.py), the resource first and last."""
+    """The references that lead from the resource back to itself (see plan/spec/reference_cycles.py), the resource first and last."""
     progress: Mapping[str, Progress] = field(default_factory=dict)
     """By name of the Job."""
     foreign: frozenset[Key] = frozenset()

@@ -19,7 +19,7 @@ from tunesmith_runtime.data.lines import bad_row, read_lines
 from tunesmith_runtime.data.records import DropReason, RowError, row_errors
 from tunesmith_runtime.data.split import split
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.work import DataFile, Work
+from tunesmith_runtime.workdir import DataFile, Work
 
 log = logging.getLogger(__name__)
 

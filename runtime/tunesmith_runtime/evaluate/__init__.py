@@ -10,10 +10,10 @@ from tunesmith_api.run import Outcome, ProgressReport, RunReport, RunSpec, Verb
 from tunesmith_runtime.evaluate import scope
 from tunesmith_runtime.evaluate.benchmarks import Task, prepare
 from tunesmith_runtime.evaluate.engine import find_engine
-from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.progress_push import Progress
 from tunesmith_runtime.rundirectory import RunRecord, open_run, record_of
 from tunesmith_runtime.storage import open_storage
-from tunesmith_runtime.work import Work
+from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from tunesmith_runtime.data.load import count_ignored, warn_of_ignored
 from tunesmith_runtime.data.records import RowError, row_errors
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.evaluate.rows import CONVERT, Row, ignored
-from tunesmith_runtime.work import Work
+from tunesmith_runtime.workdir import Work
 
 QA = "tunesmith_qa"
 """Name in EvalScope's registry of our question and answer set (see adapter.py)."""

@@ -9,13 +9,13 @@ from tunesmith_api.common import Artifact
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.place import in_leading_pod
-from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.progress_push import Progress
+from tunesmith_runtime.rank import in_leading_pod
 from tunesmith_runtime.rundirectory import RunDirectory, RunRecord, open_run, record_of
 from tunesmith_runtime.storage import open_storage
-from tunesmith_runtime.train.lean import hidden, sleep_when_idle
-from tunesmith_runtime.train.trained import TRAINED, Trained, read_trained
-from tunesmith_runtime.work import Work
+from tunesmith_runtime.train.imports import hidden, sleep_when_idle
+from tunesmith_runtime.train.training_result import TRAINED, Trained, read_trained
+from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger(__name__)
 

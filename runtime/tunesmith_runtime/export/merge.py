@@ -13,9 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.loading import with_adapter
-from tunesmith_runtime.train.learned import changes_stored
 from tunesmith_runtime.train.model import load_model, load_tokenizer, save_model, stored_dtype
 from tunesmith_runtime.train.tuners.lora import updates
+from tunesmith_runtime.train.weight_change import changes_stored
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.storage import Entry, Storage, join
 from tunesmith_runtime.storage.directory import rate
 from tunesmith_runtime.storage.manifest import inside
-from tunesmith_runtime.work import DataFile, Work
+from tunesmith_runtime.workdir import DataFile, Work
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from tunesmith_runtime.modelcheck import check_files, check_model
 from tunesmith_runtime.modelcheck.config import CONFIG, parse_config, read_config, refuse_quantized
 from tunesmith_runtime.storage import Entry, Storage, join, name_of
 from tunesmith_runtime.storage.directory import download_directory, read_manifest
-from tunesmith_runtime.work import Work
+from tunesmith_runtime.workdir import Work
 
 
 @dataclass

@@ -40,7 +40,7 @@ def check_model(uri: str, directory: Path, trusted: bool, is_lenient: bool) -> b
     if quantization(config) or (trusted and "auto_map" in config):
         log.info("%s: weights and tokenizer are checked where they are loaded", uri)
         return False
-    from tunesmith_runtime.train.lean import hidden
+    from tunesmith_runtime.train.imports import hidden
 
     with hidden():
         from tunesmith_runtime.modelcheck.tokenizer import check_tokenizer
@@ -64,7 +64,7 @@ def check_fit(name: str, adapter: Path, base: Path) -> bool:
     Raises RunFailure: BadSpec for an adapter that is no plain LoRA, BadModel for one that does not fit.
     """
     check_kind(name, adapter)
-    from tunesmith_runtime.train.lean import hidden
+    from tunesmith_runtime.train.imports import hidden
 
     with hidden():
         from tunesmith_runtime.modelcheck.loading import META, load_weights, with_adapter

@@ -9,11 +9,11 @@ import signal
 import threading
 
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
-from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.progress_push import Progress
 from tunesmith_runtime.serve.keys import API_KEY_VARIABLE
 from tunesmith_runtime.serve.readiness import Probes
 from tunesmith_runtime.serve.served import engine_of, served
-from tunesmith_runtime.work import Work
+from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from tunesmith_api.engines import choose
 from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.run import ENGINE_PORT, READY_PORT, RunSpec
 from tunesmith_runtime.serve.keys import api_key
-from tunesmith_runtime.work import Work
+from tunesmith_runtime.workdir import Work
 
 PORT_VARIABLE = "TUNESMITH_PORT"
 """Environment variable with another port than the pod's, for servers that run beside each other on one machine."""

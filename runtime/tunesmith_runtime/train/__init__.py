@@ -15,16 +15,16 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import Method
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.place import PROCESS_VARIABLE
-from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.progress_push import Progress
+from tunesmith_runtime.rank import PROCESS_VARIABLE
 from tunesmith_runtime.rundirectory import RunDirectory, open_run
 from tunesmith_runtime.storage import open_storage
-from tunesmith_runtime.train.lean import hidden, sleep_when_idle
-from tunesmith_runtime.train.peers import ALONE, Peers
+from tunesmith_runtime.train.imports import hidden, sleep_when_idle
+from tunesmith_runtime.train.process_group import ALONE, Peers
 from tunesmith_runtime.train.processes import launch
 from tunesmith_runtime.train.rendezvous import NothingLeftToDo, alone, join
-from tunesmith_runtime.train.trained import Trained, read_trained
-from tunesmith_runtime.work import Fetched, Work
+from tunesmith_runtime.train.training_result import Trained, read_trained
+from tunesmith_runtime.workdir import Fetched, Work
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from transformers.trainer_utils import IntervalStrategy
 from tunesmith_api.common import Artifact
 from tunesmith_api.finetunejob import Checkpointing, LastCheckpoint
 from tunesmith_runtime.rundirectory import RunDirectory
-from tunesmith_runtime.train.peers import ALONE, Peers
+from tunesmith_runtime.train.process_group import ALONE, Peers
 
 log = logging.getLogger(__name__)
 

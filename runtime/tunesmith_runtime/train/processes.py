@@ -21,9 +21,9 @@ from pydantic import ValidationError
 from tunesmith_api.failures import AFTERMATH, SIGNALS, FailureClass
 from tunesmith_api.run import FailureReport, Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.place import PROCESS_VARIABLE
+from tunesmith_runtime.rank import PROCESS_VARIABLE
 from tunesmith_runtime.report import TERMINATION_LOG_VARIABLE
-from tunesmith_runtime.work import Work
+from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from tunesmith_api.common import Accelerator
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import World
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.place import Place
-from tunesmith_runtime.train.peers import Peers
+from tunesmith_runtime.rank import Place
+from tunesmith_runtime.train.process_group import Peers
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore

@@ -16,11 +16,11 @@ from tunesmith_api.finetunejob import FineTuneJobSpec, LastCheckpoint, Metrics, 
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.data.encode import Encoder, Example
 from tunesmith_runtime.data.load import Data, load
+from tunesmith_runtime.disk_space import check_room, extra_bytes
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.config import Limits
 from tunesmith_runtime.modelcheck.tokenizer import check_vocabulary
-from tunesmith_runtime.progress import Progress
-from tunesmith_runtime.room import check_room, extra_bytes
+from tunesmith_runtime.progress_push import Progress
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.train.batches import blank, micro_batch
 from tunesmith_runtime.train.model import (
@@ -33,9 +33,9 @@ from tunesmith_runtime.train.model import (
     stored_dtype,
     template_hash,
 )
-from tunesmith_runtime.train.peers import ALONE, Peers
-from tunesmith_runtime.train.trained import Trained, write_trained
-from tunesmith_runtime.work import Work
+from tunesmith_runtime.train.process_group import ALONE, Peers
+from tunesmith_runtime.train.training_result import Trained, write_trained
+from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +66,11 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress, peer
 
     from tunesmith_runtime.train.checkpoint import Checkpoints, is_evaluated, newest, read_elapsed
     from tunesmith_runtime.train.device import find_device, memory_failures
-    from tunesmith_runtime.train.learned import check_labels, check_learned
+    from tunesmith_runtime.train.reporting import Curves, Watch
     from tunesmith_runtime.train.targets import skeleton
     from tunesmith_runtime.train.trainer import DryPass, Trainer
     from tunesmith_runtime.train.tuners import TUNERS
-    from tunesmith_runtime.train.watch import Curves, Watch
+    from tunesmith_runtime.train.weight_change import check_labels, check_learned
 
     check_labels(data.train, data.validation)
 

@@ -21,7 +21,7 @@ from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.batches import ByLength
 from tunesmith_runtime.train.checkpoint import StopEvaluation, misses_evaluation
 from tunesmith_runtime.train.loss import answer_loss, fits
-from tunesmith_runtime.train.peers import ALONE, Peers
+from tunesmith_runtime.train.process_group import ALONE, Peers
 from tunesmith_runtime.train.schedule import share
 
 FUSED_DEVICES = frozenset({"cuda", "xpu"})

@@ -18,7 +18,7 @@ from tunesmith_operator.health import Health
 from tunesmith_operator.leader import Leader
 from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.config import OperatorConfig
-from tunesmith_operator.progress import ProgressBook
+from tunesmith_operator.progress_receiver import ProgressBook
 
 CONFIG = OperatorConfig.model_validate({"images": {"runtime": "r"}, "store": {"uri": "s3://store"}})
 

@@ -17,7 +17,7 @@ from tunesmith_operator.client import ApiError, Raw
 from tunesmith_operator.controller import ESSENTIAL, TOLD_SECONDS, Controller, Settings, acceptable
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.types import Event, EventType, Key, KindPlan, Plan, PlanFunction
-from tunesmith_operator.progress import ProgressBook
+from tunesmith_operator.progress_receiver import ProgressBook
 from tunesmith_operator.resources import ResourceKey
 
 KEY = ResourceKey("FineTuneJob", "team", "support")

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.operator.plan.world import eval_job, fine_tune_job, inference_service
-from tests.unit.operator.twin import (
+from tests.unit.operator.simulated_cluster import (
     BETWEEN_LISTS,
     NAMESPACE,
     Clock,

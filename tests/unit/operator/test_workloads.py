@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.operator.plan.world import Cluster, fine_tune_job
 from tunesmith_operator.client import ApiError
-from tunesmith_operator.plan.queueing import JOB_UID_LABEL
+from tunesmith_operator.plan.jobs.queueing import JOB_UID_LABEL
 from tunesmith_operator.plan.types import Raw
 from tunesmith_operator.workloads import observe_workloads
 

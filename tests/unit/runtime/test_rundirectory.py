@@ -14,7 +14,7 @@ from tunesmith_api.run import RunSpec, Store
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.rundirectory import RunDirectory, RunRecord, open_run, record_of, run_id
 from tunesmith_runtime.storage import join, open_storage
-from tunesmith_runtime.work import Fetched, Work
+from tunesmith_runtime.workdir import Fetched, Work
 
 
 def new_run(tmp_path: Path) -> RunDirectory:

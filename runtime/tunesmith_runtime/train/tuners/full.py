@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_runtime.train.learned import ROUNDING, stored_bits
+from tunesmith_runtime.train.weight_change import ROUNDING, stored_bits
 
 ARTIFACT = "model"
 LEARNING_RATE = 1e-5

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec, Lora
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.train.learned import has_effect
 from tunesmith_runtime.train.targets import check_targets, default_targets, linear_names
+from tunesmith_runtime.train.weight_change import has_effect
 
 ARTIFACT = "adapter"
 LEARNING_RATE = 1e-4

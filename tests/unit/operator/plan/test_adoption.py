@@ -9,7 +9,7 @@ from tests.unit.operator.plan.test_properties import steady
 from tests.unit.operator.plan.world import TUNED, Cluster, ended, fine_tune_job, report, tuned
 from tunesmith_api.hashing import IRRELEVANT
 from tunesmith_api.run import RunSpec
-from tunesmith_operator.plan.pods import run_of
+from tunesmith_operator.plan.pods.template import run_of
 from tunesmith_operator.plan.types import Raw
 
 OTHERWISE: Raw = {

@@ -31,11 +31,12 @@ from tests.unit.operator.plan.world import (
 from tunesmith_api.failures import FAILURES, FailureClass
 from tunesmith_api.finetunejob import LastCheckpoint, Rows
 from tunesmith_api.run import ProgressReport
-from tunesmith_operator.plan import KINDS, accounting
-from tunesmith_operator.plan.diagnose import why_crashing, why_doomed, why_ended, why_pending
+from tunesmith_operator.plan import KINDS
+from tunesmith_operator.plan.failures.diagnose import why_crashing, why_doomed, why_ended, why_pending
+from tunesmith_operator.plan.finetunejob.distributed import size
+from tunesmith_operator.plan.jobs import accounting
 from tunesmith_operator.plan.names import ROLE_LABEL
-from tunesmith_operator.plan.pods import run_of
-from tunesmith_operator.plan.together import size
+from tunesmith_operator.plan.pods.template import run_of
 from tunesmith_operator.plan.types import Key, Observed, Progress, Raw, Reference
 
 RESULTS = [{"benchmark": "support-qa", "metric": "accuracy", "value": 0.5}]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.operator.plan.test_inferenceservice import (
+from tests.unit.operator.plan.inferenceservice.test_plan import (
     GATED,
     TUNED_MODEL,
     deployed,

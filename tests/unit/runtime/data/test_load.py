@@ -21,7 +21,7 @@ from tunesmith_runtime.data.encode import IGNORED, PIECE, Encoder
 from tunesmith_runtime.data.load import MAX_DISTINCT, MAX_KEYS, OTHER_KEYS, Data, count_ignored, ignored_keys, load
 from tunesmith_runtime.data.split import split
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.work import DataFile, Work
+from tunesmith_runtime.workdir import DataFile, Work
 
 SOUND = {"prompt": "2 + 2 =", "completion": " 4"}
 

@@ -10,7 +10,7 @@ from tunesmith_api.evaljob import Benchmark, Generation
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.evaluate.benchmarks import QA, Task, prepare
-from tunesmith_runtime.work import Work
+from tunesmith_runtime.workdir import Work
 
 GOOD = {"query": "What is a kiwi?", "response": "fruit"}
 CHOICE = {"question": "What is a kiwi?", "A": "fruit", "B": "tool", "answer": "A"}

@@ -13,7 +13,7 @@ from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import spec_hash
 from tunesmith_api.run import Outcome, ResolvedModel, RunReport, RunSpec, Store
 from tunesmith_runtime.rundirectory import RunRecord
-from tunesmith_runtime.work import Work
+from tunesmith_runtime.workdir import Work
 
 VERBS = ("fetch", "train", "export")
 

@@ -16,7 +16,7 @@ from tunesmith_runtime import export, train
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.export import merge
 from tunesmith_runtime.storage.directory import download_directory
-from tunesmith_runtime.work import DataFile, Fetched, Work
+from tunesmith_runtime.workdir import DataFile, Fetched, Work
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from tests.servers import run_spec
 from tunesmith_api.hashing import spec_hash
 from tunesmith_api.run import RunReport, RunSpec, Store
 from tunesmith_runtime import fetch, prepare
-from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.progress_push import Progress
 from tunesmith_runtime.storage import Storage, join, open_storage
-from tunesmith_runtime.work import Work
+from tunesmith_runtime.workdir import Work
 
 
 def _ones(**shapes: tuple[int, ...]) -> bytes:

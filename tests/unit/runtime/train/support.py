@@ -17,10 +17,10 @@ from tests import tinymodel
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import spec_hash
 from tunesmith_api.run import ResolvedModel, RunReport, RunSpec, Store
-from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.progress_push import Progress
 from tunesmith_runtime.rundirectory import RunDirectory, open_run, run_id
 from tunesmith_runtime.storage import open_storage
-from tunesmith_runtime.work import DataFile, Fetched, Work
+from tunesmith_runtime.workdir import DataFile, Fetched, Work
 
 ROOT = Path(__file__).parents[4]
 QUICK: dict[str, Any] = {"learningRate": 3e-3, "globalBatchSize": 16, "epochs": 4, "maxLength": 64}

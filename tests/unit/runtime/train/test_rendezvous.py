@@ -15,9 +15,9 @@ from tests.servers import free_port
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import INDEX_VARIABLE, World
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.place import PROCESS_VARIABLE, Place, in_leading_pod
+from tunesmith_runtime.rank import PROCESS_VARIABLE, Place, in_leading_pod
 from tunesmith_runtime.train import rendezvous
-from tunesmith_runtime.train.peers import ALONE
+from tunesmith_runtime.train.process_group import ALONE
 from tunesmith_runtime.train.rendezvous import VARIABLES, NothingLeftToDo, Patience, _meet, _reach, alone
 
 

@@ -16,8 +16,8 @@ from tests.unit.runtime.train.support import Run, again, make_run, terminate_whe
 from tunesmith_api.failures import FAILURES, FailureClass
 from tunesmith_api.run import Outcome, ProgressReport, RunReport
 from tunesmith_runtime import train
-from tunesmith_runtime.progress import Progress
-from tunesmith_runtime.train import watch
+from tunesmith_runtime.progress_push import Progress
+from tunesmith_runtime.train import reporting as watch
 
 ROWS = tinymodel.rows(90, seed=1)
 STEPS_PER_EPOCH = 6  # the last batch of an epoch is smaller

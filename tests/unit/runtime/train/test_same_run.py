@@ -13,10 +13,10 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import INDEX_VARIABLE, Outcome, World
 from tunesmith_runtime import export
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.progress_push import Progress
 from tunesmith_runtime.rundirectory import record_of
 from tunesmith_runtime.train import same_run
-from tunesmith_runtime.train.peers import Peers
+from tunesmith_runtime.train.process_group import Peers
 
 
 class WithAnother(Peers):

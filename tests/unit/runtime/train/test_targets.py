@@ -19,9 +19,9 @@ from tunesmith_api.finetunejob import FineTuneJobSpec, Lora
 from tunesmith_api.run import Outcome
 from tunesmith_runtime import export, train
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.train.learned import has_effect
 from tunesmith_runtime.train.targets import check_targets, linear_names, skeleton
 from tunesmith_runtime.train.tuners import lora as tuner
+from tunesmith_runtime.train.weight_change import has_effect
 
 SMALL: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,

@@ -16,11 +16,11 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Outcome, ProgressReport, RunReport
 from tunesmith_runtime import train
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.progress import Progress
+from tunesmith_runtime.progress_push import Progress
 from tunesmith_runtime.storage.directory import read_manifest
 from tunesmith_runtime.train.loss import answer_loss
-from tunesmith_runtime.train.trained import read_trained
-from tunesmith_runtime.work import Fetched
+from tunesmith_runtime.train.training_result import read_trained
+from tunesmith_runtime.workdir import Fetched
 
 HELD_OUT = tinymodel.rows(32, seed=2)
 

@@ -1,0 +1,1 @@
+"""InferenceService: versions, promotion, roll-out and the objects that serve."""

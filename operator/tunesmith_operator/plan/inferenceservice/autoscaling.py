@@ -1,0 +1,80 @@
+"""The HorizontalPodAutoscaler of spec.autoscaling. It writes spec.replicas through /scale, as one of the user's would."""
+
+from __future__ import annotations
+
+from tunesmith_api.inferenceservice import Autoscaling, InferenceServiceSpec
+from tunesmith_operator.plan.names import API_VERSION, child_metadata, key_of, name_of
+from tunesmith_operator.plan.pods.read import condition
+from tunesmith_operator.plan.status.conditions import Wanted
+from tunesmith_operator.plan.status.phases import Reason
+from tunesmith_operator.plan.types import Observed, Raw
+
+KIND = "HorizontalPodAutoscaler"
+CONDITION = "AutoscalingActive"
+DEFAULT_CPU_PERCENT = 80
+NOT_A_FAULT = frozenset({"ScalingDisabled"})
+"""Reasons of ScalingActive: False that are as asked for: no replicas."""
+NO_METRICS = (
+    "; by CPU use it needs metrics-server, by a metric an adapter for custom.metrics.k8s.io: "
+    "install what is missing, or remove spec.autoscaling and set replicas"
+)
+
+
+def is_autoscaled(spec: InferenceServiceSpec) -> bool:
+    """Whether there is to be an autoscaler: not while suspended, as it would complain of pods without metrics."""
+    return spec.autoscaling is not None and not spec.suspend
+
+
+def autoscaler(resource: Raw, spec: InferenceServiceSpec, role: str) -> Raw | None:
+    """The HorizontalPodAutoscaler (autoscaling/v2), if there is to be one."""
+    if spec.autoscaling is None or not is_autoscaled(spec):
+        return None
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": KIND,
+        "metadata": child_metadata(resource, name_of(resource), role),
+        "spec": {
+            "scaleTargetRef": {"apiVersion": API_VERSION, "kind": resource["kind"], "name": name_of(resource)},
+            "minReplicas": spec.autoscaling.min_replicas,
+            "maxReplicas": spec.autoscaling.max_replicas,
+            "metrics": [_metric(spec.autoscaling)],
+        },
+    }
+
+
+def autoscaling_conditions(resource: Raw, spec: InferenceServiceSpec, observed: Observed) -> tuple[Wanted, ...]:
+    """AutoscalingActive: whether the autoscaler can do its work, as it tells itself."""
+    if not is_autoscaled(spec):
+        return ()
+    if key_of(resource, KIND) in observed.foreign:
+        text = f"there is a {KIND} {name_of(resource)} that is not of this resource: remove it, or spec.autoscaling"
+        return (Wanted(CONDITION, False, "NameConflict", text),)
+    there = observed.autoscalers[0] if observed.autoscalers else {}
+    told = [condition(there, type_) for type_ in ("AbleToScale", "ScalingActive")]
+    bad = next((one for one in told if one.get("status") == "False"), None)
+    if bad:
+        help_ = NO_METRICS if str(bad.get("reason")).endswith("Metric") else ""
+        text = f"{KIND} {name_of(resource)}: {bad.get('message') or bad.get('reason')}{help_}"
+        return (Wanted(CONDITION, False, str(bad.get("reason") or "Unknown"), text),)
+    if not all(told):
+        return (Wanted(CONDITION, None, Reason.STARTING, "the autoscaler has not told anything yet"),)
+    return (
+        Wanted(CONDITION, True, str(told[1].get("reason")), "the autoscaler reads its metric and sets spec.replicas"),
+    )
+
+
+def autoscaling_trouble(conditions: tuple[Wanted, ...]) -> str | None:
+    """What keeps the autoscaler from its work, for the message."""
+    bad = (one for one in conditions if one.type == CONDITION and one.status is False and one.reason not in NOT_A_FAULT)
+    return next((f"autoscaling does not work: {one.message}" for one in bad), None)
+
+
+def _metric(autoscaling: Autoscaling) -> Raw:
+    if autoscaling.metric:
+        target = {"type": "AverageValue", "averageValue": str(autoscaling.metric.average)}
+        return {"type": "Pods", "pods": {"metric": {"name": autoscaling.metric.name}, "target": target}}
+    percent = autoscaling.target_cpu_percent or DEFAULT_CPU_PERCENT
+    return {
+        "type": "Resource",
+        "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": percent}},
+    }

@@ -1,0 +1,1 @@
+"""What FineTuneJob and EvalJob share: attempts, retries, queues, accounting, and the Job manifest."""

@@ -1,0 +1,1 @@
+"""Checks of a spec beyond schema and CEL: validation, policy, references."""

@@ -1,0 +1,164 @@
+"""From an outlook to a plan: the one status write, its conditions, and the Events of what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from tunesmith_api.common import LastFailure
+from tunesmith_api.failures import FailureClass
+from tunesmith_operator.plan.failures.diagnose import PENDING_CLASSES, advised, failure
+from tunesmith_operator.plan.names import key_of, metadata
+from tunesmith_operator.plan.status.conditions import Wanted, kstatus, set_conditions
+from tunesmith_operator.plan.status.phases import Phase, Reason
+from tunesmith_operator.plan.status.sanitize import fitting
+from tunesmith_operator.plan.times import format_time
+from tunesmith_operator.plan.types import CHILDREN, Event, EventType, Key, Observed, Plan, Raw
+
+AT_REST = frozenset({Reason.SUSPENDED, Reason.SCALED_TO_ZERO})
+"""Reasons of what has no pods as that is asked for."""
+QUIET = frozenset({Phase.PREPARING})
+"""Phases that are told by no Event, so that a good life has three: Pending, Running, Succeeded."""
+LOUD = frozenset({Phase.ROLLED_BACK})
+"""Phases that are told by an Event even where the failure that led there is news as well."""
+
+
+LOOK_FOR_LEFT_OVER, LOOK_FOR_CONFLICT = 5.0, 30.0
+"""Seconds: what is in the way is not ours, so that no event tells when it goes."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a resource's plan comes to: what to do, and what to say of it."""
+
+    phase: Phase
+    reason: str
+    message: str
+    ready: bool = False
+    reconciling: bool = False
+    stalled: bool = False
+    waiting_for: str | None = None
+    trouble: LastFailure | None = None
+    fields: Raw = field(default_factory=dict)
+    """The kind's own fields of status; None removes one."""
+    conditions: tuple[Wanted, ...] = ()
+    """The kind's own conditions, after Ready, Reconciling and Stalled."""
+    create: tuple[Raw, ...] = ()
+    apply: tuple[Raw, ...] = ()
+    delete: tuple[Key, ...] = ()
+    for_good: bool = False
+    """As in a Plan."""
+    requeue_after: float | None = None
+
+
+def conclude(resource: Raw, observed: Observed, outlook: Outlook, now: datetime) -> Plan:
+    """The plan of `outlook`: status only where it changed, Events only on transitions."""
+    old = resource.get("status") or {}
+    new = _status(resource, observed, outlook, now)
+    return Plan(
+        create=outlook.create,
+        apply=outlook.apply,
+        delete=outlook.delete,
+        status=None if new == old else new,
+        events=_events(old, new),
+        for_good=outlook.for_good,
+        requeue_after=None if outlook.requeue_after is None else max(outlook.requeue_after, 1.0),
+    )
+
+
+def _status(resource: Raw, observed: Observed, outlook: Outlook, now: datetime) -> Raw:
+    old = resource.get("status") or {}
+    generation = int(metadata(resource).get("generation") or 0)
+    ready = None if outlook.reason in AT_REST and not outlook.reconciling else outlook.ready
+    wanted = (
+        *kstatus(ready, outlook.reconciling, outlook.stalled, outlook.reason, outlook.message),
+        *outlook.conditions,
+    )
+    new: Raw = {
+        **old,
+        "phase": str(outlook.phase),
+        "reason": str(outlook.reason),
+        "message": outlook.message[:8192],
+        "observedGeneration": generation,
+        "conditions": set_conditions(old.get("conditions") or [], wanted, generation, now),
+        "waitingFor": outlook.waiting_for[:2048] if outlook.waiting_for else None,
+        "children": _children(observed, outlook),
+        "lastFailure": _last_failure(old.get("lastFailure"), outlook.trouble, now),
+        **outlook.fields,
+    }
+    return fitting(resource["kind"], new)
+
+
+def _children(observed: Observed, outlook: Outlook) -> list[Raw]:
+    kinds = {kind: field for kind, field in CHILDREN.items() if kind != "Pod"}
+    there = {key_of(child, kind) for kind, field in kinds.items() for child in getattr(observed, field)}
+    made = {key_of(manifest, manifest["kind"]) for manifest in (*outlook.create, *outlook.apply)}
+    left = (there | made) - set(outlook.delete)
+    return [{"kind": key.kind, "name": key.name} for key in sorted(left)][:64]
+
+
+def _last_failure(old: Raw | None, trouble: LastFailure | None, now: datetime) -> Raw | None:
+    """The trouble of now, else the last failure; a trouble that kept a pod from starting is forgotten when it is over."""
+    if trouble is None:
+        return None if old and _is_over(old) else old
+    new = trouble.to_dict()
+    if "time" not in new:
+        same = old is not None and all(old.get(name) == new.get(name) for name in ("class", "pod", "container"))
+        new["time"] = (old or {}).get("time") if same else None
+        new["time"] = new["time"] or format_time(now)
+    return new
+
+
+def _is_over(trouble: Raw) -> bool:
+    """Whether a trouble is over when it is not met again: one of no pod's life, but of what was asked for or in the way."""
+    refused = trouble.get("class") == FailureClass.BAD_SPEC and "pod" not in trouble
+    return refused or trouble.get("class") in PENDING_CLASSES | {FailureClass.NAME_CONFLICT}
+
+
+def _events(old: Raw, new: Raw) -> tuple[Event, ...]:
+    """What changed, for `kubectl describe`: a failure once, a phase or reason once."""
+    failure, before = new.get("lastFailure"), old.get("lastFailure") or {}
+    news: list[Event] = []
+    if failure and any(failure.get(name) != before.get(name) for name in ("class", "pod", "container")):
+        text = advised(failure["message"], failure.get("hint") or "")
+        ended = None if _is_over(failure) else f"{failure.get('pod')}/{failure.get('container')} {failure['message']}"
+        news.append(Event(EventType.WARNING, failure["class"], text[:1024], once=ended))
+    moved = (new["phase"], new["reason"]) != (old.get("phase"), old.get("reason"))
+    if moved and (not news or new["phase"] in LOUD) and new["phase"] not in QUIET:
+        bad = any(one["type"] == "Stalled" and one["status"] == "True" for one in new["conditions"])
+        news.append(Event(EventType.WARNING if bad else EventType.NORMAL, new["reason"], new["message"][:1024]))
+    return tuple(news)
+
+
+def in_the_way(resource: Raw, names: Sequence[Key], former: frozenset[Key]) -> Outlook:
+    """Objects that have the names of children and are not ours: left by a deleted resource, or somebody else's."""
+    things = ", ".join(f"{key.kind} {key.name}" for key in names)
+    if former.issuperset(names):
+        text = f"{things} of the deleted {resource['kind']} of this name to go"
+        return Outlook(
+            Phase.WAITING,
+            Reason.STOPPING,
+            f"waiting for {text}",
+            reconciling=True,
+            waiting_for=text,
+            requeue_after=LOOK_FOR_LEFT_OVER,
+        )
+    trouble = failure(
+        FailureClass.NAME_CONFLICT, f"there is a {things} that is not of this resource", kind=resource["kind"]
+    )
+    reason = str(trouble.class_)
+    return Outlook(
+        Phase.FAILED, reason, advised(trouble.message, trouble.hint), stalled=True, trouble=trouble,
+        requeue_after=LOOK_FOR_CONFLICT,
+    )  # fmt: skip
+
+
+def earliest(*seconds: float | None) -> float | None:
+    """The shortest of some waits; None is no wait."""
+    return min((some for some in seconds if some is not None), default=None)
+
+
+def until(moment: datetime | None, now: datetime) -> float | None:
+    """Seconds until `moment`, 0 where it is past."""
+    return None if moment is None else max((moment - now).total_seconds(), 0.0)

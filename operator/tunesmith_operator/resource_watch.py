@@ -1,0 +1,98 @@
+"""kopf as the informer: lists and watches our kinds, and tells the controller; it writes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import kopf
+
+from tunesmith_operator import metrics
+from tunesmith_operator.client import RESOURCES, Raw
+from tunesmith_operator.connection import authorization, load_configuration, watch_session
+from tunesmith_operator.controller import Controller
+from tunesmith_operator.informer import PAUSES
+from tunesmith_operator.kopf_stores import NoDiffBase, NoMemories, NoProgress
+from tunesmith_operator.plan import KINDS
+
+OUR_KINDS = tuple(KINDS)
+
+RELOGIN_SECONDS = 5
+
+Handler = Callable[..., Awaitable[Any]]
+
+
+async def watch(controller: Controller, namespaces: tuple[str, ...]) -> None:
+    """Watch `namespaces` (none named: all) for ever. Ends with an error when a stream cannot be kept up."""
+    registry = kopf.OperatorRegistry()
+    kopf.on.login(registry=registry, id="login")(_login())
+    for kind in OUR_KINDS:
+        _on_event(registry, kind, _handler(controller, kind))
+    scope = {"namespaces": namespaces} if namespaces else {"clusterwide": True}
+    # kopf would make an identity from the user's name, and a container's user has none.
+    await kopf.operator(
+        registry=registry,
+        settings=_settings(),
+        memories=NoMemories(),
+        standalone=True,
+        identity="tunesmith",
+        **scope,
+    )
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.scanning.disabled = True  # so that no rights on namespaces and CRDs are asked for
+    settings.posting.enabled = False
+    settings.persistence.diffbase_storage = NoDiffBase()
+    settings.persistence.progress_storage = NoProgress()
+    settings.process.ultimate_exiting_timeout = 25
+    settings.networking.request_timeout = 60
+    settings.networking.connect_timeout = 10
+    settings.networking.error_backoffs = PAUSES[1:]
+    settings.watching.chunk_size = 250
+    settings.queueing.idle_timeout = 0.5  # each object that was heard of keeps a task that long
+    return settings
+
+
+def _selector(kind: str) -> tuple[str, str, str]:
+    resource = RESOURCES[kind]
+    group, _, version = resource.api_version.rpartition("/")
+    return group, version, resource.plural
+
+
+def _on_event(registry: kopf.OperatorRegistry, kind: str, handler: Handler) -> None:
+    kopf.on.event(*_selector(kind), registry=registry, id=kind)(handler)
+
+
+def _handler(controller: Controller, kind: str) -> Handler:
+    async def heard(event: Any, **_: Any) -> None:
+        event_type, thing = event["type"], event["object"]
+        metrics.WATCH_EVENTS.labels(kind).inc()
+        metrics.LAST_WATCH_EVENT.labels(kind).set(time.time())
+        controller.heard_resource(event_type, _with_kind(kind, thing))
+
+    return heard
+
+
+def _with_kind(kind: str, thing: Raw) -> Raw:
+    """The items of a list do not say what they are."""
+    return {**thing, "kind": kind, "apiVersion": RESOURCES[kind].api_version}
+
+
+def _login() -> Handler:
+    """Gives kopf sessions of ours. Where the same token is asked for again (it was refused), not at once."""
+    last: dict[str, str] | None = None
+
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        nonlocal last
+        configuration = await load_configuration()
+        header = await authorization(configuration)
+        if header == last:
+            await asyncio.sleep(RELOGIN_SECONDS)
+        last = header
+        return kopf.AiohttpSession(server=configuration.host, aiohttp_session=await watch_session(configuration))
+
+    return login

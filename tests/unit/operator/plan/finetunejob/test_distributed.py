@@ -1,0 +1,456 @@
+"""Several pods that train together: one Indexed Job, one Service, one cause of a failure."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.operator.plan.world import (
+    CONFIG,
+    START,
+    TUNED,
+    Cluster,
+    condition,
+    ended,
+    failed_report,
+    fine_tune_job,
+    report,
+    running,
+)
+from tunesmith_api.common import LastFailure
+from tunesmith_api.failures import AFTERMATH, FailureClass
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.hashing import spec_hash
+from tunesmith_api.run import World
+from tunesmith_operator.plan import KINDS
+from tunesmith_operator.plan.finetunejob import distributed as together
+from tunesmith_operator.plan.pods.template import run_of
+from tunesmith_operator.plan.times import format_time
+from tunesmith_operator.plan.types import Key, Raw
+
+JOB, SERVICE = "support-tune-1", "support-tune-world"
+FETCHED = {"fetch": TUNED["fetch"]}
+TRAINS = {**FETCHED, "train": running()}
+DONE = {
+    "fetch": TUNED["fetch"],
+    "train": ended(message=report("train")),
+    "export": ended(message=report("export")),
+}
+"""How the containers of a pod end that does not lead."""
+
+
+def begun(nodes: int = 2, **spec: Any) -> Cluster:
+    """A FineTuneJob of several pods, whose Job and Service have been made."""
+    cluster = Cluster(fine_tune_job(**{"parallelism": {"nodes": nodes}, **spec}))
+    cluster.begin()
+    return cluster
+
+
+def template(cluster: Cluster, job: str = JOB) -> Raw:
+    made: Raw = cluster.jobs[job]["spec"]["template"]
+    return made
+
+
+def lost(after: int = 0) -> Raw:
+    """A container that lost the others, some seconds later than usual."""
+    state = ended(86, failed_report("train", "CollectiveFailed", "Connection reset by peer"))
+    state["terminated"]["finishedAt"] = format_time(START + timedelta(minutes=5, seconds=after))
+    return state
+
+
+def test_several_pods_are_an_indexed_job_that_ends_with_the_first_failure_or_the_success_of_pod_0():
+    spec = begun(nodes=4).jobs[JOB]["spec"]
+    assert {name: value for name, value in spec.items() if name != "template"} == {
+        "backoffLimit": 0,
+        "completionMode": "Indexed",
+        "completions": 4,
+        "parallelism": 4,
+        "successPolicy": {"rules": [{"succeededIndexes": "0"}]},
+    }
+
+
+def test_a_queue_holds_all_pods_of_a_job_and_admits_them_together():
+    spec = begun(queueName="gpus").jobs[JOB]["spec"]
+    assert (spec["suspend"], spec["completions"], spec["parallelism"]) == (True, 2, 2)
+
+
+def test_pods_that_a_queue_let_start_again_take_the_places_of_those_that_stop():
+    cluster = begun(queueName="gpus")
+    cluster.jobs[JOB]["spec"]["suspend"] = False
+    cluster.jobs[JOB]["status"] = {"startTime": format_time(START), "conditions": [condition("Suspended", False)]}
+    for index in (0, 1):
+        old = cluster.start_pod(JOB, "Running", TRAINS, index=index)
+        old["metadata"]["deletionTimestamp"] = format_time(cluster.now + timedelta(seconds=120))
+        cluster.pods[f"{JOB}-{index}-old"] = {**old, "metadata": {**old["metadata"], "name": f"{JOB}-{index}-old"}}
+    cluster.settle()
+    assert cluster.status["phase"] == "Pending"
+    for index in (0, 1):
+        cluster.start_pod(JOB, "Running", TRAINS, index=index)
+    cluster.settle()
+    assert cluster.status["phase"] == "Running"
+
+
+def test_one_pod_is_a_plain_job_without_a_service():
+    cluster = begun(nodes=1)
+    assert "completionMode" not in cluster.jobs[JOB]["spec"]
+    assert cluster.services == {}
+    assert run_of(template(cluster)).world is None  # type: ignore[union-attr]
+    assert not {"subdomain", "affinity"} & set(template(cluster)["spec"])
+
+
+def test_pods_find_pod_0_by_the_name_that_the_service_gives_it():
+    cluster = begun(nodes=4)
+    run = run_of(template(cluster))
+    assert run
+    assert run.world == World(nodes=4, processes=1, host=f"{JOB}-0.{SERVICE}")
+    assert template(cluster)["spec"]["subdomain"] == SERVICE
+    service = cluster.services[SERVICE]["spec"]
+    assert (service["clusterIP"], service["publishNotReadyAddresses"]) == ("None", True)
+    assert service["selector"].items() <= template(cluster)["metadata"]["labels"].items()
+    assert {"kind": "Service", "name": SERVICE} in cluster.status["children"]
+
+
+def test_the_administrator_says_how_long_pods_wait_for_each_other():
+    patience = CONFIG.together.model_copy(update={"rendezvous_seconds": 60.0, "collective_seconds": 7200.0})
+    cluster = Cluster(fine_tune_job(parallelism={"nodes": 2}), config=CONFIG.model_copy(update={"together": patience}))
+    cluster.settle()
+    run = run_of(template(cluster))
+    assert run
+    assert run.world
+    assert (run.world.rendezvous_seconds, run.world.unreachable_seconds, run.world.collective_seconds) == (
+        60,
+        300,
+        7200,
+    )
+
+
+@pytest.mark.parametrize("container", ["fetch", "train", "export"])
+def test_each_pod_is_told_its_place_in_a_variable_that_users_cannot_set(container):
+    cluster = begun(pod={"env": [{"name": "TUNESMITH_INDEX", "value": "0"}]})
+    spec = template(cluster)["spec"]
+    made = next(one for one in [*spec["initContainers"], *spec["containers"]] if one["name"] == container)
+    (place,) = [one for one in made["env"] if one["name"] == "TUNESMITH_INDEX"]
+    assert place["valueFrom"]["fieldRef"]["fieldPath"] == (
+        "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    )
+
+
+def test_each_device_of_a_pod_is_a_process():
+    gpus = {"accelerator": "nvidia", "count": 8}
+    run = run_of(template(begun(nodes=2, resources=gpus)))
+    assert run
+    assert run.world
+    assert (run.world.nodes, run.world.processes, run.world.size) == (2, 8, 16)
+    alone = begun(nodes=1, resources=gpus)
+    run = run_of(template(alone))
+    assert run
+    assert run.world == World(nodes=1, processes=8, host="127.0.0.1")
+    assert "completionMode" not in alone.jobs[JOB]["spec"]
+    assert alone.services == {}
+
+
+@pytest.mark.parametrize(
+    ("spec", "size"),
+    [
+        ({}, None),
+        ({"resources": {"sharedMemory": "2Gi"}}, "2Gi"),
+        ({"resources": {"accelerator": "nvidia", "count": 1}}, None),
+        ({"resources": {"accelerator": "nvidia", "count": 8}}, "8Gi"),
+        ({"parallelism": {"nodes": 2}}, "1Gi"),
+        ({"parallelism": {"nodes": 2}, "resources": {"accelerator": "ascend", "count": 4}}, "4Gi"),
+        ({"parallelism": {"nodes": 2}, "resources": {"sharedMemory": "16Gi"}}, "16Gi"),
+    ],
+)
+def test_processes_that_talk_have_a_shared_memory_of_a_gib_for_each_device(spec, size):
+    cluster = begun(**{"nodes": 1, **spec})
+    volumes = {one["name"]: one for one in template(cluster)["spec"]["volumes"]}
+    assert volumes.get("shm", {}).get("emptyDir") == ({"medium": "Memory", "sizeLimit": size} if size else None)
+    mounts = {one["mountPath"] for one in template(cluster)["spec"]["initContainers"][1]["volumeMounts"]}
+    assert ("/dev/shm" in mounts) == bool(size)
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_pods_are_kept_near_each_other_when_asked(required):
+    near = {"topologyKey": "topology.kubernetes.io/zone", "required": required}
+    affinity = template(begun(parallelism={"nodes": 2, "near": near}))["spec"]["affinity"]["podAffinity"]
+    term = {
+        "labelSelector": {"matchLabels": {"batch.kubernetes.io/job-name": JOB}},
+        "topologyKey": "topology.kubernetes.io/zone",
+    }
+    assert affinity == (
+        {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
+        if required
+        else {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]}
+    )
+
+
+def test_where_pods_are_put_makes_no_other_run():
+    apart = FineTuneJobSpec.model_validate(fine_tune_job(parallelism={"nodes": 2})["spec"]).to_dict()
+    near = {**apart, "parallelism": {**apart["parallelism"], "near": {"topologyKey": "rack", "required": True}}}
+    wide = {**apart, "parallelism": {**apart["parallelism"], "nodes": 4}}
+    assert spec_hash("FineTuneJob", near) == spec_hash("FineTuneJob", apart)
+    assert spec_hash("FineTuneJob", wide) != spec_hash("FineTuneJob", apart)
+
+
+def test_it_prepares_until_every_pod_has_fetched_and_is_pending_until_every_pod_has_begun():
+    cluster = begun()
+    cluster.start_pod(JOB, "Running", TRAINS, index=0)
+    cluster.settle()
+    assert cluster.status["phase"] == "Pending"
+    assert cluster.status["startTime"], "devices are held from here on"
+    cluster.start_pod(JOB, "Pending", {"fetch": running()}, index=1)
+    cluster.settle()
+    assert cluster.status["phase"] == "Preparing"
+    cluster.start_pod(JOB, "Running", TRAINS, index=1)
+    cluster.settle()
+    assert cluster.status["phase"] == "Running"
+
+
+def test_status_says_how_many_pods_are_placed_and_what_the_others_lack():
+    cluster = begun(nodes=3, resources={"accelerator": "nvidia"}, training={"globalBatchSize": 12})
+    cluster.start_pod(JOB, "Running", TRAINS, index=0)
+    lack = condition("PodScheduled", False, "Unschedulable", "0/2 nodes are available: 2 Insufficient nvidia.com/gpu.")
+    for index in (1, 2):
+        del cluster.start_pod(JOB, index=index, conditions=[lack])["status"]["startTime"]
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Pending", "Unschedulable")
+    assert cluster.status["waitingFor"].startswith("1 of 3 pods are placed: no node has enough nvidia.com/gpu")
+
+
+def test_a_pod_that_the_quota_does_not_admit_is_told_of_though_others_run():
+    cluster = begun()
+    cluster.start_pod(JOB, "Running", TRAINS, index=0)
+    cluster.jobs[JOB]["status"] = {"startTime": format_time(START), "active": 1}
+    wanted = KINDS["FineTuneJob"].wants_events(cluster.resource, cluster.observed(), cluster.now)
+    assert Key("Job", JOB) in wanted
+    said = f'Error creating: pods "{JOB}-1" is forbidden: exceeded quota: gpus'
+    about = {"kind": "Job", "name": JOB, "uid": f"uid-of-{JOB}"}
+    cluster.kubernetes_events = [{"reason": "FailedCreate", "message": said, "involvedObject": about}]
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Pending", "QuotaExceeded")
+    assert cluster.status["waitingFor"].startswith("1 of 2 pods are placed: ")
+
+
+def test_what_is_held_in_vain_is_freed_by_the_pending_deadline():
+    cluster = begun(pendingDeadline="10m")
+    cluster.start_pod(JOB, "Running", TRAINS, index=0)
+    cluster.settle()
+    cluster.reconcile(after=600)
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Failed", "DeadlineExceeded")
+    assert cluster.jobs == {}
+
+
+def test_the_first_pod_speaks_for_all():
+    cluster = begun()
+    cluster.start_pod(JOB, "Succeeded", DONE, index=1)
+    cluster.start_pod(JOB, "Running", TRAINS, index=0)
+    cluster.settle()
+    assert cluster.status["phase"] == "Running", "that another is done is not the end"
+    cluster.start_pod(JOB, "Succeeded", TUNED, index=0)
+    cluster.end_job(JOB, "Complete", "CompletionsReached")
+    cluster.settle()
+    assert cluster.status["phase"] == "Succeeded"
+    assert [one["name"] for one in cluster.status["artifacts"]] == ["adapter", "merged"]
+
+
+def test_a_pod_that_is_done_is_no_cause_of_the_failure_of_another():
+    cluster = begun(retries=0)
+    cluster.start_pod(JOB, "Succeeded", DONE, index=1)
+    merge = failed_report("export", "MergeMismatch", "logits differ")
+    cluster.start_pod(JOB, "Failed", {**DONE, "export": ended(82, merge)}, index=0)
+    cluster.end_job(JOB, "Failed")
+    cluster.settle()
+    assert cluster.status["lastFailure"]["class"] == "MergeMismatch"
+
+
+@pytest.mark.parametrize(
+    ("cause", "class_"),
+    [
+        ({"states": {**FETCHED, "train": ended(137, reason="OOMKilled")}}, "OOMKilled"),
+        ({"states": {"fetch": ended(65, failed_report("fetch", "BadRow", "line 3"))}}, "BadRow"),
+        ({"states": {**FETCHED, "train": ended(139)}}, "ProcessError"),
+        ({"states": {**FETCHED, "train": ended(75, report("train", "Preempted"))}}, "Preempted"),
+        (
+            {
+                "states": {**FETCHED, "train": ended(137)},
+                "conditions": [condition("DisruptionTarget", True, "DeletionByTaintManager", "node is gone")],
+            },
+            "NodeLost",
+        ),
+    ],
+)
+@pytest.mark.parametrize("where", [0, 1])
+def test_the_true_cause_is_told_and_not_that_others_lost_the_pod(cause, class_, where):
+    cluster = begun(nodes=4)
+    for index in set(range(4)) - {where}:
+        cluster.start_pod(JOB, "Failed", {**FETCHED, "train": lost(after=-1)}, index=index)
+    cluster.start_pod(JOB, "Failed", index=where, **cause)
+    cluster.end_job(JOB, "Failed")
+    cluster.settle()
+    failure = cluster.status["lastFailure"]
+    assert (failure["class"], failure["pod"]) == (class_, f"{JOB}-{where}-x7k2p")
+
+
+def test_of_two_causes_the_earlier_is_told():
+    cluster = begun()
+    late = ended(1)
+    late["terminated"]["finishedAt"] = format_time(START + timedelta(minutes=6))
+    cluster.start_pod(JOB, "Failed", {**FETCHED, "train": late}, index=0)
+    cluster.start_pod(JOB, "Failed", {**FETCHED, "train": ended(75, report("train", "Preempted"))}, index=1)
+    cluster.end_job(JOB, "Failed")
+    cluster.settle()
+    assert cluster.status["lastFailure"]["pod"] == f"{JOB}-1-x7k2p"
+
+
+def test_where_nothing_else_is_known_the_lost_touch_is_told():
+    cluster = begun()
+    cluster.start_pod(JOB, "Failed", {**FETCHED, "train": lost()}, index=0)
+    cluster.end_job(JOB, "Failed")
+    cluster.settle()
+    assert cluster.status["lastFailure"]["class"] == "CollectiveFailed"
+
+
+def test_a_world_whose_other_pods_still_stop_has_not_failed_yet():
+    cluster = begun()
+    cluster.start_pod(JOB, "Failed", {**FETCHED, "train": ended(1)}, index=1)
+    stopping = cluster.start_pod(JOB, "Running", TRAINS, index=0)
+    stopping["metadata"]["deletionTimestamp"] = format_time(cluster.now + timedelta(seconds=120))
+    cluster.end_job(JOB, "FailureTarget")
+    cluster.settle()
+    assert list(cluster.jobs) == [JOB]
+    del cluster.pods[f"{JOB}-0-x7k2p"]
+    cluster.end_job(JOB, "Failed")
+    cluster.settle()
+    assert cluster.status["lastFailure"]["class"] == "ProcessError"
+    cluster.reconcile(after=10)
+    assert list(cluster.jobs) == [JOB, "support-tune-2"]
+
+
+def test_a_world_that_succeeded_while_nobody_saw_pod_0_is_no_failure_and_no_wait_while_the_others_stop():
+    cluster = begun(pendingDeadline="30m")
+    cluster.start_pod(JOB, "Running", TRAINS, index=1)
+    cluster.end_job(JOB, "SuccessCriteriaMet", "SuccessPolicy")
+    cluster.reconcile(after=3600)
+    assert cluster.status["phase"] == "Running"
+    cluster.pods.clear()
+    cluster.reconcile()
+    assert cluster.status["lastFailure"]["class"] == "Preempted"
+    assert "was deleted before its result was read" in cluster.status["lastFailure"]["message"]
+
+
+def test_the_next_attempt_is_a_new_world_under_new_names():
+    cluster = begun()
+    cluster.start_pod(JOB, "Failed", {**FETCHED, "train": ended(75, report("train", "Preempted"))}, index=0)
+    cluster.end_job(JOB, "Failed")
+    cluster.settle()
+    cluster.reconcile(after=60)
+    run = run_of(template(cluster, "support-tune-2"))
+    assert run
+    assert run.world
+    assert run.world.host == f"support-tune-2-0.{SERVICE}"
+    assert list(cluster.services) == [SERVICE]
+
+
+def test_a_service_that_somebody_changes_or_removes_is_put_right():
+    cluster = begun()
+    cluster.start_pod(JOB, "Running", TRAINS, index=0)
+    cluster.settle()
+    cluster.services[SERVICE]["spec"]["publishNotReadyAddresses"] = False
+    cluster.settle()
+    assert cluster.services[SERVICE]["spec"]["publishNotReadyAddresses"] is True
+    cluster.services.clear()
+    cluster.settle()
+    assert list(cluster.services) == [SERVICE]
+
+
+def test_the_service_goes_with_the_jobs_after_the_ttl():
+    cluster = begun(ttlAfterFinished="1h")
+    cluster.start_pod(JOB, "Succeeded", TUNED, index=0)
+    cluster.start_pod(JOB, "Succeeded", DONE, index=1)
+    cluster.end_job(JOB, "Complete", "CompletionsReached")
+    cluster.settle()
+    plan = cluster.reconcile(after=3600)
+    assert set(plan.delete) == {Key("Job", JOB), Key("Service", SERVICE)}
+    cluster.services.clear()
+    cluster.settle()
+    assert cluster.status["children"] == []
+
+
+def test_somebody_elses_service_of_that_name_is_left_alone():
+    cluster = Cluster(fine_tune_job(parallelism={"nodes": 2}))
+    cluster.foreign.add(Key("Service", SERVICE))
+    cluster.settle()
+    assert (cluster.jobs, cluster.services) == ({}, {})
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Failed", "NameConflict")
+
+
+def test_a_refused_service_is_told_and_tried_again():
+    cluster = Cluster(fine_tune_job(parallelism={"nodes": 2}))
+    cluster.refused[Key("Service", SERVICE)] = 'services "x" is forbidden: exceeded quota: services=0'
+    cluster.settle()
+    assert cluster.services == {}
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Pending", "QuotaExceeded")
+    assert cluster.plans[-1].requeue_after == pytest.approx(30)
+    cluster.refused.clear()
+    cluster.settle()
+    assert list(cluster.services) == [SERVICE]
+
+
+def test_a_service_is_read_by_name_only_where_there_is_to_be_one():
+    gets = KINDS["FineTuneJob"].gets
+    assert gets(fine_tune_job()) == frozenset()
+    assert gets(fine_tune_job(parallelism={"nodes": 2})) == {Key("Service", SERVICE)}
+
+
+@pytest.mark.parametrize(
+    ("spec", "advice"),
+    [
+        ({"parallelism": {"nodes": 3}}, "16 is not a multiple of the 3 devices"),
+        ({"resources": {"accelerator": "nvidia", "count": 6}}, "use 12 or 18"),
+        ({"parallelism": {"nodes": 32}}, "use 32"),
+    ],
+)
+def test_a_batch_that_the_devices_do_not_divide_is_refused_with_those_that_they_do(spec, advice):
+    cluster = Cluster(fine_tune_job(**spec))
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Failed", "BadSpec")
+    assert advice in cluster.status["message"]
+    assert cluster.jobs == {}
+
+
+@given(
+    st.lists(
+        st.builds(
+            lambda class_, seconds: LastFailure(
+                class_=class_, message="x", time=format_time(START + timedelta(seconds=seconds)) if seconds else None
+            ),
+            st.sampled_from(FailureClass),
+            st.integers(0, 9),
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_the_first_cause_is_one_of_the_surest_and_the_earliest_of_these(causes):
+    first = together.first_cause(causes)
+    assert first in causes
+    surest = [one for one in causes if AFTERMATH.get(one.class_, 0) == AFTERMATH.get(first.class_, 0)]
+    assert min(AFTERMATH.get(one.class_, 0) for one in causes) == AFTERMATH.get(first.class_, 0)
+    assert (first.time or "~") == min(one.time or "~" for one in surest)
+
+
+@given(count=st.integers(1, 6), order=st.randoms())
+def test_the_newest_pod_of_each_place_counts_in_whatever_order_they_are_listed(count, order):
+    def pod(index: int, made: int, deleting: bool) -> Raw:
+        gone = {"deletionTimestamp": format_time(START)} if deleting else {}
+        place = {"batch.kubernetes.io/job-completion-index": str(index)}
+        made_at = format_time(START + timedelta(seconds=made))
+        return {"metadata": {"name": f"{index}-{made}", "annotations": place, "creationTimestamp": made_at, **gone}}
+
+    pods = [pod(index, made, deleting=made < 2) for index in range(count) for made in range(3)]
+    order.shuffle(pods)
+    assert [one["metadata"]["name"] for one in together.members(pods)] == [f"{index}-2" for index in range(count)]

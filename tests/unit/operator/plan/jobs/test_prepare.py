@@ -1,0 +1,333 @@
+"""What needs no device is done before one is asked for."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.unit.operator.plan.world import (
+    CONFIG,
+    START,
+    TUNED,
+    Cluster,
+    condition,
+    ended,
+    eval_job,
+    failed_report,
+    fine_tune_job,
+    report,
+    running,
+    waiting,
+    with_spec,
+)
+from tunesmith_operator.plan.jobs.queueing import QUEUE_LABEL
+from tunesmith_operator.plan.times import format_time
+from tunesmith_operator.plan.types import Key, Raw
+
+GPU: Raw = {"resources": {"accelerator": "nvidia", "count": 8}}
+MERGED: Raw = {"name": "merged", "uri": "s3://store/run/merged", "digest": "d2"}
+ACCURACY: Raw = {"benchmark": "support-qa", "metric": "accuracy", "value": 0.9}
+SCORED = report("evaluate", results=[ACCURACY])
+PREPARE, TUNE = "support-prepare-1", "support-tune-1"
+MODEL, BASE = "support-prepare-model-1", "support-prepare-base-1"
+LACK = condition("PodScheduled", False, "Unschedulable", "0/1 nodes are available: 1 Insufficient cpu.")
+
+
+def begun(**spec: Any) -> Cluster:
+    """A FineTuneJob of devices whose first Job is made."""
+    cluster = Cluster(fine_tune_job(**{**GPU, **spec}))
+    cluster.settle()
+    return cluster
+
+
+def test_a_job_of_devices_is_prepared_by_a_pod_without_any_before_it_asks_for_them() -> None:
+    cluster = begun()
+    assert list(cluster.jobs) == [PREPARE]
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Preparing", "Preparing")
+    cluster.prepare(PREPARE, runUri="s3://store/run", modelUri="s3://store/models/m", modelDigest="d1")
+    cluster.settle()
+    assert list(cluster.jobs) == [PREPARE, TUNE]
+    assert (cluster.status["phase"], cluster.status["attempt"]) == ("Pending", 1)
+
+
+def test_to_prepare_costs_two_writes_and_no_event() -> None:
+    def life(**spec: Any) -> Cluster:
+        one = Cluster(fine_tune_job(**spec))
+        one.settle()
+        if PREPARE in one.jobs:
+            one.start_pod(PREPARE, "Running", {"prepare": running()})
+            one.settle()
+            one.prepare(PREPARE)
+            one.settle()
+        one.start_pod(TUNE, "Running", {**TUNED, "export": running()})
+        one.settle()
+        one.start_pod(TUNE, "Succeeded", TUNED)
+        one.settle()
+        assert one.status["phase"] == "Succeeded"
+        return one
+
+    prepared, plain = life(**GPU), life()
+    assert prepared.writes == plain.writes + 2
+    assert [event.reason for event in prepared.events] == [event.reason for event in plain.events]
+
+
+def test_a_job_without_devices_looks_for_itself() -> None:
+    cluster = Cluster(fine_tune_job())
+    cluster.settle()
+    assert list(cluster.jobs) == [TUNE]
+
+
+def test_finished_work_is_adopted_without_a_pod_that_asks_for_devices() -> None:
+    cluster = begun(queueName="gpus", parallelism={"nodes": 2})
+    cluster.prepare(PREPARE, "Adopted", runUri="s3://store/run", artifacts=[MERGED], metrics={"steps": 7, "tokens": 9})
+    cluster.settle()
+    status = cluster.status
+    assert (status["phase"], status["reason"]) == ("Succeeded", "AdoptedExisting")
+    assert (status["artifacts"], status["runUri"], status["metrics"]["tokens"]) == ([MERGED], "s3://store/run", 9)
+    assert status["startTime"]
+    assert status["completionTime"]
+    assert (list(cluster.jobs), cluster.services) == ([PREPARE], {})
+    assert {"attempt", "acceleratorHours", "attempts"}.isdisjoint(status)
+    assert cluster.reconcile().is_empty
+
+
+def compared() -> Cluster:
+    """An EvalJob of devices, with a baseline, which is being prepared."""
+    cluster = Cluster(eval_job(baseline={"uri": "s3://models/b"}, **GPU))
+    cluster.settle()
+    assert sorted(cluster.jobs) == [BASE, MODEL]
+    return cluster
+
+
+def at_work(cluster: Cluster) -> list[str]:
+    """The Jobs that ask for devices."""
+    return sorted(name for name in cluster.jobs if "-prepare" not in name)
+
+
+def test_a_baseline_that_was_scored_is_not_scored_again_whichever_is_prepared_first() -> None:
+    for order in ((BASE, MODEL), (MODEL, BASE)):
+        cluster = compared()
+        for name in order:
+            told = {"results": [{**ACCURACY, "value": 0.5}], "modelUri": "s3://models/b"} if name == BASE else {}
+            cluster.prepare(name, "Adopted" if told else "Succeeded", **told)
+            cluster.settle()
+        assert at_work(cluster) == ["support-eval-model-1"]
+        assert cluster.status["attempt"] == 1
+        assert "startTime" not in cluster.status, "the deadline of what may wait in a queue has not begun"
+        cluster.start_pod("support-eval-model-1", "Succeeded", {"evaluate": ended(message=SCORED)})
+        cluster.settle()
+        assert cluster.status["phase"] == "Succeeded"
+        assert [(one["value"], one["baseline"]) for one in cluster.status["results"]] == [(0.9, 0.5)]
+
+
+def test_scores_of_both_are_adopted_without_a_device() -> None:
+    cluster = compared()
+    for name, value in ((BASE, 0.5), (MODEL, 0.9)):
+        cluster.prepare(name, "Adopted", results=[{**ACCURACY, "value": value}])
+    cluster.settle()
+    assert (cluster.status["phase"], at_work(cluster)) == ("Succeeded", [])
+    assert [(one["value"], one["baseline"]) for one in cluster.status["results"]] == [(0.9, 0.5)]
+
+
+def test_one_model_that_is_at_work_ends_not_what_prepares_the_other() -> None:
+    cluster = compared()
+    cluster.prepare(MODEL)
+    cluster.settle()
+    cluster.start_pod("support-eval-model-1", "Running", {"fetch": TUNED["fetch"], "serve": running()})
+    cluster.settle()
+    assert at_work(cluster) == ["support-eval-model-1"]
+    assert BASE in cluster.jobs
+    cluster.fail(BASE, {"prepare": ended(67, failed_report("prepare", "ModelNotFound", "s3://models/b: nothing"))})
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Failed", "ModelNotFound")
+    assert at_work(cluster) == []
+
+
+def test_what_is_not_there_is_told_before_a_device_is_asked_for() -> None:
+    cluster = begun()
+    told = failed_report("prepare", "DatasetNotFound", "s3://data/train.jsonl: nothing is there")
+    cluster.fail(PREPARE, {"prepare": ended(66, told)})
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Failed", "DatasetNotFound")
+    assert cluster.status["lastFailure"]["container"] == "prepare"
+    assert list(cluster.jobs) == [PREPARE]
+
+
+def test_a_store_out_of_reach_is_tried_again_and_the_work_keeps_all_its_retries() -> None:
+    cluster = begun(retries=1)
+    cluster.fail(PREPARE, {"prepare": ended(69, failed_report("prepare", "StorageUnreachable", "no answer"))})
+    cluster.settle()
+    assert cluster.status["reason"] == "BackOff"
+    cluster.reconcile(after=11)
+    cluster.prepare("support-prepare-2")
+    cluster.settle()
+    assert TUNE in cluster.jobs
+    assert cluster.jobs[TUNE]["metadata"]["annotations"]["tunesmith.dev/failures"] == "0"
+    assert "failures" not in cluster.status
+
+
+def test_what_prepares_has_no_queue_and_starts_no_deadline() -> None:
+    cluster = begun(queueName="gpus", deadline="1h")
+    job = cluster.jobs[PREPARE]
+    assert QUEUE_LABEL not in job["metadata"]["labels"]
+    assert "suspend" not in job["spec"]
+    cluster.start_pod(PREPARE, "Running", {"prepare": running()})
+    cluster.settle()
+    assert "startTime" not in cluster.status
+    cluster.prepare(PREPARE)
+    cluster.reconcile(after=7200)
+    cluster.settle()
+    assert cluster.status["phase"] == "Queued", "time in the queue does not count"
+
+
+def held_up(cluster: Cluster, how: str) -> None:
+    """The pod that prepares is not let in."""
+    if how == "a queue that takes every Job":
+        cluster.jobs[PREPARE]["spec"]["suspend"] = True
+    elif how == "no room on a node":
+        cluster.start_pod(PREPARE, "Pending", conditions=[LACK])
+    cluster.settle()
+
+
+WAYS = ["a queue that takes every Job", "no room on a node"]
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_work_does_not_wait_for_a_preparation_that_is_not_let_in(how: str) -> None:
+    cluster = begun(queueName="gpus")
+    held_up(cluster, how)
+    assert sorted(cluster.jobs) == [PREPARE, TUNE]
+    assert cluster.status["phase"] == "Queued"
+    cluster.admit(TUNE)
+    cluster.start_pod(TUNE, "Running", {"fetch": running()})
+    cluster.settle()
+    assert list(cluster.jobs) == [TUNE], "what has begun need not be prepared"
+
+
+def test_work_does_not_wait_for_a_preparation_whose_job_is_refused() -> None:
+    cluster = Cluster(fine_tune_job(**GPU, queueName="gpus"))
+    cluster.refused = {Key("Job", PREPARE): "admission webhook denied the request: Jobs must name a queue"}
+    cluster.reconcile()
+    assert list(cluster.jobs) == [TUNE]
+
+
+def test_work_that_failed_before_it_began_is_adopted_and_not_tried_again() -> None:
+    cluster = begun(queueName="gpus")
+    held_up(cluster, WAYS[0])
+    cluster.admit(TUNE)
+    cluster.fail(TUNE, {}, reason="Evicted", message="low on memory")
+    cluster.settle()
+    cluster.prepare(PREPARE, "Adopted", artifacts=[MERGED])
+    cluster.settle()
+    assert (cluster.status["reason"], at_work(cluster)) == ("AdoptedExisting", [TUNE])
+
+
+def test_an_attempt_whose_job_was_taken_before_anything_was_told_of_it_keeps_its_number() -> None:
+    cluster = Cluster(eval_job(**GPU))
+    cluster.begin()
+    del cluster.jobs["support-eval-model-1"]
+    for suspend in (True, False):
+        cluster.resource = with_spec(cluster.resource, suspend=suspend)
+        cluster.settle()
+    assert at_work(cluster) == ["support-eval-model-2"]
+    assert cluster.status["attempt"] == 2
+
+
+def test_a_former_attempt_that_a_kill_has_kept_goes_when_it_is_seen_again() -> None:
+    cluster = begun()
+    cluster.prepare(PREPARE)
+    cluster.settle()
+    former = cluster.jobs[TUNE]
+    pod = cluster.start_pod(TUNE, "Running", {"fetch": running()})
+    cluster.settle()
+    pod["metadata"]["deletionTimestamp"] = format_time(cluster.now - timedelta(seconds=40))
+    cluster.settle()
+    cluster.jobs[TUNE] = former
+    cluster.settle()
+    assert at_work(cluster) == ["support-tune-2"]
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_work_that_is_found_finished_while_it_waits_is_adopted_all_the_same(how: str) -> None:
+    cluster = begun(queueName="gpus")
+    held_up(cluster, how)
+    cluster.jobs[PREPARE]["spec"].pop("suspend", None)
+    cluster.reconcile(after=300)
+    cluster.prepare(PREPARE, "Adopted", artifacts=[MERGED])
+    cluster.settle()
+    [row] = cluster.status["attempts"]
+    assert (cluster.status["attempt"], row["outcome"], cluster.status["queuedSeconds"]) == (1, "Stopped", 300)
+    assert cluster.status["startTime"]
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Succeeded", "AdoptedExisting")
+    assert list(cluster.jobs) == [PREPARE]
+    assert cluster.condition("Reconciling")["status"] == "False"
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_suspend_and_the_end_stop_a_preparation_that_was_passed_over_too(how: str) -> None:
+    suspended, ended_ = begun(queueName="gpus"), begun(queueName="gpus", pendingDeadline="1m")
+    held_up(suspended, how)
+    suspended.resource = with_spec(suspended.resource, suspend=True)
+    suspended.settle()
+    assert (suspended.status["phase"], suspended.jobs) == ("Suspended", {})
+    held_up(ended_, how)
+    ended_.admit(TUNE)
+    ended_.start_pod(TUNE, "Pending", conditions=[LACK])
+    ended_.reconcile(after=61)
+    ended_.settle()
+    assert (ended_.status["reason"], ended_.jobs) == ("DeadlineExceeded", {})
+
+
+def test_work_that_has_begun_is_not_prepared_again() -> None:
+    cluster = begun()
+    cluster.prepare(PREPARE)
+    cluster.settle()
+    cluster.remove(PREPARE)
+    cluster.fail(TUNE, {"fetch": TUNED["fetch"], "train": ended(137, reason="OOMKilled")})
+    cluster.settle()
+    cluster.reconcile(after=11)
+    assert sorted(cluster.jobs) == [TUNE, "support-tune-2"]
+    cluster.remove(TUNE)
+    cluster.remove("support-tune-2")
+    cluster.settle()
+    cluster.reconcile(after=31)
+    assert list(cluster.jobs) == ["support-tune-3"]
+
+
+def test_suspended_it_is_prepared_no_further_and_resumed_it_is() -> None:
+    cluster = begun()
+    cluster.resource = with_spec(cluster.resource, suspend=True)
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.jobs) == ("Suspended", {})
+    cluster.resource = with_spec(cluster.resource, suspend=False)
+    cluster.settle()
+    assert list(cluster.jobs) == [PREPARE]
+
+
+def test_what_the_work_would_lack_too_is_told_before_it_asks_for_devices() -> None:
+    cluster = begun()
+    cluster.start_pod(PREPARE, "Pending", {"prepare": waiting("ImagePullBackOff", "not found")})
+    cluster.settle()
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Pending", "ImagePull")
+    assert list(cluster.jobs) == [PREPARE]
+
+
+@pytest.mark.parametrize(("uri", "asks"), [("hf://Qwen/Qwen3-8B", "64Gi"), ("s3://models/a", "512Mi")])
+def test_an_import_has_the_memory_and_the_disk_of_the_work_and_a_look_has_little(uri: str, asks: str) -> None:
+    resources = {**GPU["resources"], "memory": "64Gi", "ephemeralStorage": "500Gi"}
+    job = begun(model={"uri": uri}, resources=resources).jobs[PREPARE]
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["requests"]["memory"] == asks
+    assert "nvidia.com/gpu" not in container["resources"]["requests"]
+
+
+@pytest.mark.parametrize("kind", [fine_tune_job, eval_job])
+def test_what_prepares_is_told_what_the_work_is_told_but_the_world(kind: Any) -> None:
+    cluster = Cluster(kind(**GPU), now=START, config=CONFIG)
+    cluster.begin()
+    runs = [job["spec"]["template"]["metadata"]["annotations"]["tunesmith.dev/run"] for job in cluster.jobs.values()]
+    first, work = runs
+    assert '"world"' not in first
+    assert first.rstrip("}") in work

@@ -1,0 +1,175 @@
+"""What the administrator's policy refuses, whoever asks and however it is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.operator.plan.world import CONFIG, Cluster, eval_job, fine_tune_job, inference_service
+from tunesmith_api.common import PodSettings
+from tunesmith_operator.plan.config import PodPolicy
+from tunesmith_operator.plan.spec.policy import KEYS, NAMES, against_policy
+from tunesmith_operator.plan.types import Raw
+
+STRICT = CONFIG.model_copy(update={"pod_policy": PodPolicy()})
+MAKERS = [fine_tune_job, eval_job, inference_service]
+
+ASKED: dict[str, tuple[Raw, str]] = {
+    "another identity": ({"pod": {"serviceAccountName": "builder"}}, "podPolicy.serviceAccounts"),
+    "credentials of others": ({"storage": {"credentialsSecret": "payroll"}}, "podPolicy.credentialsSecrets"),
+    "a server of one's own": ({"storage": {"endpoint": "https://s3.mine"}}, "podPolicy.endpoints"),
+    "the node's metadata": ({"storage": {"endpoint": "http://169.254.169.254"}}, "podPolicy.endpoints"),
+    "the store without TLS": ({"storage": {"endpoint": "http://s3.example:9000"}}, "podPolicy.endpoints"),
+    "a place before others": ({"pod": {"priorityClassName": "system-node-critical"}}, "podPolicy.priorityClasses"),
+    "a weaker runtime": ({"pod": {"runtimeClassName": "runc"}}, "podPolicy.runtimeClasses"),
+    "another scheduler": ({"pod": {"schedulerName": "mine"}}, "podPolicy.schedulers"),
+    "a tainted node": (
+        {"pod": {"tolerations": [{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}]}},
+        "podPolicy.tolerations",
+    ),
+    "every tainted node": ({"pod": {"tolerations": [{"operator": "Exists"}]}}, "podPolicy.tolerations"),
+    "traffic of a Service": ({"pod": {"labels": {"app": "payroll"}}}, "podPolicy.labels"),
+    "a cloud identity by label": ({"pod": {"labels": {"azure.workload.identity/use": "true"}}}, "podPolicy.labels"),
+    "an injector": ({"pod": {"annotations": {"vault.hashicorp.com/agent-inject": "true"}}}, "podPolicy.annotations"),
+    "a role": ({"pod": {"annotations": {"iam.amazonaws.com/role": "admin"}}}, "podPolicy.annotations"),
+    "another network": ({"pod": {"annotations": {"k8s.v1.cni.cncf.io/networks": "x"}}}, "podPolicy.annotations"),
+    "no confinement": (
+        {"pod": {"annotations": {"container.apparmor.security.beta.kubernetes.io/train": "unconfined"}}},
+        "podPolicy.annotations",
+    ),
+}
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("asked", ASKED)
+def test_what_a_tenant_could_not_have_without_pods_is_refused_and_makes_no_child(maker: Any, asked: str) -> None:
+    spec, says = ASKED[asked]
+    cluster = Cluster(maker(**spec), config=STRICT)
+    plan = cluster.plan()
+    assert not plan.create
+    assert not plan.apply
+    assert plan.status is not None
+    assert (plan.status["phase"], plan.status["reason"]) == ("Failed", "BadSpec")
+    assert says in plan.status["message"]
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_what_is_harmless_needs_no_leave(maker: Any) -> None:
+    pod = {
+        "serviceAccountName": "default",
+        "schedulerName": "default-scheduler",
+        "nodeSelector": {"gpu": "a100"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+        "imagePullSecrets": [{"name": "registry"}],
+        "env": [{"name": "NCCL_DEBUG", "value": "INFO"}],
+    }
+    for storage in (
+        {"credentialsSecret": "s3-credentials"},
+        {"credentialsSecret": "tunesmith-mine"},
+        {"endpoint": "https://s3.example:9000/", "region": "eu"},
+    ):
+        plan = Cluster(maker(pod=pod, storage=storage), config=STRICT).plan()
+        assert [*plan.create, *plan.apply]
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_an_administrator_can_allow_by_name_and_by_pattern(maker: Any) -> None:
+    policy = PodPolicy.model_validate({"serviceAccounts": ["builder"], "labels": ["example.com/*"]})
+    config = CONFIG.model_copy(update={"pod_policy": policy})
+    pod = {"serviceAccountName": "builder", "labels": {"example.com/team": "a"}}
+    assert not list(against_policy(maker(pod=pod)["spec"], config, "team"))
+    wrong = {"serviceAccountName": "builder-2", "labels": {"example.com": "a"}}
+    assert len(list(against_policy(maker(pod=wrong)["spec"], config, "team"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "allowed"),
+    [
+        ("https://s3.eu-west-1.amazonaws.com", True),
+        ("https://s3.dualstack.eu-west-1.amazonaws.com/", True),
+        ("https://s3.mine/.amazonaws.com", False),
+        ("https://s3.mine?.amazonaws.com", False),
+        ("https://s3.mine#.amazonaws.com", False),
+        ("https://s3.mine:443/.amazonaws.com", False),
+        ("https://s3.a:b@mine/.amazonaws.com", False),
+        ("https://s3.eu-west-1.amazonaws.com@mine", False),
+        ("https://s3.eu-west-1.amazonaws.com.mine", False),
+        ("https://s3.mine\\.amazonaws.com", False),
+        ("http://s3.eu-west-1.amazonaws.com", False),
+    ],
+)
+def test_a_pattern_for_endpoints_lets_no_other_server_in(endpoint: str, allowed: bool) -> None:
+    policy = PodPolicy.model_validate({"endpoints": ["https://s3.*.amazonaws.com"]})
+    config = CONFIG.model_copy(update={"pod_policy": policy})
+    assert (not list(against_policy({"storage": {"endpoint": endpoint}}, config, "team"))) is allowed
+
+
+def test_every_setting_of_a_pod_is_governed_or_is_known_to_be_harmless() -> None:
+    """A new field must be put into the policy, or here with the reason (docs/security.md)."""
+    governed = {field.removeprefix("pod.") for field in (*NAMES, *KEYS) if field.startswith("pod.")} | {"tolerations"}
+    harmless = {
+        "nodeSelector",  # narrows the choice of nodes; what is kept free is kept by taints
+        "imagePullSecrets",  # the images are the administrator's, so nobody else's registry is asked
+        "env",  # reserved names are refused, and nothing is expanded
+    }
+    assert governed | harmless == {field.alias for field in PodSettings.model_fields.values()}
+
+
+STORE = "s3://store/tunesmith"
+
+
+@pytest.mark.parametrize(
+    ("uri", "allowed"),
+    [
+        (f"{STORE}/runs/team/support", True),
+        (f"{STORE}/runs/team", True),
+        (f"{STORE}/mine", True),
+        ("s3://store/elsewhere", True),
+        ("s3://store/tunesmith-too/models", True),
+        ("s3://mine/runs/other", True),
+        (f"{STORE}/runs/other/support", False),
+        (f"{STORE}/runs/team2", False),
+        (f"{STORE}/runs", False),
+        (f"{STORE}//runs//other", False),
+        (f"{STORE}/models/abc", False),
+        (f"{STORE}/evals", False),
+        (f"{STORE}/services/other/chat", False),
+        (f"{STORE}/runs/team/../other", False),
+        (f"{STORE}/./models", False),
+    ],
+)
+@pytest.mark.parametrize("maker", [fine_tune_job, eval_job])
+def test_results_go_to_no_folder_of_another_namespace_or_of_all(maker: Any, uri: str, allowed: bool) -> None:
+    """The credentials of a store may open all of it."""
+    plan = Cluster(maker(output={"uri": uri}), config=STRICT).plan()
+    assert bool(plan.create) is allowed
+    if not allowed:
+        assert plan.status is not None
+        assert uri in plan.status["message"]
+
+
+@given(st.text(max_size=60), st.text(max_size=20))
+def test_no_spelling_of_an_output_leads_into_a_shared_folder(path: str, namespace: str) -> None:
+    for folder in ("models", "evals", "services", f"runs/not-{namespace}"):
+        for uri in (f"{STORE}/{folder}/{path}", f"{STORE}//{folder}/{path}"):
+            assert list(against_policy({"output": {"uri": uri}}, STRICT, namespace))
+
+
+EXAMPLES = [
+    (path, document)
+    for path in sorted((Path(__file__).parents[5] / "examples").rglob("*.yaml"))
+    for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))
+    if document and str(document.get("apiVersion")).startswith("tunesmith.dev/")
+]
+
+
+@pytest.mark.parametrize(("path", "document"), EXAMPLES, ids=lambda one: getattr(one, "stem", ""))
+def test_the_examples_ask_for_nothing_that_is_refused_by_default_but_what_they_say(path: Path, document: Raw) -> None:
+    for sentence in against_policy(document["spec"], STRICT, "team"):
+        value = sentence.partition("podPolicy.")[2].partition(" ")[0]
+        assert f"podPolicy.{value}" in path.read_text(encoding="utf-8"), sentence

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.operator.plan.world import eval_job, fine_tune_job, inference_service, tuned
+from tunesmith_api.common import ModelSource
+from tunesmith_api.run import ResolvedModel
+from tunesmith_operator.plan import KINDS
+from tunesmith_operator.plan.spec.references import Refused, Waiting, describe, resolve
+from tunesmith_operator.plan.types import Raw, Reference
+
+FIRST = Reference("FineTuneJob", "first")
+
+
+def source(**fields) -> ModelSource:
+    return ModelSource.model_validate(fields)
+
+
+def made(*artifacts: str, **status) -> Raw:
+    """A FineTuneJob that made these artifacts."""
+    job = tuned("first")
+    job["status"]["artifacts"] = [
+        {"name": name, "uri": f"s3://made/{name}", "digest": f"d-{name}"} for name in artifacts
+    ]
+    job["status"] |= status
+    return job
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "uri"),
+    [
+        (("adapter", "merged", "quantized"), "s3://made/quantized"),
+        (("adapter", "merged"), "s3://made/merged"),
+        (("model",), "s3://made/model"),
+        (("adapter",), "s3://made/adapter"),
+    ],
+)
+def test_the_readiest_artifact_is_taken(artifacts, uri):
+    model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: made(*artifacts)})
+    assert isinstance(model, ResolvedModel)
+    assert model.uri == uri
+
+
+def test_an_adapter_comes_with_the_base_that_its_job_read():
+    model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: made("adapter")})
+    assert isinstance(model, ResolvedModel)
+    assert model.base
+    assert (model.base.uri, model.base.digest) == ("s3://store/m/1", "d0")
+
+
+def test_trust_is_given_by_the_one_who_asks_and_reaches_the_base():
+    model = resolve(source(fineTuneJob={"name": "first"}, trustRemoteCode=True), {FIRST: made("adapter")})
+    assert isinstance(model, ResolvedModel)
+    assert model.trust_remote_code
+    assert model.base
+    assert model.base.trust_remote_code
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        (None, "none of that name"),
+        (fine_tune_job("first"), "it is Pending"),
+        (made(phase="Running"), "it is Running"),
+        (made(phase="Failed", reason="BadRow"), "has failed (BadRow)"),
+    ],
+)
+def test_a_job_that_is_not_done_is_waited_for_in_words(job, words):
+    model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: job})
+    assert isinstance(model, Waiting)
+    assert words in model.text
+
+
+STALLED = {"type": "Stalled", "status": "True", "reason": "WaitingForModel", "message": "waiting for FineTuneJob x"}
+
+
+@pytest.mark.parametrize(
+    ("field", "thing", "says"),
+    [
+        ("fineTuneJob", fine_tune_job("first"), "it is Waiting (WaitingForModel: waiting for FineTuneJob x)"),
+        (
+            "inferenceService",
+            inference_service("first"),
+            "to serve a model (WaitingForModel: waiting for FineTuneJob x)",
+        ),
+    ],
+)
+def test_what_waits_for_a_stalled_resource_is_stalled_and_says_why(field, thing, says):
+    there = {Reference(thing["kind"], "first"): {**thing, "status": {"phase": "Waiting", "conditions": [STALLED]}}}
+    model = resolve(source(**{field: {"name": "first"}}), there)
+    assert isinstance(model, Waiting)
+    assert model.in_vain
+    assert says in model.text
+
+
+def test_a_refused_job_is_waited_for_in_vain_with_its_own_sentence():
+    refused = made(phase="Failed", reason="BadSpec", message="tuner x: use lora", completionTime=None)
+    model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: refused})
+    assert isinstance(model, Waiting)
+    assert model.in_vain
+    assert "which has failed (BadSpec): tuner x: use lora" in model.text
+
+
+def test_a_job_that_made_nothing_is_refused_and_not_waited_for():
+    model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: made("report")})
+    assert isinstance(model, Refused)
+    assert "made report" in model.text
+
+
+def test_a_uri_is_itself():
+    model = resolve(source(uri="hf://a/b@main"), {})
+    assert isinstance(model, ResolvedModel)
+    assert model.uri == "hf://a/b@main"
+
+
+def test_a_model_is_named_as_the_spec_names_it():
+    named = [{"uri": "s3://made/a"}, {"fineTuneJob": {"name": "x"}}, {"inferenceService": {"name": "y"}}]
+    assert [describe(source(**one)) for one in named] == ["s3://made/a", "FineTuneJob x", "InferenceService y"]
+
+
+@pytest.mark.parametrize(
+    ("thing", "named"),
+    [
+        (fine_tune_job(), set()),
+        (fine_tune_job(model={"fineTuneJob": {"name": "a"}}), {("FineTuneJob", "a")}),
+        (
+            eval_job(model={"fineTuneJob": {"name": "a"}}, baseline={"inferenceService": {"name": "b"}}),
+            {("FineTuneJob", "a"), ("InferenceService", "b")},
+        ),
+        (
+            inference_service(
+                model={"fineTuneJob": {"name": "a"}},
+                adapters=[{"name": "x", "fineTuneJob": {"name": "b"}}, {"name": "y", "uri": "s3://other/z"}],
+                promotion={"evalJobs": [{"name": "c"}]},
+            ),
+            {("FineTuneJob", "a"), ("FineTuneJob", "b"), ("EvalJob", "c")},
+        ),
+    ],
+)
+def test_a_kind_names_all_that_it_refers_to(thing, named):
+    assert KINDS[thing["kind"]].references(thing) == {Reference(*one) for one in named}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("spec", [{}, {"model": None}, {"model": "x", "adapters": [], "promotion": {}}, {"model": {}}])
+def test_a_broken_spec_names_nothing_and_raises_nothing(kind, spec):
+    thing = {"kind": kind, "metadata": {"name": "a", "uid": "u"}, "spec": spec}
+    assert KINDS[kind].references(thing) == frozenset()

@@ -1,0 +1,105 @@
+"""An event that tells nothing that a plan goes by costs no look; one that does, does."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from tunesmith_operator.child_digest import said
+
+METADATA = {"namespace": "team", "name": "support", "uid": "u1", "resourceVersion": "1", "labels": {"a": "b"}}
+CHILDREN: dict[str, dict[str, Any]] = {
+    "HorizontalPodAutoscaler": {
+        "metadata": METADATA,
+        "spec": {"maxReplicas": 4},
+        "status": {
+            "currentMetrics": [{"resource": {"current": {"averageUtilization": 50}}}],
+            "conditions": [{"type": "Active", "status": "True", "reason": "Valid", "message": "50 %"}],
+        },
+    },
+    "Job": {"metadata": METADATA, "spec": {}, "status": {"failed": 1, "ready": 0, "uncountedTerminatedPods": {}}},
+    "Pod": {
+        "metadata": {**METADATA, "finalizers": ["batch.kubernetes.io/job-tracking"]},
+        "status": {"phase": "Running", "conditions": [{"type": "PodScheduled", "status": "True"}]},
+    },
+    "Deployment": {"metadata": METADATA, "spec": {"replicas": 2}, "status": {"readyReplicas": 1}},
+}
+
+
+def changed(kind: str, path: str, value: Any) -> dict[str, Any]:
+    thing = copy.deepcopy(CHILDREN[kind])
+    *above, name = path.split(".")
+    where = thing
+    for part in above:
+        where = where[int(part)] if part.isdigit() else where[part]
+    where[name] = value
+    return thing
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value"),
+    [
+        ("HorizontalPodAutoscaler", "status.currentMetrics", []),
+        ("HorizontalPodAutoscaler", "status.conditions.0.message", "70 %"),
+        ("Job", "status.ready", 1),
+        ("Job", "status.uncountedTerminatedPods", {"succeeded": ["uid"]}),
+        ("Pod", "metadata.finalizers", []),
+        *((kind, "metadata.resourceVersion", "2") for kind in CHILDREN),
+    ],
+)
+def test_what_no_plan_goes_by_is_no_news(kind: str, path: str, value: Any) -> None:
+    assert said(kind, changed(kind, path, value)) == said(kind, CHILDREN[kind])
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value"),
+    [
+        ("HorizontalPodAutoscaler", "spec.maxReplicas", 9),
+        ("HorizontalPodAutoscaler", "status.conditions.0.status", "False"),
+        ("Job", "status.conditions", [{"type": "Complete", "status": "True"}]),
+        ("Job", "status.failed", 2),
+        ("Job", "spec.suspend", True),
+        ("Pod", "status.phase", "Succeeded"),
+        ("Pod", "status.containerStatuses", [{"name": "train"}]),
+        ("Deployment", "spec.replicas", 3),
+        ("Deployment", "status.readyReplicas", 2),
+        *((kind, "metadata.uid", "u2") for kind in CHILDREN),
+        *((kind, "metadata.deletionTimestamp", "now") for kind in CHILDREN),
+        *((kind, "metadata.labels", {}) for kind in CHILDREN),
+    ],
+)
+def test_what_a_plan_goes_by_is_news(kind: str, path: str, value: Any) -> None:
+    assert said(kind, changed(kind, path, value)) != said(kind, CHILDREN[kind])
+
+
+ON_A_NODE = {"phase": "Pending", "qosClass": "Burstable", "conditions": [{"type": "PodScheduled", "status": "True"}]}
+NOWHERE = {**ON_A_NODE, "conditions": [{"type": "PodScheduled", "status": "False"}]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "says"),
+    [
+        ("Job", {}, False),
+        ("Job", {"active": 1, "startTime": "now", "ready": 0, "uncountedTerminatedPods": {}}, False),
+        ("Job", {"active": 2, "startTime": "now"}, True),
+        ("Job", {"startTime": "now", "uncountedTerminatedPods": {}}, True),
+        ("Job", {"active": 1, "startTime": "now", "failed": 1}, True),
+        ("Pod", {"phase": "Pending"}, False),
+        ("Pod", ON_A_NODE, False),
+        ("Pod", NOWHERE, True),
+        ("Pod", {**ON_A_NODE, "startTime": "now"}, True),
+        ("Pod", {**ON_A_NODE, "phase": "Failed"}, True),
+    ],
+)
+def test_what_was_to_come_is_no_news_and_what_goes_wrong_is(kind: str, status: dict[str, Any], says: bool) -> None:
+    assert bool(said(kind, {"metadata": METADATA, "spec": {}, "status": status})) == says
+
+
+def test_a_job_that_its_queue_holds_back_is_news() -> None:
+    assert said("Job", {"metadata": METADATA, "spec": {"suspend": True}})
+
+
+def test_a_child_that_is_to_go_is_news_whatever_it_says() -> None:
+    assert said("Job", {"metadata": {**METADATA, "deletionTimestamp": "now"}, "spec": {}})

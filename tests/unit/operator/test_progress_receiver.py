@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiohttp.test_utils import TestClient, TestServer
+
+from tunesmith_operator.client import Raw
+from tunesmith_operator.plan.names import TOKEN_ANNOTATION, child_metadata
+from tunesmith_operator.progress_receiver import BODY_BYTES, PATH, ProgressBook, ProgressEndpoint, token_maker
+from tunesmith_operator.resources import ResourceKey
+
+OWNER = ResourceKey("FineTuneJob", "team", "support")
+OTHER = ResourceKey("FineTuneJob", "team", "other")
+TOKEN, OTHER_TOKEN = "token-of-support", "token-of-other"
+REPORT = {"stage": "train", "step": 3, "totalSteps": 30, "loss": 1.5}
+
+
+def job(owner: ResourceKey, name: str, token: str, finished: bool = False, second: int = 0) -> Raw:
+    """A Job of `owner`, made at that second of a minute."""
+    conditions = [{"type": "Complete", "status": "True"}] if finished else []
+    annotations = {TOKEN_ANNOTATION: hashlib.sha256(token.encode()).hexdigest()}
+    resource = {"kind": owner.kind, "metadata": {"namespace": owner.namespace, "name": owner.name, "uid": str(owner)}}
+    metadata = child_metadata(resource, name, "tune", annotations)
+    metadata["creationTimestamp"] = f"2026-01-02T03:04:{second:02}Z"
+    return {"metadata": metadata, "status": {"conditions": conditions}}
+
+
+@dataclass
+class Scene:
+    """An endpoint with two Jobs, a clock to be moved by hand, and what the endpoint told the controller."""
+
+    http: TestClient[Any, Any]
+    book: ProgressBook
+    heard: list[tuple[ResourceKey, float]] = field(default_factory=list)
+    now: float = 1000.0
+    leads: bool = True
+    leader_url: str | None = None
+
+    async def push(self, token: str | None = TOKEN, body: bytes | None = None) -> int:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        async with self.http.post(PATH, data=json.dumps(REPORT) if body is None else body, headers=headers) as answer:
+            return answer.status
+
+
+@pytest_asyncio.fixture(loop_scope="function")
+async def scene() -> AsyncIterator[Scene]:
+    async with aiohttp.ClientSession() as session:
+        book = ProgressBook()
+        book.update_job(OWNER, job(OWNER, "support-tune-1", TOKEN), gone=False)
+        book.update_job(OTHER, job(OTHER, "other-tune-1", OTHER_TOKEN), gone=False)
+        holder: list[Scene] = []
+        endpoint = ProgressEndpoint(
+            book,
+            clock=lambda: holder[0].now,
+            heard=lambda key, seconds: holder[0].heard.append((key, seconds)),
+            leader_url=lambda: holder[0].leader_url,
+            leads=lambda: holder[0].leads,
+            session=session,
+        )
+        async with TestClient(TestServer(endpoint.application())) as http:
+            holder.append(Scene(http, book))
+            yield holder[0]
+
+
+async def test_a_report_counts_for_the_job_of_its_token_and_for_no_other(scene: Scene) -> None:
+    assert await scene.push() == 204
+    assert scene.heard == [(OWNER, 0.0)]
+    assert scene.book.reports(OWNER)["support-tune-1"].report.step == 3
+    assert scene.book.reports(OTHER) == {}
+
+
+@pytest.mark.parametrize("token", [None, "", "wrong", hashlib.sha256(TOKEN.encode()).hexdigest()])
+async def test_without_the_token_of_a_job_nothing_is_taken(scene: Scene, token: str | None) -> None:
+    assert await scene.push(token) == 401
+    assert scene.heard == []
+
+
+@pytest.mark.parametrize("gone", [True, False])
+async def test_a_job_that_has_ended_can_report_no_more(scene: Scene, gone: bool) -> None:
+    await scene.push()
+    scene.book.update_job(OWNER, job(OWNER, "support-tune-1", TOKEN, finished=not gone), gone)
+    assert await scene.push() == 401
+    assert scene.book.reports(OWNER) == {}
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"stage": 3}', b'{"stage": "train", "step": -1}', b"\xff"])
+async def test_what_is_no_report_is_refused(scene: Scene, body: bytes) -> None:
+    assert await scene.push(body=body) == 400
+    assert scene.heard == []
+
+
+async def test_a_body_that_is_too_long_is_refused(scene: Scene) -> None:
+    assert await scene.push(body=b" " * (BODY_BYTES + 1)) == 413
+
+
+async def test_a_flood_of_reports_is_cut_per_job(scene: Scene) -> None:
+    assert [await scene.push() for _ in range(5)] == [204, 429, 429, 429, 429]
+    assert await scene.push(OTHER_TOKEN) == 204
+    scene.now += 1
+    assert await scene.push() == 204
+
+
+async def test_reports_at_the_same_time_are_too_many_too(scene: Scene) -> None:
+    statuses = await asyncio.gather(*(scene.push() for _ in range(20)))
+    assert sorted(statuses) == [204] + [429] * 19
+
+
+async def test_however_often_a_job_reports_its_resource_is_looked_at_every_five_seconds_only(scene: Scene) -> None:
+    looks: dict[float, None] = {}
+    for _ in range(30):
+        assert await scene.push() == 204
+        looks |= dict.fromkeys(scene.now + seconds for _, seconds in scene.heard)
+        scene.heard.clear()
+        scene.now += 1
+    assert list(looks) == [1000 + 5 * number for number in range(len(looks))]
+    assert len(looks) in (6, 7)
+
+
+async def test_the_book_forgets_what_is_gone(scene: Scene) -> None:
+    scene.book.forget(OWNER)
+    scene.book.update_job(OTHER, job(OTHER, "other-tune-1", OTHER_TOKEN), gone=True)
+    assert len(scene.book) == 0
+
+
+@pytest.mark.parametrize("owner", [OWNER, OTHER, ResourceKey("EvalJob", "elsewhere", "eval")])
+@pytest.mark.parametrize("copy_first", [True, False])
+async def test_a_job_that_copies_anothers_token_takes_nothing_over(owner: ResourceKey, copy_first: bool) -> None:
+    book = ProgressBook()
+    jobs = [(OWNER, job(OWNER, "support-tune-1", TOKEN)), (owner, job(owner, "copy", TOKEN, second=1))]
+    for of, one in reversed(jobs) if copy_first else jobs:
+        book.update_job(of, one, gone=False)
+    for gone in (False, True):
+        holder = book.holder(TOKEN)
+        assert holder is not None
+        assert (holder.owner, holder.name) == (OWNER, "support-tune-1")
+        book.update_job(owner, jobs[1][1], gone)
+
+
+@pytest.mark.parametrize(
+    "lie", [{"kind": "EvalJob"}, {"name": "x"}, {"uid": "x"}, {"apiVersion": "v1"}, {"controller": False}]
+)
+def test_a_job_that_only_its_labels_call_ours_may_not_report(lie: dict[str, Any]) -> None:
+    book, labelled = ProgressBook(), job(OWNER, "support-tune-1", TOKEN)
+    labelled["metadata"]["ownerReferences"][0] |= lie
+    book.update_job(OWNER, labelled, gone=False)
+    assert book.holder(TOKEN) is None
+
+
+async def test_a_standby_hands_reports_to_the_leader_as_they_are(scene: Scene) -> None:
+    async with aiohttp.ClientSession() as session:
+        standby = ProgressEndpoint(
+            ProgressBook(),
+            clock=lambda: 0.0,
+            heard=lambda key, seconds: None,
+            leader_url=lambda: str(scene.http.make_url("")).rstrip("/"),
+            leads=lambda: False,
+            session=session,
+        )
+        async with TestClient(TestServer(standby.application())) as http:
+            for token, status in ((TOKEN, 204), ("wrong", 401)):
+                async with http.post(PATH, json=REPORT, headers={"Authorization": f"Bearer {token}"}) as answer:
+                    assert answer.status == status
+            async with http.post(PATH, data=b" " * (BODY_BYTES + 1)) as answer:
+                assert answer.status == 413
+    assert scene.heard == [(OWNER, 0.0)]
+
+
+async def test_without_a_leader_a_standby_says_so_and_two_standbys_do_not_play_ball(scene: Scene) -> None:
+    scene.leads = False
+    assert await scene.push() == 503
+    scene.leader_url = str(scene.http.make_url("")).rstrip("/")
+    assert await scene.push() == 503
+
+
+def test_a_token_is_the_same_for_the_same_job_and_differs_for_all_else() -> None:
+    token, other = token_maker(b"key"), token_maker(b"other key")
+    assert token("uid", "job-1") == token("uid", "job-1")
+    different = {token("uid", "job-1"), token("uid", "job-2"), token("uid2", "job-1"), other("uid", "job-1")}
+    assert len(different) == 4
