@@ -27,8 +27,8 @@ from tunesmith_api.failures import (
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_operator.plan.failures import cluster_messages as words
 from tunesmith_operator.plan.failures import namespace_limits as bounds
-from tunesmith_operator.plan.finetunejob.distributed import size
 from tunesmith_operator.plan.names import KIND_LABEL, is_deleting, label, metadata, name_of, uid_of
+from tunesmith_operator.plan.pods.members import pod_count
 from tunesmith_operator.plan.pods.read import Container, condition, containers, describe, is_true
 from tunesmith_operator.plan.spec.policy import KEYS, NAMES
 from tunesmith_operator.plan.times import parse_time
@@ -210,7 +210,7 @@ def is_short_of_pods(job: Raw) -> bool:
     (startTime) in the same write as the pods that came of it."""
     status = job.get("status") or {}
     counted = sum(int(status.get(name) or 0) for name in ("active", "terminating", "succeeded", "failed"))
-    return bool(status.get("startTime")) and not status.get("uncountedTerminatedPods") and counted < size(job)
+    return bool(status.get("startTime")) and not status.get("uncountedTerminatedPods") and counted < pod_count(job)
 
 
 def why_refused(message: str, namespace: str, kind: str) -> LastFailure:

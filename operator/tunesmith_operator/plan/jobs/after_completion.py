@@ -11,16 +11,9 @@ from tunesmith_operator.plan.jobs.attempts import is_over, is_suspended, may_wor
 from tunesmith_operator.plan.names import is_deleting, key_of, metadata, name_of
 from tunesmith_operator.plan.status.conditions import Wanted, set_conditions
 from tunesmith_operator.plan.status.outlook import earliest, until
-from tunesmith_operator.plan.status.phases import FINAL, Phase
+from tunesmith_operator.plan.status.phases import Phase
 from tunesmith_operator.plan.times import parse_time
 from tunesmith_operator.plan.types import Key, Observed, Plan, Raw
-
-
-def is_final(resource: Raw) -> bool:
-    """Whether it has ended for good. A refused spec has not: the operator's configuration may come to allow it."""
-    status = resource.get("status") or {}
-    return status.get("phase") in FINAL and bool(status.get("completionTime"))
-
 
 LOOK_AGAIN = 15.0
 """Seconds: pods that stop are heard of, but not those of a node that does not answer."""

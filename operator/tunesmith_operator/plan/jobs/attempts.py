@@ -25,7 +25,6 @@ from tunesmith_operator.plan.failures.diagnose import (
     why_no_pod,
     why_pending,
 )
-from tunesmith_operator.plan.finetunejob.distributed import first_cause, has_begun, leader, members, of_all, size
 from tunesmith_operator.plan.names import (
     ATTEMPT_ANNOTATION,
     FAILURES_ANNOTATION,
@@ -37,6 +36,14 @@ from tunesmith_operator.plan.names import (
     metadata,
     name_of,
     uid_of,
+)
+from tunesmith_operator.plan.pods.members import (
+    current_members,
+    has_started,
+    leader,
+    pod_count,
+    root_cause,
+    with_placement,
 )
 from tunesmith_operator.plan.pods.read import condition, containers, is_finished, is_true, phase, reports
 from tunesmith_operator.plan.pods.template import run_of
@@ -111,7 +118,7 @@ class Course:
     @property
     def has_begun(self) -> bool:
         """Whether a container of the newest attempt has run."""
-        return any(has_begun(pod) for pod in self.members)
+        return any(has_started(pod) for pod in self.members)
 
     @cached_property
     def reports(self) -> dict[str, RunReport]:
@@ -160,7 +167,7 @@ def follow(
     job = jobs[-1] if jobs and not is_deleting(jobs[-1]) else None
     number = max([known_number, *map(number_of, jobs)])
     pods = [pod for pod in observed.pods if label(pod, ROLE_LABEL) == called]
-    own = members(pod for pod in pods if job and _belongs(pod, job))
+    own = current_members(pod for pod in pods if job and _belongs(pod, job))
     state, trouble = _state(job, own, observed, now) if job else (State.NONE, None)
     former = [pod for pod in pods if state not in ACTIVE or not (job and _belongs(pod, job))]
     noted = (annotation(job, FAILURES_ANNOTATION) or "0") if job else ""
@@ -240,10 +247,10 @@ def _state(job: Raw, pods: Sequence[Raw], observed: Observed, now: datetime) -> 
     if doomed := _first(why_doomed(one) for one in pods):
         return State.FAILED, doomed
     pending = _first(why_pending(one, observed.events) for one in pods)
-    if len(pods) < size(job):
-        return State.STARTING, of_all(job, pods, pending or why_no_pod(job, observed.events))
-    if not all(has_begun(one) for one in pods):
-        return State.STARTING, of_all(job, pods, pending)
+    if len(pods) < pod_count(job):
+        return State.STARTING, with_placement(job, pods, pending or why_no_pod(job, observed.events))
+    if not all(has_started(one) for one in pods):
+        return State.STARTING, with_placement(job, pods, pending)
     fetched = all(_has_fetched(one) for one in pods)
     return (State.RUNNING if fetched else State.FETCHING), pending or _first(why_crashing(one) for one in pods)
 
@@ -288,7 +295,7 @@ def _why_failed(job: Raw, pods: Sequence[Raw], now: datetime) -> LastFailure:
     causes += [_lost(pod) for pod in unfinished if not may_work(pod, now)]
     deleted = failure(FailureClass.PREEMPTED, f"the pod of Job {name_of(job)} was deleted", kind=kind_of(job))
     guesses = [_lost(pod) if pod in unfinished else why_ended(pod) for pod in pods]
-    return first_cause(causes) or _first(guesses) or deleted
+    return root_cause(causes) or _first(guesses) or deleted
 
 
 def _lost(pod: Raw) -> LastFailure:

@@ -25,9 +25,8 @@ from tunesmith_operator.plan.failures.diagnose import (
     why_refused,
     with_recreation,
 )
-from tunesmith_operator.plan.finetunejob.distributed import has_begun, size
 from tunesmith_operator.plan.jobs import accounting, prepare
-from tunesmith_operator.plan.jobs.after_completion import after_the_end, is_final
+from tunesmith_operator.plan.jobs.after_completion import after_the_end
 from tunesmith_operator.plan.jobs.attempts import (
     ACTIVE,
     Course,
@@ -57,6 +56,7 @@ from tunesmith_operator.plan.names import (
     name_of,
     namespace_of,
 )
+from tunesmith_operator.plan.pods.members import has_started, pod_count
 from tunesmith_operator.plan.pods.read import condition
 from tunesmith_operator.plan.pods.template import PodPlan
 from tunesmith_operator.plan.spec.reference_cycles import OPEN_RING, describe_ring
@@ -64,7 +64,7 @@ from tunesmith_operator.plan.spec.references import References, Refused, Waiting
 from tunesmith_operator.plan.spec.validate import typed, unacceptable
 from tunesmith_operator.plan.status.conditions import Wanted
 from tunesmith_operator.plan.status.outlook import Outlook, conclude, earliest, in_the_way, until
-from tunesmith_operator.plan.status.phases import Phase, Reason
+from tunesmith_operator.plan.status.phases import Phase, Reason, is_final
 from tunesmith_operator.plan.times import format_time, parse_time
 from tunesmith_operator.plan.types import Key, Observed, Plan, Raw, TokenFor
 
@@ -195,7 +195,9 @@ def wants_job_events(resource: Raw, observed: Observed, now: datetime) -> frozen
     jobs = (
         key_of(job, "Job")
         for job in observed.jobs
-        if not (is_over(job) or is_suspended(job)) and owned.count(name_of(job)) < size(job) and is_short_of_pods(job)
+        if not (is_over(job) or is_suspended(job))
+        and owned.count(name_of(job)) < pod_count(job)
+        and is_short_of_pods(job)
     )
     pods = (key_of(pod, "Pod") for pod in observed.pods if is_slow_to_start(pod, now))
     return frozenset([*jobs, *pods])
@@ -534,7 +536,7 @@ def _stopped(course: Course, outlook: Outlook) -> str | None:
 def _first_start(scene: Scene[Spec]) -> str | None:
     """When a container of the work ran for the first time; of what was adopted, of the pod that found it. A pod that only has a
     node yet is not worth a write."""
-    pods = [pod for course in scene.works for pod in course.members if has_begun(pod)]
+    pods = [pod for course in scene.works for pod in course.members if has_started(pod)]
     if not pods and all(course.state is State.SUCCEEDED for course in scene.courses):
         pods = [pod for course in scene.courses for pod in course.members]
     starts = [str(start) for pod in pods if (start := (pod.get("status") or {}).get("startTime"))]
@@ -576,7 +578,7 @@ def _until_events_tell(course: Course, job: Raw, now: datetime) -> float | None:
     slow = min((at for pod in course.members if (at := slow_from(pod))), default=None)
     if slow and now <= slow:
         return (slow - now).total_seconds() + EVENT_COMES
-    if not slow and not (len(course.members) < size(job) and is_short_of_pods(job)):
+    if not slow and not (len(course.members) < pod_count(job) and is_short_of_pods(job)):
         return None
     return max(LOOK_AGAIN if course.trouble else EVENT_COMES, _age(_asked(job), now) / 4)
 

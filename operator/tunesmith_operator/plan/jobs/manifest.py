@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from tunesmith_operator.plan.finetunejob.distributed import completions
+from tunesmith_api.run import World
 from tunesmith_operator.plan.jobs.queueing import QUEUE_LABEL
 from tunesmith_operator.plan.names import (
     ATTEMPT_ANNOTATION,
@@ -41,5 +41,17 @@ def job(resource: Raw, role: str, pod: PodPlan, failures: int, token: TokenFor, 
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": metadata,
-        "spec": {"backoffLimit": 0, **completions(pod.run.world), **held, "template": made},
+        "spec": {"backoffLimit": 0, **_indexed(pod.run.world), **held, "template": made},
+    }
+
+
+def _indexed(world: World | None) -> Raw:
+    """Fields of an Indexed Job, for several pods. It succeeds with pod 0, so that a pod that hangs frees its devices (KEP-3998)."""
+    if world is None or world.nodes == 1:
+        return {}
+    return {
+        "completionMode": "Indexed",
+        "completions": world.nodes,
+        "parallelism": world.nodes,
+        "successPolicy": {"rules": [{"succeededIndexes": "0"}]},
     }

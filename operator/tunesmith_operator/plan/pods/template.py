@@ -17,8 +17,8 @@ from tunesmith_api.run import (
     RunSpec,
     Verb,
 )
-from tunesmith_operator.plan.finetunejob.distributed import INDEX_ANNOTATION
 from tunesmith_operator.plan.pods.accelerators import VENDORS
+from tunesmith_operator.plan.pods.members import INDEX_ANNOTATION
 from tunesmith_operator.plan.pods.storage import CA_DIRECTORY, Access
 from tunesmith_operator.plan.types import Raw
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from tunesmith_api.common import ModelSource
 from tunesmith_api.inferenceservice import Adapter
 from tunesmith_api.run import NamedAdapter, ResolvedModel, RunReport
-from tunesmith_operator.plan.jobs.after_completion import is_final
-from tunesmith_operator.plan.status.phases import Phase, Reason
+from tunesmith_operator.plan.status.phases import Phase, Reason, is_final
 from tunesmith_operator.plan.types import Raw, Reference
 
 PREFERRED_ARTIFACTS = ("quantized", "merged", "model", "adapter")

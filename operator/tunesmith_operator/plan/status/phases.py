@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from tunesmith_operator.plan.types import Raw
+
 
 class Phase(StrEnum):
     """Where a resource stands. Jobs: all but the last four; InferenceServices: see each."""
@@ -62,3 +64,9 @@ class Reason(StrEnum):
 
 
 FINAL = frozenset({Phase.SUCCEEDED, Phase.FAILED})
+
+
+def is_final(resource: Raw) -> bool:
+    """Whether a resource has ended for good. A refused spec has not: a change of the operator's configuration may allow it."""
+    status = resource.get("status") or {}
+    return status.get("phase") in FINAL and bool(status.get("completionTime"))

@@ -33,9 +33,9 @@ from tunesmith_api.finetunejob import LastCheckpoint, Rows
 from tunesmith_api.run import ProgressReport
 from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.failures.diagnose import why_crashing, why_doomed, why_ended, why_pending
-from tunesmith_operator.plan.finetunejob.distributed import size
 from tunesmith_operator.plan.jobs import accounting
 from tunesmith_operator.plan.names import ROLE_LABEL
+from tunesmith_operator.plan.pods.members import pod_count
 from tunesmith_operator.plan.pods.template import run_of
 from tunesmith_operator.plan.types import Key, Observed, Progress, Raw, Reference
 
@@ -130,7 +130,7 @@ class Life:
 
     def place(self, job: str, index: int) -> int | None:
         """Which pod of a Job is meant, where it has several."""
-        count = size(self.cluster.jobs[job])
+        count = pod_count(self.cluster.jobs[job])
         return index % count if count > 1 else None
 
     def pod(self, index: int, phase: str, told: Raw, conditions: list[Raw]) -> None:

@@ -6,8 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.unit.operator.plan.world import (
     CONFIG,
@@ -21,13 +19,10 @@ from tests.unit.operator.plan.world import (
     report,
     running,
 )
-from tunesmith_api.common import LastFailure
-from tunesmith_api.failures import AFTERMATH, FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import spec_hash
 from tunesmith_api.run import World
 from tunesmith_operator.plan import KINDS
-from tunesmith_operator.plan.finetunejob import distributed as together
 from tunesmith_operator.plan.pods.template import run_of
 from tunesmith_operator.plan.times import format_time
 from tunesmith_operator.plan.types import Key, Raw
@@ -420,37 +415,3 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused_with_those_that_they_
     assert (cluster.status["phase"], cluster.status["reason"]) == ("Failed", "BadSpec")
     assert advice in cluster.status["message"]
     assert cluster.jobs == {}
-
-
-@given(
-    st.lists(
-        st.builds(
-            lambda class_, seconds: LastFailure(
-                class_=class_, message="x", time=format_time(START + timedelta(seconds=seconds)) if seconds else None
-            ),
-            st.sampled_from(FailureClass),
-            st.integers(0, 9),
-        ),
-        min_size=1,
-        max_size=8,
-    )
-)
-def test_the_first_cause_is_one_of_the_surest_and_the_earliest_of_these(causes):
-    first = together.first_cause(causes)
-    assert first in causes
-    surest = [one for one in causes if AFTERMATH.get(one.class_, 0) == AFTERMATH.get(first.class_, 0)]
-    assert min(AFTERMATH.get(one.class_, 0) for one in causes) == AFTERMATH.get(first.class_, 0)
-    assert (first.time or "~") == min(one.time or "~" for one in surest)
-
-
-@given(count=st.integers(1, 6), order=st.randoms())
-def test_the_newest_pod_of_each_place_counts_in_whatever_order_they_are_listed(count, order):
-    def pod(index: int, made: int, deleting: bool) -> Raw:
-        gone = {"deletionTimestamp": format_time(START)} if deleting else {}
-        place = {"batch.kubernetes.io/job-completion-index": str(index)}
-        made_at = format_time(START + timedelta(seconds=made))
-        return {"metadata": {"name": f"{index}-{made}", "annotations": place, "creationTimestamp": made_at, **gone}}
-
-    pods = [pod(index, made, deleting=made < 2) for index in range(count) for made in range(3)]
-    order.shuffle(pods)
-    assert [one["metadata"]["name"] for one in together.members(pods)] == [f"{index}-2" for index in range(count)]
