@@ -152,6 +152,10 @@ class Precision(StrEnum):
     FP32 = "fp32"
 
 
+LEARNING_RATES: dict[Tuner, float] = {Tuner.LORA: 1e-4, Tuner.FULL: 1e-5}
+"""Default of training.learningRate by tuner."""
+
+
 class Scheduler(StrEnum):
     """How the learning rate moves after warm-up."""
 
@@ -174,6 +178,12 @@ class LossOn(StrEnum):
     ALL = "all"
 
 
+def _default_learning_rates() -> str:
+    """Return the defaults in words. Decimal notation, which every YAML parser reads as a number."""
+    rates = (f"{rate:f}".rstrip("0") for rate in LEARNING_RATES.values())
+    return ", ".join(f"{rate} with tuner {tuner}" for tuner, rate in zip(LEARNING_RATES, rates, strict=True))
+
+
 class Training(ApiModel):
     """The optimization. Steps are optimizer steps; a batch is what one step sees on all devices together."""
 
@@ -184,7 +194,7 @@ class Training(ApiModel):
         None, ge=1, description="Optimizer steps; with epochs, at most. Default: as many as epochs need."
     )
     learning_rate: float | None = Field(
-        None, gt=0, le=1, description="Peak learning rate. Default 1e-4 with an adapter, 1e-5 with tuner full."
+        None, gt=0, le=1, description=f"Peak learning rate. Default {_default_learning_rates()}."
     )
     global_batch_size: int = Field(
         16,
@@ -473,9 +483,7 @@ class FineTuneJobStatus(JobStatus):
         None, description="Hash of what decides the result; equal hashes and data adopt each other's work."
     )
     last_checkpoint: LastCheckpoint | None = Field(None, description="The state a new attempt goes on from.")
-    estimate: Estimate | None = Field(
-        None, description="What the run is expected to need. Not filled in by this version."
-    )
+    estimate: Estimate | None = Field(None, description="Resources that the run is expected to need.")
 
 
 class FineTuneJob(ApiModel):

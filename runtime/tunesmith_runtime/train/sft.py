@@ -8,11 +8,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import FineTuneJobSpec, LastCheckpoint, Metrics, Training, Tuner
+from tunesmith_api.finetunejob import LEARNING_RATES, FineTuneJobSpec, LastCheckpoint, Metrics, Training, Tuner
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.data.encode import Encoder, Example
 from tunesmith_runtime.data.load import Data, load
@@ -99,7 +98,7 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress, peer
     filling = [blank(tokenizer.pad_token_id)] if peers.size > 1 else []
     trainer = Trainer(
         model=model,
-        args=arguments(job, tuner, data, device.name, bf16, run.local / "checkpoints", peers.size),
+        args=arguments(job, data, device.name, bf16, run.local / "checkpoints", peers.size),
         train_dataset=as_dataset([*data.train, *filling]),
         eval_dataset=as_dataset(data.validation) if data.validation else None,
         processing_class=tokenizer,
@@ -177,9 +176,7 @@ def held_to(most: Limits, training: Training) -> Iterator[None]:
         raise RunFailure(failure.failure, f"{failure.message}; {text}", failure.hint) from failure
 
 
-def arguments(
-    job: FineTuneJobSpec, tuner: ModuleType, data: Data, device: str, bf16: bool, folder: Path, devices: int = 1
-) -> Any:
+def arguments(job: FineTuneJobSpec, data: Data, device: str, bf16: bool, folder: Path, devices: int = 1) -> Any:
     """The trainer's arguments (trl.SFTConfig). Checkpoints are asked for by our callback, curves written by another."""
     from trl import SFTConfig
 
@@ -191,7 +188,7 @@ def arguments(
         per_device_train_batch_size=rows,
         per_device_eval_batch_size=rows,
         gradient_accumulation_steps=training.global_batch_size // devices // rows,
-        learning_rate=training.learning_rate or tuner.LEARNING_RATE,
+        learning_rate=training.learning_rate or LEARNING_RATES[job.tuner],
         lr_scheduler_type=str(training.scheduler),
         warmup_steps=training.warmup_ratio,  # below 1 it is a share of the steps
         weight_decay=training.weight_decay,

@@ -1,4 +1,4 @@
-"""Tuners: one module each with `ARTIFACT`, `LEARNING_RATE`, `FROZEN_BASE`, `check(model, job)`,
+"""Tuners: one module each with `ARTIFACT`, `FROZEN_BASE`, `check(model, job)`,
 `apply(model, job) -> model` and `changes(model, dtype) -> () -> bool`."""
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_runtime.train.weight_change import ROUNDING, stored_bits
 
 ARTIFACT = "model"
-LEARNING_RATE = 1e-5
 FROZEN_BASE = False
 """The weights are trained, so they stay in float32 whatever the device computes in."""
 

@@ -18,7 +18,6 @@ from tunesmith_runtime.train.targets import check_targets, default_targets, line
 from tunesmith_runtime.train.weight_change import has_effect
 
 ARTIFACT = "adapter"
-LEARNING_RATE = 1e-4
 FROZEN_BASE = True
 """The base is only read, so it may be loaded in the number format that the device computes in."""
 
