@@ -1,4 +1,4 @@
-"""Serving engines: what each runs on, and which one `auto` stands for."""
+"""Serving engines: the accelerators that each supports, and the resolution of `auto`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,19 @@ RUNS_ON: Mapping[Engine, frozenset[Accelerator]] = {
 """In the order in which `auto` prefers them. The last runs everywhere, and every runtime image has it."""
 
 
-def choose(engine: Engine, accelerator: Accelerator, available: Collection[Engine]) -> Engine:
-    """The engine to serve with: the named one; for `auto` the first that is available and runs on the accelerator."""
+def engine_candidates(accelerator: Accelerator, available: Collection[Engine]) -> list[Engine]:
+    """Return the available engines that run on `accelerator`, in order of preference."""
+    return [engine for engine, accelerators in RUNS_ON.items() if engine in available and accelerator in accelerators]
+
+
+def resolve_engine(
+    engine: Engine, accelerator: Accelerator, available: Collection[Engine], previous: str | None = None
+) -> Engine:
+    """Resolve `auto` to the previous choice while it is a candidate, else to the first candidate.
+
+    A named engine is returned as it is. Without any candidate `auto` is transformers.
+    """
     if engine is not Engine.AUTO:
         return engine
-    fit = (one for one, accelerators in RUNS_ON.items() if one in available and accelerator in accelerators)
-    return next(fit, Engine.TRANSFORMERS)
+    fit = engine_candidates(accelerator, available)
+    return next((candidate for candidate in fit if candidate == previous), next(iter(fit), Engine.TRANSFORMERS))

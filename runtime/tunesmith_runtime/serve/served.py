@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunesmith_api.common import Accelerator
-from tunesmith_api.engines import choose
+from tunesmith_api.engines import resolve_engine
 from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.run import ENGINE_PORT, READY_PORT, RunSpec
 from tunesmith_runtime.serve.keys import api_key
@@ -95,4 +95,4 @@ def served(spec: RunSpec, work: Work) -> Served:
 def engine_of(spec: RunSpec) -> Engine:
     """Return the engine that the operator has chosen; transformers, which every image has, where the spec is still `auto`."""
     wanted = spec.inference_service() if spec.kind == "InferenceService" else spec.eval_job()
-    return choose(wanted.engine, wanted.resources.accelerator, (Engine.TRANSFORMERS,))
+    return resolve_engine(wanted.engine, wanted.resources.accelerator, (Engine.TRANSFORMERS,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from tunesmith_api.engines import resolve_engine
 from tunesmith_api.evaljob import EvalJobSpec, Result, Verdict
 from tunesmith_api.hashing import spec_hash
 from tunesmith_api.run import READY_PORT, ResolvedModel, RunSpec, Verb
@@ -52,7 +53,9 @@ def _roles(spec: EvalJobSpec) -> Sequence[str]:
 
 def _refusals(spec: EvalJobSpec, config: OperatorConfig) -> Sequence[str]:
     accelerator = spec.resources.accelerator
-    return engines.refusals(engines.choose(spec.engine, accelerator, config.images), accelerator, config.images)
+    return engines.refusals(
+        resolve_engine(spec.engine, accelerator, engines.installed(config.images)), accelerator, config.images
+    )
 
 
 def _resolve(spec: EvalJobSpec, there: References) -> Models | Waiting | Refused:
@@ -70,9 +73,8 @@ def _pod(
     resource: Raw, spec: EvalJobSpec, role: str, model: ResolvedModel, attempt: int, config: OperatorConfig
 ) -> PodPlan:
     access = resolve_storage(spec.storage, config.store)
-    # Scores of two engines are not to be compared: what began with one goes on with it.
-    before = (resource.get("status") or {}).get("engine")
-    engine = engines.choose(spec.engine, spec.resources.accelerator, config.images, before)
+    previous = (resource.get("status") or {}).get("engine")  # scores of different engines are not comparable
+    engine = resolve_engine(spec.engine, spec.resources.accelerator, engines.installed(config.images), previous)
     data = {**spec.to_dict(), "engine": str(engine)}
     run = RunSpec(
         kind=KIND,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import ceil
 
 from tunesmith_api.base import parse_duration
+from tunesmith_api.engines import resolve_engine
 from tunesmith_api.hashing import digest, spec_hash
 from tunesmith_api.inferenceservice import InferenceServiceSpec, RolloutStrategy
 from tunesmith_api.run import ENGINE_PORT, READY_PORT, NamedAdapter, ResolvedModel, RunSpec, Verb
@@ -41,7 +42,7 @@ def pod_template(
 ) -> Raw:
     """The pods of a version: fetch, then serve. Its hash is the version, in an annotation."""
     access = resolve_storage(spec.storage, config.store)
-    engine = engines.choose(spec.engine, spec.resources.accelerator, config.images)
+    engine = resolve_engine(spec.engine, spec.resources.accelerator, engines.installed(config.images))
     data = {**data_of(spec), "engine": str(engine)}
     namespace = namespace_of(resource)
     run = RunSpec(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from tunesmith_api.engines import resolve_engine
 from tunesmith_api.inferenceservice import Engine, InferenceServiceSpec, RolledBack
 from tunesmith_api.run import NamedAdapter, ResolvedModel, RunSpec
 from tunesmith_operator.plan.config import OperatorConfig
@@ -80,7 +81,7 @@ def _wanted(
 ) -> Target:
     """The version of the spec if it may be served; else what is deployed."""
     held = next(iter(versions.held()), None)
-    engine = engines.choose(spec.engine, spec.resources.accelerator, config.images)
+    engine = resolve_engine(spec.engine, spec.resources.accelerator, engines.installed(config.images))
     unfit = engines.refusals(engine, spec.resources.accelerator, config.images)
     if wrong := [*unacceptable("InferenceService", spec, config, namespace_of(resource)), *unfit]:
         return Target(held, obstacle=Refused("; ".join(wrong)))
