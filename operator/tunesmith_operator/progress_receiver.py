@@ -19,11 +19,11 @@ import aiohttp
 from aiohttp import web
 from pydantic import ValidationError
 
+from tunesmith_api import API_VERSION
 from tunesmith_api.run import ProgressReport
 from tunesmith_operator import metrics
 from tunesmith_operator.client import Raw
 from tunesmith_operator.plan.names import (
-    API_VERSION,
     TOKEN_ANNOTATION,
     UID_LABEL,
     annotation,

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tunesmith_api import API_VERSION, GROUP
 from tunesmith_operator.plan.types import Key, Raw
 
-GROUP = "tunesmith.dev"
-VERSION = "v1alpha1"
-API_VERSION = f"{GROUP}/{VERSION}"
 MANAGER = "tunesmith"
 """Field manager of server-side apply, and the value of app.kubernetes.io/managed-by."""
 
