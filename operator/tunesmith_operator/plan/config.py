@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 from tunesmith_api.base import Endpoint, StoreUri
 from tunesmith_api.common import ConfigMapKey
 from tunesmith_api.run import World
+from tunesmith_operator.plan.pods.accelerators import ACCELERATORS
 
 
 class Settings(BaseModel):
@@ -57,7 +58,9 @@ class PodPolicy(Settings):
     priority_classes: tuple[str, ...] = ()
     runtime_classes: tuple[str, ...] = ()
     schedulers: tuple[str, ...] = ("default-scheduler",)
-    tolerations: tuple[str, ...] = ("nvidia.com/*", "huawei.com/*")
+    tolerations: tuple[str, ...] = tuple(
+        accelerator.taint_keys for accelerator in ACCELERATORS.values() if accelerator.taint_keys
+    )
     """Keys of taints."""
     labels: tuple[str, ...] = ()
     annotations: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from decimal import Decimal
 from tunesmith_api.failures import EVAL, SERVE, TUNE, FailureClass
 from tunesmith_operator.plan.drift import quantity
 from tunesmith_operator.plan.failures.cluster_messages import READ_CHARACTERS, Meaning
-from tunesmith_operator.plan.pods.accelerators import VENDORS
+from tunesmith_operator.plan.pods.accelerators import ACCELERATORS
 from tunesmith_operator.plan.pods.template import LIGHT_REQUESTS
 
 COUNT = "spec.resources.count"
@@ -21,7 +21,7 @@ FIELDS: dict[str, str] = {
     "cpu": "spec.resources.cpu",
     "memory": "spec.resources.memory",
     "ephemeral-storage": "spec.resources.ephemeralStorage",
-    **{name: COUNT for vendor in VENDORS.values() for name in vendor.devices(1)},
+    **dict.fromkeys((accelerator.resource for accelerator in ACCELERATORS.values() if accelerator.resource), COUNT),
 }
 """Resource -> the field of spec that our containers' requests, and the limits of memory and devices, come from."""
 PODS: dict[str, str] = {TUNE: "spec.parallelism.nodes", SERVE: "spec.replicas or spec.autoscaling.maxReplicas"}

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunesmith_api.common import Accelerator, PodSettings, Resources, is_reserved
+from tunesmith_api.common import Accelerator as AcceleratorName
+from tunesmith_api.common import PodSettings, Resources, is_reserved
 from tunesmith_api.run import (
     INDEX_VARIABLE,
     POD_NAME_VARIABLE,
@@ -17,7 +18,7 @@ from tunesmith_api.run import (
     RunSpec,
     Verb,
 )
-from tunesmith_operator.plan.pods.accelerators import VENDORS
+from tunesmith_operator.plan.pods.accelerators import ACCELERATORS
 from tunesmith_operator.plan.pods.members import INDEX_ANNOTATION
 from tunesmith_operator.plan.pods.storage import CA_DIRECTORY, Access
 from tunesmith_operator.plan.types import Raw
@@ -131,8 +132,8 @@ def probe(path: str, port: int, period: int, failures: int) -> Raw:
     }
 
 
-def _security(accelerator: Accelerator) -> Raw:
-    groups = VENDORS[accelerator].groups()
+def _security(accelerator: AcceleratorName) -> Raw:
+    groups = list(ACCELERATORS[accelerator].groups)
     return {
         "runAsNonRoot": True,
         "runAsUser": USER,
@@ -168,7 +169,8 @@ def _env(stage: Stage, plan: PodPlan) -> list[Raw]:
     The kubelet expands $(NAME) by the variables before it, so that what comes first can tell nothing of the
     credentials; and what users wrote is not expanded at all.
     """
-    vendor = VENDORS[plan.resources.accelerator].env(stage.computes)
+    accelerator = ACCELERATORS[plan.resources.accelerator]
+    presets = accelerator.env if stage.computes else accelerator.env_without_devices
     ours: dict[str, Raw] = {
         "HOME": {"value": f"{WORK_DIRECTORY}/home"},
         POD_NAME_VARIABLE: {"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
@@ -187,7 +189,7 @@ def _env(stage: Stage, plan: PodPlan) -> list[Raw]:
         for name, value in asked.items()
         if not is_reserved(name)
     }
-    defaults = {name: {"value": value} for name, value in vendor.items() if name not in theirs}
+    defaults = {name: {"value": value} for name, value in presets.items() if name not in theirs}
     return [{"name": name, **value} for name, value in {**theirs, **defaults, **ours}.items()]
 
 
@@ -205,7 +207,7 @@ def _resources(stage: Stage, resources: Resources) -> Raw:
     if resources.ephemeral_storage:
         requests["ephemeral-storage"] = str(resources.ephemeral_storage)
     if stage.computes:
-        devices = VENDORS[resources.accelerator].devices(resources.devices)
+        devices = ACCELERATORS[resources.accelerator].amounts(resources.devices)
         requests, limits = {**requests, **devices}, {**limits, **devices}
     return {"requests": requests, **({"limits": limits} if limits else {})}
 

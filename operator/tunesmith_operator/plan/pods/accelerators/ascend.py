@@ -1,26 +1,18 @@
-"""Huawei Ascend NPUs, by the Ascend device plugin and the Ascend container runtime.
+"""Huawei Ascend NPUs, by the Ascend device plugin and the Ascend container runtime: whole chips of the 910 family.
 
-Pods made by hand often mount /usr/local/Ascend/driver and npu-smi from the host. Here that is left to the Ascend
-container runtime, which mounts the driver wherever the device plugin has set ASCEND_VISIBLE_DEVICES: host paths are
-forbidden under the restricted Pod Security profile.
+Many manifests mount /usr/local/Ascend/driver and npu-smi from the host. Here the Ascend container runtime mounts the
+driver into every container for which the device plugin sets ASCEND_VISIBLE_DEVICES.
 """
 
 from __future__ import annotations
 
+from tunesmith_operator.plan.pods.accelerators.base import Accelerator
+
 HWHIAI_USER = 1000
-"""Group HwHiAiUser, to which the driver gives /dev/davinci*."""
+"""Group HwHiAiUser, which owns /dev/davinci*."""
 
-
-def devices(count: int) -> dict[str, str]:
-    """Whole chips of the 910 family."""
-    return {"huawei.com/Ascend910": str(count)}
-
-
-def env(computes: bool) -> dict[str, str]:
-    """Where it computes: less memory lost to fragments."""
-    return {"PYTORCH_NPU_ALLOC_CONF": "expandable_segments:True"} if computes else {}
-
-
-def groups() -> list[int]:
-    """The group that may open the device files."""
-    return [HWHIAI_USER]
+ASCEND = Accelerator(
+    resource="huawei.com/Ascend910",
+    env={"PYTORCH_NPU_ALLOC_CONF": "expandable_segments:True"},  # less fragmentation of the device's memory
+    groups=(HWHIAI_USER,),
+)

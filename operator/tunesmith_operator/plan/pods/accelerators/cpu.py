@@ -2,17 +2,6 @@
 
 from __future__ import annotations
 
+from tunesmith_operator.plan.pods.accelerators.base import Accelerator
 
-def devices(count: int) -> dict[str, str]:
-    """None."""
-    return {}
-
-
-def env(computes: bool) -> dict[str, str]:
-    """None."""
-    return {}
-
-
-def groups() -> list[int]:
-    """None."""
-    return []
+CPU = Accelerator()

@@ -1,0 +1,29 @@
+"""The description of an accelerator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """What a pod needs to compute on a vendor's devices."""
+
+    resource: str | None = None
+    """Extended resource of one device; None: the CPU computes."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Environment of the containers that request devices."""
+    env_without_devices: Mapping[str, str] = field(default_factory=dict)
+    """Environment of the other containers of the pod."""
+    groups: tuple[int, ...] = ()
+    """Supplementary groups that may open the device files."""
+
+    @property
+    def taint_keys(self) -> str | None:
+        """Pattern of the taint keys by which the vendor's tools reserve nodes: all of the resource's domain."""
+        return f"{self.resource.partition('/')[0]}/*" if self.resource else None
+
+    def amounts(self, count: int) -> dict[str, str]:
+        """Return requests and limits for `count` devices."""
+        return {self.resource: str(count)} if self.resource else {}
