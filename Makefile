@@ -7,8 +7,13 @@ PYTHON := .venv/bin/python
 COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --generate-hashes --python-version 3.11 \
 	--no-emit-index-url --custom-compile-command "make lock"
 PATHS  := crds operator runtime devcluster tools tests examples
+# The oldest and the newest Kubernetes that the chart is tested with, and the tests that depend most on the API server:
+# CRD rules, the life of each kind, messages of admission and controllers, tables, rights.
+KUBERNETES_VERSIONS := 1.30.14 1.37.2
+VERSION_TESTS := $(patsubst %,tests/apiserver/test_%.py,crds operator_chain job_life serving truth tables rights)
 
-.PHONY: help demo test test-deep test-deep-cluster test-deep-apiserver test-namespaced verify bench bench-scale bench-peers images sbom audit cluster cluster-down env lock generate format
+.PHONY: help demo test test-deep test-deep-cluster test-deep-apiserver test-namespaced test-kubernetes-versions verify \
+	bench bench-scale bench-peers images sbom audit cluster cluster-down env lock generate format
 
 help:            ## This list
 	@grep -hE '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -25,7 +30,7 @@ test: env        ## The tests: unit, then against a real API server, then with r
 test-deep: env   ## The heavy ones: every kill and fault, ten minutes at random; the tier by Roles alone
 	python3 -m devcluster up
 	python3 -m devcluster images
-	$(MAKE) --jobs 3 --output-sync=target test-deep-cluster test-deep-apiserver test-namespaced
+	$(MAKE) --jobs 3 --output-sync=target test-deep-cluster test-deep-apiserver test-namespaced test-kubernetes-versions
 
 test-deep-cluster:
 	$(PYTHON) -m pytest -m deep tests/cluster tests/unit
@@ -37,6 +42,12 @@ test-deep-apiserver:
 
 test-namespaced:
 	TUNESMITH_TEST_SCOPE=namespaces $(PYTHON) -m pytest -q -m "not deep" tests/apiserver
+
+test-kubernetes-versions:
+	python3 -m devcluster tools $(KUBERNETES_VERSIONS:%=kubernetes-%)
+	set -e; for version in $(KUBERNETES_VERSIONS); do \
+		TUNESMITH_TEST_KUBERNETES=$$version $(PYTHON) -m pytest -q -m "not deep" $(VERSION_TESTS); \
+	done
 
 verify: env      ## Style, types, who imports whom, generated files, chart, examples, links
 	$(PYTHON) -m ruff check $(PATHS)

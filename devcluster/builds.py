@@ -1,6 +1,6 @@
-"""What is built from source: the table of programs and their versions, and the building of what is missing or stale.
+"""Programs that are built from source: the table of their versions, and the build of those that are missing or stale.
 
-The Go modules are in devcluster/go; their go.mod and go.sum pin every dependency, so a build is the same everywhere.
+The Go modules are in devcluster/go. Their go.mod and go.sum pin every dependency, so builds are reproducible.
 """
 
 from __future__ import annotations
@@ -23,8 +23,12 @@ NO_MODULES = "check the network and `go env GOPROXY`"
 
 @dataclass(frozen=True)
 class Program:
-    """One executable. `module`: the folder below devcluster/go that it is built in. `source`: the Go module whose
-    version is `version`. `links`: names by which the executable is called; the first is what the check looks for."""
+    """One executable.
+
+    `module` is the folder below devcluster/go in which it is built, `modfile` the file that pins its dependencies.
+    `source` is the Go module that has `version`. `links` are the names under which the executable is called, and
+    `folder` is where they are, below the folder of programs.
+    """
 
     name: str
     version: str
@@ -35,6 +39,15 @@ class Program:
     links: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     """Go build tags."""
+    modfile: str = "go.mod"
+    folder: str = ""
+
+
+def _kubernetes_version(version: str) -> tuple[str, ...]:
+    """Linker variables. Without them the server reports v0.0.0-master, which a chart's kubeVersion refuses."""
+    major, minor, _ = version.split(".")
+    values = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor}
+    return tuple(f"k8s.io/component-base/version.{name}={value}" for name, value in values.items())
 
 
 PROGRAMS: tuple[Program, ...] = (
@@ -44,12 +57,7 @@ PROGRAMS: tuple[Program, ...] = (
         module="kubernetes",
         package=".",
         source="k8s.io/kubernetes",
-        # Without them the server calls itself v0.0.0-master, and a chart's kubeVersion refuses it.
-        variables=(
-            "k8s.io/component-base/version.gitVersion=v1.36.3",
-            "k8s.io/component-base/version.gitMajor=1",
-            "k8s.io/component-base/version.gitMinor=36",
-        ),
+        variables=_kubernetes_version("1.36.3"),
         links=(
             *("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
             *("kube-proxy", "kubelet", "kubectl"),
@@ -102,12 +110,37 @@ CHECKERS: tuple[Program, ...] = (
         tags=("remove_all_sd",),  # without what finds targets in clouds: half of the build
     ),
 )
-"""Programs that a cluster does not need; built when they are asked for by name."""
+"""Programs that a cluster does not need. They are built when named."""
+
+
+def kubernetes_folder(version: str) -> str:
+    """The folder, below the folder of programs, of the servers of another Kubernetes version."""
+    return f"kubernetes-{version}"
+
+
+def _servers(version: str, modfile: str) -> Program:
+    return Program(
+        name=kubernetes_folder(version),
+        version=version,
+        module="controlplane",
+        package=".",
+        source="k8s.io/kubernetes",
+        variables=_kubernetes_version(version),
+        links=("kube-apiserver", "kube-controller-manager"),
+        modfile=modfile,
+        folder=kubernetes_folder(version),
+    )
+
+
+OTHER_VERSIONS: tuple[Program, ...] = (_servers("1.30.14", "oldest.mod"), _servers("1.37.2", "go.mod"))
+"""API server and controller manager of the oldest and the newest Kubernetes version that the tests run against."""
 
 
 def build_key(program: Program, sources: Path = SOURCES) -> str:
-    """Changes whenever a build would give another program."""
-    digest = hashlib.sha256(json.dumps([program.package, program.variables, program.links, *program.tags]).encode())
+    """Identity of a build: it changes whenever the build would give another program."""
+    parts = [program.package, program.variables, program.links, *program.tags]
+    parts += [program.modfile] if program.modfile != "go.mod" else []
+    digest = hashlib.sha256(json.dumps(parts).encode())
     for path in sorted((sources / program.module).rglob("*")):
         if path.is_file():
             digest.update(str(path.relative_to(sources)).encode() + b"\0" + path.read_bytes())
@@ -115,17 +148,18 @@ def build_key(program: Program, sources: Path = SOURCES) -> str:
 
 
 def missing_programs(paths: Paths, wanted: Collection[str] = ()) -> list[Program]:
-    """Programs that are not built, or are stale. `wanted`: their names, or names that they are called by; all if empty."""
-    known = {name: program for program in PROGRAMS + CHECKERS for name in (program.name, *program.links)}
-    unknown = [name for name in wanted if name not in known]
+    """The programs that are not built, or are stale, of those that `wanted` names or calls by a link; empty: of PROGRAMS."""
+    by_name = {name: program for program in PROGRAMS + CHECKERS for name in (program.name, *program.links)}
+    by_name |= {program.name: program for program in OTHER_VERSIONS}
+    unknown = [name for name in wanted if name not in by_name]
     if unknown:
-        raise ClusterError(f"{', '.join(unknown)}: not built here; what is: {', '.join(known)}")
-    chosen = [known[name] for name in wanted] or list(PROGRAMS)
+        raise ClusterError(f"{', '.join(unknown)}: not built here; known programs: {', '.join(by_name)}")
+    chosen = [by_name[name] for name in wanted] or list(PROGRAMS)
     return [program for program in dict.fromkeys(chosen) if not _is_built(paths, program)]
 
 
 def ensure_programs(paths: Paths, wanted: Collection[str] = ()) -> None:
-    """Build what is missing or stale of them."""
+    """Build those of the programs that are missing or stale."""
     missing = missing_programs(paths, wanted)
     if not missing:
         return
@@ -133,20 +167,36 @@ def ensure_programs(paths: Paths, wanted: Collection[str] = ()) -> None:
     sources = [program for program in missing if program.source]
     if sources:
         with step("check that Go modules can be fetched"):
-            run([go, "mod", "download", sources[0].source], cwd=SOURCES / sources[0].module, fix=NO_MODULES)
+            _download(go, sources[0])
     for program in missing:
         with step(f"build {program.name} {program.version}"):
             _build(go, paths, program)
 
 
+def source_folder(paths: Paths, name: str) -> Path:
+    """The folder of the Go module that a program is built from, for its other files, for example CRDs."""
+    program = next(program for program in PROGRAMS + CHECKERS if program.name == name)
+    return Path(json.loads(_download(ensure_go(paths), program))["Dir"])
+
+
+def _download(go: str, program: Program) -> str:
+    """Fetch the source module of a program. Return what `go mod download -json` prints about it."""
+    return run(
+        [go, "mod", "download", "-json", f"-modfile={program.modfile}", program.source],
+        cwd=SOURCES / program.module,
+        fix=NO_MODULES,
+    )
+
+
 def _build(go: str, paths: Paths, program: Program) -> None:
-    paths.bin.mkdir(parents=True, exist_ok=True)
-    target, new = paths.bin / program.name, paths.bin / f".{program.name}.new"
+    folder = _folder(paths, program)
+    folder.mkdir(parents=True, exist_ok=True)
+    target, new = folder / program.name, folder / f".{program.name}.new"
     linker = " ".join(["-s", "-w", *(f"-X {variable}" for variable in program.variables)])
     run(
         [
-            *(go, "build", "-trimpath", "-buildvcs=false", "-tags", ",".join(program.tags)),
-            *("-ldflags", linker, "-o", str(new), program.package),
+            *(go, "build", f"-modfile={program.modfile}", "-trimpath", "-buildvcs=false"),
+            *("-tags", ",".join(program.tags), "-ldflags", linker, "-o", str(new), program.package),
         ],
         cwd=SOURCES / program.module,
         environment={"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off"},
@@ -154,25 +204,20 @@ def _build(go: str, paths: Paths, program: Program) -> None:
     )
     new.replace(target)
     for link in program.links:
-        (paths.bin / link).unlink(missing_ok=True)
-        (paths.bin / link).symlink_to(program.name)
+        (folder / link).unlink(missing_ok=True)
+        (folder / link).symlink_to(program.name)
     _stamp(paths, program).write_text(build_key(program))
 
 
-def source_folder(paths: Paths, name: str) -> Path:
-    """The folder of the Go module that a program is built from, for what it holds besides: CRDs, say."""
-    program = next(one for one in PROGRAMS + CHECKERS if one.name == name)
-    told = run(
-        [ensure_go(paths), "mod", "download", "-json", program.source], cwd=SOURCES / program.module, fix=NO_MODULES
-    )
-    return Path(json.loads(told)["Dir"])
+def _folder(paths: Paths, program: Program) -> Path:
+    return paths.bin / program.folder
 
 
 def _stamp(paths: Paths, program: Program) -> Path:
-    return paths.bin / f".{program.name}.key"
+    return _folder(paths, program) / f".{program.name}.key"
 
 
 def _is_built(paths: Paths, program: Program) -> bool:
     stamp = _stamp(paths, program)
-    files = (paths.bin / name for name in (program.name, *program.links))
+    files = (_folder(paths, program) / name for name in (program.name, *program.links))
     return all(file.exists() for file in files) and stamp.exists() and stamp.read_text() == build_key(program)

@@ -14,12 +14,14 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
+from devcluster.builds import kubernetes_folder
 from devcluster.components import control_plane as parts
 from devcluster.components.flags import Value
+from devcluster.errors import ClusterError
 from devcluster.paths import Paths, cache_paths
 from devcluster.pki import CLIENTS, Authority
 from devcluster.processes import Component, Record, Supervisor, identify, is_alive
@@ -46,7 +48,7 @@ class ControlPlane:
     audit_policy: Mapping[str, object] | None = None
     apiserver_options: Mapping[str, Value] = field(default_factory=dict)
     controller_manager_options: Mapping[str, Value] = field(default_factory=dict)
-    paths: Paths = field(default_factory=cache_paths)
+    paths: Paths = field(default_factory=lambda: version_under_test(cache_paths()))
 
     directory: Path = field(init=False)
     url: str = field(init=False)
@@ -145,6 +147,20 @@ class ControlPlane:
         policy = self.directory / "audit-policy.json"
         policy.write_text(json.dumps(self.audit_policy))
         return {"audit-policy-file": policy, "audit-log-path": self.audit_log, "audit-log-mode": "blocking"}
+
+
+def version_under_test(paths: Paths) -> Paths:
+    """`paths` with the API server and the controller manager of the version in $TUNESMITH_TEST_KUBERNETES, if set.
+
+    Raises ClusterError if that version is not built.
+    """
+    version = os.environ.get("TUNESMITH_TEST_KUBERNETES")
+    if not version:
+        return paths
+    folder = kubernetes_folder(version)
+    if not (paths.bin / folder).is_dir():
+        raise ClusterError(f"Kubernetes {version} is not built; run `python3 -m devcluster tools {folder}`")
+    return replace(paths, programs_first=folder)
 
 
 def sweep() -> None:

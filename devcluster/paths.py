@@ -1,4 +1,4 @@
-"""Where the development cluster keeps its files."""
+"""The folders of the development cluster."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from pathlib import Path
 class Paths:
     """The folders below one cache folder.
 
-    What costs time to make again (programs, the registry's images) survives `down`; `cluster` does not.
+    What takes long to make (programs, images in the registry) survives `down`; `cluster` does not.
     """
 
     cache: Path
+    programs_first: str = ""
+    """A folder below `bin` whose programs take precedence: the API server of another version, for example."""
 
     @property
     def bin(self) -> Path:
@@ -23,12 +25,12 @@ class Paths:
 
     @property
     def debian(self) -> Path:
-        """Unpacked Debian packages: programs that must not be installed as services of the machine."""
+        """Unpacked Debian packages. Installed, they would start services on the machine."""
         return self.cache / "debian"
 
     @property
     def toolchain(self) -> Path:
-        """A Go of our own, where the machine has none or too old a one."""
+        """The Go toolchain that is fetched where the machine has none, or one that is too old."""
         return self.cache / "go"
 
     @property
@@ -37,7 +39,7 @@ class Paths:
 
     @property
     def images(self) -> Path:
-        """The references of the images that were pushed last."""
+        """References of the images of the last push."""
         return self.cache / "images.json"
 
     @property
@@ -78,9 +80,9 @@ class Paths:
         return ":".join((*map(str, ours), *system))
 
     def program(self, name: str) -> str:
-        """The full path of one of our programs (it need not exist yet)."""
-        built = self.bin / name
-        return str(built if os.path.lexists(built) else self.debian / "usr/bin" / name)
+        """The full path of one of our programs. The program need not exist yet."""
+        candidates = (self.bin / self.programs_first / name, self.bin / name)
+        return str(next(filter(os.path.lexists, candidates), self.debian / "usr/bin" / name))
 
 
 def cache_paths() -> Paths:

@@ -1,9 +1,13 @@
-"""What is pinned in several places is pinned to the same version."""
+"""A version that is pinned in several places is the same in all of them."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+
+import yaml
+
+from devcluster.builds import OTHER_VERSIONS, PROGRAMS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,3 +23,15 @@ def test_images_and_make_install_with_the_same_uv() -> None:
     }
     assert all(len(found) == 1 for found in pins.values()), pins
     assert len({found[0] for found in pins.values()}) == 1, pins
+
+
+def test_the_chart_claims_the_oldest_kubernetes_that_is_tested() -> None:
+    versions = [program.version for program in OTHER_VERSIONS]
+    line = re.search(r"(?m)^KUBERNETES_VERSIONS := (.*)$", (ROOT / "Makefile").read_text())
+    assert line
+    assert line[1].split() == versions
+    claim = yaml.safe_load((ROOT / "charts/tunesmith/Chart.yaml").read_text())["kubeVersion"]
+    minors = [int(version.split(".")[1]) for version in (*versions, PROGRAMS[0].version)]
+    assert claim == f">=1.{min(minors)}.0-0"
+    for page in ("docs/chart.md", "docs/operations.md", "docs/your-own-cluster.md"):
+        assert f"1.{min(minors)}" in (ROOT / page).read_text(), page

@@ -1,4 +1,4 @@
-"""One table says what is built; the Go modules agree with it."""
+"""The table of programs and the Go modules agree, and a changed source leads to a new build."""
 
 import dataclasses
 import shutil
@@ -6,40 +6,51 @@ from pathlib import Path
 
 import pytest
 
-from devcluster.builds import PROGRAMS, SOURCES, Program, build_key, missing_programs
+from devcluster.builds import OTHER_VERSIONS, PROGRAMS, SOURCES, Program, build_key, missing_programs
 from devcluster.errors import ClusterError
 from devcluster.paths import Paths
 from devcluster.toolchain import GO_WANTED
 
-FROM_MODULES = [program for program in PROGRAMS if program.source]
+FROM_MODULES = [program for program in PROGRAMS + OTHER_VERSIONS if program.source]
+KUBERNETES = [program for program in FROM_MODULES if program.source == "k8s.io/kubernetes"]
+
+
+def modfile(program: Program) -> str:
+    return (SOURCES / program.module / program.modfile).read_text()
 
 
 @pytest.mark.parametrize("program", FROM_MODULES, ids=lambda program: program.name)
-def test_the_go_module_builds_the_version_of_the_table(program: Program) -> None:
-    requirements = (SOURCES / program.module / "go.mod").read_text()
-    assert f"{program.source} v{program.version}" in requirements
+def test_the_go_module_requires_the_version_of_the_table(program: Program) -> None:
+    assert f"{program.source} v{program.version}" in modfile(program)
 
 
 @pytest.mark.parametrize("program", FROM_MODULES, ids=lambda program: program.name)
-def test_a_program_says_the_version_of_the_table(program: Program) -> None:
-    named = [value for variable, value in (one.split("=") for one in program.variables) if value.startswith("v")]
-    assert set(named) <= {f"v{program.version}"}
+def test_a_program_reports_the_version_of_the_table(program: Program) -> None:
+    values = [value for _, value in (variable.split("=") for variable in program.variables) if value.startswith("v")]
+    assert set(values) <= {f"v{program.version}"}
 
 
-def test_the_staging_modules_of_kubernetes_are_all_of_its_release() -> None:
-    lines = (SOURCES / "kubernetes" / "go.mod").read_text().splitlines()
-    replaced = [line.split() for line in lines if "=>" in line]
-    assert len(replaced) == 33
-    assert all(words[0] == words[2] and words[3] == "v0.36.3" for words in replaced)
+@pytest.mark.parametrize("program", KUBERNETES, ids=lambda program: program.name)
+def test_the_staging_modules_of_kubernetes_are_all_of_its_release(program: Program) -> None:
+    replaced = [line.split() for line in modfile(program).splitlines() if "=>" in line]
+    assert len(replaced) >= 30
+    assert all(words[0] == words[2] and f"1{words[3].removeprefix('v0')}" == program.version for words in replaced)
 
 
-@pytest.mark.parametrize("module", ["kubernetes", "tools"])
-def test_go_is_new_enough_for_the_modules(module: str) -> None:
-    line = next(line for line in (SOURCES / module / "go.mod").read_text().splitlines() if line.startswith("go "))
+@pytest.mark.parametrize("program", FROM_MODULES, ids=lambda program: program.name)
+def test_go_is_new_enough_for_the_modules(program: Program) -> None:
+    line = next(line for line in modfile(program).splitlines() if line.startswith("go "))
     assert tuple(map(int, line.split()[1].split(".")))[:2] <= GO_WANTED
 
 
-def test_a_change_of_a_source_or_of_the_linked_version_asks_for_a_new_build(tmp_path: Path) -> None:
+def test_servers_of_other_versions_are_in_folders_of_their_own(tmp_path: Path) -> None:
+    names = [program.name for program in OTHER_VERSIONS]
+    assert missing_programs(Paths(tmp_path), names) == list(OTHER_VERSIONS)
+    folders = {program.folder for program in PROGRAMS + OTHER_VERSIONS}
+    assert len(folders) == 1 + len(OTHER_VERSIONS)
+
+
+def test_a_changed_source_or_linked_version_leads_to_a_new_build(tmp_path: Path) -> None:
     shutil.copytree(SOURCES, tmp_path / "go")
     program = PROGRAMS[0]
     key = build_key(program, tmp_path / "go")
@@ -50,15 +61,15 @@ def test_a_change_of_a_source_or_of_the_linked_version_asks_for_a_new_build(tmp_
     assert build_key(program, tmp_path / "go") != key
 
 
-def test_a_program_is_asked_for_by_any_name_that_it_is_called_by(tmp_path: Path) -> None:
+def test_a_link_of_a_program_selects_the_program(tmp_path: Path) -> None:
     missing = missing_programs(Paths(tmp_path), ["kubectl", "kubelet", "helm"])
     assert [program.name for program in missing] == ["kubernetes", "helm"]
 
 
-def test_without_names_every_program_is_asked_for(tmp_path: Path) -> None:
+def test_without_names_every_program_of_the_cluster_is_selected(tmp_path: Path) -> None:
     assert missing_programs(Paths(tmp_path)) == list(PROGRAMS)
 
 
-def test_an_unknown_program_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
-    with pytest.raises(ClusterError, match=r"docker: not built here; what is: .*kubectl"):
+def test_an_unknown_program_is_refused_with_the_list_of_known_programs(tmp_path: Path) -> None:
+    with pytest.raises(ClusterError, match=r"docker: not built here; known programs: .*kubectl"):
         missing_programs(Paths(tmp_path), ["docker"])

@@ -1,4 +1,4 @@
-"""What a killed test run left is removed; a control plane in use is not."""
+"""Control planes of killed test runs are removed, and tests select the Kubernetes version."""
 
 import dataclasses
 import os
@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from devcluster.controlplane import PREFIX, free_ports, sweep
+from devcluster.controlplane import PREFIX, free_ports, sweep, version_under_test
+from devcluster.errors import ClusterError
+from devcluster.paths import Paths
 from devcluster.processes import Component, Identity, Record, Supervisor, identify, is_alive
 
 
-def left_behind(parent: Path, owner: Identity) -> tuple[Path, Identity]:
-    """A folder as a ControlPlane makes it, with one process."""
+def start_one_process(parent: Path, owner: Identity) -> tuple[Path, Identity]:
+    """Create a folder as a ControlPlane does, with one running process."""
     directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
     Record(owner, "").write(directory / "owner")
     supervisor = Supervisor(directory / "run", directory / "logs")
@@ -26,8 +28,8 @@ def test_only_control_planes_whose_owner_is_gone_are_swept(tmp_path: Path, monke
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     alive = identify(os.getpid())
     assert alive is not None
-    used, process_in_use = left_behind(tmp_path, alive)
-    orphaned, orphan = left_behind(tmp_path, dataclasses.replace(alive, start=alive.start - 1))
+    used, process_in_use = start_one_process(tmp_path, alive)
+    orphaned, orphan = start_one_process(tmp_path, dataclasses.replace(alive, start=alive.start - 1))
     try:
         sweep()
         assert not orphaned.exists()
@@ -38,5 +40,24 @@ def test_only_control_planes_whose_owner_is_gone_are_swept(tmp_path: Path, monke
         Supervisor(used / "run", used / "logs").stop("etcd")
 
 
-def test_free_ports_are_different_ones() -> None:
+def test_free_ports_differ() -> None:
     assert len(set(free_ports(8))) == 8
+
+
+def test_the_version_under_test_replaces_the_servers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "bin" / "kubernetes-1.30.14"
+    folder.mkdir(parents=True)
+    for program in (folder / "kube-apiserver", tmp_path / "bin" / "kube-apiserver", tmp_path / "bin" / "kubectl"):
+        program.touch()
+    monkeypatch.setenv("TUNESMITH_TEST_KUBERNETES", "1.30.14")
+    paths = version_under_test(Paths(tmp_path))
+    assert paths.program("kube-apiserver") == str(folder / "kube-apiserver")
+    assert paths.program("kubectl") == str(tmp_path / "bin" / "kubectl")
+
+
+def test_a_version_that_is_not_built_is_refused_with_the_command_that_builds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNESMITH_TEST_KUBERNETES", "1.30.14")
+    with pytest.raises(ClusterError, match=r"python3 -m devcluster tools kubernetes-1\.30\.14"):
+        version_under_test(Paths(tmp_path))
