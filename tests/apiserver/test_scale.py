@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench.scale.__main__ import jobs_race
+from tests.bench.scale.__main__ import tunesmith_race
 
 
 @pytest.mark.parametrize("jobs", [20, pytest.param(200, marks=pytest.mark.deep)])
 def test_of_many_jobs_at_once_each_costs_five_writes_three_events_and_little_memory_at_most(jobs: int) -> None:
-    result = jobs_race(jobs)
+    result = tunesmith_race(jobs)
     assert result.writes / jobs <= 5
     assert result.events / jobs <= 3
     assert result.reads / jobs <= 4

@@ -25,6 +25,7 @@ from tests.apiserver.cluster import KINDS, Cluster, Raw
 from tests.apiserver.finetunejobs import SPEC
 from tests.apiserver.operator_process import USER, OperatorProcess
 from tests.bench.scale.race import Contestant, Process
+from tests.bench.scale.table import TRAINER, TUNESMITH
 from tunesmith_operator.client import ApiResource
 from tunesmith_operator.plan import KINDS as OUR_KINDS
 from tunesmith_operator.plan.config import OperatorConfig
@@ -60,7 +61,7 @@ RUNTIME: Raw = {
 """One pod of one container, as the runtime torch-distributed that Trainer comes with."""
 
 
-def plain_jobs(name: str = "plain Jobs", template: Raw = ONE_CONTAINER) -> Contestant:
+def plain_jobs(name: str, template: Raw) -> Contestant:
     """Jobs without anybody's help."""
 
     def manifest(name: str) -> Raw:
@@ -86,7 +87,7 @@ def tunesmith(plane: ControlPlane, folder: Path) -> Iterator[Contestant]:
     """The operator as the chart runs it by default."""
     with leading_operator(plane, folder) as operator:
         yield Contestant(
-            "Tunesmith",
+            TUNESMITH,
             lambda name: {"kind": "FineTuneJob", "metadata": {"name": name}, "spec": SPEC},
             lambda resource: (resource.get("status") or {}).get("phase") == "Succeeded",
             [Process(operator.process.pid)],
@@ -104,7 +105,7 @@ def install_chart(plane: ControlPlane, cluster: Cluster) -> None:
 @contextmanager
 def leading_operator(plane: ControlPlane, folder: Path) -> Iterator[OperatorProcess]:
     """An operator with the limits and the scope that the chart gives it by default, as soon as it leads."""
-    by_default = {"leaderElection": {}, "client": {}, "scope": {"namespaces": []}}
+    by_default: Raw = {"leaderElection": {}, "client": {}, "scope": {"namespaces": []}}
     operator = OperatorProcess(plane, folder, "operator-0", values=by_default)
     operator.start()
     try:
@@ -128,10 +129,17 @@ def trainer(plane: ControlPlane, cluster: Cluster, folder: Path) -> Iterator[Con
     ]
     try:
         _admit(plane, cluster, dict(zip(MANAGERS, ports[:2], strict=True)))
-        cluster.until("Trainer takes a runtime", lambda: _made(cluster, RUNTIME), seconds=120)
+        cluster.until("Trainer's webhook admits a runtime", lambda: _is_admitted(cluster, RUNTIME), seconds=120)
+        # The webhook rejects TrainJobs until its own cache has the runtime.
+        trial = {"apiVersion": KINDS["TrainJob"].api_version, **_train_job("trial")}
+        cluster.until(
+            "Trainer's webhook admits a TrainJob",
+            lambda: _is_admitted(cluster, trial, "--dry-run=server", "--namespace=default"),
+            seconds=120,
+        )
         yield Contestant(
-            "Kubeflow Trainer",
-            lambda name: {"kind": "TrainJob", "metadata": {"name": name}, "spec": {"runtimeRef": {"name": "bench"}}},
+            TRAINER,
+            _train_job,
             lambda resource: _is_true(resource, "Complete"),
             [Process(process.pid) for process in running],
             PEER_USERS,
@@ -140,6 +148,10 @@ def trainer(plane: ControlPlane, cluster: Cluster, folder: Path) -> Iterator[Con
         for process in running:
             process.kill()
             process.wait()
+
+
+def _train_job(name: str) -> Raw:
+    return {"kind": "TrainJob", "metadata": {"name": name}, "spec": {"runtimeRef": {"name": "bench"}}}
 
 
 def _install_peers(plane: ControlPlane, cluster: Cluster) -> None:
@@ -211,10 +223,10 @@ def _are_served(cluster: Cluster) -> bool:
     return all(_is_true(crd, "Established") for crd in crds)
 
 
-def _made(cluster: Cluster, manifest: Raw) -> bool:
-    """Whether it is there, as soon as the webhooks answer."""
+def _is_admitted(cluster: Cluster, manifest: Raw, *options: str) -> bool:
+    """Whether the API server and the webhooks admit a manifest. Without `--dry-run` it then exists."""
     with suppress(AssertionError):
-        cluster.kubectl("apply", "--filename=-", stdin=json.dumps(manifest))
+        cluster.kubectl("apply", "--filename=-", *options, stdin=json.dumps(manifest))
         return True
     return False
 
