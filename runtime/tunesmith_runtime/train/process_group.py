@@ -76,6 +76,14 @@ class Peers:
         """Go on when all have come here."""
         self.any(False)
 
+    def wait_for_leader(self) -> None:
+        """Return when the leader has called this too; the leader does not wait.
+
+        Processes call this before they succeed. A pod that has succeeded is never started again (KEP-2214), so the leader
+        must have published the result: its replacement would wait in vain for the others.
+        """
+        self.share(None)
+
     def _key(self, what: str) -> str:
         self._rounds += 1
         return f"{what}/{self._rounds}"

@@ -125,6 +125,7 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress, peer
 
         # The result. Who is asked to stop now finishes it instead.
         if not peers.leads:
+            peers.wait_for_leader()
             return RunReport(verb=Verb.TRAIN, outcome=Outcome.SUCCEEDED, run_uri=run.uri)
         artifact = run.publish(tuner.ARTIFACT, save(trainer, run.local / tuner.ARTIFACT, spec, work))
         curves.upload(trainer.state)
@@ -136,7 +137,9 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress, peer
             template_hash=template_hash(tokenizer),
             resumed_from_step=resumed_from_step,
         )
-        return write_trained(run, trained).report(run.uri)
+        report = write_trained(run, trained).report(run.uri)
+        peers.wait_for_leader()
+        return report
 
 
 def check_disk(model: Any, job: FineTuneJobSpec, work: Work) -> None:

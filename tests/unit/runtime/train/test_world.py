@@ -174,6 +174,31 @@ def test_a_world_that_loses_a_pod_goes_on_as_a_new_one_from_the_checkpoint_of_al
     assert_equal(run, leader, never_stopped)
 
 
+def test_pods_stay_until_pod_0_has_published_so_that_its_loss_starts_all_of_them_again(
+    never_stopped: tuple[Run, RunReport], tiny: Path, tmp_path: Path
+) -> None:
+    """A pod that exits with 0 has completed its index for good, and a replacement of pod 0 would wait for it in vain."""
+    run = make_run(tmp_path, tiny, ROWS, LONG, **DROPOUT)
+    stalled = path_with(
+        tmp_path,
+        "import time\n"
+        "from tunesmith_runtime.rundirectory import RunDirectory\n"
+        "RunDirectory.publish = lambda *_: print('publishing', flush=True) or time.sleep(600)\n",
+    )
+    pods = start(run, tiny, 1, PYTHONPATH=stalled)
+    pods.signal_when(signal.SIGTERM, "publishing")  # pod 1 is asked to stop and still waits for pod 0
+    with pytest.raises(subprocess.TimeoutExpired):
+        pods.processes[1].wait(5)
+    pods.processes[0].kill()
+    pods.processes[0].wait(PATIENCE)
+    printed, _ = pods.processes[1].communicate(timeout=PATIENCE)
+    assert pods.exit_codes() == [-signal.SIGKILL, LOST], printed
+
+    leader, other = start(run, tiny, 2).reports()
+    assert (leader.outcome, other.outcome) == (Outcome.SUCCEEDED, Outcome.SUCCEEDED)
+    assert_equal(run, leader, never_stopped)
+
+
 def test_a_pod_that_was_stopped_after_training_comes_back_alone_and_waits_for_nobody(
     never_stopped: tuple[Run, RunReport], tiny: Path, tmp_path: Path
 ) -> None:
