@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import Dataset, DroppedRows, FineTuneJobSpec, IgnoredKey, RowFormat, Rows
+from tunesmith_api.finetunejob import Dataset, DroppedRows, FineTuneJobSpec, IgnoredKey, Method, RowFormat, Rows
 from tunesmith_runtime.data import formats
-from tunesmith_runtime.data.encode import Encoder, Example
-from tunesmith_runtime.data.formats import FORMATS
+from tunesmith_runtime.data.encode import Encoder
+from tunesmith_runtime.data.examples import Example
 from tunesmith_runtime.data.lines import bad_row, read_lines
-from tunesmith_runtime.data.records import DropReason, RowError, row_errors
+from tunesmith_runtime.data.records import DropReason, Record, RowError, row_errors
 from tunesmith_runtime.data.split import split
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.workdir import DataFile, Work
@@ -52,19 +52,48 @@ class Data:
     rows: Rows
 
 
-def load(work: Work, spec: FineTuneJobSpec, encoder: Encoder) -> Data:
-    """All data sets of `spec` in their order, encoded; and the validation rows.
+@dataclass(frozen=True)
+class Learnable:
+    """The types of the records that a method learns from."""
 
-    Raises RunFailure: BadRow with file and line, EmptyDataset, ChatTemplateMissing, BadSpec for a format that the
-    method does not learn from.
+    method: Method
+    records: Collection[type[Record]]
+
+    def check_format(self, name: RowFormat) -> None:
+        """Raise RunFailure (BadSpec) for a format whose rows never yield such a record."""
+        if name not in formats.yielding(self.records):
+            raise self._refused(f"datasets[].format {name}")
+
+    def check_record(self, record: Record, name: RowFormat) -> None:
+        """Raise RunFailure (BadSpec) for a record of another type."""
+        if type(record) not in self.records:
+            raise self._refused(f"the row is a {type(record).__name__} of format {name}")
+
+    def _refused(self, subject: str) -> RunFailure:
+        names = ", ".join(formats.yielding(self.records))
+        return RunFailure(
+            FailureClass.BAD_SPEC,
+            f"{subject}: method {self.method} learns from {names}",
+            f"write the rows in one of these formats, and set spec.datasets[].format to its name or to auto: {names}",
+        )
+
+
+def load(work: Work, spec: FineTuneJobSpec, encoder: Encoder, learns_from: Collection[type[Record]]) -> Data:
+    """All data sets of `spec` in their order, encoded; and the validation rows. `learns_from` are the types of records
+    that the method learns from.
+
+    Raises RunFailure: BadRow with file and line, EmptyDataset, ChatTemplateMissing, BadSpec for rows that the method
+    does not learn from.
     """
     trained, held_out = Encoded(), Encoded()
+    learnable = Learnable(spec.method, learns_from)
     for index, dataset in enumerate(spec.datasets):
-        _read_files(work, [file for file in work.data_files() if file.dataset == index], dataset, encoder, trained)
+        files = [file for file in work.data_files() if file.dataset == index]
+        _read_files(work, files, dataset, encoder, learnable, trained)
     validation = spec.validation
     if validation and validation.uri:
         files = [file for file in work.data_files() if file.dataset is None]
-        _read_files(work, files, Dataset(uri=validation.uri), encoder, held_out)
+        _read_files(work, files, Dataset(uri=validation.uri), encoder, learnable, held_out)
     if validation and validation.fraction:
         trained.rows, held_out.rows = split(trained.rows, validation.fraction, spec.training.seed)
     rows = _summary(trained, held_out, validation is not None)
@@ -83,14 +112,12 @@ def load(work: Work, spec: FineTuneJobSpec, encoder: Encoder) -> Data:
     return Data(_flat(trained.rows), _flat(held_out.rows), rows)
 
 
-def _read_files(work: Work, files: list[DataFile], dataset: Dataset, encoder: Encoder, into: Encoded) -> None:
-    """Encode the rows of the files of one data set; its format is told by the first row, its limit counts over all."""
-    if dataset.format not in (RowFormat.AUTO, *FORMATS):
-        learned = ", ".join(FORMATS)
-        raise RunFailure(
-            FailureClass.BAD_SPEC,
-            f"datasets[].format {dataset.format}: method sft learns from {learned}; use one of them",
-        )
+def _read_files(
+    work: Work, files: list[DataFile], dataset: Dataset, encoder: Encoder, learnable: Learnable, into: Encoded
+) -> None:
+    """Encode the rows of the files of one data set. Its first row decides the format, its limit counts over all files."""
+    if dataset.format is not RowFormat.AUTO:
+        learnable.check_format(dataset.format)
     lines = ((file, number, row) for file in files for number, row in read_lines(work.data / file.path, file.uri))
     form = dataset.format
     for file, number, row in islice(lines, dataset.max_rows):
@@ -98,7 +125,7 @@ def _read_files(work: Work, files: list[DataFile], dataset: Dataset, encoder: En
             with row_errors("can't be read"):
                 row = formats.rename(row, dataset.columns or {})
                 form = formats.detect(row, _renamed_by(file)) if form is RowFormat.AUTO else form
-                _encode(row, form, encoder, into)
+                _encode(row, form, encoder, learnable, into)
         except RowError as error:
             raise bad_row(file.uri, number, str(error), error.hint) from error
         except RunFailure as failure:
@@ -111,12 +138,14 @@ def _renamed_by(file: DataFile) -> str:
     return "an editor" if file.dataset is None else "datasets[].columns"
 
 
-def _encode(row: dict[str, Any], form: RowFormat, encoder: Encoder, into: Encoded) -> None:
-    """Add the row to what is learned, or to the rows that were dropped."""
+def _encode(row: dict[str, Any], form: RowFormat, encoder: Encoder, learnable: Learnable, into: Encoded) -> None:
+    """Add the row to the examples, or count it as dropped."""
     record = formats.read(row, form)
+    if not isinstance(record, DropReason):
+        learnable.check_record(record, form)
     count_ignored(into.ignored, formats.ignored(row, form))
     examples = record if isinstance(record, DropReason) else encoder.examples(record)
-    encoded = examples if isinstance(examples, DropReason) else encoder.fitted(examples)
+    encoded = examples if isinstance(examples, DropReason) else encoder.fit(examples)
     if not isinstance(encoded, DropReason):
         into.rows.append(encoded)
         return

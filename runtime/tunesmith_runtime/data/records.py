@@ -87,7 +87,14 @@ class Continuation:
     completion: str
 
 
-Record = Conversation | Continuation
+@dataclass(frozen=True)
+class PlainText:
+    """Text of which every token is learned."""
+
+    text: str
+
+
+Record = Conversation | Continuation | PlainText
 
 
 def text_of(row: Mapping[str, Any], key: str, default: str | None = None) -> str:

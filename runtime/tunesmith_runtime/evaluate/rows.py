@@ -16,6 +16,7 @@ from tunesmith_runtime.data.records import (
     Continuation,
     Conversation,
     DropReason,
+    Record,
     RowError,
     has,
     keys_of,
@@ -48,6 +49,7 @@ def question(row: Row) -> Row:
         raise RowError("has no answer to compare with: the last message or the response is missing or empty")
     if isinstance(record, Continuation):
         return {"messages": [_user(record.prompt)], "response": record.completion}
+    assert isinstance(record, Conversation), f"no format in READ yields {type(record).__name__}"
     *asked, answer = record.messages
     if asked[-1]["role"] not in ("user", "tool"):
         raise RowError("asks nothing: the message before the last answer is not the user's")
@@ -98,10 +100,10 @@ def ignored(row: Row, kind: BenchmarkType) -> set[str]:
 
 
 def _form(row: Row) -> RowFormat | None:
-    return next((form for form in READ if has(row, *formats.FORMATS[form].KEYS)), None)
+    return next((form for form in READ if formats.FORMATS[form].matches(row)), None)
 
 
-def _record(row: Row) -> Conversation | Continuation | DropReason:
+def _record(row: Row) -> Record | DropReason:
     """Read a row as question and reference. Of several answers the last one that is learned is the reference."""
     if form := _form(row):
         return formats.read(row, form)

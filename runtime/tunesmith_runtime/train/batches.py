@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from torch.utils.data import Sampler
 
-from tunesmith_runtime.data.encode import IGNORED, Example
+from tunesmith_runtime.data.examples import IGNORED, Example
 
 WINDOW = 8
 """Batches that are sorted by length together. Larger pads less and mixes less."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from tunesmith_runtime.data.encode import IGNORED
+from tunesmith_runtime.data.examples import IGNORED
 
 LOGITS_BYTES = 1 << 30
 """Logits above this size are left to TRL, which never holds them all at once."""

@@ -13,8 +13,10 @@ from typing import Any
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import LEARNING_RATES, FineTuneJobSpec, LastCheckpoint, Metrics, Training, Tuner
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
-from tunesmith_runtime.data.encode import Encoder, Example
+from tunesmith_runtime.data.encode import Encoder
+from tunesmith_runtime.data.examples import Example
 from tunesmith_runtime.data.load import Data, load
+from tunesmith_runtime.data.records import Continuation, Conversation, PlainText, Record
 from tunesmith_runtime.disk_space import check_room, extra_bytes
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.config import Limits
@@ -38,6 +40,9 @@ from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger(__name__)
 
+LEARNS_FROM: frozenset[type[Record]] = frozenset({Conversation, Continuation, PlainText})
+"""Types of the records that SFT learns from."""
+
 
 def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress, peers: Peers = ALONE) -> RunReport:
     """Train as `spec` says and publish the artifact; or leave a checkpoint and say Preempted when asked to stop.
@@ -57,7 +62,7 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress, peer
         check_vocabulary(BASE, tokenizer, most.vocabulary)
     encoder = Encoder.of(tokenizer, stop_ids(work.model, tokenizer), job.training, most)
     with held_to(most, job.training):
-        data = load(work, job, encoder)
+        data = load(work, job, encoder, LEARNS_FROM)
     log.info("rows: %s", data.rows.to_dict())
 
     import torch

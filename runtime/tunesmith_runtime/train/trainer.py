@@ -16,7 +16,7 @@ from trl import SFTTrainer
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import Scheduler
-from tunesmith_runtime.data.encode import IGNORED
+from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.batches import ByLength
 from tunesmith_runtime.train.checkpoint import StopEvaluation, misses_evaluation

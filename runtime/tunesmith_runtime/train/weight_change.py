@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import hardshrink
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_runtime.data.encode import IGNORED, Example
+from tunesmith_runtime.data.examples import IGNORED, Example
 from tunesmith_runtime.errors import RunFailure
 
 INTEGERS = {2: torch.int16, 4: torch.int32}

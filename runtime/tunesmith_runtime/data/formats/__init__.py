@@ -1,28 +1,24 @@
-"""Row formats: one module each.
-
-A module has `KEYS` (what a row must have), `EXPECTED` (that as a sentence), `KNOWN` (all keys that it reads), `LISTS`
-(keys with lists of messages -> the keys known in a message), and `read(row)`.
-"""
+"""Row formats: one module each, found by the name that `datasets[].format` gives."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import ModuleType
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from tunesmith_api.finetunejob import RowFormat
-from tunesmith_runtime.data.formats import alpaca, messages, prompt_completion, sharegpt, text
+from tunesmith_runtime.data.formats.alpaca import ALPACA
+from tunesmith_runtime.data.formats.format import Format
+from tunesmith_runtime.data.formats.messages import MESSAGES
+from tunesmith_runtime.data.formats.prompt_completion import PROMPT_COMPLETION
+from tunesmith_runtime.data.formats.sharegpt import SHAREGPT
+from tunesmith_runtime.data.formats.text import TEXT
 from tunesmith_runtime.data.records import DropReason, Record, RowError, has, keys_of
 from tunesmith_runtime.messages import asks, unknown
 
-FORMATS: dict[RowFormat, ModuleType] = {
-    RowFormat.MESSAGES: messages,
-    RowFormat.SHAREGPT: sharegpt,
-    RowFormat.PROMPT_COMPLETION: prompt_completion,
-    RowFormat.ALPACA: alpaca,
-    RowFormat.TEXT: text,
+FORMATS: dict[RowFormat, Format] = {
+    row_format.name: row_format for row_format in (MESSAGES, SHAREGPT, PROMPT_COMPLETION, ALPACA, TEXT)
 }
-"""The formats that SFT learns from, in the order in which they are tried."""
+"""The formats that are read, in the order in which they are detected."""
 
 _MODALITIES = ("images", "image", "videos", "video", "audios", "audio", "objects")
 _PREFERENCES = ("chosen", "rejected", "rejected_response", "rejected_messages", "kto_tag")
@@ -67,11 +63,19 @@ def detect(row: dict[str, Any], renamed_by: str = "datasets[].columns") -> RowFo
 
     Raises RowError with the keys it has and those it could have; `renamed_by` is the field or tool that renames keys.
     """
-    for name, module in FORMATS.items():
-        if has(row, *module.KEYS):
-            return name
-    expected = " | ".join(module.EXPECTED for module in FORMATS.values())
+    if found := _matching(row):
+        return found.name
+    expected = " | ".join(row_format.expected for row_format in FORMATS.values())
     raise RowError(f"is in no known format: its keys are {keys_of(row)}; expected {expected}", _advice(row, renamed_by))
+
+
+def _matching(row: Mapping[str, Any]) -> Format | None:
+    return next((row_format for row_format in FORMATS.values() if row_format.matches(row)), None)
+
+
+def yielding(records: Collection[type[Record]]) -> list[RowFormat]:
+    """The formats whose rows yield one of these records."""
+    return [name for name, row_format in FORMATS.items() if not row_format.records.isdisjoint(records)]
 
 
 def _advice(row: dict[str, Any], renamed_by: str) -> str:
@@ -81,9 +85,10 @@ def _advice(row: dict[str, Any], renamed_by: str) -> str:
         return f"name the key chosen {ours}, and remove rejected: what is learned is one answer"
     if has(row, "input_ids"):
         return "write the text of the rows, not their tokens"
-    for module in FORMATS.values():
-        if all(key in row for key in module.KEYS):  # and one of them is null
-            return f"give {' and '.join(key for key in module.KEYS if not has(row, key))} a value, or remove the row"
+    for row_format in FORMATS.values():
+        if all(key in row for key in row_format.keys):  # and at least one is null
+            nulls = (key for key in row_format.keys if not has(row, key))
+            return f"give {' and '.join(nulls)} a value, or remove the row"
     columns = next((renamed for renamed, kind in SIMILAR if all(_may_be(row.get(key), kind) for key in renamed)), {})
     pairs = ", ".join(f"{theirs}: {ours}" for theirs, ours in columns.items() if theirs != ours)
     if not pairs:
@@ -97,14 +102,13 @@ def _may_be(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and all(isinstance(turn, dict) and turn.keys() & {"from", "role"} for turn in turns)
 
 
-def read(row: dict[str, Any], form: RowFormat) -> Record | DropReason:
+def read(row: dict[str, Any], name: RowFormat) -> Record | DropReason:
     """Read a row of that format. Raises RowError, also for a key that can't be honoured."""
-    module = FORMATS[form]
-    if not has(row, *module.KEYS):
-        raise _other_format(row, form)
-    refuse(row, module.KNOWN)
-    record: Record | DropReason = module.read(row)
-    return record
+    row_format = FORMATS[name]
+    if not row_format.matches(row):
+        raise _other_format(row, row_format)
+    refuse(row, row_format.known)
+    return row_format.read(row)
 
 
 def refuse(row: Mapping[str, Any], known: frozenset[str]) -> None:
@@ -121,12 +125,13 @@ def refuse(row: Mapping[str, Any], known: frozenset[str]) -> None:
         )
 
 
-def ignored(row: Mapping[str, Any], form: RowFormat) -> set[str]:
-    """Keys of a row that are not read, those in its messages as `messages[].key`. A null is no key."""
-    module = FORMATS[form]
-    found = {key for key, value in row.items() if key not in module.KNOWN | REFUSED.keys() and value is not None}
-    lists = {key: sharegpt.turns(row[key]) if form is RowFormat.SHAREGPT else row.get(key) for key in module.LISTS}
-    return found.union(*(unknown(lists[key], key, known) for key, known in module.LISTS.items()))
+def ignored(row: Mapping[str, Any], name: RowFormat) -> set[str]:
+    """Keys of a row that are not read, those of its messages as `messages[].key`. A key whose value is null is absent."""
+    row_format = FORMATS[name]
+    found = {key for key, value in row.items() if key not in row_format.known | REFUSED.keys() and value is not None}
+    return found.union(
+        *(unknown(row_format.as_messages(row[key]), key, known) for key, known in row_format.message_keys.items())
+    )
 
 
 def rename(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
@@ -141,11 +146,11 @@ def rename(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
     return {**kept, **{ours: row[theirs] for theirs, ours in columns.items()}}
 
 
-def _other_format(row: dict[str, Any], form: RowFormat) -> RowError:
+def _other_format(row: dict[str, Any], row_format: Format) -> RowError:
     """The error of a row that lacks keys of its data set's format."""
-    missing = next(key for key in FORMATS[form].KEYS if not has(row, key))
+    missing = next(key for key in row_format.keys if not has(row, key))
     lacks = f"'{missing}' is null" if missing in row else f"has no '{missing}'"
-    sentence = f"{lacks}; its keys are {keys_of(row)}; expected {FORMATS[form].EXPECTED}, the format of the data set"
-    other = next((name for name, module in FORMATS.items() if has(row, *module.KEYS)), None)
-    hint = other and f"put rows of format {other} into a data set of their own, with format: {other}"
+    sentence = f"{lacks}; its keys are {keys_of(row)}; expected {row_format.expected}, the format of the data set"
+    other = _matching(row)
+    hint = f"put rows of format {other.name} into a data set of their own, with format: {other.name}" if other else None
     return RowError(sentence, hint, missing)

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from tunesmith_api.finetunejob import RowFormat
+from tunesmith_runtime.data.formats.format import Format
 from tunesmith_runtime.data.formats.messages import answered
 from tunesmith_runtime.data.records import Conversation, DropReason, RowError, kind_of, text_of
-
-KEYS = ("instruction", "output")
-EXPECTED = '{"instruction", "input", "output"}'
-KNOWN = frozenset({"instruction", "input", "output", "system", "history", "tools"})
-LISTS: dict[str, frozenset[str]] = {}
 
 
 def read(row: dict[str, Any]) -> Conversation | DropReason:
@@ -39,3 +36,13 @@ def history(row: dict[str, Any]) -> list[dict[str, Any]]:
             raise RowError(f"{place} is not [question, answer], both strings", field=place)
         messages += turn(*pair)
     return messages
+
+
+ALPACA = Format(
+    RowFormat.ALPACA,
+    records=frozenset({Conversation}),
+    keys=("instruction", "output"),
+    expected='{"instruction", "input", "output"}',
+    known=frozenset({"instruction", "input", "output", "system", "history", "tools"}),
+    read=read,
+)

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from tunesmith_api.finetunejob import RowFormat
 from tunesmith_runtime import messages as chat
-from tunesmith_runtime.data.records import Conversation, DropReason, RowError, keys_of, text_of
-
-KEYS = ("messages",)
-EXPECTED = '{"messages": [{"role", "content"}]}'
-KNOWN = frozenset({"messages", "tools", "system"})
-LISTS = {"messages": chat.KNOWN | set(chat.WEIGHTS)}
-"""Keys of the row with lists of messages -> the keys that are known in a message."""
+from tunesmith_runtime.data.formats.format import Format
+from tunesmith_runtime.data.records import Conversation, DropReason, RowError, text_of
 
 
 def read(row: dict[str, Any]) -> Conversation | DropReason:
     """The conversation up to its last answer that is learned. What comes after that has no answer to learn."""
-    if row.get("messages") is None:
-        lacks = "'messages' is null" if "messages" in row else "has no 'messages'"
-        raise RowError(f"{lacks}; its keys are {keys_of(row)}; expected {EXPECTED}", field="messages")
     messages = chat.conversation(row["messages"], "messages")
     return answered(row, messages, chat.weightless(row["messages"], "messages"))
 
@@ -51,3 +44,14 @@ def answered(
 
 def _is_empty(message: dict[str, Any]) -> bool:
     return not message["content"].strip() and not message.get("tool_calls")
+
+
+MESSAGES = Format(
+    RowFormat.MESSAGES,
+    records=frozenset({Conversation}),
+    keys=("messages",),
+    expected='{"messages": [{"role", "content"}]}',
+    known=frozenset({"messages", "tools", "system"}),
+    read=read,
+    message_keys={"messages": chat.KNOWN | set(chat.WEIGHTS)},
+)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from tunesmith_api.finetunejob import RowFormat
 from tunesmith_runtime import messages as chat
+from tunesmith_runtime.data.formats.format import Format
 from tunesmith_runtime.data.formats.messages import answered
 from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, RowError, text_of
-
-KEYS = ("prompt", "completion")
-EXPECTED = '{"prompt", "completion"}'
-KNOWN = frozenset({"prompt", "completion", "tools", "system"})
-LISTS = {key: chat.KNOWN | set(chat.WEIGHTS) for key in KEYS}
 
 
 def read(row: dict[str, Any]) -> Continuation | Conversation | DropReason:
@@ -38,3 +35,14 @@ def _conversation(row: dict[str, Any]) -> Conversation | DropReason:
     if chat.weightless(row["completion"], "completion"):
         return DropReason.NOT_LEARNED
     return answered(row, prompt + completion, context, learn_from=len(prompt))
+
+
+PROMPT_COMPLETION = Format(
+    RowFormat.PROMPT_COMPLETION,
+    records=frozenset({Continuation, Conversation}),
+    keys=("prompt", "completion"),
+    expected='{"prompt", "completion"}',
+    known=frozenset({"prompt", "completion", "tools", "system"}),
+    read=read,
+    message_keys={key: chat.KNOWN | set(chat.WEIGHTS) for key in ("prompt", "completion")},
+)

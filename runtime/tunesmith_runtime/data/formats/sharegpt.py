@@ -10,15 +10,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tunesmith_api.finetunejob import RowFormat
 from tunesmith_runtime import messages as chat
+from tunesmith_runtime.data.formats.format import Format
 from tunesmith_runtime.data.formats.messages import answered
 from tunesmith_runtime.data.lines import parse
 from tunesmith_runtime.data.records import Conversation, DropReason, RowError, has, kind_of
-
-KEYS = ("conversations",)
-EXPECTED = '{"conversations": [{"from", "value"}]}'
-KNOWN = frozenset({"conversations", "tools", "system"})
-LISTS = {"conversations": chat.KNOWN | {"from", "value", *chat.WEIGHTS}}
 
 ROLES: Mapping[str, str] = {
     **chat.ROLES,
@@ -82,3 +79,15 @@ def _exact(call: Any) -> Any:
     if isinstance(call, dict) and isinstance(call.get("arguments"), dict):
         return {**call, "arguments": json.dumps(call["arguments"])}
     return call
+
+
+SHAREGPT = Format(
+    RowFormat.SHAREGPT,
+    records=frozenset({Conversation}),
+    keys=("conversations",),
+    expected='{"conversations": [{"from", "value"}]}',
+    known=frozenset({"conversations", "tools", "system"}),
+    read=read,
+    message_keys={"conversations": chat.KNOWN | {"from", "value", *chat.WEIGHTS}},
+    as_messages=turns,
+)

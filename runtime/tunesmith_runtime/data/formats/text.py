@@ -1,18 +1,25 @@
-"""{"text": "…"}: all of it is learned."""
+"""{"text": "…"}: every token is learned."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tunesmith_runtime.data.records import Continuation, DropReason, text_of
-
-KEYS = ("text",)
-EXPECTED = '{"text"}'
-KNOWN = frozenset({"text"})
-LISTS: dict[str, frozenset[str]] = {}
+from tunesmith_api.finetunejob import RowFormat
+from tunesmith_runtime.data.formats.format import Format
+from tunesmith_runtime.data.records import DropReason, PlainText, text_of
 
 
-def read(row: dict[str, Any]) -> Continuation | DropReason:
-    """The continuation of nothing."""
+def read(row: dict[str, Any]) -> PlainText | DropReason:
+    """The text, unless it is empty."""
     text = text_of(row, "text")
-    return Continuation("", text) if text.strip() else DropReason.EMPTY_ANSWER
+    return PlainText(text) if text.strip() else DropReason.EMPTY_ANSWER
+
+
+TEXT = Format(
+    RowFormat.TEXT,
+    records=frozenset({PlainText}),
+    keys=("text",),
+    expected='{"text"}',
+    known=frozenset({"text"}),
+    read=read,
+)

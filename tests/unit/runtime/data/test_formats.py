@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from tunesmith_api.finetunejob import RowFormat
-from tunesmith_runtime.data.formats import FORMATS, REFUSED, SIMILAR, detect, ignored, read, rename
-from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, RowError
+from tunesmith_runtime.data.encoders import ENCODERS
+from tunesmith_runtime.data.formats import FORMATS, REFUSED, SIMILAR, detect, ignored, read, rename, yielding
+from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, PlainText, Record, RowError
 
 USER = {"role": "user", "content": "2 + 2?"}
 ASSISTANT = {"role": "assistant", "content": "4"}
@@ -112,7 +113,6 @@ def test_a_row_with_nothing_to_learn_is_dropped_for_a_reason(
 @pytest.mark.parametrize(
     ("form", "row", "sentence"),
     [
-        (RowFormat.MESSAGES, {"text": "…"}, r"has no 'messages'; its keys are text"),
         (RowFormat.MESSAGES, {"messages": "hello"}, r"'messages' is a string; expected a list"),
         (RowFormat.MESSAGES, {"messages": [USER, "4"]}, r"messages\[1\] is a string; expected \{role, content\}"),
         (
@@ -146,18 +146,42 @@ def test_a_row_that_is_wrong_is_refused_with_what_is_expected(
         FORMATS[form].read(row)
 
 
+@pytest.mark.parametrize(
+    ("row", "record"),
+    [
+        ({"messages": [USER, ASSISTANT]}, Conversation),
+        ({"prompt": [USER], "completion": [ASSISTANT]}, Conversation),
+        ({"prompt": "2 + 2 =", "completion": " 4"}, Continuation),
+        ({"instruction": "Add.", "output": "4"}, Conversation),
+        ({"conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]}, Conversation),
+        ({"text": "2 + 2 = 4"}, PlainText),
+    ],
+)
+def test_a_format_declares_the_records_that_its_rows_yield(row: dict[str, Any], record: type[Record]) -> None:
+    name = detect(row)
+    assert type(read(row, name)) is record
+    assert record in FORMATS[name].records
+    assert name in yielding({record})
+
+
+def test_every_record_type_has_an_encoder_and_a_format() -> None:
+    records = set(get_args(Record))
+    assert set(ENCODERS) == records
+    assert set().union(*(row_format.records for row_format in FORMATS.values())) == records
+
+
 @pytest.mark.parametrize("key", sorted(REFUSED))
 def test_a_key_that_changes_what_is_learned_is_refused_with_what_to_do(key: str) -> None:
     with pytest.raises(RowError, match=f"has '{key}'") as wrong:
         read({"text": "a", key: "something"}, RowFormat.TEXT)
     assert wrong.value.hint
     assert wrong.value.field == key
-    assert read({"text": "a", key: None}, RowFormat.TEXT) == Continuation("", "a")
+    assert read({"text": "a", key: None}, RowFormat.TEXT) == PlainText("a")
 
 
 @pytest.mark.parametrize("key", ["images", "history", "tools", "documents"])
 def test_a_key_that_asks_for_nothing_is_absent(key: str) -> None:
-    assert read({"text": "a", key: []}, RowFormat.TEXT) == Continuation("", "a")
+    assert read({"text": "a", key: []}, RowFormat.TEXT) == PlainText("a")
 
 
 def test_a_label_of_good_and_bad_answers_is_refused_and_a_class_is_counted() -> None:

@@ -17,9 +17,12 @@ from tests import tinymodel
 from tests.unit.runtime.data.families import CHATML, FAMILIES, GEMMA, MISTRAL, QWEN3, TOOLS
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_runtime.data.encode import IGNORED, PIECE, Encoder
+from tunesmith_runtime.data.encode import Encoder
+from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.data.load import MAX_DISTINCT, MAX_KEYS, OTHER_KEYS, Data, count_ignored, ignored_keys, load
+from tunesmith_runtime.data.records import Continuation, Conversation, PlainText, Record
 from tunesmith_runtime.data.split import split
+from tunesmith_runtime.data.text_encoder import PIECE
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.workdir import DataFile, Work
 
@@ -47,10 +50,13 @@ def given_files(work: Work, *files: tuple[int | None, list[Any]]) -> None:
     work.write_data_files(entries)
 
 
-def read(work: Work, tokenizer: Any, **spec: Any) -> Data:
+ALL_RECORDS: frozenset[type[Record]] = frozenset({Conversation, Continuation, PlainText})
+
+
+def read(work: Work, tokenizer: Any, learns_from: frozenset[type[Record]] = ALL_RECORDS, **spec: Any) -> Data:
     made = {"model": {"uri": "s3://models/base"}, "datasets": [{"uri": "s3://data/part-0/train.jsonl"}], **spec}
     job = FineTuneJobSpec.model_validate(made)
-    return load(work, job, Encoder.of(tokenizer, frozenset([tokenizer.eos_token_id]), job.training))
+    return load(work, job, Encoder.of(tokenizer, frozenset([tokenizer.eos_token_id]), job.training), learns_from)
 
 
 def with_template(tokenizer: Any, template: str) -> Any:
@@ -149,6 +155,31 @@ def test_a_format_that_sft_does_not_learn_from_is_refused(work: Work, tokenizer:
     with pytest.raises(RunFailure, match=r"format preference: method sft learns from messages") as failure:
         read(work, tokenizer, datasets=[{"uri": "s3://data/part-0/train.jsonl", "format": "preference"}])
     assert failure.value.failure is FailureClass.BAD_SPEC
+
+
+@pytest.mark.parametrize(
+    ("form", "row", "refused"),
+    [
+        ("messages", chat(ASKED, ANSWERED), "datasets[].format messages"),
+        ("auto", chat(ASKED, ANSWERED), "the row is a Conversation of format messages"),
+        ("auto", SOUND, "the row is a Continuation of format promptCompletion"),
+    ],
+)
+def test_rows_of_a_record_that_the_method_does_not_learn_from_are_refused(
+    work: Work, tokenizer: Any, form: str, row: dict[str, Any], refused: str
+) -> None:
+    given_files(work, (0, [row]))
+    dataset = {"uri": "s3://data/part-0/train.jsonl", "format": form}
+    with pytest.raises(RunFailure) as failure:
+        read(work, tokenizer, learns_from=frozenset({PlainText}), datasets=[dataset])
+    assert failure.value.failure is FailureClass.BAD_SPEC
+    assert f"{refused}: method sft learns from text" in failure.value.message
+    assert (failure.value.hint or "").endswith("to its name or to auto: text")
+
+
+def test_a_method_reads_the_rows_that_yield_its_records(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, [{"text": "a"}]))
+    assert read(work, tokenizer, learns_from=frozenset({PlainText})).rows.kept == 1
 
 
 def test_validation_rows_may_come_from_a_file_of_their_own(work: Work, tokenizer: Any) -> None:

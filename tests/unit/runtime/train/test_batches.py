@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith_runtime.data.encode import IGNORED
+from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.train.batches import ByLength, blank, micro_batch, order
 
 lengths = st.lists(st.integers(1, 500), min_size=1, max_size=300)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from tunesmith_runtime.data.encode import IGNORED
+from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.train.loss import answer_loss, fits
 
 

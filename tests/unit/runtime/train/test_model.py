@@ -10,7 +10,8 @@ from transformers import GenerationConfig
 
 from tests import tinymodel
 from tunesmith_api.finetunejob import Training
-from tunesmith_runtime.data.encode import IGNORED, Encoder, Example
+from tunesmith_runtime.data.encode import Encoder
+from tunesmith_runtime.data.examples import IGNORED, Example
 from tunesmith_runtime.data.records import Conversation
 from tunesmith_runtime.serve.generation.model import end_tokens
 from tunesmith_runtime.train.model import stop_ids

@@ -17,7 +17,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import Rows
 from tunesmith_api.run import Outcome
 from tunesmith_runtime import train
-from tunesmith_runtime.data.encode import IGNORED, Example
+from tunesmith_runtime.data.examples import IGNORED, Example
 from tunesmith_runtime.data.load import Data
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train import reporting as watch

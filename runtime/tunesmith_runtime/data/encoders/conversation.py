@@ -1,0 +1,105 @@
+"""Encoder of conversations, by the model's chat template."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jinja2 import TemplateSyntaxError
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import LossOn, Truncation
+from tunesmith_runtime.data.examples import Turn
+from tunesmith_runtime.data.records import Conversation, DropReason, RowError, row_errors
+from tunesmith_runtime.data.text_encoder import TextEncoder
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.messages import THOUGHTS, left_out, longest_word, unwritten, writes
+
+
+def encode_conversation(record: Conversation, text: TextEncoder) -> list[Turn] | DropReason:
+    """The turns whose answers are learned; only the last turn if it is too long already, which drops the row.
+
+    Raises RowError where the template refuses the conversation or leaves a part of it out, RunFailure
+    (ChatTemplateMissing, BadModel) where there is no template or it cannot be trained on.
+    """
+    if text.loss_on is LossOn.ALL and record.context:
+        hint = "set spec.training.lossOn: answer, or remove the weights"
+        raise RowError("has messages of weight 0, and training.lossOn: all learns every token", hint)
+    if _refuses_opening(record, text):
+        return DropReason.NO_PROMPT
+    *earlier, end = record.learned
+    last = _turn(record, end, text)
+    if text.truncation is Truncation.DROP and len(last.prompt) + len(last.answer) > text.max_length:
+        return [last]
+    turns: list[Turn] = []
+    for index in earlier:
+        turns.append(_turn(record, index, text))
+        if len(turns[-1].prompt) >= text.max_length:  # later turns are cut off
+            return turns
+    return [*turns, last]
+
+
+def render(record: Conversation, count: int, text: TextEncoder, add_generation_prompt: bool) -> str:
+    """The first `count` messages, as the chat template writes them."""
+    if not text.tokenizer.chat_template:
+        raise RunFailure(
+            FailureClass.CHAT_TEMPLATE_MISSING,
+            "rows of messages need a chat template, and the model's tokenizer has none",
+        )
+    with row_errors("is refused by the model's chat template"):
+        try:
+            rendered = text.tokenizer.apply_chat_template(
+                record.messages[:count],
+                tools=record.tools,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+            )
+        except TemplateSyntaxError as error:
+            message = f"the model's chat template has an error in line {error.lineno}: {error}"
+            raise RunFailure(FailureClass.BAD_MODEL, message) from error
+    return str(rendered)
+
+
+def _turn(record: Conversation, index: int, text: TextEncoder) -> Turn:
+    """The answer at `index`, after the prompt that a server would build for it."""
+    prompt = render(record, index, text, add_generation_prompt=True)
+    whole = render(record, index + 1, text, add_generation_prompt=False)
+    if not whole.startswith(prompt):
+        raise RunFailure(
+            FailureClass.CHAT_TEMPLATE_MISSING,
+            "the model's chat template renders a prompt differently once its answer follows: "
+            f"{prompt[-60:]!r} does not begin {whole[-120:]!r}, so training text can't equal what a server builds",
+            "mend the template so that the prompt with add_generation_prompt is a prefix of the whole, or use rows of prompt and completion",
+        )
+    answer = whole[len(prompt) :]
+    _check_written(record, index, prompt, answer)
+    prompt_ids = text.ids(prompt)
+    return text.turn(prompt_ids, text.answer_ids(prompt_ids, whole, answer))
+
+
+def _refuses_opening(record: Conversation, text: TextEncoder) -> bool:
+    """Whether the template refuses an assistant's message before the first question, and takes the conversation without it."""
+    opening = record.messages[: record.first_question + 1]
+    without = [message for message in opening if message["role"] != "assistant"]
+    if len(without) == len(opening):
+        return False
+    try:
+        render(record, len(opening), text, add_generation_prompt=True)
+    except RowError:
+        rest = replace(record, messages=[*without, *record.messages[len(opening) :]])
+        render(rest, len(rest.messages), text, add_generation_prompt=False)
+        return True
+    return False
+
+
+def _check_written(record: Conversation, index: int, prompt: str, answer: str) -> None:
+    """Raise RowError where the template leaves out a part of the row, for the answer at `index`."""
+    message = record.messages[index]
+    lost = unwritten(record.messages[:index], record.tools, prompt) or unwritten([message], None, answer)
+    for key in THOUGHTS:
+        if key in message and message[key].strip() not in answer:
+            lost = left_out(key, message[key])
+    if not lost and not writes(answer, longest_word(message)):
+        lost = left_out("the content of role assistant", longest_word(message))
+    if lost:
+        hint = "write what it says into the content of a message that the template writes, and remove it here"
+        raise RowError(lost, hint)

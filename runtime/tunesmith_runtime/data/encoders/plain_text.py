@@ -1,0 +1,12 @@
+"""Encoder of plain text, every token of which is learned."""
+
+from __future__ import annotations
+
+from tunesmith_runtime.data.examples import Turn
+from tunesmith_runtime.data.records import PlainText
+from tunesmith_runtime.data.text_encoder import TextEncoder
+
+
+def encode_plain_text(record: PlainText, text: TextEncoder) -> list[Turn]:
+    """The text as the answer to nothing but the tokenizer's leading tokens."""
+    return [text.turn(text.leading_ids(), text.ids(record.text))]

@@ -1,0 +1,51 @@
+"""Examples: token ids with labels, and how the turns of a record are joined into them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+IGNORED = -100
+"""The label of a token that no loss is taken on."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """`input_ids` and `labels` of equal length; a label is the token itself or IGNORED."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether the loss is taken on any token. The first token is never predicted, so its label does not count."""
+        return any(label != IGNORED for label in self.labels[1:])
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Tokens of a prompt as a server builds it, and of the answer to it."""
+
+    prompt: list[int]
+    answer: list[int]
+    learned: int
+    """How many tokens of the answer are learned, from its start."""
+
+
+def join_turns(turns: Sequence[Turn]) -> list[Example]:
+    """Turns as examples: a turn is added to the example before it if its prompt begins with that, token for token.
+
+    Examples without a label are left out.
+    """
+    examples: list[Example] = []
+    for turn in turns:
+        before = examples.pop() if examples and starts_with(turn.prompt, examples[-1].input_ids) else Example([], [])
+        context = [IGNORED] * (len(turn.prompt) - len(before.input_ids))
+        answer = [token if at < turn.learned else IGNORED for at, token in enumerate(turn.answer)]
+        examples.append(Example(turn.prompt + turn.answer, [*before.labels, *context, *answer]))
+    return [example for example in examples if example.has_labels]
+
+
+def starts_with(ids: list[int], start: list[int]) -> bool:
+    """Whether `ids` begin with `start`."""
+    return ids[: len(start)] == start

@@ -1,0 +1,78 @@
+"""From text to token ids, for one tokenizer and within the limits of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tunesmith_api.finetunejob import LossOn, Truncation
+from tunesmith_runtime.data.examples import Turn, starts_with
+from tunesmith_runtime.data.records import row_errors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PIECE = 1 << 18
+"""Characters that are tokenized at a time to find out whether a text is far too long: a tokenizer takes about 300 bytes per token."""
+COUNTED = 100_000
+"""Tokens up to which the length of a row is known exactly."""
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """Encodes text. `stop_ids` are the tokens that end an answer when the model is served."""
+
+    tokenizer: PreTrainedTokenizerBase
+    stop_ids: frozenset[int]
+    max_length: int
+    truncation: Truncation = Truncation.DROP
+    loss_on: LossOn = LossOn.ANSWER
+    vocabulary: int | None = None
+    """Rows of the model's embedding; None where they are not known."""
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens beyond which a text is not read further, far more than any example has."""
+        return max(2 * self.max_length + 1000, COUNTED)
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a text, without special tokens at its start or end; of a very long text those of its beginning.
+
+        Raises RowError where the tokenizer refuses the text.
+        """
+        with row_errors("is refused by the model's tokenizer"):
+            return self._tokenized(text if len(text) <= PIECE else self._beginning(text))
+
+    def leading_ids(self) -> list[int]:
+        """The tokens that the tokenizer puts before plain text, such as a BOS token. A chat template writes its own."""
+        ids = list(self.tokenizer("")["input_ids"])
+        ends = ids and ids[-1] == self.tokenizer.eos_token_id and ids != [self.tokenizer.bos_token_id]
+        return ids[:-1] if ends else ids
+
+    def answer_ids(self, prompt: list[int], whole: str, answer: str) -> list[int]:
+        """The tokens of `answer` at the end of `whole`: those after the prompt's, or, where tokens merge over the seam, its own."""
+        ids = self.ids(whole)
+        return ids[len(prompt) :] if starts_with(ids, prompt) else self.ids(answer)
+
+    def turn(self, prompt: list[int], answer: list[int]) -> Turn:
+        """The turn, with a stop token at the end of the answer, as otherwise the model would not learn to end.
+
+        What a template writes after the stop token, such as a line break, is never the model's to generate.
+        """
+        end = max((at + 1 for at, token in enumerate(answer) if token in self.stop_ids), default=0)
+        if (not end or self.tokenizer.decode(answer[end:]).strip()) and self.tokenizer.eos_token_id is not None:
+            answer = [*answer, self.tokenizer.eos_token_id]
+            end = len(answer)
+        return Turn(prompt, answer, learned=end or len(answer))
+
+    def _beginning(self, text: str) -> str:
+        """As much of a long text as has more than `most_tokens`, or all of it."""
+        count = 0
+        for end in range(PIECE, len(text), PIECE):
+            count += len(self._tokenized(text[end - PIECE : end]))
+            if count > self.most_tokens:
+                return text[:end]
+        return text
+
+    def _tokenized(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
