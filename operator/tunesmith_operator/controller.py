@@ -232,7 +232,7 @@ class Controller:
     ) -> Plan:
         """Make children, and plan anew with what stood in the way, until nothing does."""
         for _ in range(PASSES):
-            obstacles = await make_children(self._client, resource, plan, child_uids(observed))
+            obstacles = await make_children(self._client, self._children, resource, plan, child_uids(observed))
             if not obstacles:
                 return plan
             observed = obstacles.seen(observed)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from tunesmith_operator.children import Children
 from tunesmith_operator.client import ApiError, Client, Raw, controller_uid
 from tunesmith_operator.plan.names import is_left_over, uid_of
 from tunesmith_operator.plan.types import Key, Observed, Plan
+from tunesmith_operator.resources import key_of
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,16 @@ class Obstacles:
         )
 
 
-async def make_children(client: Client, resource: Raw, plan: Plan, uids: Mapping[Key, str]) -> Obstacles:
-    """Create and apply. `uids` are the children that were seen to be ours. Other failures than obstacles raise."""
+async def make_children(
+    client: Client, known: Children, resource: Raw, plan: Plan, uids: Mapping[Key, str]
+) -> Obstacles:
+    """Create and apply the children of a plan, and record in `known` those created.
+
+    `uids` are the children observed to be ours. Failures other than obstacles raise.
+    """
     obstacles = Obstacles()
     for manifest in plan.create:
-        obstacles |= await _create(client, resource, manifest)
+        obstacles |= await _create(client, known, resource, manifest)
     for manifest in plan.apply:
         obstacles |= await _apply(client, manifest, uids.get(_key(manifest)))
     return obstacles
@@ -53,10 +60,12 @@ async def delete_children(client: Client, resource: Raw, plan: Plan, uids: Mappi
             await client.delete(key.kind, namespace, key.name, uids[key])
 
 
-async def _create(client: Client, resource: Raw, manifest: Raw) -> Obstacles:
+async def _create(client: Client, known: Children, resource: Raw, manifest: Raw) -> Obstacles:
     key = _key(manifest)
     try:
-        await client.create(manifest)
+        created = await client.create(manifest)
+        # The watch stream of the kind may lag: without this record the next plan would create the child again.
+        known.keep(key_of(resource), key, {**manifest, "metadata": created["metadata"]})
     except ApiError as error:
         if error.already_exists:
             found = await client.get(key.kind, manifest["metadata"]["namespace"], key.name)

@@ -16,7 +16,7 @@ from tunesmith_api.crdgen.crd import UNSEEN
 from tunesmith_operator.client import ApiError, Raw
 from tunesmith_operator.controller import ESSENTIAL, TOLD_SECONDS, Controller, Settings, acceptable
 from tunesmith_operator.plan.config import OperatorConfig
-from tunesmith_operator.plan.types import Event, EventType, Key, KindPlan, Plan, PlanFunction
+from tunesmith_operator.plan.types import Event, EventType, Key, KindPlan, Observed, Plan, PlanFunction
 from tunesmith_operator.progress_receiver import ProgressBook
 from tunesmith_operator.resources import ResourceKey
 
@@ -245,6 +245,34 @@ def test_what_nobody_was_told_of_comes_first_also_where_a_list_tells_of_it() -> 
         return [(await controller.queue.get()).name for _ in range(2)]
 
     assert run(main()) == ["untold", "told"]
+
+
+def test_a_created_job_is_known_before_its_stream_reports_it() -> None:
+    """The stream of Pods may be ahead of the stream of Jobs. The Job is neither created nor read again."""
+    owner = {"kind": KEY.kind, "name": KEY.name, "uid": "u", "controller": True}
+    job = {
+        "name": "support-tune-1",
+        "namespace": "team",
+        "labels": {"tunesmith.dev/uid": "u"},
+        "ownerReferences": [owner],
+    }
+
+    def plan(resource: Raw, observed: Observed, *_: object) -> Plan:
+        return Plan(create=() if observed.jobs else ({"kind": "Job", "metadata": job},), status={"phase": "Pending"})
+
+    async def main() -> None:
+        controller = controller_of(client, {}, plan)
+        controller.stream_begins("Job", None, "1")
+        metadata = {"name": KEY.name, "namespace": "team", "uid": "u"}
+        resource = {"kind": KEY.kind, "apiVersion": "tunesmith.dev/v1alpha1", "metadata": metadata, "status": UNSEEN}
+        controller.heard_resource("ADDED", client.put(resource))
+        await controller.reconcile(KEY)
+        client.calls.clear()
+        await controller.reconcile(KEY)
+
+    client = MemoryClient()
+    run(main())
+    assert not [call for call in client.calls if "Job" in call]
 
 
 JOB: Raw = {"kind": "Job", "metadata": {"name": "support-tune-1", "namespace": "team"}}
