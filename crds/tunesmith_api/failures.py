@@ -6,7 +6,6 @@ message is lost. Codes from 64 on follow sysexits(3) where it has a word for the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -371,77 +370,3 @@ AFTERMATH: dict[FailureClass, int] = {
     FailureClass.COLLECTIVE_FAILED: 2,
 }
 """Of processes that work together one fails first: failures that may only be what another's led to, likeliest last."""
-
-LINE_CHARACTERS = 2000
-"""So much of a line is read: the causes stand at its beginning, and the text may be anybody's."""
-
-SYMPTOMS: tuple[tuple[FailureClass, re.Pattern[str]], ...] = (
-    (
-        FailureClass.SHARED_MEMORY_FULL,
-        re.compile(
-            r"insufficient shared memory|out of shared memory|unable to (?:open|allocate|write to) shared memory"
-            r"|unable to resize file <.*shm|No space left on device.*/dev/shm|/dev/shm.*No space left on device"
-        ),
-    ),
-    (
-        FailureClass.DEVICE_OUT_OF_MEMORY,
-        re.compile(
-            r"\b(?:CUDA|NPU|HIP|XPU) out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED"
-            r"|cudaErrorMemoryAllocation|EL0004|No available memory for the cache blocks"
-            r"|Free memory on device .*is less than desired GPU memory utilization"
-            r"|DefaultCPUAllocator: (?:can't allocate|not enough) memory"
-        ),
-    ),
-    (
-        FailureClass.COLLECTIVE_FAILED,
-        re.compile(
-            r"collective operation timeout|DistBackendError|DistNetworkError|DistStoreError|RendezvousTimeoutError"
-            r"|NCCL error|nccl(?:System|Internal|Remote|UnhandledCuda)Error|HCCL (?:function )?error|call hccl api failed"
-            r"|\bEI000[26]\b|third_party/gloo"
-        ),
-    ),
-    (
-        FailureClass.DEVICE_FAILED,
-        re.compile(
-            r"uncorrectable ECC error|CUDA-capable device|No CUDA GPUs are available|Found no NVIDIA driver"
-            r"|CUDA driver version is insufficient|Driver/library version mismatch|GPU is lost|fallen off the bus"
-            r"|nvidia-container-cli: (?:initialization|device) error|unresolvable CDI devices"
-        ),
-    ),
-    (FailureClass.DISK_FULL, re.compile(r"No space left on device|Disk quota exceeded", re.IGNORECASE)),
-)
-"""What libraries, engines and drivers say in exceptions and logs. The first that fits has the word: what stands above
-is surer than what is below."""
-
-
-@dataclass(frozen=True)
-class Recognised:
-    """A cause that a text gives away."""
-
-    class_: FailureClass
-    line: str
-    """The line that says so."""
-
-
-def recognise(text: str) -> Recognised | None:
-    """The cause that an exception's message or the end of a log gives away; None where it says nothing known."""
-    lines = [line[:LINE_CHARACTERS] for line in text.splitlines()]
-    return next(
-        (Recognised(name, line.strip()) for name, pattern in SYMPTOMS for line in lines if pattern.search(line)), None
-    )
-
-
-SIGNALS: dict[int, tuple[str, str]] = {
-    132: (
-        "an illegal instruction",
-        "the image's libraries need a newer CPU: choose other nodes with spec.pod.nodeSelector",
-    ),
-    134: ("an abort", "a native library gave up: read the log tail"),
-    135: ("a bus error", "most often /dev/shm is full: set spec.resources.sharedMemory to more, such as 8Gi"),
-    136: ("an arithmetic error", "a native library crashed: read the log tail"),
-    139: (
-        "a segmentation fault",
-        "a native library crashed: read the log tail; an image of other library versions may help",
-    ),
-}
-"""Exit codes of a process that a signal of its own ended: what it is called, and what to do."""

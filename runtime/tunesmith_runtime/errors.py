@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 
-from tunesmith_api.failures import FAILURES, FailureClass, recognise
+from tunesmith_api.failures import FAILURES, FailureClass
+from tunesmith_api.symptoms import find_symptom
 
 
 class RunFailure(Exception):
@@ -57,7 +58,7 @@ def class_of(error: Exception) -> FailureClass:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return FailureClass.DISK_FULL
     in_words = isinstance(error, RuntimeError | OSError) or type(error).__name__ == "SafetensorError"
-    known = recognise(f"{type(error).__name__}: {error}") if in_words else None
+    known = find_symptom(f"{type(error).__name__}: {error}") if in_words else None
     return known.class_ if known else FailureClass.PROCESS_ERROR
 
 
@@ -68,5 +69,5 @@ def sharpened(failure: RunFailure, log_tail: str) -> RunFailure:
     class_ = FailureClass.PROCESS_ERROR if not isinstance(cause, Exception) else class_of(cause)
     if class_ not in (FailureClass.PROCESS_ERROR, failure.failure):
         return RunFailure(class_, failure.message)
-    known = recognise(log_tail) if failure.failure is FailureClass.ENGINE_FAILED else None
+    known = find_symptom(log_tail) if failure.failure is FailureClass.ENGINE_FAILED else None
     return RunFailure(known.class_, f"{failure.message}: {known.line}") if known else failure

@@ -18,8 +18,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tunesmith_api.failures import AFTERMATH, SIGNALS, FailureClass
+from tunesmith_api.failures import AFTERMATH, FailureClass
 from tunesmith_api.run import FailureReport, Outcome, RunReport, RunSpec, Verb
+from tunesmith_api.symptoms import SIGNALS
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.rank import PROCESS_VARIABLE
 from tunesmith_runtime.report import TERMINATION_LOG_VARIABLE

@@ -13,7 +13,8 @@ import pytest
 from tests.hints import FOLLOWED, Fix, fields_in
 from tunesmith_api.compatibility import CONFLICTS, LIMITS, refusals
 from tunesmith_api.crdgen.crd import KINDS, root_schema
-from tunesmith_api.failures import EVAL, FAILURES, SERVE, SIGNALS, TUNE, FailureClass
+from tunesmith_api.failures import EVAL, FAILURES, SERVE, TUNE, FailureClass
+from tunesmith_api.symptoms import SIGNALS
 
 ROOT = Path(__file__).parents[3]
 SCHEMAS = {kind.name: root_schema(kind)["properties"]["spec"] for kind in KINDS}

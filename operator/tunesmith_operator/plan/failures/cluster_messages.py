@@ -1,7 +1,7 @@
-"""What the cluster's sentences mean: from the words of kubelet, scheduler and admission to a class and a hint.
+"""Messages of kubelet, scheduler and admission -> failure class and hint.
 
-The cluster says much in prose only. Each row is a sentence as Kubernetes 1.36 and containerd write it; rows are tried
-in order, and what no row knows keeps the class it had and the hint of that class.
+Kubernetes reports many causes in prose only. Each row has a message as Kubernetes 1.36 and containerd write it; the order of
+the rows decides. A message that no row matches keeps its class and the hint of that class.
 """
 
 from __future__ import annotations
@@ -13,24 +13,26 @@ from dataclasses import dataclass
 from tunesmith_api.failures import FailureClass
 
 READ_CHARACTERS = 4096
-"""No sentence of Kubernetes is longer; some of what it quotes is anybody's text, and must not cost much to read."""
+"""No message of Kubernetes is longer. Parts of it are user input, which must not be expensive to match."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A sentence, and what to do about it; `{name}` in the hint is a group of the expression or one of the facts."""
+    """A message, and what to do about it."""
 
     pattern: re.Pattern[str]
     hint: str
+    """`{name}` is a group of the pattern or one of `last_failure.hint_values`."""
     class_: FailureClass | None = None
-    """The class, where the sentence is surer of it than the place where it was said."""
+    """The class, if the message is more exact than the place where it was found."""
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """What a sentence means."""
+class Interpretation:
+    """The cause that a message states, and what to do about it."""
 
     class_: FailureClass | None
+    """None: the message does not decide the class."""
     hint: str
 
 
@@ -296,18 +298,19 @@ REJECTION = (
 """Why a kubelet rejects a pod that the scheduler gave it (kubelet/lifecycle, cm/devicemanager, cm/topologymanager)."""
 
 
-def meaning(rows: Iterable[Row], said: str, facts: Mapping[str, str]) -> Meaning | None:
-    """What the first row that fits makes of `said`."""
-    return next(_meanings(rows, said, facts), None)
+def interpret(rows: Iterable[Row], message: str, values: Mapping[str, str]) -> Interpretation | None:
+    """Return what the first matching row makes of `message`; `values` fill the placeholders of its hint."""
+    return next(_interpretations(rows, message, values), None)
 
 
-def meanings(rows: Iterable[Row], said: str, facts: Mapping[str, str]) -> Meaning | None:
-    """What all rows make of `said`, wherever they fit: the class of the first, the hints of all."""
-    found = list(_meanings(rows, said, facts))
-    return Meaning(found[0].class_, "; ".join(dict.fromkeys(one.hint for one in found))) if found else None
+def interpret_all(rows: Iterable[Row], message: str, values: Mapping[str, str]) -> Interpretation | None:
+    """Return what all matches of all rows make of `message`: the class of the first, the hints of all."""
+    found = list(_interpretations(rows, message, values))
+    hints = dict.fromkeys(interpretation.hint for interpretation in found)
+    return Interpretation(found[0].class_, "; ".join(hints)) if found else None
 
 
-def _meanings(rows: Iterable[Row], said: str, facts: Mapping[str, str]) -> Iterator[Meaning]:
+def _interpretations(rows: Iterable[Row], message: str, values: Mapping[str, str]) -> Iterator[Interpretation]:
     for row in rows:
-        for match in row.pattern.finditer(said[:READ_CHARACTERS]):
-            yield Meaning(row.class_, row.hint.format_map({**facts, **match.groupdict()}))
+        for match in row.pattern.finditer(message[:READ_CHARACTERS]):
+            yield Interpretation(row.class_, row.hint.format_map({**values, **match.groupdict()}))

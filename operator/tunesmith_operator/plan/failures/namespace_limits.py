@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from tunesmith_api.failures import EVAL, SERVE, TUNE, FailureClass
 from tunesmith_operator.plan.drift import quantity
-from tunesmith_operator.plan.failures.cluster_messages import READ_CHARACTERS, Meaning
+from tunesmith_operator.plan.failures.cluster_messages import READ_CHARACTERS, Interpretation
 from tunesmith_operator.plan.pods.accelerators import ACCELERATORS
 from tunesmith_operator.plan.pods.template import LIGHT_REQUESTS
 
@@ -35,14 +35,12 @@ Reader = Callable[[re.Match[str], str, str], Iterator[str]]
 """(match, namespace, kind) -> hints."""
 
 
-def meaning(sentence: str, namespace: str, kind: str) -> Meaning | None:
-    """What to do about a refusal of a child of a resource of `kind`; None where no quota and no range refuses it."""
+def interpret(message: str, namespace: str, kind: str) -> Interpretation | None:
+    """Return what to do about the rejection of a child of a resource of `kind`; None if no quota or LimitRange is the cause."""
     for pattern, read, class_ in READERS:
-        hints = [
-            hint for match in pattern.finditer(sentence[:READ_CHARACTERS]) for hint in read(match, namespace, kind)
-        ]
+        hints = [hint for match in pattern.finditer(message[:READ_CHARACTERS]) for hint in read(match, namespace, kind)]
         if hints:
-            return Meaning(class_, "; ".join(dict.fromkeys(hints)))
+            return Interpretation(class_, "; ".join(dict.fromkeys(hints)))
     return None
 
 

@@ -12,7 +12,8 @@ from tunesmith_api.inferenceservice import InferenceServiceSpec, RolledBack
 from tunesmith_api.run import RunSpec, Verb
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.drift import has
-from tunesmith_operator.plan.failures.diagnose import advised, failure, is_slow_to_start, what_delays
+from tunesmith_operator.plan.failures.last_failure import failure, with_hint
+from tunesmith_operator.plan.failures.pod_start import is_slow_to_start, start_progress
 from tunesmith_operator.plan.inferenceservice import autoscaling, disruption
 from tunesmith_operator.plan.inferenceservice.autoscaling import autoscaler, autoscaling_conditions, autoscaling_trouble
 from tunesmith_operator.plan.inferenceservice.deployment import ROLE, deployment, service
@@ -279,10 +280,14 @@ def _on_its_way(look: Look) -> Outlook:
     rollout, trouble, served = look.rollout, look.trouble, look.versions.served
     pods = f"{rollout.ready} of {rollout.wanted} pods answer"
     delays = next(
-        (text for pod in sorted(look.observed.pods, key=name_of) if (text := what_delays(pod, look.observed.events))),
+        (
+            text
+            for pod in sorted(look.observed.pods, key=name_of)
+            if (text := start_progress(pod, look.observed.events))
+        ),
         None,
     )
-    text = advised(f"{pods}; {trouble.message}", trouble.hint) if trouble else f"{pods}: {delays}" if delays else pods
+    text = with_hint(f"{pods}; {trouble.message}", trouble.hint) if trouble else f"{pods}: {delays}" if delays else pods
     reason = str(trouble.class_) if trouble else None
     if served is not None and served != rollout.version:
         text = f"version {rollout.version} is to take the place of {served}: {text}"
@@ -293,7 +298,7 @@ def _on_its_way(look: Look) -> Outlook:
 
 def _failed(class_: FailureClass, message: str, hint: str = "") -> Outlook:
     trouble = failure(class_, message, hint or None, KIND)
-    return Outlook(Phase.FAILED, str(class_), advised(message, hint), stalled=True, trouble=trouble)
+    return Outlook(Phase.FAILED, str(class_), with_hint(message, hint), stalled=True, trouble=trouble)
 
 
 def _fields(look: Look) -> Raw:

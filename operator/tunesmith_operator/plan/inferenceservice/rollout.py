@@ -10,7 +10,10 @@ from tunesmith_api.base import parse_duration
 from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import SERVE, FailureClass
 from tunesmith_api.inferenceservice import InferenceServiceSpec, RolledBack, RolloutStrategy
-from tunesmith_operator.plan.failures.diagnose import advised, why_crashing, why_ended, why_pending, why_refused
+from tunesmith_operator.plan.failures.last_failure import with_hint
+from tunesmith_operator.plan.failures.pod_start import pending_failure
+from tunesmith_operator.plan.failures.rejection import rejection_failure
+from tunesmith_operator.plan.failures.termination import crash_failure, termination_failure
 from tunesmith_operator.plan.inferenceservice.target import Target, no_pods
 from tunesmith_operator.plan.inferenceservice.versions import Versions, version_of, what_asks
 from tunesmith_operator.plan.names import is_deleting, metadata, name_of
@@ -88,16 +91,16 @@ def _seconds_left(observed: Observed, version: str | None, spec: InferenceServic
 def find_trouble(observed: Observed, rollout: Rollout, namespace: str) -> LastFailure | None:
     """What keeps pods of the version from answering; a child that was refused comes first."""
     if observed.refused:
-        return why_refused(next(iter(sorted(observed.refused.values()))), namespace, SERVE)
+        return rejection_failure(next(iter(sorted(observed.refused.values()))), namespace, SERVE)
     if rollout.is_done or not observed.deployments:
         return None
     failed = condition(observed.deployments[0], "ReplicaFailure")
     if failed.get("status") == "True":
-        return why_refused(str(failed.get("message") or ""), namespace, SERVE)
+        return rejection_failure(str(failed.get("message") or ""), namespace, SERVE)
     mine = [pod for pod in sorted(observed.pods, key=name_of) if version_of(pod) == rollout.version]
     for pod in mine:
         if not is_finished(pod) and not is_true(pod, "Ready"):
-            trouble = why_pending(pod, observed.events) or why_crashing(pod)
+            trouble = pending_failure(pod, observed.events) or crash_failure(pod)
             if trouble:
                 return trouble
     return _why_replaced(mine)
@@ -113,7 +116,7 @@ def _why_replaced(pods: Sequence[Raw]) -> LastFailure | None:
         return None
     moment, pod = max(ended, key=lambda one: one[0])
     made = [_created(one) for one in pods if not is_finished(one)]
-    return why_ended(pod) if not made or max(made) - moment <= REPLACED_WITHIN else None
+    return termination_failure(pod) if not made or max(made) - moment <= REPLACED_WITHIN else None
 
 
 def _failed_at(pod: Raw) -> datetime:
@@ -164,10 +167,10 @@ def is_permanent(trouble: LastFailure | None) -> bool:
 def why_late(spec: InferenceServiceSpec, trouble: LastFailure | None) -> str:
     """Why a version is not ready in time, or never will be, and what to change."""
     if trouble is not None and is_permanent(trouble):
-        return advised(trouble.message, trouble.hint)
+        return with_hint(trouble.message, trouble.hint)
     late = f"not ready within spec.rollout.readyTimeout ({spec.rollout.ready_timeout})"
     if trouble is None:
-        return advised(f"{late}: {NO_CAUSE}", LONGER)
+        return with_hint(f"{late}: {NO_CAUSE}", LONGER)
     surging = spec.rollout.strategy is RolloutStrategy.SURGE and trouble.class_ in NO_ROOM
     room = ", or set spec.rollout.strategy: Recreate, which asks for no second set of pods" if surging else ""
-    return advised(f"{late}: {trouble.message}", f"{trouble.hint}{room}")
+    return with_hint(f"{late}: {trouble.message}", f"{trouble.hint}{room}")

@@ -16,15 +16,10 @@ from functools import cached_property
 from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import FAILURES, FailureClass, Retry
 from tunesmith_api.run import RunReport, RunSpec, Verb
-from tunesmith_operator.plan.failures.diagnose import (
-    failure,
-    kind_of,
-    why_crashing,
-    why_doomed,
-    why_ended,
-    why_no_pod,
-    why_pending,
-)
+from tunesmith_operator.plan.failures.last_failure import failure, kind_of
+from tunesmith_operator.plan.failures.pod_start import pending_failure
+from tunesmith_operator.plan.failures.rejection import pod_creation_failure
+from tunesmith_operator.plan.failures.termination import crash_failure, permanent_failure, termination_failure
 from tunesmith_operator.plan.names import (
     ATTEMPT_ANNOTATION,
     FAILURES_ANNOTATION,
@@ -244,15 +239,15 @@ def _state(job: Raw, pods: Sequence[Raw], observed: Observed, now: datetime) -> 
         return State.FAILED, _why_failed(job, pods, now)
     if any(is_deleting(one) for one in pods) and condition(job, "Suspended"):
         return State.STARTING, None  # it was stopped by its queue, which has admitted the Job anew
-    if doomed := _first(why_doomed(one) for one in pods):
+    if doomed := _first(permanent_failure(one) for one in pods):
         return State.FAILED, doomed
-    pending = _first(why_pending(one, observed.events) for one in pods)
+    pending = _first(pending_failure(one, observed.events) for one in pods)
     if len(pods) < pod_count(job):
-        return State.STARTING, with_placement(job, pods, pending or why_no_pod(job, observed.events))
+        return State.STARTING, with_placement(job, pods, pending or pod_creation_failure(job, observed.events))
     if not all(has_started(one) for one in pods):
         return State.STARTING, with_placement(job, pods, pending)
     fetched = all(_has_fetched(one) for one in pods)
-    return (State.RUNNING if fetched else State.FETCHING), pending or _first(why_crashing(one) for one in pods)
+    return (State.RUNNING if fetched else State.FETCHING), pending or _first(crash_failure(one) for one in pods)
 
 
 def _has_fetched(pod: Raw) -> bool:
@@ -291,10 +286,10 @@ def _why_failed(job: Raw, pods: Sequence[Raw], now: datetime) -> LastFailure:
         text = f"Job {name_of(job)}: {failed.get('message')}"
         return failure(FailureClass.DEADLINE_EXCEEDED, text, kind=kind_of(job))
     unfinished = [pod for pod in pods if not is_finished(pod)]
-    causes = [why_ended(pod) for pod in pods if phase(pod) == "Failed"]
+    causes = [termination_failure(pod) for pod in pods if phase(pod) == "Failed"]
     causes += [_lost(pod) for pod in unfinished if not may_work(pod, now)]
     deleted = failure(FailureClass.PREEMPTED, f"the pod of Job {name_of(job)} was deleted", kind=kind_of(job))
-    guesses = [_lost(pod) if pod in unfinished else why_ended(pod) for pod in pods]
+    guesses = [_lost(pod) if pod in unfinished else termination_failure(pod) for pod in pods]
     return root_cause(causes) or _first(guesses) or deleted
 
 

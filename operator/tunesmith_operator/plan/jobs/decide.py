@@ -15,16 +15,9 @@ from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.run import ResolvedModel
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.drift import has
-from tunesmith_operator.plan.failures.diagnose import (
-    advised,
-    failure,
-    is_short_of_pods,
-    is_slow_to_start,
-    slow_from,
-    what_delays,
-    why_refused,
-    with_recreation,
-)
+from tunesmith_operator.plan.failures.last_failure import failure, with_hint, with_recreation
+from tunesmith_operator.plan.failures.pod_start import is_slow_to_start, slow_after, start_progress
+from tunesmith_operator.plan.failures.rejection import is_short_of_pods, rejection_failure
 from tunesmith_operator.plan.jobs import accounting, prepare
 from tunesmith_operator.plan.jobs.after_completion import after_the_end
 from tunesmith_operator.plan.jobs.attempts import (
@@ -225,7 +218,7 @@ def _given_up(scene: Scene[Spec]) -> Outlook | None:
         if course.trouble and is_given_up(course, scene.spec.retries):
             spent = f"; no retries are left of {scene.spec.retries}" if course.failures > scene.spec.retries > 0 else ""
             trouble = course.trouble.model_copy(update={"hint": with_recreation(course.trouble.hint)})
-            return _ended(scene, _failed(trouble, advised(f"{trouble.message}{spent}", trouble.hint)))
+            return _ended(scene, _failed(trouble, with_hint(f"{trouble.message}{spent}", trouble.hint)))
     return None
 
 
@@ -267,7 +260,7 @@ def _too_late(scene: Scene[Spec]) -> Outlook | None:
             f"it took longer than spec.deadline ({scene.spec.deadline}) from its first start",
             kind=scene.kind.kind,
         )
-        return _ended(scene, _failed(trouble, advised(trouble.message, trouble.hint)))
+        return _ended(scene, _failed(trouble, with_hint(trouble.message, trouble.hint)))
     for course in scene.courses:
         end = _pending_deadline(scene, course)
         if end and scene.now >= end:
@@ -275,7 +268,7 @@ def _too_late(scene: Scene[Spec]) -> Outlook | None:
             text = f"pending for longer than spec.pendingDeadline ({scene.spec.pending_deadline}): {cause}"
             hint = with_recreation(course.trouble.hint) if course.trouble else None
             trouble = failure(FailureClass.DEADLINE_EXCEEDED, text, hint, scene.kind.kind)
-            return _ended(scene, _failed(trouble, advised(text, trouble.hint)))
+            return _ended(scene, _failed(trouble, with_hint(text, trouble.hint)))
     return None
 
 
@@ -298,7 +291,7 @@ def _next_attempts(scene: Scene[Spec]) -> Outlook | None:
     if refused:
         rest = tuple(one for one in made if key_of(one, "Job") not in scene.observed.refused)
         return replace(
-            _pending(why_refused(refused[0], namespace_of(scene.resource), scene.kind.kind)),
+            _pending(rejection_failure(refused[0], namespace_of(scene.resource), scene.kind.kind)),
             create=rest,
             requeue_after=RETRY_REFUSED,
         )
@@ -314,7 +307,7 @@ def _with_services(scene: Scene[Spec], outlook: Outlook) -> Outlook:
     wanted = {key_of(one, "Service"): one for one in scene.kind.services(scene.resource, scene.spec)}
     refused = [scene.observed.refused[key] for key in wanted if key in scene.observed.refused]
     if refused and outlook.phase is Phase.PENDING:
-        waits = _pending(why_refused(refused[0], namespace_of(scene.resource), scene.kind.kind))
+        waits = _pending(rejection_failure(refused[0], namespace_of(scene.resource), scene.kind.kind))
         outlook = replace(waits, create=outlook.create, delete=outlook.delete, requeue_after=RETRY_REFUSED)
     out_of_reach = {*scene.observed.refused, *scene.observed.foreign}
     lacking = (one for key, one in wanted.items() if not (has(there.get(key.name), one) or key in out_of_reach))
@@ -354,7 +347,7 @@ def _as_it_is(scene: Scene[Spec], made: Sequence[Course] = ()) -> Outlook:
 def _delays(scene: Scene[Spec]) -> str | None:
     """What the first pod does that is slow to start."""
     starting = [pod for course in scene.courses if course.state is State.STARTING for pod in course.members]
-    return next((text for pod in starting if (text := what_delays(pod, scene.observed.events))), None)
+    return next((text for pod in starting if (text := start_progress(pod, scene.observed.events))), None)
 
 
 def _shown(scene: Scene[Spec], course: Course, is_made: bool) -> State:
@@ -428,7 +421,7 @@ def _between(scene: Scene[Spec]) -> tuple[Reason, str]:
     ended, again = f"attempt {course.number} ended", f"attempt {course.number + 1} begins"
     if course.prepares:
         ended, again = "what prepares it ended", "it is tried again"
-    return Reason.BACK_OFF, advised(
+    return Reason.BACK_OFF, with_hint(
         f"{ended}: {cause}; {again} at {begin}", course.trouble.hint if course.trouble else ""
     )
 
@@ -462,7 +455,7 @@ def _pending(trouble: LastFailure) -> Outlook:
     return Outlook(
         Phase.PENDING,
         str(trouble.class_),
-        advised(trouble.message, trouble.hint),
+        with_hint(trouble.message, trouble.hint),
         reconciling=True,
         waiting_for=trouble.message,
         trouble=trouble,
@@ -474,7 +467,7 @@ def _refused(sentences: Sequence[str], kind: str, hint: str = "") -> Outlook:
     trouble = failure(FailureClass.BAD_SPEC, "; ".join(sentences), kind=kind)
     if hint:
         trouble = trouble.model_copy(update={"hint": hint})
-    return _failed(trouble, advised(trouble.message, hint))
+    return _failed(trouble, with_hint(trouble.message, hint))
 
 
 def _failed(trouble: LastFailure, message: str) -> Outlook:
@@ -575,7 +568,7 @@ def _look_again(scene: Scene[Spec]) -> float | None:
 
 def _until_events_tell(course: Course, job: Raw, now: datetime) -> float | None:
     """Seconds until Events may tell what no change of the Job or the pod does; None where such a change will come."""
-    slow = min((at for pod in course.members if (at := slow_from(pod))), default=None)
+    slow = min((at for pod in course.members if (at := slow_after(pod))), default=None)
     if slow and now <= slow:
         return (slow - now).total_seconds() + EVENT_COMES
     if not slow and not (len(course.members) < pod_count(job) and is_short_of_pods(job)):

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import FailureClass
-from tunesmith_operator.plan.failures.diagnose import PENDING_CLASSES, advised, failure
+from tunesmith_operator.plan.failures.last_failure import PENDING_CLASSES, failure, with_hint
 from tunesmith_operator.plan.names import key_of, metadata
 from tunesmith_operator.plan.status.conditions import Wanted, kstatus, set_conditions
 from tunesmith_operator.plan.status.phases import Phase, Reason
@@ -121,7 +121,7 @@ def _events(old: Raw, new: Raw) -> tuple[Event, ...]:
     failure, before = new.get("lastFailure"), old.get("lastFailure") or {}
     news: list[Event] = []
     if failure and any(failure.get(name) != before.get(name) for name in ("class", "pod", "container")):
-        text = advised(failure["message"], failure.get("hint") or "")
+        text = with_hint(failure["message"], failure.get("hint") or "")
         ended = None if _is_over(failure) else f"{failure.get('pod')}/{failure.get('container')} {failure['message']}"
         news.append(Event(EventType.WARNING, failure["class"], text[:1024], once=ended))
     moved = (new["phase"], new["reason"]) != (old.get("phase"), old.get("reason"))
@@ -149,7 +149,7 @@ def in_the_way(resource: Raw, names: Sequence[Key], former: frozenset[Key]) -> O
     )
     reason = str(trouble.class_)
     return Outlook(
-        Phase.FAILED, reason, advised(trouble.message, trouble.hint), stalled=True, trouble=trouble,
+        Phase.FAILED, reason, with_hint(trouble.message, trouble.hint), stalled=True, trouble=trouble,
         requeue_after=LOOK_FOR_CONFLICT,
     )  # fmt: skip
 

@@ -32,7 +32,8 @@ from tunesmith_api.failures import FAILURES, FailureClass
 from tunesmith_api.finetunejob import LastCheckpoint, Rows
 from tunesmith_api.run import ProgressReport
 from tunesmith_operator.plan import KINDS
-from tunesmith_operator.plan.failures.diagnose import why_crashing, why_doomed, why_ended, why_pending
+from tunesmith_operator.plan.failures.pod_start import pending_failure
+from tunesmith_operator.plan.failures.termination import crash_failure, permanent_failure, termination_failure
 from tunesmith_operator.plan.jobs import accounting
 from tunesmith_operator.plan.names import ROLE_LABEL
 from tunesmith_operator.plan.pods.members import pod_count
@@ -426,13 +427,13 @@ def test_every_pod_can_be_diagnosed(kind, phase, told, conditions, reason):
     cluster = Cluster(SPECS[kind]())
     cluster.settle()
     pod = cluster.start_pod(next(iter(cluster.jobs)), phase, told, conditions=conditions, reason=reason)
-    ending = why_ended(pod)
+    ending = termination_failure(pod)
     assert ending.message
     assert ending.hint
     assert ending.class_ in FAILURES
-    for look in (why_crashing, why_doomed):
+    for look in (crash_failure, permanent_failure):
         look(pod)
-    why_pending(pod, ())
+    pending_failure(pod, ())
 
 
 @given(message=st.one_of(messages, junk.map(str), junk.map(repr)), code=codes)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith_api.failures import LINE_CHARACTERS, recognise
+from tunesmith_api.symptoms import LINE_CHARACTERS, find_symptom
 from tunesmith_operator.plan.failures import cluster_messages as words
-from tunesmith_operator.plan.failures.cluster_messages import Row, meaning
+from tunesmith_operator.plan.failures.cluster_messages import Row, interpret
 
 POD_FACTS = {"namespace", "node", "pull_secrets", "fewer_devices"}
 TABLES: dict[str, tuple[tuple[Row, ...], set[str]]] = {
@@ -43,13 +43,13 @@ def test_a_hint_is_one_sentence_that_goes_on_after_a_semicolon(table: str) -> No
 @given(said=st.text(max_size=300))
 def test_no_sentence_breaks_a_table(table: str, said: str) -> None:
     rows, facts = TABLES[table]
-    found = meaning(rows, said, dict.fromkeys(facts, "x"))
+    found = interpret(rows, said, dict.fromkeys(facts, "x"))
     assert found is None or found.hint
 
 
 def test_of_long_text_only_the_beginning_is_read() -> None:
     """Some of it is anybody's: it must not cost more than a sentence does."""
-    assert meaning(words.SCHEDULING, "Insufficient cpu", {}) is not None
-    assert meaning(words.SCHEDULING, " " * words.READ_CHARACTERS + "Insufficient cpu", {}) is None
-    assert recognise("CUDA out of memory") is not None
-    assert recognise(" " * LINE_CHARACTERS + "CUDA out of memory") is None
+    assert interpret(words.SCHEDULING, "Insufficient cpu", {}) is not None
+    assert interpret(words.SCHEDULING, " " * words.READ_CHARACTERS + "Insufficient cpu", {}) is None
+    assert find_symptom("CUDA out of memory") is not None
+    assert find_symptom(" " * LINE_CHARACTERS + "CUDA out of memory") is None

@@ -23,7 +23,8 @@ from tests.unit.operator.plan.world import (
     running,
     waiting,
 )
-from tunesmith_api.failures import FAILURES, FailureClass, Retry, recognise
+from tunesmith_api.failures import FAILURES, FailureClass, Retry
+from tunesmith_api.symptoms import find_symptom
 from tunesmith_operator.plan.times import format_time
 from tunesmith_operator.plan.types import Key, Raw
 
@@ -215,13 +216,13 @@ CASES: dict[str, Case] = {
             "deallocate, preemption: 0/3 nodes are available: 1 Preemption is not helpful for scheduling, 2 No preemption "
             "victims found for incoming pod."
         ),
-        "no node has enough nvidia.com/gpu (the pod asks for 1)",
+        "no node has enough nvidia.com/gpu (the pod requests 1)",
         "check that its device plugin runs there",
     ),
     "no node has the memory": Case(
         C.UNSCHEDULABLE,
         unschedulable("0/1 nodes are available: 1 Insufficient memory. preemption: 0/1 nodes are available: 1 No ..."),
-        "no node has enough memory (the pod asks for 4Gi)",
+        "no node has enough memory (the pod requests 4Gi)",
         "lower spec.resources.memory, or free or add a node with more memory",
     ),
     "no node has the label": Case(
@@ -811,8 +812,8 @@ CASES: dict[str, Case] = {
     "an engine's probes fail": Case(
         C.ENGINE_FAILED,
         crashes(ended(143, LOG)),
-        "as its probes failed",
-        "more spec.resources.cpu",
+        "because its probes failed",
+        "raise spec.resources.cpu",
         "serve",
         143,
         pod=EVAL_POD,
@@ -948,7 +949,7 @@ def test_the_message_of_status_says_what_to_do_next(case: Case) -> None:
         assert status["lastFailure"]["message"] in status["message"]
         assert status["lastFailure"]["hint"] in status["message"] or case.class_ is C.BAD_SPEC
     if status["phase"] == "Failed" and case.pod:
-        assert "create the resource anew" in status["message"]
+        assert "delete the resource and apply it again" in status["message"]
 
 
 def test_a_pod_over_its_own_limit_is_not_tried_again() -> None:
@@ -1016,4 +1017,4 @@ def test_a_service_tells_why_its_pods_are_replaced_again_and_again() -> None:
     "text", ["", "all is well", "loss 0.5\ntokens/s 900", "ValueError: unexpected keyword argument"]
 )
 def test_a_log_that_says_nothing_known_gives_nothing_away(text: str) -> None:
-    assert recognise(text) is None
+    assert find_symptom(text) is None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.hints import fields_in
 from tests.unit.api.test_hints import has_field
 from tunesmith_api.failures import EVAL, SERVE, TUNE, FailureClass
-from tunesmith_operator.plan.failures.namespace_limits import divisor, meaning
+from tunesmith_operator.plan.failures.namespace_limits import divisor, interpret
 
 QUOTA = "exceeded quota: all, requested: {asked}, used: {used}, limited: {limited}"
 RAISED = "have the quota raised (kubectl --namespace team describe quota all)"
@@ -217,7 +217,7 @@ CASES: dict[str, tuple[str, str, str]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_refusal_names_the_field_and_the_direction(case: str) -> None:
     kind, said, hint = CASES[case]
-    found = meaning(f'pods "support-tune-1-x7k2p" is forbidden: {said}', "team", kind)
+    found = interpret(f'pods "support-tune-1-x7k2p" is forbidden: {said}', "team", kind)
     assert found
     assert found.hint == hint
     assert (found.class_ is FailureClass.QUOTA_EXCEEDED) is ("quota" in said)
@@ -225,7 +225,7 @@ def test_a_refusal_names_the_field_and_the_direction(case: str) -> None:
 
 
 def test_other_refusals_are_not_its_business() -> None:
-    assert meaning('admission webhook "costs" denied the request', "team", TUNE) is None
+    assert interpret('admission webhook "costs" denied the request', "team", TUNE) is None
 
 
 @given(
@@ -237,7 +237,7 @@ def test_other_refusals_are_not_its_business() -> None:
     ).map("".join)
 )
 def test_no_sentence_breaks_it(said: str) -> None:
-    found = meaning(said, "team", TUNE)
+    found = interpret(said, "team", TUNE)
     assert found is None or found.hint
 
 
