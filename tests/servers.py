@@ -29,7 +29,7 @@ def run_spec(kind: str, name: str, spec: Mapping[str, Any] | None = None, **fiel
         "spec": {"model": {"uri": "s3://models/base"}, **(spec or {})},
         "specHash": "0123456789abcdef",
         "store": {"uri": "s3://store"},
-        "model": {"uri": "s3://models/base"},
+        "models": {"base": {"uri": "s3://models/base"}},
         "outputUri": "s3://store/runs",
         **fields,
     }

@@ -299,6 +299,21 @@ class Child(ApiModel):
     name: ShortText = Field(description="Name of the object.")
 
 
+class ArtifactType(StrEnum):
+    """Kinds of finished results. The value is the artifact's name in run.json and in status."""
+
+    QUANTIZED = "quantized"
+    MERGED = "merged"
+    MODEL = "model"
+    """All weights, of a job with tuner full."""
+    ADAPTER = "adapter"
+    REPORT = "report"
+
+
+LANGUAGE_MODELS = (ArtifactType.QUANTIZED, ArtifactType.MERGED, ArtifactType.MODEL, ArtifactType.ADAPTER)
+"""The types that can be tuned further, scored and served, the readiest to use first."""
+
+
 class Artifact(ApiModel):
     """A finished result in the store."""
 

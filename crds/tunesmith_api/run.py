@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from tunesmith_api.base import ApiModel, UriText
 from tunesmith_api.common import Artifact
@@ -77,6 +77,26 @@ class ResolvedModel(ApiModel):
         return self.uri.startswith(("hf://", "ms://"))
 
 
+class ModelRole(StrEnum):
+    """What a run uses a model for."""
+
+    BASE = "base"
+    """The weights that are tuned, scored or served, without an adapter."""
+    ADAPTER = "adapter"
+    """The adapter on the base that is scored or served."""
+    REFERENCE = "reference"
+    REWARD = "reward"
+    TEACHER = "teacher"
+    LABELLER = "labeller"
+
+
+def models_by_role(model: ResolvedModel) -> dict[ModelRole, ResolvedModel]:
+    """The roles that one resolved model fills: base, or base and adapter."""
+    if model.base is None:
+        return {ModelRole.BASE: model}
+    return {ModelRole.BASE: model.base, ModelRole.ADAPTER: model.model_copy(update={"base": None})}
+
+
 class NamedAdapter(ApiModel):
     """An adapter that is served under a name of its own."""
 
@@ -119,11 +139,37 @@ class RunSpec(ApiModel):
     spec: dict[str, Any] = Field(description="The resource's spec, with defaults, as the API server holds it.")
     spec_hash: str = Field(description="See tunesmith_api.hashing.spec_hash.")
     store: Store = Field(description="Object storage.")
-    model: ResolvedModel = Field(description="Base of the tuning, model under test, or model to serve.")
+    models: dict[ModelRole, ResolvedModel] = Field(description="The models of the run by role; base is always there.")
     adapters: list[NamedAdapter] = Field(default_factory=list, description="For an InferenceService.")
     output_uri: str = Field(description="Folder below which the run's own folder is made.")
     progress_url: str | None = Field(None, description="Where to push progress; absent: nowhere.")
     world: World | None = Field(None, description="Who trains together; absent: one process alone.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_one_model(cls, data: Any) -> Any:
+        """Read the field `model` of releases up to 0.2.0, which recorded templates of running services still have."""
+        if not isinstance(data, dict) or "models" in data or "model" not in data:
+            return data
+        return {**data, "models": models_by_role(ResolvedModel.model_validate(data["model"]))}
+
+    @field_validator("models")
+    @classmethod
+    def _has_a_base(cls, models: dict[ModelRole, ResolvedModel]) -> dict[ModelRole, ResolvedModel]:
+        if ModelRole.BASE not in models:
+            raise ValueError("no model with the role base")
+        return models
+
+    @property
+    def base(self) -> ResolvedModel:
+        """The model in the role base."""
+        return self.models[ModelRole.BASE]
+
+    @property
+    def subject(self) -> ResolvedModel:
+        """The model that is tuned, scored or served: the base, or the adapter with its base."""
+        adapter = self.models.get(ModelRole.ADAPTER)
+        return adapter.model_copy(update={"base": self.base}) if adapter else self.base
 
     def fine_tune_job(self) -> FineTuneJobSpec:
         """The typed spec of a FineTuneJob."""

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from tunesmith_api.base import ApiModel
-from tunesmith_api.common import Artifact
+from tunesmith_api.common import Artifact, ArtifactType
 from tunesmith_api.evaljob import Result
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import LastCheckpoint, Metrics, Rows
@@ -103,9 +103,9 @@ class RunDirectory:
         """
         self.storage.probe(join(self.uri, f".probe-{secrets.token_hex(8)}"))
 
-    def publish(self, name: str, directory: Path) -> Artifact:
-        """Upload a local folder as the artifact `name`; its folder's name ends in the digest of its content."""
-        return publish_directory(self.storage, directory, self.uri, name)
+    def publish(self, type_: ArtifactType, directory: Path) -> Artifact:
+        """Upload a local folder as an artifact of this type; its folder's name ends in the digest of its content."""
+        return publish_directory(self.storage, directory, self.uri, type_)
 
     def fetch(self, artifact: Artifact, directory: Path) -> None:
         """Download and verify an artifact."""

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from tunesmith_api.base import ApiModel
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import ModelRole
 from tunesmith_runtime.errors import RunFailure
 
 
@@ -40,15 +41,9 @@ class Work:
 
     root: Path
 
-    @property
-    def model(self) -> Path:
-        """Weights, config and tokenizer of the base or served model."""
-        return self.root / "model"
-
-    @property
-    def adapter(self) -> Path:
-        """The adapter under test or to serve, if the model is one; its base is `model`."""
-        return self.root / "adapter"
+    def model(self, role: ModelRole = ModelRole.BASE) -> Path:
+        """Folder of the model in `role`: weights or adapter, config and tokenizer."""
+        return self.root / ("model" if role is ModelRole.BASE else role)
 
     @property
     def adapters(self) -> Path:

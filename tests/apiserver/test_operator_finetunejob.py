@@ -124,7 +124,7 @@ def test_references_resolve_whatever_comes_first(cluster: Cluster, operator: Ope
     succeed(cluster, "first")
     job = cluster.job("second-tune-1", seconds=10)
     run = json.loads(job["spec"]["template"]["metadata"]["annotations"]["tunesmith.dev/run"])
-    assert run["model"]["uri"] == ARTIFACTS[1]["uri"]
+    assert run["models"]["base"]["uri"] == ARTIFACTS[1]["uri"]
     assert operator.metric("tunesmith_reconcile_total") > 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 
+from tunesmith_api.common import ArtifactType
 from tunesmith_api.evaljob import Result
 from tunesmith_api.run import Outcome, ProgressReport, RunReport, RunSpec, Verb
 from tunesmith_runtime.evaluate import scope
@@ -16,8 +17,6 @@ from tunesmith_runtime.storage import open_storage
 from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger(__name__)
-
-REPORT = "report"
 
 
 def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
@@ -33,7 +32,7 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
     tasks = [prepare(benchmark, job.generation, work) for benchmark in job.benchmarks]
     results = _score_all(spec, tasks, work, progress)
     directory = open_run(spec, work, open_storage(spec.store))
-    artifact = directory.publish(REPORT, work.run / REPORT)
+    artifact = directory.publish(ArtifactType.REPORT, work.run / ArtifactType.REPORT)
     seeds = {"evaluation": scope.SEED}
     record = directory.finish(record_of(spec, fetched, results=results, artifacts=[artifact], seeds=seeds))
     return record.report(Verb.EVALUATE, Outcome.SUCCEEDED, fetched.run_uri)
@@ -42,7 +41,7 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
 def _score_all(spec: RunSpec, tasks: list[Task], work: Work, progress: Progress) -> list[Result]:
     generation = spec.eval_job().generation
     engine = find_engine(spec.name)
-    shutil.rmtree(work.run / REPORT, ignore_errors=True)
+    shutil.rmtree(work.run / ArtifactType.REPORT, ignore_errors=True)
     scope.quiet_imports(offline=all(task.benchmark.dataset is not None for task in tasks))
     if (tokens := scope.answer_tokens(generation.max_tokens, engine.max_length)) < generation.max_tokens:
         log.warning(
@@ -51,8 +50,10 @@ def _score_all(spec: RunSpec, tasks: list[Task], work: Work, progress: Progress)
             generation.max_tokens,
             engine.max_length,
         )
-    configs = [scope.configuration(task, generation, engine, work.run / REPORT / task.name) for task in tasks]
-    trust = spec.model.trust_remote_code
+    configs = [
+        scope.configuration(task, generation, engine, work.run / ArtifactType.REPORT / task.name) for task in tasks
+    ]
+    trust = spec.base.trust_remote_code
     counts = [scope.count_questions(task, config, trust) for task, config in zip(tasks, configs, strict=True)]
     results: list[Result] = []
     for index, (task, config) in enumerate(zip(tasks, configs, strict=True)):

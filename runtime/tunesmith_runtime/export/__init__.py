@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from itertools import islice
 
-from tunesmith_api.common import Artifact
+from tunesmith_api.common import Artifact, ArtifactType
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.errors import RunFailure
@@ -19,8 +19,6 @@ from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger(__name__)
 
-ADAPTER = "adapter"
-MERGED = "merged"
 PROMPTS = 4
 """Rows of the data that merged and unmerged model are compared on."""
 PROMPT_BYTES = 4096
@@ -44,7 +42,7 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
             FailureClass.PROCESS_ERROR, f"{run_directory.uri}/{TRAINED} is missing: the verb train has not finished"
         )
     artifacts = [trained.artifact]
-    if spec.fine_tune_job().export.merge and trained.artifact.name == ADAPTER:
+    if spec.fine_tune_job().export.merge and trained.artifact.name == ArtifactType.ADAPTER:
         artifacts.append(_merged(spec, work, run_directory, trained))
     record = run_directory.finish(
         record_of(
@@ -58,14 +56,16 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
 
 def _merged(spec: RunSpec, work: Work, run_directory: RunDirectory, trained: Trained) -> Artifact:
     """The merged model, checked and published."""
-    adapter = work.run / ADAPTER
+    adapter = work.run / ArtifactType.ADAPTER
     run_directory.fetch(trained.artifact, adapter)  # what is there from training already is only verified
     sleep_when_idle()
     with hidden():
         from tunesmith_runtime.export.merge import merge
 
-        folder = merge(work.model, adapter, work.run / MERGED, _prompts(work), spec.model.trust_remote_code)
-    return run_directory.publish(MERGED, folder)
+        folder = merge(
+            work.model(), adapter, work.run / ArtifactType.MERGED, _prompts(work), spec.base.trust_remote_code
+        )
+    return run_directory.publish(ArtifactType.MERGED, folder)
 
 
 def _prompts(work: Work) -> list[str]:

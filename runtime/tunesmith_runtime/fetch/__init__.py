@@ -29,7 +29,7 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
     """Fetch what a resource of any kind needs."""
     progress.push(ProgressReport(stage=Verb.FETCH))
     storage = open_storage(spec.store)
-    model = find_model(storage, spec.store.uri, spec.model, work, is_lenient(spec))
+    model = find_model(storage, spec.store.uri, spec.subject, work, is_lenient(spec))
     fetched = (
         serve(spec, work, storage, model) if spec.kind == "InferenceService" else run_of(spec, work, storage, model)
     )

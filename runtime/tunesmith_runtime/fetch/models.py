@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.hashing import digest
-from tunesmith_api.run import ResolvedModel
+from tunesmith_api.run import ModelRole, ResolvedModel
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.fetch.hub import download_snapshot, redirection
 from tunesmith_runtime.fetch.imports import import_once, imported, key_of
@@ -74,9 +74,9 @@ def find_model(storage: Storage, store_uri: str, asked: ResolvedModel, work: Wor
     `is_lenient`: see check_model. Raises RunFailure (ModelNotFound, BadModel, UnsafeWeights, StorageCorrupt).
     """
     if asked.base is None:
-        return _find_base(storage, store_uri, asked, work.model, is_lenient)
-    base = _find_base(storage, store_uri, asked.base, work.model, is_lenient)
-    return replace(_find(storage, store_uri, asked, work.adapter, adapter=True), base=base)
+        return _find_base(storage, store_uri, asked, work.model(), is_lenient)
+    base = _find_base(storage, store_uri, asked.base, work.model(), is_lenient)
+    return replace(_find(storage, store_uri, asked, work.model(ModelRole.ADAPTER), adapter=True), base=base)
 
 
 def find_adapter(storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path) -> Model:

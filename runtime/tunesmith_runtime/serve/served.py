@@ -11,7 +11,7 @@ from pathlib import Path
 from tunesmith_api.common import Accelerator
 from tunesmith_api.engines import resolve_engine
 from tunesmith_api.inferenceservice import Engine
-from tunesmith_api.run import ENGINE_PORT, READY_PORT, RunSpec
+from tunesmith_api.run import ENGINE_PORT, READY_PORT, ModelRole, RunSpec
 from tunesmith_runtime.serve.keys import api_key
 from tunesmith_runtime.workdir import Work
 
@@ -74,18 +74,19 @@ def served(spec: RunSpec, work: Work) -> Served:
     """What the run's spec asks to serve, with the files where fetch left them. Raises RunFailure (BadSpec) for an unusable API key."""
     service = spec.inference_service() if spec.kind == "InferenceService" else None
     resources = service.resources if service else spec.eval_job().resources
-    adapters = {OWN_ADAPTER: work.adapter} if spec.model.base is not None else {}
+    own = OWN_ADAPTER if ModelRole.ADAPTER in spec.models else None
+    adapters = {own: work.model(ModelRole.ADAPTER)} if own else {}
     adapters |= {adapter.name: work.adapters / adapter.name for adapter in spec.adapters}
-    names: dict[str, str | None] = {spec.name: OWN_ADAPTER if spec.model.base is not None else None}
+    names: dict[str, str | None] = {spec.name: own}
     names |= {adapter.name: adapter.name for adapter in spec.adapters}
     return Served(
-        model=work.model,
+        model=work.model(),
         names=names,
         adapters=adapters,
         max_length=service.max_model_length if service else None,
         accelerator=resources.accelerator,
         devices=resources.processes,
-        trust_remote_code=spec.model.trust_remote_code,
+        trust_remote_code=spec.base.trust_remote_code,
         port=int(os.environ.get(PORT_VARIABLE) or ENGINE_PORT),
         api_key=api_key(),
         linger=LINGER_SECONDS if service else 0.0,

@@ -56,11 +56,11 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress, peer
     rows_at_once(job, peers.size)
 
     # Rows first: what is wrong with them shows before the trainer is imported or weights are read.
-    tokenizer = load_tokenizer(work.model, spec.model.trust_remote_code)
-    most = limits(work.model, spec.model.trust_remote_code)
+    tokenizer = load_tokenizer(work.model(), spec.base.trust_remote_code)
+    most = limits(work.model(), spec.base.trust_remote_code)
     if most.vocabulary is not None:
         check_vocabulary(BASE, tokenizer, most.vocabulary)
-    encoder = Encoder.of(tokenizer, stop_ids(work.model, tokenizer), job.training, most)
+    encoder = Encoder.of(tokenizer, stop_ids(work.model(), tokenizer), job.training, most)
     with held_to(most, job.training):
         data = load(work, job, encoder, LEARNS_FROM)
     log.info("rows: %s", data.rows.to_dict())
@@ -81,16 +81,16 @@ def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress, peer
     # The model. Its names and shapes show whether it can be tuned as asked, before its weights are read.
     # A base that is only read may be in bfloat16; weights that are trained are in float32.
     tuner, device = TUNERS[job.tuner], find_device(job.resources.accelerator)
-    tuner.check(skeleton(work.model, spec.model.trust_remote_code), job)
+    tuner.check(skeleton(work.model(), spec.base.trust_remote_code), job)
     bf16 = device.computes_in_bf16(job.training.precision)
     base = load_model(
-        work.model, torch.bfloat16 if bf16 and tuner.FROZEN_BASE else torch.float32, spec.model.trust_remote_code
+        work.model(), torch.bfloat16 if bf16 and tuner.FROZEN_BASE else torch.float32, spec.base.trust_remote_code
     )
     set_seed(job.training.seed)
     model = tuner.apply(base, job)
     if peers.leads:
         check_disk(model, job, work)
-    changed = tuner.changes(model, stored_dtype(work.model))
+    changed = tuner.changes(model, stored_dtype(work.model()))
 
     # The state of an earlier attempt, if there is one.
     state = run.local / "resume"
@@ -151,7 +151,7 @@ def check_disk(model: Any, job: FineTuneJobSpec, work: Work) -> None:
     """Check that a checkpoint and the results fit on the disk, beside the model and the data. Raises RunFailure (DiskFull)."""
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     base = sum(weight.numel() for weight in model.parameters() if not weight.requires_grad)
-    number = stored_dtype(work.model).itemsize
+    number = stored_dtype(work.model()).itemsize
     needed = extra_bytes(base, trained, number, job.export.merge and job.tuner is not Tuner.FULL)
     check_room(work.root, job.resources.ephemeral_storage, needed, "a checkpoint or the results of the run")
 
@@ -248,11 +248,11 @@ def save(trainer: Any, folder: Path, spec: RunSpec, work: Work) -> Path:
     model = trainer.accelerator.unwrap_model(trainer.model)
     if isinstance(model, PeftModel):  # name the base by its URI: this pod's path means nothing elsewhere
         config = model.peft_config["default"]
-        config.base_model_name_or_path = work.fetched().model_uri or spec.model.uri
+        config.base_model_name_or_path = work.fetched().model_uri or spec.base.uri
         config.target_modules = sorted(config.target_modules)  # a set is written in an order of its own each time
         model.save_pretrained(folder, save_embedding_layers=False)
     else:  # whoever serves it has the room that the base takes
-        save_model(model.to(stored_dtype(work.model)), folder, work.model)
+        save_model(model.to(stored_dtype(work.model())), folder, work.model())
     trainer.processing_class.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # a card with nothing in it; run.json is the record
     return folder

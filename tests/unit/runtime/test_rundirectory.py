@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.servers import run_spec
+from tunesmith_api.common import ArtifactType
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import RunSpec, Store
 from tunesmith_runtime.errors import RunFailure
@@ -39,13 +40,13 @@ def record(run: RunDirectory, **found: Any) -> RunRecord:
 
 def test_an_unfinished_run_has_no_record(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    run.publish("adapter", folder(tmp_path / "a", w="1"))
+    run.publish(ArtifactType.ADAPTER, folder(tmp_path / "a", w="1"))
     assert run.finished() is None
 
 
 def test_a_finished_run_says_what_was_run_and_what_came_out(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    artifact = run.publish("adapter", folder(tmp_path / "a", w="1"))
+    artifact = run.publish(ArtifactType.ADAPTER, folder(tmp_path / "a", w="1"))
     run.finish(record(run, artifacts=[artifact], seeds={"training": 42}, template_hash="t"))
     found = run.finished()
     assert found is not None
@@ -62,7 +63,7 @@ def test_a_finished_run_says_what_was_run_and_what_came_out(tmp_path: Path) -> N
 
 def test_the_second_pod_to_finish_adopts_the_first_ones_result(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    first, second = (run.publish("adapter", folder(tmp_path / name, w=name)) for name in ("a", "b"))
+    first, second = (run.publish(ArtifactType.ADAPTER, folder(tmp_path / name, w=name)) for name in ("a", "b"))
     assert run.finish(record(run, artifacts=[first])).artifacts == [first]
     assert run.finish(record(run, artifacts=[second])).artifacts == [first]
     assert run.storage.list(first.uri) != []
@@ -90,16 +91,18 @@ def test_a_finish_whose_write_is_refused_for_nothing_still_leaves_the_record(
 
 def test_two_pods_that_made_the_same_leave_it_there(tmp_path: Path) -> None:
     run = new_run(tmp_path)
-    artifact = run.publish("adapter", folder(tmp_path / "a", w="1"))
+    artifact = run.publish(ArtifactType.ADAPTER, folder(tmp_path / "a", w="1"))
     run.finish(record(run, artifacts=[artifact]))
-    run.finish(record(run, artifacts=[run.publish("adapter", folder(tmp_path / "b", w="1"))]))
+    run.finish(record(run, artifacts=[run.publish(ArtifactType.ADAPTER, folder(tmp_path / "b", w="1"))]))
     run.fetch(artifact, tmp_path / "back")
     assert (tmp_path / "back/w").read_text() == "1"
 
 
 def test_of_pods_that_finish_at_once_all_see_one_result(tmp_path: Path) -> None:
     run, results = new_run(tmp_path), list[str]()
-    artifacts = [run.publish("adapter", folder(tmp_path / str(number), w=str(number))) for number in range(4)]
+    artifacts = [
+        run.publish(ArtifactType.ADAPTER, folder(tmp_path / str(number), w=str(number))) for number in range(4)
+    ]
     threads = [
         threading.Thread(
             target=lambda artifact=each: results.append(run.finish(record(run, artifacts=[artifact])).artifacts[0].uri)

@@ -8,7 +8,7 @@ from datetime import datetime
 from tunesmith_api.engines import resolve_engine
 from tunesmith_api.evaljob import EvalJobSpec, Result, Verdict
 from tunesmith_api.hashing import spec_hash
-from tunesmith_api.run import READY_PORT, ResolvedModel, RunSpec, Verb
+from tunesmith_api.run import READY_PORT, ResolvedModel, RunSpec, Verb, models_by_role
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.evaljob.gates import compared, judged, short, verdict
 from tunesmith_operator.plan.jobs.attempts import Course, State
@@ -86,7 +86,7 @@ def _pod(
         spec=data,
         spec_hash=_scoring_hash(data),
         store=access.store,
-        model=model,
+        models=models_by_role(model),
         output_uri=spec.output.uri or f"{access.store.uri}/evals",
         progress_url=config.progress_url,
     )
@@ -116,7 +116,7 @@ def _tell(resource: Raw, spec: EvalJobSpec, courses: Sequence[Course], observed:
     fields: Raw = {"specHash": spec_hash(KIND, spec.to_dict())}
     for course in courses:
         if course.run and course.has_begun and (course.found or not course.prepares):
-            fields[ROLES[course.role]] = model_as_read(course.run.model, course.found)
+            fields[ROLES[course.role]] = model_as_read(course.run.subject, course.found)
             fields["engine"] = course.run.spec.get("engine")
     pushed = [
         (ROLES[course.role], latest)

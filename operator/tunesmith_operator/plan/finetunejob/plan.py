@@ -7,7 +7,7 @@ from datetime import datetime
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import spec_hash
-from tunesmith_api.run import Outcome, ResolvedModel, RunReport, RunSpec, Verb
+from tunesmith_api.run import Outcome, ResolvedModel, RunReport, RunSpec, Verb, models_by_role
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.finetunejob import distributed as together
 from tunesmith_operator.plan.jobs.attempts import Course
@@ -69,7 +69,7 @@ def _pod(
         spec=data,
         spec_hash=spec_hash(KIND, data),
         store=access.store,
-        model=model,
+        models=models_by_role(model),
         output_uri=spec.output.uri or f"{access.store.uri}/runs/{namespace}/{name_of(resource)}",
         progress_url=config.progress_url,
         world=world,
@@ -117,7 +117,7 @@ def _results(course: Course) -> Raw:
     reports = [course.reports[verb] for verb in VERBS if verb in course.reports]
     fields: Raw = {}
     if course.run and course.has_begun and (course.found or not course.prepares):
-        fields["model"] = model_as_read(course.run.model, course.found)
+        fields["model"] = model_as_read(course.run.subject, course.found)
     for report in reports:
         fields |= _reported(report)
     return fields

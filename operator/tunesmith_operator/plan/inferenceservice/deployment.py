@@ -8,7 +8,7 @@ from tunesmith_api.base import parse_duration
 from tunesmith_api.engines import resolve_engine
 from tunesmith_api.hashing import digest, spec_hash
 from tunesmith_api.inferenceservice import InferenceServiceSpec, RolloutStrategy
-from tunesmith_api.run import ENGINE_PORT, READY_PORT, NamedAdapter, ResolvedModel, RunSpec, Verb
+from tunesmith_api.run import ENGINE_PORT, READY_PORT, NamedAdapter, ResolvedModel, RunSpec, Verb, models_by_role
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.inferenceservice.versions import data_of
 from tunesmith_operator.plan.names import (
@@ -53,7 +53,7 @@ def pod_template(
         spec=data,
         spec_hash=spec_hash("InferenceService", data),
         store=access.store,
-        model=model,
+        models=models_by_role(model),
         adapters=adapters,
         output_uri=f"{access.store.uri}/services/{namespace}/{name_of(resource)}",
     )

@@ -323,8 +323,8 @@ def _fields(look: Look) -> Raw:
 def _passes(spec: InferenceServiceSpec, old: Raw, deployed: RunSpec, there: References) -> list[Raw] | None:
     """The verdicts on what is deployed, for the day when their EvalJobs are gone."""
     source = ModelSource.model_validate(deployed.spec.get("model") or {})
-    before = passed_before(old, deployed.model)
-    return passes(spec.promotion, source, deployed.model, there, before) or None
+    before = passed_before(old, deployed.subject)
+    return passes(spec.promotion, source, deployed.subject, there, before) or None
 
 
 def _served(pods: Sequence[Raw], template: Raw, version: str | None) -> Raw:
@@ -337,7 +337,7 @@ def _served(pods: Sequence[Raw], template: Raw, version: str | None) -> Raw:
     adapters = [{"name": one.name, "uri": one.model.uri, "digest": one.model.digest} for one in run.adapters]
     return {
         "version": version,
-        "model": model_as_read(run.model, fetched),
+        "model": model_as_read(run.subject, fetched),
         "adapters": [{name: value for name, value in one.items() if value} for one in adapters] or None,
     }
 

@@ -94,8 +94,8 @@ def _wanted(
     allowed = promoted(spec.promotion, spec.model, model, references)
     served = run_of(held) if held else None
     if not isinstance(allowed, ResolvedModel) and served and _is_the_same(served, spec, model):
-        before = passed_before(resource.get("status") or {}, served.model)
-        allowed = promoted(spec.promotion, spec.model, served.model, references, before)
+        before = passed_before(resource.get("status") or {}, served.subject)
+        allowed = promoted(spec.promotion, spec.model, served.subject, references, before)
         if not isinstance(allowed, ResolvedModel):
             return Target(held, model, allowed, serves_it=True)
     if not isinstance(allowed, ResolvedModel):
@@ -106,8 +106,8 @@ def _wanted(
 
 def _is_the_same(served: RunSpec, spec: InferenceServiceSpec, model: ResolvedModel) -> bool:
     """Whether `model` is what is deployed already."""
-    if model.digest or served.model.uri == model.uri:
-        return (served.model.uri, served.model.digest) == (model.uri, model.digest)
+    if model.digest or served.subject.uri == model.uri:
+        return (served.subject.uri, served.subject.digest) == (model.uri, model.digest)
     return bool(served.spec.get("model") == spec.model.to_dict())
 
 

@@ -102,7 +102,7 @@ def asks_for(run: RunSpec | None, any_engine: bool = False) -> tuple[Raw, Resolv
         data = data_of(run.inference_service())
     except ValueError:
         return None
-    return ({**data, "engine": None} if any_engine else data), run.model, run.adapters
+    return ({**data, "engine": None} if any_engine else data), run.subject, run.adapters
 
 
 def what_asks(template: Raw, rollout: Rollout, engine: Engine | None = None) -> str:

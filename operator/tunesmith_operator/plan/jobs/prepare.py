@@ -32,7 +32,7 @@ def pod(work: PodPlan, labels: Mapping[str, str]) -> PodPlan:
     return replace(
         work,
         init=(),
-        main=Stage(Verb.PREPARE, work.init[0].image, light=not _is_import(work.run.model)),
+        main=Stage(Verb.PREPARE, work.init[0].image, light=not _is_import(work.run.subject)),
         run=work.run.model_copy(update={"world": None}),
         resources=work.resources.model_copy(update={"shared_memory": None, "cpu": LIGHT_REQUESTS["cpu"]}),
         settings=work.settings.model_copy(update={"runtime_class_name": None}),

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tunesmith_api.common import ModelSource
+from tunesmith_api.common import LANGUAGE_MODELS, ArtifactType, ModelSource
 from tunesmith_api.inferenceservice import Adapter
 from tunesmith_api.run import NamedAdapter, ResolvedModel, RunReport
 from tunesmith_operator.plan.status.phases import Phase, Reason, is_final
 from tunesmith_operator.plan.types import Raw, Reference
-
-PREFERRED_ARTIFACTS = ("quantized", "merged", "model", "adapter")
-"""What a FineTuneJob made, the most ready to use first; `model` is the result of full tuning."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ def resolve(source: ModelSource, references: References) -> ResolvedModel | Wait
     """The model that `source` stands for."""
     if source.fine_tune_job:
         found = _finished(source.fine_tune_job.name, references)
-        model = found if isinstance(found, Waiting) else _artifact(found, PREFERRED_ARTIFACTS)
+        model = found if isinstance(found, Waiting) else _artifact(found, LANGUAGE_MODELS)
     elif source.inference_service:
         model = _served(source.inference_service.name, references)
     else:
@@ -75,7 +72,7 @@ def resolve_adapter(adapter: Adapter, references: References) -> NamedAdapter | 
     if not adapter.fine_tune_job:
         return NamedAdapter(name=adapter.name, model=ResolvedModel(uri=str(adapter.uri)))
     found = _finished(adapter.fine_tune_job.name, references)
-    model = found if isinstance(found, Waiting) else _artifact(found, ("adapter",))
+    model = found if isinstance(found, Waiting) else _artifact(found, (ArtifactType.ADAPTER,))
     return model if isinstance(model, Waiting | Refused) else NamedAdapter(name=adapter.name, model=model)
 
 
@@ -125,7 +122,7 @@ def held_up(reason: Reason, text: str, status: Raw) -> Waiting:
     return Waiting(reason, f"{text} ({stalled.get('reason')}: {stalled.get('message')})", in_vain=True)
 
 
-def _artifact(job: Raw, preferred: tuple[str, ...]) -> ResolvedModel | Refused:
+def _artifact(job: Raw, preferred: tuple[ArtifactType, ...]) -> ResolvedModel | Refused:
     status = job["status"]
     made = {artifact.get("name"): artifact for artifact in status.get("artifacts") or []}
     name = next((name for name in preferred if name in made), None)
@@ -135,7 +132,7 @@ def _artifact(job: Raw, preferred: tuple[str, ...]) -> ResolvedModel | Refused:
             f"FineTuneJob {job['metadata']['name']} made {has}, but {wanted} is needed: create it again with spec.tuner: lora"
         )
     model = ResolvedModel(uri=made[name]["uri"], digest=made[name].get("digest"))
-    if name != "adapter":
+    if name is not ArtifactType.ADAPTER:
         return model
     base = status.get("model") or {}
     uri = base.get("uri") or job["spec"]["model"].get("uri")

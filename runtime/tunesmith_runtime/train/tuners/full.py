@@ -7,10 +7,11 @@ from collections.abc import Callable
 import torch
 from transformers import PreTrainedModel
 
+from tunesmith_api.common import ArtifactType
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_runtime.train.weight_change import ROUNDING, stored_bits
 
-ARTIFACT = "model"
+ARTIFACT = ArtifactType.MODEL
 FROZEN_BASE = False
 """The weights are trained, so they stay in float32 whatever the device computes in."""
 

@@ -11,13 +11,14 @@ from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tunesmith_api.common import ArtifactType
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec, Lora
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.targets import check_targets, default_targets, linear_names
 from tunesmith_runtime.train.weight_change import has_effect
 
-ARTIFACT = "adapter"
+ARTIFACT = ArtifactType.ADAPTER
 FROZEN_BASE = True
 """The base is only read, so it may be loaded in the number format that the device computes in."""
 

@@ -60,7 +60,7 @@ def test_every_field_that_decides_no_result_is_tried():
 def test_a_resource_made_again_names_the_run_that_there_is_and_tells_of_it(spec):
     first, again = made_again(), made_again(**spec)
     before, after = run(first), run(again)
-    assert (after.spec_hash, after.output_uri, after.model) == (before.spec_hash, before.output_uri, before.model)
+    assert (after.spec_hash, after.output_uri, after.subject) == (before.spec_hash, before.output_uri, before.subject)
     job = max(again.jobs)
     if again.jobs[job]["spec"].get("suspend"):
         again.admit(job)

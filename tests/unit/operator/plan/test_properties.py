@@ -338,7 +338,7 @@ def test_nothing_is_ever_served_that_has_not_passed(story):
         for deployment in alive.cluster.deployments.values():
             run = run_of(deployment["spec"]["template"])
             assert run
-            assert run.model.digest in alive.passed
+            assert run.subject.digest in alive.passed
         assert alive.cluster.status.get("model", {}).get("digest") in {None, *alive.passed}
 
 
@@ -379,7 +379,7 @@ def served(alive: Life) -> tuple[Raw, str | None] | None:
     for deployment in alive.cluster.deployments.values():
         template = deployment["spec"]["template"]
         run = run_of(template)
-        return template, run.model.digest if run else None
+        return template, run.subject.digest if run else None
     return None
 
 

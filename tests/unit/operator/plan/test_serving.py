@@ -228,7 +228,8 @@ def test_another_model_is_tried_after_one_that_failed() -> None:
         cluster.others[Reference("EvalJob", "check")] = evaluated("Passed", digest)
         cluster.settle()
         assert (
-            json.loads(template(cluster)["metadata"]["annotations"]["tunesmith.dev/run"])["model"]["digest"] == digest
+            json.loads(template(cluster)["metadata"]["annotations"]["tunesmith.dev/run"])["models"]["base"]["digest"]
+            == digest
         )
         fail(cluster)
         ready(cluster)

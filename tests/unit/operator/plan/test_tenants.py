@@ -124,7 +124,7 @@ def test_names_and_uris_are_data_in_one_file_and_no_part_of_a_command(folder: st
     [job] = cluster.plan().create
     template = job["spec"]["template"]
     run = json.loads(template["metadata"]["annotations"]["tunesmith.dev/run"])
-    assert (run["name"], run["model"]["uri"], run["outputUri"]) == (name, uri, uri)
+    assert (run["name"], run["models"]["base"]["uri"], run["outputUri"]) == (name, uri, uri)
     assert run["spec"]["datasets"][0]["uri"] == uri
     for container in [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]:
         assert container["args"] == [container["name"], "--spec", "/etc/tunesmith/run.json"]

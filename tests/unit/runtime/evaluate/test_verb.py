@@ -69,7 +69,9 @@ def spec_of(folder: Path, benchmarks: list[dict[str, Any]], **generation: Any) -
     evaluation = {"benchmarks": benchmarks, "generation": {"maxTokens": TOKENS, "concurrency": 4, **generation}}
     model = {"uri": (folder / "model").as_uri()}
     store = (folder / "store").as_uri()
-    spec = run_spec("EvalJob", "scores", evaluation, model=model, store={"uri": store}, outputUri=f"{store}/evals")
+    spec = run_spec(
+        "EvalJob", "scores", evaluation, models={"base": model}, store={"uri": store}, outputUri=f"{store}/evals"
+    )
     file = folder / "run.json"
     file.write_text(json.dumps(spec))
     return file

@@ -11,7 +11,7 @@ from tests import tinymodel
 from tests.unit.runtime.train.support import QUICK, Run
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import spec_hash
-from tunesmith_api.run import Outcome, ResolvedModel, RunReport, RunSpec, Store
+from tunesmith_api.run import ModelRole, Outcome, ResolvedModel, RunReport, RunSpec, Store
 from tunesmith_runtime.rundirectory import RunRecord
 from tunesmith_runtime.workdir import Work
 
@@ -35,7 +35,7 @@ def job(folder: Path, model: Path) -> RunSpec:
         spec=full,
         spec_hash=spec_hash("FineTuneJob", full),
         store=Store(uri=f"file://{folder}/store"),
-        model=ResolvedModel(uri=f"file://{model}"),
+        models={ModelRole.BASE: ResolvedModel(uri=f"file://{model}")},
         output_uri=f"file://{folder}/store/runs/default/tiny",
     )
 

@@ -11,7 +11,7 @@ from safetensors.numpy import save
 
 from tests.servers import run_spec
 from tunesmith_api.hashing import spec_hash
-from tunesmith_api.run import RunReport, RunSpec, Store
+from tunesmith_api.run import ResolvedModel, RunReport, RunSpec, Store, models_by_role
 from tunesmith_runtime import fetch, prepare
 from tunesmith_runtime.progress_push import Progress
 from tunesmith_runtime.storage import Storage, join, open_storage
@@ -81,9 +81,10 @@ class Fetcher:
 
     def spec(self, kind: str, model: dict[str, Any] | str, spec: dict[str, Any], **fields: Any) -> RunSpec:
         """The RunSpec of a resource of `kind` with that (resolved) model."""
-        resolved = {"uri": model} if isinstance(model, str) else model
-        whole = {"model": {"uri": resolved["uri"]}, **spec}
-        data = run_spec(kind, "demo", whole, specHash=spec_hash(kind, whole), model=resolved, **fields)
+        resolved = ResolvedModel.model_validate({"uri": model} if isinstance(model, str) else model)
+        whole = {"model": {"uri": resolved.uri}, **spec}
+        models = {str(role): each.to_dict() for role, each in models_by_role(resolved).items()}
+        data = run_spec(kind, "demo", whole, specHash=spec_hash(kind, whole), models=models, **fields)
         return RunSpec.model_validate(
             {**data, "store": self.store.to_dict(), "outputUri": join(self.store.uri, "runs")}
         )

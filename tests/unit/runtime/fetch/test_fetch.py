@@ -12,8 +12,9 @@ import pytest
 
 from tests.s3 import S3Server
 from tests.unit.runtime.fetch.support import ADAPTER, CONFIG, MODEL, ROWS, WEIGHTS, Fetcher, lines, names
+from tunesmith_api.common import ArtifactType
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.run import Store
+from tunesmith_api.run import ModelRole, Store
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.data import Data, download_benchmark
 from tunesmith_runtime.fetch.hub import redirection
@@ -37,7 +38,7 @@ def local(tmp_path: Path) -> Fetcher:
 def finish(fetcher: Fetcher, spec: Any, work: Any) -> None:
     """End the run as export does."""
     run = open_run(spec, work, fetcher.storage)
-    run.finish(record_of(spec, work.fetched(), artifacts=[run.publish("merged", work.model)]))
+    run.finish(record_of(spec, work.fetched(), artifacts=[run.publish(ArtifactType.MERGED, work.model())]))
 
 
 def refusal(fetcher: Fetcher, spec: Any) -> RunFailure:
@@ -55,8 +56,8 @@ def test_a_tuning_finds_model_rows_and_its_run(fetcher: Fetcher) -> None:
     fetched = work.fetched()
     assert (report.outcome, report.run_uri, report.model_uri) == ("Succeeded", fetched.run_uri, model)
     assert report.model_digest == fetched.model_digest
-    assert names(work.model) == {*MODEL, "manifest.json"}
-    assert (work.model / "model.safetensors").read_bytes() == WEIGHTS
+    assert names(work.model()) == {*MODEL, "manifest.json"}
+    assert (work.model() / "model.safetensors").read_bytes() == WEIGHTS
     files = [
         (file.dataset, file.uri.removeprefix(data), len(lines(work.data / file.path))) for file in work.data_files()
     ]
@@ -137,7 +138,10 @@ def test_an_evaluation_of_an_adapter_finds_base_adapter_and_benchmark_data(fetch
         fetcher.spec("EvalJob", {"uri": adapter, "base": {"uri": base}}, {"benchmarks": benchmarks})
     )
     assert names(work.benchmarks) == {"own/test.jsonl", "gsm8k/README.md", "gsm8k/main/test.jsonl"}
-    assert (names(work.model), names(work.adapter)) == ({*MODEL, "manifest.json"}, {*ADAPTER, "manifest.json"})
+    assert (names(work.model()), names(work.model(ModelRole.ADAPTER))) == (
+        {*MODEL, "manifest.json"},
+        {*ADAPTER, "manifest.json"},
+    )
     assert report.model_uri == adapter
 
 
@@ -246,7 +250,7 @@ def test_a_folder_that_holds_no_model_is_refused_with_what_it_holds(
 def test_pickles_beside_safetensors_are_left_where_they_are(local: Fetcher) -> None:
     model = local.put("base", {**MODEL, "pytorch_model.bin": b"pickle", "training_args.bin": b"pickle"})
     _, work = local.fetch(local.job(model, local.put("data", {"a.jsonl": ROWS})))
-    assert names(work.model) == {*MODEL, "manifest.json"}
+    assert names(work.model()) == {*MODEL, "manifest.json"}
 
 
 CODE = {"modeling_own.py": b"import os", "kernels/own.so": b"elf"}
@@ -261,7 +265,7 @@ def test_code_in_a_folder_comes_only_where_it_is_trusted(local: Fetcher, tmp_pat
     data = local.put("data", {"a.jsonl": ROWS})
     for trusted, brought in ((False, {*MODEL}), (True, {*MODEL, *CODE})):
         _, work = local.fetch(local.job({"uri": uri, "trustRemoteCode": trusted}, data))
-        assert names(work.model) == {*brought, "manifest.json"}
+        assert names(work.model()) == {*brought, "manifest.json"}
 
 
 @pytest.mark.parametrize(

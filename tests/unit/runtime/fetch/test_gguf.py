@@ -48,7 +48,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Fetcher, str, Wo
 def test_a_real_gguf_model_answers_after_its_import(imported: tuple[Fetcher, str, Work]) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    directory = imported[2].model
+    directory = imported[2].model()
     tokenizer, model = AutoTokenizer.from_pretrained(directory), AutoModelForCausalLM.from_pretrained(directory)
     question = [{"role": "user", "content": "What is the capital of France?"}]
     prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
@@ -59,7 +59,7 @@ def test_a_real_gguf_model_answers_after_its_import(imported: tuple[Fetcher, str
 def test_its_special_tokens_are_those_of_the_file(imported: tuple[Fetcher, str, Work]) -> None:
     from transformers import AutoTokenizer
 
-    directory = imported[2].model
+    directory = imported[2].model()
     tokenizer = AutoTokenizer.from_pretrained(directory)
     assert (tokenizer.eos_token, tokenizer.pad_token, tokenizer.bos_token) == (
         "<|im_end|>",
@@ -73,7 +73,7 @@ def test_its_special_tokens_are_those_of_the_file(imported: tuple[Fetcher, str, 
 
 
 def test_its_weights_are_plain_bf16_with_the_tied_head_once(imported: tuple[Fetcher, str, Work]) -> None:
-    directory = imported[2].model
+    directory = imported[2].model()
     with safe_open(directory / "model.safetensors", "pt") as weights:
         assert "lm_head.weight" not in weights.keys()  # noqa: SIM118
         assert {str(weights.get_slice(name).get_dtype()) for name in weights.keys()} == {"BF16"}  # noqa: SIM118
@@ -86,7 +86,7 @@ def test_a_second_user_reads_the_import(imported: tuple[Fetcher, str, Work], mon
     monkeypatch.setattr("tunesmith_runtime.fetch.models._convert", lambda *arguments: pytest.fail("converted again"))
     report, work = fetcher.fetch(fetcher.job(uri, fetcher.put("data", {"a.jsonl": ROWS})))
     assert report.model_digest == first.fetched().model_digest
-    assert names(work.model) == names(first.model)
+    assert names(work.model()) == names(first.model())
 
 
 def test_a_folder_with_one_gguf_file_is_that_model(

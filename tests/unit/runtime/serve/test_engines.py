@@ -137,10 +137,10 @@ def test_a_spec_that_leaves_the_engine_open_gets_the_one_that_every_image_has() 
 
 
 def test_a_model_that_is_an_adapter_goes_by_the_resources_name() -> None:
-    tuned = {"uri": "s3://runs/adapter", "base": {"uri": "s3://models/base"}}
+    models = {"adapter": {"uri": "s3://runs/adapter"}, "base": {"uri": "s3://models/base"}}
     adapters = [{"name": "fr", "model": {"uri": "s3://runs/fr"}}]
     settings = {"resources": {"accelerator": "nvidia", "count": 4}, "maxModelLength": 2048}
-    what = served(spec("InferenceService", spec=settings, model=tuned, adapters=adapters), Work(Path("/work")))
+    what = served(spec("InferenceService", spec=settings, models=models, adapters=adapters), Work(Path("/work")))
     assert what.names == {"demo": OWN_ADAPTER, "fr": "fr"}
     assert what.named_adapters == {"demo": Path("/work/adapter"), "fr": Path("/work/adapters/fr")}
     assert (what.base_name, what.devices, what.max_length, what.ready_port) == ("demo-base", 4, 2048, 8001)

@@ -16,7 +16,7 @@ from typing import Any
 from tests import tinymodel
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import spec_hash
-from tunesmith_api.run import ResolvedModel, RunReport, RunSpec, Store
+from tunesmith_api.run import ModelRole, ResolvedModel, RunReport, RunSpec, Store
 from tunesmith_runtime.progress_push import Progress
 from tunesmith_runtime.rundirectory import RunDirectory, open_run, run_id
 from tunesmith_runtime.storage import open_storage
@@ -76,7 +76,7 @@ def make_run(
     store = f"file://{folder}/store"
     run_spec = RunSpec(
         kind="FineTuneJob", name="tiny", namespace="default", uid="u", spec=full, spec_hash=spec_hash("FineTuneJob", full),
-        store=Store(uri=store), model=ResolvedModel(uri="s3://models/tiny"), output_uri=f"{store}/runs",
+        store=Store(uri=store), models={ModelRole.BASE: ResolvedModel(uri="s3://models/tiny")}, output_uri=f"{store}/runs",
     )  # fmt: skip
     return Run(run_spec, fetched(folder / "work", run_spec, model, rows))
 
@@ -85,7 +85,7 @@ def fetched(root: Path, spec: RunSpec, model: Path, rows: list[dict[str, Any]]) 
     """A work directory as fetch leaves it; a later attempt has a new one."""
     work = Work(root)
     root.mkdir(parents=True)
-    work.model.symlink_to(model)
+    work.model().symlink_to(model)
     tinymodel.write_rows(work.data / "00.jsonl", rows)
     work.write_data_files([DataFile(path="00.jsonl", uri="s3://data/train.jsonl", dataset=0)])
     run = run_id(spec, {"s3://data/train.jsonl": "1"})

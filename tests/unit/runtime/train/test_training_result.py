@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tunesmith_api.common import ArtifactType
 from tunesmith_api.finetunejob import Metrics, Rows
 from tunesmith_api.run import Store
 from tunesmith_runtime.rundirectory import RunDirectory
@@ -14,7 +15,7 @@ from tunesmith_runtime.train.training_result import Trained, read_trained, write
 def trained(run: RunDirectory, folder: Path, weights: str) -> Trained:
     folder.mkdir(parents=True)
     (folder / "adapter_model.safetensors").write_text(weights)
-    artifact = run.publish("adapter", folder)
+    artifact = run.publish(ArtifactType.ADAPTER, folder)
     return Trained(artifact=artifact, rows=Rows(kept=1), metrics=Metrics(steps=1), seeds={"training": 1})
 
 

@@ -57,8 +57,8 @@ def run_of(cluster: Cluster, job: str) -> Raw:
 def test_model_and_baseline_are_scored_side_by_side():
     cluster = begun(model=TUNED_MODEL, baseline=BASE)
     assert list(cluster.jobs) == ["support-eval-model-1", "support-eval-baseline-1"]
-    assert run_of(cluster, "support-eval-model-1")["model"]["uri"] == "s3://store/run/merged"
-    assert run_of(cluster, "support-eval-baseline-1")["model"]["uri"] == "hf://Qwen/Qwen3-8B"
+    assert run_of(cluster, "support-eval-model-1")["models"]["base"]["uri"] == "s3://store/run/merged"
+    assert run_of(cluster, "support-eval-baseline-1")["models"]["base"]["uri"] == "hf://Qwen/Qwen3-8B"
 
 
 def test_without_a_baseline_there_is_one_job():
@@ -81,8 +81,9 @@ def test_it_can_score_what_a_service_serves_now():
     service = {"status": {"model": {"uri": "s3://m/adapter", "digest": "d7", "base": "s3://m/base"}}}
     cluster.others[Reference("InferenceService", "chat")] = service
     cluster.settle()
-    model = run_of(cluster, "support-eval-model-1")["model"]
-    assert (model["uri"], model["digest"], model["base"]["uri"]) == ("s3://m/adapter", "d7", "s3://m/base")
+    models = run_of(cluster, "support-eval-model-1")["models"]
+    assert (models["adapter"]["uri"], models["adapter"]["digest"]) == ("s3://m/adapter", "d7")
+    assert models["base"]["uri"] == "s3://m/base"
 
 
 def test_results_have_the_baseline_and_the_delta():

@@ -138,7 +138,7 @@ def test_it_waits_for_the_job_that_makes_its_model():
     cluster.others[Reference("FineTuneJob", "first")] = tuned("first")
     cluster.settle()
     run = json.loads(cluster.jobs["support-tune-1"]["spec"]["template"]["metadata"]["annotations"]["tunesmith.dev/run"])
-    assert run["model"] == {"uri": "s3://store/run/merged", "digest": "d2", "trustRemoteCode": False}
+    assert run["models"]["base"] == {"uri": "s3://store/run/merged", "digest": "d2", "trustRemoteCode": False}
     assert cluster.status["waitingFor"].startswith("the pod to be scheduled")
 
 

@@ -316,7 +316,7 @@ def test_a_model_of_a_uri_is_served_from_where_it_was_scored():
     cluster.others[Reference("EvalJob", "check")] = evaluated("Passed", "d9", uri, "s3://store/models/1")
     cluster.settle()
     run = json.loads(cluster.deployments["support"]["spec"]["template"]["metadata"]["annotations"]["tunesmith.dev/run"])
-    assert (run["model"]["uri"], run["model"]["digest"]) == ("s3://store/models/1", "d9")
+    assert (run["models"]["base"]["uri"], run["models"]["base"]["digest"]) == ("s3://store/models/1", "d9")
     ready(cluster)
     del cluster.others[Reference("EvalJob", "check")]
     cluster.settle()

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.operator.plan.world import eval_job, fine_tune_job, inference_service, tuned
-from tunesmith_api.common import ModelSource
+from tunesmith_api.common import LANGUAGE_MODELS, ArtifactType, ModelSource
 from tunesmith_api.run import ResolvedModel
 from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.spec.references import Refused, Waiting, describe, resolve
@@ -39,6 +39,13 @@ def test_the_readiest_artifact_is_taken(artifacts, uri):
     model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: made(*artifacts)})
     assert isinstance(model, ResolvedModel)
     assert model.uri == uri
+
+
+@pytest.mark.parametrize("type_", set(ArtifactType) - set(LANGUAGE_MODELS))
+def test_an_artifact_that_is_no_language_model_is_refused(type_: ArtifactType):
+    model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: made(type_)})
+    assert isinstance(model, Refused)
+    assert f"made {type_}, but" in model.text
 
 
 def test_an_adapter_comes_with_the_base_that_its_job_read():
