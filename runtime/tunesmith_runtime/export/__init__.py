@@ -14,7 +14,7 @@ from tunesmith_runtime.rank import in_leading_pod
 from tunesmith_runtime.rundirectory import RunDirectory, RunRecord, open_run, record_of
 from tunesmith_runtime.storage import open_storage
 from tunesmith_runtime.train.imports import hidden, sleep_when_idle
-from tunesmith_runtime.train.training_result import TRAINED, Trained, read_trained
+from tunesmith_runtime.train.training_result import RESULT_FILE, TrainingResult, read_result
 from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger(__name__)
@@ -36,28 +36,28 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
     if fetched.adopted:
         return RunRecord.model_validate(fetched.record).report(Verb.EXPORT, Outcome.ADOPTED, fetched.run_uri)
     run_directory = open_run(spec, work, open_storage(spec.store))
-    trained = read_trained(run_directory)
-    if trained is None:
+    result = read_result(run_directory)
+    if result is None:
         raise RunFailure(
-            FailureClass.PROCESS_ERROR, f"{run_directory.uri}/{TRAINED} is missing: the verb train has not finished"
+            FailureClass.PROCESS_ERROR, f"{run_directory.uri}/{RESULT_FILE} is missing: the verb train has not finished"
         )
-    artifacts = [trained.artifact]
-    if spec.fine_tune_job().export.merge and trained.artifact.name == ArtifactType.ADAPTER:
-        artifacts.append(_merged(spec, work, run_directory, trained))
+    artifacts = [result.artifact]
+    if spec.fine_tune_job().export.merge and result.artifact.name == ArtifactType.ADAPTER:
+        artifacts.append(_merged(spec, work, run_directory, result))
     record = run_directory.finish(
         record_of(
-            spec, fetched, seeds=trained.seeds, template_hash=trained.template_hash,
-            rows=trained.rows, metrics=trained.metrics, artifacts=artifacts,
+            spec, fetched, seeds=result.seeds, template_hash=result.template_hash,
+            rows=result.rows, metrics=result.metrics, artifacts=artifacts,
         )
     )  # fmt: skip
     log.info("finished %s", run_directory.uri)
     return record.report(Verb.EXPORT, Outcome.SUCCEEDED, run_directory.uri)
 
 
-def _merged(spec: RunSpec, work: Work, run_directory: RunDirectory, trained: Trained) -> Artifact:
+def _merged(spec: RunSpec, work: Work, run_directory: RunDirectory, result: TrainingResult) -> Artifact:
     """The merged model, checked and published."""
     adapter = work.run / ArtifactType.ADAPTER
-    run_directory.fetch(trained.artifact, adapter)  # what is there from training already is only verified
+    run_directory.fetch(result.artifact, adapter)  # what is there from training already is only verified
     sleep_when_idle()
     with hidden():
         from tunesmith_runtime.export.merge import merge

@@ -1,4 +1,4 @@
-"""Checkpoints in the store: by time, by steps, and when the pod is asked to stop."""
+"""Checkpoints in the store: by time, by steps, and on SIGTERM."""
 
 from __future__ import annotations
 
@@ -18,25 +18,23 @@ from transformers.trainer_utils import IntervalStrategy
 from tunesmith_api.common import Artifact
 from tunesmith_api.finetunejob import Checkpointing, LastCheckpoint
 from tunesmith_runtime.rundirectory import RunDirectory
-from tunesmith_runtime.train.process_group import ALONE, Peers
+from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
 
 log = logging.getLogger(__name__)
 
 ELAPSED = "elapsed.json"
 PICKLED_ARGUMENTS = "training_args.bin"
-"""The Trainer leaves its arguments as a pickle. Nobody reads it, and none belongs into a store."""
-
-
+"""The Trainer's arguments as a pickle: never read, and never uploaded."""
 RANDOM_STATE = "rng_state_{}.pth"
-"""The Trainer's file of a process's random states, where there are several processes."""
+"""The Trainer's file with the random states of one of several processes."""
 
 
 class StopEvaluation(Exception):
-    """An evaluation is cut short, as the pod is asked to stop."""
+    """SIGTERM interrupts an evaluation."""
 
 
 class Checkpoints(TrainerCallback):  # type: ignore[misc]
-    """Saves the state of the run to the store; `stopping` says whether SIGTERM has come to any of the peers."""
+    """Saves the state of the run to the store. `stopping`: whether any process of the group has received SIGTERM."""
 
     def __init__(
         self,
@@ -44,24 +42,24 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         settings: Checkpointing,
         resumed: LastCheckpoint | None,
         elapsed: float,
-        peers: Peers = ALONE,
+        group: ProcessGroup = ALONE,
     ) -> None:
-        self._run, self._settings, self._peers, self._asked = run, settings, peers, False
+        self._run, self._settings, self._group, self._sigterm = run, settings, group, False
         self._elapsed_before, self._started, self._saved = elapsed, time.monotonic(), time.monotonic()
         self.last, self.stopping = resumed, False
 
     @property
     def elapsed(self) -> float:
-        """Seconds of training, over all attempts."""
+        """Seconds of training over all attempts."""
         return self._elapsed_before + time.monotonic() - self._started
 
     @contextmanager
     def on_sigterm(self) -> Iterator[None]:
-        """Within, SIGTERM asks for a checkpoint and the end instead of ending at once."""
+        """Within the block, SIGTERM requests a checkpoint and the end of training after the current step."""
 
         def stop(*_: Any) -> None:
-            log.info("asked to stop: a checkpoint follows this step")
-            self._asked = True
+            log.info("received SIGTERM: saving a checkpoint after this step")
+            self._sigterm = True
 
         before = signal.signal(signal.SIGTERM, stop)
         try:
@@ -70,18 +68,18 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
             signal.signal(signal.SIGTERM, before)
 
     def agree(self, due: bool = False) -> bool:
-        """Take note of whether any of the peers is asked to stop; returns whether any says that a checkpoint is due."""
-        self.stopping, due = self._peers.any(self._asked, due)
+        """Update `stopping` in all processes; return whether a checkpoint is due in any of them."""
+        self.stopping, due = self._group.any(self._sigterm, due)
         return due
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Time counts from here."""
+        """Start the clocks."""
         self._started = self._saved = time.monotonic()
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Ask for a checkpoint where one is due. After the last step none is: the result itself follows."""
+        """Request a checkpoint if it is due. After the last step the result itself follows."""
         due = time.monotonic() - self._saved >= self._settings.every_minutes * 60
         due |= bool(self._settings.every_steps and state.global_step % self._settings.every_steps == 0)
         control.should_save = self.agree(due) and state.global_step < state.max_steps
@@ -90,39 +88,39 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """The Trainer comes here also from within an epoch, when it is stopped: nothing is evaluated then."""
+        """Skip the evaluation when training stops; the Trainer calls this also within an epoch then."""
         return self._stopped(args, state, control)
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Between two batches of an evaluation: leave it where the pod is asked to stop."""
+        """Leave an evaluation between two batches after SIGTERM."""
         self.agree()
         if self.stopping:
             self._stopped(args, state, control)
             raise StopEvaluation
 
     def _stopped(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> TrainerControl:
-        """`control` where the pod is asked to stop: no evaluation, the end, and the state of this step in the store, once.
+        """Change `control` after SIGTERM: no evaluation, the end of training, and one checkpoint of this step.
 
-        After the last step only an evaluation is still to come; without one the result itself follows.
+        After the last step a checkpoint is saved only if an evaluation is outstanding; otherwise the result follows.
         """
         if self.stopping:
-            to_do = state.global_step < state.max_steps or args.eval_strategy != IntervalStrategy.NO
+            unfinished = state.global_step < state.max_steps or args.eval_strategy != IntervalStrategy.NO
             control.should_evaluate = False
             control.should_training_stop = True
-            control.should_save = to_do and (self.last is None or self.last.step != state.global_step)
+            control.should_save = unfinished and (self.last is None or self.last.step != state.global_step)
         return control
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Upload what the Trainer has just saved, and remove it here. Random states are each process's own."""
+        """Upload the checkpoint that the Trainer has saved, with the random states of all processes, and remove it here."""
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        rank, alone = self._peers.rank, self._peers.size == 1
-        states = [] if alone else self._peers.collect((folder / RANDOM_STATE.format(rank)).read_bytes())
-        saved = self._upload(folder, states, state.global_step) if self._peers.leads else None
-        told = self._peers.share(saved and saved.to_dict())  # a pod that is to go may go when the state is in the store
-        self.last = LastCheckpoint.model_validate(told)
-        if self._peers.first_of_pod:
+        rank, alone = self._group.rank, self._group.size == 1
+        states = [] if alone else self._group.gather((folder / RANDOM_STATE.format(rank)).read_bytes())
+        saved = self._upload(folder, states, state.global_step) if self._group.is_leader else None
+        content = self._group.broadcast(saved and saved.to_dict())  # returns when the state is in the store
+        self.last = LastCheckpoint.model_validate(content)
+        if self._group.is_pod_leader:
             shutil.rmtree(folder)
         self._saved = time.monotonic()
 
@@ -137,7 +135,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
 
 
 def misses_evaluation(state: TrainerState, args: TrainingArguments) -> bool:
-    """Whether the state of a checkpoint was to be evaluated and was not, as the run was stopped or lost before that."""
+    """Return whether the evaluation of a checkpoint's step was due and did not take place."""
     due = {
         IntervalStrategy.NO: False,
         IntervalStrategy.STEPS: state.global_step % (args.eval_steps or 1) == 0,
@@ -147,23 +145,23 @@ def misses_evaluation(state: TrainerState, args: TrainingArguments) -> bool:
 
 
 def is_evaluated(state: TrainerState) -> bool:
-    """Whether the validation loss has been measured after the newest step."""
+    """Return whether the validation loss of the latest step has been measured."""
     return any("eval_loss" in entry and entry["step"] == state.global_step for entry in state.log_history)
 
 
-def newest(run: RunDirectory, folder: Path, peers: Peers) -> LastCheckpoint | None:
-    """The state that the run goes on from, downloaded to `folder`: the same for all peers."""
-    found = run.latest_checkpoint(folder) if peers.leads else None
-    told = peers.share(found and found.to_dict())
-    if told is None:
+def download_latest(run: RunDirectory, folder: Path, group: ProcessGroup) -> LastCheckpoint | None:
+    """Download the latest checkpoint to `folder`, the same in all processes; None if there is none."""
+    latest = run.latest_checkpoint(folder) if group.is_leader else None
+    content = group.broadcast(latest and latest.to_dict())
+    if content is None:
         return None
-    checkpoint = LastCheckpoint.model_validate(told)
-    if peers.first_of_pod and not peers.leads:
+    checkpoint = LastCheckpoint.model_validate(content)
+    if group.is_pod_leader and not group.is_leader:
         run.fetch(Artifact(name="checkpoint", uri=checkpoint.uri), folder)
-    peers.meet()  # the first process of a pod has brought it for the others
+    group.barrier()  # the first process of each pod has downloaded it
     return checkpoint
 
 
 def read_elapsed(folder: Path) -> float:
-    """Seconds of training that a checkpoint contains."""
+    """Return the seconds of training up to a checkpoint."""
     return float(json.loads((folder / ELAPSED).read_text())["seconds"])

@@ -1,25 +1,30 @@
-"""Start lean: what the image holds for other verbs stays unimported, and idle threads leave the cores alone.
+"""Hide optional packages that a run does not use, and keep idle threads off shared cores.
 
-transformers, accelerate and peft import whatever optional package they can find. Of those, SFT uses none; together
-they cost as much time as torch itself.
+transformers, accelerate and peft import every optional package that is installed. Together these take as long to import as
+torch itself.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-UNUSED = ("bitsandbytes", "deepspeed", "llmcompressor", "scipy", "sklearn", "torchao", "torchvision", "wandb")
+OPTIONAL = frozenset(
+    {"bitsandbytes", "deepspeed", "llmcompressor", "scipy", "sklearn", "torchao", "torchvision", "wandb"}
+)
 
 
 @contextmanager
-def hidden(packages: Iterable[str] = UNUSED) -> Iterator[None]:
-    """Within, packages that are not imported yet look as if they were not installed (import system, "None in sys.modules")."""
+def hidden(needed: Collection[str] = (), optional: Collection[str] = OPTIONAL) -> Iterator[None]:
+    """Within the block, optional packages that are neither needed nor imported appear not to be installed.
+
+    A None in sys.modules makes an import fail (Python's import system, "The module cache").
+    """
     modules: dict[str, Any] = sys.modules
-    names = [name for name in packages if name not in modules]
+    names = [name for name in optional if name not in needed and name not in modules]
     modules.update(dict.fromkeys(names))
     try:
         yield
@@ -29,8 +34,8 @@ def hidden(packages: Iterable[str] = UNUSED) -> Iterator[None]:
 
 
 def sleep_when_idle() -> None:
-    """Let threads of libgomp that wait for others sleep soon instead of spinning. Call it before torch is imported.
+    """Let idle threads of libgomp sleep soon instead of spinning. Call it before torch is imported.
 
-    On shared cores the spinning takes the time that the others need: it doubled the CPU time of a matrix product on two.
+    On shared cores, spinning takes time from other processes: it doubled the CPU time of a matrix product on two cores.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -1,13 +1,15 @@
-"""Base model and tokenizer from the work directory."""
+"""Reads the base model and its tokenizer from the work directory, and saves what was trained."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 from hashlib import sha256
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from tunesmith_runtime.data.turns import end_of_turn
@@ -18,14 +20,14 @@ from tunesmith_runtime.modelcheck.loading import load_weights
 BASE = "the base model"
 GENERATION = "generation_config.json"
 UNSAVABLE = re.compile(r"^- `(\w+)`", re.MULTILINE)
-"""How transformers lists settings of a generation config that it does not save."""
+"""A setting in the list that transformers gives of those that keep a generation config from being saved."""
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`, with tokens to end and to pad with. Raises RunFailure (BadModel) where there is none."""
+    """Load the tokenizer in `folder`; it has an EOS and a padding token. Raises RunFailure (BadModel)."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
-    except Exception as error:  # tokenizers raise anything at what they do not expect
+    except Exception as error:  # tokenizers raise exceptions of any type
         raise bad_model(BASE, None, f"the tokenizer can't be loaded: {detail(error)}") from error
     if tokenizer.eos_token is None and (ends := configured_ends(folder)):
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
@@ -35,16 +37,16 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
 
 
 def load_model(folder: Path, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
-    """The causal language model in `folder`, on the CPU. Raises RunFailure (BadModel) where it can't be loaded whole."""
+    """Load the causal language model in `folder` on the CPU. Raises RunFailure (BadModel) if weights are missing."""
     model = load_weights(BASE, folder, dtype=dtype, trust_remote_code=trust_remote_code)
     drop_unsavable(getattr(model, "generation_config", None))
     return model
 
 
 def drop_unsavable(generation: GenerationConfig | None) -> None:
-    """Unset settings that have no effect beside the others, such as a temperature without do_sample.
+    """Unset settings without effect, such as a temperature without do_sample.
 
-    transformers loads a generation_config.json with such settings and refuses to save it, which would be after the training.
+    transformers loads a generation_config.json that has them, but refuses to save it, which would fail after the training.
     """
     try:
         if generation is not None:
@@ -54,8 +56,29 @@ def drop_unsavable(generation: GenerationConfig | None) -> None:
             setattr(generation, name, None)
 
 
+def save_trained(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, base: Path, base_uri: str
+) -> Path:
+    """Save the adapter or the model in `folder` as safetensors, with tokenizer and chat template; return `folder`.
+
+    An adapter names its base by `base_uri`, as the path in this pod means nothing elsewhere. A model is stored in the number
+    format of its base, so that it needs no more room where it is served.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    if isinstance(model, PeftModel):
+        config = model.peft_config["default"]
+        config.base_model_name_or_path = base_uri
+        config.target_modules = sorted(config.target_modules)  # a set is written in a random order
+        model.save_pretrained(folder, save_embedding_layers=False)
+    else:
+        save_model(model.to(stored_dtype(base)), folder, base)
+    tokenizer.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # an empty card; run.json is the record
+    return folder
+
+
 def save_model(model: PreTrainedModel, folder: Path, base: Path) -> None:
-    """Save weights and configs to `folder`; settings of generation_config.json that were unset are as in `base` again."""
+    """Save weights and configs in `folder`, with the settings of generation_config.json that `drop_unsavable` unset."""
     model.save_pretrained(folder)
     original, saved = base / GENERATION, folder / GENERATION
     if original.is_file() and saved.is_file():
@@ -64,16 +87,16 @@ def save_model(model: PreTrainedModel, folder: Path, base: Path) -> None:
 
 
 def limits(folder: Path, trust_remote_code: bool = False) -> Limits:
-    """The limits that config.json names. Raises RunFailure (BadModel) where it can't be read."""
+    """Read the model's limits from config.json. Raises RunFailure (BadModel)."""
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
-    except Exception as error:  # config classes raise anything at values that they do not expect
+    except Exception as error:  # config classes raise exceptions of any type
         raise bad_model(BASE, None, f"config.json can't be used: {detail(error)}") from error
     return Limits(positions(config), getattr(config.get_text_config(), "vocab_size", None))
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
-    """The number format that config.json names for the weights; float32 where it names none."""
+    """Return the number format of the weights by config.json; float32 if it names none."""
     config = json.loads((folder / "config.json").read_text())
     name = config.get("dtype") or config.get("torch_dtype") or "float32"
     dtype = getattr(torch, str(name), None)
@@ -81,13 +104,13 @@ def stored_dtype(folder: Path) -> torch.dtype:
 
 
 def stop_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The tokens that end an answer when the model is served: those of the tokenizer, its template, and generation_config.json."""
+    """Return the tokens that end an answer when the model is served: of the tokenizer, its template, generation_config.json."""
     ends = [tokenizer.eos_token_id, end_of_turn(tokenizer), *configured_ends(folder)]
     return frozenset(token for token in ends if token is not None)
 
 
 def configured_ends(folder: Path) -> list[int]:
-    """The end tokens that generation_config.json names."""
+    """Return the EOS tokens of generation_config.json."""
     if not (folder / GENERATION).is_file():
         return []
     ends = GenerationConfig.from_pretrained(folder).eos_token_id
@@ -95,6 +118,6 @@ def configured_ends(folder: Path) -> list[int]:
 
 
 def template_hash(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """sha256 of the chat template."""
+    """Return the sha256 of the chat template; None without one."""
     template = tokenizer.chat_template
     return sha256(str(template).encode()).hexdigest() if template else None

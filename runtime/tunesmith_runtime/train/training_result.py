@@ -1,4 +1,4 @@
-"""trained.json in the run's folder: training is done. A later attempt goes on with export instead of training anew."""
+"""trained.json in the run's folder: the result of training. A later attempt continues with export."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from tunesmith_api.run import Outcome, RunReport, Verb
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.storage.directory import delete_directory
 
-TRAINED = "trained.json"
+RESULT_FILE = "trained.json"
 
 
-class Trained(ApiModel):
-    """What training made, for export and run.json."""
+class TrainingResult(ApiModel):
+    """The result of training, for export and run.json."""
 
-    artifact: Artifact = Field(description="The adapter, or the model where all weights were trained.")
-    rows: Rows = Field(description="What became of the rows.")
-    metrics: Metrics = Field(description="Figures of the training.")
+    artifact: Artifact = Field(description="The adapter, or the model if all weights were trained.")
+    rows: Rows = Field(description="How many rows were kept, held out and dropped.")
+    metrics: Metrics = Field(description="Metrics of the training.")
     seeds: dict[str, int] = Field(description="Seeds of the random number generators.")
     template_hash: str | None = Field(None, description="sha256 of the chat template.")
-    resumed_from_step: int | None = Field(None, description="The step the last attempt went on from.")
+    resumed_from_step: int | None = Field(None, description="Step from which the last attempt resumed.")
 
     def report(self, run_uri: str) -> RunReport:
-        """What the verb train says of it."""
+        """Return the report of the verb train."""
         return RunReport(
             verb=Verb.TRAIN,
             outcome=Outcome.SUCCEEDED,
@@ -37,15 +37,15 @@ class Trained(ApiModel):
         )
 
 
-def read_trained(run: RunDirectory) -> Trained | None:
-    """What an attempt at this run has trained, if one has."""
-    content = run.read_json(TRAINED)
-    return None if content is None else Trained.model_validate(content)
+def read_result(run: RunDirectory) -> TrainingResult | None:
+    """Read trained.json; None if no attempt at this run has trained."""
+    content = run.read_json(RESULT_FILE)
+    return None if content is None else TrainingResult.model_validate(content)
 
 
-def write_trained(run: RunDirectory, trained: Trained) -> Trained:
-    """Leave trained.json, unless another pod has; what is there now counts, and what else we made is removed."""
-    stored = Trained.model_validate(run.write_json(TRAINED, trained.to_dict()))
-    if stored.artifact.uri != trained.artifact.uri:
-        delete_directory(run.storage, trained.artifact.uri)
+def write_result(run: RunDirectory, result: TrainingResult) -> TrainingResult:
+    """Write trained.json and return it. If another pod was first, return its result and delete the artifact of `result`."""
+    stored = TrainingResult.model_validate(run.write_json(RESULT_FILE, result.to_dict()))
+    if stored.artifact.uri != result.artifact.uri:
+        delete_directory(run.storage, result.artifact.uri)
     return stored

@@ -106,7 +106,7 @@ def test_before_the_first_step_the_disk_must_hold_checkpoint_and_results(
 ) -> None:
     run = make_run(tmp_path, tiny, tinymodel.rows(16), {"epochs": 1}, **spec)
     asked: list[int] = []
-    monkeypatch.setattr("tunesmith_runtime.train.sft.check_room", lambda *given: asked.append(given[2]))
+    monkeypatch.setattr("tunesmith_runtime.train.course.check_room", lambda *given: asked.append(given[2]))
     run.do(train.run)
     run.do(export.run)
     artifact = run.work.run / ("model" if "tuner" in spec else "adapter")

@@ -1,11 +1,14 @@
-"""Tuners: one module each with `ARTIFACT`, `FROZEN_BASE`, `check(model, job)`,
-`apply(model, job) -> model` and `changes(model, dtype) -> () -> bool`."""
+"""Tuners: each module defines one `Tuner`, and TUNERS finds it by its name in the API."""
 
 from __future__ import annotations
 
-from types import ModuleType
+from collections.abc import Mapping
 
-from tunesmith_api.finetunejob import Tuner
-from tunesmith_runtime.train.tuners import full, lora
+from tunesmith_api.finetunejob import Tuner as TunerName
+from tunesmith_runtime.train.tuners.base import Tuner
+from tunesmith_runtime.train.tuners.full import FULL
+from tunesmith_runtime.train.tuners.lora import LORA
 
-TUNERS: dict[Tuner, ModuleType] = {Tuner.LORA: lora, Tuner.FULL: full}
+__all__ = ["TUNERS", "Tuner"]
+
+TUNERS: Mapping[TunerName, Tuner] = {tuner.name: tuner for tuner in (LORA, FULL)}

@@ -1,42 +1,38 @@
-"""Low-rank adaptation (Hu et al., 2021): the base is frozen, every linear layer but the head gets an update of low rank."""
+"""Low-rank adaptation (Hu et al., 2021): the base is frozen, and linear layers get an update of low rank."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-
-import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
-from peft.tuners.lora.layer import ParamWrapper
-from torch import Tensor
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING
 
 from tunesmith_api.common import ArtifactType
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec, Lora
+from tunesmith_api.finetunejob import Tuner as TunerName
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.train.targets import check_targets, default_targets, linear_names
-from tunesmith_runtime.train.weight_change import has_effect
+from tunesmith_runtime.train.tuners.base import Tuner
 
-ARTIFACT = ArtifactType.ADAPTER
-FROZEN_BASE = True
-"""The base is only read, so it may be loaded in the number format that the device computes in."""
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 
 def check(model: PreTrainedModel, job: FineTuneJobSpec) -> None:
-    """Refuse layers that `model`, which may be without weights, does not have, and whatever else peft refuses.
+    """Refuse layers that `model` does not have, and whatever else peft refuses. Adapts `model`."""
+    from tunesmith_runtime.train.targets import check_targets
 
-    Adapts `model`. Raises RunFailure (BadSpec).
-    """
     check_targets(model, job.lora or Lora(), job.export.merge)
     apply(model, job)
 
 
 def apply(model: PreTrainedModel, job: FineTuneJobSpec) -> PeftModel:
-    """`model` with fresh adapters in float32; their initialization follows torch's seed.
+    """Return `model` with new adapters in float32. Raises RunFailure (BadSpec) for settings that peft refuses."""
+    from peft import LoraConfig, get_peft_model
 
-    Raises RunFailure (BadSpec) for settings that peft refuses.
-    """
+    from tunesmith_runtime.train.targets import default_targets, linear_names
+
     lora = job.lora or Lora()
     config = LoraConfig(
         r=lora.rank,
@@ -54,16 +50,32 @@ def apply(model: PreTrainedModel, job: FineTuneJobSpec) -> PeftModel:
         raise RunFailure(FailureClass.BAD_SPEC, f"the block lora does not fit the model: {error}", hint) from error
 
 
-def changes(model: PeftModel, dtype: torch.dtype) -> Callable[[], bool]:
-    """Return a function: whether the adapter has an effect. A fresh one has none, as its matrices B are zero."""
+def record_weights(model: PeftModel, dtype: torch.dtype) -> Callable[[], bool]:
+    """Return a function that tests whether the adapter has an effect. A new adapter has none: its matrices B are zero."""
+    from tunesmith_runtime.train.weight_change import has_effect
+
     return lambda: any(has_effect(update, weight) for update, weight in updates(model))
 
 
-@torch.no_grad()
 def updates(model: PeftModel) -> Iterator[tuple[Tensor, Tensor]]:
-    """The update of each adapted layer and the weight that it is added to."""
+    """Yield the update of each adapted layer and the weight that it is added to."""
+    import torch
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora.layer import ParamWrapper
+
     for layer in model.modules():
         if isinstance(layer, LoraLayer):
             (name,) = layer.active_adapters
-            base = layer.get_param() if isinstance(layer, ParamWrapper) else layer.get_base_layer().weight
-            yield layer.get_delta_weight(name), base
+            with torch.no_grad():
+                update = layer.get_delta_weight(name)
+            yield update, layer.get_param() if isinstance(layer, ParamWrapper) else layer.get_base_layer().weight
+
+
+LORA = Tuner(
+    TunerName.LORA,
+    artifact=ArtifactType.ADAPTER,
+    has_frozen_base=True,
+    check=check,
+    apply=apply,
+    record_weights=record_weights,
+)

@@ -11,7 +11,7 @@ from tunesmith_runtime.train.imports import hidden
 
 
 def test_a_hidden_package_looks_as_if_it_were_not_installed() -> None:
-    with hidden(["wave"]):
+    with hidden(optional=["wave"]):
         assert importlib.util.find_spec("wave") is None
         with pytest.raises(ModuleNotFoundError):
             import wave  # noqa: F401
@@ -19,12 +19,12 @@ def test_a_hidden_package_looks_as_if_it_were_not_installed() -> None:
 
 
 def test_what_is_imported_already_stays() -> None:
-    with hidden(["sys"]):
+    with hidden(optional=["sys"]):
         assert importlib.import_module("sys") is sys
     assert sys.modules["sys"] is sys
 
 
 def test_an_error_brings_the_packages_back() -> None:
-    with pytest.raises(KeyError), hidden(["wave"]):
+    with pytest.raises(KeyError), hidden(optional=["wave"]):
         raise KeyError
     assert "wave" not in sys.modules

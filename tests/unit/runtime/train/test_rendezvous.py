@@ -15,17 +15,17 @@ from tests.servers import free_port
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import INDEX_VARIABLE, World
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.rank import PROCESS_VARIABLE, Place, in_leading_pod
+from tunesmith_runtime.rank import PROCESS_VARIABLE, Rank, in_leading_pod
 from tunesmith_runtime.train import rendezvous
 from tunesmith_runtime.train.process_group import ALONE
-from tunesmith_runtime.train.rendezvous import VARIABLES, NothingLeftToDo, Patience, _meet, _reach, alone
+from tunesmith_runtime.train.rendezvous import VARIABLES, AlreadyTrained, Patience, _connect, _meet, clear_environment
 
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendezvous, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(rendezvous, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(rendezvous, "CONNECT_SECONDS", 0.1)
-    monkeypatch.setattr(rendezvous, "DONE_SECONDS", 0.1)
+    monkeypatch.setattr(rendezvous, "TRAINED_POLL_SECONDS", 0.1)
 
 
 def patience(world: World) -> Patience:
@@ -51,7 +51,7 @@ def silent() -> Iterator[int]:
 def test_a_pod_that_lets_no_packet_through_is_told_of_with_the_policy_to_mend(silent: int) -> None:
     world = World(nodes=2, port=silent, unreachable_seconds=0.3)
     with pytest.raises(RunFailure, match="let no packet through") as failure:
-        _reach(world, patience(world))
+        _connect(world, patience(world))
     assert failure.value.failure is FailureClass.COLLECTIVE_FAILED
     assert "network policies" in str(failure.value.hint)
 
@@ -61,7 +61,7 @@ def test_a_pod_without_an_address_or_that_still_fetches_is_waited_for(host: str)
     """Long past the time after which silence would be a failure, until the rendezvous as a whole is too late."""
     world = World(nodes=2, host=host, port=free_port(), unreachable_seconds=0.05, rendezvous_seconds=1)
     with pytest.raises(RunFailure, match="did not meet within 1 s") as failure:
-        _reach(world, patience(world))
+        _connect(world, patience(world))
     assert failure.value.failure is FailureClass.COLLECTIVE_FAILED
 
 
@@ -87,7 +87,7 @@ def test_the_last_may_come_late() -> None:
 
 def test_who_does_not_come_is_counted_by_pod_0_which_needs_no_name_to_reach_itself() -> None:
     world = World(nodes=3, host="support-tune-1-0.not-there.invalid", port=free_port(), rendezvous_seconds=0.3)
-    with pytest.raises(RunFailure, match="1 of 3 processes have come"):
+    with pytest.raises(RunFailure, match="1 of 3 processes have joined"):
         _meet(world, 0, patience(world))
 
 
@@ -103,7 +103,7 @@ def test_who_has_nothing_left_to_do_waits_for_nobody_that_does_not_come(rank: in
 
     looks: list[int] = []
     world = World(nodes=2, port=free_port(), rendezvous_seconds=60)
-    with pytest.raises(NothingLeftToDo):
+    with pytest.raises(AlreadyTrained):
         _meet(world, rank, Patience(world, is_done))
     assert len(looks) == 3
 
@@ -117,7 +117,7 @@ def test_only_process_0_gives_up_waiting_and_the_others_follow_it() -> None:
     def come(rank: int) -> None:
         try:
             _meet(world, rank, Patience(world, lambda: rank == 1 or trained.is_set()))
-        except NothingLeftToDo:
+        except AlreadyTrained:
             left.append(rank)
 
     leader = threading.Thread(target=come, args=(0,), daemon=True)
@@ -142,7 +142,7 @@ def test_a_new_pod_waits_for_the_successor_of_a_pod_0_that_is_about_to_go() -> N
     world = World(nodes=2, port=free_port())
     old = TCPStore("127.0.0.1", world.port, 2, is_master=True, wait_for_workers=False)
     for rank in range(2):
-        old.set(f"here/{rank}", "of an earlier start")
+        old.set(f"joined/{rank}", "of an earlier start")
     met = threading.Event()
 
     def come() -> None:
@@ -159,21 +159,21 @@ def test_a_new_pod_waits_for_the_successor_of_a_pod_0_that_is_about_to_go() -> N
 
 def test_who_comes_again_after_a_broken_connection_is_not_counted_twice() -> None:
     world = World(nodes=3, port=free_port(), rendezvous_seconds=30)
-    store = rendezvous._store(world, 0)
+    store = rendezvous._open_store(world, 0)
     for _ in range(2):  # with the connections of the first time lost
-        rendezvous._store(world, 1).compare_set("here/1", "", "second")
-    assert not store.check(["here/0", "here/1", "here/2"])
+        rendezvous._open_store(world, 1).compare_set("joined/1", "", "second")
+    assert not store.check(["joined/0", "joined/1", "joined/2"])
     met: list[bool] = []
 
     def come(rank: int, me: str) -> None:
-        met.append(rendezvous._all_are_here(rendezvous._store(world, rank), world, rank, me, patience(world)))
+        met.append(rendezvous._all_have_joined(rendezvous._open_store(world, rank), world, rank, me, patience(world)))
 
     others = [threading.Thread(target=come, args=each, daemon=True) for each in ((1, "second"), (2, "third"))]
     for other in others:
         other.start()
     time.sleep(0.3)
     assert met == []
-    assert rendezvous._all_are_here(store, world, 0, "first", patience(world))
+    assert rendezvous._all_have_joined(store, world, 0, "first", patience(world))
     for other in others:
         other.join(30)
     assert met == [True, True]
@@ -181,7 +181,7 @@ def test_who_comes_again_after_a_broken_connection_is_not_counted_twice() -> Non
 
 def test_one_pod_opens_no_port_to_others() -> None:
     world = World(nodes=1, processes=2, port=free_port())
-    store = rendezvous._store(world, 0)
+    store = rendezvous._open_store(world, 0)
     listening = [
         line.split()[1] for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()
     ]
@@ -198,7 +198,7 @@ def test_a_process_knows_its_place(monkeypatch: pytest.MonkeyPatch, environment:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     world = World(nodes=4, processes=8)
-    assert Place.own().rank(world) == rank
+    assert Rank.from_environment().of(world) == rank
     assert in_leading_pod(world) == (rank < 8)
     assert in_leading_pod(None)
 
@@ -206,13 +206,13 @@ def test_a_process_knows_its_place(monkeypatch: pytest.MonkeyPatch, environment:
 def test_one_process_alone_is_not_taken_for_one_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.setenv(name, "7")
-    alone()
+    clear_environment()
     assert not set(VARIABLES) & set(os.environ)
 
 
 def test_alone_everybody_agrees() -> None:
     assert ALONE.any(True, False) == (True, False)
-    assert ALONE.share({"step": 3}) == {"step": 3}
-    assert ALONE.collect(b"state") == [b"state"]
-    assert ALONE.leads
-    assert ALONE.first_of_pod
+    assert ALONE.broadcast({"step": 3}) == {"step": 3}
+    assert ALONE.gather(b"state") == [b"state"]
+    assert ALONE.is_leader
+    assert ALONE.is_pod_leader

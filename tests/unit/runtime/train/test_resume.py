@@ -17,7 +17,7 @@ from tunesmith_api.failures import FAILURES, FailureClass
 from tunesmith_api.run import Outcome, ProgressReport, RunReport
 from tunesmith_runtime import train
 from tunesmith_runtime.progress_push import Progress
-from tunesmith_runtime.train import reporting as watch
+from tunesmith_runtime.train import reporting
 
 ROWS = tinymodel.rows(90, seed=1)
 STEPS_PER_EPOCH = 6  # the last batch of an epoch is smaller
@@ -53,7 +53,7 @@ def crash() -> None:
 
 @pytest.fixture(autouse=True)
 def every_step_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr(reporting, "SECONDS_BETWEEN_REPORTS", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -139,21 +139,21 @@ def test_an_evaluation_that_a_crash_took_is_made_up_for(
 def test_a_run_that_is_stopped_in_its_last_evaluation_does_that_again_and_trains_no_further(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
-    from tunesmith_runtime.train.trainer import Trainer
+    from tunesmith_runtime.train.trainer import RunMixin
 
     whole = make_run(tmp_path / "whole", tiny, ROWS, settings, **VALIDATED)
     expected = whole.do(train.run)
     assert expected.metrics
-    last, predict = expected.metrics.steps, Trainer.prediction_step
+    last = expected.metrics.steps
 
-    def stopped(trainer: Trainer, *arguments: Any, **options: Any) -> Any:
+    def stopped(trainer: RunMixin, *arguments: Any, **options: Any) -> Any:
         if trainer.state.global_step == last:
             sigterm()
-        return predict(trainer, *arguments, **options)
+        return super(RunMixin, trainer).prediction_step(*arguments, **options)
 
     run = make_run(tmp_path / "stopped", tiny, ROWS, settings, **VALIDATED)
     with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "prediction_step", stopped)
+        patched.setattr(RunMixin, "prediction_step", stopped)
         for attempt in (2, 3):
             report = run.do(train.run)
             assert report.outcome is Outcome.PREEMPTED

@@ -19,7 +19,7 @@ from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.progress_push import Progress
 from tunesmith_runtime.storage.directory import read_manifest
 from tunesmith_runtime.train.loss import answer_loss
-from tunesmith_runtime.train.training_result import read_trained
+from tunesmith_runtime.train.training_result import read_result
 from tunesmith_runtime.workdir import Fetched
 
 HELD_OUT = tinymodel.rows(32, seed=2)
@@ -192,7 +192,7 @@ def refused(
     run = make_run(tmp_path, model, rows, training, **spec)
     with pytest.raises(RunFailure) as failure:
         run.do(train.run)
-    assert read_trained(run.directory) is None
+    assert read_result(run.directory) is None
     return failure.value
 
 
@@ -211,12 +211,12 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, tiny: Path) -> No
 def test_a_device_that_is_out_of_memory_says_so_before_the_first_step(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunesmith_runtime.train import trainer
+    from tunesmith_runtime.train import loss
 
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(trainer, "answer_loss", full)
+    monkeypatch.setattr(loss, "answer_loss", full)
     failure = refused(tmp_path, tiny, tinymodel.rows(16))
     assert failure.failure is FailureClass.DEVICE_OUT_OF_MEMORY
     assert "Tried to allocate 2.00 GiB" in failure.message
@@ -225,7 +225,8 @@ def test_a_device_that_is_out_of_memory_says_so_before_the_first_step(
 def test_the_dry_pass_takes_the_longest_rows_and_changes_nothing(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunesmith_runtime.train import trainer
+    from tunesmith_runtime.train import loss
+    from tunesmith_runtime.train.trainer import RunMixin
 
     seen = []
 
@@ -236,11 +237,11 @@ def test_the_dry_pass_takes_the_longest_rows_and_changes_nothing(
     rows = [*tinymodel.rows(31, seed=1), *tinymodel.rows(1, seed=123456)]
     plain = make_run(tmp_path / "plain", tiny, rows, {"epochs": 1, "maxLength": 64}, lora={"dropout": 0.1})
     with monkeypatch.context() as patched:
-        patched.setattr(trainer, "answer_loss", recorded)
+        patched.setattr(loss, "answer_loss", recorded)
         plain.do(train.run)
     assert seen[0] == (max(length for length, _ in seen), True)
     without_it = make_run(tmp_path / "without", tiny, rows, {"epochs": 1, "maxLength": 64}, lora={"dropout": 0.1})
-    monkeypatch.setattr(trainer.Trainer, "dry_pass", lambda *_: None)
+    monkeypatch.setattr(RunMixin, "dry_pass", lambda *_: None)
     without_it.do(train.run)
     assert [entry["loss"] for entry in plain.log_history()] == [entry["loss"] for entry in without_it.log_history()]
 

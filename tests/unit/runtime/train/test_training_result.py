@@ -9,23 +9,23 @@ from tunesmith_api.finetunejob import Metrics, Rows
 from tunesmith_api.run import Store
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.storage import open_storage
-from tunesmith_runtime.train.training_result import Trained, read_trained, write_trained
+from tunesmith_runtime.train.training_result import TrainingResult, read_result, write_result
 
 
-def trained(run: RunDirectory, folder: Path, weights: str) -> Trained:
+def trained(run: RunDirectory, folder: Path, weights: str) -> TrainingResult:
     folder.mkdir(parents=True)
     (folder / "adapter_model.safetensors").write_text(weights)
     artifact = run.publish(ArtifactType.ADAPTER, folder)
-    return Trained(artifact=artifact, rows=Rows(kept=1), metrics=Metrics(steps=1), seeds={"training": 1})
+    return TrainingResult(artifact=artifact, rows=Rows(kept=1), metrics=Metrics(steps=1), seeds={"training": 1})
 
 
 def test_the_second_pod_to_train_takes_the_first_ones_weights_and_removes_its_own(tmp_path: Path) -> None:
     uri = f"file://{tmp_path}/store/run"
     run = RunDirectory(open_storage(Store(uri=uri)), uri, tmp_path / "local")
     first, second = (trained(run, tmp_path / name, name) for name in ("a", "b"))
-    assert write_trained(run, first) == first
-    assert write_trained(run, second) == first
-    assert read_trained(run) == first
+    assert write_result(run, first) == first
+    assert write_result(run, second) == first
+    assert read_result(run) == first
     assert run.storage.list(first.artifact.uri) != []
     assert run.storage.list(second.artifact.uri) == []
 
@@ -34,8 +34,8 @@ def test_two_pods_that_trained_the_same_keep_it(tmp_path: Path) -> None:
     uri = f"file://{tmp_path}/store/run"
     run = RunDirectory(open_storage(Store(uri=uri)), uri, tmp_path / "local")
     first, second = (trained(run, tmp_path / name, "same") for name in ("a", "b"))
-    write_trained(run, first)
-    assert write_trained(run, second) == first
+    write_result(run, first)
+    assert write_result(run, second) == first
     assert run.storage.list(first.artifact.uri) != []
 
 

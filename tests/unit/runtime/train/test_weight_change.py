@@ -22,7 +22,7 @@ from tunesmith_runtime.data.load import Data
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train import reporting as watch
 from tunesmith_runtime.train import sft
-from tunesmith_runtime.train.training_result import read_trained
+from tunesmith_runtime.train.training_result import read_result
 from tunesmith_runtime.train.weight_change import changes_stored, check_labels, has_effect, is_finite, stored_bits
 
 ROWS = tinymodel.rows(13, seed=1)
@@ -63,7 +63,7 @@ def test_a_run_that_changes_no_weight_learned_nothing(
     with pytest.raises(RunFailure, match="weights after 1 steps compute the same") as failure:
         run.do(train.run)
     assert failure.value.failure is FailureClass.NOTHING_LEARNED
-    assert read_trained(run.directory) is None
+    assert read_result(run.directory) is None
 
 
 @pytest.mark.parametrize(("dtype", "learns"), [(torch.float32, True), (torch.bfloat16, False)])
@@ -103,21 +103,21 @@ def test_weights_that_the_last_step_broke_are_never_published(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, spec: dict[str, Any]
 ) -> None:
     """The loss of a step is that of the weights before it, so a loss that is a number does not show it."""
-    from tunesmith_runtime.train.trainer import Trainer
+    from tunesmith_runtime.train.trainer import RunMixin
 
     clip = torch.nn.utils.clip_grad_norm_
 
-    def broken(trainer: Trainer, model: torch.nn.Module, *_: Any) -> Any:
+    def broken(trainer: RunMixin, model: torch.nn.Module, *_: Any) -> Any:
         weight = [each for each in model.parameters() if each.requires_grad][-1]
         weight.grad = torch.full_like(weight, float("nan"))
         return clip(model.parameters(), 1.0)
 
-    monkeypatch.setattr(Trainer, "_clip_grad_norm", broken)
+    monkeypatch.setattr(RunMixin, "_clip_grad_norm", broken)
     run = make_run(tmp_path, tiny, ROWS, DEFAULTS, **spec)
     with pytest.raises(RunFailure, match="after the last step, step 1") as failure:
         run.do(train.run)
     assert failure.value.failure is FailureClass.DIVERGED
-    assert read_trained(run.directory) is None
+    assert read_result(run.directory) is None
 
 
 def test_rows_without_a_label_are_refused_before_anything_is_trained() -> None:

@@ -204,7 +204,7 @@ def test_a_pod_that_was_stopped_after_training_comes_back_alone_and_waits_for_no
 ) -> None:
     """A queue may stop it while it exports; the others have ended well, so that their indexes never start again."""
     run, trained = never_stopped
-    path = path_with(tmp_path, "from tunesmith_runtime.train import rendezvous\nrendezvous.DONE_SECONDS = 1\n")
+    path = path_with(tmp_path, "from tunesmith_runtime.train import rendezvous\nrendezvous.TRAINED_POLL_SECONDS = 1\n")
     (report,) = start(run, tiny, 2, come=1, PYTHONPATH=path).reports()
     assert (report.outcome, report.artifacts) == (Outcome.SUCCEEDED, trained.artifacts)
 

@@ -15,21 +15,21 @@ from tunesmith_runtime import export
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.progress_push import Progress
 from tunesmith_runtime.rundirectory import record_of
-from tunesmith_runtime.train import same_run
-from tunesmith_runtime.train.process_group import Peers
+from tunesmith_runtime.train.agreement import agree_on_run
+from tunesmith_runtime.train.process_group import ProcessGroup
 
 
-class WithAnother(Peers):
+class WithAnother(ProcessGroup):
     """One of two processes; what the other one has found is given."""
 
     def __init__(self, found: dict[str, Any]) -> None:
         super().__init__(rank=0, size=2)
         self._found = json.dumps(found).encode()
 
-    def collect(self, content: bytes) -> list[bytes]:
+    def gather(self, content: bytes) -> list[bytes]:
         return [content, self._found]
 
-    def share(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         return value
 
 
@@ -40,7 +40,7 @@ def run(tmp_path: Path) -> Run:
 
 def test_where_none_has_found_it_finished_all_train(run: Run) -> None:
     other = WithAnother({"runUri": run.directory.uri})
-    assert not same_run(run.work, run.work.fetched(), run.directory, other).adopted
+    assert not agree_on_run(run.work, run.work.fetched(), run.directory, other).adopted
 
 
 def test_a_run_that_was_finished_while_pods_fetched_is_adopted_by_all(run: Run) -> None:
@@ -48,7 +48,7 @@ def test_a_run_that_was_finished_while_pods_fetched_is_adopted_by_all(run: Run) 
     run.directory.finish(record_of(run.spec, fetched))
     other = WithAnother({"runUri": run.directory.uri, "adopted": True})
     assert not fetched.adopted
-    assert same_run(run.work, fetched, run.directory, other).adopted
+    assert agree_on_run(run.work, fetched, run.directory, other).adopted
     report = export.run(run.spec, run.work, Progress(None, None))
     assert report.outcome is Outcome.ADOPTED, "the containers after it know too"
 
@@ -56,7 +56,7 @@ def test_a_run_that_was_finished_while_pods_fetched_is_adopted_by_all(run: Run) 
 def test_data_that_changed_between_two_pods_make_no_run(run: Run) -> None:
     other = WithAnother({"runUri": "file:///store/runs/another"})
     with pytest.raises(RunFailure, match="found different data") as failure:
-        same_run(run.work, run.work.fetched(), run.directory, other)
+        agree_on_run(run.work, run.work.fetched(), run.directory, other)
     assert failure.value.failure is FailureClass.STORAGE_CORRUPT
 
 

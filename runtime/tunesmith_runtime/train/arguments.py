@@ -1,0 +1,71 @@
+"""Arguments of transformers.TrainingArguments that all methods share."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import LEARNING_RATES, FineTuneJobSpec
+from tunesmith_runtime.data.load import Data
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.train.batches import micro_batch
+from tunesmith_runtime.train.process_group import ProcessGroup
+
+
+def training_arguments(
+    job: FineTuneJobSpec, data: Data, folder: Path, group: ProcessGroup, device: str, bf16: bool
+) -> dict[str, Any]:
+    """Return the shared keyword arguments. The Trainer saves and reports nothing itself: callbacks do."""
+    training, rows = job.training, rows_per_device(job, group.size)
+    evaluation = "no" if not data.validation else "steps" if training.eval_steps else "epoch"
+    return {
+        "output_dir": str(folder),
+        "max_steps": total_steps(job, len(data.train)),
+        "per_device_train_batch_size": rows,
+        "per_device_eval_batch_size": rows,
+        "gradient_accumulation_steps": training.global_batch_size // group.size // rows,
+        "learning_rate": training.learning_rate or LEARNING_RATES[job.tuner],
+        "lr_scheduler_type": str(training.scheduler),
+        "warmup_steps": training.warmup_ratio,  # below 1 it is a share of the steps
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "bf16": bf16,
+        "use_cpu": device == "cpu",
+        "seed": training.seed,
+        "dataloader_pin_memory": device != "cpu",
+        "ddp_find_unused_parameters": False,
+        "logging_steps": training.logging_steps,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,
+        "include_num_input_tokens_seen": "non_padding",
+        "eval_strategy": evaluation,
+        "eval_steps": training.eval_steps,
+        "prediction_loss_only": True,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def rows_per_device(job: FineTuneJobSpec, devices: int) -> int:
+    """Return the rows of a forward pass on each device. Raises RunFailure (BadSpec) if they do not divide the batch."""
+    try:
+        return micro_batch(job.training.global_batch_size, job.training.micro_batch_size, devices)
+    except ValueError as error:
+        raise RunFailure(
+            FailureClass.BAD_SPEC,
+            str(error),
+            "set spec.training.microBatchSize to a divisor of spec.training.globalBatchSize / devices, or remove it",
+        ) from error
+
+
+def total_steps(job: FineTuneJobSpec, rows: int) -> int:
+    """Return the number of optimizer steps: those of the epochs or maxSteps, whichever is less; of one epoch without both."""
+    training = job.training
+    if training.max_steps and training.epochs is None:
+        return training.max_steps
+    needed = math.ceil((training.epochs or 1) * math.ceil(rows / training.global_batch_size))
+    return min(needed, training.max_steps or needed)

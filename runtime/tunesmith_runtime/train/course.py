@@ -1,0 +1,183 @@
+"""The course of every run, whatever its method and tuner: rows, model, resume, train, check, publish."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import FineTuneJobSpec, Training
+from tunesmith_api.finetunejob import Tuner as TunerName
+from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
+from tunesmith_runtime.data.encode import Encoder
+from tunesmith_runtime.data.examples import Example
+from tunesmith_runtime.data.load import Data, load
+from tunesmith_runtime.disk_space import check_room, extra_bytes
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.modelcheck.config import Limits
+from tunesmith_runtime.modelcheck.tokenizer import check_vocabulary
+from tunesmith_runtime.progress_push import Progress
+from tunesmith_runtime.rundirectory import RunDirectory
+from tunesmith_runtime.train.arguments import rows_per_device, training_arguments
+from tunesmith_runtime.train.batches import blank
+from tunesmith_runtime.train.checkpoint import Checkpoints, download_latest, is_evaluated, read_elapsed
+from tunesmith_runtime.train.device import find_device, memory_failures
+from tunesmith_runtime.train.methods import METHODS, Method, Setup
+from tunesmith_runtime.train.model import (
+    BASE,
+    limits,
+    load_model,
+    load_tokenizer,
+    save_trained,
+    stop_ids,
+    stored_dtype,
+    template_hash,
+)
+from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
+from tunesmith_runtime.train.reporting import MetricsLog, ProgressReporter, metrics
+from tunesmith_runtime.train.targets import skeleton
+from tunesmith_runtime.train.training_result import TrainingResult, write_result
+from tunesmith_runtime.train.tuners import TUNERS
+from tunesmith_runtime.train.weight_change import check_labels, check_learned
+from tunesmith_runtime.workdir import Work
+
+log = logging.getLogger(__name__)
+
+
+def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress, group: ProcessGroup = ALONE) -> RunReport:
+    """Train and publish the artifact; or, after SIGTERM, save a checkpoint and report Preempted.
+
+    All processes of `group` compute; the leader writes and reports.
+
+    Raises RunFailure: BadRow, EmptyDataset, ChatTemplateMissing, BadModel, ModelNotFound, BadSpec, DiskFull,
+    DeviceOutOfMemory, Diverged, NothingLearned.
+    """
+    job = spec.fine_tune_job()
+    method, tuner = METHODS[job.method], TUNERS[job.tuner]
+    rows_per_device(job, group.size)
+
+    # Rows first: a mistake in them shows before weights are read.
+    tokenizer, data = load_rows(spec, job, method, work)
+
+    # Names and shapes show whether the tuner fits the model, before its weights are read.
+    # A base that is only read may be in bfloat16; weights that are trained are in float32.
+    device = find_device(job.resources.accelerator)
+    tuner.check(skeleton(work.model(), spec.base.trust_remote_code), job)
+    bf16 = device.computes_in_bf16(job.training.precision)
+    dtype = torch.bfloat16 if bf16 and tuner.has_frozen_base else torch.float32
+    base = load_model(work.model(), dtype, spec.base.trust_remote_code)
+    set_seed(job.training.seed)
+    model = tuner.apply(base, job)
+    if group.is_leader:
+        check_disk(model, job, work)
+    has_changed = tuner.record_weights(model, stored_dtype(work.model()))
+
+    # The state of an earlier attempt, if there is one.
+    state = run.local / "resume"
+    resumed = download_latest(run, state, group)
+    resumed_from_step = resumed.step if resumed else None
+    checkpoints = Checkpoints(run, job.checkpoint, resumed, read_elapsed(state) if resumed else 0.0, group)
+    metrics_log = MetricsLog(run)
+    reporter = ProgressReporter(progress, checkpoints, data.rows, resumed_from_step)
+
+    trainer = method.build_trainer(
+        Setup(
+            job=job,
+            work=work,
+            model=model,
+            tokenizer=tokenizer,
+            train_dataset=as_dataset([*data.train, *([blank(tokenizer.pad_token_id)] if group.size > 1 else [])]),
+            eval_dataset=as_dataset(data.validation) if data.validation else None,
+            arguments=training_arguments(job, data, run.local / "checkpoints", group, device.name, bf16),
+            callbacks=[checkpoints, *((reporter, metrics_log) if group.is_leader else ())],
+            group=group,
+        )
+    )
+    trainer.remove_callback(PrinterCallback)
+    if group.rank:  # equal weights, but another dropout on each device
+        set_seed(job.training.seed + group.rank)
+
+    with checkpoints.on_sigterm():
+        with memory_failures("training"):
+            trainer.start(state if resumed else None)
+            checkpoints.agree()
+            if data.validation and not checkpoints.stopping and not is_evaluated(trainer.state):
+                trainer.evaluate()
+        if trainer.state.global_step < trainer.args.max_steps or (data.validation and not is_evaluated(trainer.state)):
+            return RunReport(
+                verb=Verb.TRAIN, outcome=Outcome.PREEMPTED, run_uri=run.uri,
+                last_checkpoint=checkpoints.last, resumed_from_step=resumed_from_step,
+            )  # fmt: skip
+
+        # From here on SIGTERM changes nothing: the result follows.
+        check_learned(model, has_changed, trainer.state.global_step)
+        if not group.is_leader:
+            group.wait_for_leader()
+            return RunReport(verb=Verb.TRAIN, outcome=Outcome.SUCCEEDED, run_uri=run.uri)
+        base_uri = work.fetched().model_uri or spec.base.uri
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        folder = save_trained(trained, tokenizer, run.local / tuner.artifact, work.model(), base_uri)
+        result = TrainingResult(
+            artifact=run.publish(tuner.artifact, folder),
+            rows=data.rows,
+            metrics=metrics(trainer.state, checkpoints.elapsed),
+            seeds={"training": job.training.seed},
+            template_hash=template_hash(tokenizer),
+            resumed_from_step=resumed_from_step,
+        )
+        metrics_log.upload(trainer.state)
+        report = write_result(run, result).report(run.uri)
+        group.wait_for_leader()
+        return report
+
+
+def load_rows(spec: RunSpec, job: FineTuneJobSpec, method: Method, work: Work) -> tuple[PreTrainedTokenizerBase, Data]:
+    """Load the tokenizer, and encode all rows within the limits of the model."""
+    tokenizer = load_tokenizer(work.model(), spec.base.trust_remote_code)
+    most = limits(work.model(), spec.base.trust_remote_code)
+    if most.vocabulary is not None:
+        check_vocabulary(BASE, tokenizer, most.vocabulary)
+    encoder = Encoder.of(tokenizer, stop_ids(work.model(), tokenizer), job.training, most)
+    with naming_positions(most, job.training):
+        data = load(work, job, encoder, method.learns_from)
+    log.info("rows: %s", data.rows.to_dict())
+    check_labels(data.train, data.validation)
+    return tokenizer, data
+
+
+@contextmanager
+def naming_positions(most: Limits, training: Training) -> Iterator[None]:
+    """Within the block, name the model's positions in the log and in EmptyDataset if they are fewer than training.maxLength."""
+    if most.positions is None or most.positions >= training.max_length:
+        yield
+        return
+    text = f"training.maxLength is {training.max_length} and the model has {most.positions} positions, so a row holds at most {most.positions} tokens"
+    log.warning("%s", text)
+    try:
+        yield
+    except RunFailure as failure:
+        if failure.failure is not FailureClass.EMPTY_DATASET:
+            raise
+        raise RunFailure(failure.failure, f"{failure.message}; {text}", failure.hint) from failure
+
+
+def check_disk(model: Any, job: FineTuneJobSpec, work: Work) -> None:
+    """Check that a checkpoint and the results fit on the disk beside the model and the data. Raises RunFailure (DiskFull)."""
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    base = sum(weight.numel() for weight in model.parameters() if not weight.requires_grad)
+    number = stored_dtype(work.model()).itemsize
+    needed = extra_bytes(base, trained, number, job.export.merge and job.tuner is not TunerName.FULL)
+    check_room(work.root, job.resources.ephemeral_storage, needed, "a checkpoint or the results of the run")
+
+
+def as_dataset(examples: list[Example]) -> Dataset:
+    """Encoded rows as a dataset with the columns input_ids and labels."""
+    return Dataset.from_dict(
+        {"input_ids": [example.input_ids for example in examples], "labels": [example.labels for example in examples]}
+    )

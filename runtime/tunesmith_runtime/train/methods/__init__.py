@@ -1,0 +1,13 @@
+"""Training methods: each module defines one `Method`, and METHODS finds it by its name in the API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tunesmith_api.finetunejob import Method as MethodName
+from tunesmith_runtime.train.methods.base import Method, Setup
+from tunesmith_runtime.train.methods.sft import SFT
+
+__all__ = ["METHODS", "Method", "Setup"]
+
+METHODS: Mapping[MethodName, Method] = {method.name: method for method in (SFT,)}

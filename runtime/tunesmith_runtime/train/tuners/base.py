@@ -1,0 +1,36 @@
+"""The description of a tuner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tunesmith_api.common import ArtifactType
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.finetunejob import Tuner as TunerName
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Tuner:
+    """Which weights of a model are trained. Importing a tuner imports neither torch nor peft; calling its functions does."""
+
+    name: TunerName
+    artifact: ArtifactType
+    """What a run publishes."""
+    has_frozen_base: bool
+    """Whether the base is only read, so that it may be loaded in the number format that the device computes in."""
+    check: Callable[[PreTrainedModel, FineTuneJobSpec], None]
+    """Refuse a job that does not fit the model, which may have no weights, and which may be changed.
+    Raises RunFailure (BadSpec)."""
+    apply: Callable[[PreTrainedModel, FineTuneJobSpec], Any]
+    """Return the model to train. Initial values follow torch's seed. Raises RunFailure (BadSpec)."""
+    record_weights: Callable[[Any, torch.dtype], Callable[[], bool]]
+    """Record the weights before the first step. The returned function tests whether they have changed since then, as
+    stored in the given number format."""
+    needs: frozenset[str] = frozenset()
+    """Optional packages that it imports; all others stay hidden (`train.imports`)."""
