@@ -24,7 +24,7 @@ from tunesmith_operator.kubernetes_client import KubernetesClient
 from tunesmith_operator.leader import Leader
 from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.config import OperatorConfig
-from tunesmith_operator.progress_receiver import ProgressBook, ProgressEndpoint, token_maker
+from tunesmith_operator.progress_receiver import ProgressEndpoint, ProgressReports, token_maker
 from tunesmith_operator.rate_limit import RateLimiter
 from tunesmith_operator.resource_watch import OUR_KINDS, watch
 from tunesmith_operator.serving import serving
@@ -45,8 +45,8 @@ async def run(config: OperatorConfig) -> int:
     stop = asyncio.create_task(_asked_to_stop(), name="signals")
     client = KubernetesClient(RateLimiter(config.client.qps, config.client.burst))
     pod = os.environ.get("POD_NAME") or socket.gethostname()
-    book = ProgressBook()
-    controller = Controller(client, KINDS, book, Settings(config, token_maker(secrets.token_bytes(32)), pod))
+    reports = ProgressReports()
+    controller = Controller(client, KINDS, reports, Settings(config, token_maker(secrets.token_bytes(32)), pod))
     metrics.REGISTRY.register(controller.fleet)
     health = Health(controller.queue, time.monotonic)
     leader = _leader(client, config, pod)
@@ -54,7 +54,7 @@ async def run(config: OperatorConfig) -> int:
 
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
         progress = ProgressEndpoint(
-            book, time.monotonic, controller.heard_progress, leader.holder_url, lambda: leader.leads, session
+            reports, time.monotonic, controller.on_progress_report, leader.holder_url, lambda: leader.is_leader, session
         )
         async with (
             serving(health.application(), config.http.health_port),

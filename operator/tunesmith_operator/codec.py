@@ -6,7 +6,7 @@ import json
 
 import orjson
 
-from tunesmith_operator.client import Raw
+from tunesmith_operator.plan.types import Raw
 
 
 def pack(thing: Raw) -> bytes:

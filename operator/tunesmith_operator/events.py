@@ -8,8 +8,8 @@ from datetime import datetime
 
 from tunesmith_api.hashing import digest
 from tunesmith_operator import metrics
-from tunesmith_operator.client import ApiError, Client, Raw
-from tunesmith_operator.plan.types import Event
+from tunesmith_operator.client import ApiError, Client
+from tunesmith_operator.plan.types import Event, Raw
 
 COMPONENT = "tunesmith-operator"
 MESSAGE_BYTES = 1024

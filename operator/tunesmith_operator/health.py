@@ -36,7 +36,7 @@ class Health:
     def __post_init__(self) -> None:
         self.last_beat = self.clock()
 
-    def ailments(self) -> list[str]:
+    def problems(self) -> list[str]:
         """What a restart would mend; empty while all is well."""
         found = [f"{task.get_name()} has ended" for task in self.tasks if task.done()]
         if (lag := self.clock() - self.last_beat - HEARTBEAT_SECONDS) > LONGEST_LAG_SECONDS:
@@ -62,8 +62,8 @@ class Health:
         return application
 
     async def _livez(self, _: web.Request) -> web.Response:
-        ailments = self.ailments()
-        return web.Response(status=500 if ailments else 200, text="\n".join(ailments or ["ok"]) + "\n")
+        problems = self.problems()
+        return web.Response(status=500 if problems else 200, text="\n".join(problems or ["ok"]) + "\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
         return web.Response(status=200 if self.ready else 503, text="ok\n" if self.ready else "starting\n")

@@ -1,7 +1,7 @@
-"""A stream of one kind of children: what happens to them, told as it happens, for ever.
+"""Watch stream of one kind of children.
 
-kopf is not asked to watch them: it takes a task and more than a millisecond of CPU for each event, ten times as long as reading
-it, and a pod's life has six; nor does it tell of a gap in its stream, in which a deletion can be missed.
+kopf does not watch children: it spends a task and over a millisecond of CPU on each event, ten times as much as reading
+it, and a pod has six events in its life. Nor does kopf report gaps in a stream, in which deletions are lost.
 """
 
 from __future__ import annotations
@@ -13,68 +13,77 @@ from contextlib import aclosing
 from typing import Protocol
 
 from tunesmith_operator import metrics
-from tunesmith_operator.client import ApiError, Client, Raw
+from tunesmith_operator.client import ApiError, Client
+from tunesmith_operator.plan.types import Raw
 
 CHILD_KINDS = (
     "Job", "Pod", "Deployment", "Service", "ControllerRevision", "HorizontalPodAutoscaler", "PodDisruptionBudget",
 )  # fmt: skip
 """The kinds of children whose changes wake their resource."""
-TOLD_FROM_THE_START = frozenset({"Job"})
-"""Of these it also tells what there is when a stream begins: whose pods may report."""
+LISTED_KINDS = frozenset({"Job"})
+"""Kinds of which a stream also delivers the existing objects when it starts: the Jobs whose pods may report progress."""
 SELECTOR = {"app.kubernetes.io/managed-by": "tunesmith"}
-PAUSES = (0, 1, 1, 2, 3, 5, 8, 13, 21, 30, 30, 30)
-"""Seconds before a stream that cannot be had is tried again; then the process ends and begins anew."""
-
-LASTING_SECONDS = 30.0
-"""A stream that was there for so long could be had: silence is no failure, and many a proxy cuts what is silent."""
+BACKOFF_SECONDS = (0, 1, 1, 2, 3, 5, 8, 13, 21, 30, 30, 30)
+"""Delays before an interrupted stream is opened again; after the last one the process ends and its pod restarts."""
+STABLE_SECONDS = 30.0
+"""A stream that was open this long resets the backoff: many proxies cut silent connections."""
 
 log = logging.getLogger(__name__)
 
 
-class Audience(Protocol):
-    """Who is told."""
+class EventHandler(Protocol):
+    """The receiver of watch events."""
 
-    def heard_child(self, event_type: str | None, kind: str, child: Raw) -> None:
-        """Something happened to `child`; `event_type` is None for what a list holds."""
+    def on_child_event(self, event_type: str | None, kind: str, child: Raw) -> None:
+        """Handle an event; `event_type` is None for an item of a list."""
 
-    def stream_begins(self, kind: str, namespace: str | None, version: str | None) -> None:
-        """All that happens after `version` will be told of; what happened before may have been missed. None: there is
-        no stream now."""
+    def on_stream_start(self, kind: str, namespace: str | None, version: str | None) -> None:
+        """All events after `version` follow; earlier ones may be lost. None: the stream is interrupted."""
 
 
-async def inform(client: Client, kind: str, namespace: str | None, audience: Audience) -> None:
-    """Tell `audience` of `kind` in `namespace` (None: in all).
+async def inform(client: Client, kind: str, namespace: str | None, handler: EventHandler) -> None:
+    """Deliver the events of `kind` in `namespace` (None: in all) until cancelled.
 
-    Ends with an ApiError when the stream cannot be kept up for two and a half minutes.
+    Raises ApiError if the stream cannot be opened for two and a half minutes.
     """
-    version, failures = None, 0
+    version: str | None = None
+    failures, clock = 0, asyncio.get_running_loop().time
     while True:
-        began = asyncio.get_running_loop().time()
+        opened = clock()
         try:
             if version is None:
-                beginning = await client.version(kind, namespace)
-                audience.stream_begins(kind, namespace, beginning)
-                if kind in TOLD_FROM_THE_START:
-                    async for thing in client.each(kind, namespace, SELECTOR):
-                        audience.heard_child(None, kind, thing)
-                version = beginning  # only now: a list that failed is asked for again
+                version = await _start(client, kind, namespace, handler)
             async with aclosing(client.watch(kind, namespace, SELECTOR, version)) as events:
-                async for event_type, thing in events:
-                    failures, version = 0, thing["metadata"]["resourceVersion"]
-                    metrics.LAST_WATCH_EVENT.labels(kind).set(time.time())
-                    if event_type != "BOOKMARK":
-                        metrics.WATCH_EVENTS.labels(kind).inc()
-                        audience.heard_child(event_type, kind, thing)
-            await asyncio.sleep(1)  # servers end streams now and then
+                async for event_type, child in events:
+                    failures, version = 0, child["metadata"]["resourceVersion"]
+                    _deliver(handler, event_type, kind, child)
+            await asyncio.sleep(1)  # API servers end streams regularly
         except ApiError as error:
-            if asyncio.get_running_loop().time() - began >= LASTING_SECONDS:
+            if clock() - opened >= STABLE_SECONDS:
                 failures = 0
             if error.status == 410:
-                log.info("the stream of %s begins anew: %s", kind, error)
+                log.info("the watch of %s expired and starts again with a list: %s", kind, error)
                 version = None
-                audience.stream_begins(kind, namespace, None)
-            if failures == len(PAUSES):
+                handler.on_stream_start(kind, namespace, None)
+            if failures == len(BACKOFF_SECONDS):
                 raise
-            log.log(logging.INFO if failures == 0 else logging.WARNING, "no stream of %s: %s", kind, error)
-            await asyncio.sleep(PAUSES[failures])
+            log.log(logging.INFO if failures == 0 else logging.WARNING, "the watch of %s failed: %s", kind, error)
+            await asyncio.sleep(BACKOFF_SECONDS[failures])
             failures += 1
+
+
+async def _start(client: Client, kind: str, namespace: str | None, handler: EventHandler) -> str:
+    """Announce a stream. Returns the version that it starts from."""
+    version = await client.version(kind, namespace)
+    handler.on_stream_start(kind, namespace, version)
+    if kind in LISTED_KINDS:
+        async for child in client.each(kind, namespace, SELECTOR):
+            handler.on_child_event(None, kind, child)
+    return version
+
+
+def _deliver(handler: EventHandler, event_type: str, kind: str, child: Raw) -> None:
+    metrics.LAST_WATCH_EVENT.labels(kind).set(time.time())
+    if event_type != "BOOKMARK":
+        metrics.WATCH_EVENTS.labels(kind).inc()
+        handler.on_child_event(event_type, kind, child)

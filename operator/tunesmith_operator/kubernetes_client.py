@@ -1,9 +1,9 @@
-"""The client over HTTP: kubernetes.aio for credentials and transport, raw JSON, none of its typed models."""
+"""`Client` over HTTP, with the credentials and the transport of kubernetes.aio and without its typed models."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 from urllib.parse import urlencode
@@ -14,33 +14,34 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 
 from tunesmith_operator import metrics
-from tunesmith_operator.client import FIELD_MANAGER, RESOURCES, ApiError, Raw
+from tunesmith_operator.client import FIELD_MANAGER, RESOURCES, ApiError
 from tunesmith_operator.connection import USER_AGENT, authorization, load_configuration
 from tunesmith_operator.plan.names import UID_LABEL
+from tunesmith_operator.plan.types import Raw
 from tunesmith_operator.rate_limit import RateLimiter
 
 TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
 WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=100)
 """The server sends a bookmark each minute."""
 TRIES = 8
-"""How often one request is sent while the answer is 429, or 401 with a token that may have been renewed: an Event that is
-refused after all is lost."""
+"""How often a request is sent while the response is 429, or 401 with a token that may have been renewed. An Event whose
+last attempt fails is lost."""
 PAGE = 250
 NOBODY = f"{UID_LABEL}=nobody"
 """Selects nothing."""
 NO_LIMIT = 0
-"""Of connections."""
+"""On connections."""
 LONGEST_PAUSE = 30.0
-"""Seconds; what a proxy asks for beyond this would stop the operator rather than spare the server."""
+"""Upper bound of Retry-After, in seconds: a proxy that asks for more would stop the operator."""
 LEASES = f"/apis/{RESOURCES['Lease'].api_version}/"
-"""Requests below this path neither wait with the others nor are sent again: the leader has its own pace, and a Lease
-that is renewed late is lost."""
+"""Requests below this path bypass the rate limiter and are sent once: the leader has its own schedule, and a Lease that is
+renewed late is lost."""
 
 UNREACHABLE = (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError)
 
 JSON = "application/json"
 METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1,{JSON}"
-"""Of what was written, the version is news and nothing else."""
+"""Writes return metadata only: the operator needs the new resourceVersion and nothing else."""
 APPLY_PATCH = "application/apply-patch+yaml"
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
@@ -49,7 +50,7 @@ JSON_PATCH = "application/json-patch+json"
 class KubernetesClient:
     """`tunesmith_operator.client.Client` on a cluster.
 
-    `may_write` is asked right before each write is sent, and raises where this process must not write any more.
+    `may_write` is called right before each write is sent and raises if this process must not write any more.
     """
 
     def __init__(self, limiter: RateLimiter, may_write: Callable[[], None] = lambda: None) -> None:
@@ -78,37 +79,49 @@ class KubernetesClient:
         limit: int | None = None,
         cached: bool = False,
         since: str | None = None,
+        version: str | None = None,
     ) -> list[Raw]:
+        resource = RESOURCES[kind].at_version(version) if version else RESOURCES[kind]
+        path = resource.path(namespace)
         query = {"labelSelector": _selector(labels), "fieldSelector": _selector(fields)}
         if cached:
-            answer = await self._request(
-                "GET", RESOURCES[kind].path(namespace), query=query | {"resourceVersion": since or "0"}
-            )
+            answer = await self._request("GET", path, query=query | {"resourceVersion": since or "0"})
             return list(answer["items"])
         items: list[Raw] = []
-        async for item in self._each(kind, namespace, query | {"limit": str(limit or PAGE)}):
+        async for item in self._pages(path, query | {"limit": str(limit or PAGE)}):
             items.append(item)
             if len(items) == limit:
                 break
         return items
 
     def each(self, kind: str, namespace: str | None, labels: Mapping[str, str]) -> AsyncGenerator[Raw, None]:
-        return self._each(kind, namespace, {"labelSelector": _selector(labels), "limit": str(PAGE)})
+        return self._pages(RESOURCES[kind].path(namespace), {"labelSelector": _selector(labels), "limit": str(PAGE)})
 
-    async def _each(self, kind: str, namespace: str | None, query: Mapping[str, str]) -> AsyncGenerator[Raw, None]:
-        following = ""
+    async def _pages(self, path: str, query: Mapping[str, str]) -> AsyncGenerator[Raw, None]:
+        token = ""
         while True:
-            answer = await self._request("GET", RESOURCES[kind].path(namespace), query={**query, "continue": following})
+            answer = await self._request("GET", path, query={**query, "continue": token})
             for item in answer["items"]:
                 yield item
-            following = answer["metadata"].get("continue") or ""
-            if not following:
+            token = answer["metadata"].get("continue") or ""
+            if not token:
                 return
 
     async def version(self, kind: str, namespace: str | None) -> str:
         query = {"labelSelector": NOBODY, "resourceVersion": "0"}
         answer = await self._request("GET", RESOURCES[kind].path(namespace), query=query)
         return str(answer["metadata"]["resourceVersion"])
+
+    async def served_versions(self, group: str) -> Sequence[str]:
+        try:
+            answer = await self._request("GET", f"/apis/{group}")
+        except ApiError as error:
+            if error.status == 404:
+                return ()
+            raise
+        preferred = answer["preferredVersion"]["version"]
+        others = (entry["version"] for entry in answer["versions"])
+        return (preferred, *(version for version in others if version != preferred))
 
     async def watch(
         self, kind: str, namespace: str | None, labels: Mapping[str, str], since: str
@@ -128,7 +141,7 @@ class KubernetesClient:
                     if event["type"] == "ERROR":
                         raise _error(f"WATCH {path}", event["object"].get("code", 500), event["object"])
                     yield event["type"], event["object"]
-        except (*UNREACHABLE, ValueError) as error:  # a line that was cut off
+        except (*UNREACHABLE, ValueError) as error:  # ValueError: a truncated line
             raise ApiError(f"WATCH {path}", 0, "Unreachable", str(error) or type(error).__name__) from error
 
     async def create(self, manifest: Raw) -> Raw:
@@ -144,7 +157,7 @@ class KubernetesClient:
     async def apply(self, manifest: Raw, uid: str | None) -> Raw:
         metadata = manifest["metadata"]
         path = RESOURCES[manifest["kind"]].path(metadata["namespace"], metadata["name"])
-        # Without force the server refuses to take fields from whoever made an object of this name meanwhile.
+        # Without force, the server rejects the apply if another manager has created the object meanwhile.
         query = {"fieldManager": FIELD_MANAGER, "force": "true" if uid else "false"}
         body = {**manifest, "metadata": {**metadata, "uid": uid}} if uid else manifest
         try:
@@ -152,7 +165,7 @@ class KubernetesClient:
         except ApiError as error:
             if not (uid and error.invalid):
                 raise
-        # What somebody else has put into a list may stand in the way of ours, as two ports of one name do: ours replaces it.
+        # Another manager's list items may clash with ours, for example two ports of one name. A merge patch replaces the list.
         query = {"fieldManager": FIELD_MANAGER}
         return await self._request("PATCH", path, body=body, query=query, content_type=MERGE_PATCH)
 
@@ -222,19 +235,19 @@ class KubernetesClient:
     async def _connected(self) -> tuple[Configuration, RESTClientObject]:
         if self._configuration is None or self._transport is None:
             self._configuration = await load_configuration()
-            # Streams keep theirs, of each kind in each namespace; how many requests there are at a time, others bound.
+            # Each kind's stream in each namespace keeps a connection; workers and the rate limiter bound the requests.
             self._configuration.connection_pool_maxsize = NO_LIMIT
             self._transport = RESTClientObject(self._configuration)
         return self._configuration, self._transport
 
     async def _reload_credentials(self) -> None:
-        """Take the token that may have taken the place of the expired one; certificates stay."""
+        """Read the token again, which may have been renewed. The certificates are not read again."""
         await asyncio.sleep(1)
         self._configuration = await load_configuration()
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes, None]:
-    """Lines of any length, which aiohttp's own do not have: an object of 1 MB is one of 6 MB where `<` is escaped."""
+    """Lines of any length; aiohttp's own reader limits them. An object of 1 MB takes up to 6 MB with escapes such as `<`."""
     rest = b""
     async for chunk in content.iter_any():
         *lines, rest = (rest + chunk).split(b"\n")
@@ -249,7 +262,7 @@ def _selector(terms: Mapping[str, str] | None) -> str:
 
 
 def _error(request: str, status: int, answer: Raw) -> ApiError:
-    """What the server has said, as a Status object."""
+    """The error of a response, whose body is a meta/v1 Status."""
     causes = (answer.get("details") or {}).get("causes") or ()
     fields = [cause["field"] for cause in causes if cause.get("field")]
     return ApiError(request, status, answer.get("reason", ""), answer.get("message", ""), fields)
@@ -261,7 +274,7 @@ def _retry_after(headers: Mapping[str, str]) -> float:
 
 
 def _parse(text: bytes) -> Raw:
-    """The answer's JSON object; what is none (from a proxy, say) as the message of one."""
+    """The JSON object of a response. Other text, for example a proxy's error page, becomes the message of a Status."""
     try:
         answer = orjson.loads(text)
     except ValueError:

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from tunesmith_operator import metrics
-from tunesmith_operator.client import ApiError, Client, Raw
+from tunesmith_operator.client import ApiError, Client
 from tunesmith_operator.plan.config import LeaderElection
+from tunesmith_operator.plan.types import Raw
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Leader:
         self._seen_at = float("-inf")
         """When the Lease was last seen to have changed: other machines' clocks are not trusted."""
         self._renewed_at = float("-inf")
-        self.leads = False
+        self.is_leader = False
 
     @property
     def holder(self) -> str:
@@ -58,19 +59,19 @@ class Leader:
 
     def may_write(self) -> None:
         """Raise LeaseLost if another replica may have begun to lead, as after a freeze of this one."""
-        if self.leads and self._clock() - self._renewed_at > self._settings.renew_seconds:
+        if self.is_leader and self._clock() - self._renewed_at > self._settings.renew_seconds:
             raise LeaseLost(f"the Lease was last renewed {self._clock() - self._renewed_at:.0f} s ago")
 
     async def acquire(self) -> None:
         """Return when this replica leads; at once where there is no election."""
         if not self._settings.enabled:
-            self._renewed_at, self.leads = float("inf"), True
+            self._renewed_at, self.is_leader = float("inf"), True
             metrics.LEADER.set(1)
             return
         log.info("standing for leader as %s", self._identity)
         while not await self._try():
             await asyncio.sleep(self._pause())
-        self.leads = True
+        self.is_leader = True
         metrics.LEADER.set(1)
         log.info("leading")
 
@@ -91,9 +92,9 @@ class Leader:
 
     async def release(self) -> None:
         """Let another replica lead at once, rather than after the Lease has run out."""
-        if not self.leads:
+        if not self.is_leader:
             return
-        self.leads = False
+        self.is_leader = False
         metrics.LEADER.set(0)
         if self._lease and self.holder == self._identity:
             spec = {**self._lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}

@@ -1,8 +1,8 @@
-"""A keyed work queue with the semantics of client-go's: what is added while it is worked on is worked on once more.
+"""A keyed work queue with the semantics of client-go's, and an urgent lane.
 
-One key is never with two workers; however often a key is added while it waits, it is handed out once; and what was
-added is handed out at some time after the last add. Unlike there, a key that is handed out has no timer left. Keys
-come out in the order they went in, so that a busy key stands behind the others each time; but those that are to be first.
+A key is never with two workers; a key that is added while a worker has it is handed out again afterwards; a key that
+waits is handed out once, however often it was added. Keys are handed out first in, first out, so that a busy key cannot
+starve the others; urgent keys precede the others. Unlike client-go's queue, handing out a key cancels its timer.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ K = TypeVar("K", bound=Hashable)
 
 
 class WorkQueue(Generic[K]):
-    """Keys that wait (`add`), that wait for a time (`add_after`), and that are with a worker (`get` until `done`).
+    """Keys that wait (`add`), that wait for a time (`add_after`), and that a worker has (`get` until `done`).
 
-    All methods must be called from one event loop. `clock` is in seconds and only goes forward.
+    All methods must be called from one event loop.
     """
 
     def __init__(
@@ -29,53 +29,53 @@ class WorkQueue(Generic[K]):
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._first_delay, self._longest_delay, self._jitter = first_delay, longest_delay, jitter
-        self._first: OrderedDict[K, float] = OrderedDict()
+        self._urgent: OrderedDict[K, float] = OrderedDict()
         self._waiting: OrderedDict[K, float] = OrderedDict()
         self._processing: dict[K, float] = {}
         self._again: set[K] = set()
         self._timers: dict[K, tuple[float, asyncio.Handle]] = {}
-        """When they are due. Not every event loop's handles tell."""
+        """Due time and timer: not every event loop's timers have `when()`."""
         self._failures: dict[K, int] = {}
         self._filled = asyncio.Event()
 
     def __len__(self) -> int:
-        """Keys that could be worked on now."""
-        return len(self._first) + len(self._waiting)
+        """Keys that a worker could take now."""
+        return len(self._urgent) + len(self._waiting)
 
     @property
-    def first(self) -> int:
-        """Those of them that come before the others."""
-        return len(self._first)
-
-    def is_busy(self, key: K) -> bool:
-        """Whether a worker is with `key` now."""
-        return key in self._processing
+    def urgent(self) -> int:
+        """Number of urgent keys that wait."""
+        return len(self._urgent)
 
     @property
     def delayed(self) -> int:
-        """Keys whose time has not come."""
+        """Keys whose timer has not expired."""
         return len(self._timers)
 
+    def is_busy(self, key: K) -> bool:
+        """Whether a worker has `key` now."""
+        return key in self._processing
+
     def oldest_seconds(self) -> float:
-        """How long the first of the waiting keys has been waiting."""
-        since = [next(iter(line.values())) for line in (self._first, self._waiting) if line]
+        """How long the longest waiting key has been waiting."""
+        since = [next(iter(lane.values())) for lane in (self._urgent, self._waiting) if lane]
         return self._now() - min(since) if since else 0.0
 
     def longest_processing_seconds(self) -> float:
-        """How long a worker has been with one key, for the slowest of them."""
+        """How long the slowest worker has had its key."""
         return self._now() - min(self._processing.values()) if self._processing else 0.0
 
-    def add(self, key: K, first: bool = False) -> None:
-        """Ask for `key` to be worked on, as soon as a worker is free; `first`: before all that are not."""
+    def add(self, key: K, urgent: bool = False) -> None:
+        """Hand out `key` as soon as a worker is free; `urgent`: before all keys that are not."""
         if key in self._processing:
             self._again.add(key)
-        elif key not in self._first and (first or key not in self._waiting):
+        elif key not in self._urgent and (urgent or key not in self._waiting):
             self._waiting.pop(key, None)
-            (self._first if first else self._waiting)[key] = self._now()
+            (self._urgent if urgent else self._waiting)[key] = self._now()
             self._filled.set()
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Ask for `key` to be worked on after `seconds`; of several times asked for, the earliest counts."""
+        """Add `key` after `seconds`; the earliest of several times counts."""
         if seconds <= 0:
             self.add(key)
             return
@@ -85,10 +85,10 @@ class WorkQueue(Generic[K]):
             if earlier <= due:
                 return
             timer.cancel()
-        self._timers[key] = due, asyncio.get_running_loop().call_at(due, self._due, key)
+        self._timers[key] = due, asyncio.get_running_loop().call_at(due, self._on_timer, key)
 
-    def add_failed(self, key: K) -> float:
-        """Ask for `key` once more after a failure, later with each failure in a row. Returns the seconds."""
+    def add_after_failure(self, key: K) -> float:
+        """Add `key` with an exponential backoff over its failures in a row, with jitter. Returns the seconds."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         delay = min(self._longest_delay, self._first_delay * 2.0 ** min(failures, 60))
@@ -96,37 +96,37 @@ class WorkQueue(Generic[K]):
         self.add_after(key, seconds)
         return seconds
 
-    def forget_failures(self, key: K) -> None:
-        """What failed has succeeded: its next failure is a first one again."""
+    def reset_backoff(self, key: K) -> None:
+        """Count the failures of `key` from zero again."""
         self._failures.pop(key, None)
 
-    def discard_timer(self, key: K) -> None:
-        """Drop the time asked for `key`, if any; what waits already goes on waiting."""
+    def cancel_timer(self, key: K) -> None:
+        """Cancel the timer of `key`, if any. A key that already waits stays in the queue."""
         if key in self._timers:
             _, timer = self._timers.pop(key)
             timer.cancel()
 
     async def get(self) -> K:
-        """The next key, when there is one. It is the caller's until `done`.
+        """Wait for the next key. It belongs to the caller until `done`.
 
-        A time asked for it is dropped: whoever looks now knows better when to look again.
+        Its timer is cancelled: the reconcile that begins now decides when the next is due.
         """
         while not len(self):
             self._filled.clear()
             await self._filled.wait()
-        key, _ = (self._first or self._waiting).popitem(last=False)
-        self.discard_timer(key)
+        key, _ = (self._urgent or self._waiting).popitem(last=False)
+        self.cancel_timer(key)
         self._processing[key] = self._now()
         return key
 
     def done(self, key: K) -> None:
-        """The caller of `get` has finished with `key`, well or not."""
+        """Return a key that `get` has handed out, whether its processing succeeded or not."""
         del self._processing[key]
         if key in self._again:
             self._again.remove(key)
             self.add(key)
 
-    def _due(self, key: K) -> None:
+    def _on_timer(self, key: K) -> None:
         del self._timers[key]
         self.add(key)
 

@@ -10,12 +10,13 @@ from typing import Any
 import kopf
 
 from tunesmith_operator import metrics
-from tunesmith_operator.client import RESOURCES, Raw
+from tunesmith_operator.client import RESOURCES
 from tunesmith_operator.connection import authorization, load_configuration, watch_session
 from tunesmith_operator.controller import Controller
-from tunesmith_operator.informer import PAUSES
+from tunesmith_operator.informer import BACKOFF_SECONDS
 from tunesmith_operator.kopf_stores import NoDiffBase, NoMemories, NoProgress
 from tunesmith_operator.plan import KINDS
+from tunesmith_operator.plan.types import Raw
 
 OUR_KINDS = tuple(KINDS)
 
@@ -51,7 +52,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.process.ultimate_exiting_timeout = 25
     settings.networking.request_timeout = 60
     settings.networking.connect_timeout = 10
-    settings.networking.error_backoffs = PAUSES[1:]
+    settings.networking.error_backoffs = BACKOFF_SECONDS[1:]
     settings.watching.chunk_size = 250
     settings.queueing.idle_timeout = 0.5  # each object that was heard of keeps a task that long
     return settings
@@ -72,7 +73,7 @@ def _handler(controller: Controller, kind: str) -> Handler:
         event_type, thing = event["type"], event["object"]
         metrics.WATCH_EVENTS.labels(kind).inc()
         metrics.LAST_WATCH_EVENT.labels(kind).set(time.time())
-        controller.heard_resource(event_type, _with_kind(kind, thing))
+        controller.on_resource_event(event_type, _with_kind(kind, thing))
 
     return heard
 

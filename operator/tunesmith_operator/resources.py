@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tunesmith_operator.child_digest import fingerprint
-from tunesmith_operator.client import Raw
 from tunesmith_operator.codec import pack, unpack
 from tunesmith_operator.plan.names import KIND_LABEL, NAME_LABEL, is_deleting, label
 from tunesmith_operator.plan.spec.reference_cycles import Node, find_ring, node
 from tunesmith_operator.plan.status.phases import FINAL
-from tunesmith_operator.plan.types import Reference
+from tunesmith_operator.plan.types import Raw, Reference
 
 
 class ResourceKey(NamedTuple):
@@ -64,7 +63,7 @@ class Resources:
     def __contains__(self, key: ResourceKey) -> bool:
         return key in self._known
 
-    def unsettled(self, key: ResourceKey) -> bool:
+    def is_unsettled(self, key: ResourceKey) -> bool:
         """Whether there is such a resource and a look at it could be of use."""
         known = self._known.get(key)
         return known is not None and not known.settled
@@ -74,7 +73,7 @@ class Resources:
         known = self._known.get(key)
         return known.version if known else None
 
-    def copy(self, key: ResourceKey, version: int) -> Raw | None:
+    def get(self, key: ResourceKey, version: int) -> Raw | None:
         """A resource as it was told of, if that is not older than `version`."""
         known = self._known.get(key)
         return unpack(known.text) if known and known.text and int(known.version) >= version else None
@@ -130,7 +129,7 @@ class Resources:
             self._referrers[ResourceKey(new.kind, key.namespace, new.name)].add(key)
 
     def _waiting_for(self, key: ResourceKey) -> frozenset[ResourceKey]:
-        return frozenset(referrer for referrer in self._referrers.get(key, ()) if self.unsettled(referrer))
+        return frozenset(referrer for referrer in self._referrers.get(key, ()) if self.is_unsettled(referrer))
 
 
 def key_of(resource: Raw) -> ResourceKey:

@@ -1,4 +1,4 @@
-"""What goes into a plan and what comes out: plain data, so that a plan can be tested without a cluster.
+"""Input and output of a plan: plain data, so that plans are tested without a cluster.
 
 `plan(resource, observed, now, config, token) -> Plan` is the same for every kind. Objects of the cluster are raw
 dicts, as the API server sends them.
@@ -30,7 +30,7 @@ class Key(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """A resource of ours that another one names; it is in the same namespace."""
+    """One of our resources that another one names, in the same namespace."""
 
     kind: str
     name: str
@@ -42,12 +42,21 @@ class Progress:
 
     report: ProgressReport
     time: datetime
-    """When it was received."""
+    """When the operator received it."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What is there: read live, complete, and true of one moment. A failed read makes no Observed."""
+    """The children, references and reports of one resource.
+
+    A plan from the cache: children come from watch events and may be stale. That is good enough for a status, which
+    is written only to the resourceVersion of the resource that it was planned from.
+    A plan that acts (`Plan.acts`): never carried out from the cache. The resource and its children are read live and the
+    plan is made again.
+
+    In both cases reads that fail raise, so that no plan rests on half a picture. The reads are not atomic. A child that
+    `status.children` names, or that the Job controller has counted, is read by itself before it counts as absent.
+    """
 
     jobs: tuple[Raw, ...] = ()
     pods: tuple[Raw, ...] = ()
@@ -58,21 +67,23 @@ class Observed:
     autoscalers: tuple[Raw, ...] = ()
     budgets: tuple[Raw, ...] = ()
     workloads: tuple[Raw, ...] = ()
-    """Kueue's Workloads of the Jobs that wait in a queue, where the operator may read them."""
+    """Kueue's Workloads of the Jobs that wait in a queue."""
+    workloads_problem: str = ""
+    """Why Workloads cannot be read, if so."""
     events: tuple[Raw, ...] = ()
-    """core/v1 Events about the children that `KindPlan.wants_events` named."""
+    """core/v1 Events about the children that `KindPlan.wants_events` names."""
     references: Mapping[Reference, Raw | None] = field(default_factory=dict)
-    """Each of `KindPlan.references(resource)`; None where there is no such object."""
+    """Each of `KindPlan.references(resource)`; None if it does not exist."""
     ring: tuple[Reference, ...] = ()
-    """The references that lead from the resource back to itself (see plan/spec/reference_cycles.py), the resource first and last."""
+    """The cycle of references through the resource (plan/spec/reference_cycles.py), with the resource first and last."""
     progress: Mapping[str, Progress] = field(default_factory=dict)
     """By name of the Job."""
     foreign: frozenset[Key] = frozenset()
-    """Objects that have a child's name and are not ours: their controller is not this resource (by uid)."""
+    """Names of children that objects of another controller (by uid) have taken."""
     former: frozenset[Key] = frozenset()
-    """Those of `foreign` that a deleted resource of the same kind and name has left, and that are about to go."""
+    """Those of `foreign` whose controller was a deleted resource of the same kind and name: they will be collected."""
     refused: Mapping[Key, str] = field(default_factory=dict)
-    """Children that the API server refused (403, 422) when they were last tried, with its message."""
+    """Children that the API server has rejected (403, 422) in this reconcile, with its message."""
 
 
 CHILDREN: Mapping[str, str] = {
@@ -84,11 +95,11 @@ CHILDREN: Mapping[str, str] = {
     "HorizontalPodAutoscaler": "autoscalers",
     "PodDisruptionBudget": "budgets",
 }
-"""Kind of a child -> the field of Observed that has it."""
+"""Kind of a child -> its field of Observed."""
 
 
 class EventType(StrEnum):
-    """The two types of Event that kubectl knows."""
+    """The types of core/v1 Events."""
 
     NORMAL = "Normal"
     WARNING = "Warning"
@@ -96,54 +107,52 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """An Event about the resource. It is sent right before the status of the same plan is written."""
+    """An Event about the resource, sent right before the status of the same plan is written."""
 
     type: EventType
     reason: str
     message: str
     once: str | None = None
-    """What is told of, where that is told once only, however often a kill or somebody's edit comes between the Event and
-    the status. None: it is told once for each transition."""
+    """Identifies the occurrence, so that it is reported once even if a kill or an edit comes between Event and status.
+    None: the Event is identified by the status that it leads away from."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do, in this order: create, apply, events, status, delete. The empty plan is: all is well. What is not done is
-    planned again.
+    """Writes, in this order: create, apply, events, status, delete. A write that fails is planned again.
 
-    Events come before status, so that a kill between the two loses none: nothing tells of a transition once status has
-    made it. Status comes before delete, so that what a child told is kept before the child goes.
+    Events precede status: a kill between the two loses none, as nothing reports a transition that the status already
+    shows. Status precedes delete: what a child has reported is in the status before the child goes.
     """
 
     create: tuple[Raw, ...] = ()
-    """Jobs and ControllerRevisions, made once. AlreadyExists is success where the controller is ours; else plan again
-    with it in `foreign`.
-    Refused with 403 or 422: plan again with it in `refused`."""
+    """Jobs and ControllerRevisions, which are never changed. AlreadyExists is success if the resource is their controller;
+    otherwise the plan is made again with them in `foreign`. After 403 or 422 it is made again with them in `refused`."""
     apply: tuple[Raw, ...] = ()
     """Manifests for server-side apply."""
     delete: tuple[Key, ...] = ()
     """Children to delete, with their pods (propagationPolicy Background). NotFound is success."""
     status: Raw | None = None
-    """The whole status, which replaces the old one (no merge: what is not in it goes); None: leave it as it is."""
+    """The whole status, which replaces the old one; None: leave it unchanged."""
     events: tuple[Event, ...] = ()
     for_good: bool = False
-    """Whether the status writes down what is not taken back: like a create, it must come of what was read live."""
+    """Whether the status records a decision that is never revised: like a create, it must rest on live reads."""
     requeue_after: float | None = None
-    """Seconds after which to plan again though nothing was heard of; None: at the next change only."""
+    """Seconds until the next plan if no event comes before; None: plan at the next event."""
 
     @property
     def acts(self) -> bool:
-        """Whether it does more than say how things stand."""
+        """Whether the plan must be made from live reads: it does more than update the status."""
         return bool(self.create or self.apply or self.delete or self.for_good)
 
     @property
     def is_empty(self) -> bool:
-        """Whether it asks for no write at all."""
+        """Whether the plan has no writes."""
         return not (self.create or self.apply or self.delete or self.events or self.status is not None)
 
 
 class PlanFunction(Protocol):
-    """A kind's behaviour."""
+    """The behaviour of a kind."""
 
     def __call__(
         self, resource: Raw, observed: Observed, now: datetime, config: OperatorConfig, token: TokenFor
@@ -152,17 +161,15 @@ class PlanFunction(Protocol):
 
 @dataclass(frozen=True)
 class KindPlan:
-    """What the shell must know of a kind. `tunesmith_operator.plan.KINDS` has one for each."""
+    """A kind, as the controller needs it. `tunesmith_operator.plan.KINDS` has one for each."""
 
     kind: str
-    plural: str
     lists: tuple[str, ...]
-    """Kinds of children (Job, Pod, ControllerRevision) to list by the label `tunesmith.dev/uid=<uid of the resource>`."""
+    """Kinds of children to list by the label `tunesmith.dev/uid=<uid of the resource>`."""
     gets: Callable[[Raw], frozenset[Key]]
-    """Children of a fixed name, to be read by name whatever their labels: what is not ours belongs in `foreign`."""
+    """Children with fixed names, to be read by name whatever their labels: an object of another controller is `foreign`."""
     references: Callable[[Raw], frozenset[Reference]]
-    """The resources that this one names; a change of one of them must plan this one anew."""
+    """The resources that this one names; a change to one of them wakes this one."""
     wants_events: Callable[[Raw, Observed, datetime], frozenset[Key]]
-    """Children whose Events would tell more than the children do; empty most of the time. If not, read the Events
-    (involvedObject kind and name) and plan with them in `observed.events`."""
+    """Children whose Events (by involvedObject) the plan needs in `observed.events`; none most of the time."""
     plan: PlanFunction

@@ -6,7 +6,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from tunesmith_operator.client import ApiError, Raw
+from tunesmith_operator.client import ApiError
+from tunesmith_operator.plan.types import Raw
 
 Place = tuple[str, str, str]
 

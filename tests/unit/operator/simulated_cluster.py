@@ -14,13 +14,13 @@ from typing import Any
 
 from tests.unit.operator.memory_client import MemoryClient
 from tests.unit.operator.plan.world import CONFIG, START, condition, ended, report, running, token, waiting
-from tunesmith_operator.client import Raw
 from tunesmith_operator.controller import Controller, Settings
 from tunesmith_operator.informer import CHILD_KINDS
 from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.names import ROLE_LABEL
 from tunesmith_operator.plan.times import format_time
-from tunesmith_operator.progress_receiver import ProgressBook
+from tunesmith_operator.plan.types import Raw
+from tunesmith_operator.progress_receiver import ProgressReports
 
 NAMESPACE = "team"
 BETWEEN_LISTS = 60
@@ -160,7 +160,7 @@ class Operator:
 
     def _start(self) -> None:
         settings = Settings(CONFIG, token, "operator")
-        self.controller = Controller(self._twin, KINDS, ProgressBook(), settings)
+        self.controller = Controller(self._twin, KINDS, ProgressReports(), settings)
         work = (self.controller.work(), self.controller.work(), self.controller.resync())
         self.tasks = [asyncio.create_task(each) for each in work]
         self.list_anew()
@@ -168,7 +168,7 @@ class Operator:
     def list_anew(self) -> None:
         """All streams begin anew."""
         for kind in CHILD_KINDS:
-            self.controller.stream_begins(kind, None, self._twin.version)
+            self.controller.on_stream_start(kind, None, self._twin.version)
         for thing in list(self._twin.things.values()):
             if thing["kind"] in KINDS or thing["kind"] == "Job":
                 self.hear(None, copy.deepcopy(thing))
@@ -176,9 +176,9 @@ class Operator:
     def hear(self, event_type: str | None, thing: Raw) -> None:
         """A watch event."""
         if thing["kind"] in KINDS:
-            self.controller.heard_resource(event_type, thing)
+            self.controller.on_resource_event(event_type, thing)
         elif thing["kind"] in CHILD_KINDS:
-            self.controller.heard_child(event_type, thing["kind"], thing)
+            self.controller.on_child_event(event_type, thing["kind"], thing)
 
     def start_again_if_dead(self) -> bool:
         """As the kubelet does with a container. Whether it was dead."""

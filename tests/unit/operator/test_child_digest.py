@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith_operator.child_digest import said
+from tunesmith_operator.child_digest import child_digest
 
 METADATA = {"namespace": "team", "name": "support", "uid": "u1", "resourceVersion": "1", "labels": {"a": "b"}}
 CHILDREN: dict[str, dict[str, Any]] = {
@@ -50,7 +50,7 @@ def changed(kind: str, path: str, value: Any) -> dict[str, Any]:
     ],
 )
 def test_what_no_plan_goes_by_is_no_news(kind: str, path: str, value: Any) -> None:
-    assert said(kind, changed(kind, path, value)) == said(kind, CHILDREN[kind])
+    assert child_digest(kind, changed(kind, path, value)) == child_digest(kind, CHILDREN[kind])
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_what_no_plan_goes_by_is_no_news(kind: str, path: str, value: Any) -> No
     ],
 )
 def test_what_a_plan_goes_by_is_news(kind: str, path: str, value: Any) -> None:
-    assert said(kind, changed(kind, path, value)) != said(kind, CHILDREN[kind])
+    assert child_digest(kind, changed(kind, path, value)) != child_digest(kind, CHILDREN[kind])
 
 
 ON_A_NODE = {"phase": "Pending", "qosClass": "Burstable", "conditions": [{"type": "PodScheduled", "status": "True"}]}
@@ -94,12 +94,12 @@ NOWHERE = {**ON_A_NODE, "conditions": [{"type": "PodScheduled", "status": "False
     ],
 )
 def test_what_was_to_come_is_no_news_and_what_goes_wrong_is(kind: str, status: dict[str, Any], says: bool) -> None:
-    assert bool(said(kind, {"metadata": METADATA, "spec": {}, "status": status})) == says
+    assert bool(child_digest(kind, {"metadata": METADATA, "spec": {}, "status": status})) == says
 
 
 def test_a_job_that_its_queue_holds_back_is_news() -> None:
-    assert said("Job", {"metadata": METADATA, "spec": {"suspend": True}})
+    assert child_digest("Job", {"metadata": METADATA, "spec": {"suspend": True}})
 
 
 def test_a_child_that_is_to_go_is_news_whatever_it_says() -> None:
-    assert said("Job", {"metadata": {**METADATA, "deletionTimestamp": "now"}, "spec": {}})
+    assert child_digest("Job", {"metadata": {**METADATA, "deletionTimestamp": "now"}, "spec": {}})

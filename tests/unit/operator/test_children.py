@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith_operator.children import Children
-from tunesmith_operator.client import Raw
+from tunesmith_operator.children import ChildCache
+from tunesmith_operator.plan.types import Raw
 from tunesmith_operator.resources import ResourceKey
 
 KEY = ResourceKey("FineTuneJob", "team", "support")
@@ -18,14 +18,14 @@ def pod(name: str, version: int, uid: str = "ours") -> Raw:
     return {"metadata": {**metadata, "managedFields": [{"manager": "kubelet"}]}, "status": {"seen": version}}
 
 
-def seen(children: Children) -> dict[str, int] | None:
-    there = children.of(KEY, "Pod")
+def seen(children: ChildCache) -> dict[str, int] | None:
+    there = children.of_kind(KEY, "Pod")
     return None if there is None else {thing["metadata"]["name"]: thing["status"]["seen"] for thing in there}
 
 
-def streaming(version: int = 1) -> Children:
-    children = Children()
-    children.begin("Pod", None, str(version))
+def streaming(version: int = 1) -> ChildCache:
+    children = ChildCache()
+    children.on_stream_start("Pod", None, str(version))
     children.open(KEY, "ours")
     return children
 
@@ -50,41 +50,41 @@ def test_a_list_and_the_events_since_the_stream_began_come_to_what_there_is(
     children = streaming(start)
     for version, (name, gone) in enumerate(history, start=1):
         if version == start + 1 + late:
-            children.fill(KEY, "Pod", [pod(other, number) for other, number in states[listed].items()])
+            children.add_listed(KEY, "Pod", [pod(other, number) for other, number in states[listed].items()])
         if version > start:
-            children.hear(KEY, "Pod", pod(name, version), gone)
-    children.fill(KEY, "Pod", [pod(other, number) for other, number in states[listed].items()])
+            children.on_event(KEY, "Pod", pod(name, version), gone)
+    children.add_listed(KEY, "Pod", [pod(other, number) for other, number in states[listed].items()])
     assert seen(children) == states[-1]
 
 
 def test_nothing_is_known_until_it_has_been_listed() -> None:
     children = streaming()
-    children.hear(KEY, "Pod", pod("a", 2), gone=False)
+    children.on_event(KEY, "Pod", pod("a", 2), deleted=False)
     assert seen(children) is None
-    children.fill(KEY, "Pod", [])
+    children.add_listed(KEY, "Pod", [])
     assert seen(children) == {"a": 2}
-    assert children.of(KEY, "Job") is None
+    assert children.of_kind(KEY, "Job") is None
 
 
 def test_a_kind_that_no_stream_tells_of_is_listed_each_time() -> None:
     children = streaming()
-    assert children.fill(KEY, "ControllerRevision", [pod("a", 1)]) == [pod("a", 1)]
-    assert children.of(KEY, "ControllerRevision") is None
+    assert children.add_listed(KEY, "ControllerRevision", [pod("a", 1)]) == [pod("a", 1)]
+    assert children.of_kind(KEY, "ControllerRevision") is None
 
 
 def test_a_gap_in_a_stream_makes_all_forgotten_even_a_list_that_is_under_way() -> None:
     for version in ("9", None):
         children = streaming()
-        children.begin("Pod", None, version)
-        assert children.fill(KEY, "Pod", [pod("a", 1)]) == [pod("a", 1)]
+        children.on_stream_start("Pod", None, version)
+        assert children.add_listed(KEY, "Pod", [pod("a", 1)]) == [pod("a", 1)]
         assert seen(children) is None
-        assert children.version("Pod", "team") == version
+        assert children.stream_version("Pod", "team") == version
 
 
 def test_children_of_a_former_resource_of_the_name_are_not_kept() -> None:
     children = streaming()
-    children.fill(KEY, "Pod", [])
-    children.hear(KEY, "Pod", pod("a", 2, uid="former"), gone=False)
+    children.add_listed(KEY, "Pod", [])
+    children.on_event(KEY, "Pod", pod("a", 2, uid="former"), deleted=False)
     assert seen(children) == {}
     children.open(KEY, "next")
     assert seen(children) is None
@@ -92,33 +92,33 @@ def test_children_of_a_former_resource_of_the_name_are_not_kept() -> None:
 
 def test_a_resource_that_was_made_while_we_listen_has_no_children_until_one_is_heard_of() -> None:
     children = streaming()
-    children.bear(KEY, "ours")
-    assert (seen(children), children.may_be_late(KEY)) == ({}, False)
-    children.hear(KEY, "Pod", pod("a", 2), gone=False)
-    assert (seen(children), children.may_be_late(KEY)) == ({"a": 2}, True)
-    children.begin("Pod", None, "3")
-    assert (seen(children), children.may_be_late(KEY)) == (None, False)
+    children.add_new_resource(KEY, "ours")
+    assert (seen(children), children.may_be_stale(KEY)) == ({}, False)
+    children.on_event(KEY, "Pod", pod("a", 2), deleted=False)
+    assert (seen(children), children.may_be_stale(KEY)) == ({"a": 2}, True)
+    children.on_stream_start("Pod", None, "3")
+    assert (seen(children), children.may_be_stale(KEY)) == (None, False)
 
 
 def test_what_is_heard_is_news_when_a_plan_could_go_by_it() -> None:
     children = streaming()
     first, second, third = pod("a", 2), pod("a", 3), pod("a", 4)
     first["status"] = second["status"] = {"conditions": [{"type": "PodScheduled", "status": "True"}]}
-    assert children.hear(KEY, "Pod", first, gone=False)
-    assert not children.hear(KEY, "Pod", second, gone=False)
-    assert children.hear(KEY, "Pod", third, gone=True)
-    children.forget(KEY)
-    assert children.hear(KEY, "Pod", third, gone=True)
+    assert children.on_event(KEY, "Pod", first, deleted=False)
+    assert not children.on_event(KEY, "Pod", second, deleted=False)
+    assert children.on_event(KEY, "Pod", third, deleted=True)
+    children.invalidate(KEY)
+    assert children.on_event(KEY, "Pod", third, deleted=True)
 
 
 def test_one_namespace_is_streamed_without_the_others() -> None:
-    children = Children()
-    children.begin("Pod", "team", "1")
-    assert children.version("Pod", "team") == "1"
-    assert children.version("Pod", "others") is None
+    children = ChildCache()
+    children.on_stream_start("Pod", "team", "1")
+    assert children.stream_version("Pod", "team") == "1"
+    assert children.stream_version("Pod", "others") is None
 
 
 def test_what_only_server_side_apply_goes_by_is_not_kept() -> None:
     children = streaming()
-    children.fill(KEY, "Pod", [pod("a", 1)])
-    assert all("managedFields" not in thing["metadata"] for thing in children.of(KEY, "Pod") or ())
+    children.add_listed(KEY, "Pod", [pod("a", 1)])
+    assert all("managedFields" not in thing["metadata"] for thing in children.of_kind(KEY, "Pod") or ())

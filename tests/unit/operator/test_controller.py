@@ -13,11 +13,17 @@ from hypothesis import strategies as st
 from tests.unit.operator.memory_client import MemoryClient
 from tests.unit.operator.virtual_time import run
 from tunesmith_api.crdgen.crd import UNSEEN
-from tunesmith_operator.client import ApiError, Raw
-from tunesmith_operator.controller import ESSENTIAL, TOLD_SECONDS, Controller, Settings, acceptable
+from tunesmith_operator.client import ApiError
+from tunesmith_operator.controller import (
+    DEFERRED_STATUS_SECONDS,
+    ESSENTIAL_STATUS_FIELDS,
+    Controller,
+    Settings,
+    without_invalid_fields,
+)
 from tunesmith_operator.plan.config import OperatorConfig
-from tunesmith_operator.plan.types import Event, EventType, Key, KindPlan, Observed, Plan, PlanFunction
-from tunesmith_operator.progress_receiver import ProgressBook
+from tunesmith_operator.plan.types import Event, EventType, Key, KindPlan, Observed, Plan, PlanFunction, Raw
+from tunesmith_operator.progress_receiver import ProgressReports
 from tunesmith_operator.resources import ResourceKey
 
 KEY = ResourceKey("FineTuneJob", "team", "support")
@@ -53,7 +59,6 @@ def scene(status: Raw) -> tuple[Strict, Controller]:
 def controller_of(client: MemoryClient, status: Raw, plan: PlanFunction | None = None) -> Controller:
     kind = KindPlan(
         kind=KEY.kind,
-        plural="finetunejobs",
         lists=("Job",),
         gets=lambda resource: frozenset(),
         references=lambda resource: frozenset(),
@@ -61,7 +66,7 @@ def controller_of(client: MemoryClient, status: Raw, plan: PlanFunction | None =
         plan=plan or (lambda *_: Plan(status=status, delete=(Key("Job", "support-tune-1"),))),
     )
     settings = Settings(CONFIG, lambda uid, name: "token", "pod-1")
-    return Controller(client, {KEY.kind: kind}, ProgressBook(), settings)
+    return Controller(client, {KEY.kind: kind}, ProgressReports(), settings)
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -113,10 +118,10 @@ def test_nothing_is_made_changed_deleted_or_decided_for_good_by_what_streams_alo
     client, _ = scene(RUNNING)
     plans = [Plan(), plan, plan]
     controller = controller_of(client, {}, lambda *_: plans.pop(0))
-    controller.stream_begins("Job", None, "1")
+    controller.on_stream_start("Job", None, "1")
     for _ in range(2):
         asyncio.run(controller.reconcile(KEY))
-        controller.heard_resource("MODIFIED", client.things[KEY])
+        controller.on_resource_event("MODIFIED", client.things[KEY])
     calls = [call[:2] for call in client.calls]
     assert calls.count(("list", "Job")) == lists
     assert calls.count(("get", KEY.kind)) == lists
@@ -133,13 +138,13 @@ def test_a_resource_is_read_again_only_where_what_was_told_of_it_may_be_old(
     async def main() -> None:
         await controller.reconcile(KEY)
         if told:
-            controller.heard_resource("MODIFIED", client.things[KEY])
+            controller.on_resource_event("MODIFIED", client.things[KEY])
         if spoilt == "conflict":
             client.refuse[("status", KEY.kind)] = ApiError("PATCH", 409, "Conflict", "")
-            await controller._work_on(KEY)
+            await controller._process(KEY)
             client.refuse.clear()
         if spoilt == "resync":
-            controller.stream_begins("Pod", None, "1")
+            controller.on_stream_start("Pod", None, "1")
         await controller.reconcile(KEY)
 
     client, _ = scene(RUNNING)
@@ -157,9 +162,9 @@ class Hasty(MemoryClient):
 
     async def write_status(self, resource: Raw, status: Raw) -> Raw:
         written = await super().write_status(resource, status)
-        self.controller.heard_resource("MODIFIED", written)
+        self.controller.on_resource_event("MODIFIED", written)
         if self.somebody:
-            self.controller.heard_resource("MODIFIED", self.put(written))
+            self.controller.on_resource_event("MODIFIED", self.put(written))
         return written
 
 
@@ -174,7 +179,7 @@ def test_an_own_write_costs_no_look_however_early_it_is_heard_of_and_a_change_of
             "status": RUNNING,
         }
         client.controller = controller_of(client, {"phase": "Suspended"})
-        client.controller.heard_resource("ADDED", client.put(resource))
+        client.controller.on_resource_event("ADDED", client.put(resource))
         working = asyncio.create_task(client.controller.work())
         await asyncio.sleep(60)
         working.cancel()
@@ -189,7 +194,7 @@ def test_a_look_that_fails_is_not_tried_again_at_once() -> None:
     async def main() -> None:
         controller = controller_of(client, {"phase": "Suspended"})
         resource = {"kind": KEY.kind, "metadata": {"name": KEY.name, "namespace": "team", "uid": "u"}}
-        controller.heard_resource("ADDED", client.put(resource))
+        controller.on_resource_event("ADDED", client.put(resource))
         working = asyncio.create_task(controller.work())
         await asyncio.sleep(60)
         working.cancel()
@@ -215,9 +220,9 @@ def test_of_many_new_resources_each_has_its_child_before_any_is_told_of() -> Non
         for name in names:
             metadata = {"name": name, "namespace": "team", "uid": name}
             new = {"kind": KEY.kind, "apiVersion": "tunesmith.dev/v1alpha1", "metadata": metadata, "status": UNSEEN}
-            controller.heard_resource("ADDED", client.put(new))
+            controller.on_resource_event("ADDED", client.put(new))
         working = asyncio.create_task(controller.work())
-        await asyncio.sleep(TOLD_SECONDS + 0.1)
+        await asyncio.sleep(DEFERRED_STATUS_SECONDS + 0.1)
         working.cancel()
 
     names = ["a", "b", "c"]
@@ -241,7 +246,7 @@ def test_what_nobody_was_told_of_comes_first_also_where_a_list_tells_of_it() -> 
                 "metadata": metadata,
                 "status": status,
             }
-            controller.heard_resource(None, resource)
+            controller.on_resource_event(None, resource)
         return [(await controller.queue.get()).name for _ in range(2)]
 
     assert run(main()) == ["untold", "told"]
@@ -262,10 +267,10 @@ def test_a_created_job_is_known_before_its_stream_reports_it() -> None:
 
     async def main() -> None:
         controller = controller_of(client, {}, plan)
-        controller.stream_begins("Job", None, "1")
+        controller.on_stream_start("Job", None, "1")
         metadata = {"name": KEY.name, "namespace": "team", "uid": "u"}
         resource = {"kind": KEY.kind, "apiVersion": "tunesmith.dev/v1alpha1", "metadata": metadata, "status": UNSEEN}
-        controller.heard_resource("ADDED", client.put(resource))
+        controller.on_resource_event("ADDED", client.put(resource))
         await controller.reconcile(KEY)
         client.calls.clear()
         await controller.reconcile(KEY)
@@ -296,26 +301,28 @@ def test_a_look_leaves_telling_for_later_only_of_a_new_job_while_others_wait(
     async def main() -> float | None:
         controller = controller_of(client, {}, lambda *_: Plan(status={"phase": "Pending"}, **children))
         for number in range(others):
-            controller.queue.add(ResourceKey(KEY.kind, "team", f"other-{number}"), first=True)
+            controller.queue.add(ResourceKey(KEY.kind, "team", f"other-{number}"), urgent=True)
         return await controller.reconcile(KEY)
 
     metadata = {"name": KEY.name, "namespace": "team", "uid": "u"}
     client = MemoryClient({"kind": KEY.kind, "metadata": metadata, "status": status})
-    assert run(main()) == (None if told else TOLD_SECONDS)
+    assert run(main()) == (None if told else DEFERRED_STATUS_SECONDS)
     assert ("status" in [verb for verb, *_ in client.writes()]) is told
 
 
 PATHS = {"status.metrics.a[0]": "metrics", "status.artifacts[3].uri": "artifacts", "status": "", "spec.x": ""}
-fields = st.dictionaries(st.sampled_from([*sorted(ESSENTIAL), "metrics", "artifacts", "lastFailure"]), st.integers())
+fields = st.dictionaries(
+    st.sampled_from([*sorted(ESSENTIAL_STATUS_FIELDS), "metrics", "artifacts", "lastFailure"]), st.integers()
+)
 
 
 @given(fields, fields, st.sets(st.sampled_from(sorted(PATHS))))
 def test_of_a_refused_status_no_wrong_field_is_written_and_nothing_essential_lost(
     old: Raw, new: Raw, wrong: set[str]
 ) -> None:
-    rest = acceptable(old, new, wrong)
+    rest = without_invalid_fields(old, new, wrong)
     named = {PATHS[path] for path in wrong} & new.keys()
-    for name in named or new.keys() - ESSENTIAL:
+    for name in named or new.keys() - ESSENTIAL_STATUS_FIELDS:
         assert rest.get(name) == old.get(name)
-    for name in new.keys() - named if named else ESSENTIAL & new.keys():
+    for name in new.keys() - named if named else ESSENTIAL_STATUS_FIELDS & new.keys():
         assert rest[name] == new[name]

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from tests.unit.operator.memory_client import MemoryClient
-from tunesmith_operator.children import Children
-from tunesmith_operator.client import ApiError, Raw
+from tunesmith_operator.children import ChildCache
+from tunesmith_operator.client import ApiError
 from tunesmith_operator.execute import delete_children, make_children
-from tunesmith_operator.plan.types import Key, Plan
+from tunesmith_operator.plan.types import Key, Plan, Raw
 
 RESOURCE: Raw = {"kind": "FineTuneJob", "metadata": {"name": "support", "namespace": "team", "uid": "ours"}}
 
@@ -21,14 +21,14 @@ def child(kind: str = "Job", owner: str | None = "ours", **metadata: Any) -> Raw
 
 def test_a_job_that_is_there_already_and_ours_is_success() -> None:
     client = MemoryClient(child())
-    assert not asyncio.run(make_children(client, Children(), RESOURCE, Plan(create=(child(),)), {}))
+    assert not asyncio.run(make_children(client, ChildCache(), RESOURCE, Plan(create=(child(),)), {}))
 
 
 @pytest.mark.parametrize("owner", [None, "theirs"])
 def test_a_job_of_somebody_else_is_an_obstacle_and_stays_as_it_is(owner: str | None) -> None:
     client = MemoryClient(child(owner=owner))
     before = dict(client.things)
-    obstacles = asyncio.run(make_children(client, Children(), RESOURCE, Plan(create=(child(),)), {}))
+    obstacles = asyncio.run(make_children(client, ChildCache(), RESOURCE, Plan(create=(child(),)), {}))
     assert obstacles.foreign == {Key("Job", "child")}
     assert client.things == before
 
@@ -38,7 +38,7 @@ def test_a_job_that_a_deleted_resource_of_the_same_name_left_is_told_apart() -> 
     left["metadata"]["ownerReferences"] = [
         {"kind": RESOURCE["kind"], "name": RESOURCE["metadata"]["name"], "uid": "before", "controller": True}
     ]
-    obstacles = asyncio.run(make_children(MemoryClient(left), Children(), RESOURCE, Plan(create=(child(),)), {}))
+    obstacles = asyncio.run(make_children(MemoryClient(left), ChildCache(), RESOURCE, Plan(create=(child(),)), {}))
     assert obstacles.former == obstacles.foreign == {Key("Job", "child")}
 
 
@@ -48,7 +48,7 @@ def test_what_the_api_server_refuses_is_an_obstacle_with_its_words(verb: str, st
     client = MemoryClient()
     client.refuse[(verb, "Job")] = ApiError("POST", status, "Forbidden", "exceeded quota: count/jobs")
     plan = Plan(create=(child(),)) if verb == "create" else Plan(apply=(child(),))
-    obstacles = asyncio.run(make_children(client, Children(), RESOURCE, plan, {}))
+    obstacles = asyncio.run(make_children(client, ChildCache(), RESOURCE, plan, {}))
     assert obstacles.refused == {Key("Job", "child"): "exceeded quota: count/jobs"}
 
 
@@ -57,7 +57,7 @@ def test_a_failure_that_may_pass_is_raised(status: int) -> None:
     client = MemoryClient()
     client.refuse[("create", "Job")] = ApiError("POST", status, "", "")
     with pytest.raises(ApiError):
-        asyncio.run(make_children(client, Children(), RESOURCE, Plan(create=(child(),)), {}))
+        asyncio.run(make_children(client, ChildCache(), RESOURCE, Plan(create=(child(),)), {}))
 
 
 def test_apply_goes_to_the_object_that_was_seen_and_to_no_other() -> None:
@@ -65,12 +65,12 @@ def test_apply_goes_to_the_object_that_was_seen_and_to_no_other() -> None:
     with pytest.raises(ApiError) as caught:
         asyncio.run(
             make_children(
-                client, Children(), RESOURCE, Plan(apply=(child("Deployment"),)), {Key("Deployment", "child"): "old"}
+                client, ChildCache(), RESOURCE, Plan(apply=(child("Deployment"),)), {Key("Deployment", "child"): "old"}
             )
         )
     assert caught.value.conflict
     with pytest.raises(ApiError):
-        asyncio.run(make_children(client, Children(), RESOURCE, Plan(apply=(child("Deployment"),)), {}))
+        asyncio.run(make_children(client, ChildCache(), RESOURCE, Plan(apply=(child("Deployment"),)), {}))
     assert client.things[("Deployment", "team", "child")]["metadata"]["ownerReferences"][0]["uid"] == "theirs"
 
 

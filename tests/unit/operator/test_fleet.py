@@ -18,8 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_operator import fleet, metrics
-from tunesmith_operator.client import Raw
 from tunesmith_operator.fleet import MOST_JOBS, Fleet, figures
+from tunesmith_operator.plan.types import Raw
 from tunesmith_operator.resources import key_of
 
 ROOT = Path(__file__).parents[3]

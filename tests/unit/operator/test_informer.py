@@ -11,8 +11,9 @@ import pytest
 
 from tests.unit.operator.memory_client import MemoryClient
 from tests.unit.operator.virtual_time import run
-from tunesmith_operator.client import ApiError, Raw
+from tunesmith_operator.client import ApiError
 from tunesmith_operator.informer import inform
+from tunesmith_operator.plan.types import Raw
 
 GONE = ApiError("WATCH", 410, "Expired", "too old resource version")
 AWAY = ApiError("WATCH", 0, "Unreachable", "refused")
@@ -49,10 +50,10 @@ class Audience:
     heard: list[tuple[str | None, str]] = field(default_factory=list)
     begun: list[str | None] = field(default_factory=list)
 
-    def heard_child(self, event_type: str | None, kind: str, child: Raw) -> None:
+    def on_child_event(self, event_type: str | None, kind: str, child: Raw) -> None:
         self.heard.append((event_type, child["metadata"]["name"]))
 
-    def stream_begins(self, kind: str, namespace: str | None, version: str | None) -> None:
+    def on_stream_start(self, kind: str, namespace: str | None, version: str | None) -> None:
         self.begun.append(version)
 
 

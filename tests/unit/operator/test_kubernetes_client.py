@@ -173,3 +173,24 @@ async def test_what_is_there_is_read_in_parts_up_to_the_last(scene: Scene) -> No
 async def test_the_version_of_the_cache_is_asked_for_without_any_object(scene: Scene) -> None:
     scene.answers = [(200, {}, {"items": [], "metadata": {"resourceVersion": "5"}})]
     assert await scene.client.version("Pod", None) == "5"
+
+
+@pytest.mark.parametrize("order", [["v1beta1", "v1beta2"], ["v1beta2", "v1beta1"]])
+async def test_the_versions_of_an_api_group_begin_with_the_preferred_one(scene: Scene, order: list[str]) -> None:
+    versions = [{"groupVersion": f"kueue.x-k8s.io/{version}", "version": version} for version in order]
+    scene.answers = [(200, {}, {"kind": "APIGroup", "versions": versions, "preferredVersion": {"version": "v1beta2"}})]
+    assert await scene.client.served_versions("kueue.x-k8s.io") == ("v1beta2", "v1beta1")
+    assert scene.requests == [("GET", "/apis/kueue.x-k8s.io")]
+
+
+async def test_an_api_group_that_is_not_served_has_no_versions(scene: Scene) -> None:
+    scene.answers = [(404, {}, {"reason": "NotFound", "message": "no such group"}), (500, {}, {})]
+    assert await scene.client.served_versions("kueue.x-k8s.io") == ()
+    with pytest.raises(ApiError):
+        await scene.client.served_versions("kueue.x-k8s.io")
+
+
+async def test_a_list_in_another_version_of_the_group_has_that_version_in_its_path(scene: Scene) -> None:
+    scene.answers = [(200, {}, {"items": [], "metadata": {}})]
+    assert await scene.client.list("Workload", "team", cached=True, version="v1beta1") == []
+    assert scene.requests == [("GET", "/apis/kueue.x-k8s.io/v1beta1/namespaces/team/workloads")]

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from tests.unit.operator.memory_client import MemoryClient
 from tests.unit.operator.virtual_time import run
 from tunesmith_operator import metrics
-from tunesmith_operator.client import ApiError, Raw
+from tunesmith_operator.client import ApiError
 from tunesmith_operator.leader import Leader, LeaseLost
 from tunesmith_operator.plan.config import LeaderElection
+from tunesmith_operator.plan.types import Raw
 
 SETTINGS = LeaderElection(lease_seconds=15, renew_seconds=10, retry_seconds=2)
 AWAY = {(verb, "Lease"): ApiError(verb, 0, "Unreachable", "connection refused") for verb in ("get", "replace")}
@@ -33,8 +34,8 @@ def test_of_several_replicas_one_leads_and_the_others_know_where_it_is() -> None
         waiting = asyncio.create_task(second.acquire())
         keeping = asyncio.create_task(first.keep())
         await asyncio.sleep(600)
-        assert first.leads
-        assert not second.leads
+        assert first.is_leader
+        assert not second.is_leader
         assert second.holder_url() == "http://10.0.0.1:8082"
         assert first.holder_url() is None
         waiting.cancel()
@@ -166,7 +167,7 @@ def test_two_that_take_a_free_lease_at_once_do_not_both_lead() -> None:
         await asyncio.sleep(1)
         for task in waiting:
             task.cancel()
-        return [each.leads for each in replicas]
+        return [each.is_leader for each in replicas]
 
     assert sum(run(main())) == 1
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.unit.operator.memory_client import MemoryClient
-from tunesmith_operator.children import Children
-from tunesmith_operator.client import ApiError, Raw
+from tunesmith_operator.children import ChildCache
+from tunesmith_operator.client import ApiError
 from tunesmith_operator.observe import child_uids, observe, observe_events
-from tunesmith_operator.plan.types import Key, KindPlan, Observed, Plan, Reference
+from tunesmith_operator.plan.types import Key, KindPlan, Observed, Plan, Raw, Reference
 
 UID = "ours"
 RESOURCE: Raw = {"kind": "FineTuneJob", "metadata": {"name": "support", "namespace": "team", "uid": UID}}
@@ -19,7 +19,6 @@ RESOURCE: Raw = {"kind": "FineTuneJob", "metadata": {"name": "support", "namespa
 def kind(*gets: Key, references: tuple[Reference, ...] = (), wants: tuple[Key, ...] = ()) -> KindPlan:
     return KindPlan(
         kind="FineTuneJob",
-        plural="finetunejobs",
         lists=("Job", "Deployment", "Pod"),
         gets=lambda resource: frozenset(gets),
         references=lambda resource: frozenset(references),
@@ -37,7 +36,7 @@ def thing(child: str, name: str, owner: tuple[str, str, str] | None, labelled: b
 
 
 def look(client: MemoryClient, plan: KindPlan, status: Raw | None = None) -> Observed:
-    return asyncio.run(observe(client, Children(), plan, {**RESOURCE, "status": status or {}}, {}))
+    return asyncio.run(observe(client, ChildCache(), plan, {**RESOURCE, "status": status or {}}, {}))
 
 
 def names(things: tuple[Raw, ...]) -> list[str]:
@@ -95,9 +94,9 @@ def test_a_pod_that_the_job_controller_has_counted_is_looked_for_before_it_count
 
 
 def test_what_streams_keep_current_is_not_listed_again() -> None:
-    client, known = MemoryClient(thing("Job", "a", OURS)), Children()
+    client, known = MemoryClient(thing("Job", "a", OURS)), ChildCache()
     for streamed in ("Job", "Pod"):
-        known.begin(streamed, None, "1")
+        known.on_stream_start(streamed, None, "1")
     for _ in range(3):
         assert names(asyncio.run(observe(client, known, kind(), RESOURCE, {})).jobs) == ["a"]
     assert [call[1] for call in client.calls] == ["Job", "Deployment", "Pod", "Deployment", "Deployment"]
@@ -105,9 +104,9 @@ def test_what_streams_keep_current_is_not_listed_again() -> None:
 
 def test_a_child_of_a_fixed_name_is_read_once_and_then_heard_of_but_an_absent_one_each_time() -> None:
     there, absent = Key("Deployment", "support"), Key("Service", "support")
-    client, known = MemoryClient(thing("Deployment", "support", OURS)), Children()
+    client, known = MemoryClient(thing("Deployment", "support", OURS)), ChildCache()
     for streamed in ("Deployment", "Service"):
-        known.begin(streamed, None, "1")
+        known.on_stream_start(streamed, None, "1")
     for _ in range(3):
         observed = asyncio.run(observe(client, known, kind(there, absent), RESOURCE, {}))
         assert names(observed.deployments) == ["support"]

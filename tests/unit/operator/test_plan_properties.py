@@ -30,9 +30,8 @@ from tests.unit.operator.simulated_cluster import (
 )
 from tests.unit.operator.virtual_time import run
 from tunesmith_operator import controller
-from tunesmith_operator.client import Raw
 from tunesmith_operator.plan import KINDS
-from tunesmith_operator.plan.types import CHILDREN
+from tunesmith_operator.plan.types import CHILDREN, Raw
 
 LONGEST = 4 * 3600
 """Seconds on the cluster's clock in which a chain must have come to its end."""
@@ -120,7 +119,7 @@ def live(
         before = twin.count
         for key in map(_key, resources):
             # What has ended is not looked at for a Job that somebody takes from it later.
-            if not acts or operator.controller.resources.unsettled(key):
+            if not acts or operator.controller.resources.is_unsettled(key):
                 await operator.controller.reconcile(key)
         life = Life(twin, operator, twin.count - before)
         operator.stop()

@@ -12,9 +12,9 @@ import pytest
 import pytest_asyncio
 from aiohttp.test_utils import TestClient, TestServer
 
-from tunesmith_operator.client import Raw
 from tunesmith_operator.plan.names import TOKEN_ANNOTATION, child_metadata
-from tunesmith_operator.progress_receiver import BODY_BYTES, PATH, ProgressBook, ProgressEndpoint, token_maker
+from tunesmith_operator.plan.types import Raw
+from tunesmith_operator.progress_receiver import BODY_BYTES, PATH, ProgressEndpoint, ProgressReports, token_maker
 from tunesmith_operator.resources import ResourceKey
 
 OWNER = ResourceKey("FineTuneJob", "team", "support")
@@ -38,10 +38,10 @@ class Scene:
     """An endpoint with two Jobs, a clock to be moved by hand, and what the endpoint told the controller."""
 
     http: TestClient[Any, Any]
-    book: ProgressBook
+    reports: ProgressReports
     heard: list[tuple[ResourceKey, float]] = field(default_factory=list)
     now: float = 1000.0
-    leads: bool = True
+    is_leader: bool = True
     leader_url: str | None = None
 
     async def push(self, token: str | None = TOKEN, body: bytes | None = None) -> int:
@@ -53,28 +53,28 @@ class Scene:
 @pytest_asyncio.fixture(loop_scope="function")
 async def scene() -> AsyncIterator[Scene]:
     async with aiohttp.ClientSession() as session:
-        book = ProgressBook()
-        book.update_job(OWNER, job(OWNER, "support-tune-1", TOKEN), gone=False)
-        book.update_job(OTHER, job(OTHER, "other-tune-1", OTHER_TOKEN), gone=False)
+        reports = ProgressReports()
+        reports.update_job(OWNER, job(OWNER, "support-tune-1", TOKEN), deleted=False)
+        reports.update_job(OTHER, job(OTHER, "other-tune-1", OTHER_TOKEN), deleted=False)
         holder: list[Scene] = []
         endpoint = ProgressEndpoint(
-            book,
+            reports,
             clock=lambda: holder[0].now,
-            heard=lambda key, seconds: holder[0].heard.append((key, seconds)),
+            on_report=lambda key, seconds: holder[0].heard.append((key, seconds)),
             leader_url=lambda: holder[0].leader_url,
-            leads=lambda: holder[0].leads,
+            is_leader=lambda: holder[0].is_leader,
             session=session,
         )
         async with TestClient(TestServer(endpoint.application())) as http:
-            holder.append(Scene(http, book))
+            holder.append(Scene(http, reports))
             yield holder[0]
 
 
 async def test_a_report_counts_for_the_job_of_its_token_and_for_no_other(scene: Scene) -> None:
     assert await scene.push() == 204
     assert scene.heard == [(OWNER, 0.0)]
-    assert scene.book.reports(OWNER)["support-tune-1"].report.step == 3
-    assert scene.book.reports(OTHER) == {}
+    assert scene.reports.latest(OWNER)["support-tune-1"].report.step == 3
+    assert scene.reports.latest(OTHER) == {}
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", hashlib.sha256(TOKEN.encode()).hexdigest()])
@@ -83,12 +83,12 @@ async def test_without_the_token_of_a_job_nothing_is_taken(scene: Scene, token: 
     assert scene.heard == []
 
 
-@pytest.mark.parametrize("gone", [True, False])
-async def test_a_job_that_has_ended_can_report_no_more(scene: Scene, gone: bool) -> None:
+@pytest.mark.parametrize("deleted", [True, False])
+async def test_a_job_that_has_ended_can_report_no_more(scene: Scene, deleted: bool) -> None:
     await scene.push()
-    scene.book.update_job(OWNER, job(OWNER, "support-tune-1", TOKEN, finished=not gone), gone)
+    scene.reports.update_job(OWNER, job(OWNER, "support-tune-1", TOKEN, finished=not deleted), deleted)
     assert await scene.push() == 401
-    assert scene.book.reports(OWNER) == {}
+    assert scene.reports.latest(OWNER) == {}
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"stage": 3}', b'{"stage": "train", "step": -1}', b"\xff"])
@@ -124,44 +124,44 @@ async def test_however_often_a_job_reports_its_resource_is_looked_at_every_five_
     assert len(looks) in (6, 7)
 
 
-async def test_the_book_forgets_what_is_gone(scene: Scene) -> None:
-    scene.book.forget(OWNER)
-    scene.book.update_job(OTHER, job(OTHER, "other-tune-1", OTHER_TOKEN), gone=True)
-    assert len(scene.book) == 0
+async def test_a_deleted_resource_or_job_leaves_nothing_behind(scene: Scene) -> None:
+    scene.reports.remove_resource(OWNER)
+    scene.reports.update_job(OTHER, job(OTHER, "other-tune-1", OTHER_TOKEN), deleted=True)
+    assert len(scene.reports) == 0
 
 
 @pytest.mark.parametrize("owner", [OWNER, OTHER, ResourceKey("EvalJob", "elsewhere", "eval")])
 @pytest.mark.parametrize("copy_first", [True, False])
 async def test_a_job_that_copies_anothers_token_takes_nothing_over(owner: ResourceKey, copy_first: bool) -> None:
-    book = ProgressBook()
+    reports = ProgressReports()
     jobs = [(OWNER, job(OWNER, "support-tune-1", TOKEN)), (owner, job(owner, "copy", TOKEN, second=1))]
     for of, one in reversed(jobs) if copy_first else jobs:
-        book.update_job(of, one, gone=False)
+        reports.update_job(of, one, deleted=False)
     for gone in (False, True):
-        holder = book.holder(TOKEN)
+        holder = reports.job_of(TOKEN)
         assert holder is not None
         assert (holder.owner, holder.name) == (OWNER, "support-tune-1")
-        book.update_job(owner, jobs[1][1], gone)
+        reports.update_job(owner, jobs[1][1], gone)
 
 
 @pytest.mark.parametrize(
     "lie", [{"kind": "EvalJob"}, {"name": "x"}, {"uid": "x"}, {"apiVersion": "v1"}, {"controller": False}]
 )
 def test_a_job_that_only_its_labels_call_ours_may_not_report(lie: dict[str, Any]) -> None:
-    book, labelled = ProgressBook(), job(OWNER, "support-tune-1", TOKEN)
+    reports, labelled = ProgressReports(), job(OWNER, "support-tune-1", TOKEN)
     labelled["metadata"]["ownerReferences"][0] |= lie
-    book.update_job(OWNER, labelled, gone=False)
-    assert book.holder(TOKEN) is None
+    reports.update_job(OWNER, labelled, deleted=False)
+    assert reports.job_of(TOKEN) is None
 
 
 async def test_a_standby_hands_reports_to_the_leader_as_they_are(scene: Scene) -> None:
     async with aiohttp.ClientSession() as session:
         standby = ProgressEndpoint(
-            ProgressBook(),
+            ProgressReports(),
             clock=lambda: 0.0,
-            heard=lambda key, seconds: None,
+            on_report=lambda key, seconds: None,
             leader_url=lambda: str(scene.http.make_url("")).rstrip("/"),
-            leads=lambda: False,
+            is_leader=lambda: False,
             session=session,
         )
         async with TestClient(TestServer(standby.application())) as http:
@@ -174,7 +174,7 @@ async def test_a_standby_hands_reports_to_the_leader_as_they_are(scene: Scene) -
 
 
 async def test_without_a_leader_a_standby_says_so_and_two_standbys_do_not_play_ball(scene: Scene) -> None:
-    scene.leads = False
+    scene.is_leader = False
     assert await scene.push() == 503
     scene.leader_url = str(scene.http.make_url("")).rstrip("/")
     assert await scene.push() == 503

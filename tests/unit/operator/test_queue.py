@@ -132,9 +132,9 @@ def test_a_key_that_is_handed_out_has_no_timer_left_but_what_is_asked_for_meanwh
 def test_failures_in_a_row_wait_longer_up_to_a_bound_and_a_success_begins_anew() -> None:
     async def main() -> list[float]:
         queue: WorkQueue[str] = WorkQueue(first_delay=1, longest_delay=5, jitter=lambda _, most: most)
-        delays = [queue.add_failed("a") for _ in range(5)]
-        queue.forget_failures("a")
-        return [*delays, queue.add_failed("a")]
+        delays = [queue.add_after_failure("a") for _ in range(5)]
+        queue.reset_backoff("a")
+        return [*delays, queue.add_after_failure("a")]
 
     assert run(main()) == [1, 2, 4, 5, 5, 1]
 
@@ -144,8 +144,8 @@ def test_the_delay_after_any_number_of_failures_lies_in_its_bounds(failures: int
     async def main() -> float:
         queue: WorkQueue[str] = WorkQueue(first_delay=0.5, longest_delay=60)
         for _ in range(failures - 1):
-            queue.add_failed("a")
-        return queue.add_failed("a")
+            queue.add_after_failure("a")
+        return queue.add_after_failure("a")
 
     delay = min(60.0, 0.5 * 2.0 ** (failures - 1)) if failures < 100 else 60.0
     assert delay / 2 <= run(main()) <= delay

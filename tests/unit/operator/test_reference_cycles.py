@@ -10,10 +10,10 @@ import pytest
 
 from tests.unit.operator.memory_client import MemoryClient
 from tests.unit.operator.plan.world import CONFIG, eval_job, fine_tune_job, inference_service, token, tuned, with_spec
-from tunesmith_operator.client import Raw
 from tunesmith_operator.controller import Controller, Settings
 from tunesmith_operator.plan import KINDS
-from tunesmith_operator.progress_receiver import ProgressBook
+from tunesmith_operator.plan.types import Raw
+from tunesmith_operator.progress_receiver import ProgressReports
 from tunesmith_operator.resources import ResourceKey, key_of
 
 
@@ -22,18 +22,18 @@ class Namespace:
 
     def __init__(self) -> None:
         self.client = MemoryClient()
-        self.controller = Controller(self.client, KINDS, ProgressBook(), Settings(CONFIG, token, "pod-1"))
+        self.controller = Controller(self.client, KINDS, ProgressReports(), Settings(CONFIG, token, "pod-1"))
 
     async def put(self, thing: Raw, event: str = "ADDED") -> None:
         """Somebody creates or changes a resource, and all that follows from it."""
-        self.controller.heard_resource(event, self.client.put(thing))
+        self.controller.on_resource_event(event, self.client.put(thing))
         await self.work()
 
     async def remove(self, thing: Raw) -> None:
         """Somebody deletes a resource."""
         key = key_of(thing)
         gone = self.client.things.pop(key)
-        self.controller.heard_resource("DELETED", self.client.put(gone))
+        self.controller.on_resource_event("DELETED", self.client.put(gone))
         del self.client.things[key]
         await self.work()
 
@@ -46,7 +46,7 @@ class Namespace:
             await self.controller.reconcile(key)
             self.controller.queue.done(key)
             if (written := self.client.things.get(key)) is not None:
-                self.controller.heard_resource("MODIFIED", written)
+                self.controller.on_resource_event("MODIFIED", written)
         raise AssertionError("it does not come to rest")
 
     def status(self, thing: Raw) -> Raw:

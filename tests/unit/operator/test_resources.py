@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith_operator.client import Raw
-from tunesmith_operator.plan.types import Reference
+from tunesmith_operator.plan.types import Raw, Reference
 from tunesmith_operator.resources import ResourceKey, Resources, is_settled, owner_of
 
 TUNE, EVAL = ResourceKey("FineTuneJob", "team", "tune"), ResourceKey("EvalJob", "team", "eval")
@@ -75,24 +74,24 @@ def test_a_resource_is_settled_when_nothing_is_left_to_do_for_it(status: Raw, sp
     assert is_settled(resource(TUNE, status, **spec)) is settled
     known = Resources(references)
     known.update(resource(TUNE, status, **spec))
-    assert known.unsettled(TUNE) is not settled
+    assert known.is_unsettled(TUNE) is not settled
 
 
 def test_a_copy_is_given_while_it_is_new_enough_and_of_use() -> None:
     known = Resources(references)
     known.update({**resource(TUNE), "apiVersion": "v"})
-    assert known.copy(TUNE, version=1) == {**resource(TUNE), "apiVersion": "v"}
-    assert known.copy(TUNE, version=2) is None
+    assert known.get(TUNE, version=1) == {**resource(TUNE), "apiVersion": "v"}
+    assert known.get(TUNE, version=2) is None
     known.update(resource(TUNE, done()))
-    assert known.copy(TUNE, version=1) is None, "nothing is kept of what is settled"
-    assert known.copy(EVAL, version=0) is None
+    assert known.get(TUNE, version=1) is None, "nothing is kept of what is settled"
+    assert known.get(EVAL, version=0) is None
 
 
 def test_a_number_that_only_python_takes_for_an_integer_keeps_nobody_from_being_known() -> None:
     """kopf reads 1e20, which the API server writes in digits, as an integer of more than 64 bits."""
     known = Resources(references)
     known.update(resource(TUNE, {"progress": {"loss": 10**19 * 5}}, training={"maxGradNorm": 10**20}))
-    copy = known.copy(TUNE, version=1)
+    copy = known.get(TUNE, version=1)
     assert copy
     assert copy["spec"]["training"]["maxGradNorm"] == 1e20
 

@@ -15,12 +15,12 @@ from aiohttp.test_utils import TestClient, TestServer
 from tests.unit.operator.memory_client import MemoryClient
 from tunesmith_api.failures import FAILURES, FailureClass
 from tunesmith_operator import cli
-from tunesmith_operator.client import RESOURCES, ApiError, Raw
+from tunesmith_operator.client import RESOURCES, ApiError
 from tunesmith_operator.configuration import load_config
 from tunesmith_operator.events import MESSAGE_BYTES, send_events
 from tunesmith_operator.health import Health
 from tunesmith_operator.log import JsonFormatter, about, soften
-from tunesmith_operator.plan.types import Event, EventType
+from tunesmith_operator.plan.types import Event, EventType, Raw
 from tunesmith_operator.queue import WorkQueue
 from tunesmith_operator.resources import ResourceKey
 from tunesmith_operator.version import VERSION

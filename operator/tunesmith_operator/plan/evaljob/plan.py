@@ -198,7 +198,6 @@ JOB: JobKind[EvalJobSpec] = JobKind(
 
 EVAL_JOB = KindPlan(
     kind=KIND,
-    plural="evaljobs",
     lists=("Job", "Pod"),
     gets=lambda resource: frozenset(),
     references=references,

@@ -186,7 +186,6 @@ JOB: JobKind[FineTuneJobSpec] = JobKind(
 
 FINE_TUNE_JOB = KindPlan(
     kind=KIND,
-    plural="finetunejobs",
     lists=("Job", "Pod"),
     gets=_gets,
     references=references,

@@ -378,7 +378,6 @@ def _look_again(look: Look) -> float | None:
 
 INFERENCE_SERVICE = KindPlan(
     kind=KIND,
-    plural="inferenceservices",
     lists=("ControllerRevision", "Pod"),
     gets=gets,
     references=references,

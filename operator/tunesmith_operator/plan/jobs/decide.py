@@ -364,7 +364,8 @@ def _queued(scene: Scene[Spec]) -> Outlook:
     """All that is under way waits in a queue."""
     held = [course.job for course in scene.courses if course.job and course.state is State.QUEUED]
     stopping = [name_of(pod) for course in scene.courses for pod in course.pods if may_work(pod, scene.now)]
-    words = dict.fromkeys(what_it_waits_for(job, scene.observed.workloads) for job in held)
+    seen = scene.observed
+    words = dict.fromkeys(what_it_waits_for(job, seen.workloads, seen.workloads_problem) for job in held)
     text = "; ".join(words) or f"LocalQueue {scene.spec.queue_name} to admit it"
     message = f"waiting for {text}"
     if stopping:

@@ -29,13 +29,14 @@ def has_a_word(job: Raw, workloads: Sequence[Raw]) -> bool:
     return bool(condition(workload, "QuotaReserved").get("message"))
 
 
-def what_it_waits_for(job: Raw, workloads: Sequence[Raw]) -> str:
-    """What has to come before a suspended Job may start, in the queue's own words where they are known."""
+def what_it_waits_for(job: Raw, workloads: Sequence[Raw], problem: str = "") -> str:
+    """What a suspended Job waits for, with Kueue's reason if it is known; `problem`: why Workloads cannot be read."""
     queue = label(job, QUEUE_LABEL)
     if not queue:
         return f"somebody to set spec.suspend of Job {name_of(job)} to false: it belongs to no queue"
     said = _said(_workload(job, workloads))
-    return f"LocalQueue {queue}: {said}" if said else f"LocalQueue {queue} to admit it"
+    unknown = f" (the reason is unknown: {problem})" if problem else ""
+    return f"LocalQueue {queue}: {said}" if said else f"LocalQueue {queue} to admit it{unknown}"
 
 
 def _workload(job: Raw, workloads: Sequence[Raw]) -> Raw:

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from jsonschema import Draft202012Validator
 
+from tunesmith_operator.client import RESOURCES
 from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.config import Engines, OperatorConfig, PodPolicy
 from tunesmith_operator.plan.times import format_time
@@ -124,7 +125,7 @@ def condition(type_: str, status: bool = True, reason: str = "", message: str = 
 @cache
 def status_validator(kind: str) -> Draft202012Validator:
     """What the CRD says of a kind's status; strict, as the API server would drop a field that it does not know."""
-    text = (CRDS / f"{KINDS[kind].plural}.yaml").read_text()
+    text = (CRDS / f"{RESOURCES[kind].plural}.yaml").read_text()
     version = yaml.safe_load(text)["spec"]["versions"][0]
     return Draft202012Validator(_strict(version["schema"]["openAPIV3Schema"]["properties"]["status"]))
 
@@ -200,6 +201,7 @@ class Cluster:
     ring: tuple[Reference, ...] = ()
     kubernetes_events: list[Raw] = field(default_factory=list)
     workloads: list[Raw] = field(default_factory=list)
+    workloads_problem: str = ""
     progress: dict[str, Progress] = field(default_factory=dict)
     foreign: set[Key] = field(default_factory=set)
     former: set[Key] = field(default_factory=set)
@@ -221,6 +223,7 @@ class Cluster:
             **{field: tuple(self.shelf(child).values()) for child, field in CHILDREN.items()},
             events=tuple(self.kubernetes_events),
             workloads=tuple(self.workloads),
+            workloads_problem=self.workloads_problem,
             references={named: self.others.get(named) for named in kind.references(self.resource)},
             ring=self.ring,
             progress=dict(self.progress),

@@ -92,6 +92,15 @@ def test_the_queues_own_words_are_told():
     assert cluster.plans[-1].requeue_after == pytest.approx(15)
 
 
+def test_a_queue_whose_workloads_cannot_be_read_is_named_with_the_problem():
+    cluster = queued(READING)
+    cluster.workloads_problem = "the operator may not list workloads.kueue.x-k8s.io"
+    cluster.settle()
+    expected = f"LocalQueue gpus to admit it (the reason is unknown: {cluster.workloads_problem})"
+    assert cluster.status["waitingFor"] == expected
+    assert cluster.status["message"] == f"waiting for {expected}"
+
+
 def test_it_asks_ever_more_seldom_what_the_queue_says():
     cluster = queued(READING)
     cluster.hold(JOB)
