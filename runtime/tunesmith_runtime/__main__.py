@@ -1,18 +1,13 @@
-"""`python -m tunesmith_runtime VERB --spec FILE [--work DIR]`: run one verb and leave its report.
+"""`python -m tunesmith_runtime VERB --spec FILE [--work DIR]`: run a verb and write its report.
 
-Each verb is a module `tunesmith_runtime.<verb>` with
-
-    def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport
-
-that returns its report, or raises RunFailure. It is imported only when it is asked for, so that a container pays for
-its own imports alone. SIGTERM ends a verb with Preempted unless it installs a handler of its own.
+A verb (see verbs.py) returns its report or raises RunFailure. SIGTERM ends a verb as Preempted, unless the verb installs
+a handler of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import faulthandler
-import importlib
 import logging
 import os
 import signal
@@ -27,15 +22,16 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import SPEC_FILE, WORK_DIRECTORY, Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime import credentials
 from tunesmith_runtime.errors import RunFailure, StopRequested, class_of, sharpened
-from tunesmith_runtime.progress_push import Progress
+from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.report import RecentLines, failed, fitted, start_logging, write_report
+from tunesmith_runtime.verbs import VERBS
 from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger("tunesmith_runtime")
 
 
 def read_spec(path: Path) -> RunSpec:
-    """The run's spec, checked as at apply time.
+    """Read the run's spec and validate it as the API server does.
 
     Raises RunFailure (BadSpec) that names the file and the field.
     """
@@ -55,23 +51,22 @@ def read_spec(path: Path) -> RunSpec:
     return spec
 
 
-def gated(spec: RunSpec) -> set[tuple[str, str]]:
-    """Benchmark and metric of every gate of an EvalJob."""
+def gated_metrics(spec: RunSpec) -> set[tuple[str, str]]:
+    """Return benchmark and metric of every gate of an EvalJob; nothing for other kinds."""
     return {(gate.benchmark, gate.metric) for gate in spec.eval_job().gates or ()} if spec.kind == "EvalJob" else set()
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # once is enough: what follows is the way out
+    signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the clean-up
     raise StopRequested
 
 
 def run_verb(verb: Verb, spec_file: Path, work: Work, recent: RecentLines) -> tuple[RunReport, int]:
-    """Run `verb`; its report and exit code."""
+    """Run `verb`; return its report and exit code."""
     try:
         spec = read_spec(spec_file)
-        module = importlib.import_module(f"tunesmith_runtime.{verb}")
-        with Progress.of(spec) as progress:
-            report: RunReport = fitted(module.run(spec, work, progress), gated(spec))
+        with ProgressPusher.of(spec) as progress:
+            report = fitted(VERBS[verb].run(spec, work, progress), gated_metrics(spec))
         preempted = report.outcome is Outcome.PREEMPTED
         return report, RunFailure(FailureClass.PREEMPTED, "").exit_code if preempted else 0
     except StopRequested:
@@ -81,14 +76,14 @@ def run_verb(verb: Verb, spec_file: Path, work: Work, recent: RecentLines) -> tu
         failure = sharpened(raised, recent.tail(characters=100_000))
         log.error("%s", failure)
         return failed(verb, failure, recent.tail()), failure.exit_code
-    except Exception as error:  # the last resort: whatever it is, status must tell it
+    except Exception as error:  # status must show any failure, including a bug
         log.exception("%s failed", verb)
         unknown = RunFailure(class_of(error), f"{type(error).__name__}: {error}")
         return failed(verb, unknown, recent.tail()), unknown.exit_code
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the verb that the command line names; returns the exit code."""
+    """Run the verb that the command line names; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tunesmith_runtime", description="Run one stage of a resource.")
     parser.add_argument("verb", choices=list(Verb), type=Verb, help="what to do")
     parser.add_argument("--spec", type=Path, default=Path(SPEC_FILE), help="RunSpec as JSON (default: %(default)s)")
@@ -97,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     faulthandler.enable()
     credentials.trim()
     recent = start_logging()
-    os.environ.setdefault("TQDM_DISABLE", "1")  # a log is no terminal: a progress bar in it is thousands of columns
+    os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars fill a log with control characters
     signal.signal(signal.SIGTERM, _stop)
     report, code = run_verb(options.verb, options.spec, Work(options.work), recent)
     write_report(report)
@@ -107,4 +102,4 @@ def main(arguments: list[str] | None = None) -> int:
 if __name__ == "__main__":
     exit_code = main()
     sys.stderr.flush()
-    os._exit(exit_code)  # threads of libraries must not hold up the end
+    os._exit(exit_code)  # do not wait for threads of libraries

@@ -10,13 +10,13 @@ from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.fetch import find_run
 from tunesmith_runtime.fetch.checks import is_lenient
 from tunesmith_runtime.fetch.models import find_model
-from tunesmith_runtime.progress_push import Progress
+from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rundirectory import RunRecord
 from tunesmith_runtime.storage import open_storage
 from tunesmith_runtime.workdir import Work
 
 
-def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
+def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
     """Adopted, with what the finished run holds; or Succeeded, and the work can begin.
 
     Raises RunFailure as fetch does.

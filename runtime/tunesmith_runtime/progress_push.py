@@ -26,7 +26,7 @@ REFUSED_FOR_GOOD = frozenset({400, 403, 404, 413})
 TOO_SOON = 429
 
 
-class Progress:
+class ProgressPusher:
     """Pushes the newest of the reports it is given; without a URL it does nothing.
 
     Use it as a context manager: leaving it pushes what is not yet pushed, waiting at most one time-out.
@@ -42,7 +42,7 @@ class Progress:
         self._complained: float | None = None
 
     @classmethod
-    def of(cls, spec: RunSpec) -> Progress:
+    def of(cls, spec: RunSpec) -> ProgressPusher:
         """The progress of a run, with the pod's token from the environment. Of pods that train together, one speaks."""
         return cls(spec.progress_url if in_leading_pod(spec.world) else None, os.environ.get(PROGRESS_TOKEN_VARIABLE))
 

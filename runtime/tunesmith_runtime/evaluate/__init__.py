@@ -10,8 +10,8 @@ from tunesmith_api.evaljob import Result
 from tunesmith_api.run import Outcome, ProgressReport, RunReport, RunSpec, Verb
 from tunesmith_runtime.evaluate import scope
 from tunesmith_runtime.evaluate.benchmarks import Task, prepare
-from tunesmith_runtime.evaluate.engine import find_engine
-from tunesmith_runtime.progress_push import Progress
+from tunesmith_runtime.evaluate.endpoint import find_endpoint
+from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rundirectory import RunRecord, open_run, record_of
 from tunesmith_runtime.storage import open_storage
 from tunesmith_runtime.workdir import Work
@@ -19,7 +19,7 @@ from tunesmith_runtime.workdir import Work
 log = logging.getLogger(__name__)
 
 
-def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
+def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
     """Score the model that the container beside this one serves.
 
     Raises RunFailure: BadRow, EmptyDataset, DatasetNotFound, BadSpec before anything is asked; EngineFailed;
@@ -38,20 +38,20 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
     return record.report(Verb.EVALUATE, Outcome.SUCCEEDED, fetched.run_uri)
 
 
-def _score_all(spec: RunSpec, tasks: list[Task], work: Work, progress: Progress) -> list[Result]:
+def _score_all(spec: RunSpec, tasks: list[Task], work: Work, progress: ProgressPusher) -> list[Result]:
     generation = spec.eval_job().generation
-    engine = find_engine(spec.name)
+    endpoint = find_endpoint(spec.name)
     shutil.rmtree(work.run / ArtifactType.REPORT, ignore_errors=True)
     scope.quiet_imports(offline=all(task.benchmark.dataset is not None for task in tasks))
-    if (tokens := scope.answer_tokens(generation.max_tokens, engine.max_length)) < generation.max_tokens:
+    if (tokens := scope.answer_tokens(generation.max_tokens, endpoint.max_length)) < generation.max_tokens:
         log.warning(
             "answers have at most %d tokens, not %d: the model holds %d",
             tokens,
             generation.max_tokens,
-            engine.max_length,
+            endpoint.max_length,
         )
     configs = [
-        scope.configuration(task, generation, engine, work.run / ArtifactType.REPORT / task.name) for task in tasks
+        scope.configuration(task, generation, endpoint, work.run / ArtifactType.REPORT / task.name) for task in tasks
     ]
     trust = spec.base.trust_remote_code
     counts = [scope.count_questions(task, config, trust) for task, config in zip(tasks, configs, strict=True)]

@@ -15,7 +15,7 @@ from tunesmith_api.evaljob import Generation, Result
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.evaluate.benchmarks import Task
-from tunesmith_runtime.evaluate.engine import Engine
+from tunesmith_runtime.evaluate.endpoint import Endpoint
 from tunesmith_runtime.evaluate.results import completeness, disagreement, refusal, scores, unreadable
 
 log = logging.getLogger(__name__)
@@ -77,12 +77,12 @@ def relayed(console: Path) -> Iterator[Relay]:
         logger.handlers[:] = [logging.NullHandler()]
 
 
-def configuration(task: Task, generation: Generation, engine: Engine, folder: Path) -> Any:
+def configuration(task: Task, generation: Generation, endpoint: Endpoint, folder: Path) -> Any:
     """EvalScope's TaskConfig. Raises RunFailure (BadSpec) where it refuses the settings."""
     from evalscope import TaskConfig
 
     settings = {
-        "max_tokens": answer_tokens(generation.max_tokens, engine.max_length),
+        "max_tokens": answer_tokens(generation.max_tokens, endpoint.max_length),
         "temperature": generation.temperature,
         "timeout": REQUEST_SECONDS,
         "retries": 3,
@@ -92,11 +92,11 @@ def configuration(task: Task, generation: Generation, engine: Engine, folder: Pa
     settings |= {"seed": SEED} if generation.temperature > 0 else {}
     try:
         return TaskConfig(
-            model=engine.model,
-            model_id=engine.model,
+            model=endpoint.model,
+            model_id=endpoint.model,
             eval_type="openai_api",
-            api_url=engine.url,
-            api_key=engine.key,
+            api_url=endpoint.url,
+            api_key=endpoint.key,
             datasets=[task.dataset],
             dataset_args={task.dataset: task.arguments},
             limit=task.limit,

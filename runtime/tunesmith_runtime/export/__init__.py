@@ -9,7 +9,7 @@ from tunesmith_api.common import Artifact, ArtifactType
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.progress_push import Progress
+from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rank import in_leading_pod
 from tunesmith_runtime.rundirectory import RunDirectory, RunRecord, open_run, record_of
 from tunesmith_runtime.storage import open_storage
@@ -25,7 +25,7 @@ PROMPT_BYTES = 4096
 """Bytes of such a row at most: lines can be long."""
 
 
-def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
+def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
     """Finish the run. A run that another pod has finished meanwhile is reported as that pod left it.
 
     Of pods that have trained together the first exports, and the others are done.

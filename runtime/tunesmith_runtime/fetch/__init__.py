@@ -16,7 +16,7 @@ from tunesmith_runtime.fetch.checks import check_all, is_lenient
 from tunesmith_runtime.fetch.data import Data, download_benchmark, download_rows, find_data
 from tunesmith_runtime.fetch.models import Model, find_adapter, find_model
 from tunesmith_runtime.fetch.names import SAFE, is_wanted
-from tunesmith_runtime.progress_push import Progress
+from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rank import in_leading_pod
 from tunesmith_runtime.rundirectory import RunDirectory, run_id
 from tunesmith_runtime.storage import Storage, join, open_storage
@@ -25,7 +25,7 @@ from tunesmith_runtime.workdir import Fetched, Work
 log = logging.getLogger(__name__)
 
 
-def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
+def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
     """Fetch what a resource of any kind needs."""
     progress.push(ProgressReport(stage=Verb.FETCH))
     storage = open_storage(spec.store)

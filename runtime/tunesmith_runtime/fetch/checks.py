@@ -14,7 +14,7 @@ from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.imports import MODELS
 from tunesmith_runtime.fetch.models import Model
 from tunesmith_runtime.modelcheck import VERSION, check_files, check_fit, check_model
-from tunesmith_runtime.serve.served import engine_of
+from tunesmith_runtime.serve.config import engine_of
 from tunesmith_runtime.storage import Storage, join
 
 log = logging.getLogger(__name__)

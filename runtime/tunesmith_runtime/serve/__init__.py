@@ -2,50 +2,50 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import signal
 import threading
 
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
-from tunesmith_runtime.progress_push import Progress
+from tunesmith_runtime.progress_push import ProgressPusher
+from tunesmith_runtime.serve.config import engine_of, serve_config
+from tunesmith_runtime.serve.engines import ENGINES
 from tunesmith_runtime.serve.keys import API_KEY_VARIABLE
-from tunesmith_runtime.serve.readiness import Probes
-from tunesmith_runtime.serve.served import engine_of, served
+from tunesmith_runtime.serve.probes import ProbeServer
 from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger(__name__)
 
 
-def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
-    """Serve until SIGTERM; the pod's requests that run then are finished.
+def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
+    """Serve until SIGTERM, then finish the requests in progress.
 
-    Where fetch adopted a finished evaluation nothing will ask: the probes are answered and no model is loaded.
-    Raises RunFailure where the engine does not come up.
+    If fetch has adopted a finished evaluation, no model is loaded and only the probes are answered.
+    Raises RunFailure if the engine does not start.
     """
-    what = served(spec, work)
-    if what.api_key is not None:
-        os.environ[API_KEY_VARIABLE] = what.api_key  # the log is redacted by it
+    config = serve_config(spec, work)
+    if config.api_key is not None:
+        os.environ[API_KEY_VARIABLE] = config.api_key  # the log formatter redacts this value
     if spec.kind == "EvalJob" and work.fetched().adopted:
-        idle(what.host, what.port, what.ready_port)
+        answer_probes(config.host, config.port, config.ready_port)
         return RunReport(verb=Verb.SERVE, outcome=Outcome.ADOPTED)
-    # Threads that spin while they wait take the cores from each other where several processes share them: on two cores that
-    # other work kept busy, eight answers of a small model took 17 s with spinning and 0.2 s without. Read when torch is loaded.
+    # Spinning OpenMP threads compete for cores when several processes share them: 17 s instead of 0.2 s for eight
+    # answers of a small model on two busy cores. The variable is read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     engine = engine_of(spec)
-    log.info("serving %s with %s on port %d", ", ".join(what.names), engine, what.port)
-    importlib.import_module(f"tunesmith_runtime.serve.engines.{engine}").serve(what)
+    log.info("serving %s with %s on port %d", ", ".join(config.names), engine, config.port)
+    ENGINES[engine].serve(config)
     return RunReport(verb=Verb.SERVE, outcome=Outcome.SUCCEEDED)
 
 
-def idle(host: str, *ports: int) -> None:
-    """Answer the probes until SIGTERM, with nothing behind them."""
+def answer_probes(host: str, *ports: int) -> None:
+    """Answer the probes on `ports` until SIGTERM, without a model."""
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    answering = [Probes(host, port, lambda: True) for port in ports]
-    log.info("the evaluation is finished already: nothing to serve")
+    servers = [ProbeServer(host, port, lambda: True) for port in ports]
+    log.info("the evaluation is already finished: nothing to serve")
     stopped.wait()
-    for probes in answering:
-        probes.close()
+    for server in servers:
+        server.close()

@@ -6,7 +6,7 @@ import logging
 import os
 
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
-from tunesmith_runtime.progress_push import Progress
+from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rank import PROCESS_VARIABLE
 from tunesmith_runtime.rundirectory import RunDirectory, open_run
 from tunesmith_runtime.storage import open_storage
@@ -23,7 +23,7 @@ from tunesmith_runtime.workdir import Work
 log = logging.getLogger(__name__)
 
 
-def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
+def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
     """Train in this process, or as a member of the process group of `spec.world`."""
     world = spec.world
     if world and world.processes > 1 and PROCESS_VARIABLE not in os.environ:
@@ -43,7 +43,9 @@ def run(spec: RunSpec, work: Work, progress: Progress) -> RunReport:
         return train(spec, work, run_directory, progress, group)
 
 
-def train(spec: RunSpec, work: Work, run_directory: RunDirectory, progress: Progress, group: ProcessGroup) -> RunReport:
+def train(
+    spec: RunSpec, work: Work, run_directory: RunDirectory, progress: ProgressPusher, group: ProcessGroup
+) -> RunReport:
     """Train, unless the run is finished or trained already: then torch is not imported."""
     if agree_on_run(work, work.fetched(), run_directory, group).adopted:
         return RunReport(verb=Verb.TRAIN, outcome=Outcome.ADOPTED, run_uri=run_directory.uri)

@@ -22,7 +22,7 @@ from tunesmith_runtime.disk_space import check_room, extra_bytes
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.config import Limits
 from tunesmith_runtime.modelcheck.tokenizer import check_vocabulary
-from tunesmith_runtime.progress_push import Progress
+from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.train.arguments import rows_per_device, training_arguments
 from tunesmith_runtime.train.batches import blank
@@ -50,7 +50,9 @@ from tunesmith_runtime.workdir import Work
 log = logging.getLogger(__name__)
 
 
-def train(spec: RunSpec, work: Work, run: RunDirectory, progress: Progress, group: ProcessGroup = ALONE) -> RunReport:
+def train(
+    spec: RunSpec, work: Work, run: RunDirectory, progress: ProgressPusher, group: ProcessGroup = ALONE
+) -> RunReport:
     """Train and publish the artifact; or, after SIGTERM, save a checkpoint and report Preempted.
 
     All processes of `group` compute; the leader writes and reports.

@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from tunesmith_api.finetunejob import Metrics, Rows
 from tunesmith_api.run import ProgressReport
-from tunesmith_runtime.progress_push import Progress
+from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.train.checkpoint import Checkpoints
 
@@ -28,7 +28,9 @@ SMOOTHING = 0.7
 class ProgressReporter(TrainerCallback):  # type: ignore[misc]
     """Reports step, loss, tokens per second and remaining time every few seconds."""
 
-    def __init__(self, progress: Progress, checkpoints: Checkpoints, rows: Rows, resumed_from_step: int | None) -> None:
+    def __init__(
+        self, progress: ProgressPusher, checkpoints: Checkpoints, rows: Rows, resumed_from_step: int | None
+    ) -> None:
         self._progress, self._checkpoints = progress, checkpoints
         self._rows, self._resumed_from_step = rows, resumed_from_step
         self._latest: dict[str, float] = {}

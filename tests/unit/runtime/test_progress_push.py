@@ -13,7 +13,7 @@ import pytest
 
 from tests.servers import free_port
 from tunesmith_api.run import ProgressReport
-from tunesmith_runtime.progress_push import Progress
+from tunesmith_runtime.progress_push import ProgressPusher
 
 
 class Receiver(ThreadingHTTPServer):
@@ -55,7 +55,7 @@ def receiver(request: pytest.FixtureRequest) -> Iterator[Receiver]:
 
 
 def test_the_last_report_arrives_with_the_token(receiver: Receiver) -> None:
-    with Progress(receiver.url, "secret", interval=0.05) as progress:
+    with ProgressPusher(receiver.url, "secret", interval=0.05) as progress:
         for step in range(1, 101):
             progress.push(ProgressReport(stage="train", step=step, total_steps=100))
     assert receiver.bodies[-1]["step"] == 100
@@ -65,7 +65,7 @@ def test_the_last_report_arrives_with_the_token(receiver: Receiver) -> None:
 
 def test_a_receiver_that_hangs_does_not_hold_up_the_run(receiver: Receiver) -> None:
     receiver.hold.clear()
-    progress = Progress(receiver.url, "t", interval=0.01)
+    progress = ProgressPusher(receiver.url, "t", interval=0.01)
     for step in range(1000):
         progress.push(ProgressReport(stage="train", step=step))
     assert receiver.bodies == []
@@ -77,7 +77,7 @@ def test_a_receiver_that_hangs_does_not_hold_up_the_run(receiver: Receiver) -> N
 def test_a_token_that_is_not_known_yet_is_shown_again_and_complained_of_once(
     receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Progress(receiver.url, "early", interval=0.01) as progress:
+    with ProgressPusher(receiver.url, "early", interval=0.01) as progress:
         for step in (1, 2, 3):
             progress.push(ProgressReport(stage="train", step=step))
             while len(receiver.bodies) < step:
@@ -90,7 +90,7 @@ def test_a_token_that_is_not_known_yet_is_shown_again_and_complained_of_once(
 
 @pytest.mark.parametrize("receiver", [403], indirect=True)
 def test_a_push_that_is_forbidden_is_the_last(receiver: Receiver) -> None:
-    progress = Progress(receiver.url, "wrong", interval=0.01)
+    progress = ProgressPusher(receiver.url, "wrong", interval=0.01)
     progress.push(ProgressReport(stage="train", step=1))
     thread = progress._thread
     assert thread is not None
@@ -103,5 +103,5 @@ def test_a_push_that_is_forbidden_is_the_last(receiver: Receiver) -> None:
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("url", [None, f"http://127.0.0.1:{free_port()}/v1/progress", "not a url"])
 def test_nowhere_to_push_to_is_no_failure(url: str | None) -> None:
-    with Progress(url, None, interval=0.01) as progress:
+    with ProgressPusher(url, None, interval=0.01) as progress:
         progress.push(ProgressReport(stage="train", step=1))

@@ -1,37 +1,28 @@
-"""Engine LMDeploy: TurboMind, or its PyTorch engine where adapters or an Ascend NPU ask for it. Its adapters are fixed at start."""
+"""LMDeploy: TurboMind, or its PyTorch engine for adapters and Ascend NPUs. Adapters are fixed at start."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 
 from tunesmith_api.common import Accelerator
-from tunesmith_runtime.serve.engines.process import supervise
-from tunesmith_runtime.serve.served import Served
+from tunesmith_runtime.serve.config import ServeConfig
+from tunesmith_runtime.serve.engines.process import EngineProcess
 
 
-def argv(served: Served) -> list[str]:
-    """The command line of `lmdeploy serve api_server` (0.18)."""
-    pytorch = bool(served.adapters) or served.accelerator is Accelerator.ASCEND
-    command = [sys.executable, "-m", "lmdeploy", "serve", "api_server", str(served.model)]
-    command += ["--model-name", served.base_name, "--server-name", served.host, "--server-port", str(served.port)]
-    command += ["--backend", "pytorch" if pytorch else "turbomind", "--tp", str(served.devices)]
-    command += ["--device", "ascend"] if served.accelerator is Accelerator.ASCEND else []
-    command += ["--session-len", str(served.max_length)] if served.max_length else []
-    command += ["--trust-remote-code"] if served.trust_remote_code else []
-    command += (
-        ["--adapters", *(f"{name}={path}" for name, path in served.named_adapters.items())] if served.adapters else []
-    )
-    # it takes keys in no other way; in one word with the option, as a key may begin with a dash
-    command += [f"--api-keys={served.api_key}"] if served.api_key else []
-    return command
+def command(config: ServeConfig) -> list[str]:
+    """Return the command line of `lmdeploy serve api_server` (0.18)."""
+    pytorch = bool(config.adapters) or config.accelerator is Accelerator.ASCEND
+    words = [sys.executable, "-m", "lmdeploy", "serve", "api_server", str(config.model)]
+    words += ["--model-name", config.base_name, "--server-name", config.host, "--server-port", str(config.port)]
+    words += ["--backend", "pytorch" if pytorch else "turbomind", "--tp", str(config.devices)]
+    words += ["--device", "ascend"] if config.accelerator is Accelerator.ASCEND else []
+    words += ["--session-len", str(config.max_length)] if config.max_length else []
+    words += ["--trust-remote-code"] if config.trust_remote_code else []
+    if config.adapters:
+        words += ["--adapters", *(f"{name}={path}" for name, path in config.named_adapters.items())]
+    # LMDeploy reads keys from the command line only; `=`, because a key may begin with a dash
+    words += [f"--api-keys={config.api_key}"] if config.api_key else []
+    return words
 
 
-def environment(served: Served) -> Mapping[str, str]:
-    """Nothing but what the pod has."""
-    return {}
-
-
-def serve(served: Served) -> None:
-    """Answer requests until SIGTERM."""
-    supervise(served, argv(served), environment(served))
+ENGINE = EngineProcess(command)

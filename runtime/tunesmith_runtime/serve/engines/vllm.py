@@ -1,35 +1,33 @@
-"""Engine vLLM."""
+"""vLLM."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tunesmith_runtime.serve.engines.process import supervise
-from tunesmith_runtime.serve.served import Served
+from tunesmith_runtime.serve.config import ServeConfig
+from tunesmith_runtime.serve.engines.process import EngineProcess
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""The values that --max-lora-rank takes."""
+"""Values that --max-lora-rank accepts."""
 
 
-def argv(served: Served) -> list[str]:
-    """The command line of `vllm serve`."""
-    command = ["vllm", "serve", str(served.model), "--served-model-name", served.base_name]
-    command += ["--host", served.host, "--port", str(served.port), "--tensor-parallel-size", str(served.devices)]
-    command += ["--max-model-len", str(served.max_length)] if served.max_length else []
-    command += ["--trust-remote-code"] if served.trust_remote_code else []
-    if served.adapters:
-        rank = next((rank for rank in RANKS if rank >= served.adapter_rank), served.adapter_rank)
-        command += ["--enable-lora", "--max-loras", str(len(served.adapters)), "--max-lora-rank", str(rank)]
-        command += ["--lora-modules", *(f"{name}={path}" for name, path in served.named_adapters.items())]
-    return command
+def command(config: ServeConfig) -> list[str]:
+    """Return the command line of `vllm serve`."""
+    words = ["vllm", "serve", str(config.model), "--served-model-name", config.base_name]
+    words += ["--host", config.host, "--port", str(config.port), "--tensor-parallel-size", str(config.devices)]
+    words += ["--max-model-len", str(config.max_length)] if config.max_length else []
+    words += ["--trust-remote-code"] if config.trust_remote_code else []
+    if config.adapters:
+        rank = next((rank for rank in RANKS if rank >= config.adapter_rank), config.adapter_rank)
+        words += ["--enable-lora", "--max-loras", str(len(config.adapters)), "--max-lora-rank", str(rank)]
+        words += ["--lora-modules", *(f"{name}={path}" for name, path in config.named_adapters.items())]
+    return words
 
 
-def environment(served: Served) -> Mapping[str, str]:
-    """The key, which other users of the node could read in a command line; and no statistics to anybody."""
-    key = {"VLLM_API_KEY": served.api_key} if served.api_key else {}
+def environment(config: ServeConfig) -> Mapping[str, str]:
+    """Pass the key, which other users of the node could read in a command line, and turn usage statistics off."""
+    key = {"VLLM_API_KEY": config.api_key} if config.api_key else {}
     return {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", **key}
 
 
-def serve(served: Served) -> None:
-    """Answer requests until SIGTERM."""
-    supervise(served, argv(served), environment(served))
+ENGINE = EngineProcess(command, environment)

@@ -12,7 +12,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.evaluate import scope
 from tunesmith_runtime.evaluate.benchmarks import Task
-from tunesmith_runtime.evaluate.engine import Engine
+from tunesmith_runtime.evaluate.endpoint import Endpoint
 
 FIELDS = {"task_id": "HumanEval/0", "prompt": "def f():\n", "canonical_solution": "    return 1\n", "entry_point": "f"}
 
@@ -30,8 +30,8 @@ def task(tmp_path: Path) -> Task:
 
 def counted(task: Task, tmp_path: Path, trust_code: bool) -> int:
     scope.quiet_imports(offline=True)
-    engine = Engine(url="http://127.0.0.1:9/v1", key="none", model="m", max_length=None)
-    config = scope.configuration(task, Generation(), engine, tmp_path / "work")
+    endpoint = Endpoint(url="http://127.0.0.1:9/v1", key="none", model="m", max_length=None)
+    config = scope.configuration(task, Generation(), endpoint, tmp_path / "work")
     return scope.count_questions(task, config, trust_code)
 
 

@@ -13,7 +13,7 @@ from tests.servers import run_spec
 from tunesmith_api.hashing import spec_hash
 from tunesmith_api.run import ResolvedModel, RunReport, RunSpec, Store, models_by_role
 from tunesmith_runtime import fetch, prepare
-from tunesmith_runtime.progress_push import Progress
+from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.storage import Storage, join, open_storage
 from tunesmith_runtime.workdir import Work
 
@@ -96,12 +96,12 @@ class Fetcher:
     def fetch(self, spec: RunSpec) -> tuple[RunReport, Work]:
         """Fetch in a new pod."""
         work = self._pod()
-        return fetch.run(spec, work, Progress(None, None)), work
+        return fetch.run(spec, work, ProgressPusher(None, None)), work
 
     def prepare(self, spec: RunSpec) -> tuple[RunReport, Work]:
         """Prepare in a new pod."""
         work = self._pod()
-        return prepare.run(spec, work, Progress(None, None)), work
+        return prepare.run(spec, work, ProgressPusher(None, None)), work
 
     def _pod(self) -> Work:
         self.pods += 1

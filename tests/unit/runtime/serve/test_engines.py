@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,7 +16,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -26,13 +26,13 @@ from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.run import RunSpec
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.report import PlainFormatter
-from tunesmith_runtime.serve.engines import lmdeploy, process, sglang, vllm
+from tunesmith_runtime.serve.config import OWN_ADAPTER, ServeConfig, engine_of, serve_config
+from tunesmith_runtime.serve.engines import ENGINES, lmdeploy, process, sglang, vllm
 from tunesmith_runtime.serve.engines.process import supervise
-from tunesmith_runtime.serve.served import OWN_ADAPTER, Served, engine_of, served
 from tunesmith_runtime.workdir import Work
 
 GOLDEN = Path(__file__).parent / "golden"
-ENGINES = {"lmdeploy": lmdeploy, "vllm": vllm, "sglang": sglang}
+SERVERS = {"lmdeploy": lmdeploy, "vllm": vllm, "sglang": sglang}
 MODEL = Path("/work/model")
 KEY = "a-secret-of-the-test"
 
@@ -47,7 +47,7 @@ def signals() -> Iterator[None]:
 
 
 @pytest.fixture
-def cases(tmp_path: Path) -> dict[str, Served]:
+def cases(tmp_path: Path) -> dict[str, ServeConfig]:
     """What is served: a plain model on two GPUs; a model that is an adapter, with another beside it; an Ascend NPU."""
     own, other = tmp_path / "own", tmp_path / "fr"
     for folder, rank in ((own, 12), (other, 8)):
@@ -56,24 +56,28 @@ def cases(tmp_path: Path) -> dict[str, Served]:
     names: dict[str, str | None] = {"demo": OWN_ADAPTER, "fr": "fr"}
     nvidia, ascend = Accelerator.NVIDIA, Accelerator.ASCEND
     return {
-        "plain": Served(MODEL, {"demo": None}, max_length=4096, accelerator=nvidia, devices=2, api_key=KEY),
-        "adapters": Served(MODEL, names, {OWN_ADAPTER: own, "fr": other}, accelerator=nvidia, trust_remote_code=True),
-        "ascend": Served(MODEL, {"demo": None}, accelerator=ascend, devices=4),
+        "plain": ServeConfig(MODEL, {"demo": None}, max_length=4096, accelerator=nvidia, devices=2, api_key=KEY),
+        "adapters": ServeConfig(
+            MODEL, names, {OWN_ADAPTER: own, "fr": other}, accelerator=nvidia, trust_remote_code=True
+        ),
+        "ascend": ServeConfig(MODEL, {"demo": None}, accelerator=ascend, devices=4),
     }
 
 
 @pytest.mark.parametrize("case", ["plain", "adapters", "ascend"])
-@pytest.mark.parametrize("engine", ENGINES)
-def test_the_command_line_is_the_golden_one(engine: str, case: str, cases: dict[str, Served], tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", SERVERS)
+def test_the_command_line_is_the_golden_one(
+    engine: str, case: str, cases: dict[str, ServeConfig], tmp_path: Path
+) -> None:
     argv = [
         word.replace(sys.executable, "python").replace(str(tmp_path), "/work")
-        for word in ENGINES[engine].argv(cases[case])
+        for word in SERVERS[engine].command(cases[case])
     ]
     assert argv == (GOLDEN / f"{engine}-{case}.txt").read_text().split("\n")[:-1]
 
 
-def test_vllm_is_given_the_key_where_no_process_list_shows_it(cases: dict[str, Served]) -> None:
-    assert KEY not in vllm.argv(cases["plain"])
+def test_vllm_is_given_the_key_where_no_process_list_shows_it(cases: dict[str, ServeConfig]) -> None:
+    assert KEY not in vllm.command(cases["plain"])
     assert vllm.environment(cases["plain"])["VLLM_API_KEY"] == KEY
     assert "VLLM_API_KEY" not in vllm.environment(cases["adapters"])
 
@@ -140,10 +144,12 @@ def test_a_model_that_is_an_adapter_goes_by_the_resources_name() -> None:
     models = {"adapter": {"uri": "s3://runs/adapter"}, "base": {"uri": "s3://models/base"}}
     adapters = [{"name": "fr", "model": {"uri": "s3://runs/fr"}}]
     settings = {"resources": {"accelerator": "nvidia", "count": 4}, "maxModelLength": 2048}
-    what = served(spec("InferenceService", spec=settings, models=models, adapters=adapters), Work(Path("/work")))
-    assert what.names == {"demo": OWN_ADAPTER, "fr": "fr"}
-    assert what.named_adapters == {"demo": Path("/work/adapter"), "fr": Path("/work/adapters/fr")}
-    assert (what.base_name, what.devices, what.max_length, what.ready_port) == ("demo-base", 4, 2048, 8001)
+    config = serve_config(
+        spec("InferenceService", spec=settings, models=models, adapters=adapters), Work(Path("/work"))
+    )
+    assert config.names == {"demo": OWN_ADAPTER, "fr": "fr"}
+    assert config.named_adapters == {"demo": Path("/work/adapter"), "fr": Path("/work/adapters/fr")}
+    assert (config.base_name, config.devices, config.max_length, config.ready_port) == ("demo-base", 4, 2048, 8001)
 
 
 def status(port: int, path: str) -> int:
@@ -158,7 +164,7 @@ def status(port: int, path: str) -> int:
 
 def test_an_engine_that_is_not_in_the_image_is_said_so() -> None:
     with pytest.raises(RunFailure, match="no-such-engine can't be started: No such file") as failed:
-        supervise(Served(MODEL, {"demo": None}), ["no-such-engine"], {})
+        supervise(ServeConfig(MODEL, {"demo": None}), ["no-such-engine"], {})
     assert failed.value.failure is FailureClass.ENGINE_FAILED
     assert "images.engines" in (failed.value.hint or "")
 
@@ -173,7 +179,7 @@ def test_an_engine_that_ends_by_itself_is_a_failure_with_its_last_words(caplog: 
     caplog.set_level("INFO", "tunesmith_runtime")
     program = [sys.executable, "-c", "import sys; print('no GPU found'); sys.exit(3)"]
     with pytest.raises(RunFailure, match="ended with exit code 3"):
-        supervise(Served(MODEL, {"demo": None}, host="127.0.0.1", port=free_port()), program, {})
+        supervise(ServeConfig(MODEL, {"demo": None}, host="127.0.0.1", port=free_port()), program, {})
     assert "no GPU found" in caplog.text
 
 
@@ -203,10 +209,10 @@ uvicorn.run(create_app(service), host="127.0.0.1", port=int(sys.argv[2]), log_le
 
 def test_an_engine_is_ready_when_it_has_generated_a_token_and_stops_when_asked(work: Path, tmp_path: Path) -> None:
     port, seen = free_port(), tmp_path / "seen"
-    what = Served(work / "model", {"demo": None}, host="127.0.0.1", port=port)
+    config = ServeConfig(work / "model", {"demo": None}, host="127.0.0.1", port=port)
     environment = {"PYTHONPATH": ":".join(entry for entry in sys.path if entry), "OMP_WAIT_POLICY": "PASSIVE"}
     threading.Thread(target=watch, args=(port, seen), daemon=True).start()
-    supervise(what, [sys.executable, "-c", PLAIN_ENGINE, str(what.model), str(port)], environment)
+    supervise(config, [sys.executable, "-c", PLAIN_ENGINE, str(config.model), str(port)], environment)
     assert seen.read_text() == "200 503"
     assert status(port + 1, "/ready") == 0
 
@@ -242,8 +248,8 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_first_request_that_fails_is_tried_again(tmp_path: Path) -> None:
     port, seen = free_port(), tmp_path / "seen"
     threading.Thread(target=watch, args=(port, seen), daemon=True).start()
-    program = [sys.executable, "-c", STUBBORN_ENGINE, str(port), str(process.TRIES - 1)]
-    supervise(Served(MODEL, {"demo": None, "fr": "fr"}, host="127.0.0.1", port=port), program, {})
+    program = [sys.executable, "-c", STUBBORN_ENGINE, str(port), str(process.WARM_UP_TRIES - 1)]
+    supervise(ServeConfig(MODEL, {"demo": None, "fr": "fr"}, host="127.0.0.1", port=port), program, {})
     assert seen.read_text() == "200 404"
 
 
@@ -254,13 +260,17 @@ def test_a_healthy_engine_that_never_generates_is_ended_and_said_so() -> None:
     with pytest.raises(
         RunFailure, match=r"the model demo can't generate a token: HTTP Error 500.*in 5 tries"
     ) as failed:
-        supervise(Served(MODEL, {"demo": None}, host="127.0.0.1", port=port), program, {})
+        supervise(ServeConfig(MODEL, {"demo": None}, host="127.0.0.1", port=port), program, {})
     assert failed.value.failure is FailureClass.ENGINE_FAILED
     assert status(port, "/health") == 0
 
 
-def test_every_engine_can_be_imported_by_its_name() -> None:
-    for engine in Engine:
-        if engine is not Engine.AUTO:
-            module: ModuleType = importlib.import_module(f"tunesmith_runtime.serve.engines.{engine}")
-            assert callable(module.serve)
+def test_every_engine_of_the_api_has_a_description() -> None:
+    assert set(ENGINES) == set(Engine) - {Engine.AUTO}
+
+
+def test_the_engines_are_found_without_importing_torch() -> None:
+    code = "import sys, tunesmith_runtime.serve; print('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    output = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert output.stdout.strip() == "False"

@@ -1,3 +1,5 @@
+"""The API key of a service, and the headers of requests that carry it."""
+
 from __future__ import annotations
 
 import pytest
@@ -9,15 +11,15 @@ from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.serve.keys import API_KEY_VARIABLE, accepts, api_key, bearer_token
 
 KEY = "secret-key"
-AROUND = st.text(" \t\r\n\f\v\u00a0\u2028\ufeff\u200b", max_size=4)
+PADDING = st.text(" \t\r\n\f\v\u00a0\u2028\ufeff\u200b", max_size=4)
 
 
-@given(AROUND, AROUND)
-def test_white_space_around_the_key_is_no_part_of_it(before: str, after: str) -> None:
+@given(PADDING, PADDING)
+def test_white_space_around_the_key_is_ignored(before: str, after: str) -> None:
     assert api_key({API_KEY_VARIABLE: before + KEY + after}) == KEY
 
 
-def test_without_a_key_none_is_needed() -> None:
+def test_requests_need_no_key_if_none_is_set() -> None:
     assert api_key({}) is None
 
 
@@ -30,8 +32,8 @@ def test_an_empty_key_is_refused_and_never_opens_the_service(given: str) -> None
 
 
 @pytest.mark.parametrize("given", ["one\ntwo", "one\r\ntwo\n", "a\x7fb", "a\tb", "clé", "a\u200bb"])
-def test_a_key_that_no_client_sends_is_refused(given: str) -> None:
-    with pytest.raises(RunFailure, match="HTTP clients don't send") as refused:
+def test_a_key_that_no_http_client_can_send_is_refused(given: str) -> None:
+    with pytest.raises(RunFailure, match="HTTP clients do not send") as refused:
         api_key({API_KEY_VARIABLE: given})
     assert given not in str(refused.value)
 
@@ -48,7 +50,7 @@ def test_a_key_that_no_client_sends_is_refused(given: str) -> None:
         "Bearer  secret-key\t",
     ],
 )
-def test_the_scheme_is_compared_without_regard_to_case(header: str) -> None:
+def test_the_scheme_is_case_insensitive(header: str) -> None:
     assert accepts(KEY, bearer_token(header))
 
 
@@ -71,7 +73,7 @@ def test_the_scheme_is_compared_without_regard_to_case(header: str) -> None:
         "Bearer \x00",
     ],
 )
-def test_other_headers_do_not_have_the_key(header: str) -> None:
+def test_other_headers_are_not_accepted(header: str) -> None:
     assert not accepts(KEY, bearer_token(header))
 
 

@@ -24,11 +24,11 @@ from tests.servers import free_port
 from tunesmith_api.common import Accelerator
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.serve.engines.transformers import _load, serve
+from tunesmith_runtime.serve.config import ServeConfig
 from tunesmith_runtime.serve.generation import loop as loop_module
 from tunesmith_runtime.serve.generation.loop import Piece, Row
 from tunesmith_runtime.serve.openai.app import Service, create_app
-from tunesmith_runtime.serve.served import Served
+from tunesmith_runtime.serve.openai.server import _load, serve
 
 
 @pytest.fixture
@@ -43,9 +43,9 @@ def service(work: Path) -> Iterator[Service]:
 
 def fill(service: Service, work: Path) -> None:
     """Load the model into it, as the engine does in a thread of its own."""
-    what = Served(work / "model", service.names, host="127.0.0.1", port=free_port())
+    config = ServeConfig(work / "model", service.names, host="127.0.0.1", port=free_port())
     stop: asyncio.Future[None] = asyncio.new_event_loop().create_future()
-    _load(what, service, stop)
+    _load(config, service, stop)
 
 
 def probes(service: Service) -> tuple[int, int]:
@@ -191,7 +191,7 @@ def test_a_server_that_is_asked_to_stop_closes_its_door_and_finishes_what_runs(w
     port = free_port()
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read_while_it_stops, f"http://127.0.0.1:{port}")
-        serve(Served(work / "model", {"demo": None}, host="127.0.0.1", port=port))
+        serve(ServeConfig(work / "model", {"demo": None}, host="127.0.0.1", port=port))
         assert reading.result() == ["length"] * 8
 
 
@@ -200,10 +200,10 @@ def test_a_model_that_asks_for_a_device_is_not_served_by_the_cpu(work: Path, acc
     """The engine stops with BadSpec before it loads anything; this machine has neither device."""
     if accelerator == "nvidia" and torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    what = Served(work / "model", {"demo": None}, accelerator=Accelerator(accelerator), port=free_port())
+    config = ServeConfig(work / "model", {"demo": None}, accelerator=Accelerator(accelerator), port=free_port())
     loop = asyncio.new_event_loop()
     stop: asyncio.Future[None] = loop.create_future()
-    _load(what, Service({"demo": None}), stop)
+    _load(config, Service({"demo": None}), stop)
     with pytest.raises(RunFailure, match=why) as failed:
         loop.run_until_complete(stop)
     assert failed.value.failure is FailureClass.BAD_SPEC

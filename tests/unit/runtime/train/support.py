@@ -17,7 +17,7 @@ from tests import tinymodel
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import spec_hash
 from tunesmith_api.run import ModelRole, ResolvedModel, RunReport, RunSpec, Store
-from tunesmith_runtime.progress_push import Progress
+from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rundirectory import RunDirectory, open_run, run_id
 from tunesmith_runtime.storage import open_storage
 from tunesmith_runtime.workdir import DataFile, Fetched, Work
@@ -39,9 +39,9 @@ class Run:
         """The run's folder in the store."""
         return open_run(self.spec, self.work, open_storage(self.spec.store))
 
-    def do(self, verb: Callable[[RunSpec, Work, Progress], RunReport]) -> RunReport:
+    def do(self, verb: Callable[[RunSpec, Work, ProgressPusher], RunReport]) -> RunReport:
         """Run a verb in this process."""
-        return verb(self.spec, self.work, Progress(None, None))
+        return verb(self.spec, self.work, ProgressPusher(None, None))
 
     def start(self, verb: str, **environment: str) -> subprocess.Popen[str]:
         """Start a verb as a container does: a process of its own."""

@@ -13,7 +13,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import INDEX_VARIABLE, Outcome, World
 from tunesmith_runtime import export
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.progress_push import Progress
+from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rundirectory import record_of
 from tunesmith_runtime.train.agreement import agree_on_run
 from tunesmith_runtime.train.process_group import ProcessGroup
@@ -49,7 +49,7 @@ def test_a_run_that_was_finished_while_pods_fetched_is_adopted_by_all(run: Run) 
     other = WithAnother({"runUri": run.directory.uri, "adopted": True})
     assert not fetched.adopted
     assert agree_on_run(run.work, fetched, run.directory, other).adopted
-    report = export.run(run.spec, run.work, Progress(None, None))
+    report = export.run(run.spec, run.work, ProgressPusher(None, None))
     assert report.outcome is Outcome.ADOPTED, "the containers after it know too"
 
 
@@ -63,8 +63,8 @@ def test_data_that_changed_between_two_pods_make_no_run(run: Run) -> None:
 def test_only_the_first_pod_exports_and_tells_progress(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = run.spec.model_copy(update={"world": World(nodes=2), "progress_url": "http://operator/v1/progress"})
     with pytest.raises(RunFailure, match="has not finished"):
-        export.run(spec, run.work, Progress(None, None))
-    assert Progress.of(spec)._url == "http://operator/v1/progress"
+        export.run(spec, run.work, ProgressPusher(None, None))
+    assert ProgressPusher.of(spec)._url == "http://operator/v1/progress"
     monkeypatch.setenv(INDEX_VARIABLE, "1")
-    assert export.run(spec, run.work, Progress(None, None)).outcome is Outcome.SUCCEEDED
-    assert Progress.of(spec)._url is None
+    assert export.run(spec, run.work, ProgressPusher(None, None)).outcome is Outcome.SUCCEEDED
+    assert ProgressPusher.of(spec)._url is None

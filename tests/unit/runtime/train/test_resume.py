@@ -16,7 +16,7 @@ from tests.unit.runtime.train.support import Run, again, make_run, terminate_whe
 from tunesmith_api.failures import FAILURES, FailureClass
 from tunesmith_api.run import Outcome, ProgressReport, RunReport
 from tunesmith_runtime import train
-from tunesmith_runtime.progress_push import Progress
+from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.train import reporting
 
 ROWS = tinymodel.rows(90, seed=1)
@@ -31,7 +31,7 @@ class Crash(Exception):
     """What a node does that loses power."""
 
 
-class At(Progress):
+class At(ProgressPusher):
     """Does something when the progress of a step is told."""
 
     def __init__(self, step: int, act: Callable[[], None]) -> None:

@@ -16,7 +16,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Outcome, ProgressReport, RunReport
 from tunesmith_runtime import train
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.progress_push import Progress
+from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.storage.directory import read_manifest
 from tunesmith_runtime.train.loss import answer_loss
 from tunesmith_runtime.train.training_result import read_result
@@ -121,7 +121,7 @@ def test_an_adopted_run_does_no_work(lora: tuple[Run, RunReport], tmp_path: Path
 
 
 def test_progress_tells_step_loss_pace_and_time_left(tmp_path: Path, tiny: Path) -> None:
-    class Recorded(Progress):
+    class Recorded(ProgressPusher):
         reports: list[ProgressReport] = []  # noqa: RUF012
 
         def push(self, report: ProgressReport) -> None:

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import ENGINE_PORT
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.serve.config import PORT_VARIABLE
 from tunesmith_runtime.serve.keys import api_key
-from tunesmith_runtime.serve.served import PORT_VARIABLE
 
 TIMEOUT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Engine:
+class Endpoint:
     """A served model: base URL of its OpenAI API, key, name, and the tokens it can hold where the server tells."""
 
     url: str
@@ -27,7 +27,7 @@ class Engine:
     max_length: int | None
 
 
-def find_engine(name: str) -> Engine:
+def find_endpoint(name: str) -> Endpoint:
     """The model `name` on the server of this pod. Raises RunFailure (EngineFailed) where it is not there."""
     url = f"http://127.0.0.1:{os.environ.get(PORT_VARIABLE) or ENGINE_PORT}/v1"
     key = api_key() or "none"
@@ -41,7 +41,7 @@ def find_engine(name: str) -> Engine:
         raise _failed(f"no engine answers at {url}: {error}") from error
     if name not in models:
         raise _failed(f"the engine at {url} does not serve {name}; it serves {', '.join(models) or 'nothing'}")
-    return Engine(url, key, name, models[name].get("max_model_len"))
+    return Endpoint(url, key, name, models[name].get("max_model_len"))
 
 
 def _failed(message: str) -> RunFailure:

@@ -1,4 +1,4 @@
-"""/ready and /health by themselves: for a pod that has nothing to serve, and beside engines that have no /ready of their own."""
+"""/ready and /health on a port of their own: for a pod without an engine, and beside engines that have no /ready."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
-class Probes:
-    """Answers GET /health with 200 and GET /ready with 200 or 503, as `ready` says, until closed."""
+class ProbeServer:
+    """Answers GET /health with 200, and GET /ready with 200 or 503 as `is_ready` returns, until closed."""
 
-    def __init__(self, host: str, port: int, ready: Callable[[], bool]) -> None:
+    def __init__(self, host: str, port: int, is_ready: Callable[[], bool]) -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                status = {"/health": 200, "/ready": 200 if ready() else 503}.get(self.path, 404)
+                status = {"/health": 200, "/ready": 200 if is_ready() else 503}.get(self.path, 404)
                 body = json.dumps({"ready": status == 200} if self.path == "/ready" else {"status": "ok"}).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
@@ -24,7 +24,7 @@ class Probes:
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Say nothing: probes come every few seconds."""
+                """Log nothing: probes come every few seconds."""
 
         self._server = ThreadingHTTPServer((host, port), Handler)
         self._server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""What is to be served: the one description that every engine starts from."""
+"""Configuration of a model server: the one description that every engine starts from."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from tunesmith_runtime.serve.keys import api_key
 from tunesmith_runtime.workdir import Work
 
 PORT_VARIABLE = "TUNESMITH_PORT"
-"""Environment variable with another port than the pod's, for servers that run beside each other on one machine."""
+"""Environment variable that overrides the pod's port, for several servers on one machine."""
 OWN_ADAPTER = "tunesmith-own"
-"""The name under which an engine knows the adapter that is the model itself."""
+"""Engine-side name of the adapter of a model that is itself an adapter."""
 LINGER_SECONDS = 5.0
-"""A service that is asked to stop takes requests for so long, until the cluster's proxies know that it leaves."""
+"""How long a stopping service still accepts requests: until the cluster's proxies have removed its endpoint."""
 
 
 @dataclass(frozen=True)
-class Served:
-    """A model, its adapters, and how they are reached."""
+class ServeConfig:
+    """A model, its adapters, and the address and key under which they are served."""
 
     model: Path
     names: Mapping[str, str | None]
-    """Model name of requests -> adapter, None for the base weights. The first is the resource's own."""
+    """Model name in requests -> adapter, or None for the base weights. The first is the resource's own name."""
     adapters: Mapping[str, Path] = field(default_factory=dict)
     max_length: int | None = None
-    """Tokens of prompt and answer together at most; None: the model's own."""
+    """Maximum number of tokens of prompt and answer together; None: the model's own limit."""
     accelerator: Accelerator = Accelerator.CPU
     devices: int = 1
     trust_remote_code: bool = False
     host: str = "0.0.0.0"
     port: int = ENGINE_PORT
     api_key: str | None = None
-    linger: float = 0.0
+    linger_seconds: float = 0.0
 
     @property
     def name(self) -> str:
@@ -48,17 +48,17 @@ class Served:
 
     @property
     def base_name(self) -> str:
-        """A name for the base weights, for engines that must have one even where the served model is an adapter."""
+        """Name of the base weights. Engines require it even if the served model is an adapter."""
         return self.name if self.names[self.name] is None else f"{self.name}-base"
 
     @property
     def ready_port(self) -> int:
-        """The port that answers /ready whatever the engine."""
+        """Port that answers /ready, whatever the engine."""
         return self.port + READY_PORT - ENGINE_PORT
 
     @property
     def adapter_rank(self) -> int:
-        """The highest rank of the adapters; 0 without any."""
+        """Highest rank of the adapters; 0 without adapters."""
         configs = (json.loads((path / "adapter_config.json").read_text()) for path in self.adapters.values())
         return max(
             (max(config.get("r", 0), *config.get("rank_pattern", {}).values(), 0) for config in configs), default=0
@@ -66,12 +66,15 @@ class Served:
 
     @property
     def named_adapters(self) -> dict[str, Path]:
-        """Model name of requests -> adapter folder."""
+        """Model name in requests -> adapter folder."""
         return {name: self.adapters[adapter] for name, adapter in self.names.items() if adapter is not None}
 
 
-def served(spec: RunSpec, work: Work) -> Served:
-    """What the run's spec asks to serve, with the files where fetch left them. Raises RunFailure (BadSpec) for an unusable API key."""
+def serve_config(spec: RunSpec, work: Work) -> ServeConfig:
+    """Return the configuration of the server that `spec` describes, with the files that fetch left in `work`.
+
+    Raises RunFailure (BadSpec) for an unusable API key.
+    """
     service = spec.inference_service() if spec.kind == "InferenceService" else None
     resources = service.resources if service else spec.eval_job().resources
     own = OWN_ADAPTER if ModelRole.ADAPTER in spec.models else None
@@ -79,7 +82,7 @@ def served(spec: RunSpec, work: Work) -> Served:
     adapters |= {adapter.name: work.adapters / adapter.name for adapter in spec.adapters}
     names: dict[str, str | None] = {spec.name: own}
     names |= {adapter.name: adapter.name for adapter in spec.adapters}
-    return Served(
+    return ServeConfig(
         model=work.model(),
         names=names,
         adapters=adapters,
@@ -89,11 +92,11 @@ def served(spec: RunSpec, work: Work) -> Served:
         trust_remote_code=spec.base.trust_remote_code,
         port=int(os.environ.get(PORT_VARIABLE) or ENGINE_PORT),
         api_key=api_key(),
-        linger=LINGER_SECONDS if service else 0.0,
+        linger_seconds=LINGER_SECONDS if service else 0.0,
     )
 
 
 def engine_of(spec: RunSpec) -> Engine:
-    """Return the engine that the operator has chosen; transformers, which every image has, where the spec is still `auto`."""
-    wanted = spec.inference_service() if spec.kind == "InferenceService" else spec.eval_job()
-    return resolve_engine(wanted.engine, wanted.resources.accelerator, (Engine.TRANSFORMERS,))
+    """Return the engine that the operator has chosen. Where the spec still says `auto`: transformers, which every image has."""
+    resource = spec.inference_service() if spec.kind == "InferenceService" else spec.eval_job()
+    return resolve_engine(resource.engine, resource.resources.accelerator, (Engine.TRANSFORMERS,))
