@@ -17,7 +17,7 @@ from tunesmith_operator.plan.jobs.throttle import is_news, percent, rounded
 from tunesmith_operator.plan.names import labels, name_of, namespace_of, uid_of
 from tunesmith_operator.plan.pods import engines
 from tunesmith_operator.plan.pods.storage import resolve as resolve_storage
-from tunesmith_operator.plan.pods.template import PodPlan, Stage, probe
+from tunesmith_operator.plan.pods.template import PodPlan, Stage, http_probe
 from tunesmith_operator.plan.spec.references import References, Refused, Waiting, model_as_read, named_by, resolve
 from tunesmith_operator.plan.spec.validate import typed
 from tunesmith_operator.plan.status.conditions import Wanted
@@ -90,7 +90,10 @@ def _pod(
         output_uri=spec.output.uri or f"{access.store.uri}/evals",
         progress_url=config.progress_url,
     )
-    sidecar = {"restartPolicy": "Always", "startupProbe": probe("/ready", READY_PORT, STARTUP_PERIOD, STARTUP_FAILURES)}
+    sidecar = {
+        "restartPolicy": "Always",
+        "startupProbe": http_probe("/ready", READY_PORT, STARTUP_PERIOD, STARTUP_FAILURES),
+    }
     serve = Stage(Verb.SERVE, str(engines.image(engine, config.images)), computes=True, extra=sidecar)
     return PodPlan(
         init=(Stage(Verb.FETCH, config.images.runtime), serve),

@@ -22,7 +22,7 @@ from tunesmith_operator.plan.names import (
 )
 from tunesmith_operator.plan.pods import engines
 from tunesmith_operator.plan.pods.storage import resolve as resolve_storage
-from tunesmith_operator.plan.pods.template import PodPlan, Stage, probe, template
+from tunesmith_operator.plan.pods.template import PodPlan, Stage, build_template, http_probe
 from tunesmith_operator.plan.types import Raw
 
 ROLE = "serve"
@@ -57,7 +57,7 @@ def pod_template(
         adapters=adapters,
         output_uri=f"{access.store.uri}/services/{namespace}/{name_of(resource)}",
     )
-    made = template(
+    made = build_template(
         PodPlan(
             init=(Stage(Verb.FETCH, config.images.runtime),),
             main=Stage(Verb.SERVE, str(engines.image(engine, config.images)), computes=True, extra=_serving(spec)),
@@ -110,7 +110,7 @@ def _serving(spec: InferenceServiceSpec) -> Raw:
     patience = max(ceil(parse_duration(spec.rollout.ready_timeout) / STARTUP_PERIOD), 1)
     return {
         "ports": [{"name": "http", "containerPort": ENGINE_PORT, "protocol": "TCP"}],
-        "startupProbe": probe("/ready", READY_PORT, STARTUP_PERIOD, patience),
-        "readinessProbe": probe("/ready", READY_PORT, 5, 3),
-        "livenessProbe": probe("/health", ENGINE_PORT, 10, 6),
+        "startupProbe": http_probe("/ready", READY_PORT, STARTUP_PERIOD, patience),
+        "readinessProbe": http_probe("/ready", READY_PORT, 5, 3),
+        "livenessProbe": http_probe("/health", ENGINE_PORT, 10, 6),
     }

@@ -31,7 +31,7 @@ from tunesmith_operator.plan.inferenceservice.target import Target, choose
 from tunesmith_operator.plan.inferenceservice.versions import Versions, known_versions, outdated, revision, version_of
 from tunesmith_operator.plan.names import is_deleting, key_of, metadata, name_of, namespace_of, selector
 from tunesmith_operator.plan.pods.read import is_true, reports
-from tunesmith_operator.plan.pods.template import run_of
+from tunesmith_operator.plan.pods.template import run_spec_of
 from tunesmith_operator.plan.spec.reference_cycles import OPEN_RING, describe_ring
 from tunesmith_operator.plan.spec.references import References, Refused, Waiting, model_as_read, model_status, named_by
 from tunesmith_operator.plan.spec.validate import typed
@@ -313,7 +313,7 @@ def _fields(look: Look) -> Raw:
         fields |= _served(look.observed.pods, target.template, rollout.version)
     asked = model_status(target.candidate) if target.candidate else None
     unchanged = target.is_wanted and (look.is_served or old.get("version") == rollout.version)
-    deployed = run_of(target.template) if target.template else None
+    deployed = run_spec_of(target.template) if target.template else None
     fields["engine"] = deployed.spec.get("engine") if deployed else None
     fields["passed"] = _passes(look.spec, old, deployed, look.observed.references) if deployed else None
     fields["rolledBack"] = look.given_up.to_dict() if look.given_up else None
@@ -329,7 +329,7 @@ def _passes(spec: InferenceServiceSpec, old: Raw, deployed: RunSpec, there: Refe
 
 def _served(pods: Sequence[Raw], template: Raw, version: str | None) -> Raw:
     """What the version serves, as its pods have read it."""
-    run = run_of(template)
+    run = run_spec_of(template)
     if run is None:
         return {"version": version}
     mine = sorted((pod for pod in pods if version_of(pod) == version), key=name_of)

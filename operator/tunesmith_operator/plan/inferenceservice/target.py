@@ -14,7 +14,7 @@ from tunesmith_operator.plan.inferenceservice.promotion import Blocked, passed_b
 from tunesmith_operator.plan.inferenceservice.versions import Versions, what_asks
 from tunesmith_operator.plan.names import namespace_of
 from tunesmith_operator.plan.pods import engines
-from tunesmith_operator.plan.pods.template import run_of
+from tunesmith_operator.plan.pods.template import run_spec_of
 from tunesmith_operator.plan.spec.references import References, Refused, Waiting, resolve, resolve_adapter
 from tunesmith_operator.plan.spec.validate import unacceptable
 from tunesmith_operator.plan.types import Raw
@@ -92,7 +92,7 @@ def _wanted(
     if isinstance(adapters, Waiting | Refused):
         return Target(held, model, adapters)
     allowed = promoted(spec.promotion, spec.model, model, references)
-    served = run_of(held) if held else None
+    served = run_spec_of(held) if held else None
     if not isinstance(allowed, ResolvedModel) and served and _is_the_same(served, spec, model):
         before = passed_before(resource.get("status") or {}, served.subject)
         allowed = promoted(spec.promotion, spec.model, served.subject, references, before)

@@ -15,7 +15,7 @@ from tunesmith_api.inferenceservice import Engine, InferenceServiceSpec, Rollout
 from tunesmith_api.run import NamedAdapter, ResolvedModel, RunSpec
 from tunesmith_operator.plan.names import VERSION_ANNOTATION, annotation, child_metadata, key_of, name_of
 from tunesmith_operator.plan.pods.read import is_true
-from tunesmith_operator.plan.pods.template import run_of
+from tunesmith_operator.plan.pods.template import run_spec_of
 from tunesmith_operator.plan.types import Key, Observed, Raw
 
 KIND = "ControllerRevision"
@@ -52,11 +52,11 @@ class Versions:
 
         `any_engine`: the spec leaves the engine open, so that a version keeps the one that it has answered with.
         """
-        run = run_of(fresh)
+        run = run_spec_of(fresh)
         has_answered = (one for one in (self.deployed, self.served) if one == self.served or one in self.answering)
         templates = (template for one in has_answered if (template := self._exact(one)))
         wanted = asks_for(run, any_engine)
-        return next((one for one in templates if wanted and asks_for(run_of(one), any_engine) == wanted), fresh)
+        return next((one for one in templates if wanted and asks_for(run_spec_of(one), any_engine) == wanted), fresh)
 
     def _exact(self, version: str | None) -> Raw | None:
         """The template of a version: as recorded; where there is no record (before there were any), as deployed."""
@@ -110,7 +110,7 @@ def what_asks(template: Raw, rollout: Rollout, engine: Engine | None = None) -> 
 
     `engine`: as the spec names it, so that `auto` asks for the same whichever engine it is by now; None: as chosen.
     """
-    asked = asks_for(run_of(template))
+    asked = asks_for(run_spec_of(template))
     if asked is None:
         return digest([version_of(template), rollout.to_dict()])[:12]
     data = {**asked[0], "engine": str(engine)} if engine else asked[0]

@@ -41,7 +41,7 @@ from tunesmith_operator.plan.pods.members import (
     with_placement,
 )
 from tunesmith_operator.plan.pods.read import condition, containers, is_finished, is_true, phase, reports
-from tunesmith_operator.plan.pods.template import run_of
+from tunesmith_operator.plan.pods.template import run_spec_of
 from tunesmith_operator.plan.times import parse_time
 from tunesmith_operator.plan.types import Key, Observed, Raw
 
@@ -108,7 +108,7 @@ class Course:
     @cached_property
     def run(self) -> RunSpec | None:
         """What the newest attempt was told."""
-        return run_of(self.job["spec"]["template"]) if self.job else None
+        return run_spec_of(self.job["spec"]["template"]) if self.job else None
 
     @property
     def has_begun(self) -> bool:

@@ -15,7 +15,7 @@ from tunesmith_operator.plan.names import (
     job_name,
     uid_of,
 )
-from tunesmith_operator.plan.pods.template import PodPlan, template
+from tunesmith_operator.plan.pods.template import PodPlan, build_template
 from tunesmith_operator.plan.types import Raw, TokenFor
 
 
@@ -36,7 +36,7 @@ def job(resource: Raw, role: str, pod: PodPlan, failures: int, token: TokenFor, 
     held = {"suspend": True, "podReplacementPolicy": "Failed"} if queue else {}
     if queue:
         metadata["labels"] |= {QUEUE_LABEL: queue}
-    made = template(replace(pod, progress_token=secret))
+    made = build_template(replace(pod, progress_token=secret))
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

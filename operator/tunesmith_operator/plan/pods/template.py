@@ -1,4 +1,4 @@
-"""Pod templates: restricted, with the RunSpec as a file, credentials by reference, and one container per verb."""
+"""Pod templates: restricted, with the RunSpec as a file, credentials by reference, and one container for each verb."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from tunesmith_operator.plan.pods.storage import CA_DIRECTORY, Access
 from tunesmith_operator.plan.types import Raw
 
 USER = 65532
-"""The image's user, which is nobody on the host."""
+"""User of the images: no user of the host has this number."""
 GRACE_SECONDS = 120
-"""Time to save a checkpoint, or to finish answers, after SIGTERM."""
+"""Time after SIGTERM to save a checkpoint or to finish answers."""
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": False, "AWS_SECRET_ACCESS_KEY": False, "AWS_SESSION_TOKEN": True}
-"""Key of the credentials Secret, and variable of the same name -> whether it may be absent."""
+"""Key of the credentials Secret, and variable of the same name -> whether it is optional."""
 API_KEY_VARIABLE = "TUNESMITH_API_KEY"
 DEFAULT_CPU = "500m"
 LIGHT_REQUESTS = {"cpu": "100m", "memory": "512Mi"}
-"""What a stage needs that leaves the work to others: the engine beside it, or the pod after it."""
+"""Requests of a stage that leaves the work to the engine beside it, or to a later pod."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,16 @@ class Stage:
     verb: Verb
     image: str
     computes: bool = False
-    """Whether it asks for the devices."""
+    """Whether it requests the devices."""
     light: bool = False
-    """Whether it only talks: to an engine in the same pod, or to the store."""
+    """Whether it only exchanges data with an engine in the same pod, or with the store."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the container, such as probes."""
 
 
 @dataclass(frozen=True)
 class PodPlan:
-    """What a pod template is made from."""
+    """The inputs of a pod template."""
 
     init: Sequence[Stage]
     main: Stage
@@ -65,30 +65,24 @@ class PodPlan:
     progress_token: str | None = None
     api_key_secret: str | None = None
     subdomain: str | None = None
-    """Name of the Service that gives the pods names."""
+    """Name of the Service that gives the pods DNS names."""
     affinity: Raw | None = None
     shared_memory: str | None = None
-    """Size of a memory-backed /dev/shm where `resources` names none."""
-
-    @property
-    def shm(self) -> str | None:
-        """Size of /dev/shm; None: what the container runtime gives."""
-        size = self.resources.shared_memory or self.shared_memory
-        return str(size) if size else None
+    """Size of a memory-backed /dev/shm if `resources` has none."""
 
 
-def template(plan: PodPlan) -> Raw:
-    """The pod template."""
+def build_template(plan: PodPlan) -> Raw:
+    """Return the pod template (core/v1 PodTemplateSpec)."""
     settings = plan.settings
     spec: Raw = {
         "restartPolicy": plan.restart_policy,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": _security(plan.resources.accelerator),
+        "securityContext": _pod_security(plan.resources.accelerator),
         "initContainers": [_container(stage, plan) for stage in plan.init],
         "containers": [_container(plan.main, plan)],
-        "volumes": _volumes(plan),
+        "volumes": [volume for volume, _ in _volumes(plan)],
         "nodeSelector": settings.node_selector,
         "tolerations": [toleration.to_dict() for toleration in settings.tolerations or []],
         "serviceAccountName": settings.service_account_name,
@@ -102,45 +96,33 @@ def template(plan: PodPlan) -> Raw:
     return {
         "metadata": {
             "labels": {**(settings.labels or {}), **plan.labels},
-            "annotations": {**(settings.annotations or {}), RUN_ANNOTATION: run_json(plan.run)},
+            "annotations": {**(settings.annotations or {}), RUN_ANNOTATION: run_spec_json(plan.run)},
         },
         "spec": {name: value for name, value in spec.items() if value not in (None, [], {})},
     }
 
 
-def run_json(run: RunSpec) -> str:
-    """The RunSpec as the pod reads it."""
+def run_spec_json(run: RunSpec) -> str:
+    """Return the RunSpec as the pod reads it."""
     return run.model_dump_json(by_alias=True, exclude_none=True)
 
 
-def run_of(pod_template: Raw) -> RunSpec | None:
-    """The RunSpec that a pod template carries; None where it carries none that can be read."""
-    text = ((pod_template.get("metadata") or {}).get("annotations") or {}).get(RUN_ANNOTATION)
+def run_spec_of(template: Raw) -> RunSpec | None:
+    """Return the RunSpec of a pod template; None if it has none, or none that this version can read."""
+    text = ((template.get("metadata") or {}).get("annotations") or {}).get(RUN_ANNOTATION)
     try:
         return RunSpec.model_validate_json(text) if text else None
     except ValueError:
         return None
 
 
-def probe(path: str, port: int, period: int, failures: int) -> Raw:
-    """An HTTP probe of the engine."""
+def http_probe(path: str, port: int, period: int, failures: int) -> Raw:
+    """Return an HTTP probe of an engine, made every `period` seconds."""
     return {
         "httpGet": {"path": path, "port": port},
         "periodSeconds": period,
         "timeoutSeconds": 5,
         "failureThreshold": failures,
-    }
-
-
-def _security(accelerator: AcceleratorName) -> Raw:
-    groups = list(ACCELERATORS[accelerator].groups)
-    return {
-        "runAsNonRoot": True,
-        "runAsUser": USER,
-        "runAsGroup": USER,
-        "fsGroup": USER,
-        **({"supplementalGroups": groups} if groups else {}),
-        "seccompProfile": {"type": "RuntimeDefault"},
     }
 
 
@@ -152,48 +134,68 @@ def _container(stage: Stage, plan: PodPlan) -> Raw:
         "args": [stage.verb.value, "--spec", SPEC_FILE],
         "env": _env(stage, plan),
         "resources": _resources(stage, plan.resources),
-        "volumeMounts": _mounts(plan),
-        "securityContext": _restricted(),
+        "volumeMounts": [mount for _, mount in _volumes(plan)],
+        "securityContext": _container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         **stage.extra,
     }
 
 
-def _restricted() -> Raw:
+def _pod_security(accelerator: AcceleratorName) -> Raw:
+    groups = list(ACCELERATORS[accelerator].groups)
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "fsGroup": USER,
+        **({"supplementalGroups": groups} if groups else {}),
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _container_security() -> Raw:
     return {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 
 
 def _env(stage: Stage, plan: PodPlan) -> list[Raw]:
-    """The user's variables, then the vendor's and ours.
+    """The user's variables, then the accelerator's that the user has not set, then ours.
 
-    The kubelet expands $(NAME) by the variables before it, so that what comes first can tell nothing of the
-    credentials; and what users wrote is not expanded at all.
+    The kubelet expands $(NAME) by the variables before it, so no variable of a user can read a credential. Values of users
+    are not expanded at all.
     """
+    ours = _operator_env(stage, plan)
+    users: dict[str, Raw] = {
+        variable.name: {"value": variable.value.replace("$", "$$")} if variable.value else {}
+        for variable in plan.settings.env or []
+        if variable.name not in ours and not is_reserved(variable.name)
+    }
     accelerator = ACCELERATORS[plan.resources.accelerator]
     presets = accelerator.env if stage.computes else accelerator.env_without_devices
-    ours: dict[str, Raw] = {
+    defaults = {name: {"value": value} for name, value in presets.items() if name not in users}
+    return [{"name": name, **value} for name, value in {**users, **defaults, **ours}.items()]
+
+
+def _operator_env(stage: Stage, plan: PodPlan) -> dict[str, Raw]:
+    env: dict[str, Raw] = {
         "HOME": {"value": f"{WORK_DIRECTORY}/home"},
-        POD_NAME_VARIABLE: {"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        POD_NAME_VARIABLE: _pod_field("metadata.name"),
     }
     if plan.run.world and plan.run.world.nodes > 1:
-        ours[INDEX_VARIABLE] = {"valueFrom": {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX_ANNOTATION}']"}}}
+        env[INDEX_VARIABLE] = _pod_field(f"metadata.annotations['{INDEX_ANNOTATION}']")
     if plan.progress_token:
-        ours[PROGRESS_TOKEN_VARIABLE] = {"value": plan.progress_token}
-    if plan.access.credentials_secret:
-        ours |= {name: _secret(plan.access.credentials_secret, name, may) for name, may in CREDENTIALS.items()}
+        env[PROGRESS_TOKEN_VARIABLE] = {"value": plan.progress_token}
+    if secret := plan.access.credentials_secret:
+        env |= {name: _secret_key(secret, name, optional) for name, optional in CREDENTIALS.items()}
     if plan.api_key_secret and stage.verb is Verb.SERVE:
-        ours[API_KEY_VARIABLE] = _secret(plan.api_key_secret, "api-key", False)
-    asked = {variable.name: variable.value for variable in plan.settings.env or [] if variable.name not in ours}
-    theirs = {
-        name: {"value": value.replace("$", "$$")} if value else {}
-        for name, value in asked.items()
-        if not is_reserved(name)
-    }
-    defaults = {name: {"value": value} for name, value in presets.items() if name not in theirs}
-    return [{"name": name, **value} for name, value in {**theirs, **defaults, **ours}.items()]
+        env[API_KEY_VARIABLE] = _secret_key(plan.api_key_secret, "api-key")
+    return env
 
 
-def _secret(name: str, key: str, optional: bool) -> Raw:
+def _pod_field(path: str) -> Raw:
+    return {"valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def _secret_key(name: str, key: str, optional: bool = False) -> Raw:
     return {"valueFrom": {"secretKeyRef": {"name": name, "key": key, **({"optional": True} if optional else {})}}}
 
 
@@ -212,31 +214,27 @@ def _resources(stage: Stage, resources: Resources) -> Raw:
     return {"requests": requests, **({"limits": limits} if limits else {})}
 
 
-def _volumes(plan: PodPlan) -> list[Raw]:
-    size = plan.resources.ephemeral_storage
-    item = {"path": "run.json", "fieldRef": {"fieldPath": f"metadata.annotations['{RUN_ANNOTATION}']"}}
-    volumes: list[Raw] = [
-        {"name": "run", "downwardAPI": {"items": [item]}},
-        {"name": "work", "emptyDir": {"sizeLimit": str(size)} if size else {}},
-        {"name": "tmp", "emptyDir": {}},
+def _volumes(plan: PodPlan) -> list[tuple[Raw, Raw]]:
+    """Return the volumes of the pod, each with its mount, which is the same in all containers."""
+    run_file = {"path": "run.json", "fieldRef": {"fieldPath": f"metadata.annotations['{RUN_ANNOTATION}']"}}
+    disk = plan.resources.ephemeral_storage
+    shared_memory = plan.resources.shared_memory or plan.shared_memory
+    volumes: list[tuple[Raw, Raw]] = [
+        (
+            {"name": "run", "downwardAPI": {"items": [run_file]}},
+            {"name": "run", "mountPath": SPEC_FILE.rpartition("/")[0], "readOnly": True},
+        ),
+        (
+            {"name": "work", "emptyDir": {"sizeLimit": str(disk)} if disk else {}},
+            {"name": "work", "mountPath": WORK_DIRECTORY},
+        ),
+        ({"name": "tmp", "emptyDir": {}}, {"name": "tmp", "mountPath": "/tmp"}),
     ]
-    if plan.access.ca_bundle:
-        ca = plan.access.ca_bundle
-        items = [{"key": ca.key, "path": ca.key}]
-        volumes.append({"name": "ca", "configMap": {"name": ca.name, "items": items}})
-    if plan.shm:
-        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": plan.shm}})
+    if bundle := plan.access.ca_bundle:
+        config_map = {"name": bundle.name, "items": [{"key": bundle.key, "path": bundle.key}]}
+        mount = {"name": "ca", "mountPath": CA_DIRECTORY, "readOnly": True}
+        volumes.append(({"name": "ca", "configMap": config_map}, mount))
+    if shared_memory:
+        directory = {"medium": "Memory", "sizeLimit": str(shared_memory)}
+        volumes.append(({"name": "shm", "emptyDir": directory}, {"name": "shm", "mountPath": "/dev/shm"}))
     return volumes
-
-
-def _mounts(plan: PodPlan) -> list[Raw]:
-    mounts: list[Raw] = [
-        {"name": "run", "mountPath": SPEC_FILE.rpartition("/")[0], "readOnly": True},
-        {"name": "work", "mountPath": WORK_DIRECTORY},
-        {"name": "tmp", "mountPath": "/tmp"},
-    ]
-    if plan.access.ca_bundle:
-        mounts.append({"name": "ca", "mountPath": CA_DIRECTORY, "readOnly": True})
-    if plan.shm:
-        mounts.append({"name": "shm", "mountPath": "/dev/shm"})
-    return mounts

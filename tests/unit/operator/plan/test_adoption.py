@@ -9,7 +9,7 @@ from tests.unit.operator.plan.test_properties import steady
 from tests.unit.operator.plan.world import TUNED, Cluster, ended, fine_tune_job, report, tuned
 from tunesmith_api.hashing import IRRELEVANT
 from tunesmith_api.run import RunSpec
-from tunesmith_operator.plan.pods.template import run_of
+from tunesmith_operator.plan.pods.template import run_spec_of
 from tunesmith_operator.plan.types import Raw
 
 OTHERWISE: Raw = {
@@ -37,7 +37,7 @@ ADOPTED = {
 
 def run(cluster: Cluster) -> RunSpec:
     """What the pods of the newest Job are told."""
-    found = run_of(cluster.jobs[max(cluster.jobs)]["spec"]["template"])
+    found = run_spec_of(cluster.jobs[max(cluster.jobs)]["spec"]["template"])
     assert found
     return found
 

@@ -37,7 +37,7 @@ from tunesmith_operator.plan.failures.termination import crash_failure, permanen
 from tunesmith_operator.plan.jobs import accounting
 from tunesmith_operator.plan.names import ROLE_LABEL
 from tunesmith_operator.plan.pods.members import pod_count
-from tunesmith_operator.plan.pods.template import run_of
+from tunesmith_operator.plan.pods.template import run_spec_of
 from tunesmith_operator.plan.types import Key, Observed, Progress, Raw, Reference
 
 RESULTS = [{"benchmark": "support-qa", "metric": "accuracy", "value": 0.5}]
@@ -336,7 +336,7 @@ def test_nothing_is_ever_served_that_has_not_passed(story):
             alive.cluster.others[Reference("EvalJob", "check")] = judged
         alive.settle()
         for deployment in alive.cluster.deployments.values():
-            run = run_of(deployment["spec"]["template"])
+            run = run_spec_of(deployment["spec"]["template"])
             assert run
             assert run.subject.digest in alive.passed
         assert alive.cluster.status.get("model", {}).get("digest") in {None, *alive.passed}
@@ -378,7 +378,7 @@ def served(alive: Life) -> tuple[Raw, str | None] | None:
     """What the Deployment's pods are, and the digest of their model."""
     for deployment in alive.cluster.deployments.values():
         template = deployment["spec"]["template"]
-        run = run_of(template)
+        run = run_spec_of(template)
         return template, run.subject.digest if run else None
     return None
 

@@ -50,15 +50,15 @@ def begun(**spec: Any) -> Cluster:
     return cluster
 
 
-def run_of(cluster: Cluster, job: str) -> Raw:
+def run_spec_of(cluster: Cluster, job: str) -> Raw:
     return json.loads(cluster.jobs[job]["spec"]["template"]["metadata"]["annotations"]["tunesmith.dev/run"])
 
 
 def test_model_and_baseline_are_scored_side_by_side():
     cluster = begun(model=TUNED_MODEL, baseline=BASE)
     assert list(cluster.jobs) == ["support-eval-model-1", "support-eval-baseline-1"]
-    assert run_of(cluster, "support-eval-model-1")["models"]["base"]["uri"] == "s3://store/run/merged"
-    assert run_of(cluster, "support-eval-baseline-1")["models"]["base"]["uri"] == "hf://Qwen/Qwen3-8B"
+    assert run_spec_of(cluster, "support-eval-model-1")["models"]["base"]["uri"] == "s3://store/run/merged"
+    assert run_spec_of(cluster, "support-eval-baseline-1")["models"]["base"]["uri"] == "hf://Qwen/Qwen3-8B"
 
 
 def test_without_a_baseline_there_is_one_job():
@@ -81,7 +81,7 @@ def test_it_can_score_what_a_service_serves_now():
     service = {"status": {"model": {"uri": "s3://m/adapter", "digest": "d7", "base": "s3://m/base"}}}
     cluster.others[Reference("InferenceService", "chat")] = service
     cluster.settle()
-    models = run_of(cluster, "support-eval-model-1")["models"]
+    models = run_spec_of(cluster, "support-eval-model-1")["models"]
     assert (models["adapter"]["uri"], models["adapter"]["digest"]) == ("s3://m/adapter", "d7")
     assert models["base"]["uri"] == "s3://m/base"
 
@@ -169,8 +169,8 @@ def test_the_same_scoring_has_the_same_hash_whatever_the_model_and_the_gates():
     one = begun(model=TUNED_MODEL, baseline=BASE, gates=[{"benchmark": "support-qa", "min": 0.1}])
     other = begun()
     more = begun(generation={"maxTokens": 64})
-    hashes = [run_of(cluster, "support-eval-model-1")["specHash"] for cluster in (one, other, more)]
-    assert hashes[0] == run_of(one, "support-eval-baseline-1")["specHash"] == hashes[1]
+    hashes = [run_spec_of(cluster, "support-eval-model-1")["specHash"] for cluster in (one, other, more)]
+    assert hashes[0] == run_spec_of(one, "support-eval-baseline-1")["specHash"] == hashes[1]
     assert hashes[2] != hashes[0]
 
 
@@ -229,7 +229,7 @@ def test_a_refused_engine_is_told_with_the_value_to_set_and_the_engines_that_the
 def test_auto_is_the_first_engine_that_has_an_image(engines, chosen, accelerator):
     cluster = Cluster(eval_job(resources={"accelerator": accelerator}), config=with_engines(engines))
     cluster.begin()
-    assert run_of(cluster, "support-eval-model-1")["spec"]["engine"] == chosen
+    assert run_spec_of(cluster, "support-eval-model-1")["spec"]["engine"] == chosen
     score(cluster, "model", 0.5)
     cluster.settle()
     assert cluster.status["engine"] == chosen
@@ -245,7 +245,7 @@ def test_an_evaluation_that_has_begun_keeps_its_engine_when_another_gets_an_imag
     cluster.fail("support-eval-baseline-1", {"serve": ended(1)})
     cluster.settle()
     cluster.reconcile(after=60)
-    assert run_of(cluster, "support-eval-baseline-2")["spec"]["engine"] == "transformers"
+    assert run_spec_of(cluster, "support-eval-baseline-2")["spec"]["engine"] == "transformers"
 
 
 def test_auto_is_lmdeploy_on_devices_and_transformers_on_the_cpu():
@@ -253,7 +253,9 @@ def test_auto_is_lmdeploy_on_devices_and_transformers_on_the_cpu():
     for spec in ({}, {"resources": {"accelerator": "nvidia"}}, {"resources": {"accelerator": "ascend"}}):
         cluster = begun(**spec)
         pod = cluster.jobs["support-eval-model-1"]["spec"]["template"]["spec"]
-        images.append((pod["initContainers"][1]["image"], run_of(cluster, "support-eval-model-1")["spec"]["engine"]))
+        images.append(
+            (pod["initContainers"][1]["image"], run_spec_of(cluster, "support-eval-model-1")["spec"]["engine"])
+        )
     assert images == [
         ("registry/runtime:1", "transformers"),
         ("registry/lmdeploy:1", "lmdeploy"),

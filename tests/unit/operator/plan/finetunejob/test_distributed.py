@@ -23,7 +23,7 @@ from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import spec_hash
 from tunesmith_api.run import World
 from tunesmith_operator.plan import KINDS
-from tunesmith_operator.plan.pods.template import run_of
+from tunesmith_operator.plan.pods.template import run_spec_of
 from tunesmith_operator.plan.times import format_time
 from tunesmith_operator.plan.types import Key, Raw
 
@@ -93,13 +93,13 @@ def test_one_pod_is_a_plain_job_without_a_service():
     cluster = begun(nodes=1)
     assert "completionMode" not in cluster.jobs[JOB]["spec"]
     assert cluster.services == {}
-    assert run_of(template(cluster)).world is None  # type: ignore[union-attr]
+    assert run_spec_of(template(cluster)).world is None  # type: ignore[union-attr]
     assert not {"subdomain", "affinity"} & set(template(cluster)["spec"])
 
 
 def test_pods_find_pod_0_by_the_name_that_the_service_gives_it():
     cluster = begun(nodes=4)
-    run = run_of(template(cluster))
+    run = run_spec_of(template(cluster))
     assert run
     assert run.world == World(nodes=4, processes=1, host=f"{JOB}-0.{SERVICE}")
     assert template(cluster)["spec"]["subdomain"] == SERVICE
@@ -113,7 +113,7 @@ def test_the_administrator_says_how_long_pods_wait_for_each_other():
     patience = CONFIG.together.model_copy(update={"rendezvous_seconds": 60.0, "collective_seconds": 7200.0})
     cluster = Cluster(fine_tune_job(parallelism={"nodes": 2}), config=CONFIG.model_copy(update={"together": patience}))
     cluster.settle()
-    run = run_of(template(cluster))
+    run = run_spec_of(template(cluster))
     assert run
     assert run.world
     assert (run.world.rendezvous_seconds, run.world.unreachable_seconds, run.world.collective_seconds) == (
@@ -136,12 +136,12 @@ def test_each_pod_is_told_its_place_in_a_variable_that_users_cannot_set(containe
 
 def test_each_device_of_a_pod_is_a_process():
     gpus = {"accelerator": "nvidia", "count": 8}
-    run = run_of(template(begun(nodes=2, resources=gpus)))
+    run = run_spec_of(template(begun(nodes=2, resources=gpus)))
     assert run
     assert run.world
     assert (run.world.nodes, run.world.processes, run.world.size) == (2, 8, 16)
     alone = begun(nodes=1, resources=gpus)
-    run = run_of(template(alone))
+    run = run_spec_of(template(alone))
     assert run
     assert run.world == World(nodes=1, processes=8, host="127.0.0.1")
     assert "completionMode" not in alone.jobs[JOB]["spec"]
@@ -343,7 +343,7 @@ def test_the_next_attempt_is_a_new_world_under_new_names():
     cluster.end_job(JOB, "Failed")
     cluster.settle()
     cluster.reconcile(after=60)
-    run = run_of(template(cluster, "support-tune-2"))
+    run = run_spec_of(template(cluster, "support-tune-2"))
     assert run
     assert run.world
     assert run.world.host == f"support-tune-2-0.{SERVICE}"
