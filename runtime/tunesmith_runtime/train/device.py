@@ -1,4 +1,4 @@
-"""The device that computes, and the number format it computes in."""
+"""The device that computes, and its number format."""
 
 from __future__ import annotations
 
@@ -18,33 +18,28 @@ OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
 )
-"""What devices whose errors are plain RuntimeErrors say (CPU, Ascend)."""
-
-
+"""Messages of devices that raise a plain RuntimeError (CPU, Ascend)."""
 CPU_BF16 = ("amx_bf16", "avx512_bf16")
-"""Instructions that multiply in bfloat16. With either, LoRA trains about 1.4 times as fast as in float32."""
+"""CPU instructions for products in bfloat16. With either, LoRA trains about 1.4 times as fast as in float32."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """`name` as torch has it; `bf16`: whether it computes in bfloat16 without emulation."""
+    """`name`: torch's name of the device; `bf16`: whether it computes in bfloat16 without emulation."""
 
     name: str
     bf16: bool
 
     def computes_in_bf16(self, precision: Precision) -> bool:
-        """What `precision` means here."""
+        """Return whether a run with `precision` computes in bfloat16 on this device."""
         return self.bf16 if precision is Precision.AUTO else precision is Precision.BF16
 
 
 def find_device(accelerator: Accelerator) -> Device:
-    """The device that `resources.accelerator` asks for.
-
-    Raises RunFailure (BadSpec) where the pod has none.
-    """
+    """Return the device of `resources.accelerator`. Raises RunFailure (BadSpec) if the pod has none."""
     if accelerator is Accelerator.CPU:
-        able = torch.cpu.get_capabilities()
-        return Device("cpu", bf16=any(able.get(instruction) for instruction in CPU_BF16))
+        capabilities = torch.cpu.get_capabilities()
+        return Device("cpu", bf16=any(capabilities.get(instruction) for instruction in CPU_BF16))
     if accelerator is Accelerator.NVIDIA and torch.cuda.is_available():
         return Device("cuda", bf16=torch.cuda.is_bf16_supported(including_emulation=False))
     if accelerator is Accelerator.ASCEND:
@@ -60,18 +55,18 @@ def find_device(accelerator: Accelerator) -> Device:
             return Device("npu", bf16=True)
     raise RunFailure(
         FailureClass.BAD_SPEC,
-        f"resources.accelerator is {accelerator}, and the pod sees no such device",
-        "set spec.resources.accelerator to what the nodes have (with cpu, remove spec.resources.count), or choose nodes that have it by "
-        "spec.pod.nodeSelector",
+        f"resources.accelerator is {accelerator}, and the pod has no such device",
+        "set spec.resources.accelerator to the accelerator of the nodes (with cpu, remove spec.resources.count), or select nodes that have "
+        "it with spec.pod.nodeSelector",
     )
 
 
 @contextmanager
-def memory_failures(what: str) -> Iterator[None]:
-    """A device that is out of memory while doing `what`, as DeviceOutOfMemory."""
+def memory_failures(activity: str) -> Iterator[None]:
+    """Within the block, raise a lack of device memory as RunFailure (DeviceOutOfMemory); `activity` begins the message."""
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one
         if not isinstance(error, torch.OutOfMemoryError) and not any(text in str(error) for text in OUT_OF_MEMORY):
             raise
-        raise RunFailure(FailureClass.DEVICE_OUT_OF_MEMORY, f"{what}: {str(error).splitlines()[0]}") from error
+        raise RunFailure(FailureClass.DEVICE_OUT_OF_MEMORY, f"{activity}: {str(error).splitlines()[0]}") from error

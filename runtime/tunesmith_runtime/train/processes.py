@@ -1,4 +1,4 @@
-"""Several devices in one pod: the verb train starts itself once for each, and speaks for all of them."""
+"""Several devices in one pod: the verb train starts a process for each device and makes one report of theirs."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.2
-PATIENCE_WITH_SURVIVORS = 30.0
-"""Seconds that processes have to notice that another has ended badly, before they are ended too."""
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 30.0
+"""Time after the failure of a process until the remaining processes are killed."""
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a process ended."""
+class ExitedProcess:
+    """A process that has exited."""
 
     number: int
     code: int
@@ -43,21 +43,21 @@ class Ended:
 
     @property
     def failure(self) -> FailureReport:
-        """Why it failed."""
+        """The cause of its failure."""
         if self.report and self.report.failure:
             return self.report.failure
         if (self.report and self.report.outcome is Outcome.PREEMPTED) or self.code == -signal.SIGTERM:
-            return FailureReport(class_=FailureClass.PREEMPTED, message="it was asked to stop")
-        name, hint = SIGNALS.get(128 - self.code, ("one from outside", None))
-        how = f"was ended by signal {-self.code}, {name}," if self.code < 0 else f"exited with code {self.code}"
-        message = f"process {self.number} of this pod {how} and left no report"
+            return FailureReport(class_=FailureClass.PREEMPTED, message="it received SIGTERM")
+        name, hint = SIGNALS.get(128 - self.code, ("sent from outside the process", None))
+        cause = f"was killed by signal {-self.code}, {name}," if self.code < 0 else f"exited with code {self.code}"
+        message = f"process {self.number} of this pod {cause} and left no report"
         return FailureReport(class_=FailureClass.PROCESS_ERROR, message=message, hint=hint)
 
 
 def launch(spec: RunSpec, work: Work, count: int) -> RunReport:
-    """Run `count` processes of the verb train; the report of the first, or why the first of them failed.
+    """Run `count` processes of the verb train and return the report of process 0, or of a preempted process.
 
-    Raises RunFailure with what the process that failed has told.
+    Raises RunFailure with the report of the process whose failure is the root cause.
     """
     folder = work.root / "processes"
     shutil.rmtree(folder, ignore_errors=True)
@@ -65,42 +65,44 @@ def launch(spec: RunSpec, work: Work, count: int) -> RunReport:
     spec_file = folder / "run.json"
     spec_file.write_text(json.dumps(spec.to_dict()))
     children = [_start(number, spec_file, work, folder) for number in range(count)]
-    with _passing_on_sigterm(children):
-        ended = _wait(children, folder)
-    first = first_cause(ended)
-    if first is None:
+    with _forwarding_sigterm(children):
+        exited = _wait(children, folder)
+    cause = root_cause(exited)
+    if cause is None:
         report = _report(folder, 0)
         if report is None:
-            raise RunFailure(FailureClass.PROCESS_ERROR, "process 0 of this pod ended well and left no report")
+            raise RunFailure(FailureClass.PROCESS_ERROR, "process 0 of this pod exited with code 0 and left no report")
         return report
-    preempted = next((one.report for one in ended if one.report and one.report.outcome is Outcome.PREEMPTED), None)
-    if first.failure.class_ is FailureClass.PREEMPTED and preempted:
+    reports = (process.report for process in exited if process.report)
+    preempted = next((report for report in reports if report.outcome is Outcome.PREEMPTED), None)
+    if cause.failure.class_ is FailureClass.PREEMPTED and preempted:
         return preempted
-    log.error("process %d of this pod failed; the end of its log:\n%s", first.number, first.failure.log_tail or "-")
-    raise RunFailure(first.failure.class_, first.failure.message, first.failure.hint)
+    log.error("process %d of this pod failed; the end of its log:\n%s", cause.number, cause.failure.log_tail or "-")
+    raise RunFailure(cause.failure.class_, cause.failure.message, cause.failure.hint)
 
 
-def first_cause(ended: Sequence[Ended]) -> Ended | None:
-    """Of processes in the order in which they ended: the first that failed of itself; None where none failed."""
-    return min((one for one in ended if one.code), key=lambda one: AFTERMATH.get(one.failure.class_, 0), default=None)
+def root_cause(exited: Sequence[ExitedProcess]) -> ExitedProcess | None:
+    """Return the first failed process, in the order of their exits; secondary failures rank last. None if none failed."""
+    failed = (process for process in exited if process.code)
+    return min(failed, key=lambda process: AFTERMATH.get(process.failure.class_, 0), default=None)
 
 
 def _start(number: int, spec_file: Path, work: Work, folder: Path) -> subprocess.Popen[bytes]:
     command: list[str | Path] = [sys.executable, "-m", "tunesmith_runtime", Verb.TRAIN]
     command += ["--spec", spec_file, "--work", work.root]
-    told = {PROCESS_VARIABLE: str(number), TERMINATION_LOG_VARIABLE: str(_report_file(folder, number))}
-    return subprocess.Popen(command, env={**os.environ, **told})
+    variables = {PROCESS_VARIABLE: str(number), TERMINATION_LOG_VARIABLE: str(_report_file(folder, number))}
+    return subprocess.Popen(command, env={**os.environ, **variables})
 
 
 @contextmanager
-def _passing_on_sigterm(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Within, SIGTERM goes on to every process: together they save their state and end."""
+def _forwarding_sigterm(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Within the block, forward SIGTERM to every process: they save their state and exit together."""
 
-    def pass_on(*_: Any) -> None:
+    def forward(*_: Any) -> None:
         for child in children:
             child.send_signal(signal.SIGTERM)
 
-    before = signal.signal(signal.SIGTERM, pass_on)
+    before = signal.signal(signal.SIGTERM, forward)
     try:
         yield
     finally:
@@ -110,21 +112,21 @@ def _passing_on_sigterm(children: Sequence[subprocess.Popen[bytes]]) -> Iterator
             child.wait()
 
 
-def _wait(children: Sequence[subprocess.Popen[bytes]], folder: Path) -> list[Ended]:
-    """How all have ended, in the order in which they did. Who outlives a failed one for long is killed."""
-    ended: dict[int, Ended] = {}
-    end = None
-    while len(ended) < len(children):
+def _wait(children: Sequence[subprocess.Popen[bytes]], folder: Path) -> list[ExitedProcess]:
+    """Wait for all processes and return them in the order of their exits. Kill those that remain long after a failure."""
+    exited: dict[int, ExitedProcess] = {}
+    deadline = None
+    while len(exited) < len(children):
         for number, child in enumerate(children):
-            if number not in ended and (code := child.poll()) is not None:
-                ended[number] = Ended(number, code, _report(folder, number))
-        if end is None and any(one.code for one in ended.values()):
-            end = time.monotonic() + PATIENCE_WITH_SURVIVORS
-        if end is not None and time.monotonic() > end:
-            for number in set(range(len(children))) - set(ended):
+            if number not in exited and (code := child.poll()) is not None:
+                exited[number] = ExitedProcess(number, code, _report(folder, number))
+        if deadline is None and any(process.code for process in exited.values()):
+            deadline = time.monotonic() + GRACE_SECONDS
+        if deadline is not None and time.monotonic() > deadline:
+            for number in set(range(len(children))) - set(exited):
                 children[number].kill()
-        time.sleep(LOOK_SECONDS)
-    return list(ended.values())
+        time.sleep(POLL_SECONDS)
+    return list(exited.values())
 
 
 def _report_file(folder: Path, number: int) -> Path:
@@ -132,7 +134,7 @@ def _report_file(folder: Path, number: int) -> Path:
 
 
 def _report(folder: Path, number: int) -> RunReport | None:
-    """What a process has left."""
+    """Read the report of a process; None if it left no valid report."""
     try:
         return RunReport.model_validate_json(_report_file(folder, number).read_bytes())
     except (OSError, ValidationError):

@@ -1,4 +1,4 @@
-"""The learning rate of each optimizer step: a linear warm-up, then cosine, linear or constant.
+"""Learning rate of each optimizer step: a linear warm-up, then cosine, linear or constant.
 
 Steps count from 1 in the warm-up (Goyal et al., 2017; Loshchilov and Hutter, 2017 for the cosine), so that every step of a
 run has a rate above 0. transformers' schedules count from 0: their first step changes nothing.
@@ -12,7 +12,7 @@ from tunesmith_api.finetunejob import Scheduler
 
 
 def share(done: int, steps: int, warmup: int, scheduler: Scheduler) -> float:
-    """The share of the peak learning rate that the step after `done` steps has, of `steps` in all.
+    """Return the share of the peak learning rate in the step after `done` of `steps` steps.
 
     The warm-up rises to the peak in its last step. Cosine and linear then fall from the peak towards 0, which they would
     reach one step after the last.

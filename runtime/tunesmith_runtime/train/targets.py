@@ -1,4 +1,4 @@
-"""Which layers LoRA can adapt, known from the names and shapes of a model alone, before its weights are read."""
+"""Layers that LoRA can adapt, from the names and shapes of a model alone, before its weights are read."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ LINEAR = (nn.Linear, Conv1D)
 ADAPTABLE = (*LINEAR, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 STATE_SPACE = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
-"""Model types whose kernels read the weight of `out_proj` and `conv1d` themselves, past an adapter (peft refuses those)."""
+"""Model types whose kernels read the weights of `out_proj` and `conv1d` past an adapter; peft refuses these layers."""
 STATE_SPACE_NAMES = frozenset({"out_proj", "conv1d"})
 
 UNSET = "remove spec.lora.targetModules to adapt all linear layers"
 
 
 def skeleton(folder: Path, trust_remote_code: bool = False) -> PreTrainedModel:
-    """The model that config.json in `folder` describes, on torch's meta device: names and shapes without numbers."""
+    """Return the model of config.json in `folder` on torch's meta device: names and shapes without numbers."""
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(folder, local_files_only=True, **options)
     with torch.device("meta"):
@@ -43,12 +43,12 @@ def skeleton(folder: Path, trust_remote_code: bool = False) -> PreTrainedModel:
 
 
 def check_targets(model: nn.Module, lora: Lora, merge: bool = True) -> None:
-    """Refuse `lora.targetModules` that `model` (its weights may be on the meta device) can't be adapted by as a whole.
+    """Refuse `lora.targetModules` unless every name can be adapted in `model`, which may be on the meta device.
 
-    peft ignores a name that no module has as long as another one fits. An adapted layer that shares its weight with
-    another one can't be merged: the merge would change both.
+    peft ignores an unknown name if another name fits. An adapted layer that shares its weight with another layer can't be
+    merged: the merge would change both.
 
-    Raises RunFailure (BadSpec) whose hint proposes names that are not refused.
+    Raises RunFailure (BadSpec) with a hint that proposes valid names.
     """
     layers = Layers(model)
     if lora.target_modules is None:
@@ -64,7 +64,7 @@ def check_targets(model: nn.Module, lora: Lora, merge: bool = True) -> None:
     except ValueError as error:
         raise _refused(f"lora.targetModules: {error}", _proposal((), layers.names)) from error
     faults = {name: fault for name in modules if (fault := layers.fault(name))}
-    shared = {name: fault for name in modules if merge and (fault := layers.shares(name))}
+    shared = {name: fault for name in modules if merge and (fault := layers.shared_weight(name))}
     if faults or shared:
         names = [name for name in lora.target_modules if name not in faults and name not in shared]
         unmerged = "" if faults else "; or set spec.export.merge: false, which keeps the adapter apart"
@@ -74,13 +74,13 @@ def check_targets(model: nn.Module, lora: Lora, merge: bool = True) -> None:
 
 
 def default_targets(model: nn.Module) -> list[str] | str:
-    """All linear layers but the head, in peft's word for it, or by their names where peft refuses some of them."""
+    """Return peft's keyword for all linear layers but the head, or their names if peft refuses some of them."""
     return linear_names(model) if _is_state_space(model) else "all-linear"
 
 
 def modules_among(model: nn.Module, names: Iterable[str]) -> list[str]:
-    """Those of `names` that peft looks for among the modules. It finds the layers of experts, which are one tensor, by
-    the names that they had as modules. Raises ValueError where it needs several of those together.
+    """Return those of `names` that peft looks up among the modules. It finds the layers of experts, which are one tensor,
+    by the names that they had as modules. Raises ValueError if it needs several of these names together.
     """
     config = LoraConfig(target_modules=list(names))
     convert_peft_config_for_transformers(config, model, None)
@@ -88,13 +88,13 @@ def modules_among(model: nn.Module, names: Iterable[str]) -> list[str]:
 
 
 def linear_names(model: nn.Module) -> list[str]:
-    """The names of linear layers that `check_targets` accepts."""
+    """Return the names of linear layers that `check_targets` accepts."""
     return Layers(model).names
 
 
 @dataclass(frozen=True)
 class Layers:
-    """The modules of a model by the names that peft finds them by: a target is a module's full name or the end of it."""
+    """The modules of a model by the names under which peft finds them: a target is a module's full name or the end of it."""
 
     model: nn.Module
 
@@ -105,43 +105,43 @@ class Layers:
 
     @cached_property
     def head(self) -> nn.Module | None:
-        """The output head, whose module is called lm_head in most models."""
+        """The output head, called lm_head in most models."""
         find = getattr(self.model, "get_output_embeddings", None)
         return find() if find else None
 
     @cached_property
     def names(self) -> list[str]:
-        """The short names of linear layers that LoRA adapts: each is accepted as a target."""
+        """The short names of linear layers, each of which is accepted as a target."""
         linear = {name.rsplit(".", 1)[-1] for name, module in self.modules.items() if isinstance(module, LINEAR)}
         return sorted(name for name in linear if self.accepts(name))
 
     def accepts(self, name: str) -> bool:
-        """Whether `name` alone can be adapted and merged."""
+        """Return whether `name` alone can be adapted and merged."""
         try:
             modules = modules_among(self.model, [name])
         except ValueError:
             return False
-        return not any(self.fault(each) or self.shares(each) for each in modules)
+        return not any(self.fault(each) or self.shared_weight(each) for each in modules)
 
     def named(self, target: str) -> dict[str, nn.Module]:
-        """The modules that `target` names."""
+        """Return the modules that `target` names."""
         ending = f".{target}"
         return {name: each for name, each in self.modules.items() if name == target or name.endswith(ending)}
 
     def fault(self, target: str) -> str | None:
-        """Why `target` can't be adapted; None where it can."""
-        found = self.named(target)
-        if not found:
+        """Return the reason why `target` can't be adapted; None if it can."""
+        modules = self.named(target)
+        if not modules:
             return f"no module of the model is named {target!r}"
-        if any(module is self.head for module in found.values()):
+        if any(module is self.head for module in modules.values()):
             return f"{target!r} names the output head, which is not adapted"
         if _is_state_space(self.model) and target in STATE_SPACE_NAMES:
             return f"{target!r} can't be adapted in a model with state space layers"
-        other = next((module for module in found.values() if not isinstance(module, ADAPTABLE)), None)
+        other = next((module for module in modules.values() if not isinstance(module, ADAPTABLE)), None)
         return None if other is None else f"{target!r} names a {type(other).__name__}, which is not a linear layer"
 
-    def shares(self, target: str) -> str | None:
-        """Which other module has the weight of a module that `target` names; None where none has."""
+    def shared_weight(self, target: str) -> str | None:
+        """Return the reason why a merge of `target` would change a module that shares its weight; None if there is none."""
         for name, module in self.named(target).items():
             others = [other for other in self._owners.get(id(_weight(module)), ()) if other != name]
             if others:
@@ -167,11 +167,10 @@ def _is_state_space(model: nn.Module) -> bool:
 
 
 def _proposal(names: Iterable[str], known: list[str]) -> str:
-    kept = ", ".join(names)
-    choose = f"choose from {', '.join(known)}" if known else UNSET
-    return (
-        f"write spec.lora.targetModules: [{kept}], or {choose}" if kept else f"{choose}, or {UNSET}" if known else UNSET
-    )
+    valid, choose = ", ".join(names), f"choose from {', '.join(known)}" if known else UNSET
+    if valid:
+        return f"write spec.lora.targetModules: [{valid}], or {choose}"
+    return f"{choose}, or {UNSET}" if known else UNSET
 
 
 def _warn_of_rank(rank: int, layers: Iterable[nn.Module]) -> None:

@@ -1,4 +1,4 @@
-"""Did training change the model? A run that changed nothing fails as NothingLearned instead of publishing its base again."""
+"""Checks that training changed the model: a run without effect fails as NothingLearned instead of publishing its base."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tunesmith_runtime.data.examples import IGNORED, Example
 from tunesmith_runtime.errors import RunFailure
 
 INTEGERS = {2: torch.int16, 4: torch.int32}
-"""Integers of the sizes of the number formats that weights are stored in."""
+"""Integer type by the size in bytes of a number format, for bit patterns."""
 
 CHUNK = 1 << 16
-"""Numbers that a checksum takes at a time: few enough for the cache of a core."""
+"""Numbers per chunk of a checksum: few enough for the cache of a core."""
 
 ROUNDING = 2.0**-24
-"""Half the distance of 1 to the next float32: what is below this share of the largest weight is lost in rounding."""
+"""Half the distance of 1 to the next float32. Rounding removes an update below this share of the largest weight."""
 
 
 def check_labels(train: Iterable[Example], validation: Iterable[Example]) -> None:
-    """Refuse rows without a label. The first token of a row is never predicted, so its label does not count.
+    """Refuse data without labels. The first token of a row is never predicted, so its label does not count.
 
     Raises RunFailure (NothingLearned, EmptyDataset).
     """
@@ -43,21 +43,21 @@ def check_labels(train: Iterable[Example], validation: Iterable[Example]) -> Non
 
 
 def has_labels(examples: Iterable[Example]) -> bool:
-    """Whether the loss sees any token of `examples`."""
+    """Return whether any token of `examples` is learned."""
     return any(label != IGNORED for example in examples for label in example.labels[1:])
 
 
-def check_learned(trained: nn.Module, changed: Callable[[], bool], steps: int) -> None:
-    """Check the weights after the last step; `changed` returns whether they differ from those before the first.
+def check_learned(trained: nn.Module, has_changed: Callable[[], bool], steps: int) -> None:
+    """Check the weights after the last step. `has_changed` returns whether they differ from those before the first.
 
     Raises RunFailure (Diverged, NothingLearned).
     """
     weights = ((name, weight) for name, weight in trained.named_parameters() if weight.requires_grad)
-    if broken := [name for name, weight in weights if not is_finite(weight)]:
+    if not_finite := [name for name, weight in weights if not is_finite(weight)]:
         raise RunFailure(
-            FailureClass.DIVERGED, f"{broken[0]} has NaN or infinite weights after the last step, step {steps}"
+            FailureClass.DIVERGED, f"{not_finite[0]} has NaN or infinite weights after the last step, step {steps}"
         )
-    if not changed():
+    if not has_changed():
         raise RunFailure(
             FailureClass.NOTHING_LEARNED, f"the weights after {steps} steps compute the same as those before the first"
         )
@@ -65,23 +65,23 @@ def check_learned(trained: nn.Module, changed: Callable[[], bool], steps: int) -
 
 @torch.no_grad()
 def is_finite(weight: Tensor) -> bool:
-    """Whether all numbers are finite. Smallest and largest pass a NaN on."""
+    """Return whether all numbers are finite. The minimum and maximum of a tensor with a NaN are NaN."""
     low, high = weight.aminmax()
     return bool(torch.isfinite(high - low))
 
 
 def stored_bits(weight: Tensor, dtype: torch.dtype, floor: float) -> int:
-    """A checksum of `weight` as stored in `dtype`: the sum of its bit patterns. Numbers up to `floor` count as zero."""
+    """Return a checksum of `weight` as stored in `dtype`: the sum of its bit patterns. Numbers up to `floor` count as zero."""
     chunks = weight.detach().cpu().reshape(-1).split(CHUNK)
     stored = (hardshrink(chunk, floor).to(dtype).view(INTEGERS[dtype.itemsize]) for chunk in chunks)
     return sum(int(numbers.sum(dtype=torch.int64)) for numbers in stored)
 
 
 def has_effect(update: Tensor, weight: Tensor) -> bool:
-    """Whether adding `update` to `weight` changes what a layer computes by more than the rounding of float32."""
+    """Return whether adding `update` to `weight` changes a layer by more than the rounding of float32."""
     return bool(update.abs().max() > ROUNDING * weight.abs().max())
 
 
 def changes_stored(update: Tensor, weight: Tensor, dtype: torch.dtype) -> bool:
-    """Whether `weight` + `update` differs from `weight` when both are stored in `dtype`."""
+    """Return whether `weight` + `update` differs from `weight` when both are stored in `dtype`."""
     return bool(((weight + update).to(dtype) != weight.to(dtype)).any())

@@ -16,7 +16,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import FailureReport, Outcome, RunReport, Verb
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train import processes
-from tunesmith_runtime.train.processes import Ended, first_cause, launch
+from tunesmith_runtime.train.processes import ExitedProcess, launch, root_cause
 
 SUCCEEDED = RunReport(verb=Verb.TRAIN, outcome=Outcome.SUCCEEDED, run_uri="file:///run")
 STOPPED = RunReport(verb=Verb.TRAIN, outcome=Outcome.PREEMPTED)
@@ -43,7 +43,7 @@ def failed(class_: FailureClass) -> RunReport:
 def test_the_first_that_failed_of_itself_is_the_cause(
     ended: list[tuple[int, RunReport | None]], cause: FailureClass | None
 ) -> None:
-    first = first_cause([Ended(number, code, report) for number, (code, report) in enumerate(ended)])
+    first = root_cause([ExitedProcess(number, code, report) for number, (code, report) in enumerate(ended)])
     assert (first.failure.class_ if first else None) == cause
 
 
@@ -61,7 +61,7 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         )
         shim.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(shim))
-        monkeypatch.setattr(processes, "LOOK_SECONDS", 0.02)
+        monkeypatch.setattr(processes, "POLL_SECONDS", 0.02)
         return launch(run.spec, run.work, count)
 
     return start
@@ -83,15 +83,15 @@ def test_a_process_that_fails_tells_why_for_the_pod(pod: Any) -> None:
 
 
 def test_who_outlives_a_failed_process_is_ended(pod: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "PATIENCE_WITH_SURVIVORS", 0.2)
-    with pytest.raises(RunFailure, match="process 1 of this pod was ended by signal 9, one from outside"):
+    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.2)
+    with pytest.raises(RunFailure, match="process 1 of this pod was killed by signal 9, sent from outside the process"):
         pod("if number == '1':\n    os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(600)")
 
 
 def test_a_process_that_dies_of_a_full_shared_memory_says_what_to_raise(
     pod: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "PATIENCE_WITH_SURVIVORS", 0.2)
+    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.2)
     with pytest.raises(RunFailure, match="a bus error") as failure:
         pod("if number == '0':\n    os.kill(os.getpid(), signal.SIGBUS)\ntime.sleep(600)")
     assert "sharedMemory" in str(failure.value.hint)
