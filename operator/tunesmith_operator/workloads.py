@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tunesmith_operator.client import ApiError, Client
-from tunesmith_operator.plan.jobs.queueing import JOB_UID_LABEL, waiting_jobs
+from tunesmith_operator.plan.jobs.queueing import JOB_UID_LABEL, queued_jobs
 from tunesmith_operator.plan.names import uid_of
 from tunesmith_operator.plan.types import Observed, Raw
 
@@ -37,7 +37,7 @@ class WorkloadReader:
     async def observe(self, resource: Raw, observed: Observed) -> Observed:
         """`observed` with the Workloads of the Jobs that wait in a queue now, or with why they cannot be read."""
         namespace = resource["metadata"]["namespace"]
-        jobs = waiting_jobs(observed.jobs)
+        jobs = queued_jobs(observed.jobs)
         if not jobs:
             return observed
         try:

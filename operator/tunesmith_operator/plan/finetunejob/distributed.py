@@ -24,7 +24,7 @@ def world(resource: Raw, spec: FineTuneJobSpec, role: str, attempt: int, patienc
     nodes, processes = spec.parallelism.nodes, spec.resources.processes
     if nodes * processes == 1:
         return None
-    host = {"host": f"{job_name(resource, role, attempt)}-0.{name(resource, role)}"} if nodes > 1 else {}
+    host = {"host": f"{job_name(resource, role, attempt)}-0.{service_name(resource, role)}"} if nodes > 1 else {}
     return World(nodes=nodes, processes=processes, **host, **patience.model_dump())
 
 
@@ -43,7 +43,7 @@ def shared_memory(resources: Resources, together: World | None) -> str | None:
     return f"{SHARED_MEMORY_PER_DEVICE * resources.processes}Gi" if together else None
 
 
-def name(resource: Raw, role: str) -> str:
+def service_name(resource: Raw, role: str) -> str:
     """The name of the Service, which is the pods' subdomain."""
     return f"{name_of(resource)}-{role}-world"
 
@@ -53,7 +53,7 @@ def service(resource: Raw, role: str) -> Raw:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": child_metadata(resource, name(resource, role), role),
+        "metadata": child_metadata(resource, service_name(resource, role), role),
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,

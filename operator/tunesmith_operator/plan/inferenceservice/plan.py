@@ -32,17 +32,22 @@ from tunesmith_operator.plan.inferenceservice.versions import Versions, known_ve
 from tunesmith_operator.plan.names import is_deleting, key_of, metadata, name_of, namespace_of, selector
 from tunesmith_operator.plan.pods.read import is_true, reports
 from tunesmith_operator.plan.pods.template import run_spec_of
+from tunesmith_operator.plan.requeue import (
+    CONFLICT_INTERVAL,
+    IMMEDIATELY,
+    POLL_INTERVAL,
+    REFUSED_INTERVAL,
+    earliest,
+)
 from tunesmith_operator.plan.spec.reference_cycles import OPEN_RING, describe_ring
 from tunesmith_operator.plan.spec.references import References, Refused, Waiting, model_as_read, model_status, named_by
 from tunesmith_operator.plan.spec.validate import typed
 from tunesmith_operator.plan.status.conditions import Wanted
-from tunesmith_operator.plan.status.outlook import LOOK_FOR_CONFLICT, Outlook, conclude, earliest, in_the_way
+from tunesmith_operator.plan.status.outlook import Outlook, conclude, in_the_way
 from tunesmith_operator.plan.status.phases import Phase, Reason
 from tunesmith_operator.plan.types import CHILDREN, Key, KindPlan, Observed, Plan, Raw, Reference, TokenFor
 
 KIND = "InferenceService"
-LOOK_AGAIN, RETRY_REFUSED, AT_ONCE = 15.0, 30.0, 1.0
-"""Seconds: look for news of what only Events tell; try again what was refused; go on with what status has now."""
 AT_WILL = frozenset({autoscaling.KIND, disruption.KIND})
 """Kinds of children that are not always wanted. One of somebody else's with our name stands in nobody's way."""
 
@@ -368,10 +373,10 @@ def _look_again(look: Look) -> float | None:
     pods = look.observed.pods
     starting = any((pod.get("status") or {}).get("startTime") and not is_true(pod, "Initialized") for pod in pods)
     return earliest(
-        AT_ONCE if look.giving_up else None,
-        RETRY_REFUSED if look.observed.refused else None,
-        LOOK_FOR_CONFLICT if look.observed.foreign else None,
-        LOOK_AGAIN if starting and not look.rollout.is_done else None,
+        IMMEDIATELY if look.giving_up else None,
+        REFUSED_INTERVAL if look.observed.refused else None,
+        CONFLICT_INTERVAL if look.observed.foreign else None,
+        POLL_INTERVAL if starting and not look.rollout.is_done else None,
         look.rollout.seconds_left or None,
     )
 

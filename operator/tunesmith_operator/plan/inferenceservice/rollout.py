@@ -18,7 +18,7 @@ from tunesmith_operator.plan.inferenceservice.target import Target, no_pods
 from tunesmith_operator.plan.inferenceservice.versions import Versions, version_of, what_asks
 from tunesmith_operator.plan.names import is_deleting, metadata, name_of
 from tunesmith_operator.plan.pods.read import condition, containers, is_finished, is_true, phase
-from tunesmith_operator.plan.status.outlook import until
+from tunesmith_operator.plan.requeue import seconds_until
 from tunesmith_operator.plan.times import format_time, parse_time
 from tunesmith_operator.plan.types import Observed, Raw
 
@@ -85,7 +85,7 @@ def _seconds_left(observed: Observed, version: str | None, spec: InferenceServic
     made = [moment for pod in pods if (moment := parse_time(metadata(pod).get("creationTimestamp")))]
     if not made or any(is_true(pod, "Ready") for pod in pods):
         return None
-    return until(min(made) + timedelta(seconds=parse_duration(spec.rollout.ready_timeout)), now)
+    return seconds_until(min(made) + timedelta(seconds=parse_duration(spec.rollout.ready_timeout)), now)
 
 
 def find_trouble(observed: Observed, rollout: Rollout, namespace: str) -> LastFailure | None:

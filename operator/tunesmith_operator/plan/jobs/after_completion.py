@@ -1,4 +1,4 @@
-"""What is left to do for a job that has ended: nothing but its children."""
+"""The plan of a job that has ended: delete what still runs and, after spec.ttlAfterFinished, its children."""
 
 from __future__ import annotations
 
@@ -6,74 +6,78 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from tunesmith_api.base import parse_duration
-from tunesmith_operator.plan.jobs import accounting
-from tunesmith_operator.plan.jobs.attempts import is_over, is_suspended, may_work
+from tunesmith_operator.plan.jobs.accounting import Account, closes_a_row, cost_fields
+from tunesmith_operator.plan.jobs.read import is_over, is_suspended, may_run
 from tunesmith_operator.plan.names import is_deleting, key_of, metadata, name_of
+from tunesmith_operator.plan.requeue import POLL_INTERVAL, earliest, seconds_until
 from tunesmith_operator.plan.status.conditions import Wanted, set_conditions
-from tunesmith_operator.plan.status.outlook import earliest, until
 from tunesmith_operator.plan.status.phases import Phase
 from tunesmith_operator.plan.times import parse_time
 from tunesmith_operator.plan.types import Key, Observed, Plan, Raw
 
-LOOK_AGAIN = 15.0
-"""Seconds: pods that stop are heard of, but not those of a node that does not answer."""
 
-
-def after_the_end(
+def after_completion(
     resource: Raw,
     observed: Observed,
-    roles: Sequence[accounting.Account],
+    accounts: Sequence[Account],
     now: datetime,
     unfinished: Sequence[Key] = (),
 ) -> Plan:
-    """Nothing changes but the children: what is still at work goes, `unfinished` with it, and after
-    spec.ttlAfterFinished the rest; and what the last pods cost is known when they have stopped."""
+    """Delete children that still run, including `unfinished`, and all children when they have expired.
+
+    Status changes only by the children, by Reconciling, and by the cost of pods that stopped after the job ended.
+    """
     status = resource["status"]
-    ttl = (resource.get("spec") or {}).get("ttlAfterFinished")
-    ended = parse_time(status.get("completionTime")) or now
-    expiry = ended + timedelta(seconds=parse_duration(ttl)) if ttl else None
-    expired = expiry is not None and now >= expiry
-    at_work = status.get("phase") == Phase.FAILED
+    expiry = _expiry(resource, now)
+    is_expired = expiry is not None and now >= expiry
+    has_failed = status.get("phase") == Phase.FAILED
     jobs = sorted(observed.jobs, key=name_of)
     children = [*(key_of(job, "Job") for job in jobs), *(key_of(one, "Service") for one in observed.services)]
-    gone = tuple(
+    deleted = tuple(
         key_of(job, "Job")
         for job in jobs
         if not is_deleting(job)
-        and (expired or (not is_over(job) and (at_work or is_suspended(job) or key_of(job, "Job") in unfinished)))
+        and (is_expired or (not is_over(job) and (has_failed or is_suspended(job) or key_of(job, "Job") in unfinished)))
     )
-    gone += tuple(key_of(one, "Service") for one in observed.services if expired and not is_deleting(one))
-    stopping = at_work and any(may_work(pod, now) for pod in observed.pods)
+    deleted += tuple(key_of(one, "Service") for one in observed.services if is_expired and not is_deleting(one))
+    is_stopping = has_failed and any(may_run(pod, now) for pod in observed.pods)
     new = {
         **status,
-        **_accounts(status, roles),
+        **_closed_accounts(status, accounts),
         "children": [{"kind": key.kind, "name": key.name} for key in children],
         "observedGeneration": int(metadata(resource).get("generation") or 0),
-        "conditions": _final_conditions(resource, tidied=not gone and not stopping, now=now),
+        "conditions": _final_conditions(resource, reconciling=bool(deleted or is_stopping), now=now),
     }
-    wait = earliest(None if expired or not children else until(expiry, now), LOOK_AGAIN if stopping else None)
-    return Plan(delete=gone, status=None if new == status else new, requeue_after=wait)
+    until_expiry = None if is_expired or not children else seconds_until(expiry, now)
+    delay = earliest(until_expiry, POLL_INTERVAL if is_stopping else None)
+    return Plan(delete=deleted, status=None if new == status else new, requeue_after=delay)
 
 
-def _accounts(status: Raw, roles: Sequence[accounting.Account]) -> Raw:
-    """What attempts cost, if that was not known for good: where a pod still stops, not before it has stopped."""
+def _expiry(resource: Raw, now: datetime) -> datetime | None:
+    """When spec.ttlAfterFinished has passed; None without a TTL."""
+    ttl = (resource.get("spec") or {}).get("ttlAfterFinished")
+    ended = parse_time(resource["status"].get("completionTime")) or now
+    return ended + timedelta(seconds=parse_duration(ttl)) if ttl else None
+
+
+def _closed_accounts(status: Raw, accounts: Sequence[Account]) -> Raw:
+    """The cost of attempts whose rows were open, once the pods have stopped."""
     if all("endTime" in row for row in status.get("attempts") or ()):
         return {}
-    fields = accounting.accounts(status, roles)
-    known = {name: value for name, value in fields.items() if value is not None}
-    return known if accounting.is_news(status, known) else {}
+    known = {name: value for name, value in cost_fields(status, accounts).items() if value is not None}
+    return known if closes_a_row(status, known) else {}
 
 
-def _final_conditions(resource: Raw, tidied: bool, now: datetime) -> list[Raw]:
-    """The conditions as they were, of the present generation; Reconciling ends when nothing is left at work."""
+def _final_conditions(resource: Raw, reconciling: bool, now: datetime) -> list[Raw]:
+    """The conditions as they were, for the current generation; Reconciling ends when nothing runs any more."""
     old = resource["status"].get("conditions") or []
     wanted = [
         Wanted(
-            one["type"],
-            one["status"] == "True" and not (tidied and one["type"] == "Reconciling"),
-            one["reason"],
-            one["message"],
+            condition["type"],
+            condition["status"] == "True" and (reconciling or condition["type"] != "Reconciling"),
+            condition["reason"],
+            condition["message"],
         )
-        for one in old
+        for condition in old
     ]
     return set_conditions(old, wanted, int(metadata(resource).get("generation") or 0), now)

@@ -1,4 +1,4 @@
-"""The Job of one attempt: made once, never changed."""
+"""The Job of one attempt. It is created once and never changed."""
 
 from __future__ import annotations
 
@@ -19,34 +19,40 @@ from tunesmith_operator.plan.pods.template import PodPlan, build_template
 from tunesmith_operator.plan.types import Raw, TokenFor
 
 
-def job(resource: Raw, role: str, pod: PodPlan, failures: int, token: TokenFor, queue: str | None = None) -> Raw:
-    """The manifest of the attempt that `pod.run` names. What comes after a failure is ours to say, not the Job's.
+def job_manifest(
+    resource: Raw, label: str, pod: PodPlan, failures: int, token: TokenFor, queue: str | None = None
+) -> Raw:
+    """The Job of the attempt `pod.run.attempt`. Retries are up to the operator, so `backoffLimit` is 0.
 
-    `failures` is how many failures counted before it: kept here, so that nothing need be remembered. With a `queue` it
-    is made suspended. Its pods then come one after the other: who was stopped has saved its state before another begins.
+    `failures` is the number of counted failures before it, which the Job's annotation keeps. With a `queue` the Job is created
+    suspended, and a pod is replaced only after it has stopped, so that its checkpoint is complete.
     """
-    name = job_name(resource, role, pod.run.attempt)
+    name = job_name(resource, label, pod.run.attempt)
     secret = token(uid_of(resource), name)
     annotations = {
         ATTEMPT_ANNOTATION: str(pod.run.attempt),
         FAILURES_ANNOTATION: str(failures),
         TOKEN_ANNOTATION: hashlib.sha256(secret.encode()).hexdigest(),
     }
-    metadata = child_metadata(resource, name, role, annotations)
-    held = {"suspend": True, "podReplacementPolicy": "Failed"} if queue else {}
+    metadata = child_metadata(resource, name, label, annotations)
     if queue:
         metadata["labels"] |= {QUEUE_LABEL: queue}
-    made = build_template(replace(pod, progress_token=secret))
+    queued = {"suspend": True, "podReplacementPolicy": "Failed"} if queue else {}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": metadata,
-        "spec": {"backoffLimit": 0, **_indexed(pod.run.world), **held, "template": made},
+        "spec": {
+            "backoffLimit": 0,
+            **_indexed(pod.run.world),
+            **queued,
+            "template": build_template(replace(pod, progress_token=secret)),
+        },
     }
 
 
 def _indexed(world: World | None) -> Raw:
-    """Fields of an Indexed Job, for several pods. It succeeds with pod 0, so that a pod that hangs frees its devices (KEP-3998)."""
+    """Fields of an Indexed Job, for several pods. It succeeds with pod 0, so that a hanging pod frees its devices (KEP-3998)."""
     if world is None or world.nodes == 1:
         return {}
     return {

@@ -10,6 +10,7 @@ from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import FailureClass
 from tunesmith_operator.plan.failures.last_failure import PENDING_CLASSES, failure, with_hint
 from tunesmith_operator.plan.names import key_of, metadata
+from tunesmith_operator.plan.requeue import CONFLICT_INTERVAL, LEFTOVER_INTERVAL
 from tunesmith_operator.plan.status.conditions import Wanted, kstatus, set_conditions
 from tunesmith_operator.plan.status.phases import Phase, Reason
 from tunesmith_operator.plan.status.sanitize import fitting
@@ -22,10 +23,6 @@ QUIET = frozenset({Phase.PREPARING})
 """Phases that are told by no Event, so that a good life has three: Pending, Running, Succeeded."""
 LOUD = frozenset({Phase.ROLLED_BACK})
 """Phases that are told by an Event even where the failure that led there is news as well."""
-
-
-LOOK_FOR_LEFT_OVER, LOOK_FOR_CONFLICT = 5.0, 30.0
-"""Seconds: what is in the way is not ours, so that no event tells when it goes."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +139,7 @@ def in_the_way(resource: Raw, names: Sequence[Key], former: frozenset[Key]) -> O
             f"waiting for {text}",
             reconciling=True,
             waiting_for=text,
-            requeue_after=LOOK_FOR_LEFT_OVER,
+            requeue_after=LEFTOVER_INTERVAL,
         )
     trouble = failure(
         FailureClass.NAME_CONFLICT, f"there is a {things} that is not of this resource", kind=resource["kind"]
@@ -150,15 +147,5 @@ def in_the_way(resource: Raw, names: Sequence[Key], former: frozenset[Key]) -> O
     reason = str(trouble.class_)
     return Outlook(
         Phase.FAILED, reason, with_hint(trouble.message, trouble.hint), stalled=True, trouble=trouble,
-        requeue_after=LOOK_FOR_CONFLICT,
+        requeue_after=CONFLICT_INTERVAL,
     )  # fmt: skip
-
-
-def earliest(*seconds: float | None) -> float | None:
-    """The shortest of some waits; None is no wait."""
-    return min((some for some in seconds if some is not None), default=None)
-
-
-def until(moment: datetime | None, now: datetime) -> float | None:
-    """Seconds until `moment`, 0 where it is past."""
-    return None if moment is None else max((moment - now).total_seconds(), 0.0)

@@ -21,7 +21,7 @@ from tests.unit.operator.plan.world import (
     running,
     with_spec,
 )
-from tunesmith_operator.plan.jobs.accounting import FIELDS, ROWS
+from tunesmith_operator.plan.jobs.accounting import FIELDS, ROWS_KEPT
 from tunesmith_operator.plan.times import format_time
 from tunesmith_operator.plan.types import Raw
 
@@ -239,7 +239,7 @@ def test_sums_that_go_on_growing_are_no_reason_for_a_write():
 
 def test_what_is_known_of_old_attempts_stays_bounded_and_the_sums_exact():
     cluster = begun()
-    for number in range(1, 2 * ROWS + 1):
+    for number in range(1, 2 * ROWS_KEPT + 1):
         places(cluster, number)
         cluster.settle()
         passes(cluster, 100)
@@ -247,9 +247,9 @@ def test_what_is_known_of_old_attempts_stays_bounded_and_the_sums_exact():
         cluster.settle()
         cluster.reconcile(after=60)
     rows = cluster.status["attempts"]
-    assert len(rows) == ROWS
-    assert device_seconds(cluster) == 2 * ROWS * 100
-    assert cluster.status["preemptions"] == 2 * ROWS
+    assert len(rows) == ROWS_KEPT
+    assert device_seconds(cluster) == 2 * ROWS_KEPT * 100
+    assert cluster.status["preemptions"] == 2 * ROWS_KEPT
 
 
 def test_the_failures_of_each_model_of_an_evaluation_outlive_its_jobs():
