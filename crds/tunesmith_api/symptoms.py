@@ -13,14 +13,14 @@ LINE_CHARACTERS = 2000
 SIGNALS: dict[int, tuple[str, str]] = {
     132: (
         "an illegal instruction",
-        "the image's libraries need a newer CPU: choose other nodes with spec.pod.nodeSelector",
+        "choose other nodes with spec.pod.nodeSelector: the image's libraries need a newer CPU",
     ),
-    134: ("an abort", "a native library gave up: read the log tail"),
-    135: ("a bus error", "most often /dev/shm is full: set spec.resources.sharedMemory to more, such as 8Gi"),
-    136: ("an arithmetic error", "a native library crashed: read the log tail"),
+    134: ("an abort", "read the log tail: a native library gave up"),
+    135: ("a bus error", "raise spec.resources.sharedMemory, for example to 8Gi: most often /dev/shm is full"),
+    136: ("an arithmetic error", "read the log tail: a native library crashed"),
     139: (
         "a segmentation fault",
-        "a native library crashed: read the log tail; an image of other library versions may help",
+        "read the log tail, and try an image with other library versions: a native library crashed",
     ),
 }
 """Exit code of a process that one of its own signals ended -> name of the signal, and hint."""

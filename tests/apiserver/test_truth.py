@@ -87,8 +87,8 @@ def trouble(cluster: Cluster, name: str = "support") -> Raw:
 
 MISSING: dict[str, tuple[Raw, str]] = {
     "account": ({"serviceAccountName": "tuner"}, "create ServiceAccount"),
-    "priority": ({"priorityClassName": "urgent"}, "there is no PriorityClass urgent"),
-    "runtime": ({"runtimeClassName": "gvisor"}, "there is no RuntimeClass gvisor"),
+    "priority": ({"priorityClassName": "urgent"}, "urgent does not exist"),
+    "runtime": ({"runtimeClassName": "gvisor"}, "gvisor does not exist"),
 }
 
 
@@ -316,7 +316,7 @@ def webhook(cluster: Cluster) -> None:
 REFUSALS: dict[str, tuple[Callable[[Cluster], None], str, str]] = {
     "a quota that counts more than is asked for": (quota, "QuotaExceeded", "ResourceQuota all counts limits.cpu"),
     "a limit range": (limit_range, "PodRefused", "a maximum of 1Gi memory per Container"),
-    "a webhook that is away": (webhook, "PodRefused", "costs.example.com does not answer"),
+    "a webhook that is away": (webhook, "PodRefused", "the owner of admission webhook costs.example.com"),
 }
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tunesmith_api.failures import AFTERMATH, FailureClass
+from tunesmith_api.failures import SECONDARY_RANK, FailureClass
 from tunesmith_api.run import FailureReport, Outcome, RunReport, RunSpec, Verb
 from tunesmith_api.symptoms import SIGNALS
 from tunesmith_runtime.errors import RunFailure
@@ -84,7 +84,7 @@ def launch(spec: RunSpec, work: Work, count: int) -> RunReport:
 def root_cause(exited: Sequence[ExitedProcess]) -> ExitedProcess | None:
     """Return the first failed process, in the order of their exits; secondary failures rank last. None if none failed."""
     failed = (process for process in exited if process.code)
-    return min(failed, key=lambda process: AFTERMATH.get(process.failure.class_, 0), default=None)
+    return min(failed, key=lambda process: SECONDARY_RANK.get(process.failure.class_, 0), default=None)
 
 
 def _start(number: int, spec_file: Path, work: Work, folder: Path) -> subprocess.Popen[bytes]:

@@ -164,4 +164,4 @@ def test_every_hint_that_names_a_field_of_the_spec_is_followed() -> None:
 @pytest.mark.parametrize("kind", [EVAL, SERVE])
 def test_more_devices_are_proposed_by_the_engine_that_was_chosen(kind: str) -> None:
     hint = FAILURES[FailureClass.DEVICE_OUT_OF_MEMORY].hint_for(kind)
-    assert "double spec.resources.count where status.engine is not transformers" in hint  # spec.engine may be auto
+    assert "double spec.resources.count unless status.engine is transformers" in hint  # spec.engine may be auto

@@ -43,49 +43,49 @@ def _row(pattern: str, hint: str, class_: FailureClass | None = None) -> Row:
 PULLING = (
     _row(
         r"no match for platform in manifest",
-        "the image is not built for the node's CPU architecture: build it for that one too, or choose other nodes with "
+        "build the image for the node's CPU architecture too, or choose other nodes with "
         "spec.pod.nodeSelector (kubernetes.io/arch)",
     ),
     _row(
         r"401 unauthorized|403 forbidden|authorization failed|pull access denied|no basic auth credentials"
         r"|authentication required|denied: ",
-        "the registry does not let these credentials read the image: check its name, and the Secret of type "
-        "kubernetes.io/dockerconfigjson in namespace {namespace} that spec.pod.imagePullSecrets names ({pull_secrets})",
+        "check the image's name, and the Secrets of type kubernetes.io/dockerconfigjson in namespace {namespace} that "
+        "spec.pod.imagePullSecrets names ({pull_secrets}): the registry does not let them read the image",
     ),
     _row(
         r"429 too many requests|toomanyrequests",
-        "the registry limits pulls: name credentials in spec.pod.imagePullSecrets, or set the image to a copy of it elsewhere "
-        "(images in the chart's values)",
+        "name credentials in spec.pod.imagePullSecrets, or set the image to a copy in another registry (images in the chart's "
+        "values): this registry limits the rate of pulls",
     ),
     _row(
         r"x509|tls: |server gave HTTP response to HTTPS client",
-        "the node does not trust the registry's certificate, or the registry speaks plain HTTP: mend the container "
-        "runtime's registry configuration on the node",
+        "correct the registry configuration of the node's container runtime: the node does not trust the registry's certificate, "
+        "or the registry serves plain HTTP",
     ),
     _row(
         r"no such host|connection refused|i/o timeout|no route to host|network is unreachable|context deadline exceeded"
         r"|registry is unavailable|TLS handshake timeout|unexpected EOF",
-        "the node does not reach the registry: check the image's registry name, DNS and network of the node",
+        "check the registry in the image's name, and DNS and network of the node: the node cannot reach the registry",
     ),
     _row(r"no space left on device", "the disk of node {node} is full: free some of it, or drain the node"),
     _row(
         r"not found|manifest unknown|repository does not exist",
-        "there is no such image or tag: correct the name in the chart's values (images), or push the image",
+        "correct the image's name or tag in the chart's values (images), or push the image",
     ),
     _row(
         r"not present with pull policy of never",
-        "the node lacks the image and may not pull it: set images.pullPolicy to IfNotPresent in the chart's values",
+        "set images.pullPolicy to IfNotPresent in the chart's values: the node lacks the image and may not pull it",
     ),
     _row(
         r"signature validation failed",
-        "the image's signature is not accepted by the node: sign it, or mend the node's policy",
+        "sign the image, or correct the signature policy of the node",
     ),
     _row(
         r"couldn't parse image|invalid reference format|failed to apply default image tag",
-        "the text is not an image name: correct it in the chart's values (images)",
+        "correct the image's name in the chart's values (images)",
     ),
 )
-"""Why an image is not pulled (kubelet/images, containerd's resolver)."""
+"""Why an image cannot be pulled (kubelet/images, containerd's resolver)."""
 
 STARTING = (
     _row(
@@ -106,102 +106,101 @@ STARTING = (
     ),
     _row(
         r"multi-attach error",
-        "another pod on another node holds the volume: wait until it is gone, or use a ReadWriteMany volume",
+        "wait until the pod on another node that uses the volume is gone, or use a ReadWriteMany volume",
         FailureClass.VOLUME_UNAVAILABLE,
     ),
     _row(
         r"persistentvolumeclaim|PVC|AttachVolume|attach or mount volumes|timed out waiting for the condition",
-        "look at the volume: kubectl --namespace {namespace} get pvc, and the CSI driver's pods on node {node}",
+        "check the volume (kubectl --namespace {namespace} get pvc) and the CSI driver's pods on node {node}",
         FailureClass.VOLUME_UNAVAILABLE,
     ),
     _row(
         r"runasnonroot|run as root|non-numeric user",
-        "the image runs as root, which our pods may not: use an image whose user is not root (images in the chart's values)",
+        "use an image whose user is not root (images in the chart's values): our pods may not run as root",
     ),
     _row(
         r"exec format error",
-        "the image is for another CPU architecture than the node's: use an image for it, or choose other nodes with "
-        "spec.pod.nodeSelector (kubernetes.io/arch)",
+        "use an image for the node's CPU architecture, or choose other nodes with spec.pod.nodeSelector (kubernetes.io/arch)",
     ),
     _row(
         r"executable file not found|no such file or directory",
-        "the image lacks the program that it is to start: check that images in the chart's values names this version's images",
+        "check that images in the chart's values names the images of this version: the program to start is missing",
     ),
     _row(
         r"no runtime for|runtime handler",
-        "node {node} lacks the container runtime that spec.pod.runtimeClassName asks for: set it up there, or choose other nodes",
+        "install the container runtime of spec.pod.runtimeClassName on node {node}, or choose other nodes",
     ),
     _row(
         r"no ip addresses available|failed to allocate for range|failed to assign an ip",
-        "node {node} has no free pod IP address: end pods there, or give the node's network more addresses",
+        "delete pods on node {node}, or give its network more addresses: it has no free pod IP address",
     ),
     _row(
         r"cni|network plugin|failed to setup network",
-        "the pod network of node {node} does not work: look at the CNI plugin's pods there, or drain the node",
+        "check the CNI plugin's pods on node {node}, or drain the node: its pod network does not work",
     ),
     _row(
         r"no space left on device",
         "the disk of node {node} is full: free some of it, or drain the node",
     ),
 )
-"""Why a container is not started (kubelet, runc, CSI, CNI)."""
+"""Why a container cannot be started (kubelet, runc, CSI, CNI)."""
 
 ADMISSION = (
     _row(
         r"status unknown for quota: (?P<quota>[^,\s]+)",
-        "ResourceQuota {quota} is new and not counted yet: the pod is tried again by itself; if this lasts for minutes, have the "
-        "kube-controller-manager checked",
+        "wait: ResourceQuota {quota} is new and not counted yet, and the pod is created again by itself; if this lasts for "
+        "minutes, check the kube-controller-manager",
         FailureClass.QUOTA_EXCEEDED,
     ),
     _row(
         r"insufficient quota to consume: (?P<what>[\w./,-]*\w)",
-        "the cluster admits {what} only in namespaces with a ResourceQuota of it: have one created in namespace {namespace}",
+        "have a ResourceQuota for {what} created in namespace {namespace}: the cluster admits it only in namespaces with such a quota",
         FailureClass.QUOTA_EXCEEDED,
     ),
     _row(
         r"insufficient quota to match these scopes",
-        "the cluster admits this pod only in namespaces with a ResourceQuota of the named scopes: have one created in namespace "
-        "{namespace}, or change spec.pod.priorityClassName where the scope is PriorityClass",
+        "have a ResourceQuota of the named scopes created in namespace {namespace}, or, if the scope is PriorityClass, change "
+        "spec.pod.priorityClassName: the cluster admits the pod only in namespaces with such a quota",
         FailureClass.QUOTA_EXCEEDED,
     ),
     _row(
         r"exceeded quota|failed quota",
-        "a ResourceQuota of namespace {namespace} does not allow it (kubectl --namespace {namespace} describe quota): ask for less "
-        "in spec.resources, or have the quota raised",
+        "lower spec.resources, or have the ResourceQuota of namespace {namespace} raised (kubectl --namespace {namespace} describe "
+        "quota)",
         FailureClass.QUOTA_EXCEEDED,
     ),
     _row(
         r'violates PodSecurity "(?P<level>[^"]+)"',
-        "our pods meet the level restricted, so something adds to them: look for a webhook that injects containers into "
-        "namespace {namespace}; Ascend's host paths need the level privileged",
+        "look for a webhook that injects containers or volumes into pods of namespace {namespace}: without it our pods meet the "
+        "level restricted",
     ),
     _row(
         r'failed calling webhook "(?P<webhook>[^"]+)"',
-        "admission webhook {webhook} does not answer, so that no pod is admitted: have its owner repair it; the pod is "
-        "tried again by itself",
+        "have the owner of admission webhook {webhook} repair it: it does not answer, so no pod is admitted; the pod is created "
+        "again by itself",
     ),
     _row(
         r'admission webhook "(?P<webhook>[^"]+)" denied',
-        "admission webhook {webhook} says why in the message: change spec.pod to what it asks for, or have its rule changed",
+        "change spec.pod as the message of admission webhook {webhook} requires, or have its rule changed",
     ),
     _row(
         r"ValidatingAdmissionPolicy '(?P<policy>[^']+)'",
-        "ValidatingAdmissionPolicy {policy} says why in the message: change spec.pod to what it asks for, or have it changed",
+        "change spec.pod as the message of ValidatingAdmissionPolicy {policy} requires, or have the policy changed",
     ),
     _row(
         r"error looking up service account (?P<account>\S+):",
-        "create ServiceAccount {account}, or name one that exists in spec.pod.serviceAccountName",
+        "create ServiceAccount {account}, or name an existing ServiceAccount in spec.pod.serviceAccountName",
     ),
     _row(
         r"no PriorityClass with name (?P<name>\S+) was found",
-        "there is no PriorityClass {name}: set spec.pod.priorityClassName to one of kubectl get priorityclasses, or remove it",
+        "set spec.pod.priorityClassName to a name from kubectl get priorityclasses, or remove it: {name} does not exist",
     ),
     _row(
         r'RuntimeClass "(?P<name>[^"]+)" not found',
-        "there is no RuntimeClass {name}: set spec.pod.runtimeClassName to one of kubectl get runtimeclasses, or remove it",
+        "set spec.pod.runtimeClassName to a name from kubectl get runtimeclasses, or remove it: {name} does not exist",
     ),
 )
-"""Why the API server refuses a pod or another child (admission plugins); quotas and ranges are read by `bounds`."""
+"""Why the API server rejects a pod or another child (admission plugins). See also namespace_limits."""
 
 SCHEDULING = (
     _row(
@@ -212,18 +211,17 @@ SCHEDULING = (
     _row(
         r"unbound immediate PersistentVolumeClaims|available persistent volumes to bind|bound to non-existent persistentvolume"
         r"|non-existent pv|did not have enough free storage",
-        "a PersistentVolumeClaim is not bound: look at it with kubectl --namespace {namespace} describe pvc, and at its "
-        "StorageClass",
+        "check the PersistentVolumeClaim that is not bound (kubectl --namespace {namespace} describe pvc), and its StorageClass",
         FailureClass.VOLUME_UNAVAILABLE,
     ),
     _row(
         r"PersistentVolume's node affinity|no available volume zone",
-        "the volume is on other nodes, or in another zone, than those that have room: free room there",
+        "free room on the nodes, or in the zone, of the volume",
         FailureClass.VOLUME_UNAVAILABLE,
     ),
     _row(
         r"ReadWriteOncePod access mode already in-use",
-        "another pod holds the volume: wait until it is gone, or use a ReadWriteMany volume",
+        "wait until the pod that uses the volume is gone, or use a ReadWriteMany volume",
         FailureClass.VOLUME_UNAVAILABLE,
     ),
     _row(
@@ -239,63 +237,66 @@ SCHEDULING = (
         r"Insufficient (?P<what>cpu|memory)",
         "lower spec.resources.{what}, or free or add a node with more {what}",
     ),
-    _row(r"Too many pods", "the nodes have as many pods as they may: free or add a node"),
+    _row(r"Too many pods", "free or add a node: the nodes run as many pods as they may"),
     _row(
         r"node affinity/selector",
-        "no free node has the labels that spec.pod.nodeSelector asks for: correct it, or label a node (kubectl label node)",
+        "correct spec.pod.nodeSelector, or label a node (kubectl label node): no free node has its labels",
     ),
     _row(
         r"untolerated taint|pod didn't tolerate",
-        "if the pod may run there, tolerate the taint in spec.pod.tolerations; kubectl describe node shows the taints of a node",
+        "tolerate the taint in spec.pod.tolerations if the pod may run there; kubectl describe node shows the taints of a node",
     ),
-    _row(r"were unschedulable", "nodes are cordoned: kubectl uncordon them when their maintenance is over"),
+    _row(r"were unschedulable", "uncordon the nodes when their maintenance is over (kubectl uncordon)"),
 )
-"""Why the scheduler finds no node (its plugins' reasons). A sentence may have several of them."""
+"""Why the scheduler finds no node (reasons of its plugins). A message may have several."""
 
 EVICTION = (
     _row(
         r'usage of emptydir volume "shm"',
-        "raise spec.resources.sharedMemory and, where it is set, spec.resources.memory by as much",
+        "raise spec.resources.sharedMemory and, if it is set, spec.resources.memory by as much",
         FailureClass.SHARED_MEMORY_FULL,
     ),
     _row(
         r"usage of emptydir volume|exceeded its local ephemeral storage limit|ephemeral local storage usage exceeds",
-        "model, data and checkpoints need more disk than the pod may use: raise spec.resources.ephemeralStorage, or, where it is not "
-        "set, have the LimitRange of namespace {namespace} allow more",
+        "raise spec.resources.ephemeralStorage, or, if it is not set, the default in the LimitRange of namespace {namespace}: "
+        "model, data and checkpoints need more disk than the pod may use",
         FailureClass.DISK_FULL,
     ),
     _row(
         r"low on resource: memory",
-        "the node ran out of memory: set spec.resources.memory to what the pod needs, so that it is not the first to go",
+        "set spec.resources.memory to what the pod needs, so that it is not the first to be evicted",
     ),
     _row(
         r"low on resource: (?:ephemeral-storage|inodes)",
-        "the node's disk ran full: set spec.resources.ephemeralStorage to what the pod needs, and free the disk of the node",
+        "set spec.resources.ephemeralStorage to what the pod needs, and free disk space on the node",
     ),
-    _row(r"low on resource: pids", "the node ran out of process numbers: end what makes so many processes there"),
+    _row(
+        r"low on resource: pids",
+        "stop the workload that creates so many processes on the node: it ran out of process IDs",
+    ),
 )
-"""Why the kubelet evicts a pod (kubelet/eviction). A pod that is over its own limit would be evicted again."""
+"""Why the kubelet evicts a pod (kubelet/eviction). The first two are limits of the pod: a retry would be evicted again."""
 
 REJECTION = (
     _row(
         r"cannot allocate unhealthy devices (?P<device>\S+?),?(?:\s|$)",
-        "the devices {device} of node {node} are unhealthy, says its device plugin: look at the node's driver, or drain it",
+        "check the driver of node {node}, or drain the node: its device plugin reports unhealthy {device}",
     ),
     _row(
         r"requested number of devices unavailable for (?P<device>\S+?)\.?(?:\s|$)",
-        "another pod took the {device} of node {node} first; another pod is tried by itself",
+        "wait for the next pod, which is created by itself: another pod took the {device} of node {node} first",
     ),
     _row(
         r"topology",
-        "node {node} can't give the pod CPUs and devices of one NUMA node: lower spec.resources.cpu{fewer_devices}, or relax the "
-        "kubelet's topologyManagerPolicy",
+        "lower spec.resources.cpu{fewer_devices}, or relax the topologyManagerPolicy of the kubelet: node {node} has no NUMA node "
+        "with enough free CPUs and devices",
     ),
     _row(
         r"enough resource: (?P<what>\S+), ",
-        "other pods took the {what} of node {node} first; another pod is tried by itself",
+        "wait for the next pod, which is created by itself: other pods took the {what} of node {node} first",
     ),
 )
-"""Why a kubelet rejects a pod that the scheduler gave it (kubelet/lifecycle, cm/devicemanager, cm/topologymanager)."""
+"""Why a kubelet rejects a pod that was scheduled to its node (kubelet/lifecycle, cm/devicemanager, cm/topologymanager)."""
 
 
 def interpret(rows: Iterable[Row], message: str, values: Mapping[str, str]) -> Interpretation | None:

@@ -32,9 +32,9 @@ RECREATE = "Then delete the resource and apply it again: finished work in the st
 
 MEMORY_CLASSES = frozenset({FailureClass.OOM_KILLED, FailureClass.DEVICE_OUT_OF_MEMORY})
 MEMORY_HINTS: dict[str, str] = {
-    "prepare": "set spec.resources.memory, or raise it",
-    "fetch": "set spec.resources.memory, or raise it",
-    "export": "set spec.resources.memory, or raise it: a merge holds the model a second time",
+    "prepare": "raise spec.resources.memory, or set it",
+    "fetch": "raise spec.resources.memory, or set it",
+    "export": "raise spec.resources.memory, or set it: a merge holds the model a second time",
     "evaluate": "raise the default memory limit in the LimitRange (the container sets none itself), or lower "
     "spec.benchmarks[].limit",
 }

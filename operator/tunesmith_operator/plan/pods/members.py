@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tunesmith_api.common import LastFailure
-from tunesmith_api.failures import AFTERMATH
+from tunesmith_api.failures import SECONDARY_RANK
 from tunesmith_operator.plan.names import annotation, is_deleting, metadata
 from tunesmith_operator.plan.pods.read import containers, is_true
 from tunesmith_operator.plan.types import Raw
@@ -58,7 +58,7 @@ def with_placement(job: Raw, pods: Sequence[Raw], trouble: LastFailure | None) -
 
 def root_cause(failures: Iterable[LastFailure]) -> LastFailure | None:
     """Root cause among the pods' failures: the earliest; secondary failures (lost peers) rank last."""
-    return min(failures, key=lambda failure: (AFTERMATH.get(failure.class_, 0), failure.time or "~"), default=None)
+    return min(failures, key=lambda failure: (SECONDARY_RANK.get(failure.class_, 0), failure.time or "~"), default=None)
 
 
 def _replacement_order(pod: Raw) -> tuple[bool, str]:

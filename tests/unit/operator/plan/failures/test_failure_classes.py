@@ -263,7 +263,7 @@ CASES: dict[str, Case] = {
         C.IMAGE_PULL,
         waits("ImagePullBackOff", pull(f"{RESOLVE}: registry/runtime:1: not found")),
         "image registry/runtime:1: failed to pull and unpack",
-        "there is no such image or tag",
+        "correct the image's name or tag",
         "fetch",
     ),
     "the registry wants credentials": Case(
@@ -290,7 +290,7 @@ CASES: dict[str, Case] = {
         C.IMAGE_PULL,
         waits("ErrImagePull", f"{RESOLVE}: failed to do request: dial tcp: lookup registry: no such host"),
         "no such host",
-        "does not reach the registry",
+        "cannot reach the registry",
         "fetch",
     ),
     "the registry is not trusted": Case(
@@ -334,14 +334,14 @@ CASES: dict[str, Case] = {
             f'{FORBIDDEN}: violates PodSecurity "restricted:latest": privileged (container "proxy" must not set'
         ),
         "violates PodSecurity",
-        "a webhook that injects containers into namespace team",
+        "a webhook that injects containers or volumes into pods of namespace team",
         pod=None,
     ),
     "a webhook denies": Case(
         C.POD_REFUSED,
         gets_no_pod('admission webhook "costs.example.com" denied the request: label cost-centre is missing'),
         "label cost-centre is missing",
-        "admission webhook costs.example.com says why",
+        "as the message of admission webhook costs.example.com requires",
         pod=None,
     ),
     "a webhook is away": Case(
@@ -351,7 +351,7 @@ CASES: dict[str, Case] = {
             '"https://costs.system.svc:443/pods?timeout=10s": dial tcp 10.0.0.7:443: connect: connection refused'
         ),
         "connection refused",
-        "admission webhook costs.example.com does not answer",
+        "the owner of admission webhook costs.example.com",
         pod=None,
     ),
     "a policy denies": Case(
@@ -372,7 +372,7 @@ CASES: dict[str, Case] = {
         C.POD_REFUSED,
         gets_no_pod(f"{FORBIDDEN}: no PriorityClass with name urgent was found"),
         "urgent",
-        "set spec.pod.priorityClassName to one of kubectl get priorityclasses, or remove it (podPolicy.priorityClasses",
+        "or remove it: urgent does not exist (podPolicy.priorityClasses",
         pod=None,
     ),
     "a limit range refuses": Case(
@@ -417,7 +417,7 @@ CASES: dict[str, Case] = {
         C.POD_START,
         fetches(128, "failed to start containerd task: exec /usr/bin/python: exec format error", "StartError"),
         "exec format error",
-        "another CPU architecture",
+        "an image for the node's CPU architecture",
         "fetch",
         128,
     ),
@@ -443,7 +443,7 @@ CASES: dict[str, Case] = {
             "is unexpected",
         ),
         "no healthy devices present",
-        "the devices nvidia.com/gpu of node of the pod are unhealthy",
+        "its device plugin reports unhealthy nvidia.com/gpu",
     ),
     "another pod was quicker": Case(
         C.NODE_REFUSED,
@@ -610,13 +610,13 @@ CASES: dict[str, Case] = {
         C.NODE_LOST,
         disrupted("DeletionByPodGC", "PodGC: node no longer exists"),
         "node no longer exists",
-        "goes on from the last checkpoint",
+        "resumes from the last checkpoint",
     ),
     "the node does not answer": Case(
         C.NODE_LOST,
         disrupted("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint"),
         "NoExecute taint",
-        "goes on from the last checkpoint",
+        "resumes from the last checkpoint",
     ),
     "the node shuts down": Case(
         C.NODE_LOST,
@@ -627,13 +627,13 @@ CASES: dict[str, Case] = {
             message="Pod was terminated in response to imminent node shutdown.",
         ),
         "imminent node shutdown",
-        "goes on from the last checkpoint",
+        "resumes from the last checkpoint",
     ),
     "a higher priority needs the room": Case(
         C.PREEMPTED,
         disrupted("PreemptionByScheduler", "default-scheduler: preempting to accommodate a higher priority pod"),
         "higher priority pod",
-        "goes on from the last checkpoint",
+        "resumes from the last checkpoint",
     ),
     "the kubelet makes room for a critical pod": Case(
         C.PREEMPTED,
@@ -644,13 +644,13 @@ CASES: dict[str, Case] = {
             message="Preempted in order to admit critical pod",
         ),
         "critical pod",
-        "goes on from the last checkpoint",
+        "resumes from the last checkpoint",
     ),
     "the node is drained": Case(
         C.PREEMPTED,
         disrupted("EvictionByEvictionAPI", "Eviction API: evicting"),
         "Eviction API",
-        "goes on from the last checkpoint",
+        "resumes from the last checkpoint",
     ),
     # Time.
     "it takes too long": Case(

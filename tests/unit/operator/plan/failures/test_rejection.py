@@ -41,11 +41,11 @@ def test_the_cause_of_a_job_without_a_pod_is_found_in_its_events(message, class_
 @pytest.mark.parametrize(
     ("message", "hint"),
     [
-        ("status unknown for quota: all, resources: pods,requests.cpu", "ResourceQuota all is new and not counted yet: the pod is"),
-        ("insufficient quota to consume: requests.nvidia.com/gpu", "the cluster admits requests.nvidia.com/gpu only in namespaces with"),
+        ("status unknown for quota: all, resources: pods,requests.cpu", "wait: ResourceQuota all is new and not counted yet"),
+        ("insufficient quota to consume: requests.nvidia.com/gpu", "have a ResourceQuota for requests.nvidia.com/gpu created in namespace team"),
         (
             "insufficient quota to match these scopes: [{PriorityClass In [high]}]",
-            "the cluster admits this pod only in namespaces with a ResourceQuota of the named scopes: have one created in namespace team",
+            "have a ResourceQuota of the named scopes created in namespace team",
         ),
     ],
 )  # fmt: skip

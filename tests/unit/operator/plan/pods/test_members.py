@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.unit.operator.plan.world import START, condition, ended, running, waiting
 from tunesmith_api.common import LastFailure
-from tunesmith_api.failures import AFTERMATH, FailureClass
+from tunesmith_api.failures import SECONDARY_RANK, FailureClass
 from tunesmith_operator.plan.pods.members import (
     completion_index,
     current_members,
@@ -87,8 +87,8 @@ def test_the_message_counts_the_pods_that_have_a_node() -> None:
 def test_the_root_cause_is_the_earliest_of_the_least_secondary_failures(failures: list[LastFailure]) -> None:
     cause = root_cause(failures)
     assert cause in failures
-    rank = min(AFTERMATH.get(failure.class_, 0) for failure in failures)
-    primary = [failure for failure in failures if AFTERMATH.get(failure.class_, 0) == rank]
+    rank = min(SECONDARY_RANK.get(failure.class_, 0) for failure in failures)
+    primary = [failure for failure in failures if SECONDARY_RANK.get(failure.class_, 0) == rank]
     assert cause in primary
     assert (cause.time or "~") == min(failure.time or "~" for failure in primary)
 
