@@ -19,7 +19,7 @@ from prometheus_client.core import GaugeMetricFamily
 from tunesmith_api.failures import FailureClass
 from tunesmith_operator import metrics
 from tunesmith_operator.plan.failures.last_failure import PENDING_CLASSES
-from tunesmith_operator.plan.status.phases import FINAL, Phase, Reason
+from tunesmith_operator.plan.phases import FINAL, Phase, Reason
 from tunesmith_operator.plan.times import parse_time
 from tunesmith_operator.plan.types import Raw
 from tunesmith_operator.resources import ResourceKey

@@ -14,8 +14,8 @@ from typing import NamedTuple
 from tunesmith_operator.child_digest import fingerprint
 from tunesmith_operator.codec import pack, unpack
 from tunesmith_operator.plan.names import KIND_LABEL, NAME_LABEL, is_deleting, label
+from tunesmith_operator.plan.phases import FINAL
 from tunesmith_operator.plan.spec.reference_cycles import Node, find_ring, node
-from tunesmith_operator.plan.status.phases import FINAL
 from tunesmith_operator.plan.types import Raw, Reference
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_operator.plan.status.phases import Phase
+from tunesmith_operator.plan.phases import Phase
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
 GOOD = {Phase.SUCCEEDED, Phase.READY}

@@ -13,10 +13,10 @@ from tunesmith_operator.plan.jobs.kind import JobContext
 from tunesmith_operator.plan.jobs.pushed_progress import is_newer, progress_fields
 from tunesmith_operator.plan.jobs.state import State
 from tunesmith_operator.plan.names import name_of
+from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.spec.references import model_as_read
 from tunesmith_operator.plan.status.conditions import Wanted
 from tunesmith_operator.plan.status.outlook import Outlook
-from tunesmith_operator.plan.status.phases import Phase, Reason
 from tunesmith_operator.plan.types import Raw
 
 SCORES_SHOWN = 8

@@ -10,10 +10,10 @@ from tunesmith_operator.plan.jobs.attempts import Attempts
 from tunesmith_operator.plan.jobs.kind import JobContext
 from tunesmith_operator.plan.jobs.pushed_progress import is_newer, progress_fields
 from tunesmith_operator.plan.names import name_of
+from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.spec.references import model_as_read
 from tunesmith_operator.plan.status.conditions import Wanted
 from tunesmith_operator.plan.status.outlook import Outlook
-from tunesmith_operator.plan.status.phases import Phase, Reason
 from tunesmith_operator.plan.times import format_time
 from tunesmith_operator.plan.types import Progress, Raw
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from tunesmith_api import API_VERSION
 from tunesmith_api.inferenceservice import Autoscaling, InferenceServiceSpec
 from tunesmith_operator.plan.names import child_metadata, key_of, name_of
+from tunesmith_operator.plan.phases import Reason
 from tunesmith_operator.plan.pods.read import condition
 from tunesmith_operator.plan.status.conditions import Wanted
-from tunesmith_operator.plan.status.phases import Reason
 from tunesmith_operator.plan.types import Observed, Raw
 
 KIND = "HorizontalPodAutoscaler"

@@ -30,6 +30,7 @@ from tunesmith_operator.plan.inferenceservice.rollout import (
 from tunesmith_operator.plan.inferenceservice.target import Target, choose
 from tunesmith_operator.plan.inferenceservice.versions import Versions, known_versions, outdated, revision, version_of
 from tunesmith_operator.plan.names import is_deleting, key_of, metadata, name_of, namespace_of, selector
+from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.pods.read import is_true, reports
 from tunesmith_operator.plan.pods.template import run_spec_of
 from tunesmith_operator.plan.requeue import (
@@ -44,7 +45,6 @@ from tunesmith_operator.plan.spec.references import References, Refused, Waiting
 from tunesmith_operator.plan.spec.validate import typed
 from tunesmith_operator.plan.status.conditions import Wanted
 from tunesmith_operator.plan.status.outlook import Outlook, conclude, in_the_way
-from tunesmith_operator.plan.status.phases import Phase, Reason
 from tunesmith_operator.plan.types import CHILDREN, Key, KindPlan, Observed, Plan, Raw, Reference, TokenFor
 
 KIND = "InferenceService"

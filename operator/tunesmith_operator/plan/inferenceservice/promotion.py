@@ -9,8 +9,8 @@ from tunesmith_api.common import ModelSource
 from tunesmith_api.evaljob import Verdict
 from tunesmith_api.inferenceservice import Promotion
 from tunesmith_api.run import ResolvedModel
+from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.spec.references import References, Waiting, describe, held_up, next_step
-from tunesmith_operator.plan.status.phases import Phase, Reason
 from tunesmith_operator.plan.types import Raw, Reference
 
 

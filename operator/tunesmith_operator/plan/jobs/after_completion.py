@@ -9,9 +9,9 @@ from tunesmith_api.base import parse_duration
 from tunesmith_operator.plan.jobs.accounting import Account, closes_a_row, cost_fields
 from tunesmith_operator.plan.jobs.read import is_over, is_suspended, may_run
 from tunesmith_operator.plan.names import is_deleting, key_of, metadata, name_of
+from tunesmith_operator.plan.phases import Phase
 from tunesmith_operator.plan.requeue import POLL_INTERVAL, earliest, seconds_until
 from tunesmith_operator.plan.status.conditions import Wanted, set_conditions
-from tunesmith_operator.plan.status.phases import Phase
 from tunesmith_operator.plan.times import parse_time
 from tunesmith_operator.plan.types import Key, Observed, Plan, Raw
 

@@ -20,12 +20,12 @@ from tunesmith_operator.plan.jobs.schedule import deadline, pending_deadline
 from tunesmith_operator.plan.jobs.status_fields import accounts, with_status_fields
 from tunesmith_operator.plan.jobs.throttle import throttled
 from tunesmith_operator.plan.names import is_deleting, job_name, job_stem, key_of, labels, name_of, namespace_of
+from tunesmith_operator.plan.phases import Phase, is_final
 from tunesmith_operator.plan.requeue import REFUSED_INTERVAL
 from tunesmith_operator.plan.spec.reference_cycles import OPEN_RING, describe_ring
 from tunesmith_operator.plan.spec.references import Refused, Waiting
 from tunesmith_operator.plan.spec.validate import typed, unacceptable
 from tunesmith_operator.plan.status.outlook import Outlook, conclude, in_the_way
-from tunesmith_operator.plan.status.phases import Phase, is_final
 from tunesmith_operator.plan.types import Key, Observed, Plan, Raw, TokenFor
 
 

@@ -18,11 +18,11 @@ from tunesmith_operator.plan.jobs.read import may_run
 from tunesmith_operator.plan.jobs.schedule import requeue_after
 from tunesmith_operator.plan.jobs.state import State
 from tunesmith_operator.plan.names import name_of
+from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.requeue import POLL_INTERVAL, earliest
 from tunesmith_operator.plan.spec.references import Waiting
 from tunesmith_operator.plan.status.conditions import Wanted
 from tunesmith_operator.plan.status.outlook import Outlook
-from tunesmith_operator.plan.status.phases import Phase, Reason
 from tunesmith_operator.plan.times import format_time
 
 RUNNING = (Phase.RUNNING, Reason.RUNNING, "running")

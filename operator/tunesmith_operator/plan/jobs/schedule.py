@@ -13,6 +13,7 @@ from tunesmith_operator.plan.jobs.queueing import QUEUE_LABEL, has_reported
 from tunesmith_operator.plan.jobs.read import admitted_at, created_at, is_over, is_suspended, suspended_at
 from tunesmith_operator.plan.jobs.state import State
 from tunesmith_operator.plan.names import is_deleting, key_of, label, metadata, name_of
+from tunesmith_operator.plan.phases import is_final
 from tunesmith_operator.plan.pods.members import has_started, pod_count
 from tunesmith_operator.plan.pods.read import condition
 from tunesmith_operator.plan.requeue import (
@@ -23,7 +24,6 @@ from tunesmith_operator.plan.requeue import (
     earliest,
     seconds_until,
 )
-from tunesmith_operator.plan.status.phases import is_final
 from tunesmith_operator.plan.times import parse_time
 from tunesmith_operator.plan.types import Key, Observed, Raw
 

@@ -10,9 +10,9 @@ from tunesmith_operator.plan.jobs.attempts import Attempts
 from tunesmith_operator.plan.jobs.kind import JobContext, Spec
 from tunesmith_operator.plan.jobs.schedule import first_start
 from tunesmith_operator.plan.names import ATTEMPT_ANNOTATION, ROLE_LABEL, annotation, label
+from tunesmith_operator.plan.phases import Phase
 from tunesmith_operator.plan.status.conditions import Wanted
 from tunesmith_operator.plan.status.outlook import Outlook
-from tunesmith_operator.plan.status.phases import Phase
 from tunesmith_operator.plan.types import Raw
 
 

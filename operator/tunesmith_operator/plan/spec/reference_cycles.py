@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tunesmith_operator.plan.status.phases import Phase, is_final
+from tunesmith_operator.plan.phases import Phase, is_final
 from tunesmith_operator.plan.types import Raw, Reference
 
 MAY_WAIT = frozenset({None, Phase.WAITING, Phase.FAILED, Phase.SUSPENDED})

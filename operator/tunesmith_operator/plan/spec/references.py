@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tunesmith_api.common import LANGUAGE_MODELS, ArtifactType, ModelSource
 from tunesmith_api.inferenceservice import Adapter
 from tunesmith_api.run import NamedAdapter, ResolvedModel, RunReport
-from tunesmith_operator.plan.status.phases import Phase, Reason, is_final
+from tunesmith_operator.plan.phases import Phase, Reason, is_final
 from tunesmith_operator.plan.types import Raw, Reference
 
 

@@ -10,9 +10,9 @@ from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import FailureClass
 from tunesmith_operator.plan.failures.last_failure import PENDING_CLASSES, failure, with_hint
 from tunesmith_operator.plan.names import key_of, metadata
+from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.requeue import CONFLICT_INTERVAL, LEFTOVER_INTERVAL
 from tunesmith_operator.plan.status.conditions import Wanted, kstatus, set_conditions
-from tunesmith_operator.plan.status.phases import Phase, Reason
 from tunesmith_operator.plan.status.sanitize import fitting
 from tunesmith_operator.plan.times import format_time
 from tunesmith_operator.plan.types import CHILDREN, Event, EventType, Key, Observed, Plan, Raw

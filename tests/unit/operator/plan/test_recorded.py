@@ -11,7 +11,7 @@ from lupa.lua51 import LuaRuntime
 
 from tests.unit.operator.plan.recorded import SCENES, scenes
 from tests.unit.operator.plan.world import check_status
-from tunesmith_operator.plan.status.phases import Phase
+from tunesmith_operator.plan.phases import Phase
 from tunesmith_operator.plan.types import Raw
 
 ROOT = Path(__file__).parents[4]
