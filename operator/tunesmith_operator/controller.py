@@ -28,7 +28,7 @@ from tunesmith_operator.plan.names import is_deleting, is_unseen, uid_of
 from tunesmith_operator.plan.types import KindPlan, Observed, Plan, Raw, TokenFor
 from tunesmith_operator.progress_receiver import ProgressReports
 from tunesmith_operator.queue import WorkQueue
-from tunesmith_operator.resources import ResourceKey, Resources, key_of, owner_of
+from tunesmith_operator.resources import ResourceKey, Resources, is_settled, key_of, owner_of
 from tunesmith_operator.workloads import WorkloadReader
 
 RESYNC_SECONDS = 600.0
@@ -96,6 +96,7 @@ class Controller:
             self.queue.add(referrer)
         if not self.resources.is_unsettled(key):
             self._children.invalidate(key)
+            self.queue.cancel_timer(key)
         elif event_type == "ADDED":
             self._children.add_new_resource(key, uid_of(resource))
         # A list follows a gap, in which events of children may be missing: it wakes every resource, changed or not.
@@ -236,6 +237,8 @@ class Controller:
         self._record_version(key, resource)
         if is_deleting(resource):
             return None  # the garbage collector deletes its children; creating more would delay that
+        if is_settled(resource):
+            return None  # a timer fired that an event set before the last status was written
         kind = self._kinds[key.kind]
         observed = await observe(self._client, self._children, kind, resource, self._progress.latest(key))
         observed = replace(observed, ring=self.resources.ring(resource, observed.references))

@@ -280,6 +280,30 @@ def test_a_created_job_is_known_before_its_stream_reports_it() -> None:
     assert not [call for call in client.calls if "Job" in call]
 
 
+def test_a_settled_resource_is_not_reconciled_by_a_timer_of_before() -> None:
+    """An event of a child during the last reconcile sets a timer; then the status is final."""
+
+    async def main() -> None:
+        controller = controller_of(client, {"phase": "Running"})
+        resource: Raw = {
+            "kind": KEY.kind,
+            "apiVersion": "tunesmith.dev/v1alpha1",
+            "metadata": {"name": KEY.name, "namespace": "team", "uid": "u", "generation": 1},
+            "status": RUNNING,
+        }
+        controller.heard_resource("ADDED", client.put(resource))
+        controller.queue.add_after(KEY, 1)
+        final = {"phase": "Succeeded", "completionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1}
+        settled = client.put({**resource, "status": final})
+        await controller.reconcile(KEY)  # before the event of the status
+        assert client.calls == [("get", KEY.kind, KEY.name)]
+        controller.heard_resource("MODIFIED", settled)
+        assert controller.queue.delayed == 0
+
+    client = MemoryClient()
+    run(main())
+
+
 JOB: Raw = {"kind": "Job", "metadata": {"name": "support-tune-1", "namespace": "team"}}
 SERVICE: Raw = {"kind": "Service", "metadata": {"name": "support", "namespace": "team"}}
 
