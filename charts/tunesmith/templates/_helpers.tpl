@@ -1,9 +1,9 @@
-{{/* Name of everything that belongs to the operator. */}}
+{{/* Name of the objects of the operator. */}}
 {{- define "tunesmith.name" -}}
 {{ .Release.Name | trunc 54 | trimSuffix "-" }}-operator
 {{- end }}
 
-{{/* Labels by which the operator's pods are chosen: they never change. */}}
+{{/* Labels that select the operator's pods. They never change. */}}
 {{- define "tunesmith.selector" -}}
 app.kubernetes.io/name: tunesmith
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
@@ -18,7 +18,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
-{{/* The operator's rights where it works: what it does, and no more. */}}
+{{/* The operator's rights in the namespaces that it manages: exactly the requests that it makes. */}}
 {{- define "tunesmith.rules" -}}
 - apiGroups: [tunesmith.dev]
   resources: [finetunejobs, evaljobs, inferenceservices]
@@ -26,7 +26,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [tunesmith.dev]
   resources: [finetunejobs/status, evaljobs/status, inferenceservices/status]
   verbs: [patch]
-# Asked for by the admission plugin OwnerReferencesPermissionEnforcement for blockOwnerDeletion.
+# Required by the admission plugin OwnerReferencesPermissionEnforcement for blockOwnerDeletion.
 - apiGroups: [tunesmith.dev]
   resources: [finetunejobs/finalizers, evaljobs/finalizers, inferenceservices/finalizers]
   verbs: [update]
@@ -36,7 +36,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch]
-# What a version of a service is, exactly: for roll-backs.
+# The recorded versions of a service, for roll-backs.
 - apiGroups: [apps]
   resources: [controllerrevisions]
   verbs: [get, list, watch, create, delete]
@@ -100,7 +100,7 @@ podPolicy:
 {{- end }}
 {{- end }}
 
-{{/* A map as YAML, without its empty texts. */}}
+{{/* A map as YAML, without empty strings. */}}
 {{- define "tunesmith.present" -}}
 {{- $present := dict }}
 {{- range $key, $value := . }}
@@ -111,7 +111,7 @@ podPolicy:
 {{- toYaml $present }}
 {{- end }}
 
-{{/* What is wrong with the store, in sentences that name the value. */}}
+{{/* Errors in the values of the store, as messages that name the value. */}}
 {{- define "tunesmith.checkStore" -}}
 {{- with .Values.store }}
 {{- $bucket := regexFind "^s3://[^/]*" .uri }}
