@@ -291,13 +291,13 @@ def test_a_settled_resource_is_not_reconciled_by_a_timer_of_before() -> None:
             "metadata": {"name": KEY.name, "namespace": "team", "uid": "u", "generation": 1},
             "status": RUNNING,
         }
-        controller.heard_resource("ADDED", client.put(resource))
+        controller.on_resource_event("ADDED", client.put(resource))
         controller.queue.add_after(KEY, 1)
         final = {"phase": "Succeeded", "completionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1}
         settled = client.put({**resource, "status": final})
         await controller.reconcile(KEY)  # before the event of the status
         assert client.calls == [("get", KEY.kind, KEY.name)]
-        controller.heard_resource("MODIFIED", settled)
+        controller.on_resource_event("MODIFIED", settled)
         assert controller.queue.delayed == 0
 
     client = MemoryClient()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from tunesmith_api.common import LastFailure, ModelSource
+from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.inferenceservice import InferenceServiceSpec, RolledBack
 from tunesmith_api.run import RunSpec, Verb
@@ -18,7 +18,7 @@ from tunesmith_operator.plan.inferenceservice import autoscaling, disruption
 from tunesmith_operator.plan.inferenceservice.autoscaling import autoscaler, autoscaling_conditions, autoscaling_trouble
 from tunesmith_operator.plan.inferenceservice.deployment import ROLE, deployment, service
 from tunesmith_operator.plan.inferenceservice.disruption import budget, budget_trouble
-from tunesmith_operator.plan.inferenceservice.promotion import Blocked, passed_before, passes
+from tunesmith_operator.plan.inferenceservice.promotion import Blocked, passed_before, passes, source_as_recorded
 from tunesmith_operator.plan.inferenceservice.rollout import (
     Rollout,
     find_trouble,
@@ -327,7 +327,7 @@ def _fields(look: Look) -> Raw:
 
 def _passes(spec: InferenceServiceSpec, old: Raw, deployed: RunSpec, there: References) -> list[Raw] | None:
     """The verdicts on what is deployed, for the day when their EvalJobs are gone."""
-    source = ModelSource.model_validate(deployed.spec.get("model") or {})
+    source = source_as_recorded(deployed.spec.get("model") or {})
     before = passed_before(old, deployed.subject)
     return passes(spec.promotion, source, deployed.subject, there, before) or None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from tunesmith_api.common import ModelSource
 from tunesmith_api.evaljob import Verdict
 from tunesmith_api.inferenceservice import Promotion
@@ -65,6 +67,14 @@ def passes(
     return [{"evalJob": name, **what} for name, answer in verdicts.items() if isinstance(answer, ResolvedModel)]
 
 
+def source_as_recorded(model: Raw) -> ModelSource:
+    """The model that a spec names, also where an older release admitted a URI that this release refuses."""
+    try:
+        return ModelSource.model_validate(model)
+    except ValidationError:
+        return ModelSource.model_construct(uri=model.get("uri"))
+
+
 def _verdict(
     name: str, source: ModelSource, model: ResolvedModel, references: References, before: bool
 ) -> ResolvedModel | Waiting | Blocked:
@@ -102,7 +112,7 @@ def _another_model(name: str, job: Raw, scored: Raw, source: ModelSource, model:
     if theirs and ours:
         same = theirs == ours
     else:
-        named = ModelSource.model_validate(job["spec"]["model"])
+        named = source_as_recorded(job["spec"]["model"])
         same = (named.uri, named.fine_tune_job) == (source.uri, source.fine_tune_job)
     if same:
         return None
