@@ -56,6 +56,11 @@ class Work:
         return self.root / "data"
 
     @property
+    def examples(self) -> Path:
+        """Encoded rows as Arrow files."""
+        return self.root / "examples"
+
+    @property
     def benchmarks(self) -> Path:
         """One folder for each benchmark with data of its own."""
         return self.root / "benchmarks"

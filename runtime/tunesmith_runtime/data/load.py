@@ -1,54 +1,43 @@
-"""Reads the data files that fetch left, row by row, and says what became of each row."""
+"""Reads the rows of a run's data sets and encodes them into files of examples.
+
+Each row is kept, or dropped for a reason that is counted, or refused with its file and line.
+"""
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import Dataset, DroppedRows, FineTuneJobSpec, IgnoredKey, Method, RowFormat, Rows
+from tunesmith_api.finetunejob import Dataset as DatasetSpec
+from tunesmith_api.finetunejob import DroppedRows, FineTuneJobSpec, Method, RowFormat, Rows
 from tunesmith_runtime.data import formats
 from tunesmith_runtime.data.encode import Encoder
-from tunesmith_runtime.data.examples import Example
+from tunesmith_runtime.data.example_file import ExampleWriter, move_rows, open_examples, write_examples
 from tunesmith_runtime.data.lines import bad_row, read_lines
 from tunesmith_runtime.data.records import DropReason, Record, RowError, row_errors
-from tunesmith_runtime.data.split import split
+from tunesmith_runtime.data.row_counts import RowCounts, count_ignored, ignored_keys, warn_of_ignored
+from tunesmith_runtime.data.split import held_out_rows
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.workdir import DataFile, Work
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from datasets import Dataset
 
-MAX_KEYS = 8
-"""Ignored keys that status names; more are counted together. They must fit into a termination message."""
-OTHER_KEYS = "(others)"
-MAX_DISTINCT = 1000
-"""Number of distinct ignored keys that are counted by name; all others count as one."""
 MAX_LENGTH = 1 << 20
 """The largest training.maxLength."""
 
 
-@dataclass
-class Encoded:
-    """Rows as examples (a row may give several), how many were dropped for which reason, and the keys that were not read."""
-
-    rows: list[list[Example]] = field(default_factory=list)
-    dropped: Counter[DropReason] = field(default_factory=Counter)
-    ignored: Counter[str] = field(default_factory=Counter)
-    too_long: list[int] = field(default_factory=list)
-    """Tokens of the longest example of each row that did not fit."""
-
-
 @dataclass(frozen=True)
 class Data:
-    """What is trained on, what is held out, and what became of the rows."""
+    """The examples to train on and those held out, memory-mapped, and what became of the rows."""
 
-    train: list[Example]
-    validation: list[Example]
+    train: Dataset
+    validation: Dataset | None
     rows: Rows
 
 
@@ -83,54 +72,86 @@ def load(work: Work, spec: FineTuneJobSpec, encoder: Encoder, learns_from: Colle
     that the method learns from.
 
     Raises RunFailure: BadRow with file and line, EmptyDataset, ChatTemplateMissing, BadSpec for rows that the method
-    does not learn from.
+    does not learn from, DiskFull.
     """
-    trained, held_out = Encoded(), Encoded()
-    learnable = Learnable(spec.method, learns_from)
-    for index, dataset in enumerate(spec.datasets):
-        files = [file for file in work.data_files() if file.dataset == index]
-        _read_files(work, files, dataset, encoder, learnable, trained)
+    rows = RowEncoder(work, encoder, Learnable(spec.method, learns_from))
+    train_file, validation_file = work.examples / "train.arrow", work.examples / "validation.arrow"
     validation = spec.validation
-    if validation and validation.uri:
-        files = [file for file in work.data_files() if file.dataset is None]
-        _read_files(work, files, Dataset(uri=validation.uri), encoder, learnable, held_out)
+    train = rows.encode(list(enumerate(spec.datasets)), train_file)
+    held_out = rows.encode(
+        [(None, DatasetSpec(uri=validation.uri))] if validation and validation.uri else [], validation_file
+    )
+    warn_of_ignored("data sets", train.ignored + held_out.ignored)
+    _check_kept(spec, train, held_out, encoder)
     if validation and validation.fraction:
-        trained.rows, held_out.rows = split(trained.rows, validation.fraction, spec.training.seed)
-    rows = _summary(trained, held_out, validation is not None)
-    warn_of_ignored("data sets", trained.ignored + held_out.ignored)
-    if not trained.rows:
-        raise _empty(", ".join(dataset.uri for dataset in spec.datasets), trained, encoder)
-    if validation and validation.uri and not held_out.rows:
-        raise _empty(validation.uri, held_out, encoder)
-    if validation and validation.fraction and not held_out.rows:
-        raise RunFailure(
-            FailureClass.EMPTY_DATASET,
-            f"1 row of {', '.join(dataset.uri for dataset in spec.datasets)} can be used, and validation.fraction needs 2: "
-            "one to learn from and one to hold out",
-            "add rows, or remove spec.validation",
-        )
-    return Data(_flat(trained.rows), _flat(held_out.rows), rows)
+        is_held_out = held_out_rows(train.kept, validation.fraction, spec.training.seed)
+        move_rows(train_file, is_held_out, validation_file)
+        held_out.kept = int(is_held_out.sum())
+        train.kept -= held_out.kept
+    counts = _summary(train, held_out, validation is not None)
+    (work.examples / "rows.json").write_text(json.dumps(counts.to_dict()))
+    return open_data(work)
 
 
-def _read_files(
-    work: Work, files: list[DataFile], dataset: Dataset, encoder: Encoder, learnable: Learnable, into: Encoded
-) -> None:
-    """Encode the rows of the files of one data set. Its first row decides the format, its limit counts over all files."""
-    if dataset.format is not RowFormat.AUTO:
-        learnable.check_format(dataset.format)
-    lines = ((file, number, row) for file in files for number, row in read_lines(work.data / file.path, file.uri))
-    form = dataset.format
-    for file, number, row in islice(lines, dataset.max_rows):
-        try:
-            with row_errors("can't be read"):
-                row = formats.rename(row, dataset.columns or {})
-                form = formats.detect(row, _renamed_by(file)) if form is RowFormat.AUTO else form
-                _encode(row, form, encoder, learnable, into)
-        except RowError as error:
-            raise bad_row(file.uri, number, str(error), error.hint) from error
-        except RunFailure as failure:
-            message = f"{Path(file.uri).name} line {number}: {failure.message} ({file.uri})"
-            raise RunFailure(failure.failure, message, failure.hint) from failure
+def open_data(work: Work) -> Data:
+    """The data that `load` has left in the work directory, for example in another process of the pod."""
+    rows = Rows.model_validate_json((work.examples / "rows.json").read_bytes())
+    validation = None if rows.validation is None else open_examples(work.examples / "validation.arrow")
+    return Data(open_examples(work.examples / "train.arrow"), validation, rows)
+
+
+@dataclass(frozen=True)
+class RowEncoder:
+    """Encodes rows of data files."""
+
+    work: Work
+    encoder: Encoder
+    learnable: Learnable
+
+    def encode(self, datasets: list[tuple[int | None, DatasetSpec]], into: Path) -> RowCounts:
+        """Write the examples of data sets into one file. A data set comes with its index in spec.datasets."""
+        counts = RowCounts()
+        with write_examples(into) as writer:
+            for index, dataset in datasets:
+                files = [file for file in self.work.data_files() if file.dataset == index]
+                self._encode_dataset(dataset, files, writer, counts)
+        counts.kept = writer.rows
+        return counts
+
+    def _encode_dataset(
+        self, dataset: DatasetSpec, files: list[DataFile], writer: ExampleWriter, counts: RowCounts
+    ) -> None:
+        """Encode the rows of one data set. Its first row decides the format, its limit counts over all files."""
+        form = dataset.format
+        if form is not RowFormat.AUTO:
+            self.learnable.check_format(form)
+        lines = ((file, *line) for file in files for line in read_lines(self.work.data / file.path, file.uri))
+        for file, number, row in islice(lines, dataset.max_rows):
+            try:
+                with row_errors("can't be read"):
+                    row = formats.rename(row, dataset.columns or {})
+                    form = formats.detect(row, _renamed_by(file)) if form is RowFormat.AUTO else form
+                    self._encode_row(row, form, writer, counts)
+            except RowError as error:
+                raise bad_row(file.uri, number, str(error), error.hint) from error
+            except RunFailure as failure:
+                message = f"{Path(file.uri).name} line {number}: {failure.message} ({file.uri})"
+                raise RunFailure(failure.failure, message, failure.hint) from failure
+
+    def _encode_row(self, row: dict[str, Any], form: RowFormat, writer: ExampleWriter, counts: RowCounts) -> None:
+        """Write the examples of a row, or count it as dropped."""
+        record = formats.read(row, form)
+        count_ignored(counts.ignored, formats.ignored(row, form))
+        if isinstance(record, DropReason):
+            return counts.drop(record)
+        self.learnable.check_record(record, form)
+        examples = self.encoder.examples(record)
+        if isinstance(examples, DropReason):
+            return counts.drop(examples)
+        fitting = self.encoder.fit(examples)
+        if isinstance(fitting, DropReason):
+            return counts.drop(fitting, max((len(example.input_ids) for example in examples), default=None))
+        return writer.write(fitting)
 
 
 def _renamed_by(file: DataFile) -> str:
@@ -138,75 +159,46 @@ def _renamed_by(file: DataFile) -> str:
     return "an editor" if file.dataset is None else "datasets[].columns"
 
 
-def _encode(row: dict[str, Any], form: RowFormat, encoder: Encoder, learnable: Learnable, into: Encoded) -> None:
-    """Add the row to the examples, or count it as dropped."""
-    record = formats.read(row, form)
-    if not isinstance(record, DropReason):
-        learnable.check_record(record, form)
-    count_ignored(into.ignored, formats.ignored(row, form))
-    examples = record if isinstance(record, DropReason) else encoder.examples(record)
-    encoded = examples if isinstance(examples, DropReason) else encoder.fit(examples)
-    if not isinstance(encoded, DropReason):
-        into.rows.append(encoded)
-        return
-    into.dropped[encoded] += 1
-    if not isinstance(examples, DropReason) and examples:
-        into.too_long.append(max(len(example.input_ids) for example in examples))
-
-
-def _summary(trained: Encoded, held_out: Encoded, validation: bool) -> Rows:
-    dropped = trained.dropped + held_out.dropped
+def _summary(train: RowCounts, held_out: RowCounts, validation: bool) -> Rows:
+    dropped = train.dropped + held_out.dropped
     reasons = [DroppedRows(reason=reason, count=count) for reason, count in sorted(dropped.items())]
     return Rows(
-        kept=len(trained.rows),
-        validation=len(held_out.rows) if validation else None,
+        kept=train.kept,
+        validation=held_out.kept if validation else None,
         dropped=reasons or None,
-        ignored_keys=ignored_keys(trained.ignored + held_out.ignored) or None,
+        ignored_keys=ignored_keys(train.ignored + held_out.ignored) or None,
     )
 
 
-def ignored_keys(counts: Counter[str]) -> list[IgnoredKey]:
-    """The keys that are not read, the most frequent first; what is beyond MAX_KEYS is one entry."""
-    ordered = _ordered(counts)
-    if len(ordered) > MAX_KEYS:
-        named = [entry for entry in ordered if entry[0] != OTHER_KEYS][: MAX_KEYS - 1]
-        ordered = [*named, (OTHER_KEYS, counts.total() - sum(count for _, count in named))]
-    return [IgnoredKey(key=key, count=count) for key, count in ordered]
+def _check_kept(spec: FineTuneJobSpec, train: RowCounts, held_out: RowCounts, encoder: Encoder) -> None:
+    """Raise RunFailure (EmptyDataset) where there are too few rows to train and to validate with."""
+    uris, validation = ", ".join(dataset.uri for dataset in spec.datasets), spec.validation
+    if not train.kept:
+        raise _empty(uris, train, encoder)
+    if validation and validation.uri and not held_out.kept:
+        raise _empty(validation.uri, held_out, encoder)
+    if validation and validation.fraction and train.kept == 1:
+        raise RunFailure(
+            FailureClass.EMPTY_DATASET,
+            f"1 row of {uris} can be used, and validation.fraction needs 2: one to learn from and one to hold out",
+            "add rows, or remove spec.validation",
+        )
 
 
-def count_ignored(counts: Counter[str], keys: Iterable[str]) -> None:
-    """Count the keys of a row that are not read. The number of names is bounded, as keys may be data."""
-    for key in {f"{key:.60}" for key in keys}:
-        counts[key if key in counts or len(counts) < MAX_DISTINCT else OTHER_KEYS] += 1
-
-
-def warn_of_ignored(uri: str, counts: Counter[str]) -> None:
-    """Name keys that are not read in the log."""
-    if counts:
-        shown = ", ".join(f"{key} ({count} rows)" for key, count in _ordered(counts)[:100])
-        log.warning("%s: keys that are not read: %s", uri, shown)
-
-
-def _ordered(counts: Counter[str]) -> list[tuple[str, int]]:
-    return sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
-
-
-def _empty(uri: str, encoded: Encoded, encoder: Encoder) -> RunFailure:
-    why = ", ".join(f"{count} {reason}" for reason, count in sorted(encoded.dropped.items()))
-    what = f"no row of {uri} can be used: " + (f"dropped {why}" if why else "there are none")
-    if not encoded.too_long:
-        return RunFailure(FailureClass.EMPTY_DATASET, what)
-    shortest, longest = (_length(extreme(encoded.too_long), encoder) for extreme in (min, max))
-    known = [length for length in encoded.too_long if length <= min(encoder.most_tokens, MAX_LENGTH)]
-    best = (max if len(known) == len(encoded.too_long) else min)(known, default=None)
-    hint = f"set spec.training.maxLength to {best} or more" if best else "split the rows into shorter ones"
-    lengths = f"rows have {shortest} to {longest} tokens, and training.maxLength is {encoder.max_length}"
-    return RunFailure(FailureClass.EMPTY_DATASET, f"{what}; {lengths}", hint)
+def _empty(uri: str, counts: RowCounts, encoder: Encoder) -> RunFailure:
+    """The failure of data sets of which no row is kept; its hint makes the rows fit that were too long."""
+    reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.dropped.items()))
+    message = f"no row of {uri} can be used: " + (f"dropped {reasons}" if reasons else "there are none")
+    if counts.too_long is None:
+        return RunFailure(FailureClass.EMPTY_DATASET, message)
+    shortest, longest = counts.too_long
+    settable = [length for length in (longest, shortest) if length <= min(encoder.most_tokens, MAX_LENGTH)]
+    hint = f"set spec.training.maxLength to {settable[0]} or more" if settable else "split the rows into shorter ones"
+    lengths = f"rows have {_length(shortest, encoder)} to {_length(longest, encoder)} tokens"
+    return RunFailure(
+        FailureClass.EMPTY_DATASET, f"{message}; {lengths}, and training.maxLength is {encoder.max_length}", hint
+    )
 
 
 def _length(tokens: int, encoder: Encoder) -> str:
     return str(tokens) if tokens <= encoder.most_tokens else f"more than {encoder.most_tokens}"
-
-
-def _flat(rows: list[list[Example]]) -> list[Example]:
-    return [example for row in rows for example in row]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import TypeVar
 
-Row = TypeVar("Row")
+import numpy
+from numpy.typing import NDArray
 
 
-def split(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """(rows to train on, rows held out): at least one of each, in their own order; equal for equal seeds.
+def held_out_rows(count: int, fraction: float, seed: int) -> NDArray[numpy.bool_]:
+    """For each of `count` rows whether it is held out: at least one is, and at least one is not. Equal for equal seeds.
 
     Needs two rows; fewer are all trained on.
     """
-    count = min(max(1, round(len(rows) * fraction)), len(rows) - 1)
-    held_out = set(random.Random(seed).sample(range(len(rows)), max(count, 0)))
-    train = [row for index, row in enumerate(rows) if index not in held_out]
-    return train, [row for index, row in enumerate(rows) if index in held_out]
+    held_out = min(max(1, round(count * fraction)), count - 1)
+    chosen = random.Random(seed).sample(range(count), max(held_out, 0))
+    is_held_out = numpy.zeros(count, numpy.bool_)
+    is_held_out[chosen] = True
+    return is_held_out

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from torch.utils.data import Sampler
 
-from tunesmith_runtime.data.examples import IGNORED, Example
+from tunesmith_runtime.data.examples import IGNORED
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 WINDOW = 8
 """Number of batches whose rows are sorted by length together. A larger window pads less and shuffles less."""
@@ -30,9 +34,12 @@ def order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> lis
     return ordered
 
 
-def blank(token: int) -> Example:
-    """Return a row without labels, which fills up a batch and contributes nothing to the loss."""
-    return Example([token, token], [IGNORED, IGNORED])
+def append_blank(examples: Dataset, token: int) -> Dataset:
+    """Return `examples` and, at the end, a row without labels, which fills up a batch and contributes nothing to the loss."""
+    from datasets import Dataset, concatenate_datasets
+
+    blank = {"input_ids": [[token, token]], "labels": [[IGNORED, IGNORED]]}
+    return concatenate_datasets([examples, Dataset.from_dict(blank, features=examples.features)])
 
 
 class ByLength(Sampler[int]):

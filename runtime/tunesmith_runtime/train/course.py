@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 
 from tunesmith_api.failures import FailureClass
@@ -16,8 +15,7 @@ from tunesmith_api.finetunejob import FineTuneJobSpec, Training
 from tunesmith_api.finetunejob import Tuner as TunerName
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.data.encode import Encoder
-from tunesmith_runtime.data.examples import Example
-from tunesmith_runtime.data.load import Data, load
+from tunesmith_runtime.data.load import Data, load, open_data
 from tunesmith_runtime.disk_space import check_room, extra_bytes
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.config import Limits
@@ -25,7 +23,7 @@ from tunesmith_runtime.modelcheck.tokenizer import check_vocabulary
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.train.arguments import rows_per_device, training_arguments
-from tunesmith_runtime.train.batches import blank
+from tunesmith_runtime.train.batches import append_blank
 from tunesmith_runtime.train.checkpoint import Checkpoints, download_latest, is_evaluated, read_elapsed
 from tunesmith_runtime.train.device import find_device, memory_failures
 from tunesmith_runtime.train.methods import METHODS, Method, Setup
@@ -44,7 +42,7 @@ from tunesmith_runtime.train.reporting import MetricsLog, ProgressReporter, metr
 from tunesmith_runtime.train.targets import skeleton
 from tunesmith_runtime.train.training_result import TrainingResult, write_result
 from tunesmith_runtime.train.tuners import TUNERS
-from tunesmith_runtime.train.weight_change import check_labels, check_learned
+from tunesmith_runtime.train.weight_change import check_learned
 from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger(__name__)
@@ -65,7 +63,7 @@ def train(
     rows_per_device(job, group.size)
 
     # Rows first: a mistake in them shows before weights are read.
-    tokenizer, data = load_rows(spec, job, method, work)
+    tokenizer, data = load_rows(spec, job, method, work, group)
 
     # Names and shapes show whether the tuner fits the model, before its weights are read.
     # A base that is only read may be in bfloat16; weights that are trained are in float32.
@@ -94,8 +92,8 @@ def train(
             work=work,
             model=model,
             tokenizer=tokenizer,
-            train_dataset=as_dataset([*data.train, *([blank(tokenizer.pad_token_id)] if group.size > 1 else [])]),
-            eval_dataset=as_dataset(data.validation) if data.validation else None,
+            train_dataset=append_blank(data.train, tokenizer.pad_token_id) if group.size > 1 else data.train,
+            eval_dataset=data.validation,
             arguments=training_arguments(job, data, run.local / "checkpoints", group, device.name, bf16),
             callbacks=[checkpoints, *((reporter, metrics_log) if group.is_leader else ())],
             group=group,
@@ -139,17 +137,18 @@ def train(
         return report
 
 
-def load_rows(spec: RunSpec, job: FineTuneJobSpec, method: Method, work: Work) -> tuple[PreTrainedTokenizerBase, Data]:
-    """Load the tokenizer, and encode all rows within the limits of the model."""
+def load_rows(
+    spec: RunSpec, job: FineTuneJobSpec, method: Method, work: Work, group: ProcessGroup
+) -> tuple[PreTrainedTokenizerBase, Data]:
+    """Load the tokenizer, and encode all rows within the limits of the model, once per pod."""
     tokenizer = load_tokenizer(work.model(), spec.base.trust_remote_code)
     most = limits(work.model(), spec.base.trust_remote_code)
     if most.vocabulary is not None:
         check_vocabulary(BASE, tokenizer, most.vocabulary)
     encoder = Encoder.of(tokenizer, stop_ids(work.model(), tokenizer), job.training, most)
-    with naming_positions(most, job.training):
-        data = load(work, job, encoder, method.learns_from)
+    with naming_positions(most, job.training), group.pod_leader_first():
+        data = load(work, job, encoder, method.learns_from) if group.is_pod_leader else open_data(work)
     log.info("rows: %s", data.rows.to_dict())
-    check_labels(data.train, data.validation)
     return tokenizer, data
 
 
@@ -176,10 +175,3 @@ def check_disk(model: Any, job: FineTuneJobSpec, work: Work) -> None:
     number = stored_dtype(work.model()).itemsize
     needed = extra_bytes(base, trained, number, job.export.merge and job.tuner is not TunerName.FULL)
     check_room(work.root, job.resources.ephemeral_storage, needed, "a checkpoint or the results of the run")
-
-
-def as_dataset(examples: list[Example]) -> Dataset:
-    """Encoded rows as a dataset with the columns input_ids and labels."""
-    return Dataset.from_dict(
-        {"input_ids": [example.input_ids for example in examples], "labels": [example.labels for example in examples]}
-    )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch.distributed import Store
 
+POLL_SECONDS = 0.2
 LEAVE_SECONDS = 60.0
 """Time that the leader, which serves the store, waits at the end for the other processes to leave it."""
 
@@ -78,6 +79,16 @@ class ProcessGroup:
     def barrier(self) -> None:
         """Return when all processes have called it."""
         self.any(False)
+
+    @contextmanager
+    def pod_leader_first(self) -> Iterator[None]:
+        """Let the pod's leader run the block before the pod's other processes, which wait for as long as it takes."""
+        key = f"{self._key('pod')}/{self.rank - self._local_rank}"
+        while self._store is not None and not self.is_pod_leader and not self._store.check([key]):
+            time.sleep(POLL_SECONDS)
+        yield
+        if self._store is not None and self.is_pod_leader:
+            self._store.set(key, "")
 
     def wait_for_leader(self) -> None:
         """Return when the leader has called it too; the leader does not wait.

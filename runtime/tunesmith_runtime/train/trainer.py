@@ -3,7 +3,9 @@ between processes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from heapq import nlargest
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import Scheduler
+from tunesmith_runtime.data.example_file import example_lengths
 from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.batches import ByLength
@@ -69,9 +72,9 @@ class RunMixin(Trainer):  # type: ignore[misc]
                     self.compute_loss(model, self._longest_rows(self.eval_dataset))
                 model.train()
 
-    def row_lengths(self, dataset: Any) -> list[int]:
+    def row_lengths(self, dataset: Any) -> Sequence[int]:
         """Return the number of tokens of each row. Methods with other columns override it."""
-        return [len(ids) for ids in dataset["input_ids"]]
+        return example_lengths(dataset)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Run a forward and a backward pass. Raises RunFailure (Diverged) if the loss is NaN or infinite."""
@@ -106,7 +109,7 @@ class RunMixin(Trainer):  # type: ignore[misc]
     def _longest_rows(self, dataset: Any) -> dict[str, Tensor]:
         """The batch of the longest rows of `dataset`."""
         lengths = self.row_lengths(dataset)
-        longest = sorted(range(len(lengths)), key=lambda index: -lengths[index])[: self.args.train_batch_size]
+        longest = nlargest(self.args.train_batch_size, range(len(lengths)), key=lengths.__getitem__)
         return self._prepare_inputs(self.data_collator([dataset[index] for index in longest]))
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> ByLength:

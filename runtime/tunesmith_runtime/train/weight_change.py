@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import hardshrink
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_runtime.data.examples import IGNORED, Example
 from tunesmith_runtime.errors import RunFailure
 
 INTEGERS = {2: torch.int16, 4: torch.int32}
@@ -20,31 +19,6 @@ CHUNK = 1 << 16
 
 ROUNDING = 2.0**-24
 """Half the distance of 1 to the next float32. Rounding removes an update below this share of the largest weight."""
-
-
-def check_labels(train: Iterable[Example], validation: Iterable[Example]) -> None:
-    """Refuse data without labels. The first token of a row is never predicted, so its label does not count.
-
-    Raises RunFailure (NothingLearned, EmptyDataset).
-    """
-    if not has_labels(train):
-        raise RunFailure(
-            FailureClass.NOTHING_LEARNED,
-            "no token of the training rows has a label, so there is nothing to learn",
-            "use rows with answers to learn from, or set spec.training.lossOn: all to learn every token",
-        )
-    validation = list(validation)
-    if validation and not has_labels(validation):
-        raise RunFailure(
-            FailureClass.EMPTY_DATASET,
-            "no token of the validation rows has a label, so there is no loss to measure",
-            "use validation rows with answers, or remove spec.validation",
-        )
-
-
-def has_labels(examples: Iterable[Example]) -> bool:
-    """Return whether any token of `examples` is learned."""
-    return any(label != IGNORED for example in examples for label in example.labels[1:])
 
 
 def check_learned(trained: nn.Module, has_changed: Callable[[], bool], steps: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import errno
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,9 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.examples import IGNORED
-from tunesmith_runtime.data.load import MAX_DISTINCT, MAX_KEYS, OTHER_KEYS, Data, count_ignored, ignored_keys, load
+from tunesmith_runtime.data.load import Data, load, open_data
 from tunesmith_runtime.data.records import Continuation, Conversation, PlainText, Record
-from tunesmith_runtime.data.split import split
+from tunesmith_runtime.data.row_counts import MAX_KEYS, OTHER_KEYS
 from tunesmith_runtime.data.text_encoder import PIECE
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.workdir import DataFile, Work
@@ -66,12 +65,12 @@ def with_template(tokenizer: Any, template: str) -> Any:
 
 
 def texts(tokenizer: Any, data: Data) -> list[str]:
-    return [tokenizer.decode(example.input_ids) for example in data.train]
+    return [tokenizer.decode(example["input_ids"]) for example in data.train]
 
 
 def learned(tokenizer: Any, data: Data) -> list[str]:
     """The text of the labels of each example."""
-    return [tokenizer.decode([label for label in example.labels if label != IGNORED]) for example in data.train]
+    return [tokenizer.decode([label for label in example["labels"] if label != IGNORED]) for example in data.train]
 
 
 def chat(*turns: tuple[str, Any] | dict[str, Any], **row: Any) -> dict[str, Any]:
@@ -135,7 +134,7 @@ def test_data_sets_are_read_in_order_each_in_its_own_format(work: Work, tokenize
     data = read(
         work, tokenizer, datasets=[{"uri": "s3://data/part-1/train.jsonl"}, {"uri": "s3://data/part-0/train.jsonl"}]
     )
-    assert [tokenizer.decode(example.input_ids) for example in data.train] == ["ab<|im_end|>", "c<|im_end|>"]
+    assert [tokenizer.decode(example["input_ids"]) for example in data.train] == ["ab<|im_end|>", "c<|im_end|>"]
 
 
 def test_max_rows_takes_the_first_rows_of_a_data_set(work: Work, tokenizer: Any) -> None:
@@ -185,7 +184,19 @@ def test_a_method_reads_the_rows_that_yield_its_records(work: Work, tokenizer: A
 def test_validation_rows_may_come_from_a_file_of_their_own(work: Work, tokenizer: Any) -> None:
     given_files(work, (0, [SOUND] * 3), (None, [{"text": "held out"}]))
     data = read(work, tokenizer, validation={"uri": "s3://data/part-1/train.jsonl"})
-    assert (data.rows.kept, data.rows.validation, len(data.validation)) == (3, 1, 1)
+    assert (data.rows.kept, data.rows.validation, len(data.validation or [])) == (3, 1, 1)
+
+
+@pytest.mark.parametrize("validation", [None, {"fraction": 0.5}])
+def test_another_process_of_the_pod_opens_the_same_data(
+    work: Work, tokenizer: Any, validation: dict[str, Any] | None
+) -> None:
+    given_files(work, (0, [{"text": str(number)} for number in range(8)]))
+    data = read(work, tokenizer, validation=validation)
+    opened = open_data(work)
+    assert opened.rows == data.rows
+    assert opened.train.to_list() == data.train.to_list()
+    assert (opened.validation and opened.validation.to_list()) == (data.validation and data.validation.to_list())
 
 
 def test_an_empty_validation_file_is_an_empty_dataset(work: Work, tokenizer: Any) -> None:
@@ -198,8 +209,8 @@ def test_a_fraction_of_the_rows_is_held_out(work: Work, tokenizer: Any) -> None:
     given_files(work, (0, [{"text": str(number)} for number in range(40)]))
     data = read(work, tokenizer, validation={"fraction": 0.1})
     assert (data.rows.kept, data.rows.validation) == (36, 4)
-    held_out = {tokenizer.decode(example.input_ids) for example in data.validation}
-    assert not held_out & {tokenizer.decode(example.input_ids) for example in data.train}
+    held_out = {tokenizer.decode(example["input_ids"]) for example in data.validation or ()}
+    assert not held_out & {tokenizer.decode(example["input_ids"]) for example in data.train}
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
@@ -212,19 +223,6 @@ def test_a_fraction_holds_one_row_out_or_says_why_not(work: Work, tokenizer: Any
     given_files(work, (0, [SOUND] * 2))
     data = read(work, tokenizer, validation={"fraction": fraction})
     assert (data.rows.kept, data.rows.validation) == (1, 1)
-
-
-@given(count=st.integers(2, 200), fraction=st.floats(0.001, 0.999), seed=st.integers(0, 2**32))
-def test_a_split_loses_no_row_and_is_the_same_for_the_same_seed(count: int, fraction: float, seed: int) -> None:
-    train, held_out = split(range(count), fraction, seed)
-    assert sorted([*train, *held_out]) == list(range(count))
-    assert train
-    assert held_out
-    assert (train, held_out) == split(range(count), fraction, seed)
-
-
-def test_one_row_is_never_held_out() -> None:
-    assert split(["only"], 0.9, 0) == (["only"], [])
 
 
 def test_null_keys_and_empty_tool_calls_are_absent_for_the_template(work: Work, tokenizer: Any) -> None:
@@ -358,18 +356,6 @@ def test_keys_beyond_the_limit_are_counted_together(work: Work, tokenizer: Any) 
     assert max(len(entry.key) for entry in keys) <= 60
 
 
-def test_keys_that_are_data_are_counted_in_bounded_memory() -> None:
-    counts = Counter[str]()
-    for number in range(3 * MAX_DISTINCT):
-        count_ignored(counts, ["id", f"key {number}"])
-    assert len(counts) <= MAX_DISTINCT + 1
-    assert counts["id"] == 3 * MAX_DISTINCT
-    assert counts.total() == 6 * MAX_DISTINCT
-    entries = ignored_keys(counts)
-    assert (entries[0].key, entries[-1].key, len(entries)) == ("id", OTHER_KEYS, MAX_KEYS)
-    assert sum(entry.count for entry in entries) == counts.total()
-
-
 @pytest.mark.parametrize(
     ("first", "second", "words"),
     [
@@ -423,7 +409,7 @@ def test_a_long_row_is_cut_as_one_that_was_tokenized_whole(work: Work, tokenizer
     text = "What is a kiwi? (17) fruit\n" * (PIECE // 9)
     given_files(work, (0, [{"text": text}]))
     data = read(work, tokenizer, training={"maxLength": 64, "truncation": "truncate"})
-    assert data.train[0].input_ids == tokenizer(text[:1000], add_special_tokens=False)["input_ids"][:64]
+    assert data.train[0]["input_ids"] == tokenizer(text[:1000], add_special_tokens=False)["input_ids"][:64]
 
 
 @pytest.mark.parametrize("truncation", ["drop", "truncate"])

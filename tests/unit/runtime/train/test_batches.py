@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith_runtime.data.examples import IGNORED
-from tunesmith_runtime.train.batches import ByLength, blank, micro_batch, order
+from tunesmith_runtime.data.example_file import example_lengths, open_examples, write_examples
+from tunesmith_runtime.data.examples import IGNORED, Example
+from tunesmith_runtime.train.batches import ByLength, append_blank, micro_batch, order
 
 lengths = st.lists(st.integers(1, 500), min_size=1, max_size=300)
 
@@ -90,10 +93,15 @@ def test_processes_that_take_micro_batches_in_turn_see_the_rows_of_one_in_each_s
     assert together == [sorted(one[at : at + batch]) for at in range(0, len(one), batch)]
 
 
-def test_a_row_that_fills_up_a_batch_has_no_label() -> None:
-    row = blank(7)
-    assert set(row.labels) == {IGNORED}
-    assert len(row.input_ids) == len(row.labels)
+def test_a_row_that_fills_up_a_batch_has_no_label(tmp_path: Path) -> None:
+    with write_examples(tmp_path / "train.arrow") as writer:
+        writer.write([Example([1, 2, 3], [IGNORED, 2, 3])])
+    examples = append_blank(open_examples(tmp_path / "train.arrow"), 7)
+    assert examples.to_list() == [
+        {"input_ids": [1, 2, 3], "labels": [IGNORED, 2, 3]},
+        {"input_ids": [7, 7], "labels": [IGNORED, IGNORED]},
+    ]
+    assert list(example_lengths(examples)) == [3, 2]
 
 
 @pytest.mark.parametrize(("batch", "asked", "devices", "rows"), [(16, None, 2, 8), (16, None, 4, 4), (12, 3, 2, 3)])

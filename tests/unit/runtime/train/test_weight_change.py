@@ -14,16 +14,12 @@ from tests import tinymodel
 from tests.unit.runtime.train.support import again, make_run, without_small_numbers
 from tests.unit.runtime.train.test_resume import At, Crash, crash
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import Rows
 from tunesmith_api.run import Outcome
 from tunesmith_runtime import train
-from tunesmith_runtime.data.examples import IGNORED, Example
-from tunesmith_runtime.data.load import Data
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train import reporting as watch
-from tunesmith_runtime.train import sft
 from tunesmith_runtime.train.training_result import read_result
-from tunesmith_runtime.train.weight_change import changes_stored, check_labels, has_effect, is_finite, stored_bits
+from tunesmith_runtime.train.weight_change import changes_stored, has_effect, is_finite, stored_bits
 
 ROWS = tinymodel.rows(13, seed=1)
 DEFAULTS: dict[str, Any] = {"learningRate": None, "epochs": 1, "maxLength": 2048}
@@ -118,29 +114,6 @@ def test_weights_that_the_last_step_broke_are_never_published(
         run.do(train.run)
     assert failure.value.failure is FailureClass.DIVERGED
     assert read_result(run.directory) is None
-
-
-def test_rows_without_a_label_are_refused_before_anything_is_trained() -> None:
-    labelled, first_only, none = (Example([1, 2], labels) for labels in ([IGNORED, 2], [1, IGNORED], [IGNORED] * 2))
-    check_labels([none, labelled], [])
-    check_labels([labelled], [labelled, none])
-    for train_rows in ([none], [first_only], []):
-        with pytest.raises(RunFailure, match="training rows") as failure:
-            check_labels(train_rows, [])
-        assert failure.value.failure is FailureClass.NOTHING_LEARNED
-    with pytest.raises(RunFailure, match="validation rows") as failure:
-        check_labels([labelled], [none])
-    assert failure.value.failure is FailureClass.EMPTY_DATASET
-
-
-def test_a_run_whose_rows_have_no_label_fails_before_the_model_is_loaded(
-    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sft, "load", lambda *_: Data([Example([1, 2], [IGNORED] * 2)], [], Rows(kept=1)))
-    monkeypatch.setattr(sft, "load_model", None)
-    with pytest.raises(RunFailure) as failure:
-        make_run(tmp_path, tiny, ROWS, DEFAULTS).do(train.run)
-    assert failure.value.failure is FailureClass.NOTHING_LEARNED
 
 
 numbers = some.lists(some.floats(-1, 1, width=32), min_size=1, max_size=8)

@@ -1,0 +1,108 @@
+"""Examples in Arrow files, which are read by memory mapping: the memory of a process does not grow with the data.
+
+A file is an Arrow IPC stream, the format of datasets.Dataset (https://arrow.apache.org/docs/format/Columnar.html). It is
+scratch of one pod, below the work directory, and never uploaded.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy
+import pyarrow
+import pyarrow.compute
+import pyarrow.ipc
+from numpy.typing import NDArray
+
+from tunesmith_runtime.data.examples import Example
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+BUFFERED_TOKENS = 1 << 18
+"""Tokens that are held in memory before they are written."""
+
+TOKENS = pyarrow.list_(pyarrow.int32())
+SCHEMA = pyarrow.schema({"row": pyarrow.int64(), "input_ids": TOKENS, "labels": TOKENS})
+"""`row` counts the rows of the file from 0; a row may have several examples."""
+
+
+class ExampleWriter:
+    """Writes the examples of one row after the other."""
+
+    def __init__(self, stream: pyarrow.RecordBatchWriter) -> None:
+        self.rows = 0
+        self._stream = stream
+        self._clear()
+
+    def write(self, examples: Sequence[Example]) -> None:
+        """Add a row with these examples."""
+        for example in examples:
+            self._rows.append(self.rows)
+            self._input_ids.extend(example.input_ids)
+            self._labels.extend(example.labels)
+            self._offsets.append(len(self._input_ids))
+        self.rows += 1
+        if len(self._input_ids) >= BUFFERED_TOKENS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the buffered examples."""
+        if not self._rows:
+            return
+        offsets, input_ids, labels = (
+            numpy.frombuffer(numbers, numpy.int32) for numbers in (self._offsets, self._input_ids, self._labels)
+        )
+        columns = [pyarrow.ListArray.from_arrays(offsets, tokens, type=TOKENS) for tokens in (input_ids, labels)]
+        rows = pyarrow.array(numpy.frombuffer(self._rows, numpy.int64))
+        self._stream.write_batch(pyarrow.RecordBatch.from_arrays([rows, *columns], schema=SCHEMA))
+        self._clear()
+
+    def _clear(self) -> None:
+        self._rows, self._offsets, self._input_ids, self._labels = array("q"), array("i", [0]), array("i"), array("i")
+
+
+@contextmanager
+def write_examples(path: Path) -> Iterator[ExampleWriter]:
+    """A writer of the file at `path`, which is complete afterwards."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, SCHEMA) as stream:
+        writer = ExampleWriter(stream)
+        yield writer
+        writer.flush()
+
+
+def move_rows(path: Path, is_moved: NDArray[numpy.bool_], into: Path) -> None:
+    """Move rows of a file into another; both keep their order. `is_moved` has an entry for each row."""
+    rest = path.with_suffix(".partial")
+    with (
+        pyarrow.OSFile(str(path)) as source,
+        pyarrow.OSFile(str(into), "wb") as moved_file,
+        pyarrow.OSFile(str(rest), "wb") as rest_file,
+        pyarrow.ipc.new_stream(moved_file, SCHEMA) as moved_stream,
+        pyarrow.ipc.new_stream(rest_file, SCHEMA) as rest_stream,
+    ):
+        for batch in pyarrow.ipc.open_stream(source):
+            moved = is_moved[batch["row"].to_numpy()]
+            moved_stream.write_batch(batch.filter(pyarrow.array(moved)))
+            rest_stream.write_batch(batch.filter(pyarrow.array(~moved)))
+    rest.replace(path)
+
+
+def open_examples(path: Path) -> Dataset:
+    """The examples of a file as a memory-mapped dataset with the columns input_ids and labels."""
+    from datasets import Dataset
+
+    return Dataset.from_file(str(path)).select_columns(["input_ids", "labels"])
+
+
+def example_lengths(examples: Dataset) -> Sequence[int]:
+    """Tokens of each example, read from the offsets alone."""
+    column = examples.data["input_ids"]
+    return array(
+        "i", b"".join(pyarrow.compute.list_value_length(chunk).to_numpy().tobytes() for chunk in column.chunks)
+    )

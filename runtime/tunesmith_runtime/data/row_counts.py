@@ -1,0 +1,63 @@
+"""What became of rows: how many were kept, dropped and why, and which of their keys were not read; in bounded memory."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tunesmith_api.finetunejob import IgnoredKey
+from tunesmith_runtime.data.records import DropReason
+
+log = logging.getLogger(__name__)
+
+MAX_KEYS = 8
+"""Ignored keys that status names; more are counted together. They must fit into a termination message."""
+OTHER_KEYS = "(others)"
+MAX_DISTINCT = 1000
+"""Number of distinct ignored keys that are counted by name; all others count as one."""
+
+
+@dataclass
+class RowCounts:
+    """Counts of the rows of one or more data sets."""
+
+    kept: int = 0
+    dropped: Counter[DropReason] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
+    too_long: tuple[int, int] | None = None
+    """Tokens of the shortest and of the longest row that did not fit."""
+
+    def drop(self, reason: DropReason, tokens: int | None = None) -> None:
+        """Count a dropped row; `tokens` is its length where it did not fit."""
+        self.dropped[reason] += 1
+        if tokens is not None:
+            shortest, longest = self.too_long or (tokens, tokens)
+            self.too_long = min(shortest, tokens), max(longest, tokens)
+
+
+def count_ignored(counts: Counter[str], keys: Iterable[str]) -> None:
+    """Count the keys of a row that are not read. The number of names is bounded, as keys may be data."""
+    for key in {f"{key:.60}" for key in keys}:
+        counts[key if key in counts or len(counts) < MAX_DISTINCT else OTHER_KEYS] += 1
+
+
+def ignored_keys(counts: Counter[str]) -> list[IgnoredKey]:
+    """The keys that are not read, the most frequent first; those beyond MAX_KEYS are one entry."""
+    ordered = _ordered(counts)
+    if len(ordered) > MAX_KEYS:
+        named = [entry for entry in ordered if entry[0] != OTHER_KEYS][: MAX_KEYS - 1]
+        ordered = [*named, (OTHER_KEYS, counts.total() - sum(count for _, count in named))]
+    return [IgnoredKey(key=key, count=count) for key, count in ordered]
+
+
+def warn_of_ignored(uri: str, counts: Counter[str]) -> None:
+    """Log the keys that are not read."""
+    if counts:
+        shown = ", ".join(f"{key} ({count} rows)" for key, count in _ordered(counts)[:100])
+        log.warning("%s: keys that are not read: %s", uri, shown)
+
+
+def _ordered(counts: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))

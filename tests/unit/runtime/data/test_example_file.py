@@ -1,0 +1,69 @@
+"""Files of examples: what is written is read again, in its order, and rows stay whole when they are moved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tunesmith_runtime.data import example_file
+from tunesmith_runtime.data.example_file import example_lengths, move_rows, open_examples, write_examples
+from tunesmith_runtime.data.examples import IGNORED, Example
+
+tokens = st.lists(st.tuples(st.integers(0, 2**31 - 1), st.booleans()), min_size=1, max_size=6)
+examples = tokens.map(lambda pairs: Example([id for id, _ in pairs], [id if has else IGNORED for id, has in pairs]))
+rows = st.lists(st.lists(examples, min_size=1, max_size=3), max_size=8)
+
+
+def as_dicts(rows: list[list[Example]]) -> list[dict[str, Any]]:
+    return [{"input_ids": example.input_ids, "labels": example.labels} for row in rows for example in row]
+
+
+def written(path: Path, rows: list[list[Example]]) -> Path:
+    with write_examples(path) as writer:
+        for row in rows:
+            writer.write(row)
+    assert writer.rows == len(rows)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def small_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(example_file, "BUFFERED_TOKENS", 10)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=rows)
+def test_examples_are_read_as_they_were_written(tmp_path: Path, rows: list[list[Example]]) -> None:
+    dataset = open_examples(written(tmp_path / "train.arrow", rows))
+    assert dataset.to_list() == as_dicts(rows)
+    assert dataset.column_names == ["input_ids", "labels"]
+    assert list(example_lengths(dataset)) == [len(example.input_ids) for row in rows for example in row]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=rows, data=st.data())
+def test_a_moved_row_keeps_all_its_examples_and_its_order(
+    tmp_path: Path, rows: list[list[Example]], data: st.DataObject
+) -> None:
+    is_moved = data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows)))
+    train, validation = written(tmp_path / "train.arrow", rows), tmp_path / "validation.arrow"
+    move_rows(train, numpy.array(is_moved, numpy.bool_), validation)
+    for path, moved in ((train, False), (validation, True)):
+        kept = [row for row, row_moved in zip(rows, is_moved, strict=True) if row_moved is moved]
+        assert open_examples(path).to_list() == as_dicts(kept)
+
+
+def test_examples_are_mapped_from_their_file(tmp_path: Path) -> None:
+    dataset = open_examples(written(tmp_path / "train.arrow", [[Example([1], [1])]]))
+    assert [entry["filename"] for entry in dataset.cache_files] == [str(tmp_path / "train.arrow")]
+
+
+def test_a_full_disk_is_an_os_error_with_its_number() -> None:
+    with pytest.raises(OSError, match="No space left on device") as error, write_examples(Path("/dev/full")) as writer:
+        writer.write([Example([1] * 100_000, [1] * 100_000)])
+    assert error.value.errno == 28
