@@ -1,23 +1,71 @@
-"""The spec hash: equal for specs that must give equal results, so that finished work can be found again."""
+"""The spec hash: equal for specs that must give equal results, so that finished work is found and adopted.
+
+A spec is identified by what its author set. The API server writes defaults into every stored spec, so a field with its
+default counts as not set, and a new optional field leaves the hashes of existing specs alone. Releases up to 0.2.0 hashed
+the defaults of the fields that they had; `HASHED_DEFAULTS` names these fields, and nothing is ever added to it.
+A default, once released, does not change.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, get_args, get_origin
+
+from pydantic_core import to_jsonable_python
+
+from tunesmith_api.base import ApiModel
+from tunesmith_api.evaljob import EvalJobSpec
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.inferenceservice import InferenceServiceSpec
+
+SPECS: dict[str, type[ApiModel]] = {
+    "FineTuneJob": FineTuneJobSpec,
+    "EvalJob": EvalJobSpec,
+    "InferenceService": InferenceServiceSpec,
+}
+"""Kind -> the type of its spec."""
 
 IRRELEVANT = frozenset(
     {
         "suspend", "queueName", "retries", "deadline", "pendingDeadline", "ttlAfterFinished",
-        "pod", "resources", "checkpoint", "output", "storage",
+        "pod", "resources", "checkpoint", "output", "storage", "parallelism.near",
     }
 )  # fmt: skip
-"""Fields of a spec that decide where, when and how often, but not what comes out."""
+"""Paths below spec that decide where, when and how often a run takes place, but not its result."""
 
-
-IRRELEVANT_BELOW: Mapping[str, frozenset[str]] = {"parallelism": frozenset({"near"})}
-"""The same within a block."""
+HASHED_DEFAULTS: Mapping[str, frozenset[str]] = {
+    "FineTuneJob": frozenset(
+        {
+            "model.trustRemoteCode", "datasets[].format", "method", "tuner",
+            "dpo.beta", "kto.beta", "kto.desirableWeight", "kto.undesirableWeight",
+            "grpo.beta", "grpo.numGenerations", "grpo.maxCompletionLength",
+            "lora.rank", "lora.alpha", "lora.dropout", "lora.useRslora",
+            "training", "training.globalBatchSize", "training.maxLength", "training.truncation", "training.lossOn",
+            "training.scheduler", "training.warmupRatio", "training.weightDecay", "training.maxGradNorm",
+            "training.precision", "training.gradientCheckpointing", "training.packing", "training.seed",
+            "training.loggingSteps",
+            "parallelism", "parallelism.nodes", "parallelism.strategy", "parallelism.tensorParallel",
+            "export", "export.merge", "export.quantize.bits", "export.quantize.groupSize",
+        }
+    ),
+    "EvalJob": frozenset(
+        {
+            "model.trustRemoteCode", "baseline.trustRemoteCode", "benchmarks[].dataset.type", "gates[].metric",
+            "generation", "generation.maxTokens", "generation.temperature", "generation.concurrency", "engine",
+        }
+    ),
+    "InferenceService": frozenset(
+        {
+            "model.trustRemoteCode", "engine", "replicas", "autoscaling.minReplicas", "disruptionBudget",
+            "rollout", "rollout.strategy", "rollout.readyTimeout", "drainSeconds",
+        }
+    ),
+}  # fmt: skip
+"""Fields of release 0.2.0 that have a default: it is part of the hash."""
 
 
 def canonical(value: Any) -> bytes:
@@ -40,14 +88,68 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
-def _relevant(field: str, value: Any) -> Any:
-    if field == "training" and not {"epochs", "maxSteps"} & value.keys():
-        return {**value, "epochs": 1}  # what it means; releases up to 0.2 stored it in every spec
-    left_out = IRRELEVANT_BELOW.get(field)
-    return {key: below for key, below in value.items() if key not in left_out} if left_out else value
+def decisive(kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of `spec` (camelCase data with defaults) that decides the result of a run."""
+    return _decisive(SPECS[kind], spec, HASHED_DEFAULTS[kind])
 
 
 def spec_hash(kind: str, spec: Mapping[str, Any]) -> str:
-    """The first 16 hex digits of the hash of what decides the result of `spec` (camelCase data, defaults filled in)."""
-    relevant = {key: _relevant(key, value) for key, value in spec.items() if key not in IRRELEVANT}
+    """The first 16 hex digits of the hash of what decides the result of `spec` (camelCase data with defaults)."""
+    relevant = decisive(kind, spec)
+    training = relevant.get("training")
+    if training is not None and not {"epochs", "maxSteps"} & training.keys():
+        relevant["training"] = {**training, "epochs": 1}  # the default that releases up to 0.2.0 stored
     return digest({"kind": kind, "spec": relevant})[:16]
+
+
+def _decisive(
+    type_: type[ApiModel], value: Mapping[str, Any], hashed: frozenset[str], path: str = ""
+) -> dict[str, Any]:
+    fields = _fields(type_)
+    kept = {}
+    for key, item in value.items():
+        place = path + key
+        field = fields.get(key, _Field(None, None))
+        reduced = _reduced(field.type_, item, hashed, place)
+        is_default = place not in hashed and reduced == _reduced(field.type_, field.default, hashed, place)
+        if not is_default and place not in IRRELEVANT:
+            kept[key] = reduced
+    return kept
+
+
+def _reduced(type_: type[ApiModel] | None, value: Any, hashed: frozenset[str], path: str) -> Any:
+    if type_ is not None and isinstance(value, Mapping):
+        return _decisive(type_, value, hashed, f"{path}.")
+    if type_ is not None and isinstance(value, list):
+        return [_decisive(type_, item, hashed, f"{path}[].") for item in value]
+    return value
+
+
+@dataclass(frozen=True)
+class _Field:
+    type_: type[ApiModel] | None
+    """Type of the objects in it; None for a scalar."""
+    default: Any
+    """Default as JSON-ready data; None for a required field, which is never null."""
+
+
+@cache
+def _fields(type_: type[ApiModel]) -> dict[str | None, _Field]:
+    defaults = {
+        field.alias: None if field.is_required() else field.get_default(call_default_factory=True)
+        for field in type_.model_fields.values()
+    }
+    plain = to_jsonable_python(defaults, by_alias=True, exclude_none=True)
+    return {
+        field.alias: _Field(_model_in(field.annotation), plain.get(field.alias))
+        for field in type_.model_fields.values()
+    }
+
+
+def _model_in(annotation: Any) -> type[ApiModel] | None:
+    """The type of the objects in an annotation such as `list[Dataset] | None`, if it is one of ours."""
+    if isinstance(annotation, type) and issubclass(annotation, ApiModel):
+        return annotation
+    if get_origin(annotation) is dict:
+        return None
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)

@@ -23,7 +23,6 @@ from tunesmith_api.common import Artifact, ArtifactType
 from tunesmith_api.evaljob import Result
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import LastCheckpoint, Metrics, Rows
-from tunesmith_api.hashing import digest
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.storage import Storage, join
@@ -182,18 +181,6 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return {"python": platform.python_version(), **installed}
-
-
-def run_id(spec: RunSpec, fingerprints: dict[str, str]) -> str:
-    """Name of the run's folder: equal for runs that must give equal results.
-
-    For an EvalJob what counts is how one model is scored: model and baseline, and any EvalJob with the same benchmarks,
-    share the score of a model, so gates and the other model stay out of it.
-    """
-    if spec.kind == "EvalJob":
-        scoring = {name: spec.spec.get(name) for name in ("benchmarks", "generation", "engine", "rerun")}
-        return digest({"kind": spec.kind, "scoring": scoring, "fingerprints": fingerprints})[:12]
-    return digest({"specHash": spec.spec_hash, "fingerprints": fingerprints})[:12]
 
 
 def open_run(spec: RunSpec, work: Work, storage: Storage) -> RunDirectory:

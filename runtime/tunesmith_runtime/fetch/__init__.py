@@ -11,6 +11,7 @@ import logging
 from tunesmith_api.common import Artifact
 from tunesmith_api.finetunejob import Tuner
 from tunesmith_api.run import Outcome, ProgressReport, RunReport, RunSpec, Verb
+from tunesmith_api.run_spec import run_id
 from tunesmith_runtime.disk_space import check_room, extra_bytes_of, used
 from tunesmith_runtime.fetch.checks import check_all, is_lenient
 from tunesmith_runtime.fetch.data import Data, download_benchmark, download_rows, find_data
@@ -18,7 +19,7 @@ from tunesmith_runtime.fetch.models import Model, find_adapter, find_model
 from tunesmith_runtime.fetch.names import SAFE, is_wanted
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rank import in_leading_pod
-from tunesmith_runtime.rundirectory import RunDirectory, run_id
+from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.storage import Storage, join, open_storage
 from tunesmith_runtime.workdir import Fetched, Work
 

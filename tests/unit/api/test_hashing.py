@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Iterator
+from copy import copy, deepcopy
+from functools import reduce
+from operator import or_
+from typing import Any, get_args, get_origin
+from unittest.mock import patch
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import Field, create_model
 
+from tunesmith_api.base import ApiModel
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.hashing import IRRELEVANT, canonical, digest, spec_hash
+from tunesmith_api.hashing import (
+    HASHED_DEFAULTS,
+    IRRELEVANT,
+    SPECS,
+    _fields,
+    _model_in,
+    canonical,
+    digest,
+    spec_hash,
+)
 
 SCALARS = (
     st.none()
@@ -92,7 +108,116 @@ def test_where_and_when_it_runs_does_not(field: str) -> None:
 
 
 def test_every_field_without_effect_is_tried() -> None:
-    assert set(WITHOUT_EFFECT) == IRRELEVANT
+    assert set(WITHOUT_EFFECT) == {path for path in IRRELEVANT if "." not in path}
+
+
+FULL: dict[str, dict[str, Any]] = {
+    "FineTuneJob": {
+        "model": {"fineTuneJob": {"name": "first"}},
+        "datasets": [{"uri": "s3://data/train.jsonl"}, {"uri": "s3://data/more.jsonl", "format": "text"}],
+        "validation": {"fraction": 0.1},
+        "dpo": {},
+        "kto": {},
+        "grpo": {},
+        "lora": {},
+        "export": {"quantize": {"method": "awq"}},
+    },
+    "EvalJob": {
+        "model": SPEC["model"],
+        "baseline": {"fineTuneJob": {"name": "first"}},
+        "benchmarks": [{"name": "gsm8k"}, {"name": "words", "dataset": {"uri": "s3://data/test.jsonl"}}],
+        "gates": [{"benchmark": "words", "min": 0.5}],
+    },
+    "InferenceService": {
+        "model": {"fineTuneJob": {"name": "first"}},
+        "adapters": [{"name": "fr", "uri": "s3://adapters/fr"}],
+        "autoscaling": {"maxReplicas": 2, "metric": {"name": "waiting", "average": 4}},
+        "promotion": {"evalJobs": [{"name": "check"}]},
+    },
+}
+"""A spec of each kind with every block that decides a result."""
+
+
+def types_below(type_: type[ApiModel], path: str = "") -> Iterator[type[ApiModel]]:
+    """The types of a spec and of its blocks that decide a result."""
+    yield type_
+    for key, field in _fields(type_).items():
+        place = f"{path}{key}"
+        if field.type_ and place not in IRRELEVANT:
+            yield from types_below(field.type_, f"{place}.")
+
+
+def with_field(type_: type[ApiModel], owner: type[ApiModel], default: Any) -> type[ApiModel]:
+    """`type_` as in a later release, in which `owner` has one more optional field."""
+    fields: dict[str, Any] = {}
+    for name, field in type_.model_fields.items():
+        inner = _model_in(field.annotation)
+        if inner is None or owner not in types_below(inner):
+            continue
+        later = copy(field)
+        new = with_field(inner, owner, default)
+        later.annotation = replaced(field.annotation, inner, new)
+        later.default_factory = new if field.default_factory else None
+        fields[name] = (later.annotation, later)
+    if type_ is owner:
+        fields["new_option"] = (Any, Field(default, alias="newOption"))
+    return create_model(type_.__name__, __base__=type_, **fields)
+
+
+def replaced(annotation: Any, old: type, new: type) -> Any:
+    """`annotation` with `old` replaced by `new`."""
+    if annotation is old:
+        return new
+    if get_origin(annotation) is list:
+        return list[new]  # type: ignore[valid-type]
+    parts = [replaced(part, old, new) for part in get_args(annotation)]
+    return reduce(or_, parts) if parts else annotation
+
+
+def places(spec: Any, type_: type[ApiModel], owner: type[ApiModel]) -> Iterator[dict[str, Any]]:
+    """The objects of type `owner` in `spec`."""
+    if type_ is owner:
+        yield spec
+    for key, field in _fields(type_).items():
+        value = spec.get(key)
+        for item in value if isinstance(value, list) else [value]:
+            if field.type_ and item is not None:
+                yield from places(item, field.type_, owner)
+
+
+OWNERS = sorted(
+    {(kind, owner) for kind, type_ in SPECS.items() for owner in types_below(type_)},
+    key=lambda each: (each[0], each[1].__name__),
+)
+OPTIONS = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3) | st.lists(st.integers(), max_size=2)
+
+
+@pytest.mark.parametrize(("kind", "owner"), OWNERS, ids=lambda each: getattr(each, "__name__", each))
+@given(default=OPTIONS, value=OPTIONS)
+@settings(max_examples=10, deadline=None)
+def test_a_new_optional_field_leaves_the_hashes_of_existing_specs_alone(
+    kind: str, owner: type[ApiModel], default: Any, value: Any
+) -> None:
+    before, later = SPECS[kind], with_field(SPECS[kind], owner, default)
+    old = before.model_validate(FULL[kind]).to_dict()
+    hash_before = spec_hash(kind, old)
+    with patch.dict(SPECS, {kind: later}):
+        assert spec_hash(kind, later.model_validate(old).to_dict()) == hash_before
+        changed = deepcopy(old)
+        for place in places(changed, before, owner):
+            place["newOption"] = value
+        is_set = value is not None and value != default
+        assert (spec_hash(kind, later.model_validate(changed).to_dict()) != hash_before) is is_set
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_the_frozen_list_names_fields_with_a_default(kind: str) -> None:
+    for path in HASHED_DEFAULTS[kind]:
+        type_, default = SPECS[kind], None
+        for key in path.replace("[]", "").split("."):
+            field = _fields(type_)[key]
+            type_, default = field.type_ or type_, field.default
+        assert default is not None, path
 
 
 def test_the_kind_is_part_of_it() -> None:

@@ -1,4 +1,4 @@
-"""What the release before has written is read the same by this one: a hash that changes would make finished work be done again."""
+"""Specs of earlier releases keep their hashes: with another hash, finished work would not be adopted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 from typing import Any
+
+import pytest
 
 from tests.releases import release
 from tunesmith_api.base import ApiModel
@@ -46,9 +48,10 @@ print(json.dumps([(data, spec_hash(kind, data)) for kind, data in read]))
 """
 
 
-def test_a_spec_of_the_release_before_has_the_same_hash() -> None:
-    """As it was sent, and with the defaults of that release in it, as the API server has stored it."""
-    environment = {**os.environ, "PYTHONPATH": str(release("0.1.0").operator)}
+@pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
+def test_a_spec_of_an_earlier_release_has_the_same_hash(version: str) -> None:
+    """As it was sent, and with the defaults of that release, as the API server stored it."""
+    environment = {**os.environ, "PYTHONPATH": str(release(version).operator)}
     command = [sys.executable, "-c", OLD]
     done = subprocess.run(command, input=json.dumps(SPECS), env=environment, capture_output=True, text=True, check=True)
     for (kind, spec), (stored, wanted) in zip(SPECS, json.loads(done.stdout), strict=True):

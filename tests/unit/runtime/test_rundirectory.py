@@ -13,7 +13,7 @@ from tunesmith_api.common import ArtifactType
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import RunSpec, Store
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.rundirectory import RunDirectory, RunRecord, open_run, record_of, run_id
+from tunesmith_runtime.rundirectory import RunDirectory, RunRecord, open_run, record_of
 from tunesmith_runtime.storage import join, open_storage
 from tunesmith_runtime.workdir import Fetched, Work
 
@@ -180,28 +180,6 @@ def test_a_note_is_written_once_and_read_by_the_next_attempt(tmp_path: Path) -> 
     assert run.read_json("trained.json") is None
     assert run.write_json("trained.json", {"step": 3}) == {"step": 3}
     assert run.write_json("trained.json", {"step": 4}) == {"step": 3}
-
-
-def test_another_fingerprint_or_spec_hash_is_another_run() -> None:
-    spec = spec_of()
-    other = spec_of(specHash="fedcba9876543210")
-    ids = [run_id(spec, {"model": "a"}), run_id(spec, {"model": "b"}), run_id(other, {"model": "a"})]
-    assert len(set(ids)) == 3
-    assert run_id(spec, {"model": "a"}) == ids[0]
-
-
-def test_a_score_is_shared_by_evaluations_that_differ_in_gates_only() -> None:
-    benchmarks = [{"name": "gsm8k", "limit": 5}]
-    plain = spec_of("EvalJob", spec={"benchmarks": benchmarks}, specHash="1111111111111111")
-    gated = spec_of(
-        "EvalJob",
-        spec={"benchmarks": benchmarks, "gates": [{"benchmark": "gsm8k", "min": 0.5}]},
-        specHash="2222222222222222",
-    )
-    other = spec_of("EvalJob", spec={"benchmarks": [{"name": "gsm8k", "limit": 6}]}, specHash="1111111111111111")
-    assert run_id(plain, {"model": "a"}) == run_id(gated, {"model": "a"})
-    assert run_id(plain, {"model": "a"}) != run_id(other, {"model": "a"})
-    assert run_id(plain, {"model": "a"}) != run_id(plain, {"model": "b"})
 
 
 def test_containers_after_fetch_open_the_run_it_found(tmp_path: Path) -> None:

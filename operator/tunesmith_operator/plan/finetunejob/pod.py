@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.hashing import spec_hash
-from tunesmith_api.run import RunSpec, Verb, models_by_role
+from tunesmith_api.run import Verb
+from tunesmith_api.run_spec import run_spec
 from tunesmith_operator.plan.finetunejob import distributed
 from tunesmith_operator.plan.jobs.kind import NewAttempt
-from tunesmith_operator.plan.names import job_name, labels, name_of, namespace_of, uid_of
+from tunesmith_operator.plan.names import job_name, labels
 from tunesmith_operator.plan.pods.storage import resolve as resolve_storage
 from tunesmith_operator.plan.pods.template import PodPlan, Stage
 
@@ -18,20 +18,13 @@ def plan_pod(attempt: NewAttempt[FineTuneJobSpec]) -> PodPlan:
     """The pod of an attempt, or each of its pods."""
     resource, spec, config, role = attempt.resource, attempt.spec, attempt.config, attempt.role.label
     access = resolve_storage(spec.storage, config.store)
-    namespace, name = namespace_of(resource), name_of(resource)
-    data = spec.to_dict()
     world = distributed.world(resource, spec, role, attempt.number, config.together)
-    run = RunSpec(
-        kind=KIND,
-        name=name,
-        namespace=namespace,
-        uid=uid_of(resource),
+    run = run_spec(
+        resource,
+        spec,
+        attempt.model,
+        access.store,
         attempt=attempt.number,
-        spec=data,
-        spec_hash=spec_hash(KIND, data),
-        store=access.store,
-        models=models_by_role(attempt.model),
-        output_uri=spec.output.uri or f"{access.store.uri}/runs/{namespace}/{name}",
         progress_url=config.progress_url,
         world=world,
     )

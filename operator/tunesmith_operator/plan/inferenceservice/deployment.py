@@ -6,19 +6,17 @@ from math import ceil
 
 from tunesmith_api.base import parse_duration
 from tunesmith_api.engines import resolve_engine
-from tunesmith_api.hashing import digest, spec_hash
+from tunesmith_api.hashing import digest
 from tunesmith_api.inferenceservice import InferenceServiceSpec, RolloutStrategy
-from tunesmith_api.run import ENGINE_PORT, READY_PORT, NamedAdapter, ResolvedModel, RunSpec, Verb, models_by_role
+from tunesmith_api.run import ENGINE_PORT, READY_PORT, NamedAdapter, ResolvedModel, Verb
+from tunesmith_api.run_spec import run_spec
 from tunesmith_operator.plan.config import OperatorConfig
-from tunesmith_operator.plan.inferenceservice.versions import data_of
 from tunesmith_operator.plan.names import (
     VERSION_ANNOTATION,
     child_metadata,
     labels,
     name_of,
-    namespace_of,
     selector,
-    uid_of,
 )
 from tunesmith_operator.plan.pods import engines
 from tunesmith_operator.plan.pods.storage import resolve as resolve_storage
@@ -43,20 +41,7 @@ def pod_template(
     """The pods of a version: fetch, then serve. Its hash is the version, in an annotation."""
     access = resolve_storage(spec.storage, config.store)
     engine = resolve_engine(spec.engine, spec.resources.accelerator, engines.installed(config.images))
-    data = {**data_of(spec), "engine": str(engine)}
-    namespace = namespace_of(resource)
-    run = RunSpec(
-        kind="InferenceService",
-        name=name_of(resource),
-        namespace=namespace,
-        uid=uid_of(resource),
-        spec=data,
-        spec_hash=spec_hash("InferenceService", data),
-        store=access.store,
-        models=models_by_role(model),
-        adapters=adapters,
-        output_uri=f"{access.store.uri}/services/{namespace}/{name_of(resource)}",
-    )
+    run = run_spec(resource, spec, model, access.store, adapters=adapters, engine=engine)
     made = build_template(
         PodPlan(
             init=(Stage(Verb.FETCH, config.images.runtime),),

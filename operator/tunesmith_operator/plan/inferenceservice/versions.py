@@ -11,16 +11,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tunesmith_api.hashing import digest
-from tunesmith_api.inferenceservice import Engine, InferenceServiceSpec, Rollout
+from tunesmith_api.inferenceservice import Engine, Rollout
 from tunesmith_api.run import NamedAdapter, ResolvedModel, RunSpec
+from tunesmith_api.run_spec import version_fields
 from tunesmith_operator.plan.names import VERSION_ANNOTATION, annotation, child_metadata, key_of, name_of
 from tunesmith_operator.plan.pods.read import is_true
 from tunesmith_operator.plan.pods.template import run_spec_of
 from tunesmith_operator.plan.types import Key, Observed, Raw
 
 KIND = "ControllerRevision"
-NOT_OF_A_VERSION = frozenset({"replicas", "autoscaling", "suspend", "rollout", "promotion", "disruptionBudget"})
-"""Fields of the spec that can change without a new version."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def asks_for(run: RunSpec | None, any_engine: bool = False) -> tuple[Raw, Resolv
     if run is None:
         return None
     try:
-        data = data_of(run.inference_service())
+        data = version_fields(run.inference_service())
     except ValueError:
         return None
     return ({**data, "engine": None} if any_engine else data), run.subject, run.adapters
@@ -116,11 +115,6 @@ def what_asks(template: Raw, rollout: Rollout, engine: Engine | None = None) -> 
     data = {**asked[0], "engine": str(engine)} if engine else asked[0]
     plain = [data, asked[1].to_dict(), [one.to_dict() for one in asked[2]]]
     return digest([plain, rollout.to_dict()])[:12]
-
-
-def data_of(spec: InferenceServiceSpec) -> Raw:
-    """The part of a spec that makes a version."""
-    return {name: value for name, value in spec.to_dict().items() if name not in NOT_OF_A_VERSION}
 
 
 def revision(resource: Raw, template: Raw, role: str, observed: Observed) -> Raw | None:

@@ -52,7 +52,7 @@ def made_again(**spec) -> Cluster:
 
 
 def test_every_field_that_decides_no_result_is_tried():
-    assert set(OTHERWISE) | ELSEWHERE == IRRELEVANT
+    assert set(OTHERWISE) | ELSEWHERE == {path for path in IRRELEVANT if "." not in path}
 
 
 @given(spec=st.fixed_dictionaries({}, optional={name: st.just(value) for name, value in OTHERWISE.items()}))

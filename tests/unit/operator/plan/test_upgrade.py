@@ -20,6 +20,7 @@ from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.types import CHILDREN, Observed, Plan, Raw
 
+VERSIONS = ("0.1.0", "0.2.0")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CONFIG: Raw = {
     "images": {"runtime": "registry/runtime:1"},
@@ -66,10 +67,10 @@ def resource(name: str) -> Raw:
 
 
 @cache
-def old_plans() -> dict[str, Any]:
-    """Children and status by name, as the release before plans them."""
+def old_plans(version: str) -> dict[str, Any]:
+    """Children and status by name, as an earlier release plans them."""
     told = json.dumps([CONFIG, NOW.isoformat(), {name: resource(name) for name in SPECS}])
-    environment = {**os.environ, "PYTHONPATH": str(release("0.1.0").operator)}
+    environment = {**os.environ, "PYTHONPATH": str(release(version).operator)}
     done = subprocess.run(
         [sys.executable, "-c", OLD], input=told, env=environment, capture_output=True, text=True, check=True
     )
@@ -77,9 +78,9 @@ def old_plans() -> dict[str, Any]:
     return plans
 
 
-def taken_over(name: str) -> tuple[list[Raw], Plan]:
+def taken_over(version: str, name: str) -> tuple[list[Raw], Plan]:
     """The children that the old plan has made, with pods that answer where it serves; and what the new plan makes of it."""
-    made, told = old_plans()[name]
+    made, told = old_plans(version)[name]
     status = {field: value for field, value in told.items() if value is not None}
     children = [
         {**one, "metadata": {**one["metadata"], "uid": one["metadata"]["name"], "generation": 1}} for one in made
@@ -99,19 +100,23 @@ def taken_over(name: str) -> tuple[list[Raw], Plan]:
     return children, kind.plan({**resource(name), "status": status}, observed, NOW, config, lambda uid, job: "token")
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", SPECS)
-def test_the_children_of_the_release_before_are_neither_replaced_nor_changed(name: str) -> None:
-    children, plan = taken_over(name)
+def test_the_children_of_the_release_before_are_neither_replaced_nor_changed(version: str, name: str) -> None:
+    children, plan = taken_over(version, name)
     theirs = {(one["kind"], one["metadata"]["name"]) for one in children}
     assert not plan.delete
     assert not [one for one in plan.apply if (one["kind"], one["metadata"]["name"]) in theirs]
     assert {one["kind"] for one in plan.create} <= {"ControllerRevision"}, "pods are made by nothing else"
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", SPECS)
-def test_phase_and_reason_stay_as_the_release_before_has_told_them(name: str) -> None:
-    _, plan = taken_over(name)
-    told = old_plans()[name][1] if SPECS[name][0] != "InferenceService" else {"phase": "Ready", "reason": "Serving"}
+def test_phase_and_reason_stay_as_the_release_before_has_told_them(version: str, name: str) -> None:
+    _, plan = taken_over(version, name)
+    told = (
+        old_plans(version)[name][1] if SPECS[name][0] != "InferenceService" else {"phase": "Ready", "reason": "Serving"}
+    )
     if plan.status is not None:
         assert (plan.status["phase"], plan.status["reason"]) == (told["phase"], told["reason"])
     assert not plan.events

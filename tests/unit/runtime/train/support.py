@@ -17,8 +17,9 @@ from tests import tinymodel
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import spec_hash
 from tunesmith_api.run import ModelRole, ResolvedModel, RunReport, RunSpec, Store
+from tunesmith_api.run_spec import run_id
 from tunesmith_runtime.progress_push import ProgressPusher
-from tunesmith_runtime.rundirectory import RunDirectory, open_run, run_id
+from tunesmith_runtime.rundirectory import RunDirectory, open_run
 from tunesmith_runtime.storage import open_storage
 from tunesmith_runtime.workdir import DataFile, Fetched, Work
 
