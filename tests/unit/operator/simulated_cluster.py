@@ -1,5 +1,8 @@
-"""A small cluster in memory that the operator's controller works on: a store with the API server's rules as far as they
-matter to it, and what the Job and Deployment controllers and the kubelets would do, a step a second."""
+"""A cluster in memory, in three parts that a test may take or leave.
+
+`SimulatedCluster` is the API server behind the operator's `Client` protocol, `Controllers` what the Job and Deployment
+controllers and the kubelets do, a step a second, and `Operator` the operator's process, which a test may kill.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,12 @@ import copy
 import json
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta, tzinfo
 from typing import Any
 
-from tests.unit.operator.memory_client import MemoryClient
 from tests.unit.operator.plan.world import CONFIG, START, condition, ended, report, running, token, waiting
+from tunesmith_operator.client import ApiError
 from tunesmith_operator.controller import Controller, Settings
 from tunesmith_operator.informer import CHILD_KINDS
 from tunesmith_operator.plan import KINDS
@@ -23,256 +26,350 @@ from tunesmith_operator.plan.types import Raw
 from tunesmith_operator.progress_receiver import ProgressReports
 
 NAMESPACE = "team"
-BETWEEN_LISTS = 60
-"""Seconds after which streams begin anew with a list, as a server makes them do."""
+RELIST_SECONDS = 60
+"""Interval at which all watch streams restart with a list, as API servers make them do."""
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
-Hear = Callable[[str | None, Raw], None]
+ObjectKey = tuple[str, str, str]
+"""Kind, namespace, name."""
+OnEvent = Callable[[str | None, Raw], None]
 
 
 class Killed(BaseException):
-    """The process is no more. Not an Exception: nothing of it may carry on."""
+    """The operator's process was killed. Not an Exception: no handler may carry on."""
 
 
-def seconds() -> float:
-    """The time on the loop's clock."""
-    return asyncio.get_running_loop().time()
+def clock_seconds() -> float:
+    """The time of the running event loop; 0 without one."""
+    try:
+        return asyncio.get_running_loop().time()
+    except RuntimeError:
+        return 0.0
 
 
-def now() -> str:
-    """The time of the cluster."""
-    return format_time(START + timedelta(seconds=seconds()))
+def cluster_time() -> str:
+    """The time of the cluster, which starts at START."""
+    return format_time(START + timedelta(seconds=clock_seconds()))
 
 
 class Clock:
-    """In place of `datetime` in the controller's module: the cluster's time."""
+    """Replaces `datetime` in the controller's module: the time of the cluster."""
 
     @staticmethod
     def now(_: tzinfo) -> Any:
-        return START + timedelta(seconds=seconds())
+        return START + timedelta(seconds=clock_seconds())
 
 
-class Twin(MemoryClient):
-    """Generations, owner references, server-side apply of one manager, no write where nothing changes; and watchers."""
+class SimulatedCluster:
+    """An API server: uids, generations, resourceVersions, preconditions, server-side apply of one field manager, garbage
+    collection, no write without a change. No schemas and no field selectors.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.hear: Hear = lambda event_type, thing: None
-        self.kill: tuple[int, bool] | None = None
-        """Which write kills the operator, counted from 1, and whether it is carried out before."""
-        self.count = 0
-        self._births: Counter[tuple[str, str]] = Counter()
-        self._applied: dict[tuple[str, str, str], Raw] = {}
+    `errors` maps (verb, kind) to the ApiError that such calls raise. `on_event` receives the watch events.
+    """
+
+    def __init__(self, *objects: Raw) -> None:
+        self.objects: dict[ObjectKey, Raw] = {}
+        self.calls: list[tuple[str, str, str]] = []
+        self.errors: dict[tuple[str, str], ApiError] = {}
+        self.on_event: OnEvent = lambda event_type, obj: None
+        self.kill_at: tuple[int, bool] | None = None
+        """The write, counted from 1, that kills the operator, and whether it is carried out before."""
+        self.write_count = 0
+        self._version = 0
+        self._births: Counter[ObjectKey] = Counter()
+        self._applied: dict[ObjectKey, Raw] = {}
+        for each in objects:
+            self.put(each)
 
     @property
-    def version(self) -> str:
+    def resource_version(self) -> str:
         return str(self._version)
 
-    def put(self, thing: Raw) -> Raw:
-        metadata = thing["metadata"]
-        place = (thing["kind"], metadata["namespace"], metadata["name"])
-        before = self.things.get(place)
-        if before is None:
-            self._births[place[0], place[2]] += 1
-            uid = f"{place[0]}-{place[2]}-{self._births[place[0], place[2]]}".lower()
-            fresh = {"uid": uid, "creationTimestamp": now(), "generation": 1, **metadata}
-            stored = super().put({**thing, "metadata": fresh})
+    def put(self, obj: Raw) -> Raw:
+        """Create or replace an object on behalf of somebody else than the operator."""
+        key, new = _key(obj), copy.deepcopy(obj)
+        old = self.objects.get(key)
+        if old is None:
+            self._births[key] += 1
+            uid = f"{key[0]}-{key[2]}-{self._births[key]}".lower()
+            defaults = {"uid": uid, "creationTimestamp": cluster_time(), "generation": 1}
+            new["metadata"] = {**defaults, **new["metadata"]}
         else:
-            changed = thing.get("spec") != before.get("spec")
-            kept = {name: before["metadata"][name] for name in ("uid", "creationTimestamp", "generation")}
-            kept["generation"] += changed
-            new = {**thing, "metadata": {**metadata, **kept, "resourceVersion": before["metadata"]["resourceVersion"]}}
-            if new == before:
-                return copy.deepcopy(before)
-            stored = super().put(new)
-        self.hear("MODIFIED" if before else "ADDED", copy.deepcopy(stored))
-        return stored
-
-    def remove(self, place: tuple[str, str, str]) -> None:
-        """Delete an object and, as the garbage collector would, what it owns."""
-        gone = self.things.pop(place, None)
-        if gone is None:
-            return
+            kept = {name: old["metadata"][name] for name in ("uid", "creationTimestamp", "resourceVersion")}
+            generation = old["metadata"]["generation"] + (new.get("spec") != old.get("spec"))
+            new["metadata"] = {**new["metadata"], **kept, "generation": generation}
+            if new == old:
+                return copy.deepcopy(old)
         self._version += 1
-        gone["metadata"]["resourceVersion"] = self.version
-        self.hear("DELETED", copy.deepcopy(gone))
-        for other, thing in list(self.things.items()):
-            owners = [owner["uid"] for owner in thing["metadata"].get("ownerReferences", ())]
+        new["metadata"]["resourceVersion"] = self.resource_version
+        self.objects[key] = new
+        self.on_event("MODIFIED" if old else "ADDED", copy.deepcopy(new))
+        return copy.deepcopy(new)
+
+    def remove(self, key: ObjectKey) -> Raw | None:
+        """Delete an object and its dependents. Returns its last state."""
+        gone = self.objects.pop(key, None)
+        if gone is None:
+            return None
+        self._version += 1
+        gone["metadata"]["resourceVersion"] = self.resource_version
+        self.on_event("DELETED", copy.deepcopy(gone))
+        for other, obj in list(self.objects.items()):
+            owners = [owner["uid"] for owner in obj["metadata"].get("ownerReferences", ())]
             if owners == [gone["metadata"]["uid"]]:
                 self.remove(other)
+        return gone
+
+    def writes(self) -> list[tuple[str, str, str]]:
+        """(verb, kind, name) of every write by the operator, in order."""
+        return [call for call in self.calls if call[0] not in ("get", "list")]
+
+    async def get(self, kind: str, namespace: str, name: str) -> Raw | None:
+        self._record("get", kind, name)
+        return copy.deepcopy(self.objects.get((kind, namespace, name)))
+
+    async def list(
+        self,
+        kind: str,
+        namespace: str | None,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
+        limit: int | None = None,
+        cached: bool = False,
+        since: str | None = None,
+        version: str | None = None,
+    ) -> list[Raw]:
+        self._record("list", kind, "")
+        found = [
+            copy.deepcopy(obj)
+            for (its_kind, its_namespace, _), obj in self.objects.items()
+            if its_kind == kind
+            and namespace in (None, its_namespace)
+            and (labels or {}).items() <= (obj["metadata"].get("labels") or {}).items()
+        ]
+        return found[:limit]
 
     async def create(self, manifest: Raw) -> Raw:
-        return await self._write(lambda: super(Twin, self).create(manifest))
+        self._record("create", *_kind_and_name(manifest))
+
+        def carry_out() -> Raw:
+            if _key(manifest) in self.objects:
+                raise ApiError("POST", 409, "AlreadyExists", "the name is taken")
+            return self.put(manifest)
+
+        return self._write(carry_out)
+
+    async def replace(self, manifest: Raw) -> Raw:
+        self._record("replace", *_kind_and_name(manifest))
+
+        def carry_out() -> Raw:
+            self._check_version(manifest)
+            return self.put(manifest)
+
+        return self._write(carry_out)
 
     async def apply(self, manifest: Raw, uid: str | None) -> Raw:
-        place = (manifest["kind"], manifest["metadata"]["namespace"], manifest["metadata"]["name"])
-        there = self.things.get(place)
-        whole = _merged(_without(there, self._applied.get(place, {})), manifest) if there else manifest
-        answer = await self._write(lambda: super(Twin, self).apply(whole, uid))
-        self._applied[place] = copy.deepcopy(manifest)
-        return answer
+        self._record("apply", *_kind_and_name(manifest))
+
+        def carry_out() -> Raw:
+            key = _key(manifest)
+            old = self.objects.get(key)
+            if (old["metadata"]["uid"] if old else None) != uid:
+                raise ApiError("PATCH", 409, "Conflict", "another object has the name")
+            merged = _merge(_remove_fields(old, self._applied.get(key, {})), manifest) if old else manifest
+            written = self.put(merged)
+            self._applied[key] = copy.deepcopy(manifest)
+            return written
+
+        return self._write(carry_out)
 
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
-        async def carry_out() -> Raw:
-            there = self.things.get((kind, namespace, name))
-            if there and there["metadata"]["uid"] == uid:
+        self._record("delete", kind, name)
+
+        def carry_out() -> Raw:
+            found = self.objects.get((kind, namespace, name))
+            if found and found["metadata"]["uid"] == uid:
                 self.remove((kind, namespace, name))
             return {}
 
-        self._called("delete", kind, name)
-        await self._write(carry_out)
+        self._write(carry_out)
 
     async def write_status(self, resource: Raw, status: Raw) -> Raw:
-        return await self._write(lambda: super(Twin, self).write_status(resource, json.loads(json.dumps(status))))
+        self._record("status", *_kind_and_name(resource))
 
-    async def _write(self, carry_out: Callable[[], Awaitable[Raw]]) -> Raw:
-        self.count += 1
-        if self.kill == (self.count, False):
+        def carry_out() -> Raw:
+            return self.put({**self._check_version(resource), "status": json.loads(json.dumps(status))})
+
+        return self._write(carry_out)
+
+    def _check_version(self, manifest: Raw) -> Raw:
+        """The stored object, if it has the resourceVersion of `manifest`."""
+        found = self.objects.get(_key(manifest))
+        if found is None:
+            raise ApiError("PUT", 404, "NotFound", "no such object")
+        if found["metadata"]["resourceVersion"] != manifest["metadata"]["resourceVersion"]:
+            raise ApiError("PUT", 409, "Conflict", "the object has been modified")
+        return found
+
+    def _record(self, verb: str, kind: str, name: str) -> None:
+        self.calls.append((verb, kind, name))
+        if (verb, kind) in self.errors:
+            raise self.errors[(verb, kind)]
+
+    def _write(self, carry_out: Callable[[], Raw]) -> Raw:
+        self.write_count += 1
+        if self.kill_at == (self.write_count, False):
             raise Killed
-        answer = await carry_out()
-        if self.kill == (self.count, True):
+        written = carry_out()
+        if self.kill_at == (self.write_count, True):
             raise Killed
-        return answer
+        return written
 
 
-def _merged(old: Any, new: Any) -> Any:
+def _key(obj: Raw) -> ObjectKey:
+    return obj["kind"], obj["metadata"]["namespace"], obj["metadata"]["name"]
+
+
+def _kind_and_name(obj: Raw) -> tuple[str, str]:
+    return obj["kind"], obj["metadata"]["name"]
+
+
+def _merge(old: Any, new: Any) -> Any:
     """`new` over `old`, field by field."""
     if isinstance(old, dict) and isinstance(new, dict):
-        return {**old, **{name: _merged(old.get(name), value) for name, value in new.items()}}
+        return {**old, **{name: _merge(old.get(name), value) for name, value in new.items()}}
     return copy.deepcopy(new)
 
 
-def _without(thing: Any, applied: Any) -> Any:
-    """`thing` without the fields that were applied before."""
-    if not isinstance(thing, dict) or not isinstance(applied, dict):
-        return thing
-    left = {name: _without(value, applied.get(name)) for name, value in thing.items()}
+def _remove_fields(obj: Any, applied: Any) -> Any:
+    """`obj` without the fields that the last apply has set."""
+    if not isinstance(obj, dict) or not isinstance(applied, dict):
+        return obj
+    left = {name: _remove_fields(value, applied.get(name)) for name, value in obj.items()}
     return {name: value for name, value in left.items() if name not in applied or isinstance(value, dict)}
 
 
 class Operator:
-    """The controller, with two workers, as one process after the other would have it."""
+    """The controller with two workers, in one process after another."""
 
-    def __init__(self, twin: Twin) -> None:
-        self._twin = twin
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        self._cluster = cluster
         self.restarts = 0
         self._start()
 
     def _start(self) -> None:
         settings = Settings(CONFIG, token, "operator")
-        self.controller = Controller(self._twin, KINDS, ProgressReports(), settings)
-        work = (self.controller.work(), self.controller.work(), self.controller.resync())
-        self.tasks = [asyncio.create_task(each) for each in work]
-        self.list_anew()
+        self.controller = Controller(self._cluster, KINDS, ProgressReports(), settings)
+        coroutines = (self.controller.work(), self.controller.work(), self.controller.resync())
+        self.tasks = [asyncio.create_task(each) for each in coroutines]
+        self.relist()
 
-    def list_anew(self) -> None:
-        """All streams begin anew."""
+    def relist(self) -> None:
+        """Restart all watch streams, with a list."""
         for kind in CHILD_KINDS:
-            self.controller.on_stream_start(kind, None, self._twin.version)
-        for thing in list(self._twin.things.values()):
-            if thing["kind"] in KINDS or thing["kind"] == "Job":
-                self.hear(None, copy.deepcopy(thing))
+            self.controller.on_stream_start(kind, None, self._cluster.resource_version)
+        for obj in list(self._cluster.objects.values()):
+            if obj["kind"] in KINDS or obj["kind"] == "Job":
+                self.on_event(None, copy.deepcopy(obj))
 
-    def hear(self, event_type: str | None, thing: Raw) -> None:
-        """A watch event."""
-        if thing["kind"] in KINDS:
-            self.controller.on_resource_event(event_type, thing)
-        elif thing["kind"] in CHILD_KINDS:
-            self.controller.on_child_event(event_type, thing["kind"], thing)
+    def on_event(self, event_type: str | None, obj: Raw) -> None:
+        """Receive a watch event."""
+        if obj["kind"] in KINDS:
+            self.controller.on_resource_event(event_type, obj)
+        elif obj["kind"] in CHILD_KINDS:
+            self.controller.on_child_event(event_type, obj["kind"], obj)
 
-    def start_again_if_dead(self) -> bool:
-        """As the kubelet does with a container. Whether it was dead."""
-        dead = [task for task in self.tasks if task.done()]
-        for task in dead:
+    def restart_if_killed(self) -> bool:
+        """Restart the process as the kubelet does. Returns whether it was dead. Raises the error of any other end."""
+        ended_tasks = [task for task in self.tasks if task.done()]
+        for task in ended_tasks:
             if not isinstance(task.exception(), Killed):
                 task.result()
-        if dead:
+        if ended_tasks:
             self.stop()
             self.restarts += 1
             self._start()
-        return bool(dead)
+        return bool(ended_tasks)
 
     def stop(self) -> None:
         for task in self.tasks:
             task.cancel()
 
 
-Fate = Mapping[tuple[str, int], str]
-"""(role, attempt) -> how its pod ends; what is not named ends well."""
+Outcomes = Mapping[tuple[str, int], str]
+"""(role, attempt) -> how its pod ends: OOM or preempted. Pods that are not named succeed."""
 
 
-class Environment:
-    """The controllers and kubelets of the cluster. Each turn, everything that is under way comes a step further."""
+class Controllers:
+    """The Job and Deployment controllers and the kubelets. Each step advances every object by one state."""
 
-    def __init__(self, twin: Twin, fate: Fate) -> None:
-        self._twin, self._fate = twin, fate
+    def __init__(self, cluster: SimulatedCluster, outcomes: Outcomes) -> None:
+        self._cluster, self._outcomes = cluster, outcomes
 
-    def turn(self) -> None:
-        for thing in list(self._twin.things.values()):
-            match thing["kind"]:
+    def step(self) -> None:
+        for obj in list(self._cluster.objects.values()):
+            match obj["kind"]:
                 case "Job":
-                    self._job(thing)
+                    self._job(obj)
                 case "Deployment":
-                    self._deployment(thing)
+                    self._deployment(obj)
 
     def _job(self, job: Raw) -> None:
-        pod = self._twin.things.get(("Pod", NAMESPACE, f"{job['metadata']['name']}-x"))
+        pod = self._cluster.objects.get(("Pod", NAMESPACE, f"{job['metadata']['name']}-x"))
         if job.get("status", {}).get("conditions") or job["spec"].get("suspend"):
             return
         if pod is None:
-            self._twin.put(_pod(job, "Job", {"phase": "Pending"}))
-            return
-        if pod["status"]["phase"] in ("Succeeded", "Failed"):
-            well = pod["status"]["phase"] == "Succeeded"
-            end = condition(
-                "Complete" if well else "Failed", True, "CompletionsReached" if well else "BackoffLimitExceeded"
-            )
-            status = {
-                "succeeded": int(well),
-                "failed": int(not well),
-                "conditions": [{**end, "lastTransitionTime": now()}],
-            }
-            self._twin.put({**job, "status": status})
-            return
-        self._twin.put({**pod, "status": self._next(pod)})
+            self._cluster.put(_pod_of(job, "Job", {"phase": "Pending"}))
+        elif pod["status"]["phase"] in ("Succeeded", "Failed"):
+            self._cluster.put({**job, "status": _finished_status(pod["status"]["phase"] == "Succeeded")})
+        else:
+            self._cluster.put({**pod, "status": self._next_status(pod)})
 
-    def _next(self, pod: Raw) -> Raw:
-        """The pod's status a step later: its first container runs, its main container runs, it has ended."""
+    def _next_status(self, pod: Raw) -> Raw:
+        """The next status of a pod: its first container runs, its main container runs, it has ended."""
         role = pod["metadata"]["labels"][ROLE_LABEL]
         attempt = int(pod["metadata"]["ownerReferences"][0]["name"].rpartition("-")[2])
-        names = [one["name"] for one in (*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"])]
-        started = {"startTime": pod["status"].get("startTime") or now()}
-        at = pod["status"].get("step", 0)
-        fate = self._fate.get((role, attempt), "well")
-        if at < 2:
-            states = {name: ended() for name in names[: -1 if at else 0]} | {names[-1 if at else 0]: running()}
-            return {**_containers(pod, states), **started, "phase": "Running" if at else "Pending", "step": at + 1}
-        states = {name: ended(message=_says(name, role)) for name in names}
-        if fate == "well":
+        names = [each["name"] for each in (*pod["spec"].get("initContainers", ()), *pod["spec"]["containers"])]
+        started = {"startTime": pod["status"].get("startTime") or cluster_time()}
+        step = pod["status"].get("step", 0)
+        outcome = self._outcomes.get((role, attempt))
+        if step < 2:
+            current = -1 if step else 0
+            states = {name: ended() for name in names[:current]} | {names[current]: running()}
+            return {**_containers(pod, states), **started, "phase": "Running" if step else "Pending", "step": step + 1}
+        states = {name: ended(message=_report_of(name, role)) for name in names}
+        if outcome is None:
             return {**_containers(pod, states), **started, "phase": "Succeeded"}
-        states[names[-1]] = {"OOM": ended(137, "", "OOMKilled"), "preempted": ended(75)}[fate]
+        states[names[-1]] = {"OOM": ended(137, "", "OOMKilled"), "preempted": ended(75)}[outcome]
         return {**_containers(pod, states), **started, "phase": "Failed"}
 
-    def _deployment(self, thing: Raw) -> None:
-        wanted = thing["spec"].get("replicas", 1)
+    def _deployment(self, deployment: Raw) -> None:
+        wanted = deployment["spec"].get("replicas", 1)
         counts = {name: wanted for name in ("replicas", "readyReplicas", "updatedReplicas", "availableReplicas")}
-        generation = thing["metadata"]["generation"]
-        self._twin.put({**thing, "status": {**counts, "observedGeneration": generation, "conditions": []}})
-        name = ("Pod", NAMESPACE, f"{thing['metadata']['name']}-x")
-        pod = self._twin.things.get(name)
-        template = thing["spec"]["template"]
+        generation = deployment["metadata"]["generation"]
+        self._cluster.put({**deployment, "status": {**counts, "observedGeneration": generation, "conditions": []}})
+        key = ("Pod", NAMESPACE, f"{deployment['metadata']['name']}-x")
+        pod, template = self._cluster.objects.get(key), deployment["spec"]["template"]
         if pod and (not wanted or pod["metadata"].get("annotations") != template["metadata"].get("annotations")):
-            self._twin.remove(name)
+            self._cluster.remove(key)
         elif pod is None and wanted:
-            pod = _pod(thing, "ReplicaSet", {"phase": "Running", "startTime": now()})
-            states = {one["name"]: ended() for one in pod["spec"].get("initContainers", ())}
-            states |= {one["name"]: running() for one in pod["spec"]["containers"]}
+            pod = _pod_of(deployment, "ReplicaSet", {"phase": "Running", "startTime": cluster_time()})
+            states = {each["name"]: ended() for each in pod["spec"].get("initContainers", ())}
+            states |= {each["name"]: running() for each in pod["spec"]["containers"]}
             ready = [condition(name) for name in ("Initialized", "Ready")]
-            self._twin.put({**pod, "status": {**pod["status"], **_containers(pod, states), "conditions": ready}})
+            self._cluster.put({**pod, "status": {**pod["status"], **_containers(pod, states), "conditions": ready}})
 
 
-def _says(container: str, role: str) -> str:
-    digest = {"tune": "d2", "eval-model": "d2", "eval-baseline": "d1"}.get(role, "d2")
+def _finished_status(succeeded: bool) -> Raw:
+    """The status of a Job whose pod has ended."""
+    type_, reason = ("Complete", "CompletionsReached") if succeeded else ("Failed", "BackoffLimitExceeded")
+    end = {**condition(type_, True, reason), "lastTransitionTime": cluster_time()}
+    return {"succeeded": int(succeeded), "failed": int(not succeeded), "conditions": [end]}
+
+
+def _report_of(container: str, role: str) -> str:
+    """The termination message of a container that succeeds."""
+    digest = {"eval-baseline": "d1"}.get(role, "d2")
     more: dict[str, Any] = {
         "fetch": {"modelUri": "s3://store/m", "modelDigest": digest},
         "export": {"artifacts": [{"name": "merged", "uri": "s3://store/run/merged", "digest": "d2"}]},
@@ -281,7 +378,7 @@ def _says(container: str, role: str) -> str:
     return report(container, **more.get(container, {}))
 
 
-def _pod(owner: Raw, kind: str, status: Raw) -> Raw:
+def _pod_of(owner: Raw, kind: str, status: Raw) -> Raw:
     metadata, template = owner["metadata"], owner["spec"]["template"]
     reference = {"kind": kind, "name": metadata["name"], "uid": metadata["uid"], "controller": True}
     return {
@@ -299,8 +396,10 @@ def _pod(owner: Raw, kind: str, status: Raw) -> Raw:
 
 def _containers(pod: Raw, states: Mapping[str, Raw]) -> Raw:
     def statuses(containers: list[Raw]) -> list[Raw]:
-        there = [(one["name"], states.get(one["name"], waiting("PodInitializing"))) for one in containers]
-        return [{"name": name, "restartCount": 0, "state": state} for name, state in there]
+        names = (each["name"] for each in containers)
+        return [
+            {"name": name, "restartCount": 0, "state": states.get(name, waiting("PodInitializing"))} for name in names
+        ]
 
     spec = pod["spec"]
     return {
@@ -309,32 +408,33 @@ def _containers(pod: Raw, states: Mapping[str, Raw]) -> Raw:
     }
 
 
-def normal(twin: Twin, *kinds: str) -> dict[str, Any]:
-    """What there is of these kinds, without versions and times."""
+def comparable(cluster: SimulatedCluster, *kinds: str) -> dict[str, Any]:
+    """The objects of these kinds, without versions, times and durations."""
     state = {
         f"{kind}/{name}": {
-            "metadata": {part: thing["metadata"].get(part) for part in ("labels", "annotations", "ownerReferences")},
-            "spec": thing.get("spec"),
-            "status": timeless(thing.get("status")) if kind in KINDS else None,
+            "metadata": {part: obj["metadata"].get(part) for part in ("labels", "annotations", "ownerReferences")},
+            "spec": obj.get("spec"),
+            "status": without_durations(obj.get("status")) if kind in KINDS else None,
         }
-        for (kind, _, name), thing in sorted(twin.things.items())
+        for (kind, _, name), obj in sorted(cluster.objects.items())
         if kind in kinds
     }
     result: dict[str, Any] = json.loads(TIME.sub("TIME", json.dumps(state)))
     return result
 
 
-def timeless(value: Any) -> Any:
-    """Without how long things took."""
+def without_durations(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: timeless(one) for key, one in value.items() if not key.lower().endswith(("seconds", "hours"))}
-    return [timeless(one) for one in value] if isinstance(value, list) else value
+        return {
+            key: without_durations(each)
+            for key, each in value.items()
+            if not key.lower().endswith(("seconds", "hours"))
+        }
+    return [without_durations(each) for each in value] if isinstance(value, list) else value
 
 
-def told(twin: Twin) -> list[tuple[str, str]]:
-    """The Events there are: about what, and why."""
+def sent_events(cluster: SimulatedCluster) -> list[tuple[str, str]]:
+    """(kind of the resource, reason) of every Event."""
     return sorted(
-        (thing["involvedObject"]["kind"], thing["reason"])
-        for (kind, *_), thing in twin.things.items()
-        if kind == "Event"
+        (obj["involvedObject"]["kind"], obj["reason"]) for (kind, *_), obj in cluster.objects.items() if kind == "Event"
     )

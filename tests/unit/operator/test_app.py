@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operator.memory_client import MemoryClient
+from tests.unit.operator.simulated_cluster import SimulatedCluster
 from tests.unit.operator.virtual_time import run
 from tunesmith_operator import app
 from tunesmith_operator.client import ApiError
@@ -25,16 +25,16 @@ CONFIG = OperatorConfig.model_validate({"images": {"runtime": "r"}, "store": {"u
 
 
 @pytest.mark.parametrize("missing", ["FineTuneJob", "Service"])
-def test_a_stop_while_a_kind_cannot_be_listed_ends_it_well_and_takes_no_lease(missing: str) -> None:
+def test_a_stop_before_every_kind_can_be_listed_exits_with_0_and_takes_no_lease(missing: str) -> None:
     async def main() -> int:
-        client.refuse[("list", missing)] = ApiError("GET", 404, "NotFound", "no such kind")
+        client.errors[("list", missing)] = ApiError("GET", 404, "NotFound", "no such kind")
         controller = Controller(client, KINDS, ProgressReports(), Settings(CONFIG, lambda uid, name: "token", "pod-1"))
         clock = asyncio.get_running_loop().time
         leader = Leader(client, CONFIG.leader_election, "system", "pod-1_10.0.0.1:8082", clock)
         stop = asyncio.create_task(asyncio.sleep(60))
         return await app._lead(CONFIG, client, controller, leader, Health(controller.queue, clock), stop)
 
-    client = MemoryClient()
+    client = SimulatedCluster()
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         assert run(main()) == 0
@@ -43,7 +43,7 @@ def test_a_stop_while_a_kind_cannot_be_listed_ends_it_well_and_takes_no_lease(mi
     assert not [call for call in client.calls if "Lease" in call]
 
 
-class Namespaces(MemoryClient):
+class Namespaces(SimulatedCluster):
     """Answers lists by namespace: an ApiError, or nothing."""
 
     def __init__(self, **problems: ApiError) -> None:
@@ -60,11 +60,11 @@ GONE = ApiError("GET", 403, "Forbidden", "no Role in this namespace")
 AWAY = ApiError("GET", 0, "Unreachable", "no answer")
 
 
-def test_a_namespace_that_was_deleted_holds_up_no_other() -> None:
+def test_a_deleted_namespace_does_not_block_the_others() -> None:
     assert run(app.wait_for_api(Namespaces(b=GONE), ("a", "b", "c"))) == ("a", "c")
 
 
-def test_an_api_server_that_is_away_leaves_no_namespace_out() -> None:
+def test_an_unreachable_api_server_excludes_no_namespace() -> None:
     client = Namespaces(a=AWAY, b=AWAY)
 
     async def main() -> tuple[tuple[str, ...], float]:
@@ -79,7 +79,7 @@ def test_an_api_server_that_is_away_leaves_no_namespace_out() -> None:
 
 
 @pytest.mark.parametrize("namespaces", [("a", "b"), ()])
-def test_where_nothing_can_be_listed_anywhere_it_waits(namespaces: tuple[str, ...]) -> None:
+def test_the_operator_waits_until_some_namespace_can_be_listed(namespaces: tuple[str, ...]) -> None:
     client = Namespaces(a=GONE, b=GONE)
     client.problems |= {} if namespaces else {None: GONE}  # type: ignore[dict-item]
 
@@ -92,7 +92,7 @@ def test_where_nothing_can_be_listed_anywhere_it_waits(namespaces: tuple[str, ..
     assert run(main()) >= 30
 
 
-def test_a_namespace_that_is_back_is_heard_of() -> None:
+def test_an_excluded_namespace_that_can_be_listed_again_is_noticed() -> None:
     client = Namespaces(b=GONE, c=GONE)
 
     async def main() -> float:
@@ -104,7 +104,7 @@ def test_a_namespace_that_is_back_is_heard_of() -> None:
     assert 600 <= run(main()) <= 600 + 2 * app.LEFT_OUT_SECONDS
 
 
-def test_where_none_was_left_out_nothing_ends() -> None:
+def test_without_excluded_namespaces_the_task_never_ends() -> None:
     async def main() -> bool:
         task = asyncio.create_task(app.until_one_is_back(Namespaces(), []))
         await asyncio.sleep(10_000)

@@ -49,7 +49,7 @@ def changed(kind: str, path: str, value: Any) -> dict[str, Any]:
         *((kind, "metadata.resourceVersion", "2") for kind in CHILDREN),
     ],
 )
-def test_what_no_plan_goes_by_is_no_news(kind: str, path: str, value: Any) -> None:
+def test_state_that_no_plan_depends_on_leaves_the_digest_unchanged(kind: str, path: str, value: Any) -> None:
     assert child_digest(kind, changed(kind, path, value)) == child_digest(kind, CHILDREN[kind])
 
 
@@ -70,7 +70,7 @@ def test_what_no_plan_goes_by_is_no_news(kind: str, path: str, value: Any) -> No
         *((kind, "metadata.labels", {}) for kind in CHILDREN),
     ],
 )
-def test_what_a_plan_goes_by_is_news(kind: str, path: str, value: Any) -> None:
+def test_state_that_a_plan_depends_on_changes_the_digest(kind: str, path: str, value: Any) -> None:
     assert child_digest(kind, changed(kind, path, value)) != child_digest(kind, CHILDREN[kind])
 
 
@@ -93,13 +93,13 @@ NOWHERE = {**ON_A_NODE, "conditions": [{"type": "PodScheduled", "status": "False
         ("Pod", {**ON_A_NODE, "phase": "Failed"}, True),
     ],
 )
-def test_what_was_to_come_is_no_news_and_what_goes_wrong_is(kind: str, status: dict[str, Any], says: bool) -> None:
+def test_the_digest_is_empty_for_expected_state_only(kind: str, status: dict[str, Any], says: bool) -> None:
     assert bool(child_digest(kind, {"metadata": METADATA, "spec": {}, "status": status})) == says
 
 
-def test_a_job_that_its_queue_holds_back_is_news() -> None:
+def test_a_suspended_job_changes_the_digest() -> None:
     assert child_digest("Job", {"metadata": METADATA, "spec": {"suspend": True}})
 
 
-def test_a_child_that_is_to_go_is_news_whatever_it_says() -> None:
+def test_a_child_that_is_being_deleted_changes_the_digest() -> None:
     assert child_digest("Job", {"metadata": {**METADATA, "deletionTimestamp": "now"}, "spec": {}})

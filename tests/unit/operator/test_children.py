@@ -36,7 +36,7 @@ def streaming(version: int = 1) -> ChildCache:
     late=st.integers(0, 12),
     data=st.data(),
 )
-def test_a_list_and_the_events_since_the_stream_began_come_to_what_there_is(
+def test_a_list_and_the_events_since_the_start_of_the_stream_give_the_current_state(
     history: list[tuple[str, bool]], begun: int, late: int, data: st.DataObject
 ) -> None:
     """`history`: at each version, one pod is written or (True) deleted. The list is of any version not older than where
@@ -57,7 +57,7 @@ def test_a_list_and_the_events_since_the_stream_began_come_to_what_there_is(
     assert seen(children) == states[-1]
 
 
-def test_nothing_is_known_until_it_has_been_listed() -> None:
+def test_children_are_unknown_until_they_are_listed() -> None:
     children = streaming()
     children.on_event(KEY, "Pod", pod("a", 2), deleted=False)
     assert seen(children) is None
@@ -66,13 +66,13 @@ def test_nothing_is_known_until_it_has_been_listed() -> None:
     assert children.of_kind(KEY, "Job") is None
 
 
-def test_a_kind_that_no_stream_tells_of_is_listed_each_time() -> None:
+def test_a_kind_without_a_stream_is_listed_each_time() -> None:
     children = streaming()
     assert children.add_listed(KEY, "ControllerRevision", [pod("a", 1)]) == [pod("a", 1)]
     assert children.of_kind(KEY, "ControllerRevision") is None
 
 
-def test_a_gap_in_a_stream_makes_all_forgotten_even_a_list_that_is_under_way() -> None:
+def test_a_gap_in_a_stream_invalidates_the_cache_and_lists_under_way() -> None:
     for version in ("9", None):
         children = streaming()
         children.on_stream_start("Pod", None, version)
@@ -81,7 +81,7 @@ def test_a_gap_in_a_stream_makes_all_forgotten_even_a_list_that_is_under_way() -
         assert children.stream_version("Pod", "team") == version
 
 
-def test_children_of_a_former_resource_of_the_name_are_not_kept() -> None:
+def test_children_of_a_deleted_resource_of_the_same_name_are_not_cached() -> None:
     children = streaming()
     children.add_listed(KEY, "Pod", [])
     children.on_event(KEY, "Pod", pod("a", 2, uid="former"), deleted=False)
@@ -90,7 +90,7 @@ def test_children_of_a_former_resource_of_the_name_are_not_kept() -> None:
     assert seen(children) is None
 
 
-def test_a_resource_that_was_made_while_we_listen_has_no_children_until_one_is_heard_of() -> None:
+def test_a_resource_created_while_we_watch_has_no_children_until_an_event_shows_one() -> None:
     children = streaming()
     children.add_new_resource(KEY, "ours")
     assert (seen(children), children.may_be_stale(KEY)) == ({}, False)
@@ -100,7 +100,7 @@ def test_a_resource_that_was_made_while_we_listen_has_no_children_until_one_is_h
     assert (seen(children), children.may_be_stale(KEY)) == (None, False)
 
 
-def test_what_is_heard_is_news_when_a_plan_could_go_by_it() -> None:
+def test_an_event_is_relevant_if_it_could_change_a_plan() -> None:
     children = streaming()
     first, second, third = pod("a", 2), pod("a", 3), pod("a", 4)
     first["status"] = second["status"] = {"conditions": [{"type": "PodScheduled", "status": "True"}]}
@@ -111,14 +111,14 @@ def test_what_is_heard_is_news_when_a_plan_could_go_by_it() -> None:
     assert children.on_event(KEY, "Pod", third, deleted=True)
 
 
-def test_one_namespace_is_streamed_without_the_others() -> None:
+def test_a_stream_of_one_namespace_does_not_cover_others() -> None:
     children = ChildCache()
     children.on_stream_start("Pod", "team", "1")
     assert children.stream_version("Pod", "team") == "1"
     assert children.stream_version("Pod", "others") is None
 
 
-def test_what_only_server_side_apply_goes_by_is_not_kept() -> None:
+def test_managed_fields_are_not_cached() -> None:
     children = streaming()
     children.add_listed(KEY, "Pod", [pod("a", 1)])
     assert all("managedFields" not in thing["metadata"] for thing in children.of_kind(KEY, "Pod") or ())

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.operator.memory_client import MemoryClient
+from tests.unit.operator.simulated_cluster import SimulatedCluster
 from tests.unit.operator.virtual_time import run
 from tunesmith_api.crdgen.crd import UNSEEN
 from tunesmith_operator.client import ApiError
@@ -32,14 +32,14 @@ RUNNING: Raw = {"phase": "Running", "attempt": 1, "metrics": {"steps": 1}}
 SUSPENDED: Raw = {"phase": "Suspended", "attempt": 2, "metrics": {"steps": "many"}}
 
 
-class Strict(MemoryClient):
+class Strict(SimulatedCluster):
     """Refuses a status whose metrics it does not like, and names the field where `told`."""
 
     told = True
 
     async def write_status(self, resource: Raw, status: Raw) -> Raw:
         if status.get("metrics") == SUSPENDED["metrics"]:
-            self._called("refused status", resource["kind"], resource["metadata"]["name"])
+            self._record("refused status", resource["kind"], resource["metadata"]["name"])
             fields = ["status.metrics.steps"] if self.told else []
             raise ApiError("PATCH", 422, "Invalid", "status.metrics.steps: must be an integer", fields)
         return await super().write_status(resource, status)
@@ -56,7 +56,7 @@ def scene(status: Raw) -> tuple[Strict, Controller]:
     return client, controller_of(client, status)
 
 
-def controller_of(client: MemoryClient, status: Raw, plan: PlanFunction | None = None) -> Controller:
+def controller_of(client: SimulatedCluster, status: Raw, plan: PlanFunction | None = None) -> Controller:
     kind = KindPlan(
         kind=KEY.kind,
         lists=("Job",),
@@ -70,7 +70,7 @@ def controller_of(client: MemoryClient, status: Raw, plan: PlanFunction | None =
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_a_refused_status_keeps_no_job_at_work_and_its_cause_is_logged(
+def test_a_rejected_status_does_not_keep_a_job_running_and_its_cause_is_logged(
     told: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     client, controller = scene(SUSPENDED)
@@ -78,11 +78,11 @@ def test_a_refused_status_keeps_no_job_at_work_and_its_cause_is_logged(
     with caplog.at_level(logging.ERROR):
         asyncio.run(controller.reconcile(KEY))
     assert "status.metrics.steps: must be an integer" in caplog.text
-    assert client.things[KEY]["status"] == {"phase": "Suspended", "attempt": 2, "metrics": {"steps": 1}}
-    assert ("Job", "team", "support-tune-1") not in client.things
+    assert client.objects[KEY]["status"] == {"phase": "Suspended", "attempt": 2, "metrics": {"steps": 1}}
+    assert ("Job", "team", "support-tune-1") not in client.objects
 
 
-def test_a_status_that_is_refused_again_is_not_written_again() -> None:
+def test_a_status_that_is_rejected_again_is_not_written_again() -> None:
     client, controller = scene(SUSPENDED)
     for _ in range(3):
         asyncio.run(controller.reconcile(KEY))
@@ -90,12 +90,12 @@ def test_a_status_that_is_refused_again_is_not_written_again() -> None:
 
 
 @pytest.mark.parametrize("status", [0, 409, 500])
-def test_a_status_that_could_not_be_written_is_known_before_anything_goes(status: int) -> None:
+def test_nothing_is_deleted_if_the_status_could_not_be_written(status: int) -> None:
     client, controller = scene({"phase": "Suspended"})
-    client.refuse[("status", KEY.kind)] = ApiError("PATCH", status, "", "")
+    client.errors[("status", KEY.kind)] = ApiError("PATCH", status, "", "")
     with pytest.raises(ApiError):
         asyncio.run(controller.reconcile(KEY))
-    assert ("Job", "team", "support-tune-1") in client.things
+    assert ("Job", "team", "support-tune-1") in client.objects
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_status_that_could_not_be_written_is_known_before_anything_goes(status
     ],
     ids=["nothing", "status", "delete", "create", "apply", "for good"],
 )
-def test_nothing_is_made_changed_deleted_or_decided_for_good_by_what_streams_alone_have_told(
+def test_nothing_is_created_changed_deleted_or_decided_for_good_from_the_cache(
     plan: Plan, lists: int
 ) -> None:
     """`lists`: how often the resource has been read and its Jobs listed after two looks, the second of which knows all
@@ -121,7 +121,7 @@ def test_nothing_is_made_changed_deleted_or_decided_for_good_by_what_streams_alo
     controller.on_stream_start("Job", None, "1")
     for _ in range(2):
         asyncio.run(controller.reconcile(KEY))
-        controller.on_resource_event("MODIFIED", client.things[KEY])
+        controller.on_resource_event("MODIFIED", client.objects[KEY])
     calls = [call[:2] for call in client.calls]
     assert calls.count(("list", "Job")) == lists
     assert calls.count(("get", KEY.kind)) == lists
@@ -132,17 +132,17 @@ def test_nothing_is_made_changed_deleted_or_decided_for_good_by_what_streams_alo
     [(True, None, 1), (False, None, 2), (True, "conflict", 2), (True, "resync", 2)],
     ids=["as told", "told too late", "after an error", "after a resync"],
 )
-def test_a_resource_is_read_again_only_where_what_was_told_of_it_may_be_old(
+def test_a_resource_is_read_live_only_if_its_cached_state_may_be_stale(
     told: bool, spoilt: str | None, reads: int
 ) -> None:
     async def main() -> None:
         await controller.reconcile(KEY)
         if told:
-            controller.on_resource_event("MODIFIED", client.things[KEY])
+            controller.on_resource_event("MODIFIED", client.objects[KEY])
         if spoilt == "conflict":
-            client.refuse[("status", KEY.kind)] = ApiError("PATCH", 409, "Conflict", "")
+            client.errors[("status", KEY.kind)] = ApiError("PATCH", 409, "Conflict", "")
             await controller._process(KEY)
-            client.refuse.clear()
+            client.errors.clear()
         if spoilt == "resync":
             controller.on_stream_start("Pod", None, "1")
         await controller.reconcile(KEY)
@@ -154,7 +154,7 @@ def test_a_resource_is_read_again_only_where_what_was_told_of_it_may_be_old(
     assert [call[:2] for call in client.calls].count(("get", KEY.kind)) == reads
 
 
-class Hasty(MemoryClient):
+class Hasty(SimulatedCluster):
     """The stream tells of a status before its writer has its answer, and of a change that `somebody` else makes then."""
 
     controller: Controller
@@ -164,12 +164,12 @@ class Hasty(MemoryClient):
         written = await super().write_status(resource, status)
         self.controller.on_resource_event("MODIFIED", written)
         if self.somebody:
-            self.controller.on_resource_event("MODIFIED", self.put(written))
+            self.controller.on_resource_event("MODIFIED", self.put({**written, "spec": {"retries": 1}}))
         return written
 
 
 @pytest.mark.parametrize(("somebody", "looks"), [(False, 1), (True, 2)])
-def test_an_own_write_costs_no_look_however_early_it_is_heard_of_and_a_change_of_others_one(
+def test_the_event_of_an_own_write_wakes_nothing_and_a_change_by_others_wakes_once(
     somebody: bool, looks: int
 ) -> None:
     async def main() -> None:
@@ -190,7 +190,7 @@ def test_an_own_write_costs_no_look_however_early_it_is_heard_of_and_a_change_of
     assert client.calls.count(("get", KEY.kind, KEY.name)) == looks
 
 
-def test_a_look_that_fails_is_not_tried_again_at_once() -> None:
+def test_a_failed_reconcile_backs_off() -> None:
     async def main() -> None:
         controller = controller_of(client, {"phase": "Suspended"})
         resource = {"kind": KEY.kind, "metadata": {"name": KEY.name, "namespace": "team", "uid": "u"}}
@@ -199,16 +199,16 @@ def test_a_look_that_fails_is_not_tried_again_at_once() -> None:
         await asyncio.sleep(60)
         working.cancel()
 
-    client = MemoryClient()
-    client.refuse[("get", KEY.kind)] = ApiError("GET", 500, "", "")
+    client = SimulatedCluster()
+    client.errors[("get", KEY.kind)] = ApiError("GET", 500, "", "")
     run(main())
     assert 1 < len(client.calls) < 12
 
 
-def test_of_many_new_resources_each_has_its_child_before_any_is_told_of() -> None:
+def test_many_new_resources_all_get_their_jobs_before_any_gets_a_status() -> None:
     def plan(resource: Raw, *_: object) -> Plan:
         metadata = {"name": f"{resource['metadata']['name']}-tune-1", "namespace": "team"}
-        is_there = ("Job", "team", metadata["name"]) in client.things
+        is_there = ("Job", "team", metadata["name"]) in client.objects
         return Plan(
             create=() if is_there else ({"kind": "Job", "metadata": metadata},),
             status={"phase": "Running"},
@@ -226,18 +226,18 @@ def test_of_many_new_resources_each_has_its_child_before_any_is_told_of() -> Non
         working.cancel()
 
     names = ["a", "b", "c"]
-    client = MemoryClient()
+    client = SimulatedCluster()
     run(main())
     made = [(verb, kind) for verb, kind, *_ in client.writes()]
     assert made[:3] == [("create", "Job")] * 3
     assert sorted(made[3:]) == [("create", "Event")] * 3 + [("status", KEY.kind)] * 3
 
 
-def test_what_nobody_was_told_of_comes_first_also_where_a_list_tells_of_it() -> None:
+def test_resources_without_a_status_come_first_also_after_a_list() -> None:
     """After a gap in the stream, and at the start of an operator."""
 
     async def main() -> list[str]:
-        controller = controller_of(MemoryClient(), {})
+        controller = controller_of(SimulatedCluster(), {})
         for number, (name, status) in enumerate((("told", RUNNING), ("untold", UNSEEN))):
             metadata = {"name": name, "namespace": "team", "uid": name, "resourceVersion": str(number)}
             resource = {
@@ -275,7 +275,7 @@ def test_a_created_job_is_known_before_its_stream_reports_it() -> None:
         client.calls.clear()
         await controller.reconcile(KEY)
 
-    client = MemoryClient()
+    client = SimulatedCluster()
     run(main())
     assert not [call for call in client.calls if "Job" in call]
 
@@ -300,7 +300,7 @@ def test_a_settled_resource_is_not_reconciled_by_a_timer_of_before() -> None:
         controller.on_resource_event("MODIFIED", settled)
         assert controller.queue.delayed == 0
 
-    client = MemoryClient()
+    client = SimulatedCluster()
     run(main())
 
 
@@ -319,7 +319,7 @@ SERVICE: Raw = {"kind": "Service", "metadata": {"name": "support", "namespace": 
     ],
     ids=["others wait", "no others", "nothing made", "a later attempt", "a service"],
 )
-def test_a_look_leaves_telling_for_later_only_of_a_new_job_while_others_wait(
+def test_only_the_first_status_of_a_new_job_is_deferred_while_others_wait(
     others: int, status: Raw, children: dict[str, Any], told: bool
 ) -> None:
     async def main() -> float | None:
@@ -329,7 +329,7 @@ def test_a_look_leaves_telling_for_later_only_of_a_new_job_while_others_wait(
         return await controller.reconcile(KEY)
 
     metadata = {"name": KEY.name, "namespace": "team", "uid": "u"}
-    client = MemoryClient({"kind": KEY.kind, "metadata": metadata, "status": status})
+    client = SimulatedCluster({"kind": KEY.kind, "metadata": metadata, "status": status})
     assert run(main()) == (None if told else DEFERRED_STATUS_SECONDS)
     assert ("status" in [verb for verb, *_ in client.writes()]) is told
 
@@ -341,7 +341,7 @@ fields = st.dictionaries(
 
 
 @given(fields, fields, st.sets(st.sampled_from(sorted(PATHS))))
-def test_of_a_refused_status_no_wrong_field_is_written_and_nothing_essential_lost(
+def test_a_rejected_status_is_written_without_invalid_fields_and_with_all_essential_ones(
     old: Raw, new: Raw, wrong: set[str]
 ) -> None:
     rest = without_invalid_fields(old, new, wrong)

@@ -86,7 +86,7 @@ def test_usage_is_summed_by_namespace_in_base_units() -> None:
     assert value(heard, "tunesmith_resources_trained_tokens", namespace="team") == 1000
 
 
-def test_verdicts_promotions_failures_and_what_is_stuck_are_told() -> None:
+def test_verdicts_promotions_failures_and_stalled_resources_are_counted() -> None:
     blocked = [{"type": "PromotionBlocked", "status": "True"}, {"type": "Stalled", "status": "True"}]
     heard = told(
         resource("EvalJob", "e", phase="Succeeded", verdict="Failed"),
@@ -115,7 +115,7 @@ def test_verdicts_promotions_failures_and_what_is_stuck_are_told() -> None:
         ({}, 1),
     ],
 )
-def test_a_service_that_is_to_answer_and_does_not_is_unavailable(status: Raw, unavailable: int) -> None:
+def test_a_service_that_should_answer_and_does_not_is_unavailable(status: Raw, unavailable: int) -> None:
     heard = told(resource("InferenceService", **status))
     assert value(heard, "tunesmith_resources_unavailable", namespace="team") == unavailable
 
@@ -137,7 +137,7 @@ NOT_STARTING = "tunesmith_resources_not_starting_since_timestamp_seconds"
         ({"phase": "Pending", "lastFailure": {**WAITS, "class": "OOMKilled"}}, None),
     ],
 )
-def test_pods_that_do_not_start_are_told_with_the_time_since_when(status: Raw, since: int | None) -> None:
+def test_pods_that_do_not_start_are_exposed_with_their_waiting_since(status: Raw, since: int | None) -> None:
     labels = {"kind": "InferenceService", "namespace": "team"}
     assert (
         value(told(resource("InferenceService", **status)), NOT_STARTING, **labels, **{"class": "Unschedulable"})
@@ -145,7 +145,7 @@ def test_pods_that_do_not_start_are_told_with_the_time_since_when(status: Raw, s
     )
 
 
-def test_of_pods_that_do_not_start_those_that_have_waited_longest_are_told() -> None:
+def test_the_longest_wait_of_pods_that_do_not_start_is_exposed() -> None:
     later = {**WAITS, "time": "2026-01-02T05:04:05Z"}
     heard = told(
         resource(name="a", phase="Pending", lastFailure=later), resource(name="b", phase="Pending", lastFailure=WAITS)
@@ -154,7 +154,7 @@ def test_of_pods_that_do_not_start_those_that_have_waited_longest_are_told() -> 
     assert value(heard, NOT_STARTING, **labels) == 1767323045
 
 
-def test_what_alerts_count_begins_at_zero_with_the_first_resource_of_a_namespace() -> None:
+def test_counters_behind_alerts_start_at_zero_with_the_first_resource_of_a_namespace() -> None:
     """A counter that comes into being at twenty has not increased, by Prometheus' reckoning."""
     rules = yaml.safe_load((ROOT / "charts/tunesmith/monitoring/alerts.yaml").read_text())
     asked = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
@@ -181,14 +181,14 @@ def test_what_alerts_count_begins_at_zero_with_the_first_resource_of_a_namespace
         ),
     ],
 )
-def test_a_job_that_has_never_reported_is_silent_since_it_began(status: Raw, time: int | None) -> None:
+def test_a_job_without_a_report_counts_as_silent_since_its_start(status: Raw, time: int | None) -> None:
     job = {"kind": "FineTuneJob", "namespace": "team", "name": "a"}
     assert (
         value(told(resource(phase="Running", **status)), "tunesmith_job_last_report_timestamp_seconds", **job) == time
     )
 
 
-def test_a_running_job_has_series_of_its_own_and_one_that_waits_or_is_done_has_none() -> None:
+def test_only_running_jobs_have_series_of_their_own() -> None:
     progress = {"percent": 40, "step": 4, "totalSteps": 10, "loss": 1.25, "updated": UPDATED}
     heard = told(resource(phase="Running", attempt=2, progress=progress))
     job = {"kind": "FineTuneJob", "namespace": "team", "name": "a"}
@@ -237,7 +237,7 @@ resources = st.builds(
 
 
 @given(st.lists(st.tuples(st.booleans(), resources), max_size=30))
-def test_after_a_restart_the_gauges_are_what_they_were(events: list[tuple[bool, Raw]]) -> None:
+def test_the_gauges_are_the_same_after_a_restart(events: list[tuple[bool, Raw]]) -> None:
     """However the resources came to be what they are: lists tell the same as all the events before."""
     heard, left = Fleet(), {}
     for gone, one in events:
@@ -252,7 +252,7 @@ def test_after_a_restart_the_gauges_are_what_they_were(events: list[tuple[bool, 
     assert series(told(*anew)) == series(heard)
 
 
-def test_what_happens_is_counted_once_and_what_was_there_before_is_not() -> None:
+def test_a_transition_is_counted_once_and_existing_state_is_not() -> None:
     space = "counted"
     before = resource(
         namespace=space, phase="Running", acceleratorHours=1, lastFailure={"class": "BadRow", "time": "1"}
@@ -287,7 +287,7 @@ def test_a_resource_costs_less_than_half_a_kilobyte() -> None:
     assert sys.getsizeof(kept) + sum(map(sys.getsizeof, own)) < 512
 
 
-def test_no_name_is_used_twice() -> None:
+def test_no_metric_name_is_used_twice() -> None:
     names = [gauge.name for gauge in fleet.SUMS] + [name for name, _ in fleet.JOB_GAUGES.values()] + [fleet.LEFT_OUT[0]]
     registered = {name for names in metrics.REGISTRY._collector_to_names.values() for name in names}
     assert len(set(names)) == len(names)

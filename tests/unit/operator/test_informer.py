@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operator.memory_client import MemoryClient
+from tests.unit.operator.simulated_cluster import SimulatedCluster
 from tests.unit.operator.virtual_time import run
 from tunesmith_operator.client import ApiError
 from tunesmith_operator.informer import inform
@@ -20,7 +20,7 @@ AWAY = ApiError("WATCH", 0, "Unreachable", "refused")
 Said = tuple[str, Raw] | ApiError
 
 
-class Server(MemoryClient):
+class Server(SimulatedCluster):
     """Each watch says one of `says`, then ends, or fails where it ends with an ApiError; then it stays silent."""
 
     def __init__(self, says: list[list[Said]]) -> None:
@@ -75,7 +75,7 @@ def listen(server: Server, kind: str = "Pod", seconds: float = 3600) -> Audience
     raise AssertionError("a stream has no end")
 
 
-def test_a_stream_that_ends_goes_on_where_it_was_by_bookmarks_too() -> None:
+def test_a_stream_continues_from_its_last_event_or_bookmark() -> None:
     server = Server([[("ADDED", thing("a", 8)), ("BOOKMARK", {"metadata": {"resourceVersion": "20"}})], [AWAY]])
     audience = listen(server)
     assert server.asked == ["7", "20", "20"]
@@ -83,18 +83,18 @@ def test_a_stream_that_ends_goes_on_where_it_was_by_bookmarks_too() -> None:
     assert audience.begun == ["7"]
 
 
-def test_after_a_gap_it_begins_anew_and_says_so() -> None:
+def test_an_expired_stream_starts_again_and_announces_the_gap() -> None:
     audience = listen(Server([[("ADDED", thing("a", 8)), GONE], [("DELETED", thing("a", 9))]]))
     assert audience.begun == ["7", None, "7"]
     assert audience.heard == [("ADDED", "a"), ("DELETED", "a")]
 
 
-def test_of_jobs_it_tells_what_there_is_and_of_pods_only_what_happens() -> None:
+def test_existing_jobs_are_delivered_and_of_pods_only_events() -> None:
     assert listen(Server([]), "Job").heard == [(None, "a"), (None, "b")]
     assert listen(Server([]), "Pod").heard == []
 
 
-def test_a_first_list_that_failed_is_asked_for_again() -> None:
+def test_a_failed_first_list_is_repeated() -> None:
     class Busy(Server):
         def each(self, *arguments: Any) -> AsyncGenerator[Raw, None]:
             async def failing() -> AsyncGenerator[Raw, None]:
@@ -107,7 +107,7 @@ def test_a_first_list_that_failed_is_asked_for_again() -> None:
     assert listen(Busy([]), "Job").heard == [(None, "a"), (None, "b")]
 
 
-def test_a_stream_that_cannot_be_had_for_minutes_ends_the_process() -> None:
+def test_a_stream_that_cannot_be_opened_for_minutes_ends_the_process() -> None:
     with pytest.raises(ApiError):
         listen(Server([[AWAY]] * 100))
 
@@ -117,7 +117,7 @@ def test_failures_that_are_not_in_a_row_do_not_add_up() -> None:
     assert len(listen(server).heard) == 100
 
 
-def test_a_stream_that_is_silent_and_cut_again_and_again_is_no_failure() -> None:
+def test_silent_streams_that_a_proxy_cuts_are_no_failure() -> None:
     class Silent(Server):
         async def watch(self, *_: Any) -> AsyncGenerator[tuple[str, Raw], None]:
             await asyncio.sleep(60)

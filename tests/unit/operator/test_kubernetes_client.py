@@ -75,7 +75,7 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
 @pytest.mark.parametrize(
     ("said", "seconds"), [("3", 3.0), ("86400", LONGEST_PAUSE), ("9" * 400, LONGEST_PAUSE), ("soon", 1.0), (None, 1.0)]
 )
-async def test_a_busy_server_is_left_alone_for_as_long_as_it_says_within_reason(
+async def test_retry_after_is_respected_up_to_a_bound(
     scene: Scene, said: str | None, seconds: float
 ) -> None:
     scene.answers = [(BUSY, {"Retry-After": said} if said else {}, {})]
@@ -84,7 +84,7 @@ async def test_a_busy_server_is_left_alone_for_as_long_as_it_says_within_reason(
     assert scene.limiter.asked == 2
 
 
-async def test_a_lease_waits_for_no_other_request_and_makes_none_wait(scene: Scene) -> None:
+async def test_lease_requests_bypass_the_rate_limiter(scene: Scene) -> None:
     scene.answers = [(BUSY, {"Retry-After": "30"}, {"message": "busy"})]
     with pytest.raises(ApiError, match="busy"):
         await scene.client.get("Lease", "system", "tunesmith-operator")
@@ -93,13 +93,13 @@ async def test_a_lease_waits_for_no_other_request_and_makes_none_wait(scene: Sce
     assert [method for method, _ in scene.requests] == ["GET", "PUT"]
 
 
-async def test_a_namespace_called_leases_is_one_like_others(scene: Scene) -> None:
+async def test_a_namespace_named_leases_does_not_bypass_the_rate_limiter(scene: Scene) -> None:
     await scene.client.get("Pod", "leases", "leases")
     assert scene.limiter.asked == 1
 
 
 @pytest.mark.parametrize(("uid", "requests"), [("u1", 2), (None, 1)])
-async def test_what_stands_in_the_way_in_a_list_of_ours_is_replaced_and_in_one_that_is_not_seen_to_be_ours_is_not(
+async def test_a_clashing_list_item_is_replaced_in_an_observed_object_only(
     scene: Scene, uid: str | None, requests: int
 ) -> None:
     scene.answers = [(422, {}, {"reason": "Invalid", "message": "Duplicate value: http"})]
@@ -112,7 +112,7 @@ async def test_what_stands_in_the_way_in_a_list_of_ours_is_replaced_and_in_one_t
     assert scene.requests == [("PATCH", "/api/v1/namespaces/team/services/support")] * requests
 
 
-async def test_an_error_tells_which_fields_are_wrong(scene: Scene) -> None:
+async def test_an_error_has_the_paths_of_the_invalid_fields(scene: Scene) -> None:
     causes = [{"reason": "FieldValueTooLong", "field": "status.artifacts[0].uri"}, {"reason": "Other"}]
     scene.answers = [(422, {}, {"reason": "Invalid", "message": "too long", "details": {"causes": causes}})]
     resource = {"kind": "EvalJob", "metadata": {"namespace": "team", "name": "a", "resourceVersion": "1"}}
@@ -134,7 +134,7 @@ BOOKMARK = b'{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9"
 EXPIRED = b'{"type": "ERROR", "object": {"code": 410, "reason": "Expired", "message": "too old"}}\n'
 
 
-async def test_a_watch_tells_event_by_event_however_large_an_object_is(scene: Scene) -> None:
+async def test_a_watch_delivers_objects_of_any_size(scene: Scene) -> None:
     assert await watched(scene, ADDED, BOOKMARK) == [("ADDED", "6"), ("BOOKMARK", "9")]
 
 
@@ -143,13 +143,13 @@ async def test_a_watch_tells_event_by_event_however_large_an_object_is(scene: Sc
     [((EXPIRED,), 200, 410), ((b'{"reason": "Expired"}',), 410, 410), ((BOOKMARK, ADDED[:99]), 200, 0)],
     ids=["an error event", "an error answer", "a line that was cut off"],
 )
-async def test_a_watch_that_fails_says_how(scene: Scene, lines: tuple[bytes, ...], status: int, told: int) -> None:
+async def test_a_failed_watch_raises_the_status_of_its_error(scene: Scene, lines: tuple[bytes, ...], status: int, told: int) -> None:
     with pytest.raises(ApiError) as caught:
         await watched(scene, *lines, status=status)
     assert caught.value.status == told
 
 
-async def test_however_many_streams_are_open_a_request_finds_a_connection(scene: Scene) -> None:
+async def test_open_streams_do_not_exhaust_the_connections(scene: Scene) -> None:
     streams = [
         asyncio.create_task(anext(scene.client.watch("Pod", f"team-{number}", {}, SILENT))) for number in range(150)
     ]
@@ -161,7 +161,7 @@ async def test_however_many_streams_are_open_a_request_finds_a_connection(scene:
     await asyncio.gather(*streams, return_exceptions=True)
 
 
-async def test_what_is_there_is_read_in_parts_up_to_the_last(scene: Scene) -> None:
+async def test_a_list_is_read_page_by_page_to_its_end(scene: Scene) -> None:
     scene.answers = [
         (200, {}, {"items": [1, 2], "metadata": {"resourceVersion": "5", "continue": "token"}}),
         (200, {}, {"items": [3], "metadata": {"resourceVersion": "5"}}),
@@ -170,7 +170,7 @@ async def test_what_is_there_is_read_in_parts_up_to_the_last(scene: Scene) -> No
     assert await scene.client.list("Pod", None, limit=1) == [1]
 
 
-async def test_the_version_of_the_cache_is_asked_for_without_any_object(scene: Scene) -> None:
+async def test_the_version_of_the_watch_cache_is_read_without_objects(scene: Scene) -> None:
     scene.answers = [(200, {}, {"items": [], "metadata": {"resourceVersion": "5"}})]
     assert await scene.client.version("Pod", None) == "5"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.operator.memory_client import MemoryClient
+from tests.unit.operator.simulated_cluster import SimulatedCluster
 from tests.unit.operator.virtual_time import run
 from tunesmith_operator import metrics
 from tunesmith_operator.client import ApiError
@@ -18,7 +18,7 @@ SETTINGS = LeaderElection(lease_seconds=15, renew_seconds=10, retry_seconds=2)
 AWAY = {(verb, "Lease"): ApiError(verb, 0, "Unreachable", "connection refused") for verb in ("get", "replace")}
 
 
-def replica(client: MemoryClient, name: str, settings: LeaderElection = SETTINGS) -> Leader:
+def replica(client: SimulatedCluster, name: str, settings: LeaderElection = SETTINGS) -> Leader:
     return Leader(client, settings, "system", f"{name}_10.0.0.1:8082", asyncio.get_running_loop().time)
 
 
@@ -26,9 +26,9 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def test_of_several_replicas_one_leads_and_the_others_know_where_it_is() -> None:
+def test_one_replica_leads_and_the_others_know_its_address() -> None:
     async def main() -> None:
-        client = MemoryClient()
+        client = SimulatedCluster()
         first, second = replica(client, "a"), replica(client, "b")
         await first.acquire()
         waiting = asyncio.create_task(second.acquire())
@@ -44,9 +44,9 @@ def test_of_several_replicas_one_leads_and_the_others_know_where_it_is() -> None
     run(main())
 
 
-def test_a_leader_that_dies_is_followed_when_its_lease_has_run_out() -> None:
+def test_a_standby_takes_over_when_the_lease_of_a_dead_leader_expires() -> None:
     async def main() -> float:
-        client = MemoryClient()
+        client = SimulatedCluster()
         await replica(client, "a").acquire()
         second = replica(client, "b")
         await second.acquire()
@@ -55,9 +55,9 @@ def test_a_leader_that_dies_is_followed_when_its_lease_has_run_out() -> None:
     assert 15 <= run(main()) <= 15 + 2 * 2.4
 
 
-def test_a_leader_that_releases_is_followed_at_once() -> None:
+def test_a_standby_takes_over_promptly_after_a_release() -> None:
     async def main() -> float:
-        client = MemoryClient()
+        client = SimulatedCluster()
         first, second = replica(client, "a"), replica(client, "b")
         await first.acquire()
         waiting = asyncio.create_task(second.acquire())
@@ -70,16 +70,16 @@ def test_a_leader_that_releases_is_followed_at_once() -> None:
 
 
 @pytest.mark.parametrize("outage", [1, 3, 6])
-def test_a_short_outage_of_the_api_server_does_not_end_the_lead(outage: float) -> None:
+def test_a_short_outage_of_the_api_server_does_not_cost_the_lease(outage: float) -> None:
     async def main() -> bool:
-        client = MemoryClient()
+        client = SimulatedCluster()
         leader = replica(client, "a")
         await leader.acquire()
         keeping = asyncio.create_task(leader.keep())
         await asyncio.sleep(5)
-        client.refuse = dict(AWAY)
+        client.errors = dict(AWAY)
         await asyncio.sleep(outage)
-        client.refuse.clear()
+        client.errors.clear()
         await asyncio.sleep(60)
         alive = not keeping.done()
         leader.may_write()
@@ -91,10 +91,10 @@ def test_a_short_outage_of_the_api_server_does_not_end_the_lead(outage: float) -
 
 def test_a_leader_that_cannot_renew_ends_before_another_may_lead() -> None:
     async def main() -> float:
-        client = MemoryClient()
+        client = SimulatedCluster()
         leader = replica(client, "a")
         await leader.acquire()
-        client.refuse = dict(AWAY)
+        client.errors = dict(AWAY)
         with pytest.raises(LeaseLost):
             await leader.keep()
         return now()
@@ -102,12 +102,12 @@ def test_a_leader_that_cannot_renew_ends_before_another_may_lead() -> None:
     assert run(main()) <= SETTINGS.renew_seconds + 0.1 < SETTINGS.lease_seconds
 
 
-def test_a_leader_whose_lease_another_holds_ends() -> None:
+def test_a_leader_ends_when_another_holds_its_lease() -> None:
     async def main() -> None:
-        client = MemoryClient()
+        client = SimulatedCluster()
         leader = replica(client, "a")
         await leader.acquire()
-        [lease] = client.things.values()
+        [lease] = client.objects.values()
         client.put({**lease, "spec": {**lease["spec"], "holderIdentity": "b_10.0.0.2:8082"}})
         with pytest.raises(LeaseLost, match="b_10"):
             await leader.keep()
@@ -116,8 +116,8 @@ def test_a_leader_whose_lease_another_holds_ends() -> None:
 
 
 @pytest.mark.parametrize("latency", [0.0, 1.0, 5.0])
-def test_a_slow_api_server_does_not_cost_the_lead(latency: float) -> None:
-    class Slow(MemoryClient):
+def test_a_slow_api_server_does_not_cost_the_lease(latency: float) -> None:
+    class Slow(SimulatedCluster):
         async def replace(self, manifest: Raw) -> Raw:
             await asyncio.sleep(latency)
             return await super().replace(manifest)
@@ -137,7 +137,7 @@ def test_a_slow_api_server_does_not_cost_the_lead(latency: float) -> None:
 @given(frozen=st.floats(10.01, 1e6))
 def test_after_a_freeze_past_its_lease_the_leader_must_not_write(frozen: float) -> None:
     async def main() -> None:
-        leader = replica(MemoryClient(), "a")
+        leader = replica(SimulatedCluster(), "a")
         await leader.acquire()
         leader.may_write()
         await asyncio.sleep(frozen)
@@ -149,9 +149,9 @@ def test_after_a_freeze_past_its_lease_the_leader_must_not_write(frozen: float) 
 
 def test_the_clock_of_the_former_leader_is_not_trusted() -> None:
     async def main() -> float:
-        client = MemoryClient()
+        client = SimulatedCluster()
         await replica(client, "a").acquire()
-        [lease] = client.things.values()
+        [lease] = client.objects.values()
         client.put({**lease, "spec": {**lease["spec"], "renewTime": "2001-01-01T00:00:00.000000Z"}})
         await replica(client, "b").acquire()
         return now()
@@ -159,9 +159,9 @@ def test_the_clock_of_the_former_leader_is_not_trusted() -> None:
     assert run(main()) >= 15
 
 
-def test_two_that_take_a_free_lease_at_once_do_not_both_lead() -> None:
+def test_two_replicas_that_race_for_a_free_lease_do_not_both_lead() -> None:
     async def main() -> list[bool]:
-        client = MemoryClient()
+        client = SimulatedCluster()
         replicas = [replica(client, name) for name in "abc"]
         waiting = [asyncio.create_task(each.acquire()) for each in replicas]
         await asyncio.sleep(1)
@@ -172,9 +172,9 @@ def test_two_that_take_a_free_lease_at_once_do_not_both_lead() -> None:
     assert sum(run(main())) == 1
 
 
-def test_without_an_election_it_leads_at_once_and_touches_no_lease() -> None:
+def test_without_election_a_replica_leads_without_a_lease() -> None:
     async def main() -> list[tuple[str, str, str]]:
-        client = MemoryClient()
+        client = SimulatedCluster()
         leader = replica(client, "a", LeaderElection(enabled=False))
         metrics.LEADER.set(0)
         await leader.acquire()

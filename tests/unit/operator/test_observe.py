@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operator.memory_client import MemoryClient
+from tests.unit.operator.simulated_cluster import SimulatedCluster
 from tunesmith_operator.children import ChildCache
 from tunesmith_operator.client import ApiError
 from tunesmith_operator.observe import child_uids, observe, observe_events
@@ -35,7 +35,7 @@ def thing(child: str, name: str, owner: tuple[str, str, str] | None, labelled: b
     return {"kind": child, "metadata": metadata, **rest}
 
 
-def look(client: MemoryClient, plan: KindPlan, status: Raw | None = None) -> Observed:
+def look(client: SimulatedCluster, plan: KindPlan, status: Raw | None = None) -> Observed:
     return asyncio.run(observe(client, ChildCache(), plan, {**RESOURCE, "status": status or {}}, {}))
 
 
@@ -47,8 +47,8 @@ OURS = ("FineTuneJob", "support", UID)
 FORMER = ("FineTuneJob", "support", "former")
 
 
-def test_only_what_we_control_is_ours_whatever_its_labels_say() -> None:
-    client = MemoryClient(
+def test_ownership_is_by_controller_and_not_by_labels() -> None:
+    client = SimulatedCluster(
         thing("Job", "a", OURS),
         thing("Job", "b", FORMER),
         thing("Job", "c", None),
@@ -57,8 +57,8 @@ def test_only_what_we_control_is_ours_whatever_its_labels_say() -> None:
     assert names(look(client, kind()).jobs) == ["a"]
 
 
-def test_pods_of_a_job_that_is_gone_count_since_they_may_still_be_at_work() -> None:
-    client = MemoryClient(
+def test_pods_of_a_deleted_job_are_observed() -> None:
+    client = SimulatedCluster(
         thing("Job", "a", OURS),
         thing("Pod", "of-a", ("Job", "a", "uid-a")),
         thing("Pod", "of-another-a", ("Job", "a", "older")),
@@ -69,8 +69,8 @@ def test_pods_of_a_job_that_is_gone_count_since_they_may_still_be_at_work() -> N
     assert names(look(client, kind()).pods) == ["of-a", "of-a-replica-set", "of-one-that-is-gone"]
 
 
-def test_a_child_that_status_tells_of_is_looked_for_before_it_counts_as_gone() -> None:
-    class Lagging(MemoryClient):
+def test_a_child_that_the_status_names_is_read_by_name_before_it_counts_as_gone() -> None:
+    class Lagging(SimulatedCluster):
         """Its watch cache has not heard of anything yet."""
 
         async def list(self, *arguments: Any, cached: bool = False, **rest: Any) -> list[Raw]:
@@ -82,8 +82,8 @@ def test_a_child_that_status_tells_of_is_looked_for_before_it_counts_as_gone() -
 
 
 @pytest.mark.parametrize("status", [{"failed": 1}, {"uncountedTerminatedPods": {"failed": ["uid-of-a"]}}])
-def test_a_pod_that_the_job_controller_has_counted_is_looked_for_before_it_counts_as_gone(status: Raw) -> None:
-    class Lagging(MemoryClient):
+def test_a_pod_that_the_job_controller_has_counted_is_listed_from_etcd_before_it_counts_as_gone(status: Raw) -> None:
+    class Lagging(SimulatedCluster):
         """Its watch cache has heard of Jobs only."""
 
         async def list(self, kind: str, *arguments: Any, cached: bool = False, **rest: Any) -> list[Raw]:
@@ -93,8 +93,8 @@ def test_a_pod_that_the_job_controller_has_counted_is_looked_for_before_it_count
     assert names(look(Lagging(job, pod), kind()).pods) == ["of-a"]
 
 
-def test_what_streams_keep_current_is_not_listed_again() -> None:
-    client, known = MemoryClient(thing("Job", "a", OURS)), ChildCache()
+def test_children_with_a_stream_are_listed_once() -> None:
+    client, known = SimulatedCluster(thing("Job", "a", OURS)), ChildCache()
     for streamed in ("Job", "Pod"):
         known.on_stream_start(streamed, None, "1")
     for _ in range(3):
@@ -102,9 +102,9 @@ def test_what_streams_keep_current_is_not_listed_again() -> None:
     assert [call[1] for call in client.calls] == ["Job", "Deployment", "Pod", "Deployment", "Deployment"]
 
 
-def test_a_child_of_a_fixed_name_is_read_once_and_then_heard_of_but_an_absent_one_each_time() -> None:
+def test_a_child_of_a_fixed_name_is_read_once_and_an_absent_child_each_time() -> None:
     there, absent = Key("Deployment", "support"), Key("Service", "support")
-    client, known = MemoryClient(thing("Deployment", "support", OURS)), ChildCache()
+    client, known = SimulatedCluster(thing("Deployment", "support", OURS)), ChildCache()
     for streamed in ("Deployment", "Service"):
         known.on_stream_start(streamed, None, "1")
     for _ in range(3):
@@ -114,8 +114,8 @@ def test_a_child_of_a_fixed_name_is_read_once_and_then_heard_of_but_an_absent_on
     assert (reads.count("Deployment"), reads.count("Service")) == (1, 3)
 
 
-def test_an_api_server_whose_cache_is_behind_is_asked_past_it() -> None:
-    class Behind(MemoryClient):
+def test_a_lagging_watch_cache_is_bypassed() -> None:
+    class Behind(SimulatedCluster):
         async def list(self, *arguments: Any, cached: bool = False, **rest: Any) -> list[Raw]:
             if cached:
                 raise ApiError("GET", 504, "Timeout", "Too large resource version: 9, current: 1")
@@ -124,8 +124,8 @@ def test_an_api_server_whose_cache_is_behind_is_asked_past_it() -> None:
     assert names(look(Behind(thing("Job", "a", OURS)), kind()).jobs) == ["a"]
 
 
-def test_what_stands_in_the_place_of_a_child_is_foreign() -> None:
-    client = MemoryClient(thing("Deployment", "support", FORMER), thing("Service", "support", OURS, labelled=False))
+def test_an_object_with_the_name_of_a_child_and_another_controller_is_foreign() -> None:
+    client = SimulatedCluster(thing("Deployment", "support", FORMER), thing("Service", "support", OURS, labelled=False))
     keys = Key("Deployment", "support"), Key("Service", "support")
     observed = look(client, kind(*keys))
     assert observed.foreign == observed.former == {keys[0]}
@@ -133,16 +133,16 @@ def test_what_stands_in_the_place_of_a_child_is_foreign() -> None:
     assert child_uids(observed) == {keys[1]: "uid-support"}
 
 
-def test_references_are_read_and_an_absent_one_is_none() -> None:
+def test_references_are_read_and_absent_ones_are_none() -> None:
     there, absent = Reference("EvalJob", "there"), Reference("EvalJob", "absent")
-    client = MemoryClient(thing("EvalJob", "there", None))
+    client = SimulatedCluster(thing("EvalJob", "there", None))
     observed = look(client, kind(references=(there, absent)))
     assert observed.references[absent] is None
     assert (observed.references[there] or {})["metadata"]["uid"] == "uid-there"
 
 
 def test_events_are_read_only_when_they_are_wanted() -> None:
-    client = MemoryClient(thing("Event", "e", None))
+    client = SimulatedCluster(thing("Event", "e", None))
     now = datetime.now(UTC)
     for wanted, seen in ((), 0), ((Key("Job", "a"),), 1):
         observed = asyncio.run(observe_events(client, kind(wants=wanted), RESOURCE, Observed(), now))

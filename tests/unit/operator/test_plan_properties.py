@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 
 from tests.unit.operator.plan.world import eval_job, fine_tune_job, inference_service
 from tests.unit.operator.simulated_cluster import (
-    BETWEEN_LISTS,
     NAMESPACE,
+    RELIST_SECONDS,
     Clock,
-    Environment,
-    Fate,
+    Controllers,
     Operator,
-    Twin,
-    normal,
-    seconds,
-    told,
+    Outcomes,
+    SimulatedCluster,
+    clock_seconds,
+    comparable,
+    sent_events,
 )
 from tests.unit.operator.virtual_time import run
 from tunesmith_operator import controller
@@ -62,7 +62,7 @@ steady = settings(
 UNEXPECTED: list[BaseException | None] = []
 """Errors that the controller has survived, but should not have met."""
 
-Act = tuple[int, Callable[[Twin], None]]
+Act = tuple[int, Callable[[SimulatedCluster], None]]
 """When, in seconds, and what somebody does."""
 
 
@@ -87,13 +87,13 @@ PROMPT = Delivery()
 class Life:
     """What a chain has come to."""
 
-    twin: Twin
+    cluster: SimulatedCluster
     operator: Operator
     writes_at_rest: int
 
     @property
     def end(self) -> dict[str, Any]:
-        return normal(self.twin, *KINDS, *MADE)
+        return comparable(self.cluster, *KINDS, *MADE)
 
     @property
     def phases(self) -> dict[str, str]:
@@ -102,7 +102,7 @@ class Life:
 
 def live(
     resources: Sequence[Raw] = RESOURCES,
-    fate: Fate | None = None,
+    outcomes: Outcomes | None = None,
     delivery: Delivery = PROMPT,
     kill: tuple[int, bool] | None = None,
     acts: Sequence[Act] = (),
@@ -111,17 +111,17 @@ def live(
     UNEXPECTED.clear()
 
     async def main() -> Life:
-        twin = Twin()
-        operator = Operator(twin)
-        environment = Environment(twin, fate or {})
-        twin.hear, twin.kill = _through(delivery, operator), kill
-        await _until_rest(twin, operator, environment, list(resources), sorted(acts, key=lambda act: act[0]))
-        before = twin.count
+        cluster = SimulatedCluster()
+        operator = Operator(cluster)
+        controllers = Controllers(cluster, outcomes or {})
+        cluster.on_event, cluster.kill_at = _through(delivery, operator), kill
+        await _until_rest(cluster, operator, controllers, list(resources), sorted(acts, key=lambda act: act[0]))
+        before = cluster.write_count
         for key in map(_key, resources):
             # What has ended is not looked at for a Job that somebody takes from it later.
             if not acts or operator.controller.resources.is_unsettled(key):
                 await operator.controller.reconcile(key)
-        life = Life(twin, operator, twin.count - before)
+        life = Life(cluster, operator, cluster.write_count - before)
         operator.stop()
         return life
 
@@ -131,36 +131,36 @@ def live(
 
 
 async def _until_rest(
-    twin: Twin, operator: Operator, environment: Environment, resources: list[Raw], acts: list[Act]
+    cluster: SimulatedCluster, operator: Operator, controllers: Controllers, resources: list[Raw], acts: list[Act]
 ) -> None:
     """A turn each second, a resource each third of them, a list now and then."""
     quiet, writes = 0, -1
-    while quiet < QUIET + BETWEEN_LISTS:
-        assert seconds() < LONGEST, f"no rest: {normal(twin, *KINDS)}"
-        turn = round(seconds())
+    while quiet < QUIET + RELIST_SECONDS:
+        assert clock_seconds() < LONGEST, f"no rest: {comparable(cluster, *KINDS)}"
+        turn = round(clock_seconds())
         if resources and turn % 3 == 0:
-            twin.put(resources.pop(0))
+            cluster.put(resources.pop(0))
         while acts and acts[0][0] <= turn:
-            acts.pop(0)[1](twin)
-        if turn % BETWEEN_LISTS == BETWEEN_LISTS - 1:
-            operator.list_anew()
+            acts.pop(0)[1](cluster)
+        if turn % RELIST_SECONDS == RELIST_SECONDS - 1:
+            operator.relist()
         await asyncio.sleep(1)
-        while operator.start_again_if_dead():
+        while operator.restart_if_killed():
             await asyncio.sleep(1)  # nothing else happens until it has caught up
-        environment.turn()
-        quiet, writes = (quiet + 1 if writes == twin.count else 0), twin.count
+        controllers.step()
+        quiet, writes = (quiet + 1 if writes == cluster.write_count else 0), cluster.write_count
 
 
 def _through(delivery: Delivery, operator: Operator) -> Any:
     """Watch events as `delivery` has them. Streams lie only until they begin anew, so in what they drop is no end."""
     turns = _again(delivery.delays)
 
-    def hear(event_type: str | None, thing: Raw) -> None:
+    def hear(event_type: str | None, obj: Raw) -> None:
         for delay in next(turns):
             if delay:
-                asyncio.get_running_loop().call_later(delay, operator.hear, event_type, thing)
+                asyncio.get_running_loop().call_later(delay, operator.on_event, event_type, obj)
             else:
-                operator.hear(event_type, thing)
+                operator.on_event(event_type, obj)
 
     return hear
 
@@ -174,32 +174,32 @@ def _key(resource: Raw) -> Any:
     return controller.ResourceKey(resource["kind"], NAMESPACE, resource["metadata"]["name"])
 
 
-def change(place: tuple[str, str], **spec: Any) -> Callable[[Twin], None]:
+def change(place: tuple[str, str], **spec: Any) -> Callable[[SimulatedCluster], None]:
     """Somebody edits a spec."""
 
-    def act(twin: Twin) -> None:
-        there = twin.things.get((place[0], NAMESPACE, place[1]))
+    def act(cluster: SimulatedCluster) -> None:
+        there = cluster.objects.get((place[0], NAMESPACE, place[1]))
         if there is not None:
-            twin.put({**there, "spec": {**there["spec"], **spec}})
+            cluster.put({**there, "spec": {**there["spec"], **spec}})
 
     return act
 
 
-def take(place: tuple[str, str]) -> Callable[[Twin], None]:
+def take(place: tuple[str, str]) -> Callable[[SimulatedCluster], None]:
     """Somebody deletes an object."""
-    return lambda twin: twin.remove((place[0], NAMESPACE, place[1]))
+    return lambda cluster: cluster.remove((place[0], NAMESPACE, place[1]))
 
 
-def make(resource: Raw) -> Callable[[Twin], None]:
+def make(resource: Raw) -> Callable[[SimulatedCluster], None]:
     """Somebody makes a resource, if there is none."""
     place = (resource["kind"], NAMESPACE, resource["metadata"]["name"])
     bare = {**resource, "metadata": {"name": place[2], "namespace": NAMESPACE}}
-    return lambda twin: None if place in twin.things else (twin.put(bare), None)[1]
+    return lambda cluster: None if place in cluster.objects else (cluster.put(bare), None)[1]
 
 
 # Only one role of the EvalJob fails: the two count their attempts by one number, so that which of them gets which depends
 # on who fails first.
-fates = st.dictionaries(
+outcomes = st.dictionaries(
     st.tuples(st.sampled_from(["tune", "eval-model"]), st.integers(1, 2)),
     st.sampled_from(["OOM", "preempted"]),
     max_size=3,
@@ -235,70 +235,70 @@ WAITS = {"WaitingForModel", "WaitingForVerdict"}
 """Told where somebody looks while they last: what is waited for may come while the operator is away."""
 
 
-def test_a_chain_lives_to_a_good_end() -> None:
+def test_a_chain_of_all_kinds_succeeds() -> None:
     life = live()
     assert life.phases == GOOD_END
     assert life.writes_at_rest == 0
 
 
-@given(order=orders, fate=fates)
+@given(order=orders, outcomes=outcomes)
 @steady
-def test_a_look_at_what_is_at_rest_writes_nothing(order: Sequence[Raw], fate: Fate) -> None:
-    life = live(order, fate)
+def test_a_reconcile_at_rest_writes_nothing(order: Sequence[Raw], outcomes: Outcomes) -> None:
+    life = live(order, outcomes)
     assert life.phases == GOOD_END
     assert life.writes_at_rest == 0
 
 
-@given(order=orders, fate=fates, delivery=deliveries)
+@given(order=orders, outcomes=outcomes, delivery=deliveries)
 @steady
-def test_events_late_dropped_doubled_and_out_of_order_lead_to_the_same_end(
-    order: Sequence[Raw], fate: Fate, delivery: Delivery
+def test_delayed_dropped_repeated_and_reordered_events_lead_to_the_same_end(
+    order: Sequence[Raw], outcomes: Outcomes, delivery: Delivery
 ) -> None:
-    assert live(order, fate, delivery).end == live(fate=fate).end
+    assert live(order, outcomes, delivery).end == live(outcomes=outcomes).end
 
 
-@given(fate=fates, data=st.data(), after=st.booleans())
+@given(outcomes=outcomes, data=st.data(), after=st.booleans())
 @steady
 def test_a_kill_at_any_write_leads_to_the_same_end_and_the_same_events(
-    fate: Fate, data: st.DataObject, after: bool
+    outcomes: Outcomes, data: st.DataObject, after: bool
 ) -> None:
-    undisturbed = live(fate=fate)
-    number = data.draw(st.integers(1, undisturbed.twin.count))
-    disturbed = live(fate=fate, kill=(number, after))
+    undisturbed = live(outcomes=outcomes)
+    number = data.draw(st.integers(1, undisturbed.cluster.write_count))
+    disturbed = live(outcomes=outcomes, kill=(number, after))
     assert disturbed.operator.restarts == 1
     assert disturbed.end == undisturbed.end
-    all_told, still_told = Counter(told(undisturbed.twin)), Counter(told(disturbed.twin))
+    all_told, still_told = Counter(sent_events(undisturbed.cluster)), Counter(sent_events(disturbed.cluster))
     assert still_told <= all_told
     assert {reason for _, reason in all_told - still_told} <= WAITS
 
 
 @pytest.mark.deep
 def test_a_kill_at_each_write_of_a_life_with_failures_leads_to_the_same_end() -> None:
-    fate = {("tune", 1): "OOM", ("tune", 2): "preempted", ("eval-model", 1): "OOM"}
-    undisturbed = live(fate=fate)
-    for number in range(1, undisturbed.twin.count + 1):
+    outcomes = {("tune", 1): "OOM", ("tune", 2): "preempted", ("eval-model", 1): "OOM"}
+    undisturbed = live(outcomes=outcomes)
+    for number in range(1, undisturbed.cluster.write_count + 1):
         for after in (False, True):
-            disturbed = live(fate=fate, kill=(number, after))
+            disturbed = live(outcomes=outcomes, kill=(number, after))
             assert disturbed.operator.restarts == 1, (number, after)
             assert disturbed.end == undisturbed.end, (number, after)
-            assert told(disturbed.twin) == told(undisturbed.twin), (number, after)
+            assert sent_events(disturbed.cluster) == sent_events(undisturbed.cluster), (number, after)
 
 
-@given(fate=fates, delivery=deliveries, acts=acts)
+@given(outcomes=outcomes, delivery=deliveries, acts=acts)
 @steady
-def test_whatever_somebody_does_it_comes_to_rest_and_leaves_nothing_over(
-    fate: Fate, delivery: Delivery, acts: Sequence[Act]
+def test_after_any_edits_and_deletions_it_comes_to_rest_without_orphans(
+    outcomes: Outcomes, delivery: Delivery, acts: Sequence[Act]
 ) -> None:
-    life = live(fate=fate, delivery=delivery, acts=acts)
-    things = life.twin.things
-    uids = {thing["metadata"]["uid"] for thing in things.values()}
-    for (kind, _, name), thing in things.items():
-        owners = thing["metadata"].get("ownerReferences", ())
+    life = live(outcomes=outcomes, delivery=delivery, acts=acts)
+    objects = life.cluster.objects
+    uids = {obj["metadata"]["uid"] for obj in objects.values()}
+    for (kind, _, name), obj in objects.items():
+        owners = obj["metadata"].get("ownerReferences", ())
         assert kind in KINDS or kind in ("Event", "Pod") or all(owner["uid"] in uids for owner in owners), (kind, name)
         if kind in KINDS:
-            assert thing["status"]["observedGeneration"] == thing["metadata"]["generation"]
-            assert not thing["spec"].get("suspend") or thing["status"]["phase"] in ("Suspended", "Succeeded", "Failed")
-    at_work = Counter(_role(thing) for (kind, *_), thing in things.items() if kind == "Job" and not _is_over(thing))
+            assert obj["status"]["observedGeneration"] == obj["metadata"]["generation"]
+            assert not obj["spec"].get("suspend") or obj["status"]["phase"] in ("Suspended", "Succeeded", "Failed")
+    at_work = Counter(_role(obj) for (kind, *_), obj in objects.items() if kind == "Job" and not _is_over(obj))
     assert max(at_work.values(), default=0) <= 1
     assert life.writes_at_rest == 0
 

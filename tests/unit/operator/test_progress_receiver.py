@@ -78,13 +78,13 @@ async def test_a_report_counts_for_the_job_of_its_token_and_for_no_other(scene: 
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", hashlib.sha256(TOKEN.encode()).hexdigest()])
-async def test_without_the_token_of_a_job_nothing_is_taken(scene: Scene, token: str | None) -> None:
+async def test_a_report_without_a_valid_token_is_refused(scene: Scene, token: str | None) -> None:
     assert await scene.push(token) == 401
     assert scene.heard == []
 
 
 @pytest.mark.parametrize("deleted", [True, False])
-async def test_a_job_that_has_ended_can_report_no_more(scene: Scene, deleted: bool) -> None:
+async def test_the_token_of_an_ended_job_is_invalid(scene: Scene, deleted: bool) -> None:
     await scene.push()
     scene.reports.update_job(OWNER, job(OWNER, "support-tune-1", TOKEN, finished=not deleted), deleted)
     assert await scene.push() == 401
@@ -92,7 +92,7 @@ async def test_a_job_that_has_ended_can_report_no_more(scene: Scene, deleted: bo
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"stage": 3}', b'{"stage": "train", "step": -1}', b"\xff"])
-async def test_what_is_no_report_is_refused(scene: Scene, body: bytes) -> None:
+async def test_a_body_that_is_no_report_is_refused(scene: Scene, body: bytes) -> None:
     assert await scene.push(body=body) == 400
     assert scene.heard == []
 
@@ -101,19 +101,19 @@ async def test_a_body_that_is_too_long_is_refused(scene: Scene) -> None:
     assert await scene.push(body=b" " * (BODY_BYTES + 1)) == 413
 
 
-async def test_a_flood_of_reports_is_cut_per_job(scene: Scene) -> None:
+async def test_reports_are_limited_per_job(scene: Scene) -> None:
     assert [await scene.push() for _ in range(5)] == [204, 429, 429, 429, 429]
     assert await scene.push(OTHER_TOKEN) == 204
     scene.now += 1
     assert await scene.push() == 204
 
 
-async def test_reports_at_the_same_time_are_too_many_too(scene: Scene) -> None:
+async def test_concurrent_reports_count_against_the_limit(scene: Scene) -> None:
     statuses = await asyncio.gather(*(scene.push() for _ in range(20)))
     assert sorted(statuses) == [204] + [429] * 19
 
 
-async def test_however_often_a_job_reports_its_resource_is_looked_at_every_five_seconds_only(scene: Scene) -> None:
+async def test_reports_wake_their_resource_at_most_every_five_seconds(scene: Scene) -> None:
     looks: dict[float, None] = {}
     for _ in range(30):
         assert await scene.push() == 204
@@ -132,7 +132,7 @@ async def test_a_deleted_resource_or_job_leaves_nothing_behind(scene: Scene) -> 
 
 @pytest.mark.parametrize("owner", [OWNER, OTHER, ResourceKey("EvalJob", "elsewhere", "eval")])
 @pytest.mark.parametrize("copy_first", [True, False])
-async def test_a_job_that_copies_anothers_token_takes_nothing_over(owner: ResourceKey, copy_first: bool) -> None:
+async def test_a_job_with_a_copied_token_hash_gains_nothing(owner: ResourceKey, copy_first: bool) -> None:
     reports = ProgressReports()
     jobs = [(OWNER, job(OWNER, "support-tune-1", TOKEN)), (owner, job(owner, "copy", TOKEN, second=1))]
     for of, one in reversed(jobs) if copy_first else jobs:
@@ -147,14 +147,14 @@ async def test_a_job_that_copies_anothers_token_takes_nothing_over(owner: Resour
 @pytest.mark.parametrize(
     "lie", [{"kind": "EvalJob"}, {"name": "x"}, {"uid": "x"}, {"apiVersion": "v1"}, {"controller": False}]
 )
-def test_a_job_that_only_its_labels_call_ours_may_not_report(lie: dict[str, Any]) -> None:
+def test_a_job_that_is_ours_by_labels_only_may_not_report(lie: dict[str, Any]) -> None:
     reports, labelled = ProgressReports(), job(OWNER, "support-tune-1", TOKEN)
     labelled["metadata"]["ownerReferences"][0] |= lie
     reports.update_job(OWNER, labelled, deleted=False)
     assert reports.job_of(TOKEN) is None
 
 
-async def test_a_standby_hands_reports_to_the_leader_as_they_are(scene: Scene) -> None:
+async def test_a_standby_forwards_reports_unchanged(scene: Scene) -> None:
     async with aiohttp.ClientSession() as session:
         standby = ProgressEndpoint(
             ProgressReports(),
@@ -173,14 +173,14 @@ async def test_a_standby_hands_reports_to_the_leader_as_they_are(scene: Scene) -
     assert scene.heard == [(OWNER, 0.0)]
 
 
-async def test_without_a_leader_a_standby_says_so_and_two_standbys_do_not_play_ball(scene: Scene) -> None:
+async def test_a_standby_without_a_leader_answers_503_and_never_forwards_twice(scene: Scene) -> None:
     scene.is_leader = False
     assert await scene.push() == 503
     scene.leader_url = str(scene.http.make_url("")).rstrip("/")
     assert await scene.push() == 503
 
 
-def test_a_token_is_the_same_for_the_same_job_and_differs_for_all_else() -> None:
+def test_a_token_depends_on_the_key_the_resource_and_the_job() -> None:
     token, other = token_maker(b"key"), token_maker(b"other key")
     assert token("uid", "job-1") == token("uid", "job-1")
     different = {token("uid", "job-1"), token("uid", "job-2"), token("uid2", "job-1"), other("uid", "job-1")}

@@ -56,7 +56,7 @@ async def shift(adds: list[tuple[float, str, float]], workers: list[float]) -> S
     adds=st.lists(st.tuples(SECONDS, KEYS, SECONDS), max_size=30),
     workers=st.lists(st.integers(1, 300).map(lambda hundredths: hundredths / 100), min_size=1, max_size=4),
 )
-def test_what_is_added_is_worked_on_afterwards_by_one_worker_at_a_time(
+def test_every_added_key_is_processed_afterwards_by_one_worker_at_a_time(
     adds: list[tuple[float, str, float]], workers: list[float]
 ) -> None:
     result = run(shift(adds, workers))
@@ -79,7 +79,7 @@ def test_a_key_added_often_while_it_waits_is_handed_out_once() -> None:
     assert run(main()) == ["a", "b", "c"]
 
 
-def test_a_key_added_while_it_is_worked_on_is_handed_out_once_more_and_behind_the_others() -> None:
+def test_a_key_added_while_a_worker_has_it_is_handed_out_again_behind_the_others() -> None:
     async def main() -> list[str]:
         queue: WorkQueue[str] = WorkQueue()
         queue.add("a")
@@ -93,7 +93,7 @@ def test_a_key_added_while_it_is_worked_on_is_handed_out_once_more_and_behind_th
     assert run(main()) == ["b", "a"]
 
 
-def test_what_is_to_be_first_comes_before_all_that_is_not_even_if_it_waited_already() -> None:
+def test_an_urgent_key_precedes_all_others_also_if_it_waits_already() -> None:
     async def main() -> list[str]:
         queue: WorkQueue[str] = WorkQueue()
         for key, first in (("a", False), ("b", False), ("c", True), ("b", True), ("c", False), ("d", True)):
@@ -104,7 +104,7 @@ def test_what_is_to_be_first_comes_before_all_that_is_not_even_if_it_waited_alre
     assert run(main()) == ["c", "b", "d", "a"]
 
 
-def test_of_several_times_asked_for_the_earliest_counts() -> None:
+def test_the_earliest_of_several_delays_counts() -> None:
     async def main() -> tuple[float, int]:
         queue: WorkQueue[str] = WorkQueue()
         for seconds in (30, 10, 20):
@@ -115,7 +115,7 @@ def test_of_several_times_asked_for_the_earliest_counts() -> None:
     assert run(main()) == (pytest.approx(10), 0)
 
 
-def test_a_key_that_is_handed_out_has_no_timer_left_but_what_is_asked_for_meanwhile() -> None:
+def test_handing_out_a_key_cancels_its_timer_and_not_later_ones() -> None:
     async def main() -> tuple[int, int]:
         queue: WorkQueue[str] = WorkQueue()
         queue.add_after("a", 30)
@@ -129,7 +129,7 @@ def test_a_key_that_is_handed_out_has_no_timer_left_but_what_is_asked_for_meanwh
     assert run(main()) == (0, 1)
 
 
-def test_failures_in_a_row_wait_longer_up_to_a_bound_and_a_success_begins_anew() -> None:
+def test_the_backoff_grows_up_to_a_bound_and_a_success_resets_it() -> None:
     async def main() -> list[float]:
         queue: WorkQueue[str] = WorkQueue(first_delay=1, longest_delay=5, jitter=lambda _, most: most)
         delays = [queue.add_after_failure("a") for _ in range(5)]
@@ -140,7 +140,7 @@ def test_failures_in_a_row_wait_longer_up_to_a_bound_and_a_success_begins_anew()
 
 
 @given(failures=st.integers(1, 2000))
-def test_the_delay_after_any_number_of_failures_lies_in_its_bounds(failures: int) -> None:
+def test_the_backoff_stays_within_its_bounds(failures: int) -> None:
     async def main() -> float:
         queue: WorkQueue[str] = WorkQueue(first_delay=0.5, longest_delay=60)
         for _ in range(failures - 1):
@@ -151,7 +151,7 @@ def test_the_delay_after_any_number_of_failures_lies_in_its_bounds(failures: int
     assert delay / 2 <= run(main()) <= delay
 
 
-def test_it_tells_how_long_the_oldest_has_waited_and_the_slowest_has_taken() -> None:
+def test_the_longest_wait_and_the_longest_processing_are_reported() -> None:
     async def main() -> tuple[float, float, float]:
         queue: WorkQueue[str] = WorkQueue()
         queue.add("a")
@@ -166,7 +166,7 @@ def test_it_tells_how_long_the_oldest_has_waited_and_the_slowest_has_taken() -> 
     assert run(main()) == pytest.approx((7, 9, 5))
 
 
-def test_a_time_too_short_for_the_event_loop_is_asked_for_like_any_other() -> None:
+def test_a_delay_below_the_resolution_of_the_event_loop_works() -> None:
     """uvloop's timers have whole milliseconds; one of none at all is a handle that does not tell when."""
 
     async def main() -> str:

@@ -25,14 +25,14 @@ async def times(limiter: RateLimiter, gaps: list[float]) -> list[float]:
     return list(await asyncio.gather(*tasks))
 
 
-def test_a_burst_goes_through_at_once_and_the_rest_at_the_rate() -> None:
+def test_a_burst_passes_without_delay_and_the_rest_at_the_rate() -> None:
     async def main() -> list[float]:
         return await times(RateLimiter(qps=10, burst=3), [0.0] * 6)
 
     assert run(main()) == pytest.approx([0, 0, 0, 0.1, 0.2, 0.3])
 
 
-def test_after_a_quiet_time_there_is_a_burst_again_but_no_more() -> None:
+def test_after_a_pause_one_burst_is_available_again() -> None:
     async def main() -> list[float]:
         return await times(RateLimiter(qps=10, burst=2), [0, 0, 60, 0, 0])
 
@@ -44,7 +44,7 @@ def test_after_a_quiet_time_there_is_a_burst_again_but_no_more() -> None:
     burst=st.integers(1, 20),
     gaps=st.lists(st.floats(0, 2, allow_subnormal=False), min_size=1, max_size=60),
 )
-def test_no_stretch_of_time_sees_more_than_the_burst_and_the_rate_allow(
+def test_no_interval_has_more_requests_than_burst_and_rate_allow(
     qps: float, burst: int, gaps: list[float]
 ) -> None:
     async def main() -> list[float]:
@@ -58,7 +58,7 @@ def test_no_stretch_of_time_sees_more_than_the_burst_and_the_rate_allow(
             assert last - first + 1 <= burst + qps * elapsed + 1e-6
 
 
-def test_after_retry_after_nothing_goes_out_for_that_long() -> None:
+def test_nothing_is_sent_during_retry_after() -> None:
     async def main() -> list[float]:
         limiter = RateLimiter(qps=1000, burst=1000)
         await limiter.acquire()

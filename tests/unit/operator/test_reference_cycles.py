@@ -8,8 +8,8 @@ from itertools import permutations
 
 import pytest
 
-from tests.unit.operator.memory_client import MemoryClient
 from tests.unit.operator.plan.world import CONFIG, eval_job, fine_tune_job, inference_service, token, tuned, with_spec
+from tests.unit.operator.simulated_cluster import SimulatedCluster
 from tunesmith_operator.controller import Controller, Settings
 from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.types import Raw
@@ -21,7 +21,7 @@ class Namespace:
     """An operator whose streams tell at once of all that is written."""
 
     def __init__(self) -> None:
-        self.client = MemoryClient()
+        self.client = SimulatedCluster()
         self.controller = Controller(self.client, KINDS, ProgressReports(), Settings(CONFIG, token, "pod-1"))
 
     async def put(self, thing: Raw, event: str = "ADDED") -> None:
@@ -31,10 +31,9 @@ class Namespace:
 
     async def remove(self, thing: Raw) -> None:
         """Somebody deletes a resource."""
-        key = key_of(thing)
-        gone = self.client.things.pop(key)
-        self.controller.on_resource_event("DELETED", self.client.put(gone))
-        del self.client.things[key]
+        gone = self.client.remove(key_of(thing))
+        assert gone is not None
+        self.controller.on_resource_event("DELETED", gone)
         await self.work()
 
     async def work(self) -> None:
@@ -45,12 +44,12 @@ class Namespace:
             key = await self.controller.queue.get()
             await self.controller.reconcile(key)
             self.controller.queue.done(key)
-            if (written := self.client.things.get(key)) is not None:
+            if (written := self.client.objects.get(key)) is not None:
                 self.controller.on_resource_event("MODIFIED", written)
         raise AssertionError("it does not come to rest")
 
     def status(self, thing: Raw) -> Raw:
-        status: Raw = self.client.things[key_of(thing)].get("status") or {}
+        status: Raw = self.client.objects[key_of(thing)].get("status") or {}
         return status
 
     def stalled(self, thing: Raw) -> bool:
@@ -104,7 +103,7 @@ async def filled(members: Iterable[Raw]) -> Namespace:
 
 
 @pytest.mark.parametrize(("title", "members"), list(orders()))
-def test_every_member_of_a_ring_says_so_whoever_came_last(title: str, members: tuple[Raw, ...]) -> None:
+def test_every_member_of_a_cycle_reports_it_in_any_order_of_creation(title: str, members: tuple[Raw, ...]) -> None:
     async def main() -> None:
         namespace = await filled(members)
         for member in members:
@@ -120,7 +119,7 @@ def test_every_member_of_a_ring_says_so_whoever_came_last(title: str, members: t
 
 
 @pytest.mark.parametrize(("title", "members"), list(orders()))
-def test_a_ring_that_is_opened_lets_all_others_go_on(title: str, members: tuple[Raw, ...]) -> None:
+def test_breaking_a_cycle_unblocks_its_other_members(title: str, members: tuple[Raw, ...]) -> None:
     async def main() -> None:
         namespace = await filled(members)
         last = members[-1]
@@ -142,12 +141,12 @@ def test_a_ring_that_is_opened_lets_all_others_go_on(title: str, members: tuple[
     asyncio.run(main())
 
 
-def test_a_service_opens_a_ring_by_its_spec() -> None:
+def test_an_edit_of_a_service_breaks_a_cycle() -> None:
     service, evaluation = RINGS["promoted by its own evaluation"]
 
     async def main() -> None:
         namespace = await filled((service, evaluation))
-        there = namespace.client.things[ResourceKey("InferenceService", "team", "s")]
+        there = namespace.client.objects[ResourceKey("InferenceService", "team", "s")]
         changed = with_spec(there)
         del changed["spec"]["promotion"]
         await namespace.put(changed, "MODIFIED")
@@ -158,7 +157,7 @@ def test_a_service_opens_a_ring_by_its_spec() -> None:
     asyncio.run(main())
 
 
-def test_who_waits_for_a_member_says_why_it_waits_in_vain() -> None:
+def test_a_resource_that_waits_for_a_member_of_a_cycle_reports_the_cycle() -> None:
     first, second = RINGS["each other"]
     outside = tune("c", "a")
     further = eval_job("e", model={"fineTuneJob": {"name": "c"}})
@@ -177,7 +176,7 @@ def test_who_waits_for_a_member_says_why_it_waits_in_vain() -> None:
     asyncio.run(main())
 
 
-def test_an_evaluation_of_what_is_served_is_no_ring_though_it_decides_what_is_served_next() -> None:
+def test_evaluating_a_served_model_that_gates_the_next_is_no_cycle() -> None:
     service, evaluation = RINGS["promoted by its own evaluation"]
     serving = {"phase": "Ready", "model": {"uri": "s3://models/a", "digest": "d"}, "version": "1"}
 
@@ -189,7 +188,7 @@ def test_an_evaluation_of_what_is_served_is_no_ring_though_it_decides_what_is_se
     asyncio.run(main())
 
 
-def test_a_ring_costs_no_request_beyond_those_for_what_a_resource_names() -> None:
+def test_detecting_a_cycle_costs_no_extra_requests() -> None:
     members = RINGS["three"]
 
     async def main() -> None:

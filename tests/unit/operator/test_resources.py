@@ -23,7 +23,7 @@ def done(**changes: Any) -> Raw:
     return {"phase": "Succeeded", "observedGeneration": 2, "completionTime": "2026-01-01T00:00:00Z", **changes}
 
 
-def test_a_change_concerns_those_that_refer_to_it_whoever_came_first() -> None:
+def test_a_change_wakes_the_referrers_in_any_order_of_creation() -> None:
     for order in ((TUNE, EVAL), (EVAL, TUNE)):
         known = Resources(references)
         things = {TUNE: resource(TUNE), EVAL: resource(EVAL, names=[("FineTuneJob", "tune")])}
@@ -33,14 +33,14 @@ def test_a_change_concerns_those_that_refer_to_it_whoever_came_first() -> None:
         assert known.remove(TUNE) == {EVAL}
 
 
-def test_progress_alone_concerns_nobody() -> None:
+def test_progress_alone_wakes_no_referrer() -> None:
     known = Resources(references)
     known.update(resource(EVAL, names=[("FineTuneJob", "tune")]))
     known.update(resource(TUNE, {"phase": "Running", "progress": {"step": 1}}))
     assert known.update(resource(TUNE, {"phase": "Running", "progress": {"step": 2}})) == frozenset()
 
 
-def test_one_that_refers_no_more_or_is_in_another_namespace_is_not_concerned() -> None:
+def test_former_referrers_and_other_namespaces_are_not_woken() -> None:
     known = Resources(references)
     known.update(resource(EVAL, names=[("FineTuneJob", "tune")]))
     known.update(resource(EVAL, generation=3))
@@ -48,7 +48,7 @@ def test_one_that_refers_no_more_or_is_in_another_namespace_is_not_concerned() -
     assert known.update(resource(TUNE)) == frozenset()
 
 
-def test_nothing_is_kept_of_what_is_gone() -> None:
+def test_a_removed_resource_leaves_nothing_behind() -> None:
     known = Resources(references)
     known.update(resource(EVAL, names=[("FineTuneJob", "tune")]))
     known.remove(EVAL)
@@ -70,14 +70,14 @@ def test_nothing_is_kept_of_what_is_gone() -> None:
         ({}, {}, False),
     ],
 )
-def test_a_resource_is_settled_when_nothing_is_left_to_do_for_it(status: Raw, spec: Raw, settled: bool) -> None:
+def test_a_resource_is_settled_when_it_needs_no_further_reconcile(status: Raw, spec: Raw, settled: bool) -> None:
     assert is_settled(resource(TUNE, status, **spec)) is settled
     known = Resources(references)
     known.update(resource(TUNE, status, **spec))
     assert known.is_unsettled(TUNE) is not settled
 
 
-def test_a_copy_is_given_while_it_is_new_enough_and_of_use() -> None:
+def test_a_resource_is_cached_until_it_is_settled_or_too_old() -> None:
     known = Resources(references)
     known.update({**resource(TUNE), "apiVersion": "v"})
     assert known.get(TUNE, version=1) == {**resource(TUNE), "apiVersion": "v"}
@@ -87,7 +87,7 @@ def test_a_copy_is_given_while_it_is_new_enough_and_of_use() -> None:
     assert known.get(EVAL, version=0) is None
 
 
-def test_a_number_that_only_python_takes_for_an_integer_keeps_nobody_from_being_known() -> None:
+def test_a_resource_with_an_integer_beyond_64_bits_is_cached() -> None:
     """kopf reads 1e20, which the API server writes in digits, as an integer of more than 64 bits."""
     known = Resources(references)
     known.update(resource(TUNE, {"progress": {"loss": 10**19 * 5}}, training={"maxGradNorm": 10**20}))
@@ -96,7 +96,7 @@ def test_a_number_that_only_python_takes_for_an_integer_keeps_nobody_from_being_
     assert copy["spec"]["training"]["maxGradNorm"] == 1e20
 
 
-def test_a_child_names_its_resource_by_labels() -> None:
+def test_the_owner_of_a_child_is_read_from_its_labels() -> None:
     labels = {"tunesmith.dev/kind": "EvalJob", "tunesmith.dev/name": "eval"}
     assert owner_of({"metadata": {"namespace": "team", "labels": labels}}) == EVAL
     assert owner_of({"metadata": {"namespace": "team"}}) is None

@@ -18,7 +18,7 @@ async def get(port: int) -> int:
         return answer.status
 
 
-async def test_connections_that_are_held_open_make_room_for_those_that_ask() -> None:
+async def test_idle_connections_are_closed_for_new_ones() -> None:
     application = web.Application()
     application.router.add_get("/", hello)
     [port] = free_ports(1)
@@ -38,7 +38,7 @@ async def test_connections_that_are_held_open_make_room_for_those_that_ask() -> 
     raise AssertionError("the port is still open")
 
 
-async def test_a_body_that_never_comes_holds_nobody_up() -> None:
+async def test_a_request_whose_body_never_arrives_blocks_no_others() -> None:
     async def read(request: web.Request) -> web.Response:
         return web.Response(text=await request.text())
 
