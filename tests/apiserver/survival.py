@@ -305,7 +305,7 @@ class Supervised(OperatorProcess):
 
 
 @dataclass
-class Range:
+class Harness:
     """Where chains are played, one after the other, each in a namespace of its own, with a supervised operator behind a
     proxy."""
 
@@ -356,12 +356,14 @@ class Range:
 
 
 @contextmanager
-def shooting_range(plane: ControlPlane, http: urllib3.PoolManager, folder: Path, **values: Any) -> Iterator[Range]:
+def supervised_operator(
+    plane: ControlPlane, http: urllib3.PoolManager, folder: Path, **values: Any
+) -> Iterator[Harness]:
     """An operator that leads, behind a proxy of its own. By Roles alone it works in namespaces that were there before it."""
     spare = deque(_made(plane, http) for _ in range(SPARE if NAMESPACED else 0))
     with Proxy(plane) as proxy, Supervised(plane, folder, "operator-0", values=values, server=proxy.url) as operator:
         Cluster(plane, http, "").until("the operator leads", operator.leads)
-        yield Range(plane, http, proxy, operator, spare)
+        yield Harness(plane, http, proxy, operator, spare)
     for name in spare:
         leave(Cluster(plane, http, name))
 

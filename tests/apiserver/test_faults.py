@@ -22,14 +22,14 @@ from tests.apiserver.proxy import Answer, Call, Dropped, Fault, Forward, Lines, 
 from tests.apiserver.survival import (
     CHAIN,
     MADE,
-    Range,
+    Harness,
     Step,
     await_told,
     different,
     end_state,
     orphans,
     play,
-    shooting_range,
+    supervised_operator,
     uids,
 )
 
@@ -137,7 +137,7 @@ def late(seconds: float) -> Tamper:
 class Trouble:
     """What is done to the operator while a chain goes on."""
 
-    begins: Callable[[Range], AbstractContextManager[object]]
+    begins: Callable[[Harness], AbstractContextManager[object]]
     blind_seconds: float = 0.0
     """How long it lasts, where nothing can be got done under it; 0: it goes on to the chain's end."""
     is_outage: bool = False
@@ -150,33 +150,33 @@ def through(fault: Fault = no_fault, tamper: Tamper = no_tampering) -> Callable[
     """A trouble that the proxy makes. Watches that are open end when it begins and when it is over."""
 
     @contextmanager
-    def begins(field: Range) -> Iterator[None]:
-        field.proxy.fault, field.proxy.tamper = fault, tamper
-        field.proxy.cut_streams()
+    def begins(harness: Harness) -> Iterator[None]:
+        harness.proxy.fault, harness.proxy.tamper = fault, tamper
+        harness.proxy.cut_streams()
         yield
-        field.proxy.fault, field.proxy.tamper = no_fault, no_tampering
-        field.proxy.cut_streams()
+        harness.proxy.fault, harness.proxy.tamper = no_fault, no_tampering
+        harness.proxy.cut_streams()
 
     return begins
 
 
 @contextmanager
-def without_api_server(field: Range) -> Iterator[None]:
+def without_api_server(harness: Harness) -> Iterator[None]:
     """The API server is away."""
-    field.plane.stop_component("kube-apiserver")
+    harness.plane.stop_component("kube-apiserver")
     try:
         yield
     finally:
-        field.plane.start_component("kube-apiserver")
+        harness.plane.start_component("kube-apiserver")
 
 
 @contextmanager
-def with_an_old_token(field: Range) -> Iterator[None]:
+def with_an_old_token(harness: Harness) -> Iterator[None]:
     """The token in use is good no more; at the end the file has a new one."""
-    field.proxy.fault = expired(field.operator.authorization)
-    field.proxy.cut_streams()
+    harness.proxy.fault = expired(harness.operator.authorization)
+    harness.proxy.cut_streams()
     yield
-    field.operator.renew_credentials()
+    harness.operator.renew_credentials()
 
 
 def ended(call: Call, lines: Lines) -> Lines:
@@ -206,15 +206,17 @@ SAMPLE: dict[str, Trouble] = {
 
 
 @pytest.fixture(scope="module")
-def field(plane: ControlPlane, http: urllib3.PoolManager, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Range]:
-    with shooting_range(plane, http, tmp_path_factory.mktemp("faults"), leaderElection={}) as field:
-        yield field
+def harness(
+    plane: ControlPlane, http: urllib3.PoolManager, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Harness]:
+    with supervised_operator(plane, http, tmp_path_factory.mktemp("faults"), leaderElection={}) as harness:
+        yield harness
 
 
 @pytest.fixture(scope="module")
-def wanted(field: Range) -> dict[str, object]:
+def wanted(harness: Harness) -> dict[str, object]:
     """The end of a chain to which nothing is done."""
-    return field.undisturbed()[1]
+    return harness.undisturbed()[1]
 
 
 def happen(cluster: Cluster, steps: Sequence[Step]) -> None:
@@ -229,23 +231,23 @@ def hear(cluster: Cluster, steps: Sequence[Step], seconds: float = 60) -> None:
         await_told(cluster, step, seconds)
 
 
-def is_at_work(field: Range) -> None:
+def is_at_work(harness: Harness) -> None:
     """What is new to the operator is heard and done, in a namespace of its own."""
-    with field.namespace() as elsewhere:
+    with harness.namespace() as elsewhere:
         tune(elsewhere, "new")
         elsewhere.job("new-tune-1")
 
 
-def suffer(field: Range, trouble: Trouble, wanted: dict[str, object]) -> str:
+def suffer(harness: Harness, trouble: Trouble, wanted: dict[str, object]) -> str:
     """Play a chain under a trouble. Returns how it went."""
-    restarts, began = field.operator.restarts, time.monotonic()
+    restarts, began = harness.operator.restarts, time.monotonic()
     meanwhile = CHAIN[trouble.before : trouble.before + 1]
     then = CHAIN[trouble.before + 1 :]
-    with field.namespace() as cluster:
+    with harness.namespace() as cluster:
         play(cluster, CHAIN[: trouble.before])
-        field.come_to_rest(cluster.namespace)
+        harness.come_to_rest(cluster.namespace)
         children, pods = uids(cluster), uids(cluster, ["Pod"])
-        with trouble.begins(field):
+        with trouble.begins(harness):
             if not trouble.is_outage:
                 happen(cluster, meanwhile)
             if trouble.blind_seconds:
@@ -258,37 +260,39 @@ def suffer(field: Range, trouble: Trouble, wanted: dict[str, object]) -> str:
                 happen(cluster, meanwhile)
             hear(cluster, meanwhile)
             play(cluster, then)
-        is_at_work(field)
-        field.come_to_rest(cluster.namespace)
+        is_at_work(harness)
+        harness.come_to_rest(cluster.namespace)
         assert different(end_state(cluster), wanted) == []
         assert orphans(cluster) == []
         assert children.items() <= uids(cluster).items(), "a child was deleted"
         assert meanwhile or uids(cluster, (*MADE, "Pod")) == children | pods, "not the children that answered"
-        assert not [write.what for write in field.proxy.writes(cluster.namespace) if write.call.method == "DELETE"]
-    assert field.operator.peak_mib < LARGEST_MIB
-    seconds, restarted = time.monotonic() - began, field.operator.restarts - restarts
-    return f"{seconds:.0f} s, {restarted} restarts, at most {field.operator.peak_mib:.0f} MiB"
+        assert not [write.what for write in harness.proxy.writes(cluster.namespace) if write.call.method == "DELETE"]
+    assert harness.operator.peak_mib < LARGEST_MIB
+    seconds, restarted = time.monotonic() - began, harness.operator.restarts - restarts
+    return f"{seconds:.0f} s, {restarted} restarts, at most {harness.operator.peak_mib:.0f} MiB"
 
 
 @pytest.mark.parametrize("name", [*SAMPLE, *(pytest.param(name, marks=pytest.mark.deep) for name in TROUBLES)])
 def test_a_chain_under_a_fault_comes_to_the_same_end(
-    field: Range, wanted: dict[str, object], name: str, capsys: pytest.CaptureFixture[str]
+    harness: Harness, wanted: dict[str, object], name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    went = suffer(field, (TROUBLES | SAMPLE)[name], wanted)
+    went = suffer(harness, (TROUBLES | SAMPLE)[name], wanted)
     with capsys.disabled():
         print(f"\n{name}: {went}")
 
 
-def test_a_child_that_went_while_no_watch_was_open_is_missed_no_longer_than_to_the_next_list(field: Range) -> None:
-    with field.namespace() as cluster:
+def test_a_child_that_went_while_no_watch_was_open_is_missed_no_longer_than_to_the_next_list(harness: Harness) -> None:
+    with harness.namespace() as cluster:
         play(cluster, CHAIN[:BEFORE])
         job = cluster.job("support-tune-1")
-        with through(watchless)(field):
+        with through(watchless)(harness):
             cluster.delete("Job", "support-tune-1")
             cluster.until("its pods are gone", lambda: not cluster.find("Pod"))
         made = cluster.job("support-tune-2")
         assert made["metadata"]["ownerReferences"] == job["metadata"]["ownerReferences"]
-        assert [write.what for write in field.proxy.writes(cluster.namespace)].count("create jobs/support-tune-2") == 1
+        assert [write.what for write in harness.proxy.writes(cluster.namespace)].count(
+            "create jobs/support-tune-2"
+        ) == 1
 
 
 async def watchless(call: Call, forward: Forward) -> Answer:
