@@ -1,5 +1,3 @@
-"""The command line."""
-
 from __future__ import annotations
 
 import pytest
@@ -10,7 +8,7 @@ from tunesmith_operator.version import VERSION
 
 
 @pytest.mark.parametrize("failure", FailureClass)
-def test_explain_knows_every_failure_by_class_and_by_exit_code(
+def test_every_failure_is_explained_by_class_and_by_exit_code(
     failure: FailureClass, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cli.main(["explain", failure.lower()])
@@ -21,7 +19,7 @@ def test_explain_knows_every_failure_by_class_and_by_exit_code(
         assert capsys.readouterr().out == by_class
 
 
-def test_explain_lists_the_classes_if_it_does_not_know_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_failure_is_refused_with_the_list_of_classes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["explain", "Sadness"])
     assert "OOMKilled" in capsys.readouterr().err

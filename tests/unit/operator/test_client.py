@@ -1,11 +1,9 @@
-"""Paths of the Kubernetes API."""
-
 from __future__ import annotations
 
 from tunesmith_operator.client import RESOURCES
 
 
-def test_paths_are_those_of_the_kubernetes_api() -> None:
+def test_paths_follow_the_kubernetes_api() -> None:
     assert RESOURCES["Pod"].path("team", "a") == "/api/v1/namespaces/team/pods/a"
     assert RESOURCES["Job"].path(None) == "/apis/batch/v1/jobs"
     path = RESOURCES["EvalJob"].path("team", "a", "status")

@@ -1,5 +1,3 @@
-"""Reading the configuration file."""
-
 from __future__ import annotations
 
 from pathlib import Path
@@ -10,7 +8,7 @@ from tunesmith_operator.configuration import load_config
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "says"),
     [
         (None, "No such file"),
         ("a: [", "not YAML"),
@@ -28,21 +26,17 @@ from tunesmith_operator.configuration import load_config
         ),
     ],
 )
-def test_an_invalid_configuration_is_refused_with_file_and_field(
-    tmp_path: Path, text: str | None, message: str
-) -> None:
+def test_an_invalid_configuration_is_reported_with_file_and_field(tmp_path: Path, text: str | None, says: str) -> None:
     file = tmp_path / "config.yaml"
     if text is not None:
         file.write_text(text)
     with pytest.raises(SystemExit) as caught:
         load_config(str(file))
     assert str(file) in str(caught.value)
-    assert message in str(caught.value)
+    assert says in str(caught.value)
 
 
-def test_the_configuration_file_is_named_by_an_environment_variable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_variable_names_the_configuration_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("{images: {runtime: r}, store: {uri: s3://store}, client: {qps: 7, burst: 9}}")
     monkeypatch.setenv("TUNESMITH_CONFIG", str(file))

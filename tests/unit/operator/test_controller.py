@@ -110,9 +110,7 @@ def test_nothing_is_deleted_if_the_status_could_not_be_written(status: int) -> N
     ],
     ids=["nothing", "status", "delete", "create", "apply", "for good"],
 )
-def test_nothing_is_created_changed_deleted_or_decided_for_good_from_the_cache(
-    plan: Plan, lists: int
-) -> None:
+def test_nothing_is_created_changed_deleted_or_decided_for_good_from_the_cache(plan: Plan, lists: int) -> None:
     """`lists`: how often the resource has been read and its Jobs listed after two looks, the second of which knows all
     from the streams."""
     client, _ = scene(RUNNING)
@@ -169,9 +167,7 @@ class Hasty(SimulatedCluster):
 
 
 @pytest.mark.parametrize(("somebody", "looks"), [(False, 1), (True, 2)])
-def test_the_event_of_an_own_write_wakes_nothing_and_a_change_by_others_wakes_once(
-    somebody: bool, looks: int
-) -> None:
+def test_the_event_of_an_own_write_wakes_nothing_and_a_change_by_others_wakes_once(somebody: bool, looks: int) -> None:
     async def main() -> None:
         resource = {
             "kind": KEY.kind,

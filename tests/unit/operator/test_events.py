@@ -1,5 +1,3 @@
-"""Sending Events."""
-
 from __future__ import annotations
 
 import asyncio
@@ -18,17 +16,17 @@ RESOURCE: Raw = {
 }
 
 
-def test_a_transition_is_sent_once_and_each_of_its_events_has_its_own_name() -> None:
+def test_each_event_of_a_transition_is_written_once() -> None:
     client = SimulatedCluster()
     events = [Event(EventType.NORMAL, "Running", "a"), Event(EventType.WARNING, "OOMKilled", "b")]
     for _ in range(2):
         asyncio.run(send_events(client, RESOURCE, events, NOW, "pod-1"))
-    sent = list(client.objects.values())
-    assert [event["reason"] for event in sent] == ["Running", "OOMKilled"]
-    assert sent[0]["involvedObject"]["uid"] == "u"
+    told = list(client.objects.values())
+    assert [event["reason"] for event in told] == ["Running", "OOMKilled"]
+    assert told[0]["involvedObject"]["uid"] == "u"
 
 
-def test_a_rejected_event_is_ignored_and_a_long_message_is_cut() -> None:
+def test_an_event_that_cannot_be_written_is_no_failure_and_a_long_message_is_truncated() -> None:
     client = SimulatedCluster()
     asyncio.run(send_events(client, RESOURCE, [Event(EventType.NORMAL, "A", "ä" * 5000)], NOW, "pod-1"))
     [event] = client.objects.values()
@@ -37,8 +35,8 @@ def test_a_rejected_event_is_ignored_and_a_long_message_is_cut() -> None:
     asyncio.run(send_events(client, RESOURCE, [Event(EventType.NORMAL, "B", "b")], NOW, "pod-1"))
 
 
-def test_a_failure_is_sent_once_even_if_status_changed_after_its_event() -> None:
-    """For example after a kill between the two, and then an edit of the spec."""
+def test_a_failure_is_reported_once_also_if_an_edit_comes_between_event_and_status() -> None:
+    """A kill, say, and then an edit: the status it leads away from is another one."""
     client = SimulatedCluster()
     for status, once in (({"phase": "Running"}, "a"), ({"phase": "Suspended"}, "a"), ({"phase": "Suspended"}, "b")):
         event = Event(EventType.WARNING, "Preempted", "the pod was deleted", once)

@@ -1,17 +1,15 @@
-"""/livez, /readyz and /metrics."""
-
 from __future__ import annotations
 
 import asyncio
 
 from aiohttp.test_utils import TestClient, TestServer
 
-from tunesmith_operator.health import Health
+from tunesmith_operator.health import LONGEST_RECONCILE_SECONDS, Health
 from tunesmith_operator.queue import WorkQueue
 from tunesmith_operator.version import VERSION
 
 
-async def test_livez_fails_only_if_the_event_loop_stalled_or_a_worker_ended() -> None:
+async def test_livez_fails_for_a_dead_worker_and_a_stalled_event_loop_only() -> None:
     clock = [0.0]
     queue: WorkQueue[str] = WorkQueue()
     health = Health(queue, lambda: clock[0])
@@ -43,3 +41,12 @@ async def test_metrics_are_exposed_for_prometheus() -> None:
         text = await answer.text()
     assert "tunesmith_queue_depth 1.0" in text
     assert f'version="{VERSION}"' in text
+
+
+async def test_livez_fails_for_a_worker_that_has_had_one_resource_for_too_long() -> None:
+    class Stuck(WorkQueue[str]):
+        def longest_processing_seconds(self) -> float:
+            return LONGEST_RECONCILE_SECONDS + 1
+
+    assert Health(Stuck(), lambda: 0.0).problems() == ["a worker has been with one resource for 601 s"]
+    assert Health(WorkQueue[str](), lambda: 0.0).problems() == []

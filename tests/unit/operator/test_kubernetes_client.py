@@ -75,9 +75,7 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
 @pytest.mark.parametrize(
     ("said", "seconds"), [("3", 3.0), ("86400", LONGEST_PAUSE), ("9" * 400, LONGEST_PAUSE), ("soon", 1.0), (None, 1.0)]
 )
-async def test_retry_after_is_respected_up_to_a_bound(
-    scene: Scene, said: str | None, seconds: float
-) -> None:
+async def test_retry_after_is_respected_up_to_a_bound(scene: Scene, said: str | None, seconds: float) -> None:
     scene.answers = [(BUSY, {"Retry-After": said} if said else {}, {})]
     assert await scene.client.get("Job", "team", "a") == {"kind": "Any"}
     assert scene.limiter.pauses == [seconds]
@@ -143,7 +141,9 @@ async def test_a_watch_delivers_objects_of_any_size(scene: Scene) -> None:
     [((EXPIRED,), 200, 410), ((b'{"reason": "Expired"}',), 410, 410), ((BOOKMARK, ADDED[:99]), 200, 0)],
     ids=["an error event", "an error answer", "a line that was cut off"],
 )
-async def test_a_failed_watch_raises_the_status_of_its_error(scene: Scene, lines: tuple[bytes, ...], status: int, told: int) -> None:
+async def test_a_failed_watch_raises_the_status_of_its_error(
+    scene: Scene, lines: tuple[bytes, ...], status: int, told: int
+) -> None:
     with pytest.raises(ApiError) as caught:
         await watched(scene, *lines, status=status)
     assert caught.value.status == told

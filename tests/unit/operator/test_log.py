@@ -1,5 +1,3 @@
-"""The log: one JSON object a line."""
-
 from __future__ import annotations
 
 import json
@@ -14,13 +12,13 @@ from tunesmith_operator.resources import ResourceKey
 @pytest.mark.parametrize(
     ("message", "level"), [("attempt #1/12 failed; will retry: GET", "WARNING"), ("attempt failed", "ERROR")]
 )
-def test_an_attempt_that_kopf_will_retry_is_a_warning_and_the_last_an_error(message: str, level: str) -> None:
+def test_kopf_errors_that_are_retried_are_logged_as_warnings(message: str, level: str) -> None:
     record = logging.LogRecord("kopf", logging.ERROR, __file__, 1, message, (), None)
     assert soften(record)
     assert record.levelname == level
 
 
-def test_a_log_line_is_json_and_names_its_resource() -> None:
+def test_a_log_line_is_json_with_its_resource() -> None:
     record = logging.LogRecord("x", logging.WARNING, __file__, 1, "a\n%s", ("b",), None)
     with about(ResourceKey("EvalJob", "team", "eval")):
         line = JsonFormatter().format(record)

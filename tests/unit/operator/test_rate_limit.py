@@ -44,9 +44,7 @@ def test_after_a_pause_one_burst_is_available_again() -> None:
     burst=st.integers(1, 20),
     gaps=st.lists(st.floats(0, 2, allow_subnormal=False), min_size=1, max_size=60),
 )
-def test_no_interval_has_more_requests_than_burst_and_rate_allow(
-    qps: float, burst: int, gaps: list[float]
-) -> None:
+def test_no_interval_has_more_requests_than_burst_and_rate_allow(qps: float, burst: int, gaps: list[float]) -> None:
     async def main() -> list[float]:
         return await times(RateLimiter(qps, burst), gaps)
 

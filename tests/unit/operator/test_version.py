@@ -1,5 +1,3 @@
-"""The version."""
-
 from __future__ import annotations
 
 import tomllib
@@ -10,5 +8,5 @@ from tunesmith_operator.version import VERSION
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_the_version_is_that_of_the_distribution() -> None:
+def test_the_version_equals_that_of_the_distribution() -> None:
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == VERSION
