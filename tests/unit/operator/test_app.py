@@ -35,16 +35,16 @@ def test_a_stop_before_every_kind_can_be_listed_exits_with_0_and_takes_no_lease(
         return await app._lead(CONFIG, client, controller, leader, Health(controller.queue, clock), stop)
 
     client = SimulatedCluster()
-    with warnings.catch_warnings(record=True) as heard:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert run(main()) == 0
         gc.collect()
-    assert not [one for one in heard if "never awaited" in str(one.message)]
+    assert not [warning for warning in caught if "never awaited" in str(warning.message)]
     assert not [call for call in client.calls if "Lease" in call]
 
 
 class Namespaces(SimulatedCluster):
-    """Answers lists by namespace: an ApiError, or nothing."""
+    """Fails the lists of some namespaces with an ApiError."""
 
     def __init__(self, **problems: ApiError) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""An event that tells nothing that a plan goes by costs no look; one that does, does."""
+"""Digests change with the state that a plan depends on, and with nothing else."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ NOWHERE = {**ON_A_NODE, "conditions": [{"type": "PodScheduled", "status": "False
 
 
 @pytest.mark.parametrize(
-    ("kind", "status", "says"),
+    ("kind", "status", "is_relevant"),
     [
         ("Job", {}, False),
         ("Job", {"active": 1, "startTime": "now", "ready": 0, "uncountedTerminatedPods": {}}, False),
@@ -93,8 +93,8 @@ NOWHERE = {**ON_A_NODE, "conditions": [{"type": "PodScheduled", "status": "False
         ("Pod", {**ON_A_NODE, "phase": "Failed"}, True),
     ],
 )
-def test_the_digest_is_empty_for_expected_state_only(kind: str, status: dict[str, Any], says: bool) -> None:
-    assert bool(child_digest(kind, {"metadata": METADATA, "spec": {}, "status": status})) == says
+def test_the_digest_is_empty_for_expected_state_only(kind: str, status: dict[str, Any], is_relevant: bool) -> None:
+    assert bool(child_digest(kind, {"metadata": METADATA, "spec": {}, "status": status})) == is_relevant
 
 
 def test_a_suspended_job_changes_the_digest() -> None:

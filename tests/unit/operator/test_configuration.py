@@ -8,7 +8,7 @@ from tunesmith_operator.configuration import load_config
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         (None, "No such file"),
         ("a: [", "not YAML"),
@@ -26,14 +26,16 @@ from tunesmith_operator.configuration import load_config
         ),
     ],
 )
-def test_an_invalid_configuration_is_reported_with_file_and_field(tmp_path: Path, text: str | None, says: str) -> None:
+def test_an_invalid_configuration_is_reported_with_file_and_field(
+    tmp_path: Path, text: str | None, expected: str
+) -> None:
     file = tmp_path / "config.yaml"
     if text is not None:
         file.write_text(text)
     with pytest.raises(SystemExit) as caught:
         load_config(str(file))
     assert str(file) in str(caught.value)
-    assert says in str(caught.value)
+    assert expected in str(caught.value)
 
 
 def test_the_environment_variable_names_the_configuration_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

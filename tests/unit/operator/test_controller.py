@@ -1,4 +1,4 @@
-"""One look at a resource, with a plan that a test gives."""
+"""Reconciles of a resource with plans that the test defines, and the events that cause them."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ SUSPENDED: Raw = {"phase": "Suspended", "attempt": 2, "metrics": {"steps": "many
 
 
 class Strict(SimulatedCluster):
-    """Refuses a status whose metrics it does not like, and names the field where `told`."""
+    """Rejects a status with certain metrics, and names the field if `names_field`."""
 
-    told = True
+    names_field = True
 
     async def write_status(self, resource: Raw, status: Raw) -> Raw:
         if status.get("metrics") == SUSPENDED["metrics"]:
             self._record("refused status", resource["kind"], resource["metadata"]["name"])
-            fields = ["status.metrics.steps"] if self.told else []
+            fields = ["status.metrics.steps"] if self.names_field else []
             raise ApiError("PATCH", 422, "Invalid", "status.metrics.steps: must be an integer", fields)
         return await super().write_status(resource, status)
 
@@ -69,12 +69,12 @@ def controller_of(client: SimulatedCluster, status: Raw, plan: PlanFunction | No
     return Controller(client, {KEY.kind: kind}, ProgressReports(), settings)
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("names_field", [True, False])
 def test_a_rejected_status_does_not_keep_a_job_running_and_its_cause_is_logged(
-    told: bool, caplog: pytest.LogCaptureFixture
+    names_field: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     client, controller = scene(SUSPENDED)
-    client.told = told
+    client.names_field = names_field
     with caplog.at_level(logging.ERROR):
         asyncio.run(controller.reconcile(KEY))
     assert "status.metrics.steps: must be an integer" in caplog.text
@@ -111,8 +111,7 @@ def test_nothing_is_deleted_if_the_status_could_not_be_written(status: int) -> N
     ids=["nothing", "status", "delete", "create", "apply", "for good"],
 )
 def test_nothing_is_created_changed_deleted_or_decided_for_good_from_the_cache(plan: Plan, lists: int) -> None:
-    """`lists`: how often the resource has been read and its Jobs listed after two looks, the second of which knows all
-    from the streams."""
+    """`lists`: how often the resource is read and its Jobs are listed in two reconciles, the second from the cache."""
     client, _ = scene(RUNNING)
     plans = [Plan(), plan, plan]
     controller = controller_of(client, {}, lambda *_: plans.pop(0))
@@ -126,22 +125,22 @@ def test_nothing_is_created_changed_deleted_or_decided_for_good_from_the_cache(p
 
 
 @pytest.mark.parametrize(
-    ("told", "spoilt", "reads"),
+    ("has_event", "disturbance", "reads"),
     [(True, None, 1), (False, None, 2), (True, "conflict", 2), (True, "resync", 2)],
-    ids=["as told", "told too late", "after an error", "after a resync"],
+    ids=["after its event", "before its event", "after an error", "after a resync"],
 )
 def test_a_resource_is_read_live_only_if_its_cached_state_may_be_stale(
-    told: bool, spoilt: str | None, reads: int
+    has_event: bool, disturbance: str | None, reads: int
 ) -> None:
     async def main() -> None:
         await controller.reconcile(KEY)
-        if told:
+        if has_event:
             controller.on_resource_event("MODIFIED", client.objects[KEY])
-        if spoilt == "conflict":
+        if disturbance == "conflict":
             client.errors[("status", KEY.kind)] = ApiError("PATCH", 409, "Conflict", "")
             await controller._process(KEY)
             client.errors.clear()
-        if spoilt == "resync":
+        if disturbance == "resync":
             controller.on_stream_start("Pod", None, "1")
         await controller.reconcile(KEY)
 
@@ -153,21 +152,23 @@ def test_a_resource_is_read_live_only_if_its_cached_state_may_be_stale(
 
 
 class Hasty(SimulatedCluster):
-    """The stream tells of a status before its writer has its answer, and of a change that `somebody` else makes then."""
+    """Delivers the event of a status before the response, and, if `others_write`, an event of a change by others."""
 
     controller: Controller
-    somebody = False
+    others_write = False
 
     async def write_status(self, resource: Raw, status: Raw) -> Raw:
         written = await super().write_status(resource, status)
         self.controller.on_resource_event("MODIFIED", written)
-        if self.somebody:
+        if self.others_write:
             self.controller.on_resource_event("MODIFIED", self.put({**written, "spec": {"retries": 1}}))
         return written
 
 
-@pytest.mark.parametrize(("somebody", "looks"), [(False, 1), (True, 2)])
-def test_the_event_of_an_own_write_wakes_nothing_and_a_change_by_others_wakes_once(somebody: bool, looks: int) -> None:
+@pytest.mark.parametrize(("others_write", "reconciles"), [(False, 1), (True, 2)])
+def test_the_event_of_an_own_write_wakes_nothing_and_a_change_by_others_wakes_once(
+    others_write: bool, reconciles: int
+) -> None:
     async def main() -> None:
         resource = {
             "kind": KEY.kind,
@@ -181,9 +182,9 @@ def test_the_event_of_an_own_write_wakes_nothing_and_a_change_by_others_wakes_on
         working.cancel()
 
     client = Hasty()
-    client.somebody = somebody
+    client.others_write = others_write
     run(main())
-    assert client.calls.count(("get", KEY.kind, KEY.name)) == looks
+    assert client.calls.count(("get", KEY.kind, KEY.name)) == reconciles
 
 
 def test_a_failed_reconcile_backs_off() -> None:
@@ -234,7 +235,7 @@ def test_resources_without_a_status_come_first_also_after_a_list() -> None:
 
     async def main() -> list[str]:
         controller = controller_of(SimulatedCluster(), {})
-        for number, (name, status) in enumerate((("told", RUNNING), ("untold", UNSEEN))):
+        for number, (name, status) in enumerate((("old", RUNNING), ("new", UNSEEN))):
             metadata = {"name": name, "namespace": "team", "uid": name, "resourceVersion": str(number)}
             resource = {
                 "kind": KEY.kind,
@@ -245,7 +246,7 @@ def test_resources_without_a_status_come_first_also_after_a_list() -> None:
             controller.on_resource_event(None, resource)
         return [(await controller.queue.get()).name for _ in range(2)]
 
-    assert run(main()) == ["untold", "told"]
+    assert run(main()) == ["new", "old"]
 
 
 def test_a_created_job_is_known_before_its_stream_reports_it() -> None:
@@ -305,7 +306,7 @@ SERVICE: Raw = {"kind": "Service", "metadata": {"name": "support", "namespace": 
 
 
 @pytest.mark.parametrize(
-    ("others", "status", "children", "told"),
+    ("others", "status", "children", "writes_status"),
     [
         (1, UNSEEN, {"create": (JOB,)}, False),
         (0, UNSEEN, {"create": (JOB,)}, True),
@@ -313,10 +314,10 @@ SERVICE: Raw = {"kind": "Service", "metadata": {"name": "support", "namespace": 
         (1, RUNNING, {"create": (JOB,)}, True),
         (1, UNSEEN, {"create": (JOB,), "apply": (SERVICE,)}, True),
     ],
-    ids=["others wait", "no others", "nothing made", "a later attempt", "a service"],
+    ids=["others wait", "no others", "nothing created", "a later attempt", "a service"],
 )
 def test_only_the_first_status_of_a_new_job_is_deferred_while_others_wait(
-    others: int, status: Raw, children: dict[str, Any], told: bool
+    others: int, status: Raw, children: dict[str, Any], writes_status: bool
 ) -> None:
     async def main() -> float | None:
         controller = controller_of(client, {}, lambda *_: Plan(status={"phase": "Pending"}, **children))
@@ -326,8 +327,8 @@ def test_only_the_first_status_of_a_new_job_is_deferred_while_others_wait(
 
     metadata = {"name": KEY.name, "namespace": "team", "uid": "u"}
     client = SimulatedCluster({"kind": KEY.kind, "metadata": metadata, "status": status})
-    assert run(main()) == (None if told else DEFERRED_STATUS_SECONDS)
-    assert ("status" in [verb for verb, *_ in client.writes()]) is told
+    assert run(main()) == (None if writes_status else DEFERRED_STATUS_SECONDS)
+    assert ("status" in [verb for verb, *_ in client.writes()]) is writes_status
 
 
 PATHS = {"status.metrics.a[0]": "metrics", "status.artifacts[3].uri": "artifacts", "status": "", "spec.x": ""}

@@ -21,9 +21,9 @@ def test_each_event_of_a_transition_is_written_once() -> None:
     events = [Event(EventType.NORMAL, "Running", "a"), Event(EventType.WARNING, "OOMKilled", "b")]
     for _ in range(2):
         asyncio.run(send_events(client, RESOURCE, events, NOW, "pod-1"))
-    told = list(client.objects.values())
-    assert [event["reason"] for event in told] == ["Running", "OOMKilled"]
-    assert told[0]["involvedObject"]["uid"] == "u"
+    events_sent = list(client.objects.values())
+    assert [event["reason"] for event in events_sent] == ["Running", "OOMKilled"]
+    assert events_sent[0]["involvedObject"]["uid"] == "u"
 
 
 def test_an_event_that_cannot_be_written_is_no_failure_and_a_long_message_is_truncated() -> None:
@@ -36,7 +36,7 @@ def test_an_event_that_cannot_be_written_is_no_failure_and_a_long_message_is_tru
 
 
 def test_a_failure_is_reported_once_also_if_an_edit_comes_between_event_and_status() -> None:
-    """A kill, say, and then an edit: the status it leads away from is another one."""
+    """For example a kill and then an edit: the old status of the second Event is another."""
     client = SimulatedCluster()
     for status, once in (({"phase": "Running"}, "a"), ({"phase": "Suspended"}, "a"), ({"phase": "Suspended"}, "b")):
         event = Event(EventType.WARNING, "Preempted", "the pod was deleted", once)

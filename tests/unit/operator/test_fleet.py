@@ -35,23 +35,23 @@ def resource(kind: str = "FineTuneJob", name: str = "a", namespace: str = "team"
     }
 
 
-def told(*resources: Raw) -> Fleet:
-    heard = Fleet()
+def fleet_of(*resources: Raw) -> Fleet:
+    fleet = Fleet()
     for one in resources:
-        heard.update(key_of(one), one)
-    return heard
+        fleet.update(key_of(one), one)
+    return fleet
 
 
-def series(heard: Fleet) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+def series(fleet: Fleet) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """Every series that the figures have on /metrics."""
     registry = CollectorRegistry()
-    registry.register(heard)
+    registry.register(fleet)
     families = text_string_to_metric_families(generate_latest(registry).decode())
     return {(one.name, frozenset(one.labels.items())): one.value for family in families for one in family.samples}
 
 
-def value(heard: Fleet, name: str, /, **labels: str) -> float | None:
-    return series(heard).get((name, frozenset(labels.items())))
+def value(fleet: Fleet, name: str, /, **labels: str) -> float | None:
+    return series(fleet).get((name, frozenset(labels.items())))
 
 
 def counted(counter: Any, *labels: str) -> float:
@@ -59,14 +59,14 @@ def counted(counter: Any, *labels: str) -> float:
 
 
 def test_resources_are_summed_by_kind_namespace_and_phase() -> None:
-    heard = told(
+    fleet = fleet_of(
         resource(name="a", phase="Running"),
         resource(name="b", phase="Running"),
         resource(name="c", namespace="other", phase="Running"),
         resource("EvalJob", "a", phase="Running"),
         resource(name="new"),
     )
-    found = {labels: number for (name, labels), number in series(heard).items() if name == "tunesmith_resources"}
+    found = {labels: number for (name, labels), number in series(fleet).items() if name == "tunesmith_resources"}
     assert found == {
         frozenset({("kind", "FineTuneJob"), ("namespace", "team"), ("phase", "Running")}): 2,
         frozenset({("kind", "FineTuneJob"), ("namespace", "other"), ("phase", "Running")}): 1,
@@ -76,28 +76,28 @@ def test_resources_are_summed_by_kind_namespace_and_phase() -> None:
 
 
 def test_usage_is_summed_by_namespace_in_base_units() -> None:
-    heard = told(
+    fleet = fleet_of(
         resource(name="a", phase="Succeeded", acceleratorHours=1.5, queuedSeconds=60, metrics={"tokens": 1000}),
         resource(name="b", phase="Running", acceleratorHours=0.5, queuedSeconds=30),
     )
     place = {"kind": "FineTuneJob", "namespace": "team"}
-    assert value(heard, "tunesmith_resources_accelerator_seconds", accelerator="nvidia", **place) == 7200
-    assert value(heard, "tunesmith_resources_queued_seconds", **place) == 90
-    assert value(heard, "tunesmith_resources_trained_tokens", namespace="team") == 1000
+    assert value(fleet, "tunesmith_resources_accelerator_seconds", accelerator="nvidia", **place) == 7200
+    assert value(fleet, "tunesmith_resources_queued_seconds", **place) == 90
+    assert value(fleet, "tunesmith_resources_trained_tokens", namespace="team") == 1000
 
 
 def test_verdicts_promotions_failures_and_stalled_resources_are_counted() -> None:
     blocked = [{"type": "PromotionBlocked", "status": "True"}, {"type": "Stalled", "status": "True"}]
-    heard = told(
+    fleet = fleet_of(
         resource("EvalJob", "e", phase="Succeeded", verdict="Failed"),
         resource("InferenceService", "s", phase="Blocked", conditions=blocked),
         resource(name="f", phase="Failed", lastFailure={"class": "BadRow", "time": UPDATED}),
     )
-    assert value(heard, "tunesmith_resources_verdict", namespace="team", verdict="Failed") == 1
-    assert value(heard, "tunesmith_resources_promotion", namespace="team", promotion="Blocked") == 1
-    assert value(heard, "tunesmith_resources_stalled", namespace="team", kind="InferenceService") == 1
+    assert value(fleet, "tunesmith_resources_verdict", namespace="team", verdict="Failed") == 1
+    assert value(fleet, "tunesmith_resources_promotion", namespace="team", promotion="Blocked") == 1
+    assert value(fleet, "tunesmith_resources_stalled", namespace="team", kind="InferenceService") == 1
     failed = {"kind": "FineTuneJob", "namespace": "team", "class": "BadRow"}
-    assert value(heard, "tunesmith_resources_last_failure", **failed) == 1
+    assert value(fleet, "tunesmith_resources_last_failure", **failed) == 1
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_verdicts_promotions_failures_and_stalled_resources_are_counted() -> Non
     ],
 )
 def test_a_service_that_should_answer_and_does_not_is_unavailable(status: Raw, unavailable: int) -> None:
-    heard = told(resource("InferenceService", **status))
-    assert value(heard, "tunesmith_resources_unavailable", namespace="team") == unavailable
+    fleet = fleet_of(resource("InferenceService", **status))
+    assert value(fleet, "tunesmith_resources_unavailable", namespace="team") == unavailable
 
 
 WAITS: Raw = {"class": "Unschedulable", "time": UPDATED}
@@ -140,18 +140,18 @@ NOT_STARTING = "tunesmith_resources_not_starting_since_timestamp_seconds"
 def test_pods_that_do_not_start_are_exposed_with_their_waiting_since(status: Raw, since: int | None) -> None:
     labels = {"kind": "InferenceService", "namespace": "team"}
     assert (
-        value(told(resource("InferenceService", **status)), NOT_STARTING, **labels, **{"class": "Unschedulable"})
+        value(fleet_of(resource("InferenceService", **status)), NOT_STARTING, **labels, **{"class": "Unschedulable"})
         == since
     )
 
 
 def test_the_longest_wait_of_pods_that_do_not_start_is_exposed() -> None:
     later = {**WAITS, "time": "2026-01-02T05:04:05Z"}
-    heard = told(
+    fleet = fleet_of(
         resource(name="a", phase="Pending", lastFailure=later), resource(name="b", phase="Pending", lastFailure=WAITS)
     )
     labels = {"kind": "FineTuneJob", "namespace": "team", "class": "Unschedulable"}
-    assert value(heard, NOT_STARTING, **labels) == 1767323045
+    assert value(fleet, NOT_STARTING, **labels) == 1767323045
 
 
 def test_counters_behind_alerts_start_at_zero_with_the_first_resource_of_a_namespace() -> None:
@@ -161,7 +161,7 @@ def test_counters_behind_alerts_start_at_zero_with_the_first_resource_of_a_names
     patterns = re.findall(r'tunesmith_failures_total\{class=~"([^"]+)"', "\n".join(asked))
     watched = {class_ for class_ in FailureClass if any(re.fullmatch(pattern, class_) for pattern in patterns)}
     assert len(patterns) == 2
-    told(resource(namespace="new", phase="Pending"))
+    fleet_of(resource(namespace="new", phase="Pending"))
     text = metrics.exposition().decode()
     for class_ in watched:
         assert f'tunesmith_failures_total{{class="{class_}",kind="FineTuneJob",namespace="new"}} 0.0' in text
@@ -184,33 +184,34 @@ def test_counters_behind_alerts_start_at_zero_with_the_first_resource_of_a_names
 def test_a_job_without_a_report_counts_as_silent_since_its_start(status: Raw, time: int | None) -> None:
     job = {"kind": "FineTuneJob", "namespace": "team", "name": "a"}
     assert (
-        value(told(resource(phase="Running", **status)), "tunesmith_job_last_report_timestamp_seconds", **job) == time
+        value(fleet_of(resource(phase="Running", **status)), "tunesmith_job_last_report_timestamp_seconds", **job)
+        == time
     )
 
 
 def test_only_running_jobs_have_series_of_their_own() -> None:
     progress = {"percent": 40, "step": 4, "totalSteps": 10, "loss": 1.25, "updated": UPDATED}
-    heard = told(resource(phase="Running", attempt=2, progress=progress))
+    fleet = fleet_of(resource(phase="Running", attempt=2, progress=progress))
     job = {"kind": "FineTuneJob", "namespace": "team", "name": "a"}
-    assert value(heard, "tunesmith_job_progress_ratio", **job) == 0.4
-    assert value(heard, "tunesmith_job_step", **job) == 4
-    assert value(heard, "tunesmith_job_loss", **job) == 1.25
-    assert value(heard, "tunesmith_job_attempt", **job) == 2
-    assert value(heard, "tunesmith_job_last_report_timestamp_seconds", **job) == 1767323045
-    assert value(heard, "tunesmith_job_eval_loss", **job) is None
+    assert value(fleet, "tunesmith_job_progress_ratio", **job) == 0.4
+    assert value(fleet, "tunesmith_job_step", **job) == 4
+    assert value(fleet, "tunesmith_job_loss", **job) == 1.25
+    assert value(fleet, "tunesmith_job_attempt", **job) == 2
+    assert value(fleet, "tunesmith_job_last_report_timestamp_seconds", **job) == 1767323045
+    assert value(fleet, "tunesmith_job_eval_loss", **job) is None
     for phase in ("Pending", "Suspended", "Succeeded", "Failed"):
         after = resource(phase=phase, attempt=2, progress=progress)
-        heard.update(key_of(after), after)
-        assert not [name for name, labels in series(heard) if "name" in dict(labels)]
+        fleet.update(key_of(after), after)
+        assert not [name for name, labels in series(fleet) if "name" in dict(labels)]
 
 
 def test_the_series_of_jobs_are_bounded_and_the_rest_is_counted() -> None:
-    heard = told(
+    fleet = fleet_of(
         *(resource(name=f"job-{n}", phase="Running", progress={"percent": n % 100}) for n in range(MOST_JOBS + 7))
     )
-    ratios = [labels for name, labels in series(heard) if name == "tunesmith_job_progress_ratio"]
+    ratios = [labels for name, labels in series(fleet) if name == "tunesmith_job_progress_ratio"]
     assert len(ratios) == MOST_JOBS
-    assert value(heard, "tunesmith_jobs_left_out") == 7
+    assert value(fleet, "tunesmith_jobs_left_out") == 7
 
 
 PHASES = ("", "Waiting", "Pending", "Running", "Suspended", "Succeeded", "Failed")
@@ -238,18 +239,18 @@ resources = st.builds(
 
 @given(st.lists(st.tuples(st.booleans(), resources), max_size=30))
 def test_the_gauges_are_the_same_after_a_restart(events: list[tuple[bool, Raw]]) -> None:
-    """However the resources came to be what they are: lists tell the same as all the events before."""
-    heard, left = Fleet(), {}
+    """The list of the existing resources gives the same gauges as all events before."""
+    fleet, left = Fleet(), {}
     for gone, one in events:
         if gone:
-            heard.remove(key_of(one))
+            fleet.remove(key_of(one))
             left.pop(key_of(one), None)
         else:
-            heard.update(key_of(one), one)
+            fleet.update(key_of(one), one)
             left[key_of(one)] = one
-    anew = list(left.values())
-    random.Random(0).shuffle(anew)
-    assert series(told(*anew)) == series(heard)
+    remaining = list(left.values())
+    random.Random(0).shuffle(remaining)
+    assert series(fleet_of(*remaining)) == series(fleet)
 
 
 def test_a_transition_is_counted_once_and_existing_state_is_not() -> None:
@@ -257,7 +258,7 @@ def test_a_transition_is_counted_once_and_existing_state_is_not() -> None:
     before = resource(
         namespace=space, phase="Running", acceleratorHours=1, lastFailure={"class": "BadRow", "time": "1"}
     )
-    heard = told(before)
+    fleet = fleet_of(before)
     used = (metrics.ACCELERATOR_SECONDS, "FineTuneJob", space, "nvidia")
     failed = (metrics.FAILURES, "FineTuneJob", space, "OOMKilled")
     ended = (metrics.FINISHED, "FineTuneJob", space, "Failed")
@@ -266,10 +267,10 @@ def test_a_transition_is_counted_once_and_existing_state_is_not() -> None:
         namespace=space, phase="Failed", acceleratorHours=1.5, lastFailure={"class": "OOMKilled", "time": "2"}
     )
     for _ in range(2):
-        heard.update(key_of(after), after)
+        fleet.update(key_of(after), after)
     assert [counted(*one) for one in (used, failed, ended)] == [1800, 1, 1]
-    less = resource(namespace=space, phase="Pending", acceleratorHours=0.5)  # deleted and made anew in between
-    heard.update(key_of(less), less)
+    less = resource(namespace=space, phase="Pending", acceleratorHours=0.5)  # deleted and created again in between
+    fleet.update(key_of(less), less)
     assert counted(*used) == 1800
 
 

@@ -1,4 +1,4 @@
-"""The stream of a kind, against an API server that says what a test tells it to."""
+"""The watch of a kind, against an API server whose events the test defines."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tunesmith_operator.plan.types import Raw
 
 GONE = ApiError("WATCH", 410, "Expired", "too old resource version")
 AWAY = ApiError("WATCH", 0, "Unreachable", "refused")
-Said = tuple[str, Raw] | ApiError
+Step = tuple[str, Raw] | ApiError
 
 
 class Server(SimulatedCluster):
-    """Each watch says one of `says`, then ends, or fails where it ends with an ApiError; then it stays silent."""
+    """Each watch delivers the next of `watches` and then ends or raises its ApiError. After the last, it is silent."""
 
-    def __init__(self, says: list[list[Said]]) -> None:
+    def __init__(self, watches: list[list[Step]]) -> None:
         super().__init__()
-        self.says = says
+        self.watches = watches
         self.asked: list[str] = []
 
     async def version(self, *_: Any) -> str:
@@ -33,65 +33,65 @@ class Server(SimulatedCluster):
 
     async def each(self, *_: Any) -> AsyncGenerator[Raw, None]:
         for name in "ab":
-            yield thing(name, 1)
+            yield pod(name, 1)
 
     async def watch(self, kind: str, namespace: Any, labels: Any, since: str) -> AsyncGenerator[tuple[str, Raw], None]:
         self.asked.append(since)
-        if not self.says:
+        if not self.watches:
             await asyncio.Event().wait()
-        for one in self.says.pop(0):
-            if isinstance(one, ApiError):
-                raise one
-            yield one
+        for step in self.watches.pop(0):
+            if isinstance(step, ApiError):
+                raise step
+            yield step
 
 
 @dataclass
-class Audience:
-    heard: list[tuple[str | None, str]] = field(default_factory=list)
-    begun: list[str | None] = field(default_factory=list)
+class Recorder:
+    events: list[tuple[str | None, str]] = field(default_factory=list)
+    starts: list[str | None] = field(default_factory=list)
 
     def on_child_event(self, event_type: str | None, kind: str, child: Raw) -> None:
-        self.heard.append((event_type, child["metadata"]["name"]))
+        self.events.append((event_type, child["metadata"]["name"]))
 
     def on_stream_start(self, kind: str, namespace: str | None, version: str | None) -> None:
-        self.begun.append(version)
+        self.starts.append(version)
 
 
-def thing(name: str, version: int) -> Raw:
+def pod(name: str, version: int) -> Raw:
     return {"metadata": {"name": name, "resourceVersion": str(version)}}
 
 
-def listen(server: Server, kind: str = "Pod", seconds: float = 3600) -> Audience:
-    audience = Audience()
+def watch_for(server: Server, kind: str = "Pod", seconds: float = 3600) -> Recorder:
+    recorder = Recorder()
 
     async def main() -> None:
         async with asyncio.timeout(seconds):
-            await inform(server, kind, None, audience)
+            await inform(server, kind, None, recorder)
 
     try:
         run(main())
     except TimeoutError:
-        return audience
-    raise AssertionError("a stream has no end")
+        return recorder
+    raise AssertionError("a stream must not end")
 
 
 def test_a_stream_continues_from_its_last_event_or_bookmark() -> None:
-    server = Server([[("ADDED", thing("a", 8)), ("BOOKMARK", {"metadata": {"resourceVersion": "20"}})], [AWAY]])
-    audience = listen(server)
+    server = Server([[("ADDED", pod("a", 8)), ("BOOKMARK", {"metadata": {"resourceVersion": "20"}})], [AWAY]])
+    recorder = watch_for(server)
     assert server.asked == ["7", "20", "20"]
-    assert audience.heard == [("ADDED", "a")]
-    assert audience.begun == ["7"]
+    assert recorder.events == [("ADDED", "a")]
+    assert recorder.starts == ["7"]
 
 
 def test_an_expired_stream_starts_again_and_announces_the_gap() -> None:
-    audience = listen(Server([[("ADDED", thing("a", 8)), GONE], [("DELETED", thing("a", 9))]]))
-    assert audience.begun == ["7", None, "7"]
-    assert audience.heard == [("ADDED", "a"), ("DELETED", "a")]
+    recorder = watch_for(Server([[("ADDED", pod("a", 8)), GONE], [("DELETED", pod("a", 9))]]))
+    assert recorder.starts == ["7", None, "7"]
+    assert recorder.events == [("ADDED", "a"), ("DELETED", "a")]
 
 
 def test_existing_jobs_are_delivered_and_of_pods_only_events() -> None:
-    assert listen(Server([]), "Job").heard == [(None, "a"), (None, "b")]
-    assert listen(Server([]), "Pod").heard == []
+    assert watch_for(Server([]), "Job").events == [(None, "a"), (None, "b")]
+    assert watch_for(Server([]), "Pod").events == []
 
 
 def test_a_failed_first_list_is_repeated() -> None:
@@ -104,17 +104,17 @@ def test_a_failed_first_list_is_repeated() -> None:
             self.each = super().each  # type: ignore[method-assign]
             return failing()
 
-    assert listen(Busy([]), "Job").heard == [(None, "a"), (None, "b")]
+    assert watch_for(Busy([]), "Job").events == [(None, "a"), (None, "b")]
 
 
 def test_a_stream_that_cannot_be_opened_for_minutes_ends_the_process() -> None:
     with pytest.raises(ApiError):
-        listen(Server([[AWAY]] * 100))
+        watch_for(Server([[AWAY]] * 100))
 
 
 def test_failures_that_are_not_in_a_row_do_not_add_up() -> None:
-    server = Server([[("ADDED", thing("a", 8)), AWAY]] * 100)
-    assert len(listen(server).heard) == 100
+    server = Server([[("ADDED", pod("a", 8)), AWAY]] * 100)
+    assert len(watch_for(server).events) == 100
 
 
 def test_silent_streams_that_a_proxy_cuts_are_no_failure() -> None:
@@ -124,4 +124,4 @@ def test_silent_streams_that_a_proxy_cuts_are_no_failure() -> None:
             raise AWAY
             yield
 
-    assert listen(Silent([]), seconds=24 * 3600).begun == ["7"]
+    assert watch_for(Silent([]), seconds=24 * 3600).starts == ["7"]

@@ -1,4 +1,4 @@
-"""The client over HTTP, against a server that answers what a test tells it to."""
+"""The client over HTTP, against a server whose responses the test defines."""
 
 from __future__ import annotations
 
@@ -73,10 +73,11 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"), [("3", 3.0), ("86400", LONGEST_PAUSE), ("9" * 400, LONGEST_PAUSE), ("soon", 1.0), (None, 1.0)]
+    ("retry_after", "seconds"),
+    [("3", 3.0), ("86400", LONGEST_PAUSE), ("9" * 400, LONGEST_PAUSE), ("soon", 1.0), (None, 1.0)],
 )
-async def test_retry_after_is_respected_up_to_a_bound(scene: Scene, said: str | None, seconds: float) -> None:
-    scene.answers = [(BUSY, {"Retry-After": said} if said else {}, {})]
+async def test_retry_after_is_respected_up_to_a_bound(scene: Scene, retry_after: str | None, seconds: float) -> None:
+    scene.answers = [(BUSY, {"Retry-After": retry_after} if retry_after else {}, {})]
     assert await scene.client.get("Job", "team", "a") == {"kind": "Any"}
     assert scene.limiter.pauses == [seconds]
     assert scene.limiter.asked == 2
@@ -137,16 +138,16 @@ async def test_a_watch_delivers_objects_of_any_size(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "status", "told"),
+    ("lines", "status", "expected"),
     [((EXPIRED,), 200, 410), ((b'{"reason": "Expired"}',), 410, 410), ((BOOKMARK, ADDED[:99]), 200, 0)],
     ids=["an error event", "an error answer", "a line that was cut off"],
 )
 async def test_a_failed_watch_raises_the_status_of_its_error(
-    scene: Scene, lines: tuple[bytes, ...], status: int, told: int
+    scene: Scene, lines: tuple[bytes, ...], status: int, expected: int
 ) -> None:
     with pytest.raises(ApiError) as caught:
         await watched(scene, *lines, status=status)
-    assert caught.value.status == told
+    assert caught.value.status == expected
 
 
 async def test_open_streams_do_not_exhaust_the_connections(scene: Scene) -> None:

@@ -1,5 +1,5 @@
-"""The three plans carried out by the real controller on a cluster in memory: whatever is heard of it, in whatever order, and
-whenever the process is killed, the end is the same, and then nothing is written any more."""
+"""The three plans under the real controller on a simulated cluster: however events are delivered and whenever the process is
+killed, the end is the same, and nothing is written afterwards."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True)
 class Delivery:
-    """What becomes of one watch event after another: when it is heard, if at all."""
+    """The delivery of watch events, in turn."""
 
     delays: Sequence[tuple[float, ...]] = ((0.0,),)
-    """Of each event in turn, again and again: the seconds after which it is heard, once for each; () is dropped."""
+    """For each event in turn, cyclically: its delays in seconds, one per delivery; () drops it."""
 
 
 PROMPT = Delivery()
@@ -152,17 +152,17 @@ async def _until_rest(
 
 
 def _through(delivery: Delivery, operator: Operator) -> Any:
-    """Watch events as `delivery` has them. Streams lie only until they begin anew, so in what they drop is no end."""
+    """Deliver watch events as `delivery` asks. Dropped events are made up for by the next list."""
     turns = _again(delivery.delays)
 
-    def hear(event_type: str | None, obj: Raw) -> None:
+    def deliver(event_type: str | None, obj: Raw) -> None:
         for delay in next(turns):
             if delay:
                 asyncio.get_running_loop().call_later(delay, operator.on_event, event_type, obj)
             else:
                 operator.on_event(event_type, obj)
 
-    return hear
+    return deliver
 
 
 def _again(delays: Sequence[tuple[float, ...]]) -> Iterator[tuple[float, ...]]:
@@ -232,7 +232,7 @@ acts = st.lists(
 
 
 WAITS = {"WaitingForModel", "WaitingForVerdict"}
-"""Told where somebody looks while they last: what is waited for may come while the operator is away."""
+"""Reasons that a killed operator may never report: the wait may end before it restarts."""
 
 
 def test_a_chain_of_all_kinds_succeeds() -> None:

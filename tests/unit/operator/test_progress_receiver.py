@@ -35,11 +35,11 @@ def job(owner: ResourceKey, name: str, token: str, finished: bool = False, secon
 
 @dataclass
 class Scene:
-    """An endpoint with two Jobs, a clock to be moved by hand, and what the endpoint told the controller."""
+    """An endpoint with two Jobs, a manual clock, and the calls of `on_report`."""
 
     http: TestClient[Any, Any]
     reports: ProgressReports
-    heard: list[tuple[ResourceKey, float]] = field(default_factory=list)
+    calls: list[tuple[ResourceKey, float]] = field(default_factory=list)
     now: float = 1000.0
     is_leader: bool = True
     leader_url: str | None = None
@@ -60,7 +60,7 @@ async def scene() -> AsyncIterator[Scene]:
         endpoint = ProgressEndpoint(
             reports,
             clock=lambda: holder[0].now,
-            on_report=lambda key, seconds: holder[0].heard.append((key, seconds)),
+            on_report=lambda key, seconds: holder[0].calls.append((key, seconds)),
             leader_url=lambda: holder[0].leader_url,
             is_leader=lambda: holder[0].is_leader,
             session=session,
@@ -72,7 +72,7 @@ async def scene() -> AsyncIterator[Scene]:
 
 async def test_a_report_counts_for_the_job_of_its_token_and_for_no_other(scene: Scene) -> None:
     assert await scene.push() == 204
-    assert scene.heard == [(OWNER, 0.0)]
+    assert scene.calls == [(OWNER, 0.0)]
     assert scene.reports.latest(OWNER)["support-tune-1"].report.step == 3
     assert scene.reports.latest(OTHER) == {}
 
@@ -80,7 +80,7 @@ async def test_a_report_counts_for_the_job_of_its_token_and_for_no_other(scene: 
 @pytest.mark.parametrize("token", [None, "", "wrong", hashlib.sha256(TOKEN.encode()).hexdigest()])
 async def test_a_report_without_a_valid_token_is_refused(scene: Scene, token: str | None) -> None:
     assert await scene.push(token) == 401
-    assert scene.heard == []
+    assert scene.calls == []
 
 
 @pytest.mark.parametrize("deleted", [True, False])
@@ -94,7 +94,7 @@ async def test_the_token_of_an_ended_job_is_invalid(scene: Scene, deleted: bool)
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"stage": 3}', b'{"stage": "train", "step": -1}', b"\xff"])
 async def test_a_body_that_is_no_report_is_refused(scene: Scene, body: bytes) -> None:
     assert await scene.push(body=body) == 400
-    assert scene.heard == []
+    assert scene.calls == []
 
 
 async def test_a_body_that_is_too_long_is_refused(scene: Scene) -> None:
@@ -114,14 +114,14 @@ async def test_concurrent_reports_count_against_the_limit(scene: Scene) -> None:
 
 
 async def test_reports_wake_their_resource_at_most_every_five_seconds(scene: Scene) -> None:
-    looks: dict[float, None] = {}
+    due: dict[float, None] = {}
     for _ in range(30):
         assert await scene.push() == 204
-        looks |= dict.fromkeys(scene.now + seconds for _, seconds in scene.heard)
-        scene.heard.clear()
+        due |= dict.fromkeys(scene.now + seconds for _, seconds in scene.calls)
+        scene.calls.clear()
         scene.now += 1
-    assert list(looks) == [1000 + 5 * number for number in range(len(looks))]
-    assert len(looks) in (6, 7)
+    assert list(due) == [1000 + 5 * number for number in range(len(due))]
+    assert len(due) in (6, 7)
 
 
 async def test_a_deleted_resource_or_job_leaves_nothing_behind(scene: Scene) -> None:
@@ -135,13 +135,13 @@ async def test_a_deleted_resource_or_job_leaves_nothing_behind(scene: Scene) -> 
 async def test_a_job_with_a_copied_token_hash_gains_nothing(owner: ResourceKey, copy_first: bool) -> None:
     reports = ProgressReports()
     jobs = [(OWNER, job(OWNER, "support-tune-1", TOKEN)), (owner, job(owner, "copy", TOKEN, second=1))]
-    for of, one in reversed(jobs) if copy_first else jobs:
-        reports.update_job(of, one, deleted=False)
-    for gone in (False, True):
+    for of, its_job in reversed(jobs) if copy_first else jobs:
+        reports.update_job(of, its_job, deleted=False)
+    for deleted in (False, True):
         holder = reports.job_of(TOKEN)
         assert holder is not None
         assert (holder.owner, holder.name) == (OWNER, "support-tune-1")
-        reports.update_job(owner, jobs[1][1], gone)
+        reports.update_job(owner, jobs[1][1], deleted)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ async def test_a_standby_forwards_reports_unchanged(scene: Scene) -> None:
                     assert answer.status == status
             async with http.post(PATH, data=b" " * (BODY_BYTES + 1)) as answer:
                 assert answer.status == 413
-    assert scene.heard == [(OWNER, 0.0)]
+    assert scene.calls == [(OWNER, 0.0)]
 
 
 async def test_a_standby_without_a_leader_answers_503_and_never_forwards_twice(scene: Scene) -> None:

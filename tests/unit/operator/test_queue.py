@@ -167,7 +167,7 @@ def test_the_longest_wait_and_the_longest_processing_are_reported() -> None:
 
 
 def test_a_delay_below_the_resolution_of_the_event_loop_works() -> None:
-    """uvloop's timers have whole milliseconds; one of none at all is a handle that does not tell when."""
+    """uvloop's timers have whole milliseconds; a timer of zero is a handle without `when()`."""
 
     async def main() -> str:
         queue: WorkQueue[str] = WorkQueue()

@@ -11,7 +11,7 @@ from tunesmith_operator.rate_limit import TICK, RateLimiter
 
 
 async def times(limiter: RateLimiter, gaps: list[float]) -> list[float]:
-    """When each request was let through, of requests that come so many seconds after one another."""
+    """The times at which requests pass that arrive with these gaps, in seconds."""
     loop = asyncio.get_running_loop()
 
     async def request() -> float:

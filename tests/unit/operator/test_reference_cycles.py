@@ -18,7 +18,7 @@ from tunesmith_operator.resources import ResourceKey, key_of
 
 
 class Namespace:
-    """An operator whose streams tell at once of all that is written."""
+    """An operator that receives the event of each write immediately."""
 
     def __init__(self) -> None:
         self.client = SimulatedCluster()

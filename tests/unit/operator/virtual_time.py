@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
-    """Waits for nothing: the time that was to be waited is added to the clock."""
+    """Returns immediately and adds the timeout to the clock."""
 
     now = 0.0
 
@@ -25,7 +25,7 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """`asyncio.sleep(3600)` takes no time, and `loop.time()` says that it took an hour. Starts at 0."""
+    """`asyncio.sleep(3600)` takes no time, and `loop.time()` advances by an hour. Starts at 0."""
 
     def __init__(self) -> None:
         self._virtual = _Selector()
