@@ -1,4 +1,4 @@
-"""A chain of all three kinds, and what the containers of its pods say."""
+"""A chain of all three kinds, and the termination messages of its containers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ UNJUDGED: Raw = {**SERVE, "spec": {"model": {"fineTuneJob": {"name": "support"}}
 
 
 def evaluated(accuracy: float, digest: str) -> dict[str, str]:
-    """What the containers of an evaluation say."""
+    """The termination messages of an evaluation."""
     result = {"benchmark": "words", "metric": "accuracy", "value": accuracy, "samples": 50}
     reports = {
         "fetch": {"verb": "fetch", "outcome": "Succeeded", "modelDigest": digest},

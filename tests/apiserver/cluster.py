@@ -32,7 +32,7 @@ KINDS: Mapping[str, ApiResource] = {**RESOURCES, **OTHERS}
 
 
 class Refused(Exception):
-    """The API server said no."""
+    """The API server rejected a request."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(f"{status} {message}")
@@ -41,7 +41,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Cluster:
-    """The administrator's view of one namespace. Its HTTP client is not the operator's."""
+    """A namespace as the administrator sees it. Its HTTP client is not the operator's."""
 
     plane: ControlPlane
     http: urllib3.PoolManager
@@ -96,7 +96,7 @@ class Cluster:
         return result
 
     def until(self, what: str, look: Callable[[], T | None], seconds: float = 60) -> T:
-        """What `look` sees as soon as it is something true; fails after `seconds`."""
+        """The first true result of `look`; fails after `seconds`."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if seen := look():

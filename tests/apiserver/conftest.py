@@ -71,7 +71,7 @@ def spare() -> deque[str]:
 def cluster(
     request: pytest.FixtureRequest, plane: ControlPlane, http: urllib3.PoolManager, spare: deque[str]
 ) -> Iterator[Cluster]:
-    """A namespace of one's own."""
+    """A namespace for one test."""
     if spare and "operator" in request.fixturenames:
         cluster = Cluster(plane, http, spare.popleft())
     else:

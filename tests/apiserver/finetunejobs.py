@@ -1,4 +1,4 @@
-"""FineTuneJobs for tests, and what their pods would say."""
+"""FineTuneJobs for tests, and the termination messages of their containers."""
 
 from __future__ import annotations
 

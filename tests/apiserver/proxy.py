@@ -1,4 +1,4 @@
-"""A proxy between the operator and the API server: numbers what the operator writes, and does harm where it is told to.
+"""A proxy between the operator and the API server: records the operator's writes, and injects faults.
 
 It listens on 127.0.0.1 without TLS, passes the caller's credentials on, and speaks TLS to the API server.
 """

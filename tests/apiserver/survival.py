@@ -1,4 +1,4 @@
-"""A chain of all three kinds, played step by step, and what must be the same at its end whatever was done to the operator."""
+"""A chain of all three kinds, played step by step, and the end state that no fault of the operator may change."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MADE = tuple(kind for kind in CHILDREN if kind != "Pod")
 """Kinds of children that the operator makes itself."""
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 QUIET_SECONDS = 1.0
-"""Without a look or a write for so long, an operator that leads and has nothing in its queue has come to rest."""
+"""A leader with an empty queue is at rest after this time without a reconcile or a write."""
 REST_SECONDS = 60.0
 """How long that may take."""
 SPARE = 20
@@ -46,11 +46,11 @@ TOKENS = re.compile(r'("TUNESMITH_PROGRESS_TOKEN", "value": "|progress-token-sha
 
 @dataclass(frozen=True)
 class Step:
-    """Something that happens, and what the three statuses say when all has been heard of it."""
+    """An event in the cluster, and the statuses that show that the operator has processed it."""
 
     happens: Callable[[Cluster], object]
-    told: dict[str, Sequence[str]]
-    """By kind: texts that occur in its status."""
+    shown: dict[str, Sequence[str]]
+    """Kind -> texts that its status contains."""
 
 
 def _waiting(phase: str) -> dict[str, Sequence[str]]:
@@ -141,23 +141,23 @@ CHANGED: tuple[Step, ...] = (
 
 
 def play(cluster: Cluster, steps: Sequence[Step] = CHAIN, seconds: float = 60) -> None:
-    """Play a chain, each step when the one before has been told of."""
+    """Play a chain; each step waits for the statuses of the previous step."""
     for step in steps:
         step.happens(cluster)
-        await_told(cluster, step, seconds)
+        await_status(cluster, step, seconds)
 
 
-def await_told(cluster: Cluster, step: Step, seconds: float = 60) -> None:
-    """Wait until the statuses tell of a step."""
+def await_status(cluster: Cluster, step: Step, seconds: float = 60) -> None:
+    """Wait until the statuses show a step."""
     end = time.monotonic() + seconds
-    for kind, texts in step.told.items():
-        while not _tells(cluster, kind, texts):
-            says = json.dumps(_status(cluster, kind), indent=1)
-            assert time.monotonic() < end, f"{kind} does not tell {texts} within {seconds:g} s, but {says}"
+    for kind, texts in step.shown.items():
+        while not _shows(cluster, kind, texts):
+            status = json.dumps(_status(cluster, kind), indent=1)
+            assert time.monotonic() < end, f"{kind} does not show {texts} within {seconds:g} s: {status}"
             time.sleep(0.1)
 
 
-def _tells(cluster: Cluster, kind: str, texts: Sequence[str]) -> bool:
+def _shows(cluster: Cluster, kind: str, texts: Sequence[str]) -> bool:
     status = json.dumps(_status(cluster, kind))
     return all(text in status for text in texts)
 
@@ -167,14 +167,14 @@ def _status(cluster: Cluster, kind: str) -> Raw:
 
 
 def end_state(cluster: Cluster) -> dict[str, Any]:
-    """All that must not depend on what was done to the operator: specs, statuses, children, Events; no times, no uids."""
+    """The state that no fault may change: specs, statuses, children, Events; without times and uids."""
     ours = [thing for kind in OURS for thing in _all(cluster, kind)]
     version = next((thing["status"]["version"] for thing in ours if "version" in thing.get("status", {})), "VERSION")
     state = {
         **{f"{thing['kind']}/{thing['metadata']['name']}": _essence(thing, "status") for thing in ours},
         **{f"{kind}/{child['metadata']['name']}": _essence(child) for kind in MADE for child in _all(cluster, kind)},
         "pods": sorted(_pod(each) for each in cluster.find("Pod")),
-        "events": dict(sorted(told(cluster).items())),
+        "events": dict(sorted(event_counts(cluster).items())),
     }
     text = json.dumps(state, sort_keys=True).replace(cluster.namespace, "NAMESPACE").replace(version, "VERSION")
     text = TOKENS.sub(r"\1TOKEN", POD.sub(r"\1-POD", UUID.sub("UUID", TIME.sub("TIME", text))))
@@ -182,8 +182,8 @@ def end_state(cluster: Cluster) -> dict[str, Any]:
     return normal
 
 
-def told(cluster: Cluster) -> Counter[str]:
-    """The Events about resources of ours: how often each was told."""
+def event_counts(cluster: Cluster) -> Counter[str]:
+    """The number of Events about our resources, by resource, type and reason."""
     return Counter(
         f"{about['kind']}/{about['name']} {event['type']} {event['reason']}"
         for event in cluster.find("Event")
@@ -216,7 +216,7 @@ def _all(cluster: Cluster, kind: str) -> list[Raw]:
 
 
 def _essence(thing: Raw, *besides: str) -> Raw:
-    """What somebody of ours has said of a thing, or what the operator has made of it."""
+    """The parts of an object that the operator writes."""
     metadata = {
         name: thing["metadata"].get(name) for name in ("labels", "annotations", "ownerReferences", "generation")
     }
@@ -250,12 +250,12 @@ def different(state: Any, other: Any, path: str = "") -> list[str]:
 
 @dataclass
 class Supervised(OperatorProcess):
-    """An operator that is started again when it ends, as the kubelet does with a container. A context manager."""
+    """An operator that is restarted when it exits, as a container is. A context manager."""
 
     may_complain: bool = True
     restarts: int = 0
     peak_mib: float = 0.0
-    """The most resident memory that one of its processes has had."""
+    """Maximum resident memory of its processes."""
 
     def __enter__(self) -> Self:
         self._over = threading.Event()
@@ -306,8 +306,7 @@ class Supervised(OperatorProcess):
 
 @dataclass
 class Harness:
-    """Where chains are played, one after the other, each in a namespace of its own, with a supervised operator behind a
-    proxy."""
+    """Plays chains one after another, each in a namespace of its own, with a supervised operator behind a proxy."""
 
     plane: ControlPlane
     http: urllib3.PoolManager
@@ -318,7 +317,7 @@ class Harness:
 
     @contextmanager
     def namespace(self) -> Iterator[Cluster]:
-        """A new namespace; when it is left, the proxy does no more harm."""
+        """A new namespace. The faults of the proxy end with the block."""
         if not self.spare:
             assert not NAMESPACED, f"more than {SPARE} namespaces, which only an operator of the whole cluster works in"
             self.spare.append(_made(self.plane, self.http))
@@ -330,7 +329,7 @@ class Harness:
             leave(cluster)
 
     def come_to_rest(self, namespace: str) -> None:
-        """Wait until the operator, the one that was started last, has looked at what there is and writes no more."""
+        """Wait until the current process has reconciled everything and writes nothing more."""
         end, last, since = time.monotonic() + REST_SECONDS, None, time.monotonic()
         while last is None or time.monotonic() < since + QUIET_SECONDS:
             assert time.monotonic() < end, f"not at rest within {REST_SECONDS:g} s"
@@ -339,7 +338,7 @@ class Harness:
                 last, since = now, time.monotonic()
 
     def _done_so_far(self, namespace: str) -> tuple[float, int] | None:
-        """Looks of the operator that leads, and its writes; None while it has work, or none has looked at anything."""
+        """Reconciles and writes of the leader; None while its queue is not empty, and before its first reconcile."""
         looks = self.operator.metric("tunesmith_reconcile_total")
         is_at_work = self.operator.metric("tunesmith_queue_depth") > 0
         if not looks or is_at_work or not self.operator.leads():
@@ -347,7 +346,7 @@ class Harness:
         return looks, len(self.proxy.writes(namespace))
 
     def undisturbed(self, steps: Sequence[Step] = CHAIN) -> tuple[list[str], Raw]:
-        """What the operator writes in a chain, in order, and the end."""
+        """The writes of the operator in a chain without faults, in order, and the end state."""
         with self.namespace() as cluster:
             play(cluster, steps)
             self.come_to_rest(cluster.namespace)
@@ -359,7 +358,7 @@ class Harness:
 def supervised_operator(
     plane: ControlPlane, http: urllib3.PoolManager, folder: Path, **values: Any
 ) -> Iterator[Harness]:
-    """An operator that leads, behind a proxy of its own. By Roles alone it works in namespaces that were there before it."""
+    """An operator that leads, behind a proxy. With Roles only, it works in namespaces that existed before it."""
     spare = deque(_made(plane, http) for _ in range(SPARE if NAMESPACED else 0))
     with Proxy(plane) as proxy, Supervised(plane, folder, "operator-0", values=values, server=proxy.url) as operator:
         Cluster(plane, http, "").until("the operator leads", operator.leads)
@@ -379,7 +378,7 @@ def _made(plane: ControlPlane, http: urllib3.PoolManager) -> str:
 def replica(
     plane: ControlPlane, folder: Path, name: str, server: str | None = None, **values: Any
 ) -> Iterator[OperatorProcess]:
-    """One of several operators; it is ready, and need not lead. Nobody starts it again."""
+    """A replica that is ready, leader or not, and is not restarted."""
     operator = OperatorProcess(plane, folder / name, name, values=values, server=server)
     operator.start()
     try:

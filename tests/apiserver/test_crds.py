@@ -146,7 +146,7 @@ class Api:
 
 
 class Refused(Exception):
-    """The API server said no."""
+    """The API server rejected a request."""
 
     def __init__(self, status: dict[str, Any]) -> None:
         super().__init__(status["message"])
@@ -166,11 +166,11 @@ def api() -> Iterator[Api]:
 
 @dataclass(frozen=True)
 class Bad:
-    """A spec that is like a good one but for `change`, and what the refusal must say."""
+    """A valid spec with `change`, and a text of the refusal."""
 
     kind: str
     change: dict[str, Any]
-    says: str
+    expected: str
     name: str = field(default="support")
 
 
@@ -333,7 +333,7 @@ BAD = {
 def test_bad_input_is_refused_with_the_fix(api: Api, bad: Bad) -> None:
     with pytest.raises(Refused) as refusal:
         api.create(bad.kind, merged(GOOD[bad.kind], bad.change), bad.name)
-    assert bad.says in str(refusal.value)
+    assert bad.expected in str(refusal.value)
 
 
 FOLLOWED_REFUSALS: dict[str, tuple[dict[str, Any], ...]] = {

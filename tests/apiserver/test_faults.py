@@ -24,7 +24,7 @@ from tests.apiserver.survival import (
     MADE,
     Harness,
     Step,
-    await_told,
+    await_status,
     different,
     end_state,
     orphans,
@@ -101,7 +101,7 @@ async def cut(_: Call, lines: Lines) -> Lines:
 
 
 async def gone(_: Call, lines: Lines) -> Lines:
-    """Every watch is told within three seconds that its history is gone, so that everything is listed anew."""
+    """Every watch gets 410 within three seconds, so that everything is listed again."""
     end = time.monotonic() + random.uniform(1, 3)
     while (left := end - time.monotonic()) > 0:
         try:
@@ -172,7 +172,7 @@ def without_api_server(harness: Harness) -> Iterator[None]:
 
 @contextmanager
 def with_an_old_token(harness: Harness) -> Iterator[None]:
-    """The token in use is good no more; at the end the file has a new one."""
+    """The token in use expires; at the end the file has a new token."""
     harness.proxy.fault = expired(harness.operator.authorization)
     harness.proxy.cut_streams()
     yield
@@ -187,7 +187,7 @@ def ended(call: Call, lines: Lines) -> Lines:
 TROUBLES: dict[str, Trouble] = {
     "every other request is answered 429": Trouble(through(busy(2))),
     "watches are cut every few seconds, or within an event": Trouble(through(tamper=cut)),
-    "watches are told 410 Gone every few seconds": Trouble(through(tamper=gone)),
+    "watches get 410 Gone every few seconds": Trouble(through(tamper=gone)),
     "every request is answered 500 for 90 s": Trouble(through(broken), blind_seconds=90),
     "the token is good no more, for 1 min": Trouble(with_an_old_token, blind_seconds=60),
     "the API server is away for 2 min": Trouble(without_api_server, blind_seconds=120, is_outage=True),
@@ -220,19 +220,19 @@ def wanted(harness: Harness) -> dict[str, object]:
 
 
 def happen(cluster: Cluster, steps: Sequence[Step]) -> None:
-    """Let steps happen, whether they are heard of or not."""
+    """Play steps without waiting for the operator."""
     for step in steps:
         step.happens(cluster)
 
 
-def hear(cluster: Cluster, steps: Sequence[Step], seconds: float = 60) -> None:
-    """Wait until the statuses tell of steps that have happened."""
+def await_steps(cluster: Cluster, steps: Sequence[Step], seconds: float = 60) -> None:
+    """Wait until the statuses show steps that have been played."""
     for step in steps:
-        await_told(cluster, step, seconds)
+        await_status(cluster, step, seconds)
 
 
 def is_at_work(harness: Harness) -> None:
-    """What is new to the operator is heard and done, in a namespace of its own."""
+    """Assert that the operator processes a new resource, in a namespace of its own."""
     with harness.namespace() as elsewhere:
         tune(elsewhere, "new")
         elsewhere.job("new-tune-1")
@@ -253,12 +253,12 @@ def suffer(harness: Harness, trouble: Trouble, wanted: dict[str, object]) -> str
             if trouble.blind_seconds:
                 time.sleep(trouble.blind_seconds)
             else:
-                hear(cluster, meanwhile, LONGEST_SECONDS)
+                await_steps(cluster, meanwhile, LONGEST_SECONDS)
                 play(cluster, then, LONGEST_SECONDS)
         if trouble.blind_seconds:
             if trouble.is_outage:
                 happen(cluster, meanwhile)
-            hear(cluster, meanwhile)
+            await_steps(cluster, meanwhile)
             play(cluster, then)
         is_at_work(harness)
         harness.come_to_rest(cluster.namespace)

@@ -148,8 +148,8 @@ def unexplained(cluster: Cluster) -> list[str]:
     wrong = [f"orphan {child}" for child in orphans(cluster)]
     for (kind, name), resource in ours.items():
         status, mine = resource.get("status") or {}, _of(resource, children)
-        says = _explain_service if kind == "InferenceService" else _explain_job
-        problems = [*_explain_any(resource, status), *says(resource, status, mine, ours)]
+        explain = _explain_service if kind == "InferenceService" else _explain_job
+        problems = [*_explain_any(resource, status), *explain(resource, status, mine, ours)]
         wrong += [f"{kind}/{name} {status.get('phase')}: {problem}" for problem in problems]
     return wrong
 
@@ -230,14 +230,14 @@ def _is_over(job: Raw) -> bool:
 
 
 def repeated(cluster: Cluster) -> list[str]:
-    """Events that say what the one before them about the same resource has said."""
+    """Events with the same reason and message as the previous Event about the resource."""
     last: dict[str, tuple[str, str]] = {}
     found: list[str] = []
     for event in sorted(cluster.find("Event"), key=lambda event: int(event["metadata"]["resourceVersion"])):
-        about, says = event["involvedObject"], (event["reason"], event["message"])
+        about, text = event["involvedObject"], (event["reason"], event["message"])
         if about["kind"] in OURS:
-            found += [f"{about['kind']}/{about['name']}: {says}"] if last.get(about["uid"]) == says else []
-            last[about["uid"]] = says
+            found += [f"{about['kind']}/{about['name']}: {text}"] if last.get(about["uid"]) == text else []
+            last[about["uid"]] = text
     return found
 
 
@@ -270,9 +270,9 @@ def fuzz(plane: ControlPlane, namespace: str, folder: Path, seconds: float, kill
 def test_a_while_of_everything_at_random_ends_in_statuses_that_are_explained(
     plane: ControlPlane, cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = fuzz(plane, cluster.namespace, tmp_path, seconds=20, kill_every=9)
+    summary = fuzz(plane, cluster.namespace, tmp_path, seconds=20, kill_every=9)
     with capsys.disabled():
-        print(f"\nfuzz, sampled: {told}")
+        print(f"\nfuzz, sampled: {summary}")
 
 
 @pytest.mark.deep
@@ -280,6 +280,6 @@ def test_ten_minutes_of_everything_at_random_end_in_statuses_that_are_explained(
     plane: ControlPlane, cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     minutes = float(os.environ.get("TUNESMITH_FUZZ_MINUTES", "10"))
-    told = fuzz(plane, cluster.namespace, tmp_path, seconds=60 * minutes, kill_every=25)
+    summary = fuzz(plane, cluster.namespace, tmp_path, seconds=60 * minutes, kill_every=25)
     with capsys.disabled():
-        print(f"\nfuzz: {told}")
+        print(f"\nfuzz: {summary}")

@@ -236,7 +236,7 @@ def test_a_namespace_that_is_gone_with_its_role_holds_up_no_other(
 
 
 def answer(cluster: Cluster, *arguments: str) -> str:
-    """What kubectl says, whatever its exit code."""
+    """The output of kubectl, whatever its exit code."""
     command = [cluster.plane.program("kubectl"), "--kubeconfig", str(cluster.plane.kubeconfig), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
@@ -244,8 +244,8 @@ def answer(cluster: Cluster, *arguments: str) -> str:
 @pytest.mark.usefixtures("operator")
 def test_an_event_or_status_of_a_tenant_cannot_be_forged_by_what_a_pod_says(cluster: Cluster) -> None:
     kubelet: Kubelet = started(cluster, "support")
-    said = "\x1b[2J" + "x" * 5000 + '\r{"verb": "export", "outcome": "Succeeded"}\u202e'
-    kubelet.ends({}, {"train": {"exitCode": 1, "message": said}})
+    message = "\x1b[2J" + "x" * 5000 + '\r{"verb": "export", "outcome": "Succeeded"}\u202e'
+    kubelet.ends({}, {"train": {"exitCode": 1, "message": message}})
     resource = cluster.until("its failure", lambda: failed(cluster.get("FineTuneJob", "support")))
     tail = resource["status"]["lastFailure"]["logTail"]
     assert len(tail) <= 4096

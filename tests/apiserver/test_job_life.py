@@ -46,16 +46,16 @@ def test_what_runs_out_of_memory_is_tried_again_after_a_pause_and_given_up(clust
     tune_on_devices(cluster, "support", retries=1, resources=GPU)
     for number in (1, 2):
         attempt(cluster, "support", number).ends(MESSAGES, {"train": {"exitCode": 137, "reason": "OOMKilled"}})
-    told = cluster.until_phase("FineTuneJob", "support", "Failed")["status"]
-    assert told["reason"] == "OOMKilled"
-    assert "no retries are left of 1" in told["message"]
-    assert (told["attempt"], told["failures"]) == (2, 2)
-    rows = [(row["number"], row["outcome"], row["failures"]) for row in told["attempts"]]
+    final = cluster.until_phase("FineTuneJob", "support", "Failed")["status"]
+    assert final["reason"] == "OOMKilled"
+    assert "no retries are left of 1" in final["message"]
+    assert (final["attempt"], final["failures"]) == (2, 2)
+    rows = [(row["number"], row["outcome"], row["failures"]) for row in final["attempts"]]
     assert rows == [(1, "OOMKilled", 1), (2, "OOMKilled", 2)]
-    first, second = told["attempts"]
+    first, second = final["attempts"]
     assert seconds_between(first["endTime"], second["startTime"]) >= 10
-    assert told["queuedSeconds"] == first["queuedSeconds"] + second["queuedSeconds"]
-    assert told["acceleratorHours"] == pytest.approx(
+    assert final["queuedSeconds"] == first["queuedSeconds"] + second["queuedSeconds"]
+    assert final["acceleratorHours"] == pytest.approx(
         (first["acceleratorSeconds"] + second["acceleratorSeconds"]) / 3600, abs=1e-4
     )
 
@@ -65,8 +65,8 @@ def test_a_bad_spec_is_never_tried_again(cluster: Cluster) -> None:
     failure = {"class": "BadSpec", "message": "training.maxLength 8192: the model holds 2048"}
     message = json.dumps({"verb": "train", "outcome": "Failed", "failure": failure})
     attempt(cluster, "support", 1).ends(MESSAGES, {"train": {"exitCode": 64, "message": message}})
-    told = cluster.until_phase("FineTuneJob", "support", "Failed")["status"]
-    assert (told["reason"], told["attempt"]) == ("BadSpec", 1)
+    final = cluster.until_phase("FineTuneJob", "support", "Failed")["status"]
+    assert (final["reason"], final["attempt"]) == ("BadSpec", 1)
     assert len(cluster.find("Job")) == 1
 
 
@@ -94,20 +94,20 @@ def test_what_is_no_fault_of_its_own_is_tried_again_without_counting(cluster: Cl
         happens(kubelet)
     for name, (class_, _) in DISRUPTIONS.items():
         cluster.job(f"{name}-tune-2")
-        told = cluster.until(name, lambda name=name: it if (it := status(cluster, name)).get("attempt") == 2 else None)
-        assert told["lastFailure"]["class"] == class_
-        assert [row["outcome"] for row in told["attempts"] if "endTime" in row] == [class_]
-        assert told["preemptions"] == 1
-        assert "failures" not in told
+        final = cluster.until(name, lambda name=name: it if (it := status(cluster, name)).get("attempt") == 2 else None)
+        assert final["lastFailure"]["class"] == class_
+        assert [row["outcome"] for row in final["attempts"] if "endTime" in row] == [class_]
+        assert final["preemptions"] == 1
+        assert "failures" not in final
 
 
 def test_the_deadline_counts_from_the_first_start_and_takes_the_pods(cluster: Cluster) -> None:
     tune(cluster, "support", deadline="3s")
     kubelet = attempt(cluster, "support", 1)
     kubelet.runs("train")
-    told = cluster.until_phase("FineTuneJob", "support", "Failed")["status"]
-    assert told["reason"] == "DeadlineExceeded"
-    assert seconds_between(told["startTime"], told["completionTime"]) >= 3
+    final = cluster.until_phase("FineTuneJob", "support", "Failed")["status"]
+    assert final["reason"] == "DeadlineExceeded"
+    assert seconds_between(final["startTime"], final["completionTime"]) >= 3
     cluster.until_gone("Job", "support-tune-1")
     stops(kubelet)
 
@@ -116,8 +116,8 @@ def test_the_deadline_counts_from_the_first_start_and_takes_the_pods(cluster: Cl
         conditions = {one["type"]: one["status"] for one in found["conditions"]}
         return found if conditions["Reconciling"] == "False" else None
 
-    told = cluster.until("nothing is left at work", at_rest)
-    assert (told["attempts"][0]["outcome"], told["children"]) == ("Stopped", [])
+    final = cluster.until("nothing is left at work", at_rest)
+    assert (final["attempts"][0]["outcome"], final["children"]) == ("Stopped", [])
     assert cluster.get("FineTuneJob", "support")
 
 
@@ -125,10 +125,10 @@ def test_a_pod_that_is_not_scheduled_in_time_ends_the_job_with_what_was_lacking(
     tune_on_devices(cluster, "support", pendingDeadline="3s", resources=GPU)
     kubelet = Kubelet(cluster, cluster.pod_of("support-tune-1"))
     kubelet.unschedulable("0/3 nodes are available: 3 Insufficient nvidia.com/gpu.")
-    told = cluster.until_phase("FineTuneJob", "support", "Failed")["status"]
-    assert told["reason"] == "DeadlineExceeded"
-    assert "no node has enough nvidia.com/gpu" in told["message"]
-    assert told["attempts"][0]["acceleratorSeconds"] == 0
+    final = cluster.until_phase("FineTuneJob", "support", "Failed")["status"]
+    assert final["reason"] == "DeadlineExceeded"
+    assert "no node has enough nvidia.com/gpu" in final["message"]
+    assert final["attempts"][0]["acceleratorSeconds"] == 0
 
 
 def test_after_its_time_to_live_the_children_go_and_the_resource_stays(cluster: Cluster) -> None:
@@ -156,9 +156,9 @@ def test_what_was_suspended_goes_on_as_a_new_attempt_that_does_not_count(cluster
     assert stopping["reason"] == "Stopping", "not before its pod has saved its state"
     stops(kubelet)
     attempt(cluster, "support", 2).ends(MESSAGES)
-    told = cluster.until_phase("FineTuneJob", "support", "Succeeded")["status"]
-    assert [(row["number"], row["outcome"]) for row in told["attempts"]] == [(1, "Suspended"), (2, "Succeeded")]
-    assert not {"failures", "preemptions"} & set(told)
+    final = cluster.until_phase("FineTuneJob", "support", "Succeeded")["status"]
+    assert [(row["number"], row["outcome"]) for row in final["attempts"]] == [(1, "Suspended"), (2, "Succeeded")]
+    assert not {"failures", "preemptions"} & set(final)
 
 
 def hold(cluster: Cluster, held: bool) -> None:
@@ -192,7 +192,7 @@ def test_a_job_of_a_queue_starts_when_it_is_let_and_goes_on_in_the_same_attempt(
     kubelet.runs("train")
     cluster.until_phase("FineTuneJob", "support", "Running")
     kubelet.ends(MESSAGES)
-    told = cluster.until_phase("FineTuneJob", "support", "Succeeded")["status"]
-    assert [(row["number"], row["outcome"]) for row in told["attempts"]] == [(1, "Preempted"), (1, "Succeeded")]
-    assert (told["attempt"], told["preemptions"]) == (1, 1)
+    final = cluster.until_phase("FineTuneJob", "support", "Succeeded")["status"]
+    assert [(row["number"], row["outcome"]) for row in final["attempts"]] == [(1, "Preempted"), (1, "Succeeded")]
+    assert (final["attempt"], final["preemptions"]) == (1, 1)
     assert len(cluster.find("Job")) == 1

@@ -83,7 +83,7 @@ def populate(cluster: Cluster, operator: OperatorProcess) -> None:
 
 
 def series(text: str, namespace: str) -> dict[str, float]:
-    """What is told of the resources of a namespace, but for counters: `name{labels}` and value."""
+    """The gauges of the resources of a namespace: `name{labels}` and value."""
     return {
         f"{sample.name}{json.dumps({**sample.labels, 'namespace': ''}, sort_keys=True)}": sample.value
         for family in text_string_to_metric_families(text)
@@ -92,7 +92,7 @@ def series(text: str, namespace: str) -> dict[str, float]:
     }
 
 
-def told(text: str, name: str, /, **labels: str) -> float | None:
+def value_of(text: str, name: str, /, **labels: str) -> float | None:
     """The value of one series."""
     samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
     return next((one.value for one in samples if (one.name, one.labels) == (name, labels)), None)
@@ -107,16 +107,18 @@ def test_figures_are_right_and_the_same_after_a_restart(cluster: Cluster, start_
 
     def figures(text: str) -> dict[str, Any]:
         return {
-            "running": told(text, "tunesmith_resources", phase="Running", **place),
-            "succeeded": told(text, "tunesmith_resources", phase="Succeeded", **place),
-            "failed": told(text, "tunesmith_resources", phase="Failed", **place),
-            "bad rows": told(text, "tunesmith_resources_last_failure", **place, **{"class": "BadRow"}),
-            "device seconds": told(text, "tunesmith_resources_accelerator_seconds", accelerator="nvidia", **place),
-            "tokens": told(text, "tunesmith_resources_trained_tokens", namespace=cluster.namespace),
-            "passed": told(text, "tunesmith_resources_verdict", namespace=cluster.namespace, verdict="Passed"),
-            "promoted": told(text, "tunesmith_resources_promotion", namespace=cluster.namespace, promotion="Promoted"),
-            "without answer": told(text, "tunesmith_resources_unavailable", namespace=cluster.namespace),
-            "loss": told(text, "tunesmith_job_loss", name="running", **place),
+            "running": value_of(text, "tunesmith_resources", phase="Running", **place),
+            "succeeded": value_of(text, "tunesmith_resources", phase="Succeeded", **place),
+            "failed": value_of(text, "tunesmith_resources", phase="Failed", **place),
+            "bad rows": value_of(text, "tunesmith_resources_last_failure", **place, **{"class": "BadRow"}),
+            "device seconds": value_of(text, "tunesmith_resources_accelerator_seconds", accelerator="nvidia", **place),
+            "tokens": value_of(text, "tunesmith_resources_trained_tokens", namespace=cluster.namespace),
+            "passed": value_of(text, "tunesmith_resources_verdict", namespace=cluster.namespace, verdict="Passed"),
+            "promoted": value_of(
+                text, "tunesmith_resources_promotion", namespace=cluster.namespace, promotion="Promoted"
+            ),
+            "without answer": value_of(text, "tunesmith_resources_unavailable", namespace=cluster.namespace),
+            "loss": value_of(text, "tunesmith_job_loss", name="running", **place),
         }
 
     wanted = {
@@ -135,16 +137,16 @@ def test_figures_are_right_and_the_same_after_a_restart(cluster: Cluster, start_
     cluster.until("the streams", lambda: None not in [figures(first.probe("/metrics")[1])[name] for name in done])
     before = first.probe("/metrics")[1]
     assert figures(before) == wanted
-    assert told(before, "tunesmith_finished_total", phase="Failed", **place) == 1
-    assert told(before, "tunesmith_failures_total", **place, **{"class": "BadRow"}) == 1
-    assert told(before, "tunesmith_trained_tokens_total", namespace=cluster.namespace) == 4096
+    assert value_of(before, "tunesmith_finished_total", phase="Failed", **place) == 1
+    assert value_of(before, "tunesmith_failures_total", **place, **{"class": "BadRow"}) == 1
+    assert value_of(before, "tunesmith_trained_tokens_total", namespace=cluster.namespace) == 4096
     assert first.stop() == 0
 
     second = start_operator("operator-1")
     cluster.until("it leads", second.leads)
     same = series(before, cluster.namespace)
     cluster.until("the same figures", lambda: series(second.probe("/metrics")[1], cluster.namespace) == same)
-    assert told(second.probe("/metrics")[1], "tunesmith_finished_total", phase="Failed", **place) == 0
+    assert value_of(second.probe("/metrics")[1], "tunesmith_finished_total", phase="Failed", **place) == 0
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +162,7 @@ def exposition(cluster: Cluster, operator: OperatorProcess, scraped: dict[str, s
         place = {"kind": "FineTuneJob", "namespace": cluster.namespace, "class": "Unschedulable"}
         last = "tunesmith_resources_not_starting_since_timestamp_seconds"
         scraped["text"] = cluster.until(
-            "the streams", lambda: text if told(text := operator.probe("/metrics")[1], last, **place) else None
+            "the streams", lambda: text if value_of(text := operator.probe("/metrics")[1], last, **place) else None
         )
     return scraped["text"]
 

@@ -1,4 +1,4 @@
-"""From tuning to serving on a real API server; the test plays the kubelet and says what the runtime would say."""
+"""From tuning to serving on a real API server; the test plays the kubelet and the runtime."""
 
 from __future__ import annotations
 

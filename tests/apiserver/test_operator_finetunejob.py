@@ -96,8 +96,8 @@ def test_a_second_look_writes_nothing(cluster: Cluster) -> None:
 @pytest.mark.usefixtures("operator")
 def test_the_owners_of_single_status_fields_take_no_room(cluster: Cluster) -> None:
     tune(cluster, "support")
-    told = cluster.until_phase("FineTuneJob", "support", "Pending")
-    owners = [owner for owner in told["metadata"]["managedFields"] if owner.get("subresource") == "status"]
+    pending = cluster.until_phase("FineTuneJob", "support", "Pending")
+    owners = [owner for owner in pending["metadata"]["managedFields"] if owner.get("subresource") == "status"]
     assert [(owner["manager"], owner["fieldsV1"]) for owner in owners] == [("tunesmith", {"f:status": {}})]
 
 
@@ -166,7 +166,7 @@ FAILURES = {
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.usefixtures("operator")
 def test_last_failure_tells_the_true_cause(cluster: Cluster, failure: str) -> None:
-    happens, told = FAILURES[failure]
+    happens, expected = FAILURES[failure]
     tune(cluster, "support")
     kubelet = Kubelet(cluster, cluster.pod_of("support-tune-1"))
     if failure != "Unschedulable":
@@ -176,7 +176,7 @@ def test_last_failure_tells_the_true_cause(cluster: Cluster, failure: str) -> No
         "lastFailure", lambda: ((cluster.get("FineTuneJob", "support") or {}).get("status") or {}).get("lastFailure")
     )
     assert found["class"] == failure
-    assert told in found["message"]
+    assert expected in found["message"]
     assert found["hint"]
     assert found["pod"] == kubelet.name
 

@@ -1,4 +1,4 @@
-"""The operator's own life: restarts, several replicas, an API server that is away, one namespace only, progress."""
+"""Restarts, several replicas, an unreachable API server, a single namespace, progress."""
 
 from __future__ import annotations
 

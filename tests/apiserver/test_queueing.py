@@ -38,7 +38,7 @@ def queue_controller(plane: ControlPlane, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def queue(cluster: Cluster, start_operator: StartOperator) -> str:
-    """A queue with room for one device, and an operator that may read what it says."""
+    """A queue with quota for one device, and an operator that may read Workloads."""
     name = f"gpus-{cluster.namespace}"
     apply(cluster, *queues(name, {"cpu": "8", "nvidia.com/gpu": "1"}, cluster.namespace))
     values: dict[str, Any] = {
@@ -59,7 +59,7 @@ def apply(cluster: Cluster, *manifests: Raw) -> None:
     cluster.kubectl("apply", "--filename", "-", stdin=json.dumps(listed))
 
 
-def runs(cluster: Cluster, name: str, but: str = "") -> Kubelet:
+def until_runs(cluster: Cluster, name: str, but: str = "") -> Kubelet:
     """The pod of a FineTuneJob that its queue has admitted, at work; another than `but`."""
 
     def pod() -> Raw | None:
@@ -73,7 +73,7 @@ def runs(cluster: Cluster, name: str, but: str = "") -> Kubelet:
     return kubelet
 
 
-def stops(kubelet: Kubelet) -> None:
+def until_stopped(kubelet: Kubelet) -> None:
     """The pod has saved its state and goes, as it was asked to."""
     cluster = kubelet.cluster
 
@@ -100,55 +100,55 @@ def status(cluster: Cluster, name: str) -> Raw:
     return found
 
 
-def says(cluster: Cluster, name: str, words: str) -> str:
-    """What a FineTuneJob waits for, as soon as it has these words."""
+def until_waits_for(cluster: Cluster, name: str, words: str) -> str:
+    """The `waitingFor` of a FineTuneJob, as soon as it contains `words`."""
 
-    def told() -> str | None:
+    def matching() -> str | None:
         text = str(status(cluster, name).get("waitingFor", ""))
         return text if words in text else None
 
-    return cluster.until(f"{name} waits for {words!r}: {status(cluster, name).get('waitingFor')}", told)
+    return cluster.until(f"{name} waits for {words!r}: {status(cluster, name).get('waitingFor')}", matching)
 
 
 def test_admitted_queued_preempted_and_admitted_again(cluster: Cluster, queue: str) -> None:
     urgent = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "urgent"}}
     apply(cluster, {**urgent, "value": 1000})
     tune_on_devices(cluster, "first", queueName=queue, resources=GPU)
-    first = runs(cluster, "first")
+    first = until_runs(cluster, "first")
     tune_on_devices(cluster, "second", queueName=queue, resources=GPU)
     cluster.until_phase("FineTuneJob", "second", "Queued")
-    text = says(cluster, "second", "insufficient unused quota for nvidia.com/gpu")
+    text = until_waits_for(cluster, "second", "insufficient unused quota for nvidia.com/gpu")
     assert text.startswith(f"LocalQueue {queue}: ")
 
     tune_on_devices(cluster, "hurry", queueName=queue, resources=GPU, pod={"priorityClassName": "urgent"})
     cluster.until_phase("FineTuneJob", "first", "Queued")
-    stops(first)
-    says(cluster, "first", "Preempted to accommodate a workload")
-    runs(cluster, "hurry").ends(MESSAGES)
+    until_stopped(first)
+    until_waits_for(cluster, "first", "Preempted to accommodate a workload")
+    until_runs(cluster, "hurry").ends(MESSAGES)
     cluster.until_phase("FineTuneJob", "hurry", "Succeeded")
 
     waiting = {"first": RESUMED, "second": MESSAGES}  # made in the same second, either may come first
     while waiting:
         name = cluster.until("a pod of one of them", lambda: next(iter(begun(cluster, first) & waiting.keys()), None))
-        runs(cluster, name, but=first.name).ends(waiting.pop(name))
+        until_runs(cluster, name, but=first.name).ends(waiting.pop(name))
         cluster.until_phase("FineTuneJob", name, "Succeeded")
-    told = status(cluster, "first")
-    assert (told["attempt"], told["preemptions"], told["resumedFromStep"]) == (1, 1, 12)
-    assert [(row["number"], row["outcome"]) for row in told["attempts"]] == [(1, "Preempted"), (1, "Succeeded")]
-    assert "failures" not in told
+    final = status(cluster, "first")
+    assert (final["attempt"], final["preemptions"], final["resumedFromStep"]) == (1, 1, 12)
+    assert [(row["number"], row["outcome"]) for row in final["attempts"]] == [(1, "Preempted"), (1, "Succeeded")]
+    assert "failures" not in final
     assert status(cluster, "second")["queuedSeconds"] > 0
 
 
 def test_a_queue_that_is_not_there_is_named(cluster: Cluster, queue: str) -> None:
     tune_on_devices(cluster, "lost", queueName="nowhere", resources=GPU)
-    assert "nowhere" in says(cluster, "lost", "doesn't exist")
+    assert "nowhere" in until_waits_for(cluster, "lost", "doesn't exist")
     assert cluster.find("Pod", WORK) == []
 
 
 @pytest.mark.usefixtures("queue")
 def test_the_right_that_kueue_enabled_adds_is_used_and_is_enough(plane: ControlPlane, cluster: Cluster) -> None:
     tune(cluster, "lost", queueName="nowhere")
-    says(cluster, "lost", "doesn't exist")
+    until_waits_for(cluster, "lost", "doesn't exist")
     asked = requests(plane, f"system:serviceaccount:{NAMESPACE}:{account(RELEASE)}")
     here = [entry for entry in asked if entry["objectRef"].get("namespace") == cluster.namespace]
     seen = {right for entry in here for right in used(entry)}
@@ -159,13 +159,13 @@ def test_the_right_that_kueue_enabled_adds_is_used_and_is_enough(plane: ControlP
 
 def test_suspend_gives_the_quota_back(cluster: Cluster, queue: str) -> None:
     tune_on_devices(cluster, "first", queueName=queue, resources=GPU)
-    first = runs(cluster, "first")
+    first = until_runs(cluster, "first")
     tune_on_devices(cluster, "second", queueName=queue, resources=GPU)
     cluster.until_phase("FineTuneJob", "second", "Queued")
     cluster.patch("FineTuneJob", "first", {"spec": {"suspend": True}})
     cluster.until_phase("FineTuneJob", "first", "Suspended")
-    stops(first)
-    runs(cluster, "second")
+    until_stopped(first)
+    until_runs(cluster, "second")
     cluster.patch("FineTuneJob", "first", {"spec": {"suspend": False}})
     cluster.until_phase("FineTuneJob", "first", "Queued")
     assert status(cluster, "first")["attempts"][0]["outcome"] == "Suspended"
@@ -174,11 +174,11 @@ def test_suspend_gives_the_quota_back(cluster: Cluster, queue: str) -> None:
 
 def test_a_retry_queues_anew(cluster: Cluster, queue: str) -> None:
     tune_on_devices(cluster, "first", queueName=queue, resources=GPU)
-    runs(cluster, "first").ends(MESSAGES, {"train": {"exitCode": 137, "reason": "OOMKilled"}})
+    until_runs(cluster, "first").ends(MESSAGES, {"train": {"exitCode": 137, "reason": "OOMKilled"}})
     tune_on_devices(cluster, "second", queueName=queue, resources=GPU)
-    runs(cluster, "second")
+    until_runs(cluster, "second")
     again = cluster.job("first-tune-2", seconds=30)
     assert again["spec"]["suspend"] is True
     queued = cluster.until_phase("FineTuneJob", "first", "Queued")["status"]
     assert (queued["failures"], queued["lastFailure"]["class"]) == (1, "OOMKilled")
-    says(cluster, "first", "insufficient unused quota")
+    until_waits_for(cluster, "first", "insufficient unused quota")

@@ -85,7 +85,7 @@ def requests(plane: ControlPlane, user: str = USER) -> list[Raw]:
 
 
 def in_vain(asked: list[Raw]) -> list[str]:
-    """What was refused. What was allowed another time came before the API server had heard of the role."""
+    """The refused requests, but for those that preceded the propagation of the role."""
     forbidden, allowed = (
         {f"{entry['verb']} {entry['requestURI']}" for entry in asked if is_forbidden(entry) is refused}
         for refused in (True, False)
@@ -183,7 +183,7 @@ def suspend_and_lose(cluster: Cluster) -> None:
 
 
 def starve(cluster: Cluster) -> None:
-    """A Job that gets no pod, of which only Events tell why."""
+    """A Job without pods, whose reason only Events have."""
     cluster.create({"kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})
     cluster.create({"kind": "EvalJob", "metadata": {"name": "words"}, "spec": EVALUATION})
     cluster.until("its Events were read", lambda: "list events/" in cluster.requests(USER, "list"), seconds=90)

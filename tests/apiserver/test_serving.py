@@ -124,12 +124,12 @@ def test_a_version_that_does_not_come_up_gives_way_to_the_last_one_that_did(clus
         cluster.until_phase("InferenceService", "support", "RolledBack")
         cluster.until("it is back", lambda: template(cluster) == before)
         cluster.until("it answers", lambda: "1 of 1 pods answer" in status(cluster)["message"])
-        told = status(cluster)
+        final = status(cluster)
         if strategy == "Surge":
             cluster.until("only what answered is there, not touched", lambda: uids(cluster) == pods)
-        assert told["version"] == good
-        assert told["lastFailure"]["class"] == "ImagePull"
-        assert "no such image" in told["message"]
+        assert final["version"] == good
+        assert final["lastFailure"]["class"] == "ImagePull"
+        assert "no such image" in final["message"]
         assert {name: one["status"] for name, one in conditions(cluster).items()}.items() >= {
             ("Ready", "True"), ("Stalled", "True"), ("RolledBack", "True")
         }  # fmt: skip

@@ -26,7 +26,7 @@ Judge = Callable[[Iterable[Raw]], list[str]]
 
 @pytest.fixture(scope="module")
 def kstatus(plane: ControlPlane) -> Judge:
-    """What kstatus says of objects: the very library that Flux goes by."""
+    """The kstatus of objects, by the library that Flux uses."""
     ensure_programs(plane.paths, ["kstatus"])
 
     def judge(objects: Iterable[Raw]) -> list[str]:
@@ -159,13 +159,15 @@ READY, NOT_READY = (
 
 @EACH_KIND
 def test_kubectl_wait_returns_when_it_is_ready_and_not_before(shelf: Cluster, kind: str) -> None:
-    told = {slug(name): one for name, one in scenes().items() if one.phase and one.resource["kind"] == kind}
+    scenes_of_kind = {slug(name): one for name, one in scenes().items() if one.phase and one.resource["kind"] == kind}
     command = [shelf.plane.program("kubectl"), "--kubeconfig", str(shelf.plane.kubeconfig)]
     command += ["--namespace", shelf.namespace, "wait", "--for=condition=Ready", "--timeout=0", kind.lower()]
-    done = subprocess.run([*command, *told], capture_output=True, text=True, check=False)
-    ready = {name for name in told if f"/{name} condition met\n" in done.stdout}
-    not_yet = {name for name in told if f"/{name}\n" in done.stderr}
-    assert ready | not_yet == told.keys(), done.stderr
-    assert ready == {name for name, scene in told.items() if scene.is_ready}
-    assert {name for name, scene in told.items() if scene.phase in READY and scene.reason != "ScaledToZero"} <= ready
-    assert not {name for name, scene in told.items() if scene.phase in NOT_READY} & ready
+    done = subprocess.run([*command, *scenes_of_kind], capture_output=True, text=True, check=False)
+    ready = {name for name in scenes_of_kind if f"/{name} condition met\n" in done.stdout}
+    not_yet = {name for name in scenes_of_kind if f"/{name}\n" in done.stderr}
+    assert ready | not_yet == scenes_of_kind.keys(), done.stderr
+    assert ready == {name for name, scene in scenes_of_kind.items() if scene.is_ready}
+    assert {
+        name for name, scene in scenes_of_kind.items() if scene.phase in READY and scene.reason != "ScaledToZero"
+    } <= ready
+    assert not {name for name, scene in scenes_of_kind.items() if scene.phase in NOT_READY} & ready

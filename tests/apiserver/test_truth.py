@@ -1,4 +1,4 @@
-"""What people are told: Events of a life of failures, and what the API server's own words for a refusal mean."""
+"""Events of a life with failures, and the hints for real rejections by the API server."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def test_describe_tells_a_life_of_failures_and_restarts_once(cluster: Cluster, s
 
     cluster.until("the last Event", lambda: "Completed" in {one["reason"] for one in story(cluster)})
     events = story(cluster)
-    told = [one["reason"] for one in events]
+    reasons = [one["reason"] for one in events]
     once = ("Unschedulable", "OOMKilled", "Suspended", "Completed")
-    assert {reason: told.count(reason) for reason in once} == dict.fromkeys(once, 1), told
-    assert told.count("Running") == 2, "each attempt runs once"
-    assert all(one != before for one, before in zip(told[1:], told, strict=False)), told
+    assert {reason: reasons.count(reason) for reason in once} == dict.fromkeys(once, 1), reasons
+    assert reasons.count("Running") == 2, "each attempt runs once"
+    assert all(one != before for one, before in zip(reasons[1:], reasons, strict=False)), reasons
     assert all(one.get("count", 1) == 1 for one in events)
     described = cluster.kubectl("--namespace", cluster.namespace, "describe", "finetunejob/support")
     assert "lower spec.resources.cpu" in described
@@ -79,7 +79,7 @@ def story(cluster: Cluster) -> list[Raw]:
 
 
 def trouble(cluster: Cluster, name: str = "support") -> Raw:
-    """What status says of a job, as soon as it says that something is in the way."""
+    """The status of a job, as soon as it reports an obstacle."""
     return cluster.until(
         "lastFailure", lambda: ((cluster.get("FineTuneJob", name) or {}).get("status") or {}).get("lastFailure")
     )
@@ -124,7 +124,7 @@ NOT_READY = "node.kubernetes.io/not-ready"
 
 @contextmanager
 def node(cluster: Cluster, name: str, **spec: Any) -> Iterator[None]:
-    """A small node that says it is well; its pool is its name."""
+    """A small node that is Ready; its pool is its name."""
     path = f"/api/v1/nodes/{name}"
     metadata = {"name": name, "labels": {"pool": name}}
     cluster.request("POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": spec})

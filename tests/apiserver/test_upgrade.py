@@ -62,7 +62,7 @@ class Case:
     end: str
     happens: Callable[[Cluster, Case], object] = lambda cluster, case: None
     refused: str = ""
-    """What the tree's operator says against it: a sentence that the release before did not."""
+    """A refusal by the current operator that the previous release did not have."""
 
 
 def pod(cluster: Cluster, case: Case, role: str, attempt: int = 1) -> Kubelet:
@@ -346,7 +346,7 @@ def test_no_spec_changes_and_every_resource_can_be_read(world: World) -> None:
 
 
 def contains(new: Any, old: Any) -> bool:
-    """Whether all that `old` says is so in `new`: a new field may have come with its default."""
+    """Whether `new` has every field of `old`; further fields may have defaults."""
     if isinstance(old, dict):
         return isinstance(new, dict) and all(name in new and contains(new[name], value) for name, value in old.items())
     if isinstance(old, list):
