@@ -15,13 +15,13 @@ from tunesmith_operator.app import run
 from tunesmith_operator.configuration import load_config
 
 COLLECT_EVERY = 20_000
-"""Objects: what a few looks make. By default memory is searched for cycles after 700, which is a twentieth of the CPU."""
+"""Allocated objects between garbage collections, about a few reconciles. The default of 700 takes a twentieth of the CPU."""
 
 
 def main() -> None:
-    """Run until stopped; leave without waiting for anything that might still want to write.
+    """Run until stopped, and exit without waiting for tasks that might still write.
 
-    Nor is the event loop closed: it would close kopf's streams, one within the other, all at once, which fails.
+    The event loop is not closed: closing it fails, as it closes kopf's nested streams all at once.
     """
     log.configure()
     config = load_config()
@@ -30,7 +30,7 @@ def main() -> None:
     try:
         code = asyncio.Runner(loop_factory=uvloop.new_event_loop).run(run(config))
     except BaseException:
-        logging.getLogger(__name__).critical("the operator ended", exc_info=True)
+        logging.getLogger(__name__).critical("the operator crashed", exc_info=True)
         code = 1
     sys.stderr.flush()
     os._exit(code)

@@ -1,4 +1,4 @@
-"""Puts the operator together and runs it until something ends it."""
+"""Assembles the operator and runs it until a signal or the end of a task."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from tunesmith_operator.serving import serving
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 WAIT_SECONDS = 5.0
 STOP_SECONDS = 5.0
-LEFT_OUT_SECONDS = 60.0
-"""Between two looks for namespaces in which nothing could be listed."""
+EXCLUDED_RETRY_SECONDS = 60.0
+"""Interval of checks whether an excluded namespace can be listed again."""
 
 T = TypeVar("T")
 
@@ -41,8 +41,8 @@ log = logging.getLogger(__name__)
 
 
 async def run(config: OperatorConfig) -> int:
-    """Run the operator. Returns the exit code: 0 when it was asked to stop."""
-    stop = asyncio.create_task(_asked_to_stop(), name="signals")
+    """Run the operator. Returns the exit code: 0 after SIGTERM or SIGINT."""
+    stop = asyncio.create_task(_wait_for_signal(), name="signals")
     client = KubernetesClient(RateLimiter(config.client.qps, config.client.burst))
     pod = os.environ.get("POD_NAME") or socket.gethostname()
     reports = ProgressReports()
@@ -75,7 +75,7 @@ async def _lead(
     health: Health,
     stop: asyncio.Task[None],
 ) -> int:
-    """Wait for the API and for the Lease, then work until a task ends or a signal comes."""
+    """Wait for the API and for the Lease, then work until a task ends or a signal arrives."""
     tasks = [asyncio.create_task(health.beat(), name="heartbeat")]
     try:
         found = await _unless(stop, wait_for_api(client, config.namespaces))
@@ -85,12 +85,12 @@ async def _lead(
         if await _unless(stop, leader.acquire()) is None:
             return 0
         watcher = asyncio.create_task(watch(controller, namespaces), name="watch")
-        left_out = [name for name in config.namespaces if name not in namespaces]
+        excluded = [name for name in config.namespaces if name not in namespaces]
         tasks += [
             watcher,
-            asyncio.create_task(until_one_is_back(client, left_out), name="namespaces left out"),
+            asyncio.create_task(wait_for_excluded(client, excluded), name="excluded namespaces"),
             *(
-                asyncio.create_task(inform(client, kind, namespace, controller), name=f"stream of {kind}")
+                asyncio.create_task(inform(client, kind, namespace, controller), name=f"watch of {kind}")
                 for kind in CHILD_KINDS
                 for namespace in namespaces or (None,)
             ),
@@ -100,15 +100,15 @@ async def _lead(
         ]
         health.tasks = tasks
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return _verdict(done, watcher)
+        return _exit_code(done, watcher)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=STOP_SECONDS)
 
 
-def _verdict(done: set[asyncio.Task[Any]], watcher: asyncio.Task[Any]) -> int:
-    """The exit code when these tasks have ended, none of which ends while all is well; kopf's, when a signal comes."""
+def _exit_code(done: set[asyncio.Task[Any]], watcher: asyncio.Task[Any]) -> int:
+    """The exit code when these tasks have ended. Only the watcher may end without an error: kopf handles signals."""
     code = 0
     for task in done:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
@@ -119,10 +119,10 @@ def _verdict(done: set[asyncio.Task[Any]], watcher: asyncio.Task[Any]) -> int:
 
 
 async def wait_for_api(client: Client, namespaces: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those of `namespaces` (none named: the whole cluster, told by none) in which every kind can be listed.
+    """Return those of `namespaces` in which every kind can be listed; empty for the whole cluster.
 
-    Until that is somewhere there is no use in crashing: what is missing (the CRDs, a right, the API server) is told
-    again and again. A namespace that was deleted, and the Role in it, holds up none of the others.
+    Waits while there are none, and logs what is missing (the CRDs, a right, the API server) instead of crashing. A deleted
+    namespace, with its Role, is excluded and does not block the others.
     """
     while True:
         problems = {name: await _list_problem(client, name) for name in namespaces or (None,)}
@@ -136,13 +136,13 @@ async def wait_for_api(client: Client, namespaces: tuple[str, ...]) -> tuple[str
         await asyncio.sleep(WAIT_SECONDS)
 
 
-async def until_one_is_back(client: Client, left_out: Sequence[str]) -> None:
-    """Return when one of the namespaces in which nothing could be listed is there: the process then begins anew."""
+async def wait_for_excluded(client: Client, excluded: Sequence[str]) -> None:
+    """Return when an excluded namespace can be listed, so that the process restarts and includes it."""
     while True:
-        await asyncio.sleep(LEFT_OUT_SECONDS)
-        for name in left_out:
+        await asyncio.sleep(EXCLUDED_RETRY_SECONDS)
+        for name in excluded:
             if await _list_problem(client, name) is None:
-                log.warning("namespace %s can be listed now; beginning anew to work there too", name)
+                log.warning("namespace %s can be listed now; restarting to include it", name)
                 return
 
 
@@ -167,8 +167,8 @@ def _own_namespace() -> str:
     return NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.exists() else "default"
 
 
-async def _asked_to_stop() -> None:
-    """Return at SIGTERM or SIGINT, as long as kopf has not taken them over."""
+async def _wait_for_signal() -> None:
+    """Return at SIGTERM or SIGINT, until kopf installs its own handlers."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -176,7 +176,7 @@ async def _asked_to_stop() -> None:
 
 
 async def _unless(stop: asyncio.Task[None], waiting: Coroutine[Any, Any, T]) -> asyncio.Task[T] | None:
-    """Wait, unless asked to stop before that: then None, else the task that has ended well."""
+    """Wait for `waiting`. Returns its task, or None if the stop signal came first."""
     task = asyncio.create_task(waiting)
     await asyncio.wait((stop, task), return_when=asyncio.FIRST_COMPLETED)
     if not task.done():

@@ -11,7 +11,7 @@ from tunesmith_operator.version import VERSION
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point; exits with 2 for what it does not understand."""
+    """Entry point; exits with 2 on invalid arguments."""
     options = _parser().parse_args(arguments)
     print(options.answer(options))
 
@@ -22,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(answer=lambda _: VERSION)
     explain = commands.add_parser(
-        "explain", help="say what a failure means: the class in status.lastFailure, or a container's exit code"
+        "explain", help="explain a failure: the class in status.lastFailure, or the exit code of a container"
     )
     explain.add_argument("failure", type=_failure_class, metavar="CLASS|EXIT_CODE")
     explain.set_defaults(answer=lambda options: explanation(options.failure))
@@ -34,19 +34,19 @@ def _failure_class(text: str) -> FailureClass:
         return BY_EXIT_CODE[int(text)]
     found = {name.lower(): name for name in FailureClass}.get(text.lower())
     if found is None:
-        raise argparse.ArgumentTypeError(f"no such failure: {text}; the classes are {', '.join(FailureClass)}")
+        raise argparse.ArgumentTypeError(f"unknown failure {text!r} (failure classes: {', '.join(FailureClass)})")
     return found
 
 
 def explanation(failure: FailureClass) -> str:
-    """What is known of a class of failures, for people."""
+    """Meaning, retry policy and hints of a failure class, as text."""
     row = FAILURES[failure]
-    code = "no process of ours exits with it" if row.exit_code is None else f"exit code {row.exit_code}"
+    code = "no exit code of ours" if row.exit_code is None else f"exit code {row.exit_code}"
     retry = {
-        "Waits": "the pod starts by itself when it is over",
-        "Never": "it is not tried again",
-        "Counted": "it is tried again, up to spec.retries",
-        "Always": "it is tried again",
+        "Waits": "the pod starts once the cause is gone",
+        "Never": "not retried",
+        "Counted": "retried up to spec.retries times",
+        "Always": "always retried",
     }
     hints = "\n".join((row.hint, *(f"{kind}: {hint}" for kind, hint in row.hints.items())))
     return f"{failure}: {row.meaning} ({code}; {retry[row.retry]})\n{hints}"

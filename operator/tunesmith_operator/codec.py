@@ -1,4 +1,4 @@
-"""Objects as JSON text: a fifth of the memory of the dicts, and no less to go by."""
+"""Cached objects as JSON text, which takes a fifth of the memory of dicts."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import orjson
 from tunesmith_operator.plan.types import Raw
 
 
-def pack(thing: Raw) -> bytes:
-    """The text of `thing`, without what only server-side apply goes by, which is a third of an object."""
-    metadata = {name: value for name, value in thing["metadata"].items() if name != "managedFields"}
-    return encode({**thing, "metadata": metadata})
+def pack(obj: Raw) -> bytes:
+    """The text of `obj` without managedFields, which are a third of an object."""
+    metadata = {name: value for name, value in obj["metadata"].items() if name != "managedFields"}
+    return encode({**obj, "metadata": metadata})
 
 
 def unpack(text: bytes) -> Raw:
-    """What was packed."""
-    thing: Raw = orjson.loads(text)
-    return thing
+    """The object of a text that `pack` returned."""
+    obj: Raw = orjson.loads(text)
+    return obj
 
 
 def encode(data: object) -> bytes:
-    """JSON of what the API server has sent; floats below 1e21 come from there as digits, which kopf reads as large integers."""
+    """JSON of data from the API server. kopf parses large numbers as integers beyond 64 bits, which orjson rejects."""
     try:
         return orjson.dumps(data)
     except TypeError:

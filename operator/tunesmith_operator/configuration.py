@@ -15,7 +15,7 @@ DEFAULT_PATH = "/etc/tunesmith/config.yaml"
 
 
 def load_config(path: str | None = None) -> OperatorConfig:
-    """The configuration in `path`, by default in the file that $TUNESMITH_CONFIG names. Exits with a sentence if it is wrong."""
+    """Read the configuration from `path`, by default the file that $TUNESMITH_CONFIG names. Exits if it is invalid."""
     file = Path(path or os.environ.get(VARIABLE) or DEFAULT_PATH)
     try:
         return OperatorConfig.model_validate(yaml.safe_load(file.read_text()) or {})

@@ -1,4 +1,4 @@
-"""How to reach the API server: the ServiceAccount of the pod, or a kubeconfig."""
+"""Credentials of the API server: the pod's ServiceAccount, or a kubeconfig."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ USER_AGENT = f"tunesmith/{VERSION}"
 
 
 async def load_configuration() -> Configuration:
-    """Read the credentials anew: $KUBECONFIG, or the pod's ServiceAccount, or ~/.kube/config."""
+    """Read the credentials from $KUBECONFIG, the pod's ServiceAccount or ~/.kube/config."""
     configuration = Configuration()
-    # Else aiohttp looks for proxies and a .netrc in a thread at each request.
+    # Otherwise aiohttp reads proxy settings and .netrc in a thread at each request.
     configuration.client_session_kwargs = {"trust_env": False}
     if os.environ.get("KUBECONFIG") or not os.environ.get("KUBERNETES_SERVICE_HOST"):
         try:

@@ -1,4 +1,4 @@
-"""Writes Events about our resources: what `kubectl describe` tells. They are told, not relied upon."""
+"""Writes core/v1 Events about our resources, which `kubectl describe` shows. Nothing depends on them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 
 
 async def send_events(client: Client, resource: Raw, events: Iterable[Event], now: datetime, instance: str) -> None:
-    """Write `events` of a transition away from the status that `resource` has, before the new one is written.
+    """Write `events` of a transition away from the status that `resource` has, before the new status is written.
 
-    So a kill between the two loses no Event; and as its name comes from the old status, or from the failure that it tells
-    of, it is not told twice.
+    A kill between the two loses no Event. Its name derives from the old status, or from the failure that it reports, so that
+    writing it again has no effect.
     """
     for number, event in enumerate(events):
         try:
@@ -30,7 +30,7 @@ async def send_events(client: Client, resource: Raw, events: Iterable[Event], no
         except ApiError as error:
             if not error.already_exists:
                 metrics.EVENTS_SENT.labels("error").inc()
-                log.warning("event %s not written: %s", event.reason, error)
+                log.warning("cannot write the Event %s: %s", event.reason, error)
                 continue
         metrics.EVENTS_SENT.labels("ok").inc()
 
@@ -38,11 +38,11 @@ async def send_events(client: Client, resource: Raw, events: Iterable[Event], no
 def manifest(resource: Raw, event: Event, number: int, now: datetime, instance: str) -> Raw:
     """The core/v1 Event for the `number`th event of the transition away from the status of `resource`.
 
-    Its name says what it tells of, so that the API server takes it once.
+    Its name identifies the occurrence, so that the API server accepts it once.
     """
     metadata = resource["metadata"]
-    told = event.once or [resource.get("status"), number]
-    name = digest([metadata["uid"], told, event.reason])[:16]
+    occurrence = event.once or [resource.get("status"), number]
+    name = digest([metadata["uid"], occurrence, event.reason])[:16]
     time = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "apiVersion": "v1",

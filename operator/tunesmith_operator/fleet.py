@@ -1,8 +1,7 @@
-"""What the resources there are come to, in figures per namespace: kept small, as the streams tell of them, and summed
-up when /metrics is asked for.
+"""Metrics of the resources, by namespace: a few figures per resource, updated by watch events and summed at each scrape.
 
-Sums over what exists are gauges: they are right as soon as the first lists are through, and fall when a resource is
-deleted. What has happened is counted as it is heard of: such counters begin at zero with the process, as Prometheus wants.
+Sums over the existing resources are gauges: they are correct once the first lists are read, and fall when a resource is
+deleted. Transitions are counted as their events come: these counters start at zero with the process.
 """
 
 from __future__ import annotations
@@ -28,21 +27,21 @@ JOBS = frozenset({"FineTuneJob", "EvalJob"})
 NEW = "New"
 """The phase of a resource that has no status yet."""
 NEVER_ANSWERED = frozenset({Phase.WAITING, Phase.BLOCKED})
-"""Phases in which a service without a version is not missed: its first model is still to be made, or to pass."""
+"""Phases in which a service without a version is not unavailable: its first model does not exist or has not passed yet."""
 ALARMING = frozenset(
-    {one for one in FailureClass if one.startswith("Storage")}
+    {class_ for class_ in FailureClass if class_.startswith("Storage")}
     | {FailureClass.HUB_UNREACHABLE, FailureClass.OOM_KILLED, FailureClass.DEVICE_FAILED, FailureClass.PREEMPTED}
     | {FailureClass.EVICTED, FailureClass.NODE_LOST, FailureClass.NODE_REFUSED}
 )
-"""Failures that alerts count: their counters begin at zero, else a burst of first ones would be no increase."""
+"""Failures that alerts count. Their counters start at zero: otherwise the first failures would not be an increase."""
 MOST_JOBS = 500
-"""Jobs that have series of their own, those known longest; more are left out and counted."""
+"""Number of jobs with series of their own, the earliest first; the others are only counted."""
 PROMOTION = {"True": "Blocked", "False": "Promoted", "Unknown": "Waiting"}
-"""By the status of the condition PromotionBlocked."""
+"""Status of the condition PromotionBlocked -> value of the label promotion."""
 
 
 class Progress(NamedTuple):
-    """How far a job is that runs; None where it has not said."""
+    """Progress of a running job; None for figures that it has not reported."""
 
     ratio: float
     step: float | None
@@ -51,25 +50,25 @@ class Progress(NamedTuple):
     tokens_per_second: float | None
     remaining_seconds: float | None
     reported: float | None
-    """Unix time of the report; of the attempt's start, where none has come."""
+    """Unix time of the latest report, or of the attempt's start before the first."""
     attempt: float | None
 
 
 class Figures(NamedTuple):
-    """All that is kept of a resource: half a kilobyte with its key."""
+    """The figures of one resource: half a kilobyte with its key."""
 
     phase: str
     stalled: bool
     unavailable: bool
-    """A service that is to answer and does not."""
+    """Whether a service should answer and does not."""
     failure: str | None
     """Class of the last failure."""
     failure_id: int
-    """Tells one failure from the next."""
+    """Distinguishes one failure from the next."""
     not_starting_since: float | None
-    """Unix time since when its pods do not start."""
+    """Unix time since which its pods have not started."""
     accelerator: str | None
-    """What a job computes on, if it is a device."""
+    """The accelerator of a job; None on CPUs."""
     accelerator_seconds: float
     queued_seconds: float
     trained_tokens: float
@@ -79,9 +78,9 @@ class Figures(NamedTuple):
 
 
 def figures(resource: Raw) -> Figures:
-    """The figures of a resource as it is."""
+    """The figures of a resource in its current state."""
     status, spec = resource.get("status") or {}, resource.get("spec") or {}
-    conditions = {one["type"]: one["status"] for one in status.get("conditions") or ()}
+    conditions = {each["type"]: each["status"] for each in status.get("conditions") or ()}
     phase, failure = status.get("phase") or NEW, status.get("lastFailure") or {}
     device = (spec.get("resources") or {}).get("accelerator") or "cpu"
     return Figures(
@@ -114,16 +113,16 @@ def _seconds(text: object) -> float | None:
 
 
 def _progress(status: Raw) -> Progress:
-    told: Raw = status.get("progress") or {}
-    starts = [one.get("startTime") for one in status.get("attempts") or () if not one.get("endTime")]
-    times = [time for text in (told.get("updated"), *starts) if (time := _seconds(text))]
+    progress: Raw = status.get("progress") or {}
+    starts = [attempt.get("startTime") for attempt in status.get("attempts") or () if not attempt.get("endTime")]
+    times = [time for text in (progress.get("updated"), *starts) if (time := _seconds(text))]
     return Progress(
-        ratio=(told.get("percent") or 0) / 100,
-        step=told.get("step"),
-        loss=told.get("loss"),
-        eval_loss=told.get("evalLoss"),
-        tokens_per_second=told.get("tokensPerSecond"),
-        remaining_seconds=told.get("etaSeconds"),
+        ratio=(progress.get("percent") or 0) / 100,
+        step=progress.get("step"),
+        loss=progress.get("loss"),
+        eval_loss=progress.get("evalLoss"),
+        tokens_per_second=progress.get("tokensPerSecond"),
+        remaining_seconds=progress.get("etaSeconds"),
         reported=max(times, default=None),
         attempt=status.get("attempt"),
     )
@@ -134,7 +133,7 @@ Labels = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Sum:
-    """A gauge: `of` gives the values of the labels and what one resource adds, or None; `plus` adds it to the others'."""
+    """A gauge. `of`: a resource's label values and its addend, or None; `plus`: combines the addends."""
 
     name: str
     text: str
@@ -146,13 +145,13 @@ class Sum:
 SUMS: tuple[Sum, ...] = (
     Sum(
         "tunesmith_resources",
-        "Resources there are, by phase; New: without a status yet.",
+        "Resources by phase; New: without a status yet.",
         ("kind", "namespace", "phase"),
         lambda key, it: ((key.kind, key.namespace, it.phase), 1.0),
     ),
     Sum(
         "tunesmith_resources_stalled",
-        "Resources that will not get on unless somebody changes something.",
+        "Resources that make no progress until somebody intervenes.",
         ("kind", "namespace"),
         lambda key, it: ((key.kind, key.namespace), float(it.stalled)),
     ),
@@ -164,7 +163,7 @@ SUMS: tuple[Sum, ...] = (
     ),
     Sum(
         "tunesmith_resources_not_starting_since_timestamp_seconds",
-        "Since when the pods of a resource do not start, for that of the class which has waited longest.",
+        "Start of the longest current wait of pods that do not start, by class of the failure.",
         ("kind", "namespace", "class"),
         lambda key, it: (
             ((key.kind, key.namespace, it.failure or ""), it.not_starting_since)
@@ -175,19 +174,19 @@ SUMS: tuple[Sum, ...] = (
     ),
     Sum(
         "tunesmith_resources_accelerator_seconds",
-        "Devices times seconds that the jobs there are have held.",
+        "Device seconds that the existing jobs have used.",
         ("kind", "namespace", "accelerator"),
         lambda key, it: ((key.kind, key.namespace, it.accelerator), it.accelerator_seconds) if it.accelerator else None,
     ),
     Sum(
         "tunesmith_resources_queued_seconds",
-        "Seconds that the jobs there are have waited for a queue or a node.",
+        "Seconds that the existing jobs have waited for a queue or a node.",
         ("kind", "namespace"),
         lambda key, it: ((key.kind, key.namespace), it.queued_seconds) if key.kind in JOBS else None,
     ),
     Sum(
         "tunesmith_resources_trained_tokens",
-        "Tokens that the FineTuneJobs there are have trained on.",
+        "Tokens that the existing FineTuneJobs have trained on.",
         ("namespace",),
         lambda key, it: ((key.namespace,), it.trained_tokens) if key.kind == "FineTuneJob" else None,
     ),
@@ -199,13 +198,13 @@ SUMS: tuple[Sum, ...] = (
     ),
     Sum(
         "tunesmith_resources_promotion",
-        "InferenceServices with spec.promotion, by what it says (Promoted, Blocked, Waiting).",
+        "InferenceServices with spec.promotion, by its state (Promoted, Blocked, Waiting).",
         ("namespace", "promotion"),
         lambda key, it: ((key.namespace, it.promotion), 1.0) if it.promotion else None,
     ),
     Sum(
         "tunesmith_resources_unavailable",
-        "InferenceServices that are to answer and do not.",
+        "InferenceServices that should answer and do not.",
         ("namespace",),
         lambda key, it: ((key.namespace,), float(it.unavailable)) if key.kind == "InferenceService" else None,
     ),
@@ -213,46 +212,46 @@ SUMS: tuple[Sum, ...] = (
 
 JOB_LABELS = ("kind", "namespace", "name")
 JOB_GAUGES = {
-    "ratio": ("tunesmith_job_progress_ratio", "Share of a running job that is done, from 0 to 1."),
+    "ratio": ("tunesmith_job_progress_ratio", "Completed share of a running job, from 0 to 1."),
     "step": ("tunesmith_job_step", "Optimizer steps done, or questions answered."),
     "loss": ("tunesmith_job_loss", "Latest training loss."),
     "eval_loss": ("tunesmith_job_eval_loss", "Latest validation loss."),
     "tokens_per_second": ("tunesmith_job_tokens_per_second", "Tokens trained on per second."),
-    "remaining_seconds": ("tunesmith_job_remaining_seconds", "Seconds left, by the pace so far."),
+    "remaining_seconds": ("tunesmith_job_remaining_seconds", "Estimated seconds left, at the pace so far."),
     "reported": (
         "tunesmith_job_last_report_timestamp_seconds",
-        "When its pod last reported; before it has, when it began.",
+        "Time of the latest report of its pod, or of the attempt's start before the first.",
     ),
     "attempt": ("tunesmith_job_attempt", "The current attempt, from 1."),
 }
-"""By the fields of Progress."""
-LEFT_OUT = ("tunesmith_jobs_left_out", f"Running jobs without series of their own: there are more than {MOST_JOBS}.")
+"""Field of Progress -> name and help of its gauge."""
+LEFT_OUT = ("tunesmith_jobs_left_out", f"Running jobs without series of their own, beyond the first {MOST_JOBS}.")
 
 
 class Fleet:
-    """The figures of every resource heard of. A Prometheus collector."""
+    """The figures of every known resource. A Prometheus collector."""
 
     def __init__(self) -> None:
         self._figures: dict[ResourceKey, Figures] = {}
 
     def update(self, key: ResourceKey, resource: Raw) -> None:
-        """Take note of a resource as it is now, and count what has happened since it was last heard of."""
+        """Store the figures of a resource, and count its transitions since the last event."""
         before, now = self._figures.get(key), figures(resource)
         self._figures[key] = now
         if before is None:
-            _begin(key.kind, key.namespace)
-        _count(key, before or now, now)
+            _start_counters(key.kind, key.namespace)
+        _count_transitions(key, before or now, now)
 
     def remove(self, key: ResourceKey) -> None:
-        """A resource is gone."""
+        """Drop a deleted resource."""
         self._figures.pop(key, None)
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """The gauges without their values, for the registry to see that no name is taken."""
+        """The gauges without values: the registry checks that their names are free."""
         return Fleet().collect()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Every gauge: some 20 ms for 5,000 resources."""
+        """All gauges; takes 20 ms for 5,000 resources."""
         for gauge in SUMS:
             sums: dict[Labels, float] = {}
             for key, it in self._figures.items():
@@ -267,26 +266,26 @@ class Fleet:
 
     def _jobs(self) -> Iterator[GaugeMetricFamily]:
         under_way = ((key, it.progress) for key, it in self._figures.items() if it.progress is not None)
-        told = list(islice(under_way, MOST_JOBS))
+        shown = list(islice(under_way, MOST_JOBS))
         for field, (name, text) in JOB_GAUGES.items():
             family = GaugeMetricFamily(name, text, labels=JOB_LABELS)
-            for key, progress in told:
+            for key, progress in shown:
                 if (value := getattr(progress, field)) is not None:
                     family.add_metric(key, value)
             yield family
         yield GaugeMetricFamily(*LEFT_OUT, value=sum(1 for _ in under_way))
 
 
-def _begin(kind: str, namespace: str) -> None:
-    """The counters of a namespace begin, at zero."""
+def _start_counters(kind: str, namespace: str) -> None:
+    """Create the counters of a namespace at zero."""
     for class_ in ALARMING:
         metrics.FAILURES.labels(kind, namespace, class_)
     for phase in FINAL if kind in JOBS else ():
         metrics.FINISHED.labels(kind, namespace, phase)
 
 
-def _count(key: ResourceKey, before: Figures, now: Figures) -> None:
-    """Add to the counters what lies between two states."""
+def _count_transitions(key: ResourceKey, before: Figures, now: Figures) -> None:
+    """Add the difference between two states to the counters."""
     place = (key.kind, key.namespace)
     if now.failure and now.failure_id != before.failure_id:
         metrics.FAILURES.labels(*place, now.failure).inc()

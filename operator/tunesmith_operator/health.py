@@ -1,7 +1,7 @@
 """/livez, /readyz and /metrics.
 
-/livez fails only for what a restart can mend: a worker that has died or hangs, an event loop that stands still. An API
-server that does not answer is no reason: restarting would not help, and would do harm.
+/livez fails only for what a restart can mend: a dead or hanging worker, a stalled event loop. It ignores an unreachable
+API server, which a restart would not help.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from tunesmith_operator.queue import WorkQueue
 HEARTBEAT_SECONDS = 1.0
 LONGEST_LAG_SECONDS = 30.0
 LONGEST_RECONCILE_SECONDS = 600.0
-"""Far beyond the sum of a reconcile's request timeouts, even with the rate limiter's waits: a deadlock."""
+"""Far beyond the sum of a reconcile's request timeouts and rate limiter delays: a deadlock."""
 
 
 @dataclass
 class Health:
-    """The state that the probes tell of."""
+    """The state behind the probes."""
 
     queue: WorkQueue[Any]
     clock: Callable[[], float]
     tasks: Sequence[asyncio.Task[Any]] = ()
-    """Tasks that never end while all is well."""
+    """Tasks that must not end."""
     ready: bool = False
     last_beat: float = field(init=False)
 
@@ -37,7 +37,7 @@ class Health:
         self.last_beat = self.clock()
 
     def problems(self) -> list[str]:
-        """What a restart would mend; empty while all is well."""
+        """Problems that a restart would mend; empty if healthy."""
         found = [f"{task.get_name()} has ended" for task in self.tasks if task.done()]
         if (lag := self.clock() - self.last_beat - HEARTBEAT_SECONDS) > LONGEST_LAG_SECONDS:
             found.append(f"the event loop is {lag:.0f} s late")
@@ -46,7 +46,7 @@ class Health:
         return found
 
     async def beat(self) -> None:
-        """The heartbeat, for ever; it also keeps the gauges fresh."""
+        """Measure the delay of the event loop until cancelled."""
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
             now = self.clock()

@@ -1,7 +1,7 @@
-"""Which of several replicas leads: a Lease, as client-go's leader election uses it.
+"""Leader election by a Lease, as in client-go (k8s.io/client-go/tools/leaderelection).
 
-The holder's name is `<pod>_<ip>:<progress port>`, so that the others know where to send what only the leader can use.
-A leader that could not renew in time stops writing at once and ends; a new process begins anew.
+The holder identity is `<pod>_<ip>:<progress port>`, so that standbys can forward progress reports. A leader that could not
+renew in time stops writing and exits.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 
 
 class LeaseLost(BaseException):
-    """This process leads no more and must end. Not an Exception: nothing may carry on after it."""
+    """This process is not the leader any more and must exit. Not an Exception, so that no handler carries on."""
 
 
 class Leader:
-    """One replica's view of the Lease. `clock` is in seconds and only goes forward."""
+    """One replica's view of the Lease. `clock` is monotonic, in seconds."""
 
     def __init__(
         self,
@@ -41,39 +41,39 @@ class Leader:
         self._identity, self._clock = identity, clock
         self._lease: Raw | None = None
         self._is_fresh = False
-        """Whether the Lease known is what we ourselves have written last: then it is renewed without being read."""
-        self._seen_at = float("-inf")
-        """When the Lease was last seen to have changed: other machines' clocks are not trusted."""
+        """Whether the stored Lease is our own last write: it is then renewed without a read."""
+        self._changed_at = float("-inf")
+        """When we last observed a change of the Lease, by our clock: the times in the Lease are not trusted."""
         self._renewed_at = float("-inf")
         self.is_leader = False
 
     @property
     def holder(self) -> str:
-        """Who holds the Lease, as far as is known; empty for nobody."""
+        """The last observed holder; empty if there is none."""
         return ((self._lease or {}).get("spec") or {}).get("holderIdentity") or ""
 
     def holder_url(self) -> str | None:
-        """The progress endpoint of the leader, if that is another replica."""
+        """The base URL of the leader; None if it is this replica or unknown."""
         address = self.holder.rpartition("_")[2]
         return f"http://{address}" if address and self.holder != self._identity else None
 
     def may_write(self) -> None:
-        """Raise LeaseLost if another replica may have begun to lead, as after a freeze of this one."""
+        """Raise LeaseLost if another replica may lead by now, for example after this process was frozen."""
         if self.is_leader and self._clock() - self._renewed_at > self._settings.renew_seconds:
             raise LeaseLost(f"the Lease was last renewed {self._clock() - self._renewed_at:.0f} s ago")
 
     async def acquire(self) -> None:
-        """Return when this replica leads; at once where there is no election."""
+        """Return when this replica leads; without election, immediately."""
         if not self._settings.enabled:
             self._renewed_at, self.is_leader = float("inf"), True
             metrics.LEADER.set(1)
             return
-        log.info("standing for leader as %s", self._identity)
-        while not await self._try():
+        log.info("waiting for the Lease as %s", self._identity)
+        while not await self._acquire_or_renew():
             await asyncio.sleep(self._pause())
         self.is_leader = True
         metrics.LEADER.set(1)
-        log.info("leading")
+        log.info("acquired the Lease")
 
     async def keep(self) -> None:
         """Renew until that fails for too long, then raise LeaseLost."""
@@ -83,7 +83,7 @@ class Leader:
             await asyncio.sleep(self._settings.retry_seconds)
             try:
                 async with asyncio.timeout(max(0.0, self._renewed_at + self._settings.renew_seconds - self._clock())):
-                    while not await self._try():
+                    while not await self._acquire_or_renew():
                         if self.holder != self._identity:
                             raise LeaseLost(f"{self.holder} leads now")
                         await asyncio.sleep(self._pause())
@@ -91,7 +91,7 @@ class Leader:
                 raise LeaseLost(f"the Lease could not be renewed for {self._settings.renew_seconds:g} s") from error
 
     async def release(self) -> None:
-        """Let another replica lead at once, rather than after the Lease has run out."""
+        """Release the Lease, so that another replica need not wait for it to expire."""
         if not self.is_leader:
             return
         self.is_leader = False
@@ -101,14 +101,14 @@ class Leader:
             try:
                 await self._client.replace({**self._lease, "spec": spec})
             except ApiError as error:
-                log.warning("the Lease was not released; it will run out: %s", error)
+                log.warning("cannot release the Lease, which will expire: %s", error)
 
-    async def _try(self) -> bool:
-        """Take or renew the Lease, once. False where another holds it or the API server did not have it."""
+    async def _acquire_or_renew(self) -> bool:
+        """Acquire or renew the Lease once. Returns False if another replica holds it or the request failed."""
         started = self._clock()
         try:
             if not self._is_fresh:
-                self._look_at(await self._client.get("Lease", self._namespace, self._settings.name))
+                self._observe(await self._client.get("Lease", self._namespace, self._settings.name))
             lease, self._is_fresh = self._lease, False
             if lease is not None and self._held_by_another(lease):
                 return False
@@ -116,21 +116,23 @@ class Leader:
                 self._client.create(self._claim(None)) if lease is None else self._client.replace(self._claim(lease))
             )
         except ApiError as error:
-            log.log(logging.INFO if error.status == 409 else logging.WARNING, "no Lease: %s", error)
+            log.log(
+                logging.INFO if error.status == 409 else logging.WARNING, "cannot acquire or renew the Lease: %s", error
+            )
             return False
-        self._is_fresh, self._seen_at = True, self._clock()
-        self._renewed_at = started  # others may count from when the server got it
+        self._is_fresh, self._changed_at = True, self._clock()
+        self._renewed_at = started  # others may count from when the server received it
         return True
 
-    def _look_at(self, lease: Raw | None) -> None:
+    def _observe(self, lease: Raw | None) -> None:
         if _version(lease) != _version(self._lease):
-            self._seen_at = self._clock()
+            self._changed_at = self._clock()
         self._lease = lease
 
     def _held_by_another(self, lease: Raw) -> bool:
         spec = lease.get("spec") or {}
         seconds = spec.get("leaseDurationSeconds") or self._settings.lease_seconds
-        return bool(self.holder) and self.holder != self._identity and self._clock() < self._seen_at + seconds
+        return bool(self.holder) and self.holder != self._identity and self._clock() < self._changed_at + seconds
 
     def _claim(self, lease: Raw | None) -> Raw:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -150,7 +152,7 @@ class Leader:
         }
 
     def _pause(self) -> float:
-        """Not all replicas at once."""
+        """The retry delay with jitter, so that replicas do not retry in step."""
         return self._settings.retry_seconds * random.uniform(1.0, 1.2)
 
 

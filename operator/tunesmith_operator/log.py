@@ -1,4 +1,4 @@
-"""One JSON object a line on stderr, with the resource that the line is about."""
+"""Logging: one JSON object per line on stderr, with the resource that is being reconciled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _subject: ContextVar[ResourceKey | None] = ContextVar("subject", default=None)
 
 @contextmanager
 def about(key: ResourceKey) -> Iterator[None]:
-    """All that is logged within is about `key`."""
+    """Add `key` to the log lines of the block."""
     token = _subject.set(key)
     try:
         yield
@@ -45,14 +45,14 @@ class JsonFormatter(logging.Formatter):
 
 
 def soften(record: logging.LogRecord) -> bool:
-    """kopf calls an error what it will try again: a warning, as an error asks for somebody to look at it."""
+    """Log the errors that kopf retries as warnings: an error calls for an intervention."""
     if record.levelno == logging.ERROR and "will retry" in record.getMessage():
         record.levelno, record.levelname = logging.WARNING, "WARNING"
     return True
 
 
 def configure(level: int = logging.INFO) -> None:
-    """Send all logging there. kopf tells of every event it handles; only its warnings are of use."""
+    """Install the format. kopf logs every event that it handles, so only its warnings pass."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     handler.addFilter(soften)

@@ -1,4 +1,4 @@
-"""What /metrics shows."""
+"""Metrics of the process, which /metrics exposes; those of the resources are in fleet.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prometheus_client import (
 
 from tunesmith_operator.version import VERSION
 
-disable_created_metrics()  # a second series for each counter, which nobody asks for
+disable_created_metrics()  # a second series per counter
 
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
@@ -26,7 +26,7 @@ RECONCILES = Counter(
 )
 RECONCILE_SECONDS = Histogram(
     "tunesmith_reconcile_seconds",
-    "How long a reconcile took.",
+    "Duration of a reconcile.",
     ["kind"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
     registry=REGISTRY,
@@ -34,7 +34,7 @@ RECONCILE_SECONDS = Histogram(
 QUEUE_DEPTH = Gauge("tunesmith_queue_depth", "Resources that wait for a worker.", registry=REGISTRY)
 QUEUE_DELAYED = Gauge("tunesmith_queue_delayed", "Resources that wait for a time.", registry=REGISTRY)
 QUEUE_OLDEST_SECONDS = Gauge(
-    "tunesmith_queue_oldest_seconds", "How long the first in the queue has waited.", registry=REGISTRY
+    "tunesmith_queue_oldest_seconds", "Waiting time of the oldest key in the queue.", registry=REGISTRY
 )
 API_REQUESTS = Counter(
     "tunesmith_api_requests_total",
@@ -42,10 +42,10 @@ API_REQUESTS = Counter(
     ["verb", "code"],
     registry=REGISTRY,
 )
-WATCH_EVENTS = Counter("tunesmith_watch_events_total", "Watch events heard, by kind.", ["kind"], registry=REGISTRY)
+WATCH_EVENTS = Counter("tunesmith_watch_events_total", "Watch events received, by kind.", ["kind"], registry=REGISTRY)
 LAST_WATCH_EVENT = Gauge(
     "tunesmith_watch_last_event_timestamp_seconds",
-    "When an event of the kind was last heard.",
+    "Time of the latest watch event, by kind.",
     ["kind"],
     registry=REGISTRY,
 )
@@ -57,7 +57,7 @@ PROGRESS_REPORTS = Counter(
 )
 FAILURES = Counter(
     "tunesmith_failures_total",
-    "Failures seen, by the resource's kind and namespace and the failure's class.",
+    "Observed failures, by kind and namespace of the resource and class of the failure.",
     ["kind", "namespace", "class"],
     registry=REGISTRY,
 )
@@ -69,7 +69,7 @@ FINISHED = Counter(
 )
 ACCELERATOR_SECONDS = Counter(
     "tunesmith_accelerator_seconds_total",
-    "Devices times seconds that jobs have held.",
+    "Device seconds that jobs have used.",
     ["kind", "namespace", "accelerator"],
     registry=REGISTRY,
 )
@@ -80,14 +80,14 @@ QUEUED_SECONDS = Counter(
     registry=REGISTRY,
 )
 TRAINED_TOKENS = Counter(
-    "tunesmith_trained_tokens_total", "Tokens trained on, of runs that are done.", ["namespace"], registry=REGISTRY
+    "tunesmith_trained_tokens_total", "Tokens trained on by completed runs.", ["namespace"], registry=REGISTRY
 )
-LEADER = Gauge("tunesmith_leader", "1 where this replica is the leader.", registry=REGISTRY)
+LEADER = Gauge("tunesmith_leader", "1 if this replica is the leader.", registry=REGISTRY)
 LOOP_LAG_SECONDS = Gauge(
-    "tunesmith_event_loop_lag_seconds", "How late the event loop was at its last heartbeat.", registry=REGISTRY
+    "tunesmith_event_loop_lag_seconds", "Delay of the event loop at its last heartbeat.", registry=REGISTRY
 )
 BUILD_INFO = Gauge(
-    "tunesmith_build_info", "Always 1; the labels tell the versions.", ["version", "python"], registry=REGISTRY
+    "tunesmith_build_info", "Always 1; the labels are the versions.", ["version", "python"], registry=REGISTRY
 )
 BUILD_INFO.labels(VERSION, platform.python_version()).set(1)
 

@@ -1,4 +1,4 @@
-"""How often we ask the API server: a token bucket that also holds still when the server says Retry-After."""
+"""Client-side rate limit of requests to the API server: a token bucket that also respects Retry-After."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 TICK = 0.001
-"""Seconds: event loops count in milliseconds, and one that is asked to sleep for less only spins."""
+"""Resolution of event loops, in seconds: a shorter sleep only spins."""
 
 
 class RateLimiter:
-    """`qps` requests a second on average and `burst` at once, in the order of asking.
+    """`qps` requests per second on average and bursts of `burst`, first in, first out.
 
-    A request takes its place at once and sleeps until its turn, so that the rate holds for any number of waiters.
+    A request reserves its turn and sleeps until then, so that the rate holds for any number of waiters.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class RateLimiter:
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._sleep = sleep
         self._next = float("-inf")
-        """When the bucket would be one short of full: the turn of the next request, less the burst."""
+        """The turn of the next request, if the bucket is empty."""
         self._paused_until = float("-inf")
 
     async def acquire(self) -> None:
@@ -39,5 +39,5 @@ class RateLimiter:
             await self._sleep(wait)
 
     def pause(self, seconds: float) -> None:
-        """Send nothing for `seconds`: the server has asked for it."""
+        """Delay all requests for `seconds`, as the server asks in Retry-After."""
         self._paused_until = max(self._paused_until, self._clock() + seconds)

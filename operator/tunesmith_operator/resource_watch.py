@@ -1,4 +1,4 @@
-"""kopf as the informer: lists and watches our kinds, and tells the controller; it writes nothing."""
+"""kopf as the informer of our kinds: it lists and watches them for the controller, and writes nothing."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Handler = Callable[..., Awaitable[Any]]
 
 
 async def watch(controller: Controller, namespaces: tuple[str, ...]) -> None:
-    """Watch `namespaces` (none named: all) for ever. Ends with an error when a stream cannot be kept up."""
+    """Watch `namespaces` (empty: all) until cancelled. Raises if a stream cannot be opened for minutes."""
     registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry, id="login")(_login())
     for kind in OUR_KINDS:
         _on_event(registry, kind, _handler(controller, kind))
     scope = {"namespaces": namespaces} if namespaces else {"clusterwide": True}
-    # kopf would make an identity from the user's name, and a container's user has none.
+    # By default kopf derives an identity from the name of the user, which a container's user lacks.
     await kopf.operator(
         registry=registry,
         settings=_settings(),
@@ -45,7 +45,7 @@ async def watch(controller: Controller, namespaces: tuple[str, ...]) -> None:
 
 def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
-    settings.scanning.disabled = True  # so that no rights on namespaces and CRDs are asked for
+    settings.scanning.disabled = True  # it would need rights on namespaces and CRDs
     settings.posting.enabled = False
     settings.persistence.diffbase_storage = NoDiffBase()
     settings.persistence.progress_storage = NoProgress()
@@ -54,7 +54,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.networking.connect_timeout = 10
     settings.networking.error_backoffs = BACKOFF_SECONDS[1:]
     settings.watching.chunk_size = 250
-    settings.queueing.idle_timeout = 0.5  # each object that was heard of keeps a task that long
+    settings.queueing.idle_timeout = 0.5  # kopf keeps a task this long for each object with an event
     return settings
 
 
@@ -79,12 +79,12 @@ def _handler(controller: Controller, kind: str) -> Handler:
 
 
 def _with_kind(kind: str, thing: Raw) -> Raw:
-    """The items of a list do not say what they are."""
+    """The items of a list lack kind and apiVersion."""
     return {**thing, "kind": kind, "apiVersion": RESOURCES[kind].api_version}
 
 
 def _login() -> Handler:
-    """Gives kopf sessions of ours. Where the same token is asked for again (it was refused), not at once."""
+    """Log in to kopf with our session. Delay if the same, rejected token would be used again."""
     last: dict[str, str] | None = None
 
     async def login(**_: Any) -> kopf.AiohttpSession:

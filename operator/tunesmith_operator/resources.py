@@ -1,7 +1,7 @@
-"""What the watch streams have told of our resources: whom an event concerns, and those that are under way themselves.
+"""Cache of our resources: which ones refer to which, and the unsettled ones themselves.
 
-It can be lost at any time: the streams begin with every object there is. It may be late: good enough to say how things
-stand, as a status is written to the version that it was planned from and to no other.
+It is filled by the first list and kept current by watch events, so it may be stale. That is good enough for a status, which
+is written only to the resourceVersion that it was planned from (see controller.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tunesmith_operator.plan.types import Raw, Reference
 
 
 class ResourceKey(NamedTuple):
-    """One of our resources. It stays the same when the resource is deleted and made anew."""
+    """One of our resources, by name: a resource that is deleted and created again has the same key."""
 
     kind: str
     namespace: str
@@ -31,95 +31,95 @@ class ResourceKey(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is remembered of a resource."""
+class CachedResource:
+    """The cached state of one resource."""
 
     version: str
     spec: tuple[str, int | None]
-    """uid and generation: while they are the same, so is its spec."""
+    """uid and generation, which identify the spec."""
     settled: bool
     references: frozenset[Reference]
     node: Node
-    told: str
-    """Digest of what it tells those that refer to it."""
-    text: bytes
-    """The resource, where it is not settled; empty where it must be read."""
+    shared_digest: str
+    """Digest of the state that referrers depend on."""
+    packed: bytes
+    """The resource; empty if it is settled."""
 
 
 class Resources:
-    """The resources there are, and who refers to whom."""
+    """The known resources and their references."""
 
     def __init__(self, references: Callable[[Raw], frozenset[Reference]]) -> None:
         self._references = references
-        self._known: dict[ResourceKey, Known] = {}
+        self._cached: dict[ResourceKey, CachedResource] = {}
         self._referrers: defaultdict[ResourceKey, set[ResourceKey]] = defaultdict(set)
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._cached)
 
     def __iter__(self) -> Iterator[ResourceKey]:
-        return iter(tuple(self._known))
+        return iter(tuple(self._cached))
 
     def __contains__(self, key: ResourceKey) -> bool:
-        return key in self._known
+        return key in self._cached
 
     def is_unsettled(self, key: ResourceKey) -> bool:
-        """Whether there is such a resource and a look at it could be of use."""
-        known = self._known.get(key)
-        return known is not None and not known.settled
+        """Whether the resource exists and may need a reconcile."""
+        cached = self._cached.get(key)
+        return cached is not None and not cached.settled
 
     def version(self, key: ResourceKey) -> str | None:
-        """The newest resourceVersion heard of."""
-        known = self._known.get(key)
-        return known.version if known else None
+        """The newest resourceVersion received."""
+        cached = self._cached.get(key)
+        return cached.version if cached else None
 
     def get(self, key: ResourceKey, version: int) -> Raw | None:
-        """A resource as it was told of, if that is not older than `version`."""
-        known = self._known.get(key)
-        return unpack(known.text) if known and known.text and int(known.version) >= version else None
+        """The cached resource; None if it is older than `version` or settled."""
+        cached = self._cached.get(key)
+        return unpack(cached.packed) if cached and cached.packed and int(cached.version) >= version else None
 
     def update(self, resource: Raw) -> frozenset[ResourceKey]:
-        """Take note of a resource as it is now. Returns those to look at because it changed; not itself."""
+        """Store a resource. Returns the referrers that must be reconciled because of the change."""
         key = key_of(resource)
-        before = self._known.get(key)
+        before = self._cached.get(key)
         metadata, settled = resource["metadata"], is_settled(resource)
         spec = (metadata["uid"], metadata.get("generation"))
         references = before.references if before and before.spec == spec else self._references(resource)
-        now = Known(
+        now = CachedResource(
             version=metadata["resourceVersion"],
             spec=spec,
             settled=settled,
             references=references,
             node=node(resource, references),
-            told=_told(resource),
-            text=b"" if settled else pack(resource),
+            shared_digest=_shared_digest(resource),
+            packed=b"" if settled else pack(resource),
         )
-        self._known[key] = now
+        self._cached[key] = now
         if before is None or before.references != now.references:
-            self._refer(key, before.references if before else frozenset(), now.references)
-        has_changed = before is None or (before.told, before.references) != (now.told, now.references)
-        return self._waiting_for(key) if has_changed else frozenset()
+            self._update_referrers(key, before.references if before else frozenset(), now.references)
+        has_changed = before is None or (before.shared_digest, before.references) != (now.shared_digest, now.references)
+        return self._unsettled_referrers(key) if has_changed else frozenset()
 
     def ring(self, resource: Raw, live: Mapping[Reference, Raw | None]) -> tuple[Reference, ...]:
-        """The references that lead from `resource` back to it. `live`: the resources it names, as they are now."""
+        """The cycle of references through `resource`, if any. `live`: the resources that it names, just read."""
         key = key_of(resource)
         read = {ref: node(thing, self._references(thing)) if thing else None for ref, thing in live.items()}
 
         def known(reference: Reference) -> Node | None:
-            cached = self._known.get(ResourceKey(reference.kind, key.namespace, reference.name))
+            cached = self._cached.get(ResourceKey(reference.kind, key.namespace, reference.name))
             return read.get(reference, cached.node if cached else None)
 
         return find_ring(Reference(key.kind, key.name), node(resource, frozenset(live)), known)
 
     def remove(self, key: ResourceKey) -> frozenset[ResourceKey]:
-        """Take note that a resource is gone. Returns those to look at for that reason."""
-        known = self._known.pop(key, None)
-        if known is None:
+        """Remove a resource. Returns the referrers that must be reconciled because of that."""
+        removed = self._cached.pop(key, None)
+        if removed is None:
             return frozenset()
-        self._refer(key, known.references, frozenset())
-        return self._waiting_for(key)
+        self._update_referrers(key, removed.references, frozenset())
+        return self._unsettled_referrers(key)
 
-    def _refer(self, key: ResourceKey, before: frozenset[Reference], now: frozenset[Reference]) -> None:
+    def _update_referrers(self, key: ResourceKey, before: frozenset[Reference], now: frozenset[Reference]) -> None:
         for gone in before - now:
             target = ResourceKey(gone.kind, key.namespace, gone.name)
             self._referrers[target].discard(key)
@@ -128,7 +128,7 @@ class Resources:
         for new in now - before:
             self._referrers[ResourceKey(new.kind, key.namespace, new.name)].add(key)
 
-    def _waiting_for(self, key: ResourceKey) -> frozenset[ResourceKey]:
+    def _unsettled_referrers(self, key: ResourceKey) -> frozenset[ResourceKey]:
         return frozenset(referrer for referrer in self._referrers.get(key, ()) if self.is_unsettled(referrer))
 
 
@@ -139,16 +139,16 @@ def key_of(resource: Raw) -> ResourceKey:
 
 
 def owner_of(child: Raw) -> ResourceKey | None:
-    """The key of the resource that a child says it belongs to. A hint only: labels can be written by anybody."""
+    """The resource that a child's labels name. Only a hint, as anybody can set labels."""
     kind, name = label(child, KIND_LABEL), label(child, NAME_LABEL)
     return ResourceKey(kind, child["metadata"]["namespace"], name) if kind and name else None
 
 
 def is_settled(resource: Raw) -> bool:
-    """Whether all has been done for a resource for ever, so that only a change of its spec asks for another look.
+    """Whether only a change of its spec can require another reconcile of a resource.
 
-    Then it is not read live, not even at a restart. A time to live is still to be watched over; a failure without an
-    end (a spec that this version or configuration refuses) may be judged otherwise by the next.
+    A settled resource is never read live, not even at a restart. A resource with a time to live to enforce is not settled,
+    nor is a refused spec, which another version or configuration may accept.
     """
     status, spec = resource.get("status") or {}, resource.get("spec") or {}
     return (
@@ -156,12 +156,14 @@ def is_settled(resource: Raw) -> bool:
         and status.get("completionTime") is not None
         and status.get("observedGeneration") == resource["metadata"].get("generation")
         and (spec.get("ttlAfterFinished") is None or not status.get("children"))
-        and not any(one["type"] == "Reconciling" and one["status"] == "True" for one in status.get("conditions") or ())
+        and not any(
+            each["type"] == "Reconciling" and each["status"] == "True" for each in status.get("conditions") or ()
+        )
         and not is_deleting(resource)
     )
 
 
-def _told(resource: Raw) -> str:
-    """Digest of what others go by: everything in the status but how far it is."""
+def _shared_digest(resource: Raw) -> str:
+    """Digest of the state that referrers depend on: identity, deletion and the status without progress."""
     status = {name: value for name, value in (resource.get("status") or {}).items() if name != "progress"}
     return fingerprint([resource["metadata"]["uid"], resource["metadata"].get("deletionTimestamp"), status])

@@ -1,4 +1,4 @@
-"""HTTP servers that no flood of connections uses up."""
+"""HTTP servers with a bounded number of connections."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 CONNECTIONS = 512
-"""Open ones at most. A push or a probe takes milliseconds: the oldest of so many is one that is held open to do harm."""
+"""Maximum of open connections. A push or a probe takes milliseconds: the oldest of so many is held open to do harm."""
 IDLE_SECONDS = 15.0
-"""A connection on which no request comes is closed after so long."""
+"""Idle connections are closed after this time."""
 SHUTDOWN_SECONDS = 2.0
-"""Time for requests under way when the operator stops."""
+"""Time for requests in flight when the operator stops."""
 
 
 @asynccontextmanager
 async def serving(application: web.Application, port: int, connections: int = CONNECTIONS) -> AsyncIterator[None]:
-    """Serve on all addresses for as long as the block runs. Of too many connections the oldest are closed."""
+    """Serve on all addresses while the block runs. Beyond `connections`, the oldest are closed."""
     runner = web.AppRunner(
         application, access_log=None, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=SHUTDOWN_SECONDS
     )
@@ -33,11 +33,11 @@ async def serving(application: web.Application, port: int, connections: int = CO
 
 
 def _bounded(server: web.Server, limit: int) -> Callable[[], asyncio.Protocol]:
-    """Makes the protocol of each new connection, with room made for it."""
+    """A protocol factory that closes the oldest connections to make room for a new one."""
 
     def connect() -> asyncio.Protocol:
-        open_ones = [one for one in server.connections if one.transport is not None]
-        for oldest in open_ones[: len(open_ones) - limit + 1]:
+        connections = [each for each in server.connections if each.transport is not None]
+        for oldest in connections[: len(connections) - limit + 1]:
             oldest.force_close()
         return server()
 

@@ -98,15 +98,15 @@ def test_an_excluded_namespace_that_can_be_listed_again_is_noticed() -> None:
     async def main() -> float:
         loop = asyncio.get_running_loop()
         loop.call_later(600, client.problems.pop, "c")
-        await app.until_one_is_back(client, ["b", "c"])
+        await app.wait_for_excluded(client, ["b", "c"])
         return loop.time()
 
-    assert 600 <= run(main()) <= 600 + 2 * app.LEFT_OUT_SECONDS
+    assert 600 <= run(main()) <= 600 + 2 * app.EXCLUDED_RETRY_SECONDS
 
 
 def test_without_excluded_namespaces_the_task_never_ends() -> None:
     async def main() -> bool:
-        task = asyncio.create_task(app.until_one_is_back(Namespaces(), []))
+        task = asyncio.create_task(app.wait_for_excluded(Namespaces(), []))
         await asyncio.sleep(10_000)
         return task.done()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tunesmith_operator.children import ChildCache
 
+from tunesmith_operator.children import ChildCache
 from tunesmith_operator.plan.types import Raw
 from tunesmith_operator.resources import ResourceKey
 
