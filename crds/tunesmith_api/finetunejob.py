@@ -21,6 +21,7 @@ from tunesmith_api.base import (
     map_list,
     member_only_with,
 )
+from tunesmith_api.batches import batch_rule
 from tunesmith_api.common import (
     LABEL_KEY,
     Artifact,
@@ -333,7 +334,7 @@ class FineTuneJobSpec(ApiModel):
             "the block lora goes with tuner: lora, qlora or dora; remove the block or set tuner: lora",
         ),
         Rule(
-            f"!({DEVICES_IN_BOUNDS}) || self.training.globalBatchSize < 1 || self.training.globalBatchSize % (self.parallelism.nodes * {DEVICES}) == 0",
+            batch_rule(DEVICES_IN_BOUNDS, "self.parallelism.nodes", DEVICES),
             "training.globalBatchSize is a multiple of all devices (parallelism.nodes x resources.count): change one of them",
         ),
     )

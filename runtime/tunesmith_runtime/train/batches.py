@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch.utils.data import Sampler
 
+from tunesmith_api.batches import batch_refusal
 from tunesmith_runtime.data.examples import IGNORED
 
 if TYPE_CHECKING:
@@ -70,14 +71,7 @@ def micro_batch(global_batch_size: int, requested: int | None, devices: int = 1,
 
     Raises ValueError if `devices` or `requested` do not divide the batch.
     """
+    if refusal := batch_refusal(global_batch_size, devices, requested):
+        raise ValueError(refusal)
     share = global_batch_size // devices
-    if global_batch_size % devices:
-        raise ValueError(f"training.globalBatchSize {global_batch_size} is not a multiple of the {devices} devices")
-    if requested is None:
-        return max(size for size in range(1, min(maximum, share) + 1) if share % size == 0)
-    if share % requested:
-        on = f" on each of {devices} devices" if devices > 1 else ""
-        raise ValueError(
-            f"training.globalBatchSize {global_batch_size} is not a multiple of training.microBatchSize {requested}{on}"
-        )
-    return requested
+    return requested or max(size for size in range(1, min(maximum, share) + 1) if share % size == 0)

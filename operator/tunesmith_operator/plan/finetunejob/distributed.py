@@ -28,16 +28,6 @@ def world(resource: Raw, spec: FineTuneJobSpec, role: str, attempt: int, patienc
     return World(nodes=nodes, processes=processes, **host, **patience.model_dump())
 
 
-def refusals(spec: FineTuneJobSpec) -> list[str]:
-    """What is wrong with how a batch is shared among the devices."""
-    batch, count = spec.training.global_batch_size, spec.parallelism.nodes * spec.resources.processes
-    if batch % count == 0:
-        return []
-    below, above = batch // count * count, (batch // count + 1) * count
-    wrong = f"training.globalBatchSize {batch} is not a multiple of the {count} devices (parallelism.nodes x resources.count)"
-    return [f"{wrong}; use {f'{below} or ' if below else ''}{above}"]
-
-
 def shared_memory(resources: Resources, together: World | None) -> str | None:
     """The size of /dev/shm where the spec names none: memory-backed for processes that talk to each other."""
     return f"{SHARED_MEMORY_PER_DEVICE * resources.processes}Gi" if together else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from tunesmith_api.batches import batch_refusal
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.run import ResolvedModel
 from tunesmith_operator.plan.config import OperatorConfig
@@ -48,7 +49,8 @@ def _roles(spec: FineTuneJobSpec) -> Sequence[Role]:
 
 
 def _refusals(spec: FineTuneJobSpec, config: OperatorConfig) -> Sequence[str]:
-    return distributed.refusals(spec)
+    refusal = batch_refusal(spec.training.global_batch_size, spec.parallelism.nodes * spec.resources.processes)
+    return [refusal] if refusal else []
 
 
 def _models(spec: FineTuneJobSpec, references: References) -> Models | Waiting | Refused:

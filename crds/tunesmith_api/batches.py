@@ -1,0 +1,26 @@
+"""How the rows of a step are divided among devices and forward passes. The operator and the runtime refuse by it."""
+
+from __future__ import annotations
+
+
+def batch_refusal(global_batch_size: int, devices: int, micro_batch_size: int | None = None) -> str | None:
+    """Return why `devices`, with `micro_batch_size` rows each, can't share a batch of that size; None if they can."""
+    batch = f"training.globalBatchSize {global_batch_size}"
+    if global_batch_size % devices:
+        below = global_batch_size // devices * devices
+        sizes = f"{below} or {below + devices}" if below else str(devices)
+        return f"{batch} is not a multiple of the {devices} devices (parallelism.nodes x resources.count); use {sizes}"
+    if micro_batch_size and global_batch_size // devices % micro_batch_size:
+        on = f" on each of {devices} devices" if devices > 1 else ""
+        return f"{batch} is not a multiple of training.microBatchSize {micro_batch_size}{on}"
+    return None
+
+
+def batch_rule(in_bounds: str, nodes: str, devices_per_pod: str) -> str:
+    """Return the CEL expression by which the API server checks the same for the devices.
+
+    `in_bounds`: a CEL condition under which the numbers are within the schema's bounds. CEL rules run beside the schema, and
+    arithmetic on a number out of bounds fails.
+    """
+    size = "self.training.globalBatchSize"
+    return f"!({in_bounds}) || {size} < 1 || {size} % ({nodes} * {devices_per_pod}) == 0"

@@ -1,0 +1,45 @@
+"""Which batches devices can share, and that the CRD's rule agrees."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith_api.batches import batch_refusal, batch_rule
+
+
+@pytest.mark.parametrize(
+    ("batch", "devices", "advice"), [(16, 3, "use 15 or 18"), (16, 6, "use 12 or 18"), (16, 32, "use 32")]
+)
+def test_a_batch_that_the_devices_do_not_divide_is_refused_with_the_nearest_that_they_do(
+    batch: int, devices: int, advice: str
+) -> None:
+    refusal = batch_refusal(batch, devices)
+    assert refusal is not None
+    assert refusal.startswith(f"training.globalBatchSize {batch} is not a multiple of the {devices} devices")
+    assert refusal.endswith(advice)
+    for size in map(int, re.findall(r"\d+", advice)):
+        assert batch_refusal(size, devices) is None
+
+
+@pytest.mark.parametrize(
+    ("devices", "micro", "refusal"),
+    [(1, 5, "training.microBatchSize 5"), (4, 8, "training.microBatchSize 8 on each of 4 devices"), (4, 2, None)],
+)
+def test_a_micro_batch_must_divide_the_share_of_a_device(devices: int, micro: int, refusal: str | None) -> None:
+    found = batch_refusal(16, devices, micro)
+    assert (found and found.removeprefix("training.globalBatchSize 16 is not a multiple of ")) == refusal
+
+
+@given(batch=st.integers(0, 64), nodes=st.integers(0, 6), devices=st.integers(0, 6))
+def test_the_rule_of_the_crd_refuses_what_the_function_refuses(batch: int, nodes: int, devices: int) -> None:
+    rule = batch_rule("nodes >= 1 && devices >= 1", "nodes", "devices").replace(
+        "self.training.globalBatchSize", "batch"
+    )
+    as_python = rule.replace("!(", "not (").replace("||", "or").replace("&&", "and")
+    admitted = eval(as_python, {}, {"batch": batch, "nodes": nodes, "devices": devices})
+    is_valid = batch >= 1 and nodes >= 1 and devices >= 1
+    assert admitted == (not is_valid or batch_refusal(batch, nodes * devices) is None)
