@@ -1,4 +1,4 @@
-"""The HorizontalPodAutoscaler of spec.autoscaling. It writes spec.replicas through /scale, as one of the user's would."""
+"""The HorizontalPodAutoscaler of spec.autoscaling. It sets spec.replicas of the InferenceService through its scale subresource."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from tunesmith_operator.plan.types import Observed, Raw
 KIND = "HorizontalPodAutoscaler"
 CONDITION = "AutoscalingActive"
 DEFAULT_CPU_PERCENT = 80
-NOT_A_FAULT = frozenset({"ScalingDisabled"})
-"""Reasons of ScalingActive: False that are as asked for: no replicas."""
-NO_METRICS = (
+INTENDED = frozenset({"ScalingDisabled"})
+"""Reasons of ScalingActive: False that the user has asked for, by no replicas."""
+METRICS_HINT = (
     "; by CPU use it needs metrics-server, by a metric an adapter for custom.metrics.k8s.io: "
     "install what is missing, or remove spec.autoscaling and set replicas"
 )
 
 
 def is_autoscaled(spec: InferenceServiceSpec) -> bool:
-    """Whether there is to be an autoscaler: not while suspended, as it would complain of pods without metrics."""
+    """Whether the service has an autoscaler. It has none while suspended: pods without metrics would be an error."""
     return spec.autoscaling is not None and not spec.suspend
 
 
 def autoscaler(resource: Raw, spec: InferenceServiceSpec, role: str) -> Raw | None:
-    """The HorizontalPodAutoscaler (autoscaling/v2), if there is to be one."""
+    """The HorizontalPodAutoscaler (autoscaling/v2), if the service has one."""
     if spec.autoscaling is None or not is_autoscaled(spec):
         return None
     return {
@@ -44,30 +44,29 @@ def autoscaler(resource: Raw, spec: InferenceServiceSpec, role: str) -> Raw | No
 
 
 def autoscaling_conditions(resource: Raw, spec: InferenceServiceSpec, observed: Observed) -> tuple[Wanted, ...]:
-    """AutoscalingActive: whether the autoscaler can do its work, as it tells itself."""
+    """AutoscalingActive: whether the autoscaler works, by its own conditions."""
     if not is_autoscaled(spec):
         return ()
     if key_of(resource, KIND) in observed.foreign:
         text = f"there is a {KIND} {name_of(resource)} that is not of this resource: remove it, or spec.autoscaling"
         return (Wanted(CONDITION, False, "NameConflict", text),)
-    there = observed.autoscalers[0] if observed.autoscalers else {}
-    told = [condition(there, type_) for type_ in ("AbleToScale", "ScalingActive")]
-    bad = next((one for one in told if one.get("status") == "False"), None)
+    existing = observed.autoscalers[0] if observed.autoscalers else {}
+    conditions = [condition(existing, type_) for type_ in ("AbleToScale", "ScalingActive")]
+    bad = next((found for found in conditions if found.get("status") == "False"), None)
     if bad:
-        help_ = NO_METRICS if str(bad.get("reason")).endswith("Metric") else ""
-        text = f"{KIND} {name_of(resource)}: {bad.get('message') or bad.get('reason')}{help_}"
+        hint = METRICS_HINT if str(bad.get("reason")).endswith("Metric") else ""
+        text = f"{KIND} {name_of(resource)}: {bad.get('message') or bad.get('reason')}{hint}"
         return (Wanted(CONDITION, False, str(bad.get("reason") or "Unknown"), text),)
-    if not all(told):
-        return (Wanted(CONDITION, None, Reason.STARTING, "the autoscaler has not told anything yet"),)
-    return (
-        Wanted(CONDITION, True, str(told[1].get("reason")), "the autoscaler reads its metric and sets spec.replicas"),
-    )
+    if not all(conditions):
+        return (Wanted(CONDITION, None, Reason.STARTING, "the autoscaler has not reported yet"),)
+    reason = str(conditions[1].get("reason"))
+    return (Wanted(CONDITION, True, reason, "the autoscaler reads its metric and sets spec.replicas"),)
 
 
 def autoscaling_trouble(conditions: tuple[Wanted, ...]) -> str | None:
-    """What keeps the autoscaler from its work, for the message."""
-    bad = (one for one in conditions if one.type == CONDITION and one.status is False and one.reason not in NOT_A_FAULT)
-    return next((f"autoscaling does not work: {one.message}" for one in bad), None)
+    """Why the autoscaler does not work, for the service's message."""
+    bad = (one for one in conditions if one.type == CONDITION and one.status is False and one.reason not in INTENDED)
+    return next((f"autoscaling does not work: {found.message}" for found in bad), None)
 
 
 def _metric(autoscaling: Autoscaling) -> Raw:

@@ -1,4 +1,4 @@
-"""The PodDisruptionBudget of a service: drains and the like take one pod at a time."""
+"""The PodDisruptionBudget of a service: a drain evicts one pod at a time."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ KIND = "PodDisruptionBudget"
 
 
 def is_budgeted(spec: InferenceServiceSpec) -> bool:
-    """Whether there is to be one: not for a single pod, whose node could never be drained."""
+    """Whether the service has a budget. A single pod has none: its node could never be drained."""
     if spec.suspend or spec.replicas == 0 or spec.disruption_budget is DisruptionBudget.NEVER:
         return False
     return max(spec.replicas, spec.autoscaling.max_replicas if spec.autoscaling else 0) > 1
 
 
 def budget(resource: Raw, spec: InferenceServiceSpec, role: str) -> Raw | None:
-    """The PodDisruptionBudget (policy/v1), if there is to be one. Pods that do not answer hold up nobody."""
+    """The PodDisruptionBudget (policy/v1), if the service has one. Pods that are not ready can always be evicted."""
     if not is_budgeted(spec):
         return None
     return {
@@ -33,7 +33,7 @@ def budget(resource: Raw, spec: InferenceServiceSpec, role: str) -> Raw | None:
 
 
 def budget_trouble(resource: Raw, spec: InferenceServiceSpec, observed: Observed) -> str | None:
-    """What keeps it from being there, for the message: the service answers all the same."""
+    """Why the service has no budget although it should, for its message. The service answers all the same."""
     if is_budgeted(spec) and key_of(resource, KIND) in observed.foreign - observed.former:
         return (
             f"there is a {KIND} {name_of(resource)} that is not of this resource, so it gets none: "

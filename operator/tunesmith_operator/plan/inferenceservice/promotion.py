@@ -1,4 +1,6 @@
-"""Whether a model has passed what spec.promotion asks for: a verdict on that very model, not on one of the same name."""
+"""Whether a model has passed what spec.promotion asks for. A verdict counts for the exact model, not for another one of
+the same name.
+"""
 
 from __future__ import annotations
 
@@ -18,57 +20,57 @@ from tunesmith_operator.plan.types import Raw, Reference
 
 @dataclass(frozen=True)
 class Blocked:
-    """It must not be served: which EvalJob says so, and why."""
+    """The model must not be served."""
 
     text: str
+    """Which EvalJob has not passed it, and why."""
 
 
-def promoted(
+def promote(
     promotion: Promotion | None,
     source: ModelSource,
     model: ResolvedModel,
     references: References,
-    before: frozenset[str] = frozenset(),
+    recorded: frozenset[str] = frozenset(),
 ) -> ResolvedModel | Waiting | Blocked:
-    """The model to serve if every EvalJob has passed it, and else the first that stands in the way.
+    """The model to serve if every EvalJob has passed it, otherwise the first obstacle.
 
-    A model named by a URI has no digest of its own here: then it is served from where the EvalJob read it, by the
-    digest that it scored. A folder of object storage without a manifest never gets one: there the EvalJob's verdict
-    holds for the name, whatever the folder contains by now. `before`: EvalJobs that have passed this very model once,
-    which holds until one fails it.
+    A hub model has no digest here: it is served from the copy that the EvalJob has scored, with its digest. A folder of
+    object storage without a manifest has no digest at all: the verdict counts for the URI, whatever the folder contains
+    now. `recorded`: EvalJobs that have passed this model before, which counts until one of them fails it.
     """
     pinned = model
     for reference in promotion.eval_jobs if promotion else ():
-        answer = _verdict(reference.name, source, pinned, references, reference.name in before)
-        if not isinstance(answer, ResolvedModel):
-            return answer
-        pinned = answer
+        verdict = _verdict(reference.name, source, pinned, references, reference.name in recorded)
+        if not isinstance(verdict, ResolvedModel):
+            return verdict
+        pinned = verdict
     return pinned
 
 
-def passed_before(status: Raw, model: ResolvedModel) -> frozenset[str]:
-    """The EvalJobs that have passed this very model, as status remembers."""
-    record: Sequence[Raw] = status.get("passed") or []
-    same = (one for one in record if (one.get("uri"), one.get("digest")) == (model.uri, model.digest))
-    return frozenset(str(one.get("evalJob")) for one in same)
+def recorded_passes(status: Raw, model: ResolvedModel) -> frozenset[str]:
+    """The EvalJobs that have passed this model, by status."""
+    passed: Sequence[Raw] = status.get("passed") or []
+    same = (entry for entry in passed if (entry.get("uri"), entry.get("digest")) == (model.uri, model.digest))
+    return frozenset(str(entry.get("evalJob")) for entry in same)
 
 
-def passes(
+def passes_to_record(
     promotion: Promotion | None,
     source: ModelSource,
     model: ResolvedModel,
     references: References,
-    before: frozenset[str],
+    recorded: frozenset[str],
 ) -> list[Raw]:
-    """What status is to remember: which EvalJobs have passed this very model, now or before."""
+    """The EvalJobs that have passed this model, now or before, for status."""
     names = [reference.name for reference in promotion.eval_jobs] if promotion else []
-    verdicts = {name: _verdict(name, source, model, references, name in before) for name in names}
-    what = {"uri": model.uri, **({"digest": model.digest} if model.digest else {})}
-    return [{"evalJob": name, **what} for name, answer in verdicts.items() if isinstance(answer, ResolvedModel)]
+    verdicts = {name: _verdict(name, source, model, references, name in recorded) for name in names}
+    identity = {"uri": model.uri, **({"digest": model.digest} if model.digest else {})}
+    return [{"evalJob": name, **identity} for name, verdict in verdicts.items() if isinstance(verdict, ResolvedModel)]
 
 
 def source_as_recorded(model: Raw) -> ModelSource:
-    """The model that a spec names, also where an older release admitted a URI that this release refuses."""
+    """The model that a spec names, also if an older release admitted a URI that this release refuses."""
     try:
         return ModelSource.model_validate(model)
     except ValidationError:
@@ -76,54 +78,50 @@ def source_as_recorded(model: Raw) -> ModelSource:
 
 
 def _verdict(
-    name: str, source: ModelSource, model: ResolvedModel, references: References, before: bool
+    name: str, source: ModelSource, model: ResolvedModel, references: References, is_recorded: bool
 ) -> ResolvedModel | Waiting | Blocked:
+    """The model, if the EvalJob has passed it. A recorded pass replaces a verdict that is missing or about another model."""
     job = references.get(Reference("EvalJob", name))
-    if job is None:
-        return (
-            model
-            if before
-            else Waiting(Reason.WAITING_FOR_VERDICT, f"EvalJob {name}: there is none of that name in this namespace")
-        )
-    status = job.get("status") or {}
-    if status.get("verdict") is None:
-        return model if before else _no_verdict(name, job)
+    status: Raw = (job or {}).get("status") or {}
+    if job is None or status.get("verdict") is None:
+        return model if is_recorded else _no_verdict(name, job)
     scored = status.get("model") or {}
-    if wrong := _another_model(name, job, scored, source, model):
-        return model if before else wrong
+    if other := _other_model(name, job, scored, source, model):
+        return model if is_recorded else other
     if status["verdict"] != Verdict.PASSED:
         return Blocked(f"EvalJob {name} has not passed {describe(source)}: {_failed_gates(status)}")
     return _pinned(model, scored)
 
 
-def _no_verdict(name: str, job: Raw) -> Waiting:
+def _no_verdict(name: str, job: Raw | None) -> Waiting:
+    if job is None:
+        text = f"EvalJob {name}: there is none of that name in this namespace"
+        return Waiting(Reason.WAITING_FOR_VERDICT, text)
     status = job.get("status") or {}
     phase = status.get("phase") or Phase.PENDING
     text = f"EvalJob {name} to give its verdict; it is {phase}"
     if phase == Phase.FAILED:
-        why = f"{text} ({status.get('reason')}): {next_step(job)}"
-        return Waiting(Reason.WAITING_FOR_VERDICT, why, in_vain=True)
+        cause = f"{text} ({status.get('reason')}): {next_step(job)}"
+        return Waiting(Reason.WAITING_FOR_VERDICT, cause, in_vain=True)
     return held_up(Reason.WAITING_FOR_VERDICT, text, status)
 
 
-def _another_model(name: str, job: Raw, scored: Raw, source: ModelSource, model: ResolvedModel) -> Blocked | None:
-    """Digests are compared where both are known, else what the two specs name."""
-    theirs, ours = scored.get("digest"), model.digest
-    if theirs and ours:
-        same = theirs == ours
-    else:
-        named = source_as_recorded(job["spec"]["model"])
-        same = (named.uri, named.fine_tune_job) == (source.uri, source.fine_tune_job)
-    if same:
+def _other_model(name: str, job: Raw, scored: Raw, source: ModelSource, model: ResolvedModel) -> Blocked | None:
+    """Blocked if the EvalJob has scored another model: by digest if both are known, otherwise by the specs."""
+    theirs, ours, spec = scored.get("digest"), model.digest, job["spec"]["model"]
+    if theirs == ours if theirs and ours else _is_same_source(source_as_recorded(spec), source):
         return None
     what = f"{scored.get('uri')} (sha256 {_short(theirs)})"
-    # An EvalJob of a service scores what is served by then, which another try would not change.
-    service = job["spec"]["model"].get("inferenceService")
-    advice = f" with spec.model: {source.model_dump_json(by_alias=True, exclude_defaults=True)}" if service else ""
+    # An EvalJob of a service scores the model that is served then: to create it again would change nothing.
+    advice = f" with spec.model: {source.model_dump_json(by_alias=True, exclude_defaults=True)}"
     return Blocked(
         f"EvalJob {name} has scored another model, {what}, than {describe(source)} is now (sha256 {_short(ours)}): "
-        f"re-create the EvalJob{advice}"
+        f"re-create the EvalJob{advice if spec.get('inferenceService') else ''}"
     )
+
+
+def _is_same_source(named: ModelSource, source: ModelSource) -> bool:
+    return (named.uri, named.fine_tune_job) == (source.uri, source.fine_tune_job)
 
 
 def _failed_gates(status: Raw) -> str:
@@ -133,8 +131,9 @@ def _failed_gates(status: Raw) -> str:
 
 
 def _pinned(model: ResolvedModel, scored: Raw) -> ResolvedModel:
-    imported = model.digest is None and scored.get("digest") and scored.get("uri") not in (None, model.uri)
-    return model.model_copy(update={"uri": scored["uri"], "digest": scored["digest"]}) if imported else model
+    """The copy of a hub model that was scored; other models as they are."""
+    is_imported = model.digest is None and scored.get("digest") and scored.get("uri") not in (None, model.uri)
+    return model.model_copy(update={"uri": scored["uri"], "digest": scored["digest"]}) if is_imported else model
 
 
 def _short(digest: str | None) -> str:

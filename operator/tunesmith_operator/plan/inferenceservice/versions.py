@@ -1,7 +1,7 @@
-"""Versions of a service: exact pod templates, each recorded in a ControllerRevision before its first pod is made.
+"""Versions of a service: exact pod templates, each recorded in a ControllerRevision before its first pod is created.
 
-The record is what a roll-back, the repair of a Deployment and its re-creation go by. Made anew, a template would have
-the images and defaults that the operator has by then, and pods that answer would be replaced for no reason of their owner.
+Rollback, repair of a Deployment and its re-creation use the record. A template that is built again would have the images
+and defaults of the current operator, and would replace pods that answer although their owner has changed nothing.
 """
 
 from __future__ import annotations
@@ -20,56 +20,61 @@ from tunesmith_operator.plan.pods.template import run_spec_of
 from tunesmith_operator.plan.types import Key, Observed, Raw
 
 KIND = "ControllerRevision"
+Request = tuple[Raw, ResolvedModel, list[NamedAdapter]]
+"""What the owner asks for: the versioned part of the spec with defaults, the model and the adapters."""
 
 
 @dataclass(frozen=True)
 class Versions:
-    """The versions that are known."""
+    """The known versions of a service."""
 
     recorded: Mapping[str, Raw]
-    """Version -> its exact template."""
+    """The exact template of each version."""
     live: Raw | None
-    """The template of the Deployment as it is now, maybe edited by hand."""
+    """The template of the Deployment as it is now, which may have been edited by hand."""
     deployed: str | None
-    """The version that the Deployment says it has."""
+    """The version in the Deployment's annotation."""
     served: str | None
     """The version that was ready last."""
     answering: frozenset[str]
     """Versions with a pod that is ready."""
 
-    def held(self) -> Iterable[Raw]:
-        """What may go on while the spec's version may not come, the best first: what is deployed, what was ready last."""
-        yield from (self.recorded[one] for one in (self.deployed, self.served) if one and one in self.recorded)
-        yield from [self.live] if self.live else []
+    @property
+    def fallback(self) -> Raw | None:
+        """The template to keep while the spec's version can't be served: the deployed one, or the one that was ready last."""
+        recorded = (self.recorded.get(version) for version in (self.deployed, self.served) if version)
+        return next((template for template in recorded if template), self.live)
 
+    @property
     def last_ready(self) -> Raw | None:
-        """What can be rolled back to."""
+        """The template to roll back to."""
         return self._exact(self.served)
 
-    def same(self, fresh: Raw, any_engine: bool = False) -> Raw:
-        """The version that has answered already and asks for the same as `fresh`; else `fresh`.
+    def reuse(self, fresh: Raw, any_engine: bool = False) -> Raw:
+        """The template of a version that has been ready and asks for the same as `fresh`; otherwise `fresh`.
 
-        `any_engine`: the spec leaves the engine open, so that a version keeps the one that it has answered with.
+        `any_engine`: the spec leaves the engine open, so that a version keeps the one with which it has been ready.
         """
-        run = run_spec_of(fresh)
-        has_answered = (one for one in (self.deployed, self.served) if one == self.served or one in self.answering)
-        templates = (template for one in has_answered if (template := self._exact(one)))
-        wanted = asks_for(run, any_engine)
-        return next((one for one in templates if wanted and asks_for(run_spec_of(one), any_engine) == wanted), fresh)
+        request = request_of(run_spec_of(fresh), any_engine)
+        versions = (one for one in (self.deployed, self.served) if one == self.served or one in self.answering)
+        templates = (template for version in versions if (template := self._exact(version)))
+        return next(
+            (one for one in templates if request and request_of(run_spec_of(one), any_engine) == request), fresh
+        )
 
     def _exact(self, version: str | None) -> Raw | None:
-        """The template of a version: as recorded; where there is no record (before there were any), as deployed."""
+        """The recorded template of a version; for one of releases without records, the deployed template."""
         if version is None:
             return None
         return self.recorded.get(version) or (self.live if version == self.deployed else None)
 
 
-def known_versions(observed: Observed, served: str | None) -> Versions:
-    """What revisions, Deployment and pods tell."""
+def read_versions(observed: Observed, served: str | None) -> Versions:
+    """Read the versions from ControllerRevisions, Deployment and pods. `served` is the version in status."""
     live = observed.deployments[0]["spec"]["template"] if observed.deployments else None
     ready = (version_of(pod) for pod in observed.pods if is_true(pod, "Ready"))
     return Versions(
-        recorded=dict(found for one in observed.revisions if (found := _recorded(one))),
+        recorded=dict(found for revision in observed.revisions if (found := _recorded(revision))),
         live=live,
         deployed=version_of(live) if live else None,
         served=served,
@@ -78,7 +83,7 @@ def known_versions(observed: Observed, served: str | None) -> Versions:
 
 
 def _recorded(revision: Raw) -> tuple[str, Raw] | None:
-    """Version and template of a record; None where it is none that we have made."""
+    """Version and template of a ControllerRevision; None if the operator has not written it."""
     data = revision.get("data")
     template = data.get("template") if isinstance(data, dict) else None
     if not (isinstance(template, dict) and isinstance(template.get("metadata"), dict) and template.get("spec")):
@@ -88,13 +93,13 @@ def _recorded(revision: Raw) -> tuple[str, Raw] | None:
 
 
 def version_of(template: Raw) -> str | None:
-    """The version that a template or pod says it is."""
+    """The version in the annotation of a template or pod."""
     text = annotation(template, VERSION_ANNOTATION)
     return text if text and re.fullmatch("[0-9a-f]{12}", text) else None
 
 
-def asks_for(run: RunSpec | None, any_engine: bool = False) -> tuple[Raw, ResolvedModel, list[NamedAdapter]] | None:
-    """What the owner asked for, defaults filled in; nothing of what the operator's configuration adds."""
+def request_of(run: RunSpec | None, any_engine: bool = False) -> Request | None:
+    """What the owner asked for, without what the operator's configuration adds. None if the RunSpec can't be read."""
     if run is None:
         return None
     try:
@@ -104,26 +109,26 @@ def asks_for(run: RunSpec | None, any_engine: bool = False) -> tuple[Raw, Resolv
     return ({**data, "engine": None} if any_engine else data), run.subject, run.adapters
 
 
-def what_asks(template: Raw, rollout: Rollout, engine: Engine | None = None) -> str:
-    """Hash of what asked for a version, and of how it is to be rolled out: the same again would fail again.
+def request_hash(template: Raw, rollout: Rollout, engine: Engine | None = None) -> str:
+    """Hash of what asked for a version and of its roll-out: the same request would fail again.
 
-    `engine`: as the spec names it, so that `auto` asks for the same whichever engine it is by now; None: as chosen.
+    `engine` as the spec names it, so that `auto` hashes alike whichever engine it resolves to. None: as resolved.
     """
-    asked = asks_for(run_spec_of(template))
-    if asked is None:
+    request = request_of(run_spec_of(template))
+    if request is None:
         return digest([version_of(template), rollout.to_dict()])[:12]
-    data = {**asked[0], "engine": str(engine)} if engine else asked[0]
-    plain = [data, asked[1].to_dict(), [one.to_dict() for one in asked[2]]]
+    data = {**request[0], "engine": str(engine)} if engine else request[0]
+    plain = [data, request[1].to_dict(), [adapter.to_dict() for adapter in request[2]]]
     return digest([plain, rollout.to_dict()])[:12]
 
 
-def revision(resource: Raw, template: Raw, role: str, observed: Observed) -> Raw | None:
-    """The record that is still to be made of a template; None where there is one."""
+def missing_revision(resource: Raw, template: Raw, role: str, observed: Observed) -> Raw | None:
+    """The ControllerRevision to create for a template; None if it exists."""
     version = version_of(template)
     name = f"{name_of(resource)}-{version}"
-    if version is None or name in {name_of(one) for one in observed.revisions}:
+    if version is None or name in {name_of(revision) for revision in observed.revisions}:
         return None
-    number = 1 + max((int(one.get("revision") or 0) for one in observed.revisions), default=0)
+    number = 1 + max((int(revision.get("revision") or 0) for revision in observed.revisions), default=0)
     return {
         "apiVersion": "apps/v1",
         "kind": KIND,
@@ -133,7 +138,7 @@ def revision(resource: Raw, template: Raw, role: str, observed: Observed) -> Raw
     }
 
 
-def outdated(resource: Raw, observed: Observed, needed: Iterable[str | None]) -> tuple[Key, ...]:
-    """The records of versions that will not be needed any more."""
-    names = {f"{name_of(resource)}-{version}" for version in needed if version}
-    return tuple(key_of(one, KIND) for one in observed.revisions if name_of(one) not in names)
+def outdated_revisions(resource: Raw, observed: Observed, kept: Iterable[str | None]) -> tuple[Key, ...]:
+    """The ControllerRevisions of all versions except `kept`."""
+    names = {f"{name_of(resource)}-{version}" for version in kept if version}
+    return tuple(key_of(revision, KIND) for revision in observed.revisions if name_of(revision) not in names)
