@@ -1,6 +1,6 @@
 """A real one-node Kubernetes, with a registry and an S3 server, on a bare Linux machine.
 
-`devcluster.environment()` says how to reach it, or the cluster that the user has named instead.
+`devcluster.environment()` has the access to this cluster, or to the cluster that the user has named instead.
 """
 
 from devcluster.access import Environment, environment

@@ -1,4 +1,4 @@
-"""The cluster that everything else uses: the one in KUBECONFIG, or the embedded one."""
+"""Access to the cluster in use: the cluster in KUBECONFIG, or the embedded cluster."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from devcluster.errors import ClusterError
 from devcluster.paths import Paths, cache_paths
 
 EXTERNAL_HELP = (
-    "KUBECONFIG names a cluster of yours, so set also {missing}; or unset KUBECONFIG to use the embedded cluster"
+    "KUBECONFIG names a cluster of yours, so also set {missing}; or unset KUBECONFIG to use the embedded cluster"
 )
 T = TypeVar("T")
 REGISTRY, S3_ENDPOINT = "TUNESMITH_REGISTRY", "TUNESMITH_S3_ENDPOINT"
@@ -25,8 +25,8 @@ S3_KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_SHARED_CREDENTIAL
 class Environment:
     """How to reach a cluster, its registry and its S3 server.
 
-    `bin_dir`: where kubectl and helm are. `embedded`: whether the cluster is ours. `named_...`: None where the user of a
-    cluster has not said it, which is an error only for who needs it.
+    `bin_dir` is the folder of kubectl and helm, `embedded` whether the cluster is ours. `named_...` is None where the user
+    has not set the variable, which is an error only when the value is used.
     """
 
     kubeconfig: Path
@@ -38,50 +38,50 @@ class Environment:
 
     @property
     def registry(self) -> str:
-        """host:port, as the nodes pull from it and as this machine pushes to it. ClusterError if nobody has said it."""
+        """host:port, the same for the nodes and for this machine. Raises ClusterError if it is not set."""
         return _needed(self.named_registry, REGISTRY)
 
     @property
     def s3_endpoint(self) -> str:
-        """URL, the same for pods and for this machine. ClusterError if nobody has said it."""
+        """URL, the same for pods and for this machine. Raises ClusterError if it is not set."""
         return _needed(self.named_s3_endpoint, S3_ENDPOINT)
 
     @property
     def s3_access_key(self) -> str:
-        """ClusterError if there are no keys."""
+        """Raises ClusterError if the keys are not set."""
         return _needed(self.named_s3_keys, S3_KEYS)[0]
 
     @property
     def s3_secret_key(self) -> str:
-        """ClusterError if there are no keys."""
+        """Raises ClusterError if the keys are not set."""
         return _needed(self.named_s3_keys, S3_KEYS)[1]
 
     def unnamed(self) -> list[str]:
-        """The variables that the user has yet to set to build images and to use a store."""
+        """Variables that are not set and that images and the store need."""
         named = {REGISTRY: self.named_registry, S3_ENDPOINT: self.named_s3_endpoint, S3_KEYS: self.named_s3_keys}
         return [variable for variable, value in named.items() if value is None]
 
     def program(self, name: str) -> str:
-        """kubectl or helm: ours if it was built, otherwise the one on PATH."""
+        """Path of kubectl or helm: the built program, or else the name, to be found on PATH."""
         ours = self.bin_dir / name
         return str(ours) if ours.exists() else name
 
 
 def is_external(paths: Paths) -> bool:
-    """Whether the user has named a cluster; our own kubeconfig in KUBECONFIG (as `env` prints it) is not one."""
+    """Whether the user has named a cluster; our own kubeconfig in KUBECONFIG (as `env` prints it) does not count."""
     named = os.environ.get("KUBECONFIG", "")
     return bool(named) and Path(named).expanduser().resolve() != paths.kubeconfig.resolve()
 
 
 def environment() -> Environment:
-    """The cluster to use. Raises ClusterError if the embedded one is not there, or KUBECONFIG names several files."""
+    """The cluster to use. Raises ClusterError if the embedded cluster does not exist, or KUBECONFIG names several files."""
     paths = cache_paths()
     return _external(paths) if is_external(paths) else _embedded(paths)
 
 
 def _embedded(paths: Paths) -> Environment:
     if not paths.kubeconfig.exists():
-        raise ClusterError("there is no cluster; bring it up with `make cluster`, or name yours with KUBECONFIG")
+        raise ClusterError("there is no cluster; start it with `make cluster`, or set KUBECONFIG to yours")
     return Environment(
         kubeconfig=paths.kubeconfig,
         bin_dir=paths.bin,
@@ -95,7 +95,7 @@ def _embedded(paths: Paths) -> Environment:
 def _external(paths: Paths) -> Environment:
     if os.pathsep in os.environ["KUBECONFIG"]:
         raise ClusterError(
-            "KUBECONFIG names several files: make one with `kubectl config view --flatten`, and name that"
+            "KUBECONFIG names several files: merge them with `kubectl config view --flatten`, and set KUBECONFIG to the result"
         )
     return Environment(
         kubeconfig=Path(os.environ["KUBECONFIG"]).expanduser(),
@@ -135,7 +135,7 @@ def read_s3_credentials(path: Path) -> tuple[str, str]:
 
 
 def ensure_s3_credentials(path: Path) -> tuple[str, str]:
-    """The keys of our S3 server, made up the first time and readable by the owner only."""
+    """The keys of our S3 server, generated at the first call and readable by the owner only."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         text = (
@@ -149,8 +149,8 @@ def ensure_s3_credentials(path: Path) -> tuple[str, str]:
 
 
 def exports(paths: Paths) -> dict[str, str]:
-    """What `env` prints for the embedded cluster. The secret key is not printed: its file is named, which the AWS
-    tools and boto3 read by themselves."""
+    """Variables that `env` prints for the embedded cluster. They name the file with the secret key, which the AWS tools and
+    boto3 read, not the key itself."""
     return {
         "KUBECONFIG": str(paths.kubeconfig),
         "TUNESMITH_REGISTRY": addresses.REGISTRY,

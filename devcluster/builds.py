@@ -23,7 +23,7 @@ NO_MODULES = "check the network and `go env GOPROXY`"
 
 @dataclass(frozen=True)
 class Program:
-    """One executable.
+    """An executable.
 
     `module` is the folder below devcluster/go in which it is built, `modfile` the file that pins its dependencies.
     `source` is the Go module that has `version`. `links` are the names under which the executable is called, and

@@ -1,4 +1,4 @@
-"""Bringing the cluster up, looking at it, and taking it down."""
+"""Start, inspect and remove the cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from devcluster.errors import ClusterError, ComponentEnded
 from devcluster.paths import Paths
 from devcluster.pki import CLIENTS, Authority, Client
 from devcluster.processes import Component, Supervisor, wait_until
-from devcluster.progress import say, step
+from devcluster.progress import print_line, step
 
 SERVER_NAMES = (
     *("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"),
@@ -27,13 +27,13 @@ NODE_CLIENT = Client(f"system:node:{addresses.NODE}", "system:nodes")
 PATIENCE_SECONDS = 15.0
 NODE_SECONDS = 120.0
 
-# Components that can fail to start because of what they wrote before.
+# Components that can fail to start on the data of their last run.
 HOLDS_DATA = ("etcd", "containerd")
 ATTEMPTS = 2
-# What a rebuild leaves: the user's buckets with their keys, and how the machine was before the cluster.
+# A rebuild keeps the user's buckets with their keys, and the record of the machine's state before the cluster.
 KEPT_BY_REBUILD = ("s3", "s3-credentials", "before.json")
 
-# CoreDNS runs outside and looks Services up as the user system:coredns.
+# CoreDNS runs outside the cluster and reads Services as the user system:coredns.
 MANIFESTS: list[dict[str, object]] = [
     {
         "apiVersion": "rbac.authorization.k8s.io/v1",
@@ -56,7 +56,7 @@ MANIFESTS: list[dict[str, object]] = [
 
 @dataclass(frozen=True)
 class Stage:
-    """A component in its place of the start order, with what has to be done before its start and once it is ready."""
+    """A component in the start order, with the actions before its start and once it is ready."""
 
     component: Component
     before: Callable[[], None] = lambda: None
@@ -68,7 +68,7 @@ def supervisor(paths: Paths) -> Supervisor:
 
 
 def stages(paths: Paths, access_key: str, secret_key: str) -> list[Stage]:
-    """All components in the order of their start."""
+    """All components in start order."""
     authority = Authority(paths.pki)
     settings = _settings(paths, authority)
     return [
@@ -90,23 +90,25 @@ def stages(paths: Paths, access_key: str, secret_key: str) -> list[Stage]:
 
 
 def up(paths: Paths) -> None:
-    """Start what does not run, start again what is broken. If a component can't even start on the data that it left,
-    rebuild the cluster; one that is merely slow is no reason to throw away what the user has in it."""
+    """Start the missing components and restart the broken ones.
+
+    The cluster is rebuilt if a component cannot start on its data, but not if a component is only slow.
+    """
     had_state = (paths.cluster / "etcd").exists()
     try:
         _bring_up(paths)
     except ComponentEnded as error:
         if not had_state or error.component not in HOLDS_DATA:
             raise
-        say(
-            f"{error}\nIts data are broken: the cluster is rebuilt. The registry and the S3 server keep what they hold."
+        print_line(
+            f"{error}\nIts data are broken: the cluster is rebuilt. Images in the registry and buckets are kept."
         )
         take_down(paths, keep=KEPT_BY_REBUILD)
         _bring_up(paths)
 
 
 def take_down(paths: Paths, keep: tuple[str, ...] = ()) -> None:
-    """End every process of the cluster, remove its mounts, network and cgroups, and delete its state but for `keep`."""
+    """End every process of the cluster, remove its mounts, network and cgroups, and delete its state except `keep`."""
     if not paths.cluster.exists():
         return
     remembered = paths.cluster / "before.json"
@@ -116,7 +118,7 @@ def take_down(paths: Paths, keep: tuple[str, ...] = ()) -> None:
             supervisor(paths).stop(name)
         containers.end_containers(paths.containerd_socket)
         supervisor(paths).stop("containerd")
-        containers.end_containers(paths.containerd_socket)  # what containerd had still sent out to clean up
+        containers.end_containers(paths.containerd_socket)  # containerd may have started clean-up processes meanwhile
     with step("stop the control plane"):
         for pid_file in sorted(paths.run.glob("*.pid"), key=lambda file: file.stem == "etcd"):
             supervisor(paths).stop(pid_file.stem, 3.0)
@@ -132,7 +134,7 @@ def take_down(paths: Paths, keep: tuple[str, ...] = ()) -> None:
 
 
 def health(paths: Paths) -> list[tuple[str, str]]:
-    """Each component with what is wrong with it, then the node; the empty string is healthy."""
+    """The complaint about each component, then about the node. The empty string means healthy."""
     access_key, secret_key = ensure_s3_credentials(paths.s3_credentials)
     components = [stage.component for stage in stages(paths, access_key, secret_key)]
     found = [(component.name, supervisor(paths).complaint(component)) for component in components]
@@ -145,7 +147,7 @@ def node_is_ready(paths: Paths) -> bool:
     except ClusterError:
         return False
     conditions = answer["status"].get("conditions", [])
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
 def kubectl(paths: Paths, *arguments: str, stdin: str | None = None) -> str:
@@ -163,7 +165,7 @@ def _bring_up(paths: Paths) -> None:
         with step("wait for the node"):
             if not wait_until(lambda: node_is_ready(paths), NODE_SECONDS):
                 log = supervisor(paths).log_file("kubelet")
-                raise ClusterError(f"the node is not Ready after {NODE_SECONDS:.0f}s; {log} says why")
+                raise ClusterError(f"the node is not Ready after {NODE_SECONDS:.0f}s; see {log}")
 
 
 def _ensure(paths: Paths, stage: Stage) -> None:
@@ -180,7 +182,7 @@ def _ensure(paths: Paths, stage: Stage) -> None:
 
 
 def _start(processes: Supervisor, component: Component) -> None:
-    """Some programs end if what they need is slow to answer, so that once is no proof that they can't start."""
+    """Start a component, at most twice: some programs end if a dependency is slow to answer."""
     for attempt in range(1, ATTEMPTS + 1):
         processes.start(component)
         try:
@@ -191,7 +193,7 @@ def _start(processes: Supervisor, component: Component) -> None:
 
 
 def _lasting_complaint(processes: Supervisor, component: Component) -> str:
-    """A busy machine lets a probe fail once; only what stays wrong is a complaint."""
+    """The complaint that persists. On a busy machine a single probe may fail."""
     if processes.record(component.name):
         wait_until(lambda: not component.ready(), PATIENCE_SECONDS)
     return processes.complaint(component)
@@ -226,7 +228,7 @@ def _apply(paths: Paths, manifests: list[dict[str, object]]) -> None:
 
 
 def _clear_containerd_state(paths: Paths) -> None:
-    """After a reboot containerd's volatile folder is stale, and only then may it go."""
+    """Delete containerd's volatile folder if no process or mount uses it, as after a reboot."""
     state = node.containerd_state(paths)
     if not containers.shims(paths.containerd_socket) and not mounts.mounts_below(state):
         _delete([state])
@@ -237,10 +239,10 @@ def _make_folder(path: Path) -> None:
 
 
 def _delete(paths: list[Path]) -> None:
-    """Delete files and folders; never through a mount into what is mounted there."""
+    """Delete files and folders, but never across a mount."""
     for path in paths:
         if mounts.mounts_below(path):
-            raise ClusterError(f"{path} is not deleted: something is still mounted below it (`findmnt` says what)")
+            raise ClusterError(f"{path} is not deleted: there are mounts below it (`findmnt` lists them)")
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

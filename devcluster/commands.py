@@ -1,4 +1,4 @@
-"""Running a command to its end."""
+"""Run commands to their end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     stdin: str | None = None,
 ) -> str:
-    """Standard output of the command. If it fails: a ClusterError with the end of what it printed, and the fix."""
+    """Run a command and return its standard output. Raises ClusterError with the end of its output, and the fix."""
     try:
         result = subprocess.run(
             argv,
@@ -32,7 +32,7 @@ def run(
             check=False,
         )
     except FileNotFoundError:
-        raise ClusterError(f"{argv[0]} is not there{'; ' + fix if fix else ''}") from None
+        raise ClusterError(f"{argv[0]} does not exist{'; ' + fix if fix else ''}") from None
     if result.returncode:
         tail = (result.stderr.strip() or result.stdout.strip()).splitlines()[-TAIL_LINES:]
         command = " ".join(argv[:4]) + (" ..." if len(argv) > 4 else "")
@@ -41,7 +41,7 @@ def run(
 
 
 def succeeds(argv: Sequence[str]) -> bool:
-    """Whether the command is there and exits with 0."""
+    """Whether the command exists and exits with 0."""
     try:
         return subprocess.run(argv, capture_output=True, check=False).returncode == 0
     except FileNotFoundError:

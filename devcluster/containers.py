@@ -1,4 +1,4 @@
-"""The containers of our containerd: the pause image that it needs, and their end."""
+"""Containers of our containerd: import the pause image, end all containers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def import_pause_image(paths: Paths) -> None:
-    """Put the pause image, which is one static program, where the kubelet looks for it."""
+    """Import the pause image, which is a single static program, under the name that the kubelet uses."""
     archive = paths.run / "pause.tar"
     archive.write_bytes(image_archive(PAUSE_IMAGE, "pause", (paths.bin / "pause").read_bytes()))
     ctr = (paths.program("ctr"), "--address", str(paths.containerd_socket), "--namespace", "k8s.io")
@@ -30,7 +30,7 @@ def import_pause_image(paths: Paths) -> None:
 
 
 def image_archive(name: str, program: str, content: bytes) -> bytes:
-    """An image of one program in the format of `docker save`, which `ctr images import` reads."""
+    """An image of a single program in the format of `docker save`, which `ctr images import` reads."""
     layer = _tar({program: (content, 0o755)})
     config = json.dumps(
         {
@@ -55,7 +55,7 @@ def _tar(files: dict[str, tuple[bytes, int]]) -> bytes:
 
 
 def shims(socket: Path) -> list[Identity]:
-    """The live shim processes of the containerd that listens on this socket; a shim holds one pod's containers."""
+    """The live shim processes of the containerd that listens on this socket; a shim holds the containers of a pod."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -69,16 +69,18 @@ def shims(socket: Path) -> list[Identity]:
 
 
 def end_containers(socket: Path) -> None:
-    """Kill every container of ours, then the shims. A container's orphans become children of its shim, so that
-    asking again for the shim's descendants finds them all."""
+    """Kill every container of ours, then the shims.
+
+    Orphans of a container become children of its shim, so listing the shim's descendants repeatedly finds all of them.
+    """
     for shim in shims(socket):
         gone = wait_until(partial(_kill_descendants, shim), 20.0)
         if not gone or not kill(shim, signal.SIGKILL, 10.0):
-            raise ClusterError(f"the containers of process {shim.pid} ({socket}) do not end, not even by SIGKILL")
+            raise ClusterError(f"the containers of process {shim.pid} ({socket}) do not end, not even after SIGKILL")
 
 
 def _kill_descendants(root: Identity) -> bool:
-    """True once there are none."""
+    """Kill the descendants of a process. True once there are none."""
     found = _descendants(root)
     for process in found:
         kill(process, signal.SIGKILL, 0.0)

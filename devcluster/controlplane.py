@@ -39,7 +39,7 @@ AUDIT_EVERYTHING: dict[str, object] = {
 class ControlPlane:
     """A context manager: servers on free ports of 127.0.0.1 and files in a temporary folder, gone when it ends.
 
-    `audit_policy` turns on the audit log (one JSON event a line, in `audit_log`); AUDIT_EVERYTHING is one.
+    `audit_policy`, for example AUDIT_EVERYTHING, turns on the audit log (`audit_log`, a JSON event in each line).
     `apiserver_options` and `controller_manager_options` add or replace flags.
     The programs must have been built: `python3 -m devcluster tools` does that without starting anything.
     """
@@ -90,16 +90,16 @@ class ControlPlane:
         return self.paths.program(name)
 
     def log(self, name: str) -> str:
-        """What a component has printed since it was started last."""
+        """The output of a component since its last start."""
         return self._supervisor.log_file(name).read_text(errors="replace")
 
     def stop_component(self, name: str, seconds: float = 1.0) -> None:
-        """End one component, for instance to see how a client takes an API server that is away. It is killed after
-        so many seconds: an API server with open watches would take its time."""
+        """End a component, for example to test a client without an API server. It is killed after so many seconds,
+        because an API server with open watches ends slowly."""
         self._supervisor.stop(name, seconds)
 
     def start_component(self, name: str) -> None:
-        """Start a component again, on the port that it had."""
+        """Restart a component on the same port."""
         component = self._components[name]
         self._supervisor.start(component)
         self._supervisor.wait(component)
@@ -164,7 +164,7 @@ def version_under_test(paths: Paths) -> Paths:
 
 
 def sweep() -> None:
-    """Remove control planes whose owner was killed before it could."""
+    """Remove the control planes of killed owners."""
     for parent in {Path("/dev/shm"), Path(tempfile.gettempdir())}:
         for directory in parent.glob(f"{PREFIX}*"):
             owner = Record.read(directory / "owner")
@@ -174,18 +174,20 @@ def sweep() -> None:
 
 def _remove(directory: Path) -> None:
     supervisor = Supervisor(directory / "run", directory / "logs")
-    running = sorted(supervisor.run.glob("*.pid"), key=lambda path: path.stem == "etcd")  # etcd last: it is leant on
+    running = sorted(
+        supervisor.run.glob("*.pid"), key=lambda path: path.stem == "etcd"
+    )  # etcd last, because the others depend on it
     for pid_file in running:
-        supervisor.stop(pid_file.stem, 0.0)  # nothing of it is kept, so nothing need be finished
+        supervisor.stop(pid_file.stem, 0.0)  # its data are deleted, so it need not finish
     shutil.rmtree(directory)
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now."""
+    """Ports of 127.0.0.1 that are free now."""
     sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind((parts.LOOPBACK, 0))
-    ports: list[int] = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    for listener in sockets:
+        listener.bind((parts.LOOPBACK, 0))
+    ports: list[int] = [listener.getsockname()[1] for listener in sockets]
+    for listener in sockets:
+        listener.close()
     return ports

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 
 class ClusterError(Exception):
-    """What went wrong, where, and what to do about it, in words for the person at the terminal."""
+    """An error for the user at the terminal: cause, place and fix."""
 
 
 class ComponentEnded(ClusterError):
-    """A process ended by itself while it started: its settings or its data are no good."""
+    """A process ended during its start, because of its settings or its data."""
 
     def __init__(self, component: str, message: str) -> None:
         super().__init__(message)

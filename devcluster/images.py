@@ -34,7 +34,7 @@ REGISTRY_SECONDS = 10
 
 
 def build(paths: Paths, registry: str, root: Path = ROOT) -> dict[str, str]:
-    """Both images' references, once `registry` has them.
+    """Build and push both images. Return their references once `registry` has them.
 
     Raises ClusterError if the registry does not answer, a source is missing, the disk is too small or a build fails.
     """
@@ -47,7 +47,7 @@ def build(paths: Paths, registry: str, root: Path = ROOT) -> dict[str, str]:
             settings = _prepare(paths, buildah, base)
             for image in missing:
                 _build_environment(buildah, root, image, settings)
-                # Only now: the code may have been edited while that ran.
+                # Computed again, because the code may have been edited meanwhile.
                 names[image] = _reference(registry, root, image, base)
                 _build_and_push(buildah, root, image, names[image], settings)
     found = {image.name: name for image, name in names.items()}
@@ -58,7 +58,7 @@ def build(paths: Paths, registry: str, root: Path = ROOT) -> dict[str, str]:
 
 @contextmanager
 def opened(paths: Paths, image: str) -> Iterator[Path]:
-    """The files of an image that was pushed, by its full name, for as long as the block runs.
+    """Yield the folder with the files of a pushed image, named in full.
 
     Raises ClusterError if neither this machine's store nor the registry has it.
     """
@@ -71,8 +71,8 @@ def opened(paths: Paths, image: str) -> Iterator[Path]:
 
 
 def _build_environment(buildah: Buildah, root: Path, image: Image, settings: Settings) -> None:
-    """The dependencies alone: minutes the first time, a look into the layer cache afterwards."""
-    with step(f"install what the {image.name} image needs"):
+    """Build the dependencies: minutes the first time, a cache lookup later."""
+    with step(f"install the dependencies of the {image.name} image"):
         buildah.build(_environment(image), root, root / image.containerfile, settings, target="env")
 
 
@@ -104,7 +104,7 @@ def _ensure_tools() -> None:
 
 
 def room_for_images(paths: Paths) -> str:
-    """What to say where the disk is too small for the first build; empty where it is not.
+    """The warning if the disk is too small for the first build; empty if it is not.
 
     The runtime's environment needs room once: its files, and two temporary copies while they become a layer.
     """
@@ -125,7 +125,7 @@ def _check_disk(paths: Paths, buildah: Buildah) -> None:
 
 
 def _prepare(paths: Paths, buildah: Buildah, base: str) -> Settings:
-    """The two images that every build starts from, and what the builds are given."""
+    """Prepare the two images that every build starts from. Return the settings of the builds."""
     _check_disk(paths, buildah)
     ensure_base(buildah, base)
     uv = find_uv(paths.cache)
@@ -136,7 +136,7 @@ def _prepare(paths: Paths, buildah: Buildah, base: str) -> Settings:
 
 
 def build_secrets(variables: Mapping[str, str]) -> dict[str, Path]:
-    """What a build needs of the machine and the image must not hold: the CA bundle, and uv's own configuration."""
+    """Files of the machine that a build needs and the image must not hold: the CA bundle, and uv's configuration."""
     bundle = variables.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile
     settings = variables.get("UV_CONFIG_FILE") or "~/.config/uv/uv.toml"
     candidates = {"ca": bundle, "uv": settings}
@@ -145,13 +145,13 @@ def build_secrets(variables: Mapping[str, str]) -> dict[str, Path]:
 
 
 def is_local(name: str) -> bool:
-    """Whether the image's registry is this machine's, which speaks plain HTTP."""
+    """Whether the registry of the image is on this machine and speaks plain HTTP."""
     return name.split("/")[0].split(":")[0] in ("localhost", "127.0.0.1")
 
 
 def is_pushed(name: str) -> bool:
-    """Whether the registry has this tag. A registry that wants a login is not asked twice: pushing to it again sends
-    nothing that it has."""
+    """Whether the registry has this tag. False for a registry that requires a login: a second push sends only what is
+    missing."""
     repository, _, tag = name.partition("/")[2].rpartition(":")
     scheme = "http" if is_local(name) else "https"
     url = f"{scheme}://{name.partition('/')[0]}/v2/{repository}/manifests/{tag}"
@@ -172,7 +172,7 @@ def is_pushed(name: str) -> bool:
 
 @contextmanager
 def _one_at_a_time(paths: Paths) -> Iterator[None]:
-    """Two builds at once would each make the large layer: the second waits, and finds the first's layers."""
+    """Let a second build wait, and reuse the large layer of the first."""
     paths.cache.mkdir(parents=True, exist_ok=True)
     with (paths.cache / "images.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -28,7 +28,7 @@ FROM_UV = "FROM scratch\nCOPY uv /uv\n"
 
 
 def base_reference() -> str:
-    """The image to build on: the one named in TUNESMITH_BASE_IMAGE, or ours. Ours is tagged by its recipe."""
+    """The base image: the image in TUNESMITH_BASE_IMAGE, or ours, which is tagged by its recipe."""
     named = os.environ.get(PULLED_BASE)
     if named:
         return named
@@ -37,7 +37,7 @@ def base_reference() -> str:
 
 
 def ensure_base(buildah: Buildah, base: str) -> None:
-    """Make the base if it is ours and not there yet; a named one is pulled by the build."""
+    """Build the base if it is ours and does not exist. The build pulls a base that the user has named."""
     if os.environ.get(PULLED_BASE) or buildah.has(base):
         return
     with step("make the base image"), tempfile.TemporaryDirectory(dir=buildah.scratch) as folder:
@@ -49,7 +49,7 @@ def make_rootfs(target: Path) -> None:
     """A minimal system of the machine's own release, from the machine's own apt sources, as a tar file."""
     origin = ORIGINS.get(platform.freedesktop_os_release()["ID"])
     if origin is None or not shutil.which("apt-get"):
-        raise ClusterError(f"only Debian and Ubuntu can make a base image; name one to pull in {PULLED_BASE}")
+        raise ClusterError(f"only Debian and Ubuntu can build a base image; name an image to pull in {PULLED_BASE}")
     run(
         [
             *("mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", "--keyring=/usr/share/keyrings"),
@@ -64,16 +64,16 @@ def make_rootfs(target: Path) -> None:
 
 
 def apt_sources(origin: str) -> str:
-    """The distribution's own entries among the machine's apt sources, one a line, whatever format they are kept in."""
+    """The distribution's own entries among the machine's apt sources in either format, as lines."""
     fields = "deb $(REPO_URI) $(RELEASE) $(COMPONENT)"
     text = run(["apt-get", "indextargets", "--format", fields, "Created-By: Packages", f"Origin: {origin}"])
     if not text.strip():
-        raise ClusterError(f"apt knows no sources of {origin}; run `apt-get update`")
+        raise ClusterError(f"apt has no sources of {origin}; run `apt-get update`")
     return "\n".join(dict.fromkeys(text.splitlines())) + "\n"
 
 
 def _apt_network_options() -> list[str]:
-    """The machine's proxies, certificates and date checks, which an apt with another root would not read."""
+    """apt options for the machine's proxies, certificates and date checks, which apt does not read with another root."""
     text = run(["apt-config", "dump", "--format", '%F "%v";%n', "Acquire"])
     wanted = ("Acquire::http::", "Acquire::https::", "Acquire::Check-")
     return [line for line in text.splitlines() if line.startswith(wanted) and not line.endswith(' "";')]
@@ -84,7 +84,7 @@ def _suite() -> str:
 
 
 def ensure_uv(buildah: Buildah, uv: Path) -> str:
-    """An image that holds just uv, of the version that the machine has. Returns its reference."""
+    """Build an image that holds uv in the machine's version. Return its reference."""
     version = run([str(uv), "--version"]).split()[1]
     image = f"localhost/tunesmith/uv:{version}"
     if not buildah.has(image):
@@ -95,9 +95,9 @@ def ensure_uv(buildah: Buildah, uv: Path) -> str:
 
 
 def find_uv(cache: Path) -> Path:
-    """Our own uv, or the machine's."""
+    """The path of uv in the cache folder, or of the machine's uv."""
     own = cache / "tools" / "bin" / "uv"
     found = str(own) if own.exists() else shutil.which("uv")
     if not found:
-        raise ClusterError("uv is not there; `make env` installs it")
+        raise ClusterError("uv is not installed; run `make env`")
     return Path(found)

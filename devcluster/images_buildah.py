@@ -17,8 +17,11 @@ ZSTD = ("--compression-format=zstd", "--compression-level=1")
 
 @dataclass(frozen=True)
 class Settings:
-    """What a build is given from outside. `arguments`: the Containerfile's ARGs. `secrets`: files that a step can read
-    and no layer holds, by id. `volumes`: folders of the machine, by their place in the build."""
+    """Inputs of a build.
+
+    `arguments` are the ARGs of the Containerfile, `secrets` files that a step can read and no layer holds, by id, and
+    `volumes` folders of the machine, by their path in the build.
+    """
 
     arguments: Mapping[str, str]
     secrets: Mapping[str, Path]
@@ -31,7 +34,7 @@ class Buildah:
 
     @property
     def scratch(self) -> Path:
-        """Where buildah and we put large temporary files."""
+        """The folder for large temporary files."""
         return self.folder / "tmp"
 
     @property
@@ -40,7 +43,7 @@ class Buildah:
         return ("buildah", "--root", str(store), "--runroot", str(state), "--storage-driver", "overlay")
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> str:
-        """What buildah prints. Raises ClusterError with the end of it."""
+        """Run buildah and return its output. Raises ClusterError with the end of the output."""
         self.scratch.mkdir(parents=True, exist_ok=True)
         # chroot: needs no container runtime and works where namespaces are refused.
         environment = {"BUILDAH_ISOLATION": "chroot", "TMPDIR": str(self.scratch)}
@@ -48,7 +51,7 @@ class Buildah:
 
     @contextmanager
     def session(self) -> Iterator[Buildah]:
-        """Afterwards no working container, no mount and no temporary file is left, nor one of a killed build."""
+        """Remove working containers, mounts and temporary files at the end, also those of a killed build."""
         try:
             yield self
         finally:
@@ -65,12 +68,11 @@ class Buildah:
         return [name for image in listed for name in image.get("names") or []]
 
     def build_simple(self, image: str, containerfile: str, context: Path) -> None:
-        """An image from a Containerfile given as text."""
+        """Build an image from the text of a Containerfile."""
         self("build", "--quiet", "--tag", image, "--file=-", str(context), stdin=containerfile)
 
     def build(self, image: str, context: Path, containerfile: Path, settings: Settings, *, target: str = "") -> None:
-        """Build with the layer cache: a step whose instruction and input are unchanged is not run again. `target`: the
-        stage to stop after."""
+        """Build with the layer cache, which skips unchanged steps. `target` is the last stage to build."""
         self(
             *("build", "--quiet", "--layers", "--pull=false", "--tag", image, "--file", str(containerfile)),
             *(("--target", target) if target else ()),
@@ -81,18 +83,20 @@ class Buildah:
         )
 
     def push(self, image: str, *, local: bool) -> None:
-        """Send what the registry has not. zstd at its fastest takes less time than writing plain layers to a disk,
-        and half the room. `local`: the registry speaks plain HTTP."""
+        """Push the layers that the registry lacks. `local`: the registry speaks plain HTTP.
+
+        zstd at its fastest level takes less time than writing plain layers to a disk, and halves their size.
+        """
         verify = ("--tls-verify=false",) if local else ()
         self("push", "--quiet", *verify, *ZSTD, image, f"docker://{image}")
 
     def pull(self, image: str, *, local: bool) -> None:
-        """Get what a registry has and this store has not."""
+        """Pull the layers that this store lacks."""
         verify = ("--tls-verify=false",) if local else ()
         self("pull", "--quiet", *verify, f"docker://{image}")
 
     def remove_other_tags(self, image: str) -> None:
-        """Drop what earlier builds of this image left; the layers that this one is made of stay."""
+        """Remove the other tags of an image. Layers that the image shares stay."""
         repository = image.rpartition(":")[0]
         for name in self.images():
             if name.rpartition(":")[0] == repository and name != image:

@@ -1,4 +1,4 @@
-"""What the two images are made of, and the tag that follows from it."""
+"""The sources of the two images, and the tag that is computed from them."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ IMAGES = (
 
 
 def source_files(root: Path, image: Image) -> list[Path]:
-    """Every file that can change the image, relative to `root` and sorted. Raises FileNotFoundError for a source that
-    is not there."""
+    """Every file that can change the image, relative to `root` and sorted. Raises FileNotFoundError for a missing source."""
     found: set[Path] = set()
     for name in (".dockerignore", image.containerfile, *image.sources):
         path = root / name

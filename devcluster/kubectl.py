@@ -25,15 +25,15 @@ class Kubectl:
         self.argv = [environment.program("kubectl"), f"--kubeconfig={environment.kubeconfig}"]
 
     def __call__(self, *arguments: str, stdin: str | None = None) -> str:
-        """What kubectl prints. Raises ClusterError with its message."""
+        """Run kubectl and return its output. Raises ClusterError with its message."""
         return run([*self.argv, *arguments], stdin=stdin)
 
     def apply(self, *manifests: Mapping[str, Any]) -> None:
-        """Applies manifests given as data."""
+        """Apply manifests."""
         self("apply", "--filename=-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests}))
 
     def get(self, namespace: str, resource: str) -> dict[str, Any]:
-        """One object such as `finetunejob/words`, or {} where there is none."""
+        """An object such as `finetunejob/words`, or {} if it does not exist."""
         text = self("get", resource, f"--namespace={namespace}", "--output=json", "--ignore-not-found")
         return dict(json.loads(text)) if text.strip() else {}
 
@@ -63,7 +63,7 @@ def install_chart(
     namespace: str = "tunesmith-system",
     values: Mapping[str, Any] | None = None,
 ) -> None:
-    """Installs or upgrades Tunesmith's chart with the cluster's store as the default one, and waits until it is ready."""
+    """Install or upgrade the chart with the cluster's store as the default store, and wait until the operator is ready."""
     settings = {
         "images": dict(images),
         "store": {

@@ -21,7 +21,7 @@ def parse_mount_points(text: str) -> list[Path]:
 
 
 def mounts_below(folder: Path) -> list[Path]:
-    """Latest first, so that what covers another mount goes before it."""
+    """Mount points in a folder, the latest first: a mount that covers another must be unmounted before it."""
     points = parse_mount_points(Path("/proc/self/mountinfo").read_text())
     return [point for point in reversed(points) if folder in point.parents]
 
@@ -33,15 +33,17 @@ def unmount_below(folder: Path) -> None:
 
 
 def remove_pod_cgroups() -> None:
-    """Remove the kubelet's cgroups in every hierarchy (v1 has one per controller). Only empty ones can go, and a killed
-    process takes a moment to leave its own."""
+    """Remove the kubelet's cgroups in every hierarchy (v1 has one per controller).
+
+    Only empty cgroups can be removed, and a killed process takes a moment to leave its cgroup.
+    """
     if not wait_until(_pod_cgroups_can_go, LEAVING_SECONDS):
         held = {folder: (folder / "cgroup.procs").read_text().split() for folder in _pod_cgroups()}
         raise ClusterError(f"the pods' cgroups can't be removed; the processes in them: {held}")
 
 
 def _pod_cgroups_can_go() -> bool:
-    for folder in sorted(_pod_cgroups(), reverse=True):  # a cgroup comes before the one that it is in
+    for folder in sorted(_pod_cgroups(), reverse=True):  # children before their parents
         with suppress(OSError):
             folder.rmdir()
     return not _pod_cgroups()

@@ -1,4 +1,4 @@
-"""The machine's network and kernel settings: what the cluster needs, and putting it all back.
+"""Network and kernel settings of the machine: set them for the cluster, and restore them.
 
 Before anything is touched, what is there is written down (`Before`). `restore` goes back to that: what was there stays,
 what came with the cluster goes.
@@ -22,7 +22,7 @@ OUR_CHAINS = re.compile(r"^(KUBE|CNI)-")
 # Set by us.
 WANTED_SETTINGS: dict[str, str] = {
     "net/ipv4/ip_forward": "1",
-    # Without it a pod's answer to a pod of the same bridge passes by the translation of Service addresses.
+    # Without it, replies between pods of the bridge bypass the translation of Service addresses.
     "net/bridge/bridge-nf-call-iptables": "1",
 }
 # Set by kubelet, kube-proxy and the CNI plugins.
@@ -47,7 +47,7 @@ STRAY_FOLDERS = (
 
 @dataclass(frozen=True)
 class Before:
-    """How the machine was when the cluster came."""
+    """State of the machine before the cluster."""
 
     settings: dict[str, str]
     chains: dict[str, list[str]]
@@ -56,27 +56,27 @@ class Before:
 
 
 def remember(path: Path) -> Before:
-    """What was there before the cluster; looked at once, then kept in the file until `down`."""
+    """The state of the machine before the cluster: recorded by the first call, read from the file until `down`."""
     if not path.exists():
         before = Before(
             settings={name: _setting(name).read_text().strip() for name in _changed_settings()},
-            chains={one: _our_chains(_saved_rules(one)) for one in FIREWALLS if succeeds([f"{one}-save"])},
+            chains={name: _our_chains(_saved_rules(name)) for name in FIREWALLS if succeeds([f"{name}-save"])},
             folders=[folder for folder in STRAY_FOLDERS if Path(folder).exists()],
             root_is_shared=_root_is_shared(),
         )
         path.parent.mkdir(parents=True, exist_ok=True)
-        whole = path.with_suffix(".tmp")  # half a file would keep `down` from putting anything back
+        whole = path.with_suffix(".tmp")  # `down` could not restore anything from half a file
         whole.write_text(json.dumps(asdict(before), indent=2))
         whole.replace(path)
     return Before(**json.loads(path.read_text()))
 
 
 def prepare() -> None:
-    """Forwarding, shared mounts, and the bridge with the host's address; done again it changes nothing."""
-    succeeds(["modprobe", "--all", "overlay", "br_netfilter"])  # built in, or there already, on many machines
+    """Set up forwarding, shared mounts, and the bridge with the host's address. Idempotent."""
+    succeeds(["modprobe", "--all", "overlay", "br_netfilter"])  # fails where they are built in, which is no error
     for name, value in WANTED_SETTINGS.items():
         if not _setting(name).exists():
-            raise ClusterError(f"the kernel has no setting {name}: load what brings it (modprobe br_netfilter)")
+            raise ClusterError(f"the kernel has no setting {name}: load its module (modprobe br_netfilter)")
         _setting(name).write_text(value)
     if not _root_is_shared():
         run(["mount", "--make-rshared", "/"])
@@ -87,7 +87,7 @@ def prepare() -> None:
 
 
 def restore(before: Before) -> None:
-    """Take away the bridge and the firewall chains, and put the kernel's settings back."""
+    """Remove the bridge and the firewall chains, and restore the kernel settings."""
     if _bridge_is_there():
         run(["ip", "link", "delete", addresses.BRIDGE])
     for firewall, chains in before.chains.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Paths:
-    """The folders below one cache folder.
+    """The folders below the cache folder.
 
     What takes long to make (programs, images in the registry) survives `down`; `cluster` does not.
     """
@@ -30,7 +30,7 @@ class Paths:
 
     @property
     def toolchain(self) -> Path:
-        """The Go toolchain that is fetched where the machine has none, or one that is too old."""
+        """The Go toolchain that is fetched if the machine's is missing or too old."""
         return self.cache / "go"
 
     @property
@@ -80,7 +80,7 @@ class Paths:
         return ":".join((*map(str, ours), *system))
 
     def program(self, name: str) -> str:
-        """The full path of one of our programs. The program need not exist yet."""
+        """The full path of a program of ours. The program need not exist yet."""
         candidates = (self.bin / self.programs_first / name, self.bin / name)
         return str(next(filter(os.path.lexists, candidates), self.debian / "usr/bin" / name))
 

@@ -1,4 +1,4 @@
-"""Certificates and kubeconfigs: one authority signs every server and client of the cluster.
+"""Certificates and kubeconfigs. A single authority signs every server and client of the cluster.
 
 Group and user names are those that Kubernetes' own RBAC bootstrap policy expects
 (kubernetes.io/docs/setup/best-practices/certificates).
@@ -22,7 +22,7 @@ NEW_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc"
 
 @dataclass(frozen=True)
 class Client:
-    """Who a client certificate says that it is."""
+    """The identity in a client certificate."""
 
     user: str
     group: str = ""
@@ -43,7 +43,7 @@ CLIENTS: dict[str, Client] = {
 
 @dataclass(frozen=True)
 class Authority:
-    """A folder with ca.crt, ca.key and what they signed. What exists already is left as it is."""
+    """A folder with ca.crt, ca.key and the certificates that they signed. Existing files are not replaced."""
 
     directory: Path
 
@@ -58,7 +58,7 @@ class Authority:
         return self.directory / f"{name}.key"
 
     def create(self, server_names: Sequence[str], clients: dict[str, Client]) -> None:
-        """Make what is missing: the authority, the `server` certificate, one per client, and the ServiceAccount key.
+        """Create the missing files: the authority, the `server` certificate, those of the clients, the ServiceAccount key.
 
         `server_names`: DNS names and IP addresses that the servers are called by.
         """
@@ -91,7 +91,7 @@ class Authority:
         )
 
     def write_kubeconfig(self, path: Path, client: str, server: str) -> None:
-        """A kubeconfig with everything in it, readable by its owner only. JSON is YAML."""
+        """Write a self-contained kubeconfig, readable by its owner only. JSON is YAML."""
         document = kubeconfig(
             server,
             self.ca.read_bytes(),
@@ -107,7 +107,7 @@ class Authority:
 
 
 def kubeconfig(server: str, ca: bytes, user: dict[str, str]) -> dict[str, object]:
-    """The document of a kubeconfig with one context. `user`: the fields of its credentials, such as `token`."""
+    """The document of a kubeconfig with a single context. `user` has the credentials, such as `token`."""
     name = "tunesmith"
     return {
         "apiVersion": "v1",

@@ -1,4 +1,4 @@
-"""What must be so before anything starts. Each check gives the sentences to say: what is wrong, and the fix."""
+"""Preconditions of the cluster. Each check returns messages with the fault and the fix."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONTROLLERS = ("cpu", "memory", "pids")
 
 @dataclass(frozen=True)
 class Listener:
-    """A listening TCP socket, and the process that holds it as far as one may look."""
+    """A listening TCP socket, and the process that holds it, if that is visible."""
 
     address: str
     port: int
@@ -34,7 +34,7 @@ class Listener:
 
 
 def check_machine(system: str, machine: str, user: int) -> list[str]:
-    """Nothing below this can work on another machine, or without being root."""
+    """Check operating system, architecture and user, which everything else depends on."""
     found = []
     if system != "Linux" or machine not in ("x86_64", "aarch64"):
         found.append(
@@ -50,7 +50,7 @@ def check_machine(system: str, machine: str, user: int) -> list[str]:
 
 
 def check_tools(apt_get: str | None, missing: list[str]) -> list[str]:
-    """Without apt-get nothing can be installed; that matters only if something is missing."""
+    """Check for apt-get, which is needed only if something is missing."""
     if apt_get or not missing:
         return []
     return [f"apt-get is not there, and {', '.join(missing)} must come from Debian: use Debian 12 or newer, or Ubuntu"]
@@ -74,7 +74,7 @@ def check_disk(folder: Path, free: int, needed: int) -> list[str]:
 
 
 def check_ports(components: list[Component], listeners: list[Listener], own: set[int]) -> list[str]:
-    """`own`: processes of ours, which may hold their ports."""
+    """Check that the ports are free. `own` are our processes, which may hold their ports."""
     return [
         f"port {port} of {address}, which {component.name} needs, is taken by process {listener.pid} "
         f"({listener.command}): stop it, or name its cluster with KUBECONFIG"
@@ -86,7 +86,7 @@ def check_ports(components: list[Component], listeners: list[Listener], own: set
 
 
 def check_routes(routes: list[tuple[str, str]]) -> list[str]:
-    """`routes`: (network, device) of the machine's routing table, less the default route."""
+    """Check for overlapping networks. `routes`: (network, device) of the routing table, without the default route."""
     return [
         f"the network {network} of {device} overlaps {ours}, which the cluster needs for pods and Services: "
         f"take {device} away, or name a cluster with KUBECONFIG"
@@ -97,7 +97,7 @@ def check_routes(routes: list[tuple[str, str]]) -> list[str]:
 
 
 def check(paths: Paths, components: list[Component], own: set[int], missing: list[str]) -> list[str]:
-    """Everything that can be known without the network. `missing`: packages and programs that have to be made."""
+    """All checks that need no network. `missing` are the packages and programs to install or build."""
     found = check_machine(platform.system(), platform.machine(), os.geteuid())
     if found:
         return found
@@ -119,7 +119,7 @@ def cgroup_controllers() -> list[str]:
 
 
 def routes(table: str) -> list[tuple[str, str]]:
-    """(network, device) of each line of /proc/net/route but the default route."""
+    """(network, device) of each line of /proc/net/route except the default route."""
     found = []
     for line in table.splitlines()[1:]:
         fields = line.split()
@@ -164,5 +164,5 @@ def _socket_holders() -> dict[str, tuple[int, str]]:
                 pid = int(descriptor.parts[2])
                 holders[match[1]] = (pid, Path(f"/proc/{pid}/comm").read_text().strip())
         except OSError:
-            continue  # the process ended while we looked
+            continue  # the process has ended meanwhile
     return holders

@@ -1,4 +1,4 @@
-"""Readiness probes: calling one gives the empty string when the component is ready, otherwise what is missing."""
+"""Readiness probes. A probe returns the empty string if the component is ready, else the complaint."""
 
 from __future__ import annotations
 

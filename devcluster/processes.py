@@ -1,4 +1,4 @@
-"""Processes that outlive the command that started them, and are found again by their pid files.
+"""Processes that outlive the command that starts them. Later commands find them by their pid files.
 
 A pid alone may belong to somebody else by now. A pid file therefore also holds the process's start time and the
 machine's boot id: a process is ours only if all three agree (proc(5), field `starttime`).
@@ -25,7 +25,7 @@ LOG_TAIL_LINES = 15
 
 @dataclass(frozen=True)
 class Component:
-    """One process: how it is started, and how one knows that it works.
+    """A process: how to start it, and how to check that it is ready.
 
     `files` are written before it starts; a change of them, of `argv` or of the program restarts it.
     `ports` are (address, port) pairs that it listens on, for the check that nobody else does.
@@ -41,7 +41,7 @@ class Component:
     stop_seconds: float = 10.0
 
     def fingerprint(self) -> str:
-        """Changes whenever a running process would no longer be what this component describes."""
+        """Identity of the description. It changes if a running process no longer matches the component."""
         program = Path(self.argv[0]).resolve()
         identity = (program.stat().st_mtime_ns, program.stat().st_size) if program.exists() else ()
         files = sorted((str(path), text) for path, text in self.files.items())
@@ -51,7 +51,7 @@ class Component:
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells one process from every other one, also after its pid is used again or the machine was rebooted."""
+    """Identity of a process, unique also after its pid is reused or the machine is rebooted."""
 
     pid: int
     start: int
@@ -67,7 +67,7 @@ class Record:
 
     @classmethod
     def read(cls, path: Path) -> Record | None:
-        """None if there is no such file, or none that can be understood (a machine that lost power leaves those)."""
+        """Read a pid file. None if it does not exist or is damaged, as after a loss of power."""
         try:
             content = json.loads(path.read_text())
             return cls(Identity(**content["identity"]), content["fingerprint"])
@@ -114,7 +114,7 @@ def is_alive(identity: Identity) -> bool:
 
 
 def kill(identity: Identity, number: signal.Signals, wait_seconds: float) -> bool:
-    """Signal that very process and wait for its end; True if it is gone. A process that is gone already is no error."""
+    """Signal the process with this identity and wait for its end. True if it is gone, also if it was before."""
     try:
         handle = os.pidfd_open(identity.pid)
     except OSError:
@@ -130,13 +130,13 @@ def kill(identity: Identity, number: signal.Signals, wait_seconds: float) -> boo
 
 
 def _is_gone(identity: Identity) -> bool:
-    with suppress(ChildProcessError):  # not our child: started by an earlier command, and reaped by process 1
+    with suppress(ChildProcessError):  # not our child: an earlier command started it, and process 1 reaps it
         os.waitpid(identity.pid, os.WNOHANG)
     return not is_alive(identity)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Poll a condition; the last answer counts."""
+    """Poll a condition for so many seconds. Return its last result."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -160,7 +160,7 @@ def _spawn(component: Component, log: Path) -> subprocess.Popen[bytes]:
 
 @dataclass(frozen=True)
 class Supervisor:
-    """Starts, finds again and stops components; it holds no state but the folders of the pid files and the logs."""
+    """Starts, finds and stops components. Its only state is the folders of pid files and logs."""
 
     run: Path
     logs: Path
@@ -177,7 +177,7 @@ class Supervisor:
         return record if record and is_alive(record.identity) else None
 
     def complaint(self, component: Component) -> str:
-        """Why the component can't be used as it is; empty if it can."""
+        """Why the component cannot be used; empty if it can."""
         record = self.record(component.name)
         if record is None:
             return "died" if self.pid_file(component.name).exists() else "not running"
@@ -186,7 +186,7 @@ class Supervisor:
         return component.ready()
 
     def start(self, component: Component) -> None:
-        """Write its files, start it in a session of its own, and leave at once: `wait` waits for it."""
+        """Write the files of a component and start it in its own session, without waiting for it."""
         for path, text in component.files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
@@ -200,14 +200,14 @@ class Supervisor:
         except FileNotFoundError:
             fix = "`python3 -m devcluster tools` fetches and builds the programs"
             raise ClusterError(f"{component.argv[0]} is not there: {fix}") from None
-        process.returncode = 0  # it is not this object's to wait for: no ResourceWarning when it goes
+        process.returncode = 0  # avoids a ResourceWarning: nobody waits for this object
         identity = identify(process.pid)
         if identity is None:
-            raise ComponentEnded(component.name, self.describe_failure(component, "ended at once"))
+            raise ComponentEnded(component.name, self.describe_failure(component, "ended during its start"))
         Record(identity, component.fingerprint()).write(self.pid_file(component.name))
 
     def wait(self, component: Component) -> None:
-        """Return when the component is ready; raise with the end of its log when it dies or takes too long."""
+        """Wait until the component is ready. Raises with the end of its log if it ends or takes too long."""
         deadline = time.monotonic() + component.ready_seconds
         while missing := component.ready():
             record = self.record(component.name)
@@ -220,13 +220,13 @@ class Supervisor:
             time.sleep(POLL_SECONDS)
 
     def stop(self, name: str, seconds: float = 10.0) -> None:
-        """End the component if it runs: SIGTERM, then SIGKILL. Raises if even that fails."""
+        """End the component if it runs, by SIGTERM, then by SIGKILL. Raises if both fail."""
         record = self.record(name)
         ended = record is None or (
             kill(record.identity, signal.SIGTERM, seconds) or kill(record.identity, signal.SIGKILL, 10.0)
         )
         if record and not ended:
-            raise ClusterError(f"{name} (process {record.identity.pid}) does not end, not even by SIGKILL")
+            raise ClusterError(f"{name} (process {record.identity.pid}) does not end, not even after SIGKILL")
         self.pid_file(name).unlink(missing_ok=True)
 
     def describe_failure(self, component: Component, what: str) -> str:

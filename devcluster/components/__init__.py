@@ -1,1 +1,1 @@
-"""What runs: the command line, files and readiness of every process."""
+"""The components: command line, files and readiness of every process."""

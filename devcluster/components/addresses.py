@@ -8,7 +8,7 @@ POD_NETWORK = "10.188.0.0/16"
 POD_NETWORK_PREFIX = 16
 SERVICE_NETWORK = "10.189.0.0/16"
 FIRST_SERVICE = "10.189.0.1"
-# The bridge's own address: the host as pods see it. What pods and the host both talk to listens here.
+# The bridge's own address: the host as pods see it. Servers for pods and host listen here.
 HOST = "10.188.0.1"
 LOOPBACK = "127.0.0.1"
 CLUSTER_DOMAIN = "cluster.local"

@@ -1,4 +1,4 @@
-"""etcd, kube-apiserver, kube-controller-manager, kube-scheduler: the same for the cluster and for tests."""
+"""etcd, kube-apiserver, kube-controller-manager and kube-scheduler, for the cluster and for tests."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from devcluster.processes import Component
 
 LOOPBACK = "127.0.0.1"
 
-# The stock limits (20 and 50 requests a second) would be what a busy test or benchmark measures.
+# A busy test or benchmark would measure nothing but the stock limits (20 and 50 requests a second).
 CLIENT_QPS = 500
 CLIENT_BURST = 1000
 
 
 @dataclass(frozen=True)
 class ControlPlaneSettings:
-    """Where a control plane keeps its files, and which ports it listens on.
+    """Files and ports of a control plane.
 
-    `address`: where the API server listens; advertised as the endpoint of the Service `kubernetes`.
+    The API server listens on `address` and advertises it as the endpoint of the Service `kubernetes`.
     """
 
     directory: Path
@@ -78,7 +78,7 @@ def etcd(paths: Paths, settings: ControlPlaneSettings) -> Component:
 
 
 def apiserver(paths: Paths, settings: ControlPlaneSettings) -> Component:
-    """Admission plugins are the stock set, PodSecurity and ServiceAccount among them."""
+    """The API server with the stock admission plugins, including PodSecurity and ServiceAccount."""
     authority = settings.authority
     issuer = "https://kubernetes.default.svc.cluster.local"
     return Component(

@@ -9,7 +9,7 @@ Value = str | int | bool | Path
 
 
 def flags(program: str, options: Mapping[str, Value]) -> tuple[str, ...]:
-    """`--name=value` for each option, booleans in lower case as Go's flag parser wants them."""
+    """`--name=value` for each option, with booleans in lower case for Go's flag parser."""
     return (program, *(f"--{name}={_text(value)}" for name, value in options.items()))
 
 

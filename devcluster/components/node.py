@@ -1,4 +1,4 @@
-"""containerd, kubelet, kube-proxy: what makes this machine a node."""
+"""The components of the node: containerd, kubelet, kube-proxy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from devcluster.processes import Component
 
 PAUSE_IMAGE = "localhost/tunesmith-pause:1"
 
-# containerd is the one component that talks to the world: it pulls images, maybe through a company's proxy.
+# containerd is the only component that uses the internet: it pulls images, possibly through a proxy.
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE")
 
 CONTAINERD_CONFIG = """\
@@ -58,7 +58,7 @@ SystemdCgroup = false
 
 
 def containerd_state(paths: Paths) -> Path:
-    """containerd's volatile folder: tasks, network namespaces. Worth nothing once its processes and mounts are gone."""
+    """containerd's volatile folder: tasks, network namespaces. It is stale once its processes and mounts are gone."""
     return paths.run / "containerd"
 
 
@@ -94,7 +94,7 @@ def containerd(paths: Paths) -> Component:
 
 
 def cni_network(paths: Paths) -> dict[str, object]:
-    """Pods hang on one bridge, whose address is the host's."""
+    """The network of the pods: a single bridge, whose address is the host's."""
     return {
         "cniVersion": "0.4.0",
         "name": "tunesmith",
@@ -113,7 +113,7 @@ def cni_network(paths: Paths) -> dict[str, object]:
                 },
             },
             {"type": "portmap", "capabilities": {"portMappings": True}},
-            # Lets pods through where the firewall forwards nothing by itself, as on a machine with Docker.
+            # Accepts packets of pods where the firewall forwards none by default, as on a machine with Docker.
             {"type": "firewall", "backend": "iptables"},
         ],
     }
@@ -180,7 +180,7 @@ def kube_proxy(paths: Paths) -> Component:
         "clientConnection": {"kubeconfig": str(paths.cluster / "kube-proxy.kubeconfig")},
         "healthzBindAddress": f"{addresses.LOOPBACK}:{addresses.PROXY_HEALTH_PORT}",
         "metricsBindAddress": f"{addresses.LOOPBACK}:{addresses.PROXY_METRICS_PORT}",
-        # The machine's connection tracking stays as it is.
+        # Do not change the machine's connection tracking.
         "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
     }
     return Component(

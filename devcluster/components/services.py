@@ -1,4 +1,4 @@
-"""What stands around Kubernetes: the cluster's DNS, an image registry, an S3 server. They run on the host."""
+"""Services beside Kubernetes, which run on the host: DNS of the cluster, an image registry, an S3 server."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def registry(paths: Paths) -> Component:
 
 
 def s3(paths: Paths, access_key: str, secret_key: str) -> Component:
-    """versitygw over a folder. The keys travel in the environment: a command line can be read by every user."""
+    """versitygw over a folder. The keys are in the environment, because every user can read a command line."""
     return Component(
         name="s3",
         argv=(

@@ -61,7 +61,7 @@ def test_what_a_users_cluster_lacks_is_an_error_for_who_needs_it_only(
     used = environment()
     assert not used.embedded
     assert [variable for variable in used.unnamed() if name in variable] == used.unnamed() != []
-    with pytest.raises(ClusterError, match=f"so set also .*{name}") as caught:
+    with pytest.raises(ClusterError, match=f"so also set .*{name}") as caught:
         getattr(used, needed_by)
     assert "\n" not in str(caught.value)
     others = {"registry", "s3_endpoint"} - {needed_by}

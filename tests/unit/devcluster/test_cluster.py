@@ -81,7 +81,7 @@ def test_what_a_mount_shows_is_never_deleted(tmp_path: Path, monkeypatch: pytest
     precious.parent.mkdir(parents=True)
     precious.write_text("data")
     monkeypatch.setattr(mounts, "mounts_below", lambda folder: [folder / "volume"])
-    with pytest.raises(ClusterError, match="still mounted below it"):
+    with pytest.raises(ClusterError, match="there are mounts below it"):
         cluster._delete([tmp_path / "kubelet"])
     assert precious.read_text() == "data"
 
