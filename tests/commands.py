@@ -1,4 +1,4 @@
-"""The commands that pages of the documentation ask their readers to type."""
+"""The commands in pages of the documentation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMMAND = re.compile(rf"\s*({'|'.join(PROGRAMS)}) ")
 
 @dataclass(frozen=True)
 class Command:
-    """One line of a shell, with the place where the page has it."""
+    """A line of shell, with its position in the page."""
 
     place: str
     text: str
@@ -40,7 +40,7 @@ def commands(page: str, text: str) -> list[Command]:
     Raises ValueError for a command in a block of another kind, as it would go untested.
     """
     found = [*_in_blocks(text), *_in_spans(text)]
-    found.sort(key=lambda one: one[0])
+    found.sort(key=lambda match: match[0])
     return [Command(f"{page}:{text.count(chr(10), 0, at) + 1}", command) for at, command in found]
 
 

@@ -1,4 +1,4 @@
-"""What hints of failure classes say, followed: a class, a kind, and the specs that come of doing each thing it proposes."""
+"""Specs that follow the hints of failure classes: a class, a kind, and the specs with each of the proposals."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def fields_in(hint: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Fix:
-    """What a hint proposes, each proposal as changes to a spec that has met the failure."""
+    """The proposals of a hint, each as changes to a spec that has met the failure."""
 
     class_: FailureClass
     kind: str
@@ -43,12 +43,12 @@ class Fix:
 
     @property
     def after(self) -> list[dict[str, Any]]:
-        """The specs that follow the hint, one for each thing that it proposes."""
+        """The specs that follow the hint, a spec for each proposal."""
         return [changed(BEFORE[self.kind], change) for change in self.changes]
 
 
 def changed(spec: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """`spec` with the values of `change` at its dotted paths; None removes one."""
+    """`spec` with the values of `change` at its dotted paths; None removes a field."""
     made = copy.deepcopy(spec)
     for path, value in change.items():
         *parents, leaf = path.split(".")

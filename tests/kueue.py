@@ -26,7 +26,7 @@ READY_SECONDS = 60
 
 @contextmanager
 def kueue(paths: Paths, kubeconfig: Path, folder: Path) -> Iterator[None]:
-    """Kueue at work in the cluster of `kubeconfig`; built when it is not. Its log is `folder`/kueue.log."""
+    """Run Kueue, which is built if necessary, for the cluster of `kubeconfig`. Its log is `folder`/kueue.log."""
     ensure_programs(paths, ["kueue"])
     kubectl = [paths.program("kubectl"), "--kubeconfig", str(kubeconfig)]
     crds = source_folder(paths, "kueue") / "config" / "components" / "crd" / "bases"
@@ -39,7 +39,7 @@ def kueue(paths: Paths, kubeconfig: Path, folder: Path) -> Iterator[None]:
         try:
             _until_ready(process, health, folder / "kueue.log")
             yield
-            # While it runs: its finalizers would keep Workloads, and with them their namespaces.
+            # While Kueue runs, because its finalizers would keep Workloads and their namespaces.
             _run(*kubectl, "delete", "--timeout=120s", "--filename", str(crds))
         finally:
             process.terminate()
@@ -48,7 +48,7 @@ def kueue(paths: Paths, kubeconfig: Path, folder: Path) -> Iterator[None]:
 
 def queues(name: str, quotas: Mapping[str, str], namespace: str) -> list[Raw]:
     """A ClusterQueue in which higher priorities preempt lower ones, and the LocalQueue `name` that leads to it."""
-    flavor = {"name": name, "resources": [{"name": one, "nominalQuota": quota} for one, quota in quotas.items()]}
+    flavor = {"name": name, "resources": [{"name": device, "nominalQuota": quota} for device, quota in quotas.items()]}
     return [
         {"apiVersion": GROUP, "kind": "ResourceFlavor", "metadata": {"name": name}, "spec": {}},
         {
@@ -71,7 +71,7 @@ def queues(name: str, quotas: Mapping[str, str], namespace: str) -> list[Raw]:
 
 
 def _configure(folder: Path) -> str:
-    """Kueue's configuration file and a certificate for its webhooks; the URL of its readiness."""
+    """Write Kueue's configuration file and a certificate for its webhooks. Return the URL of its readiness."""
     health, webhook = free_ports(2)
     configuration = {
         "apiVersion": "config.kueue.x-k8s.io/v1beta1",
@@ -93,9 +93,9 @@ def _configure(folder: Path) -> str:
 def _until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     end = time.monotonic() + READY_SECONDS
     while not _answers(url):
-        told = log.read_text(errors="replace")[-2000:]
-        assert process.poll() is None, f"Kueue has ended: {told}"
-        assert time.monotonic() < end, f"Kueue is not ready after {READY_SECONDS} s: {told}"
+        output = log.read_text(errors="replace")[-2000:]
+        assert process.poll() is None, f"Kueue has ended: {output}"
+        assert time.monotonic() < end, f"Kueue is not ready after {READY_SECONDS} s: {output}"
         time.sleep(0.2)
 
 

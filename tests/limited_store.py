@@ -1,4 +1,4 @@
-"""A store that lacks something: a proxy before the real S3 server that answers some requests itself."""
+"""A store with missing features: a proxy to the real S3 server that answers some requests itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.s3 import S3Server
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it comes to the proxy."""
+    """A request to the proxy."""
 
     method: str
     target: str
@@ -31,7 +31,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the proxy says instead of the server."""
+    """An answer of the proxy in place of the server."""
 
     status: int
     code: str = ""
@@ -44,12 +44,12 @@ class Answer:
 
 
 Rule = Callable[[Request], Answer | str | None]
-"""None passes the request on, "ignored" does so without its condition."""
+"""None forwards the request, "ignored" forwards it without its condition."""
 
 
 @dataclass
 class Proxy:
-    """A running proxy and what came to it."""
+    """A running proxy and the requests that it received."""
 
     endpoint: str
     requests: list[Request] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Proxy:
 
 @contextmanager
 def limited(server: S3Server, rule: Rule, host: str = "127.0.0.1") -> Iterator[Proxy]:
-    """A proxy before `server` that answers by `rule`, on an address of this machine."""
+    """Run a proxy to `server` that answers by `rule`, on an address of this machine."""
     client = server.client()
 
     class Handler(BaseHTTPRequestHandler):
@@ -105,7 +105,7 @@ def limited(server: S3Server, rule: Rule, host: str = "127.0.0.1") -> Iterator[P
 
 
 def forwarded(server: S3Server, request: Request, body: bytes) -> tuple[int, dict[str, str], bytes]:
-    """The server's answer to a request, whose Host header stays as it was signed."""
+    """Forward a request with its signed Host header, and return the server's answer."""
     connection = http.client.HTTPConnection(urlsplit(server.endpoint).netloc, timeout=30)
     connection.request(request.method, request.target, body=body, headers=request.headers)
     response = connection.getresponse()

@@ -25,7 +25,7 @@ START_SECONDS = 30
 
 
 def binary() -> Path:
-    """The versitygw program, built by devcluster where it is not there yet."""
+    """The versitygw program, which devcluster builds if necessary."""
     cache = Path(os.environ.get("TUNESMITH_CACHE") or Path.home() / ".cache/tunesmith")
     program = cache / "bin" / "versitygw"
     if not program.is_file():
@@ -41,7 +41,7 @@ class S3Server:
     access_key: str
     secret_key: str
     root: Path
-    """Folder with one folder a bucket: the objects as files."""
+    """Folder with a folder for each bucket, which holds the objects as files."""
     ca_bundle: Path | None = None
 
     @property
@@ -96,7 +96,7 @@ def _wait_for(process: subprocess.Popen[bytes], address: tuple[str, int], log: P
 def run_server(
     folder: Path, certificate: Path | None = None, key: Path | None = None, host: str = "127.0.0.1"
 ) -> Iterator[S3Server]:
-    """A server over `folder`, until the generator is closed; with TLS where a certificate and its key are given."""
+    """Run a server over `folder` until the generator is closed, with TLS if a certificate and its key are given."""
     root, port, log = folder / "objects", free_port(), folder / "versitygw.log"
     root.mkdir(parents=True)
     access, secret = "TESTKEY" + secrets.token_hex(6).upper(), secrets.token_hex(16)
@@ -116,7 +116,7 @@ def run_server(
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """One server for all tests of the session."""
+    """A server for all tests of the session."""
     yield from run_server(tmp_path_factory.mktemp("s3"))
 
 
@@ -129,7 +129,7 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
 
 
 def run_self_signed_server(folder: Path, host: str = "127.0.0.1") -> Iterator[S3Server]:
-    """A server whose certificate nobody but itself has signed."""
+    """A server with a self-signed certificate."""
     certificate, key = folder / "server.crt", folder / "server.key"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-days", "2", "-subj", f"/CN={host}", "-addext", f"subjectAltName=IP:{host}"]

@@ -1,4 +1,4 @@
-"""The verb serve in a process of its own on 127.0.0.1, for tests that ask it things."""
+"""The verb serve as a process on 127.0.0.1, for tests of its API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 START_SECONDS = 240
-"""Time a server may take to become ready; imports take long where the machine is busy."""
+"""Time within which a server must be ready. Imports are slow on a busy machine."""
 
 
 def run_spec(kind: str, name: str, spec: Mapping[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def run_spec(kind: str, name: str, spec: Mapping[str, Any] | None = None, **fiel
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing uses now, with the one after it, which answers /ready."""
+    """A free port of 127.0.0.1 whose successor, for /ready, is free too."""
     while True:
         with socket.socket() as first, socket.socket() as second:
             first.bind(("127.0.0.1", 0))
@@ -78,7 +78,7 @@ class Server:
             return 0
 
     def wait_ready(self) -> Server:
-        """Return when /ready says so. Raises AssertionError with the log where it does not come to that."""
+        """Wait until /ready answers 200. Raises AssertionError with the log if it does not."""
         end = time.monotonic() + START_SECONDS
         while self.status("/ready") != 200:
             assert self.process.poll() is None, f"serve ended with {self.process.returncode}:\n{self.log.read_text()}"

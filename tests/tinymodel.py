@@ -1,4 +1,4 @@
-"""A model of a few hundred thousand parameters that can learn, its tokenizer, and a task to learn: made in seconds.
+"""A trainable model of a few hundred thousand parameters, its tokenizer, and a task, generated in seconds.
 
     python -m tests.tinymodel FOLDER        # FOLDER/model, FOLDER/train.jsonl, FOLDER/test.jsonl
 
@@ -106,7 +106,7 @@ def accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, tested:
 
 
 def answer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, row: dict[str, Any]) -> str:
-    """What the model says to the row's question."""
+    """The answer of the model to the question of a row."""
     import torch
 
     prompt = tokenizer.apply_chat_template(
@@ -123,7 +123,7 @@ def _row(word: str, number: str, category: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Make everything below the folder that the command line names."""
+    """Write model and data to the folder on the command line."""
     folder = Path(sys.argv[1])
     make_model(folder / "model")
     write_rows(folder / "train.jsonl", rows(256, seed=1))

@@ -1,4 +1,4 @@
-"""What users feel in pods, on the embedded cluster: start-up, training speed, transfer speed, a change of code.
+"""Figures of pods on the embedded cluster: start-up, training speed, transfer speed, a change of code.
 
 `python -m tests.bench.bench_pods`. Uses the quickstart's model and words, which it puts into the store where they are
 missing, and one FineTuneJob that is removed afterwards. Prints a table; asserts nothing.
@@ -31,7 +31,7 @@ STEPS = 12
 
 
 def main() -> None:
-    """Measures one thing after the other."""
+    """Print each figure."""
     cluster = environment()
     kubectl = Kubectl(cluster)
     rows = [("code change: both images built and pushed", f"{rebuild_seconds():.1f} s")]
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def rebuild_seconds() -> float:
-    """From a changed line of code in both packages to both images in the registry."""
+    """Time from a changed line of code in both packages to both images in the registry."""
     added = ROOT / "crds" / "tunesmith_api" / "changed_by_the_bench.py"
     added.write_text(f'"""{uuid.uuid4()}"""\n')
     try:
@@ -60,7 +60,7 @@ def rebuild_seconds() -> float:
 
 
 def training(kubectl: Kubectl) -> list[tuple[str, str]]:
-    """A short LoRA run of the 135M model: its own stamps and log lines tell the rest."""
+    """Figures of a short LoRA run of the 135M model, from its timestamps and log lines."""
     name = "speed"
     manifest = json.loads(
         kubectl("create", "--dry-run=client", "--output=json", f"--filename={demo.HERE}/finetunejob.yaml")
@@ -95,7 +95,7 @@ def training(kubectl: Kubectl) -> list[tuple[str, str]]:
 
 
 def wait_for_end(kubectl: Kubectl, job: str) -> dict[str, Any]:
-    """The Job's pod, when all its containers have ended."""
+    """The pod of the Job, once all its containers have ended."""
     while True:
         pods = json.loads(
             kubectl("get", "pods", f"--namespace={NAMESPACE}", f"--selector=job-name={job}", "--output=json")
@@ -114,7 +114,7 @@ def seconds(stamp: str) -> float:
 
 
 def duration(container: dict[str, Any]) -> float:
-    """Seconds that a container took."""
+    """Duration of a container in seconds."""
     ended = container["state"]["terminated"]
     return seconds(ended["finishedAt"]) - seconds(ended["startedAt"])
 

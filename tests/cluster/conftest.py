@@ -1,4 +1,4 @@
-"""The embedded cluster with the chart installed, a bucket with a tiny model, and resources that clean up after themselves."""
+"""Fixtures: the embedded cluster with the chart, a bucket with a tiny model, namespaces that are deleted afterwards."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def cluster() -> Environment:
-    """The cluster that `make test` has brought up."""
+    """The cluster that `make test` has started."""
     return environment()
 
 
 @pytest.fixture(scope="session")
 def kubectl(cluster: Environment) -> Kubectl:
-    """kubectl on a cluster with the chart as it is in this checkout."""
+    """kubectl on a cluster with the chart of this checkout."""
     images = json.loads((cache_paths().cache / "images.json").read_text())
     dead_ends = {"podPolicy": {"endpoints": ["*"]}}
     install_chart(cluster, images, store_uri=f"s3://{BUCKET}/store", values=dead_ends)
@@ -45,7 +45,7 @@ def kubectl(cluster: Environment) -> Kubectl:
 
 @pytest.fixture(scope="session")
 def s3(cluster: Environment) -> Any:
-    """A client of the cluster's S3 server, with the tests' bucket made."""
+    """A client of the cluster's S3 server, where the bucket of the tests exists."""
     client = boto3.client(
         "s3",
         endpoint_url=cluster.s3_endpoint,
@@ -104,7 +104,7 @@ def wait_for(kubectl: Kubectl, namespace: str) -> Callable[..., dict[str, Any]]:
 
 
 def resource(kind: str, name: str, namespace: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """A manifest of ours."""
+    """A manifest of one of our kinds."""
     metadata = {"name": name, "namespace": namespace}
     return {"apiVersion": "tunesmith.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
 

@@ -33,7 +33,7 @@ POD = {
 
 
 def make_separate() -> None:
-    """Cgroups, services' folders and the loopback device as a machine of its own has them."""
+    """Set up cgroups, folders of services and the loopback device as on a separate machine."""
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         controllers = line.split(":")[1]
         folder = Path("/sys/fs/cgroup") / (controllers.removeprefix("name=") or "unified")
@@ -46,7 +46,7 @@ def make_separate() -> None:
 
 
 def mount_options(controllers: str) -> tuple[str, ...]:
-    """For a hierarchy as /proc/self/cgroup names it: none is the one of cgroup v2, beside those of v1."""
+    """The folder of a hierarchy in /proc/self/cgroup, where the empty name is that of cgroup v2."""
     if not controllers:
         return ("-t", "cgroup2")
     return ("-t", "cgroup", "-o", f"none,{controllers}" if controllers.startswith("name=") else controllers)
@@ -57,14 +57,14 @@ def command(*argv: str) -> str:
 
 
 def devcluster(*arguments: str) -> list[str]:
-    """The lines that the command prints, one a step."""
+    """Run a command and return its lines."""
     output = command(sys.executable, "-m", "devcluster", *arguments)
     print(output, end="", flush=True)
     return output.splitlines()
 
 
 def traces() -> dict[str, object]:
-    """All that a cluster could leave behind on the machine, but for mounts."""
+    """Everything that a cluster could leave on the machine, except mounts."""
     rules = command("iptables-save") + command("ip6tables-save")
     settings = (*network.WANTED_SETTINGS, *network.CHANGED_SETTINGS)
     return {
@@ -97,7 +97,7 @@ def processes_of_ours() -> list[str]:
 def pod_runs(restarts: int) -> bool:
     pod = json.loads(cluster.kubectl(PATHS, "get", "pod", "idle", "--output=json"))
     statuses = pod["status"].get("containerStatuses", [])
-    return any("running" in one["state"] and one["restartCount"] == restarts for one in statuses)
+    return any("running" in status["state"] and status["restartCount"] == restarts for status in statuses)
 
 
 def make_pod() -> None:
@@ -124,7 +124,7 @@ def started_again(lines: list[str]) -> list[str]:
 
 
 def cut_the_power() -> None:
-    """Afterwards is as after a reboot: the files are there, and nothing else; pids and boot id are those of before."""
+    """Simulate a reboot: only the files remain. Pids are reused and the boot id is unchanged."""
     records = {path: Record.read(path) for path in SUPERVISOR.run.glob("*.pid")}
     kill(path.stem for path in records)
     containers.end_containers(PATHS.containerd_socket)
@@ -171,7 +171,7 @@ def main() -> None:
     devcluster("down")
     left = {name: (before[name], now) for name, now in traces().items() if now != before[name]}
     assert not left, f"down leaves nothing behind, but (before, now): {left}"
-    # Mounts of the cluster in use were copied into this namespace, and go when its pods end.
+    # Mounts of the cluster in use were copied into this namespace, and disappear when its pods end.
     assert mount_points() <= mounted_before
     assert not PATHS.cluster.exists()
     devcluster("down")

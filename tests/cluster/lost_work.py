@@ -1,4 +1,4 @@
-"""How much of a training its attempts lose: status, looked at again and again, must show each to go on from what was saved."""
+"""Checks, from a series of statuses, that each attempt of a training resumes from the last checkpoint."""
 
 from __future__ import annotations
 
@@ -9,34 +9,32 @@ from typing import Any
 
 @dataclass
 class Ledger:
-    """What was saved before each attempt, and where the attempt went on."""
+    """The checkpoint before each attempt, and the step from which the attempt resumed."""
 
-    went_on: dict[int, str] = field(default_factory=dict)
-    """By attempt: the step that was saved before it, and the one that it went on from. Without those that had nothing."""
+    resumed_from: dict[int, str] = field(default_factory=dict)
+    """By attempt, the step from which it resumed and the step saved before. Attempts without a checkpoint are left out."""
     saved: int = 0
-    """The step of the last checkpoint that status has told of."""
+    """The step of the last checkpoint in a status."""
     _attempt: int = 0
-    _owed: int = 0
-    _told_before: str | None = None
+    _required: int = 0
+    _first_report: str | None = None
 
-    def look(self, status: Mapping[str, Any]) -> None:
-        """Hear a status, and fail where an attempt went on from less than was saved before it.
+    def observe(self, status: Mapping[str, Any]) -> None:
+        """Take the next status into account. Fails if an attempt resumed before the step saved by then.
 
-        An attempt owes what was told under the number of one before it: that was in the store when its Job was made. What
-        status says of progress when it first has the number may be the former attempt's, so the next word counts. Where
-        an attempt began with nothing, status may still have the step of a former one: its first step gives it away.
+        Checkpoints in statuses of earlier attempts were in the store when the Job of the attempt was created. The first
+        status of an attempt may still have the progress of the last attempt, so the next report counts. An attempt that
+        starts from scratch may still have the resumed step of an earlier attempt, but its first step is lower.
         """
         number, progress = status.get("attempt") or 0, status.get("progress") or {}
         if number != self._attempt:
-            self._attempt, self._owed, self._told_before = number, self.saved, progress.get("updated")
-        elif progress.get("stage") == "train" and progress.get("updated") != self._told_before:
+            self._attempt, self._required, self._first_report = number, self.saved, progress.get("updated")
+        elif progress.get("stage") == "train" and progress.get("updated") != self._first_report:
             self._check(status.get("resumedFromStep") or 0, progress.get("step") or 0)
         self.saved = max(self.saved, (status.get("lastCheckpoint") or {}).get("step", 0))
 
     def _check(self, resumed: int, step: int) -> None:
-        what = (
-            f"attempt {self._attempt} resumed from step {resumed} and was at {step}; {self._owed} was saved before it"
-        )
-        assert min(resumed, step) >= self._owed, what
-        if self._owed:
-            self.went_on.setdefault(self._attempt, f"{resumed} where {self._owed} was saved")
+        what = f"attempt {self._attempt} resumed from step {resumed} and was at {step}; step {self._required} was saved before"
+        assert min(resumed, step) >= self._required, what
+        if self._required:
+            self.resumed_from.setdefault(self._attempt, f"{resumed} where {self._required} was saved")

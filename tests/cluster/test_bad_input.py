@@ -1,4 +1,4 @@
-"""What bad input gets, with real pods against the real store: one class, one sentence, what to do; no retry storm."""
+"""Bad input with real pods and the real store fails with a class, a message and a hint, and is not retried."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ Wait = Callable[..., dict[str, Any]]
 
 @dataclass(frozen=True)
 class Case:
-    """A FineTuneJob that cannot work: what is put over a good spec, the class it ends with, and what the message names."""
+    """A FineTuneJob that fails: the changes to a good spec, the class of the failure, and a part of its message."""
 
     failure: str
-    says: str
+    message: str
     model: str = "model"
     rows: str = "train.jsonl"
     storage: dict[str, Any] | None = None
-    """An endpoint of `SELF_SIGNED` or `UNCONDITIONAL` stands for the URL of such a server."""
+    """The endpoints `SELF_SIGNED` and `UNCONDITIONAL` are replaced by the URLs of such servers."""
     spec: dict[str, Any] = field(default_factory=dict)
     """Further fields of the spec."""
 
 
 SELF_SIGNED = "self-signed"
-"""A server whose certificate no authority has signed."""
+"""A server with a self-signed certificate."""
 UNCONDITIONAL = "unconditional"
 """A server that answers 501 to conditional writes."""
 LAYERS = {"num_hidden_layers": 4, "layer_types": ["full_attention"] * 4}
@@ -89,7 +89,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def bad_data(data: str, s3: Any) -> str:
-    """The good data with bad files beside them."""
+    """The good data, and bad files beside them."""
     prefix = data.removeprefix(f"s3://{BUCKET}/")
     lines = s3.get_object(Bucket=BUCKET, Key=f"{prefix}/train.jsonl")["Body"].read().decode().splitlines()[:32]
     lines[16] = '{"messages": [{"role": "user", "content": "What is a kiwi?"'
@@ -110,7 +110,7 @@ def bad_data(data: str, s3: Any) -> str:
 
 
 def more_tokens(folder: Path) -> dict[str, bytes]:
-    """The tokenizer with 80 tokens that the model has no embedding of."""
+    """A tokenizer with 80 tokens for which the model has no embedding."""
     tokenizer = tinymodel.make_tokenizer()
     tokenizer.add_tokens([f"<field_{number}>" for number in range(80)])
     tokenizer.save_pretrained(folder)
@@ -118,7 +118,7 @@ def more_tokens(folder: Path) -> dict[str, bytes]:
 
 
 def first_part(folder: Path) -> bytes:
-    """A GGUF file that says it is the first of two."""
+    """A GGUF file that claims to be the first of two."""
     writer = gguf.GGUFWriter(folder / "split.gguf", "llama")
     for key, value in {"split.no": 0, "split.count": 2, "split.tensors.count": 4}.items():
         writer.add_uint16(key, value)
@@ -130,7 +130,7 @@ def first_part(folder: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def bad_models(data: str, s3: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The good model with one thing changed in each, beside it."""
+    """Copies of the good model, each with a single change."""
     prefix, folder = data.removeprefix(f"s3://{BUCKET}/"), tmp_path_factory.mktemp("models")
     entries = s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{prefix}/model/")["Contents"]
     good = {entry["Key"].rpartition("/")[2]: s3.get_object(Bucket=BUCKET, Key=entry["Key"]) for entry in entries}
@@ -151,7 +151,7 @@ def bad_models(data: str, s3: Any, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def self_signed(cluster: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """Beside the cluster's own S3 server, where pods reach it."""
+    """A server beside the cluster's own S3 server, on an address that pods reach."""
     host = urlsplit(cluster.s3_endpoint).hostname
     assert host
     yield from run_self_signed_server(tmp_path_factory.mktemp("self-signed"), host)
@@ -159,7 +159,7 @@ def self_signed(cluster: Environment, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="module")
 def unconditional(cluster: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a proxy before the cluster's S3 server that knows no conditional writes."""
+    """URL of a proxy to the cluster's S3 server that rejects conditional writes."""
     folder = tmp_path_factory.mktemp("unused")
     server = S3Server(cluster.s3_endpoint, cluster.s3_access_key, cluster.s3_secret_key, folder)
     host = urlsplit(cluster.s3_endpoint).hostname
@@ -177,7 +177,7 @@ def statuses(
     cluster: Environment, kubectl: Kubectl, namespace: str, bad_data: str, bad_models: None, self_signed: S3Server,
     unconditional: str, wait_for: Wait,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """How every case ended; all are applied at once."""
+    """The final status of every case. All are applied together."""
     secrets = {
         "tunesmith-wrong": ("wrong-key-id", "wrong-secret-key"),
         "tunesmith-newline": (f"{cluster.s3_access_key}\n", f" {cluster.s3_secret_key}\r\n"),
@@ -204,14 +204,14 @@ def statuses(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_status_tells_the_true_cause_and_what_to_do(name: str, statuses: dict[str, dict[str, Any]]) -> None:
+def test_the_status_has_the_true_cause_and_a_hint(name: str, statuses: dict[str, dict[str, Any]]) -> None:
     status, case = statuses[name], CASES[name]
     assert status["phase"] == "Failed"
     conditions = {condition["type"]: condition for condition in status["conditions"]}
     failure = status["lastFailure"]
     assert failure["class"] == case.failure, json.dumps(failure, indent=1)
     assert (conditions["Succeeded"]["status"], conditions["Succeeded"]["reason"]) == ("False", case.failure)
-    assert case.says in failure["message"]
+    assert case.message in failure["message"]
     assert failure["hint"]
     assert failure["pod"].startswith(f"{name}-tune-1")
 
@@ -221,7 +221,7 @@ def test_nothing_is_tried_again(statuses: dict[str, dict[str, Any]], kubectl: Ku
     assert sorted(job["metadata"]["name"] for job in jobs) == sorted(f"{name}-tune-1" for name in CASES)
 
 
-def test_nothing_half_written_is_left_in_the_store(
+def test_no_incomplete_object_is_left_in_the_store(
     statuses: dict[str, dict[str, Any]], s3: Any, namespace: str
 ) -> None:
     left = s3.list_objects_v2(Bucket=BUCKET, Prefix=f"store/runs/{namespace}/").get("Contents", [])
@@ -238,7 +238,7 @@ def test_no_status_shows_a_secret(statuses: dict[str, dict[str, Any]], kubectl: 
     assert not [name for name, status in statuses.items() for value in values if value.strip() in json.dumps(status)]
 
 
-def test_a_service_of_a_model_that_contradicts_itself_fails_and_does_not_speak_of_memory(
+def test_a_service_of_an_inconsistent_model_fails_without_mention_of_memory(
     kubectl: Kubectl, namespace: str, bad_data: str, bad_models: None, wait_for: Wait
 ) -> None:
     spec = {"model": {"uri": f"{bad_data}/more-layers"}, "replicas": 1}

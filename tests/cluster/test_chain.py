@@ -1,4 +1,4 @@
-"""The whole chain with real pods: tuned, scored, passed, served; then adopted, and removed."""
+"""The whole chain with real pods: tune, evaluate, serve; then adopt, and remove."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def manifests(namespace: str, data: str) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def chain(kubectl: Kubectl, manifests: dict[str, dict[str, Any]], wait_for: Wait) -> dict[str, dict[str, Any]]:
-    """The statuses at the end, of resources applied in the order in which they cannot start."""
+    """The final statuses of resources that are applied in the order in which none can start."""
     for manifest in manifests.values():
         kubectl.apply(manifest)
     return {
@@ -62,12 +62,12 @@ def chain(kubectl: Kubectl, manifests: dict[str, dict[str, Any]], wait_for: Wait
     }
 
 
-def test_each_resource_gets_there_whatever_the_order_they_came_in(chain: dict[str, dict[str, Any]]) -> None:
+def test_the_chain_completes_in_any_order_of_arrival(chain: dict[str, dict[str, Any]]) -> None:
     phases = {kind: status["phase"] for kind, status in chain.items()}
     assert phases == {"FineTuneJob": "Succeeded", "EvalJob": "Succeeded", "InferenceService": "Ready"}, chain
 
 
-def test_tuning_leaves_its_artifact_and_tells_what_became_of_the_rows(chain: dict[str, dict[str, Any]]) -> None:
+def test_tuning_leaves_its_artifact_and_counts_the_rows(chain: dict[str, dict[str, Any]]) -> None:
     status = chain["FineTuneJob"]
     assert {artifact["name"] for artifact in status["artifacts"]} == {"adapter", "merged"}
     assert status["rows"]["kept"] == 512
@@ -75,7 +75,7 @@ def test_tuning_leaves_its_artifact_and_tells_what_became_of_the_rows(chain: dic
     assert status["metrics"]["trainLoss"] < 3  # an untrained model's is ln(512) = 6.2
 
 
-def test_the_tuned_model_is_right_where_the_base_was_wrong(chain: dict[str, dict[str, Any]]) -> None:
+def test_the_tuned_model_is_better_than_the_base(chain: dict[str, dict[str, Any]]) -> None:
     result, unreadable = chain["EvalJob"]["results"]
     assert (result["benchmark"], result["metric"], result["samples"]) == ("kinds", "accuracy", 64)
     assert (unreadable["metric"], unreadable["samples"]) == ("unreadable", 64)
@@ -122,16 +122,16 @@ def test_an_adapter_is_served_beside_its_base_under_its_own_name(
     with kubectl.port_forward(namespace, "base", 80) as url:
         client = OpenAI(base_url=f"{url}/v1", api_key="none-needed")
         assert {model.id for model in client.models.list()} == {"base", "tuned"}
-        said = {
+        answers = {
             name: client.chat.completions.create(model=name, messages=[question], max_tokens=8, temperature=0)
             for name in ("base", "tuned")
         }
-    assert said["tuned"].choices[0].message.content == answer["content"]
-    assert said["base"].choices[0].message.content != answer["content"]
+    assert answers["tuned"].choices[0].message.content == answer["content"]
+    assert answers["base"].choices[0].message.content != answer["content"]
     kubectl("delete", "inferenceservice/base", f"--namespace={namespace}", "--cascade=foreground", "--wait")
 
 
-def test_a_job_created_anew_adopts_the_finished_work(
+def test_a_re_created_job_adopts_the_finished_work(
     chain: dict[str, dict[str, Any]],
     kubectl: Kubectl,
     manifests: dict[str, dict[str, Any]],
@@ -145,7 +145,7 @@ def test_a_job_created_anew_adopts_the_finished_work(
     assert status["artifacts"] == chain["FineTuneJob"]["artifacts"]
 
 
-def test_a_cluster_without_a_device_adopts_what_asks_for_eight(
+def test_a_cluster_without_devices_adopts_a_run_that_requests_eight(
     chain: dict[str, dict[str, Any]],
     kubectl: Kubectl,
     manifests: dict[str, dict[str, Any]],

@@ -1,4 +1,4 @@
-"""The development cluster survives what happens to clusters, and goes without a trace.
+"""The development cluster survives kills, a reboot and broken data, and is removed completely.
 
 The trial runs in network, mount and cgroup namespaces of its own, so that the cluster in use is not touched.
 """
@@ -43,7 +43,7 @@ def cgroups() -> Iterator[list[Path]]:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """A cache folder with the programs that are built already, and no cluster."""
+    """A cache folder with the built programs, and without a cluster."""
     if missing_programs(cache_paths()) or missing_unpacked(cache_paths()):
         pytest.skip("with a cluster of the user's the programs of the embedded one need not be built")
     for name in ("bin", "debian"):
@@ -51,7 +51,7 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_cluster_is_repaired_after_a_kill_a_reboot_and_broken_data_and_goes_without_a_trace(
+def test_a_cluster_is_repaired_after_a_kill_a_reboot_and_broken_data_and_removed_completely(
     cache: Path, cgroups: list[Path]
 ) -> None:
     def enter() -> None:

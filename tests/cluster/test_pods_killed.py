@@ -1,4 +1,4 @@
-"""Pods, and the node with all of them, killed at random moments of a chain: the same results, and little work lost."""
+"""A chain whose pods and node are killed at random moments has the same results and loses little work."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.deep
 
 
 def chain(name: str, namespace: str, data: str) -> list[dict[str, Any]]:
-    """A service of what passes, in an order in which nothing can start at once."""
+    """The resources of a chain, in the order in which none can start."""
     tuned = {"fineTuneJob": {"name": name}}
     test = {"name": "kinds", "dataset": {"uri": f"{data}/test.jsonl", "type": "qa"}}
     evaluation = {"model": tuned, "benchmarks": [test], "gates": [{"benchmark": "kinds", "min": 0.5}], "retries": 20}
@@ -49,56 +49,58 @@ def chain(name: str, namespace: str, data: str) -> list[dict[str, Any]]:
 
 @dataclass
 class Killer:
-    """Kills pods of a chain, and watches that its training loses no more than what came after its last checkpoint."""
+    """Kills pods of a chain, and checks that the training resumes from its last checkpoint."""
 
     kubectl: Kubectl
     namespace: str
     name: str
     chance: random.Random
     done: list[str] = field(default_factory=list)
-    """The role of each pod that was killed, and how."""
+    """The role of each killed pod, and the signal."""
     ledger: Ledger = field(default_factory=Ledger)
     phase: str = ""
-    """Of the training, when it was looked at last."""
+    """The phase in the last status of the training."""
 
     def watch(self, until: Callable[[], object], minutes: float) -> None:
-        """Look at the training every second until something is true."""
+        """Check the training every second until a condition holds."""
         end = time.monotonic() + 60 * minutes
         while not until():
-            assert time.monotonic() < end, f"killed so far: {', '.join(self.done)}; no chance for more in {minutes} min"
-            self.look()
+            assert time.monotonic() < end, (
+                f"killed so far: {', '.join(self.done)}; no further kill was possible within {minutes} min"
+            )
+            self.check()
             time.sleep(1)
 
-    def look(self) -> None:
-        """Judge the training by its status."""
+    def check(self) -> None:
+        """Check the status of the training."""
         status = self.kubectl.get(self.namespace, f"finetunejob/{self.name}").get("status") or {}
-        self.ledger.look(status)
+        self.ledger.observe(status)
         self.phase = status.get("phase", "")
 
     def wait(self) -> None:
-        """Let a random time pass; before the first kill, the time in which something is saved."""
+        """Wait for a random time, or, before the first kill, for the first checkpoint."""
         end = time.monotonic() + self.chance.uniform(10, 35)
         self.watch(lambda: time.monotonic() >= end if self.done else self.ledger.saved, CHAIN_MINUTES)
 
-    def kill_one(self) -> bool:
-        """Kill any one pod that is at work: asked to stop, or without a word as by a power cut. False where there is none."""
+    def kill_a_pod(self) -> bool:
+        """Kill a random running pod, by SIGTERM or, as in a power cut, by SIGKILL. False if none runs."""
         pods = [pod for pod in self._pods() if pod["status"].get("phase") in ("Pending", "Running")]
         if not pods:
             return False
-        pod, at_once = self.chance.choice(pods), self.chance.random() < 0.5
-        self.look()
-        how = ("--grace-period=0", "--force") if at_once else ()
+        pod, by_sigkill = self.chance.choice(pods), self.chance.random() < 0.5
+        self.check()
+        how = ("--grace-period=0", "--force") if by_sigkill else ()
         name = pod["metadata"]["name"]
         deleted = self.kubectl(
             "delete", f"pod/{name}", f"--namespace={self.namespace}", "--wait=false", "--ignore-not-found", *how
         )
         if deleted.strip():
-            self.done.append(f"{pod['metadata']['labels']['tunesmith.dev/role']}{' without a word' if at_once else ''}")
+            self.done.append(f"{pod['metadata']['labels']['tunesmith.dev/role']}{' by SIGKILL' if by_sigkill else ''}")
         return bool(deleted.strip())
 
     def kill_the_node(self) -> None:
-        """The kubelet and every container end at once, the operator's among them; the node comes back after a while."""
-        self.look()
+        """End the kubelet and all containers, including the operator's, and restart the node after a while."""
+        self.check()
         paths = cache_paths()
         parts.supervisor(paths).stop("kubelet", 0.0)
         containers.end_containers(paths.containerd_socket)
@@ -112,7 +114,7 @@ class Killer:
 
 
 def results(wait_for: Wait, name: str) -> dict[str, Any]:
-    """What a chain has come to, without names and places."""
+    """The results of a chain, without names and URIs."""
     statuses = [
         wait_for(f"{kind}/{name}", minutes=CHAIN_MINUTES) for kind in ("finetunejob", "evaljob", "inferenceservice")
     ]
@@ -122,13 +124,15 @@ def results(wait_for: Wait, name: str) -> dict[str, Any]:
         "model": {artifact["name"]: artifact["digest"] for artifact in tuned["artifacts"]},
         "loss": tuned["metrics"]["trainLoss"],
         "steps": tuned["metrics"]["steps"],
-        "scores": [(one["benchmark"], one["metric"], one["value"], one["baseline"]) for one in evaluated["results"]],
+        "scores": [
+            (score["benchmark"], score["metric"], score["value"], score["baseline"]) for score in evaluated["results"]
+        ],
         "verdict": evaluated["verdict"],
         "served": served["model"]["digest"] == evaluated["model"]["digest"],
     }
 
 
-def test_a_chain_whose_pods_and_node_are_killed_comes_to_the_same_results(
+def test_a_chain_whose_pods_and_node_are_killed_has_the_same_results(
     cluster: Environment,
     kubectl: Kubectl,
     namespace: str,
@@ -150,15 +154,17 @@ def test_a_chain_whose_pods_and_node_are_killed_comes_to_the_same_results(
         if number == KILLS // 4:
             killer.kill_the_node()
         else:
-            killer.watch(killer.kill_one, CHAIN_MINUTES)
+            killer.watch(killer.kill_a_pod, CHAIN_MINUTES)
     killer.watch(lambda: killer.phase in FINISHED, CHAIN_MINUTES)
     came_to = results(wait_for, "harried")
 
-    went_on = ", ".join(f"attempt {number} from step {step}" for number, step in killer.ledger.went_on.items())
+    resumed_from = ", ".join(
+        f"attempt {number} from step {step}" for number, step in killer.ledger.resumed_from.items()
+    )
     with capsys.disabled():
-        print(f"\nkilled, seed {seed}: {', '.join(killer.done)}; went on: {went_on}")
+        print(f"\nkilled, seed {seed}: {', '.join(killer.done)}; went on: {resumed_from}")
     assert len(killer.done) == KILLS
-    assert went_on, "the training was not hit, or no attempt of it was seen to go on from a checkpoint"
+    assert resumed_from, "the training was not hit, or no attempt of it was seen to go on from a checkpoint"
     assert came_to == wanted
     assert came_to["phases"] == ["Succeeded", "Succeeded", "Ready"]
     assert came_to["steps"] == STEPS

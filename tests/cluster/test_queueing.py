@@ -1,4 +1,4 @@
-"""The real Kueue and real pods: who is preempted goes on, when admitted again, at the step of its checkpoint."""
+"""With the real Kueue and real pods, a preempted job resumes from its checkpoint when it is admitted again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ READING = {"kueue": {"enabled": True}, "podPolicy": {"priorityClasses": ["urgent
 def queue_controller(
     cluster: Environment, kubectl: Kubectl, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[None]:
-    """Kueue beside the cluster, and a chart that may read what it says; the chart of the other tests after it."""
+    """Run Kueue, and the chart with the right to read Workloads. The chart of the other tests is restored afterwards."""
     paths = cache_paths()
     images, store = json.loads((paths.cache / "images.json").read_text()), f"s3://{BUCKET}/store"
     install_chart(cluster, images, store_uri=store, values=READING)

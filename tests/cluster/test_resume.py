@@ -12,7 +12,7 @@ from tests.cluster.conftest import fine_tune_job
 Wait = Callable[..., dict[str, Any]]
 
 
-def test_a_deleted_training_pod_is_replaced_and_goes_on_from_its_checkpoint(
+def test_a_deleted_training_pod_is_replaced_and_resumes_from_its_checkpoint(
     kubectl: Kubectl, namespace: str, data: str, wait_for: Wait
 ) -> None:
     training = {"epochs": 12, "learningRate": 0.001, "globalBatchSize": 8, "maxLength": 64}

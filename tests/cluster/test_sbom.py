@@ -1,4 +1,4 @@
-"""The list of what is in the images, on the images that the pods of this tier run."""
+"""`make sbom` on the images that the pods of this tier run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tools import sbom
 
 
 @pytest.mark.parametrize("name", ["operator", "runtime"])
-def test_both_images_hold_what_their_locks_pin_and_are_listed(tmp_path: Path, name: str) -> None:
+def test_both_images_match_their_locks_and_are_listed(tmp_path: Path, name: str) -> None:
     assert sbom.main(cache_paths(), tmp_path) == 0
     document = json.loads((tmp_path / f"{name}.cdx.json").read_text())
     urls = [component["purl"] for component in document["components"]]

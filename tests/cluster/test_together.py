@@ -1,4 +1,4 @@
-"""Two pods train one model together; when one goes, both do, and the next two go on from the checkpoint."""
+"""Two pods train a model together. When one is killed, both end, and the next two resume from the checkpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Wait = Callable[..., dict[str, Any]]
 
 
 @pytest.mark.deep
-def test_two_pods_meet_train_as_one_and_survive_the_loss_of_one(
+def test_two_pods_train_together_and_survive_the_loss_of_a_pod(
     kubectl: Kubectl, namespace: str, data: str, wait_for: Wait
 ) -> None:
     training = {"epochs": 12, "learningRate": 0.001, "globalBatchSize": 8, "maxLength": 64}

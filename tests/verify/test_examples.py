@@ -1,4 +1,4 @@
-"""Every example is valid by the generated schema, and says nothing that the schema does not know."""
+"""Every example is valid by the generated schema, without unknown fields."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ NAMES = ROOT / "examples" / "kustomize" / "tunesmith-names.yaml"
 Manifest = dict[str, Any]
 
 NO_REFERENCES = {"benchmarks/name", "adapters/name", "pod/env/name", "autoscaling/metric/name", "pod/schedulerName"}
-"""Names of nothing that a manifest holds."""
+"""Names of objects that no manifest holds."""
 POD = {
     "serviceAccountName": "account",
     "imagePullSecrets": [{"name": "pull"}],
@@ -71,7 +71,7 @@ def kustomize(folder: Path) -> list[Manifest]:
 
 
 def leaves(thing: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Paths, without the positions in lists, and what is there."""
+    """Paths without the positions in lists, and their values."""
     if isinstance(thing, dict):
         for name, below in thing.items():
             yield from leaves(below, f"{path}/{name}" if path else name)
@@ -88,7 +88,7 @@ def spec_of(manifest: Manifest) -> list[tuple[str, Any]]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The manifests, with the configuration beside them as its head says."""
+    """The manifests, with the configuration beside them as its header describes."""
     shutil.copy(NAMES, tmp_path)
     (tmp_path / "resources.yaml").write_text("\n---\n".join(map(json.dumps, RESOURCES)))
     return tmp_path
@@ -103,21 +103,21 @@ def built(folder: Path, **settings: Any) -> list[Manifest]:
 @pytest.mark.parametrize(
     "settings", [{"namePrefix": "dev-"}, {"nameSuffix": "-v2"}, {"namePrefix": "a-", "nameSuffix": "-b"}]
 )
-def test_every_reference_follows_the_name_of_what_it_names(folder: Path, settings: dict[str, str]) -> None:
+def test_every_reference_follows_the_name_of_its_object(folder: Path, settings: dict[str, str]) -> None:
     def renamed(name: str) -> str:
         return f"{settings.get('namePrefix', '')}{name}{settings.get('nameSuffix', '')}"
 
-    made = {(one["kind"], one["metadata"]["name"]): one for one in built(folder, **settings)}
+    made = {(each["kind"], each["metadata"]["name"]): each for each in built(folder, **settings)}
     for before in RESOURCES:
         after = made[before["kind"], renamed(before["metadata"]["name"])]
         expected = [(path, renamed(value) if path in REFERENCES else value) for path, value in spec_of(before)]
         assert spec_of(after) == sorted(expected), before["kind"]
 
 
-def test_what_is_generated_is_found_under_its_hashed_name(folder: Path) -> None:
+def test_generated_objects_are_referenced_by_their_hashed_names(folder: Path) -> None:
     (folder / "resources.yaml").write_text(json.dumps(RESOURCES[0]))
     generator = [{"name": "store", "literals": ["AWS_ACCESS_KEY_ID=k"]}]
-    job, secret = sorted(built(folder, secretGenerator=generator), key=lambda one: one["kind"])
+    job, secret = sorted(built(folder, secretGenerator=generator), key=lambda manifest: manifest["kind"])
     assert secret["metadata"]["name"].startswith("store-")
     assert job["spec"]["storage"]["credentialsSecret"] == secret["metadata"]["name"]
 
@@ -143,14 +143,14 @@ def named_in_the_crds() -> set[str]:
 REFERENCES = named_in_the_crds() - NO_REFERENCES
 
 
-def test_the_configuration_knows_every_field_that_is_a_reference() -> None:
+def test_the_configuration_lists_every_reference_field() -> None:
     configured = yaml.safe_load(NAMES.read_text())["nameReference"]
     paths = {spec["path"].removeprefix("spec/") for rule in configured for spec in rule["fieldSpecs"]}
     assert paths == REFERENCES
 
 
 def test_the_example_builds_with_its_references_intact() -> None:
-    built = {one["kind"]: one for one in kustomize(NAMES.parent)}
+    built = {manifest["kind"]: manifest for manifest in kustomize(NAMES.parent)}
     name = built["FineTuneJob"]["metadata"]["name"]
     assert name == "nightly-words"
     assert built["EvalJob"]["spec"]["model"]["fineTuneJob"]["name"] == name

@@ -18,14 +18,14 @@ def declared() -> dict[str, tuple[str, tuple[str, ...]]]:
     found = {gauge.name: ("gauge", gauge.labels) for gauge in fleet.SUMS}
     found |= {name: ("gauge", fleet.JOB_LABELS) for name, _ in fleet.JOB_GAUGES.values()}
     found[fleet.LEFT_OUT[0]] = ("gauge", ())
-    for one in metrics.REGISTRY._collector_to_names:
-        if isinstance(one, MetricWrapperBase):
-            suffix = "_total" if one._type == "counter" else ""
-            found[f"{one._name}{suffix}"] = (one._type, tuple(one._labelnames))
+    for metric in metrics.REGISTRY._collector_to_names:
+        if isinstance(metric, MetricWrapperBase):
+            suffix = "_total" if metric._type == "counter" else ""
+            found[f"{metric._name}{suffix}"] = (metric._type, tuple(metric._labelnames))
     return found
 
 
-def test_the_page_lists_every_metric_as_it_is() -> None:
+def test_the_page_lists_every_metric_with_type_and_labels() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     listed = {name: (kind, tuple(filter(None, labels.strip().split(", ")))) for name, kind, labels in ROW.findall(page)}
     assert listed == declared()

@@ -1,4 +1,4 @@
-"""What the chart makes for the Prometheus operator is valid by that operator's own CRDs, and says nothing they do not know."""
+"""The chart's objects for the Prometheus operator are valid by that operator's CRDs, without unknown fields."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ KINDS = {
 def crds() -> Path:
     """The folder of the CRDs, in the Go module of the Prometheus operator."""
     command = [ensure_go(cache_paths()), "mod", "download", "-json", MODULE]
-    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert told["Sum"] == SUM
-    return Path(told["Dir"]) / "example" / "prometheus-operator-crd"
+    module = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert module["Sum"] == SUM
+    return Path(module["Dir"]) / "example" / "prometheus-operator-crd"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_prometheus_operator_knows_what_the_chart_makes(crds: Path, kind: str) -> None:
+def test_the_monitors_are_valid_for_the_prometheus_operator(crds: Path, kind: str) -> None:
     file = crds / f"monitoring.coreos.com_{kind.lower()}s.yaml"
-    (version,) = [one for one in yaml.safe_load(file.read_text())["spec"]["versions"] if one["name"] == "v1"]
+    (version,) = [each for each in yaml.safe_load(file.read_text())["spec"]["versions"] if each["name"] == "v1"]
     helm = [cache_paths().program("helm"), "template", "tunesmith", str(CHART), "--values=-"]
     values = json.dumps({"monitoring": KINDS[kind]})
     done = subprocess.run(helm, input=values, capture_output=True, text=True, check=True)
-    (made,) = [one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == kind]
+    (made,) = [each for each in yaml.safe_load_all(done.stdout) if each and each["kind"] == kind]
     validator = jsonschema.Draft4Validator(closed(version["schema"]["openAPIV3Schema"])["properties"]["spec"])
     assert made["apiVersion"] == "monitoring.coreos.com/v1"
     validator.validate(made["spec"])

@@ -1,4 +1,4 @@
-"""No program of ours starts a shell, or runs text as code: what comes from users stays data."""
+"""No program of ours starts a shell or runs text as code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHELLS = frozenset(
     | {"eval", "exec", "compile", "pickle.load", "pickle.loads", "marshal.loads", "yaml.load", "yaml.unsafe_load"}
     | {"torch.load", "__import__"}
 )
-"""Calls that hand text to a shell, or take data for code."""
+"""Calls that pass text to a shell, or run data as code."""
 STARTERS = frozenset(
     {f"subprocess.{name}" for name in ("run", "call", "check_call", "check_output", "Popen")}
     | {"asyncio.create_subprocess_exec", "os.execv", "os.execve", "os.execvp", "os.posix_spawn"}
@@ -31,19 +31,19 @@ OPENERS = frozenset(
     {"aiohttp.ClientSession", "RESTClientObject", "urllib.request.urlopen", "urlopen", "http.client.HTTPConnection"}
     | {"socket.create_connection", "socket.socket", "asyncio.open_connection", "urllib3.PoolManager", "requests.get"}
 )
-"""Calls that make a connection, or something that does."""
+"""Calls that open a connection, or create an object that does."""
 TO_THE_API_SERVER, TO_THE_LEADER = {"connection.py", "kubernetes_client.py"}, {"app.py"}
 
 
 def name_of(node: ast.expr) -> str:
-    """`a.b.c` of a call's function; empty for what has no such name."""
+    """The dotted name of a call's function; empty if it has none."""
     if isinstance(node, ast.Attribute):
         return f"{name_of(node.value)}.{node.attr}"
     return node.id if isinstance(node, ast.Name) else ""
 
 
 def offences(source: str) -> Iterator[str]:
-    """What a file does that it must not, each with its line."""
+    """Unsafe calls of a file, each with its line."""
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
             continue
@@ -57,7 +57,7 @@ def offences(source: str) -> Iterator[str]:
 
 
 def _is_safe_load(node: ast.Call, called: str) -> bool:
-    """torch.load(weights_only=True) takes no code."""
+    """torch.load(weights_only=True) runs no code."""
     flags = {word.arg: word.value for word in node.keywords}
     only = flags.get("weights_only")
     return called == "torch.load" and isinstance(only, ast.Constant) and only.value is True
@@ -68,11 +68,11 @@ def _is_false(node: ast.expr) -> bool:
 
 
 def _no_list(argument: ast.expr) -> Iterator[str]:
-    """Why the first argument of a starter is no list of arguments, as far as can be seen."""
+    """Why the first argument of a call that starts a process is no list of arguments, by its syntax."""
     if isinstance(argument, ast.JoinedStr | ast.BinOp) and not _adds_lists(argument):
         yield "text put together"
     if isinstance(argument, ast.Constant):
-        yield "one text"
+        yield "a single string"
     first = argument.elts[0] if isinstance(argument, ast.List) and argument.elts else None
     if isinstance(first, ast.Constant) and first.value in SHELL_PROGRAMS:
         yield f"the shell {first.value}"
@@ -85,12 +85,12 @@ def _adds_lists(node: ast.expr) -> bool:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_file_hands_no_text_to_a_shell_and_takes_no_data_for_code(path: Path) -> None:
+def test_no_file_passes_text_to_a_shell_or_runs_data_as_code(path: Path) -> None:
     assert list(offences(path.read_text(encoding="utf-8"))) == []
 
 
 def test_the_operator_opens_connections_in_three_places_only() -> None:
-    """To the API server, and to the leader: no endpoint or URI of a user is ever asked by it."""
+    """To the API server and to the leader. The operator never requests an endpoint or URI of a user."""
     operator = ROOT / "operator" / "tunesmith_operator"
     opening = {
         str(path.relative_to(operator))
@@ -118,7 +118,7 @@ def test_the_operator_opens_connections_in_three_places_only() -> None:
         "torch.load(path, weights_only=False)",
     ],
 )
-def test_the_check_sees_what_it_is_for(source: str) -> None:
+def test_the_check_detects_unsafe_calls(source: str) -> None:
     assert list(offences(source))
 
 

@@ -1,4 +1,4 @@
-"""docs/operations.md says what to do in every phase and about every failure that there is."""
+"""docs/operations.md has advice for every phase and every failure class."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from tunesmith_operator.plan.phases import Phase
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
 GOOD = {Phase.SUCCEEDED, Phase.READY}
-"""Phases in which there is nothing to do."""
+"""Phases that need no action."""
 
 
 def test_every_phase_has_one_row() -> None:
     rows = [line for line in PAGE.splitlines() if line.startswith("| `")]
-    told = [phase for phase in Phase for row in rows if row.startswith(f"| `{phase}` |")]
-    assert sorted(told) == sorted(set(Phase) - GOOD)
+    documented = [phase for phase in Phase for row in rows if row.startswith(f"| `{phase}` |")]
+    assert sorted(documented) == sorted(set(Phase) - GOOD)
 
 
-def test_every_failure_class_has_somebody_whose_matter_it_is() -> None:
-    left = {one for one in FailureClass if f"`{one}`" not in PAGE and not one.startswith("Storage")}
+def test_every_failure_class_has_somebody_responsible() -> None:
+    left = {each for each in FailureClass if f"`{each}`" not in PAGE and not each.startswith("Storage")}
     assert not left

@@ -77,7 +77,7 @@ def machine() -> Rows:
 
 
 def plain_race(name: str, template: Raw) -> Contest:
-    """A race of plain Jobs, which shows what the control plane itself takes."""
+    """A race of plain Jobs, which shows the cost of the control plane itself."""
 
     def contest(count: int) -> Result:
         with control_plane() as plane:
@@ -141,7 +141,7 @@ def many_services(plane: ControlPlane, folder: Path, count: int) -> Rows:
     with _services(plane, folder / "services", spec) as contestant:
         result = race(cluster, contestant, count)
     return [
-        (f"{count} InferenceServices, {count * REPLICAS} pods: every one is Ready after", f"{result.finished:.0f} s"),
+        (f"{count} InferenceServices, {count * REPLICAS} pods: all are Ready after", f"{result.finished:.0f} s"),
         ("  object writes, Events per service", f"{result.writes / count:.1f}, {result.events / count:.1f}"),
         ("  reads per service", f"{result.reads / count:.1f}"),
         ("  CPU", f"{result.cpu:.1f} s"),

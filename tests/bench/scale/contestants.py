@@ -1,5 +1,4 @@
-"""Who runs: plain Jobs, which are the floor, also with our pods; Tunesmith; Kubeflow Trainer with the JobSet controller
-that it needs."""
+"""The contestants: plain Jobs, plain Jobs with our pods, Tunesmith, and Kubeflow Trainer with its JobSet controller."""
 
 from __future__ import annotations
 
@@ -58,11 +57,11 @@ RUNTIME: Raw = {
         },
     },
 }
-"""One pod of one container, as the runtime torch-distributed that Trainer comes with."""
+"""A pod with a single container, as in Trainer's own runtime torch-distributed."""
 
 
 def plain_jobs(name: str, template: Raw) -> Contestant:
-    """Jobs without anybody's help."""
+    """Jobs without an operator."""
 
     def manifest(name: str) -> Raw:
         return {"kind": "Job", "metadata": {"name": name}, "spec": {"backoffLimit": 0, "template": template}}
@@ -71,7 +70,7 @@ def plain_jobs(name: str, template: Raw) -> Contestant:
 
 
 def our_pod() -> Raw:
-    """The pod template of a FineTuneJob, which has three containers with what they need to know."""
+    """The pod template of a FineTuneJob, which has three containers."""
     metadata = {"name": "run", "namespace": "plain", "uid": "u", "generation": 1}
     config = OperatorConfig.model_validate(
         {"images": {"runtime": "localhost/anything"}, "store": {"uri": "s3://models"}}
@@ -97,14 +96,14 @@ def tunesmith(plane: ControlPlane, folder: Path) -> Iterator[Contestant]:
 
 
 def install_chart(plane: ControlPlane, cluster: Cluster) -> None:
-    """The chart, but for its pods."""
+    """Install the chart without its pods."""
     cluster.kubectl("apply", "--filename", "-", stdin=without_workloads(render(plane, VALUES)))
     cluster.until("the CRDs are served", lambda: _are_served(cluster))
 
 
 @contextmanager
 def leading_operator(plane: ControlPlane, folder: Path) -> Iterator[OperatorProcess]:
-    """An operator with the limits and the scope that the chart gives it by default, as soon as it leads."""
+    """A leading operator with the chart's default limits and scope."""
     by_default: Raw = {"leaderElection": {}, "client": {}, "scope": {"namespaces": []}}
     operator = OperatorProcess(plane, folder, "operator-0", values=by_default)
     operator.start()
@@ -117,7 +116,7 @@ def leading_operator(plane: ControlPlane, folder: Path) -> Iterator[OperatorProc
 
 @contextmanager
 def trainer(plane: ControlPlane, cluster: Cluster, folder: Path) -> Iterator[Contestant]:
-    """Kubeflow Trainer and JobSet out of the cluster, with the settings and webhooks that they come with."""
+    """Kubeflow Trainer and JobSet as processes, with their default settings and webhooks."""
     ensure_programs(cache_paths(), list(MANAGERS))
     KINDS["TrainJob"] = ApiResource("trainer.kubeflow.org/v1alpha1", "trainjobs")  # type: ignore[index]
     _install_peers(plane, cluster)
@@ -155,7 +154,7 @@ def _train_job(name: str) -> Raw:
 
 
 def _install_peers(plane: ControlPlane, cluster: Cluster) -> None:
-    """CRDs, and accounts that may do everything: what rights they need is not what is measured."""
+    """Install the CRDs, and accounts with all rights, because rights do not matter for the figures."""
     crds = (
         source_folder(cache_paths(), "trainer-controller-manager") / "manifests" / "base" / "crds",
         source_folder(cache_paths(), "jobset-controller-manager") / "config" / "components" / "crd" / "bases",
@@ -171,7 +170,7 @@ def _install_peers(plane: ControlPlane, cluster: Cluster) -> None:
 
 
 def _jobset_configuration(webhook: int, metrics: int, health: int) -> Raw:
-    """Its own defaults, on free ports, with a certificate that it need not make."""
+    """JobSet's default configuration, on free ports and with our certificate."""
     return {
         "apiVersion": "config.jobset.x-k8s.io/v1alpha1",
         "kind": "Configuration",
@@ -186,7 +185,7 @@ def _jobset_configuration(webhook: int, metrics: int, health: int) -> Raw:
 def _start(
     plane: ControlPlane, cluster: Cluster, folder: Path, name: str, arguments: list[str]
 ) -> subprocess.Popen[bytes]:
-    certificates = folder / "k8s-webhook-server" / "serving-certs"  # where controller-runtime looks, below $TMPDIR
+    certificates = folder / "k8s-webhook-server" / "serving-certs"  # the default of controller-runtime, below $TMPDIR
     certificates.mkdir(parents=True)
     for ours, theirs in (("server.crt", "tls.crt"), ("server.key", "tls.key")):
         shutil.copy(plane.ca.parent / ours, certificates / theirs)
@@ -199,7 +198,7 @@ def _start(
 
 
 def _admit(plane: ControlPlane, cluster: Cluster, ports: dict[str, int]) -> None:
-    """Their webhooks as they come, but called by URL; those for pods only for the pods of JobSets, as theirs are."""
+    """Install their webhooks, called by URL. The webhooks for pods select pods of JobSets only."""
     files = {
         "trainer-controller-manager": Path("manifests", "base", "webhook", "manifests.yaml"),
         "jobset-controller-manager": Path("config", "components", "webhook", "manifests.yaml"),
@@ -233,4 +232,4 @@ def _is_admitted(cluster: Cluster, manifest: Raw, *options: str) -> bool:
 
 def _is_true(thing: Raw, condition: str) -> bool:
     conditions = (thing.get("status") or {}).get("conditions") or ()
-    return any(one["type"] == condition and one["status"] == "True" for one in conditions)
+    return any(each["type"] == condition and each["status"] == "True" for each in conditions)

@@ -1,4 +1,4 @@
-"""Finished resources in bulk, with the Job and the pod that each has left: made as they end up, not lived through."""
+"""Finished resources in bulk, each with its Job and pod. They are created in their final state."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tests.apiserver.cluster import Cluster, Raw
 from tests.bench.scale.race import CREATORS
 
 UNMANAGED = "tunesmith.dev/bench"
-"""spec.managedBy of the Jobs: the Job controller leaves them as they are."""
+"""spec.managedBy of the Jobs, so that the Job controller does not change them."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A FineTuneJob that has really succeeded, and what it left."""
+    """A FineTuneJob that has succeeded, with its Job and pod."""
 
     resource: Raw
     job: Raw
@@ -29,7 +29,7 @@ class Sample:
 
 
 def fill(cluster: Cluster, sample: Sample, count: int) -> None:
-    """Make `count` more like the sample."""
+    """Create `count` copies of the sample."""
     with ThreadPoolExecutor(CREATORS) as creators:
         list(creators.map(lambda number: _make(cluster, sample, f"old-{number}"), range(count)))
 
@@ -54,7 +54,7 @@ def _make(cluster: Cluster, sample: Sample, name: str) -> None:
 
 
 def _owned(thing: Raw, name: str, resource: Raw) -> Raw:
-    """`thing` as a child of `resource`, as it is to be created."""
+    """The manifest of `thing` as a child of `resource`."""
     labels = {**thing["metadata"]["labels"], "tunesmith.dev/name": resource["metadata"]["name"]}
     labels["tunesmith.dev/uid"] = resource["metadata"]["uid"]
     bare = _bare(thing, name)

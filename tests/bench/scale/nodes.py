@@ -1,4 +1,4 @@
-"""Nodes that are not there, and pods on them that run and end at once: kwok plays the kubelets."""
+"""Fake nodes, on which pods run and end immediately. kwok plays the kubelets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Stage = dict[str, Any]
 
 @contextmanager
 def control_plane(*users: str) -> Iterator[ControlPlane]:
-    """A control plane with a scheduler and fake nodes. What `users` ask of it, and nobody else, is in the audit log."""
+    """A control plane with a scheduler and fake nodes. The audit log has the requests of `users` only."""
     ensure_programs(cache_paths(), ["kwok"])
     policy = {
         "apiVersion": "audit.k8s.io/v1",
@@ -38,8 +38,8 @@ def control_plane(*users: str) -> Iterator[ControlPlane]:
     with ControlPlane(
         with_scheduler=True,
         audit_policy=policy,
-        # kwok watches in a way that is taken for a list by stream, for which Debian's etcd is too old. And nodes without
-        # heartbeats are to stay as they are made.
+        # Debian's etcd is too old for streaming lists, which kwok's watches request. Nodes without heartbeats must stay
+        # ready.
         apiserver_options={
             "feature-gates": "WatchList=false",
             "disable-admission-plugins": "TaintNodesByCondition",
@@ -55,7 +55,7 @@ def control_plane(*users: str) -> Iterator[ControlPlane]:
 
 @contextmanager
 def kwok(plane: ControlPlane) -> Iterator[None]:
-    """kwok, which moves the pods of all nodes along."""
+    """Run kwok, which sets the status of the pods of all nodes."""
     config = plane.directory / "kwok.yaml"
     config.write_text("\n---\n".join(map(json.dumps, (stay(), run(), end(), leave()))))
     command = [plane.program("kwok"), f"--kubeconfig={plane.kubeconfig}", f"--config={config}", "--manage-all-nodes"]
@@ -82,7 +82,7 @@ def node(name: str) -> dict[str, Any]:
 
 
 def stay() -> Stage:
-    """What nothing happens to. Without a stage for nodes, kwok looks after none."""
+    """A stage without effect: kwok manages no nodes without a stage for them."""
     stage = leave()
     stage["metadata"]["name"] = "node-stays"
     stage["spec"]["resourceRef"]["kind"] = "Node"
@@ -90,7 +90,7 @@ def stay() -> Stage:
 
 
 def run() -> Stage:
-    """A pod that is on a node runs: its init containers have ended with the reports that ours would leave."""
+    """A scheduled pod runs, and its init containers have ended with the reports of ours."""
     text = f"""
 phase: Running
 startTime: {TIME}
@@ -115,7 +115,7 @@ containerStatuses:
 
 
 def end() -> Stage:
-    """A Job's pod that runs has succeeded."""
+    """A running pod of a Job succeeds."""
     text = f"""
 phase: Succeeded
 containerStatuses:
@@ -129,7 +129,7 @@ containerStatuses:
 
 
 def leave() -> Stage:
-    """A pod that is to go is gone."""
+    """A pod with a deletion timestamp is removed."""
     stage = _stage("pod-leaves", "")
     stage["spec"]["selector"]["matchExpressions"] = [{"key": ".metadata.deletionTimestamp", "operator": "Exists"}]
     stage["spec"]["next"] = {"delete": True}
@@ -161,7 +161,7 @@ def _container(ready: str) -> str:
 
 
 def _ended() -> str:
-    """How a container ended: by its name, with a report."""
+    """The termination of a container, with the report that belongs to its name."""
     messages = "".join(
         f"{{{{ if eq .name {json.dumps(name)} }}}}, message: {json.dumps(message)}{{{{ end }}}}"
         for name, message in MESSAGES.items()

@@ -1,4 +1,4 @@
-"""One race: so many manifests at once, until all that came of them has finished; and what the managers asked for meanwhile."""
+"""A race: create manifests, wait until all resources have finished, and count the requests of the managers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Process:
 
 @dataclass
 class Contestant:
-    """Who runs in a race. `managers`: its processes; `users`: the names by which the audit log knows them."""
+    """A contestant of a race. `managers` are its processes, `users` their names in the audit log."""
 
     name: str
     manifest: Callable[[str], Raw]
@@ -52,12 +52,12 @@ class Contestant:
     managers: Sequence[Process] = ()
     users: Sequence[str] = ()
     child: str = "Job"
-    """The kind of the one child that each manifest comes to."""
+    """The kind of the child that each resource has."""
 
 
 @dataclass
 class Result:
-    """What came of a race. Times are in seconds since its start."""
+    """The result of a race. Times are in seconds since its start."""
 
     name: str
     count: int
@@ -65,7 +65,7 @@ class Result:
     jobs: float
     finished: float
     delays: list[float]
-    """From the end of a pod to the end of its resource, as a watcher sees both, in order."""
+    """Sorted delays from the end of a pod to the end of its resource, by watch events."""
     reads: int
     writes: int
     events: int
@@ -73,7 +73,7 @@ class Result:
     rss: float
     """MiB at the peak, of all managers together."""
     plane_cpu: dict[str, float]
-    """CPU seconds of the control plane's programs meanwhile, by name."""
+    """CPU seconds of the control plane's programs, by name."""
 
     def delay(self, share: float) -> float:
         return self.delays[min(int(len(self.delays) * share), len(self.delays) - 1)] if self.delays else 0.0
@@ -81,16 +81,16 @@ class Result:
 
 @dataclass
 class Watch:
-    """When objects were first seen to be as wanted, by name; fed by a watch stream in a thread.
+    """The times at which objects first matched, by name, from a watch stream in a thread.
 
-    The API server ends the stream of who reads too slowly for what happens: the next one begins with all there is.
+    The API server ends the stream of a slow reader. The next stream begins with all objects.
     """
 
     plane: ControlPlane
     http: urllib3.PoolManager
     path: str
     name_of: Callable[[Raw], str | None]
-    """The name to note for an object, None where it is not as wanted (yet)."""
+    """The name to record for an object; None if the object does not match (yet)."""
     seen: dict[str, float] = field(default_factory=dict)
 
     def start(self) -> None:
@@ -100,7 +100,7 @@ class Watch:
         url = f"{self.plane.url}{self.path}?watch=1"
         with suppress(urllib3.exceptions.MaxRetryError):  # the API server has been stopped
             while True:
-                with suppress(urllib3.exceptions.ProtocolError, ValueError):  # it was cut off
+                with suppress(urllib3.exceptions.ProtocolError, ValueError):  # the stream was cut
                     for line in self.http.request("GET", url, preload_content=False, timeout=None):
                         if name := self.name_of(orjson.loads(line)["object"]):
                             self.seen.setdefault(name, time.monotonic())
@@ -124,7 +124,7 @@ def race(cluster: Cluster, contestant: Contestant, count: int) -> Result:
     accepted = time.monotonic() - begun
     for what in (children, finished):
         _until(lambda what=what: len(what.seen) >= count, contestant)  # type: ignore[misc]
-    time.sleep(3)  # what is still to be written about the last of them
+    time.sleep(3)  # for the last writes
 
     asked = _asked(cluster, contestant.users)
     asked.subtract(before)
@@ -146,7 +146,7 @@ def race(cluster: Cluster, contestant: Contestant, count: int) -> Result:
 
 
 def _control_plane(plane: ControlPlane) -> dict[str, float]:
-    """CPU seconds of its programs so far."""
+    """CPU seconds of the control plane's programs so far."""
     records = {path.stem: Record.read(path) for path in (plane.directory / "run").glob("*.pid")}
     return {name: Process(record.identity.pid).cpu_seconds() for name, record in records.items() if record}
 
@@ -173,7 +173,7 @@ def _until(look: Callable[[], bool], contestant: Contestant) -> None:
 
 
 def _asked(cluster: Cluster, users: Sequence[str]) -> Counter[str]:
-    """How often these users have read, written objects (Leases aside) and written Events, so far."""
+    """Count the reads, the writes of objects (without Leases) and of Events by these users so far."""
     asked: Counter[str] = Counter()
     for entry in _audit(cluster.plane.audit_log):
         if entry["user"]["username"] not in users:

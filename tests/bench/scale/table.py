@@ -14,7 +14,7 @@ CELL = 24
 FIGURES: tuple[tuple[str, int, Callable[[Result], float]], ...] = (
     ("accepted by the API server, s", 0, lambda result: result.accepted),
     ("every child Job exists, s", 0, lambda result: result.jobs),
-    ("every one has finished, s", 0, lambda result: result.finished),
+    ("all have finished, s", 0, lambda result: result.finished),
     ("pod's end to resource's end, p50, s", 1, lambda result: result.delay(0.5)),
     ("pod's end to resource's end, p99, s", 1, lambda result: result.delay(0.99)),
     ("reads per job, by the managers", 1, lambda result: result.reads / result.count),

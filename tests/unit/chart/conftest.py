@@ -1,4 +1,4 @@
-"""helm, and the chart as it renders it."""
+"""helm, and the rendered chart."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Render = Callable[..., list[Manifest]]
 
 @pytest.fixture(scope="session")
 def helm() -> Helm:
-    """Runs helm, which is built first where it is not there yet; values go to its standard input."""
+    """Runs helm, which is built if necessary, with values on its standard input."""
     program = Path(cache_paths().program("helm"))
     if not program.exists():
         subprocess.run([sys.executable, "-m", "devcluster", "tools", "helm"], check=True)

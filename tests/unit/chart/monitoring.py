@@ -1,4 +1,4 @@
-"""What the alerts and dashboards ask of Prometheus, and what /metrics has: read from their texts."""
+"""The queries of alerts and dashboards, and the metrics in the text of /metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALERTS: list[dict[str, Any]] = [
 ]
 DASHBOARDS: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
 TARGET = frozenset({"namespace", "pod", "instance", "job"})
-"""Labels that Prometheus adds to what it scrapes."""
+"""Labels that Prometheus adds when it scrapes."""
 METRIC = re.compile(r"\b(?:tunesmith|process)_[a-z_]+\b")
 MATCHERS = re.compile(r"([a-z_]+)\s*(?:=~|!~|!=|=)\s*\"")
 GROUPED = re.compile(r"\b(?:by|on|ignoring|without)\s*\(([^)]*)\)")
@@ -39,7 +39,7 @@ def exposed(text: str) -> dict[str, frozenset[str]]:
 
 
 def queries() -> Iterator[tuple[str, str, str]]:
-    """Every query of every dashboard: where it is, the query, and its legend."""
+    """Every query of every dashboard, with its place and its legend."""
     for name, board in DASHBOARDS.items():
         for panel in board["panels"]:
             for target in panel.get("targets", ()):
@@ -61,7 +61,7 @@ def unknown(query: str, legend: str, series: Series) -> set[str]:
 
 
 def promtool(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run promtool, which is built first where it is not there yet."""
+    """Run promtool, which is built if necessary."""
     program = cache_paths().bin / "promtool"
     if not program.exists():
         subprocess.run([sys.executable, "-m", "devcluster", "tools", "promtool"], check=True)

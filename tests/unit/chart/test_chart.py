@@ -1,4 +1,4 @@
-"""What the chart renders under which values, and which values it refuses."""
+"""The chart's manifests under different values, and the values that it refuses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Render = Callable[..., list[Manifest]]
 Helm = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def one(manifests: list[Manifest], kind: str) -> Manifest:
+def only(manifests: list[Manifest], kind: str) -> Manifest:
     (found,) = [manifest for manifest in manifests if manifest["kind"] == kind]
     return found
 
@@ -39,11 +39,11 @@ def kinds(manifests: list[Manifest]) -> set[str]:
 
 
 def operator_config(manifests: list[Manifest]) -> OperatorConfig:
-    return OperatorConfig.model_validate(yaml.safe_load(one(manifests, "ConfigMap")["data"]["config.yaml"]))
+    return OperatorConfig.model_validate(yaml.safe_load(only(manifests, "ConfigMap")["data"]["config.yaml"]))
 
 
 @pytest.mark.parametrize("values", [{}, NAMESPACED], ids=["whole cluster", "namespaces"])
-def test_helm_lint_has_nothing_to_say(helm: Helm, values: dict[str, Any]) -> None:
+def test_helm_lint_is_clean(helm: Helm, values: dict[str, Any]) -> None:
     done = helm("lint", "--strict", str(CHART), values=values)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "[WARNING]" not in done.stdout
@@ -77,8 +77,8 @@ def test_an_unknown_key_is_refused_at_every_level(helm: Helm, path: tuple[str, .
         *("s3://bucket", "s3://bucket/", "s3://bucket/a/b", "s3://my.bucket-1/模型/.hidden", "s3://bucket/a..b", "s3://bucket/100%"),
     ],
 )  # fmt: skip
-def test_helm_takes_the_stores_that_the_operator_takes(helm: Helm, uri: str) -> None:
-    """With others the operator's pod would not start."""
+def test_helm_accepts_the_stores_that_the_operator_accepts(helm: Helm, uri: str) -> None:
+    """The operator's pod would not start with other values."""
     done = helm("template", str(CHART), values={"store": {"uri": uri}})
     assert (done.returncode == 0) == STORE.admits(uri), done.stderr
     assert done.returncode == 0 or "store.uri: write s3://bucket" in done.stderr
@@ -93,14 +93,14 @@ def test_helm_takes_the_stores_that_the_operator_takes(helm: Helm, uri: str) -> 
         *("http://minio", "https://minio:9000/", "https://[fd00::1]:9000", "https://s3.example.com/tenant", "http://10.0.0.1:9000"),
     ],
 )  # fmt: skip
-def test_helm_takes_the_endpoints_that_the_operator_takes(helm: Helm, url: str) -> None:
+def test_helm_accepts_the_endpoints_that_the_operator_accepts(helm: Helm, url: str) -> None:
     done = helm("template", str(CHART), values={"store": {"endpoint": url}})
     assert (done.returncode == 0) == ENDPOINT.admits(url), done.stderr
     assert done.returncode == 0 or "store.endpoint: write the URL" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("values", "says"),
+    ("values", "message"),
     [
         ({"store": {"uri": "http://bucket"}}, "store.uri: write s3://bucket or s3://bucket/prefix"),
         ({"store": {"uri": ""}}, "store.uri: write s3://bucket"),
@@ -134,15 +134,15 @@ def test_helm_takes_the_endpoints_that_the_operator_takes(helm: Helm, url: str) 
         ({"monitoring": None}, "monitoring"),
     ],
 )
-def test_a_value_that_makes_no_sense_is_refused_by_its_name(helm: Helm, values: dict[str, Any], says: str) -> None:
+def test_an_invalid_value_is_refused_by_name(helm: Helm, values: dict[str, Any], message: str) -> None:
     done = helm("template", str(CHART), values=values)
     assert done.returncode != 0
-    assert says in done.stderr or says in done.stderr.replace("/", ".")
+    assert message in done.stderr or message in done.stderr.replace("/", ".")
     assert "key:secret@minio" not in done.stderr
 
 
 @pytest.mark.parametrize(("version", "taken"), [("1.29.14", False), ("1.30.0", True), ("1.30.5-gke.1014", True)])
-def test_a_kubernetes_too_old_for_the_pods_is_refused_at_install(helm: Helm, version: str, taken: bool) -> None:
+def test_a_kubernetes_older_than_those_tested_is_refused_at_install(helm: Helm, version: str, taken: bool) -> None:
     done = helm("template", str(CHART), f"--kube-version={version}")
     assert (done.returncode == 0) is taken, done.stderr
     assert taken or "kubeVersion: >=1.30" in done.stderr
@@ -163,7 +163,7 @@ def test_the_default_values_keep_the_schema() -> None:
     jsonschema.validate(yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8")), SCHEMA)
 
 
-def test_the_configuration_is_one_that_the_operator_reads(render: Render) -> None:
+def test_the_operator_reads_the_rendered_configuration(render: Render) -> None:
     config = operator_config(render())
     assert config.store.uri == "s3://tunesmith"
     assert config.store.endpoint is None
@@ -239,23 +239,23 @@ def test_every_setting_reaches_the_operator(render: Render) -> None:
     )
 
 
-def test_the_operator_is_restarted_by_another_configuration_only(render: Render) -> None:
+def test_only_a_changed_configuration_restarts_the_operator(render: Render) -> None:
     def checksum(**values: Any) -> str:
-        annotations = one(render(**values), "Deployment")["spec"]["template"]["metadata"]["annotations"]
+        annotations = only(render(**values), "Deployment")["spec"]["template"]["metadata"]["annotations"]
         return str(annotations["checksum/config"])
 
     assert checksum() == checksum(podLabels={"team": "a"})
     assert checksum() != checksum(workers=9)
 
 
-def test_without_an_election_no_second_operator_begins_before_the_first_has_ended(render: Render) -> None:
-    assert "strategy" not in one(render(), "Deployment")["spec"]
-    alone = one(render(leaderElection={"enabled": False}), "Deployment")
+def test_without_an_election_the_old_operator_ends_before_the_new_one_starts(render: Render) -> None:
+    assert "strategy" not in only(render(), "Deployment")["spec"]
+    alone = only(render(leaderElection={"enabled": False}), "Deployment")
     assert alone["spec"]["strategy"] == {"type": "Recreate"}
 
 
 def test_the_pod_is_restricted(render: Render) -> None:
-    pod = one(render(), "Deployment")["spec"]["template"]["spec"]
+    pod = only(render(), "Deployment")["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -267,23 +267,23 @@ def test_the_pod_is_restricted(render: Render) -> None:
     assert [volume for volume in pod["volumes"] if "hostPath" in volume] == []
 
 
-def test_probes_and_services_meet_the_ports_that_the_operator_opens(render: Render) -> None:
+def test_probes_and_services_use_the_ports_of_the_operator(render: Render) -> None:
     manifests = render()
     config = operator_config(manifests)
-    template = one(manifests, "Deployment")["spec"]["template"]
+    template = only(manifests, "Deployment")["spec"]["template"]
     (container,) = template["spec"]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert ports == {"health": config.http.health_port, "progress": config.http.progress_port}
     assert container["livenessProbe"]["httpGet"] == {"path": "/livez", "port": "health"}
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
-    service = one(manifests, "Service")
+    service = only(manifests, "Service")
     assert {port["name"]: port["port"] for port in service["spec"]["ports"]} == ports
     assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
     assert config.progress_url is not None
     assert f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc:8082" in config.progress_url
 
 
-def test_the_whole_cluster_is_watched_by_one_cluster_role(render: Render) -> None:
+def test_an_install_for_the_cluster_has_a_cluster_role(render: Render) -> None:
     manifests = render()
     assert "ClusterRoleBinding" in kinds(manifests)
     roles = [manifest["metadata"]["name"] for manifest in manifests if manifest["kind"] == "Role"]
@@ -311,7 +311,7 @@ def test_both_modes_give_the_same_rights(render: Render) -> None:
     assert rights(render(**NAMESPACED), "Role") == [whole, whole]
 
 
-def test_the_operator_may_touch_what_it_knows_and_nothing_else(render: Render) -> None:
+def test_the_operator_has_rights_on_its_own_kinds_only(render: Render) -> None:
     manifests = render(kueue={"enabled": True})
     roles = [m for m in manifests if m["kind"] in {"Role", "ClusterRole"} and "operator" in m["metadata"]["name"]]
     rules = [rule for role in roles for rule in role["rules"]]
@@ -327,7 +327,7 @@ def test_the_operator_may_touch_what_it_knows_and_nothing_else(render: Render) -
     assert deleted == {"jobs", "services", *of_a_service}, "a Deployment goes with its resource"
 
 
-def test_the_lease_is_the_only_one_it_may_change(render: Render) -> None:
+def test_the_operator_may_change_its_own_lease_only(render: Render) -> None:
     manifests = render()
     (role,) = [m for m in manifests if m["kind"] == "Role"]
     named = [rule for rule in role["rules"] if {"get", "update"} & {*rule["verbs"]}]
@@ -357,7 +357,7 @@ def test_the_crds_are_those_of_the_project(render: Render) -> None:
     }
 
 
-def test_the_crds_stay_when_the_release_goes_unless_told_otherwise(render: Render) -> None:
+def test_the_crds_stay_after_an_uninstall_unless_keep_is_off(render: Render) -> None:
     def policies(**values: Any) -> list[str | None]:
         return [
             m["metadata"].get("annotations", {}).get("helm.sh/resource-policy")
@@ -372,14 +372,14 @@ def test_the_crds_stay_when_the_release_goes_unless_told_otherwise(render: Rende
 
 @pytest.fixture
 def notes(helm: Helm, tmp_path: Path) -> Callable[..., str]:
-    """What Helm says after an install: no command prints it without a cluster, so a ConfigMap takes it along."""
+    """Helm's notes after an install. No command prints them without a cluster, so a ConfigMap carries them."""
 
     def rendered(**values: Any) -> str:
         chart = shutil.copytree(CHART, tmp_path / "chart")
         text = textwrap.indent((chart / "templates" / "NOTES.txt").read_text(encoding="utf-8"), "    ")
         head = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: notes}\ndata:\n  notes: |\n"
-        (chart / "templates" / "said.yaml").write_text(head + text, encoding="utf-8")
-        done = helm("template", "tunesmith", str(chart), "--show-only=templates/said.yaml", values=values)
+        (chart / "templates" / "notes.yaml").write_text(head + text, encoding="utf-8")
+        done = helm("template", "tunesmith", str(chart), "--show-only=templates/notes.yaml", values=values)
         assert done.returncode == 0, done.stderr
         return str(yaml.safe_load(done.stdout)["data"]["notes"])
 
@@ -387,27 +387,27 @@ def notes(helm: Helm, tmp_path: Path) -> Callable[..., str]:
 
 
 @pytest.mark.parametrize(("scope", "namespace"), [([], "default"), (["team-a", "team-b"], "team-a")])
-def test_the_notes_lead_to_a_first_resource_with_nothing_that_only_the_demo_has(
+def test_the_notes_lead_to_a_first_resource_without_the_demo(
     notes: Callable[..., str], scope: list[str], namespace: str
 ) -> None:
     store = {"uri": "s3://models/team/", "credentialsSecret": "store"}
-    said = notes(store=store, scope={"namespaces": scope}, crds={"enabled": False})
-    assert "demo" not in said
-    assert "quickstart" not in said
-    assert f"kubectl create secret generic store --namespace {namespace} " in said
+    text = notes(store=store, scope={"namespaces": scope}, crds={"enabled": False})
+    assert "demo" not in text
+    assert "quickstart" not in text
+    assert f"kubectl create secret generic store --namespace {namespace} " in text
     for command in (
         "apply --namespace {} --filename first.yaml",
         "get finetunejobs.tunesmith.dev first --namespace {} --watch",
         "get tunesmith --namespace {}",
     ):
-        assert f"\n  kubectl {command.format(namespace)}\n" in said
-    block = "  apiVersion" + said.partition("  apiVersion")[2].partition("\n\n")[0]
+        assert f"\n  kubectl {command.format(namespace)}\n" in text
+    block = "  apiVersion" + text.partition("  apiVersion")[2].partition("\n\n")[0]
     first = FineTuneJob.model_validate(yaml.safe_load(textwrap.dedent(block)))
     assert first.spec.datasets[0].uri == "s3://models/team/train.jsonl"
     assert (ROOT / "examples" / "nvidia").is_dir()
 
 
-def test_the_notes_ask_for_no_credentials_where_the_pods_have_an_identity(notes: Callable[..., str]) -> None:
+def test_the_notes_need_no_credentials_where_pods_have_an_identity(notes: Callable[..., str]) -> None:
     assert "secret" not in notes()
 
 

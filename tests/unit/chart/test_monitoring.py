@@ -1,4 +1,4 @@
-"""What the chart makes for Prometheus and Grafana, when it is asked to; and that its alerts are right and explained."""
+"""The opt-in objects for Prometheus and Grafana; alerts fire when they should and have runbooks."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:
     return [manifest for manifest in manifests if manifest["kind"] == kind]
 
 
-def test_nothing_that_needs_other_crds_is_made_unasked(render: Render) -> None:
+def test_objects_that_need_other_crds_are_opt_in(render: Render) -> None:
     assert not OPTIONAL & {manifest["kind"] for manifest in render()}
-    assert [one["metadata"]["name"] for one in of_kind(render(), "ConfigMap")] == ["tunesmith-operator"]
+    assert [config["metadata"]["name"] for config in of_kind(render(), "ConfigMap")] == ["tunesmith-operator"]
 
 
 @pytest.mark.parametrize(
@@ -59,24 +59,24 @@ def test_a_monitor_finds_the_operator_and_keeps_the_namespaces_of_the_resources(
     assert "health" in {port["name"] for port in pods["spec"]["containers"][0]["ports"]}
 
 
-def test_both_monitors_at_once_are_refused(helm: Helm) -> None:
+def test_two_monitors_are_refused(helm: Helm) -> None:
     both = {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}
     done = helm("template", str(ROOT / "charts" / "tunesmith"), values={"monitoring": both})
     assert done.returncode != 0
     assert "enable one of them" in done.stderr
 
 
-def test_two_replicas_are_never_drained_at_once(render: Render) -> None:
+def test_a_drain_evicts_replicas_singly(render: Render) -> None:
     (budget,) = of_kind(render(replicas=2), "PodDisruptionBudget")
     assert budget["spec"] == {"maxUnavailable": 1, "selector": {"matchLabels": SELECTOR}}
 
 
-def test_the_rule_holds_every_alert_for_the_namespace_of_the_release(render: Render) -> None:
+def test_the_rule_has_every_alert_for_the_namespace_of_the_release(render: Render) -> None:
     rules = {"enabled": True, "labels": {"release": "prometheus"}, "runbookUrl": "https://wiki.example.com/runbooks"}
     (rule,) = of_kind(render(monitoring={"rules": rules}), "PrometheusRule")
     assert rule["metadata"]["labels"]["release"] == "prometheus"
-    rendered = {one["alert"]: one for group in rule["spec"]["groups"] for one in group["rules"]}
-    assert rendered.keys() == {one["alert"] for one in ALERTS}
+    rendered = {alert["alert"]: alert for group in rule["spec"]["groups"] for alert in group["rules"]}
+    assert rendered.keys() == {alert["alert"] for alert in ALERTS}
     assert 'tunesmith_leader{namespace="tunesmith-system"}' in rendered["TunesmithNoLeader"]["expr"]
     assert "OPERATOR_NAMESPACE" not in json.dumps(rule)
     link = rendered["TunesmithJobsFail"]["annotations"]["runbook_url"]
@@ -85,18 +85,18 @@ def test_the_rule_holds_every_alert_for_the_namespace_of_the_release(render: Ren
     assert "runbook_url" not in json.dumps(plain)
 
 
-def test_the_dashboards_come_as_they_are_where_grafana_looks(render: Render) -> None:
+def test_the_dashboards_are_rendered_unchanged_for_grafanas_sidecar(render: Render) -> None:
     asked = {"enabled": True, "labels": {"grafana_dashboard": "yes"}, "annotations": {"grafana_folder": "ML"}}
     made = [
-        one
-        for one in of_kind(render(monitoring={"dashboards": asked}), "ConfigMap")
-        if "annotations" in one["metadata"]
+        config
+        for config in of_kind(render(monitoring={"dashboards": asked}), "ConfigMap")
+        if "annotations" in config["metadata"]
     ]
-    assert {one["metadata"]["name"].rpartition("-")[2] for one in made} == DASHBOARDS.keys() == {"fleet", "job"}
-    for one in made:
-        assert one["metadata"]["labels"]["grafana_dashboard"] == "yes"
-        assert one["metadata"]["annotations"] == {"grafana_folder": "ML"}
-        ((file, text),) = one["data"].items()
+    assert {config["metadata"]["name"].rpartition("-")[2] for config in made} == DASHBOARDS.keys() == {"fleet", "job"}
+    for config in made:
+        assert config["metadata"]["labels"]["grafana_dashboard"] == "yes"
+        assert config["metadata"]["annotations"] == {"grafana_folder": "ML"}
+        ((file, text),) = config["data"].items()
         assert json.loads(text) == DASHBOARDS[file.removeprefix("tunesmith-").removesuffix(".json")]
 
 
@@ -116,7 +116,7 @@ def test_dashboards_have_ids_of_their_own_and_no_panel_over_another() -> None:
         assert [panel["title"] for panel in panels if panel["type"] != "row" and not panel["description"]] == []
 
 
-def test_every_query_of_a_dashboard_uses_the_variables_that_there_are() -> None:
+def test_every_query_of_a_dashboard_uses_existing_variables() -> None:
     builtin = {"__range", "__rate_interval", "datasource"}
     for name, board in DASHBOARDS.items():
         known = {variable["name"] for variable in board["templating"]["list"]} | builtin
@@ -130,33 +130,33 @@ def test_every_query_of_a_dashboard_uses_the_variables_that_there_are() -> None:
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
-def test_every_alert_has_a_severity_words_and_a_section_in_the_runbooks(alert: dict[str, Any]) -> None:
+def test_every_alert_has_a_severity_a_description_and_a_runbook(alert: dict[str, Any]) -> None:
     assert alert["labels"]["severity"] in ("critical", "warning", "info")
     assert alert["annotations"]["summary"]
     assert alert["annotations"]["description"]
     section = RUNBOOKS.partition(f"\n## {alert['alert']}\n")[2].partition("\n## ")[0]
-    assert len(section.split()) > 30, "a runbook says what it means, what to look at and what to do"
+    assert len(section.split()) > 30, "a runbook has the meaning, what to check, and what to do"
 
 
 def test_the_runbooks_explain_no_alert_that_does_not_exist() -> None:
-    told = set(re.findall(r"^## (Tunesmith\w+)$", RUNBOOKS, re.MULTILINE))
-    assert told == {alert["alert"] for alert in ALERTS}
+    documented = set(re.findall(r"^## (Tunesmith\w+)$", RUNBOOKS, re.MULTILINE))
+    assert documented == {alert["alert"] for alert in ALERTS}
 
 
 @pytest.fixture
 def rules(render: Render, tmp_path: Path) -> Path:
-    """The chart's rules and their tests as files for promtool; the rules once without their words, which it compares."""
+    """The chart's rules and their tests as files for promtool, also without annotations, which promtool would compare."""
     (rule,) = of_kind(render(monitoring={"rules": {"enabled": True}}), "PrometheusRule")
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rule["spec"]))
     for group in rule["spec"]["groups"]:
-        for one in group["rules"]:
-            del one["annotations"]
+        for alert in group["rules"]:
+            del alert["annotations"]
     (tmp_path / "alerts.yaml").write_text(yaml.safe_dump(rule["spec"]))
     (tmp_path / TESTS.name).write_text(TESTS.read_text())
     return tmp_path
 
 
-def test_prometheus_takes_the_rules(rules: Path) -> None:
+def test_prometheus_accepts_the_rules(rules: Path) -> None:
     done = promtool("check", "rules", "--lint=all", "--lint-fatal", str(rules / "rules.yaml"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(ALERTS)} rules found" in done.stdout
@@ -167,14 +167,14 @@ def test_every_alert_fires_when_it_should_and_not_before(rules: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_is_tried_both_ways() -> None:
+def test_every_alert_is_tested_firing_and_silent() -> None:
     tried = [case for test in yaml.safe_load(TESTS.read_text())["tests"] for case in test["alert_rule_test"]]
     names = {alert["alert"] for alert in ALERTS}
     assert {case["alertname"] for case in tried if case["exp_alerts"]} == names
     assert {case["alertname"] for case in tried if not case["exp_alerts"]} == names
 
 
-def test_the_alerts_are_tried_with_the_metrics_that_they_ask_for() -> None:
+def test_the_alerts_are_tested_with_the_metrics_that_they_use() -> None:
     tests = yaml.safe_load(TESTS.read_text())["tests"]
-    given = {name for test in tests for one in test["input_series"] for name in METRIC.findall(one["series"])}
+    given = {name for test in tests for series in test["input_series"] for name in METRIC.findall(series["series"])}
     assert given == {name for alert in ALERTS for name in METRIC.findall(alert["expr"])}

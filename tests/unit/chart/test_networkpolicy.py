@@ -1,4 +1,4 @@
-"""The NetworkPolicy of the operator: rendered when asked for, and as narrow as what the operator does."""
+"""The opt-in NetworkPolicy of the operator admits exactly the traffic that the operator needs."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def policy(render: Render, **values: Any) -> Manifest:
     return spec
 
 
-def one(manifests: list[Manifest], kind: str) -> Manifest:
+def only(manifests: list[Manifest], kind: str) -> Manifest:
     (found,) = [manifest for manifest in manifests if manifest["kind"] == kind]
     return found
 
 
-def test_there_is_none_unless_it_is_asked_for(render: Render) -> None:
+def test_the_policy_is_opt_in(render: Render) -> None:
     assert "NetworkPolicy" not in {manifest["kind"] for manifest in render()}
 
 
-def test_it_is_for_the_operators_pods_and_closes_all_that_it_does_not_open(render: Render) -> None:
+def test_the_policy_selects_the_operators_pods_and_denies_by_default(render: Render) -> None:
     spec = policy(render)
-    labels = one(render(), "Deployment")["spec"]["template"]["metadata"]["labels"]
+    labels = only(render(), "Deployment")["spec"]["template"]["metadata"]["labels"]
     assert spec["podSelector"]["matchLabels"].items() <= labels.items()
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     assert all(rule["from"] for rule in spec["ingress"])
@@ -47,8 +47,8 @@ def test_the_pods_of_every_kind_reach_the_progress_port(render: Render, name: st
     progress, *others = policy(render)["ingress"]
     assert others == []
     manifests = render()
-    ports = one(manifests, "Deployment")["spec"]["template"]["spec"]["containers"][0]["ports"]
-    config = OperatorConfig.model_validate(yaml.safe_load(one(manifests, "ConfigMap")["data"]["config.yaml"]))
+    ports = only(manifests, "Deployment")["spec"]["template"]["spec"]["containers"][0]["ports"]
+    config = OperatorConfig.model_validate(yaml.safe_load(only(manifests, "ConfigMap")["data"]["config.yaml"]))
     opened = [port["containerPort"] for port in ports if port["name"] == progress["ports"][0]["port"]]
     assert opened == [config.http.progress_port]
     pods = progress["from"][0]
@@ -56,18 +56,18 @@ def test_the_pods_of_every_kind_reach_the_progress_port(render: Render, name: st
     assert pods["podSelector"]["matchLabels"].items() <= TEMPLATES[name]["metadata"]["labels"].items()
 
 
-def test_with_namespaces_of_its_own_no_pod_of_another_gets_in(render: Render) -> None:
+def test_with_a_scope_no_pod_of_another_namespace_has_access(render: Render) -> None:
     pods = policy(render, scope={"namespaces": ["team-a", "team-b"]})["ingress"][0]["from"][0]
     expression = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["team-a", "team-b"]}
     assert pods["namespaceSelector"] == {"matchExpressions": [expression]}
 
 
-def test_metrics_are_for_those_that_are_named(render: Render) -> None:
+def test_only_named_peers_read_metrics(render: Render) -> None:
     _, metrics = policy(render, networkPolicy={"metricsFrom": [MONITORING]})["ingress"]
     assert metrics == {"ports": [{"port": "health", "protocol": "TCP"}], "from": [MONITORING]}
 
 
-def test_it_asks_names_the_api_server_and_its_own_leader_and_nobody_else(render: Render) -> None:
+def test_egress_is_dns_the_api_server_and_the_leader_only(render: Render) -> None:
     names, server, leader = policy(render, networkPolicy={"apiServer": {"cidrs": ["10.0.0.1/32"], "ports": [6443]}})[
         "egress"
     ]
@@ -77,6 +77,6 @@ def test_it_asks_names_the_api_server_and_its_own_leader_and_nobody_else(render:
     assert leader["to"] == [{"podSelector": policy(render)["podSelector"]}]
 
 
-def test_without_its_address_the_api_server_is_anywhere_on_its_ports(render: Render) -> None:
+def test_without_an_address_the_api_server_is_any_host_on_its_ports(render: Render) -> None:
     server = policy(render)["egress"][1]
     assert server == {"ports": [{"port": 443, "protocol": "TCP"}, {"port": 6443, "protocol": "TCP"}]}

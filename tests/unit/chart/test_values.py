@@ -1,4 +1,4 @@
-"""No value of the chart is dead, none is without a test, and each is told on the page of values."""
+"""Every value of the chart has an effect, a test, and a row on the page of values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "monitoring.dashboards.labels": {"monitoring.dashboards.enabled": True},
     "monitoring.dashboards.annotations": {"monitoring.dashboards.enabled": True},
 }
-"""Values without which another has nothing to change."""
+"""Values that must be set for another value to have an effect."""
 HAS_A: dict[str, Any] = {"matchExpressions": [{"key": "a", "operator": "Exists"}]}
 OTHERS: dict[str, Any] = {
     "images.operator": "registry/operator:1",
@@ -56,7 +56,7 @@ OTHERS: dict[str, Any] = {
     "monitoring.serviceMonitor.interval": "7s",
     "monitoring.rules.runbookUrl": "https://wiki.example.com/runbooks",
 }
-"""Values for what is more than a word, a number or a switch."""
+"""Values for settings that are no string, number or boolean."""
 
 
 def leaves(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -87,7 +87,7 @@ def another(path: str) -> Any:
 
 
 def nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """Values by dotted path as Helm takes them."""
+    """Values by dotted path in Helm's form."""
     values: dict[str, Any] = {}
     for path, value in flat.items():
         *folders, name = path.split(".")
@@ -99,7 +99,7 @@ def nested(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", LEAVES)
-def test_every_value_changes_what_is_made(render: Render, path: str) -> None:
+def test_every_value_has_an_effect(render: Render, path: str) -> None:
     base = {"crds.enabled": False, **NEEDS.get(path, {})}
     assert another(path) != LEAVES[path]["default"]
     changed = {"crds.enabled": True} if path == "crds.enabled" else {**base, path: another(path)}
@@ -136,48 +136,48 @@ PLACES: dict[str, tuple[str, str, Any]] = {
     "podLabels": ("Deployment", "spec.template.metadata.labels.other", "o"),
     "podAnnotations": ("Deployment", "spec.template.metadata.annotations.other", "o"),
 }
-"""Where in which manifest a value lands, and as what."""
+"""The field of a manifest that a value sets, and its content."""
 CONFIGURED = ("images.runtime", "images.engines.", "store.", "podPolicy.", "client.", "together.", "leaderElection.")
 CONFIGURED += ("workers", "allowTrustRemoteCode", "images.pullPolicy")
-"""How the values begin that are found under the same name in the operator's configuration."""
+"""Prefixes of the values that have the same name in the operator's configuration."""
 ELSEWHERE = {
     "scope.namespaces": "test_an_install_for_namespaces_has_no_cluster_role",
     "kueue.enabled": "test_an_optional_feature_adds_its_rights_and_no_others",
-    "crds.enabled": "test_the_crds_stay_when_the_release_goes_unless_told_otherwise",
-    "crds.keep": "test_the_crds_stay_when_the_release_goes_unless_told_otherwise",
+    "crds.enabled": "test_the_crds_stay_after_an_uninstall_unless_keep_is_off",
+    "crds.keep": "test_the_crds_stay_after_an_uninstall_unless_keep_is_off",
     "rbac.aggregate": "test_people_get_our_kinds_with_view_and_edit_unless_switched_off",
-    "monitoring.rules.runbookUrl": "test_the_rule_holds_every_alert_for_the_namespace_of_the_release",
-    "monitoring.dashboards.enabled": "test_the_dashboards_come_as_they_are_where_grafana_looks",
-    "monitoring.dashboards.labels": "test_the_dashboards_come_as_they_are_where_grafana_looks",
-    "monitoring.dashboards.annotations": "test_the_dashboards_come_as_they_are_where_grafana_looks",
+    "monitoring.rules.runbookUrl": "test_the_rule_has_every_alert_for_the_namespace_of_the_release",
+    "monitoring.dashboards.enabled": "test_the_dashboards_are_rendered_unchanged_for_grafanas_sidecar",
+    "monitoring.dashboards.labels": "test_the_dashboards_are_rendered_unchanged_for_grafanas_sidecar",
+    "monitoring.dashboards.annotations": "test_the_dashboards_are_rendered_unchanged_for_grafanas_sidecar",
 }
-"""Values that decide more than one field, and the test of each."""
+"""Values that affect several fields, and the test of each."""
 
 
 def at(thing: Any, path: str) -> Any:
-    """What is at a dotted path, whose numbers count the items of lists."""
+    """The value at a dotted path, whose numbers are indices of lists."""
     for name in path.split("."):
         thing = thing[int(name)] if isinstance(thing, list) else thing[name]
     return thing
 
 
 @pytest.mark.parametrize("path", PLACES)
-def test_a_value_lands_where_kubernetes_looks_for_it(render: Render, path: str) -> None:
+def test_a_value_sets_its_field_of_the_manifest(render: Render, path: str) -> None:
     kind, place, expected = PLACES[path]
     manifests = render(**nested({"crds.enabled": False, **NEEDS.get(path, {}), path: another(path)}))
-    (manifest,) = [one for one in manifests if one["kind"] == kind]
+    (manifest,) = [each for each in manifests if each["kind"] == kind]
     assert at(manifest, place) == expected
 
 
 @pytest.mark.parametrize("path", [path for path in LEAVES if path.startswith(CONFIGURED)])
-def test_a_value_lands_where_the_operator_looks_for_it(render: Render, path: str) -> None:
+def test_a_value_sets_its_field_of_the_configuration(render: Render, path: str) -> None:
     manifests = render(**nested({"crds.enabled": False, **NEEDS.get(path, {}), path: another(path)}))
-    (text,) = [one["data"]["config.yaml"] for one in manifests if one["kind"] == "ConfigMap"]
+    (text,) = [each["data"]["config.yaml"] for each in manifests if each["kind"] == "ConfigMap"]
     assert at(yaml.safe_load(text), path) == another(path)
     OperatorConfig.model_validate(yaml.safe_load(text))
 
 
-def test_it_is_known_of_every_value_where_it_lands() -> None:
+def test_the_field_of_every_value_is_tested() -> None:
     configured = {path for path in LEAVES if path.startswith(CONFIGURED)}
     assert LEAVES.keys() == configured | PLACES.keys() | ELSEWHERE.keys()
     tests = "".join(path.read_text(encoding="utf-8") for path in PAGE.parents[2].glob("tests/**/test_*.py"))
@@ -186,30 +186,30 @@ def test_it_is_known_of_every_value_where_it_lands() -> None:
 
 def test_every_value_is_on_the_page_with_its_default() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    told = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
-    assert told.keys() == LEAVES.keys()
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    assert rows.keys() == LEAVES.keys()
     defaults = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     for path, schema in LEAVES.items():
         value = defaults
         for name in path.split("."):
             value = value[name]
         assert value == schema["default"], path
-        assert schema["description"] in told[path]
-        assert f"`{json.dumps(value)}`" in told[path]
+        assert schema["description"] in rows[path]
+        assert f"`{json.dumps(value)}`" in rows[path]
 
 
 def blocks() -> Iterator[Any]:
-    """The values that the pages for administrators show."""
+    """The values in the pages for administrators."""
     for page in ("chart.md", "operations.md", "security.md"):
         path = PAGE.parents[1] / page
         for text in re.findall(
             r"```yaml\n(.*?)```", path.read_text(encoding="utf-8") if path.exists() else "", re.DOTALL
         ):
-            documents = [one for one in yaml.safe_load_all(text) if one]
-            if not any("apiVersion" in one for one in documents):
+            documents = [document for document in yaml.safe_load_all(text) if document]
+            if not any("apiVersion" in document for document in documents):
                 yield pytest.param(documents[0], id=f"{page}: {', '.join(documents[0])}")
 
 
 @pytest.mark.parametrize("values", list(blocks()))
-def test_the_values_that_the_pages_show_are_taken(render: Render, values: dict[str, Any]) -> None:
+def test_helm_accepts_the_values_in_the_pages(render: Render, values: dict[str, Any]) -> None:
     assert render(**values)

@@ -54,7 +54,7 @@ def test_a_named_cluster_is_used(paths: Paths, monkeypatch: pytest.MonkeyPatch) 
         ("AWS_SECRET_ACCESS_KEY", "s3_secret_key"),
     ],
 )
-def test_what_a_users_cluster_lacks_is_an_error_for_who_needs_it_only(
+def test_a_missing_setting_of_a_users_cluster_is_an_error_only_when_used(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, name: str, needed_by: str
 ) -> None:
     name_a_cluster(monkeypatch, without=name)
@@ -68,7 +68,7 @@ def test_what_a_users_cluster_lacks_is_an_error_for_who_needs_it_only(
     assert all(getattr(used, other) for other in others)
 
 
-def test_up_says_at_once_what_a_users_cluster_will_lack(
+def test_up_lists_the_missing_settings_of_a_users_cluster(
     paths: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name_a_cluster(monkeypatch, without="TUNESMITH_S3_ENDPOINT")
@@ -78,14 +78,16 @@ def test_up_says_at_once_what_a_users_cluster_will_lack(
     assert "not set: TUNESMITH_S3_ENDPOINT;" in capsys.readouterr().out
 
 
-def test_several_kubeconfigs_are_refused_with_the_way_to_one(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_kubeconfigs_are_refused_with_the_command_that_merges_them(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name_a_cluster(monkeypatch)
     monkeypatch.setenv("KUBECONFIG", "/a:/b")
     with pytest.raises(ClusterError, match="kubectl config view --flatten"):
         environment()
 
 
-def test_without_any_cluster_the_command_that_makes_one_is_named(paths: Paths) -> None:
+def test_without_a_cluster_the_error_names_the_command_that_starts_it(paths: Paths) -> None:
     with pytest.raises(ClusterError, match="make cluster"):
         environment()
 
@@ -105,13 +107,13 @@ def test_the_embedded_cluster_is_described_by_its_files(paths: Paths) -> None:
     assert (used.s3_access_key, used.s3_secret_key) == keys
 
 
-def test_s3_keys_are_made_once_and_only_the_owner_reads_them(paths: Paths) -> None:
+def test_s3_keys_are_created_once_and_readable_by_the_owner_only(paths: Paths) -> None:
     keys = ensure_s3_credentials(paths.s3_credentials)
     assert ensure_s3_credentials(paths.s3_credentials) == keys
     assert stat.S_IMODE(paths.s3_credentials.stat().st_mode) == 0o600
 
 
-def test_the_secret_key_shows_neither_in_the_exports_nor_when_an_environment_is_printed(paths: Paths) -> None:
+def test_the_secret_key_is_in_neither_the_exports_nor_a_printed_environment(paths: Paths) -> None:
     _, secret = ensure_s3_credentials(paths.s3_credentials)
     paths.kubeconfig.write_text("{}")
     assert secret not in str(exports(paths))

@@ -1,4 +1,4 @@
-"""When a cluster is rebuilt, and when it is left as it is."""
+"""When a cluster is rebuilt, and when its data are kept."""
 
 import subprocess
 import time
@@ -15,7 +15,7 @@ BROKEN_ETCD = ComponentEnded("etcd", "etcd ended while it started")
 
 
 class Attempts:
-    """Stands for bringing up and taking down: each attempt has an error, or None if it works."""
+    """Replaces start and removal of the cluster. Each attempt has an error, or None for success."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *outcomes: ClusterError | None) -> None:
         self.outcomes = list(outcomes)
@@ -34,7 +34,7 @@ class Attempts:
 
 @pytest.fixture
 def used(tmp_path: Path) -> Paths:
-    """A cluster that has been up."""
+    """A cluster that has run."""
     (tmp_path / "cluster" / "etcd").mkdir(parents=True)
     return Paths(tmp_path)
 
@@ -54,7 +54,7 @@ def test_a_cluster_whose_data_are_broken_is_rebuilt_and_the_buckets_stay(
     [ClusterError("kube-apiserver is not ready after 60s"), ComponentEnded("kube-apiserver", "no")],
     ids=["slow", "broken, but not for its data"],
 )
-def test_nothing_is_thrown_away_for_another_reason(
+def test_no_data_are_deleted_for_another_reason(
     used: Paths, monkeypatch: pytest.MonkeyPatch, error: ClusterError
 ) -> None:
     attempts = Attempts(monkeypatch, error)
@@ -63,7 +63,7 @@ def test_nothing_is_thrown_away_for_another_reason(
     assert attempts.kept == []
 
 
-def test_a_new_cluster_that_does_not_start_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_cluster_that_does_not_start_is_not_rebuilt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = Attempts(monkeypatch, BROKEN_ETCD)
     with pytest.raises(ClusterError, match="etcd ended"):
         cluster.up(Paths(tmp_path))
@@ -76,7 +76,7 @@ def test_a_rebuild_is_tried_once(used: Paths, monkeypatch: pytest.MonkeyPatch) -
         cluster.up(used)
 
 
-def test_what_a_mount_shows_is_never_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_below_a_mount_are_never_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     precious = tmp_path / "kubelet" / "volume" / "precious"
     precious.parent.mkdir(parents=True)
     precious.write_text("data")
@@ -86,7 +86,7 @@ def test_what_a_mount_shows_is_never_deleted(tmp_path: Path, monkeypatch: pytest
     assert precious.read_text() == "data"
 
 
-def test_taking_down_what_is_not_there_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_taking_down_a_missing_cluster_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a command was run"))
     cluster.take_down(Paths(tmp_path))
 
@@ -99,7 +99,7 @@ def _command(pid: int) -> str:
         return ""
 
 
-def test_a_component_that_ends_once_is_started_again(tmp_path: Path) -> None:
+def test_a_component_that_ends_once_is_restarted(tmp_path: Path) -> None:
     mark = tmp_path / "started once"
     script = f"test -e '{mark}' && exec sleep 60; touch '{mark}'; exit 1"
     component = Component("shaky", ("/bin/sh", "-c", script), ready=lambda: "" if alive() else "not running")

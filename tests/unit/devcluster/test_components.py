@@ -34,7 +34,7 @@ def test_flags_are_rendered_as_go_reads_them() -> None:
     )
 
 
-def test_a_component_starts_after_what_it_needs() -> None:
+def test_a_component_starts_after_its_dependencies() -> None:
     order = list(COMPONENTS)
     needs = [
         ("etcd", "kube-apiserver"),
@@ -68,11 +68,11 @@ def test_the_secret_key_of_the_s3_server_is_on_no_command_line_and_in_no_file() 
     assert COMPONENTS["s3"].environment["ROOT_SECRET_ACCESS_KEY"] == "hush-hush"
 
 
-def test_admission_is_the_stock_one() -> None:
+def test_admission_plugins_are_the_stock_set() -> None:
     assert not any("admission" in word for word in COMPONENTS["kube-apiserver"].argv)
 
 
-def test_the_pods_ask_the_dns_server_that_runs() -> None:
+def test_the_pods_use_the_running_dns_server() -> None:
     kubelet = config(COMPONENTS["kubelet"], "kubelet.json")
     assert kubelet["clusterDNS"] == [addresses.HOST]
     assert f"bind {addresses.HOST}" in services.coredns(PATHS).files[PATHS.cluster / "Corefile"]
@@ -84,5 +84,5 @@ def test_the_clients_of_the_api_server_are_not_throttled() -> None:
     assert scheduler["clientConnection"]["qps"] == 500
 
 
-def test_the_server_certificate_covers_every_address_that_the_servers_are_called_by() -> None:
+def test_the_server_certificate_covers_every_address_of_the_servers() -> None:
     assert {addresses.HOST, addresses.LOOPBACK, addresses.FIRST_SERVICE} <= set(cluster.SERVER_NAMES)

@@ -1,4 +1,4 @@
-"""What is decided about building and pushing the images."""
+"""Decisions on building and pushing the images."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ CONTAINERFILES = ("operator/Containerfile", "runtime/Containerfile")
         ("localhost.example.com:5001/tunesmith/operator:1", False),
     ],
 )
-def test_plain_http_is_spoken_to_this_machine_only(name: str, local: bool) -> None:
+def test_plain_http_is_used_for_this_machine_only(name: str, local: bool) -> None:
     assert is_local(name) is local
 
 
-def test_a_registry_that_does_not_answer_is_one_sentence_with_the_fix() -> None:
+def test_an_unreachable_registry_is_an_error_with_the_fix() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -41,7 +41,7 @@ def test_a_registry_that_does_not_answer_is_one_sentence_with_the_fix() -> None:
 
 
 @pytest.mark.parametrize(("free", "built", "warns"), [(29, False, True), (29, True, False), (31, False, False)])
-def test_up_warns_before_the_images_of_a_disk_too_small_for_their_first_build(
+def test_up_warns_of_a_disk_too_small_for_the_first_build_of_the_images(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -62,7 +62,7 @@ def test_up_warns_before_the_images_of_a_disk_too_small_for_their_first_build(
     assert ("the first build of the images needs 30 GB: make room" in warning) is warns
 
 
-def test_the_machines_certificates_and_mirrors_are_lent_to_the_build(tmp_path: Path) -> None:
+def test_the_build_gets_the_machines_certificates_and_mirrors(tmp_path: Path) -> None:
     bundle, settings = tmp_path / "ca.pem", tmp_path / "uv.toml"
     bundle.touch()
     settings.touch()
@@ -70,12 +70,12 @@ def test_the_machines_certificates_and_mirrors_are_lent_to_the_build(tmp_path: P
     assert build_secrets(variables) == {"ca": bundle, "uv": settings}
 
 
-def test_a_file_that_is_not_there_is_no_secret(tmp_path: Path) -> None:
+def test_a_missing_file_is_no_secret(tmp_path: Path) -> None:
     variables = {"SSL_CERT_FILE": str(tmp_path / "none.pem"), "UV_CONFIG_FILE": str(tmp_path / "none.toml")}
     assert build_secrets(variables) == {}
 
 
-def test_a_base_image_can_be_named_instead_of_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_image_can_be_named_instead_of_built(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PULLED_BASE, "docker.io/library/python:3.12-slim")
     assert base_reference() == "docker.io/library/python:3.12-slim"
 
@@ -86,7 +86,7 @@ def test_our_own_base_image_has_the_tag_of_its_recipe(monkeypatch: pytest.Monkey
     assert base_reference() == base_reference()
 
 
-def test_a_missing_uv_is_one_sentence_with_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_uv_is_an_error_with_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ClusterError, match="make env"):
         find_uv(tmp_path)

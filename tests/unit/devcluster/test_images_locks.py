@@ -30,7 +30,7 @@ def test_a_lock_names_no_host(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["operator", "runtime"])
-def test_what_is_tested_is_what_the_images_hold(name: str) -> None:
+def test_the_tests_use_the_versions_of_the_images(name: str) -> None:
     assert pins(name) <= pins("dev")
 
 

@@ -1,4 +1,4 @@
-"""The tag of an image says what is in it."""
+"""The tag of an image identifies its content."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_missing_source_is_named(clone: Path) -> None:
 
 
 @given(names=st.lists(st.text("abc/", min_size=1, max_size=6), unique=True, max_size=6))
-def test_the_tag_is_one_that_a_registry_takes(names: list[str]) -> None:
+def test_the_tag_is_valid_for_a_registry(names: list[str]) -> None:
     tag = content_tag(ROOT, [Path("pyproject.toml")], "".join(names))
     assert len(tag) == 16
     assert set(tag) <= set("0123456789abcdef")
@@ -83,7 +83,7 @@ def test_a_reference_names_registry_image_and_tag() -> None:
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
-def test_what_a_containerfile_copies_is_what_its_tag_counts(image: Image) -> None:
+def test_the_tag_covers_the_files_that_the_containerfile_copies(image: Image) -> None:
     lines = (ROOT / image.containerfile).read_text().splitlines()
     copied = {name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]}
     ignore = (ROOT / ".dockerignore").read_text().splitlines()

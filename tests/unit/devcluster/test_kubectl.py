@@ -1,4 +1,4 @@
-"""What the chart is installed with."""
+"""The values with which the chart is installed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def environment(s3_endpoint: str | None) -> Environment:
 
 @pytest.fixture
 def values(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The values that helm was given, by call."""
+    """The values of each call of helm."""
     given: list[dict[str, Any]] = []
     monkeypatch.setattr(kubectl, "run", lambda argv, stdin: given.append(json.loads(stdin)))
     return given

@@ -1,4 +1,4 @@
-"""What the cluster put into the firewall goes; what was there stays."""
+"""The cluster's firewall rules are removed; all others stay."""
 
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def test_no_chain_of_somebody_else_is_ever_named(present: set[str], kept: set[st
     assert {line.split()[-1] for line in script.splitlines() if line.startswith("-")} == ours
 
 
-def test_what_was_before_is_looked_at_again_if_writing_it_down_was_cut_short(
+def test_the_state_before_is_recorded_again_after_an_incomplete_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for look, answer in (("_saved_rules", ""), ("_root_is_shared", True), ("_changed_settings", [])):

@@ -1,4 +1,4 @@
-"""A missing precondition is one sentence that names the fix, before anything starts."""
+"""A missing precondition is a message with the fix, before anything starts."""
 
 import socket
 from collections.abc import Callable
@@ -27,7 +27,7 @@ ETCD = Component(name="etcd", argv=("etcd",), ready=lambda: "", ports=(("127.0.0
         (lambda: preflight.check_routes([("10.188.4.0/24", "docker0")]), "take docker0 away"),
     ],
 )
-def test_a_missing_precondition_is_one_sentence_with_the_fix(found: Callable[[], list[str]], wanted: str) -> None:
+def test_a_missing_precondition_is_a_message_with_the_fix(found: Callable[[], list[str]], wanted: str) -> None:
     sentences = found()
     assert len(sentences) == 1
     assert wanted in sentences[0]
@@ -46,12 +46,12 @@ def test_a_missing_precondition_is_one_sentence_with_the_fix(found: Callable[[],
         lambda: preflight.check_routes([("10.188.0.0/16", addresses.BRIDGE), ("192.0.2.0/24", "eth0")]),
     ],
 )
-def test_a_machine_that_has_what_is_needed_hears_nothing(found: Callable[[], list[str]]) -> None:
+def test_a_machine_that_meets_the_preconditions_gets_no_message(found: Callable[[], list[str]]) -> None:
     assert found() == []
 
 
 @pytest.mark.parametrize(("address", "conflicts"), [("127.0.0.1", 1), ("0.0.0.0", 1), ("::", 1), ("192.0.2.2", 0)])
-def test_a_port_is_taken_by_who_listens_on_its_address_or_on_every_one(address: str, conflicts: int) -> None:
+def test_a_port_is_taken_by_a_listener_on_its_address_or_on_all(address: str, conflicts: int) -> None:
     listeners = [Listener(address, 2379, 77, "etcd")]
     assert len(preflight.check_ports([ETCD], listeners, own=set())) == conflicts
 
@@ -64,7 +64,7 @@ def test_a_real_listener_is_seen_with_the_process_that_holds_it() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         seen = [listener for listener in preflight.tcp_listeners() if listener.port == port]
-    assert [(one.address, one.command.startswith("py")) for one in seen] == [("127.0.0.1", True)]
+    assert [(listener.address, listener.command.startswith("py")) for listener in seen] == [("127.0.0.1", True)]
 
 
 def test_the_kernel_table_of_sockets_is_read() -> None:

@@ -1,4 +1,4 @@
-"""Processes are found again by pid files, and only those that were started here are ever ended."""
+"""Processes are found by their pid files, and only our processes are ended."""
 
 import dataclasses
 import os
@@ -22,9 +22,9 @@ def sleeper(**changes: Any) -> Component:
 
 @pytest.fixture
 def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
-    one = Supervisor(tmp_path / "run", tmp_path / "logs")
-    yield one
-    one.stop("sleeper")
+    supervisor = Supervisor(tmp_path / "run", tmp_path / "logs")
+    yield supervisor
+    supervisor.stop("sleeper")
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="\x00"), max_size=15))
@@ -40,7 +40,7 @@ def test_a_started_component_is_found_by_another_supervisor(supervisor: Supervis
     assert is_alive(found.identity)
 
 
-def test_stopping_ends_the_process_and_takes_its_pid_file_away(supervisor: Supervisor) -> None:
+def test_stopping_ends_the_process_and_removes_its_pid_file(supervisor: Supervisor) -> None:
     supervisor.start(sleeper())
     record = supervisor.record("sleeper")
     assert record is not None
@@ -49,12 +49,12 @@ def test_stopping_ends_the_process_and_takes_its_pid_file_away(supervisor: Super
     assert not supervisor.pid_file("sleeper").exists()
 
 
-def test_stopping_what_does_not_run_is_no_error(supervisor: Supervisor) -> None:
+def test_stopping_a_stopped_component_is_no_error(supervisor: Supervisor) -> None:
     supervisor.stop("sleeper")
 
 
 @pytest.mark.parametrize("change", [{"start": 1}, {"boot": "another boot"}], ids=["pid used again", "after a reboot"])
-def test_a_process_that_merely_has_the_pid_of_ours_is_not_ended(supervisor: Supervisor, change: dict[str, Any]) -> None:
+def test_a_process_with_a_reused_pid_is_not_ended(supervisor: Supervisor, change: dict[str, Any]) -> None:
     stranger = subprocess.Popen(["/bin/sleep", "60"])
     try:
         identity = identify(stranger.pid)
@@ -87,7 +87,7 @@ def test_a_running_component_that_is_ready_has_no_complaint(supervisor: Supervis
     assert supervisor.complaint(sleeper()) == ""
 
 
-def test_each_trouble_of_a_component_is_named(supervisor: Supervisor) -> None:
+def test_each_fault_of_a_component_is_named(supervisor: Supervisor) -> None:
     assert supervisor.complaint(sleeper()) == "not running"
     supervisor.start(sleeper())
     assert supervisor.complaint(sleeper(ready=lambda: "port 1 is silent")) == "port 1 is silent"
@@ -109,7 +109,7 @@ def test_each_trouble_of_a_component_is_named(supervisor: Supervisor) -> None:
     ],
     ids=["arguments", "program", "files", "environment"],
 )
-def test_a_change_of_what_a_component_is_changes_its_fingerprint(change: dict[str, Any]) -> None:
+def test_a_changed_description_changes_the_fingerprint(change: dict[str, Any]) -> None:
     assert sleeper(**change).fingerprint() != sleeper().fingerprint()
 
 
@@ -120,19 +120,19 @@ def test_a_component_that_ends_while_it_starts_is_reported_with_the_end_of_its_l
         supervisor.wait(broken)
 
 
-def test_a_component_that_never_gets_ready_is_reported_with_what_is_missing(supervisor: Supervisor) -> None:
+def test_a_component_that_is_never_ready_is_reported_with_its_complaint(supervisor: Supervisor) -> None:
     silent = sleeper(ready=lambda: "port 1 is silent", ready_seconds=0.0)
     supervisor.start(silent)
     with pytest.raises(ClusterError, match="not ready after 0s: port 1 is silent"):
         supervisor.wait(silent)
 
 
-def test_its_files_are_there_before_a_component_starts(supervisor: Supervisor, tmp_path: Path) -> None:
+def test_files_exist_before_their_component_starts(supervisor: Supervisor, tmp_path: Path) -> None:
     config = tmp_path / "deep" / "config"
     supervisor.start(sleeper(files={config: "content"}))
     assert config.read_text() == "content"
 
 
-def test_a_program_that_is_not_there_is_reported_with_the_command_that_makes_it(supervisor: Supervisor) -> None:
+def test_a_missing_program_is_reported_with_the_command_that_builds_it(supervisor: Supervisor) -> None:
     with pytest.raises(ClusterError, match="/no/such/etcd is not there: `python3 -m devcluster tools`"):
         supervisor.start(sleeper(argv=("/no/such/etcd",)))

@@ -8,13 +8,13 @@ def test_elapsed_time_is_short(seconds: float, text: str) -> None:
     assert elapsed(seconds) == text
 
 
-def test_a_step_is_one_line_with_its_time(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_step_is_a_line_with_its_time(capsys: pytest.CaptureFixture[str]) -> None:
     with step("build x"):
         pass
     assert capsys.readouterr().out == "build x ... 0.0s\n"
 
 
-def test_a_step_that_fails_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_step_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="no"), step("build x"):
         raise ValueError("no")
     assert capsys.readouterr().out == "build x ... failed after 0.0s\n"

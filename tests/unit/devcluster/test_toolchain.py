@@ -19,5 +19,5 @@ def test_a_go_version_is_read(text: str, version: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("text", "enough"), [("go1.19.8", False), ("go1.26.0", True), ("go1.100.1", True), ("", False)]
 )
-def test_a_go_that_is_too_old_is_not_taken(text: str, enough: bool) -> None:
+def test_a_go_that_is_too_old_is_not_used(text: str, enough: bool) -> None:
     assert (parse_go_version(text)[:2] >= GO_WANTED) is enough
