@@ -594,7 +594,7 @@ def test_the_status_has_room_for_what_the_types_say(api: Api) -> None:
 def test_explain_is_the_reference_manual(api: Api) -> None:
     explained = api.kubectl("explain", "finetunejob.spec.training")
     assert "The optimization." in explained
-    assert "Peak learning rate. Default 1e-4 with an adapter, 1e-5 with tuner full." in " ".join(explained.split())
+    assert "Peak learning rate. Default 0.0001 with tuner lora, 0.00001 with tuner full." in " ".join(explained.split())
     assert "enum: cosine, linear, constant" in explained
     assert "Tunes a model on data sets" in api.kubectl("explain", "ftj")
 
