@@ -53,7 +53,9 @@ URI_FIELDS: tuple[tuple[str, str], ...] = (*MODEL_URIS, *DATA_URIS, *OUTPUT_URIS
 """Kind and path of every field of a spec that is a URI of a model, of data or of results."""
 
 LIMITS: tuple[Limit, ...] = (
-    Limit("FineTuneJob", "method", "use sft, and remove the block of the other method", ("sft",)),
+    Limit(
+        "FineTuneJob", "method", "use sft or pretrain, and remove the block of the other method", ("sft", "pretrain")
+    ),
     Limit("FineTuneJob", "tuner", "use lora, or full without the block lora", ("lora", "full")),
     Limit(
         "FineTuneJob",
@@ -82,10 +84,6 @@ CONFLICTS: tuple[Conflict, ...] = (
     Conflict(
         {"tuner": frozenset({"qlora"}), "resources.accelerator": frozenset({"ascend"})},
         "tuner qlora with accelerator ascend: bitsandbytes has no Ascend kernels; use tuner lora",
-    ),
-    Conflict(
-        {"method": frozenset({"pretrain"}), "training.lossOn": frozenset({"answer"})},
-        "method pretrain has no answer to take the loss on; set training.lossOn: all",
     ),
 )
 

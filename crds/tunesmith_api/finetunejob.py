@@ -215,7 +215,8 @@ class Training(ApiModel):
         description="drop (counted in status.rows) or truncate rows longer than maxLength. Default drop.",
     )
     loss_on: LossOn = Field(
-        LossOn.ANSWER, description="answer: only what the model should say; all: every token. Default answer."
+        LossOn.ANSWER,
+        description="answer: only the tokens of answers, and all tokens of plain text; all: every token. Default answer.",
     )
     scheduler: Scheduler = Field(Scheduler.COSINE, description="cosine, linear or constant. Default cosine.")
     warmup_ratio: float = Field(

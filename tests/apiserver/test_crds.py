@@ -76,6 +76,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
         **FOR_BOTH,
         "datasets": [{"uri": "s3://data/other.jsonl"}],
         "validation": {"fraction": 0.1},
+        "method": "pretrain",
         "tuner": "full",
         "lora": {"rank": 8},
         "training": {"epochs": 2},
@@ -92,7 +93,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
         "engine": "vllm",
     },
 }
-NOT_YET = {"method", "dpo", "kto", "grpo"}
+NOT_YET = {"dpo", "kto", "grpo"}
 """Fields of a FineTuneJob with one admissible value only."""
 
 
@@ -238,7 +239,7 @@ BAD = {
     "method with its block": Bad(
         "FineTuneJob",
         {"method": "dpo", "dpo": {"beta": 0.1}},
-        "method dpo: not available in this version; use sft, and remove the block of the other method",
+        "method dpo: not available in this version; use sft or pretrain, and remove the block of the other method",
     ),
     "tuner with the block lora": Bad(
         "FineTuneJob",

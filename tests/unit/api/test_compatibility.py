@@ -20,8 +20,9 @@ SPEC: dict[str, Any] = {
 }
 
 
-def test_what_this_version_can_do_is_not_refused() -> None:
-    assert refusals("FineTuneJob", SPEC) == []
+@pytest.mark.parametrize("method", ["sft", "pretrain"])
+def test_what_this_version_can_do_is_not_refused(method: str) -> None:
+    assert refusals("FineTuneJob", SPEC | {"method": method}) == []
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_what_this_version_can_do_is_not_refused() -> None:
     [
         (
             {"method": "kto"},
-            "method kto: not available in this version; use sft, and remove the block of the other method",
+            "method kto: not available in this version; use sft or pretrain, and remove the block of the other method",
         ),
         ({"training": {"packing": True}}, "training.packing true: not available in this version; set packing: false"),
         (

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from tunesmith_api.finetunejob import Method as MethodName
 from tunesmith_runtime.train.methods.base import Method, Setup
+from tunesmith_runtime.train.methods.pretrain import PRETRAIN
 from tunesmith_runtime.train.methods.sft import SFT
 
 __all__ = ["METHODS", "Method", "Setup"]
 
-METHODS: Mapping[MethodName, Method] = {method.name: method for method in (SFT,)}
+METHODS: Mapping[MethodName, Method] = {method.name: method for method in (SFT, PRETRAIN)}
