@@ -1,4 +1,4 @@
-"""The verb export: merge the adapter if that is asked for, and finish the run: run.json last."""
+"""The verb export: merge the adapter if `export.merge` is set, and finish the run with run.json."""
 
 from __future__ import annotations
 
@@ -20,16 +20,13 @@ from tunesmith_runtime.workdir import Work
 log = logging.getLogger(__name__)
 
 PROMPTS = 4
-"""Rows of the data that merged and unmerged model are compared on."""
+"""Number of rows on which the merged model is compared with base and adapter."""
 PROMPT_BYTES = 4096
-"""Bytes of such a row at most: lines can be long."""
+"""Maximum size of such a row: lines can be long."""
 
 
 def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
-    """Finish the run. A run that another pod has finished meanwhile is reported as that pod left it.
-
-    Of pods that have trained together the first exports, and the others are done.
-    """
+    """Finish the run, unless another pod has finished it. Of pods that train together, only the first exports."""
     fetched = work.fetched()
     if not in_leading_pod(spec.world):
         return RunReport(verb=Verb.EXPORT, outcome=Outcome.SUCCEEDED, run_uri=fetched.run_uri)
@@ -55,9 +52,9 @@ def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
 
 
 def _merged(spec: RunSpec, work: Work, run_directory: RunDirectory, result: TrainingResult) -> Artifact:
-    """The merged model, checked and published."""
+    """Merge the adapter, check the merged model and publish it."""
     adapter = work.run / ArtifactType.ADAPTER
-    run_directory.fetch(result.artifact, adapter)  # what is there from training already is only verified
+    run_directory.fetch(result.artifact, adapter)  # files from the verb train are verified, not downloaded
     sleep_when_idle()
     with hidden():
         from tunesmith_runtime.export.merge import merge
@@ -69,7 +66,7 @@ def _merged(spec: RunSpec, work: Work, run_directory: RunDirectory, result: Trai
 
 
 def _prompts(work: Work) -> list[str]:
-    """The beginnings of the first rows of the data, as they are in the file: text like that which was learned."""
+    """Return the beginnings of the first rows as they are in the file: text similar to the learned text."""
     with (work.data / work.data_files()[0].path).open("rb") as file:
         lines = list(islice(iter(lambda: file.readline(PROMPT_BYTES), b""), PROMPTS))
     return [text for line in lines if (text := line.decode("utf-8", "replace").strip())]

@@ -1,4 +1,4 @@
-"""Merging an adapter into its base, and the proof that the merged model computes the same."""
+"""Merges an adapter into its base, and checks that the merged model computes the same logits."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from tunesmith_runtime.train.weight_change import changes_stored
 log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-4
-"""Largest difference of a float32 logit between base + adapter and the merged model, relative to the largest logit.
-Merging adds the update before the product instead of after it, which float32 rounds to about 1e-6."""
+"""Maximum difference of a float32 logit between base + adapter and the merged model, relative to the largest logit.
+The merged model adds the update before the product instead of after it, which rounding in float32 changes by about 1e-6."""
 
 STORED_TOLERANCE = 5e-2
-"""The same where weights are stored in 16 bits, which rounds them by up to 2^-9."""
+"""The same for weights stored in 16 bits, which are rounded by up to 2^-9."""
 
 PROBES = ("The quick brown fox jumps over the lazy dog.", "1, 2, 3, 5, 8, 13,", "def add(a, b):\n    return")
-"""Prompts to compare on, beside rows of the data."""
+"""Prompts for the comparison, beside rows of the data."""
 
 
 def merge(base: Path, adapter: Path, folder: Path, prompts: list[str], trust_remote_code: bool = False) -> Path:
-    """The base with the adapter merged into it, in the base's own number format, in `folder`; returns `folder`.
+    """Merge the adapter into the base, save the model in `folder` in the base's number format, and return `folder`.
 
-    The base is loaded anew in float32: a model that has trained or evaluated may hold its weights otherwise. The folder
-    is read back and its logits are compared with those of base and adapter, so that what is compared is what is served.
-    Holds one model at a time. Raises RunFailure (NothingLearned, MergeMismatch).
+    The base is loaded again in float32, as training may have changed the number format of its weights. The saved model is
+    loaded from `folder` and compared with base and adapter, so that the comparison covers the model that is served.
+    A single model is in memory at a time. Raises RunFailure (NothingLearned, MergeMismatch).
     """
     tokenizer = load_tokenizer(adapter, trust_remote_code)
     model = with_adapter(load_model(base, torch.float32, trust_remote_code), "default", adapter)
@@ -44,17 +44,19 @@ def merge(base: Path, adapter: Path, folder: Path, prompts: list[str], trust_rem
     batches = [ids for prompt in (*PROBES, *prompts) if (ids := _ids(tokenizer, prompt)).numel()]
     expected = logits(model, batches)
     merged = model.merge_and_unload(safe_merge=True)
-    check("merged", expected, logits(merged, batches), TOLERANCE)
+    compare_logits("merged", expected, logits(merged, batches), TOLERANCE)
     save_model(merged.to(dtype), folder, base)
     tokenizer.save_pretrained(folder)
     del model, merged
     stored = load_model(folder, torch.float32, trust_remote_code)
-    check("stored", expected, logits(stored, batches), TOLERANCE if dtype is torch.float32 else STORED_TOLERANCE)
+    compare_logits(
+        "stored", expected, logits(stored, batches), TOLERANCE if dtype is torch.float32 else STORED_TOLERANCE
+    )
     return folder
 
 
 def check_changes(model: PeftModel, dtype: torch.dtype) -> None:
-    """Refuse a merge that would give the base again, bit for bit, as `dtype` rounds the whole adapter away.
+    """Refuse a merge that would equal the base because `dtype` rounds the whole update away.
 
     Raises RunFailure (NothingLearned).
     """
@@ -66,28 +68,28 @@ def check_changes(model: PeftModel, dtype: torch.dtype) -> None:
         )
 
 
-def check(what: str, expected: list[Tensor], found: list[Tensor], tolerance: float) -> None:
-    """Compare logits, one tensor (tokens, vocabulary) for each prompt.
+def compare_logits(model: str, expected: list[Tensor], actual: list[Tensor], tolerance: float) -> None:
+    """Compare logits, a tensor (tokens, vocabulary) for each prompt.
 
-    Raises RunFailure (MergeMismatch) where the largest difference, relative to the largest logit, is above `tolerance`.
+    Raises RunFailure (MergeMismatch) if the largest difference, relative to the largest logit, is above `tolerance`.
     """
-    difference = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(expected, found, strict=True))
+    difference = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(expected, actual, strict=True))
     log.info(
         "%s model: logits differ by %.1e at most, relative to the largest (%.0e is allowed)",
-        what,
+        model,
         difference,
         tolerance,
     )
     if not difference <= tolerance:  # NaN is a mismatch as well
         raise RunFailure(
             FailureClass.MERGE_MISMATCH,
-            f"the logits of the {what} model differ from those of base and adapter by {difference:.1e} of the largest, more than {tolerance:.0e}",
+            f"the logits of the {model} model differ from those of base and adapter by {difference:.1e} of the largest, more than {tolerance:.0e}",
         )
 
 
 @torch.no_grad()
 def logits(model: PreTrainedModel | PeftModel, batches: list[Tensor]) -> list[Tensor]:
-    """Logits (tokens, vocabulary) of each prompt (1, tokens)."""
+    """Return the logits (tokens, vocabulary) of each prompt (1, tokens)."""
     model.eval()
     return [model(input_ids=ids, use_cache=False).logits[0].float() for ids in batches]
 

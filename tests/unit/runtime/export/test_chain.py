@@ -61,7 +61,7 @@ def first(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, R
     return folder, spec, chain(spec, folder / "work-1")
 
 
-def test_three_processes_make_a_finished_run(first: tuple[Path, RunSpec, list[RunReport]]) -> None:
+def test_fetch_train_and_export_finish_a_run(first: tuple[Path, RunSpec, list[RunReport]]) -> None:
     _, _, reports = first
     assert [report.outcome for report in reports] == [Outcome.SUCCEEDED] * 3
     run_uri = reports[-1].run_uri
@@ -73,7 +73,7 @@ def test_three_processes_make_a_finished_run(first: tuple[Path, RunSpec, list[Ru
     assert reports[-1].metrics.steps == 2
 
 
-def test_the_same_job_in_another_pod_adopts_it_and_does_no_work(first: tuple[Path, RunSpec, list[RunReport]]) -> None:
+def test_an_equal_job_in_another_pod_adopts_the_run_without_work(first: tuple[Path, RunSpec, list[RunReport]]) -> None:
     folder, spec, reports = first
     again = chain(spec, folder / "work-2")
     assert [report.outcome for report in again] == [Outcome.ADOPTED] * 3
@@ -81,7 +81,7 @@ def test_the_same_job_in_another_pod_adopts_it_and_does_no_work(first: tuple[Pat
     assert {path.name for path in (folder / "work-2").iterdir()} == {"fetch.json", "run-spec.json"}
 
 
-def test_what_prepares_the_same_job_adopts_it_with_all_that_it_came_to(
+def test_prepare_adopts_the_finished_run_with_all_its_results(
     first: tuple[Path, RunSpec, list[RunReport]],
 ) -> None:
     folder, spec, reports = first

@@ -44,7 +44,7 @@ def test_the_merged_model_answers_as_well_as_the_adapter(exported: tuple[Run, Ru
     assert tinymodel.accuracy(model, tokenizer, tinymodel.rows(32, seed=2)) >= 0.9
 
 
-def test_the_merged_model_is_whole(exported: tuple[Run, RunReport]) -> None:
+def test_the_merged_model_has_all_files_of_a_model(exported: tuple[Run, RunReport]) -> None:
     run, _ = exported
     names = {path.name for path in (run.work.run / "merged").iterdir()}
     assert {
@@ -71,7 +71,7 @@ def test_merged_and_unmerged_logits_are_equal(exported: tuple[Run, RunReport], t
     assert float((untuned[0] - tuned[0]).abs().max()) > 1.0
 
 
-def test_odd_lines_of_the_data_are_prompts_of_bounded_length(tmp_path: Path) -> None:
+def test_prompts_from_data_are_bounded_in_length(tmp_path: Path) -> None:
     work = Work(tmp_path)
     work.write_data_files([DataFile(path="00.jsonl", uri="s3://data/train.jsonl", dataset=0)])
     (work.data / "00.jsonl").write_bytes(b"\n" + b"\x00\xff\xfe" * 10 + b"\n" + b"a" * (1 << 20))
@@ -79,7 +79,7 @@ def test_odd_lines_of_the_data_are_prompts_of_bounded_length(tmp_path: Path) -> 
     assert [len(prompt) for prompt in prompts] == [30, export.PROMPT_BYTES, export.PROMPT_BYTES]
 
 
-def test_run_json_records_what_was_done_and_with_what(exported: tuple[Run, RunReport]) -> None:
+def test_run_json_records_results_versions_and_inputs(exported: tuple[Run, RunReport]) -> None:
     run, report = exported
     record = run.directory.finished()
     assert record
@@ -101,7 +101,7 @@ def test_run_json_is_written_last(tmp_path: Path, tiny: Path) -> None:
     assert files[-1].name == "run.json"
 
 
-def test_a_merge_that_computes_something_else_fails_the_run_and_publishes_nothing(
+def test_a_merge_with_other_logits_fails_the_run_and_publishes_nothing(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from peft import PeftModel
@@ -115,7 +115,7 @@ def test_a_merge_that_computes_something_else_fails_the_run_and_publishes_nothin
     assert not [entry for entry in run.directory.storage.list(run.directory.uri) if entry.path.startswith("merged")]
 
 
-def test_a_merge_that_gives_the_base_again_learned_nothing(tmp_path: Path, tiny: Path) -> None:
+def test_a_merge_that_equals_the_base_fails_as_nothing_learned(tmp_path: Path, tiny: Path) -> None:
     """The adapter has an effect in float32, and 16 bits round it away; following the hint keeps it."""
     base = without_small_numbers(tiny, tmp_path / "model", torch.bfloat16)
     training = {"maxSteps": 1, "learningRate": 1e-6}
@@ -131,9 +131,9 @@ def test_a_merge_that_gives_the_base_again_learned_nothing(tmp_path: Path, tiny:
     assert kept.do(export.run).outcome is Outcome.SUCCEEDED
 
 
-def test_logits_that_are_no_numbers_are_a_mismatch() -> None:
+def test_nan_logits_are_a_mismatch() -> None:
     with pytest.raises(RunFailure):
-        merge.check("merged", [torch.ones(2, 3)], [torch.full((2, 3), float("nan"))], 1e-4)
+        merge.compare_logits("merged", [torch.ones(2, 3)], [torch.full((2, 3), float("nan"))], 1e-4)
 
 
 def test_a_base_in_bfloat16_is_merged_into_bfloat16(tmp_path: Path, tiny: Path) -> None:
@@ -166,7 +166,7 @@ def test_without_a_merge_the_run_is_finished_without_torch(
     assert [made.name for made in record.artifacts] == [artifact]
 
 
-def test_a_new_pod_exports_what_an_earlier_one_has_trained(tmp_path: Path, tiny: Path) -> None:
+def test_a_new_pod_exports_the_result_of_an_earlier_pod(tmp_path: Path, tiny: Path) -> None:
     rows = tinymodel.rows(16, seed=1)
     run = again(quick(tmp_path, tiny), tiny, rows, attempt=2)
     trained = run.do(train.run)
@@ -175,7 +175,7 @@ def test_a_new_pod_exports_what_an_earlier_one_has_trained(tmp_path: Path, tiny:
     assert [artifact.name for artifact in report.artifacts or []] == ["adapter", "merged"]
 
 
-def test_an_adopted_run_is_reported_and_nothing_is_done(exported: tuple[Run, RunReport], tmp_path: Path) -> None:
+def test_export_only_reports_an_adopted_run(exported: tuple[Run, RunReport], tmp_path: Path) -> None:
     run, report = exported
     record = run.directory.finished()
     assert record

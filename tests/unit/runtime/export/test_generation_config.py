@@ -21,7 +21,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("tuner", ["lora", "full"])
 @pytest.mark.parametrize("name", SETTINGS)
-def test_contradicting_settings_are_kept_in_the_result(tmp_path: Path, tiny: Path, tuner: str, name: str) -> None:
+def test_contradicting_generation_settings_are_kept_in_the_result(
+    tmp_path: Path, tiny: Path, tuner: str, name: str
+) -> None:
     model = copy(tiny, tmp_path / "model")
     edit_json(model / "generation_config.json", lambda content: content.update(SETTINGS[name]))
     rows, training = tinymodel.rows(16, seed=1), {"maxSteps": 2, "learningRate": 1e-2}
@@ -35,7 +37,7 @@ def test_contradicting_settings_are_kept_in_the_result(tmp_path: Path, tiny: Pat
     assert saved["eos_token_id"]
 
 
-def test_settings_of_generation_in_config_json_do_not_end_a_run(tmp_path: Path, tiny: Path) -> None:
+def test_generation_settings_in_config_json_do_not_fail_a_run(tmp_path: Path, tiny: Path) -> None:
     model = copy(tiny, tmp_path / "model")
     (model / "generation_config.json").unlink()
     edit_json(model / "config.json", lambda content: content.update(do_sample=False, temperature=0.6, top_p=0.9))

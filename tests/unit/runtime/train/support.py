@@ -30,7 +30,7 @@ QUICK: dict[str, Any] = {"learningRate": 3e-3, "globalBatchSize": 16, "epochs": 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a FineTuneJob: its spec and where it works."""
+    """A run of a FineTuneJob: its spec and its work directory."""
 
     spec: RunSpec
     work: Work
@@ -45,7 +45,7 @@ class Run:
         return verb(self.spec, self.work, ProgressPusher(None, None))
 
     def start(self, verb: str, **environment: str) -> subprocess.Popen[str]:
-        """Start a verb as a container does: a process of its own."""
+        """Start a verb in its own process, as a container does."""
         spec_file = self.work.root / "run-spec.json"
         spec_file.write_text(json.dumps(self.spec.to_dict()))
         return subprocess.Popen(
@@ -56,24 +56,24 @@ class Run:
             text=True,
         )
 
-    def log_history(self, figure: str = "loss") -> list[dict[str, Any]]:
-        """logs/metrics.jsonl of the run's folder: the entries that have a figure, such as the training loss."""
+    def log_history(self, metric: str = "loss") -> list[dict[str, Any]]:
+        """Return the entries of logs/metrics.jsonl that have a metric, such as the training loss."""
         content = self.directory.storage.read_bytes(f"{self.directory.uri}/logs/metrics.jsonl")
         assert content is not None
-        return [entry for entry in map(json.loads, content.splitlines()) if figure in entry]
+        return [entry for entry in map(json.loads, content.splitlines()) if metric in entry]
 
 
 def make_run(
     folder: Path, model: Path, rows: list[dict[str, Any]], training: Mapping[str, Any] | None = None, **spec: Any
 ) -> Run:
-    """A FineTuneJob on `model` and `rows`, fetched: ready to train."""
-    made = {
+    """Return a run on `model` and `rows` that fetch has prepared."""
+    spec_data = {
         "model": {"uri": "s3://models/tiny"},
         "datasets": [{"uri": "s3://data/train.jsonl"}],
         "training": QUICK | dict(training or {}),
         **spec,
     }
-    full = FineTuneJobSpec.model_validate(made).to_dict()
+    full = FineTuneJobSpec.model_validate(spec_data).to_dict()
     store = f"file://{folder}/store"
     run_spec = RunSpec(
         kind="FineTuneJob", name="tiny", namespace="default", uid="u", spec=full, spec_hash=spec_hash("FineTuneJob", full),
@@ -83,7 +83,7 @@ def make_run(
 
 
 def fetched(root: Path, spec: RunSpec, model: Path, rows: list[dict[str, Any]]) -> Work:
-    """A work directory as fetch leaves it; a later attempt has a new one."""
+    """Return a work directory as fetch leaves it. Each attempt has its own."""
     work = Work(root)
     root.mkdir(parents=True)
     work.model().symlink_to(model)
@@ -98,18 +98,18 @@ def fetched(root: Path, spec: RunSpec, model: Path, rows: list[dict[str, Any]]) 
 
 
 def again(run: Run, model: Path, rows: list[dict[str, Any]], attempt: int) -> Run:
-    """The same run in a new pod."""
+    """Return the same run in the pod of a further attempt."""
     root = run.work.root.with_name(f"work-{attempt}")
     return Run(run.spec, fetched(root, run.spec, model, rows))
 
 
-def terminate_when(process: subprocess.Popen[str], seen: str, patience: float = 300.0) -> str:
-    """Send SIGTERM when the process has printed `seen`; returns all it printed."""
+def terminate_when(process: subprocess.Popen[str], text: str, patience: float = 300.0) -> str:
+    """Send SIGTERM when the process has printed `text`; return its whole output."""
     printed, deadline = [], time.monotonic() + patience
     assert process.stdout is not None
     for line in process.stdout:
         printed.append(line)
-        if seen in line:
+        if text in line:
             process.send_signal(signal.SIGTERM)
             break
         assert time.monotonic() < deadline, "".join(printed)
@@ -118,7 +118,7 @@ def terminate_when(process: subprocess.Popen[str], seen: str, patience: float = 
 
 
 def without_small_numbers(model: Path, folder: Path, dtype: Any) -> Path:
-    """The model with weights of at least 0.01: a small update is lost in 16 bits beside each of them."""
+    """Save the model with weights of at least 0.01, beside which 16 bits round a small update away."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

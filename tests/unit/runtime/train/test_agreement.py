@@ -1,4 +1,4 @@
-"""Pods that train together do one run: what one of them has found holds for all."""
+"""Pods that train together work on the same run: a result of fetch in one pod holds for all."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tunesmith_runtime.train.agreement import agree_on_run
 from tunesmith_runtime.train.process_group import ProcessGroup
 
 
-class WithAnother(ProcessGroup):
-    """One of two processes; what the other one has found is given."""
+class LeaderOfTwo(ProcessGroup):
+    """The leader of two processes, with a given result of the other process."""
 
-    def __init__(self, found: dict[str, Any]) -> None:
+    def __init__(self, other: dict[str, Any]) -> None:
         super().__init__(rank=0, size=2)
-        self._found = json.dumps(found).encode()
+        self._other = json.dumps(other).encode()
 
     def gather(self, content: bytes) -> list[bytes]:
-        return [content, self._found]
+        return [content, self._other]
 
     def broadcast(self, value: Any) -> Any:
         return value
@@ -38,29 +38,29 @@ def run(tmp_path: Path) -> Run:
     return make_run(tmp_path, tmp_path, [])
 
 
-def test_where_none_has_found_it_finished_all_train(run: Run) -> None:
-    other = WithAnother({"runUri": run.directory.uri})
+def test_all_train_if_no_pod_found_the_run_finished(run: Run) -> None:
+    other = LeaderOfTwo({"runUri": run.directory.uri})
     assert not agree_on_run(run.work, run.work.fetched(), run.directory, other).adopted
 
 
-def test_a_run_that_was_finished_while_pods_fetched_is_adopted_by_all(run: Run) -> None:
+def test_all_adopt_a_run_that_one_pod_found_finished(run: Run) -> None:
     fetched = run.work.fetched()
     run.directory.finish(record_of(run.spec, fetched))
-    other = WithAnother({"runUri": run.directory.uri, "adopted": True})
+    other = LeaderOfTwo({"runUri": run.directory.uri, "adopted": True})
     assert not fetched.adopted
     assert agree_on_run(run.work, fetched, run.directory, other).adopted
     report = export.run(run.spec, run.work, ProgressPusher(None, None))
-    assert report.outcome is Outcome.ADOPTED, "the containers after it know too"
+    assert report.outcome is Outcome.ADOPTED, "the next containers adopt it too"
 
 
-def test_data_that_changed_between_two_pods_make_no_run(run: Run) -> None:
-    other = WithAnother({"runUri": "file:///store/runs/another"})
+def test_data_that_changed_between_two_fetches_is_refused(run: Run) -> None:
+    other = LeaderOfTwo({"runUri": "file:///store/runs/another"})
     with pytest.raises(RunFailure, match="found different data") as failure:
         agree_on_run(run.work, run.work.fetched(), run.directory, other)
     assert failure.value.failure is FailureClass.STORAGE_CORRUPT
 
 
-def test_only_the_first_pod_exports_and_tells_progress(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_pod_exports_and_reports_progress(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = run.spec.model_copy(update={"world": World(nodes=2), "progress_url": "http://operator/v1/progress"})
     with pytest.raises(RunFailure, match="has not finished"):
         export.run(spec, run.work, ProgressPusher(None, None))

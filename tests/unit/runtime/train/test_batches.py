@@ -1,4 +1,4 @@
-"""Batches: every row once an epoch, the same order for the same seed, rows of like length together."""
+"""Batches: every row once per epoch, the same order for the same seed, rows of similar length together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ lengths = st.lists(st.integers(1, 500), min_size=1, max_size=300)
 
 
 @given(lengths=lengths, batch_size=st.integers(1, 40), seed=st.integers(0, 2**31), epoch=st.integers(0, 9))
-def test_every_row_comes_once_an_epoch(lengths: list[int], batch_size: int, seed: int, epoch: int) -> None:
+def test_every_row_occurs_once_per_epoch(lengths: list[int], batch_size: int, seed: int, epoch: int) -> None:
     assert sorted(order(lengths, batch_size, seed, epoch)) == list(range(len(lengths)))
 
 
@@ -25,19 +25,19 @@ def test_the_order_depends_on_seed_and_epoch_alone(lengths: list[int], batch_siz
     assert order(lengths, batch_size, 1, 2) == order(lengths, batch_size, 1, 2)
 
 
-def test_epochs_and_seeds_differ_in_their_order() -> None:
+def test_the_order_differs_between_epochs_and_seeds() -> None:
     lengths = [7] * 100
     assert len({tuple(order(lengths, 8, seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
 
 
-def test_a_smaller_batch_comes_last() -> None:
-    made = order([index % 50 for index in range(100)], 16, 0, 0)
-    batches = [{index % 50 for index in made[at : at + 16]} for at in range(0, 100, 16)]
-    assert [len(made[at : at + 16]) for at in range(0, 100, 16)] == [16] * 6 + [4]
+def test_an_incomplete_batch_is_the_last() -> None:
+    ordered = order([index % 50 for index in range(100)], 16, 0, 0)
+    batches = [{index % 50 for index in ordered[at : at + 16]} for at in range(0, 100, 16)]
+    assert [len(ordered[at : at + 16]) for at in range(0, 100, 16)] == [16] * 6 + [4]
     assert all(max(batch) - min(batch) < 25 for batch in batches)
 
 
-def test_batches_of_like_length_pad_less_than_random_ones() -> None:
+def test_batches_by_length_pad_less_than_random_batches() -> None:
     lengths = [10 + (index * 37) % 90 for index in range(640)]
 
     def padded(indices: list[int]) -> int:
@@ -55,10 +55,11 @@ def test_the_sampler_follows_the_epoch_that_the_trainer_sets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch", "asked", "rows"), [(16, None, 8), (12, None, 6), (7, None, 7), (11, None, 1), (16, 16, 16), (16, 2, 2)]
+    ("batch", "requested", "rows"),
+    [(16, None, 8), (12, None, 6), (7, None, 7), (11, None, 1), (16, 16, 16), (16, 2, 2)],
 )
-def test_the_micro_batch_divides_the_batch(batch: int, asked: int | None, rows: int) -> None:
-    assert micro_batch(batch, asked) == rows
+def test_the_micro_batch_divides_the_batch(batch: int, requested: int | None, rows: int) -> None:
+    assert micro_batch(batch, requested) == rows
 
 
 def test_a_micro_batch_that_does_not_divide_the_batch_is_refused() -> None:
@@ -73,7 +74,7 @@ def test_a_micro_batch_that_does_not_divide_the_batch_is_refused() -> None:
     accumulated=st.integers(1, 3),
     epoch=st.integers(0, 3),
 )
-def test_processes_that_take_micro_batches_in_turn_see_the_rows_of_one_in_each_step(
+def test_processes_see_in_each_step_the_rows_that_a_single_process_sees(
     lengths: list[int], world: int, rows: int, accumulated: int, epoch: int
 ) -> None:
     """As accelerate shards a sampler's batches (BatchSamplerShard): process r takes every world-th, from the r-th on."""
@@ -84,16 +85,16 @@ def test_processes_that_take_micro_batches_in_turn_see_the_rows_of_one_in_each_s
     assert len(seen) == len(sampler)
     micro = [seen[at : at + rows] for at in range(0, len(seen), rows)]
     shares = [micro[rank::world] for rank in range(world)]
-    assert len({len(share) for share in shares}) == 1, "all have equally much to do"
+    assert len({len(share) for share in shares}) == 1, "all processes have the same number of batches"
     together = [
         sorted(row for share in shares for part in share[at : at + accumulated] for row in part if row != blank)
         for at in range(0, len(shares[0]), accumulated)
     ]
-    one = order(lengths, batch, 3, epoch)
-    assert together == [sorted(one[at : at + batch]) for at in range(0, len(one), batch)]
+    alone = order(lengths, batch, 3, epoch)
+    assert together == [sorted(alone[at : at + batch]) for at in range(0, len(alone), batch)]
 
 
-def test_a_row_that_fills_up_a_batch_has_no_label(tmp_path: Path) -> None:
+def test_a_blank_row_has_no_label(tmp_path: Path) -> None:
     with write_examples(tmp_path / "train.arrow") as writer:
         writer.write([Example([1, 2, 3], [IGNORED, 2, 3])])
     examples = append_blank(open_examples(tmp_path / "train.arrow"), 7)
@@ -104,15 +105,17 @@ def test_a_row_that_fills_up_a_batch_has_no_label(tmp_path: Path) -> None:
     assert list(example_lengths(examples)) == [3, 2]
 
 
-@pytest.mark.parametrize(("batch", "asked", "devices", "rows"), [(16, None, 2, 8), (16, None, 4, 4), (12, 3, 2, 3)])
-def test_the_micro_batch_divides_the_share_of_a_device(batch: int, asked: int | None, devices: int, rows: int) -> None:
-    assert micro_batch(batch, asked, devices) == rows
+@pytest.mark.parametrize(("batch", "requested", "devices", "rows"), [(16, None, 2, 8), (16, None, 4, 4), (12, 3, 2, 3)])
+def test_the_micro_batch_divides_the_share_of_a_device(
+    batch: int, requested: int | None, devices: int, rows: int
+) -> None:
+    assert micro_batch(batch, requested, devices) == rows
 
 
 @pytest.mark.parametrize(
-    ("asked", "devices", "wrong"),
+    ("requested", "devices", "wrong"),
     [(None, 3, "not a multiple of the 3 devices"), (8, 4, r"training\.microBatchSize 8 on each of 4 devices")],
 )
-def test_devices_that_do_not_divide_the_batch_are_refused(asked: int | None, devices: int, wrong: str) -> None:
+def test_devices_that_do_not_divide_the_batch_are_refused(requested: int | None, devices: int, wrong: str) -> None:
     with pytest.raises(ValueError, match=wrong):
-        micro_batch(16, asked, devices)
+        micro_batch(16, requested, devices)

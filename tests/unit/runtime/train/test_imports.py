@@ -1,4 +1,4 @@
-"""A lean start: packages of other verbs look absent while it trains, and only then."""
+"""Optional packages are hidden during a run, except those that it needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tunesmith_runtime.train.imports import hidden
 
 
-def test_a_hidden_package_looks_as_if_it_were_not_installed() -> None:
+def test_a_hidden_package_appears_not_to_be_installed() -> None:
     with hidden(optional=["wave"]):
         assert importlib.util.find_spec("wave") is None
         with pytest.raises(ModuleNotFoundError):
@@ -18,13 +18,13 @@ def test_a_hidden_package_looks_as_if_it_were_not_installed() -> None:
     assert importlib.util.find_spec("wave") is not None
 
 
-def test_what_is_imported_already_stays() -> None:
+def test_an_imported_package_stays_imported() -> None:
     with hidden(optional=["sys"]):
         assert importlib.import_module("sys") is sys
     assert sys.modules["sys"] is sys
 
 
-def test_an_error_brings_the_packages_back() -> None:
+def test_packages_are_visible_again_after_an_error() -> None:
     with pytest.raises(KeyError), hidden(optional=["wave"]):
         raise KeyError
     assert "wave" not in sys.modules

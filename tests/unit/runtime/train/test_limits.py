@@ -1,4 +1,4 @@
-"""What a model can take in, and what must not be random: rows, tokens and weights at the beginning of a training."""
+"""Limits of a model that are checked before training: positions, vocabulary and weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BOTH = "training.maxLength is 2048 and the model has 64 positions"
 
 @pytest.fixture(scope="module")
 def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A GPT-2 of 64 positions, which it calls n_positions."""
+    """A GPT-2 with 64 positions, called n_positions in its config."""
     return make("gpt2", tmp_path_factory.mktemp("gpt2") / "model")
 
 
@@ -34,25 +34,25 @@ def failure(folder: Path, model: Path, rows: list[dict[str, Any]], **training: A
     return raised.value
 
 
-def test_rows_are_held_to_the_positions_of_the_model(
+def test_rows_longer_than_the_positions_of_the_model_are_dropped(
     gpt2: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     report = make_run(tmp_path, gpt2, [SHORT, SHORT, SHORT, LONG], {"maxLength": 2048, "epochs": 1}).do(train.run)
     assert report.rows is not None
     assert report.rows.kept == 3
-    assert [(one.reason, one.count) for one in report.rows.dropped or ()] == [("TooLong", 1)]
+    assert [(dropped.reason, dropped.count) for dropped in report.rows.dropped or ()] == [("TooLong", 1)]
     assert BOTH in caplog.text
 
 
-def test_where_no_row_fits_into_the_positions_both_numbers_are_named(gpt2: Path, tmp_path: Path) -> None:
-    found = failure(tmp_path, gpt2, [LONG], maxLength=2048)
-    assert found.failure is FailureClass.EMPTY_DATASET
-    assert BOTH in found.message
+def test_if_no_row_fits_max_length_and_positions_are_named(gpt2: Path, tmp_path: Path) -> None:
+    refusal = failure(tmp_path, gpt2, [LONG], maxLength=2048)
+    assert refusal.failure is FailureClass.EMPTY_DATASET
+    assert BOTH in refusal.message
 
 
 def with_tokens(model: Path, to: Path) -> Path:
-    """The model with a tokenizer of more tokens than the embedding has rows; the last is <last>."""
+    """Return the model with a tokenizer of more tokens than its embedding has rows; the last token is <last>."""
     from transformers import AutoTokenizer
 
     folder = copy(model, to)
@@ -62,39 +62,39 @@ def with_tokens(model: Path, to: Path) -> Path:
     return folder
 
 
-def test_a_tokenizer_with_more_tokens_than_rows_is_not_trained_with(gpt2: Path, tmp_path: Path) -> None:
-    found = failure(tmp_path / "run", with_tokens(gpt2, tmp_path / "model"), [SHORT])
-    assert found.failure is FailureClass.BAD_MODEL
-    assert "the tokenizer has 521 tokens, the embedding 520 rows: no row for <last>" in found.message
+def test_a_tokenizer_larger_than_the_embedding_is_refused(gpt2: Path, tmp_path: Path) -> None:
+    refusal = failure(tmp_path / "run", with_tokens(gpt2, tmp_path / "model"), [SHORT])
+    assert refusal.failure is FailureClass.BAD_MODEL
+    assert "the tokenizer has 521 tokens, the embedding 520 rows: no row for <last>" in refusal.message
 
 
-def test_a_row_of_a_token_that_a_text_model_has_no_row_for_is_named(gpt2: Path, tmp_path: Path) -> None:
+def test_a_row_with_a_token_outside_the_embedding_is_named(gpt2: Path, tmp_path: Path) -> None:
     model = with_tokens(gpt2, tmp_path / "model")
     named = {"extra_special_tokens": {"image_token": "<last>"}}
     edit_json(model / "tokenizer_config.json", lambda content: content.update(named))
-    found = failure(tmp_path / "run", model, [SHORT, {**SHORT, "prompt": "<last> What is a kiwi? "}])
-    assert found.failure is FailureClass.BAD_ROW
+    refusal = failure(tmp_path / "run", model, [SHORT, {**SHORT, "prompt": "<last> What is a kiwi? "}])
+    assert refusal.failure is FailureClass.BAD_ROW
     for word in ("line 2", "'<last>'", "520 rows"):
-        assert word in found.message
+        assert word in refusal.message
 
 
-def test_weights_that_are_no_numbers_are_named_and_not_trained(gpt2: Path, tmp_path: Path) -> None:
+def test_nan_weights_are_named_and_refused(gpt2: Path, tmp_path: Path) -> None:
     model = copy(gpt2, tmp_path / "model")
     edit_tensor(model, "transformer.ln_f.weight", lambda tensor: {"transformer.ln_f.weight": tensor * math.nan})
-    found = failure(tmp_path / "run", model, [SHORT] * 8)
-    assert found.failure is FailureClass.BAD_MODEL
-    assert "32 of 32 numbers of transformer.ln_f.weight are NaN or infinite" in found.message
+    refusal = failure(tmp_path / "run", model, [SHORT] * 8)
+    assert refusal.failure is FailureClass.BAD_MODEL
+    assert "32 of 32 numbers of transformer.ln_f.weight are NaN or infinite" in refusal.message
 
 
 @pytest.mark.parametrize(
     "change", [{"n_layer": 3}, {"model_type": "qwen3", **FAMILIES["qwen3"]}], ids=["more layers", "another type"]
 )
-def test_weights_that_would_be_random_are_not_trained(gpt2: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+def test_missing_weights_are_refused(gpt2: Path, tmp_path: Path, change: dict[str, Any]) -> None:
     model = copy(gpt2, tmp_path / "model")
     edit_json(model / "config.json", lambda config: config.update(change))
-    found = failure(tmp_path / "run", model, [SHORT] * 8)
-    assert found.failure is FailureClass.BAD_MODEL
-    assert "the files lack" in found.message
+    refusal = failure(tmp_path / "run", model, [SHORT] * 8)
+    assert refusal.failure is FailureClass.BAD_MODEL
+    assert "the files lack" in refusal.message
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,9 @@ def test_weights_that_would_be_random_are_not_trained(gpt2: Path, tmp_path: Path
         ),
     ],
 )
-def test_positions_go_by_many_names(tmp_path: Path, config: dict[str, Any], expected: int | None) -> None:
+def test_positions_are_read_under_each_name_in_use(
+    tmp_path: Path, config: dict[str, Any], expected: int | None
+) -> None:
     (tmp_path / "config.json").write_text("{}")
     edit_json(tmp_path / "config.json", lambda content: content.update(config))
     assert limits(tmp_path).positions == expected

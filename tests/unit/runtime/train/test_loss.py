@@ -1,4 +1,4 @@
-"""The lean loss equals TRL's, in value and gradient, and takes logits only where a label is."""
+"""The loss equals TRL's in value and gradient, and computes logits at labelled positions only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tunesmith_runtime.train.loss import answer_loss, fits
 
 
 def batch(seed: int = 0) -> dict[str, torch.Tensor]:
-    """Three rows of unlike length with labels at their ends."""
+    """Three rows of different lengths with labels at their ends."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(3, 512, (3, 20), generator=generator)
     mask = torch.arange(20) < torch.tensor([[20], [13], [9]])
@@ -57,15 +57,15 @@ def test_loss_and_gradients_equal_those_of_trl(model: Any) -> None:
     torch.testing.assert_close(gradients(model, theirs), expected)
 
 
-def test_the_head_sees_labelled_positions_only(model: Any) -> None:
-    seen = []
-    model.get_output_embeddings().register_forward_hook(lambda _, inputs, logits: seen.append(tuple(logits.shape)))
+def test_the_head_receives_labelled_positions_only(model: Any) -> None:
+    shapes = []
+    model.get_output_embeddings().register_forward_hook(lambda _, inputs, logits: shapes.append(tuple(logits.shape)))
     inputs = batch()
     answer_loss(model, model.get_output_embeddings(), inputs)
-    assert seen == [(int((inputs["labels"][:, 1:] != IGNORED).sum()), 512)]
+    assert shapes == [(int((inputs["labels"][:, 1:] != IGNORED).sum()), 512)]
 
 
-def test_unlabelled_tokens_change_no_gradient_but_by_their_context(model: Any) -> None:
+def test_rows_without_labels_have_no_loss_and_no_gradient(model: Any) -> None:
     inputs = batch()
     inputs["labels"][:] = IGNORED
     loss = answer_loss(model, model.get_output_embeddings(), inputs)
@@ -73,7 +73,7 @@ def test_unlabelled_tokens_change_no_gradient_but_by_their_context(model: Any) -
     assert all((gradient == 0).all() for gradient in gradients(model, loss))
 
 
-def test_logits_that_are_too_large_are_left_to_trl() -> None:
+def test_trl_computes_the_loss_if_logits_are_too_large() -> None:
     labels = torch.zeros(8, 2048, dtype=torch.long)
     assert not fits(labels, 150_000)
     assert fits(labels[:, :100], 150_000)

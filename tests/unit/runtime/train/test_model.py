@@ -1,4 +1,4 @@
-"""What training takes from a model's folder."""
+"""Stop tokens from a model's folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REFUSES = "{{ raise_exception('roles must alternate') }}"
 
 @pytest.mark.parametrize("template", [tinymodel.CHAT_TEMPLATE, NO_END, None])
 @pytest.mark.parametrize("configured", [None, 7, [7, 8]])
-def test_an_answer_ends_in_training_where_the_server_ends_it(
+def test_training_and_serving_use_the_same_stop_tokens(
     tmp_path: Path, template: str | None, configured: int | list[int] | None
 ) -> None:
     tokenizer = tinymodel.make_tokenizer()
@@ -32,8 +32,8 @@ def test_an_answer_ends_in_training_where_the_server_ends_it(
     assert stop_ids(tmp_path, tokenizer) == end_tokens(SimpleNamespace(generation_config=generation), tokenizer)
 
 
-def test_nothing_is_learned_behind_the_end_of_turn_of_the_template(tmp_path: Path) -> None:
-    """The tokenizer of a base model, whose end of sequence is not what its chat template writes."""
+def test_nothing_is_learned_after_the_end_of_turn(tmp_path: Path) -> None:
+    """For the tokenizer of a base model, whose EOS differs from the end of turn in its chat template."""
     tokenizer = tinymodel.make_tokenizer()
     tokenizer.eos_token = "<|endoftext|>"
     encoder = Encoder.of(tokenizer, stop_ids(tmp_path, tokenizer), Training())
@@ -45,7 +45,7 @@ def test_nothing_is_learned_behind_the_end_of_turn_of_the_template(tmp_path: Pat
     assert tokenizer.decode(learned) == "fruit<|im_end|>"
 
 
-def test_a_template_that_refuses_a_plain_turn_names_no_end(tmp_path: Path) -> None:
+def test_a_template_that_refuses_a_plain_turn_adds_no_stop_token(tmp_path: Path) -> None:
     tokenizer = tinymodel.make_tokenizer()
     tokenizer.chat_template = REFUSES
     assert stop_ids(tmp_path, tokenizer) == {tokenizer.eos_token_id}

@@ -1,4 +1,4 @@
-"""One process for each device of a pod, of which one report is made."""
+"""A process for each device of a pod, and a single report."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def failed(class_: FailureClass) -> RunReport:
         ([(75, STOPPED), (1, None)], FailureClass.PREEMPTED),
     ],
 )
-def test_the_first_that_failed_of_itself_is_the_cause(
+def test_the_first_primary_failure_is_the_root_cause(
     ended: list[tuple[int, RunReport | None]], cause: FailureClass | None
 ) -> None:
-    first = root_cause([ExitedProcess(number, code, report) for number, (code, report) in enumerate(ended)])
-    assert (first.failure.class_ if first else None) == cause
+    failed = root_cause([ExitedProcess(number, code, report) for number, (code, report) in enumerate(ended)])
+    assert (failed.failure.class_ if failed else None) == cause
 
 
 @pytest.fixture
 def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Launches processes that do what a program says, with their number and the file for their report as arguments."""
+    """Launch processes that run a program; it knows its `number` and the `report` file."""
     run = make_run(tmp_path, tmp_path, [])
 
     def start(program: str, count: int = 2) -> RunReport:
@@ -67,30 +67,28 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return start
 
 
-def writes(report: RunReport) -> str:
+def write_code(report: RunReport) -> str:
     return f"open(report, 'w').write({json.dumps(report.to_dict())!r})"
 
 
-def test_the_first_process_speaks_for_the_pod(pod: Any) -> None:
-    assert pod(f"if number == '0':\n    {writes(SUCCEEDED)}") == SUCCEEDED
+def test_the_report_of_process_0_is_the_report_of_the_pod(pod: Any) -> None:
+    assert pod(f"if number == '0':\n    {write_code(SUCCEEDED)}") == SUCCEEDED
 
 
-def test_a_process_that_fails_tells_why_for_the_pod(pod: Any) -> None:
-    program = f"if number == '1':\n    {writes(failed(FailureClass.DIVERGED))}\n    sys.exit(85)\ntime.sleep(0.3)\nsys.exit(86)"
+def test_the_report_of_a_failed_process_is_the_failure_of_the_pod(pod: Any) -> None:
+    program = f"if number == '1':\n    {write_code(failed(FailureClass.DIVERGED))}\n    sys.exit(85)\ntime.sleep(0.3)\nsys.exit(86)"
     with pytest.raises(RunFailure, match="it is Diverged") as failure:
         pod(program)
     assert failure.value.failure is FailureClass.DIVERGED
 
 
-def test_who_outlives_a_failed_process_is_ended(pod: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_outlive_a_failed_process_are_killed(pod: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "GRACE_SECONDS", 0.2)
     with pytest.raises(RunFailure, match="process 1 of this pod was killed by signal 9, sent from outside the process"):
         pod("if number == '1':\n    os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(600)")
 
 
-def test_a_process_that_dies_of_a_full_shared_memory_says_what_to_raise(
-    pod: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bus_error_leads_to_the_shared_memory_setting(pod: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "GRACE_SECONDS", 0.2)
     with pytest.raises(RunFailure, match="a bus error") as failure:
         pod("if number == '0':\n    os.kill(os.getpid(), signal.SIGBUS)\ntime.sleep(600)")
@@ -99,7 +97,7 @@ def test_a_process_that_dies_of_a_full_shared_memory_says_what_to_raise(
 
 def test_sigterm_reaches_every_process_and_the_pod_is_preempted(pod: Any) -> None:
     program = (
-        f"def stop(*_):\n    {writes(STOPPED)}\n    os._exit(75)\n"
+        f"def stop(*_):\n    {write_code(STOPPED)}\n    os._exit(75)\n"
         "signal.signal(signal.SIGTERM, stop)\n"
         "if number == '1':\n    time.sleep(0.5)\n    os.kill(os.getppid(), signal.SIGTERM)\n"
         "time.sleep(600)"

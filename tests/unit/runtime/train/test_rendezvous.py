@@ -1,4 +1,4 @@
-"""Processes meet however late they come, and give up early only where packets are lost."""
+"""Processes wait for each other however late they start, and give up early only if packets are lost."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def patience(world: World) -> Patience:
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """A port that answers nothing: its queue of connections is full, so packets are dropped as by a network policy."""
+    """A port whose queue of connections is full, so that packets are dropped as by a network policy."""
     listener, waiting = socket.socket(), []
     listener.bind(("127.0.0.1", 0))
     listener.listen(0)
@@ -48,7 +48,7 @@ def silent() -> Iterator[int]:
         each.close()
 
 
-def test_a_pod_that_lets_no_packet_through_is_told_of_with_the_policy_to_mend(silent: int) -> None:
+def test_an_unreachable_pod_0_fails_with_a_hint_at_network_policies(silent: int) -> None:
     world = World(nodes=2, port=silent, unreachable_seconds=0.3)
     with pytest.raises(RunFailure, match="let no packet through") as failure:
         _connect(world, patience(world))
@@ -57,23 +57,23 @@ def test_a_pod_that_lets_no_packet_through_is_told_of_with_the_policy_to_mend(si
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "support-tune-1-0.not-there.invalid"])
-def test_a_pod_without_an_address_or_that_still_fetches_is_waited_for(host: str) -> None:
-    """Long past the time after which silence would be a failure, until the rendezvous as a whole is too late."""
+def test_processes_wait_for_a_pod_0_that_is_unresolved_or_refuses(host: str) -> None:
+    """They wait beyond `unreachable_seconds`, until the rendezvous as a whole times out."""
     world = World(nodes=2, host=host, port=free_port(), unreachable_seconds=0.05, rendezvous_seconds=1)
     with pytest.raises(RunFailure, match="did not meet within 1 s") as failure:
         _connect(world, patience(world))
     assert failure.value.failure is FailureClass.COLLECTIVE_FAILED
 
 
-def test_the_last_may_come_late() -> None:
+def test_all_processes_wait_for_the_last() -> None:
     world = World(nodes=3, port=free_port())
     met: list[int] = []
 
-    def come(rank: int) -> None:
+    def join(rank: int) -> None:
         _meet(world, rank, patience(world))
         met.append(rank)
 
-    others = [threading.Thread(target=come, args=(rank,), daemon=True) for rank in (1, 2)]
+    others = [threading.Thread(target=join, args=(rank,), daemon=True) for rank in (1, 2)]
     for other in others:
         other.start()
     time.sleep(0.5)
@@ -85,47 +85,47 @@ def test_the_last_may_come_late() -> None:
     del store
 
 
-def test_who_does_not_come_is_counted_by_pod_0_which_needs_no_name_to_reach_itself() -> None:
+def test_pod_0_counts_joined_processes_without_resolving_its_own_name() -> None:
     world = World(nodes=3, host="support-tune-1-0.not-there.invalid", port=free_port(), rendezvous_seconds=0.3)
     with pytest.raises(RunFailure, match="1 of 3 processes have joined"):
         _meet(world, 0, patience(world))
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_who_has_nothing_left_to_do_waits_for_nobody_that_does_not_come(rank: int) -> None:
-    """Process 1 where process 0 cannot be reached. The store may be out of reach for a while: that is no failure yet."""
+def test_the_wait_ends_when_the_run_is_already_trained(rank: int) -> None:
+    """For process 0, and for process 1 without a process 0. An unreachable store does not end the wait."""
 
-    def is_done() -> bool:
-        looks.append(rank)
-        if len(looks) == 1:
+    def is_trained() -> bool:
+        checks.append(rank)
+        if len(checks) == 1:
             raise RunFailure(FailureClass.STORAGE_UNREACHABLE, "503")
-        return len(looks) == 3
+        return len(checks) == 3
 
-    looks: list[int] = []
+    checks: list[int] = []
     world = World(nodes=2, port=free_port(), rendezvous_seconds=60)
     with pytest.raises(AlreadyTrained):
-        _meet(world, rank, Patience(world, is_done))
-    assert len(looks) == 3
+        _meet(world, rank, Patience(world, is_trained))
+    assert len(checks) == 3
 
 
-def test_only_process_0_gives_up_waiting_and_the_others_follow_it() -> None:
-    """Each for itself would split the world: one has left, the next sees its place and begins with it."""
+def test_only_process_0_decides_to_end_the_wait() -> None:
+    """If each decided for itself, a process could begin with a group that another has left."""
     world = World(nodes=3, port=free_port(), rendezvous_seconds=60)
     left: list[int] = []
     trained = threading.Event()
 
-    def come(rank: int) -> None:
+    def join(rank: int) -> None:
         try:
             _meet(world, rank, Patience(world, lambda: rank == 1 or trained.is_set()))
         except AlreadyTrained:
             left.append(rank)
 
-    leader = threading.Thread(target=come, args=(0,), daemon=True)
+    leader = threading.Thread(target=join, args=(0,), daemon=True)
     leader.start()
     with socket.socket() as probe:
         while probe.connect_ex((world.host, world.port)):
             time.sleep(0.01)
-    other = threading.Thread(target=come, args=(1,), daemon=True)
+    other = threading.Thread(target=join, args=(1,), daemon=True)
     other.start()
     time.sleep(0.5)
     assert left == []
@@ -135,21 +135,21 @@ def test_only_process_0_gives_up_waiting_and_the_others_follow_it() -> None:
     assert left == [0, 1]
 
 
-def test_a_new_pod_waits_for_the_successor_of_a_pod_0_that_is_about_to_go() -> None:
-    """A queue has stopped the pods of a Job and let it start again: names are the same, the old world is complete."""
+def test_a_new_pod_waits_for_the_successor_of_a_terminating_pod_0() -> None:
+    """A queue has suspended and resumed a Job: the pods have the same names, and the old store is complete."""
     from torch.distributed import TCPStore
 
     world = World(nodes=2, port=free_port())
     old = TCPStore("127.0.0.1", world.port, 2, is_master=True, wait_for_workers=False)
     for rank in range(2):
-        old.set(f"joined/{rank}", "of an earlier start")
+        old.set(f"joined/{rank}", "earlier")
     met = threading.Event()
 
-    def come() -> None:
+    def join() -> None:
         _meet(world, 1, patience(world))
         met.set()
 
-    threading.Thread(target=come, daemon=True).start()
+    threading.Thread(target=join, daemon=True).start()
     assert not met.wait(1.0)
     del old
     store = _meet(world, 0, patience(world))
@@ -157,7 +157,7 @@ def test_a_new_pod_waits_for_the_successor_of_a_pod_0_that_is_about_to_go() -> N
     del store
 
 
-def test_who_comes_again_after_a_broken_connection_is_not_counted_twice() -> None:
+def test_a_process_that_reconnects_is_not_counted_twice() -> None:
     world = World(nodes=3, port=free_port(), rendezvous_seconds=30)
     store = rendezvous._open_store(world, 0)
     for _ in range(2):  # with the connections of the first time lost
@@ -165,10 +165,12 @@ def test_who_comes_again_after_a_broken_connection_is_not_counted_twice() -> Non
     assert not store.check(["joined/0", "joined/1", "joined/2"])
     met: list[bool] = []
 
-    def come(rank: int, me: str) -> None:
-        met.append(rendezvous._all_have_joined(rendezvous._open_store(world, rank), world, rank, me, patience(world)))
+    def join(rank: int, identity: str) -> None:
+        met.append(
+            rendezvous._all_have_joined(rendezvous._open_store(world, rank), world, rank, identity, patience(world))
+        )
 
-    others = [threading.Thread(target=come, args=each, daemon=True) for each in ((1, "second"), (2, "third"))]
+    others = [threading.Thread(target=join, args=each, daemon=True) for each in ((1, "second"), (2, "third"))]
     for other in others:
         other.start()
     time.sleep(0.3)
@@ -179,7 +181,7 @@ def test_who_comes_again_after_a_broken_connection_is_not_counted_twice() -> Non
     assert met == [True, True]
 
 
-def test_one_pod_opens_no_port_to_others() -> None:
+def test_a_single_pod_listens_on_loopback_only() -> None:
     world = World(nodes=1, processes=2, port=free_port())
     store = rendezvous._open_store(world, 0)
     listening = [
@@ -194,7 +196,9 @@ def test_one_pod_opens_no_port_to_others() -> None:
 @pytest.mark.parametrize(
     ("environment", "rank"), [({}, 0), ({INDEX_VARIABLE: "2"}, 16), ({INDEX_VARIABLE: "1", PROCESS_VARIABLE: "3"}, 11)]
 )
-def test_a_process_knows_its_place(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], rank: int) -> None:
+def test_the_rank_is_read_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], rank: int
+) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     world = World(nodes=4, processes=8)
@@ -203,14 +207,14 @@ def test_a_process_knows_its_place(monkeypatch: pytest.MonkeyPatch, environment:
     assert in_leading_pod(None)
 
 
-def test_one_process_alone_is_not_taken_for_one_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_process_has_no_rank_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.setenv(name, "7")
     clear_environment()
     assert not set(VARIABLES) & set(os.environ)
 
 
-def test_alone_everybody_agrees() -> None:
+def test_a_group_of_one_needs_no_store() -> None:
     assert ALONE.any(True, False) == (True, False)
     assert ALONE.broadcast({"step": 3}) == {"step": 3}
     assert ALONE.gather(b"state") == [b"state"]

@@ -1,4 +1,4 @@
-"""A run that is stopped and goes on elsewhere ends, bit for bit, like one that was never stopped (CPU)."""
+"""A run that resumes in another pod ends bit for bit like an uninterrupted run (CPU)."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ TUNERS: dict[str, dict[str, Any]] = {"lora": LORA, "validated": VALIDATED, "full
 
 
 class Crash(Exception):
-    """What a node does that loses power."""
+    """A node loses power."""
 
 
-class At(ProgressPusher):
-    """Does something when the progress of a step is told."""
+class ActAt(ProgressPusher):
+    """Calls `act` when the progress of `step` is reported."""
 
     def __init__(self, step: int, act: Callable[[], None]) -> None:
         super().__init__(None, None)
@@ -52,13 +52,13 @@ def crash() -> None:
 
 
 @pytest.fixture(autouse=True)
-def every_step_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def report_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reporting, "SECONDS_BETWEEN_REPORTS", 0.0)
 
 
 @pytest.fixture(scope="module")
-def never_stopped(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Run, RunReport]]:
-    """A run of each tuner that is never stopped."""
+def uninterrupted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Run, RunReport]]:
+    """An uninterrupted run of each tuner."""
     runs = {
         name: make_run(tmp_path_factory.mktemp(name), tiny, ROWS, SETTINGS, **spec) for name, spec in TUNERS.items()
     }
@@ -74,7 +74,7 @@ def validation_curve(run: Run) -> list[tuple[int, float]]:
 
 
 def assert_equal(run: Run, report: RunReport, whole: tuple[Run, RunReport]) -> None:
-    """Losses, gradient norms and the bytes of the artifact are those of the run that was never stopped."""
+    """Losses, gradient norms and the bytes of the artifact equal those of the uninterrupted run."""
     other, expected = whole
     assert curve(run) == curve(other)
     assert validation_curve(run) == validation_curve(other)
@@ -87,13 +87,13 @@ def assert_equal(run: Run, report: RunReport, whole: tuple[Run, RunReport]) -> N
 
 
 @pytest.mark.parametrize("tuner", TUNERS)
-def test_stopped_within_an_epoch_and_at_the_end_of_one_it_ends_the_same(
-    never_stopped: dict[str, tuple[Run, RunReport]], tuner: str, tiny: Path, tmp_path: Path
+def test_a_run_stopped_within_and_at_the_end_of_an_epoch_resumes_exactly(
+    uninterrupted: dict[str, tuple[Run, RunReport]], tuner: str, tiny: Path, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path, tiny, ROWS, SETTINGS, **TUNERS[tuner])
     stopped_at = []
     for attempt, step in enumerate((2, 2 * STEPS_PER_EPOCH - 1), start=2):
-        report = train.run(run.spec, run.work, At(step, sigterm))
+        report = train.run(run.spec, run.work, ActAt(step, sigterm))
         assert report.outcome is Outcome.PREEMPTED
         assert report.last_checkpoint
         stopped_at.append(report.last_checkpoint.step)
@@ -104,39 +104,39 @@ def test_stopped_within_an_epoch_and_at_the_end_of_one_it_ends_the_same(
     report = run.do(train.run)
     assert stopped_at == [3, 2 * STEPS_PER_EPOCH]
     assert report.resumed_from_step == 2 * STEPS_PER_EPOCH
-    assert_equal(run, report, never_stopped[tuner])
+    assert_equal(run, report, uninterrupted[tuner])
 
 
 @pytest.mark.parametrize("tuner", TUNERS)
-def test_after_a_crash_it_goes_on_from_the_last_checkpoint_and_ends_the_same(
-    never_stopped: dict[str, tuple[Run, RunReport]], tuner: str, tiny: Path, tmp_path: Path
+def test_a_crashed_run_resumes_exactly_from_the_last_checkpoint(
+    uninterrupted: dict[str, tuple[Run, RunReport]], tuner: str, tiny: Path, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path, tiny, ROWS, SETTINGS, checkpoint={"everySteps": 4, "keep": 1}, **TUNERS[tuner])
     with pytest.raises(Crash):
-        train.run(run.spec, run.work, At(10, crash))
+        train.run(run.spec, run.work, ActAt(10, crash))
     assert [step for step, _ in run.directory.checkpoints()] == [8]
     run = again(run, tiny, ROWS, 2)
     report = run.do(train.run)
     assert report.resumed_from_step == 8
-    assert_equal(run, report, never_stopped[tuner])
+    assert_equal(run, report, uninterrupted[tuner])
 
 
-def test_an_evaluation_that_a_crash_took_is_made_up_for(
-    never_stopped: dict[str, tuple[Run, RunReport]], tiny: Path, tmp_path: Path
+def test_a_resumed_run_repeats_an_evaluation_lost_in_a_crash(
+    uninterrupted: dict[str, tuple[Run, RunReport]], tiny: Path, tmp_path: Path
 ) -> None:
     """The checkpoint of an epoch's last step is written before the evaluation of that epoch."""
     checkpoint = {"everySteps": STEPS_PER_EPOCH, "keep": 1}
     run = make_run(tmp_path, tiny, ROWS, SETTINGS, checkpoint=checkpoint, **VALIDATED)
     with pytest.raises(Crash):
-        train.run(run.spec, run.work, At(STEPS_PER_EPOCH + 2, crash))
+        train.run(run.spec, run.work, ActAt(STEPS_PER_EPOCH + 2, crash))
     run = again(run, tiny, ROWS, 2)
     report = run.do(train.run)
     assert report.resumed_from_step == STEPS_PER_EPOCH
-    assert_equal(run, report, never_stopped["validated"])
+    assert_equal(run, report, uninterrupted["validated"])
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, SETTINGS | {"maxSteps": STEPS_PER_EPOCH + 2}])
-def test_a_run_that_is_stopped_in_its_last_evaluation_does_that_again_and_trains_no_further(
+def test_a_run_stopped_in_its_last_evaluation_only_repeats_that(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
     from tunesmith_runtime.train.trainer import RunMixin
@@ -164,17 +164,17 @@ def test_a_run_that_is_stopped_in_its_last_evaluation_does_that_again_and_trains
     assert_equal(run, report, (whole, expected))
 
 
-def test_a_run_that_is_stopped_after_its_last_step_and_has_nothing_to_evaluate_is_finished(
-    never_stopped: dict[str, tuple[Run, RunReport]], tiny: Path, tmp_path: Path
+def test_a_run_stopped_after_its_last_step_succeeds(
+    uninterrupted: dict[str, tuple[Run, RunReport]], tiny: Path, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path, tiny, ROWS, SETTINGS, **LORA)
-    report = train.run(run.spec, run.work, At(3 * STEPS_PER_EPOCH, sigterm))
+    report = train.run(run.spec, run.work, ActAt(3 * STEPS_PER_EPOCH, sigterm))
     assert report.outcome is Outcome.SUCCEEDED
-    assert_equal(run, report, never_stopped["lora"])
+    assert_equal(run, report, uninterrupted["lora"])
 
 
-def test_a_process_that_gets_sigterm_leaves_a_checkpoint_and_exits_as_preempted(
-    never_stopped: dict[str, tuple[Run, RunReport]], tiny: Path, tmp_path: Path
+def test_sigterm_saves_a_checkpoint_and_exits_as_preempted(
+    uninterrupted: dict[str, tuple[Run, RunReport]], tiny: Path, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path, tiny, ROWS, SETTINGS, **TUNERS["lora"])
     process = run.start("train", OMP_NUM_THREADS="1", PYTHONHASHSEED="7")
@@ -186,13 +186,13 @@ def test_a_process_that_gets_sigterm_leaves_a_checkpoint_and_exits_as_preempted(
     run = again(run, tiny, ROWS, 2)
     resumed = run.do(train.run)
     assert resumed.resumed_from_step == report.last_checkpoint.step
-    assert_equal(run, resumed, never_stopped["lora"])
+    assert_equal(run, resumed, uninterrupted["lora"])
 
 
-def test_a_checkpoint_holds_no_pickled_arguments_and_says_how_long_it_took(tiny: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_has_no_pickled_arguments_and_records_the_elapsed_time(tiny: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path, tiny, ROWS, SETTINGS, checkpoint={"everySteps": 4})
     with pytest.raises(Crash):
-        train.run(run.spec, run.work, At(5, crash))
+        train.run(run.spec, run.work, ActAt(5, crash))
     ((step, uri),) = run.directory.checkpoints()
     names = {entry.path for entry in run.directory.storage.list(uri)}
     assert step == 4

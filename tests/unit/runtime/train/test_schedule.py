@@ -1,4 +1,4 @@
-"""The learning rate of each step: above 0 in every one, and at its peak after the warm-up."""
+"""The learning rate of each step is above 0, and at its peak after the warm-up."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ SCHEDULERS = tuple(Scheduler)
 
 
 @given(scheduler=some.sampled_from(SCHEDULERS), steps=some.integers(1, 300), ratio=some.floats(0, 1))
-def test_every_step_has_a_rate_above_zero_and_the_highest_is_the_peak(
-    scheduler: Scheduler, steps: int, ratio: float
-) -> None:
+def test_every_rate_is_positive_and_the_highest_is_the_peak(scheduler: Scheduler, steps: int, ratio: float) -> None:
     warmup = round(steps * ratio)
     rates = [share(done, steps, warmup, scheduler) for done in range(steps)]
     assert min(rates) > 0
@@ -24,7 +22,7 @@ def test_every_step_has_a_rate_above_zero_and_the_highest_is_the_peak(
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_a_run_of_one_step_takes_it_at_the_full_rate(scheduler: Scheduler) -> None:
+def test_a_single_step_has_the_peak_rate(scheduler: Scheduler) -> None:
     assert share(0, steps=1, warmup=1, scheduler=scheduler) == 1.0
 
 
@@ -43,7 +41,7 @@ def test_the_rate_rises_over_the_warm_up_and_then_follows_the_schedule(
 
 
 @pytest.mark.parametrize("name", ["cosine", "linear"])
-def test_without_a_warm_up_it_is_the_schedule_of_transformers(name: str) -> None:
+def test_without_warm_up_the_schedule_equals_that_of_transformers(name: str) -> None:
     import torch
     from transformers import get_scheduler
 

@@ -50,7 +50,7 @@ HEADS = ("lm_head", "head", "embed_out", "score")
 
 
 def model_of(kind: str, device: str = "meta") -> PreTrainedModel:
-    """A small model of an architecture, without numbers unless a device is named."""
+    """Return a small model of an architecture, on the meta device by default."""
     with torch.device(device):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **ARCHITECTURES[kind]))
     return model
@@ -70,7 +70,7 @@ def refusal(model: nn.Module, *names: str, merge: bool = True) -> RunFailure:
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_each_proposed_name_is_accepted_and_no_head_is_proposed(kind: str) -> None:
-    """By the check and by peft, each name alone."""
+    """Both by `check_targets` and by peft."""
     names = linear_names(model_of(kind))
     assert names
     assert not set(names) & set(HEADS)
@@ -87,7 +87,7 @@ def test_without_names_every_architecture_can_be_adapted(kind: str) -> None:
     assert not any(has_effect(update, weight) for update, weight in tuner.updates(model))
 
 
-def test_the_layers_of_gpt2_are_named() -> None:
+def test_the_hint_lists_the_layers_of_gpt2() -> None:
     failure = refusal(model_of("gpt2"), "q_proj", "v_proj")
     assert "'q_proj'" in failure.message
     assert "'v_proj'" in failure.message
@@ -118,7 +118,7 @@ def test_the_layers_of_gpt2_are_named() -> None:
         ("model.embed_tokens", "shares its weight with lm_head"),
     ],
 )
-def test_a_name_that_cannot_be_adapted_is_refused_also_beside_one_that_can(name: str, why: str) -> None:
+def test_an_invalid_name_is_refused_also_beside_a_valid_name(name: str, why: str) -> None:
     model = model_of("qwen3")
     assert why in refusal(model, name).message
     failure = refusal(model, "q_proj", name)
@@ -134,7 +134,7 @@ def test_an_empty_list_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj", "self_attn.q_proj"])
-def test_a_part_of_the_layers_can_be_named_by_more_of_their_names(name: str) -> None:
+def test_a_longer_name_selects_some_of_the_layers(name: str) -> None:
     check_targets(model_of("llama"), Lora(target_modules=[name]))
 
 
@@ -146,19 +146,19 @@ def test_a_tied_embedding_is_adapted_only_without_a_merge() -> None:
     assert "export.merge" not in str(refusal(model_of("qwen3"), "embed_tokens", "wqkv").hint)
 
 
-def test_experts_are_adapted_by_the_names_that_they_have_in_files() -> None:
+def test_experts_are_adapted_by_their_names_in_the_files() -> None:
     check_targets(model_of("mixtral"), Lora(target_modules=["w1", "w2", "w3"]))
     assert "without also targeting" in refusal(model_of("mixtral"), "w1").message
 
 
-def test_what_peft_refuses_beyond_names_is_refused_before_weights_are_read() -> None:
+def test_other_errors_of_peft_are_raised_before_weights_are_read() -> None:
     with pytest.raises(RunFailure, match="lora_dropout") as failure:
         tuner.check(model_of("deepseek_v3"), job(lora={"dropout": 0.1}))
     assert failure.value.hint == "set spec.lora.dropout: 0"
     tuner.check(model_of("deepseek_v3"), job(lora={"dropout": 0}))
 
 
-def test_a_rank_above_the_size_of_a_layer_is_only_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rank_above_the_size_of_a_layer_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         check_targets(model_of("llama"), Lora(rank=33, target_modules=["q_proj"]))
     assert "lora.rank 33 is more than the 32 dimensions" in caplog.text
@@ -167,14 +167,14 @@ def test_a_rank_above_the_size_of_a_layer_is_only_warned_of(caplog: pytest.LogCa
     assert not caplog.text
 
 
-def test_the_skeleton_has_names_and_ties_and_no_numbers(tiny: Path) -> None:
+def test_the_skeleton_has_names_and_ties_on_the_meta_device(tiny: Path) -> None:
     model = skeleton(tiny)
     assert {weight.device.type for weight in model.parameters()} == {"meta"}
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
 
 
 @pytest.mark.parametrize("names", [["wqkv"], ["q_proj", "embed_tokens"]])
-def test_a_job_is_refused_before_weights_are_read(tmp_path: Path, tiny: Path, names: list[str]) -> None:
+def test_bad_target_modules_are_refused_before_weights_are_read(tmp_path: Path, tiny: Path, names: list[str]) -> None:
     model = tmp_path / "model"
     model.mkdir()
     for path in tiny.iterdir():
@@ -203,7 +203,7 @@ def test_a_gpt2_is_tuned_and_merged(tmp_path: Path, lora: dict[str, Any]) -> Non
     assert run.do(export.run).outcome is Outcome.SUCCEEDED
 
 
-def test_following_the_hint_for_a_tied_embedding_ends_well(tmp_path: Path, tiny: Path) -> None:
+def test_the_hint_for_a_tied_embedding_works(tmp_path: Path, tiny: Path) -> None:
     lora = {"targetModules": ["q_proj", "embed_tokens"]}
     run = make_run(tmp_path, tiny, tinymodel.rows(16), {"epochs": 1}, lora=lora, export={"merge": False})
     run.do(train.run)

@@ -1,4 +1,4 @@
-"""The verb train on the tiny model: it learns, says what it did, and fails with the cause."""
+"""The verb train on the tiny model: learning, reports, and failures with their cause."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HELD_OUT = tinymodel.rows(32, seed=2)
 
 
 def accuracy(base: Path, adapter: Path | None = None) -> float:
-    """Of a saved model, with the adapter where one is named, on rows that were not trained on."""
+    """Return the accuracy of a saved model, with an adapter if given, on held-out rows."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -66,7 +66,7 @@ def test_a_fully_tuned_model_is_stored_in_the_number_format_of_its_base(
     assert json.loads((tuned / "config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
 
 
-def test_the_report_says_what_became_of_rows_and_loss(lora: tuple[Run, RunReport]) -> None:
+def test_the_report_has_rows_and_metrics(lora: tuple[Run, RunReport]) -> None:
     run, report = lora
     assert report.outcome is Outcome.SUCCEEDED
     assert report.rows
@@ -78,7 +78,7 @@ def test_the_report_says_what_became_of_rows_and_loss(lora: tuple[Run, RunReport
     assert report.metrics.tokens
 
 
-def test_the_artifact_is_safetensors_with_tokenizer_and_template_and_nothing_pickled(
+def test_the_artifact_is_safetensors_with_tokenizer_and_template(
     lora: tuple[Run, RunReport],
 ) -> None:
     run, report = lora
@@ -92,7 +92,7 @@ def test_the_artifact_is_safetensors_with_tokenizer_and_template_and_nothing_pic
     assert config["base_model_name_or_path"] == "s3://models/tiny"
 
 
-def test_curves_are_in_the_run_folder_as_tensorboard_events(lora: tuple[Run, RunReport]) -> None:
+def test_metrics_are_in_the_run_folder_as_tensorboard_events(lora: tuple[Run, RunReport]) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run, _ = lora
@@ -103,13 +103,13 @@ def test_curves_are_in_the_run_folder_as_tensorboard_events(lora: tuple[Run, Run
     assert [point.step for point in curves.Scalars("train/loss")] == list(range(1, 61))
 
 
-def test_what_is_trained_already_is_not_trained_again(lora: tuple[Run, RunReport]) -> None:
+def test_a_trained_run_is_not_trained_again(lora: tuple[Run, RunReport]) -> None:
     run, report = lora
     again = run.do(train.run)
     assert again == report
 
 
-def test_an_adopted_run_does_no_work(lora: tuple[Run, RunReport], tmp_path: Path) -> None:
+def test_an_adopted_run_does_not_import_torch(lora: tuple[Run, RunReport], tmp_path: Path) -> None:
     run, _ = lora
     adopted = Run(run.spec, type(run.work)(tmp_path))
     adopted.work.write_fetched(Fetched(run_id="x", run_uri="file:///x", adopted=True, record={}))
@@ -120,7 +120,7 @@ def test_an_adopted_run_does_no_work(lora: tuple[Run, RunReport], tmp_path: Path
     assert "| torch" not in printed
 
 
-def test_progress_tells_step_loss_pace_and_time_left(tmp_path: Path, tiny: Path) -> None:
+def test_progress_has_step_loss_pace_and_remaining_time(tmp_path: Path, tiny: Path) -> None:
     class Recorded(ProgressPusher):
         reports: list[ProgressReport] = []  # noqa: RUF012
 
@@ -157,8 +157,8 @@ def test_epochs_and_max_steps_both_bound_the_training(
     assert report.metrics.steps == expected
 
 
-def of_unlike_length(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`rows` with answers of one word to six: a mean over tokens is then not the mean over micro batches or rows."""
+def with_different_lengths(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Repeat answers 1 to 6 times, so that the mean over tokens differs from the mean over micro batches or rows."""
     for index, row in enumerate(rows):
         answer = row["messages"][-1]
         answer["content"] = " ".join([answer["content"]] * (1 + index % 6))
@@ -167,7 +167,7 @@ def of_unlike_length(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_gradients_are_accumulated_to_the_global_batch(tmp_path: Path, tiny: Path) -> None:
     """The loss of a step is the mean over its tokens, whatever the micro batch."""
-    rows = of_unlike_length(tinymodel.rows(32, seed=1))
+    rows = with_different_lengths(tinymodel.rows(32, seed=1))
     losses = []
     for micro in (16, 4):
         run = make_run(tmp_path / str(micro), tiny, rows, {"epochs": 1, "microBatchSize": micro})
@@ -188,7 +188,7 @@ def without(model: Path, folder: Path, *files: str) -> Path:
 def refused(
     tmp_path: Path, model: Path, rows: list[Any], training: dict[str, Any] | None = None, **spec: Any
 ) -> RunFailure:
-    """The failure of a run, which has left nothing in the store."""
+    """Return the failure of a run that leaves no result in the store."""
     run = make_run(tmp_path, model, rows, training, **spec)
     with pytest.raises(RunFailure) as failure:
         run.do(train.run)
@@ -196,7 +196,7 @@ def refused(
     return failure.value
 
 
-def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, tiny: Path) -> None:
+def test_a_nan_loss_ends_the_run(tmp_path: Path, tiny: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     weights = load_file(tiny / "model.safetensors")
@@ -208,21 +208,21 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, tiny: Path) -> No
     assert failure.message == "the loss became nan in step 1"
 
 
-def test_a_device_that_is_out_of_memory_says_so_before_the_first_step(
+def test_a_lack_of_device_memory_shows_before_the_first_step(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tunesmith_runtime.train import loss
 
-    def full(*_: Any, **__: Any) -> None:
+    def run_out_of_memory(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(loss, "answer_loss", full)
+    monkeypatch.setattr(loss, "answer_loss", run_out_of_memory)
     failure = refused(tmp_path, tiny, tinymodel.rows(16))
     assert failure.failure is FailureClass.DEVICE_OUT_OF_MEMORY
     assert "Tried to allocate 2.00 GiB" in failure.message
 
 
-def test_the_dry_pass_takes_the_longest_rows_and_changes_nothing(
+def test_the_dry_pass_uses_the_longest_rows_and_changes_nothing(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tunesmith_runtime.train import loss
@@ -261,7 +261,7 @@ def test_a_model_without_chat_template_is_refused_before_weights_are_read(tmp_pa
         ({}, {"resources": {"accelerator": "nvidia"}}, "resources.accelerator is nvidia"),
     ],
 )
-def test_a_spec_that_this_model_or_pod_cannot_do_is_refused(
+def test_a_spec_that_does_not_fit_the_model_or_the_pod_is_refused(
     tmp_path: Path, tiny: Path, training: dict[str, Any], spec: dict[str, Any], sentence: str
 ) -> None:
     failure = refused(tmp_path, tiny, tinymodel.rows(8), training, **spec)

@@ -1,4 +1,4 @@
-"""trained.json: the first pod to train counts, and the second leaves no weights behind."""
+"""trained.json: the first result counts, and a second pod deletes its own weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def trained(run: RunDirectory, folder: Path, weights: str) -> TrainingResult:
     return TrainingResult(artifact=artifact, rows=Rows(kept=1), metrics=Metrics(steps=1), seeds={"training": 1})
 
 
-def test_the_second_pod_to_train_takes_the_first_ones_weights_and_removes_its_own(tmp_path: Path) -> None:
+def test_the_second_pod_keeps_the_first_result_and_deletes_its_own(tmp_path: Path) -> None:
     uri = f"file://{tmp_path}/store/run"
     run = RunDirectory(open_storage(Store(uri=uri)), uri, tmp_path / "local")
     first, second = (trained(run, tmp_path / name, name) for name in ("a", "b"))
@@ -30,7 +30,7 @@ def test_the_second_pod_to_train_takes_the_first_ones_weights_and_removes_its_ow
     assert run.storage.list(second.artifact.uri) == []
 
 
-def test_two_pods_that_trained_the_same_keep_it(tmp_path: Path) -> None:
+def test_an_equal_second_result_is_kept(tmp_path: Path) -> None:
     uri = f"file://{tmp_path}/store/run"
     run = RunDirectory(open_storage(Store(uri=uri)), uri, tmp_path / "local")
     first, second = (trained(run, tmp_path / name, "same") for name in ("a", "b"))

@@ -12,18 +12,18 @@ from hypothesis import strategies as some
 
 from tests import tinymodel
 from tests.unit.runtime.train.support import again, make_run, without_small_numbers
-from tests.unit.runtime.train.test_resume import At, Crash, crash
+from tests.unit.runtime.train.test_resume import ActAt, Crash, crash
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Outcome
 from tunesmith_runtime import train
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.train import reporting as watch
+from tunesmith_runtime.train import reporting
 from tunesmith_runtime.train.training_result import read_result
 from tunesmith_runtime.train.weight_change import changes_stored, has_effect, is_finite, stored_bits
 
 ROWS = tinymodel.rows(13, seed=1)
 DEFAULTS: dict[str, Any] = {"learningRate": None, "epochs": 1, "maxLength": 2048}
-"""A whole run is one step at the default learning rate."""
+"""A single step at the default learning rate."""
 
 SLOW = DEFAULTS | {"learningRate": 1e-8}
 LORA: dict[str, Any] = {"tuner": "lora"}
@@ -34,7 +34,7 @@ FULL: dict[str, Any] = {"tuner": "full"}
     ("spec", "scheduler"),
     [(LORA, "cosine"), (FULL, "linear"), (LORA | {"lora": {"rank": 200, "dropout": 0.5}}, "constant")],
 )
-def test_a_run_of_one_step_learns(tmp_path: Path, tiny: Path, spec: dict[str, Any], scheduler: str) -> None:
+def test_a_single_step_learns(tmp_path: Path, tiny: Path, spec: dict[str, Any], scheduler: str) -> None:
     run = make_run(tmp_path, tiny, ROWS, DEFAULTS | {"scheduler": scheduler}, **spec)
     report = run.do(train.run)
     (entry,) = run.log_history()
@@ -52,7 +52,7 @@ def test_a_run_of_one_step_learns(tmp_path: Path, tiny: Path, spec: dict[str, An
         (FULL, {"maxGradNorm": 1e-30}),
     ],
 )
-def test_a_run_that_changes_no_weight_learned_nothing(
+def test_a_run_that_changes_no_weight_fails_as_nothing_learned(
     tmp_path: Path, tiny: Path, spec: dict[str, Any], training: dict[str, Any]
 ) -> None:
     run = make_run(tmp_path, tiny, ROWS, DEFAULTS | training, **spec)
@@ -63,10 +63,10 @@ def test_a_run_that_changes_no_weight_learned_nothing(
 
 
 @pytest.mark.parametrize(("dtype", "learns"), [(torch.float32, True), (torch.bfloat16, False)])
-def test_an_update_that_the_stored_format_rounds_away_is_none(
+def test_an_update_that_the_stored_format_rounds_away_does_not_count(
     tmp_path: Path, tiny: Path, dtype: torch.dtype, learns: bool
 ) -> None:
-    """The weights that are trained have 32 bits and change; those that are published have the base's format."""
+    """Trained weights have 32 bits and change; published weights have the number format of the base."""
     run = make_run(tmp_path, without_small_numbers(tiny, tmp_path / "model", dtype), ROWS, SLOW, **FULL)
     if learns:
         assert run.do(train.run).outcome is Outcome.SUCCEEDED
@@ -78,13 +78,13 @@ def test_an_update_that_the_stored_format_rounds_away_is_none(
 
 @pytest.mark.parametrize("spec", [LORA, FULL])
 @pytest.mark.parametrize("rate", [1e-3, 1e-30])
-def test_what_was_learned_before_a_resume_counts(
+def test_changes_before_a_resume_count(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, spec: dict[str, Any], rate: float
 ) -> None:
-    monkeypatch.setattr(watch, "SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr(reporting, "SECONDS_BETWEEN_REPORTS", 0.0)
     run = make_run(tmp_path, tiny, ROWS, {"epochs": 3, "learningRate": rate}, checkpoint={"everySteps": 1}, **spec)
     with pytest.raises(Crash):
-        train.run(run.spec, run.work, At(3, crash))
+        train.run(run.spec, run.work, ActAt(3, crash))
     resumed = again(run, tiny, ROWS, 2)
     if rate == 1e-3:
         assert resumed.do(train.run).outcome is Outcome.SUCCEEDED
@@ -95,10 +95,10 @@ def test_what_was_learned_before_a_resume_counts(
 
 
 @pytest.mark.parametrize("spec", [LORA, FULL])
-def test_weights_that_the_last_step_broke_are_never_published(
+def test_nan_weights_after_the_last_step_are_never_published(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, spec: dict[str, Any]
 ) -> None:
-    """The loss of a step is that of the weights before it, so a loss that is a number does not show it."""
+    """The loss of a step is computed before its update, so it stays finite."""
     from tunesmith_runtime.train.trainer import RunMixin
 
     clip = torch.nn.utils.clip_grad_norm_
@@ -120,7 +120,7 @@ numbers = some.lists(some.floats(-1, 1, width=32), min_size=1, max_size=8)
 
 
 @given(numbers=numbers, at=some.integers(0, 7), by=some.floats(0.1, 10))
-def test_a_checksum_tells_a_changed_number(numbers: list[float], at: int, by: float) -> None:
+def test_a_changed_number_changes_the_checksum(numbers: list[float], at: int, by: float) -> None:
     before = torch.tensor(numbers, dtype=torch.float32)
     after = before.clone()
     after[at % len(numbers)] += by
@@ -131,14 +131,14 @@ def test_a_checksum_tells_a_changed_number(numbers: list[float], at: int, by: fl
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_one_number_that_is_none_is_found(value: float) -> None:
+def test_a_single_nan_or_infinity_is_found(value: float) -> None:
     weight = torch.randn(1000)
     assert is_finite(weight)
     weight[17] = value
     assert not is_finite(weight)
 
 
-def test_an_update_counts_where_rounding_keeps_it() -> None:
+def test_an_update_counts_if_rounding_keeps_it() -> None:
     weight = torch.full((4, 4), 0.5)
     tiny, small, zero = (torch.full((4, 4), size) for size in (1e-9, 1e-5, 0.0))
     assert [has_effect(update, weight) for update in (zero, tiny, small)] == [False, False, True]

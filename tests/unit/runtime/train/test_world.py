@@ -1,4 +1,4 @@
-"""Two pods that train together are two processes here, with a work directory each, one store, and gloo between them."""
+"""Two pods that train together: two processes, each with a work directory, a shared store, and gloo between them."""
 
 from __future__ import annotations
 
@@ -42,39 +42,45 @@ class Pods:
     processes: list[subprocess.Popen[str]]
 
     def reports(self) -> list[RunReport]:
-        """What each says at its end."""
+        """Wait for the pods and return their reports."""
         printed = [process.communicate(timeout=PATIENCE)[0] for process in self.processes]
         return [RunReport.model_validate_json(text.splitlines()[-1]) for text in printed]
 
     def exit_codes(self) -> list[int | None]:
-        """How each has ended."""
+        """Return the exit code of each pod."""
         return [process.returncode for process in self.processes]
 
-    def signal_when(self, number: signal.Signals, seen: str) -> None:
-        """Send a signal to the last pod when the first has printed `seen`."""
+    def signal_when(self, number: signal.Signals, text: str) -> None:
+        """Send a signal to the last pod when the first has printed `text`."""
         printed, leader = [], self.processes[0]
         assert leader.stdout is not None
         for line in leader.stdout:
             printed.append(line)
-            if seen in line:
+            if text in line:
                 self.processes[-1].send_signal(number)
                 return
-        raise AssertionError(f"{seen!r} was not printed: {''.join(printed)}")
+        raise AssertionError(f"{text!r} was not printed: {''.join(printed)}")
 
 
-def path_with(folder: Path, first: str) -> str:
-    """A PYTHONPATH with which processes run the lines `first` before all else."""
-    (folder / "sitecustomize.py").write_text(first)
+def path_with(folder: Path, code: str) -> str:
+    """Return a PYTHONPATH with which processes first run `code`."""
+    (folder / "sitecustomize.py").write_text(code)
     return f"{ROOT / 'crds'}:{ROOT / 'runtime'}:{folder}"
 
 
 def start(
-    run: Run, model: Path, attempt: int, nodes: int = 2, processes: int = 1, come: int | None = None, **environment: str
+    run: Run,
+    model: Path,
+    attempt: int,
+    nodes: int = 2,
+    processes: int = 1,
+    started: int | None = None,
+    **environment: str,
 ) -> Pods:
-    """New pods that train together, as an attempt at `run`; of `nodes` only the first that `come`."""
+    """Start an attempt at `run` with `nodes` pods, or only the first `started` of them."""
     world = World(nodes=nodes, processes=processes, port=free_port())
     spec = run.spec.model_copy(update={"world": world, "attempt": attempt})
-    folders = [run.work.root.with_name(f"pod-{attempt}-{index}") for index in range(come or nodes)]
+    folders = [run.work.root.with_name(f"pod-{attempt}-{index}") for index in range(started or nodes)]
     works = [fetched(folder, spec, model, ROWS) for folder in folders]
     runs = [Run(spec, work) for work in works]
     environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "7", **environment}
@@ -82,8 +88,8 @@ def start(
     return Pods(runs, pods)
 
 
-def curve(run: Run, figure: str = "loss") -> list[tuple[int, float]]:
-    return [(entry["step"], entry[figure]) for entry in run.log_history(figure)]
+def curve(run: Run, metric: str = "loss") -> list[tuple[int, float]]:
+    return [(entry["step"], entry[metric]) for entry in run.log_history(metric)]
 
 
 def losses(run: Run) -> Sequence[float]:
@@ -91,7 +97,7 @@ def losses(run: Run) -> Sequence[float]:
 
 
 def test_two_pods_compute_the_steps_of_one(tiny: Path, tmp_path: Path) -> None:
-    """The last batch of an epoch does not divide: no row comes twice, and none is left out."""
+    """The last batch of an epoch is incomplete: no row is repeated or left out."""
     settings = {**FP32, "epochs": 2}
     alone = make_run(tmp_path / "one", tiny, ROWS, settings, tuner="full")
     expected = alone.do(train.run)
@@ -106,10 +112,10 @@ def test_two_pods_compute_the_steps_of_one(tiny: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.deep
-def test_two_pods_compute_the_steps_of_one_by_the_loss_that_gpus_take(
+def test_two_pods_compute_the_steps_of_one_with_the_loss_for_gpus(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TRL's loss gathers figures from all processes in each micro batch; activations are computed twice."""
+    """TRL's loss gathers metrics from all processes in each micro batch; activations are computed twice."""
     monkeypatch.setattr(loss, "LOGITS_BYTES", 0)
     path = path_with(tmp_path, "from tunesmith_runtime.train import loss\nloss.LOGITS_BYTES = 0\n")
     settings = {**FP32, "epochs": 1, "gradientCheckpointing": True}
@@ -120,21 +126,21 @@ def test_two_pods_compute_the_steps_of_one_by_the_loss_that_gpus_take(
     assert losses(together) == pytest.approx(losses(alone), abs=2e-5)
 
 
-def test_pods_that_learned_nothing_all_say_so(tiny: Path, tmp_path: Path) -> None:
+def test_all_pods_report_nothing_learned(tiny: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path, tiny, ROWS, {**FP32, "maxSteps": 1, "learningRate": 1e-30})
     reports = start(run, tiny, 1).reports()
     assert [report.failure and report.failure.class_ for report in reports] == [FailureClass.NOTHING_LEARNED] * 2
 
 
 @pytest.fixture(scope="module")
-def never_stopped(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, RunReport]:
-    """A run of two pods that are never stopped."""
+def uninterrupted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, RunReport]:
+    """An uninterrupted run of two pods."""
     run = make_run(tmp_path_factory.mktemp("whole"), tiny, ROWS, LONG, **DROPOUT)
     return run, start(run, tiny, 1).reports()[0]
 
 
 def assert_equal(run: Run, report: RunReport, whole: tuple[Run, RunReport]) -> None:
-    """Losses and the bytes of the artifact are those of the run that was never stopped: random states are each rank's own."""
+    """Losses and the bytes of the artifact equal those of the uninterrupted run: each rank has its own random states."""
     other, expected = whole
     assert curve(run) == curve(other)
     assert curve(run, "eval_loss") == curve(other, "eval_loss")
@@ -143,12 +149,12 @@ def assert_equal(run: Run, report: RunReport, whole: tuple[Run, RunReport]) -> N
     assert report.artifacts[0].digest == expected.artifacts[0].digest
 
 
-def test_a_world_that_loses_a_pod_goes_on_as_a_new_one_from_the_checkpoint_of_all(
-    never_stopped: tuple[Run, RunReport], tiny: Path, tmp_path: Path
+def test_a_new_world_resumes_exactly_after_a_pod_was_stopped_or_killed(
+    uninterrupted: tuple[Run, RunReport], tiny: Path, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path, tiny, ROWS, LONG, **DROPOUT)
 
-    # One pod is asked to stop: all stop at the same step, with its state in the store.
+    # One pod receives SIGTERM: all stop after the same step with a checkpoint.
     pods = start(run, tiny, 1)
     pods.signal_when(signal.SIGTERM, "step 1/")
     first, second = pods.reports()
@@ -157,25 +163,25 @@ def test_a_world_that_loses_a_pod_goes_on_as_a_new_one_from_the_checkpoint_of_al
     assert second.last_checkpoint == first.last_checkpoint
     stopped_at = first.last_checkpoint.step
 
-    # One pod is killed: the other ends soon, and says that it is not the cause.
+    # One pod is killed: the other ends soon and reports a secondary failure.
     pods = start(run, tiny, 2)
     pods.signal_when(signal.SIGKILL, "checkpoint of step 40")
     printed, _ = pods.processes[0].communicate(timeout=PATIENCE)
     pods.processes[1].wait(PATIENCE)
     assert pods.exit_codes() == [LOST, -signal.SIGKILL], printed
-    told = RunReport.model_validate_json(printed.splitlines()[-1])
-    assert told.failure
-    assert told.failure.class_ is FailureClass.COLLECTIVE_FAILED
+    report = RunReport.model_validate_json(printed.splitlines()[-1])
+    assert report.failure
+    assert report.failure.class_ is FailureClass.COLLECTIVE_FAILED
 
-    # The next world goes on from there.
+    # The next world resumes from the last checkpoint.
     leader, _ = start(run, tiny, 3).reports()
     assert leader.resumed_from_step
     assert stopped_at < 40 <= leader.resumed_from_step
-    assert_equal(run, leader, never_stopped)
+    assert_equal(run, leader, uninterrupted)
 
 
-def test_pods_stay_until_pod_0_has_published_so_that_its_loss_starts_all_of_them_again(
-    never_stopped: tuple[Run, RunReport], tiny: Path, tmp_path: Path
+def test_pods_succeed_only_after_pod_0_has_published(
+    uninterrupted: tuple[Run, RunReport], tiny: Path, tmp_path: Path
 ) -> None:
     """A pod that exits with 0 has completed its index for good, and a replacement of pod 0 would wait for it in vain."""
     run = make_run(tmp_path, tiny, ROWS, LONG, **DROPOUT)
@@ -186,7 +192,7 @@ def test_pods_stay_until_pod_0_has_published_so_that_its_loss_starts_all_of_them
         "RunDirectory.publish = lambda *_: print('publishing', flush=True) or time.sleep(600)\n",
     )
     pods = start(run, tiny, 1, PYTHONPATH=stalled)
-    pods.signal_when(signal.SIGTERM, "publishing")  # pod 1 is asked to stop and still waits for pod 0
+    pods.signal_when(signal.SIGTERM, "publishing")  # pod 1 receives SIGTERM and still waits for pod 0
     with pytest.raises(subprocess.TimeoutExpired):
         pods.processes[1].wait(5)
     pods.processes[0].kill()
@@ -196,30 +202,30 @@ def test_pods_stay_until_pod_0_has_published_so_that_its_loss_starts_all_of_them
 
     leader, other = start(run, tiny, 2).reports()
     assert (leader.outcome, other.outcome) == (Outcome.SUCCEEDED, Outcome.SUCCEEDED)
-    assert_equal(run, leader, never_stopped)
+    assert_equal(run, leader, uninterrupted)
 
 
-def test_a_pod_that_was_stopped_after_training_comes_back_alone_and_waits_for_nobody(
-    never_stopped: tuple[Run, RunReport], tiny: Path, tmp_path: Path
+def test_pod_0_that_restarts_after_training_does_not_wait_for_others(
+    uninterrupted: tuple[Run, RunReport], tiny: Path, tmp_path: Path
 ) -> None:
-    """A queue may stop it while it exports; the others have ended well, so that their indexes never start again."""
-    run, trained = never_stopped
+    """A queue may stop it during export; the indexes of the other pods are complete and never start again."""
+    run, trained = uninterrupted
     path = path_with(tmp_path, "from tunesmith_runtime.train import rendezvous\nrendezvous.TRAINED_POLL_SECONDS = 1\n")
-    (report,) = start(run, tiny, 2, come=1, PYTHONPATH=path).reports()
+    (report,) = start(run, tiny, 2, started=1, PYTHONPATH=path).reports()
     assert (report.outcome, report.artifacts) == (Outcome.SUCCEEDED, trained.artifacts)
 
 
-def test_a_world_that_comes_back_after_training_meets_and_finds_it_done(
-    never_stopped: tuple[Run, RunReport], tiny: Path
+def test_a_world_that_restarts_after_training_reports_the_result(
+    uninterrupted: tuple[Run, RunReport], tiny: Path
 ) -> None:
-    run, trained = never_stopped
+    run, trained = uninterrupted
     reports = start(run, tiny, 3).reports()
     assert [(report.outcome, report.artifacts) for report in reports] == [(Outcome.SUCCEEDED, trained.artifacts)] * 2
 
 
 @pytest.mark.deep
 def test_two_devices_of_one_pod_compute_what_two_pods_do(
-    never_stopped: tuple[Run, RunReport], tiny: Path, tmp_path: Path
+    uninterrupted: tuple[Run, RunReport], tiny: Path, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path, tiny, ROWS, LONG, **DROPOUT)
     pods = start(run, tiny, 1, nodes=1, processes=2)
@@ -229,11 +235,11 @@ def test_two_devices_of_one_pod_compute_what_two_pods_do(
     assert stopped.last_checkpoint
     (report,) = start(run, tiny, 2, nodes=1, processes=2).reports()
     assert report.resumed_from_step == stopped.last_checkpoint.step
-    assert_equal(run, report, never_stopped)
+    assert_equal(run, report, uninterrupted)
 
 
 @pytest.mark.deep
-def test_what_two_pods_began_one_can_end(tiny: Path, tmp_path: Path) -> None:
+def test_a_single_pod_can_resume_the_run_of_two(tiny: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path, tiny, ROWS, LONG, **DROPOUT)
     pods = start(run, tiny, 1)
     pods.signal_when(signal.SIGTERM, "step 1/")
