@@ -1,4 +1,4 @@
-"""Disk below the work directory: what a run needs of it against what there is, known before anything is trained."""
+"""Disk space of the work directory: what a run needs and what is free, compared before training."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from tunesmith_runtime.errors import RunFailure
 
 FLOAT32 = 4
 STATE = 3 * FLOAT32
-"""Bytes of a trained number in a checkpoint: the weight and AdamW's two moments (Kingma and Ba, 2015), in float32."""
+"""Bytes of a trained parameter in a checkpoint: the weight and AdamW's two moments (Kingma and Ba, 2015), in float32."""
 
 POWERS = {"": 0, "m": -1, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 """Suffixes of quantities: powers of 1000, or of 1024 with an i."""
 
 
 def extra_bytes(parameters: int, trained: int, number: int, merge: bool) -> int:
-    """Bytes that a run needs at its fullest beside model and data: a checkpoint before it is in the store, or the results.
+    """Return the peak number of bytes that a run needs beside model and data: for a checkpoint or for the results.
 
-    `parameters` numbers of the base, of which (or beside which) `trained` are trained; the result stores one in `number`
-    bytes. One checkpoint at a time is on the disk, whatever checkpoint.keep. A lower bound, which leaves out tokenizers,
-    logs and the checkpoint that a resumed run has downloaded: what it refuses can't fit.
+    The base has `parameters` numbers, stored in `number` bytes each in the result; `trained` numbers are trained. A single
+    checkpoint is on the disk at a time, whatever checkpoint.keep. This is a lower bound: it leaves out tokenizers, logs and
+    the checkpoint that a resumed run has downloaded.
     """
     adapter_and_merged = FLOAT32 * trained + number * parameters
     return max(STATE * trained, adapter_and_merged if merge else 0)
 
 
 def extra_bytes_of(weights: int, full: bool, merge: bool) -> int:
-    """The same where only the size of the base's weights is known: at most 4 bytes a number there, at least 2 in the result."""
+    """Like `extra_bytes`, by the size of the base's weights alone: at most 4 bytes a number, and at least 2 in the result."""
     parameters = weights // FLOAT32
     return extra_bytes(parameters, parameters if full else 0, 2, merge and not full)
 
 
 def bytes_of(quantity: str | int) -> int:
-    """A Kubernetes quantity such as 50Gi or 1.5T in bytes."""
+    """Return the bytes of a Kubernetes quantity such as 50Gi or 1.5T."""
     text = str(quantity)
     digits = text.rstrip("".join(POWERS) + "i")
     suffix = text.removeprefix(digits)
@@ -43,12 +43,12 @@ def bytes_of(quantity: str | int) -> int:
 
 
 def used(root: Path) -> int:
-    """Bytes of all files below a folder."""
+    """Return the bytes of all files below a folder."""
     return sum(path.lstat().st_size for path in root.rglob("*") if path.is_file() and not path.is_symlink())
 
 
 def check_room(root: Path, limit: str | int | None, needed: int, what: str) -> None:
-    """Check that `needed` bytes more fit on the disk of `root` and below `limit`, the most that `root` may hold.
+    """Check that `needed` more bytes fit on the disk of `root` and within `limit`, the maximum size of `root`.
 
     Raises RunFailure (DiskFull) with both numbers.
     """

@@ -1,4 +1,4 @@
-"""How a verb fails on purpose: with a class from `tunesmith_api.failures`, a sentence, and its exit code."""
+"""Failures of a verb: a class from `tunesmith_api.failures` with its exit code, a message, and a hint."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tunesmith_api.symptoms import find_symptom
 class RunFailure(Exception):
     """A failure whose cause is known.
 
-    `message` says what happened and where (URI, file, line); `hint` says what to change, where the hint of the class
-    in `tunesmith_api.failures` can be bettered.
+    `message` says what happened and where (URI, file, line). `hint` says what to do, if it can be more specific than the hint
+    of the class in `tunesmith_api.failures`.
     """
 
     def __init__(self, failure: FailureClass, message: str, hint: str | None = None) -> None:
@@ -23,7 +23,7 @@ class RunFailure(Exception):
 
     @property
     def exit_code(self) -> int:
-        """The exit code that says this class; 1 for a class that no process of ours exits with."""
+        """The exit code of the class; 1 for classes that only the operator assigns."""
         return FAILURES[self.failure].exit_code or 1
 
     def __str__(self) -> str:
@@ -31,7 +31,7 @@ class RunFailure(Exception):
 
 
 class NotFound(RunFailure):
-    """Nothing is at a URI. Who asked for it knows what it was to be, and says so with `named`."""
+    """There is no object at a URI. A caller that knows what was expected there raises `named(...)` instead."""
 
     def __init__(self, uri: str, message: str | None = None) -> None:
         super().__init__(
@@ -40,31 +40,37 @@ class NotFound(RunFailure):
         self.uri = uri
 
     def named(self, failure: FailureClass, what: str) -> RunFailure:
-        """The same as a failure of class `failure` about `what` (such as `model` or `data set`)."""
+        """Return this as a failure of class `failure` about `what`, such as `model` or `data set`."""
         return RunFailure(failure, f"{what} {self.uri}: {self.message}")
 
 
 class StopRequested(BaseException):
-    """SIGTERM has come. Not an Exception, so that no library takes it for a failure of its own and tries again."""
+    """SIGTERM was received. Not an Exception, so that no library handles it as an error and retries."""
 
 
 def class_of(error: Exception) -> FailureClass:
-    """The class of an error that nobody foresaw; by name where its type would take seconds to import, and by its words
-    where a library has no type for it. Words of other types (ValueError) may be those of the user's data."""
+    """Return the failure class of an unexpected error.
+
+    Types that take seconds to import are compared by name. Texts are only read for types that do not quote user data, as
+    ValueError may.
+    """
     if isinstance(error, MemoryError):
         return FailureClass.OOM_KILLED
     if type(error).__name__ == "OutOfMemoryError":  # torch's
         return FailureClass.DEVICE_OUT_OF_MEMORY
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return FailureClass.DISK_FULL
-    in_words = isinstance(error, RuntimeError | OSError) or type(error).__name__ == "SafetensorError"
-    known = find_symptom(f"{type(error).__name__}: {error}") if in_words else None
+    has_library_text = isinstance(error, RuntimeError | OSError) or type(error).__name__ == "SafetensorError"
+    known = find_symptom(f"{type(error).__name__}: {error}") if has_library_text else None
     return known.class_ if known else FailureClass.PROCESS_ERROR
 
 
 def sharpened(failure: RunFailure, log_tail: str) -> RunFailure:
-    """`failure` by its cause, where that is known better: by the error it was raised from (a model can't be loaded, as
-    the device is full), or, of an engine, whose process says no more, by the end of its log."""
+    """Return `failure` with the class of its root cause, if that is known.
+
+    The root cause is the error that `failure` was raised from (for example an exhausted device, for a model that cannot be
+    loaded) or, for an engine, a known error at the end of its log.
+    """
     cause = failure.__cause__
     class_ = FailureClass.PROCESS_ERROR if not isinstance(cause, Exception) else class_of(cause)
     if class_ not in (FailureClass.PROCESS_ERROR, failure.failure):

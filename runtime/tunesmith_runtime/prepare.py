@@ -1,7 +1,7 @@
-"""The verb prepare: all that needs no device, before one is asked for.
+"""The verb prepare: everything that needs no device, before devices are requested.
 
-Is the run finished already? Is all there that it reads, and can it be written? A hub's model is imported into the store,
-so that no device idles meanwhile; what is in the store stays there until fetch brings it.
+It looks for a finished run to adopt, checks that the inputs exist and that the output is writable, and imports a hub's model
+into the store. Inputs that are in the store stay there until fetch downloads them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from tunesmith_runtime.workdir import Work
 
 
 def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
-    """Adopted, with what the finished run holds; or Succeeded, and the work can begin.
+    """Report Adopted with the content of the finished run, or Succeeded if the run can start.
 
-    Raises RunFailure as fetch does.
+    Raises the same failures as fetch.
     """
     storage = open_storage(spec.store)
     model = find_model(storage, spec.store.uri, spec.subject, work, is_lenient(spec))

@@ -1,4 +1,4 @@
-"""Progress pushes: the newest report goes to the operator every few seconds, and never holds up or fails the run."""
+"""Pushes the newest progress report to the operator every few seconds. A push never delays or fails the run."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 3.0
 TIMEOUT_SECONDS = 5.0
-COMPLAIN_SECONDS = 60.0
-REFUSED_FOR_GOOD = frozenset({400, 403, 404, 413})
-"""Answers that say that no later push will be taken either. 401 is none: a new leader has yet to hear of the Job."""
-TOO_SOON = 429
+WARNING_SECONDS = 60.0
+PERMANENT = frozenset({400, 403, 404, 413})
+"""Status codes after which no later push can succeed. 401 is transient: a new leader may not know the Job yet."""
+TOO_MANY_REQUESTS = 429
 
 
 class ProgressPusher:
-    """Pushes the newest of the reports it is given; without a URL it does nothing.
+    """Pushes the newest report. Without a URL it does nothing.
 
-    Use it as a context manager: leaving it pushes what is not yet pushed, waiting at most one time-out.
+    As a context manager, it pushes the last report on exit and waits at most TIMEOUT_SECONDS.
     """
 
     def __init__(self, url: str | None, token: str | None, interval: float = INTERVAL_SECONDS) -> None:
@@ -39,15 +39,15 @@ class ProgressPusher:
         self._changed = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
-        self._complained: float | None = None
+        self._warned_at: float | None = None
 
     @classmethod
     def of(cls, spec: RunSpec) -> ProgressPusher:
-        """The progress of a run, with the pod's token from the environment. Of pods that train together, one speaks."""
+        """Return the pusher of a run, with the pod's token from the environment. Only the leading pod of a group pushes."""
         return cls(spec.progress_url if in_leading_pod(spec.world) else None, os.environ.get(PROGRESS_TOKEN_VARIABLE))
 
     def push(self, report: ProgressReport) -> None:
-        """Remember `report` as the newest; returns at once."""
+        """Replace the newest report; does not block."""
         if not self._url or self._closed.is_set():
             return
         with self._lock:
@@ -58,7 +58,7 @@ class ProgressPusher:
             self._thread.start()
 
     def close(self) -> None:
-        """Push what is left."""
+        """Push the last report."""
         self._closed.set()
         self._changed.set()
         if self._thread is not None:
@@ -84,25 +84,25 @@ class ProgressPusher:
                 return
 
     def _send(self, report: ProgressReport) -> bool:
-        """Push one report; False where no later one will be taken either."""
+        """Push a report; return False if no later push can succeed."""
         assert self._url is not None
         body = json.dumps(report.to_dict()).encode()
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
         try:
             request = urllib.request.Request(self._url, data=body, headers=headers, method="POST")
             with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):
-                self._complained = None
+                self._warned_at = None
         except urllib.error.HTTPError as error:
-            if error.code != TOO_SOON:
-                self._complain(f"{error.code} {error.reason}")
-            return error.code not in REFUSED_FOR_GOOD
+            if error.code != TOO_MANY_REQUESTS:
+                self._warn(f"{error.code} {error.reason}")
+            return error.code not in PERMANENT
         except (OSError, ValueError, http.client.HTTPException) as error:
-            self._complain(str(error))
+            self._warn(str(error))
         return True
 
-    def _complain(self, what: str) -> None:
-        """Say so in the log, at first and then once a minute for as long as nothing is taken."""
+    def _warn(self, cause: str) -> None:
+        """Log a failed push; repeat the warning at most once a minute until a push succeeds."""
         now = time.monotonic()
-        if self._complained is None or now - self._complained >= COMPLAIN_SECONDS:
-            self._complained = now
-            log.warning("progress push to %s: %s", self._url, what)
+        if self._warned_at is None or now - self._warned_at >= WARNING_SECONDS:
+            self._warned_at = now
+            log.warning("progress push to %s failed: %s", self._url, cause)

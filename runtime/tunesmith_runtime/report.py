@@ -1,4 +1,4 @@
-"""The last word of a container: its RunReport in the termination message, and the log that leads up to it."""
+"""A container's result: its RunReport in the termination message, and its log."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ TERMINATION_LOG_VARIABLE = "TUNESMITH_TERMINATION_LOG"
 TERMINATION_LOG = Path("/dev/termination-log")
 LOG_TAIL_CHARACTERS = 1500
 LOGGED_REPORT_BYTES = 2000
-"""The kubelet falls back to the last 2,048 bytes of the log where the termination message is empty."""
+"""The kubelet uses the last 2,048 bytes of the log if the termination message is empty."""
 
 
 class RecentLines(logging.Handler):
-    """Remembers the last lines of the log: the very last for `lastFailure.logTail`; the cause often stands far above."""
+    """Keeps the last lines of the log: for `lastFailure.logTail`, and to search them for the cause."""
 
     def __init__(self, lines: int = 300) -> None:
         super().__init__()
@@ -35,12 +35,12 @@ class RecentLines(logging.Handler):
         self._lines.append(self.format(record))
 
     def tail(self, characters: int = LOG_TAIL_CHARACTERS) -> str:
-        """The last lines, at most so many characters."""
+        """Return the last `characters` of the log."""
         return "\n".join(self._lines)[-characters:]
 
 
 class PlainFormatter(logging.Formatter):
-    """`15:04:05 message`, with the level where it is not INFO, and without secrets."""
+    """Formats `15:04:05 message`, with the level if it is not INFO, and redacts secrets."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(message)s", "%H:%M:%S")
@@ -51,7 +51,7 @@ class PlainFormatter(logging.Formatter):
 
 
 def start_logging() -> RecentLines:
-    """Log lines for people to standard output; returns the memory of the last ones. Libraries speak from WARNING on."""
+    """Log to standard output, libraries from WARNING on; return the handler that keeps the last lines."""
     recent = RecentLines()
     stream = logging.StreamHandler(sys.stdout)
     for handler in (stream, recent):
@@ -63,13 +63,13 @@ def start_logging() -> RecentLines:
 
 
 def _log_end_of_thread(end: threading.ExceptHookArgs) -> None:
-    """The traceback of a thread goes where all that is logged goes: Python itself would print it as it is."""
+    """Log the traceback of a thread: Python would print it without redacting secrets."""
     if end.exc_value is not None:
         logging.getLogger(__name__).error("a thread ended", exc_info=end.exc_value)
 
 
 def failed(verb: Verb, failure: RunFailure, log_tail: str | None = None) -> RunReport:
-    """The report of a failure whose cause is known."""
+    """Return the report of a failure."""
     reason = FailureReport(class_=failure.failure, message=failure.message, hint=failure.hint, log_tail=log_tail)
     outcome = Outcome.PREEMPTED if failure.failure == "Preempted" else Outcome.FAILED
     return RunReport(verb=verb, outcome=outcome, failure=reason)
@@ -89,10 +89,12 @@ def _encode(report: RunReport) -> bytes:
 
 
 def fitted(report: RunReport, gated: Collection[tuple[str, str]], limit: int = TERMINATION_MESSAGE_BYTES) -> RunReport:
-    """`report` with as many results as `limit` bytes hold: those that gates ask for (`gated`: benchmark and metric) first,
-    then the first metric of each benchmark, then the rest. How many are left out is logged; all are in run.json.
+    """Return `report` with as many results as fit into `limit` bytes.
 
-    Raises RunFailure (EvaluationFailed) where a gate's result does not fit.
+    Results that gates need (`gated`: benchmark and metric) come first, then the first metric of each benchmark, then the
+    rest. The number of dropped results is logged; run.json has all.
+
+    Raises RunFailure (EvaluationFailed) if a gate's result does not fit.
     """
     results = report.results or []
     if len(_encode(report)) <= limit:
@@ -124,16 +126,16 @@ def fitted(report: RunReport, gated: Collection[tuple[str, str]], limit: int = T
 
 
 def encode(report: RunReport, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
-    """`report` as JSON of at most `limit` bytes: first the log tail is cut, then message and hint, then what was read, then
-    the ignored keys, then long lists."""
+    """Return `report` as JSON of at most `limit` bytes.
+
+    It is cut in this order: log tail, message, hint, ignored keys, model, results, artifacts.
+    """
     report = _without_secrets(report)
     for name, keep_end in (("log_tail", True), ("message", False), ("hint", False)):
         while (
             (excess := len(_encode(report)) - limit) > 0 and report.failure and (text := getattr(report.failure, name))
         ):
-            kept = max(
-                0, len(text) - max(excess // 4, 16)
-            )  # a character is at most 4 bytes, or 6 where JSON escapes it
+            kept = max(0, len(text) - max(excess // 4, 16))  # a character has up to 4 bytes, or 6 if JSON escapes it
             cut = (text[-kept:] if keep_end else text[:kept]) if kept else ("" if name == "message" else None)
             report = report.model_copy(update={"failure": report.failure.model_copy(update={name: cut})})
     if len(_encode(report)) > limit and report.rows:
@@ -147,7 +149,7 @@ def encode(report: RunReport, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
 
 
 def write_report(report: RunReport) -> None:
-    """Leave `report` as the termination message, and as the last line of the log."""
+    """Write `report` as the termination message, and as the last line of the log."""
     path = Path(os.environ.get(TERMINATION_LOG_VARIABLE) or TERMINATION_LOG)
     if TERMINATION_LOG_VARIABLE in os.environ or path.exists():
         try:

@@ -1,8 +1,8 @@
-"""A run as a folder of the store: artifacts, checkpoints, and run.json, which is written last and once.
+"""A run as a folder in the store: artifacts, checkpoints, and run.json, which is written last and only once.
 
-Two pods may be at work on the same run (a lost node that is not dead, two resources with equal specs). Nothing locks:
-folders are named by the digest of their content, and run.json is written only where there is none, so the first to
-finish wins and the other adopts its result.
+Two pods may work on the same run (a lost node that is still running, or two resources with equal specs). There are no locks:
+folders are named by the digest of their content, and run.json is written only if there is none, so the first pod to finish
+wins and the other pod adopts its result.
 """
 
 from __future__ import annotations
@@ -38,31 +38,31 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "
 
 
 class RunRecord(ApiModel):
-    """run.json: what was run, with what, and what came out."""
+    """run.json: the inputs and the results of a finished run."""
 
     kind: str = Field(description="FineTuneJob or EvalJob.")
     name: str = Field(description="Name of the resource that finished the run.")
     namespace: str = Field(description="Its namespace.")
     uid: str = Field(description="Its UID.")
     spec: dict[str, Any] = Field(description="Its spec, with defaults.")
-    spec_hash: str = Field(description="Hash of what decides the result.")
+    spec_hash: str = Field(description="Hash of the fields that determine the result.")
     run_id: str = Field(description="Hash of the spec hash and the fingerprints.")
-    fingerprints: dict[str, str] = Field(description="What each URI held.")
-    model_uri: str | None = Field(None, description="The weights that were read.")
+    fingerprints: dict[str, str] = Field(description="Fingerprint of each URI.")
+    model_uri: str | None = Field(None, description="URI of the weights.")
     model_digest: str | None = Field(None, description="sha256 of their manifest.")
     versions: dict[str, str] = Field(description="Versions of Python and of the libraries.")
     seeds: dict[str, int] = Field(default_factory=dict, description="Seeds of the random number generators.")
     template_hash: str | None = Field(None, description="sha256 of the chat template.")
-    rows: Rows | None = Field(None, description="What became of the rows.")
+    rows: Rows | None = Field(None, description="Number of rows by outcome.")
     metrics: Metrics | None = Field(None, description="Figures of the run.")
     results: list[Result] | None = Field(None, description="Scores of an evaluation.")
     artifacts: list[Artifact] = Field(
-        default_factory=list, description="What it made, with the digests of the manifests."
+        default_factory=list, description="Artifacts, with the digests of their manifests."
     )
-    finished_at: str = Field(description="When it was finished (RFC 3339).")
+    finished_at: str = Field(description="Time of completion (RFC 3339).")
 
     def report(self, verb: Verb, outcome: Outcome, run_uri: str | None) -> RunReport:
-        """What a container says of the finished run."""
+        """Return the report of a container about the finished run."""
         return RunReport(
             verb=verb,
             outcome=outcome,
@@ -77,13 +77,13 @@ class RunRecord(ApiModel):
 
 
 class RunDirectory:
-    """One run's folder at `uri`; `local` is where the pod keeps its own copy of things."""
+    """The folder of a run at `uri`; `local` is its mirror in the pod."""
 
     def __init__(self, storage: Storage, uri: str, local: Path) -> None:
         self.storage, self.uri, self.local = storage, uri, local
 
     def finished(self) -> RunRecord | None:
-        """run.json, if the run is finished."""
+        """Return run.json, or None if the run is not finished. Raises RunFailure (StorageCorrupt)."""
         content = self.storage.read_bytes(join(self.uri, RECORD))
         if content is None:
             return None
@@ -92,18 +92,18 @@ class RunDirectory:
         except ValidationError as error:
             message = f"{join(self.uri, RECORD)}: {error.errors()[0]['msg']}"
             raise RunFailure(
-                FailureClass.STORAGE_CORRUPT, message, "remove the run's folder, and the run is done anew"
+                FailureClass.STORAGE_CORRUPT, message, "delete the run's folder to repeat the run"
             ) from error
 
     def check_writable(self) -> None:
-        """Fail now, not after hours of work, where the run's folder can't be written as a run needs it.
+        """Raise RunFailure if the store does not support what a run needs, before hours of work depend on it.
 
-        The object has a name of its own, as other pods may check the same folder.
+        The probe has a random name, because other pods may check the same folder.
         """
         self.storage.probe(join(self.uri, f".probe-{secrets.token_hex(8)}"))
 
     def publish(self, type_: ArtifactType, directory: Path) -> Artifact:
-        """Upload a local folder as an artifact of this type; its folder's name ends in the digest of its content."""
+        """Upload a local folder as an artifact of this type; the folder's name ends in the digest of the content."""
         return publish_directory(self.storage, directory, self.uri, type_)
 
     def fetch(self, artifact: Artifact, directory: Path) -> None:
@@ -111,29 +111,29 @@ class RunDirectory:
         download_directory(self.storage, artifact.uri, directory)
 
     def upload_file(self, path: Path, name: str) -> None:
-        """Upload a file such as a log to `name` below the run's folder, over what is there."""
+        """Upload a file such as a log to `name` below the run's folder; overwrites."""
         self.storage.upload(path, join(self.uri, name))
 
     def write_json(self, name: str, value: dict[str, Any]) -> dict[str, Any]:
-        """Write `value` below the run's folder if nobody has; returns what is there now."""
+        """Write `value` below the run's folder unless there is one; return the stored value."""
         content = json.dumps(value, indent=1, ensure_ascii=False).encode()
-        there: dict[str, Any] = json.loads(self.storage.write_once(join(self.uri, name), content))
-        return there
+        stored: dict[str, Any] = json.loads(self.storage.write_once(join(self.uri, name), content))
+        return stored
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """What `write_json` left, or None."""
+        """Return the value that `write_json` stored, or None."""
         content = self.storage.read_bytes(join(self.uri, name))
         return None if content is None else json.loads(content)
 
     def save_checkpoint(self, directory: Path, step: int, keep: int) -> LastCheckpoint:
-        """Upload a local folder as the state after `step`, then remove all but the newest `keep`."""
+        """Upload a local folder as the state after `step`, then delete all but the newest `keep` checkpoints."""
         artifact = publish_directory(self.storage, directory, join(self.uri, CHECKPOINTS), f"step-{step:08d}")
         for _, old in self.checkpoints()[keep:]:
             delete_directory(self.storage, old)
         return LastCheckpoint(uri=artifact.uri, step=step, time=now())
 
     def checkpoints(self) -> list[tuple[int, str]]:
-        """(step, URI) of the finished checkpoints, newest first."""
+        """Return (step, URI) of the complete checkpoints, newest first."""
         names = {
             entry.path.split("/")[0]
             for entry in self.storage.list(join(self.uri, CHECKPOINTS))
@@ -142,22 +142,22 @@ class RunDirectory:
         return sorted(((int(name.split("-")[1]), join(self.uri, CHECKPOINTS, name)) for name in names), reverse=True)
 
     def latest_checkpoint(self, directory: Path) -> LastCheckpoint | None:
-        """Download the newest checkpoint that is whole to a local folder; a damaged one is passed over, with a warning."""
+        """Download the newest checkpoint to a local folder; skip damaged checkpoints with a warning."""
         for step, uri in self.checkpoints():
             try:
                 download_directory(self.storage, uri, directory)
             except RunFailure as failure:
                 if failure.failure is not FailureClass.STORAGE_CORRUPT and read_manifest(self.storage, uri) is not None:
                     raise
-                log.warning("checkpoint %s is passed over: %s", uri, failure.message)
+                log.warning("skipping checkpoint %s: %s", uri, failure.message)
                 continue
             return LastCheckpoint(uri=uri, step=step)
         return None
 
     def finish(self, record: RunRecord) -> RunRecord:
-        """Write run.json, unless another pod has; returns the one that is there, which is the run's result.
+        """Write run.json unless another pod has; return the stored record, which is the run's result.
 
-        Checkpoints are removed, and what this pod made for a run that another one finished.
+        Delete the checkpoints, and this pod's artifacts if another pod has finished the run with different ones.
         """
         stored = RunRecord.model_validate(self.write_json(RECORD, record.to_dict()))
         ours, theirs = ({artifact.uri for artifact in each.artifacts} for each in (record, stored))
@@ -168,12 +168,12 @@ class RunDirectory:
 
 
 def now() -> str:
-    """The time as RFC 3339, in UTC."""
+    """Return the time as RFC 3339, in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that decide results, read from their metadata without importing them."""
+    """Return the versions of Python and of libraries that affect results, from their metadata, without importing them."""
     installed = {}
     for library in LIBRARIES:
         try:
@@ -184,17 +184,17 @@ def versions() -> dict[str, str]:
 
 
 def open_run(spec: RunSpec, work: Work, storage: Storage) -> RunDirectory:
-    """The folder of the run that fetch found."""
+    """Return the folder of the run that fetch found."""
     fetched = work.fetched()
     assert fetched.run_uri is not None, f"a {spec.kind} has no run"
     return RunDirectory(storage, fetched.run_uri, work.run)
 
 
-def record_of(spec: RunSpec, fetched: Fetched, **found: Any) -> RunRecord:
-    """run.json of this run; `found` are the fields that say what came out (metrics, artifacts, results, ...)."""
+def record_of(spec: RunSpec, fetched: Fetched, **results: Any) -> RunRecord:
+    """Return run.json of this run; `results` are the fields of the outcome (metrics, artifacts, results, ...)."""
     return RunRecord(
         kind=spec.kind, name=spec.name, namespace=spec.namespace, uid=spec.uid, spec=spec.spec, spec_hash=spec.spec_hash,
         run_id=fetched.run_id or "", fingerprints=fetched.fingerprints,
         model_uri=fetched.model_uri, model_digest=fetched.model_digest,
-        versions=versions(), finished_at=now(), **found,
+        versions=versions(), finished_at=now(), **results,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The pod-local layout: where one container leaves things for the next."""
+"""Layout of the work directory, through which the containers of a pod pass files."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from tunesmith_runtime.errors import RunFailure
 
 
 class DataFile(ApiModel):
-    """One downloaded file of rows."""
+    """A downloaded file of rows."""
 
     path: str = Field(description="File name below /work/data.")
-    uri: str = Field(description="Where it came from: what messages about its rows name.")
+    uri: str = Field(description="Its URI, which messages about its rows name.")
     dataset: int | None = Field(None, description="Index in spec.datasets; absent for validation.uri.")
 
 
 class Fetched(ApiModel):
-    """What fetch found and left for the containers after it: /work/fetch.json."""
+    """Result of fetch for the containers after it: /work/fetch.json."""
 
     run_id: str | None = Field(None, description="Name of the run's folder; absent for an InferenceService.")
     run_uri: str | None = Field(None, description="The run's folder in the store.")
-    adopted: bool = Field(False, description="Whether the run was finished already; then nothing was downloaded.")
+    adopted: bool = Field(False, description="Whether a finished run was adopted; then nothing was downloaded.")
     record: dict[str, Any] | None = Field(None, description="run.json of the adopted run.")
-    fingerprints: dict[str, str] = Field(default_factory=dict, description="What each URI held: uri -> fingerprint.")
-    model_uri: str | None = Field(None, description="Where the weights were read from in the store.")
+    fingerprints: dict[str, str] = Field(default_factory=dict, description="URI -> fingerprint of its content.")
+    model_uri: str | None = Field(None, description="URI of the weights in the store.")
     model_digest: str | None = Field(None, description="sha256 of their manifest.")
 
 
@@ -47,12 +47,12 @@ class Work:
 
     @property
     def adapters(self) -> Path:
-        """One folder for each named adapter of an InferenceService."""
+        """A folder for each named adapter of an InferenceService."""
         return self.root / "adapters"
 
     @property
     def data(self) -> Path:
-        """Rows to train on: NN.jsonl files and data.json, which says what they are."""
+        """Training rows: NN.jsonl files, and data.json, which lists them."""
         return self.root / "data"
 
     @property
@@ -62,12 +62,12 @@ class Work:
 
     @property
     def benchmarks(self) -> Path:
-        """One folder for each benchmark with data of its own."""
+        """A folder for each benchmark with its own data."""
         return self.root / "benchmarks"
 
     @property
     def run(self) -> Path:
-        """Local mirror of the run's folder."""
+        """Mirror of the run's folder."""
         return self.root / "run"
 
     @property
@@ -76,23 +76,23 @@ class Work:
         return self.root / "fetch.json"
 
     def write_data_files(self, files: list[DataFile]) -> None:
-        """Leave data.json."""
+        """Write data.json."""
         self.data.mkdir(parents=True, exist_ok=True)
         (self.data / "data.json").write_text(json.dumps([file.to_dict() for file in files], indent=1))
 
     def data_files(self) -> list[DataFile]:
-        """What data.json says: the files in the order in which they are read."""
+        """Return the files of data.json, in the order in which they are read."""
         return [DataFile.model_validate(entry) for entry in json.loads((self.data / "data.json").read_text())]
 
     def write_fetched(self, fetched: Fetched) -> None:
-        """Leave fetch.json, whole or not at all."""
+        """Write fetch.json atomically."""
         self.root.mkdir(parents=True, exist_ok=True)
         partial = self.fetch_file.with_suffix(".incomplete")
         partial.write_text(json.dumps(fetched.to_dict(), indent=1))
         partial.replace(self.fetch_file)
 
     def fetched(self) -> Fetched:
-        """What fetch left."""
+        """Return fetch.json. Raises RunFailure (BadSpec) if fetch has not run."""
         if not self.fetch_file.is_file():
             raise RunFailure(
                 FailureClass.BAD_SPEC, f"{self.fetch_file} is missing", "run the verb fetch first, with the same --work"

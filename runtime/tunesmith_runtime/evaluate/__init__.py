@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
     """Score the model that the container beside this one serves.
 
-    Raises RunFailure: BadRow, EmptyDataset, DatasetNotFound, BadSpec before anything is asked; EngineFailed;
-    EvaluationFailed where a question got no answer.
+    Raises RunFailure: BadRow, EmptyDataset, DatasetNotFound, BadSpec before the first question; EngineFailed;
+    EvaluationFailed if a question has no answer.
     """
     fetched = work.fetched()
     if fetched.adopted:
@@ -39,13 +39,14 @@ def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
 
 
 def _score_all(spec: RunSpec, tasks: list[Task], work: Work, progress: ProgressPusher) -> list[Result]:
+    """Run the benchmarks one after the other; push progress over the questions of all."""
     generation = spec.eval_job().generation
     endpoint = find_endpoint(spec.name)
     shutil.rmtree(work.run / ArtifactType.REPORT, ignore_errors=True)
     scope.quiet_imports(offline=all(task.benchmark.dataset is not None for task in tasks))
     if (tokens := scope.answer_tokens(generation.max_tokens, endpoint.max_length)) < generation.max_tokens:
         log.warning(
-            "answers have at most %d tokens, not %d: the model holds %d",
+            "answers are limited to %d tokens instead of %d: the model holds %d",
             tokens,
             generation.max_tokens,
             endpoint.max_length,
@@ -56,16 +57,17 @@ def _score_all(spec: RunSpec, tasks: list[Task], work: Work, progress: ProgressP
     trust = spec.base.trust_remote_code
     counts = [scope.count_questions(task, config, trust) for task, config in zip(tasks, configs, strict=True)]
     results: list[Result] = []
+    total = sum(counts)
     for index, (task, config) in enumerate(zip(tasks, configs, strict=True)):
-        before, total = sum(counts[:index]), sum(counts)
+        before = sum(counts[:index])
 
-        def told(answered: int, _questions: int, task: Task = task, before: int = before, total: int = total) -> None:
+        def push(answered: int, task: Task = task, before: int = before) -> None:
             progress.push(ProgressReport(stage=task.name, step=before + answered, total_steps=total))
 
-        told(0, counts[index])
-        found = scope.score(task, config, counts[index], told)
-        told(counts[index], counts[index])
-        results += found
-        for result in found:
+        push(0)
+        task_results = scope.score(task, config, counts[index], push)
+        push(counts[index])
+        results += task_results
+        for result in task_results:
             log.info("%s %s: %.4f over %s questions", result.benchmark, result.metric, result.value, result.samples)
     return results

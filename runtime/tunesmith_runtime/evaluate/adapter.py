@@ -1,6 +1,6 @@
-"""What EvalScope scores: our question and answer set (see matching.py), and the choices that answers name (see choices.py).
+"""Our benchmark of questions and answers for EvalScope (see matching.py), and our parser of choices (see choices.py).
 
-Its own `general_qa` measures the likeness of words (BLEU, ROUGE), which says little about short answers. Its parser of
+EvalScope's `general_qa` measures the overlap of words (BLEU, ROUGE), which says little about short answers. Its parser of
 choices takes the last capital letter of any text.
 """
 
@@ -39,38 +39,36 @@ sentence marks at the end and pairs of quotes, brackets or markup around the who
     )
 )
 class QuestionsAndAnswers(DefaultDataAdapter):  # type: ignore[misc]  # EvalScope ships no types
-    """Rows of {messages, response} from local files; EvalScope's accuracy over the answers in their common form."""
+    """Rows of {messages, response} from local files; EvalScope's accuracy over normalized answers."""
 
     def load_from_disk(self, **kwargs: Any) -> Any:
-        """Read .jsonl files, one for each subset."""
+        """Read .jsonl files, a file for each subset."""
         return super().load_from_disk(use_local_loader=True)
 
     def record_to_sample(self, record: dict[str, Any]) -> Sample:
-        """One row as a sample; the reference as it was written is kept beside its common form."""
+        """Return a row as a sample, with the reference in its original and its normal form."""
         asked, reference = [dict_to_chat_message(dict(row)) for row in record["messages"]], record["response"]
         for message, row in zip(asked, record["messages"], strict=True):
-            message.content = row[
-                "content"
-            ]  # EvalScope takes <think> out of the text and would write it back otherwise
+            message.content = row["content"]  # EvalScope would parse <think> and write it back in another form
         target = normalized(answer_of(reference) or reference)
         return Sample(input=asked, target=target, metadata={"reference": reference})
 
     def extract_answer(self, prediction: str, task_state: TaskState) -> str:
-        """The answer in its common form; empty where it was cut off before it equals the reference."""
+        """Return the normalized answer; empty if it was cut off and does not equal the reference."""
         answer = normalized(prediction)
         return "" if _cut_off(task_state) and answer != task_state.target else answer
 
 
 def _cut_off(task_state: TaskState) -> bool:
-    """Whether the answer ended because it had maxTokens."""
+    """Whether the answer ended at maxTokens."""
     return bool(task_state.output) and task_state.output.stop_reason == "max_tokens"
 
 
 def read_answers_only() -> None:
-    """Let every benchmark of EvalScope score answers, and no thoughts or letters in prose.
+    """Make every benchmark of EvalScope score answers without thoughts, and without letters in prose.
 
-    Its filters and its parser of letters are those of base classes, which all but a few benchmarks inherit. An answer that
-    can't be read is extracted as empty text, which equals no reference.
+    EvalScope's filters and its parser of letters are methods of base classes, which most benchmarks inherit. From an answer
+    that cannot be read, empty text is extracted, which equals no reference.
     """
     filtered, extracted = DefaultDataAdapter.filter_prediction, MultiChoiceAdapter.extract_answer
 
@@ -86,7 +84,7 @@ def read_answers_only() -> None:
 
     DefaultDataAdapter.filter_prediction = filter_prediction
     MultiChoiceAdapter.extract_answer = extract_answer
-    del CEVALAdapter.extract_answer  # its own only fixes the language of the parser that this one replaces
+    del CEVALAdapter.extract_answer  # it only sets the language of the parser that is replaced here
 
 
 read_answers_only()

@@ -1,4 +1,4 @@
-"""What EvalScope is told about each benchmark, with a user's own rows put where it reads them."""
+"""EvalScope's arguments for each benchmark, and users' rows in the form and place where EvalScope reads them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tunesmith_runtime.evaluate.rows import CONVERT, Row, ignored
 from tunesmith_runtime.workdir import Work
 
 QA = "tunesmith_qa"
-"""Name in EvalScope's registry of our question and answer set (see adapter.py)."""
+"""Name of our benchmark in EvalScope's registry (see adapter.py)."""
 MULTIPLE_CHOICE = "general_mcq"
 
 OWN: Mapping[BenchmarkType, str] = {BenchmarkType.QA: QA, BenchmarkType.MULTIPLE_CHOICE: MULTIPLE_CHOICE}
@@ -33,12 +33,12 @@ Answer the following multiple choice question. The entire content of your respon
 
 {choices}
 """.strip()
-"""How a multiple-choice question is asked; EvalScope's own default for local sets is in Chinese. Its parser reads the answer."""
+"""Prompt of a multiple-choice question. EvalScope's default for local sets is in Chinese."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """One benchmark as EvalScope knows it."""
+    """A benchmark in EvalScope's terms."""
 
     benchmark: Benchmark
     dataset: str
@@ -53,14 +53,14 @@ class Task:
 
     @property
     def limit(self) -> int | None:
-        """Rows of each subset that EvalScope takes; our own rows are cut when they are converted."""
+        """Number of rows of each subset that EvalScope takes; None for users' rows, which are limited when they are converted."""
         return None if self.dataset in OWN.values() else self.benchmark.limit
 
 
 def prepare(benchmark: Benchmark, generation: Generation, work: Work) -> Task:
-    """The task of one benchmark; a user's rows are checked and written as EvalScope reads them.
+    """Return the task of a benchmark; check and convert a user's rows.
 
-    Raises RunFailure: BadRow with file and line, EmptyDataset, DatasetNotFound for a subset that is not there, BadSpec.
+    Raises RunFailure: BadRow with file and line, EmptyDataset, DatasetNotFound for a missing subset, BadSpec.
     """
     if benchmark.dataset is not None and benchmark.dataset.type in OWN:
         return _own(benchmark, generation, work)
@@ -75,6 +75,7 @@ def prepare(benchmark: Benchmark, generation: Generation, work: Work) -> Task:
 
 
 def _own(benchmark: Benchmark, generation: Generation, work: Work) -> Task:
+    """Convert a user's rows to a local benchmark of EvalScope."""
     assert benchmark.dataset is not None
     kind, uri = benchmark.dataset.type, benchmark.dataset.uri
     if benchmark.few_shot:
@@ -109,7 +110,7 @@ def _own(benchmark: Benchmark, generation: Generation, work: Work) -> Task:
 
 
 def _converted(file: Path, uri: str, kind: BenchmarkType, unread: Counter[str]) -> Iterator[Row]:
-    """The rows of a file; keys that are not read are counted in `unread`."""
+    """Yield the converted rows of a file; count keys that are not read in `unread`."""
     for number, row in read_lines(file, uri):
         try:
             with row_errors("can't be read"):
@@ -121,7 +122,7 @@ def _converted(file: Path, uri: str, kind: BenchmarkType, unread: Counter[str]) 
 
 
 def _row_files(benchmark: Benchmark, folder: Path) -> list[Path]:
-    """The files of rows, each a subset: those that the benchmark names, or all."""
+    """Return the files of the subsets that the benchmark names, or of all."""
     assert benchmark.dataset is not None
     files = {file.stem: file for file in sorted(_folder(folder).glob("*.jsonl"))}
     for subset in benchmark.subsets or []:
@@ -130,7 +131,7 @@ def _row_files(benchmark: Benchmark, folder: Path) -> list[Path]:
             raise RunFailure(
                 FailureClass.DATASET_NOT_FOUND,
                 f"benchmark {benchmark.name}: {benchmark.dataset.uri} has no subset {subset}; it has {found}",
-                "a subset is a .jsonl file of the folder: name it without its ending",
+                "name .jsonl files of the folder, without the ending, in spec.benchmarks[].subsets",
             )
     if not files:
         message = f"benchmark {benchmark.name}: {benchmark.dataset.uri} has no .jsonl file"

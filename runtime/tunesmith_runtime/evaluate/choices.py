@@ -1,4 +1,4 @@
-r"""Which choice an answer to a multiple-choice question names. Pure functions.
+r"""Read which choice an answer to a multiple-choice question names. Pure functions.
 
 A choice is named by a whole line (`B`, `(b)`, `B) a fruit`, `a fruit`), or after words that announce an answer (`ANSWER: B`,
 `The answer is B.`, `答案是B`, `\boxed{B}`), or by words that call it correct (`Option B is correct`). The last announced answer
@@ -24,7 +24,7 @@ BOXED = re.compile(
       | ["'](?:final_?|correct_?|selected_?|chosen_?)?(?:answer|choice|option)["']\s*:\s*(?:"([^"\n]*)"|'([^'\n]*)'|(-?[\d.]+))\s*(?=[,}\]]|$)""",
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
-"""An answer by itself: in a box of LaTeX, in a tag, or in a field of JSON."""
+"""An answer set apart: in a LaTeX box, in a tag, or in a JSON field."""
 TYPESET = re.compile(r"\\(?:text|textbf|mathbf|mathrm)\s*\{([^{}]*)\}")
 CONTROL_TOKEN = re.compile(r"<\|[^|<>]{1,40}\|>|</?s>|<(?:eos|end_of_turn)>")
 MARKUP = re.compile(r"\*\*|__|[`$✅✔☑👉🎯\ufe0f]|\\[()\[\]]|</?(?:b|strong|i|em|p|span)>|<br\s*/?>", re.IGNORECASE)
@@ -49,7 +49,7 @@ DENIAL = re.compile(
     r"(?:\s*(?:(?:the|an?|that|would|be|think|believe|say|true|correct|final|right|best|only)\b|认为|觉得|说|能|是))*\s*$",
     re.IGNORECASE,
 )
-"""What takes an announcement back when it stands before it in the same line."""
+"""Words before an announcement in the same line that negate it."""
 
 FILLER = re.compile(
     r"(?:\b(?:so|thus|therefore|hence|yes|ok|okay|sure|certainly|clearly|definitely|probably|likely|most|the|my|final|correct|right"
@@ -64,7 +64,7 @@ LEAD = re.compile(
     rf"{FILLER.pattern}",
     re.IGNORECASE,
 )
-"""What may stand before an answer in its line and adds nothing."""
+"""Words before an answer in its line that do not change its meaning."""
 LABEL = re.compile(
     r"(?:(?:option|choice|letter|选项)\s*[:为是]?\s*)?[(\[{<\"']*(?<![A-Za-z\d])([A-Za-z])(?![A-Za-z\d])[)\]}>\"']*",
     re.IGNORECASE,
@@ -76,20 +76,20 @@ TRAIL = re.compile(
     r"|\s*,\s*(?:I\s+(?:think|believe|guess)|of\s+course|definitely|obviously|probably))?[\s.!,;:。]*$",
     re.IGNORECASE,
 )
-"""What may follow a letter in its line and adds nothing."""
+"""Words after a letter in its line that do not change its meaning."""
 MORE = re.compile(
     r"\s*(?:[,/&;、]|\band\b|\bor\b|和|或者|或|还是|与|及|\s)+\s*[(\[]?(?:[AI](?!\s+[a-z])|[B-HJ-Zb-hj-z])(?![A-Za-z\d'])"
 )
-"""Another letter in a list of letters; before a word, `A` is an article and `I` a pronoun."""
+"""A further letter in a list of letters. Before a word, `A` is an article and `I` a pronoun."""
 STOP = re.compile(
     r"\s*[.!;。,、(—\n]|\s[-\u2013]\s|\s*\b(?:because|since|as|for|which|not|over|rather\s+than)\b|\s*(?:因为|由于|而不是)",
     re.IGNORECASE,
 )
-"""Where an announced answer ends and an explanation begins."""
+"""The end of an announced answer, where an explanation begins."""
 EXPLAINED = re.compile(
     r"\s*(?:[(\[]([A-Z])[)\]]|([A-Z])[).:]|([A-Z]),?(?=\s+(?:because|since)\b|因为|由于))[\s:.]*(?!(?:is|are|was|were|isn't|can|can't|does|no|not|wrong|incorrect)\b|不|错)\S"
 )
-"""A letter, set off by a mark, with an explanation behind it."""
+"""A letter, set off by a mark, followed by an explanation."""
 VERDICT = re.compile(
     r"""(?:\b(?i:option|choice|statement)\s+|选项)?\s{0,3}[("']?(?<![A-Za-z\d])([A-Z])(?![A-Za-z\d])[)"']?\s*(?:选项|项)?\s*
         (?:is\s+(?:(?:indeed|clearly|therefore|thus|the|most|best)\s+)*(?:(?:correct|right|best)\s+(?:answer|choice|option)|correct)\b
@@ -99,11 +99,11 @@ VERDICT = re.compile(
         (?![^.!;。\n]{0,200}\?)""",
     re.VERBOSE,
 )
-"""What calls one choice correct, within a text."""
+"""A statement within a text that a choice is correct."""
 LISTED = re.compile(
     r"(?:[A-Z][)\]]?\s*(?:[,/&、和与及或]|\band\b|\bor\b)|\b(?:neither|nor)\b)\s*(?:option\s+|选项)?$", re.IGNORECASE
 )
-"""What makes a choice one of several when it stands before it."""
+"""Words before a choice that make it a member of a list."""
 MENTION = re.compile(r"(?<![A-Za-z\d])([A-Z])(?![A-Za-z\d'])(?!\s+[a-z])")
 RETRACTION = re.compile(
     r"\bno[,.!]|\b(?:no\s+wait|wait|sorry|correction|scratch\s+that)\b|不对|等等|更正", re.IGNORECASE
@@ -112,19 +112,19 @@ RETRACTION = re.compile(
 QUESTION = re.compile(r"[^.!;。\n]*\?")
 
 NEAR = 80
-"""Characters before an announcement in which it can be denied."""
+"""Number of characters before an announcement that are searched for a denial."""
 
 LAST = 100
-"""Announcements that are looked at, from the end."""
+"""Number of announcements that are read, from the end of the text."""
 
 SEVERAL = "several"
 
 
 def read_choice(text: str, choices: Sequence[str], cut_off: bool = False) -> str | None:
-    """The letter of the choice that `text` names; None where it names none or several.
+    """Return the letter of the choice that `text` names; None if it names no choice or several.
 
-    Of a text that was cut off, only the first line is read, and only where it is complete: what comes later may be a
-    thought, and the last word may be half of another.
+    Of a text that was cut off, only the first line is read, and only if it is complete. The rest may be a thought, and the
+    last word may be half of another word.
     """
     reader = _Reader(choices)
     if cut_off:
@@ -136,7 +136,7 @@ def read_choice(text: str, choices: Sequence[str], cut_off: bool = False) -> str
 
 
 def _plain(text: str) -> str:
-    """`text` in NFKC without markup, control tokens and invisible characters; what is boxed is announced."""
+    """Return `text` in NFKC without markup, control tokens and invisible characters; boxed answers become announcements."""
     text = unicodedata.normalize("NFKC", text)
     text = "".join(character for character in text if unicodedata.category(character) != "Cf")
     text = TYPESET.sub(r"\1", CONTROL_TOKEN.sub(" ", text))
@@ -145,7 +145,7 @@ def _plain(text: str) -> str:
 
 
 def _announcement(boxed: re.Match[str]) -> str:
-    """What BOXED found as an announced answer on a line of its own."""
+    """Return a match of BOXED as an announced answer on a separate line."""
     _, tag, *_ = groups = boxed.groups("")
     return f"answer: {''.join(groups).removeprefix(tag).strip()}\n"
 
@@ -155,12 +155,12 @@ def _unarticled(text: str) -> str:
 
 
 FORMS: Sequence[Callable[[str], str]] = (str.strip, normalized, lambda text: normalized(_plain(text)), _unarticled)
-"""Forms in which an answer is compared with the choices' texts, the most exact one first."""
+"""Forms in which an answer is compared with the choices' texts, the most exact form first."""
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """Reads what words name among the choices of a question: a letter, SEVERAL, or None for nothing."""
+    """Reads which choice of a question some words name. Its methods return a letter, SEVERAL, or None."""
 
     choices: Sequence[str]
 
@@ -171,12 +171,12 @@ class _Reader:
 
     @cached_property
     def longest(self) -> int:
-        """Characters beyond which a text can't be that of a choice: a model that repeats itself costs no minutes."""
+        """Length above which a text cannot be a choice's; it bounds the time for models that repeat themselves."""
         return 4 * max(map(len, self.choices)) + 2 * NEAR
 
     @cached_property
     def _letters(self) -> list[Mapping[str, str]]:
-        """For each form: text -> letter, without the texts that several choices have."""
+        """For each form: text -> letter, without texts that several choices share."""
         forms = [[form(choice) for choice in self.choices] for form in FORMS]
         return [
             {text: letter for text, letter in zip(texts, LETTERS, strict=False) if Counter(texts)[text] == 1}
@@ -184,20 +184,20 @@ class _Reader:
         ]
 
     def text(self, words: str) -> str | None:
-        """The choice whose own text this is."""
+        """Return the choice with this text."""
         if not words.strip() or len(words) > self.longest:
             return None
         found = (letters.get(form(words)) for form, letters in zip(FORMS, self._letters, strict=True))
         return next(filter(None, found), None)
 
     def label(self, words: str) -> tuple[str | None, str]:
-        """The letter of a choice at the beginning, and what follows it."""
+        """Return the letter of a choice at the beginning, and the text after it."""
         match = LABEL.match(words)
         letter = match[1].upper() if match else None
         return (letter, words[match.end() :]) if match and letter in self.labels else (None, "")
 
     def whole(self, words: str) -> str | None:
-        """What all of `words` name: a letter, a choice's text, or a letter and the text that goes with it."""
+        """Return the choice that `words` as a whole name: by letter, by text, or by a letter with its text."""
         for part in (bare(words.strip()), bare(LEAD.sub("", words, count=1).strip())):
             letter, rest = self.label(part)
             if letter and TRAIL.match(rest):
@@ -211,7 +211,7 @@ class _Reader:
         return None
 
     def line(self, words: str) -> str | None:
-        """What a whole line names, with an announcement before it or without."""
+        """Return the choice that a line as a whole names, with or without an announcement."""
         words = BULLET.sub("", words)
         announcement = ANNOUNCEMENT.search(words)
         if announcement and FILLER.fullmatch(words, 0, announcement.start()):
@@ -220,7 +220,7 @@ class _Reader:
         return self.whole(words)
 
     def announced(self, words: str) -> str | None:
-        """What the words after an announcement name; an explanation may follow."""
+        """Return the choice that the words after an announcement name. An explanation may follow."""
         if QUESTION.match(words):
             return None
         if found := self.whole(words):
@@ -232,7 +232,7 @@ class _Reader:
         return self.text(words[: stop.start()]) if stop else None
 
     def answer(self, text: str) -> str | None:
-        """What a plain text names: in its last announcement, else in its lines, else in its first word."""
+        """Return the choice that a plain text names: in its last announcement, else in its lines, else in its first word."""
         for announcement in reversed(deque(ANNOUNCEMENT.finditer(text), LAST)):
             begin, end = announcement.span()
             before = text[max(0, begin - NEAR) : begin].rpartition("\n")[2]
@@ -249,7 +249,7 @@ class _Reader:
         return letter if letter and letter in self.labels and not self._others(letter, text) else None
 
     def _called_correct(self, text: str) -> set[str]:
-        """The letters that `text` calls correct, or SEVERAL for those in a list."""
+        """Return the letters that `text` calls correct; SEVERAL for letters in a list."""
         called = set()
         for match in deque(VERDICT.finditer(text), LAST):
             before = text[max(0, match.start() - NEAR) : match.start()].rpartition("\n")[2]

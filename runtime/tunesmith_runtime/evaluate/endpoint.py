@@ -1,4 +1,4 @@
-"""The server under test, as the evaluator sees it."""
+"""The endpoint of the server under test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TIMEOUT_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A served model: base URL of its OpenAI API, key, name, and the tokens it can hold where the server tells."""
+    """A served model: base URL of its OpenAI API, key, model name, and its maximum length in tokens if the server reports it."""
 
     url: str
     key: str
@@ -28,7 +28,7 @@ class Endpoint:
 
 
 def find_endpoint(name: str) -> Endpoint:
-    """The model `name` on the server of this pod. Raises RunFailure (EngineFailed) where it is not there."""
+    """Return the endpoint of the model `name` in this pod. Raises RunFailure (EngineFailed) if it is not served."""
     url = f"http://127.0.0.1:{os.environ.get(PORT_VARIABLE) or ENGINE_PORT}/v1"
     key = api_key() or "none"
     request = urllib.request.Request(f"{url}/models", headers={"Authorization": f"Bearer {key}"})
@@ -45,5 +45,5 @@ def find_endpoint(name: str) -> Endpoint:
 
 
 def _failed(message: str) -> RunFailure:
-    hint = "read the log of the container serve: it must be ready before the evaluation begins"
+    hint = "read the log of the container serve, which must be ready before the evaluation starts"
     return RunFailure(FailureClass.ENGINE_FAILED, message, hint)

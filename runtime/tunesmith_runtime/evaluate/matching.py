@@ -1,4 +1,4 @@
-"""When an answer equals its reference: after both are put into one form. Pure functions."""
+"""Normalization of answers and references, which are equal if their normal forms are. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 
 SENTENCE_MARKS = ".,;:!?…、。"
-"""Taken off the end only: `.5` is a number. No minus sign anywhere: -5 is not 5."""
+"""Removed at the end only: `.5` is a number. A minus sign is never removed: -5 is not 5."""
 
 PAIRS: Mapping[str, str] = {
     **{mark: mark for mark in "\"'`*_"},
@@ -15,7 +15,7 @@ PAIRS: Mapping[str, str] = {
     "\N{LEFT SINGLE QUOTATION MARK}": "\N{RIGHT SINGLE QUOTATION MARK}",
     "„": "“”",
 }
-"""What may stand around a whole answer -> what closes it: quotes, brackets and markup."""
+"""Quotes, brackets and markup that may enclose a whole answer: opening -> closing characters."""
 
 THOUGHT = "think|thinking|thought|reasoning|seed:think"
 THOUGHTS: Sequence[tuple[re.Pattern[str], re.Pattern[str]]] = [
@@ -28,26 +28,26 @@ THOUGHTS: Sequence[tuple[re.Pattern[str], re.Pattern[str]]] = [
         (r"<\|channel\|>\s*analysis", r"<\|channel\|>\s*final\s*<\|message\|>"),
     )
 ]
-"""How models mark a thought: where it begins and where it ends. Many templates put the beginning into the prompt."""
+"""Marks of the beginning and the end of a model's thought. Many templates put the beginning into the prompt."""
 
 LONG = 4_000
-"""Characters of a text that is compared as it is: a model that repeats a mark without end costs no minutes."""
+"""Length from which a text is compared unchanged; it bounds the time for models that repeat a mark."""
 
 APOSTROPHE = re.compile(r"(?<=\w)['\u2019](?=\w)")
 
 
 def normalized(text: str) -> str:
-    """The form in which answers are compared; empty for white space alone.
+    """Return the normal form of an answer; empty for white space.
 
-    Unicode NFKC, case folded, every run of white space one space; then sentence marks are taken off the end, and quotes,
-    brackets and markup where a pair of them is around the whole, as long as something is left. What is within stays:
+    Unicode NFKC, case folding, and a single space for every run of white space. Then sentence marks at the end are removed,
+    and pairs of quotes, brackets or markup around the whole, unless nothing would be left. Characters within the text stay:
     `3.5` is not `35`, `C#` is not `C`.
     """
     return bare(" ".join(unicodedata.normalize("NFKC", text).casefold().split()))
 
 
 def bare(text: str) -> str:
-    """Text without sentence marks at its end and pairs around the whole."""
+    """Return `text` without sentence marks at its end and without pairs around the whole."""
     while len(text) < LONG and (less := _unpaired(_unmarked(text))) != text:
         text = less
     return text
@@ -65,19 +65,19 @@ def answer_of(prediction: str) -> str | None:
 
 
 def _unmarked(text: str) -> str:
-    """Text without sentence marks at its end, unless it is nothing else."""
+    """Return `text` without sentence marks at its end, unless it consists of them."""
     return text.rstrip(SENTENCE_MARKS + " ") or text
 
 
 def _unpaired(text: str) -> str:
-    """Text without the pair around it, if there is one and something in it."""
+    """Return `text` without the pair that encloses it, unless nothing would be left."""
     if len(text) > 2 and text[-1] in PAIRS.get(text[0], "") and _encloses(text):
         return text[1:-1].strip() or text
     return text
 
 
 def _encloses(text: str) -> bool:
-    """Whether the first character is closed by the last, and not before: `(a) or (b)` is no pair around a whole."""
+    """Whether the last character closes the first, and none before does: no pair encloses `(a) or (b)`."""
     begin, end = text[0], text[-1]
     if begin == end:
         return begin not in APOSTROPHE.sub("", text).strip(begin)

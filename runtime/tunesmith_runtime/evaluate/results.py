@@ -1,4 +1,4 @@
-"""From EvalScope's JSON to typed scores, and to what went wrong on the way. Pure functions."""
+"""From EvalScope's JSON to typed scores and to the failures that it reports. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from tunesmith_api.evaljob import Result
 
 HIDDEN_REFUSALS = frozenset({"model_length", "content_filter"})
-"""Stop reasons that EvalScope gives where the server refused a request; it scores the refusal's text as an answer."""
+"""Stop reasons that EvalScope sets for refused requests. It would score the text of the refusal as an answer."""
 
 UNREADABLE = "unreadable"
 """Metric of every benchmark: the share of its answers that could not be read."""
@@ -18,17 +18,17 @@ UNREADABLE = "unreadable"
 
 @dataclass(frozen=True)
 class Completeness:
-    """How many questions there were, and how many got no answer."""
+    """Number of questions asked, and of those without an answer."""
 
     asked: int
     failed: int
 
 
 def scores(benchmark: str, report: Mapping[str, Any]) -> list[Result]:
-    """The scores in a report of EvalScope (schema version 2), the primary one first.
+    """Return the scores in a report of EvalScope (schema version 2), the primary score first.
 
-    A metric is known by EvalScope's name for it (`accuracy`); where a report has several of one name, by its full key
-    (`accuracy:pass_at_k[k=1]`).
+    A metric has EvalScope's name (`accuracy`), or its full key (`accuracy:pass_at_k[k=1]`) if several metrics of the report
+    have the same name.
     """
     metrics = report["metrics"]
     names = Counter(metric["identity"]["name"] for metric in metrics)
@@ -46,7 +46,7 @@ def scores(benchmark: str, report: Mapping[str, Any]) -> list[Result]:
 
 
 def unreadable(benchmark: str, reviews: Iterable[Mapping[str, Any]]) -> list[Result]:
-    """The share of the answers from which nothing could be extracted; no result where a benchmark extracts nothing."""
+    """Return the share of answers from which nothing could be extracted; no result if the benchmark extracts nothing."""
     extracted = [review["sample_score"]["score"].get("extracted_prediction") for review in reviews]
     texts = [text for text in extracted if isinstance(text, str)]
     if not texts:
@@ -56,7 +56,7 @@ def unreadable(benchmark: str, reviews: Iterable[Mapping[str, Any]]) -> list[Res
 
 
 def completeness(report: Mapping[str, Any], predictions: Iterable[Mapping[str, Any]]) -> Completeness:
-    """Questions that were asked, and those that failed: EvalScope's own count, and the refusals that it hides."""
+    """Count the questions asked and those that failed: by EvalScope's summary, and by the refusals that it hides."""
     summary = report.get("execution_summary") or {}
     hidden = sum(bool(refusal(prediction)) for prediction in predictions)
     missing = max(summary.get("errored", 0), summary.get("requested", 0) - summary.get("succeeded", 0))
@@ -64,17 +64,17 @@ def completeness(report: Mapping[str, Any], predictions: Iterable[Mapping[str, A
 
 
 def disagreement(report: Mapping[str, Any], predictions: int, questions: int) -> str | None:
-    """Why the scores can't be over all questions, where EvalScope's counts say so or are not there; None where all agree."""
+    """Return how EvalScope's counts differ from the number of questions; None if all agree."""
     summary = report.get("execution_summary") or {}
     counts = {"asked": summary.get("requested"), "scored": summary.get("succeeded"), "stored": predictions}
     if all(count == questions for count in counts.values()):
         return None
-    told = ", ".join(f"{'an unknown number' if count is None else count} {what}" for what, count in counts.items())
-    return f"of {questions} questions, {told}"
+    listed = ", ".join(f"{'an unknown number' if count is None else count} {kind}" for kind, count in counts.items())
+    return f"of {questions} questions, {listed}"
 
 
 def refusal(prediction: Mapping[str, Any]) -> str | None:
-    """What the server said where it refused to answer; None where it answered."""
+    """Return the server's error message if it refused to answer; None if it answered."""
     output = prediction.get("model_output") or {}
     if output.get("error"):
         return str(output["error"])

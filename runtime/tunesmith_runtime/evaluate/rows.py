@@ -1,4 +1,4 @@
-"""From a user's rows to the rows that EvalScope reads. Pure functions; RowError says what is wrong with a row."""
+"""From users' rows to the rows that EvalScope reads. Pure functions that raise RowError."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ Row = dict[str, Any]
 LETTERS = "ABCDEFGHIJ"
 FORMS = "{query, response}, {prompt, completion}, {instruction, output}, {messages} or {conversations}"
 READ = (RowFormat.MESSAGES, RowFormat.SHAREGPT, RowFormat.PROMPT_COMPLETION, RowFormat.ALPACA)
-"""Formats of rows to train on that are questions as well; the last answer is the reference."""
+"""Training formats whose rows are also questions; the last answer is the reference."""
 QUERY = frozenset({"query", "response", "system", "history"})
 CHOICE = frozenset({"question", "answer", *LETTERS})
 
 
-def question(row: Row) -> Row:
-    """A row of type qa as {messages, response}: what is asked, and the answer that is right."""
+def convert_question(row: Row) -> Row:
+    """Convert a row of type qa to {messages, response}: the question and the reference."""
     for key in ("tools", "functions"):
         if asks(row.get(key)) and chat.tools(row[key], key):
-            raise RowError(f"has '{key}', which an evaluation can't ask with", "remove the rows that need tools", key)
-    record = _record(row)
+            raise RowError(f"has '{key}', which evaluations do not support", "remove the rows that need tools", key)
+    record = _read_record(row)
     if record is DropReason.NO_PROMPT:
         raise RowError("asks nothing: no message of the user is before the last answer")
     if record is DropReason.NOT_LEARNED:
@@ -56,17 +56,17 @@ def question(row: Row) -> Row:
     if answer.get("tool_calls"):
         raise RowError("has no answer to compare with: the last message of the assistant calls a tool")
     return {
-        "messages": [_sent(each, f"messages[{index}]") for index, each in enumerate(asked)],
+        "messages": [_check_sendable(message, f"messages[{index}]") for index, message in enumerate(asked)],
         "response": answer["content"],
     }
 
 
-def choice(row: Row) -> Row:
-    """A row of type multipleChoice as {question, A, B, ..., answer}; numbers as choices are told as text."""
+def convert_choice(row: Row) -> Row:
+    """Convert a row of type multipleChoice to {question, A, B, ..., answer}. Choices may be numbers."""
     for key in ("system", "system_prompt", "history", "tools", "functions"):
         if asks(row.get(key)):
-            hint = "write what it says into the question, and remove the key"
-            raise RowError(f"has '{key}', which can't be honoured here", hint, key)
+            hint = "write its content into the question, and remove the key"
+            raise RowError(f"has '{key}', which multiple-choice questions do not support", hint, key)
     formats.refuse(row, CHOICE)
     asked = text_of(row, "question")
     letters = [letter for letter in string.ascii_uppercase if has(row, letter)]
@@ -85,51 +85,51 @@ def choice(row: Row) -> Row:
 
 
 CONVERT: Mapping[BenchmarkType, Callable[[Row], Row]] = {
-    BenchmarkType.QA: question,
-    BenchmarkType.MULTIPLE_CHOICE: choice,
+    BenchmarkType.QA: convert_question,
+    BenchmarkType.MULTIPLE_CHOICE: convert_choice,
 }
 
 
 def ignored(row: Row, kind: BenchmarkType) -> set[str]:
-    """Keys of a row that are not read."""
-    form = _form(row)
-    if kind is BenchmarkType.QA and form is not None:
-        return formats.ignored(row, form)
+    """Return the keys of a row that are not read."""
+    row_format = _format_of(row)
+    if kind is BenchmarkType.QA and row_format is not None:
+        return formats.ignored(row, row_format)
     known = CHOICE if kind is BenchmarkType.MULTIPLE_CHOICE else QUERY
     return {key for key, value in row.items() if key not in known | formats.REFUSED.keys() and value is not None}
 
 
-def _form(row: Row) -> RowFormat | None:
-    return next((form for form in READ if formats.FORMATS[form].matches(row)), None)
+def _format_of(row: Row) -> RowFormat | None:
+    return next((row_format for row_format in READ if formats.FORMATS[row_format].matches(row)), None)
 
 
-def _record(row: Row) -> Record | DropReason:
-    """Read a row as question and reference. Of several answers the last one that is learned is the reference."""
-    if form := _form(row):
-        return formats.read(row, form)
+def _read_record(row: Row) -> Record | DropReason:
+    """Read a row as question and reference. Of several answers, the last answer that is learned is the reference."""
+    if row_format := _format_of(row):
+        return formats.read(row, row_format)
     if "query" in row and "response" in row:
         formats.refuse(row, QUERY)
-        turns = alpaca.turn(_asked(text_of(row, "query")), text_of(row, "response"))
+        turns = alpaca.turn(_require_question(text_of(row, "query")), text_of(row, "response"))
         return messages.answered(row, [*alpaca.history(row), *turns])
     raise RowError(f"is in no known form: its keys are {keys_of(row)}; expected {FORMS}")
 
 
-def _asked(text: str) -> str:
+def _require_question(text: str) -> str:
     if not text.strip():
         raise RowError("asks nothing: the question is empty")
     return text
 
 
 def _user(text: str) -> Row:
-    return {"role": "user", "content": _asked(text)}
+    return {"role": "user", "content": _require_question(text)}
 
 
-def _sent(message: Row, place: str) -> Row:
-    """A message as EvalScope sends it. Raises RowError for a key that it does not send, or sends only with an id."""
+def _check_sendable(message: Row, place: str) -> Row:
+    """Return a message that EvalScope sends unchanged. Raises RowError for keys that it drops, and for tool calls without ids."""
     for key in ("name", *THOUGHTS):
         if message.get(key):
-            hint = "remove the key, or write what it says into the content"
-            raise RowError(f"{place}.{key} can't be asked with", hint, f"{place}.{key}")
+            hint = "remove the key, or write its content into the message's content"
+            raise RowError(f"{place}.{key} is not supported in evaluations", hint, f"{place}.{key}")
     calls = message.get("tool_calls", ())
     if not all("id" in call for call in calls) or (message["role"] == "tool" and "tool_call_id" not in message):
         raise RowError(

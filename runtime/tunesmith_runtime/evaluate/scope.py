@@ -1,4 +1,4 @@
-"""EvalScope at work: one run for each benchmark, its log in ours, its progress pushed, its reports read."""
+"""EvalScope: runs a benchmark, relays its log, reports progress, and reads its reports."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ log = logging.getLogger(__name__)
 
 SEED = 42
 REQUEST_SECONDS = 3600
-"""An answer may take long where many requests share a CPU."""
+"""An answer may take long if many requests share a CPU."""
 PROGRESS_SECONDS = 2.0
 CONSOLE = Path("logs", "console.log")
 
-Told = Callable[[int, int], None]
-"""Called with the questions that are answered, and all there are."""
+OnProgress = Callable[[int], None]
+"""Called with the number of answered questions."""
 
 
 def quiet_imports(offline: bool) -> None:
-    """Import EvalScope without its changes to our logging; `offline`: nothing may be asked of a hub.
+    """Import EvalScope without its changes to our logging. `offline`: hubs must not be contacted.
 
-    Variables that the libraries read when they are imported are set first.
+    The libraries read their environment variables when they are imported, so these are set first.
     """
-    os.environ.pop("TQDM_DISABLE", None)  # EvalScope's bars fail where they are off; they go to a file here
+    os.environ.pop("TQDM_DISABLE", None)  # EvalScope's progress bars fail if disabled; here they go to a file
     if offline:
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     import evalscope  # noqa: F401
 
-    import tunesmith_runtime.evaluate.adapter  # noqa: F401  # registers our own benchmark, and reads answers our way
+    import tunesmith_runtime.evaluate.adapter  # noqa: F401  # registers our benchmark and our parsers of answers
 
     root.handlers[:], root.level = handlers, level
 
 
 class Relay(logging.Handler):
-    """EvalScope's warnings in our log, a line each, and the first error kept for the report."""
+    """Copies the first line of EvalScope's warnings to our log, and keeps the first error for the report."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Relay(logging.Handler):
 
 @contextmanager
 def relayed(console: Path) -> Iterator[Relay]:
-    """EvalScope's log goes to its file and, what matters, to ours; its progress bars go to the file `console`."""
+    """Relay EvalScope's warnings to our log, and write its progress bars to the file `console`."""
     relay, logger = Relay(), logging.getLogger("evalscope")
     logger.handlers[:] = [relay]
     console.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def relayed(console: Path) -> Iterator[Relay]:
 
 
 def configuration(task: Task, generation: Generation, endpoint: Endpoint, folder: Path) -> Any:
-    """EvalScope's TaskConfig. Raises RunFailure (BadSpec) where it refuses the settings."""
+    """Return EvalScope's TaskConfig. Raises RunFailure (BadSpec) if EvalScope refuses the settings."""
     from evalscope import TaskConfig
 
     settings = {
@@ -105,23 +105,23 @@ def configuration(task: Task, generation: Generation, endpoint: Endpoint, folder
             judge={"strategy": "rule"},
             work_dir=str(folder),
             no_timestamp=True,
-            ignore_errors=True,  # so that all are counted; we fail where one failed
+            ignore_errors=True,  # so that all questions are counted; `score` fails if any of them failed
             seed=SEED,
         )
     except ValueError as error:
         raise RunFailure(FailureClass.BAD_SPEC, f"benchmark {task.name}: {error}") from error
 
 
-def answer_tokens(wanted: int, max_length: int | None) -> int:
-    """Tokens that an answer may have: what is wanted, and at most half of what the model can hold, so that questions fit."""
-    return wanted if max_length is None else min(wanted, max(1, max_length // 2))
+def answer_tokens(requested: int, max_length: int | None) -> int:
+    """Return the maximum length of an answer: as requested, but at most half of the model's, to leave room for the question."""
+    return requested if max_length is None else min(requested, max(1, max_length // 2))
 
 
 def count_questions(task: Task, config: Any, trust_code: bool) -> int:
-    """Load a benchmark's data and count: what is wrong with them is known before the first question is asked.
+    """Load a benchmark's data, so that errors show before the first question, and return the number of questions.
 
-    Raises RunFailure: BadSpec for an unknown benchmark or setting, or one that runs code without `trust_code`;
-    DatasetNotFound, EmptyDataset.
+    Raises RunFailure: BadSpec for an unknown benchmark or setting, and for a benchmark that runs code without `trust_code`;
+    DatasetNotFound; EmptyDataset.
     """
     from evalscope.api.registry import BENCHMARK_REGISTRY, get_benchmark
 
@@ -138,7 +138,7 @@ def count_questions(task: Task, config: Any, trust_code: bool) -> int:
         )
         raise RunFailure(FailureClass.BAD_SPEC, f"benchmark {task.name}: {error}", hint) from error
     if _runs_code(adapter) and not trust_code:
-        message = f"benchmark {task.name} runs code that the model or the data wrote, beside the store's credentials"
+        message = f"benchmark {task.name} runs code from the model or the data in a process that holds the store's credentials"
         raise RunFailure(FailureClass.BAD_SPEC, message, _TRUST)
     try:
         with relayed(Path(config.work_dir) / CONSOLE):
@@ -156,7 +156,7 @@ def count_questions(task: Task, config: Any, trust_code: bool) -> int:
 
 
 def _runs_code(adapter: Any) -> bool:
-    """Whether scoring runs what a model wrote, in this process or by tools: EvalScope's sandboxes need a Docker."""
+    """Whether scoring runs code that a model wrote, in this process or by tools. EvalScope's sandboxes need Docker."""
     from evalscope.api.benchmark import AgentAdapter
     from evalscope.api.mixin import CodeExecutionSandboxMixin
 
@@ -164,26 +164,21 @@ def _runs_code(adapter: Any) -> bool:
 
 
 _TRUST = "use another benchmark, or set spec.model.trustRemoteCode: true (and spec.baseline.trustRemoteCode), which allowTrustRemoteCode in the chart's values must allow"
-_UNANSWERED = (
-    "remove what the message gives as the cause, such as a question longer than the model can hold: a score over the other "
-    "questions would mislead"
-)
-_MISCOUNTED = (
-    "score it once more; where the counts disagree again, report it as a bug: a score over some questions would mislead"
-)
-_LOCAL = "copy the benchmark's folder from the hub into the store, and name it in spec.benchmarks[].dataset: {type: benchmark, uri: s3://…}"
+_UNANSWERED = "remove the cause, for example a question longer than the model's limit; a score over the other questions would mislead"
+_MISCOUNTED = "run the evaluation again; if the counts disagree again, report a bug"
+_LOCAL = "copy the benchmark's folder from the hub into the store, and set spec.benchmarks[].dataset: {type: benchmark, uri: s3://…}"
 
 
-def score(task: Task, config: Any, questions: int, told: Told) -> list[Result]:
-    """Ask all questions and score the answers; `told` hears how far it is.
+def score(task: Task, config: Any, questions: int, on_progress: OnProgress) -> list[Result]:
+    """Ask all questions, score the answers, and call `on_progress` every few seconds.
 
-    Raises RunFailure (EvaluationFailed) where a question got no answer, or the report does not say that all did: a score
-    over the others would not be a score.
+    Raises RunFailure (EvaluationFailed) if a question has no answer or the report does not account for all questions: a
+    score over the rest would be another score.
     """
     from evalscope import run_task
 
     folder = Path(config.work_dir)
-    with relayed(folder / CONSOLE) as relay, _watched(folder / "predictions", questions, told):
+    with relayed(folder / CONSOLE) as relay, _watched(folder / "predictions", on_progress):
         try:
             run_task(config)
         except RunFailure:
@@ -193,13 +188,13 @@ def score(task: Task, config: Any, questions: int, told: Told) -> list[Result]:
             raise RunFailure(FailureClass.EVALUATION_FAILED, message) from error
     report = _report(task, folder, relay)
     predictions = list(_rows(folder / "predictions"))
-    done = completeness(report, predictions)
-    if done.failed:
-        why = next(filter(None, map(refusal, predictions)), relay.first_error or "see the log")
-        message = f"benchmark {task.name}: {done.failed} of {done.asked} questions got no answer; the first: {why}"
+    counts = completeness(report, predictions)
+    if counts.failed:
+        cause = next(filter(None, map(refusal, predictions)), relay.first_error or "see the log")
+        message = f"benchmark {task.name}: {counts.failed} of {counts.asked} questions got no answer; the first cause: {cause}"
         raise RunFailure(FailureClass.EVALUATION_FAILED, message, _UNANSWERED)
-    if odd := disagreement(report, len(predictions), questions):
-        message = f"benchmark {task.name}: EvalScope's counts do not agree: {odd}"
+    if difference := disagreement(report, len(predictions), questions):
+        message = f"benchmark {task.name}: EvalScope's counts do not agree: {difference}"
         raise RunFailure(FailureClass.EVALUATION_FAILED, message, _MISCOUNTED)
     return scores(task.name, report) + unreadable(task.name, _rows(folder / "reviews"))
 
@@ -220,13 +215,13 @@ def _rows(folder: Path) -> Iterator[Mapping[str, Any]]:
 
 
 @contextmanager
-def _watched(folder: Path, questions: int, told: Told) -> Iterator[None]:
-    """Count the answers that EvalScope has written, every few seconds."""
+def _watched(folder: Path, on_progress: OnProgress) -> Iterator[None]:
+    """Count the answers that EvalScope has written and report them, every few seconds."""
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.wait(PROGRESS_SECONDS):
-            told(_lines(folder), questions)
+            on_progress(_count_lines(folder))
 
     watcher = threading.Thread(target=watch, name="progress of the evaluation", daemon=True)
     watcher.start()
@@ -237,5 +232,5 @@ def _watched(folder: Path, questions: int, told: Told) -> Iterator[None]:
         watcher.join()
 
 
-def _lines(folder: Path) -> int:
+def _count_lines(folder: Path) -> int:
     return sum(file.read_bytes().count(b"\n") for file in folder.rglob("*.jsonl"))

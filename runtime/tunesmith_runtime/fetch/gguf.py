@@ -21,7 +21,7 @@ from tunesmith_runtime.data.turns import end_of_turn
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.names import part_of
 from tunesmith_runtime.modelcheck.failure import bad_model, detail
-from tunesmith_runtime.modelcheck.files import what_it_is
+from tunesmith_runtime.modelcheck.files import file_type
 from tunesmith_runtime.modelcheck.report import check_report
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ def check_magic(uri: str, file: Path) -> None:
     with file.open("rb") as opened:
         start = opened.read(64)
     if not start.startswith(MAGIC):
-        what, hint = what_it_is(start) or ("not a GGUF file", UPLOAD)
+        what, hint = file_type(start) or ("not a GGUF file", UPLOAD)
         raise bad_model(uri, None, f"the GGUF file can't be read: it is {what}", hint)
 
 

@@ -1,7 +1,7 @@
-"""Checks a model folder against itself before anything is trained, published, imported or served from it.
+"""Consistency checks of a model folder before it is trained on, published, imported or served.
 
-No weights are loaded: headers are read, and the architecture of config.json is built on torch's meta device. What takes
-torch is imported only by `check_model`, and a model that was checked once is known by the digest of its manifest.
+Weights are not loaded as a model: headers are read, and the architecture of config.json is built on torch's meta device.
+torch is imported only in `check_model`. A model that has passed is known by the digest of its manifest.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from tunesmith_runtime.modelcheck.tokenizer_files import check_tokenizer_files
 log = logging.getLogger(__name__)
 
 VERSION = 1
-"""Raised when a check is added: models that were checked before are then checked again."""
+"""Version of the checks. Increase it with every new check, so that models that passed before are checked again."""
 
 
 def check_model(uri: str, directory: Path, trusted: bool, is_lenient: bool) -> bool:
-    """Check files, config, weights and tokenizer of a model folder; whether nothing was left out.
+    """Check files, config, weights and tokenizer of a model folder; return whether every check was made.
 
-    `is_lenient`: the model is for an engine with loaders of its own, so what transformers cannot load (quantized weights,
-    other architectures) is left to that engine. The same holds for a model with code of its own (`trusted`), as
-    that code runs only where the model is loaded.
+    `is_lenient`: the model is for an engine with its own loaders, so quantized weights and architectures that transformers
+    does not have are left to that engine. A model with its own code (`trusted`) is checked where it is loaded, because the
+    code runs only there.
 
     Raises RunFailure (BadModel, ModelNotFound) with the name of the file.
     """
@@ -44,11 +44,11 @@ def check_model(uri: str, directory: Path, trusted: bool, is_lenient: bool) -> b
 
     with hidden():
         from tunesmith_runtime.modelcheck.tokenizer import check_tokenizer
-        from tunesmith_runtime.modelcheck.weights import NotOurs, check_weights
+        from tunesmith_runtime.modelcheck.weights import UnknownArchitecture, check_weights
 
         try:
             rows = check_weights(uri, directory)
-        except NotOurs as error:
+        except UnknownArchitecture as error:
             if not is_lenient:
                 raise error.failure from error
             log.warning("%s: left to the engine: %s", uri, error.failure.message)
@@ -59,9 +59,9 @@ def check_model(uri: str, directory: Path, trusted: bool, is_lenient: bool) -> b
 
 
 def check_fit(name: str, adapter: Path, base: Path) -> bool:
-    """Check an adapter against the base that it goes on, which is checked; returns True.
+    """Check an adapter against its checked base; return True.
 
-    Raises RunFailure: BadSpec for an adapter that is no plain LoRA, BadModel for one that does not fit.
+    Raises RunFailure: BadSpec for an adapter that is not a plain LoRA, BadModel for an adapter that does not fit.
     """
     check_kind(name, adapter)
     from tunesmith_runtime.train.imports import hidden
@@ -72,6 +72,6 @@ def check_fit(name: str, adapter: Path, base: Path) -> bool:
 
         check_numbers(f"adapter {name}", adapter)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, about numbers that the meta device does not take
+            warnings.simplefilter("ignore")  # torch warns about values that the meta device ignores
             with_adapter(load_weights(f"the base of adapter {name}", base, **META), name, adapter)
     return True

@@ -1,4 +1,4 @@
-"""Adapters that can't be used beside other adapters on one base: other methods, and those that change the base itself."""
+"""Detects adapters that cannot share a base with others: methods other than LoRA, and adapters that change the base."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tunesmith_runtime.modelcheck.files import read_header, read_json
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Beginnings of PEFT's `init_lora_weights` that subtract the fresh adapter from the base's weights."""
+"""Prefixes of PEFT's `init_lora_weights` that subtract the initial adapter from the base's weights."""
 OWN = ("lora_", "trainable_tokens_")
-"""Parts of tensor names that belong to LoRA."""
+"""Parts of names of LoRA's tensors."""
 PREFIX, WRAPPED = "base_model.model.", "base_layer."
-"""What PEFT puts before the name of a base's weight, and into it where the layer is adapted."""
+"""PEFT's prefix of names of the base's weights, and its infix for weights of adapted layers."""
 
 
 def check_kind(name: str, folder: Path) -> None:
-    """Refuse adapters that are no plain LoRA. Raises RunFailure (BadSpec, ModelNotFound, BadModel)."""
+    """Raise RunFailure (BadSpec, ModelNotFound, BadModel) unless the adapter is a plain LoRA."""
     if not (folder / ADAPTER_CONFIG).is_file():
         raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"adapter {name}: {folder} has no {ADAPTER_CONFIG}")
     if kind := _kind(read_json(f"adapter {name}", folder / ADAPTER_CONFIG)):
@@ -32,7 +32,7 @@ def check_kind(name: str, folder: Path) -> None:
 
 
 def _kind(config: Mapping[str, Any]) -> str | None:
-    """The method of an adapter that is no plain LoRA; None for one that is."""
+    """Return the method of an adapter; None for a plain LoRA."""
     method, start = config.get("peft_type"), config.get("init_lora_weights")
     if method != "LORA":
         return str(method)
@@ -45,9 +45,9 @@ def _kind(config: Mapping[str, Any]) -> str | None:
 
 
 def base_weights(name: str, folder: Path) -> Iterator[tuple[str, str]]:
-    """Tensors of an adapter's file that are weights of the base itself: name in the file, name in the base.
+    """Yield the base's own weights in an adapter's file: name in the file, name in the base.
 
-    PEFT loads them over the base's own, for every adapter and for the base alone.
+    PEFT overwrites the base's weights with them, for all adapters and for the base alone.
     """
     saved = read_json(f"adapter {name}", folder / ADAPTER_CONFIG).get("modules_to_save") or []
     path = folder / ADAPTER_WEIGHTS

@@ -1,4 +1,4 @@
-"""Checks of config.json alone: whether it can be read, whether the weights are quantized, how many positions there are."""
+"""Reads config.json: quantization of the weights, and the number of positions."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tunesmith_runtime.modelcheck.files import parse_json
 
 CONFIG = "config.json"
 QUANTIZATIONS = ("quantization_config", "compression_config", "quantization")
-"""Keys of config.json under which quantization tools describe themselves: transformers, compressed-tensors, MLX."""
+"""Keys of quantization settings in config.json: transformers, compressed-tensors, MLX."""
 SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
-"""Files in which older tools do so, and the tool."""
+"""Files with the quantization settings of older tools -> tool."""
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a model can take in: tokens of a row, and rows of its embedding; None where nothing is known of it."""
+    """Limits of a model: tokens of a row, and rows of its embedding; None if unknown."""
 
     positions: int | None = None
     vocabulary: int | None = None
@@ -31,7 +31,7 @@ NO_LIMITS = Limits()
 
 
 def read_config(uri: str, directory: Path) -> dict[str, Any]:
-    """config.json, with a quantization_config where one of the side files has it. Raises RunFailure (BadModel)."""
+    """Return config.json, with the quantization settings of a side file. Raises RunFailure (BadModel)."""
     config = parse_config(uri, (directory / CONFIG).read_bytes())
     for name, method in SIDE_FILES.items():
         if (directory / name).is_file():
@@ -40,12 +40,12 @@ def read_config(uri: str, directory: Path) -> dict[str, Any]:
 
 
 def parse_config(uri: str, content: bytes) -> dict[str, Any]:
-    """The content of config.json. Raises RunFailure (BadModel)."""
+    """Parse the content of config.json. Raises RunFailure (BadModel)."""
     return parse_json(uri, CONFIG, content)
 
 
 def quantization(config: Mapping[str, Any]) -> str | None:
-    """The method by which a model's weights are quantized; None where they are not."""
+    """Return the quantization method of a model's weights; None if they are not quantized."""
     text = config.get("text_config")
     for part in (config, text if isinstance(text, dict) else {}):
         for key in QUANTIZATIONS:
@@ -58,25 +58,25 @@ def quantization(config: Mapping[str, Any]) -> str | None:
 
 
 def refuse_quantized(uri: str, config: Mapping[str, Any]) -> None:
-    """Raises RunFailure (BadModel) for a model whose weights are quantized."""
+    """Raise RunFailure (BadModel) for a model whose weights are quantized."""
     if (method := quantization(config)) is not None:
         raise quantized(uri, method)
 
 
 def quantized(uri: str, method: str) -> RunFailure:
-    """The failure of a model that is quantized and must not be."""
+    """Return the failure of a quantized model where quantized models are not supported."""
     return bad_model(
         uri,
         CONFIG,
         f"the model is quantized ({method})",
-        "name the unquantized model; only the engines lmdeploy, vllm and sglang serve quantized ones",
+        "name the unquantized model; only the engines lmdeploy, vllm and sglang serve quantized models",
     )
 
 
 def positions(config: Any) -> int | None:
-    """Tokens that the model of a transformers config has positions for; None where nothing limits them.
+    """Return how many positions the model of a transformers config has; None if they are unlimited.
 
-    YaRN stretches what the model was first made for by a factor (https://arxiv.org/abs/2309.00071).
+    YaRN multiplies the original number by a factor (https://arxiv.org/abs/2309.00071).
     """
     text = config.get_text_config()
     found = (getattr(text, name, None) for name in POSITIONS)

@@ -1,4 +1,4 @@
-"""The failure that a check ends in."""
+"""The failure of a check, and its texts."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ DETAIL_CHARACTERS = 400
 
 
 def bad_model(uri: str, file: str | None, sentence: str, hint: str | None = None) -> RunFailure:
-    """BadModel about a file of the model at `uri`, or about the model as a whole."""
+    """Return BadModel about a file of the model at `uri`, or about the model as a whole."""
     where = f"{uri.rstrip('/')}/{file}" if file else uri
     return RunFailure(FailureClass.BAD_MODEL, f"{where}: {sentence}", hint)
 
 
 def first_of(names: Collection[str]) -> str:
-    """The first few names, and how many there are in all where that is more."""
+    """Return the first few names, with the total number if there are more."""
     shown = ", ".join(sorted(names)[:NAMES_SHOWN])
     return shown if len(names) <= NAMES_SHOWN else f"{shown}, ... ({len(names)} in all)"
 
 
 def detail(error: BaseException) -> str:
-    """Type and text of an exception, on one line."""
+    """Return type and text of an exception on a single line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:DETAIL_CHARACTERS]}" if text else type(error).__name__

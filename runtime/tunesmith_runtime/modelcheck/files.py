@@ -1,4 +1,4 @@
-"""Are the files of a model what their names say, and are they all there? Headers and sizes alone decide."""
+"""Checks the files of a model by headers and sizes: each has the format of its name, and none is missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INDEX = "*.safetensors.index.json"
 UPLOAD = "upload the file again"
 UNMARKED = "save the file as UTF-8 without a byte order mark, and upload it again"
 HEADER_LIMIT = 100_000_000
-"""safetensors reads no longer header."""
+"""Maximum length of a header that safetensors reads."""
 JSON = "a JSON document"
 BEGINNINGS: tuple[tuple[bytes, str, str | None], ...] = (
     (
@@ -33,11 +33,11 @@ BEGINNINGS: tuple[tuple[bytes, str, str | None], ...] = (
     (b"\x80", "a pickle", "convert the model to safetensors: pickles can run code"),
     (b"{", JSON, None),
 )
-"""How other files begin, in lower case; what they are; and what to do."""
+"""First bytes of other files in lower case, their type, and a hint."""
 
 
-def what_it_is(content: bytes) -> tuple[str, str] | None:
-    """What a file is by its first bytes, and what to do about it; None where they say nothing."""
+def file_type(content: bytes) -> tuple[str, str] | None:
+    """Return the type of a file by its first bytes, and a hint; None if the type is unknown."""
     start = content[:64].lstrip().lower()
     if not start:
         return "empty", UPLOAD
@@ -45,16 +45,16 @@ def what_it_is(content: bytes) -> tuple[str, str] | None:
 
 
 def read_json(uri: str, path: Path) -> dict[str, Any]:
-    """The JSON object in a model's file. Raises RunFailure (BadModel)."""
+    """Return the JSON object in a model's file. Raises RunFailure (BadModel)."""
     return parse_json(uri, path.name, path.read_bytes())
 
 
 def parse_json(uri: str, name: str, content: bytes) -> dict[str, Any]:
-    """The JSON object that a file of a model holds. Raises RunFailure (BadModel)."""
+    """Parse the JSON object of a model's file. Raises RunFailure (BadModel)."""
     try:
-        parsed = json.loads(content.decode())  # transformers takes no byte order mark either
+        parsed = json.loads(content.decode())  # transformers refuses a byte order mark as well
     except (ValueError, RecursionError) as error:
-        what, hint = what_it_is(content) or (str(error), UNMARKED if content.startswith(codecs.BOM_UTF8) else UPLOAD)
+        what, hint = file_type(content) or (str(error), UNMARKED if content.startswith(codecs.BOM_UTF8) else UPLOAD)
         raise bad_model(uri, name, f"not JSON: {error if what == JSON else what}", hint) from error
     if not isinstance(parsed, dict):
         raise bad_model(uri, name, f"holds a JSON {type(parsed).__name__}, not an object", UPLOAD)
@@ -64,7 +64,7 @@ def parse_json(uri: str, name: str, content: bytes) -> dict[str, Any]:
 def check_files(uri: str, directory: Path) -> None:
     """Check every safetensors file and index in a folder.
 
-    Raises RunFailure: BadModel, or ModelNotFound where a file that an index names is missing.
+    Raises RunFailure: BadModel; ModelNotFound if a file of an index is missing.
     """
     tensors = {path.name: read_header(uri, path) for path in sorted(directory.glob("*.safetensors"))}
     for index in sorted(directory.glob(INDEX)):
@@ -72,7 +72,7 @@ def check_files(uri: str, directory: Path) -> None:
 
 
 def read_header(uri: str, path: Path) -> dict[str, Any]:
-    """Name of each tensor of a safetensors file -> its dtype, shape and place. Raises RunFailure (BadModel).
+    """Return the name of each tensor of a safetensors file -> dtype, shape and offsets. Raises RunFailure (BadModel).
 
     The format: 8 bytes little-endian length of a JSON header, the header, then the tensors' bytes, without holes.
     https://github.com/huggingface/safetensors#format
@@ -87,27 +87,27 @@ def read_header(uri: str, path: Path) -> dict[str, Any]:
             header.pop("__metadata__", None)
             places = sorted((*each["data_offsets"], name) for name, each in header.items())
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise _not_safetensors(uri, path, "its header is not the JSON that the format asks for") from error
+            raise _not_safetensors(uri, path, "its header is not the JSON that the format requires") from error
     end = 0
     for start, stop, name in places:
         if start != end or stop < start:
             raise bad_model(uri, path.name, f"damaged: the bytes of {name} overlap others or leave a hole", UPLOAD)
         end = stop
     if size != 8 + length + end:
-        sentence = f"{size} bytes, its header says {8 + length + end}: the file is cut short or damaged"
+        sentence = f"{size} bytes, its header declares {8 + length + end}: the file is cut short or damaged"
         raise bad_model(uri, path.name, sentence, UPLOAD)
     return dict(header)
 
 
-def _not_safetensors(uri: str, path: Path, why: str) -> RunFailure:
+def _not_safetensors(uri: str, path: Path, cause: str) -> RunFailure:
     with path.open("rb") as file:
-        found = what_it_is(file.read(64))
-    sentence = f"{found[0]}, not a whole safetensors file" if found else f"not a whole safetensors file: {why}"
+        found = file_type(file.read(64))
+    sentence = f"{found[0]}, not a whole safetensors file" if found else f"not a whole safetensors file: {cause}"
     return bad_model(uri, path.name, sentence, found[1] if found else UPLOAD)
 
 
 def _check_index(uri: str, index: Path, tensors: dict[str, dict[str, Any]]) -> None:
-    """Check that the shards of an index are there and hold what it says."""
+    """Check that the shards of an index exist and hold the tensors that it lists."""
     content = read_json(uri, index)
     shards = content.get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):

@@ -1,4 +1,4 @@
-"""Loading a model and an adapter so that no weight stays random: transformers and PEFT only warn. Imports torch."""
+"""Loads models and adapters completely: where weights would stay random, transformers and PEFT only warn. Imports torch."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from tunesmith_runtime.modelcheck.report import ADAPTER_HINT, HINT, check_adapte
 
 MERGE = "merge the adapter into its base, and name the merged model"
 META = {"device_map": "meta"}
-"""Loads names and shapes, and reads no numbers."""
+"""Options that load names and shapes without values."""
 
 
 def load_weights(uri: str, folder: Path, **options: Any) -> PreTrainedModel:
-    """The causal language model in `folder`, from safetensors only; `options` as `from_pretrained` takes them.
+    """Load the causal language model in `folder`, from safetensors only, with `options` of `from_pretrained`.
 
-    `uri` is what messages call it. Raises RunFailure: ModelNotFound where a file is missing, BadModel where it can't be
-    loaded whole.
+    Messages name `uri`. Raises RunFailure: ModelNotFound for a missing file, BadModel for a model that cannot be loaded
+    completely.
     """
     if not options.get("trust_remote_code"):
-        _load(uri, folder, META)  # before memory is taken for weights that are not there
+        _load(uri, folder, META)  # find missing weights before memory is allocated
     model = _load(uri, folder, options)
     for name, parameter in model.named_parameters():
         check_finite(uri, None, name, parameter.detach())
@@ -40,19 +40,19 @@ def load_weights(uri: str, folder: Path, **options: Any) -> PreTrainedModel:
 
 
 def _load(uri: str, folder: Path, options: Mapping[str, Any]) -> PreTrainedModel:
-    disable_progress_bar()  # a log is no terminal
+    disable_progress_bar()  # progress bars fill a log with control characters
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             use_safetensors=True,
             local_files_only=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # the report has them
+            ignore_mismatched_sizes=True,  # they are in the report
             **options,
         )
     except OSError as error:
         raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"{uri} can't be loaded: {detail(error)}") from error
-    except Exception as error:  # an architecture raises anything at values that it does not expect
+    except Exception as error:  # architectures raise errors of any type for unexpected values
         raise bad_model(uri, None, f"{CONFIG} and the weights can't be loaded: {detail(error)}", HINT) from error
     check_report(uri, report)
     return model  # type: ignore[no-any-return]
@@ -61,7 +61,7 @@ def _load(uri: str, folder: Path, options: Mapping[str, Any]) -> PreTrainedModel
 def check_finite(uri: str, file: str | None, name: str, tensor: torch.Tensor) -> None:
     """Check that all numbers of a tensor are finite. Raises RunFailure (BadModel).
 
-    `aminmax` hands NaN on; on one core it reads 10 GB of bfloat16 in a second, ten times as fast as `isfinite`.
+    `aminmax` propagates NaN. On one core it reads 10 GB of bfloat16 per second, ten times as fast as `isfinite`.
     """
     has_infinities = tensor.is_floating_point() and tensor.element_size() > 1 and not tensor.is_meta
     if has_infinities and tensor.numel() and not all(bool(end.isfinite()) for end in torch.aminmax(tensor)):
@@ -70,7 +70,7 @@ def check_finite(uri: str, file: str | None, name: str, tensor: torch.Tensor) ->
 
 
 def with_adapter(model: Any, name: str, folder: Path) -> Any:
-    """`model` with one more adapter, named `name`, for inference. Raises RunFailure (BadModel) where it does not fit."""
+    """Add an adapter for inference and return the model. Raises RunFailure (BadModel) if the adapter does not fit."""
     from peft import PeftConfig, PeftModel, PeftModelForCausalLM
 
     check_base_kept(model.get_base_model() if isinstance(model, PeftModel) else model, name, folder)
@@ -79,9 +79,9 @@ def with_adapter(model: Any, name: str, folder: Path) -> Any:
             config = PeftConfig.from_pretrained(str(folder), inference_mode=True)
             model = PeftModelForCausalLM(model, config, adapter_name=name)
         result = model.load_adapter(str(folder), adapter_name=name)
-    except Exception as error:  # PEFT raises anything at settings and shapes that it does not expect
+    except Exception as error:  # PEFT raises errors of any type for unexpected settings and shapes
         raise bad_model(f"adapter {name}", None, f"does not fit its base: {detail(error)}", ADAPTER_HINT) from error
-    # PEFT looks for the name anywhere in a key, so that `de` is found in `model`, and `model` in keys of other adapters
+    # PEFT searches for the name anywhere in a key: `de` matches `model`, and `model` matches keys of other adapters
     own = re.compile(rf"\.(lora_\w+|trainable_tokens_\w+|modules_to_save)\.{re.escape(name)}(\.|$)")
     missing = [key for key in result.missing_keys if own.search(key)]
     check_adapter_report(f"adapter {name}", missing, result.unexpected_keys)
@@ -91,7 +91,7 @@ def with_adapter(model: Any, name: str, folder: Path) -> Any:
 def check_base_kept(model: torch.nn.Module, name: str, folder: Path) -> None:
     """Check that the file of an adapter has no weights of the base that differ from those of `model`.
 
-    PEFT stores embeddings beside an adapter in some cases; equal ones are harmless. Raises RunFailure (BadModel).
+    PEFT sometimes stores embeddings beside an adapter. Equal embeddings are harmless. Raises RunFailure (BadModel).
     """
     if not (found := dict(base_weights(name, folder))):
         return
@@ -100,8 +100,10 @@ def check_base_kept(model: torch.nn.Module, name: str, folder: Path) -> None:
         for tensor, inner in found.items():
             weight = weights.get(inner)
             if weight is None or weight.is_meta:
-                continue  # PEFT's report has what the base lacks
+                continue  # PEFT reports weights that the base lacks
             stored = file.get_tensor(tensor).to(weight)
             if stored.shape != weight.shape or not torch.equal(stored, weight):
-                sentence = f"holds {inner} of the base itself with other numbers, which would change the base for all"
+                sentence = (
+                    f"holds other values of the base's weight {inner}, which would change the base for all adapters"
+                )
                 raise bad_model(f"adapter {name}", ADAPTER_WEIGHTS, sentence, MERGE)

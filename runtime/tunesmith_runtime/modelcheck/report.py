@@ -1,4 +1,4 @@
-"""transformers' and PEFT's reports of what they loaded. Both only warn where weights stay random; here that is a failure."""
+"""Evaluates the loading reports of transformers and PEFT. Both only warn if weights stay random; here that is a failure."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import Any
 
 from tunesmith_runtime.modelcheck.failure import bad_model, first_of
 
-HINT = "upload the config.json and the weights of one and the same model"
+HINT = "upload config.json and weights of the same model"
 MASK = ".masked_bias"
-"""A constant that GPT-2 and its kin once stored and no class lists any more."""
+"""A constant in old checkpoints of GPT-2 and similar models, which no model class lists."""
 ADAPTER_HINT = "name the base model that the adapter was trained on, or upload the adapter again"
 
 
 def check_report(uri: str, report: Mapping[str, Any]) -> None:
-    """Check the report of `from_pretrained(..., output_loading_info=True)`, from which each model class has removed
-    what it knows to be harmless. Raises RunFailure (BadModel)."""
+    """Check the report of `from_pretrained(..., output_loading_info=True)`. Raises RunFailure (BadModel).
+
+    Model classes have already removed harmless entries from it.
+    """
     if faults := "; ".join(_faults(report)):
         raise bad_model(uri, None, f"config.json and the weights do not fit: {faults}", HINT)
 
@@ -32,7 +34,7 @@ def _faults(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def check_adapter_report(name: str, missing: list[str], unexpected: list[str]) -> None:
-    """Check what PEFT's load_adapter returns. Raises RunFailure (BadModel)."""
+    """Check the result of PEFT's load_adapter. Raises RunFailure (BadModel)."""
     named = (("its files lack", missing), ("the base has no", unexpected))
     if faults := "; ".join(f"{what} {first_of(set(names))}" for what, names in named if names):
         raise bad_model(name, None, f"the adapter does not fit its base: {faults}", ADAPTER_HINT)

@@ -1,4 +1,4 @@
-"""A tokenizer against the embedding: tokens, special tokens and the chat template. Imports transformers."""
+"""Compares a tokenizer with the embedding: tokens, special tokens, chat templates. Imports transformers."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ CONVERT = "add tokenizer.json: AutoTokenizer.from_pretrained(FOLDER).save_pretra
 SPECIAL = ("eos_token_id", "bos_token_id", "pad_token_id")
 CONFIGS = ("config.json", "generation_config.json")
 ELSEWHERE = ("image", "video", "audio", "boi", "eoi", "boa", "eoa")
-"""Kinds of special tokens for pictures, video and sound. A text model of such a family needs no embedding row for them."""
+"""Special tokens for pictures, video and sound, for which a text model of such a family has no embedding rows."""
 PLAIN = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello"}]
 TEMPLATE, TEMPLATES, TOKENIZER_CONFIG = "chat_template.jinja", "additional_chat_templates", "tokenizer_config.json"
 
 
 def check_tokenizer(uri: str, directory: Path, rows: int) -> None:
-    """Check the tokenizer in a folder against an embedding of that many rows. Raises RunFailure (BadModel)."""
+    """Check the tokenizer in a folder against an embedding with `rows` rows. Raises RunFailure (BadModel)."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    except Exception as error:  # tokenizers raise anything at what they do not expect
+    except Exception as error:  # tokenizers raise errors of any type for unexpected files
         hint = None if (directory / TOKENIZER).is_file() else CONVERT
         raise bad_model(uri, None, f"the tokenizer can't be loaded: {detail(error)}", hint) from error
     check_loaded(uri, directory, tokenizer, rows)
 
 
 def check_loaded(uri: str, directory: Path, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
-    """The same for a tokenizer that is loaded already."""
+    """Check a loaded tokenizer. Raises RunFailure (BadModel)."""
     check_vocabulary(uri, tokenizer, rows)
     check_special_tokens(uri, directory, tokenizer, rows)
     check_template(uri, directory, tokenizer)
 
 
 def check_vocabulary(uri: str, tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
-    """Compare tokens and rows of the embedding, which may be padded. Raises RunFailure (BadModel)."""
+    """Check that each token has a row of the embedding, which may have more rows. Raises RunFailure (BadModel)."""
     tokens = tokenizer.get_vocab()
     if not tokens:
         raise bad_model(uri, None, "the tokenizer has no tokens", "upload the tokenizer's files beside the weights")
@@ -60,7 +60,7 @@ def check_special_tokens(uri: str, directory: Path, tokenizer: PreTrainedTokeniz
     for name, key, number in _special_ids(directory):
         if isinstance(number, bool) or not isinstance(number, int) or number >= rows:
             raise bad_model(uri, name, f"{key} is {number}, and the model has {rows} tokens")
-        ends += [number] if key == "eos_token_id" and number >= 0 else []  # -1 stands for none
+        ends += [number] if key == "eos_token_id" and number >= 0 else []  # -1 means none
     known = max(tokenizer.get_vocab().values())
     if ends and min(ends) > known:
         sentence = f"eos_token_id is {min(ends)}, and the tokenizer ends at {known}: no answer would end"
@@ -71,7 +71,7 @@ def check_special_tokens(uri: str, directory: Path, tokenizer: PreTrainedTokeniz
 
 
 def _special_ids(directory: Path) -> Iterator[tuple[str, str, Any]]:
-    """File, key and each id, of those that are set."""
+    """Yield file, key and id of each special token that is set."""
     for name in CONFIGS:
         path = directory / name
         content = read_json(str(directory), path) if path.is_file() else {}
@@ -85,27 +85,27 @@ def _special_ids(directory: Path) -> Iterator[tuple[str, str, Any]]:
 
 
 def check_template(uri: str, directory: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Compile each chat template. One that refuses a plain conversation may want other messages.
+    """Compile each chat template. A template that refuses a plain conversation is logged: it may need other messages.
 
     Raises RunFailure (BadModel) for a syntax error.
     """
     templates = tokenizer.chat_template
     for name, template in (templates if isinstance(templates, dict) else {None: templates}).items():
         if template:
-            _check_one_template(uri, _file_of(directory, name), tokenizer, template)
+            _compile_template(uri, _file_of(directory, name), tokenizer, template)
 
 
 def _file_of(directory: Path, name: str | None) -> str:
-    """The file that a template is in, relative to the folder; the name is None where there is one template."""
+    """Return the file of a template, relative to the folder; `name` is None if there is only one template."""
     file = TEMPLATE if name in (None, "default") else f"{TEMPLATES}/{name}.jinja"
     return file if (directory / file).is_file() else TOKENIZER_CONFIG
 
 
-def _check_one_template(uri: str, file: str, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
+def _compile_template(uri: str, file: str, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
     try:
         tokenizer.apply_chat_template(PLAIN, chat_template=template, tokenize=False)
     except jinja2.TemplateSyntaxError as error:
         sentence = f"line {error.lineno} of the chat template: {error.message}"
         raise bad_model(uri, file, sentence, "fix the chat template") from error
-    except Exception as error:  # noqa: BLE001  # a template calls what it likes
+    except Exception as error:  # noqa: BLE001  # templates raise errors of any type
         log.warning("%s: the chat template does not render a plain conversation: %s", uri, detail(error))

@@ -1,11 +1,11 @@
-"""The files of a tokenizer, looked at without any tokenizer's code."""
+"""Checks the files of a tokenizer without running tokenizer code."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from tunesmith_runtime.modelcheck.failure import bad_model
-from tunesmith_runtime.modelcheck.files import JSON, read_json, what_it_is
+from tunesmith_runtime.modelcheck.files import JSON, file_type, read_json
 
 JSON_FILES = (
     "tokenizer.json",
@@ -25,11 +25,11 @@ VOCABULARIES = (
     "tokenizer*.py",
     "tokenization*.py",
 )
-"""Files that hold the tokens, one of them for each kind of tokenizer."""
+"""Files that hold the tokens, for each kind of tokenizer."""
 
 
 def check_tokenizer_files(uri: str, directory: Path) -> None:
-    """Check that a folder has a tokenizer, and JSON where names say so. Raises RunFailure (BadModel)."""
+    """Check that a folder has a tokenizer, and that its .json files hold JSON. Raises RunFailure (BadModel)."""
     for name in JSON_FILES:
         if (directory / name).is_file():
             read_json(uri, directory / name)
@@ -38,6 +38,6 @@ def check_tokenizer_files(uri: str, directory: Path) -> None:
         sentence = "no tokenizer: the folder has no tokenizer.json, tokenizer.model, vocab.json or vocab.txt"
         raise bad_model(uri, None, sentence, "upload the tokenizer's files beside the weights")
     for path in found:
-        what = what_it_is(path.read_bytes()) if path.suffix not in (".json", ".py") else None
+        what = file_type(path.read_bytes()) if path.suffix not in (".json", ".py") else None
         if what and what[0] != JSON:  # the first token of a list may be a brace
             raise bad_model(uri, path.name, f"{what[0]}, not a tokenizer", what[1])

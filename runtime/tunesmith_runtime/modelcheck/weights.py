@@ -1,4 +1,4 @@
-"""The tensors that an architecture needs against those in the files, and their numbers. Imports torch and transformers."""
+"""Compares the tensors of an architecture with those in the files, and checks their values. Imports torch and transformers."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ VISION = "ForConditionalGeneration"
 """Architectures with this ending may be loaded as their language part."""
 
 
-class NotOurs(Exception):
-    """An architecture that transformers does not load as a language model; an engine may know it."""
+class UnknownArchitecture(Exception):
+    """transformers does not load the architecture as a language model. An engine may do so."""
 
     def __init__(self, failure: RunFailure) -> None:
         super().__init__(failure.message)
@@ -33,9 +33,9 @@ class NotOurs(Exception):
 
 
 def check_weights(uri: str, directory: Path) -> int:
-    """Check the weights in a folder against its config.json, and each number; returns the rows of the embedding.
+    """Check the weights in a folder against config.json, and each value; return the number of rows of the embedding.
 
-    Raises RunFailure (BadModel), and NotOurs.
+    Raises RunFailure (BadModel), and UnknownArchitecture.
     """
     if (directory / ADAPTER_CONFIG).is_file():
         sentence = "lies beside a whole model, and transformers would load the adapter that it describes"
@@ -49,27 +49,27 @@ def check_weights(uri: str, directory: Path) -> int:
 
 
 def read_architecture(uri: str, directory: Path) -> Any:
-    """The transformers config of a folder. Raises RunFailure (BadModel), and NotOurs."""
+    """Return the transformers config of a folder. Raises RunFailure (BadModel), UnknownArchitecture."""
     content = read_json(uri, directory / CONFIG)
     kind, layers = content.get("model_type"), content.get("num_hidden_layers") or content.get("n_layer")
     if not isinstance(kind, str):
         raise bad_model(uri, CONFIG, "has no model_type", HINT)
     tensors = sum(len(read_header(uri, path)) for path in directory.glob("*.safetensors"))
-    if isinstance(layers, int) and layers > tensors:  # known before that many layers are made
+    if isinstance(layers, int) and layers > tensors:  # checked before the layers are built
         raise bad_model(uri, CONFIG, f"asks for {layers} layers, and the files hold {tensors} tensors", HINT)
     if kind not in CONFIG_MAPPING:
-        raise NotOurs(bad_model(uri, CONFIG, f"transformers does not know the model_type {kind}", KNOWN))
+        raise UnknownArchitecture(bad_model(uri, CONFIG, f"transformers does not know the model_type {kind}", KNOWN))
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
-    except Exception as error:  # config classes raise anything at values that they do not expect
+    except Exception as error:  # config classes raise errors of any type for unexpected values
         raise bad_model(uri, CONFIG, f"can't be used: {detail(error)}", HINT) from error
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise NotOurs(bad_model(uri, CONFIG, f"transformers has no language model of type {kind}", KNOWN))
+        raise UnknownArchitecture(bad_model(uri, CONFIG, f"transformers has no language model of type {kind}", KNOWN))
     return config
 
 
 def check_name(uri: str, named: Sequence[str], loaded: str) -> None:
-    """Compare `architectures`, which engines go by, with the class that model_type stands for. Raises RunFailure (BadModel)."""
+    """Compare `architectures`, which engines read, with the class of model_type. Raises RunFailure (BadModel)."""
     if named and not any(name.lower() == loaded.lower() or name.endswith(VISION) for name in named):
         sentence = f"names the architecture {first_of(named)}, and its model_type is loaded as {loaded}"
         raise bad_model(uri, CONFIG, sentence, f"name a model that is made to continue text, a {loaded}")
@@ -78,7 +78,7 @@ def check_name(uri: str, named: Sequence[str], loaded: str) -> None:
 def check_numbers(uri: str, directory: Path) -> None:
     """Check that all weights in the files are finite floating point numbers. Raises RunFailure (BadModel).
 
-    Masks and positions, which old checkpoints store as integers, are no weights.
+    Masks and positions, which old checkpoints store as integers, do not count.
     """
     for file, name, tensor in _tensors(directory):
         if name.endswith(".weight") and not tensor.is_floating_point():
@@ -88,18 +88,18 @@ def check_numbers(uri: str, directory: Path) -> None:
 
 
 def check_ties(uri: str, directory: Path, model: PreTrainedModel) -> None:
-    """Check that weights which config.json calls one are not two in the files. Raises RunFailure (BadModel)."""
+    """Check that weights that config.json ties are equal in the files. Raises RunFailure (BadModel)."""
     ties = getattr(model, "all_tied_weights_keys", {})
     names = {*ties, *ties.values()}
     found = {name: tensor for _, name, tensor in _tensors(directory) if name in names}
     for target, source in ties.items():
         if target in found and source in found and not torch.equal(found[target], found[source]):
-            sentence = f"tie_word_embeddings makes {target} and {source} one, and they differ in the files"
+            sentence = f"tie_word_embeddings ties {target} to {source}, but they differ in the files"
             raise bad_model(uri, CONFIG, sentence, "set tie_word_embeddings to false in config.json")
 
 
 def _tensors(directory: Path) -> Iterator[tuple[str, str, torch.Tensor]]:
-    """File, name and tensor, each read when it is looked at."""
+    """Yield file, name and tensor, each read on demand."""
     for path in sorted(directory.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118  # not a mapping

@@ -1,7 +1,8 @@
-"""Object storage by URI: s3://bucket/key and file:///path behind the same few methods.
+"""Object storage by URI: one interface to s3://bucket/key and file:///path.
 
-A storage knows objects and folders, no runs and no models. Failures are RunFailure with the URI and the fix in them:
-StorageUnreachable, Storage403, StorageTLS, StorageCorrupt, StorageUnsupported, DiskFull; NotFound where an object or bucket must be there.
+A storage holds objects and folders and knows nothing of runs and models. Failures are RunFailure with the URI and a hint:
+StorageUnreachable, Storage403, StorageTLS, StorageCorrupt, StorageUnsupported, DiskFull, and NotFound for a missing object
+or bucket.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ WRITE_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Entry:
-    """An object: its path below the listed folder (its name, for a single one), its size in bytes, and its etag.
+    """An object: its path below the listed folder (from `stat`: its name), size, and etag.
 
-    The etag changes with every content that is written there: S3's ETag; inode and time of change of a local file.
+    The etag changes whenever the content changes: S3's ETag, or inode, modification time and size of a local file.
     """
 
     path: str
@@ -34,7 +35,7 @@ class Entry:
 
 
 class Backend(Protocol):
-    """What a scheme must do; `uri` is of that scheme. See Storage for what each means."""
+    """The operations of a scheme, as described in Storage. `uri` has that scheme."""
 
     def stat(self, uri: str) -> Entry | None: ...
     def list(self, uri: str) -> list[Entry]: ...
@@ -49,18 +50,18 @@ class Backend(Protocol):
 
 
 def join(uri: str, *parts: str) -> str:
-    """`uri` with path parts below it."""
+    """Return `uri` with path parts appended."""
     return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
 def name_of(uri: str) -> str:
-    """The last part of a URI's path."""
+    """Return the last part of a URI's path."""
     return uri.rstrip("/").rsplit("/", 1)[-1]
 
 
 @dataclass
 class Storage:
-    """Objects by URI; picks the backend by the scheme and makes it when it is first needed. Safe to use from threads."""
+    """Objects by URI. The backend of a scheme is created at its first use. Safe to use from threads."""
 
     makers: dict[str, Callable[[], Backend]]
     _made: dict[str, Backend] = field(default_factory=dict)
@@ -70,7 +71,7 @@ class Storage:
         if scheme not in self.makers:
             raise RunFailure(
                 FailureClass.BAD_SPEC,
-                f"{uri}: storage of the kind {scheme}:// is not available in this version",
+                f"{uri}: storage with the scheme {scheme}:// is not supported",
                 "use s3://",
             )
         if scheme not in self._made:
@@ -78,26 +79,26 @@ class Storage:
         return self._made[scheme]
 
     def stat(self, uri: str) -> Entry | None:
-        """The object at `uri`, or None."""
+        """Return the object at `uri`, or None."""
         return self._backend(uri).stat(uri)
 
     def list(self, uri: str) -> list[Entry]:
-        """All objects below the folder `uri`, sorted by path; empty where there are none. Raises NotFound without a bucket."""
+        """Return all objects below the folder `uri`, sorted by path. Raises NotFound if the bucket does not exist."""
         return self._backend(uri).list(uri)
 
     def read_bytes(self, uri: str) -> bytes | None:
-        """The content of a small object, or None where there is none. Raises NotFound without a bucket."""
+        """Return the content of a small object, or None if there is none. Raises NotFound if the bucket does not exist."""
         return self._backend(uri).read_bytes(uri)
 
     def write_bytes(self, uri: str, content: bytes, if_absent: bool = False) -> bool:
-        """Write a small object whole; with `if_absent` only where there is none. Whether it was written."""
+        """Write a small object atomically, with `if_absent` only if there is none. Return whether it was written."""
         return self._backend(uri).write_bytes(uri, content, if_absent)
 
     def write_once(self, uri: str, content: bytes) -> bytes:
-        """Write a small object where there is none; returns what is there now, which is `content` or another writer's.
+        """Write a small object if there is none; return the stored content: `content`, or what another writer wrote first.
 
-        A store may refuse a write because of another one at the same time that then fails as well (S3: 409
-        ConditionalRequestConflict), so a refusal alone says nothing. Raises RunFailure (StorageUnreachable).
+        A store may refuse a write because of a concurrent write that then fails as well (S3: 409 ConditionalRequestConflict),
+        so a refused write is repeated while the object is absent. Raises RunFailure (StorageUnreachable).
         """
         for trial in range(WRITE_TRIES):
             time.sleep(trial * WRITE_SECONDS)
@@ -107,25 +108,25 @@ class Storage:
                 return there
         raise RunFailure(
             FailureClass.STORAGE_UNREACHABLE,
-            f"{uri}: the store refused {WRITE_TRIES} conditional writes of an object that is not there",
+            f"{uri}: the store refused {WRITE_TRIES} conditional writes of an object that does not exist",
         )
 
     def replace_bytes(self, uri: str, content: bytes, etag: str) -> bool:
-        """Replace a small object if its etag is still the given one. Whether it was."""
+        """Replace a small object if its etag is still `etag`. Return whether it was replaced."""
         return self._backend(uri).replace_bytes(uri, content, etag)
 
     def fingerprint(self, uri: str, entry: Entry) -> str:
-        """What tells the content of `entry`, which is at `uri`, from another: an S3 ETag, sha256 of a local file.
+        """Return the identity of the content of `entry` at `uri`: the S3 ETag, or the sha256 of a local file.
 
-        An ETag costs no download. It is the same for the same content uploaded the same way; another way (other part
-        sizes, encryption by KMS) gives another one, so it may take equal contents for different, never the reverse.
+        An ETag costs no download. Uploads of equal content may have different ETags (other part sizes, encryption by KMS),
+        but equal ETags mean equal content.
         """
         return self._backend(uri).fingerprint(uri, entry)
 
     def download(self, uri: str, path: Path, entry: Entry | None = None) -> None:
-        """Bring an object to `path`: into PATH.incomplete, going on where an earlier try ended, then renamed.
+        """Download an object to `path`: into PATH.incomplete, resuming an earlier download, then renamed.
 
-        `entry` is what stat or list said of it, if that is known. Raises NotFound where it is not there.
+        `entry` is the result of stat or list, if known. Raises NotFound if there is no object.
         """
         entry = entry or self.stat(uri)
         if entry is None:
@@ -133,24 +134,24 @@ class Storage:
         self._backend(uri).download(uri, path, entry)
 
     def upload(self, path: Path, uri: str) -> None:
-        """Bring the file `path` to `uri`; it is visible there whole or not at all."""
+        """Upload the file `path` to `uri` atomically."""
         self._backend(uri).upload(path, uri)
 
     def delete(self, uri: str) -> None:
-        """Remove the object at `uri`, if it is there."""
+        """Delete the object at `uri`, if there is one."""
         self._backend(uri).delete(uri)
 
     def probe(self, uri: str) -> None:
-        """Try what a run needs of the store on an object at `uri`, where there is none, and remove it.
+        """Check that the store supports what a run needs, with an object at the unused `uri`, which is deleted.
 
-        Raises RunFailure where it can't be written, and StorageUnsupported where the store lacks conditional writes
-        or multipart uploads.
+        Raises RunFailure if the object cannot be written, and StorageUnsupported if the store lacks conditional writes or
+        multipart uploads.
         """
         self._backend(uri).probe(uri)
 
 
 def _s3(store: Store) -> Backend:
-    from tunesmith_runtime.storage.s3 import S3  # boto3 takes a good part of a second to import
+    from tunesmith_runtime.storage.s3 import S3  # importing boto3 takes most of a second
 
     return S3(store)
 
@@ -162,5 +163,5 @@ def _files() -> Backend:
 
 
 def open_storage(store: Store) -> Storage:
-    """The storage that a run sees: S3 at the store's endpoint, and local files."""
+    """Return the storage of a run: S3 at the store's endpoint, and local files."""
     return Storage({"s3": partial(_s3, store), "file": _files})

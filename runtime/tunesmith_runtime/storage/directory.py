@@ -1,4 +1,4 @@
-"""Whole folders: up with the manifest last, down with every file verified."""
+"""Folders: uploaded with the manifest last, downloaded with every file verified."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ log = logging.getLogger(__name__)
 FILES_AT_ONCE = 4
 
 
-def _each(work: Callable[[ManifestFile], None], files: Iterable[ManifestFile]) -> None:
-    """Do `work` on some files at a time; the first failure ends it and is raised, as is a stop, which waits for no file."""
+def _run_for_each(work: Callable[[ManifestFile], None], files: Iterable[ManifestFile]) -> None:
+    """Call `work` for some files at a time. Raises the first failure, or StopRequested without waiting for files in progress."""
     pool, wait = ThreadPoolExecutor(FILES_AT_ONCE), True
     try:
         for future in [pool.submit(work, file) for file in files]:
             future.result()
-    except StopRequested:  # the process is about to end, and what is half brought has no manifest
+    except StopRequested:  # the process ends now, and a partial folder has no manifest
         wait = False
         raise
     finally:
@@ -34,19 +34,18 @@ def _each(work: Callable[[ManifestFile], None], files: Iterable[ManifestFile]) -
 
 
 def read_manifest(storage: Storage, uri: str) -> Manifest | None:
-    """The manifest of the folder `uri`; None where it has none, as it was not made by us or is not finished."""
+    """Return the manifest of the folder `uri`; None if it has none, because it is incomplete or was not published by us."""
     content = storage.read_bytes(join(uri, MANIFEST))
     return None if content is None or b'"files"' not in content else Manifest.parse(content, join(uri, MANIFEST))
 
 
 def upload_directory(storage: Storage, directory: Path, uri: str) -> Manifest:
-    """Bring a local folder to the folder `uri`, its manifest last. Files that are there already are not sent again."""
+    """Upload a local folder to `uri`, its manifest last. If the manifest is already there, nothing is uploaded."""
     started = time.monotonic()
     manifest = manifest_of(directory)
-    there = {entry.path: entry.size_bytes for entry in storage.list(uri)}
-    if MANIFEST in there and read_manifest(storage, uri) == manifest:
+    if any(entry.path == MANIFEST for entry in storage.list(uri)) and read_manifest(storage, uri) == manifest:
         return manifest
-    _each(lambda file: storage.upload(directory / file.path, join(uri, file.path)), manifest.files)
+    _run_for_each(lambda file: storage.upload(directory / file.path, join(uri, file.path)), manifest.files)
     storage.write_bytes(join(uri, MANIFEST), manifest.model_dump_json(by_alias=True, indent=1).encode())
     log.info("uploaded %s: %s", uri, rate(manifest.size_bytes, time.monotonic() - started))
     return manifest
@@ -55,8 +54,8 @@ def upload_directory(storage: Storage, directory: Path, uri: str) -> Manifest:
 def publish_directory(storage: Storage, directory: Path, parent: str, name: str) -> Artifact:
     """Upload a local folder to PARENT/NAME-DIGEST.
 
-    The name holds its content's digest, so two pods that make different things never write into one folder, and two
-    that make the same thing write the same bytes.
+    The name contains the digest of the content: pods with different results never write into the same folder, and pods with
+    equal results write equal bytes.
     """
     digest = manifest_of(directory).digest
     uri = join(parent, f"{name}-{digest[:12]}")
@@ -71,12 +70,12 @@ def _verified(path: Path, file: ManifestFile) -> bool:
 def download_directory(
     storage: Storage, uri: str, directory: Path, keep: Callable[[str], bool] = lambda path: True
 ) -> Manifest:
-    """Bring the folder `uri` to a local folder; files that are there and right are kept, others are removed.
+    """Download the folder `uri` to a local folder. Verified files there are kept, files that do not belong are removed.
 
-    Of a folder with a manifest each file is verified, and a wrong one fetched once more before StorageCorrupt
-    is raised; of one without, the files are brought as they are. In either, only files whose path `keep` takes. Returns
-    the folder's own manifest, or that of what is now there. Raises NotFound for an empty folder, DiskFull before anything
-    is brought.
+    If the folder has a manifest, each file is verified, and a file that does not match is downloaded once more before
+    StorageCorrupt is raised. Without a manifest, files are downloaded as they are. Only paths that `keep` accepts are
+    downloaded. Returns the folder's manifest, or a manifest of the downloaded files. Raises NotFound for an empty folder,
+    and DiskFull before the download.
     """
     started = time.monotonic()
     manifest = read_manifest(storage, uri)
@@ -90,7 +89,7 @@ def download_directory(
     if manifest is None:
         result = _download_unlisted(storage, uri, directory, entries)
     else:
-        _each(lambda file: _download_verified(storage, uri, directory, file, entries.get(file.path)), files)
+        _run_for_each(lambda file: _download_verified(storage, uri, directory, file, entries.get(file.path)), files)
         result = manifest
     (directory / MANIFEST).write_bytes(result.model_dump_json(by_alias=True, indent=1).encode())
     log.info("downloaded %s: %s", uri, rate(result.size_bytes, time.monotonic() - started))
@@ -99,7 +98,7 @@ def download_directory(
 
 def _download_unlisted(storage: Storage, uri: str, directory: Path, entries: dict[str, Entry]) -> Manifest:
     plain = [ManifestFile(path=path, size_bytes=entry.size_bytes, sha256="0" * 64) for path, entry in entries.items()]
-    _each(lambda file: storage.download(join(uri, file.path), directory / file.path, entries[file.path]), plain)
+    _run_for_each(lambda file: storage.download(join(uri, file.path), directory / file.path, entries[file.path]), plain)
     return manifest_of(directory)
 
 
@@ -109,8 +108,8 @@ def _download_verified(storage: Storage, uri: str, directory: Path, file: Manife
         return
     if entry is None or entry.size_bytes != file.size_bytes:
         size = "is missing" if entry is None else f"has {entry.size_bytes} bytes"
-        raise RunFailure(FailureClass.STORAGE_CORRUPT, f"{source} {size}, its manifest says {file.size_bytes} bytes")
-    for _ in range(2):  # what an earlier try left may be what is wrong, so a second one starts afresh
+        raise RunFailure(FailureClass.STORAGE_CORRUPT, f"{source} {size}, its manifest lists {file.size_bytes} bytes")
+    for _ in range(2):  # the remains of an earlier download may be damaged: the second one starts over
         path.unlink(missing_ok=True)
         storage.download(source, path, entry)
         if _verified(path, file):
@@ -119,7 +118,7 @@ def _download_verified(storage: Storage, uri: str, directory: Path, file: Manife
 
 
 def _remove_others(directory: Path, wanted: set[str]) -> None:
-    """Remove what is in a local folder and not wanted there, so that no file of another model is taken for one of this."""
+    """Remove files that do not belong into a local folder, such as those of another model."""
     directory.mkdir(parents=True, exist_ok=True)
     for path in sorted(directory.rglob("*"), reverse=True):
         name = path.relative_to(directory).as_posix()
@@ -131,6 +130,7 @@ def _remove_others(directory: Path, wanted: set[str]) -> None:
 
 
 def _check_room(uri: str, directory: Path, entries: dict[str, Entry]) -> None:
+    """Raise RunFailure (DiskFull) if the missing parts of `entries` do not fit on the disk of `directory`."""
     there = {path: (directory / path).stat().st_size for path in entries if (directory / path).is_file()}
     needed = sum(entry.size_bytes - there.get(path, 0) for path, entry in entries.items())
     free = shutil.disk_usage(directory).free
@@ -142,12 +142,12 @@ def _check_room(uri: str, directory: Path, entries: dict[str, Entry]) -> None:
 
 
 def delete_directory(storage: Storage, uri: str) -> None:
-    """Remove a folder, its manifest first, so that no reader takes a half-removed one for whole."""
+    """Delete a folder, its manifest first, so that no reader takes a partly deleted folder as complete."""
     storage.delete(join(uri, MANIFEST))
     for entry in storage.list(uri):
         storage.delete(join(uri, entry.path))
 
 
 def rate(size_bytes: int, seconds: float) -> str:
-    """`269 MB in 1.9 s (141 MB/s)`."""
+    """Return a text such as `269 MB in 1.9 s (141 MB/s)`."""
     return f"{size_bytes / 1e6:.1f} MB in {seconds:.1f} s ({size_bytes / 1e6 / max(seconds, 1e-3):.0f} MB/s)"

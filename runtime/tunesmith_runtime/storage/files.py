@@ -1,4 +1,4 @@
-"""file:///path: the storage of local runs and of volumes mounted into the pod."""
+"""file:///path: storage of local runs and of volumes mounted into the pod."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ CLASSES = {
     errno.EROFS: FailureClass.STORAGE_403,
 }
 HINTS = {
-    FailureClass.STORAGE_403: "let the user that the pod runs as read and write there",
+    FailureClass.STORAGE_403: "grant the pod's user read and write access there",
     FailureClass.STORAGE_UNREACHABLE: "check the path and the volume it is on",
 }
 
 
 @contextmanager
 def disk_failures(where: str | Path) -> Iterator[None]:
-    """Errors of the file system as RunFailure that names `where`."""
+    """Raise errors of the file system as RunFailure that names `where`."""
     try:
         yield
     except FileNotFoundError as error:
@@ -43,7 +43,7 @@ def disk_failures(where: str | Path) -> Iterator[None]:
 
 
 def path_of(uri: str) -> Path:
-    """The local path that a file:// URI names."""
+    """Return the local path of a file:// URI."""
     return Path(unquote(uri.removeprefix("file://")))
 
 
@@ -63,7 +63,7 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 class Files:
-    """Local files. A file appears under its name only when it is whole."""
+    """Local files, written atomically: a file has its name only once it is complete."""
 
     def stat(self, uri: str) -> Entry | None:
         path = path_of(uri)
@@ -127,7 +127,7 @@ class Files:
         path = path_of(uri)
         with disk_failures(uri):
             path.unlink(missing_ok=True)
-            with suppress(OSError):  # a folder of an object store is there only as long as something is in it
+            with suppress(OSError):  # as in object storage, a folder exists only while it is not empty
                 path.parent.rmdir()
 
     def probe(self, uri: str) -> None:
@@ -136,7 +136,7 @@ class Files:
 
     @contextmanager
     def _beside(self, target: Path) -> Iterator[Path]:
-        """A new file beside `target`, gone at the end unless it was renamed."""
+        """Yield the path of a temporary file beside `target`, which is removed unless it was renamed."""
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f"{target.name}{INCOMPLETE}-{secrets.token_hex(4)}")
         try:

@@ -1,4 +1,4 @@
-"""The manifest of a folder: every file with its size and sha256. Written last, it says that the folder is whole."""
+"""The manifest of a folder: every file with its size and sha256. It is written last and marks the folder as complete."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tunesmith_runtime.errors import RunFailure
 
 MANIFEST = "manifest.json"
 INCOMPLETE = ".incomplete"
-"""Suffix of a file that is on its way."""
+"""Suffix of a file that is being transferred."""
 
 
 def inside(path: str) -> str:
-    """`path`, which names a file below a folder. Raises ValueError for one that leads elsewhere."""
+    """Return `path` if it names a file below its folder. Raises ValueError otherwise."""
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\0" in path:
         raise ValueError(f"the path {path!r} leads out of its folder")
@@ -27,7 +27,7 @@ def inside(path: str) -> str:
 
 
 class ManifestFile(ApiModel):
-    """One file of a folder."""
+    """A file of a folder."""
 
     path: Annotated[str, AfterValidator(inside)] = Field(description="Path below the folder, with /.")
     size_bytes: int = Field(ge=0, description="Size in bytes.")
@@ -41,17 +41,17 @@ class Manifest(ApiModel):
 
     @property
     def digest(self) -> str:
-        """sha256 of the canonical JSON of `files`: the same for the same content, wherever it is."""
+        """sha256 of the canonical JSON of `files`; it depends only on the content."""
         return digest([file.to_dict() for file in self.files])
 
     @property
     def size_bytes(self) -> int:
-        """Size of all files together."""
+        """Total size of the files."""
         return sum(file.size_bytes for file in self.files)
 
     @classmethod
     def parse(cls, content: bytes, uri: str) -> Manifest:
-        """The manifest that `content` (read from `uri`) is. Raises RunFailure (StorageCorrupt)."""
+        """Parse `content`, which was read from `uri`. Raises RunFailure (StorageCorrupt)."""
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
@@ -61,13 +61,13 @@ class Manifest(ApiModel):
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 of a file's content, as hex."""
+    """Return the sha256 of a file's content, as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def manifest_of(directory: Path) -> Manifest:
-    """The manifest of a local folder as it is now; manifest.json itself and files on their way are left out."""
+    """Return the manifest of a local folder, without manifest.json itself and files that are being transferred."""
     paths = sorted(
         path.relative_to(directory).as_posix()
         for path in directory.rglob("*")

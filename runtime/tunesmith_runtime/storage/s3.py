@@ -1,9 +1,8 @@
-"""s3://bucket/key: any S3 API, by boto3.
+"""s3://bucket/key: any S3 API, through boto3.
 
-Credentials come from where boto3 looks: AWS_* variables, or the ServiceAccount's identity; never the node's own, which
-is not the pod's to use. A dead endpoint, or one that
-takes connections and never answers, fails within half a minute: questions are tried three times and wait at most eight
-seconds each. Only the transfer of content, which such a question always precedes, is given longer.
+Credentials are AWS_* variables or the ServiceAccount's identity, never the node's. An endpoint that is dead or never
+answers fails within half a minute: metadata requests have three attempts of at most eight seconds. Only transfers of
+content, which always follow a metadata request, have longer timeouts.
 """
 
 from __future__ import annotations
@@ -38,44 +37,44 @@ PART_BYTES = 32 << 20
 CHUNK_BYTES = 1 << 20
 PARTS_AT_ONCE = 4
 PART_TRIES = 3
-"""A response that breaks off midway is not retried by boto3."""
+"""boto3 does not retry a response that breaks off midway."""
 
 CONFIG: dict[str, Any] = {
     "connect_timeout": 5,
     "max_pool_connections": 32,
-    # Checksums that are not asked for break older servers; content is verified by the manifest's sha256.
+    # Optional checksums break older servers. Content is verified by the manifest's sha256.
     "request_checksum_calculation": "when_required",
     "response_checksum_validation": "when_required",
 }
-QUESTIONS: dict[str, Any] = {"read_timeout": 8, "retries": {"mode": "standard", "total_max_attempts": 3}}
+METADATA: dict[str, Any] = {"read_timeout": 8, "retries": {"mode": "standard", "total_max_attempts": 3}}
 CONTENT: dict[str, Any] = {"read_timeout": 60, "retries": {"mode": "standard", "total_max_attempts": 4}}
 TRANSFER = TransferConfig(
     multipart_threshold=2 * PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=PARTS_AT_ONCE
 )
 
-PROBE = b"Tunesmith tries this store. The object is removed at once."
+PROBE = b"Tunesmith checks this store. The object is deleted immediately."
 ONLY_IF_ABSENT = {"IfNoneMatch": "*"}
 NOT_MET = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412"})
 UNKNOWN_CALL = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405"})
-"""What stores answer to calls and headers that they do not know."""
+"""Error codes for calls and headers that a store does not implement."""
 PASSING = frozenset({401, 403, 408, 409, 429})
-"""Statuses below 500 that say nothing about what a store can do."""
+"""Statuses below 500 that do not depend on the features of a store."""
 
 MISSING_KEY = frozenset({"NoSuchKey", "404", "NotFound"})
 UNKNOWN_KEY = (
-    "correct AWS_ACCESS_KEY_ID in the credentials Secret, or the server in spec.storage.endpoint or store.endpoint of the chart's "
-    "values: where both are empty, it is AWS"
+    "correct AWS_ACCESS_KEY_ID in the credentials Secret, or spec.storage.endpoint or store.endpoint of the chart's values: if both "
+    "are empty, the endpoint is AWS"
 )
 REFUSED = {
     "InvalidAccessKeyId": UNKNOWN_KEY,
-    "XAdminUserNotFound": UNKNOWN_KEY,  # versitygw says so, with status 404
+    "XAdminUserNotFound": UNKNOWN_KEY,  # versitygw's code, with status 404
     "SignatureDoesNotMatch": "correct AWS_SECRET_ACCESS_KEY in the credentials Secret: it does not belong to its AWS_ACCESS_KEY_ID",
     "ExpiredToken": "renew the credentials in the Secret: they have expired",
     "RequestTimeTooSkewed": "correct the clock of the node or of the object storage",
-    "AccessDenied": "allow these credentials to list, read, write and delete there (without the right to list, a missing object is answered in the same way)",
+    "AccessDenied": "allow these credentials to list, read, write and delete there (without the right to list, a missing object has the same error)",
 }
 UNSENDABLE = (ValueError, UnicodeEncodeError)
-"""What http.client raises for a header that it can't send: its text is the header, with the signature."""
+"""Errors of http.client for headers that it cannot send. Their text holds the header with its signature."""
 ENDPOINT = (
     "write spec.storage.endpoint as https://host or https://host:port, and spec.storage.region as the store names it"
 )
@@ -85,7 +84,7 @@ OTHER_REGION = frozenset(
 
 
 def split(uri: str) -> tuple[str, str]:
-    """Bucket and key of an s3:// URI."""
+    """Return bucket and key of an s3:// URI."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not bucket:
         raise RunFailure(FailureClass.BAD_SPEC, f"{uri}: no bucket", "write s3://bucket/prefix")
@@ -93,7 +92,7 @@ def split(uri: str) -> tuple[str, str]:
 
 
 def _refusal(uri: str, error: raised.ClientError, endpoint: str) -> RunFailure:
-    """What an answer of the endpoint means."""
+    """Return the failure that an error response of the endpoint means."""
     answer = error.response.get("Error", {})
     code, text = str(answer.get("Code", "")), answer.get("Message", "")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -123,7 +122,7 @@ def _refusal(uri: str, error: raised.ClientError, endpoint: str) -> RunFailure:
 
 
 def _unsupported(endpoint: str, lacks: str, tried: str, answer: str) -> RunFailure:
-    """A store that `lacks` what a run needs, by its `answer` to what was `tried`."""
+    """Return the failure of a store that `lacks` a feature, shown by its `answer` to the call `tried`."""
     return RunFailure(FailureClass.STORAGE_UNSUPPORTED, f"{endpoint} lacks {lacks}: {tried} was answered {answer}")
 
 
@@ -132,8 +131,8 @@ def _answer(error: raised.ClientError) -> str:
     return f"{answer.get('Code')} ({answer.get('Message')})"
 
 
-def _says_what_it_lacks(error: raised.ClientError) -> bool:
-    """Whether an answer may be about the kind of call rather than about credentials, load or the region."""
+def _is_about_feature(error: raised.ClientError) -> bool:
+    """Whether an error may be about an unsupported call instead of credentials, load or the region."""
     code = error.response.get("Error", {}).get("Code")
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if status in PASSING or code in {*REFUSED, *OTHER_REGION, "NoSuchBucket", "RequestTimeout"}:
@@ -142,14 +141,14 @@ def _says_what_it_lacks(error: raised.ClientError) -> bool:
 
 
 def _session() -> boto3.session.Session:
-    """boto3 without the cloud's metadata service, which would hand out what the node may do."""
+    """Return a session that ignores the cloud's metadata service, which would provide the node's credentials."""
     core = botocore.session.get_session()
     core.get_component("credential_provider").remove("iam-role")
     return boto3.session.Session(botocore_session=core)
 
 
 class S3:
-    """One S3 endpoint with one set of credentials."""
+    """An S3 endpoint with the credentials of this process."""
 
     def __init__(self, store: Store) -> None:
         credentials.trim()
@@ -158,15 +157,15 @@ class S3:
         if store.ca_bundle and not Path(store.ca_bundle).is_file():
             raise RunFailure(
                 FailureClass.STORAGE_TLS,
-                f"the CA bundle {store.ca_bundle} is not there",
+                f"the CA bundle {store.ca_bundle} does not exist",
                 "check spec.storage.caBundle, else store.caBundle of the chart's values: name and key of the ConfigMap",
             )
         self._store = store.model_copy(
             update={"endpoint": store.endpoint and store.endpoint.strip(), "region": store.region.strip()}
         )
-        self._client = self._connect(QUESTIONS)
+        self._client = self._connect(METADATA)
 
-    def _connect(self, patience: dict[str, Any]) -> Any:
+    def _connect(self, timeouts: dict[str, Any]) -> Any:
         # With an endpoint, boto3's "auto" is path style as well (botocore.args).
         style = "path" if self._store.path_style else "virtual" if self._store.endpoint else "auto"
         try:
@@ -175,7 +174,7 @@ class S3:
                 endpoint_url=self._store.endpoint,
                 region_name=self._store.region,
                 verify=self._store.ca_bundle,
-                config=Config(s3={"addressing_style": style}, **CONFIG, **patience),
+                config=Config(s3={"addressing_style": style}, **CONFIG, **timeouts),
             )
         except (ValueError, raised.InvalidRegionError) as error:
             raise RunFailure(FailureClass.BAD_SPEC, f"storage: {error}", ENDPOINT) from error
@@ -186,7 +185,7 @@ class S3:
 
     @contextmanager
     def _failures(self, uri: str) -> Iterator[None]:
-        """Errors of boto3 as RunFailure that names `uri` and the endpoint."""
+        """Raise errors of boto3 as RunFailure that names `uri` and the endpoint."""
         try:
             yield
         except raised.ClientError as error:
@@ -206,7 +205,7 @@ class S3:
             raise RunFailure(FailureClass.BAD_SPEC, f"{uri}: {error}", ENDPOINT) from error
         except raised.BotoCoreError as error:
             if type(error.kwargs.get("error")) in UNSENDABLE:
-                message = f"{uri} at {self.endpoint}: the credentials or the region have a character that no HTTP header can have"
+                message = f"{uri} at {self.endpoint}: the credentials or the region contain a character that no HTTP header can carry"
                 raise RunFailure(
                     FailureClass.STORAGE_403, message, "write them again, on one line and without quotes"
                 ) from None
@@ -267,27 +266,27 @@ class S3:
         return _unsupported(self.endpoint, "conditional writes", f"PUT {uri} with {header}", answer)
 
     def probe(self, uri: str) -> None:
-        """Six small calls: two conditional writes, of which the second must not be met, a multipart upload, a deletion."""
+        """Make six small calls: two conditional writes, the second of which must fail, a multipart upload, and a deletion."""
         self._probe_condition(uri)
         try:
             if self._put(uri, PROBE, ONLY_IF_ABSENT):
-                raise self._without_conditions(uri, ONLY_IF_ABSENT, "200, over an object that was there")
+                raise self._without_conditions(uri, ONLY_IF_ABSENT, "200, although the object exists")
             self._probe_multipart(uri)
         except BaseException:
-            with suppress(RunFailure):  # what ends the probe says more
+            with suppress(RunFailure):  # the first failure is more specific
                 self.delete(uri)
             raise
         self.delete(uri)
 
     def _probe_condition(self, uri: str) -> None:
-        """Write where nothing is. A refusal is about the condition where the plain write is not refused."""
-        answer = "412, where no object was"
+        """Write an absent object. If that is refused and the plain write is not, the store lacks the condition."""
+        answer = "412, although there is no object"
         try:
             if self._put(uri, PROBE, ONLY_IF_ABSENT):
                 return
         except RunFailure as failure:
             error = failure.__cause__
-            if not isinstance(error, raised.ClientError) or not _says_what_it_lacks(error):
+            if not isinstance(error, raised.ClientError) or not _is_about_feature(error):
                 raise
             answer = _answer(error)
         self._put(uri, PROBE, {})
@@ -295,7 +294,7 @@ class S3:
         raise self._without_conditions(uri, ONLY_IF_ABSENT, answer)
 
     def _probe_multipart(self, uri: str) -> None:
-        """Bring a few bytes to `uri` by the calls that files of more than 64 MiB are uploaded by."""
+        """Upload a few bytes with the calls that files of more than 64 MiB need."""
         bucket, key = split(uri)
         upload: dict[str, Any] = {"Bucket": bucket, "Key": key}
         with self._failures(uri):
@@ -308,7 +307,7 @@ class S3:
                 if "UploadId" in upload:
                     with suppress(raised.ClientError):
                         self._client.abort_multipart_upload(**upload)
-                if _says_what_it_lacks(error):
+                if _is_about_feature(error):
                     tried = f"{error.operation_name} {uri}"
                     raise _unsupported(self.endpoint, "multipart uploads", tried, _answer(error)) from error
                 raise
@@ -327,27 +326,27 @@ class S3:
             self._client.delete_object(Bucket=bucket, Key=key)
 
     def download(self, uri: str, path: Path, entry: Entry) -> None:
-        """In parts, some at a time; PATH.incomplete-parts says which are there, of which version of the object."""
+        """Download in parts, some at a time. PATH.incomplete-parts records the version of the object and the parts on disk."""
         partial, done = path.with_name(path.name + INCOMPLETE), path.with_name(path.name + INCOMPLETE + "-parts")
         with disk_failures(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             missing = _missing_parts(partial, done, entry)
             with partial.open("r+b") as file, done.open("ab", buffering=0) as journal:
 
-                def bring(part: int) -> None:
-                    self._bring_part(uri, entry, part, file.fileno())
+                def fetch_part(part: int) -> None:
+                    self._fetch_part(uri, entry, part, file.fileno())
                     journal.write(b"%d\n" % part)
 
                 pool = ThreadPoolExecutor(PARTS_AT_ONCE)
                 try:
-                    for future in [pool.submit(bring, part) for part in missing]:
+                    for future in [pool.submit(fetch_part, part) for part in missing]:
                         future.result()
                 finally:
                     pool.shutdown(cancel_futures=True)
             partial.replace(path)
             done.unlink()
 
-    def _bring_part(self, uri: str, entry: Entry, part: int, descriptor: int) -> None:
+    def _fetch_part(self, uri: str, entry: Entry, part: int, descriptor: int) -> None:
         bucket, key = split(uri)
         first = part * PART_BYTES
         last = min(first + PART_BYTES, entry.size_bytes) - 1
@@ -371,12 +370,11 @@ class S3:
 
 
 def _missing_parts(partial: Path, done: Path, entry: Entry) -> list[int]:
-    """The parts still to bring; what is left of another version of the object is thrown away."""
+    """Return the parts still to download; discard parts of another version of the object."""
     parts = range(-(-entry.size_bytes // PART_BYTES))
     title = f"{entry.etag} {entry.size_bytes}"
-    lines = (
-        done.read_text().split("\n")[:-1] if done.is_file() and partial.is_file() else []
-    )  # a last line without its end is not whole
+    # a last line without a line break is incomplete
+    lines = done.read_text().split("\n")[:-1] if done.is_file() and partial.is_file() else []
     if lines and lines[0] == title:
         return sorted(set(parts) - {int(line) for line in lines[1:] if line.isdigit()})
     with partial.open("wb") as file:

@@ -1,1 +1,1 @@
-"""Text generation with continuous batching: rows join and leave a running batch, each with its own sampling and adapter."""
+"""Text generation with continuous batching: rows with their own sampling and adapter join and leave a running batch."""

@@ -1,7 +1,7 @@
-"""A batch of rows in one key-value cache. Rows join at any step and leave when they are done.
+"""A batch of rows with a common key-value cache. Rows join at any step and leave when they are finished.
 
-Rows are padded on the left: row i of the cache holds `padding` columns that the mask hides, then the row's own tokens. Positions
-count the row's own tokens, so that a row computes the same whatever stands beside it.
+Rows are padded on the left: each row of the cache begins with columns that the mask hides, followed by the row's tokens.
+Positions count the row's own tokens, so that the result of a row does not depend on the other rows.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
 
 MERGEABLE_LAYERS = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
-"""Kinds of layer whose state is keys and values of each token. A sliding window is then a matter of the mask alone."""
+"""Layer types whose state is the keys and values of each token. Their sliding windows need only a mask."""
 
 
 def can_merge(config: PretrainedConfig) -> bool:
-    """Whether rows of this model can share a cache; a model with recurrent layers answers one row at a time."""
+    """Whether rows of this model can share a cache. Models with recurrent layers generate a single row at a time."""
     layers = getattr(config.get_text_config(), "layer_types", None)
     return layers is None or set(layers) <= MERGEABLE_LAYERS
 
 
 def new_cache(config: PretrainedConfig) -> DynamicCache:
-    """An empty cache; one that keeps every token where rows are to share it."""
+    """Return an empty cache, which keeps every token if rows are to share it."""
     return DynamicCache() if can_merge(config) else DynamicCache(config=config)
 
 
 class Forward:
-    """The model as a function of tokens, mask, positions, cache and each row's adapter."""
+    """The forward pass as a function of tokens, mask, positions, cache, and the adapter of each row."""
 
     def __init__(self, model: Any, adapters: bool) -> None:
         self._model = model
@@ -51,9 +51,9 @@ class Forward:
         cache: DynamicCache,
         adapters: Sequence[str | None],
     ) -> torch.Tensor:
-        """Float logits [rows, vocabulary] after the last token of each row; the cache grows by the tokens."""
+        """Return float logits [rows, vocabulary] after the last token of each row, and append the tokens to the cache."""
         extra: dict[str, Any] = {"position_ids": positions} if self._positions else {}
-        if self._adapters:  # peft's mixed batch: each row goes through its own adapter
+        if self._adapters:  # peft's mixed batches: an adapter for each row
             extra["adapter_names"] = [adapter or "__base__" for adapter in adapters]
         output = self._model(
             input_ids=tokens, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1, **extra
@@ -63,7 +63,7 @@ class Forward:
 
 
 class Batch:
-    """Rows under way, by index. The caller remembers which request each index is."""
+    """Rows in progress, by index. The caller maps indices to requests."""
 
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
@@ -76,11 +76,11 @@ class Batch:
 
     @property
     def width(self) -> int:
-        """Columns of the cache: the length of the longest row."""
+        """Number of columns of the cache: the length of the longest row."""
         return self._mask.shape[1]
 
     def begin(self, prompts: Sequence[Sequence[int]], adapters: Sequence[str | None]) -> torch.Tensor:
-        """Fill an empty batch; float logits [rows, vocabulary] for the first tokens. A batch whose forward fails stays empty."""
+        """Fill an empty batch; return float logits [rows, vocabulary] for the first tokens. After a failed forward the batch is empty."""
         width = max(map(len, prompts))
         device = self._forward.device
         tokens = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
@@ -92,7 +92,7 @@ class Batch:
         return logits
 
     def step(self, tokens: Sequence[int]) -> torch.Tensor:
-        """Append one token to each row; float logits [rows, vocabulary] for the next. A failed forward leaves the batch as it was."""
+        """Append a token to each row; return float logits [rows, vocabulary] for the next. A failed forward changes nothing."""
         mask = pad(self._mask, (0, 1), value=1)
         positions = mask.sum(-1, keepdim=True) - 1
         ids = torch.tensor(tokens, device=self._forward.device)[:, None]
@@ -105,7 +105,7 @@ class Batch:
         return logits
 
     def merge(self, other: Batch) -> None:
-        """Add the rows of another batch behind those of this one. A merge that fails leaves both as they were."""
+        """Append the rows of another batch. A failed merge changes neither batch."""
         width = max(self.width, other.width)
         try:
             for ours, theirs in zip(_layers(self._cache), _layers(other._cache), strict=True):
@@ -118,7 +118,7 @@ class Batch:
         self._adapters += other._adapters
 
     def part(self, rows: slice) -> Batch:
-        """Neighbouring rows as a batch of their own, which shares memory with this one until its next step."""
+        """Return adjacent rows as a separate batch, which shares memory with this batch until its next step."""
         batch = Batch(self._forward)
         batch._cache = copy.copy(self._cache)
         batch._cache.layers = [copy.copy(layer) for layer in self._cache.layers]
@@ -127,7 +127,7 @@ class Batch:
         return batch
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Let all rows but these leave, and drop the columns that only they needed."""
+        """Remove all rows but these, and the columns that no remaining row needs."""
         if len(rows) == len(self):
             return
         self._adapters = [self._adapters[row] for row in rows]
@@ -143,7 +143,7 @@ class Batch:
 
 
 def _layers(cache: DynamicCache) -> list[Any]:
-    """The layers that hold keys and values."""
+    """Return the layers that hold keys and values."""
     return [layer for layer in cache.layers if isinstance(layer, DynamicLayer) and layer.is_initialized]
 
 
@@ -154,5 +154,5 @@ def _change(cache: DynamicCache, change: Callable[[torch.Tensor], torch.Tensor])
 
 
 def _widen(states: torch.Tensor, width: int) -> torch.Tensor:
-    """States [rows, heads, tokens, size] with hidden columns on the left, up to `width` tokens."""
+    """Pad states [rows, heads, tokens, size] on the left to `width` tokens."""
     return pad(states, (0, 0, width - states.shape[2], 0))

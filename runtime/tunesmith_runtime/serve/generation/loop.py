@@ -1,4 +1,4 @@
-"""The thread that generates: it takes waiting rows into the batch, steps the batch, and tells each row's reader what came."""
+"""The generating thread: admits waiting rows to the batch, computes its steps, and emits each token to the row's reader."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tunesmith_runtime.serve.generation.text import Decode, Detokenizer, StopMat
 log = logging.getLogger(__name__)
 
 MAX_ROWS = 32
-"""Rows that are generated at once; more wait."""
+"""Maximum number of rows in progress; further rows wait."""
 MAX_WAITING = 1024
-"""Rows that may wait; more are refused."""
+"""Maximum number of waiting rows; further rows are refused."""
 MAX_JOINING_TOKENS = 8192
-"""Prompt tokens (with padding) that join in one step, so that long prompts do not hold up the rows under way for long."""
+"""Maximum number of prompt tokens, with padding, admitted in one step. It bounds the delay of the rows in progress."""
 
 
 class Finish(StrEnum):
-    """Why a row ended, in the words of the OpenAI API."""
+    """Why a row ended: the OpenAI API's finish_reason."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -34,20 +34,20 @@ class Finish(StrEnum):
 
 @dataclass(frozen=True)
 class Piece:
-    """What one step added to a row. `choice` is absent for the last piece of a row that was cut short."""
+    """Output of one step for a row. `choice` is None in the last piece of a row that failed."""
 
     text: str = ""
     choice: Choice | None = None
     begin: int = 0
     end: int = 0
-    """Characters of the answer before `choice`, and with what it completed."""
+    """Number of characters of the answer before and after `choice`."""
     finish: Finish | None = None
     error: str | None = None
 
 
 @dataclass
 class Row:
-    """One answer to be generated. `emit` is called from the generating thread, once a token and with a `finish` or `error` last."""
+    """An answer to generate. The generating thread calls `emit` for each token; the last piece has a `finish` or an `error`."""
 
     prompt: Sequence[int]
     max_tokens: int
@@ -56,15 +56,17 @@ class Row:
     stops: Sequence[str]
     emit: Callable[[Piece], None]
     cancelled: bool = False
-    """Set by the reader who went away; the row leaves at the next step."""
+    """Set by a reader that has disconnected; the row leaves the batch at the next step."""
 
 
-class Full(Exception):
-    """Too many rows wait."""
+class QueueFull(Exception):
+    """Too many rows are waiting."""
 
 
 @dataclass
-class _Running:
+class _ActiveRow:
+    """A row in the batch, with its decoder, stop strings and random numbers."""
+
     row: Row
     text: Detokenizer
     stops: StopMatcher
@@ -76,57 +78,57 @@ class _Running:
 
 @dataclass
 class _Group:
-    """Rows that are computed together."""
+    """Rows that are computed in one batch."""
 
     batch: Batch
-    running: list[_Running]
+    rows: list[_ActiveRow]
 
     def halves(self) -> list[_Group]:
-        """The same rows in two groups."""
-        middle = len(self.running) // 2
-        return [_Group(self.batch.part(rows), self.running[rows]) for rows in (slice(middle), slice(middle, None))]
+        """Return the rows as two groups."""
+        middle = len(self.rows) // 2
+        return [_Group(self.batch.part(rows), self.rows[rows]) for rows in (slice(middle), slice(middle, None))]
 
 
 class Loop:
     """Continuous batching over one model. `start` it, `submit` rows from any thread, `close` it.
 
-    All rows share one batch as long as nothing fails. A group of rows whose step fails is computed in halves until the row
-    that is the cause stands alone and is dropped; the others go on in groups of their own.
+    All rows share a batch while nothing fails. If the step of a group fails, its halves are computed separately, down to
+    the single row that causes the failure. That row is dropped, and the others continue in smaller groups.
     """
 
     def __init__(
         self, forward: Forward, decode: Decode, eos: Collection[int], specials: Mapping[str, int] | None = None
     ) -> None:
         self._forward, self._decode, self._eos, self._specials = forward, decode, frozenset(eos), specials or {}
-        self._most = MAX_ROWS if can_merge(forward.config) else 1
+        self._max_rows = MAX_ROWS if can_merge(forward.config) else 1
         self._waiting: deque[deque[Row]] = deque()
-        """The rows of each request that wait. Requests take turns, so that one with many rows does not delay the others."""
+        """Waiting rows of each request. Requests take turns, so that a request with many rows does not delay the others."""
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="generate", daemon=True)
 
     @property
     def alive(self) -> bool:
-        """Whether it generates; False for good once its thread has ended."""
+        """Whether the generating thread runs. A thread that has ended never restarts."""
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Begin to generate."""
+        """Start the generating thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """End after the step under way; rows that are not done get an error."""
+        """Stop after the current step. Unfinished rows receive an error."""
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._thread.join()
 
     def submit(self, rows: Sequence[Row]) -> None:
-        """Let the rows of a request wait for their turn. Raises Full."""
+        """Queue the rows of a request. Raises QueueFull."""
         with self._changed:
             waiting = sum(not row.cancelled for request in self._waiting for row in request)
             if self._closed or waiting + len(rows) > MAX_WAITING:
-                raise Full
+                raise QueueFull
             self._waiting.append(deque(rows))
             self._changed.notify()
 
@@ -136,10 +138,10 @@ class Loop:
             self._generate(groups)
         finally:
             with self._changed:
-                self._closed = True  # also where an error ended the thread: no row is to wait for ever
+                self._closed = True  # also after an error in this thread, so that no reader waits forever
             message = "the server is shutting down"
             for group in groups:
-                self._fail(group.running, message)
+                self._fail(group.rows, message)
             for request in self._waiting:
                 for row in request:
                     row.emit(Piece(error=message))
@@ -151,51 +153,51 @@ class Loop:
                     self._changed.wait()
                 if self._closed:
                     return
-                joining = self._take(sum(len(group.running) for group in groups))
+                joining = self._next_rows(sum(len(group.rows) for group in groups))
             if joining:
                 groups.append(_Group(Batch(self._forward), joining))
-                begun = self._advanced(groups[-1], _begin)
-                groups[:] = _merged([*groups[:-1], *begun])
+                begun = self._compute(groups[-1], _begin)
+                groups[:] = _merge_groups([*groups[:-1], *begun])
             else:
-                groups[:] = [kept for group in groups for kept in self._advanced(group, _step)]
+                groups[:] = [kept for group in groups for kept in self._compute(group, _step)]
 
-    def _advanced(self, group: _Group, compute: Callable[[_Group], torch.Tensor]) -> list[_Group]:
-        """Give each row one more token; the groups of those that go on. A group that fails is tried again in halves.
+    def _compute(self, group: _Group, compute: Callable[[_Group], torch.Tensor]) -> list[_Group]:
+        """Generate a token for each row and return the groups of unfinished rows. A group that fails is retried in halves.
 
-        Raises AcceleratorError where the device itself has failed, which only a new process mends.
+        Raises AcceleratorError if the device itself has failed, which only a new process recovers from.
         """
         try:
             logits = compute(group)
         except torch.AcceleratorError:
             raise
         except Exception as error:
-            if len(group.running) == 1:
+            if len(group.rows) == 1:
                 log.exception("a row failed")
-                self._fail(group.running, f"{type(error).__name__}: {error}")
+                self._fail(group.rows, f"{type(error).__name__}: {error}")
                 return []
-            log.warning("a step of %d rows failed, trying its halves: %s", len(group.running), error)
+            log.warning("a step of %d rows failed; retrying in halves: %s", len(group.rows), error)
         else:
-            self._tell(group.running, logits)
-            return [group] if self._left(group) else []
-        return [kept for half in group.halves() for kept in self._advanced(half, compute)]
+            self._emit_tokens(group.rows, logits)
+            return [group] if self._drop_finished(group) else []
+        return [kept for half in group.halves() for kept in self._compute(half, compute)]
 
-    def _left(self, group: _Group) -> bool:
-        """Let the rows that have ended leave; whether others go on."""
-        kept = [index for index, one in enumerate(group.running) if not (one.done or one.row.cancelled)]
+    def _drop_finished(self, group: _Group) -> bool:
+        """Remove finished rows from the group; return whether any are left."""
+        kept = [index for index, active in enumerate(group.rows) if not (active.done or active.row.cancelled)]
         try:
             group.batch.keep(kept)
         except Exception as error:
-            log.exception("rows can't leave a batch of %d", len(group.running))
-            self._fail(group.running, f"{type(error).__name__}: {error}")
+            log.exception("cannot remove rows from a batch of %d", len(group.rows))
+            self._fail(group.rows, f"{type(error).__name__}: {error}")
             return False
-        group.running = [group.running[index] for index in kept]
+        group.rows = [group.rows[index] for index in kept]
         return bool(kept)
 
-    def _take(self, under_way: int) -> list[_Running]:
-        """The waiting rows that join now: one of each request in turn, in the order in which the requests came."""
-        taken: list[_Running] = []
+    def _next_rows(self, active_rows: int) -> list[_ActiveRow]:
+        """Return the waiting rows to admit: a row of each request in turn, in the order of the requests."""
+        taken: list[_ActiveRow] = []
         widest = 0
-        while self._waiting and under_way + len(taken) < self._most:
+        while self._waiting and active_rows + len(taken) < self._max_rows:
             request = self._waiting[0]
             row = request[0]
             widest = max(widest, len(row.prompt))
@@ -207,7 +209,7 @@ class Loop:
                 self._waiting.append(request)
             if not row.cancelled:
                 taken.append(
-                    _Running(
+                    _ActiveRow(
                         row,
                         Detokenizer(self._decode),
                         StopMatcher(row.stops, self._specials),
@@ -216,70 +218,73 @@ class Loop:
                 )
         return taken
 
-    def _tell(self, running: Sequence[_Running], logits: torch.Tensor) -> None:
-        for one, scores in zip(running, logits, strict=True):
-            if one.row.cancelled:
+    def _emit_tokens(self, rows: Sequence[_ActiveRow], logits: torch.Tensor) -> None:
+        """Choose the next token of each row from logits [rows, vocabulary] and emit it."""
+        for active, scores in zip(rows, logits, strict=True):
+            if active.row.cancelled:
                 continue
             try:
-                piece = self._advance(one, choose(scores, one.row.sampling, one.seen, one.random))
-                one.done = piece.finish is not None
-                one.row.emit(piece)
-            except Exception as error:  # what is wrong with one row is not the others' matter
+                piece = self._append(active, choose(scores, active.row.sampling, active.seen, active.random))
+                active.done = piece.finish is not None
+                active.row.emit(piece)
+            except Exception as error:  # a failure of this row must not affect the others
                 log.exception("a row failed")
-                self._fail([one], f"{type(error).__name__}: {error}")
+                self._fail([active], f"{type(error).__name__}: {error}")
 
-    def _advance(self, one: _Running, choice: Choice) -> Piece:
-        """Add a token to a row; what its reader gets to know."""
-        one.last = choice.token
-        one.seen[choice.token] += 1
-        begin = one.text.length
+    def _append(self, active: _ActiveRow, choice: Choice) -> Piece:
+        """Append a token to a row and return the piece to emit."""
+        active.last = choice.token
+        active.seen[choice.token] += 1
+        begin = active.text.length
         if choice.token in self._eos:
-            text = one.stops.push(one.text.finish(), choice.token)
-            return Piece(text if one.stops.stopped else text + one.stops.finish(""), choice, begin, begin, Finish.STOP)
-        text, finish = one.stops.push(one.text.push(choice.token), choice.token), None
-        end = one.text.length
-        if not one.stops.stopped and one.seen.total() >= one.row.max_tokens:
-            text += one.stops.finish(one.text.finish())
+            text = active.stops.push(active.text.finish(), choice.token)
+            return Piece(
+                text if active.stops.stopped else text + active.stops.finish(""), choice, begin, begin, Finish.STOP
+            )
+        text, finish = active.stops.push(active.text.push(choice.token), choice.token), None
+        end = active.text.length
+        if not active.stops.stopped and active.seen.total() >= active.row.max_tokens:
+            text += active.stops.finish(active.text.finish())
             finish = Finish.LENGTH
-        return Piece(text, choice, begin, end, Finish.STOP if one.stops.stopped else finish)
+        return Piece(text, choice, begin, end, Finish.STOP if active.stops.stopped else finish)
 
     @staticmethod
-    def _fail(running: Sequence[_Running], message: str) -> None:
-        """Tell the readers of the rows that are not done."""
-        for one in running:
-            if not one.done:
-                one.done = True
-                one.row.emit(Piece(error=message))
+    def _fail(rows: Sequence[_ActiveRow], message: str) -> None:
+        """Emit an error to the readers of unfinished rows."""
+        for active in rows:
+            if not active.done:
+                active.done = True
+                active.row.emit(Piece(error=message))
 
 
 def _begin(group: _Group) -> torch.Tensor:
-    """Logits for the first token of each row."""
-    prompts, adapters = [one.row.prompt for one in group.running], [one.row.adapter for one in group.running]
+    """Return logits for the first token of each row."""
+    prompts, adapters = [active.row.prompt for active in group.rows], [active.row.adapter for active in group.rows]
     return group.batch.begin(prompts, adapters)
 
 
 def _step(group: _Group) -> torch.Tensor:
-    """Logits for the next token of each row."""
-    return group.batch.step([one.last for one in group.running])
+    """Return logits for the next token of each row."""
+    return group.batch.step([active.last for active in group.rows])
 
 
-def _merged(groups: Sequence[_Group]) -> list[_Group]:
-    """The same rows in one group, or in as many as memory asks for."""
+def _merge_groups(groups: Sequence[_Group]) -> list[_Group]:
+    """Merge the groups into as few as memory allows."""
     merged: list[_Group] = []
     for group in groups:
-        if not (merged and _joined(merged[-1], group)):
+        if not (merged and _merge_into(merged[-1], group)):
             merged.append(group)
     return merged
 
 
-def _joined(group: _Group, other: _Group) -> bool:
-    """Add the rows of `other` to a group; False where that fails, which leaves both as they were."""
+def _merge_into(group: _Group, other: _Group) -> bool:
+    """Add the rows of `other` to `group`; return False and change neither if that fails."""
     try:
         group.batch.merge(other.batch)
     except torch.AcceleratorError:
         raise
-    except Exception as error:  # noqa: BLE001  # for want of memory, say: they go on side by side
-        log.warning("%d rows can't join a batch of %d: %s", len(other.running), len(group.running), error)
+    except Exception as error:  # noqa: BLE001  # for example out of memory: the groups continue separately
+        log.warning("cannot add %d rows to a batch of %d: %s", len(other.rows), len(group.rows), error)
         return False
-    group.running = group.running + other.running
+    group.rows = group.rows + other.rows
     return True

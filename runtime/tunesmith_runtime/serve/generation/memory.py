@@ -1,4 +1,4 @@
-"""How many tokens can be kept at all in the memory that there is beside the weights."""
+"""How many tokens fit into the memory that the weights leave free."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def capacity(model: Any) -> int | None:
-    """Tokens whose keys and values fit into the memory of the model's device, less its weights, were nothing else there.
+    """Return how many tokens' keys and values fit into the device's memory beside the weights; None if that is unknown.
 
-    What is longer can never be answered, however idle the server is. None where the model or the device does not say.
+    This is an upper bound: a longer request can never be answered, however idle the server is.
     """
     memory, per_token = _memory(model.device), _bytes_per_token(model)
     if memory is None or per_token is None:
@@ -35,7 +35,7 @@ def _memory(device: torch.device) -> int | None:
 
 
 def _bytes_per_token(model: Any) -> int | None:
-    """Bytes of keys and values of a token, where all layers that keep them are alike."""
+    """Return the bytes of a token's keys and values; None if the layers differ in a way that config.json does not describe."""
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or getattr(config, "num_attention_heads", None)
     size = getattr(config, "head_dim", None)

@@ -1,4 +1,4 @@
-"""The model that is served: weights, tokenizer, adapters, and what ends an answer."""
+"""The served model: weights, tokenizer, adapters, and the tokens that end an answer."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from tunesmith_runtime.serve.generation.tokens import Tokens
 log = logging.getLogger(__name__)
 
 CPU_TYPE_VARIABLE = "ENGINE_CPU_DTYPE"
-"""Environment variable with the number type on a CPU; absent: float32."""
+"""Environment variable with the number format of the weights on a CPU; default: float32."""
 
 
 class TooLong(Exception):
-    """A text that can't fit, which is known without encoding it: that takes seconds where the text has megabytes."""
+    """A text that cannot fit. It is detected before encoding, which takes seconds for megabytes of text."""
 
     def __init__(self, tokens: int) -> None:
         super().__init__(f"a text of {tokens} tokens or more")
@@ -43,29 +43,30 @@ class TooLong(Exception):
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that can generate, and the text side of it."""
+    """A model that can generate, with its tokenizer."""
 
     forward: Forward
     tokenizer: Any
     max_length: int
-    """Tokens of prompt and answer together at most."""
+    """Maximum number of tokens of prompt and answer together."""
     eos: frozenset[int]
     vocabulary: int
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether messages can be rendered."""
+        """Whether the tokenizer can render messages."""
         return bool(self.tokenizer.chat_template)
 
     @cached_property
     def tokens(self) -> Tokens:
-        """The tokens one by one."""
+        """The vocabulary, for the text and bytes of single tokens."""
         return Tokens(self.tokenizer)
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> list[int]:
-        """Tokens of a conversation up to the beginning of the answer, by the tokenizer's own template, as in training.
+        """Return the tokens of a conversation up to the beginning of the answer, by the chat template, as in training.
 
-        Raises ValueError with the template's own words where it refuses the messages, or leaves out what they say; TooLong.
+        Raises ValueError with the template's message if it refuses the conversation, RowError if it leaves out content,
+        and TooLong.
         """
         with row_errors("the model's chat template refuses these messages"):
             text = str(
@@ -78,31 +79,31 @@ class LoadedModel:
         return self._encoded(text, add_special_tokens=False)
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of plain text, with the special tokens that the tokenizer puts around a text. Raises ValueError, TooLong."""
+        """Return the tokens of plain text, with the special tokens that the tokenizer adds. Raises ValueError, TooLong."""
         return self._encoded(text)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of tokens, less special ones."""
+        """Return the text of `tokens` without special tokens."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def _encoded(self, text: str, **settings: Any) -> list[int]:
-        fewest = -(-len(text) // self.tokens.longest)
-        if fewest > self.max_length:
-            raise TooLong(fewest)
+        minimum = -(-len(text) // self.tokens.longest)
+        if minimum > self.max_length:
+            raise TooLong(minimum)
         with row_errors("the model's tokenizer fails on this text"):
             return list(self.tokenizer(text, verbose=False, **settings)["input_ids"])
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Tokens that end an answer: those of the generation config, the tokenizer and the chat template."""
+    """Return the tokens that end an answer: those of the generation config, the tokenizer and the chat template."""
     configured = model.generation_config.eos_token_id
     listed = configured if isinstance(configured, list) else [configured]
     return frozenset(token for token in (*listed, tokenizer.eos_token_id, end_of_turn(tokenizer)) if token is not None)
 
 
-def context_length(config: Any, wanted: int | None) -> int:
-    """Tokens of prompt and answer together at most: what is wanted, within what the model was made for."""
-    return min(length for length in (wanted, positions(config), 1 << 20) if length)
+def context_length(config: Any, requested: int | None) -> int:
+    """Return the maximum number of tokens of prompt and answer: the requested limit, within the model's positions."""
+    return min(length for length in (requested, positions(config), 1 << 20) if length)
 
 
 def load(
@@ -112,12 +113,11 @@ def load(
     trust_remote_code: bool,
     device: str | None = None,
 ) -> LoadedModel:
-    """Load weights (safetensors), tokenizer and LoRA adapters from local folders onto a device; None: a GPU where there is one.
+    """Load weights (safetensors), tokenizer and LoRA adapters from local folders onto a device (default: a GPU if present).
 
-    On a CPU the weights are used as float32 unless CPU_TYPE_VARIABLE says otherwise (docs/serving.md has the figures), on
-    a device in their own type.
-    Raises RunFailure: ModelNotFound for a folder that holds no model, BadModel for one that contradicts itself or an adapter
-    that does not fit, BadSpec for an adapter that cannot be served.
+    On a CPU the weights are float32 unless CPU_TYPE_VARIABLE is set (figures in docs/serving.md), elsewhere in their own format.
+    Raises RunFailure: ModelNotFound for a folder without a model, BadModel for an inconsistent model or an adapter that does
+    not fit, BadSpec for an adapter that cannot be served.
     """
     if not (path / "config.json").is_file():
         raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"{path} has no config.json")
@@ -126,7 +126,7 @@ def load(
     dtype = (os.environ.get(CPU_TYPE_VARIABLE) or "float32") if device == "cpu" else "auto"
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
-    except Exception as error:  # tokenizers raise anything at what they do not expect
+    except Exception as error:  # tokenizers raise errors of any type for unexpected files
         raise bad_model(str(path), None, f"the tokenizer can't be loaded: {detail(error)}") from error
     model: Any = load_weights(str(path), path, dtype=dtype, trust_remote_code=trust_remote_code).to(device).eval()
     vocabulary = model.get_input_embeddings().weight.shape[0]
@@ -137,14 +137,14 @@ def load(
         model = with_adapter(model, name, folder)
         check_mixable(name, model)
     model.requires_grad_(False)
-    if (held := capacity(model)) is not None and held < length:
-        log.warning("memory holds %d tokens at most beside the weights, the model %d", held, length)
-        length = held
+    if (most := capacity(model)) is not None and most < length:
+        log.warning("memory beside the weights holds at most %d tokens, fewer than the model's %d", most, length)
+        length = most
     return LoadedModel(Forward(model, bool(adapters)), tokenizer, length, end, vocabulary)
 
 
 def check_mixable(name: str, model: torch.nn.Module) -> None:
-    """Refuse an adapter that PEFT can't use in one batch with rows of others, as each request to it would fail.
+    """Refuse an adapter that PEFT cannot mix with others in a batch, because each request to it would fail.
 
     Raises RunFailure (BadSpec).
     """

@@ -1,4 +1,4 @@
-"""From logits to the next token of one row. What a row gets depends on its logits, its settings and its seed alone."""
+"""Sampling: from logits to the next token of a row. The token depends only on the row's logits, settings and seed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 import torch
 
 GREEDY_BELOW = 1e-5
-"""Temperatures below are taken as 0: logits divided by less grow beyond what a float holds."""
+"""Lower temperatures count as 0: logits divided by them would overflow a float."""
 LOWEST_LOGPROB = -9999.0
-"""Log probability, as in the OpenAI API, of a token that the model rules out: JSON has no infinity."""
+"""Log probability of a token with probability 0, as in the OpenAI API: JSON has no infinity."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the tokens of a row are chosen, in the words of the OpenAI API (`top_k` is the field's addition: 0 means all)."""
+    """Sampling parameters of the OpenAI API, and `top_k` as in vLLM and SGLang (0: all tokens)."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -27,12 +27,12 @@ class Sampling:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int | None = None
     logprobs: int | None = None
-    """How many of the likeliest tokens to tell with each token; 0 tells the chosen one's alone, None tells nothing."""
+    """Number of likeliest tokens to report with each token; 0: only the chosen token's probability; None: none."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A chosen token, with natural logarithms of the model's probabilities where they were asked for."""
+    """A chosen token, with the natural logarithms of the model's probabilities if they were requested."""
 
     token: int
     logprob: float | None = None
@@ -40,7 +40,7 @@ class Choice:
 
 
 def generator_for(sampling: Sampling) -> torch.Generator:
-    """The random numbers of one row."""
+    """Return the random number generator of a row."""
     generator = torch.Generator()
     if sampling.seed is None:
         generator.seed()
@@ -50,7 +50,7 @@ def generator_for(sampling: Sampling) -> torch.Generator:
 
 
 def adjusted(logits: torch.Tensor, sampling: Sampling, seen: Counter[int]) -> torch.Tensor:
-    """Logits [vocabulary] with bias and penalties on the tokens `seen` in the answer so far (as in the OpenAI API's guide)."""
+    """Return logits [vocabulary] with bias, and with penalties for the tokens `seen` in the answer (OpenAI API guide)."""
     if not sampling.logit_bias and not (seen and (sampling.presence_penalty or sampling.frequency_penalty)):
         return logits
     logits = logits.clone()
@@ -65,9 +65,10 @@ def adjusted(logits: torch.Tensor, sampling: Sampling, seen: Counter[int]) -> to
 
 
 def candidates(logits: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens that may be drawn and their probabilities, the likeliest first where top_k or top_p cut; temperature is at least GREEDY_BELOW.
+    """Return the tokens that may be drawn, and their probabilities; the likeliest first if top_k or top_p is set.
 
-    `top_p` keeps the smallest set of likeliest tokens whose probability reaches it (Holtzman et al., 2020).
+    `top_p` keeps the smallest set of likeliest tokens whose probability reaches it (Holtzman et al., 2020). The temperature is
+    at least GREEDY_BELOW.
     """
     logits = logits / sampling.temperature
     if not sampling.top_k and sampling.top_p >= 1:
@@ -82,12 +83,12 @@ def candidates(logits: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, 
 
 
 def choose(logits: torch.Tensor, sampling: Sampling, seen: Counter[int], generator: torch.Generator) -> Choice:
-    """The next token from float logits [vocabulary]; temperature 0 takes the likeliest.
+    """Choose the next token from float logits [vocabulary]; temperature 0 takes the likeliest.
 
-    Raises ValueError where the model computed something that is not a number.
+    Raises ValueError if the logits hold NaN or only infinities.
     """
     scores = adjusted(logits, sampling, seen)
-    if not math.isfinite(float(scores.max())):  # the maximum of what holds a NaN is NaN
+    if not math.isfinite(float(scores.max())):  # the maximum is NaN if any logit is
         raise ValueError("the model computed logits that are not numbers")
     if sampling.temperature < GREEDY_BELOW:
         token = int(scores.argmax())

@@ -1,4 +1,4 @@
-"""From tokens to text as they come: never half a character, never a part of a stop string."""
+"""Incremental decoding of tokens to text, without incomplete characters and without stop strings."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ Decode = Callable[[Sequence[int]], str]
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 PENDING = 8
-"""Tokens that may make one character: it has 4 bytes at most, and special tokens may come between. After more, bytes are no text."""
+"""Maximum number of tokens that form a character of up to 4 bytes, with special tokens between. Longer runs are not text."""
 UNFINISHED = 3
-"""Bytes that can be the beginning of a character."""
+"""Maximum number of bytes that can begin a character."""
 WINDOW, CONTEXT = 32, 16
-"""Tokens without text that are decoded again with each new one, and how many of them are kept when there are more."""
+"""Number of tokens without text after which the window is cut, and how many tokens are kept then."""
 FIRST_MARK, LAST_MARK = 0xD800, 0xDFFF
-"""Surrogates, which no decoded text has: each stands for one special token while stop strings are looked for."""
+"""Surrogates, which no decoded text contains: each represents a special token during the search for stop strings."""
 
 
 class Detokenizer:
     """Text of a growing token sequence, piece by piece; the pieces joined are the text of the whole.
 
-    A token's text can depend on the one before (spaces, byte pairs), so that each piece is the difference of two decodings of a
-    short window; bytes that do not make a character yet are held back.
+    A token's text can depend on its predecessor (spaces, byte pairs). Each piece is therefore the difference of two decodings
+    of a short window. Bytes that do not form a character yet are held back.
     """
 
     def __init__(self, decode: Decode) -> None:
         self._decode = decode
         self._tokens: list[int] = []
         self._complete = 0
-        """Tokens of the window that are its context: their text has been returned."""
+        """Number of tokens of the window whose text has been returned."""
         self._returned = 0
-        """Characters of the window's text that have been returned."""
+        """Number of characters of the window's text that have been returned."""
         self.length = 0
-        """Characters that have been returned in all."""
+        """Number of characters that have been returned in total."""
 
     def push(self, token: int) -> str:
-        """The text that `token` adds; empty while a character is incomplete."""
+        """Return the text that `token` adds; empty while a character is incomplete."""
         self._tokens.append(token)
         return self._advance(whole=False)
 
     def finish(self) -> str:
-        """What is still held back."""
+        """Return the text that is still held back."""
         return self._advance(whole=True)
 
     def _advance(self, whole: bool) -> str:
@@ -59,7 +59,7 @@ class Detokenizer:
         return piece
 
     def _unfinished(self, text: str) -> int:
-        """Characters at the end of the text that the next tokens may change."""
+        """Return how many characters at the end of the text the next tokens may change."""
         open_end = len(text) - len(text.rstrip(REPLACEMENT))
         return open_end if len(self._tokens) - self._complete <= PENDING else min(open_end, UNFINISHED)
 
@@ -69,7 +69,7 @@ class Detokenizer:
 
 
 class StopStrings:
-    """Cuts a stream of text before the first of the stop strings, holding back what could be the beginning of one."""
+    """Cuts a stream of text before the first stop string, and holds back text that may begin a stop string."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stop for stop in stops if stop)
@@ -77,26 +77,26 @@ class StopStrings:
         self.stopped = False
 
     def push(self, text: str) -> str:
-        """The part of the stream that can be told after `text` came; sets `stopped` where a stop string was found."""
+        """Append `text` and return the text that is released by it; set `stopped` if a stop string was found."""
         if self.stopped:
             return ""
         self._held += text
         found = [position for stop in self._stops if (position := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True
-            told, self._held = self._held[: min(found)], ""
-            return told
+            released, self._held = self._held[: min(found)], ""
+            return released
         keep = self._possible_beginning()
-        told, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-        return told
+        released, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return released
 
     def finish(self) -> str:
-        """What was held back and did not become a stop string."""
-        told, self._held = self._held, ""
-        return told
+        """Return the held text, which did not become a stop string."""
+        released, self._held = self._held, ""
+        return released
 
     def _possible_beginning(self) -> int:
-        """Length of the longest end of the held text that begins a stop string."""
+        """Return the length of the longest end of the held text that begins a stop string."""
         longest = max((len(stop) for stop in self._stops), default=1) - 1
         for length in range(min(longest, len(self._held)), 0, -1):
             if any(stop.startswith(self._held[-length:]) for stop in self._stops):
@@ -105,9 +105,9 @@ class StopStrings:
 
 
 class StopMatcher:
-    """Ends the text of an answer before the first stop string. A stop string may contain special tokens, which the text leaves out.
+    """Ends an answer before the first stop string. Stop strings may contain special tokens, which the text leaves out.
 
-    Stop strings with special tokens are looked for in the text with marks in place of those tokens, all of them in the
+    Stop strings with special tokens are searched in the text with a mark for each special token, and all stop strings in the
     text itself.
     """
 
@@ -123,16 +123,16 @@ class StopMatcher:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string was found."""
+        """Whether a stop string has been found."""
         return self._marked.stopped or self._plain.stopped
 
     def push(self, text: str, token: int) -> str:
-        """The text that can be returned after `token` came, which added `text`."""
+        """Append `token`, which adds `text`, and return the text that is released by it."""
         passed = self._plain.push(self._unmarked(self._marked.push(text + self._marks.get(token, ""))))
         return passed + self._plain.finish() if self._marked.stopped else passed
 
     def finish(self, text: str) -> str:
-        """What was held back and did not become a stop string, with the last `text` of the answer."""
+        """Append the last `text` of the answer and return all text that is still held."""
         return self._plain.push(self._unmarked(self._marked.push(text) + self._marked.finish())) + self._plain.finish()
 
     def _unmarked(self, text: str) -> str:

@@ -1,4 +1,4 @@
-"""What a token is by itself: its bytes, and whether it is a special one. Decoded text does not show this, because a token may be part of a character."""
+"""Text and bytes of single tokens. Decoded text does not show them, because a token may be part of a character."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from typing import Any
 from tunesmith_runtime.serve.generation.text import REPLACEMENT
 
 FALLBACK = re.compile(r"<0x([0-9A-F]{2})>")
-"""How tokenizers with byte fallback (SentencePiece) write the token of a byte."""
+"""Spelling of a byte token in tokenizers with byte fallback (SentencePiece)."""
 
 
 def byte_alphabet() -> dict[str, int]:
-    """Character -> byte of byte-level BPE, as in GPT-2's `bytes_to_unicode`: printable Latin-1 stands for itself, other bytes
-    for the characters from 256 on."""
+    """Return character -> byte of byte-level BPE, the inverse of GPT-2's `bytes_to_unicode`.
+
+    Printable Latin-1 characters represent themselves; the characters from 256 on represent the other bytes.
+    """
     own = [byte for byte in range(256) if chr(byte).isprintable() and byte != ord(" ")]
     others = [byte for byte in range(256) if byte not in own]
     return {chr(byte): byte for byte in own} | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
 class Tokens:
-    """The tokens of one tokenizer."""
+    """The tokens of a tokenizer."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -35,18 +37,18 @@ class Tokens:
 
     @cached_property
     def specials(self) -> dict[str, int]:
-        """The tokens that an answer's text leaves out: text -> id."""
+        """Special tokens, which the text of an answer leaves out: text -> id."""
         added = {token.content: number for number, token in self._added.items() if token.special}
         named = zip(self._tokenizer.all_special_tokens, self._tokenizer.all_special_ids, strict=True)
         return {**dict(named), **added}
 
     @cached_property
     def longest(self) -> int:
-        """Characters of the longest token: a text has at least its length divided by this in tokens."""
+        """Number of characters of the longest token; a lower bound for the tokens of a text follows from it."""
         return max(map(len, self._tokenizer.get_vocab()))
 
     def bytes_of(self, token: int) -> bytes | None:
-        """The bytes that a token stands for; None where the model has a token that the tokenizer lacks."""
+        """Return the bytes of a token; None for a token that the tokenizer does not have."""
         if token not in self._known:
             self._known[token] = self._bytes_of(token)
         return self._known[token]
@@ -67,7 +69,7 @@ class Tokens:
         return None if REPLACEMENT in text and REPLACEMENT not in piece else text.encode()
 
     def text_of(self, token: int) -> str:
-        """A token for people: its text, and as the OpenAI API does it `\\\\xe4\\\\xbd` for a part of a character."""
+        """Return the text of a token; for a part of a character `\\\\xe4\\\\xbd`, as the OpenAI API does."""
         raw = self.bytes_of(token)
         if raw is None:
             return f"token_id:{token}"
@@ -78,7 +80,7 @@ class Tokens:
 
     @cached_property
     def _before(self) -> int:
-        """A token to decode others behind: alone they may lose a space."""
+        """A token that precedes others when they are decoded: alone they may lose a space."""
         return int(self._tokenizer("a", add_special_tokens=False)["input_ids"][-1])
 
     def _decoded(self, *tokens: int) -> str:
@@ -86,7 +88,7 @@ class Tokens:
 
 
 def _decoders(tokenizer: Any) -> set[str]:
-    """The steps by which a fast tokenizer decodes."""
+    """Return the types of the decoder's steps of a fast tokenizer."""
     decoder = getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)
     if decoder is None:
         return set()

@@ -1,4 +1,4 @@
-"""The JSON body of a request, read within bounds: what it may cost is known before it is parsed."""
+"""The JSON body of a request, read within bounds that limit the cost of parsing."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tunesmith_runtime.serve.openai.errors import ApiError, invalid
 MAX_BODY_BYTES = 32 << 20
 LARGE_BODY_BYTES = 1 << 20
 MAX_VALUES = 2 << 20
-"""Values in a body: a prompt of the longest context in tokens has half of them."""
+"""Maximum number of values in a body: twice the tokens of the longest context."""
 
 
 async def read_body(request: Request) -> bytes:
-    """The bytes of the body. Raises ApiError (413) as soon as there are too many, whether or not their number is declared."""
+    """Return the bytes of the body. Raises ApiError (413) as soon as the declared or the received size exceeds the limit."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and len(declared) <= 20 and int(declared) > MAX_BODY_BYTES:
         raise _too_large()
@@ -32,10 +32,10 @@ async def read_body(request: Request) -> bytes:
     return bytes(raw)
 
 
-def decoded(raw: bytes) -> Any:
+def decode_body(raw: bytes) -> Any:
     """Return the JSON value of a body in UTF-8, whatever its Content-Type, by the rules for rows of data.
 
-    Raises ApiError for a body that is not JSON, and for more values than a request needs.
+    Raises ApiError for a body that is not JSON or has too many values.
     """
     if raw.count(b",") + raw.count(b"[") + raw.count(b"{") > MAX_VALUES:
         raise invalid(f"The body has more than {MAX_VALUES} values.")
@@ -46,4 +46,4 @@ def decoded(raw: bytes) -> Any:
 
 
 def _too_large() -> ApiError:
-    return ApiError(413, f"The body is too large: at most {MAX_BODY_BYTES} bytes are taken.")
+    return ApiError(413, f"The body is too large: the limit is {MAX_BODY_BYTES} bytes.")

@@ -1,4 +1,4 @@
-"""Requests of the OpenAI API, checked: what this server can't do is refused, never ignored where it would change the answer."""
+"""Validated requests of the OpenAI API. Parameters that this server lacks are refused if they would change the answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WITHOUT_EFFECT = frozenset(
         "prompt_cache_retention",
     }
 )
-"""Parameters that say nothing about the answer; they are taken and not used."""
+"""Parameters that do not affect the answer; they are accepted and ignored."""
 
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "tools": ([],),
@@ -47,18 +47,18 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "min_p": (0, 0.0),
     "repetition_penalty": (1, 1.0),
 }
-"""Parameters that this server does not have -> the values (besides null) with which they ask for nothing."""
+"""Parameters that this server does not implement -> the values besides null that have no effect and are accepted."""
 
 TEMPLATE_ARGUMENTS = frozenset(
     {"self", "messages", "conversation", "conversations", "chat_template", "tools", "documents"}
     | {"add_generation_prompt", "continue_final_message", "return_assistant_tokens_mask"}
     | {"tokenize", "tokenizer_kwargs", "return_dict", "return_tensors", "padding", "truncation", "max_length"}
 )
-"""Arguments of the template call that are the server's own."""
+"""Arguments of the template call that only the server sets."""
 
 MAX_CHOICES = 128
 MAX_ANSWERS = 256
-"""Answers to one request: prompts times choices. A quarter of the rows that may wait, so that one request does not fill them."""
+"""Maximum number of answers to a request (prompts times choices): a quarter of the waiting rows, so that no request fills the queue."""
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 1000
 MAX_BIASES = 1024
@@ -66,15 +66,15 @@ MAX_ARGUMENTS = 64
 MAX_INT = (1 << 31) - 1
 MAX_SEED = (1 << 63) - 1
 DECIMAL = re.compile(r"0|[1-9][0-9]{0,9}")
-"""A token id as JSON would write it, so that no two keys are the same token."""
+"""A token id in its canonical spelling, so that different keys are different tokens."""
 UNION_MEMBERS = frozenset({"str", "int", "float", "bool"})
-"""Parts of an error's location that name a type of a union, not a field."""
+"""Parts of an error's location that name a member of a union instead of a field."""
 
 Request = TypeVar("Request", bound="Generate")
 
 
 class StreamOptions(BaseModel):
-    """What a stream tells besides the answer."""
+    """Contents of a stream besides the answer."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -82,7 +82,7 @@ class StreamOptions(BaseModel):
 
 
 class Generate(BaseModel):
-    """What chat completions and completions have in common."""
+    """Fields that chat completions and completions share."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -125,7 +125,7 @@ class Generate(BaseModel):
 
     @property
     def prompt_field(self) -> str:
-        """The field that the prompt is made of."""
+        """Name of the field that holds the prompt."""
         return "messages"
 
     @property
@@ -135,7 +135,7 @@ class Generate(BaseModel):
 
     @property
     def choices(self) -> int:
-        """Answers to each prompt."""
+        """Number of answers to each prompt."""
         return self.n or 1
 
     @property
@@ -145,18 +145,18 @@ class Generate(BaseModel):
 
     @property
     def answer_tokens(self) -> int | None:
-        """Tokens of the answer at most; None: as many as fit."""
+        """Maximum number of tokens of an answer; None: as many as fit."""
         return self.max_tokens
 
     @property
-    def told_logprobs(self) -> int | None:
-        """How many alternatives to tell with each token; None: no probabilities at all."""
+    def requested_logprobs(self) -> int | None:
+        """Number of alternatives to return with each token; None: no probabilities."""
         return None
 
     def sampling(self, choice: int, vocabulary: int) -> Sampling:
-        """Settings of the answer with index `choice`: with a seed, each choice draws its own numbers.
+        """Return the sampling of the answer with index `choice`. With a seed, each choice has its own random numbers.
 
-        Raises ApiError where a token of logit_bias is not in the vocabulary.
+        Raises ApiError if a token of logit_bias is not in the vocabulary.
         """
         bias = {_token(token, vocabulary): value for token, value in (self.logit_bias or {}).items()}
         return Sampling(
@@ -167,7 +167,7 @@ class Generate(BaseModel):
             frequency_penalty=self.frequency_penalty or 0.0,
             logit_bias=bias,
             seed=None if self.seed is None else self.seed + choice,
-            logprobs=self.told_logprobs,
+            logprobs=self.requested_logprobs,
         )
 
 
@@ -175,7 +175,7 @@ class ChatRequest(Generate):
     """Body of POST /v1/chat/completions. `chat_template_kwargs` goes to the template, as in vLLM and SGLang."""
 
     messages: Annotated[list[Any], Field(min_length=1)]
-    """As the chat template takes them."""
+    """Messages as the chat template takes them."""
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -185,18 +185,17 @@ class ChatRequest(Generate):
     @classmethod
     def _conversation(cls, given: list[Any]) -> list[Message]:
         try:
-            read = conversation(given, "messages")
-            lost = surrogate_in(read)
+            messages = conversation(given, "messages")
+            surrogate = surrogate_in(messages)
         except RowError as error:
-            advice = f"; {error.hint}" if error.hint else ""
-            raise invalid(f"Invalid value: {error}{advice}.", error.field, "invalid_value") from error
-        if lost is not None:
-            raise invalid(
-                f"Invalid value: messages{lost} has half of a UTF-16 pair.", f"messages{lost}", "invalid_value"
-            )
+            hint = f" {error.hint[0].upper()}{error.hint[1:]}." if error.hint else ""
+            raise invalid(f"Invalid value: {error}.{hint}", error.field, "invalid_value") from error
+        if surrogate is not None:
+            field = f"messages{surrogate}"
+            raise invalid(f"Invalid value: {field} has half of a UTF-16 pair.", field, "invalid_value")
         if others := sorted(unknown(given, "messages", KNOWN)):
             raise invalid(f"Unrecognized request argument supplied: {others[0]}", others[0], "unknown_parameter")
-        return read
+        return messages
 
     @model_validator(mode="after")
     def _consistent(self) -> ChatRequest:
@@ -213,12 +212,12 @@ class ChatRequest(Generate):
         return self.max_completion_tokens or self.max_tokens
 
     @property
-    def told_logprobs(self) -> int | None:
+    def requested_logprobs(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
 class CompletionRequest(Generate):
-    """Body of POST /v1/completions: one prompt or several, as text or tokens."""
+    """Body of POST /v1/completions: a prompt or several prompts, as text or tokens."""
 
     prompt: (
         str
@@ -237,24 +236,26 @@ class CompletionRequest(Generate):
         return self.max_tokens or 16
 
     @property
-    def told_logprobs(self) -> int | None:
+    def requested_logprobs(self) -> int | None:
         return self.logprobs
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """Each prompt by itself."""
+        """The prompts as a list."""
         prompt: Any = self.prompt
-        one = isinstance(prompt, str) or (prompt and isinstance(prompt[0], int))  # a list of integers is one prompt
-        return [prompt] if one else list(prompt)
+        is_single = isinstance(prompt, str) or (
+            prompt and isinstance(prompt[0], int)
+        )  # integers: tokens of a single prompt
+        return [prompt] if is_single else list(prompt)
 
 
 def parse(kind: type[Request], body: Any) -> Request:
-    """The request in a JSON body. Raises ApiError that names the parameter."""
+    """Return the request in a JSON body. Raises ApiError that names the parameter."""
     if not isinstance(body, dict):
         raise invalid("We could not parse the JSON body of your request: it must be an object.")
     given = {name: value for name, value in body.items() if name not in WITHOUT_EFFECT and value is not None}
     for name in NEUTRAL.keys() & given.keys():
-        if not _among(value := given.pop(name), NEUTRAL[name]):
+        if not _is_among(value := given.pop(name), NEUTRAL[name]):
             raise invalid(
                 f"Unsupported parameter: '{name}' with the value {reprlib.repr(value)} is not supported by this server.",
                 name,
@@ -269,12 +270,12 @@ def parse(kind: type[Request], body: Any) -> Request:
 
 
 def _refusal(error: ValidationError) -> ApiError:
-    # of a union's errors the deepest is about what the user meant
+    # among the errors of a union, the deepest is about the member that the user meant
     first = max(error.errors(include_url=False, include_input=False), key=lambda entry: len(entry["loc"]))
-    place = [
+    path = [
         part for part in first["loc"] if isinstance(part, int) or (part.isidentifier() and part not in UNION_MEMBERS)
     ]
-    param = ".".join(str(part) for part in place) or None
+    param = ".".join(str(part) for part in path) or None
     match first["type"]:
         case "extra_forbidden":
             return invalid(f"Unrecognized request argument supplied: {param}", param, "unknown_parameter")
@@ -283,8 +284,8 @@ def _refusal(error: ValidationError) -> ApiError:
     return invalid(f"Invalid value for '{param}': {first['msg']}." if param else first["msg"], param, "invalid_value")
 
 
-def _among(value: Any, neutral: tuple[Any, ...]) -> bool:
-    """Whether a value is one of these, of the same type: True is not 1."""
+def _is_among(value: Any, neutral: tuple[Any, ...]) -> bool:
+    """Whether a value equals one of `neutral` and has its type: True is not 1."""
     return any(value == other and type(value) is type(other) for other in neutral)
 
 

@@ -1,4 +1,4 @@
-"""Answers of the OpenAI API: bodies and stream events."""
+"""Responses of the OpenAI API: bodies and stream events."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ DONE = b"data: [DONE]\n\n"
 
 @dataclass
 class Answer:
-    """One choice as it grows."""
+    """A choice while it grows."""
 
     text: str = ""
     tokens: int = 0
     finish: Finish | None = None
     pieces: list[Piece] = field(default_factory=list)
-    """Those with a token."""
+    """The pieces that have a token."""
 
     def add(self, piece: Piece) -> None:
-        """Take in what a step brought."""
+        """Append the output of a step."""
         self.text += piece.text
         self.finish = piece.finish
         if piece.choice is not None:
@@ -35,27 +35,27 @@ class Answer:
 
 
 def identifier(prefix: str) -> str:
-    """A fresh id."""
+    """Return a new id."""
     return f"{prefix}-{uuid.uuid4().hex}"
 
 
 def event(body: Mapping[str, Any]) -> bytes:
-    """One server-sent event."""
+    """Return a server-sent event."""
     return b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
 def usage(prompt: int, completion: int) -> dict[str, Any]:
-    """Token counts."""
+    """Return the token counts."""
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 def model_list(names: Sequence[str], created: int, max_length: int | None) -> dict[str, Any]:
-    """Body of GET /v1/models."""
+    """Return the body of GET /v1/models."""
     return {"object": "list", "data": [model_card(name, created, max_length) for name in names]}
 
 
 def model_card(name: str, created: int, max_length: int | None) -> dict[str, Any]:
-    """One model of the list, and the body of GET /v1/models/{name}. `max_model_len` is vLLM's and SGLang's addition."""
+    """Return an entry of the list, and the body of GET /v1/models/{name}. `max_model_len` is an extension of vLLM and SGLang."""
     return {"id": name, "object": "model", "created": created, "owned_by": "tunesmith", "max_model_len": max_length}
 
 
@@ -71,8 +71,8 @@ class Chat:
 
     prefix = "chatcmpl"
 
-    def whole(self, answers: Sequence[Answer], prompt_tokens: int) -> dict[str, Any]:
-        """The answer in one body."""
+    def full_body(self, answers: Sequence[Answer], prompt_tokens: int) -> dict[str, Any]:
+        """Return the body of a response that is not streamed."""
         choices: list[dict[str, Any]] = [
             {
                 "index": index,
@@ -85,22 +85,22 @@ class Chat:
         counted = usage(prompt_tokens, sum(answer.tokens for answer in answers))
         return {**self._head("chat.completion"), "choices": choices, "usage": counted}
 
-    def first(self, index: int) -> dict[str, Any] | None:
-        """What a stream begins with for each choice."""
+    def first_chunk(self, index: int) -> dict[str, Any] | None:
+        """Return the first chunk of a choice."""
         return self._chunk(index, {"role": "assistant", "content": "", "refusal": None}, None, None)
 
-    def piece(self, index: int, piece: Piece) -> dict[str, Any] | None:
-        """What a step brought; None where there is nothing to tell yet."""
+    def chunk(self, index: int, piece: Piece) -> dict[str, Any] | None:
+        """Return the chunk of a step; None if it has no text to send yet."""
         if not piece.text and not (self.logprobs and piece.choice):
             return None
         return self._chunk(index, {"content": piece.text}, self._logprobs([piece]), None)
 
-    def last(self, index: int, finish: Finish | None) -> dict[str, Any] | None:
-        """What a stream ends with for each choice."""
+    def last_chunk(self, index: int, finish: Finish | None) -> dict[str, Any] | None:
+        """Return the last chunk of a choice."""
         return self._chunk(index, {}, None, finish)
 
-    def counts(self, counted: Mapping[str, Any]) -> dict[str, Any]:
-        """The chunk with the token counts."""
+    def usage_chunk(self, counted: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the chunk with the token counts."""
         return {**self._head("chat.completion.chunk"), "choices": [], "usage": counted}
 
     def _chunk(self, index: int, delta: Mapping[str, Any], logprobs: Any, finish: Finish | None) -> dict[str, Any]:
@@ -113,9 +113,9 @@ class Chat:
     def _logprobs(self, pieces: Sequence[Piece]) -> dict[str, Any] | None:
         if not self.logprobs:
             return None
-        return {"content": [self._told(piece.choice) for piece in pieces if piece.choice], "refusal": None}
+        return {"content": [self._token_entry(piece.choice) for piece in pieces if piece.choice], "refusal": None}
 
-    def _told(self, choice: Choice) -> dict[str, Any]:
+    def _token_entry(self, choice: Choice) -> dict[str, Any]:
         top = [self._token(token, logprob) for token, logprob in choice.top]
         return {**self._token(choice.token, choice.logprob), "top_logprobs": top}
 
@@ -136,28 +136,31 @@ class Completion:
 
     prefix = "cmpl"
 
-    def whole(self, answers: Sequence[Answer], prompt_tokens: int) -> dict[str, Any]:
-        """The answers in one body."""
-        choices = [self._choice(i, one.text, self._logprobs(one.pieces), one.finish) for i, one in enumerate(answers)]
+    def full_body(self, answers: Sequence[Answer], prompt_tokens: int) -> dict[str, Any]:
+        """Return the body of a response that is not streamed."""
+        choices = [
+            self._choice(index, answer.text, self._logprobs(answer.pieces), answer.finish)
+            for index, answer in enumerate(answers)
+        ]
         counted = usage(prompt_tokens, sum(answer.tokens for answer in answers))
         return {**self._head(), "choices": choices, "usage": counted}
 
-    def first(self, index: int) -> dict[str, Any] | None:
-        """Nothing: a stream of this kind begins with text."""
+    def first_chunk(self, index: int) -> dict[str, Any] | None:
+        """Return None: streams of completions begin with text."""
         return None
 
-    def piece(self, index: int, piece: Piece) -> dict[str, Any] | None:
-        """What a step brought; None where there is nothing to tell yet."""
+    def chunk(self, index: int, piece: Piece) -> dict[str, Any] | None:
+        """Return the chunk of a step; None if it has no text to send yet."""
         if not piece.text and not (self.logprobs and piece.choice):
             return None
         return {**self._head(), "choices": [self._choice(index, piece.text, self._logprobs([piece]), None)]}
 
-    def last(self, index: int, finish: Finish | None) -> dict[str, Any] | None:
-        """What a stream ends with for each choice."""
+    def last_chunk(self, index: int, finish: Finish | None) -> dict[str, Any] | None:
+        """Return the last chunk of a choice."""
         return {**self._head(), "choices": [self._choice(index, "", None, finish)]}
 
-    def counts(self, counted: Mapping[str, Any]) -> dict[str, Any]:
-        """The chunk with the token counts."""
+    def usage_chunk(self, counted: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the chunk with the token counts."""
         return {**self._head(), "choices": [], "usage": counted}
 
     def _head(self) -> dict[str, Any]:
@@ -180,15 +183,14 @@ class Completion:
         }
 
     def _offset(self, piece: Piece, choice: Choice) -> int:
-        """Where the text of a token begins: of a part of a character, where the character does."""
+        """Return where the text of a token begins; for a part of a character, where the character begins."""
         text = self.tokens.text_of(choice.token)
-        behind_broken_bytes = piece.end - piece.begin > len(text) and text.encode() == self.tokens.bytes_of(
-            choice.token
-        )
-        return piece.end - len(text) if behind_broken_bytes else piece.begin
+        is_text = text.encode() == self.tokens.bytes_of(choice.token)
+        follows_held_bytes = is_text and piece.end - piece.begin > len(text)
+        return piece.end - len(text) if follows_held_bytes else piece.begin
 
     def _alternatives(self, choice: Choice) -> dict[str, float | None]:
-        """The likeliest tokens and the chosen one; tokens of the same text are listed by their ids."""
+        """Return the likeliest tokens and the chosen token by text; tokens of equal text are listed by id."""
         logprobs: dict[str, float | None] = {}
         for token, logprob in {**dict(choice.top), choice.token: choice.logprob}.items():
             text = self.tokens.text_of(token)

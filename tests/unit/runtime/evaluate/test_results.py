@@ -47,15 +47,15 @@ def test_a_benchmark_that_extracts_nothing_has_no_such_share() -> None:
 
 def test_errors_and_refusals_are_counted() -> None:
     report = {"execution_summary": {"requested": 5, "succeeded": 4, "errored": 1}}
-    told = [
+    predictions = [
         answered(),
         answered("max_tokens"),
         answered("model_length", "This model's maximum context length is 8 tokens"),
     ]
-    assert completeness(report, told).failed == 2
-    assert completeness(report, told).asked == 5
-    assert refusal(told[2]) == "This model's maximum context length is 8 tokens"
-    assert refusal(told[1]) is None
+    assert completeness(report, predictions).failed == 2
+    assert completeness(report, predictions).asked == 5
+    assert refusal(predictions[2]) == "This model's maximum context length is 8 tokens"
+    assert refusal(predictions[1]) is None
 
 
 def test_a_question_that_was_lost_is_counted_too() -> None:
@@ -68,7 +68,7 @@ def test_counts_that_agree_are_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("summary", "predictions", "told"),
+    ("summary", "predictions", "difference"),
     [
         (None, 5, "of 5 questions, an unknown number asked, an unknown number scored, 5 stored"),
         ({"requested": 4, "succeeded": 4}, 4, "of 5 questions, 4 asked, 4 scored, 4 stored"),
@@ -77,6 +77,6 @@ def test_counts_that_agree_are_taken() -> None:
     ],
 )
 def test_a_report_that_does_not_count_every_question_is_not_complete(
-    summary: dict[str, int] | None, predictions: int, told: str
+    summary: dict[str, int] | None, predictions: int, difference: str
 ) -> None:
-    assert disagreement({"execution_summary": summary}, predictions, questions=5) == told
+    assert disagreement({"execution_summary": summary}, predictions, questions=5) == difference

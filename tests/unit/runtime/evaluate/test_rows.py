@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tunesmith_api.evaljob import BenchmarkType
 from tunesmith_runtime.data.records import RowError
-from tunesmith_runtime.evaluate.rows import CONVERT, choice, ignored, question
+from tunesmith_runtime.evaluate.rows import CONVERT, convert_choice, convert_question, ignored
 
 ASKED = {"role": "user", "content": "What is a kiwi?"}
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -33,7 +33,7 @@ ANSWER = {"role": "assistant", "content": "fruit"}
     ],
 )
 def test_every_form_gives_the_same_question(row: dict[str, Any]) -> None:
-    assert question(row) == {"messages": [ASKED], "response": "fruit"}
+    assert convert_question(row) == {"messages": [ASKED], "response": "fruit"}
 
 
 @pytest.mark.parametrize(
@@ -47,13 +47,13 @@ def test_every_form_gives_the_same_question(row: dict[str, Any]) -> None:
     ],
 )
 def test_a_rows_own_system_message_is_kept(row: dict[str, Any]) -> None:
-    assert question(row) == {"messages": [SYSTEM, ASKED], "response": "fruit"}
+    assert convert_question(row) == {"messages": [SYSTEM, ASKED], "response": "fruit"}
 
 
 def test_the_turns_of_a_history_are_asked() -> None:
     row = {"query": "And an otter?", "response": "animal", "history": [["What is a kiwi?", "fruit"]]}
     asked = [ASKED, ANSWER, {"role": "user", "content": "And an otter?"}]
-    assert question(row) == {"messages": asked, "response": "animal"}
+    assert convert_question(row) == {"messages": asked, "response": "animal"}
 
 
 def test_calls_of_tools_are_asked_as_training_learned_them() -> None:
@@ -62,7 +62,7 @@ def test_calls_of_tools_are_asked_as_training_learned_them() -> None:
     returned = {"role": "tool", "tool_call_id": "c1", "content": "4"}
     row = {"messages": [ASKED, {"role": "assistant", "content": None, "tool_calls": [called]}, returned, ANSWER]}
     calling = {"role": "assistant", "content": "", "tool_calls": [read]}
-    assert question(row) == {"messages": [ASKED, calling, returned], "response": "fruit"}
+    assert convert_question(row) == {"messages": [ASKED, calling, returned], "response": "fruit"}
 
 
 def test_keys_that_are_not_read_are_listed() -> None:
@@ -76,7 +76,7 @@ def test_keys_that_are_not_read_are_listed() -> None:
 def test_earlier_turns_are_asked_and_the_last_answer_is_the_reference() -> None:
     more = {"role": "user", "content": "And an otter?"}
     row = {"messages": [ASKED, ANSWER, more, {"role": "assistant", "content": "animal"}]}
-    assert question(row) == {"messages": [ASKED, ANSWER, more], "response": "animal"}
+    assert convert_question(row) == {"messages": [ASKED, ANSWER, more], "response": "animal"}
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_earlier_turns_are_asked_and_the_last_answer_is_the_reference() -> None:
         ({"messages": [{"role": "boss", "content": "x"}]}, "role 'boss'"),
         ({"messages": [ASKED, {**ANSWER, "weight": 0}]}, "all have weight 0"),
         ({"messages": [ASKED, {**ANSWER, "weight": 0.5}]}, "messages[1].weight is 0.5"),
-        ({"messages": [{**ASKED, "name": "Ada"}, ANSWER]}, "messages[0].name can't be asked with"),
+        ({"messages": [{**ASKED, "name": "Ada"}, ANSWER]}, "messages[0].name is not supported in evaluations"),
         ({"messages": [ASKED, {**ANSWER, "reasoning_content": "hm"}, ASKED, ANSWER]}, "messages[1].reasoning_content"),
         ({"messages": [ASKED, ANSWER], "tools": [{"name": "f"}]}, "has 'tools'"),
         ({"messages": [ASKED, ANSWER], "images": ["x.png"]}, "has 'images'"),
@@ -106,7 +106,7 @@ def test_earlier_turns_are_asked_and_the_last_answer_is_the_reference() -> None:
 )
 def test_a_row_that_cannot_be_asked_says_why(row: dict[str, Any], words: str) -> None:
     with pytest.raises(RowError) as wrong:
-        question(row)
+        convert_question(row)
     assert words in str(wrong.value)
 
 
@@ -121,31 +121,31 @@ def test_a_row_that_cannot_be_asked_says_why(row: dict[str, Any], words: str) ->
     ],
 )
 def test_the_hint_for_tools_leads_to_no_other_form(row: dict[str, Any], key: str) -> None:
-    with pytest.raises(RowError, match=f"has '{key}', which an evaluation can't ask with") as refused:
-        question({**row, key: [{"name": "f"}]})
+    with pytest.raises(RowError, match=f"has '{key}', which evaluations do not support") as refused:
+        convert_question({**row, key: [{"name": "f"}]})
     assert refused.value.hint == "remove the rows that need tools"
 
 
 def test_the_hint_for_a_system_prompt_beside_plain_text_leads_to_a_question() -> None:
     with pytest.raises(RowError) as refused:
-        question({"prompt": "What is a kiwi?", "completion": "fruit", "system": "Be brief."})
+        convert_question({"prompt": "What is a kiwi?", "completion": "fruit", "system": "Be brief."})
     assert refused.value.hint == "name the keys instruction and output instead of prompt and completion"
     row = {"instruction": "What is a kiwi?", "output": "fruit", "system": "Be brief."}
-    assert question(row) == {"messages": [SYSTEM, ASKED], "response": "fruit"}
+    assert convert_question(row) == {"messages": [SYSTEM, ASKED], "response": "fruit"}
 
 
 @pytest.mark.parametrize("key", ["system", "system_prompt", "history", "tools", "functions"])
 def test_the_hint_for_what_a_choice_has_not_stays_with_choices(key: str) -> None:
     row = {"question": "2 + 2?", "A": "3", "B": "4", "answer": "B"}
     with pytest.raises(RowError, match=f"has '{key}'") as refused:
-        choice({**row, key: "Be brief."})
-    assert refused.value.hint == "write what it says into the question, and remove the key"
-    assert choice({**row, "question": "Be brief. 2 + 2?"})
+        convert_choice({**row, key: "Be brief."})
+    assert refused.value.hint == "write its content into the question, and remove the key"
+    assert convert_choice({**row, "question": "Be brief. 2 + 2?"})
 
 
 def test_a_choice_is_told_as_text_and_its_answer_as_a_letter() -> None:
     row = {"id": 7, "question": "2 + 2?", "A": 3, "B": 4, "C": "5", "answer": " b ", "topic": "sums"}
-    assert choice(row) == {"question": "2 + 2?", "A": "3", "B": "4", "C": "5", "answer": "B"}
+    assert convert_choice(row) == {"question": "2 + 2?", "A": "3", "B": "4", "C": "5", "answer": "B"}
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_choice_is_told_as_text_and_its_answer_as_a_letter() -> None:
 )
 def test_a_choice_that_cannot_be_asked_says_why(row: dict[str, Any], words: str) -> None:
     with pytest.raises(RowError) as wrong:
-        choice(row)
+        convert_choice(row)
     assert words in str(wrong.value)
 
 

@@ -177,7 +177,7 @@ def test_a_question_that_the_model_cannot_hold_fails_the_evaluation_and_not_the_
     code, report = evaluate_rows(pod, tmp_path, long)
     assert (code, report["failure"]["class"]) == (84, "EvaluationFailed")
     assert (
-        "1 of 2 questions got no answer; the first: This model's maximum context length is 512"
+        "1 of 2 questions got no answer; the first cause: This model's maximum context length is 512"
         in report["failure"]["message"]
     )
     assert not list((tmp_path / "store").rglob("run.json"))

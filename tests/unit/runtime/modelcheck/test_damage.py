@@ -164,7 +164,7 @@ def test_a_config_that_does_not_fit_the_weights_is_refused(
 def test_a_head_that_the_config_ties_and_the_files_have_is_refused(llama: Path, tmp_path: Path) -> None:
     folder = copy(llama, tmp_path / "bad")
     edit_json(folder / "config.json", lambda config: config.update(tie_word_embeddings=True))
-    assert "tie_word_embeddings makes lm_head.weight and model.embed_tokens.weight one" in fault(folder).message
+    assert "tie_word_embeddings ties lm_head.weight to model.embed_tokens.weight" in fault(folder).message
 
 
 def test_a_head_that_nothing_ties_is_missed(family: tuple[str, Path, Tensor], tmp_path: Path) -> None:

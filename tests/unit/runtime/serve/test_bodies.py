@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tunesmith_runtime.data.lines import MAX_DEPTH
 from tunesmith_runtime.serve.openai import bodies
 from tunesmith_runtime.serve.openai.app import Service, create_app
-from tunesmith_runtime.serve.openai.bodies import MAX_VALUES, decoded
+from tunesmith_runtime.serve.openai.bodies import MAX_VALUES, decode_body
 from tunesmith_runtime.serve.openai.errors import ApiError
 
 REFUSED = {
@@ -50,17 +50,17 @@ REFUSED = {
 def test_a_malformed_body_is_refused_with_the_reason(case: str) -> None:
     raw, words = REFUSED[case]
     with pytest.raises(ApiError, match=re.escape(words)) as refused:
-        decoded(raw)
+        decode_body(raw)
     assert refused.value.status == 400
     assert len(json.dumps(refused.value.body(), ensure_ascii=False).encode()) < 1000
 
 
 def test_depth_is_taken_up_to_its_bound() -> None:
-    assert decoded(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
+    assert decode_body(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
 
 
 def test_a_whole_pair_is_one_character() -> None:
-    assert decoded(rb'{"a": "\ud83d\ude00"}') == {"a": "\N{GRINNING FACE}"}
+    assert decode_body(rb'{"a": "\ud83d\ude00"}') == {"a": "\N{GRINNING FACE}"}
 
 
 VALUES: st.SearchStrategy[Any] = st.recursive(
@@ -76,14 +76,14 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 
 @given(VALUES, st.booleans())
 def test_what_json_can_say_is_read_as_it_is(value: Any, ascii_only: bool) -> None:
-    assert decoded(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
+    assert decode_body(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
 
 
 @given(st.binary(max_size=60) | st.text('{}[]",:\\ud8eE+-0123nulltrue', max_size=60).map(str.encode))
 def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
     refused = None
     try:
-        decoded(raw)
+        decode_body(raw)
     except ApiError as error:
         refused = error
     if refused is not None:

@@ -22,7 +22,7 @@ from tunesmith_runtime.data.records import Conversation
 from tunesmith_runtime.data.turns import end_of_turn
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.serve.generation.batch import Batch
-from tunesmith_runtime.serve.generation.loop import MAX_ROWS, MAX_WAITING, Finish, Full, Loop, Piece, Row
+from tunesmith_runtime.serve.generation.loop import MAX_ROWS, MAX_WAITING, Finish, Loop, Piece, QueueFull, Row
 from tunesmith_runtime.serve.generation.model import CPU_TYPE_VARIABLE, LoadedModel, load
 from tunesmith_runtime.serve.generation.sampling import Sampling
 
@@ -178,7 +178,7 @@ def test_rows_whose_reader_has_gone_take_no_place_among_those_that_wait(model: L
     loop = Loop(model.forward, model.decode, model.eos)
     gone = [Asked([5, 6], 4).row for _ in range(MAX_WAITING)]
     loop.submit(gone)
-    with pytest.raises(Full):
+    with pytest.raises(QueueFull):
         loop.submit([Asked([5, 6], 4).row])
     for row in gone:
         row.cancelled = True
@@ -383,7 +383,7 @@ def test_a_loop_whose_thread_an_error_ends_leaves_no_reader_waiting(
     assert asked.pieces.get(timeout=60).error
     loop.close()
     assert not loop.alive
-    with pytest.raises(Full):
+    with pytest.raises(QueueFull):
         loop.submit([asked.row])
 
 
@@ -391,7 +391,7 @@ def test_a_closed_loop_refuses_rows(model: LoadedModel) -> None:
     loop = Loop(model.forward, model.decode, model.eos)
     loop.start()
     loop.close()
-    with pytest.raises(Full):
+    with pytest.raises(QueueFull):
         loop.submit([Asked([5], 1).row])
 
 

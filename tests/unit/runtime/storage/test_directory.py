@@ -88,7 +88,7 @@ def test_a_repeated_upload_sends_nothing(storage: Storage, store: Store, tmp_pat
 def test_a_truncated_object_is_told_before_it_is_fetched(storage: Storage, store: Store, tmp_path: Path) -> None:
     upload_directory(storage, write(tmp_path / "a", {"weights": b"12345"}), store.uri)
     storage.write_bytes(join(store.uri, "weights"), b"123")
-    with pytest.raises(RunFailure, match="weights has 3 bytes, its manifest says 5") as failure:
+    with pytest.raises(RunFailure, match="weights has 3 bytes, its manifest lists 5") as failure:
         download_directory(storage, store.uri, tmp_path / "b")
     assert failure.value.failure is FailureClass.STORAGE_CORRUPT
 

@@ -65,7 +65,7 @@ def test_a_header_that_cannot_be_sent_is_a_matter_of_credentials_and_not_shown(
     monkeypatch.setattr("tunesmith_runtime.credentials.check", lambda *_: None)
     store = s3.store(s3.new_bucket())
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", f"{os.environ['AWS_ACCESS_KEY_ID']}\nX")
-    with pytest.raises(RunFailure, match="a character that no HTTP header can have") as failure:
+    with pytest.raises(RunFailure, match="a character that no HTTP header can carry") as failure:
         open_storage(store).list(store.uri)
     assert failure.value.failure is FailureClass.STORAGE_403
     assert "Signature" not in "".join(traceback.format_exception(failure.value))
@@ -149,7 +149,7 @@ def test_a_ca_bundle_that_is_not_mounted_is_named(s3: S3Server) -> None:
 
 def test_an_endpoint_that_never_answers_is_unreachable(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "tunesmith_runtime.storage.s3.QUESTIONS", {"read_timeout": 0.2, "retries": {"total_max_attempts": 2}}
+        "tunesmith_runtime.storage.s3.METADATA", {"read_timeout": 0.2, "retries": {"total_max_attempts": 2}}
     )
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"

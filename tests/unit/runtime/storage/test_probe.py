@@ -23,7 +23,7 @@ NOT_IMPLEMENTED = Answer(501, "NotImplemented")
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine must not look like a store that does not answer."""
     retries = {"mode": "standard", "total_max_attempts": 2}
-    monkeypatch.setattr("tunesmith_runtime.storage.s3.QUESTIONS", {"read_timeout": 60, "retries": retries})
+    monkeypatch.setattr("tunesmith_runtime.storage.s3.METADATA", {"read_timeout": 60, "retries": retries})
 
 
 def conditions(answer: Answer | str) -> Rule:
@@ -44,8 +44,11 @@ LACKING: dict[str, tuple[Rule, str]] = {
     "501 without a body": (conditions(Answer(501)), "conditional writes"),
     "400": (conditions(Answer(400, "InvalidArgument")), r"conditional writes: .* was answered InvalidArgument"),
     "405": (conditions(Answer(405, "MethodNotAllowed")), "conditional writes"),
-    "ignored": (conditions("ignored"), "conditional writes: .* 200, over an object that was there"),
-    "always 412": (conditions(Answer(412, "PreconditionFailed")), "conditional writes: .* 412, where no object was"),
+    "ignored": (conditions("ignored"), "conditional writes: .* 200, although the object exists"),
+    "always 412": (
+        conditions(Answer(412, "PreconditionFailed")),
+        "conditional writes: .* 412, although there is no object",
+    ),
     "no uploads": (uploads("POST", NOT_IMPLEMENTED), "multipart uploads: CreateMultipartUpload .* NotImplemented"),
     "uploads are 400": (uploads("POST", Answer(400, "InvalidRequest")), "multipart uploads: CreateMultipartUpload"),
     "uploads are 404": (uploads("POST", Answer(404, "NoSuchKey")), "multipart uploads"),
