@@ -94,8 +94,8 @@ class Server:
         """The exit code, when it has ended."""
         return self.process.wait(timeout=START_SECONDS)
 
-    def told(self) -> dict[str, Any]:
-        """The report that it left."""
+    def read_report(self) -> dict[str, Any]:
+        """Return the report that the server wrote."""
         report: dict[str, Any] = json.loads(self.report.read_text())
         return report
 

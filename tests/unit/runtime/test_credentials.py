@@ -29,7 +29,7 @@ NAMES = [
 
 
 @given(st.sampled_from(NAMES), AROUND, AROUND)
-def test_white_space_around_a_credential_is_no_part_of_it(name: str, before: str, after: str) -> None:
+def test_white_space_around_a_credential_is_removed(name: str, before: str, after: str) -> None:
     environment = {name: f"{before}{KEY}{after}", "PATH": " /bin "}
     trim(environment)
     assert environment == {name: KEY, "PATH": " /bin "}
@@ -50,18 +50,18 @@ def test_white_space_within_a_credential_is_named_and_the_credential_is_not(name
     ("name", "value"),
     [("AWS_SECRET_ACCESS_KEY", "with space and ü"), ("AWS_ACCESS_KEY_ID", ""), ("AWS_SESSION_TOKEN", "a/b+c==")],
 )
-def test_what_can_be_signed_with_or_sent_is_taken(name: str, value: str) -> None:
+def test_a_credential_that_can_be_signed_with_or_sent_is_accepted(name: str, value: str) -> None:
     check(AWS, FailureClass.STORAGE_403, {name: value})
 
 
-def test_a_character_that_no_header_can_have_is_named() -> None:
+def test_a_character_that_no_header_can_carry_is_named() -> None:
     with pytest.raises(
         RunFailure, match=r"AWS_ACCESS_KEY_ID has a character that is not ASCII within it, at character 3"
     ):
         check(AWS, FailureClass.STORAGE_403, {"AWS_ACCESS_KEY_ID": "AKéA"})
 
 
-def test_the_secrets_are_the_values_of_variables_that_are_called_so() -> None:
+def test_secrets_are_values_of_variables_named_like_secrets() -> None:
     environment = {
         "AWS_SECRET_ACCESS_KEY": "one\n",
         "AWS_ACCESS_KEY_ID": KEY,
@@ -95,7 +95,7 @@ def test_the_password_of_a_proxy_is_a_secret(name: str, text: str) -> None:
     assert not [form for form in ("hunter", "cm9iZXJ0Omh1bnRlci9zZWNyZXQ") if form in left]
 
 
-def test_a_port_before_a_path_is_no_password() -> None:
+def test_a_port_before_a_path_is_not_a_password() -> None:
     assert not secrets_of({"BASE": "oci://registry:5000/image@sha256:0123", "URL": "http://host:9000/me@example"})
 
 
@@ -109,13 +109,13 @@ def test_a_control_character_is_named_as_such() -> None:
         check(HUBS, FailureClass.MODEL_NOT_FOUND, {"HF_TOKEN": "hf\x01x"})
 
 
-def test_a_short_key_id_is_a_word_and_no_secret() -> None:
+def test_a_short_key_id_is_not_a_secret() -> None:
     environment = {"AWS_ACCESS_KEY_ID": "tunesmith", "AWS_SECRET_ACCESS_KEY": ""}
     assert redacted("bucket tunesmith", environment) == "bucket tunesmith"
 
 
 @given(st.from_regex(re.compile(r"[!-~]{8,40}"), fullmatch=True), st.text(), st.text())
-def test_no_secret_of_the_environment_is_left_in_a_text(secret: str, before: str, after: str) -> None:
+def test_every_secret_of_the_environment_is_redacted(secret: str, before: str, after: str) -> None:
     for name in (
         "AWS_SECRET_ACCESS_KEY",
         "AWS_SESSION_TOKEN",
@@ -127,7 +127,7 @@ def test_no_secret_of_the_environment_is_left_in_a_text(secret: str, before: str
 
 
 @pytest.mark.parametrize(("uri", "name"), [("hf://org/small", "HF_TOKEN"), ("ms://org/small", "MODELSCOPE_API_TOKEN")])
-def test_a_hub_is_not_asked_with_a_token_that_cannot_be_sent(
+def test_a_token_that_cannot_be_sent_is_refused_before_a_hub_is_contacted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uri: str, name: str
 ) -> None:
     monkeypatch.setenv(name, "hf_one\nhf_two")

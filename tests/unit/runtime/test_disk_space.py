@@ -1,4 +1,4 @@
-"""A disk that is too small is known before anything is downloaded or trained, and one that may do is not refused."""
+"""A disk that is too small is refused before download and training, and a disk that may suffice is not."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_full_tuning_needs_its_state_and_an_adapter_the_merged_copy() -> None:
 
 
 @given(parameters=counts, stored=some.sampled_from([2, 4]), result=some.sampled_from([2, 4]), full=some.booleans())
-def test_what_the_size_of_the_weights_tells_is_never_more_than_what_is_needed(
+def test_the_estimate_by_file_size_never_exceeds_the_need(
     parameters: int, stored: int, result: int, full: bool
 ) -> None:
     for merge in (True, False):

@@ -34,7 +34,7 @@ def job(**spec: Any) -> dict[str, Any]:
 
 
 def start(tmp_path: Path, body: str, spec: dict[str, Any] | None = None) -> tuple[subprocess.Popen[str], Path]:
-    """A process that runs the verb export with `body` in the place of the real one."""
+    """Start a process in which the verb export runs `body`."""
     (tmp_path / "run.json").write_text(json.dumps(spec or job()))
     (tmp_path / "verb.py").write_text(VERB.format(body=body))
     code = "import sys, importlib; sys.modules['tunesmith_runtime.export'] = importlib.import_module('verb'); import runpy; runpy.run_module('tunesmith_runtime', run_name='__main__', alter_sys=True)"
@@ -61,7 +61,7 @@ def finish(process: subprocess.Popen[str], message: Path) -> tuple[int, RunRepor
     return process.returncode, RunReport.model_validate_json(message.read_bytes()), output
 
 
-def test_a_verb_that_ends_well_exits_with_zero(tmp_path: Path) -> None:
+def test_a_verb_that_succeeds_exits_with_zero(tmp_path: Path) -> None:
     code, report, output = finish(*start(tmp_path, "pass"))
     assert (code, report.outcome, report.failure) == (0, "Succeeded", None)
     assert json.loads(output.splitlines()[-1]) == report.to_dict()
@@ -80,7 +80,7 @@ def test_a_known_failure_exits_with_its_code(tmp_path: Path) -> None:
     )
 
 
-def test_an_unknown_error_is_told_with_the_end_of_the_log(tmp_path: Path) -> None:
+def test_an_unknown_error_is_reported_with_the_end_of_the_log(tmp_path: Path) -> None:
     code, report, output = finish(*start(tmp_path, "raise ZeroDivisionError('surprise')"))
     assert code == 1
     assert report.failure is not None
@@ -89,7 +89,7 @@ def test_an_unknown_error_is_told_with_the_end_of_the_log(tmp_path: Path) -> Non
     assert "verb.py" in str(report.failure.log_tail)
 
 
-def test_a_verb_sees_credentials_without_white_space_and_nobody_sees_them(
+def test_credentials_are_trimmed_for_the_verb_and_redacted_in_its_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "a-token-of-a-hub\n")
@@ -134,8 +134,8 @@ def test_an_error_that_every_library_raises_gets_its_class(tmp_path: Path, error
     assert (report.failure.class_, found) == (failure, code)
 
 
-def test_a_disk_that_is_full_is_told_as_such(tmp_path: Path) -> None:
-    """The kernel's own error, not one that a test makes up."""
+def test_a_full_disk_has_its_own_class(tmp_path: Path) -> None:
+    """The error is the kernel's."""
     code, report, _ = finish(*start(tmp_path, "open('/dev/full', 'wb', buffering=0).write(b'x')"))
     assert report.failure is not None
     assert (report.failure.class_, code) == ("DiskFull", 73)
@@ -150,9 +150,7 @@ def test_a_disk_that_is_full_is_told_as_such(tmp_path: Path) -> None:
         ("RunFailure(FailureClass.STORAGE_403, 'denied')", "BadSpec", 64),
     ],
 )
-def test_a_failure_is_of_the_class_of_what_it_was_raised_from_where_that_is_known(
-    tmp_path: Path, cause: str, class_: str, code: int
-) -> None:
+def test_a_failure_takes_the_class_of_its_known_cause(tmp_path: Path, cause: str, class_: str, code: int) -> None:
     body = f"raise RunFailure(FailureClass.BAD_SPEC, 'adapter fr does not go on this model') from {cause}"
     found, report, _ = finish(*start(tmp_path, body))
     assert report.failure is not None
@@ -160,8 +158,8 @@ def test_a_failure_is_of_the_class_of_what_it_was_raised_from_where_that_is_know
     assert "adapter fr does not go on this model" in report.failure.message
 
 
-def test_an_engine_is_said_to_fail_of_what_its_log_gives_away(tmp_path: Path) -> None:
-    """Lines far above the end, as of an engine whose other processes say goodbye at length."""
+def test_an_engine_failure_takes_the_class_of_a_known_error_in_its_log(tmp_path: Path) -> None:
+    """The cause is far above the end of the log, as in engines whose other processes log at shutdown."""
     body = """import logging
     log = logging.getLogger("tunesmith_runtime.serve.engines.process")
     log.info("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 is full")
@@ -175,7 +173,7 @@ def test_an_engine_is_said_to_fail_of_what_its_log_gives_away(tmp_path: Path) ->
     assert "Tried to allocate 1.50 GiB" in report.failure.message
 
 
-def test_a_process_that_is_told_to_stop_says_preempted(tmp_path: Path) -> None:
+def test_sigterm_is_reported_as_preempted(tmp_path: Path) -> None:
     """Also where a library catches every Exception and goes on."""
     body = f"""open({str(tmp_path / "started")!r}, 'w').close()
     while True:
@@ -211,7 +209,7 @@ def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> t
         (json.dumps(job(training={"epochs": -1})), "training.epochs"),
     ],
 )
-def test_a_spec_that_is_not_one_is_refused_with_the_field(
+def test_an_invalid_spec_is_refused_with_the_field(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, sentence: str
 ) -> None:
     code, report = run_main(tmp_path, monkeypatch, content)

@@ -63,7 +63,7 @@ def test_the_last_report_arrives_with_the_token(receiver: Receiver) -> None:
     assert len(receiver.bodies) < 100
 
 
-def test_a_receiver_that_hangs_does_not_hold_up_the_run(receiver: Receiver) -> None:
+def test_a_receiver_that_hangs_does_not_delay_the_run(receiver: Receiver) -> None:
     receiver.hold.clear()
     progress = ProgressPusher(receiver.url, "t", interval=0.01)
     for step in range(1000):
@@ -74,7 +74,7 @@ def test_a_receiver_that_hangs_does_not_hold_up_the_run(receiver: Receiver) -> N
 
 
 @pytest.mark.parametrize("receiver", [401], indirect=True)
-def test_a_token_that_is_not_known_yet_is_shown_again_and_complained_of_once(
+def test_an_unknown_token_is_retried_with_a_single_warning(
     receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     with ProgressPusher(receiver.url, "early", interval=0.01) as progress:
@@ -102,6 +102,6 @@ def test_a_push_that_is_forbidden_is_the_last(receiver: Receiver) -> None:
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("url", [None, f"http://127.0.0.1:{free_port()}/v1/progress", "not a url"])
-def test_nowhere_to_push_to_is_no_failure(url: str | None) -> None:
+def test_a_missing_receiver_is_not_a_failure(url: str | None) -> None:
     with ProgressPusher(url, None, interval=0.01) as progress:
         progress.push(ProgressReport(stage="train", step=1))

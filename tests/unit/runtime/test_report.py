@@ -52,7 +52,7 @@ def test_the_log_is_cut_before_the_message_and_keeps_its_end() -> None:
     assert TERMINATION_MESSAGE_BYTES - 600 < len(content) <= TERMINATION_MESSAGE_BYTES
 
 
-def test_ignored_keys_are_left_out_before_what_the_run_made() -> None:
+def test_ignored_keys_are_dropped_before_artifacts() -> None:
     keys = [IgnoredKey(key="\N{GRINNING FACE}" * 60, count=1)] * 16
     artifact = Artifact(name="merged", type="model", uri="s3://runs/" + "x" * 900, digest="sha256:" + "0" * 64)
     rows = Rows(kept=3, ignored_keys=keys)
@@ -65,14 +65,14 @@ def test_ignored_keys_are_left_out_before_what_the_run_made() -> None:
     assert (kept.artifacts, kept.model_digest, kept.rows) == ([artifact], report.model_digest, Rows(kept=3))
 
 
-def test_a_short_report_is_left_as_it_is() -> None:
+def test_a_short_report_is_unchanged() -> None:
     artifact = Artifact(name="merged", uri="s3://b/x", digest="d", size_bytes=3)
     report = RunReport(verb=Verb.EXPORT, outcome=Outcome.SUCCEEDED, run_uri="s3://b", artifacts=[artifact])
     assert RunReport.model_validate_json(encode(report)) == report
 
 
 def scored(benchmarks: int, metrics: int) -> RunReport:
-    """The report of an evaluation; the first metric of a benchmark is its primary one."""
+    """The report of an evaluation; the first metric of a benchmark is its primary metric."""
     results = [
         Result(benchmark=f"benchmark-{benchmark}", metric=f"metric-{metric}", value=0.5, samples=100)
         for benchmark in range(benchmarks)
@@ -81,7 +81,7 @@ def scored(benchmarks: int, metrics: int) -> RunReport:
     return RunReport(verb=Verb.EVALUATE, outcome=Outcome.SUCCEEDED, run_uri="s3://b/run", results=results)
 
 
-def test_results_that_fit_are_left_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+def test_results_that_fit_are_unchanged(caplog: pytest.LogCaptureFixture) -> None:
     report = scored(3, 3)
     assert fitted(report, {("benchmark-2", "metric-2")}) == report
     assert not caplog.records
@@ -89,7 +89,7 @@ def test_results_that_fit_are_left_as_they_are(caplog: pytest.LogCaptureFixture)
 
 @settings(deadline=None, max_examples=30)
 @given(benchmarks=st.integers(5, 15), metrics=st.integers(15, 40), data=st.data())
-def test_of_too_many_results_those_of_gates_and_primary_ones_are_kept(
+def test_results_of_gates_and_primary_metrics_are_kept_first(
     benchmarks: int, metrics: int, data: st.DataObject
 ) -> None:
     report = scored(benchmarks, metrics)
@@ -112,7 +112,7 @@ def test_of_too_many_results_those_of_gates_and_primary_ones_are_kept(
     ]
 
 
-def test_a_result_of_a_gate_that_does_not_fit_is_a_failure_and_not_dropped() -> None:
+def test_a_gates_result_that_does_not_fit_is_a_failure() -> None:
     report = scored(60, 1)
     with pytest.raises(RunFailure, match=r"benchmark-\d+ metric-0, which a gate asks for, does not fit") as failure:
         fitted(report, {(result.benchmark, result.metric) for result in report.results or []})
@@ -151,6 +151,6 @@ def test_every_failure_has_its_exit_code(failure: FailureClass) -> None:
     assert RunFailure(failure, "m").exit_code == (FAILURES[failure].exit_code or 1)
 
 
-def test_what_was_not_found_takes_the_class_of_what_it_was_to_be() -> None:
+def test_not_found_takes_the_class_of_the_expected_object() -> None:
     failure = NotFound("s3://b/x").named(FailureClass.DATASET_NOT_FOUND, "data set")
     assert str(failure) == "DatasetNotFound: data set s3://b/x: nothing at s3://b/x"

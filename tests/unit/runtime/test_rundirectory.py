@@ -44,7 +44,7 @@ def test_an_unfinished_run_has_no_record(tmp_path: Path) -> None:
     assert run.finished() is None
 
 
-def test_a_finished_run_says_what_was_run_and_what_came_out(tmp_path: Path) -> None:
+def test_the_record_of_a_finished_run_has_inputs_and_results(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     artifact = run.publish(ArtifactType.ADAPTER, folder(tmp_path / "a", w="1"))
     run.finish(record(run, artifacts=[artifact], seeds={"training": 42}, template_hash="t"))
@@ -61,7 +61,7 @@ def test_a_finished_run_says_what_was_run_and_what_came_out(tmp_path: Path) -> N
     assert "safetensors" in found.versions
 
 
-def test_the_second_pod_to_finish_adopts_the_first_ones_result(tmp_path: Path) -> None:
+def test_the_second_pod_to_finish_adopts_the_firsts_result(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     first, second = (run.publish(ArtifactType.ADAPTER, folder(tmp_path / name, w=name)) for name in ("a", "b"))
     assert run.finish(record(run, artifacts=[first])).artifacts == [first]
@@ -70,9 +70,7 @@ def test_the_second_pod_to_finish_adopts_the_first_ones_result(tmp_path: Path) -
     assert run.storage.list(second.uri) == []
 
 
-def test_a_finish_whose_write_is_refused_for_nothing_still_leaves_the_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_is_written_after_a_spurious_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As S3 does (409) where two writes meet, of which the other may fail as well."""
     run = new_run(tmp_path)
     write, refused = run.storage.write_bytes, list[str]()
@@ -89,7 +87,7 @@ def test_a_finish_whose_write_is_refused_for_nothing_still_leaves_the_record(
     assert run.finished() == finished
 
 
-def test_two_pods_that_made_the_same_leave_it_there(tmp_path: Path) -> None:
+def test_an_artifact_that_two_pods_share_is_not_deleted(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     artifact = run.publish(ArtifactType.ADAPTER, folder(tmp_path / "a", w="1"))
     run.finish(record(run, artifacts=[artifact]))
@@ -98,7 +96,7 @@ def test_two_pods_that_made_the_same_leave_it_there(tmp_path: Path) -> None:
     assert (tmp_path / "back/w").read_text() == "1"
 
 
-def test_of_pods_that_finish_at_once_all_see_one_result(tmp_path: Path) -> None:
+def test_pods_that_finish_simultaneously_see_the_same_result(tmp_path: Path) -> None:
     run, results = new_run(tmp_path), list[str]()
     artifacts = [
         run.publish(ArtifactType.ADAPTER, folder(tmp_path / str(number), w=str(number))) for number in range(4)
@@ -118,7 +116,7 @@ def test_of_pods_that_finish_at_once_all_see_one_result(tmp_path: Path) -> None:
     assert [each.uri for each in artifacts if run.storage.list(each.uri)] == results[:1]
 
 
-def test_a_damaged_record_is_told_with_the_way_out(tmp_path: Path) -> None:
+def test_a_damaged_record_is_reported_with_a_hint(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     run.storage.write_bytes(join(run.uri, "run.json"), b'{"kind": ')
     with pytest.raises(RunFailure) as failure:
@@ -127,7 +125,7 @@ def test_a_damaged_record_is_told_with_the_way_out(tmp_path: Path) -> None:
     assert "run.json" in failure.value.message
 
 
-def test_the_newest_checkpoint_comes_back_and_old_ones_go(tmp_path: Path) -> None:
+def test_the_newest_checkpoint_is_restored_and_old_checkpoints_are_deleted(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     for step in (5, 10, 100):
         run.save_checkpoint(folder(tmp_path / f"s{step}", state=str(step)), step, keep=2)
@@ -137,7 +135,7 @@ def test_the_newest_checkpoint_comes_back_and_old_ones_go(tmp_path: Path) -> Non
     assert (found.step, (tmp_path / "back/state").read_text()) == (100, "100")
 
 
-def test_a_checkpoint_that_is_not_finished_is_not_resumed_from(tmp_path: Path) -> None:
+def test_an_incomplete_checkpoint_is_not_resumed_from(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     run.save_checkpoint(folder(tmp_path / "s5", state="5"), 5, keep=2)
     run.storage.write_bytes(join(run.uri, "checkpoints/step-00000009-abc/state"), b"half")
@@ -146,7 +144,7 @@ def test_a_checkpoint_that_is_not_finished_is_not_resumed_from(tmp_path: Path) -
     assert found.step == 5
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped_for_its_predecessor(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     run.save_checkpoint(folder(tmp_path / "s5", state="5"), 5, keep=2)
     newest = run.save_checkpoint(folder(tmp_path / "s9", state="9"), 9, keep=2)
@@ -164,7 +162,7 @@ def test_two_pods_at_one_step_do_not_mix_their_states(tmp_path: Path) -> None:
     assert (tmp_path / "back/optimizer").read_text() == (tmp_path / "back/weights").read_text()
 
 
-def test_without_a_checkpoint_there_is_none(tmp_path: Path) -> None:
+def test_a_run_without_checkpoints_has_no_latest_checkpoint(tmp_path: Path) -> None:
     assert new_run(tmp_path).latest_checkpoint(tmp_path / "back") is None
 
 
@@ -175,7 +173,7 @@ def test_a_finished_run_keeps_no_checkpoints(tmp_path: Path) -> None:
     assert run.checkpoints() == []
 
 
-def test_a_note_is_written_once_and_read_by_the_next_attempt(tmp_path: Path) -> None:
+def test_json_is_written_once_and_read_by_the_next_attempt(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     assert run.read_json("trained.json") is None
     assert run.write_json("trained.json", {"step": 3}) == {"step": 3}
@@ -191,7 +189,7 @@ def test_containers_after_fetch_open_the_run_it_found(tmp_path: Path) -> None:
     assert open_run(spec, work, storage).uri == "file:///store/runs/abc"
 
 
-def test_a_folder_that_can_be_written_keeps_no_trace_of_the_check(tmp_path: Path) -> None:
+def test_the_check_of_a_writable_folder_leaves_no_trace(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     run.check_writable()
     assert run.storage.list(run.uri) == []

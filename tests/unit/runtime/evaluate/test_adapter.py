@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def test_thoughts_in_the_text_of_earlier_answers_are_sent_as_they_are() -> None:
+def test_thoughts_in_earlier_answers_are_sent_unchanged() -> None:
     from evalscope.models.utils.openai import openai_chat_messages
 
     from tunesmith_runtime.evaluate.adapter import QuestionsAndAnswers

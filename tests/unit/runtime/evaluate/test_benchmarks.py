@@ -54,7 +54,7 @@ def test_a_limit_takes_the_first_rows_of_all_files(work: Work) -> None:
     assert [len(rows_of(task, subset)) for subset in ("a", "b")] == [3, 1]
 
 
-def test_rows_behind_the_limit_are_not_looked_at(work: Work) -> None:
+def test_rows_after_the_limit_are_not_read(work: Work) -> None:
     write(work, "words.jsonl", GOOD, "{broken")
     assert len(rows_of(make(work, limit=1))) == 1
 
@@ -104,7 +104,7 @@ def test_a_folder_without_rows_files_is_refused(work: Work) -> None:
     assert wrong.value.failure is FailureClass.DATASET_NOT_FOUND
 
 
-def test_examples_are_refused_where_the_rows_have_none_to_take_them_from(work: Work) -> None:
+def test_few_shot_is_refused_for_users_rows(work: Work) -> None:
     write(work, "words.jsonl", GOOD)
     with pytest.raises(RunFailure, match="fewShot is for EvalScope's own benchmarks") as wrong:
         make(work, fewShot=2)
@@ -120,7 +120,7 @@ def test_multiple_choice_is_asked_in_english(work: Work) -> None:
     assert rows_of(task) == [CHOICE]
 
 
-def test_evalscopes_own_benchmark_reads_the_folder_that_fetch_brought(work: Work) -> None:
+def test_a_benchmark_of_evalscope_reads_the_fetched_folder(work: Work) -> None:
     write(work, "test.jsonl", {"question": "1 + 1?", "answer": "#### 2"}, folder="gsm8k")
     benchmark = Benchmark.model_validate(
         {

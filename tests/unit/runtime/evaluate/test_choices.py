@@ -29,7 +29,7 @@ def test_the_table_has_hundreds_of_answers_of_each_verdict() -> None:
 
 
 @pytest.mark.parametrize("question", list(TABLE["questions"]))
-def test_each_answer_has_the_verdict_that_a_person_gave_it(question: str) -> None:
+def test_each_answer_has_the_verdict_of_a_human(question: str) -> None:
     answers = [(answer, expected) for asked, expected, answer in TABLE["answers"] if asked == question]
     assert [(answer, verdict(question, answer)) for answer, _ in answers] == answers
 

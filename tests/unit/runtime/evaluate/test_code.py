@@ -46,5 +46,5 @@ def test_a_benchmark_that_runs_what_models_write_is_refused_before_anything_is_a
     assert not (tmp_path / "was-here").exists()
 
 
-def test_it_is_taken_where_code_is_trusted(task: Task, tmp_path: Path) -> None:
+def test_a_benchmark_that_runs_code_is_accepted_if_code_is_trusted(task: Task, tmp_path: Path) -> None:
     assert counted(task, tmp_path, trust_code=True) == 1

@@ -15,12 +15,12 @@ def answered(stop_reason: str = "stop", content: str = "fruit") -> dict[str, Any
     return {"model_output": {"error": None, "choices": [{"stop_reason": stop_reason, "message": {"content": content}}]}}
 
 
-def test_a_metric_goes_by_evalscopes_name_for_it() -> None:
+def test_a_metric_has_evalscopes_name() -> None:
     (result,) = scores("words", {"metrics": [metric("accuracy", 0.75)]})
     assert (result.benchmark, result.metric, result.value, result.samples) == ("words", "accuracy", 0.75, 20)
 
 
-def test_metrics_of_one_name_are_told_apart_and_the_primary_one_comes_first() -> None:
+def test_metrics_of_equal_name_have_their_full_key_and_the_primary_metric_comes_first() -> None:
     report = {
         "metrics": [metric("rouge", 0.1, variant="1"), metric("rouge", 0.2, variant="l"), metric("bleu", 0.3)],
         "primary_metric_identity": metric("rouge", 0.2, variant="l")["identity"],
@@ -36,12 +36,12 @@ def reviewed(extracted: str | None) -> dict[str, Any]:
     return {"sample_score": {"score": {"extracted_prediction": extracted}}}
 
 
-def test_answers_from_which_nothing_was_extracted_are_a_share() -> None:
+def test_unreadable_is_the_share_of_answers_without_extracted_text() -> None:
     (result,) = unreadable("words", map(reviewed, ["B", "", " ", "fruit", "C", "C"]))
     assert (result.benchmark, result.metric, result.value, result.samples) == ("words", "unreadable", 0.3333, 6)
 
 
-def test_a_benchmark_that_extracts_nothing_has_no_such_share() -> None:
+def test_a_benchmark_that_extracts_nothing_has_no_unreadable_share() -> None:
     assert unreadable("words", [reviewed(None)]) == []
 
 
@@ -58,11 +58,11 @@ def test_errors_and_refusals_are_counted() -> None:
     assert refusal(predictions[1]) is None
 
 
-def test_a_question_that_was_lost_is_counted_too() -> None:
+def test_a_lost_question_counts_as_failed() -> None:
     assert completeness({"execution_summary": {"requested": 5, "succeeded": 4, "errored": 0}}, []).failed == 1
 
 
-def test_counts_that_agree_are_taken() -> None:
+def test_equal_counts_have_no_disagreement() -> None:
     report = {"execution_summary": {"requested": 5, "succeeded": 5, "errored": 0}}
     assert disagreement(report, predictions=5, questions=5) is None
 

@@ -104,7 +104,7 @@ def test_earlier_turns_are_asked_and_the_last_answer_is_the_reference() -> None:
         ({"prompt": "x", "completion": 4}, "'completion' is a number"),
     ],
 )
-def test_a_row_that_cannot_be_asked_says_why(row: dict[str, Any], words: str) -> None:
+def test_an_invalid_question_is_refused_with_the_cause(row: dict[str, Any], words: str) -> None:
     with pytest.raises(RowError) as wrong:
         convert_question(row)
     assert words in str(wrong.value)
@@ -135,7 +135,7 @@ def test_the_hint_for_a_system_prompt_beside_plain_text_leads_to_a_question() ->
 
 
 @pytest.mark.parametrize("key", ["system", "system_prompt", "history", "tools", "functions"])
-def test_the_hint_for_what_a_choice_has_not_stays_with_choices(key: str) -> None:
+def test_the_hint_for_a_key_that_choices_lack_is_about_choices(key: str) -> None:
     row = {"question": "2 + 2?", "A": "3", "B": "4", "answer": "B"}
     with pytest.raises(RowError, match=f"has '{key}'") as refused:
         convert_choice({**row, key: "Be brief."})
@@ -143,7 +143,7 @@ def test_the_hint_for_what_a_choice_has_not_stays_with_choices(key: str) -> None
     assert convert_choice({**row, "question": "Be brief. 2 + 2?"})
 
 
-def test_a_choice_is_told_as_text_and_its_answer_as_a_letter() -> None:
+def test_choices_become_text_and_the_answer_a_letter() -> None:
     row = {"id": 7, "question": "2 + 2?", "A": 3, "B": 4, "C": "5", "answer": " b ", "topic": "sums"}
     assert convert_choice(row) == {"question": "2 + 2?", "A": "3", "B": "4", "C": "5", "answer": "B"}
 
@@ -169,7 +169,7 @@ def test_a_choice_is_told_as_text_and_its_answer_as_a_letter() -> None:
         ({"question": None, "A": "x", "B": "y", "answer": "A"}, "'question' is null"),
     ],
 )
-def test_a_choice_that_cannot_be_asked_says_why(row: dict[str, Any], words: str) -> None:
+def test_an_invalid_choice_is_refused_with_the_cause(row: dict[str, Any], words: str) -> None:
     with pytest.raises(RowError) as wrong:
         convert_choice(row)
     assert words in str(wrong.value)

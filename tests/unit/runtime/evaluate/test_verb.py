@@ -78,28 +78,28 @@ def spec_of(folder: Path, benchmarks: list[dict[str, Any]], **generation: Any) -
 
 
 def answers(server: Server) -> list[str]:
-    """What the model says to each question."""
+    """The model's answer to each question."""
     client = OpenAI(base_url=f"{server.url}/v1", api_key="none")
-    told = []
+    replies = []
     for question in QUESTIONS:
         message: Any = {"role": "user", "content": question}
         answer = client.chat.completions.create(model="scores", messages=[message], temperature=0, max_tokens=TOKENS)
-        told.append(answer.choices[0].message.content or "")
-    return told
+        replies.append(answer.choices[0].message.content or "")
+    return replies
 
 
 @pytest.fixture(scope="module")
 def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
-    """A pod that scores a model on three sets. Of the six questions, the reference is what the model says in four."""
+    """A pod that scores a model on three sets. For four of the six questions, the reference is the model's answer."""
     folder = tmp_path_factory.mktemp("pod")
     make_model(folder / "model", seed=5)
     (folder / "work").mkdir()
     (folder / "work" / "model").symlink_to(folder / "model")
     (folder / "work" / "fetch.json").write_text("{}")
     server = Server(spec_of(folder, [{"name": "none"}]), folder / "work").wait_ready()
-    said = answers(server)
+    replies = answers(server)
     (folder / "work" / "model").unlink()
-    references = [f" **{text.upper()}**.\n" if index < 4 else "something else" for index, text in enumerate(said)]
+    references = [f" **{text.upper()}**.\n" if index < 4 else "something else" for index, text in enumerate(replies)]
     qa = [{"query": question, "response": reference} for question, reference in zip(QUESTIONS, references, strict=True)]
     choices = [{"question": question, "A": "fruit", "B": "tool", "answer": "A"} for question in QUESTIONS]
     write_lines(folder / "gsm8k" / "test.jsonl", [{"question": "1 + 1?", "answer": "It is two.\n#### 2"}] * 5)
@@ -143,7 +143,7 @@ def test_a_model_is_scored_on_own_rows_choices_and_a_benchmark(scored: tuple[int
     assert len(found) == 6
 
 
-def test_its_log_is_for_people(scored: tuple[int, dict[str, Any], str]) -> None:
+def test_the_log_has_scores_and_neither_tracebacks_nor_http_requests(scored: tuple[int, dict[str, Any], str]) -> None:
     _, _, log = scored
     assert "words accuracy: 0.6667 over 6 questions" in log
     assert "Traceback" not in log
@@ -172,7 +172,7 @@ def test_a_finished_evaluation_is_adopted_with_its_scores(pod: Pod, scored: tupl
     assert (code, report["outcome"], report["results"]) == (0, "Adopted", scored[1]["results"])
 
 
-def test_a_question_that_the_model_cannot_hold_fails_the_evaluation_and_not_the_score(pod: Pod, tmp_path: Path) -> None:
+def test_a_question_longer_than_the_model_fails_the_evaluation(pod: Pod, tmp_path: Path) -> None:
     long = [{"query": "What is a kiwi? " * 200, "response": "fruit"}, {"query": "What is a kiwi?", "response": "fruit"}]
     code, report = evaluate_rows(pod, tmp_path, long)
     assert (code, report["failure"]["class"]) == (84, "EvaluationFailed")
@@ -204,7 +204,7 @@ def test_a_broken_row_fails_before_anything_is_asked(pod: Pod, tmp_path: Path) -
     assert "words.jsonl line 1" in report["failure"]["message"]
 
 
-def test_an_engine_that_is_not_there_is_said_so(pod: Pod, tmp_path: Path) -> None:
+def test_a_missing_engine_is_reported(pod: Pod, tmp_path: Path) -> None:
     row = {"query": "What is a kiwi?", "response": "fruit"}
     code, report = evaluate_rows(pod, tmp_path, [row], TUNESMITH_PORT=str(free_port()))
     assert (code, report["failure"]["class"]) == (83, "EngineFailed")

@@ -1,4 +1,4 @@
-"""Tiny models of five architectures, with weights that matter, and ways to damage one thing at a time."""
+"""Tiny models of five architectures, with weights that matter, and ways to damage them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def make(family: str, folder: Path) -> Path:
 
 
 def logits(folder: Path) -> Tensor:
-    """What a model says to a fixed prompt."""
+    """A model's logits for a fixed prompt."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()

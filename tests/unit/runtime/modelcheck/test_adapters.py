@@ -1,4 +1,4 @@
-"""Adapters on one base: each is loaded whole, and none changes the base or another adapter."""
+"""Adapters on a base: each is loaded completely, and none changes the base or another adapter."""
 
 from __future__ import annotations
 
@@ -71,9 +71,7 @@ def test_an_adapter_may_be_named_like_a_part_of_the_model(base: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("weight", ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"])
-def test_weights_of_the_base_in_an_adapter_do_not_replace_those_of_the_base(
-    base: Path, tmp_path: Path, weight: str
-) -> None:
+def test_an_adapter_cannot_replace_weights_of_the_base(base: Path, tmp_path: Path, weight: str) -> None:
     folder = adapter(base, tmp_path / "adapter")
     file = folder / "adapter_model.safetensors"
     shape = {"model.norm.weight": (32,)}.get(weight, (520, 32))
@@ -95,7 +93,7 @@ def test_weights_of_the_base_in_an_adapter_do_not_replace_those_of_the_base(
     ],
     ids=lambda settings: "-".join(settings),
 )
-def test_what_peft_stores_besides_is_harmless(base: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_extra_tensors_of_peft_are_harmless(base: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
     folder = adapter(base, tmp_path / "adapter", **settings)
     assert fit(folder, base)
     assert torch.allclose(of_base(serve(folder, base)), logits(base), atol=1e-5)
@@ -113,7 +111,7 @@ def test_what_peft_stores_besides_is_harmless(base: Path, tmp_path: Path, settin
     ],
 )
 @pytest.mark.parametrize("step", [fit, serve])
-def test_an_adapter_that_is_no_plain_lora_is_refused_in_a_sentence(
+def test_an_adapter_that_is_not_a_plain_lora_is_refused_with_its_method(
     base: Path, tmp_path: Path, settings: dict[str, Any], kind: str, step: Callable[[Path, Path], Any]
 ) -> None:
     folder = adapter(base, tmp_path / "adapter")
@@ -138,7 +136,7 @@ def test_an_adapter_of_integers_is_refused(base: Path, tmp_path: Path) -> None:
     assert "no floating point format" in refusal(folder, base, fit).message
 
 
-def test_an_adapter_config_that_is_no_json_is_named(base: Path, tmp_path: Path) -> None:
+def test_an_adapter_config_that_is_not_json_is_named(base: Path, tmp_path: Path) -> None:
     folder = copy(adapter(base, tmp_path / "adapter"), tmp_path / "bad")
     (folder / "adapter_config.json").write_text("{")
     assert "adapter fr/adapter_config.json: not JSON" in refusal(folder, base, fit).message

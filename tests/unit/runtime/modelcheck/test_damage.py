@@ -1,4 +1,4 @@
-"""A good model of each of five architectures, damaged one thing at a time: the damage is named, or it changes no logit."""
+"""Models of five architectures with a single damage each: it is named, or it changes no logit."""
 
 from __future__ import annotations
 
@@ -161,13 +161,13 @@ def test_a_config_that_does_not_fit_the_weights_is_refused(
     assert "config.json" in fault(folder).message
 
 
-def test_a_head_that_the_config_ties_and_the_files_have_is_refused(llama: Path, tmp_path: Path) -> None:
+def test_a_tied_head_with_other_values_is_refused(llama: Path, tmp_path: Path) -> None:
     folder = copy(llama, tmp_path / "bad")
     edit_json(folder / "config.json", lambda config: config.update(tie_word_embeddings=True))
     assert "tie_word_embeddings ties lm_head.weight to model.embed_tokens.weight" in fault(folder).message
 
 
-def test_a_head_that_nothing_ties_is_missed(family: tuple[str, Path, Tensor], tmp_path: Path) -> None:
+def test_an_untied_head_that_is_missing_is_reported(family: tuple[str, Path, Tensor], tmp_path: Path) -> None:
     if not FAMILIES[family[0]]["tie_word_embeddings"]:
         pytest.skip("has a head of its own")
     folder = copy(family[1], tmp_path / "bad")
@@ -198,7 +198,7 @@ def test_a_quantized_model_is_refused_unless_an_engine_loads_it(
     assert check(folder, is_lenient=True) is False
 
 
-def test_an_engine_may_know_an_architecture_that_transformers_does_not(llama: Path, tmp_path: Path) -> None:
+def test_an_architecture_unknown_to_transformers_is_left_to_the_engine(llama: Path, tmp_path: Path) -> None:
     folder = copy(llama, tmp_path / "other")
     edit_json(folder / "config.json", lambda config: config.update(model_type="no-such"))
     assert check(folder, is_lenient=True) is False
@@ -246,14 +246,14 @@ FILES: dict[str, tuple[str, bytes | None, str]] = {
 
 
 @pytest.mark.parametrize("damage", FILES)
-def test_a_file_that_is_not_what_its_name_says_is_named(llama: Path, tmp_path: Path, damage: str) -> None:
+def test_a_file_with_another_format_than_its_name_is_named(llama: Path, tmp_path: Path, damage: str) -> None:
     folder = copy(llama, tmp_path / "bad")
     name, content, sentence = FILES[damage]
     (folder / name).unlink() if content is None else (folder / name).write_bytes(content)
     assert re.search(sentence, fault(folder).message)
 
 
-def test_an_index_that_places_a_tensor_where_it_is_not_is_refused(llama: Path, tmp_path: Path) -> None:
+def test_an_index_that_names_the_wrong_shard_is_refused(llama: Path, tmp_path: Path) -> None:
     folder = copy(llama, tmp_path / "bad")
     edit_json(
         folder / INDEX, lambda index: index["weight_map"].update({"lm_head.weight": "model-00002-of-00004.safetensors"})
@@ -275,8 +275,8 @@ def test_a_header_whose_tensors_overlap_is_refused(llama: Path, tmp_path: Path) 
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
-    one, other = list(header)[-2:]
-    header[one]["data_offsets"] = header[other]["data_offsets"]
+    first, second = list(header)[-2:]
+    header[first]["data_offsets"] = header[second]["data_offsets"]
     written = json.dumps(header).encode()
     path.write_bytes(len(written).to_bytes(8, "little") + written + content[8 + length :])
     assert "overlap" in fault(folder).message
@@ -311,7 +311,7 @@ def test_a_model_without_an_end_token_is_refused(llama: Path, tmp_path: Path) ->
     assert "no answer would end" in fault(folder).message
 
 
-def test_a_template_that_wants_other_messages_is_kept(
+def test_a_template_that_needs_other_messages_is_accepted(
     llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = copy(llama, tmp_path / "strict")
@@ -320,8 +320,8 @@ def test_a_template_that_wants_other_messages_is_kept(
     assert "the first message must be a document" in caplog.text
 
 
-def test_what_shapes_do_not_show_is_not_detected(llama: Path, tmp_path: Path) -> None:
-    """docs/models.md says so."""
+def test_faults_that_no_shape_shows_are_not_detected(llama: Path, tmp_path: Path) -> None:
+    """As docs/models.md documents."""
     folder = copy(llama, tmp_path / "other")
     edit_json(folder / "config.json", lambda config: config.update(rms_norm_eps=0.5))
     assert check(folder)
@@ -338,7 +338,7 @@ def _whole(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]
     return folder
 
 
-def test_what_old_checkpoints_store_besides_is_harmless(llama: Path, tmp_path: Path) -> None:
+def test_extra_tensors_of_old_checkpoints_are_harmless(llama: Path, tmp_path: Path) -> None:
     frequencies = {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.ones(4) for layer in range(2)}
     assert check(_whole(copy(llama, tmp_path / "llama"), lambda tensors: tensors | frequencies))
     masks = {f"h.{layer}.attn.bias": torch.ones(1, 1, 64, 64) for layer in range(2)}
@@ -370,10 +370,8 @@ def test_a_token_for_pictures_needs_no_row_in_a_text_model(llama: Path, tmp_path
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.bool, torch.complex64])
-def test_weights_that_are_no_floating_point_numbers_are_refused(
-    llama: Path, tmp_path: Path, dtype: torch.dtype
-) -> None:
-    """transformers casts them to the model's type and says nothing: the model loads and is another one."""
+def test_weights_that_are_not_floating_point_are_refused(llama: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    """transformers casts them to the model's format without a warning, and the model computes something else."""
     folder, name = copy(llama, tmp_path / "cast"), "model.layers.1.mlp.up_proj.weight"
     edit_tensor(folder, name, lambda tensor: {name: tensor.to(dtype)})
     failure = fault(folder)
@@ -386,11 +384,11 @@ def test_weights_of_any_floating_point_format_are_fine(llama: Path, tmp_path: Pa
     assert check(_whole(copy(llama, tmp_path / "cast"), lambda found: {name: found[name].to(dtype) for name in found}))
 
 
-def test_an_end_token_below_zero_is_none(llama: Path, tmp_path: Path) -> None:
+def test_a_negative_end_token_means_none(llama: Path, tmp_path: Path) -> None:
     folder = copy(llama, tmp_path / "endless")
     for name in ("config.json", "generation_config.json"):
         edit_json(folder / name, lambda content: content.update(eos_token_id=-1))
-    assert check(folder)  # the tokenizer has one
+    assert check(folder)  # the tokenizer has an end token
     edit_json(folder / "tokenizer_config.json", lambda content: content.pop("eos_token"))
     assert "no answer would end" in fault(folder).message
 
@@ -424,7 +422,7 @@ def test_an_index_that_transformers_cannot_read_is_named(llama: Path, tmp_path: 
     edit_json(folder / INDEX, lambda index: index.update(metadata=None) if metadata is None else index.pop("metadata"))
     failure = fault(folder)
     assert f"{URI}/{INDEX}: has no object metadata" in failure.message
-    edit_json(folder / INDEX, lambda index: index.update(metadata={}))  # as the hint says
+    edit_json(folder / INDEX, lambda index: index.update(metadata={}))  # follow the hint
     assert check(folder)
 
 
@@ -433,7 +431,7 @@ def test_an_adapter_beside_a_whole_model_is_refused(llama: Path, tmp_path: Path)
     folder = copy(llama, tmp_path / "both")
     (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/other"}')
     assert "adapter_config.json: lies beside a whole model" in fault(folder).message
-    (folder / "adapter_config.json").unlink()  # as the hint says
+    (folder / "adapter_config.json").unlink()  # follow the hint
     assert check(folder)
 
 
@@ -446,12 +444,12 @@ def test_a_byte_order_mark_is_named_before_transformers_fails_on_it(llama: Path,
     assert "without a byte order mark" in (failure.hint or "")
 
 
-def test_a_tokenizer_in_another_format_is_led_to_the_one_that_is_read(llama: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_in_another_format_has_a_hint_to_convert_it(llama: Path, tmp_path: Path) -> None:
     """The images have no sentencepiece, and transformers' own message asks for a package."""
     folder = copy(llama, tmp_path / "sentencepiece")
     (folder / "tokenizer.json").rename(tmp_path / "tokenizer.json")
     (folder / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02" * 3)
     edit_json(folder / "tokenizer_config.json", lambda content: content.update(tokenizer_class="LlamaTokenizer"))
     assert "add tokenizer.json" in (fault(folder).hint or "")
-    (tmp_path / "tokenizer.json").rename(folder / "tokenizer.json")  # as the hint says
+    (tmp_path / "tokenizer.json").rename(folder / "tokenizer.json")  # follow the hint
     assert check(folder)

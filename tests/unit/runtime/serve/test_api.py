@@ -1,4 +1,4 @@
-"""The real `openai` client against a real server process: it can't tell it from the real thing."""
+"""The real `openai` client against a real server process."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def ask(client: OpenAI, model: str = "demo", **settings: Any) -> str:
     return answer.choices[0].message.content or ""
 
 
-def test_the_models_are_the_resource_and_its_adapters(client: OpenAI) -> None:
+def test_the_model_list_has_the_resource_and_its_adapters(client: OpenAI) -> None:
     assert [model.id for model in client.models.list()] == list(NAMES)
     assert client.models.retrieve("fr").id == "fr"
 
 
-def test_an_answer_has_text_a_reason_and_counts(client: OpenAI) -> None:
+def test_an_answer_has_text_finish_reason_and_usage(client: OpenAI) -> None:
     answer = client.chat.completions.create(model="demo", messages=HELLO, **GREEDY)
     assert answer.object == "chat.completion"
     assert answer.model == "demo"
@@ -60,22 +60,22 @@ def test_an_answer_has_text_a_reason_and_counts(client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize("model", NAMES)
-def test_a_stream_tells_the_same_answer_piece_by_piece(client: OpenAI, model: str) -> None:
+def test_a_stream_has_the_same_answer_as_a_single_body(client: OpenAI, model: str) -> None:
     options: Any = {"include_usage": True}
     chunks = list(
         client.chat.completions.create(model=model, messages=HELLO, stream=True, stream_options=options, **GREEDY)
     )
-    told = [chunk.choices[0] for chunk in chunks if chunk.choices]
-    assert told[0].delta.role == "assistant"
-    assert "".join(choice.delta.content or "" for choice in told) == ask(client, model)
-    assert [choice.finish_reason for choice in told if choice.finish_reason] == ["length"]
-    assert len(told) > 5 or model == "demo"  # untrained, it says bytes that make no character, which come at the end
+    choices = [chunk.choices[0] for chunk in chunks if chunk.choices]
+    assert choices[0].delta.role == "assistant"
+    assert "".join(choice.delta.content or "" for choice in choices) == ask(client, model)
+    assert [choice.finish_reason for choice in choices if choice.finish_reason] == ["length"]
+    assert len(choices) > 5 or model == "demo"  # untrained, its bytes form no characters and are released at the end
     assert len({chunk.id for chunk in chunks}) == 1
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 24
 
 
-def test_concurrent_requests_to_base_and_adapters_get_what_they_get_alone(client: OpenAI) -> None:
+def test_concurrent_requests_to_base_and_adapters_have_independent_answers(client: OpenAI) -> None:
     alone = {model: ask(client, model) for model in NAMES}
     assert len(set(alone.values())) == 3
     models = [*NAMES] * 6
@@ -100,26 +100,26 @@ def test_a_seed_makes_sampling_repeatable_and_choices_differ(client: OpenAI) -> 
     assert [choice.index for choice in first.choices] == [0, 1]
 
 
-def test_log_probabilities_come_with_each_token(client: OpenAI) -> None:
+def test_each_token_has_log_probabilities(client: OpenAI) -> None:
     answer = client.chat.completions.create(model="demo", messages=HELLO, logprobs=True, top_logprobs=3, **GREEDY)
-    told = answer.choices[0].logprobs
-    assert told is not None
-    assert told.content is not None
-    assert len(told.content) == 24
-    for token in told.content:
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    assert len(logprobs.content) == 24
+    for token in logprobs.content:
         assert len(token.top_logprobs) == 3
         assert token.logprob == max(other.logprob for other in token.top_logprobs) <= 0
 
 
 @pytest.mark.parametrize("asked", [0, 1, 5])
-def test_as_many_alternatives_come_as_are_asked_for(client: OpenAI, asked: int) -> None:
+def test_each_token_has_the_requested_number_of_alternatives(client: OpenAI, asked: int) -> None:
     """Random sampling from flat probabilities: the chosen token is seldom among the likeliest."""
     settings: dict[str, Any] = {"temperature": 2, "seed": 5, "max_tokens": 24}
     answer = client.chat.completions.create(model="demo", messages=HELLO, logprobs=True, top_logprobs=asked, **settings)
-    told = answer.choices[0].logprobs
-    assert told is not None
-    assert told.content is not None
-    assert {len(token.top_logprobs) for token in told.content} == {asked}
+    logprobs = answer.choices[0].logprobs
+    assert logprobs is not None
+    assert logprobs.content is not None
+    assert {len(token.top_logprobs) for token in logprobs.content} == {asked}
     plain = client.completions.create(model="demo", prompt="kiwi", logprobs=asked, **settings).choices[0].logprobs
     assert plain is not None
     assert plain.tokens is not None
@@ -132,8 +132,8 @@ def test_as_many_alternatives_come_as_are_asked_for(client: OpenAI, asked: int) 
         assert token in alternatives or f"token_id:{token}" in alternatives
 
 
-def test_the_bytes_of_all_tokens_make_the_text(client: OpenAI) -> None:
-    """An untrained model says bytes that are parts of characters."""
+def test_the_bytes_of_all_tokens_join_to_the_text(client: OpenAI) -> None:
+    """An untrained model generates bytes that are parts of characters."""
     settings: dict[str, Any] = {
         "temperature": 1,
         "seed": 1,
@@ -142,10 +142,10 @@ def test_the_bytes_of_all_tokens_make_the_text(client: OpenAI) -> None:
     }
     answer = client.chat.completions.create(model="demo", messages=HELLO, logprobs=True, **settings).choices[0]
     assert answer.logprobs is not None
-    told = answer.logprobs.content or []
-    raw = b"".join(bytes(token.bytes or ()) for token in told)
+    tokens = answer.logprobs.content or []
+    raw = b"".join(bytes(token.bytes or ()) for token in tokens)
     assert raw.decode(errors="replace") == answer.message.content
-    partial = [token for token in told if "\\x" in token.token]
+    partial = [token for token in tokens if "\\x" in token.token]
     assert partial
     assert all(token.token == "".join(f"\\x{byte:02x}" for byte in token.bytes or ()) for token in partial)
 
@@ -222,7 +222,7 @@ def test_a_conversation_that_does_not_fit_is_refused_with_the_numbers(client: Op
         ask(client, max_tokens=600)
 
 
-def test_what_it_cannot_do_is_refused_and_not_ignored(client: OpenAI) -> None:
+def test_unsupported_parameters_are_refused_and_not_ignored(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         ask(client, response_format={"type": "json_object"})
     assert refused.value.param == "response_format"
@@ -230,7 +230,7 @@ def test_what_it_cannot_do_is_refused_and_not_ignored(client: OpenAI) -> None:
         ask(client, extra_body={"min_tokenz": 3})
 
 
-def test_without_the_key_nothing_is_answered_but_the_probes(server: Server) -> None:
+def test_without_the_key_only_probes_are_answered(server: Server) -> None:
     with pytest.raises(openai.AuthenticationError) as refused:
         ask(OpenAI(base_url=server.url + "/v1", api_key="wrong", max_retries=0))
     assert refused.value.code == "invalid_api_key"
@@ -240,7 +240,7 @@ def test_without_the_key_nothing_is_answered_but_the_probes(server: Server) -> N
 
 
 @pytest.mark.parametrize("header", [f"Bearer {KEY}", f"bearer {KEY}", f"BEARER   {KEY}  "])
-def test_the_key_is_taken_however_the_scheme_is_written(server: Server, header: str) -> None:
+def test_the_key_is_accepted_with_any_spelling_of_the_scheme(server: Server, header: str) -> None:
     request = urllib.request.Request(server.url + "/v1/models", headers={"Authorization": header})
     with urllib.request.urlopen(request) as answer:
         assert answer.status == 200
@@ -268,14 +268,14 @@ def test_a_broken_body_and_an_unknown_path_get_openai_errors(server: Server) -> 
         assert set(json.load(refused.value)["error"]) == {"message", "type", "param", "code"}
 
 
-def test_the_log_of_the_http_server_passes_our_formatter_which_redacts(server: Server) -> None:
+def test_the_log_of_the_http_server_is_redacted(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
         connection.sendall(b"no HTTP\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 400")
     assert re.search(r"^\d\d:\d\d:\d\d WARNING Invalid HTTP", server.log.read_text(), re.MULTILINE)
 
 
-def test_beside_an_adopted_evaluation_it_is_ready_with_nothing_loaded(
+def test_beside_an_adopted_evaluation_the_server_is_ready_without_a_model(
     start: Callable[..., Server], tmp_path: Path
 ) -> None:
     evaluation = {"benchmarks": [{"name": "gsm8k"}]}
@@ -287,14 +287,14 @@ def test_beside_an_adopted_evaluation_it_is_ready_with_nothing_loaded(
     assert (server.status("/health"), server.status("/v1/models")) == (200, 404)
     server.terminate()
     assert server.wait() == 0
-    assert server.told()["outcome"] == "Adopted"
+    assert server.read_report()["outcome"] == "Adopted"
 
 
 def test_a_server_whose_key_is_empty_does_not_start(start: Callable[..., Server], spec: Path) -> None:
     server = start(spec, TUNESMITH_API_KEY="\n")
     assert server.wait() == 64
-    assert server.told()["failure"]["class"] == "BadSpec"
-    assert "API key is empty" in server.told()["failure"]["message"]
+    assert server.read_report()["failure"]["class"] == "BadSpec"
+    assert "API key is empty" in server.read_report()["failure"]["message"]
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_the_cause(
@@ -304,4 +304,4 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_with_the_cause(
     (tmp_path / "run.json").write_text(json.dumps(run_spec("InferenceService", "demo")))
     server = start(tmp_path / "run.json", tmp_path)
     assert server.wait() == 68
-    assert server.told()["failure"]["class"] == "ModelNotFound"
+    assert server.read_report()["failure"]["class"] == "ModelNotFound"

@@ -55,11 +55,11 @@ def test_a_malformed_body_is_refused_with_the_reason(case: str) -> None:
     assert len(json.dumps(refused.value.body(), ensure_ascii=False).encode()) < 1000
 
 
-def test_depth_is_taken_up_to_its_bound() -> None:
+def test_nesting_is_accepted_up_to_the_limit() -> None:
     assert decode_body(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
 
 
-def test_a_whole_pair_is_one_character() -> None:
+def test_a_complete_surrogate_pair_is_a_character() -> None:
     assert decode_body(rb'{"a": "\ud83d\ude00"}') == {"a": "\N{GRINNING FACE}"}
 
 
@@ -75,7 +75,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(VALUES, st.booleans())
-def test_what_json_can_say_is_read_as_it_is(value: Any, ascii_only: bool) -> None:
+def test_any_json_value_is_read_unchanged(value: Any, ascii_only: bool) -> None:
     assert decode_body(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
 
 

@@ -76,7 +76,7 @@ def test_the_command_line_is_the_golden_one(
     assert argv == (GOLDEN / f"{engine}-{case}.txt").read_text().split("\n")[:-1]
 
 
-def test_vllm_is_given_the_key_where_no_process_list_shows_it(cases: dict[str, ServeConfig]) -> None:
+def test_vllm_receives_the_key_in_its_environment(cases: dict[str, ServeConfig]) -> None:
     assert KEY not in vllm.command(cases["plain"])
     assert vllm.environment(cases["plain"])["VLLM_API_KEY"] == KEY
     assert "VLLM_API_KEY" not in vllm.environment(cases["adapters"])
@@ -132,7 +132,7 @@ def spec(kind: str, **fields: object) -> RunSpec:
     return RunSpec.model_validate(run_spec(kind, "demo", **fields))  # type: ignore[arg-type]
 
 
-def test_a_spec_that_leaves_the_engine_open_gets_the_one_that_every_image_has() -> None:
+def test_auto_resolves_to_the_engine_of_every_image() -> None:
     assert engine_of(spec("InferenceService")) is Engine.TRANSFORMERS
     assert engine_of(spec("InferenceService", spec={"resources": {"accelerator": "nvidia"}})) is Engine.TRANSFORMERS
     benchmarks = [{"name": "gsm8k"}]
@@ -140,7 +140,7 @@ def test_a_spec_that_leaves_the_engine_open_gets_the_one_that_every_image_has() 
     assert engine_of(spec("EvalJob", spec={"benchmarks": benchmarks})) is Engine.TRANSFORMERS
 
 
-def test_a_model_that_is_an_adapter_goes_by_the_resources_name() -> None:
+def test_a_model_that_is_an_adapter_has_the_resources_name() -> None:
     models = {"adapter": {"uri": "s3://runs/adapter"}, "base": {"uri": "s3://models/base"}}
     adapters = [{"name": "fr", "model": {"uri": "s3://runs/fr"}}]
     settings = {"resources": {"accelerator": "nvidia", "count": 4}, "maxModelLength": 2048}
@@ -162,20 +162,20 @@ def status(port: int, path: str) -> int:
         return 0
 
 
-def test_an_engine_that_is_not_in_the_image_is_said_so() -> None:
+def test_an_engine_missing_in_the_image_is_reported() -> None:
     with pytest.raises(RunFailure, match="no-such-engine can't be started: No such file") as failed:
         supervise(ServeConfig(MODEL, {"demo": None}), ["no-such-engine"], {})
     assert failed.value.failure is FailureClass.ENGINE_FAILED
     assert "images.engines" in (failed.value.hint or "")
 
 
-def test_a_key_that_an_engine_prints_is_not_in_our_log(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_an_engine_prints_is_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNESMITH_API_KEY", KEY)
     line = logging.LogRecord("tunesmith_runtime", logging.INFO, "", 0, "ServerArgs(api_key='%s')", (KEY,), None)
     assert PlainFormatter().format(line).endswith("ServerArgs(api_key='***')")
 
 
-def test_an_engine_that_ends_by_itself_is_a_failure_with_its_last_words(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_engine_that_exits_by_itself_is_a_failure_with_its_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "tunesmith_runtime")
     program = [sys.executable, "-c", "import sys; print('no GPU found'); sys.exit(3)"]
     with pytest.raises(RunFailure, match="ended with exit code 3"):
@@ -184,7 +184,7 @@ def test_an_engine_that_ends_by_itself_is_a_failure_with_its_last_words(caplog: 
 
 
 def watch(port: int, path: Path) -> None:
-    """Wait for /ready, note what the probes say, then ask this process to stop as the kubelet would."""
+    """Wait for /ready, record the probes' status codes, then send this process SIGTERM as the kubelet does."""
     while status(port + 1, "/ready") != 200:
         time.sleep(0.2)
     path.write_text(f"{status(port + 1, '/ready')} {status(port, '/ready')}")
@@ -204,7 +204,7 @@ loop.start()
 service = Service({"demo": None}, None, model, loop, draining=True)
 uvicorn.run(create_app(service), host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
 """
-"""A server with /health and the OpenAI API that never says it is ready: what the engines are to us."""
+"""A server with /health and the OpenAI API and without /ready, like the external engines."""
 
 
 def test_an_engine_is_ready_when_it_has_generated_a_token_and_stops_when_asked(work: Path, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_first_request_that_fails_is_tried_again(tmp_path: Path) -> None:
+def test_a_failed_warm_up_is_retried(tmp_path: Path) -> None:
     port, seen = free_port(), tmp_path / "seen"
     threading.Thread(target=watch, args=(port, seen), daemon=True).start()
     program = [sys.executable, "-c", STUBBORN_ENGINE, str(port), str(process.WARM_UP_TRIES - 1)]
@@ -254,7 +254,7 @@ def test_a_first_request_that_fails_is_tried_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_healthy_engine_that_never_generates_is_ended_and_said_so() -> None:
+def test_a_healthy_engine_that_never_generates_is_stopped_and_reported() -> None:
     port = free_port()
     program = [sys.executable, "-c", STUBBORN_ENGINE, str(port), "1000"]
     with pytest.raises(

@@ -52,14 +52,14 @@ class Asked:
         self.row = Row(prompt, max_tokens, sampling, adapter, (), self.pieces.put)
 
     def tokens(self) -> list[int]:
-        told: list[int] = []
+        tokens: list[int] = []
         while True:
             piece = self.pieces.get(timeout=120)
             assert piece.error is None
             assert piece.choice is not None
-            told.append(piece.choice.token)
+            tokens.append(piece.choice.token)
             if piece.finish is not None:
-                return told
+                return tokens
 
 
 def prompts(model: LoadedModel, count: int) -> list[list[int]]:
@@ -68,7 +68,7 @@ def prompts(model: LoadedModel, count: int) -> list[list[int]]:
     return [[choose.randrange(3, 512) for _ in range(choose.randrange(1, 40))] for _ in range(count)]
 
 
-def test_alone_a_row_gets_what_transformers_itself_generates(work: Path, model: LoadedModel, loop: Loop) -> None:
+def test_a_single_row_equals_the_output_of_transformers(work: Path, model: LoadedModel, loop: Loop) -> None:
     from transformers import AutoModelForCausalLM
 
     plain = AutoModelForCausalLM.from_pretrained(work / "model")
@@ -79,7 +79,7 @@ def test_alone_a_row_gets_what_transformers_itself_generates(work: Path, model: 
         assert asked.tokens() == expected
 
 
-def test_rows_that_join_and_leave_a_batch_get_what_they_get_alone(model: LoadedModel, loop: Loop) -> None:
+def test_rows_that_join_and_leave_a_batch_have_independent_answers(model: LoadedModel, loop: Loop) -> None:
     choose = random.Random(1)
     plans = [
         (
@@ -103,8 +103,8 @@ def test_rows_that_join_and_leave_a_batch_get_what_they_get_alone(model: LoadedM
 
 def test_adapters_answer_differently_from_their_base(model: LoadedModel, loop: Loop) -> None:
     asked = [Asked(prompts(model, 1)[0], 12, adapter) for adapter in (None, *ADAPTERS)]
-    loop.submit([one.row for one in asked])
-    assert len({tuple(one.tokens()) for one in asked}) == 3
+    loop.submit([request.row for request in asked])
+    assert len({tuple(request.tokens()) for request in asked}) == 3
 
 
 def test_an_adapter_in_a_mixed_batch_computes_what_peft_computes(work: Path, model: LoadedModel, loop: Loop) -> None:
@@ -118,11 +118,11 @@ def test_an_adapter_in_a_mixed_batch_computes_what_peft_computes(work: Path, mod
         0, len(prompt) :
     ].tolist()
     asked = [Asked(prompt, 12, adapter) for adapter in ("de", "fr", None)]
-    loop.submit([one.row for one in asked])
+    loop.submit([request.row for request in asked])
     assert asked[1].tokens() == expected
 
 
-def test_a_cancelled_row_leaves_and_the_others_go_on(model: LoadedModel, loop: Loop) -> None:
+def test_a_cancelled_row_leaves_and_the_others_continue(model: LoadedModel, loop: Loop) -> None:
     gone, stays = Asked(prompts(model, 1)[0], 400), Asked(prompts(model, 2)[1], 60)
     loop.submit([gone.row, stays.row])
     gone.pieces.get(timeout=60)
@@ -131,7 +131,7 @@ def test_a_cancelled_row_leaves_and_the_others_go_on(model: LoadedModel, loop: L
     assert gone.pieces.qsize() < 390
 
 
-def test_a_row_ends_at_any_end_of_turn_and_tells_why(model: LoadedModel, loop: Loop) -> None:
+def test_a_row_ends_at_any_end_token_with_its_reason(model: LoadedModel, loop: Loop) -> None:
     end = next(iter(model.eos))
     pieces: queue.Queue[Piece] = queue.Queue()
     loop.submit([Row([5, 6], 9, Sampling(temperature=0, logit_bias={end: 100.0}), None, (), pieces.put)])
@@ -150,9 +150,9 @@ def test_a_stop_string_that_ends_in_the_end_of_turn_cuts_the_text_before_it(mode
     for stop in ("Q<|im_end|>", "Q<|im_start|>"):
         pieces: queue.Queue[Piece] = queue.Queue()
         loop.submit([Row([5, 6], 4, then_end, None, [stop], pieces.put)])
-        told = [pieces.get(timeout=60), pieces.get(timeout=60)]
-        assert told[-1].finish is Finish.STOP
-        text[stop] = "".join(piece.text for piece in told)
+        emitted = [pieces.get(timeout=60), pieces.get(timeout=60)]
+        assert emitted[-1].finish is Finish.STOP
+        text[stop] = "".join(piece.text for piece in emitted)
     loop.close()
     assert text == {"Q<|im_end|>": "", "Q<|im_start|>": "Q"}
 
@@ -165,16 +165,16 @@ def test_a_request_with_many_rows_does_not_delay_the_others(model: LoadedModel) 
         Row([5, 6], 8, endless, None, (), lambda piece: order.append("many") if piece.finish else None)
         for _ in range(4 * MAX_ROWS)
     ]
-    one = Asked([5, 6], 8, sampling=endless)
+    request = Asked([5, 6], 8, sampling=endless)
     loop.submit(rows)
-    loop.submit([one.row])
+    loop.submit([request.row])
     loop.start()
-    one.tokens()
+    request.tokens()
     assert len(order) <= 2 * MAX_ROWS
     loop.close()
 
 
-def test_rows_whose_reader_has_gone_take_no_place_among_those_that_wait(model: LoadedModel) -> None:
+def test_rows_of_disconnected_readers_do_not_count_as_waiting(model: LoadedModel) -> None:
     loop = Loop(model.forward, model.decode, model.eos)
     gone = [Asked([5, 6], 4).row for _ in range(MAX_WAITING)]
     loop.submit(gone)
@@ -197,7 +197,7 @@ def test_a_failed_step_fails_its_rows_and_not_the_loop(model: LoadedModel, loop:
     assert right.tokens()
 
 
-def test_a_row_that_fails_leaves_those_beside_it_alone(model: LoadedModel, loop: Loop) -> None:
+def test_a_failed_row_does_not_affect_the_others(model: LoadedModel, loop: Loop) -> None:
     beside = Asked([5, 6], 8)
     loop.submit([beside.row])
     alone = beside.tokens()
@@ -241,7 +241,7 @@ def loop_with(model: LoadedModel, faulty: Faulty) -> Loop:
 
 
 def error_of(asked: Asked) -> str:
-    """What a row that fails is told, after the tokens that it got."""
+    """The error that ends a failed row, after its tokens."""
     while (piece := asked.pieces.get(timeout=120)).error is None:
         assert piece.finish is None
     return piece.error
@@ -281,7 +281,7 @@ def test_only_the_rows_that_make_a_step_fail_are_dropped(
     assert faulty.failures
 
 
-def test_a_step_that_fails_leaves_the_batch_as_it_was(model: LoadedModel) -> None:
+def test_a_failed_step_does_not_change_the_batch(model: LoadedModel) -> None:
     faulty = Faulty(model)
     given, adapters = prompts(model, 3), [None, *ADAPTERS]
     broken, plain = Batch(faulty), Batch(model.forward)  # type: ignore[arg-type]
@@ -294,9 +294,7 @@ def test_a_step_that_fails_leaves_the_batch_as_it_was(model: LoadedModel) -> Non
         assert torch.equal(broken.step(tokens), plain.step(tokens))
 
 
-def test_a_merge_that_fails_leaves_both_batches_as_they_were(
-    model: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_merge_does_not_change_either_batch(model: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     from tunesmith_runtime.serve.generation import batch as module
 
     widen, calls = module._widen, 0
@@ -321,7 +319,7 @@ def test_a_merge_that_fails_leaves_both_batches_as_they_were(
         assert torch.equal(batch.step([5]), other.step([5]))
 
 
-def test_rows_that_cannot_share_memory_go_on_side_by_side(
+def test_rows_that_do_not_fit_into_a_batch_continue_separately(
     model: LoadedModel, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def merge(self: Batch, other: Batch) -> None:
@@ -355,7 +353,7 @@ def test_a_device_that_has_failed_ends_the_loop_so_that_the_pod_is_restarted(
     assert not broken.alive
 
 
-def test_a_batch_that_cannot_let_rows_leave_fails_them_and_not_the_loop(
+def test_a_batch_that_cannot_drop_rows_fails_them_and_not_the_loop(
     model: LoadedModel, loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def keep(self: Batch, rows: list[int]) -> None:
@@ -365,14 +363,14 @@ def test_a_batch_that_cannot_let_rows_leave_fails_them_and_not_the_loop(
     with monkeypatch.context() as broken:
         broken.setattr(Batch, "keep", keep)
         loop.submit([first.row])
-        told = [first.pieces.get(timeout=60), first.pieces.get(timeout=60)]
-        assert told[1].error == "RuntimeError: out of memory"
+        emitted = [first.pieces.get(timeout=60), first.pieces.get(timeout=60)]
+        assert emitted[1].error == "RuntimeError: out of memory"
     loop.submit([after.row])
     assert after.tokens()
     assert loop.alive
 
 
-def test_a_loop_whose_thread_an_error_ends_leaves_no_reader_waiting(
+def test_no_reader_waits_after_an_error_has_ended_the_thread(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop, asked = Loop(model.forward, model.decode, model.eos), Asked([5, 6], 4)
@@ -395,7 +393,7 @@ def test_a_closed_loop_refuses_rows(model: LoadedModel) -> None:
         loop.submit([Asked([5], 1).row])
 
 
-def test_the_prompt_is_the_one_of_the_template(model: LoadedModel) -> None:
+def test_the_prompt_is_rendered_by_the_chat_template(model: LoadedModel) -> None:
     messages = rows(1)[0]["messages"][:-1]
     text = make_tokenizer().apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     assert model.encode_chat(messages) == make_tokenizer()(text, add_special_tokens=False)["input_ids"]
@@ -412,7 +410,7 @@ def test_a_special_token_in_a_message_is_the_same_in_training_and_serving(model:
     )
 
 
-def test_the_end_of_turn_is_read_from_the_template_where_the_tokenizer_names_another() -> None:
+def test_the_end_of_turn_is_read_from_the_chat_template() -> None:
     tokenizer = make_tokenizer()
     tokenizer.eos_token = "<|endoftext|>"
     assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids("<|im_end|>")
@@ -420,9 +418,7 @@ def test_the_end_of_turn_is_read_from_the_template_where_the_tokenizer_names_ano
     assert end_of_turn(tokenizer) is None
 
 
-def test_the_number_type_on_a_cpu_is_a_variable_that_a_spec_may_set(
-    work: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_number_format_on_a_cpu_is_read_from_the_environment(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_reserved(CPU_TYPE_VARIABLE)
     monkeypatch.setenv(CPU_TYPE_VARIABLE, "bfloat16")
     loaded = load(work / "model", {}, None, trust_remote_code=False)
@@ -454,7 +450,7 @@ def test_an_adapter_that_cannot_share_a_batch_is_refused(work: Path, tmp_path: P
     assert "export.merge" in (refused.value.hint or "")
 
 
-def test_a_sliding_window_holds_in_a_batch_too(tmp_path: Path) -> None:
+def test_a_sliding_window_applies_within_a_batch(tmp_path: Path) -> None:
     from transformers import MistralConfig, MistralForCausalLM
 
     config = MistralConfig(
@@ -469,15 +465,15 @@ def test_a_sliding_window_holds_in_a_batch_too(tmp_path: Path) -> None:
     loop = Loop(model.forward, model.decode, model.eos)
     loop.start()
     asked = [Asked(prompt, 20) for prompt in prompts(model, 6)]
-    loop.submit([one.row for one in asked])
-    for one in asked:
-        ids = torch.tensor([list(one.row.prompt)])
+    loop.submit([request.row for request in asked])
+    for request in asked:
+        ids = torch.tensor([list(request.row.prompt)])
         expected = plain.generate(ids, max_new_tokens=20, do_sample=False)[0, ids.shape[1] :].tolist()
-        assert one.tokens() == expected
+        assert request.tokens() == expected
     loop.close()
 
 
-def test_a_recurrent_model_answers_one_row_at_a_time(tmp_path: Path) -> None:
+def test_a_recurrent_model_generates_a_single_row_at_a_time(tmp_path: Path) -> None:
     from transformers import MambaConfig, MambaForCausalLM
 
     config = MambaConfig(
@@ -491,8 +487,8 @@ def test_a_recurrent_model_answers_one_row_at_a_time(tmp_path: Path) -> None:
     loop = Loop(model.forward, model.decode, model.eos)
     loop.start()
     asked = [Asked(prompt, 8) for prompt in prompts(model, 3)]
-    loop.submit([one.row for one in asked])
-    for one in asked:
-        ids = torch.tensor([list(one.row.prompt)])
-        assert one.tokens() == plain.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :].tolist()
+    loop.submit([request.row for request in asked])
+    for request in asked:
+        ids = torch.tensor([list(request.row.prompt)])
+        assert request.tokens() == plain.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :].tolist()
     loop.close()

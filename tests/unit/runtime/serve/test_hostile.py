@@ -1,4 +1,4 @@
-"""Eight clients, one of them hostile: no request is answered with 5xx, the others get what they get alone, the server stays well."""
+"""A hostile client beside seven others: no request is answered with 5xx, other answers do not change, the server stays healthy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PICKY_TEMPLATE = (
     "{% if depth is defined %}{{ depth.a.b.c }}{% endif %}"
     "{% endfor %}"
 ) + CHAT_TEMPLATE
-"""A template that raises all that templates raise, by what a message says."""
+"""A template that raises the error that a message names."""
 REFUSED_BY_TEMPLATE = ("refuse", "type", "undefined", "zero", "index", "range", "recursion")
 
 
@@ -225,8 +225,8 @@ async def hostile(client: httpx.AsyncClient, choose: random.Random, requests: in
         assert answer.status_code == 200 or is_error(answer)
 
 
-def said(answer: httpx.Response) -> Any:
-    """What an answer says, less what differs by time: choices, or the text and the reasons of a stream."""
+def comparable(answer: httpx.Response) -> Any:
+    """The parts of an answer that do not depend on time: choices, or text and reasons of a stream."""
     assert answer.status_code == 200
     if not answer.headers["content-type"].startswith("text/event-stream"):
         return [answer.json()["choices"], answer.json()["usage"]]
@@ -237,7 +237,7 @@ def said(answer: httpx.Response) -> Any:
 
 
 async def ask(client: httpx.AsyncClient, body: dict[str, Any]) -> Any:
-    return rounded(said(await client.post(path_of(body), json=body)))
+    return rounded(comparable(await client.post(path_of(body), json=body)))
 
 
 def rounded(value: Any) -> Any:

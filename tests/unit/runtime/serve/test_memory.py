@@ -21,7 +21,7 @@ def limited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str) -> None
     monkeypatch.setattr(memory, "CGROUP_LIMIT", file)
 
 
-def test_a_token_is_counted_with_the_bytes_that_the_cache_keeps_of_it(
+def test_a_token_is_counted_with_its_bytes_in_the_cache(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = loaded(work)
@@ -33,7 +33,7 @@ def test_a_token_is_counted_with_the_bytes_that_the_cache_keeps_of_it(
     assert capacity(model.forward._model) == 300
 
 
-def test_a_context_that_memory_can_never_hold_is_cut(
+def test_the_context_is_limited_to_what_memory_can_hold(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = sum(parameter.nbytes for parameter in loaded(work).forward._model.parameters())
@@ -42,7 +42,7 @@ def test_a_context_that_memory_can_never_hold_is_cut(
 
 
 @pytest.mark.parametrize("limit", ["max", str(1 << 40)])
-def test_without_a_tight_limit_the_context_is_the_models(
+def test_without_a_memory_limit_the_context_is_the_models(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     limited(monkeypatch, tmp_path, limit)

@@ -103,7 +103,7 @@ def parameters() -> set[str]:
     return {entry.name for entry in taken if entry.kind is not entry.VAR_KEYWORD}
 
 
-def test_every_argument_that_is_not_the_templates_is_refused() -> None:
+def test_template_arguments_of_the_server_are_refused() -> None:
     names = parameters()
     assert {"messages", "self", "tokenizer_kwargs"} <= names
     for name in names:
@@ -113,7 +113,7 @@ def test_every_argument_that_is_not_the_templates_is_refused() -> None:
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_it_cannot_do_is_refused_by_name(case: str) -> None:
+def test_unsupported_parameters_are_refused_by_name(case: str) -> None:
     fields, param, words = REFUSED[case]
     with pytest.raises(ApiError) as refused:
         chat(**fields)
@@ -140,7 +140,7 @@ def test_a_body_without_a_model_is_refused() -> None:
         {"temperature": None, "max_tokens": None, "tools": None, "logprobs": None},
     ],
 )
-def test_parameters_that_ask_for_nothing_are_taken(fields: dict[str, Any]) -> None:
+def test_parameters_without_effect_are_accepted(fields: dict[str, Any]) -> None:
     assert chat(**fields) == chat()
 
 
@@ -152,25 +152,25 @@ def test_defaults_are_those_of_the_openai_api() -> None:
     assert parse(CompletionRequest, {"model": "demo", "prompt": "x"}).answer_tokens == 16
 
 
-def test_each_choice_of_a_seed_draws_its_own_numbers() -> None:
+def test_each_choice_of_a_seed_has_its_own_random_numbers() -> None:
     request = chat(seed=5, n=2)
     assert [request.sampling(choice, 512).seed for choice in range(request.choices)] == [5, 6]
 
 
-def test_a_bias_on_a_token_that_is_none_is_refused() -> None:
+def test_a_bias_on_an_unknown_token_is_refused() -> None:
     assert chat(logit_bias={"7": -100}).sampling(0, 512).logit_bias == {7: -100}
     for token in ("512", "hello", "-1", "07", " 7", "7.0", "1e1", "\u0967", "9" * 5000, ""):
         with pytest.raises(ApiError, match="not a token of this model"):
             chat(logit_bias={token: 1}).sampling(0, 512)
 
 
-def test_content_parts_and_the_developers_role_reach_the_template_as_it_knows_them() -> None:
+def test_content_parts_and_the_role_developer_are_converted_for_the_template() -> None:
     parts = [{"type": "text", "text": "be "}, {"type": "text", "text": "brief"}]
     request = chat(messages=[{"role": "developer", "content": parts}, *HELLO["messages"]])
     assert request.messages[0] == {"role": "system", "content": "be brief"}
 
 
-def test_calls_of_tools_and_their_answers_are_taken_as_training_reads_them() -> None:
+def test_tool_calls_and_results_are_read_as_in_training() -> None:
     called = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
     returned = {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "4"}]}
     asked = {"role": "user", "content": "Weather?", "tool_calls": None, "name": None}
@@ -187,11 +187,11 @@ def test_calls_of_tools_and_their_answers_are_taken_as_training_reads_them() -> 
     ("prompt", "prompts"),
     [("a", ["a"]), (["a", "b"], ["a", "b"]), ([1, 2], [[1, 2]]), ([[1], [2]], [[1], [2]])],
 )
-def test_a_prompt_is_text_or_tokens_one_or_several(prompt: Any, prompts: list[Any]) -> None:
+def test_a_prompt_is_text_or_tokens_single_or_several(prompt: Any, prompts: list[Any]) -> None:
     assert parse(CompletionRequest, {"model": "demo", "prompt": prompt}).prompts == prompts
 
 
-def test_bounds_themselves_are_taken() -> None:
+def test_values_at_the_limits_are_accepted() -> None:
     request = chat(stop=["x" * 1000] * 4, seed=2**63 - 1, n=128, max_tokens=2**31 - 1)
     assert [request.sampling(choice, 512).seed for choice in (0, 127)] == [2**63 - 1, 2**63 + 126]
     assert chat(seed=-(2**63)).sampling(0, 512).seed == -(2**63)
@@ -203,7 +203,7 @@ def test_every_seed_makes_random_numbers(seed: int, choice: int) -> None:
     assert torch.equal(torch.rand(4, generator=first), torch.rand(4, generator=second))
 
 
-def test_an_error_repeats_little_of_what_is_wrong() -> None:
+def test_an_error_quotes_at_most_a_part_of_the_request() -> None:
     long = "x" * 100_000
     for fields in (
         {long: 1},

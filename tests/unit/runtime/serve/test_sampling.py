@@ -77,7 +77,7 @@ def test_log_probabilities_are_the_models_own() -> None:
     assert [math.exp(value) for _, value in choice.top] == pytest.approx([0.5, 0.3])
 
 
-def test_a_temperature_that_no_float_can_divide_by_takes_the_likeliest() -> None:
+def test_a_tiny_temperature_takes_the_likeliest() -> None:
     assert draw(torch.tensor([1.0, 3.0, -2.0]), Sampling(temperature=1e-40, seed=1)) == 1
 
 
@@ -94,6 +94,6 @@ def test_logits_without_a_largest_number_choose_no_token(logits: list[float]) ->
             draw(torch.tensor(logits), Sampling(temperature=temperature))
 
 
-def test_a_token_that_the_model_rules_out_has_a_log_probability_that_json_can_say() -> None:
+def test_a_token_of_probability_zero_has_a_finite_log_probability() -> None:
     choice = choose(torch.tensor([0.0, -math.inf]), Sampling(logprobs=2), Counter(), torch.Generator())
     assert choice.top == ((0, 0.0), (1, -9999.0))

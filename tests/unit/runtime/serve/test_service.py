@@ -1,4 +1,4 @@
-"""What the probes say of a server in this process, whatever becomes of it."""
+"""Probes and draining of a server in this process."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ def probes(service: Service) -> tuple[int, int]:
     return client.get("/health").status_code, client.get("/ready").status_code
 
 
-def test_while_it_loads_it_is_healthy_and_not_ready() -> None:
+def test_a_loading_server_is_healthy_and_not_ready() -> None:
     assert probes(Service({"demo": None})) == (200, 503)
 
 
-def test_where_nothing_generates_any_more_the_kubelet_is_told(service: Service) -> None:
+def test_health_fails_once_the_generating_thread_has_ended(service: Service) -> None:
     assert probes(service) == (200, 200)
     assert service.loop is not None
     service.loop.close()
     assert probes(service) == (503, 503)
 
 
-def test_a_server_that_is_asked_to_stop_while_it_loads_does_not_become_ready(work: Path) -> None:
+def test_a_server_stopped_while_it_loads_does_not_become_ready(work: Path) -> None:
     service = Service({"demo": None}, draining=True)
     fill(service, work)
     assert service.loop is not None
@@ -73,7 +73,7 @@ def test_a_server_that_is_asked_to_stop_while_it_loads_does_not_become_ready(wor
     service.loop.close()
 
 
-def test_what_may_be_answered_soon_is_told_when_to_come_back(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_503_has_retry_after(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     request = {"model": "demo", "prompt": "x", "max_tokens": 1}
     loading = TestClient(create_app(Service({"demo": None}))).post("/v1/completions", json=request)
     monkeypatch.setattr(loop_module, "MAX_WAITING", 0)
@@ -84,7 +84,7 @@ def test_what_may_be_answered_soon_is_told_when_to_come_back(service: Service, m
         assert answer.json()["error"]["type"] == "server_error"
 
 
-def test_what_can_never_be_answered_is_not_told_to_come_back(service: Service) -> None:
+def test_a_request_that_can_never_be_answered_is_a_400_without_retry_after(service: Service) -> None:
     client = TestClient(create_app(service))
     for prompt in (["x"] * 2000, "kiwi " * 600, [5] * 600):
         answer = client.post("/v1/completions", json={"model": "demo", "prompt": prompt, "max_tokens": 1})
@@ -145,7 +145,7 @@ def url(service: Service) -> Iterator[str]:
     thread.join()
 
 
-def test_the_rows_of_a_client_that_goes_away_are_generated_no_further(
+def test_rows_of_a_disconnected_client_are_cancelled(
     service: Service, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched = Watched(service, monkeypatch)
@@ -187,7 +187,7 @@ def status(url: str) -> int:
         return 0
 
 
-def test_a_server_that_is_asked_to_stop_closes_its_door_and_finishes_what_runs(work: Path) -> None:
+def test_a_stopping_server_refuses_new_requests_and_finishes_running_requests(work: Path) -> None:
     port = free_port()
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(read_while_it_stops, f"http://127.0.0.1:{port}")
@@ -196,7 +196,7 @@ def test_a_server_that_is_asked_to_stop_closes_its_door_and_finishes_what_runs(w
 
 
 @pytest.mark.parametrize(("accelerator", "why"), [("nvidia", "no such device"), ("ascend", "no torch_npu")])
-def test_a_model_that_asks_for_a_device_is_not_served_by_the_cpu(work: Path, accelerator: str, why: str) -> None:
+def test_a_model_for_a_device_is_not_served_by_the_cpu(work: Path, accelerator: str, why: str) -> None:
     """The engine stops with BadSpec before it loads anything; this machine has neither device."""
     if accelerator == "nvidia" and torch.cuda.is_available():
         pytest.skip("there is a GPU")

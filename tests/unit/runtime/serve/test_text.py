@@ -23,44 +23,44 @@ def pieces(tokens: Sequence[int]) -> list[str]:
 
 
 @given(st.text(max_size=40))
-def test_the_pieces_of_a_text_make_the_text(text: str) -> None:
+def test_pieces_of_a_text_join_to_the_text(text: str) -> None:
     assert "".join(pieces(TOKENIZER(text)["input_ids"])) == text
 
 
 @given(st.lists(st.integers(3, 511), max_size=30))
-def test_the_pieces_of_any_tokens_make_their_text(tokens: list[int]) -> None:
+def test_pieces_of_any_tokens_join_to_their_text(tokens: list[int]) -> None:
     assert "".join(pieces(tokens)) == decode(tokens)
 
 
-def test_no_piece_holds_half_a_character() -> None:
-    told = pieces(TOKENIZER("ein Öl für 3 €, 你好, 🦦!")["input_ids"])
-    assert not [piece for piece in told if "\N{REPLACEMENT CHARACTER}" in piece]
-    assert len([piece for piece in told if piece]) > 5
+def test_no_piece_contains_part_of_a_character() -> None:
+    released = pieces(TOKENIZER("ein Öl für 3 €, 你好, 🦦!")["input_ids"])
+    assert not [piece for piece in released if "\N{REPLACEMENT CHARACTER}" in piece]
+    assert len([piece for piece in released if piece]) > 5
 
 
 CHUNKS = st.lists(st.text("abc", max_size=3), max_size=12)
 
 
 @given(CHUNKS, st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=3))
-def test_no_stop_string_is_ever_told(chunks: list[str], stops: list[str]) -> None:
+def test_a_stop_string_is_never_released(chunks: list[str], stops: list[str]) -> None:
     cut = StopStrings(stops)
-    told = "".join([*(cut.push(chunk) for chunk in chunks), cut.finish()])
+    released = "".join([*(cut.push(chunk) for chunk in chunks), cut.finish()])
     text = "".join(chunks)
-    assert text.startswith(told)
-    assert not [stop for stop in stops if stop in told]
+    assert text.startswith(released)
+    assert not [stop for stop in stops if stop in released]
     assert cut.stopped == any(stop in text for stop in stops)
     if not cut.stopped:
-        assert told == text
+        assert released == text
 
 
 @given(CHUNKS, st.text("abc", min_size=1, max_size=3))
 def test_a_stop_string_cuts_the_text_right_before_it(chunks: list[str], stop: str) -> None:
     cut = StopStrings([stop])
-    told = "".join([*(cut.push(chunk) for chunk in chunks), cut.finish()])
-    assert told == "".join(chunks).split(stop)[0]
+    released = "".join([*(cut.push(chunk) for chunk in chunks), cut.finish()])
+    assert released == "".join(chunks).split(stop)[0]
 
 
-def test_text_that_begins_no_stop_string_is_told_at_once() -> None:
+def test_text_that_begins_no_stop_string_is_released_immediately() -> None:
     cut = StopStrings(["\n\n"])
     assert cut.push("one") == "one"
     assert cut.push("\n") == ""
@@ -74,12 +74,12 @@ END = SPECIALS["<|endoftext|>"]
 
 def ended(stops: Sequence[str], tokens: Sequence[int]) -> tuple[str, bool]:
     """The text of an answer of these tokens, and whether a stop string ended it."""
-    stream, matcher, told = Detokenizer(decode), StopMatcher(stops, SPECIALS), []
+    stream, matcher, released = Detokenizer(decode), StopMatcher(stops, SPECIALS), []
     for token in tokens:
-        told.append(matcher.push(stream.push(token), token))
+        released.append(matcher.push(stream.push(token), token))
         if matcher.stopped:
-            return "".join(told), True
-    return "".join([*told, matcher.finish(stream.finish())]), matcher.stopped
+            return "".join(released), True
+    return "".join([*released, matcher.finish(stream.finish())]), matcher.stopped
 
 
 def ids(text: str) -> list[int]:
@@ -117,7 +117,7 @@ NOT_STOPPED = {
 
 
 @pytest.mark.parametrize("case", NOT_STOPPED)
-def test_an_answer_goes_on_where_no_stop_string_is_whole(case: str) -> None:
+def test_an_answer_continues_after_a_partial_stop_string(case: str) -> None:
     stops, text, expected = NOT_STOPPED[case]
     assert ended(stops, ids(text)) == (expected, False)
 
@@ -134,7 +134,7 @@ def test_the_name_of_a_special_token_in_plain_text_is_a_stop_string_too() -> Non
 )
 def test_no_answer_has_a_stop_string(tokens: list[int], stops: list[str]) -> None:
     whole = TOKENIZER.decode(tokens)
-    told, stopped = ended(stops, tokens)
-    assert not [stop for stop in stops if stop in told]
+    released, stopped = ended(stops, tokens)
+    assert not [stop for stop in stops if stop in released]
     assert stopped or not [stop for stop in stops if stop in whole]
-    assert stopped or told == decode(tokens)
+    assert stopped or released == decode(tokens)

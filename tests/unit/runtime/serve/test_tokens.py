@@ -46,7 +46,7 @@ def pieces(kind: str, tokens: Sequence[int]) -> list[str]:
     return [*(stream.push(token) for token in tokens), stream.finish()]
 
 
-def test_the_alphabet_is_the_one_of_gpt2() -> None:
+def test_the_byte_alphabet_equals_gpt2s() -> None:
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     assert byte_alphabet() == {character: byte for byte, character in bytes_to_unicode().items()}
@@ -61,7 +61,7 @@ def test_the_bytes_of_the_tokens_of_a_text_are_its_bytes(kind: str, text: str) -
 
 
 @tokenizers
-def test_a_part_of_a_character_is_told_by_its_bytes(kind: str) -> None:
+def test_part_of_a_character_is_written_as_bytes(kind: str) -> None:
     tokens = Tokens(TOKENIZERS[kind])
     own = encoded(kind, "好")[-3:]
     assert [tokens.bytes_of(token) for token in own] == [b"\xe5", b"\xa5", b"\xbd"]
@@ -69,7 +69,7 @@ def test_a_part_of_a_character_is_told_by_its_bytes(kind: str) -> None:
 
 
 @tokenizers
-def test_no_token_is_told_by_a_replacement_character(kind: str) -> None:
+def test_no_token_is_written_as_a_replacement_character(kind: str) -> None:
     tokenizer = TOKENIZERS[kind]
     tokens = Tokens(tokenizer)
     assert not [token for token in range(len(tokenizer)) if REPLACEMENT in tokens.text_of(token)]
@@ -97,14 +97,14 @@ def test_an_id_without_a_token_has_no_bytes() -> None:
 
 @given(st.text(max_size=60) | st.just(MULTI_BYTE))
 @tokenizers
-def test_the_pieces_of_a_text_make_the_text_and_hold_no_half_character(kind: str, text: str) -> None:
-    told = pieces(kind, encoded(kind, text))
-    assert "".join(told) == text
+def test_pieces_join_to_the_text_without_partial_characters(kind: str, text: str) -> None:
+    decoded = pieces(kind, encoded(kind, text))
+    assert "".join(decoded) == text
 
 
 @given(st.lists(st.integers(3, 265), max_size=120))
 @tokenizers
-def test_bytes_that_are_no_text_are_decoded_in_short_windows(kind: str, tokens: list[int]) -> None:
+def test_bytes_that_are_not_text_are_decoded_in_short_windows(kind: str, tokens: list[int]) -> None:
     longest = 0
 
     def decode(ids: Sequence[int]) -> str:
@@ -113,8 +113,8 @@ def test_bytes_that_are_no_text_are_decoded_in_short_windows(kind: str, tokens: 
         return str(TOKENIZERS[kind].decode(list(ids), skip_special_tokens=True))
 
     stream = Detokenizer(decode)
-    told = "".join([*(stream.push(token) for token in tokens), stream.finish()])
-    assert stream.length == len(told)
+    decoded = "".join([*(stream.push(token) for token in tokens), stream.finish()])
+    assert stream.length == len(decoded)
     assert longest <= 2 * WINDOW + 2
     if kind == "byte-level":
-        assert told == TOKENIZERS[kind].decode(tokens)
+        assert decoded == TOKENIZERS[kind].decode(tokens)

@@ -16,7 +16,7 @@ from tunesmith_runtime.storage.s3 import S3
         (None, False, "https://models.s3.amazonaws.com/key"),
     ],
 )
-def test_a_bucket_is_addressed_by_path_or_by_host_as_asked(
+def test_a_bucket_is_addressed_by_path_or_by_host_as_configured(
     monkeypatch: pytest.MonkeyPatch, endpoint: str | None, path_style: bool, url: str
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")

@@ -52,7 +52,7 @@ def storage(store: Store) -> Storage:
     return open_storage(store)
 
 
-def test_a_folder_comes_down_as_it_went_up(storage: Storage, store: Store, tmp_path: Path) -> None:
+def test_a_downloaded_folder_equals_the_uploaded_folder(storage: Storage, store: Store, tmp_path: Path) -> None:
     tree = {"config.json": b"{}", "sub/weights": b"w" * 1000, "empty": b""}
     manifest = upload_directory(storage, write(tmp_path / "a", tree), store.uri)
     assert download_directory(storage, store.uri, tmp_path / "b") == manifest
@@ -60,9 +60,7 @@ def test_a_folder_comes_down_as_it_went_up(storage: Storage, store: Store, tmp_p
     assert read_manifest(storage, store.uri) == manifest
 
 
-def test_an_upload_that_ended_midway_is_not_taken_for_a_folder_of_ours(
-    storage: Storage, store: Store, tmp_path: Path
-) -> None:
+def test_an_incomplete_upload_has_no_manifest(storage: Storage, store: Store, tmp_path: Path) -> None:
     """The second file of the upload fails: there is no manifest, so no reader knows the folder as whole."""
     directory = write(tmp_path / "a", {"1": b"1", "2": b"2"})
     upload = storage.upload
@@ -85,7 +83,7 @@ def test_a_repeated_upload_sends_nothing(storage: Storage, store: Store, tmp_pat
     assert upload_directory(storage, directory, store.uri) == first
 
 
-def test_a_truncated_object_is_told_before_it_is_fetched(storage: Storage, store: Store, tmp_path: Path) -> None:
+def test_a_truncated_object_is_reported_before_its_download(storage: Storage, store: Store, tmp_path: Path) -> None:
     upload_directory(storage, write(tmp_path / "a", {"weights": b"12345"}), store.uri)
     storage.write_bytes(join(store.uri, "weights"), b"123")
     with pytest.raises(RunFailure, match="weights has 3 bytes, its manifest lists 5") as failure:
@@ -93,9 +91,7 @@ def test_a_truncated_object_is_told_before_it_is_fetched(storage: Storage, store
     assert failure.value.failure is FailureClass.STORAGE_CORRUPT
 
 
-def test_an_object_with_another_content_is_told_and_not_left_as_good(
-    storage: Storage, store: Store, tmp_path: Path
-) -> None:
+def test_a_corrupt_object_is_reported_and_not_kept(storage: Storage, store: Store, tmp_path: Path) -> None:
     upload_directory(storage, write(tmp_path / "a", {"weights": b"12345"}), store.uri)
     storage.write_bytes(join(store.uri, "weights"), b"12346")
     with pytest.raises(RunFailure, match="weights does not match the sha256") as failure:
@@ -104,7 +100,7 @@ def test_an_object_with_another_content_is_told_and_not_left_as_good(
     assert not (tmp_path / "b" / "manifest.json").exists()
 
 
-def test_a_stop_waits_for_no_file_that_is_on_its_way(storage: Storage, store: Store, tmp_path: Path) -> None:
+def test_a_stop_does_not_wait_for_transfers(storage: Storage, store: Store, tmp_path: Path) -> None:
     folder = write(tmp_path / "a", {"1": b"1", "2": b"2", "3": b"3"})
     under_way, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
@@ -131,7 +127,7 @@ def test_a_missing_object_is_named(storage: Storage, store: Store, tmp_path: Pat
         download_directory(storage, store.uri, tmp_path / "b")
 
 
-def test_files_that_are_there_are_kept_and_strangers_removed(storage: Storage, store: Store, tmp_path: Path) -> None:
+def test_verified_files_are_kept_and_others_removed(storage: Storage, store: Store, tmp_path: Path) -> None:
     upload_directory(storage, write(tmp_path / "a", {"good": b"good", "bad": b"bad"}), store.uri)
     target = write(tmp_path / "b", {"good": b"good", "bad": b"BAD", "old/stranger": b"x"})
     fetched, download = [], storage.download
@@ -146,7 +142,7 @@ def test_files_that_are_there_are_kept_and_strangers_removed(storage: Storage, s
     assert set(read(target)) == {"good", "bad", "manifest.json"}
 
 
-def test_a_foreign_folder_is_taken_as_it_is_less_what_is_not_wanted(
+def test_a_folder_without_a_manifest_is_downloaded_as_it_is_but_for_excluded_files(
     storage: Storage, store: Store, tmp_path: Path
 ) -> None:
     for name in ("a.safetensors", "b.bin"):
@@ -156,7 +152,7 @@ def test_a_foreign_folder_is_taken_as_it_is_less_what_is_not_wanted(
     assert manifest == manifest_of(tmp_path / "b")
 
 
-def test_a_foreign_manifest_json_is_only_a_file(storage: Storage, store: Store, tmp_path: Path) -> None:
+def test_a_users_manifest_json_is_an_ordinary_file(storage: Storage, store: Store, tmp_path: Path) -> None:
     storage.write_bytes(join(store.uri, "manifest.json"), b'{"version": 3}')
     storage.write_bytes(join(store.uri, "x"), b"x")
     assert read_manifest(storage, store.uri) is None
@@ -170,13 +166,13 @@ def test_an_empty_folder_is_not_found(storage: Storage, store: Store, tmp_path: 
 
 
 def test_a_published_folder_is_named_by_its_content(storage: Storage, store: Store, tmp_path: Path) -> None:
-    one = publish_directory(storage, write(tmp_path / "1", {"w": b"1"}), store.uri, "merged")
+    first = publish_directory(storage, write(tmp_path / "1", {"w": b"1"}), store.uri, "merged")
     two = publish_directory(storage, write(tmp_path / "2", {"w": b"2"}), store.uri, "merged")
     again = publish_directory(storage, write(tmp_path / "3", {"w": b"1"}), store.uri, "merged")
-    assert one == again
-    assert one.uri != two.uri
-    assert one.uri.startswith(join(store.uri, "merged-"))
-    assert one.digest == manifest_of(tmp_path / "1").digest
+    assert first == again
+    assert first.uri != two.uri
+    assert first.uri.startswith(join(store.uri, "merged-"))
+    assert first.digest == manifest_of(tmp_path / "1").digest
 
 
 def test_a_deleted_folder_loses_its_manifest_first(storage: Storage, store: Store, tmp_path: Path) -> None:
@@ -203,7 +199,7 @@ def test_a_manifest_cannot_reach_outside_its_folder(path: str) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(tree=TREES)
-def test_any_folder_survives_the_way_up_and_down(tree: Tree) -> None:
+def test_any_folder_survives_upload_and_download(tree: Tree) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         storage, uri = open_storage(Store(uri=f"file://{root}/store")), f"file://{root}/store/x"
@@ -213,11 +209,11 @@ def test_any_folder_survives_the_way_up_and_down(tree: Tree) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(one=TREES, two=TREES)
-def test_digests_are_equal_exactly_where_the_content_is(one: Tree, two: Tree) -> None:
+@given(first=TREES, second=TREES)
+def test_digests_are_equal_if_and_only_if_the_content_is(first: Tree, second: Tree) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        digests = [manifest_of(write(Path(folder) / name, tree)).digest for name, tree in (("1", one), ("2", two))]
-        assert (digests[0] == digests[1]) == (one == two)
+        digests = [manifest_of(write(Path(folder) / name, tree)).digest for name, tree in (("1", first), ("2", second))]
+        assert (digests[0] == digests[1]) == (first == second)
 
 
 @settings(max_examples=40, deadline=None)

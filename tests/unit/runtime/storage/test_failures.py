@@ -1,4 +1,4 @@
-"""What goes wrong with storage is said by class, with the URI and the fix."""
+"""Each failure of storage has its class, the URI and a hint."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_wrong_access_key_is_named(s3: S3Server, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("around", ["{}\n", "\n{}", " {} ", "{}\r\n", "\ufeff{}"])
-def test_white_space_around_the_keys_is_no_part_of_them(
+def test_white_space_around_the_access_keys_is_ignored(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch, around: str
 ) -> None:
     store = s3.store(s3.new_bucket())
@@ -59,7 +59,7 @@ def test_white_space_within_a_key_is_named_before_anything_is_sent(monkeypatch: 
     assert "AKIA" not in str(failure.value)
 
 
-def test_a_header_that_cannot_be_sent_is_a_matter_of_credentials_and_not_shown(
+def test_a_header_that_cannot_be_sent_is_a_credential_failure_without_its_text(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tunesmith_runtime.credentials.check", lambda *_: None)
@@ -71,7 +71,7 @@ def test_a_header_that_cannot_be_sent_is_a_matter_of_credentials_and_not_shown(
     assert "Signature" not in "".join(traceback.format_exception(failure.value))
 
 
-def test_white_space_around_endpoint_and_region_is_no_part_of_them(s3: S3Server) -> None:
+def test_white_space_around_endpoint_and_region_is_ignored(s3: S3Server) -> None:
     store = s3.store(s3.new_bucket())
     spaced = store.model_copy(update={"endpoint": f" {store.endpoint}\n", "region": f"{store.region}\n"})
     assert open_storage(spaced).list(store.uri) == []
@@ -86,7 +86,7 @@ def test_white_space_around_endpoint_and_region_is_no_part_of_them(s3: S3Server)
         ("region", "us east"),
     ],
 )
-def test_what_is_no_endpoint_or_region_is_a_bad_spec(field: str, value: str) -> None:
+def test_an_invalid_endpoint_or_region_is_a_bad_spec(field: str, value: str) -> None:
     store = Store(uri="s3://b", endpoint="http://127.0.0.1:9").model_copy(update={field: value})
     with pytest.raises(RunFailure, match=value) as failure:
         open_storage(store).list("s3://b/x")
@@ -94,7 +94,7 @@ def test_what_is_no_endpoint_or_region_is_a_bad_spec(field: str, value: str) -> 
     assert f"storage.{field}" in str(failure.value.hint)
 
 
-def test_no_credentials_at_all_ask_for_the_secret(
+def test_missing_credentials_are_reported_with_the_field_of_the_secret(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -127,7 +127,7 @@ def test_a_dead_endpoint_is_unreachable_and_named(s3: S3Server) -> None:
     assert failure.value.failure is FailureClass.STORAGE_UNREACHABLE
 
 
-def test_a_certificate_that_nobody_signed_asks_for_the_ca_bundle(
+def test_an_untrusted_certificate_is_reported_with_the_field_of_the_ca_bundle(
     tls_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in tls_server.environment.items():
@@ -158,7 +158,7 @@ def test_an_endpoint_that_never_answers_is_unreachable(s3: S3Server, monkeypatch
     assert failure.value.failure is FailureClass.STORAGE_UNREACHABLE
 
 
-def test_an_answer_that_keeps_breaking_off_is_unreachable(
+def test_a_response_that_keeps_breaking_off_is_unreachable(
     s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that promises 100 bytes of an object and sends 10: what it sent is not taken for the object."""
@@ -188,13 +188,13 @@ def test_an_answer_that_keeps_breaking_off_is_unreachable(
     assert not (tmp_path / "f").exists()
 
 
-def test_a_folder_that_may_not_be_written_is_refused_by_name() -> None:
+def test_a_read_only_folder_is_named() -> None:
     with pytest.raises(RunFailure, match="/proc/1/x") as failure:
         open_storage(Store(uri="file:///proc")).write_bytes("file:///proc/1/x/y", b"")
     assert failure.value.failure in (FailureClass.STORAGE_403, FailureClass.BAD_SPEC)
 
 
-def test_a_full_disk_is_told_as_such() -> None:
+def test_a_full_disk_is_disk_full() -> None:
     with pytest.raises(RunFailure) as failure, disk_failures("/dev/full"):
         Path("/dev/full").write_bytes(b"x")
     assert failure.value.failure is FailureClass.DISK_FULL

@@ -16,7 +16,7 @@ from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.storage import Storage, join, open_storage
 
 
-def test_what_is_written_is_read_listed_and_deleted(store: Store) -> None:
+def test_a_written_object_is_read_listed_and_deleted(store: Store) -> None:
     storage, uri = open_storage(store), join(store.uri, "a/b.json")
     assert storage.write_bytes(uri, b"one")
     assert storage.read_bytes(uri) == b"one"
@@ -30,7 +30,7 @@ def test_what_is_written_is_read_listed_and_deleted(store: Store) -> None:
     storage.delete(uri)
 
 
-def test_a_folder_does_not_list_its_namesake(store: Store) -> None:
+def test_a_folder_does_not_list_a_folder_with_the_same_prefix(store: Store) -> None:
     storage = open_storage(store)
     storage.write_bytes(join(store.uri, "run/x"), b"1")
     storage.write_bytes(join(store.uri, "run-2/y"), b"2")
@@ -43,7 +43,7 @@ def test_an_absent_folder_lists_nothing(store: Store) -> None:
     assert storage.list(join(store.uri, "nothing")) == []
 
 
-def test_a_write_if_absent_leaves_what_is_there(store: Store) -> None:
+def test_a_conditional_write_does_not_overwrite(store: Store) -> None:
     storage, uri = open_storage(store), join(store.uri, "run.json")
     assert storage.write_bytes(uri, b"first", if_absent=True)
     assert not storage.write_bytes(uri, b"second", if_absent=True)
@@ -64,9 +64,7 @@ def refusing(storage: Storage, times: int) -> Storage:
     return storage
 
 
-def test_a_write_that_was_refused_where_nothing_is_there_is_tried_again(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refused_write_of_an_absent_object_is_retried(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WRITE_SECONDS", 0.0)
     storage, uri = refusing(open_storage(store), 2), join(store.uri, "run.json")
     assert storage.write_once(uri, b"first") == b"first"
@@ -74,9 +72,7 @@ def test_a_write_that_was_refused_where_nothing_is_there_is_tried_again(
     assert storage.write_once(uri, b"second") == b"first"
 
 
-def test_a_store_that_refuses_every_write_is_told_instead_of_a_success(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_refuses_every_write_is_a_failure(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WRITE_SECONDS", 0.0)
     storage, uri = refusing(open_storage(store), 1000), join(store.uri, "run.json")
     with pytest.raises(RunFailure, match=r"run\.json: the store refused") as failure:
@@ -84,7 +80,7 @@ def test_a_store_that_refuses_every_write_is_told_instead_of_a_success(
     assert failure.value.failure is FailureClass.STORAGE_UNREACHABLE
 
 
-def test_of_many_writers_at_once_one_wins(store: Store) -> None:
+def test_exactly_one_of_many_concurrent_writers_wins(store: Store) -> None:
     storage, uri, won = open_storage(store), join(store.uri, "claim"), list[int]()
 
     def write(number: int) -> None:
@@ -111,7 +107,7 @@ def test_a_replacement_needs_the_version_it_replaces(store: Store) -> None:
     assert not storage.replace_bytes(join(store.uri, "absent"), b"x", entry.etag)
 
 
-def test_a_fingerprint_tells_contents_apart_and_knows_a_copy(store: Store) -> None:
+def test_fingerprints_differ_by_content_and_are_equal_for_copies(store: Store) -> None:
     storage = open_storage(store)
     fingerprints = []
     for name, content in (("a", b"same"), ("b", b"same"), ("c", b"else")):
@@ -124,7 +120,7 @@ def test_a_fingerprint_tells_contents_apart_and_knows_a_copy(store: Store) -> No
 
 
 @pytest.mark.parametrize("size", [0, 1, (70 << 20) + 3])
-def test_a_file_goes_up_and_comes_down_the_same(store: Store, tmp_path: Path, size: int) -> None:
+def test_a_downloaded_file_equals_the_uploaded_file(store: Store, tmp_path: Path, size: int) -> None:
     storage, uri, source, target = (
         open_storage(store),
         join(store.uri, "f"),
@@ -138,7 +134,7 @@ def test_a_file_goes_up_and_comes_down_the_same(store: Store, tmp_path: Path, si
     assert [each.name for each in target.parent.iterdir()] == ["target"]
 
 
-def test_downloading_what_is_not_there_names_it(store: Store, tmp_path: Path) -> None:
+def test_the_download_of_a_missing_object_names_it(store: Store, tmp_path: Path) -> None:
     storage = open_storage(store)
     storage.write_bytes(join(store.uri, "x"), b"")
     with pytest.raises(NotFound, match=r"nothing at .*/absent"):
@@ -146,15 +142,15 @@ def test_downloading_what_is_not_there_names_it(store: Store, tmp_path: Path) ->
     assert not (tmp_path / "absent").exists()
 
 
-def test_an_unknown_scheme_is_refused_with_the_one_that_pods_can_use() -> None:
+def test_an_unknown_scheme_is_refused_with_the_supported_scheme() -> None:
     with pytest.raises(RunFailure, match="pvc://claim/model") as failure:
         open_storage(Store(uri="file:///store")).list("pvc://claim/model")
     assert failure.value.failure is FailureClass.BAD_SPEC
     assert failure.value.hint == "use s3://"
 
 
-def test_a_broken_download_goes_on_where_it_ended(s3: S3Server, tmp_path: Path) -> None:
-    """Two of three parts are there: the first one, marked as such, is not fetched again, and a half-noted one is."""
+def test_a_broken_download_resumes(s3: S3Server, tmp_path: Path) -> None:
+    """Two of three parts are on disk: the recorded part is not downloaded again, the partly recorded part is."""
     from tunesmith_runtime.storage.s3 import PART_BYTES
 
     store = s3.store(s3.new_bucket())
@@ -171,7 +167,7 @@ def test_a_broken_download_goes_on_where_it_ended(s3: S3Server, tmp_path: Path) 
     assert target.read_bytes() == marked + content[PART_BYTES:]
 
 
-def test_what_is_left_of_another_version_is_not_gone_on_with(s3: S3Server, tmp_path: Path) -> None:
+def test_parts_of_another_version_are_discarded(s3: S3Server, tmp_path: Path) -> None:
     store = s3.store(s3.new_bucket())
     storage, uri, target = open_storage(store), join(store.uri, "f"), tmp_path / "target"
     storage.write_bytes(uri, b"new")
@@ -181,7 +177,7 @@ def test_what_is_left_of_another_version_is_not_gone_on_with(s3: S3Server, tmp_p
     assert target.read_bytes() == b"new"
 
 
-def test_an_object_that_changes_while_it_is_read_is_told(s3: S3Server, tmp_path: Path) -> None:
+def test_an_object_that_changes_during_its_download_is_reported(s3: S3Server, tmp_path: Path) -> None:
     store = s3.store(s3.new_bucket())
     storage, uri = open_storage(store), join(store.uri, "f")
     storage.write_bytes(uri, b"old")

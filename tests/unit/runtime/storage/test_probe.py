@@ -27,12 +27,12 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def conditions(answer: Answer | str) -> Rule:
-    """A store that gives one answer to every PUT with a condition."""
+    """A store with a fixed answer to every conditional PUT."""
     return lambda request: answer if request.condition else None
 
 
 def uploads(method: str, answer: Answer) -> Rule:
-    """A store that gives one answer to a call of multipart uploads."""
+    """A store with a fixed answer to a call of multipart uploads."""
     return lambda request: answer if request.method == method and "upload" in request.target else None
 
 
@@ -64,7 +64,7 @@ def left(server: S3Server, bucket: str) -> list[str]:
     return [item["Key"] for item in [*objects, *client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])]]
 
 
-def test_a_store_that_can_all_is_left_as_it_was(store: Store) -> None:
+def test_the_probe_of_a_capable_store_leaves_no_trace(store: Store) -> None:
     storage = open_storage(store)
     storage.write_bytes(join(store.uri, "there"), b"1")
     storage.probe(join(store.uri, "run", ".probe"))
@@ -81,7 +81,7 @@ def test_the_probe_is_six_requests(s3: S3Server) -> None:
 
 
 @pytest.mark.parametrize("name", LACKING)
-def test_what_a_store_lacks_is_named_with_its_answer_and_nothing_is_left(s3: S3Server, name: str) -> None:
+def test_a_missing_feature_is_named_with_the_stores_answer(s3: S3Server, name: str) -> None:
     rule, sentence = LACKING[name]
     bucket = s3.new_bucket()
     with limited(s3, rule) as proxy:
@@ -107,9 +107,7 @@ def test_what_a_store_lacks_is_named_with_its_answer_and_nothing_is_left(s3: S3S
         (uploads("PUT", Answer(503, "SlowDown")), FailureClass.STORAGE_UNREACHABLE),
     ],
 )
-def test_an_answer_about_something_else_is_not_taken_for_a_lack(
-    s3: S3Server, rule: Rule, expected: FailureClass
-) -> None:
+def test_an_unrelated_error_is_not_a_missing_feature(s3: S3Server, rule: Rule, expected: FailureClass) -> None:
     bucket = s3.new_bucket()
     with limited(s3, rule) as proxy:
         store = s3.store(bucket, endpoint=proxy.endpoint)
@@ -120,7 +118,7 @@ def test_an_answer_about_something_else_is_not_taken_for_a_lack(
 
 
 @pytest.mark.parametrize("method", ["if-none-match", "if-match"])
-def test_a_conditional_write_that_a_store_does_not_know_is_not_unreachable(s3: S3Server, method: str) -> None:
+def test_an_unsupported_conditional_write_is_not_unreachable(s3: S3Server, method: str) -> None:
     """As an import into the store does before a run is known."""
     with limited(s3, lambda request: NOT_IMPLEMENTED if request.condition == method else None) as proxy:
         store = s3.store(s3.new_bucket(), endpoint=proxy.endpoint)
@@ -132,7 +130,7 @@ def test_a_conditional_write_that_a_store_does_not_know_is_not_unreachable(s3: S
 
 @pytest.mark.parametrize("verb", ["prepare", "fetch"])
 @pytest.mark.parametrize("answer", [NOT_IMPLEMENTED, "ignored"])
-def test_a_job_on_such_a_store_ends_before_its_model_is_downloaded(
+def test_a_job_on_an_unsupported_store_ends_before_the_download(
     s3: S3Server, tmp_path: Path, verb: str, answer: Answer | str
 ) -> None:
     bucket = s3.new_bucket()
