@@ -85,7 +85,7 @@ def test_an_unknown_token_is_retried_with_a_single_warning(
         receiver.status = 204
         progress.push(ProgressReport(stage="train", step=4))
     assert [body["step"] for body in receiver.bodies] == [1, 2, 3, 4]
-    assert [record.getMessage().rpartition("progress: ")[2] for record in caplog.records] == ["401 Unauthorized"]
+    assert [record.getMessage().rpartition("progress failed: ")[2] for record in caplog.records] == ["401 Unauthorized"]
 
 
 @pytest.mark.parametrize("receiver", [403], indirect=True)
