@@ -374,7 +374,7 @@ def test_no_reader_waits_after_an_error_has_ended_the_thread(
     model: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop, asked = Loop(model.forward, model.decode, model.eos), Asked([5, 6], 4)
-    monkeypatch.setattr(loop, "_take", lambda under_way: 1 / 0)
+    monkeypatch.setattr(loop, "_next_rows", lambda active_rows: 1 / 0)
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     loop.start()
     loop.submit([asked.row])
