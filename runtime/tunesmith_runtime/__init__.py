@@ -1,1 +1,1 @@
-"""The runtime: what runs in the pods. One verb a container: fetch, train, export, evaluate, serve."""
+"""The runtime. Each container of a pod runs a verb: prepare, fetch, train, export, evaluate or serve."""

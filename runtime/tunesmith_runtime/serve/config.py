@@ -1,4 +1,4 @@
-"""Configuration of a model server: the one description that every engine starts from."""
+"""Configuration of a model server, from which every engine starts."""
 
 from __future__ import annotations
 
@@ -97,6 +97,6 @@ def serve_config(spec: RunSpec, work: Work) -> ServeConfig:
 
 
 def engine_of(spec: RunSpec) -> Engine:
-    """Return the engine that the operator has chosen. Where the spec still says `auto`: transformers, which every image has."""
+    """Return the engine that the operator has chosen; transformers, which every image has, if the spec says `auto`."""
     resource = spec.inference_service() if spec.kind == "InferenceService" else spec.eval_job()
     return resolve_engine(resource.engine, resource.resources.accelerator, (Engine.TRANSFORMERS,))
