@@ -16,7 +16,7 @@ HUGE = 1e9
 
 @dataclass(frozen=True)
 class Bar:
-    """One way to hold a score against a bar."""
+    """A kind of bar that a score must clear."""
 
     needs_baseline: bool
     clears: Callable[[float, float], bool]
@@ -45,12 +45,12 @@ BARS: dict[str, Bar] = {
 
 def compared(results: Sequence[Result], baseline: Sequence[Result]) -> list[Result]:
     """The model's results beside the baseline's."""
-    scores = {(one.benchmark, one.metric): one.value for one in baseline}
-    return [_compared(one, scores.get((one.benchmark, one.metric))) for one in results]
+    scores = {(result.benchmark, result.metric): result.value for result in baseline}
+    return [_compared(result, scores.get((result.benchmark, result.metric))) for result in results]
 
 
 def judged(gates: Sequence[Gate], results: Sequence[Result]) -> list[GateResult]:
-    """What became of each gate."""
+    """The result of each gate."""
     return [_judged(gate, results) for gate in gates]
 
 
@@ -60,7 +60,7 @@ def verdict(gates: Sequence[GateResult]) -> Verdict:
 
 
 def short(*values: float) -> tuple[str, ...]:
-    """Numbers with two decimals, or with as many as it takes to tell them apart (six at most); huge ones as 1e+09."""
+    """Numbers with two decimals, or with as many as distinguish them (at most six); huge ones as 1e+09."""
     if any(abs(value) >= HUGE for value in values):
         return tuple(f"{value:.6g}" for value in values)
     for decimals in range(2, 7):
@@ -78,11 +78,13 @@ def _compared(result: Result, baseline: float | None) -> Result:
 
 def _judged(gate: Gate, results: Sequence[Result]) -> GateResult:
     bar, wanted = next((bar, wanted) for name, bar in BARS.items() if (wanted := getattr(gate, name)) is not None)
-    result = next((one for one in results if (one.benchmark, one.metric) == (gate.benchmark, gate.metric)), None)
+    result = next(
+        (found for found in results if (found.benchmark, found.metric) == (gate.benchmark, gate.metric)), None
+    )
     if result is None:
         return _verdict(gate, False, _no_metric(gate, results))
     if not math.isfinite(result.value):
-        return _verdict(gate, False, f"{gate.metric} of {gate.benchmark} is {result.value}, which is no score")
+        return _verdict(gate, False, f"{gate.metric} of {gate.benchmark} is {result.value}, which is not a score")
     if bar.needs_baseline and result.delta is None:
         return _verdict(gate, False, f"{gate.metric} of {gate.benchmark} has no baseline to compare with")
     figure = result.delta if bar.needs_baseline and result.delta is not None else result.value
@@ -93,8 +95,8 @@ def _judged(gate: Gate, results: Sequence[Result]) -> GateResult:
 
 
 def _no_metric(gate: Gate, results: Sequence[Result]) -> str:
-    there = sorted({one.metric for one in results if one.benchmark == gate.benchmark})
-    known = f"there is {', '.join(there)}" if there else "there are no results of it"
+    there = sorted({result.metric for result in results if result.benchmark == gate.benchmark})
+    known = f"there is {', '.join(there)}" if there else "it has no results"
     return f"not passed: no score {gate.metric} was reported for {gate.benchmark}; {known}"
 
 

@@ -1,7 +1,7 @@
-"""Pods that train together: one attempt is one Indexed Job behind a headless Service, and ends as a whole.
+"""Several pods that train as one process group: an Indexed Job behind a headless Service.
 
-With `backoffLimit: 0` the first pod that fails ends the Job and with it all pods, so a world is never mended: the next
-attempt is a new one, with names of its own, and goes on from the last checkpoint. Pod 0 speaks for all of them.
+With `backoffLimit: 0` the first pod that fails ends the Job and all its pods. The next attempt is a new Job with new names,
+which resumes from the last checkpoint. Pod 0 reports for all pods.
 Sources: KEP-2214 (Indexed Job: hostname JOB-INDEX), Service v1 (publishNotReadyAddresses), PodAffinityTerm v1.
 """
 
@@ -16,11 +16,11 @@ from tunesmith_operator.plan.types import Raw
 
 JOB_LABEL = "batch.kubernetes.io/job-name"
 SHARED_MEMORY_PER_DEVICE = 1
-"""GiB of /dev/shm: what NCCL and HCCL pass between the devices of a pod, with room to spare."""
+"""GiB of /dev/shm for the buffers of NCCL and HCCL between the devices of a pod, with a margin."""
 
 
 def world(resource: Raw, spec: FineTuneJobSpec, role: str, attempt: int, patience: Together) -> World | None:
-    """Who trains together in an attempt; None where that is one process alone."""
+    """The process group of an attempt; None for a single process."""
     nodes, processes = spec.parallelism.nodes, spec.resources.processes
     if nodes * processes == 1:
         return None
@@ -29,7 +29,7 @@ def world(resource: Raw, spec: FineTuneJobSpec, role: str, attempt: int, patienc
 
 
 def shared_memory(resources: Resources, together: World | None) -> str | None:
-    """The size of /dev/shm where the spec names none: memory-backed for processes that talk to each other."""
+    """The default size of /dev/shm. None for a single process, which shares no memory."""
     return f"{SHARED_MEMORY_PER_DEVICE * resources.processes}Gi" if together else None
 
 
@@ -39,7 +39,7 @@ def service_name(resource: Raw, role: str) -> str:
 
 
 def service(resource: Raw, role: str) -> Raw:
-    """The headless Service by which pods find pod 0. They need its address while they are being started."""
+    """The headless Service by which pods find pod 0. It publishes addresses before the pods are ready."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -54,7 +54,7 @@ def service(resource: Raw, role: str) -> Raw:
 
 
 def affinity(parallelism: Parallelism, job: str) -> Raw | None:
-    """What draws the pods of a Job to each other; None where that is not asked for."""
+    """The affinity of spec.parallelism.near between the pods of a Job; None without it."""
     near = parallelism.near
     if near is None:
         return None

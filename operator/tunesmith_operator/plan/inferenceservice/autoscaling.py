@@ -65,8 +65,8 @@ def autoscaling_conditions(resource: Raw, spec: InferenceServiceSpec, observed: 
 
 def autoscaling_trouble(conditions: tuple[Wanted, ...]) -> str | None:
     """Why the autoscaler does not work, for the service's message."""
-    bad = (one for one in conditions if one.type == CONDITION and one.status is False and one.reason not in INTENDED)
-    return next((f"autoscaling does not work: {found.message}" for found in bad), None)
+    own = (condition for condition in conditions if condition.type == CONDITION and condition.status is False)
+    return next((f"autoscaling does not work: {found.message}" for found in own if found.reason not in INTENDED), None)
 
 
 def _metric(autoscaling: Autoscaling) -> Raw:

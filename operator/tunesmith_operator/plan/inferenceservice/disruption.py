@@ -37,6 +37,6 @@ def budget_trouble(resource: Raw, spec: InferenceServiceSpec, observed: Observed
     if is_budgeted(spec) and key_of(resource, KIND) in observed.foreign - observed.former:
         return (
             f"there is a {KIND} {name_of(resource)} that is not of this resource, so it gets none: "
-            "set spec.disruptionBudget: Never if that one is for its pods, else remove it"
+            "set spec.disruptionBudget: Never if it selects this service's pods, otherwise remove it"
         )
     return None

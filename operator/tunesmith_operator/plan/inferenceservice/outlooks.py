@@ -50,14 +50,14 @@ def _suspended(rollout: Rollout) -> Outlook:
 
 
 def _rolled_back(context: ServiceContext) -> Outlook:
-    """The spec's version was given up; the one before it is back, or is being rolled out again."""
+    """The spec's version was given up; the version before it is rolled out again."""
     record = context.given_up
     assert record is not None
     done = context.rollout.is_done and not context.giving_up
     text = (
         f"version {record.version} was given up: {record.message}. "
         f"{'Rolled' if done else 'Rolling'} back to version {context.versions.served}: {_ready(context.rollout)}. "
-        "The same is not tried again: change the spec or the model, or set spec.restart to another text"
+        "It is not retried: change the spec or the model, or set spec.restart to another text"
     )
     kept = None if context.trouble else _last_failure(context.status)
     return Outlook(Phase.ROLLED_BACK, Reason.ROLLED_BACK, text, ready=context.is_answering, stalled=True, trouble=kept)
@@ -117,7 +117,7 @@ def _rolling_out(context: ServiceContext) -> Outlook:
     rollout, trouble, served = context.rollout, context.trouble, context.versions.served
     reason, text = (str(trouble.class_) if trouble else None), _progress(context)
     if served is not None and served != rollout.version:
-        text = f"version {rollout.version} is to take the place of {served}: {text}"
+        text = f"version {rollout.version} replaces {served}: {text}"
         return Outlook(
             Phase.ROLLING_OUT, reason or Reason.ROLLING_OUT, text, ready=context.is_answering, reconciling=True
         )

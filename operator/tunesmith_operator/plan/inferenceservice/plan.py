@@ -48,7 +48,7 @@ def plan(resource: Raw, observed: Observed, now: datetime, config: OperatorConfi
     target = choose_target(resource, spec, observed.references, versions, config)
     if observed.ring and isinstance(target.obstacle, Waiting):
         target = replace(target, obstacle=Refused(describe_ring(observed.ring), OPEN_RING))
-    manifests = [one for one in _manifests(resource, spec, target) if key_of(one, one["kind"]) not in observed.foreign]
+    manifests = [manifest for manifest in _manifests(resource, spec, target) if _key(manifest) not in observed.foreign]
     drifted = [manifest for manifest in manifests if not has(_existing(observed, manifest), manifest)]
     is_drifted = any(manifest["kind"] == "Deployment" for manifest in drifted)
     rollout = read_rollout(observed, target.template, spec, is_drifted, now)
@@ -70,7 +70,7 @@ def references(resource: Raw) -> frozenset[Reference]:
 def gets(resource: Raw) -> frozenset[Key]:
     """Children with the resource's name.
 
-    Optional kinds are read only if one may exist: if the spec asks for it, if status lists it, and after a change of the
+    Optional kinds are read only if such a child may exist: if the spec asks for it, if status lists it, and after a change of the
     spec, since a kill may have come between its creation and the status.
     """
     status, spec = resource.get("status") or {}, typed(InferenceServiceSpec, resource)
@@ -95,13 +95,18 @@ def _manifests(resource: Raw, spec: InferenceServiceSpec, target: Target) -> Ite
         return
     yield deployment(resource, spec, target.template)
     yield service(resource)
-    yield from (one for one in (autoscaler(resource, spec, ROLE), budget(resource, spec, ROLE)) if one)
+    optional = (autoscaler(resource, spec, ROLE), budget(resource, spec, ROLE))
+    yield from (manifest for manifest in optional if manifest)
 
 
 def _existing(observed: Observed, manifest: Raw) -> Raw | None:
     """The object with the kind and name of a manifest."""
     children = getattr(observed, CHILDREN[manifest["kind"]])
     return next((child for child in children if name_of(child) == name_of(manifest)), None)
+
+
+def _key(manifest: Raw) -> Key:
+    return key_of(manifest, manifest["kind"])
 
 
 def _with_writes(context: ServiceContext, manifests: Sequence[Raw], drifted: Sequence[Raw]) -> Outlook:
@@ -115,8 +120,8 @@ def _with_writes(context: ServiceContext, manifests: Sequence[Raw], drifted: Seq
     return replace(
         outlook,
         message="; ".join(text for text in (outlook.message, *troubles) if text),
-        create=(revision,) if revision and key_of(revision, revision["kind"]) not in observed.refused else (),
-        apply=tuple(one for one in drifted if key_of(one, one["kind"]) not in observed.refused),
+        create=(revision,) if revision and _key(revision) not in observed.refused else (),
+        apply=tuple(manifest for manifest in drifted if _key(manifest) not in observed.refused),
         delete=(*outdated_revisions(resource, observed, kept), *_unwanted(observed, manifests)),
         trouble=outlook.trouble or context.trouble,
         fields=fields,
@@ -128,7 +133,7 @@ def _with_writes(context: ServiceContext, manifests: Sequence[Raw], drifted: Seq
 
 def _unwanted(observed: Observed, manifests: Sequence[Raw]) -> tuple[Key, ...]:
     """Our optional children that the spec does not ask for."""
-    wanted = {key_of(manifest, manifest["kind"]) for manifest in manifests}
+    wanted = {_key(manifest) for manifest in manifests}
     existing = (key_of(child, kind) for kind in sorted(OPTIONAL) for child in getattr(observed, CHILDREN[kind]))
     return tuple(key for key in existing if key not in wanted)
 

@@ -1,5 +1,5 @@
-"""Whether a model has passed what spec.promotion asks for. A verdict counts for the exact model, not for another one of
-the same name.
+"""Whether a model has passed what spec.promotion asks for. A verdict counts for the exact model, not for
+another model of the same name.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def promote(
 
     A hub model has no digest here: it is served from the copy that the EvalJob has scored, with its digest. A folder of
     object storage without a manifest has no digest at all: the verdict counts for the URI, whatever the folder contains
-    now. `recorded`: EvalJobs that have passed this model before, which counts until one of them fails it.
+    now. `recorded`: EvalJobs that have passed this model before, which counts until an EvalJob fails it.
     """
     pinned = model
     for reference in promotion.eval_jobs if promotion else ():

@@ -24,8 +24,8 @@ from tunesmith_operator.plan.status.conditions import Wanted
 from tunesmith_operator.plan.types import Raw
 
 NO_DIGEST = (
-    ", by the name of the folder only: it has no manifest, so that a change of its content would not be noticed; "
-    "name a FineTuneJob or a hub model to have the very weights pinned"
+    ", by the name of the folder only: it has no manifest, so a change of its content is not noticed; "
+    "name a FineTuneJob or a hub model to pin the exact weights"
 )
 
 

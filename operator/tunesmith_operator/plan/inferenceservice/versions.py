@@ -41,7 +41,7 @@ class Versions:
 
     @property
     def fallback(self) -> Raw | None:
-        """The template to keep while the spec's version can't be served: the deployed one, or the one that was ready last."""
+        """The template to keep while the spec's version can't be served: the deployed template, or that of the version that was ready last."""
         recorded = (self.recorded.get(version) for version in (self.deployed, self.served) if version)
         return next((template for template in recorded if template), self.live)
 
@@ -53,17 +53,16 @@ class Versions:
     def reuse(self, fresh: Raw, any_engine: bool = False) -> Raw:
         """The template of a version that has been ready and asks for the same as `fresh`; otherwise `fresh`.
 
-        `any_engine`: the spec leaves the engine open, so that a version keeps the one with which it has been ready.
+        `any_engine`: the spec leaves the engine open, so that a version keeps the engine with which it was ready.
         """
         request = request_of(run_spec_of(fresh), any_engine)
-        versions = (one for one in (self.deployed, self.served) if one == self.served or one in self.answering)
-        templates = (template for version in versions if (template := self._exact(version)))
-        return next(
-            (one for one in templates if request and request_of(run_spec_of(one), any_engine) == request), fresh
-        )
+        was_ready = {self.served, *self.answering}
+        templates = (self._exact(version) for version in (self.deployed, self.served) if version in was_ready)
+        same = (found for found in templates if found and request_of(run_spec_of(found), any_engine) == request)
+        return next(same, fresh) if request else fresh
 
     def _exact(self, version: str | None) -> Raw | None:
-        """The recorded template of a version; for one of releases without records, the deployed template."""
+        """The recorded template of a version; for a version of releases without records, the deployed template."""
         if version is None:
             return None
         return self.recorded.get(version) or (self.live if version == self.deployed else None)

@@ -3,7 +3,7 @@
 Status has a row for each stay of an attempt's pods on their nodes. Open rows are computed from the Jobs and pods in every
 reconcile, and the totals change by the difference, so that a repeated reconcile or a lost write counts nothing twice. Times
 are those of the scheduler, the kubelets and the Job controller, in whole seconds. A growing sum alone causes no write
-(`closes_a_row`). The row of a stay that succeeded is closed at once: devices that a hanging pod holds after that are not
+(`closes_a_row`). The row of a stay that succeeded is closed immediately: devices that a hanging pod holds after that are not
 counted.
 """
 
@@ -40,7 +40,7 @@ SUCCEEDED, SUSPENDED, STOPPED = "Succeeded", "Suspended", "Stopped"
 ROWS_KEPT = 8
 """Rows of each role in status."""
 STAYS_PER_RECONCILE = 2
-"""A Job has at most one stay that is over and one that is not since the last reconcile."""
+"""Since the last reconcile, at most one stay of a Job has ended and one has begun."""
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 NOT_COUNTED = frozenset(str(class_) for class_, failure in FAILURES.items() if failure.retry is Retry.ALWAYS)
 
@@ -74,7 +74,7 @@ def cost_fields(status: Raw, roles: Iterable[Account]) -> Raw:
     """The fields of status about attempts and their cost, from those in `status` and the observed Jobs and pods."""
     before: list[Raw] = status.get("attempts") or []
     accounts = tuple(roles)
-    rows = [_rows([row for row in before if row.get("role") == one.role.status_name], one) for one in accounts]
+    rows = [_rows(before, account) for account in accounts]
     after = list(chain.from_iterable(rows))
     held = round(3600 * (status.get("acceleratorHours") or 0)) + _sum(after, "acceleratorSeconds")
     held -= _sum(before, "acceleratorSeconds")
@@ -129,7 +129,7 @@ def _preempted(rows: Iterable[Raw]) -> int:
 def _rows(before: Sequence[Raw], account: Account) -> list[Raw]:
     """The rows of a role, oldest first: open rows brought up to date, and rows of stays that have begun since."""
     rows: list[Raw] = []
-    for row in before:
+    for row in (row for row in before if row.get("role") == account.role.status_name):
         rows.append(row if "endTime" in row else _update(row, rows[-1:], account))
     newest = max((row["number"] for row in rows), default=0)
     for job in (job for job in account.attempts.jobs for _ in range(STAYS_PER_RECONCILE)):
@@ -146,7 +146,7 @@ def _new_row(number: int, account: Account) -> Raw:
 
 
 def _needs_row(job: Raw, rows: Sequence[Raw], account: Account) -> bool:
-    """Whether a Job has no row yet, or a stay after those that have one: its queue stopped it and admitted it again."""
+    """Whether a Job has no row yet, or a further stay: its queue stopped the Job and admitted it again."""
     own = [row for row in rows if row["number"] == attempt_number(job)]
     if not own:
         return True
@@ -261,6 +261,6 @@ def _released_at(pod: Raw, now: datetime) -> datetime | None:
 
 
 def _is_after(pod: Raw, moment: datetime | None, now: datetime) -> bool:
-    """Whether a pod belongs to a stay after the one that ended at `moment`."""
+    """Whether a pod belongs to a stay that began after `moment`."""
     at, end = placed_at(pod), _released_at(pod, now)
     return moment is None or ((at is None or at >= moment) and (end is None or end > moment))

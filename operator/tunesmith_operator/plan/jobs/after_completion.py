@@ -31,15 +31,15 @@ def after_completion(
     expiry = _expiry(resource, now)
     is_expired = expiry is not None and now >= expiry
     has_failed = status.get("phase") == Phase.FAILED
-    jobs = sorted(observed.jobs, key=name_of)
-    children = [*(key_of(job, "Job") for job in jobs), *(key_of(one, "Service") for one in observed.services)]
+    jobs, services = sorted(observed.jobs, key=name_of), observed.services
+    children = [*(key_of(job, "Job") for job in jobs), *(key_of(service, "Service") for service in services)]
     deleted = tuple(
         key_of(job, "Job")
         for job in jobs
         if not is_deleting(job)
         and (is_expired or (not is_over(job) and (has_failed or is_suspended(job) or key_of(job, "Job") in unfinished)))
     )
-    deleted += tuple(key_of(one, "Service") for one in observed.services if is_expired and not is_deleting(one))
+    deleted += tuple(key_of(service, "Service") for service in services if is_expired and not is_deleting(service))
     is_stopping = has_failed and any(may_run(pod, now) for pod in observed.pods)
     new = {
         **status,

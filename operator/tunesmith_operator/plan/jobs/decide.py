@@ -128,7 +128,9 @@ def _find_name_conflict(context: JobContext[Spec]) -> Outlook | None:
 def _start_attempts(context: JobContext[Spec]) -> Outlook | None:
     """Create the next attempt of each role that has none and whose backoff is over."""
     idle = [attempts for attempts in context.current if attempts.is_idle]
-    ready = [one for one in idle if not one.stopping and next_start(one, context.now) <= context.now]
+    ready = [
+        attempts for attempts in idle if not attempts.stopping and next_start(attempts, context.now) <= context.now
+    ]
     unfinished = tuple(key for attempts in idle for key in attempts.unfinished)
     if not ready:
         return replace(outlooks.under_way(context), delete=unfinished) if unfinished else None
@@ -141,7 +143,7 @@ def _start_attempts(context: JobContext[Spec]) -> Outlook | None:
 
 
 def _wait(context: JobContext[Spec], cause: Waiting) -> Outlook:
-    """Wait for a referenced resource, unless it waits for this one."""
+    """Wait for a referenced resource, unless that waits for this resource."""
     if ring := context.observed.ring:
         return outlooks.refused([describe_ring(ring)], context.kind.name, OPEN_RING)
     return replace(outlooks.waiting(cause), trouble=outlooks.newest_failure(context))

@@ -71,7 +71,7 @@ def suspended(context: JobContext[Spec]) -> Outlook:
     """spec.suspend is true: unfinished Jobs are deleted, and their pods save a checkpoint."""
     unfinished = tuple(dict.fromkeys(key for attempts in context.every for key in attempts.unfinished))
     is_stopping = bool(unfinished or context.stopping)
-    message = "spec.suspend is true: no pods; set it to false to go on from the last checkpoint"
+    message = "spec.suspend is true: no pods; set it to false to resume from the last checkpoint"
     if is_stopping:
         message = "spec.suspend is true: pods save their state and stop"
     return Outlook(
@@ -112,7 +112,7 @@ def pending(trouble: LastFailure) -> Outlook:
 def refused(sentences: Sequence[str], kind: str, hint: str = "") -> Outlook:
     """The spec is refused. Not final: a change of the operator's configuration may allow it.
 
-    `hint` says what to do if the sentences don't.
+    `hint` is what to do, unless the sentences include it.
     """
     trouble = failure(FailureClass.BAD_SPEC, "; ".join(sentences), kind=kind)
     if hint:
@@ -138,7 +138,7 @@ def given_up(context: JobContext[Spec], attempts: Attempts) -> Outlook:
 
 def deadline_exceeded(context: JobContext[Spec]) -> Outlook:
     """spec.deadline has passed."""
-    message = f"it took longer than spec.deadline ({context.spec.deadline}) from its first start"
+    message = f"not finished within spec.deadline ({context.spec.deadline}) of its first start"
     trouble = failure(FailureClass.DEADLINE_EXCEEDED, message, kind=context.kind.name)
     return final(context, failed(trouble, with_hint(trouble.message, trouble.hint)))
 
@@ -165,7 +165,7 @@ def final(context: JobContext[Spec], outlook: Outlook) -> Outlook:
 
 
 def newest_failure(context: JobContext[Spec]) -> LastFailure | None:
-    """Why the newest attempt of a role failed, if one did."""
+    """Why the newest attempt of a role failed; None if none did."""
     return next((attempts.trouble for attempts in context.current if attempts.state is State.FAILED), None)
 
 
@@ -194,7 +194,7 @@ def _queued(context: JobContext[Spec]) -> Outlook:
     message = f"waiting for {cause}"
     stopping = [name_of(pod) for attempts in context.current for pod in attempts.pods if may_run(pod, context.now)]
     if stopping:
-        message = f"its queue has stopped it: pod {', '.join(stopping)} saves its state and stops; {message}"
+        message = f"stopped by its queue: pod {', '.join(stopping)} saves its state and stops; {message}"
     return Outlook(
         Phase.QUEUED,
         Reason.QUEUED,
@@ -207,7 +207,7 @@ def _queued(context: JobContext[Spec]) -> Outlook:
 
 
 def _between(context: JobContext[Spec]) -> tuple[Reason, str]:
-    """Why no attempt is active: pods of the last attempt stop, or the next one waits for its backoff."""
+    """Why no attempt is active: pods of the last attempt are stopping, or the backoff is not over."""
     stopping = [name for attempts in context.current for name in attempts.stopping]
     if stopping:
         return Reason.STOPPING, f"waiting for pod {', '.join(stopping)} to save its state and stop"
@@ -219,6 +219,6 @@ def _backoff(attempts: Attempts, now: datetime) -> str:
     start, trouble = format_time(next_start(attempts, now)), attempts.trouble
     ended, following = f"attempt {attempts.number} ended", f"attempt {attempts.number + 1} begins"
     if attempts.is_preparation:
-        ended, following = "what prepares it ended", "it is tried again"
+        ended, following = "its preparation ended", "the next begins"
     message = f"{ended}: {trouble.message if trouble else 'stopped'}; {following} at {start}"
     return with_hint(message, trouble.hint if trouble else "")

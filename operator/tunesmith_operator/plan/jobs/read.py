@@ -1,4 +1,4 @@
-"""Reading Jobs: whether a Job has ended or is suspended, and whether one of its pods may still run."""
+"""Facts of a Job: whether a Job has ended or is suspended, and whether one of its pods may still run."""
 
 from __future__ import annotations
 

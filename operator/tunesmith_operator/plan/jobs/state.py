@@ -97,7 +97,7 @@ def _why_no_result(job: Raw, pod: Raw | None) -> LastFailure:
     container = main_container(job)
     return failure(
         FailureClass.PROCESS_ERROR,
-        f"container {container} of pod {name_of(pod)} ended well and left no report",
+        f"container {container} of pod {name_of(pod)} exited with code 0 and left no report",
         "check that images.runtime in the chart's values is this version's runtime image",
         kind_of(job),
         pod=name_of(pod),
@@ -121,5 +121,5 @@ def _why_failed(job: Raw, pods: Sequence[Raw], now: datetime) -> LastFailure:
 
 
 def _node_lost(pod: Raw) -> LastFailure:
-    text = f"pod {name_of(pod)}: its node does not answer"
+    text = f"pod {name_of(pod)}: its node does not respond"
     return failure(FailureClass.NODE_LOST, text, kind=kind_of(pod), pod=name_of(pod))

@@ -36,7 +36,7 @@ ADOPTED = {
 
 
 def run(cluster: Cluster) -> RunSpec:
-    """What the pods of the newest Job are told."""
+    """The RunSpec of the newest Job."""
     found = run_spec_of(cluster.jobs[max(cluster.jobs)]["spec"]["template"])
     assert found
     return found
@@ -51,13 +51,13 @@ def made_again(**spec) -> Cluster:
     return cluster
 
 
-def test_every_field_that_decides_no_result_is_tried():
+def test_every_field_without_effect_on_the_result_is_covered():
     assert set(OTHERWISE) | ELSEWHERE == {path for path in IRRELEVANT if "." not in path}
 
 
 @given(spec=st.fixed_dictionaries({}, optional={name: st.just(value) for name, value in OTHERWISE.items()}))
 @steady
-def test_a_resource_made_again_names_the_run_that_there_is_and_tells_of_it(spec):
+def test_a_resource_created_again_adopts_the_existing_run(spec):
     first, again = made_again(), made_again(**spec)
     before, after = run(first), run(again)
     assert (after.spec_hash, after.output_uri, after.subject) == (before.spec_hash, before.output_uri, before.subject)
@@ -69,27 +69,27 @@ def test_a_resource_made_again_names_the_run_that_there_is_and_tells_of_it(spec)
     again.settle()
     assert (again.status["phase"], again.status["reason"]) == ("Succeeded", "AdoptedExisting")
     assert again.status["artifacts"] == [{"name": "merged", "uri": "s3://store/run/merged", "digest": "d2"}]
-    assert max(again.jobs) == job, "nothing is done anew"
+    assert max(again.jobs) == job, "no work is repeated"
     assert again.reconcile().is_empty
 
 
 @given(change=st.sampled_from([{"rerun": "2"}, {"training": {"epochs": 2}}, {"tuner": "full"}, {"method": "sft"}]))
 @steady
-def test_another_run_is_asked_for_by_what_decides_the_result(change):
+def test_a_change_that_affects_the_result_is_another_run(change):
     same = change == {"method": "sft"}
     assert (run(made_again(**change)).spec_hash == run(made_again()).spec_hash) is same
 
 
-def test_what_others_read_of_an_adopted_run_is_what_they_read_of_the_first():
+def test_the_status_of_an_adopted_run_is_that_of_the_first_for_other_resources():
     """Whoever names it waits for nothing: the phase and the artifacts are those of a run of its own."""
     again = made_again()
-    told = TUNED["export"]["terminated"]["message"].replace('"Succeeded"', '"Adopted"')
-    again.start_pod("support-tune-1", "Succeeded", {**ADOPTED, "export": ended(message=told)})
+    payload = TUNED["export"]["terminated"]["message"].replace('"Succeeded"', '"Adopted"')
+    again.start_pod("support-tune-1", "Succeeded", {**ADOPTED, "export": ended(message=payload)})
     again.end_job("support-tune-1", "Complete", "CompletionsReached")
     again.settle()
     first = tuned()["status"]
     assert again.status["phase"] == first["phase"]
     assert again.status["artifacts"] == first["artifacts"]
-    assert {one["type"]: one["status"] for one in again.status["conditions"]} == {
-        one["type"]: one["status"] for one in first["conditions"]
+    assert {condition["type"]: condition["status"] for condition in again.status["conditions"]} == {
+        condition["type"]: condition["status"] for condition in first["conditions"]
     }

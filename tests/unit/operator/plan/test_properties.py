@@ -1,4 +1,4 @@
-"""What holds whatever happens: random lives of the three kinds, told as lists of events in the cluster."""
+"""What holds whatever happens: random lives of the three kinds, as lists of events in the cluster."""
 
 from __future__ import annotations
 
@@ -134,18 +134,18 @@ class Life:
         count = pod_count(self.cluster.jobs[job])
         return index % count if count > 1 else None
 
-    def pod(self, index: int, phase: str, told: Raw, conditions: list[Raw]) -> None:
+    def pod(self, index: int, phase: str, payload: Raw, conditions: list[Raw]) -> None:
         if job := self.newest(index):
-            self.cluster.start_pod(job, phase, told, conditions=conditions, index=self.place(job, index))
+            self.cluster.start_pod(job, phase, payload, conditions=conditions, index=self.place(job, index))
 
     def finish(self, index: int) -> None:
         if job := self.newest(index):
             self.cluster.start_pod(job, "Succeeded", DONE, index=self.place(job, 0))
             self.cluster.end_job(job, "Complete")
 
-    def fail(self, index: int, told: Raw) -> None:
+    def fail(self, index: int, payload: Raw) -> None:
         if job := self.newest(index):
-            self.cluster.fail(job, told, index=self.place(job, index))
+            self.cluster.fail(job, payload, index=self.place(job, index))
 
     def end_job(self, index: int, type_: str) -> None:
         if job := self.newest(index):
@@ -168,7 +168,7 @@ class Life:
 
     def goes_on(self, job: str) -> bool:
         ended = (self.cluster.jobs[job].get("status") or {}).get("conditions") or []
-        return not any(one["type"] in ("Complete", "Failed", "FailureTarget") for one in ended)
+        return not any(condition["type"] in ("Complete", "Failed", "FailureTarget") for condition in ended)
 
     def delete_pods(self) -> None:
         self.cluster.pods.clear()
@@ -181,8 +181,8 @@ class Life:
 
     def push(self, index: int, step: int) -> None:
         if job := self.newest(index):
-            told = ProgressReport(stage="train", step=step, total_steps=10)
-            self.cluster.progress[job] = Progress(told, self.cluster.now)
+            payload = ProgressReport(stage="train", step=step, total_steps=10)
+            self.cluster.progress[job] = Progress(payload, self.cluster.now)
 
     def refer(self, there: bool, digest: str) -> None:
         self.cluster.others.clear()
@@ -300,7 +300,7 @@ AFTER_THE_END = ("observedGeneration", "conditions", "children", *accounting.FIE
 def check(alive: Life, was_final: bool, before: Raw) -> None:
     cluster = alive.cluster
     status = cluster.status
-    assert status["message"], "status always says something"
+    assert status["message"], "status always has a message"
     if status["phase"] == "Failed":
         assert status["lastFailure"]["message"]
         assert cluster.condition("Stalled")["status"] == "True"
@@ -325,7 +325,7 @@ rollouts = st.one_of(
 
 @given(story=st.lists(rollouts, min_size=2, max_size=12))
 @steady
-def test_nothing_is_ever_served_that_has_not_passed(story):
+def test_only_a_model_that_has_passed_is_ever_served(story):
     alive = Life("InferenceService", {"model": TUNED_MODEL, "promotion": {"evalJobs": [{"name": "check"}]}})
     alive.refer(True, "d2")
     alive.settle()
@@ -352,7 +352,7 @@ changes = st.one_of(
 
 @given(story=st.lists(changes, min_size=2, max_size=12))
 @steady
-def test_nothing_new_is_served_behind_a_gate_that_came_later(story):
+def test_no_new_version_is_served_with_a_gate_that_was_added_later(story):
     """What answers stays, whatever comes; what takes its place has passed the gates there are."""
     alive = Life("InferenceService", {"model": TUNED_MODEL})
     alive.refer(True, "d2")
@@ -385,7 +385,7 @@ def served(alive: Life) -> tuple[Raw, str | None] | None:
 
 @given(life=lives, story=st.lists(events, max_size=6))
 @steady
-def test_equal_states_give_equal_plans_and_nothing_handed_in_is_changed(life, story):
+def test_equal_states_give_equal_plans_and_inputs_are_not_modified(life, story):
     alive = Life(*life)
     for name, arguments in story:
         getattr(alive, name)(*arguments)
@@ -398,7 +398,7 @@ def test_equal_states_give_equal_plans_and_nothing_handed_in_is_changed(life, st
 
 @given(life=lives, story=st.lists(events, max_size=5), lost=st.integers(0, 4))
 @steady
-def test_a_status_that_was_not_written_is_written_the_next_time(life, story, lost):
+def test_a_lost_status_is_written_by_the_next_plan(life, story, lost):
     """The operator dies between its children and its status: the next plan makes good for it."""
     alive = Life(*life)
     alive.settle()
@@ -419,14 +419,14 @@ junk = st.recursive(
 
 
 @given(
-    phase=pod_phases, told=containers, conditions=pod_conditions, reason=st.sampled_from(["", "Evicted", "OutOfcpu"])
+    phase=pod_phases, payload=containers, conditions=pod_conditions, reason=st.sampled_from(["", "Evicted", "OutOfcpu"])
 )
 @steady
 @pytest.mark.parametrize("kind", ["FineTuneJob", "EvalJob"])
-def test_every_pod_can_be_diagnosed(kind, phase, told, conditions, reason):
+def test_every_pod_can_be_diagnosed(kind, phase, payload, conditions, reason):
     cluster = Cluster(SPECS[kind]())
     cluster.settle()
-    pod = cluster.start_pod(next(iter(cluster.jobs)), phase, told, conditions=conditions, reason=reason)
+    pod = cluster.start_pod(next(iter(cluster.jobs)), phase, payload, conditions=conditions, reason=reason)
     ending = termination_failure(pod)
     assert ending.message
     assert ending.hint
@@ -483,7 +483,7 @@ pushes = st.builds(
 @given(push=pushes)
 @steady
 @pytest.mark.parametrize("kind", ["FineTuneJob", "EvalJob"])
-def test_no_push_can_break_a_status(kind, push):
+def test_no_pushed_progress_can_break_a_status(kind, push):
     cluster = Cluster(SPECS[kind]())
     cluster.settle()
     job = next(iter(cluster.jobs))
@@ -509,14 +509,14 @@ def test_no_report_can_break_a_status(kind, run_uri, model_uri, resumed, rows, c
     cluster.settle()
     results = [*RESULTS, *RESULTS]
     trained = {"resumedFromStep": resumed, "rows": rows, "lastCheckpoint": checkpoint, "runUri": run_uri}
-    told = {
+    payload = {
         **DONE,
         "fetch": ended(message=report("fetch", runUri=run_uri, modelUri=model_uri)),
         "train": ended(message=report("train", **trained)),
         "export": ended(message=report("export", artifacts=artifacts)),
         "evaluate": ended(message=report("evaluate", results=results, artifacts=artifacts)),
     }
-    cluster.start_pod(next(iter(cluster.jobs)), "Succeeded", told)
+    cluster.start_pod(next(iter(cluster.jobs)), "Succeeded", payload)
     cluster.settle()
     assert cluster.status["phase"] == "Succeeded"
 
@@ -528,12 +528,12 @@ def test_no_figure_can_break_a_status(kind, loss, value):
     cluster = Cluster(SPECS[kind]())
     cluster.settle()
     results = [{"benchmark": "support-qa", "metric": "accuracy", "value": value}]
-    told = {
+    payload = {
         **DONE,
         "train": ended(message=report("train", metrics={"trainLoss": loss})),
         "evaluate": ended(message=report("evaluate", results=results)),
     }
-    cluster.start_pod(next(iter(cluster.jobs)), "Succeeded", told)
+    cluster.start_pod(next(iter(cluster.jobs)), "Succeeded", payload)
     cluster.settle()
     assert cluster.status["phase"] == "Succeeded"
 
@@ -575,7 +575,7 @@ def test_no_spec_can_break_a_plan(kind, spec, ends):
 @given(ttl=st.sampled_from(["999999d", "999999d999999d", "0s", "1m"]))
 @steady
 @pytest.mark.parametrize("kind", ["FineTuneJob", "EvalJob"])
-def test_no_lease_of_life_can_break_a_plan(kind, ttl):
+def test_no_ttl_can_break_a_plan(kind, ttl):
     cluster = Cluster(SPECS[kind](ttlAfterFinished=ttl))
     cluster.settle()
     cluster.start_pod(next(iter(cluster.jobs)), "Succeeded", DONE)

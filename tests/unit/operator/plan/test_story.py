@@ -1,4 +1,4 @@
-"""What `kubectl describe` tells of a life: each transition once, in order."""
+"""Events of a life, as `kubectl describe` shows them: each transition once, in order."""
 
 from __future__ import annotations
 
@@ -48,25 +48,25 @@ def life() -> Cluster:
     return cluster
 
 
-def test_a_life_of_failures_is_told_once() -> None:
-    told = [event.reason for event in life().events]
+def test_each_transition_of_a_life_with_failures_is_reported_once() -> None:
+    reported = [event.reason for event in life().events]
     first = ["WaitingForPod", "Unschedulable", "Running", "OOMKilled"]
     second = ["WaitingForPod", "Suspended"]
     third = ["WaitingForPod", "Running", "Completed"]
-    assert told == [*first, *second, *third]
+    assert reported == [*first, *second, *third]
 
 
-def test_what_went_wrong_is_a_warning_with_what_to_do() -> None:
+def test_a_failure_is_a_warning_with_its_hint() -> None:
     warnings = {event.reason: event.message for event in life().events if event.type is EventType.WARNING}
     assert set(warnings) == {"Unschedulable", "OOMKilled"}
     assert "lower spec.resources.cpu" in warnings["Unschedulable"]
     assert "raise spec.resources.memory" in warnings["OOMKilled"]
 
 
-def test_a_failure_has_one_name_whether_it_is_seen_before_or_after_the_next_attempt_may_begin() -> None:
-    """A kill, say, between its Event and the status: the look after it may plan the next attempt at once."""
+def test_the_event_of_a_failure_has_the_same_identity_before_and_after_the_backoff() -> None:
+    """After a kill between Event and status, the next reconcile may already plan the next attempt."""
 
-    def told(after: float) -> list[str | None]:
+    def reported(after: float) -> list[str | None]:
         cluster = Cluster(fine_tune_job())
         cluster.settle()
         cluster.start_pod("support-tune-1", "Pending", {**FETCHED, "train": running()})
@@ -74,10 +74,10 @@ def test_a_failure_has_one_name_whether_it_is_seen_before_or_after_the_next_atte
         cluster.fail("support-tune-1", {**FETCHED, "train": ended(137, reason="OOMKilled")})
         return [event.once for event in cluster.reconcile(after=after).events if event.reason == "OOMKilled"]
 
-    assert told(after=1) == told(after=60)
-    assert None not in told(after=1)
+    assert reported(after=1) == reported(after=60)
+    assert None not in reported(after=1)
 
 
-def test_what_keeps_a_pod_from_starting_is_told_by_the_status_it_leads_away_from() -> None:
+def test_the_event_of_a_pending_pod_is_identified_by_the_previous_status() -> None:
     cluster = unschedulable()
     assert [event.once for event in cluster.events if event.reason == "Unschedulable"] == [None]

@@ -1,4 +1,4 @@
-"""What the plans of the release before have made and said, those of this one leave as it is.
+"""Children and status of earlier releases stay as they are.
 
 The old plans run in a process of their own, from the packed release; its children are then what the new plans see.
 """
@@ -69,10 +69,10 @@ def resource(name: str) -> Raw:
 @cache
 def old_plans(version: str) -> dict[str, Any]:
     """Children and status by name, as an earlier release plans them."""
-    told = json.dumps([CONFIG, NOW.isoformat(), {name: resource(name) for name in SPECS}])
+    reported = json.dumps([CONFIG, NOW.isoformat(), {name: resource(name) for name in SPECS}])
     environment = {**os.environ, "PYTHONPATH": str(release(version).operator)}
     done = subprocess.run(
-        [sys.executable, "-c", OLD], input=told, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", OLD], input=reported, env=environment, capture_output=True, text=True, check=True
     )
     plans: dict[str, Any] = json.loads(done.stdout)
     return plans
@@ -80,10 +80,11 @@ def old_plans(version: str) -> dict[str, Any]:
 
 def taken_over(version: str, name: str) -> tuple[list[Raw], Plan]:
     """The children that the old plan has made, with pods that answer where it serves; and what the new plan makes of it."""
-    made, told = old_plans(version)[name]
-    status = {field: value for field, value in told.items() if value is not None}
+    made, reported = old_plans(version)[name]
+    status = {field: value for field, value in reported.items() if value is not None}
     children = [
-        {**one, "metadata": {**one["metadata"], "uid": one["metadata"]["name"], "generation": 1}} for one in made
+        {**manifest, "metadata": {**manifest["metadata"], "uid": manifest["metadata"]["name"], "generation": 1}}
+        for manifest in made
     ]
     for one in children:
         if one["kind"] == "Deployment":
@@ -102,21 +103,21 @@ def taken_over(version: str, name: str) -> tuple[list[Raw], Plan]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", SPECS)
-def test_the_children_of_the_release_before_are_neither_replaced_nor_changed(version: str, name: str) -> None:
+def test_children_of_earlier_releases_are_neither_replaced_nor_changed(version: str, name: str) -> None:
     children, plan = taken_over(version, name)
-    theirs = {(one["kind"], one["metadata"]["name"]) for one in children}
+    theirs = {(child["kind"], child["metadata"]["name"]) for child in children}
     assert not plan.delete
-    assert not [one for one in plan.apply if (one["kind"], one["metadata"]["name"]) in theirs]
-    assert {one["kind"] for one in plan.create} <= {"ControllerRevision"}, "pods are made by nothing else"
+    assert not [manifest for manifest in plan.apply if (manifest["kind"], manifest["metadata"]["name"]) in theirs]
+    assert {manifest["kind"] for manifest in plan.create} <= {"ControllerRevision"}, "pods are made by nothing else"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", SPECS)
-def test_phase_and_reason_stay_as_the_release_before_has_told_them(version: str, name: str) -> None:
+def test_phase_and_reason_stay_as_earlier_releases_have_set_them(version: str, name: str) -> None:
     _, plan = taken_over(version, name)
-    told = (
+    reported = (
         old_plans(version)[name][1] if SPECS[name][0] != "InferenceService" else {"phase": "Ready", "reason": "Serving"}
     )
     if plan.status is not None:
-        assert (plan.status["phase"], plan.status["reason"]) == (told["phase"], told["reason"])
+        assert (plan.status["phase"], plan.status["reason"]) == (reported["phase"], reported["reason"])
     assert not plan.events

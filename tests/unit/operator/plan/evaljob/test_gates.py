@@ -9,9 +9,9 @@ from tunesmith_operator.plan.evaljob.gates import compared, judged, short, verdi
 
 
 def result(value: float, baseline: float | None = None, metric: str = "accuracy") -> list[Result]:
-    one = Result(benchmark="qa", metric=metric, value=value, samples=100)
+    scored = Result(benchmark="qa", metric=metric, value=value, samples=100)
     other = [Result(benchmark="qa", metric=metric, value=baseline)] if baseline is not None else []
-    return compared([one], other)
+    return compared([scored], other)
 
 
 @pytest.mark.parametrize(
@@ -31,12 +31,12 @@ def result(value: float, baseline: float | None = None, metric: str = "accuracy"
         ({"min_improvement": 0.1}, 0.57, None, False, "accuracy of qa has no baseline to compare with"),
     ],
 )
-def test_a_gate_says_score_and_bar_in_a_sentence(bar, value, baseline, passed, message):
+def test_the_message_of_a_gate_has_score_and_bar(bar, value, baseline, passed, message):
     gates = judged([Gate(benchmark="qa", **bar)], result(value, baseline))
     assert (gates[0].passed, gates[0].message) == (passed, message)
 
 
-def test_a_gate_on_a_metric_that_is_not_there_fails_and_names_those_that_are():
+def test_a_gate_on_a_missing_metric_fails_and_names_the_existing_metrics():
     gate = judged([Gate(benchmark="qa", metric="mean_acc", min=0.1)], result(0.9))[0]
     assert not gate.passed
     assert gate.message == "not passed: no score mean_acc was reported for qa; there is accuracy"
@@ -50,7 +50,7 @@ def test_the_share_of_unreadable_answers_can_be_gated(share, passed):
     assert gate.passed is passed
 
 
-def test_a_score_that_is_no_number_clears_no_bar():
+def test_a_score_that_is_not_a_number_clears_no_bar():
     gate = judged([Gate(benchmark="qa", max=1)], result(float("nan")))[0]
     assert not gate.passed
 
@@ -66,8 +66,8 @@ def test_one_failed_gate_fails_the_verdict():
 
 
 def test_a_result_has_its_delta_where_the_baseline_has_a_score():
-    one = result(0.57, 0.2)[0]
-    assert (one.baseline, one.delta) == (0.2, 0.37)
+    found = result(0.57, 0.2)[0]
+    assert (found.baseline, found.delta) == (0.2, 0.37)
     assert compared(result(0.5), [Result(benchmark="other", metric="accuracy", value=1)])[0].baseline is None
 
 

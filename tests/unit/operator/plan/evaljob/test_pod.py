@@ -15,11 +15,11 @@ from tests.unit.operator.plan.world import (
 
 
 def test_the_same_scoring_has_the_same_hash_whatever_the_model_and_the_gates():
-    one = begun(model=TUNED_MODEL, baseline=BASE, gates=[{"benchmark": "support-qa", "min": 0.1}])
+    first = begun(model=TUNED_MODEL, baseline=BASE, gates=[{"benchmark": "support-qa", "min": 0.1}])
     other = begun()
     more = begun(generation={"maxTokens": 64})
-    hashes = [run_spec_of(cluster, "support-eval-model-1")["specHash"] for cluster in (one, other, more)]
-    assert hashes[0] == run_spec_of(one, "support-eval-baseline-1")["specHash"] == hashes[1]
+    hashes = [run_spec_of(cluster, "support-eval-model-1")["specHash"] for cluster in (first, other, more)]
+    assert hashes[0] == run_spec_of(first, "support-eval-baseline-1")["specHash"] == hashes[1]
     assert hashes[2] != hashes[0]
 
 

@@ -21,7 +21,7 @@ def test_results_have_the_baseline_and_the_delta():
     (result,) = cluster.status["results"]
     assert (result["value"], result["baseline"], result["delta"]) == (0.57, 0.1, 0.47)
     assert cluster.status["score"] == "0.57"
-    assert [one["name"] for one in cluster.status["artifacts"]] == ["report", "baseline-report"]
+    assert [artifact["name"] for artifact in cluster.status["artifacts"]] == ["report", "baseline-report"]
 
 
 def test_status_names_the_digest_that_was_scored():

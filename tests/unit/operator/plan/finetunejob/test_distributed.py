@@ -1,4 +1,4 @@
-"""Several pods that train together: one Indexed Job, one Service, one cause of a failure."""
+"""Several pods that train as one process group."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DONE = {
     "train": ended(message=report("train")),
     "export": ended(message=report("export")),
 }
-"""How the containers of a pod end that does not lead."""
+"""States of the containers of a pod other than pod 0 after success."""
 
 
 def begun(nodes: int = 2, **spec: Any) -> Cluster:
@@ -51,7 +51,7 @@ def template(cluster: Cluster, job: str = JOB) -> Raw:
 
 
 def lost(after: int = 0) -> Raw:
-    """A container that lost the others, some seconds later than usual."""
+    """A container that lost its peers, `after` seconds later than usual."""
     state = ended(86, failed_report("train", "CollectiveFailed", "Connection reset by peer"))
     state["terminated"]["finishedAt"] = format_time(START + timedelta(minutes=5, seconds=after))
     return state
@@ -73,7 +73,7 @@ def test_a_queue_holds_all_pods_of_a_job_and_admits_them_together():
     assert (spec["suspend"], spec["completions"], spec["parallelism"]) == (True, 2, 2)
 
 
-def test_pods_that_a_queue_let_start_again_take_the_places_of_those_that_stop():
+def test_pods_of_a_readmitted_job_replace_those_that_stop():
     cluster = begun(queueName="gpus")
     cluster.jobs[JOB]["spec"]["suspend"] = False
     cluster.jobs[JOB]["status"] = {"startTime": format_time(START), "conditions": [condition("Suspended", False)]}
@@ -109,7 +109,7 @@ def test_pods_find_pod_0_by_the_name_that_the_service_gives_it():
     assert {"kind": "Service", "name": SERVICE} in cluster.status["children"]
 
 
-def test_the_administrator_says_how_long_pods_wait_for_each_other():
+def test_the_chart_sets_how_long_pods_wait_for_each_other():
     patience = CONFIG.together.model_copy(update={"rendezvous_seconds": 60.0, "collective_seconds": 7200.0})
     cluster = Cluster(fine_tune_job(parallelism={"nodes": 2}), config=CONFIG.model_copy(update={"together": patience}))
     cluster.settle()
@@ -124,11 +124,11 @@ def test_the_administrator_says_how_long_pods_wait_for_each_other():
 
 
 @pytest.mark.parametrize("container", ["fetch", "train", "export"])
-def test_each_pod_is_told_its_place_in_a_variable_that_users_cannot_set(container):
+def test_each_pod_gets_its_index_in_a_variable_that_users_cannot_set(container):
     cluster = begun(pod={"env": [{"name": "TUNESMITH_INDEX", "value": "0"}]})
     spec = template(cluster)["spec"]
     made = next(one for one in [*spec["initContainers"], *spec["containers"]] if one["name"] == container)
-    (place,) = [one for one in made["env"] if one["name"] == "TUNESMITH_INDEX"]
+    (place,) = [manifest for manifest in made["env"] if manifest["name"] == "TUNESMITH_INDEX"]
     assert place["valueFrom"]["fieldRef"]["fieldPath"] == (
         "metadata.annotations['batch.kubernetes.io/job-completion-index']"
     )
@@ -160,11 +160,11 @@ def test_each_device_of_a_pod_is_a_process():
         ({"parallelism": {"nodes": 2}, "resources": {"sharedMemory": "16Gi"}}, "16Gi"),
     ],
 )
-def test_processes_that_talk_have_a_shared_memory_of_a_gib_for_each_device(spec, size):
+def test_processes_of_a_group_have_a_gib_of_shared_memory_for_each_device(spec, size):
     cluster = begun(**{"nodes": 1, **spec})
-    volumes = {one["name"]: one for one in template(cluster)["spec"]["volumes"]}
+    volumes = {volume["name"]: volume for volume in template(cluster)["spec"]["volumes"]}
     assert volumes.get("shm", {}).get("emptyDir") == ({"medium": "Memory", "sizeLimit": size} if size else None)
-    mounts = {one["mountPath"] for one in template(cluster)["spec"]["initContainers"][1]["volumeMounts"]}
+    mounts = {container["mountPath"] for container in template(cluster)["spec"]["initContainers"][1]["volumeMounts"]}
     assert ("/dev/shm" in mounts) == bool(size)
 
 
@@ -183,7 +183,7 @@ def test_pods_are_kept_near_each_other_when_asked(required):
     )
 
 
-def test_where_pods_are_put_makes_no_other_run():
+def test_placement_does_not_change_the_spec_hash():
     apart = FineTuneJobSpec.model_validate(fine_tune_job(parallelism={"nodes": 2})["spec"]).to_dict()
     near = {**apart, "parallelism": {**apart["parallelism"], "near": {"topologyKey": "rack", "required": True}}}
     wide = {**apart, "parallelism": {**apart["parallelism"], "nodes": 4}}
@@ -191,7 +191,7 @@ def test_where_pods_are_put_makes_no_other_run():
     assert spec_hash("FineTuneJob", wide) != spec_hash("FineTuneJob", apart)
 
 
-def test_it_prepares_until_every_pod_has_fetched_and_is_pending_until_every_pod_has_begun():
+def test_it_is_pending_until_every_pod_has_started_and_preparing_until_every_pod_has_fetched():
     cluster = begun()
     cluster.start_pod(JOB, "Running", TRAINS, index=0)
     cluster.settle()
@@ -205,7 +205,7 @@ def test_it_prepares_until_every_pod_has_fetched_and_is_pending_until_every_pod_
     assert cluster.status["phase"] == "Running"
 
 
-def test_status_says_how_many_pods_are_placed_and_what_the_others_lack():
+def test_status_shows_how_many_pods_are_placed_and_what_the_others_lack():
     cluster = begun(nodes=3, resources={"accelerator": "nvidia"}, training={"globalBatchSize": 12})
     cluster.start_pod(JOB, "Running", TRAINS, index=0)
     lack = condition("PodScheduled", False, "Unschedulable", "0/2 nodes are available: 2 Insufficient nvidia.com/gpu.")
@@ -216,21 +216,21 @@ def test_status_says_how_many_pods_are_placed_and_what_the_others_lack():
     assert cluster.status["waitingFor"].startswith("1 of 3 pods are placed: no node has enough nvidia.com/gpu")
 
 
-def test_a_pod_that_the_quota_does_not_admit_is_told_of_though_others_run():
+def test_a_pod_that_the_quota_does_not_admit_is_reported_although_others_run():
     cluster = begun()
     cluster.start_pod(JOB, "Running", TRAINS, index=0)
     cluster.jobs[JOB]["status"] = {"startTime": format_time(START), "active": 1}
     wanted = KINDS["FineTuneJob"].wants_events(cluster.resource, cluster.observed(), cluster.now)
     assert Key("Job", JOB) in wanted
-    said = f'Error creating: pods "{JOB}-1" is forbidden: exceeded quota: gpus'
+    message = f'Error creating: pods "{JOB}-1" is forbidden: exceeded quota: gpus'
     about = {"kind": "Job", "name": JOB, "uid": f"uid-of-{JOB}"}
-    cluster.kubernetes_events = [{"reason": "FailedCreate", "message": said, "involvedObject": about}]
+    cluster.kubernetes_events = [{"reason": "FailedCreate", "message": message, "involvedObject": about}]
     cluster.settle()
     assert (cluster.status["phase"], cluster.status["reason"]) == ("Pending", "QuotaExceeded")
     assert cluster.status["waitingFor"].startswith("1 of 2 pods are placed: ")
 
 
-def test_what_is_held_in_vain_is_freed_by_the_pending_deadline():
+def test_the_pending_deadline_frees_the_devices_of_placed_pods():
     cluster = begun(pendingDeadline="10m")
     cluster.start_pod(JOB, "Running", TRAINS, index=0)
     cluster.settle()
@@ -239,7 +239,7 @@ def test_what_is_held_in_vain_is_freed_by_the_pending_deadline():
     assert cluster.jobs == {}
 
 
-def test_the_first_pod_speaks_for_all():
+def test_pod_0_reports_for_all():
     cluster = begun()
     cluster.start_pod(JOB, "Succeeded", DONE, index=1)
     cluster.start_pod(JOB, "Running", TRAINS, index=0)
@@ -249,10 +249,10 @@ def test_the_first_pod_speaks_for_all():
     cluster.end_job(JOB, "Complete", "CompletionsReached")
     cluster.settle()
     assert cluster.status["phase"] == "Succeeded"
-    assert [one["name"] for one in cluster.status["artifacts"]] == ["adapter", "merged"]
+    assert [artifact["name"] for artifact in cluster.status["artifacts"]] == ["adapter", "merged"]
 
 
-def test_a_pod_that_is_done_is_no_cause_of_the_failure_of_another():
+def test_a_pod_that_succeeded_is_not_the_cause_of_a_failure():
     cluster = begun(retries=0)
     cluster.start_pod(JOB, "Succeeded", DONE, index=1)
     merge = failed_report("export", "MergeMismatch", "logits differ")
@@ -279,7 +279,7 @@ def test_a_pod_that_is_done_is_no_cause_of_the_failure_of_another():
     ],
 )
 @pytest.mark.parametrize("where", [0, 1])
-def test_the_true_cause_is_told_and_not_that_others_lost_the_pod(cause, class_, where):
+def test_the_root_cause_is_reported_and_not_the_loss_of_the_pod_by_others(cause, class_, where):
     cluster = begun(nodes=4)
     for index in set(range(4)) - {where}:
         cluster.start_pod(JOB, "Failed", {**FETCHED, "train": lost(after=-1)}, index=index)
@@ -290,7 +290,7 @@ def test_the_true_cause_is_told_and_not_that_others_lost_the_pod(cause, class_, 
     assert (failure["class"], failure["pod"]) == (class_, f"{JOB}-{where}-x7k2p")
 
 
-def test_of_two_causes_the_earlier_is_told():
+def test_the_earlier_of_two_causes_is_reported():
     cluster = begun()
     late = ended(1)
     late["terminated"]["finishedAt"] = format_time(START + timedelta(minutes=6))
@@ -301,7 +301,7 @@ def test_of_two_causes_the_earlier_is_told():
     assert cluster.status["lastFailure"]["pod"] == f"{JOB}-1-x7k2p"
 
 
-def test_where_nothing_else_is_known_the_lost_touch_is_told():
+def test_a_lost_peer_is_reported_if_nothing_else_is_known():
     cluster = begun()
     cluster.start_pod(JOB, "Failed", {**FETCHED, "train": lost()}, index=0)
     cluster.end_job(JOB, "Failed")
@@ -309,7 +309,7 @@ def test_where_nothing_else_is_known_the_lost_touch_is_told():
     assert cluster.status["lastFailure"]["class"] == "CollectiveFailed"
 
 
-def test_a_world_whose_other_pods_still_stop_has_not_failed_yet():
+def test_an_attempt_has_not_failed_while_other_pods_stop():
     cluster = begun()
     cluster.start_pod(JOB, "Failed", {**FETCHED, "train": ended(1)}, index=1)
     stopping = cluster.start_pod(JOB, "Running", TRAINS, index=0)
@@ -325,7 +325,7 @@ def test_a_world_whose_other_pods_still_stop_has_not_failed_yet():
     assert list(cluster.jobs) == [JOB, "support-tune-2"]
 
 
-def test_a_world_that_succeeded_while_nobody_saw_pod_0_is_no_failure_and_no_wait_while_the_others_stop():
+def test_a_success_without_pod_0_is_decided_when_the_other_pods_have_stopped():
     cluster = begun(pendingDeadline="30m")
     cluster.start_pod(JOB, "Running", TRAINS, index=1)
     cluster.end_job(JOB, "SuccessCriteriaMet", "SuccessPolicy")
@@ -337,7 +337,7 @@ def test_a_world_that_succeeded_while_nobody_saw_pod_0_is_no_failure_and_no_wait
     assert "was deleted before its result was read" in cluster.status["lastFailure"]["message"]
 
 
-def test_the_next_attempt_is_a_new_world_under_new_names():
+def test_the_next_attempt_is_a_new_process_group_with_new_names():
     cluster = begun()
     cluster.start_pod(JOB, "Failed", {**FETCHED, "train": ended(75, report("train", "Preempted"))}, index=0)
     cluster.end_job(JOB, "Failed")
@@ -350,7 +350,7 @@ def test_the_next_attempt_is_a_new_world_under_new_names():
     assert list(cluster.services) == [SERVICE]
 
 
-def test_a_service_that_somebody_changes_or_removes_is_put_right():
+def test_a_changed_or_deleted_service_is_repaired():
     cluster = begun()
     cluster.start_pod(JOB, "Running", TRAINS, index=0)
     cluster.settle()
@@ -362,7 +362,7 @@ def test_a_service_that_somebody_changes_or_removes_is_put_right():
     assert list(cluster.services) == [SERVICE]
 
 
-def test_the_service_goes_with_the_jobs_after_the_ttl():
+def test_the_service_is_deleted_with_the_jobs_after_the_ttl():
     cluster = begun(ttlAfterFinished="1h")
     cluster.start_pod(JOB, "Succeeded", TUNED, index=0)
     cluster.start_pod(JOB, "Succeeded", DONE, index=1)
@@ -375,7 +375,7 @@ def test_the_service_goes_with_the_jobs_after_the_ttl():
     assert cluster.status["children"] == []
 
 
-def test_somebody_elses_service_of_that_name_is_left_alone():
+def test_a_foreign_service_with_the_name_is_left_alone():
     cluster = Cluster(fine_tune_job(parallelism={"nodes": 2}))
     cluster.foreign.add(Key("Service", SERVICE))
     cluster.settle()
@@ -383,7 +383,7 @@ def test_somebody_elses_service_of_that_name_is_left_alone():
     assert (cluster.status["phase"], cluster.status["reason"]) == ("Failed", "NameConflict")
 
 
-def test_a_refused_service_is_told_and_tried_again():
+def test_a_rejected_service_is_reported_and_retried():
     cluster = Cluster(fine_tune_job(parallelism={"nodes": 2}))
     cluster.refused[Key("Service", SERVICE)] = 'services "x" is forbidden: exceeded quota: services=0'
     cluster.settle()
@@ -395,7 +395,7 @@ def test_a_refused_service_is_told_and_tried_again():
     assert list(cluster.services) == [SERVICE]
 
 
-def test_a_service_is_read_by_name_only_where_there_is_to_be_one():
+def test_the_service_is_read_by_name_only_for_several_pods():
     gets = KINDS["FineTuneJob"].gets
     assert gets(fine_tune_job()) == frozenset()
     assert gets(fine_tune_job(parallelism={"nodes": 2})) == {Key("Service", SERVICE)}
@@ -409,7 +409,7 @@ def test_a_service_is_read_by_name_only_where_there_is_to_be_one():
         ({"parallelism": {"nodes": 32}}, "use 32"),
     ],
 )
-def test_a_batch_that_the_devices_do_not_divide_is_refused_with_those_that_they_do(spec, advice):
+def test_a_batch_that_the_devices_do_not_divide_is_refused_with_the_nearest_sizes(spec, advice):
     cluster = Cluster(fine_tune_job(**spec))
     cluster.settle()
     assert (cluster.status["phase"], cluster.status["reason"]) == ("Failed", "BadSpec")

@@ -23,7 +23,7 @@ def test_a_finished_job_shows_its_artifacts():
     assert status["model"] == {"uri": "s3://store/m/1", "digest": "d0"}
     assert status["progress"]["percent"] == 100
     assert status["completionTime"]
-    assert {one["type"]: one["status"] for one in status["conditions"]} == {
+    assert {condition["type"]: condition["status"] for condition in status["conditions"]} == {
         "Ready": "True",
         "Reconciling": "False",
         "Stalled": "False",
@@ -50,8 +50,8 @@ def test_a_pushed_checkpoint_is_shown():
 
 def test_the_checkpoint_of_a_preempted_attempt_is_kept():
     cluster = begun()
-    told = report("train", "Preempted", lastCheckpoint={"uri": "s3://store/run/checkpoints/9", "step": 9})
-    cluster.fail("support-tune-1", {"fetch": TUNED["fetch"], "train": ended(75, told)})
+    payload = report("train", "Preempted", lastCheckpoint={"uri": "s3://store/run/checkpoints/9", "step": 9})
+    cluster.fail("support-tune-1", {"fetch": TUNED["fetch"], "train": ended(75, payload)})
     cluster.settle()
     cluster.reconcile(after=60)
     assert "support-tune-2" in cluster.jobs

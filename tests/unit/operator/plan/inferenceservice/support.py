@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from datetime import timedelta
 from typing import Any
-
-from hypothesis import strategies as st
 
 from tests.unit.operator.plan.world import (
     CONFIG,
@@ -50,21 +47,21 @@ def gated(verdict: str | None = "Passed", **spec: Any) -> Cluster:
 
 
 def retuned(digest: str) -> Raw:
-    """The FineTuneJob after it was made anew, with another result."""
+    """The FineTuneJob after it was created again, with another result."""
     job = tuned()
     job["status"]["artifacts"] = [{"name": "merged", "uri": f"s3://store/{digest}", "digest": digest}]
     return job
 
 
 def ready(cluster: Cluster, pods: int | None = None) -> None:
-    """The Deployment controller has done its work."""
+    """The Deployment controller has rolled out all pods."""
     wanted = cluster.deployments["support"]["spec"]["replicas"] if pods is None else pods
     deployed(cluster, replicas=wanted, readyReplicas=wanted, updatedReplicas=wanted)
     cluster.settle()
 
 
 def deployed(cluster: Cluster, **status: Any) -> None:
-    """The Deployment controller tells how far it is."""
+    """The Deployment controller has written this status."""
     deployment = cluster.deployments["support"]
     deployment["status"] = {"observedGeneration": deployment["metadata"]["generation"], **status}
 
@@ -127,7 +124,7 @@ def fail(cluster: Cluster, states: Raw = NO_IMAGE) -> None:
 
 
 def upgrade(cluster: Cluster) -> None:
-    """The operator comes with another image, and everything is looked at."""
+    """The operator comes with another image, and reconciles."""
     images = CONFIG.images.model_copy(update={"runtime": "registry/runtime:2"})
     cluster.config = CONFIG.model_copy(update={"images": images})
     cluster.settle()
@@ -147,76 +144,3 @@ def engine(cluster: Cluster) -> str:
     run = json.loads(template(cluster)["metadata"]["annotations"]["tunesmith.dev/run"])
     assert cluster.status["engine"] == run["spec"]["engine"]
     return str(run["spec"]["engine"])
-
-
-class Life:
-    """A service, its owner, its cluster and its operator, each doing what they may."""
-
-    def __init__(self, spec: Raw) -> None:
-        self.cluster = Cluster(inference_service(**spec))
-        self.lost: set[str] = set()
-        """Versions whose record somebody has deleted: what is deployed is recorded again, what was before it is not."""
-        self.cluster.others[Reference("FineTuneJob", "support")] = retuned("d2")
-        self.cluster.others[Reference("EvalJob", "check")] = evaluated("Passed", "d2")
-
-    def edit(self, spec: Raw) -> None:
-        self.cluster.resource = with_spec(self.cluster.resource, **spec)
-
-    def retune(self, digest: str, verdict: str | None) -> None:
-        self.cluster.others[Reference("FineTuneJob", "support")] = retuned(digest)
-        self.cluster.others[Reference("EvalJob", "check")] = evaluated(verdict, digest)
-
-    def deploy(self, ready_: bool, late: bool) -> None:
-        if "support" in self.cluster.deployments:
-            wanted = self.cluster.deployments["support"]["spec"]["replicas"]
-            counts = {"replicas": wanted, "readyReplicas": wanted if ready_ else 0, "updatedReplicas": wanted}
-            deployed(self.cluster, **counts, conditions=[LATE] if late else [])
-
-    def pod(self, states: Raw, is_ready: bool) -> None:
-        if "support" in self.cluster.deployments:
-            serve_pod(self.cluster, states, conditions=[condition("Ready", is_ready)])
-
-    def lose(self, kind: str) -> None:
-        if kind == "ControllerRevision":
-            self.lost |= {name.removeprefix("support-") for name in self.cluster.revisions}
-        self.cluster.shelf(kind).clear()
-
-    def tamper(self, image: str) -> None:
-        for one in self.cluster.deployments.values():
-            one["spec"]["template"]["spec"]["containers"][0]["image"] = image
-            one["metadata"]["generation"] += 1
-
-    def configure(self, image: str) -> None:
-        images = CONFIG.images.model_copy(update={"runtime": image})
-        self.cluster.config = CONFIG.model_copy(update={"images": images})
-
-    def die(self) -> None:
-        """The operator is killed between its children and its status."""
-        resource = self.cluster.resource
-        self.cluster.reconcile()
-        self.cluster.resource = resource
-
-    def wait(self, seconds: int) -> None:
-        self.cluster.now += timedelta(seconds=seconds)
-
-
-children = st.sampled_from(
-    ["Deployment", "Service", "ControllerRevision", "HorizontalPodAutoscaler", "PodDisruptionBudget", "Pod"]
-)
-
-
-def check(life: Life) -> None:
-    cluster, status = life.cluster, life.cluster.status
-    if (served := status.get("version")) and served not in life.lost:
-        assert f"support-{served}" in cluster.revisions
-    for one in cluster.deployments.values():
-        recorded = cluster.revisions[f"support-{version(cluster)}"]["data"]["template"]
-        assert one["spec"]["template"] == recorded, "what is deployed is what was recorded"
-    assert len(cluster.revisions) <= 3
-    deleted = {key.kind for plan in cluster.plans for key in plan.delete}
-    assert deleted <= {"ControllerRevision", "HorizontalPodAutoscaler", "PodDisruptionBudget"}
-    assert status["observedGeneration"] == cluster.resource["metadata"]["generation"]
-    assert ("rolledBack" in status) == (cluster.condition("RolledBack") != {})
-    replicas = 0 if cluster.resource["spec"].get("suspend") else cluster.resource["spec"].get("replicas", 1)
-    for one in cluster.deployments.values():
-        assert one["spec"]["replicas"] == replicas

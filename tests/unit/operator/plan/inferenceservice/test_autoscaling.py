@@ -58,8 +58,8 @@ def test_an_autoscaler_without_metrics_is_reported_and_the_pods_answer() -> None
     assert cluster.condition("AutoscalingActive")["status"] == "Unknown"
     able = condition("AbleToScale", True, "SucceededGetScale")
     words = "unable to fetch metrics from resource metrics API"
-    told = [able, condition("ScalingActive", False, "FailedGetResourceMetric", words)]
-    cluster.autoscalers["support"]["status"] = {"conditions": told}
+    conditions = [able, condition("ScalingActive", False, "FailedGetResourceMetric", words)]
+    cluster.autoscalers["support"]["status"] = {"conditions": conditions}
     cluster.settle()
     active = cluster.condition("AutoscalingActive")
     assert (active["status"], active["reason"]) == ("False", "FailedGetResourceMetric")

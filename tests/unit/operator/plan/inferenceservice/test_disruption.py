@@ -30,7 +30,7 @@ BUDGETS: dict[str, tuple[Raw, bool]] = {
 def test_several_pods_are_evicted_one_at_a_time_and_a_single_pod_freely(spec: Raw, wanted: bool) -> None:
     cluster = Cluster(inference_service(**spec))
     cluster.settle()
-    assert [one["spec"]["maxUnavailable"] for one in cluster.budgets.values()] == ([1] if wanted else [])
+    assert [budget["spec"]["maxUnavailable"] for budget in cluster.budgets.values()] == ([1] if wanted else [])
 
 
 def test_the_budget_is_deleted_when_a_single_pod_is_left() -> None:

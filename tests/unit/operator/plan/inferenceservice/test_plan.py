@@ -51,7 +51,7 @@ def test_an_edited_deployment_is_repaired(field):
         spec["replicas"] = 7
     else:
         spec["template"]["spec"]["containers"][0]["image"] = "another"
-    assert [one["kind"] for one in cluster.reconcile().apply] == ["Deployment"]
+    assert [manifest["kind"] for manifest in cluster.reconcile().apply] == ["Deployment"]
     assert cluster.reconcile().apply == ()
 
 
@@ -59,7 +59,7 @@ def test_a_deleted_service_is_created_again():
     cluster = Cluster(inference_service())
     cluster.settle()
     cluster.services.clear()
-    assert [one["kind"] for one in cluster.reconcile().apply] == ["Service"]
+    assert [manifest["kind"] for manifest in cluster.reconcile().apply] == ["Service"]
 
 
 def test_an_empty_variable_causes_no_endless_writes():
@@ -145,5 +145,5 @@ def test_an_edited_or_deleted_child_is_repaired_and_nothing_else_written(kind: s
         shelf.clear()
     else:
         shelf["support"]["metadata"]["labels"].clear()
-    assert [one["kind"] for one in cluster.reconcile().apply] == [kind]
+    assert [manifest["kind"] for manifest in cluster.reconcile().apply] == [kind]
     assert cluster.reconcile().apply == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -11,14 +12,91 @@ from hypothesis import strategies as st
 from tests.unit.operator.plan.inferenceservice.support import (
     AUTOSCALED,
     GATED,
+    LATE,
     NO_IMAGE,
     TUNED_MODEL,
-    Life,
-    check,
-    children,
+    deployed,
+    evaluated,
+    retuned,
+    serve_pod,
     version,
 )
-from tunesmith_operator.plan.types import Raw
+from tests.unit.operator.plan.world import CONFIG, Cluster, condition, inference_service, with_spec
+from tunesmith_operator.plan.types import Raw, Reference
+
+
+class Life:
+    """A service and everything that its owner, the cluster and the operator may do."""
+
+    def __init__(self, spec: Raw) -> None:
+        self.cluster = Cluster(inference_service(**spec))
+        self.lost: set[str] = set()
+        """Versions whose record was deleted: only the deployed version is recorded again."""
+        self.cluster.others[Reference("FineTuneJob", "support")] = retuned("d2")
+        self.cluster.others[Reference("EvalJob", "check")] = evaluated("Passed", "d2")
+
+    def edit(self, spec: Raw) -> None:
+        self.cluster.resource = with_spec(self.cluster.resource, **spec)
+
+    def retune(self, digest: str, verdict: str | None) -> None:
+        self.cluster.others[Reference("FineTuneJob", "support")] = retuned(digest)
+        self.cluster.others[Reference("EvalJob", "check")] = evaluated(verdict, digest)
+
+    def deploy(self, ready_: bool, late: bool) -> None:
+        if "support" in self.cluster.deployments:
+            wanted = self.cluster.deployments["support"]["spec"]["replicas"]
+            counts = {"replicas": wanted, "readyReplicas": wanted if ready_ else 0, "updatedReplicas": wanted}
+            deployed(self.cluster, **counts, conditions=[LATE] if late else [])
+
+    def pod(self, states: Raw, is_ready: bool) -> None:
+        if "support" in self.cluster.deployments:
+            serve_pod(self.cluster, states, conditions=[condition("Ready", is_ready)])
+
+    def lose(self, kind: str) -> None:
+        if kind == "ControllerRevision":
+            self.lost |= {name.removeprefix("support-") for name in self.cluster.revisions}
+        self.cluster.shelf(kind).clear()
+
+    def tamper(self, image: str) -> None:
+        for deployment in self.cluster.deployments.values():
+            deployment["spec"]["template"]["spec"]["containers"][0]["image"] = image
+            deployment["metadata"]["generation"] += 1
+
+    def configure(self, image: str) -> None:
+        images = CONFIG.images.model_copy(update={"runtime": image})
+        self.cluster.config = CONFIG.model_copy(update={"images": images})
+
+    def die(self) -> None:
+        """The operator is killed between its children and its status."""
+        resource = self.cluster.resource
+        self.cluster.reconcile()
+        self.cluster.resource = resource
+
+    def wait(self, seconds: int) -> None:
+        self.cluster.now += timedelta(seconds=seconds)
+
+
+children = st.sampled_from(
+    ["Deployment", "Service", "ControllerRevision", "HorizontalPodAutoscaler", "PodDisruptionBudget", "Pod"]
+)
+
+
+def check(life: Life) -> None:
+    cluster, status = life.cluster, life.cluster.status
+    if (served := status.get("version")) and served not in life.lost:
+        assert f"support-{served}" in cluster.revisions
+    for deployment in cluster.deployments.values():
+        recorded = cluster.revisions[f"support-{version(cluster)}"]["data"]["template"]
+        assert deployment["spec"]["template"] == recorded, "the deployed template is the recorded template"
+    assert len(cluster.revisions) <= 3
+    deleted = {key.kind for plan in cluster.plans for key in plan.delete}
+    assert deleted <= {"ControllerRevision", "HorizontalPodAutoscaler", "PodDisruptionBudget"}
+    assert status["observedGeneration"] == cluster.resource["metadata"]["generation"]
+    assert ("rolledBack" in status) == (cluster.condition("RolledBack") != {})
+    replicas = 0 if cluster.resource["spec"].get("suspend") else cluster.resource["spec"].get("replicas", 1)
+    for deployment in cluster.deployments.values():
+        assert deployment["spec"]["replicas"] == replicas
+
 
 specs = st.sampled_from(
     [{"maxModelLength": 128}, {"maxModelLength": 256}, {"replicas": 0}, {"replicas": 1}, {"replicas": 3}, {"suspend": True},
@@ -31,7 +109,7 @@ def act(name: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[tupl
 
 
 OWNERS = frozenset({"edit", "retune"})
-"""What asks for something else."""
+"""Acts that ask for another version."""
 
 
 steady = settings(

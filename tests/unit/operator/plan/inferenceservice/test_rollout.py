@@ -148,9 +148,9 @@ def test_status_records_the_rollback_before_it_begins() -> None:
     assert given_up.status["rolledBack"]
     assert given_up.for_good
     assert given_up.requeue_after == 1
-    next_look = cluster.reconcile()
-    assert [one["kind"] for one in next_look.apply] == ["Deployment"]
-    assert not next_look.for_good
+    next_plan = cluster.reconcile()
+    assert [manifest["kind"] for manifest in next_plan.apply] == ["Deployment"]
+    assert not next_plan.for_good
 
 
 def test_the_first_version_is_not_rolled_back() -> None:

@@ -36,7 +36,7 @@ def test_status_counts_all_pods_for_autoscalers():
 def test_the_digest_is_that_which_the_pods_have_read():
     cluster = Cluster(inference_service(model={"uri": "hf://a/b"}))
     cluster.settle()
-    told = report("fetch", modelUri="s3://store/models/1", modelDigest="d9")
-    serve_pod(cluster, {"fetch": {"state": ended(message=told)}, "serve": {"state": running()}})
+    payload = report("fetch", modelUri="s3://store/models/1", modelDigest="d9")
+    serve_pod(cluster, {"fetch": {"state": ended(message=payload)}, "serve": {"state": running()}})
     ready(cluster)
     assert cluster.status["model"] == {"uri": "s3://store/models/1", "digest": "d9"}

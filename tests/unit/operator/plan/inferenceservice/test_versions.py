@@ -140,12 +140,12 @@ def test_the_version_of_a_release_without_records_is_adopted_unchanged() -> None
 def test_each_version_is_recorded_before_its_deployment_and_old_records_are_deleted() -> None:
     cluster = Cluster(inference_service())
     first = cluster.plan()
-    assert [one["kind"] for one in first.create] == ["ControllerRevision"]
+    assert [manifest["kind"] for manifest in first.create] == ["ControllerRevision"]
     cluster.settle()
     ready(cluster)
     for length in (128, 256):
         change(cluster, maxModelLength=length)
-        assert len(cluster.revisions) == 2, "the one that answers and the new one"
+        assert len(cluster.revisions) == 2, "the version that answers and the new version"
         ready(cluster)
         assert list(cluster.revisions) == [f"support-{version(cluster)}"]
     assert cluster.reconcile().is_empty

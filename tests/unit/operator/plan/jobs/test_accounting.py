@@ -1,4 +1,4 @@
-"""What attempts cost: told once, whatever happens between two looks."""
+"""What attempts cost: counted once, whatever happens between two reconciles."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def device_seconds(cluster: Cluster) -> int:
     return round(3600 * cluster.status.get("acceleratorHours", 0))
 
 
-def test_a_good_life_tells_what_it_cost():
+def test_a_succeeded_attempt_has_its_waiting_time_and_device_hours():
     cluster = begun()
     passes(cluster, 60)
     places(cluster)
@@ -89,7 +89,7 @@ def test_a_good_life_tells_what_it_cost():
     assert (cluster.status["queuedSeconds"], cluster.status["acceleratorHours"]) == (60, 0.5)
 
 
-def test_on_the_cpu_no_device_is_held():
+def test_a_job_on_the_cpu_has_no_device_hours():
     cluster = begun(resources={})
     places(cluster)
     passes(cluster, 1800)
@@ -99,7 +99,7 @@ def test_on_the_cpu_no_device_is_held():
     assert "acceleratorSeconds" not in cluster.status["attempts"][0]
 
 
-def test_failed_attempts_cost_too():
+def test_failed_attempts_count_too():
     cluster = begun(retries=1)
     for number in (1, 2):
         passes(cluster, 30)
@@ -110,13 +110,13 @@ def test_failed_attempts_cost_too():
         cluster.settle()
         cluster.reconcile(after=10)
     assert cluster.status["phase"] == "Failed"
-    told = [(row["number"], row["outcome"], row["failures"]) for row in cluster.status["attempts"]]
-    assert told == [(1, "OOMKilled", 1), (2, "OOMKilled", 2)]
+    rows = [(row["number"], row["outcome"], row["failures"]) for row in cluster.status["attempts"]]
+    assert rows == [(1, "OOMKilled", 1), (2, "OOMKilled", 2)]
     assert (device_seconds(cluster), cluster.status["queuedSeconds"]) == (200, 60)
     assert "preemptions" not in cluster.status
 
 
-def test_each_pod_of_a_job_that_its_queue_stops_and_admits_again_costs():
+def test_each_stay_of_a_job_that_its_queue_readmits_counts():
     cluster = begun(queueName="gpus")
     for _ in range(2):
         passes(cluster, 300)
@@ -132,7 +132,7 @@ def test_each_pod_of_a_job_that_its_queue_stops_and_admits_again_costs():
     assert cluster.status["preemptions"] == 2
 
 
-def test_a_stop_and_a_new_start_that_nobody_saw_are_two_stays():
+def test_a_readmission_between_two_reconciles_is_two_stays():
     cluster = begun(queueName="gpus")
     places(cluster)
     cluster.settle()
@@ -149,7 +149,7 @@ def test_a_stop_and_a_new_start_that_nobody_saw_are_two_stays():
     assert device_seconds(cluster) <= 1600
 
 
-def test_pods_that_stop_after_the_end_are_counted_until_they_have():
+def test_pods_count_until_they_have_stopped():
     cluster = begun(deadline="1h")
     places(cluster)
     cluster.settle()
@@ -212,7 +212,7 @@ def test_each_device_of_each_pod_counts():
     assert row["acceleratorSeconds"] == 2 * 4 * 100, "of pods that went unseen, when the first came counts for all"
 
 
-def test_the_last_word_of_the_pod_that_leads_ends_the_bill():
+def test_the_success_of_pod_0_closes_the_row():
     cluster = begun(parallelism={"nodes": 2})
     for index in range(2):
         cluster.start_pod(job(), "Running", TRAINS, index=index)
@@ -229,7 +229,7 @@ def test_the_last_word_of_the_pod_that_leads_ends_the_bill():
     assert row["endTime"]
 
 
-def test_sums_that_go_on_growing_are_no_reason_for_a_write():
+def test_growing_sums_cause_no_write():
     cluster = begun()
     places(cluster)
     cluster.settle()
@@ -237,7 +237,7 @@ def test_sums_that_go_on_growing_are_no_reason_for_a_write():
     assert device_seconds(cluster) == 0
 
 
-def test_what_is_known_of_old_attempts_stays_bounded_and_the_sums_exact():
+def test_the_rows_are_bounded_and_the_sums_exact():
     cluster = begun()
     for number in range(1, 2 * ROWS_KEPT + 1):
         places(cluster, number)
@@ -252,7 +252,7 @@ def test_what_is_known_of_old_attempts_stays_bounded_and_the_sums_exact():
     assert cluster.status["preemptions"] == 2 * ROWS_KEPT
 
 
-def test_the_failures_of_each_model_of_an_evaluation_outlive_its_jobs():
+def test_counted_failures_of_each_role_outlive_its_jobs():
     cluster = Cluster(eval_job(baseline={"uri": "s3://models/b"}, retries=1))
     cluster.settle()
     cluster.fail("support-eval-model-1", {"fetch": TUNED["fetch"], "serve": ended(137, reason="OOMKilled")})
@@ -268,7 +268,7 @@ def test_the_failures_of_each_model_of_an_evaluation_outlive_its_jobs():
     assert failures == {"eval-model": "1", "eval-baseline": "0"}
 
 
-def test_a_status_of_a_version_without_rows_keeps_its_count():
+def test_the_status_of_a_release_without_rows_keeps_its_count():
     cluster = begun(retries=1)
     cluster.fail(job(), {"train": ended(137, reason="OOMKilled")})
     cluster.settle()
@@ -345,12 +345,12 @@ stays = st.tuples(
 )
 
 
-@given(queue=st.booleans(), told=st.lists(stays, max_size=10))
+@given(queue=st.booleans(), stays_seen=st.lists(stays, max_size=10))
 @steady
-def test_the_bill_is_the_truth(queue, told):
+def test_the_totals_are_those_of_the_stays(queue, stays_seen):
     """To the second, over attempts, evictions and lost writes, as long as somebody sees how pods end."""
     bill = Bill(queue)
-    for stay in told:
+    for stay in stays_seen:
         bill.stay(*stay)
     places(bill.cluster, bill.number)
     passes(bill.cluster, 77)
@@ -369,7 +369,7 @@ happenings = st.sampled_from(["look", "place", "evict", "gone", "fail", "delete"
 
 @given(story=st.lists(st.tuples(happenings, st.integers(0, 900)), max_size=25), queue=st.booleans())
 @steady
-def test_no_more_is_counted_than_time_has_passed_and_nothing_is_ever_taken_back(story, queue):
+def test_the_totals_never_exceed_the_time_passed_and_never_decrease(story, queue):
     """Whatever goes unseen: pods that vanish, Jobs that are deleted, an operator that is away."""
     cluster = begun(retries=100, **({"queueName": "gpus"} if queue else {}))
     start, before = cluster.now, {}
@@ -386,7 +386,7 @@ def test_no_more_is_counted_than_time_has_passed_and_nothing_is_ever_taken_back(
 
 def happens(cluster: Cluster, happening: str) -> None:
     names = sorted((name for name in cluster.jobs if "-tune-" in name), key=lambda name: int(name.rpartition("-")[2]))
-    over = bool(names and any(one["type"] == "Failed" for one in conditions(cluster, names[-1])))
+    over = bool(names and any(condition["type"] == "Failed" for condition in conditions(cluster, names[-1])))
     if happening in ("suspend", "resume"):
         cluster.resource = with_spec(cluster.resource, suspend=happening == "suspend")
     elif names and not over:
@@ -422,7 +422,7 @@ def check(cluster: Cluster, before: Raw, start: datetime) -> None:
 
 
 @pytest.mark.parametrize("reason", ["DeletionByTaintManager", "PreemptionByScheduler", "EvictionByEvictionAPI"])
-def test_what_the_cluster_does_to_a_pod_is_a_preemption_and_no_failure(reason):
+def test_a_disruption_is_a_preemption_and_no_failure(reason):
     cluster = begun(retries=0)
     places(cluster)
     cluster.settle()

@@ -65,6 +65,6 @@ def test_a_ttl_set_after_completion_takes_effect():
     cluster.resource = with_spec(cluster.resource, ttlAfterFinished="1m")
     cluster.reconcile(after=10)
     assert cluster.status["observedGeneration"] == 2
-    assert {one["observedGeneration"] for one in cluster.status["conditions"]} == {2}
+    assert {condition["observedGeneration"] for condition in cluster.status["conditions"]} == {2}
     cluster.reconcile(after=60)
     assert cluster.jobs == {}

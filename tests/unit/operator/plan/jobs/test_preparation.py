@@ -1,4 +1,4 @@
-"""What needs no device is done before one is asked for."""
+"""Preparation: what needs no device runs before devices are requested."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def begun(**spec: Any) -> Cluster:
     return cluster
 
 
-def test_a_job_of_devices_is_prepared_by_a_pod_without_any_before_it_asks_for_them() -> None:
+def test_a_job_with_devices_is_prepared_by_a_pod_without_devices() -> None:
     cluster = begun()
     assert list(cluster.jobs) == [PREPARE]
     assert (cluster.status["phase"], cluster.status["reason"]) == ("Preparing", "Preparing")
@@ -52,34 +52,34 @@ def test_a_job_of_devices_is_prepared_by_a_pod_without_any_before_it_asks_for_th
     assert (cluster.status["phase"], cluster.status["attempt"]) == ("Pending", 1)
 
 
-def test_to_prepare_costs_two_writes_and_no_event() -> None:
+def test_a_preparation_costs_two_writes_and_no_event() -> None:
     def life(**spec: Any) -> Cluster:
-        one = Cluster(fine_tune_job(**spec))
-        one.settle()
-        if PREPARE in one.jobs:
-            one.start_pod(PREPARE, "Running", {"prepare": running()})
-            one.settle()
-            one.prepare(PREPARE)
-            one.settle()
-        one.start_pod(TUNE, "Running", {**TUNED, "export": running()})
-        one.settle()
-        one.start_pod(TUNE, "Succeeded", TUNED)
-        one.settle()
-        assert one.status["phase"] == "Succeeded"
-        return one
+        job = Cluster(fine_tune_job(**spec))
+        job.settle()
+        if PREPARE in job.jobs:
+            job.start_pod(PREPARE, "Running", {"prepare": running()})
+            job.settle()
+            job.prepare(PREPARE)
+            job.settle()
+        job.start_pod(TUNE, "Running", {**TUNED, "export": running()})
+        job.settle()
+        job.start_pod(TUNE, "Succeeded", TUNED)
+        job.settle()
+        assert job.status["phase"] == "Succeeded"
+        return job
 
     prepared, plain = life(**GPU), life()
     assert prepared.writes == plain.writes + 2
     assert [event.reason for event in prepared.events] == [event.reason for event in plain.events]
 
 
-def test_a_job_without_devices_looks_for_itself() -> None:
+def test_a_job_without_devices_is_not_prepared() -> None:
     cluster = Cluster(fine_tune_job())
     cluster.settle()
     assert list(cluster.jobs) == [TUNE]
 
 
-def test_finished_work_is_adopted_without_a_pod_that_asks_for_devices() -> None:
+def test_finished_work_is_adopted_without_a_pod_that_requests_devices() -> None:
     cluster = begun(queueName="gpus", parallelism={"nodes": 2})
     cluster.prepare(PREPARE, "Adopted", runUri="s3://store/run", artifacts=[MERGED], metrics={"steps": 7, "tokens": 9})
     cluster.settle()
@@ -106,12 +106,12 @@ def at_work(cluster: Cluster) -> list[str]:
     return sorted(name for name in cluster.jobs if "-prepare" not in name)
 
 
-def test_a_baseline_that_was_scored_is_not_scored_again_whichever_is_prepared_first() -> None:
+def test_a_scored_baseline_is_adopted_whichever_role_is_prepared_first() -> None:
     for order in ((BASE, MODEL), (MODEL, BASE)):
         cluster = compared()
         for name in order:
-            told = {"results": [{**ACCURACY, "value": 0.5}], "modelUri": "s3://models/b"} if name == BASE else {}
-            cluster.prepare(name, "Adopted" if told else "Succeeded", **told)
+            payload = {"results": [{**ACCURACY, "value": 0.5}], "modelUri": "s3://models/b"} if name == BASE else {}
+            cluster.prepare(name, "Adopted" if payload else "Succeeded", **payload)
             cluster.settle()
         assert at_work(cluster) == ["support-eval-model-1"]
         assert cluster.status["attempt"] == 1
@@ -119,19 +119,19 @@ def test_a_baseline_that_was_scored_is_not_scored_again_whichever_is_prepared_fi
         cluster.start_pod("support-eval-model-1", "Succeeded", {"evaluate": ended(message=SCORED)})
         cluster.settle()
         assert cluster.status["phase"] == "Succeeded"
-        assert [(one["value"], one["baseline"]) for one in cluster.status["results"]] == [(0.9, 0.5)]
+        assert [(result["value"], result["baseline"]) for result in cluster.status["results"]] == [(0.9, 0.5)]
 
 
-def test_scores_of_both_are_adopted_without_a_device() -> None:
+def test_the_scores_of_both_roles_are_adopted_without_a_device() -> None:
     cluster = compared()
     for name, value in ((BASE, 0.5), (MODEL, 0.9)):
         cluster.prepare(name, "Adopted", results=[{**ACCURACY, "value": value}])
     cluster.settle()
     assert (cluster.status["phase"], at_work(cluster)) == ("Succeeded", [])
-    assert [(one["value"], one["baseline"]) for one in cluster.status["results"]] == [(0.9, 0.5)]
+    assert [(result["value"], result["baseline"]) for result in cluster.status["results"]] == [(0.9, 0.5)]
 
 
-def test_one_model_that_is_at_work_ends_not_what_prepares_the_other() -> None:
+def test_work_of_a_role_does_not_end_the_preparation_of_the_other() -> None:
     cluster = compared()
     cluster.prepare(MODEL)
     cluster.settle()
@@ -145,17 +145,17 @@ def test_one_model_that_is_at_work_ends_not_what_prepares_the_other() -> None:
     assert at_work(cluster) == []
 
 
-def test_what_is_not_there_is_told_before_a_device_is_asked_for() -> None:
+def test_missing_input_is_reported_before_devices_are_requested() -> None:
     cluster = begun()
-    told = failed_report("prepare", "DatasetNotFound", "s3://data/train.jsonl: nothing is there")
-    cluster.fail(PREPARE, {"prepare": ended(66, told)})
+    payload = failed_report("prepare", "DatasetNotFound", "s3://data/train.jsonl: nothing is there")
+    cluster.fail(PREPARE, {"prepare": ended(66, payload)})
     cluster.settle()
     assert (cluster.status["phase"], cluster.status["reason"]) == ("Failed", "DatasetNotFound")
     assert cluster.status["lastFailure"]["container"] == "prepare"
     assert list(cluster.jobs) == [PREPARE]
 
 
-def test_a_store_out_of_reach_is_tried_again_and_the_work_keeps_all_its_retries() -> None:
+def test_a_failed_preparation_is_retried_and_costs_the_work_no_retries() -> None:
     cluster = begun(retries=1)
     cluster.fail(PREPARE, {"prepare": ended(69, failed_report("prepare", "StorageUnreachable", "no answer"))})
     cluster.settle()
@@ -168,7 +168,7 @@ def test_a_store_out_of_reach_is_tried_again_and_the_work_keeps_all_its_retries(
     assert "failures" not in cluster.status
 
 
-def test_what_prepares_has_no_queue_and_starts_no_deadline() -> None:
+def test_a_preparation_has_no_queue_and_starts_no_deadline() -> None:
     cluster = begun(queueName="gpus", deadline="1h")
     job = cluster.jobs[PREPARE]
     assert QUEUE_LABEL not in job["metadata"]["labels"]
@@ -195,7 +195,7 @@ WAYS = ["a queue that takes every Job", "no room on a node"]
 
 
 @pytest.mark.parametrize("how", WAYS)
-def test_work_does_not_wait_for_a_preparation_that_is_not_let_in(how: str) -> None:
+def test_work_does_not_wait_for_a_preparation_that_is_blocked(how: str) -> None:
     cluster = begun(queueName="gpus")
     held_up(cluster, how)
     assert sorted(cluster.jobs) == [PREPARE, TUNE]
@@ -206,14 +206,14 @@ def test_work_does_not_wait_for_a_preparation_that_is_not_let_in(how: str) -> No
     assert list(cluster.jobs) == [TUNE], "what has begun need not be prepared"
 
 
-def test_work_does_not_wait_for_a_preparation_whose_job_is_refused() -> None:
+def test_work_does_not_wait_for_a_preparation_whose_job_is_rejected() -> None:
     cluster = Cluster(fine_tune_job(**GPU, queueName="gpus"))
     cluster.refused = {Key("Job", PREPARE): "admission webhook denied the request: Jobs must name a queue"}
     cluster.reconcile()
     assert list(cluster.jobs) == [TUNE]
 
 
-def test_work_that_failed_before_it_began_is_adopted_and_not_tried_again() -> None:
+def test_work_that_failed_before_it_started_is_adopted_and_not_retried() -> None:
     cluster = begun(queueName="gpus")
     held_up(cluster, WAYS[0])
     cluster.admit(TUNE)
@@ -224,7 +224,7 @@ def test_work_that_failed_before_it_began_is_adopted_and_not_tried_again() -> No
     assert (cluster.status["reason"], at_work(cluster)) == ("AdoptedExisting", [TUNE])
 
 
-def test_an_attempt_whose_job_was_taken_before_anything_was_told_of_it_keeps_its_number() -> None:
+def test_the_number_of_an_attempt_is_kept_when_its_job_is_deleted_before_a_status() -> None:
     cluster = Cluster(eval_job(**GPU))
     cluster.begin()
     del cluster.jobs["support-eval-model-1"]
@@ -235,7 +235,7 @@ def test_an_attempt_whose_job_was_taken_before_anything_was_told_of_it_keeps_its
     assert cluster.status["attempt"] == 2
 
 
-def test_a_former_attempt_that_a_kill_has_kept_goes_when_it_is_seen_again() -> None:
+def test_a_superseded_job_that_a_kill_has_left_is_deleted() -> None:
     cluster = begun()
     cluster.prepare(PREPARE)
     cluster.settle()
@@ -250,7 +250,7 @@ def test_a_former_attempt_that_a_kill_has_kept_goes_when_it_is_seen_again() -> N
 
 
 @pytest.mark.parametrize("how", WAYS)
-def test_work_that_is_found_finished_while_it_waits_is_adopted_all_the_same(how: str) -> None:
+def test_work_that_is_found_finished_while_it_waits_is_adopted(how: str) -> None:
     cluster = begun(queueName="gpus")
     held_up(cluster, how)
     cluster.jobs[PREPARE]["spec"].pop("suspend", None)
@@ -266,7 +266,7 @@ def test_work_that_is_found_finished_while_it_waits_is_adopted_all_the_same(how:
 
 
 @pytest.mark.parametrize("how", WAYS)
-def test_suspend_and_the_end_stop_a_preparation_that_was_passed_over_too(how: str) -> None:
+def test_suspend_and_completion_stop_a_blocked_preparation_too(how: str) -> None:
     suspended, ended_ = begun(queueName="gpus"), begun(queueName="gpus", pendingDeadline="1m")
     held_up(suspended, how)
     suspended.resource = with_spec(suspended.resource, suspend=True)
@@ -280,7 +280,7 @@ def test_suspend_and_the_end_stop_a_preparation_that_was_passed_over_too(how: st
     assert (ended_.status["reason"], ended_.jobs) == ("DeadlineExceeded", {})
 
 
-def test_work_that_has_begun_is_not_prepared_again() -> None:
+def test_work_that_has_started_is_not_prepared_again() -> None:
     cluster = begun()
     cluster.prepare(PREPARE)
     cluster.settle()
@@ -296,7 +296,7 @@ def test_work_that_has_begun_is_not_prepared_again() -> None:
     assert list(cluster.jobs) == ["support-tune-3"]
 
 
-def test_suspended_it_is_prepared_no_further_and_resumed_it_is() -> None:
+def test_suspend_stops_a_preparation_and_resume_repeats_it() -> None:
     cluster = begun()
     cluster.resource = with_spec(cluster.resource, suspend=True)
     cluster.settle()
@@ -306,7 +306,7 @@ def test_suspended_it_is_prepared_no_further_and_resumed_it_is() -> None:
     assert list(cluster.jobs) == [PREPARE]
 
 
-def test_what_the_work_would_lack_too_is_told_before_it_asks_for_devices() -> None:
+def test_what_blocks_the_work_too_is_reported_before_devices_are_requested() -> None:
     cluster = begun()
     cluster.start_pod(PREPARE, "Pending", {"prepare": waiting("ImagePullBackOff", "not found")})
     cluster.settle()
@@ -315,7 +315,7 @@ def test_what_the_work_would_lack_too_is_told_before_it_asks_for_devices() -> No
 
 
 @pytest.mark.parametrize(("uri", "asks"), [("hf://Qwen/Qwen3-8B", "64Gi"), ("s3://models/a", "512Mi")])
-def test_an_import_has_the_memory_and_the_disk_of_the_work_and_a_look_has_little(uri: str, asks: str) -> None:
+def test_an_import_has_the_memory_and_disk_of_the_work_and_a_check_has_little(uri: str, asks: str) -> None:
     resources = {**GPU["resources"], "memory": "64Gi", "ephemeralStorage": "500Gi"}
     job = begun(model={"uri": uri}, resources=resources).jobs[PREPARE]
     [container] = job["spec"]["template"]["spec"]["containers"]
@@ -324,7 +324,7 @@ def test_an_import_has_the_memory_and_the_disk_of_the_work_and_a_look_has_little
 
 
 @pytest.mark.parametrize("kind", [fine_tune_job, eval_job])
-def test_what_prepares_is_told_what_the_work_is_told_but_the_world(kind: Any) -> None:
+def test_a_preparation_has_the_run_spec_of_the_work_without_its_process_group(kind: Any) -> None:
     cluster = Cluster(kind(**GPU), now=START, config=CONFIG)
     cluster.begin()
     runs = [job["spec"]["template"]["metadata"]["annotations"]["tunesmith.dev/run"] for job in cluster.jobs.values()]

@@ -46,19 +46,19 @@ def workload(job: Raw, *conditions: Raw, **more) -> Raw:
     }
 
 
-def says(cluster: Cluster, *conditions: Raw, **more) -> None:
+def kueue_reports(cluster: Cluster, *conditions: Raw, **more) -> None:
     cluster.workloads = [workload(cluster.jobs[JOB], *conditions, **more)]
     cluster.settle()
 
 
-def test_a_job_is_made_suspended_with_the_label_of_its_queue():
+def test_a_job_is_created_suspended_with_the_label_of_its_queue():
     job = queued().jobs[JOB]
     assert job["metadata"]["labels"][QUEUE_LABEL] == "gpus"
     assert job["spec"]["suspend"] is True
     assert job["spec"]["podReplacementPolicy"] == "Failed", "who was stopped saves its state before another begins"
 
 
-def test_without_a_queue_a_job_is_its_own_master():
+def test_a_job_without_a_queue_is_not_suspended():
     cluster = Cluster(fine_tune_job())
     cluster.settle()
     assert QUEUE_LABEL not in cluster.jobs[JOB]["metadata"]["labels"]
@@ -73,7 +73,7 @@ def test_both_jobs_of_an_evaluation_queue():
     assert cluster.status["phase"] == "Queued"
 
 
-def test_it_is_queued_from_the_first_write_on_and_says_for_what():
+def test_it_is_queued_from_the_first_write_on_and_names_the_queue():
     cluster = Cluster(fine_tune_job(queueName="gpus"))
     cluster.reconcile()
     assert (cluster.status["phase"], cluster.status["reason"]) == ("Queued", "Queued")
@@ -82,11 +82,11 @@ def test_it_is_queued_from_the_first_write_on_and_says_for_what():
     assert cluster.reconcile().is_empty
 
 
-def test_the_queues_own_words_are_told():
+def test_the_reason_of_the_queue_is_shown():
     cluster = queued(READING)
     assert cluster.plans[-1].requeue_after == pytest.approx(2), "it looks for them soon"
     lack = "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor gpu, 1 more needed"
-    says(cluster, condition("QuotaReserved", False, "Pending", lack))
+    kueue_reports(cluster, condition("QuotaReserved", False, "Pending", lack))
     assert cluster.status["waitingFor"] == f"LocalQueue gpus: {lack}"
     assert cluster.status["message"] == f"waiting for LocalQueue gpus: {lack}"
     assert cluster.plans[-1].requeue_after == pytest.approx(15)
@@ -101,10 +101,10 @@ def test_a_queue_whose_workloads_cannot_be_read_is_named_with_the_problem():
     assert cluster.status["message"] == f"waiting for {expected}"
 
 
-def test_it_asks_ever_more_seldom_what_the_queue_says():
+def test_workloads_are_polled_less_often_the_longer_a_job_waits():
     cluster = queued(READING)
     cluster.hold(JOB)
-    says(cluster, condition("QuotaReserved", False, "Pending", "no quota"))
+    kueue_reports(cluster, condition("QuotaReserved", False, "Pending", "no quota"))
     cluster.reconcile(after=3600)
     assert cluster.plans[-1].requeue_after == pytest.approx(900)
 
@@ -112,17 +112,21 @@ def test_it_asks_ever_more_seldom_what_the_queue_says():
 def test_admission_checks_that_are_pending_are_named():
     cluster = queued(READING)
     checks = {"status": {"admissionChecks": [{"name": "nodes", "state": "Pending", "message": "asks for nodes"}]}}
-    says(cluster, condition("QuotaReserved", True, "QuotaReserved", "Quota reserved in ClusterQueue all"), **checks)
+    kueue_reports(
+        cluster, condition("QuotaReserved", True, "QuotaReserved", "Quota reserved in ClusterQueue all"), **checks
+    )
     assert "admission checks to pass: nodes (asks for nodes)" in cluster.status["waitingFor"]
 
 
-def test_a_workload_that_was_deactivated_says_what_to_do():
+def test_a_deactivated_workload_is_reported_with_the_fix():
     cluster = queued(READING)
-    says(cluster, condition("QuotaReserved", False, "Pending", "The workload is deactivated"), spec={"active": False})
+    kueue_reports(
+        cluster, condition("QuotaReserved", False, "Pending", "The workload is deactivated"), spec={"active": False}
+    )
     assert "set spec.active of its Workload to true" in cluster.status["waitingFor"]
 
 
-def test_a_job_that_somebody_holds_by_hand_is_no_queues():
+def test_a_job_that_is_suspended_by_hand_belongs_to_no_queue():
     cluster = Cluster(fine_tune_job())
     cluster.settle()
     cluster.hold(JOB)
@@ -131,7 +135,7 @@ def test_a_job_that_somebody_holds_by_hand_is_no_queues():
     assert cluster.status["waitingFor"] == f"somebody to set spec.suspend of Job {JOB} to false: it belongs to no queue"
 
 
-def test_an_admitted_job_goes_its_way():
+def test_an_admitted_job_starts():
     cluster = queued()
     cluster.now += timedelta(minutes=5)
     cluster.admit(JOB)
@@ -144,7 +148,7 @@ def test_an_admitted_job_goes_its_way():
     assert cluster.status["queuedSeconds"] == 300
 
 
-def test_a_good_life_in_a_queue_costs_one_write_and_one_event_more():
+def test_a_job_in_a_queue_costs_one_write_and_one_event_more():
     cluster = queued()
     cluster.admit(JOB)
     cluster.settle()
@@ -157,7 +161,7 @@ def test_a_good_life_in_a_queue_costs_one_write_and_one_event_more():
     assert [event.reason for event in cluster.events] == ["Queued", "WaitingForPod", "Running", "Completed"]
 
 
-def test_what_its_queue_stops_goes_back_to_queued_and_does_not_count():
+def test_a_job_that_its_queue_stops_is_queued_again_and_does_not_count():
     cluster = queued(retries=0)
     cluster.admit(JOB)
     trains(cluster)
@@ -177,7 +181,7 @@ def test_what_its_queue_stops_goes_back_to_queued_and_does_not_count():
     assert list(cluster.jobs) == [JOB], "the Job is its queue's: it stays"
 
 
-def test_it_says_who_took_its_place():
+def test_it_names_the_job_that_preempted_it():
     cluster = queued(READING)
     cluster.admit(JOB)
     trains(cluster)
@@ -185,13 +189,13 @@ def test_it_says_who_took_its_place():
     cluster.hold(JOB)
     cluster.stop_pods(JOB)
     evicted = condition("Evicted", True, "Preempted", "Preempted to accommodate a workload (UID: 7)")
-    says(cluster, evicted, condition("QuotaReserved", False, "Pending", "insufficient unused quota"))
+    kueue_reports(cluster, evicted, condition("QuotaReserved", False, "Pending", "insufficient unused quota"))
     assert cluster.status["waitingFor"] == (
         "LocalQueue gpus: Preempted to accommodate a workload (UID: 7); insufficient unused quota"
     )
 
 
-def test_what_is_admitted_again_goes_on_in_the_same_attempt_with_a_new_pod():
+def test_a_readmitted_job_continues_the_same_attempt_with_a_new_pod():
     cluster = queued()
     for _ in range(3):
         cluster.admit(JOB)
@@ -213,7 +217,7 @@ def test_what_is_admitted_again_goes_on_in_the_same_attempt_with_a_new_pod():
     assert outcomes == [(1, "Preempted")] * 3 + [(1, "Succeeded")]
 
 
-def test_a_pod_that_still_stops_is_not_taken_for_the_new_one():
+def test_a_pod_that_is_stopping_is_not_taken_for_the_new_pod():
     cluster = queued()
     cluster.admit(JOB)
     trains(cluster)
@@ -225,7 +229,7 @@ def test_a_pod_that_still_stops_is_not_taken_for_the_new_one():
     assert (cluster.status["phase"], cluster.status["reason"]) == ("Pending", "WaitingForPod")
 
 
-def test_a_pod_on_a_dead_node_does_not_hold_a_queued_job_for_ever():
+def test_a_pod_on_a_lost_node_does_not_block_a_queued_job_indefinitely():
     """The Job controller waits for it before it makes another; the operator does so for half a minute."""
     cluster = queued()
     cluster.admit(JOB)
@@ -241,7 +245,7 @@ def test_a_pod_on_a_dead_node_does_not_hold_a_queued_job_for_ever():
     assert "failures" not in cluster.status
 
 
-def test_a_failure_in_a_queue_is_tried_again_by_a_job_that_queues_anew():
+def test_a_failed_attempt_in_a_queue_is_retried_by_a_new_queued_job():
     cluster = queued()
     cluster.admit(JOB)
     cluster.fail(JOB, {"fetch": TUNED["fetch"], "train": ended(137, reason="OOMKilled")})
@@ -252,7 +256,7 @@ def test_a_failure_in_a_queue_is_tried_again_by_a_job_that_queues_anew():
     assert cluster.status["lastFailure"]["class"] == "OOMKilled"
 
 
-def test_a_run_that_ended_well_while_it_was_stopped_is_done_and_not_queued_again():
+def test_a_run_that_succeeded_while_it_was_stopped_is_not_queued_again():
     cluster = queued()
     cluster.admit(JOB)
     trains(cluster)
@@ -264,7 +268,7 @@ def test_a_run_that_ended_well_while_it_was_stopped_is_done_and_not_queued_again
     assert cluster.jobs == {}, "its queue would let it start once more"
 
 
-def test_suspend_takes_a_job_out_of_its_queue():
+def test_suspend_removes_a_job_from_its_queue():
     cluster = queued()
     cluster.resource = with_spec(cluster.resource, suspend=True)
     cluster.settle()
@@ -276,7 +280,7 @@ def test_suspend_takes_a_job_out_of_its_queue():
     assert cluster.status["phase"] == "Queued"
 
 
-def test_time_in_the_queue_is_not_time_that_its_pods_wait():
+def test_time_in_the_queue_does_not_count_towards_the_pending_deadline():
     cluster = queued(pendingDeadline="10m")
     cluster.reconcile(after=3600)
     assert cluster.status["phase"] == "Queued"
@@ -294,7 +298,7 @@ def test_time_in_the_queue_is_not_time_that_its_pods_wait():
     assert (cluster.status["phase"], cluster.status["reason"]) == ("Failed", "DeadlineExceeded")
 
 
-def test_the_deadline_goes_on_in_the_queue_once_it_has_started():
+def test_the_deadline_continues_in_the_queue_after_the_first_start():
     cluster = queued(deadline="1h")
     cluster.reconcile(after=7200)
     assert cluster.status["phase"] == "Queued"
@@ -311,15 +315,15 @@ def test_the_deadline_goes_on_in_the_queue_once_it_has_started():
     assert cluster.jobs == {}
 
 
-def test_a_preempted_pod_that_tells_its_checkpoint_is_heard():
+def test_the_checkpoint_that_a_preempted_pod_reports_is_shown():
     cluster = queued()
     cluster.admit(JOB)
     trains(cluster)
     cluster.settle()
     cluster.hold(JOB)
-    told = report("train", "Preempted", lastCheckpoint={"uri": "s3://store/run/checkpoints/9", "step": 9})
+    payload = report("train", "Preempted", lastCheckpoint={"uri": "s3://store/run/checkpoints/9", "step": 9})
     gone = cluster.pods[f"{JOB}-x7k2p"]["metadata"]["deletionTimestamp"]
-    pod = cluster.start_pod(JOB, "Failed", {"fetch": TUNED["fetch"], "train": ended(75, told)})
+    pod = cluster.start_pod(JOB, "Failed", {"fetch": TUNED["fetch"], "train": ended(75, payload)})
     pod["metadata"]["deletionTimestamp"] = gone
     cluster.settle()
     assert cluster.status["phase"] == "Queued"

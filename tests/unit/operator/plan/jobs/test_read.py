@@ -1,4 +1,4 @@
-"""What Jobs and their pods say of themselves."""
+"""Facts of Jobs and their pods."""
 
 from __future__ import annotations
 
