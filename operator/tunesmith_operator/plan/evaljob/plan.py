@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 from tunesmith_api.engines import resolve_engine
 from tunesmith_api.evaljob import EvalJobSpec
@@ -13,18 +12,12 @@ from tunesmith_operator.plan.evaljob.pod import plan_pod
 from tunesmith_operator.plan.evaljob.report import complete, report
 from tunesmith_operator.plan.evaljob.roles import BASELINE, KIND, MODEL
 from tunesmith_operator.plan.jobs.attempts import Role
-from tunesmith_operator.plan.jobs.decide import plan_job
+from tunesmith_operator.plan.jobs.decide import kind_plan
 from tunesmith_operator.plan.jobs.kind import JobKind, Models
-from tunesmith_operator.plan.jobs.schedule import wants_job_events
 from tunesmith_operator.plan.pods import engines
 from tunesmith_operator.plan.spec.references import References, Refused, Waiting, named_by, resolve
 from tunesmith_operator.plan.spec.validate import typed
-from tunesmith_operator.plan.types import KindPlan, Observed, Plan, Raw, Reference, TokenFor
-
-
-def plan(resource: Raw, observed: Observed, now: datetime, config: OperatorConfig, token: TokenFor) -> Plan:
-    """The plan of an EvalJob."""
-    return plan_job(JOB, resource, observed, now, config, token)
+from tunesmith_operator.plan.types import Raw, Reference
 
 
 def references(resource: Raw) -> frozenset[Reference]:
@@ -66,11 +59,4 @@ JOB: JobKind[EvalJobSpec] = JobKind(
     complete=complete,
 )
 
-EVAL_JOB = KindPlan(
-    kind=KIND,
-    lists=("Job", "Pod"),
-    gets=lambda resource: frozenset(),
-    references=references,
-    wants_events=wants_job_events,
-    plan=plan,
-)
+EVAL_JOB = kind_plan(JOB, references)

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 from tunesmith_api.batches import batch_refusal
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.run import ResolvedModel
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.finetunejob import distributed
-from tunesmith_operator.plan.finetunejob.pod import KIND, plan_pod
+from tunesmith_operator.plan.finetunejob.pod import plan_pod
 from tunesmith_operator.plan.finetunejob.report import complete, report
+from tunesmith_operator.plan.finetunejob.roles import KIND, tuning
 from tunesmith_operator.plan.jobs.attempts import Role
-from tunesmith_operator.plan.jobs.decide import plan_job
+from tunesmith_operator.plan.jobs.decide import kind_plan
 from tunesmith_operator.plan.jobs.kind import JobKind, Models
-from tunesmith_operator.plan.jobs.schedule import wants_job_events
 from tunesmith_operator.plan.names import name_of
 from tunesmith_operator.plan.spec.references import References, Refused, Waiting, named_by, resolve_base
 from tunesmith_operator.plan.spec.validate import typed
-from tunesmith_operator.plan.types import Key, KindPlan, Observed, Plan, Raw, Reference, TokenFor
-
-
-def plan(resource: Raw, observed: Observed, now: datetime, config: OperatorConfig, token: TokenFor) -> Plan:
-    """The plan of a FineTuneJob."""
-    return plan_job(JOB, resource, observed, now, config, token)
+from tunesmith_operator.plan.types import Key, Raw, Reference
 
 
 def references(resource: Raw) -> frozenset[Reference]:
@@ -40,12 +34,8 @@ def gets(resource: Raw) -> frozenset[Key]:
     return frozenset(Key("Service", name_of(service)) for service in services)
 
 
-def _role(spec: FineTuneJobSpec) -> Role:
-    return Role(label="tune", preparation_label="prepare", pods=spec.parallelism.nodes)
-
-
 def _roles(spec: FineTuneJobSpec) -> Sequence[Role]:
-    return (_role(spec),)
+    return (tuning(spec),)
 
 
 def _refusals(spec: FineTuneJobSpec, config: OperatorConfig) -> Sequence[str]:
@@ -55,11 +45,11 @@ def _refusals(spec: FineTuneJobSpec, config: OperatorConfig) -> Sequence[str]:
 
 def _models(spec: FineTuneJobSpec, references: References) -> Models | Waiting | Refused:
     base = resolve_base(spec.model, references)
-    return {_role(spec): base} if isinstance(base, ResolvedModel) else base
+    return {tuning(spec): base} if isinstance(base, ResolvedModel) else base
 
 
 def _services(resource: Raw, spec: FineTuneJobSpec) -> tuple[Raw, ...]:
-    return (distributed.service(resource, _role(spec).label),) if spec.parallelism.nodes > 1 else ()
+    return (distributed.service(resource, tuning(spec).label),) if spec.parallelism.nodes > 1 else ()
 
 
 JOB: JobKind[FineTuneJobSpec] = JobKind(
@@ -74,11 +64,4 @@ JOB: JobKind[FineTuneJobSpec] = JobKind(
     services=_services,
 )
 
-FINE_TUNE_JOB = KindPlan(
-    kind=KIND,
-    lists=("Job", "Pod"),
-    gets=gets,
-    references=references,
-    wants_events=wants_job_events,
-    plan=plan,
-)
+FINE_TUNE_JOB = kind_plan(JOB, references, gets)

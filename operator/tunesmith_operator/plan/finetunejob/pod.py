@@ -11,8 +11,6 @@ from tunesmith_operator.plan.names import job_name, labels
 from tunesmith_operator.plan.pods.storage import resolve as resolve_storage
 from tunesmith_operator.plan.pods.template import PodPlan, Stage
 
-KIND = "FineTuneJob"
-
 
 def plan_pod(attempt: NewAttempt[FineTuneJobSpec]) -> PodPlan:
     """The pod of an attempt, or each of its pods."""

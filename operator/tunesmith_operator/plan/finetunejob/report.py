@@ -5,7 +5,7 @@ from __future__ import annotations
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import spec_hash
 from tunesmith_api.run import Outcome, RunReport, Verb
-from tunesmith_operator.plan.finetunejob.pod import KIND
+from tunesmith_operator.plan.finetunejob.roles import KIND
 from tunesmith_operator.plan.jobs.attempts import Attempts
 from tunesmith_operator.plan.jobs.kind import JobContext
 from tunesmith_operator.plan.jobs.pushed_progress import is_newer, progress_fields

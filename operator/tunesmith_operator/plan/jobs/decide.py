@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from tunesmith_operator.plan.config import OperatorConfig
@@ -16,7 +17,7 @@ from tunesmith_operator.plan.jobs.after_completion import after_completion
 from tunesmith_operator.plan.jobs.attempts import Attempts, Role, is_given_up, next_start, read_attempts
 from tunesmith_operator.plan.jobs.kind import JobContext, JobKind, Models, NewAttempt, Spec
 from tunesmith_operator.plan.jobs.manifest import job_manifest
-from tunesmith_operator.plan.jobs.schedule import deadline, pending_deadline
+from tunesmith_operator.plan.jobs.schedule import deadline, pending_deadline, wants_job_events
 from tunesmith_operator.plan.jobs.status_fields import accounts, with_status_fields
 from tunesmith_operator.plan.jobs.throttle import throttled
 from tunesmith_operator.plan.names import is_deleting, job_name, job_stem, key_of, labels, name_of, namespace_of
@@ -26,7 +27,23 @@ from tunesmith_operator.plan.spec.reference_cycles import OPEN_RING, describe_ri
 from tunesmith_operator.plan.spec.references import Refused, Waiting
 from tunesmith_operator.plan.spec.validate import typed, unacceptable
 from tunesmith_operator.plan.status.outlook import Outlook, conclude, in_the_way
-from tunesmith_operator.plan.types import Key, Observed, Plan, Raw, TokenFor
+from tunesmith_operator.plan.types import Key, KindPlan, Observed, Plan, Raw, Reference, TokenFor
+
+
+def kind_plan(
+    kind: JobKind[Spec],
+    references: Callable[[Raw], frozenset[Reference]],
+    gets: Callable[[Raw], frozenset[Key]] = lambda resource: frozenset(),
+) -> KindPlan:
+    """The kind of job as the controller needs it."""
+    return KindPlan(
+        kind=kind.name,
+        lists=("Job", "Pod"),
+        gets=gets,
+        references=references,
+        wants_events=wants_job_events,
+        plan=partial(plan_job, kind),
+    )
 
 
 def plan_job(
