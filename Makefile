@@ -1,4 +1,4 @@
-# Two commands to begin with: `make demo` and `make test`. Everything they need is installed below one cache folder.
+# Start with `make demo` and `make test`. Everything that they need is installed below the cache folder.
 
 export TUNESMITH_CACHE ?= $(HOME)/.cache/tunesmith
 TOOLS  := $(TUNESMITH_CACHE)/tools
@@ -15,19 +15,19 @@ VERSION_TESTS := $(patsubst %,tests/apiserver/test_%.py,crds operator_chain job_
 .PHONY: help demo test test-deep test-deep-cluster test-deep-apiserver test-namespaced test-kubernetes-versions verify \
 	bench bench-scale bench-peers images sbom audit cluster cluster-down env lock generate format
 
-help:            ## This list
+help:            ## List the targets
 	@grep -hE '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
 
 demo: env        ## Tune, evaluate and serve a real model on a real cluster
 	$(PYTHON) examples/quickstart/demo.py
 
-test: env        ## The tests: unit, then against a real API server, then with real pods
+test: env        ## Unit tests, then tests on a real API server, then tests with real pods
 	python3 -m devcluster up
 	python3 -m devcluster images
 	$(PYTHON) -m pytest -m "not deep" tests/unit tests/apiserver tests/cluster
 	TUNESMITH_TEST_SCOPE=namespaces $(PYTHON) -m pytest -q tests/apiserver/test_operator_chain.py
 
-test-deep: env   ## The heavy ones: every kill and fault, ten minutes at random; the tier by Roles alone
+test-deep: env   ## Long tests: every kill and fault, ten random minutes, Roles instead of ClusterRoles, other Kubernetes versions
 	python3 -m devcluster up
 	python3 -m devcluster images
 	$(MAKE) --jobs 3 --output-sync=target test-deep-cluster test-deep-apiserver test-namespaced test-kubernetes-versions
@@ -49,7 +49,7 @@ test-kubernetes-versions:
 		TUNESMITH_TEST_KUBERNETES=$$version $(PYTHON) -m pytest -q -m "not deep" $(VERSION_TESTS); \
 	done
 
-verify: env      ## Style, types, who imports whom, generated files, chart, examples, links
+verify: env      ## Style, types, import layers, generated files, chart, examples, links
 	$(PYTHON) -m ruff check $(PATHS)
 	$(PYTHON) -m ruff format --check $(PATHS)
 	$(PYTHON) -m mypy
@@ -68,24 +68,24 @@ bench-scale: env ## Figures of the operator: 1,000 jobs at once, 5,000 finished,
 	python3 -m devcluster tools
 	$(PYTHON) -m tests.bench.scale
 
-bench-peers: env ## The same beside plain Jobs and Kubeflow Trainer, in the same run
+bench-peers: env ## Five races beside plain Jobs and Kubeflow Trainer: median and range
 	python3 -m devcluster tools
-	$(PYTHON) -m tests.bench.scale --peers
+	$(PYTHON) -m tests.bench.scale --peers --races 5
 
 images: env      ## Build and push both images
 	python3 -m devcluster images
 
-sbom: env        ## What is in both images: CycloneDX JSON in sbom/
+sbom: env        ## List the contents of both images: CycloneDX JSON in sbom/
 	python3 -m devcluster images
 	$(PYTHON) -m tools.sbom
 
-audit: env       ## Known vulnerabilities of what is pinned; needs the internet's advisory database
+audit: env       ## Known vulnerabilities of the locked packages; needs PyPI's advisory database
 	$(PYTHON) -m tools.audit $(UV)
 
-cluster:         ## A real one-node Kubernetes with a registry and an S3 server (or the one in KUBECONFIG)
+cluster:         ## A real single-node Kubernetes with a registry and an S3 server (or the one in KUBECONFIG)
 	python3 -m devcluster up
 
-cluster-down:    ## Stop it and leave nothing behind
+cluster-down:    ## Stop the cluster and delete its state
 	python3 -m devcluster down
 
 env: .venv/.ready
@@ -100,7 +100,7 @@ $(UV):
 	python3 -m venv $(TOOLS) || { apt-get update -q && apt-get install -q -y python3-venv && python3 -m venv $(TOOLS); }
 	$(TOOLS)/bin/pip install --quiet uv==0.13.9
 
-lock: | $(UV)    ## Pin the dependencies: LMDeploy's first, whose bounds the others then keep
+lock: | $(UV)    ## Pin the dependencies, LMDeploy's first because its bounds are the narrowest
 	$(COMPILE) --extra runtime --extra lmdeploy -o locks/lmdeploy.txt
 	$(COMPILE) --extra operator --extra runtime --extra test -c locks/lmdeploy.txt -o locks/dev.txt
 	$(COMPILE) --extra runtime -c locks/dev.txt -o locks/runtime.txt

@@ -104,7 +104,7 @@ def wait_for(kubectl: Kubectl, namespace: str) -> Callable[..., dict[str, Any]]:
 
 
 def resource(kind: str, name: str, namespace: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """A manifest of one of our kinds."""
+    """A manifest of our API group."""
     metadata = {"name": name, "namespace": namespace}
     return {"apiVersion": "tunesmith.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
 

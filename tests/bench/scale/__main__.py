@@ -38,7 +38,7 @@ REPLICAS = 5
 
 Rows = list[tuple[str, str]]
 Contest = Callable[[int], Result]
-"""Runs one race of so many resources on a control plane of its own."""
+"""Runs a race of so many resources on a control plane of its own."""
 
 
 def main() -> None:
@@ -116,11 +116,11 @@ def many_finished(plane: ControlPlane, folder: Path, count: int) -> Rows:
     with tunesmith(plane, folder / "before") as contestant:
         race(cluster, contestant, 1)
     fill(cluster, Sample.of(cluster, "run-0"), count - 1)
-    begun = time.monotonic()
+    started = time.monotonic()
     with leading_operator(plane, folder / "after") as operator:
         process = Process(operator.process.pid)
         cluster.until("the operator has caught up", lambda: _has_caught_up(operator, count), seconds=300)
-        caught_up, cpu, peak = time.monotonic() - begun, process.cpu_seconds(), process.mib("VmHWM")
+        caught_up, cpu, peak = time.monotonic() - started, process.cpu_seconds(), process.mib("VmHWM")
         time.sleep(5)
         before = process.cpu_seconds()
         time.sleep(IDLE_SECONDS)

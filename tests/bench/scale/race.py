@@ -115,30 +115,30 @@ def race(cluster: Cluster, contestant: Contestant, count: int) -> Result:
     finished = _watch(cluster, kind, lambda it: it["metadata"]["name"] if contestant.is_finished(it) else None)
     children = _watch(cluster, contestant.child, lambda it: it["metadata"]["name"])
     pods = _watch(cluster, "Pod", _run_of_finished_pod)
-    before = _asked(cluster, contestant.users)
+    before = _count_requests(cluster, contestant.users)
     cpu, plane = [manager.cpu_seconds() for manager in contestant.managers], _control_plane(cluster.plane)
 
-    begun = time.monotonic()
+    started = time.monotonic()
     with ThreadPoolExecutor(CREATORS) as creators:
         list(creators.map(cluster.create, manifests))
-    accepted = time.monotonic() - begun
+    accepted = time.monotonic() - started
     for what in (children, finished):
         _until(lambda what=what: len(what.seen) >= count, contestant)  # type: ignore[misc]
     time.sleep(3)  # for the last writes
 
-    asked = _asked(cluster, contestant.users)
-    asked.subtract(before)
+    counts = _count_requests(cluster, contestant.users)
+    counts.subtract(before)
     ends = [(finished.seen[name], pods.seen.get(name)) for name in names]
     return Result(
         name=contestant.name,
         count=count,
         accepted=accepted,
-        jobs=max(children.seen.values()) - begun,
-        finished=max(finished.seen.values()) - begun,
+        jobs=max(children.seen.values()) - started,
+        finished=max(finished.seen.values()) - started,
         delays=sorted(max(0.0, end - pod) for end, pod in ends if pod is not None),
-        reads=asked["reads"],
-        writes=asked["writes"],
-        events=asked["events"],
+        reads=counts["reads"],
+        writes=counts["writes"],
+        events=counts["events"],
         cpu=sum(manager.cpu_seconds() for manager in contestant.managers) - sum(cpu),
         rss=sum(manager.mib("VmHWM") for manager in contestant.managers),
         plane_cpu={name: after - plane[name] for name, after in _control_plane(cluster.plane).items()},
@@ -172,18 +172,18 @@ def _until(look: Callable[[], bool], contestant: Contestant) -> None:
         time.sleep(0.2)
 
 
-def _asked(cluster: Cluster, users: Sequence[str]) -> Counter[str]:
+def _count_requests(cluster: Cluster, users: Sequence[str]) -> Counter[str]:
     """Count the reads, the writes of objects (without Leases) and of Events by these users so far."""
-    asked: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for entry in _audit(cluster.plane.audit_log):
         if entry["user"]["username"] not in users:
             continue
         resource = (entry.get("objectRef") or {}).get("resource")
         if entry["verb"] not in WRITES:
-            asked["reads"] += 1
+            counts["reads"] += 1
         elif resource != "leases":
-            asked["events" if resource == "events" else "writes"] += 1
-    return asked
+            counts["events" if resource == "events" else "writes"] += 1
+    return counts
 
 
 def _audit(log: Path) -> Iterator[dict[str, Any]]:

@@ -43,7 +43,7 @@ def race_table(races: Sequence[Sequence[Result]]) -> Iterator[str]:
 
 
 def summary(values: Sequence[float], digits: int) -> str:
-    """Return `median (minimum-maximum)`, or the value if there is only one."""
+    """Return `median (minimum-maximum)`, or the only value."""
     texts = [f"{value:.{digits}f}" for value in (median(values), min(values), max(values))]
     return texts[0] if len(values) == 1 else f"{texts[0]} ({texts[1]}-{texts[2]})"
 

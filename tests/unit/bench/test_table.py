@@ -1,4 +1,4 @@
-"""The table of a race shows one figure of one race, and median and range of several."""
+"""The table shows the figures of a single race, and median and range of several."""
 
 from tests.bench.scale.race import Result
 from tests.bench.scale.table import TRAINER, TUNESMITH, race_table, summary
