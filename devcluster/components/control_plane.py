@@ -81,6 +81,8 @@ def apiserver(paths: Paths, settings: ControlPlaneSettings) -> Component:
     """The API server with the stock admission plugins, including PodSecurity and ServiceAccount."""
     authority = settings.authority
     issuer = "https://kubernetes.default.svc.cluster.local"
+    # Kubernetes 1.37 refuses a loopback address as the endpoint of the Service `kubernetes`, which only pods use.
+    endpoints: dict[str, Value] = {"endpoint-reconciler-type": "none"} if settings.address == LOOPBACK else {}
     return Component(
         name="kube-apiserver",
         argv=flags(
@@ -107,6 +109,7 @@ def apiserver(paths: Paths, settings: ControlPlaneSettings) -> Component:
                 "authorization-mode": "Node,RBAC",
                 "allow-privileged": True,
                 "profiling": False,
+                **endpoints,
                 **settings.apiserver_options,
             },
         ),

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 
 from devcluster import cluster
 from devcluster.components import addresses, services
+from devcluster.components.control_plane import ControlPlaneSettings, apiserver
 from devcluster.components.flags import flags
 from devcluster.paths import Paths
+from devcluster.pki import Authority
 from devcluster.processes import Component
 
 PATHS = Paths(Path("/cache"))
@@ -70,6 +73,14 @@ def test_the_secret_key_of_the_s3_server_is_on_no_command_line_and_in_no_file() 
 
 def test_admission_plugins_are_the_stock_set() -> None:
     assert not any("admission" in word for word in COMPONENTS["kube-apiserver"].argv)
+
+
+def test_only_a_control_plane_that_pods_reach_publishes_its_endpoint() -> None:
+    """Kubernetes 1.37 refuses to start with a loopback address as the endpoint."""
+    settings = ControlPlaneSettings(Path("/state"), Authority(Path("/pki")), "10.96.0.0/16", 1, 2, 3, 4)
+    unpublished = "--endpoint-reconciler-type=none"
+    assert unpublished in apiserver(PATHS, settings).argv
+    assert unpublished not in apiserver(PATHS, replace(settings, address="10.188.0.1")).argv
 
 
 def test_the_pods_use_the_running_dns_server() -> None:
