@@ -43,6 +43,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def model(work: Path) -> Any:
+    """The model with both adapters, loaded for generation."""
+    from tunesmith_runtime.serve.generation.model import load  # imports torch
+
+    return load(work / "model", {name: work / "adapters" / name for name in ADAPTERS}, None, trust_remote_code=False)
+
+
 @pytest.fixture(scope="session")
 def spec(work: Path) -> Path:
     """The spec of a service named `demo` with both adapters."""
