@@ -1,7 +1,7 @@
-"""The verb fetch: bring model and data into the pod, or find that the run is finished already.
+"""The verb fetch: download model and data into the pod, or adopt the finished run.
 
-Fingerprints of what the URIs hold now come first, as they need no download; with the spec hash they name the run. A
-finished run is adopted at once. A hub model or a GGUF file is imported into the store once, whoever asks.
+The fingerprints of the URIs come first, as they need no download. Together with the spec hash they identify the run, and a
+finished run is adopted. A model from a hub or in GGUF is imported into the store once for all resources.
 """
 
 from __future__ import annotations
@@ -27,12 +27,14 @@ log = logging.getLogger(__name__)
 
 
 def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
-    """Fetch what a resource of any kind needs."""
+    """Fetch the model and the data of a resource of any kind."""
     progress.push(ProgressReport(stage=Verb.FETCH))
     storage = open_storage(spec.store)
     model = find_model(storage, spec.store.uri, spec.subject, work, is_lenient(spec))
     fetched = (
-        serve(spec, work, storage, model) if spec.kind == "InferenceService" else run_of(spec, work, storage, model)
+        fetch_service(spec, work, storage, model)
+        if spec.kind == "InferenceService"
+        else fetch_run(spec, work, storage, model)
     )
     work.write_fetched(fetched)
     return RunReport(
@@ -45,31 +47,31 @@ def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
     )
 
 
-def serve(spec: RunSpec, work: Work, storage: Storage, model: Model) -> Fetched:
-    """What an InferenceService needs: its model, and the adapters beside it."""
+def fetch_service(spec: RunSpec, work: Work, storage: Storage, model: Model) -> Fetched:
+    """Download the model and the adapters of an InferenceService."""
     adapters = [find_adapter(storage, spec.store.uri, each.model, work.adapters / each.name) for each in spec.adapters]
     for each in (model, *adapters):
-        each.bring(storage)
+        each.download(storage)
     check_all(storage, spec, model, {each.name: found for each, found in zip(spec.adapters, adapters, strict=True)})
     return Fetched(fingerprints={"model": model.fingerprint}, model_uri=model.uri, model_digest=model.digest)
 
 
-def run_of(spec: RunSpec, work: Work, storage: Storage, model: Model) -> Fetched:
-    """What a FineTuneJob or an EvalJob needs; nothing where its run is finished."""
+def fetch_run(spec: RunSpec, work: Work, storage: Storage, model: Model) -> Fetched:
+    """Download the model and the data of a FineTuneJob or an EvalJob, unless its run is finished."""
     fetched, data = find_run(spec, work, storage, model)
     if fetched.adopted:
         return fetched
     check_disk(spec, work, storage, model, data)
-    bring_data(spec, work, storage, data)
-    model.bring(storage)
+    download_data(spec, work, storage, data)
+    model.download(storage)
     check_all(storage, spec, model)
     return fetched.model_copy(update={"model_uri": model.uri, "model_digest": model.digest})
 
 
 def find_run(spec: RunSpec, work: Work, storage: Storage, model: Model) -> tuple[Fetched, dict[str, Data]]:
-    """Which run a spec asks for, by what its URIs hold now, with its record where it is finished; and the data.
+    """Identify the run of a spec by the present content of its URIs, with its record if it is finished; and find the data.
 
-    Raises RunFailure where something is not there, or the run's folder can't be written.
+    Raises RunFailure where an object is missing, or the run's folder can't be written.
     """
     data = find_data(storage, data_uris(spec))
     fingerprints = {**model.fingerprints, **{each.uri: each.fingerprint for each in data.values()}}
@@ -94,9 +96,9 @@ def find_run(spec: RunSpec, work: Work, storage: Storage, model: Model) -> tuple
 
 
 def check_disk(spec: RunSpec, work: Work, storage: Storage, model: Model, data: dict[str, Data]) -> None:
-    """Refuse a FineTuneJob whose model, data and results can't all be on the disk; a model still to be imported is not known yet.
+    """Refuse a FineTuneJob whose model, data and results don't fit on the disk together.
 
-    Raises RunFailure (DiskFull).
+    The size of a model that is not imported yet is unknown, so it is not checked. Raises RunFailure (DiskFull).
     """
     if spec.kind != "FineTuneJob" or model.uri is None:
         return
@@ -112,7 +114,7 @@ def check_disk(spec: RunSpec, work: Work, storage: Storage, model: Model, data: 
 
 
 def data_uris(spec: RunSpec) -> list[str]:
-    """Every URI of data that a resource names."""
+    """All data URIs in the spec of a resource."""
     if spec.kind == "EvalJob":
         return [benchmark.dataset.uri for benchmark in spec.eval_job().benchmarks if benchmark.dataset]
     job = spec.fine_tune_job()
@@ -120,7 +122,7 @@ def data_uris(spec: RunSpec) -> list[str]:
     return [dataset.uri for dataset in job.datasets] + validation
 
 
-def bring_data(spec: RunSpec, work: Work, storage: Storage, data: dict[str, Data]) -> None:
+def download_data(spec: RunSpec, work: Work, storage: Storage, data: dict[str, Data]) -> None:
     """Download the data of a FineTuneJob or an EvalJob."""
     if spec.kind == "EvalJob":
         for benchmark in spec.eval_job().benchmarks:

@@ -1,4 +1,4 @@
-"""Which checks a model that was brought needs, and which were made before: the store remembers what passed, by its digest."""
+"""Checks of downloaded models. The store records by digest which content has passed, so that each is checked once."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ CHECKED = "checked"
 
 
 def is_lenient(spec: RunSpec) -> bool:
-    """Whether the model is loaded by an engine other than transformers, which decides itself what it can load."""
+    """Whether an engine other than transformers loads the model; such an engine decides itself what it can load."""
     return spec.kind != "FineTuneJob" and engine_of(spec) is not Engine.TRANSFORMERS
 
 
 def check_all(storage: Storage, spec: RunSpec, model: Model, adapters: Mapping[str, Model] | None = None) -> None:
-    """Check a model that was brought, and each adapter against it. Raises RunFailure (BadModel, ModelNotFound)."""
-    base, on_it = model.base or model, dict(adapters or {})
+    """Check a downloaded model, and each adapter against it. Raises RunFailure (BadModel, ModelNotFound)."""
+    base, all_adapters = model.base or model, dict(adapters or {})
     if model.base:
-        on_it[spec.name] = model
-    known = _Known(storage, spec.store.uri)
+        all_adapters[spec.name] = model
+    passed = _PassedChecks(storage, spec.store.uri)
     check_base = partial(check_model, base.source, base.directory, base.trusted, is_lenient(spec))
-    is_whole = known.once([base.digest], check_base)
-    for name, adapter in on_it.items():
+    is_whole = passed.check_once([base.digest], check_base)
+    for name, adapter in all_adapters.items():
         check_files(adapter.source, adapter.directory)
         if is_whole:
             check = partial(check_fit, name, adapter.directory, base.directory)
-            known.once([base.digest, adapter.digest], check)
+            passed.check_once([base.digest, adapter.digest], check)
 
 
-class _Known:
-    """Record of passed checks: one object in the store for each, named by the digests of the checked content."""
+class _PassedChecks:
+    """The record of passed checks: an object in the store for each, named by the digests of the checked content."""
 
     def __init__(self, storage: Storage, store_uri: str) -> None:
         self._storage, self._folder = storage, join(store_uri, MODELS, CHECKED)
 
-    def once(self, digests: list[str | None], check: Callable[[], bool]) -> bool:
-        """Check what was not checked before; whether all of it is checked now."""
+    def check_once(self, digests: list[str | None], check: Callable[[], bool]) -> bool:
+        """Run `check` unless this content has passed it before. Returns whether it has passed."""
         uri = join(self._folder, f"{digest([VERSION, *digests])[:16]}.json")
         if self._storage.read_bytes(uri) is not None:
             return True
@@ -57,6 +57,6 @@ class _Known:
             return False
         try:
             self._storage.write_bytes(uri, json.dumps({"checked": digests}).encode())
-        except RunFailure as failure:  # a store that may only be read
-            log.warning("the check is not remembered: %s", failure.message)
+        except RunFailure as failure:  # the store may be read-only
+            log.warning("cannot record that the model passed its check: %s", failure.message)
         return True

@@ -1,4 +1,4 @@
-"""Data sets and benchmark data: find them, tell their content by a fingerprint, bring them."""
+"""Data sets and benchmark data: find them, fingerprint their content, download them."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ ROWS = ".jsonl"
 
 @dataclass(frozen=True)
 class Data:
-    """What is at a data URI: one object (whose URI it is) or the objects of a folder."""
+    """The content of a data URI: a single object, or the objects of a folder."""
 
     uri: str
     entries: dict[str, Entry]
-    """URI of each object -> what it is; `path` of it is below the data's URI."""
+    """The objects by their URIs; the path of an entry is relative to the data's URI."""
     fingerprint: str
 
     def rows(self) -> list[tuple[str, Entry]]:
-        """The objects with rows: the one named, or a folder's .jsonl files. Raises RunFailure (DatasetNotFound, EmptyDataset)."""
+        """The objects with rows: the single object, or a folder's .jsonl files. Raises RunFailure (DatasetNotFound, EmptyDataset)."""
         if self.uri in self.entries:
             rows = list(self.entries.items())
         else:
@@ -47,7 +47,7 @@ class Data:
 
 
 def find_data(storage: Storage, uris: list[str]) -> dict[str, Data]:
-    """What is at each URI. Raises RunFailure (DatasetNotFound)."""
+    """Find the content of each URI. Raises RunFailure (DatasetNotFound)."""
     return {uri: _find(storage, uri) for uri in uris}
 
 
@@ -65,7 +65,7 @@ def _find(storage: Storage, uri: str) -> Data:
 
 
 def download_rows(storage: Storage, sources: list[tuple[int | None, Data]], work: Work) -> None:
-    """Bring the rows of data sets to /work/data; each comes with its index in spec.datasets, or None for validation."""
+    """Download the rows of data sets to /work/data. Each source is an index in spec.datasets (None: validation) with its data."""
     shutil.rmtree(work.data, ignore_errors=True)
     started, size, files = time.monotonic(), 0, list[DataFile]()
     for index, data in sources:
@@ -79,9 +79,9 @@ def download_rows(storage: Storage, sources: list[tuple[int | None, Data]], work
 
 
 def download_benchmark(storage: Storage, data: Data, directory: Path) -> None:
-    """Bring a benchmark's data as they are: one file under its own name, or a folder with all that is in it.
+    """Download a benchmark's data unchanged: a file under its own name, or a folder with all its objects.
 
-    Raises RunFailure (BadSpec) before anything is brought where an object's key leads out of the folder.
+    Raises RunFailure (BadSpec) before the download if an object's key points outside the folder.
     """
     for entry in data.entries.values():
         try:

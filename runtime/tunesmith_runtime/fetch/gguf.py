@@ -1,7 +1,7 @@
-"""GGUF to safetensors: weights unpacked to bf16, and the tokenizer and chat template that the file carries.
+"""Converts GGUF to safetensors: weights in bf16, and the tokenizer and chat template of the file.
 
-The format's own metadata names the special tokens by id (`tokenizer.ggml.*_token_id`); transformers takes other ones
-from the file's architecture for some models, so they are set from the metadata here.
+The metadata of the file gives the ids of its special tokens (`tokenizer.ggml.*_token_id`). For some models transformers
+derives other tokens from the architecture, so they are set from the metadata here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tunesmith_runtime.modelcheck.report import check_report
 log = logging.getLogger(__name__)
 
 MAGIC, ROPE = b"GGUF", "rope_"
-"""How a file begins; how the names of tensors begin that are computed from the metadata."""
+"""First bytes of a file; prefix of the tensors that are computed from the metadata."""
 UPLOAD = "upload the file again, or the model as safetensors"
 SPECIAL_TOKENS = {
     "bos_token": "tokenizer.ggml.bos_token_id",
@@ -39,10 +39,7 @@ SPECIAL_TOKENS = {
 
 @contextmanager
 def _parsed_once() -> Iterator[None]:
-    """transformers parses the file for the config, the tokenizer and the weights, five times in all; once is enough.
-
-    With a vocabulary of 49,152 tokens the conversion of a small model then takes 17 s of CPU time instead of 39.
-    """
+    """Within the block, cache the parsed file: transformers parses it five times for config, tokenizer and weights."""
     functions = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
     for name, function in functions.items():
         setattr(gguf, name, functools.cache(function))
@@ -54,7 +51,7 @@ def _parsed_once() -> Iterator[None]:
 
 
 def convert_gguf(uri: str, file: Path, directory: Path) -> None:
-    """Write the model in the GGUF `file` to `directory` as transformers has it. Raises RunFailure (BadModel) that names `uri`."""
+    """Write the model of the GGUF `file` to `directory` in the form of transformers. Raises RunFailure (BadModel) that names `uri`."""
     check_magic(uri, file)
     try:
         with _parsed_once():
@@ -68,11 +65,11 @@ def convert_gguf(uri: str, file: Path, directory: Path) -> None:
                 dtype=torch.bfloat16,
                 quantization_config=GgufConfig(dequantize=True),
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # the report has them
+                ignore_mismatched_sizes=True,  # check_report refuses them
             )
     except RunFailure:
         raise
-    except Exception as error:  # the readers raise anything at what they do not expect
+    except Exception as error:  # the readers raise any exception on unexpected content
         raise bad_model(uri, None, f"the GGUF file can't be read: {detail(error)}", UPLOAD) from error
     check_report(uri, report)
     check_all_used(uri, reader.tensors, model)
@@ -80,7 +77,7 @@ def convert_gguf(uri: str, file: Path, directory: Path) -> None:
         tokenizer, {token: fields[name].contents() for token, name in SPECIAL_TOKENS.items() if name in fields}
     )
     if tokenizer.chat_template is None:
-        log.warning("%s carries no chat template", uri)
+        log.warning("%s has no chat template", uri)
     for config in (model.config, model.generation_config):
         config.bos_token_id, config.pad_token_id = tokenizer.bos_token_id, tokenizer.pad_token_id
         config.eos_token_id = tokenizer.eos_token_id
@@ -88,13 +85,13 @@ def convert_gguf(uri: str, file: Path, directory: Path) -> None:
         model.generation_config.eos_token_id = [tokenizer.eos_token_id, end]
     tokenizer.model_max_length = getattr(model.config, "max_position_embeddings", tokenizer.model_max_length)
     tokenizer.clean_up_tokenization_spaces = False  # it would change the spaces of an answer
-    model.config.name_or_path = ""  # a path of this pod means nothing to others
+    model.config.name_or_path = ""  # else it is a path in this pod
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 
 
 def check_magic(uri: str, file: Path) -> None:
-    """Raises RunFailure (BadModel) for a file that is no GGUF, by its first bytes."""
+    """Raise RunFailure (BadModel) for a file that does not begin as a GGUF file."""
     with file.open("rb") as opened:
         start = opened.read(64)
     if not start.startswith(MAGIC):
@@ -103,22 +100,22 @@ def check_magic(uri: str, file: Path) -> None:
 
 
 def check_parts(uri: str, split: Mapping[str, int]) -> None:
-    """Raises RunFailure (BadModel) for one part of several, by the metadata that gguf-split writes."""
+    """Raise RunFailure (BadModel) for a part of a split model, by the metadata that gguf-split writes."""
     if (parts := split.get("split.count", 1)) > 1:
         raise part_of(uri, split.get("split.no", 0) + 1, parts)
 
 
 def check_all_used(uri: str, tensors: Sequence[Any], model: Any) -> None:
-    """Raises RunFailure (BadModel) where transformers has left out tensors of the file, as it does with names that it does not know."""
-    given = {tensor.name: int(tensor.n_elements) for tensor in tensors if not tensor.name.startswith(ROPE)}
-    taken = {tensor.data_ptr(): tensor.numel() for tensor in model.state_dict().values()}
-    if (surplus := sum(given.values()) - sum(taken.values())) > 0:
+    """Raise RunFailure (BadModel) if transformers left out tensors of the file: it skips tensors with unknown names."""
+    stored = {tensor.name: int(tensor.n_elements) for tensor in tensors if not tensor.name.startswith(ROPE)}
+    loaded = {tensor.data_ptr(): tensor.numel() for tensor in model.state_dict().values()}
+    if (surplus := sum(stored.values()) - sum(loaded.values())) > 0:
         sentence = f"{surplus} numbers of the file have no place in a {type(model).__name__}"
         raise bad_model(uri, None, sentence, "upload the model as safetensors")
 
 
 def set_special_tokens(tokenizer: PreTrainedTokenizerBase, ids: dict[str, int]) -> None:
-    """Give `tokenizer` the special tokens of those ids; padding falls back on the end of the text, which no loss is taken on."""
+    """Set the special tokens of `tokenizer` by their ids. Without a padding token, the EOS token pads: no loss is taken on padding."""
     for token, identifier in ids.items():
         setattr(tokenizer, token, tokenizer.convert_ids_to_tokens(identifier))
     if tokenizer.pad_token is None:

@@ -1,7 +1,7 @@
 """Models from a hub: Hugging Face (hf://org/name@revision) and ModelScope (ms://org/name@revision), by their own clients.
 
-Only safetensors, JSON and tokenizer files are brought; the model's Python code only where the resource trusts it. What
-is brought is one listing's files: a branch is resolved to a commit first, or each file checked against the sha256 listed.
+Only safetensors, JSON and tokenizer files are downloaded; the model's Python code only if the resource trusts it. All files
+belong to the same version: a branch is resolved to a commit first, or each file is checked against the sha256 in the listing.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ REDIRECTIONS = {
     "hf": ("HF_ENDPOINT", "HUGGINGFACE_CO_STAGING"),
     "ms": ("MODELSCOPE_ENDPOINT", "MODELSCOPE_DOMAIN", "MODELSCOPE_PREFER_AI_SITE"),
 }
-"""Variables by which the hubs' clients are sent to another server."""
+"""Environment variables that redirect the hubs' clients to another server."""
 
 
 def redirection(uri: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What in the environment sends the client of a hub URI to another server than the hub's own; mostly nothing."""
+    """The environment variables that redirect the client of a hub URI to a server other than the hub's; usually empty."""
     return {name: value for name in REDIRECTIONS[parse(uri)[0]] if (value := environment.get(name))}
 
 
@@ -47,12 +47,12 @@ def parse(uri: str) -> tuple[str, str, str | None]:
 
 
 def download_snapshot(
-    uri: str, directory: Path, trust_remote_code: bool, adapter: bool, look: Callable[[Path], None]
+    uri: str, directory: Path, trust_remote_code: bool, adapter: bool, check_config: Callable[[Path], None]
 ) -> None:
-    """Bring the model (or adapter) at a hub URI to a local folder: safetensors, or the one GGUF file where that is all there is.
+    """Download the model (or adapter) at a hub URI to a local folder: its safetensors, or its only GGUF file if it has none.
 
-    `look` is called as soon as config.json is there, before the weights are. Raises RunFailure (ModelNotFound, BadModel,
-    UnsafeWeights, HubUnreachable), and what `look` raises.
+    `check_config` is called when config.json is downloaded, before the weights are. Raises RunFailure (ModelNotFound,
+    BadModel, UnsafeWeights, HubUnreachable), and any error of `check_config`.
     """
     scheme, name, revision = parse(uri)
     credentials.trim()
@@ -63,8 +63,8 @@ def download_snapshot(
         weights = WANTED if any(each.endswith(SAFE) for each in names) else [f"*{GGUF}"]
         return weights + (CODE if trust_remote_code else [])
 
-    {"hf": _hugging_face, "ms": _model_scope}[scheme](uri, name, revision, directory, patterns, look)
-    for leftover in directory.glob(".*"):  # the clients keep notes about a download beside it
+    {"hf": _hugging_face, "ms": _model_scope}[scheme](uri, name, revision, directory, patterns, check_config)
+    for leftover in directory.glob(".*"):  # the clients keep their state in hidden files
         shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink()
 
 
@@ -105,7 +105,7 @@ def _hugging_face(
     revision: str | None,
     directory: Path,
     patterns: Callable[[list[str]], list[str]],
-    look: Callable[[Path], None],
+    check_config: Callable[[Path], None],
 ) -> None:
     from huggingface_hub import HfApi
 
@@ -118,7 +118,7 @@ def _hugging_face(
             api.snapshot_download(
                 name, revision=info.sha, local_dir=directory, allow_patterns=allowed, ignore_patterns=UNWANTED
             )
-            look(directory)
+            check_config(directory)
 
 
 def _model_scope(
@@ -127,7 +127,7 @@ def _model_scope(
     revision: str | None,
     directory: Path,
     patterns: Callable[[list[str]], list[str]],
-    look: Callable[[Path], None],
+    check_config: Callable[[Path], None],
 ) -> None:
     from modelscope_hub import HubApi, errors
 
@@ -146,7 +146,7 @@ def _model_scope(
                 ignore_patterns=UNWANTED,
                 file_list=listed,
             )
-            look(directory)
+            check_config(directory)
     except errors.NotExistError as error:
         raise _not_found(uri, error, "check org, name and revision") from error
     except (errors.AuthenticationError, errors.PermissionDeniedError) as error:

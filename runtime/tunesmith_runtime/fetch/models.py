@@ -1,4 +1,4 @@
-"""Models: find out what is at a URI, refuse what must not be loaded, import what must be converted, bring it."""
+"""Models: identify the content of a URI, refuse unsafe weights, import hub and GGUF models, download."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ from tunesmith_runtime.workdir import Work
 
 @dataclass
 class Model:
-    """A model or adapter whose place is known. One that must be imported first gets its uri and digest from `bring`."""
+    """A model or adapter that was found. If it must be imported first, `download` sets its uri and digest."""
 
     source: str
-    """The URI that was asked for."""
+    """The URI in the spec."""
     fingerprint: str
-    """Tells its content from another."""
+    """Identifies its content."""
     directory: Path
-    """Where it is brought to."""
+    """Where it is downloaded to."""
     trusted: bool
-    """Whether Python code in it may run; without that it is not brought."""
+    """Whether its Python code may run; otherwise the code is not downloaded."""
     uri: str | None = None
     """The folder of safetensors in the store; None until it is imported."""
     digest: str | None = None
-    """sha256 of its manifest, where it has one."""
+    """sha256 of its manifest, if it has a manifest."""
     importer: Callable[[Path], tuple[str, str]] | None = None
-    """Imports it by way of a local folder, which is left with the model in it or empty; returns uri and digest."""
+    """Imports it through a local folder, which then holds the model or is empty; returns uri and digest."""
     base: Model | None = None
-    """For an adapter: the model it goes on."""
+    """The base model of an adapter."""
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Of the model, and of its base."""
+        """Fingerprints of the model and of its base."""
         return {"model": self.fingerprint} | ({"base": self.base.fingerprint} if self.base else {})
 
-    def bring(self, storage: Storage) -> None:
-        """Import it if need be, and download it and its base."""
+    def download(self, storage: Storage) -> None:
+        """Download the model and its base, after the import if there is none yet."""
         if self.base is not None:
-            self.base.bring(storage)
+            self.base.download(storage)
         if self.uri is None:
             assert self.importer is not None
             self.uri, self.digest = self.importer(self.directory)
@@ -61,15 +61,19 @@ class Model:
         except NotFound as missing:
             raise missing.named(FailureClass.MODEL_NOT_FOUND, "model") from missing
         if self.digest and manifest.digest != self.digest:
-            message = f"{self.uri} is not what was put there: its manifest is {manifest.digest}, not {self.digest}"
+            message = (
+                f"{self.uri} has changed since it was published: its manifest is {manifest.digest}, not {self.digest}"
+            )
             raise RunFailure(
-                FailureClass.STORAGE_CORRUPT, message, "make it anew; an import, by deleting its folder below models/"
+                FailureClass.STORAGE_CORRUPT,
+                message,
+                "run the FineTuneJob that published it again, or delete its folder below models/ to import it again",
             )
         self.digest = manifest.digest
 
 
 def find_model(storage: Storage, store_uri: str, asked: ResolvedModel, work: Work, is_lenient: bool) -> Model:
-    """What is at a model's URI, to be brought to /work/model; an adapter goes to /work/adapter, and its base to /work/model.
+    """Find the model of a spec, for /work/model. An adapter is for /work/adapter, and its base for /work/model.
 
     `is_lenient`: see check_model. Raises RunFailure (ModelNotFound, BadModel, UnsafeWeights, StorageCorrupt).
     """
@@ -80,12 +84,12 @@ def find_model(storage: Storage, store_uri: str, asked: ResolvedModel, work: Wor
 
 
 def find_adapter(storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path) -> Model:
-    """What is at an adapter's URI, to be brought to `directory` without its base."""
+    """Find an adapter, for `directory`; its base is not downloaded."""
     return _find(storage, store_uri, asked, directory, adapter=True)
 
 
 def _find_base(storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path, is_lenient: bool) -> Model:
-    """A model that is no adapter; where it must not be quantized, its config.json is read before anything is downloaded."""
+    """Find a model that is not an adapter. Unless `is_lenient`, refuse a quantized model by its config.json before the download."""
     model = _find(storage, store_uri, asked, directory, adapter=False, is_lenient=is_lenient)
     content = storage.read_bytes(join(model.uri, CONFIG)) if model.uri and not is_lenient else None
     if content is not None:
@@ -93,7 +97,7 @@ def _find_base(storage: Storage, store_uri: str, asked: ResolvedModel, directory
     return model
 
 
-def _look(uri: str, may_be_quantized: bool, folder: Path) -> None:
+def _check_config(uri: str, may_be_quantized: bool, folder: Path) -> None:
     if (folder / CONFIG).is_file() and not may_be_quantized:
         refuse_quantized(uri, read_config(uri, folder))
 
@@ -120,11 +124,11 @@ def _find(
 
 
 def _folder(storage: Storage, asked: ResolvedModel, entries: list[Entry], directory: Path) -> Model:
-    """A folder of safetensors: known by its manifest, or by what is in it."""
+    """A folder of safetensors, identified by its manifest, or by the fingerprints of its files."""
     manifest = read_manifest(storage, asked.uri)
     if asked.digest and (manifest is None or manifest.digest != asked.digest):
-        message = f"{asked.uri} is not what was published there: its manifest is {manifest.digest if manifest else 'missing'}, not {asked.digest}"
-        raise RunFailure(FailureClass.STORAGE_CORRUPT, message, "run the FineTuneJob that made it anew")
+        message = f"{asked.uri} has changed since it was published: its manifest is {manifest.digest if manifest else 'missing'}, not {asked.digest}"
+        raise RunFailure(FailureClass.STORAGE_CORRUPT, message, "run the FineTuneJob that published it again")
     if manifest:
         return Model(asked.uri, manifest.digest, directory, asked.trust_remote_code, asked.uri, manifest.digest)
     content = {
@@ -138,12 +142,12 @@ def _folder(storage: Storage, asked: ResolvedModel, entries: list[Entry], direct
 def _hub_model(
     storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path, adapter: bool, is_lenient: bool
 ) -> Model:
-    """A hub's model is known by its digest only after it is imported, so that comes first."""
+    """Import a hub's model first: its digest is known only then."""
     key = key_of(asked.uri, "", trusted=asked.trust_remote_code, server=redirection(asked.uri))
 
     def make(folder: Path) -> None:
-        look = partial(_look, asked.uri, is_lenient or adapter)
-        download_snapshot(asked.uri, folder, asked.trust_remote_code, adapter, look)
+        check_config = partial(_check_config, asked.uri, is_lenient or adapter)
+        download_snapshot(asked.uri, folder, asked.trust_remote_code, adapter, check_config)
         for file in folder.glob(f"*{GGUF}"):
             _convert(asked.uri, file, folder)
         if adapter:

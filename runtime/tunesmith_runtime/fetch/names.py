@@ -1,4 +1,4 @@
-"""What the names of a folder's files say about the model in it, before a byte of it is downloaded."""
+"""Checks of a model by the names of its files, before the download."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-"""Weights that run code when they are loaded."""
+"""Weights whose loading can run code."""
 CODE = (".py", ".pyc", ".pyd", ".so", ".sh")
-"""Programs: brought only with a model whose code is trusted."""
+"""Programs: downloaded only with a model whose code is trusted."""
 PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
-"""How gguf-split names its files: part and parts."""
+"""The end of the file names that gguf-split writes: part and number of parts."""
 SAFE, GGUF, ADAPTER_CONFIG = ".safetensors", ".gguf", "adapter_config.json"
 
 
 def check_names(uri: str, names: list[str], adapter: bool) -> None:
-    """Refuse a folder, by the names in it, that holds no model we load. Raises RunFailure (ModelNotFound, UnsafeWeights)."""
-    found = f"it has {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}" if names else "nothing is there"
+    """Refuse a folder without a loadable model, by the names of its files. Raises RunFailure (ModelNotFound, UnsafeWeights, BadModel)."""
+    found = f"it has {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}" if names else "the folder is empty"
     tops = [name for name in names if "/" not in name]
     weights = [name for name in tops if name.endswith(SAFE)]
     ggufs = [name for name in names if name.endswith(GGUF)]
@@ -27,7 +27,7 @@ def check_names(uri: str, names: list[str], adapter: bool) -> None:
     if not adapter and ADAPTER_CONFIG in tops and config not in tops:
         message = f"model {uri}: the folder holds an adapter"
         raise RunFailure(
-            FailureClass.MODEL_NOT_FOUND, message, "name the FineTuneJob that made it, or its merged model"
+            FailureClass.MODEL_NOT_FOUND, message, "name the FineTuneJob that trained it, or its merged model"
         )
     if not weights and any(PurePosixPath(name).suffix in PICKLES for name in names):
         raise RunFailure(
@@ -38,7 +38,7 @@ def check_names(uri: str, names: list[str], adapter: bool) -> None:
         raise part_of(uri, *parts[0])
     if not weights and len(ggufs) > 1:
         message = f"model {uri}: the folder has {len(ggufs)} GGUF files: {', '.join(ggufs[:8])}"
-        raise RunFailure(FailureClass.MODEL_NOT_FOUND, message, "name one of them in the URI")
+        raise RunFailure(FailureClass.MODEL_NOT_FOUND, message, "name a single file in the URI")
     if not weights and (adapter or not ggufs):
         raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"model {uri}: no safetensors weights: {found}")
     if weights and config not in tops:
@@ -46,28 +46,28 @@ def check_names(uri: str, names: list[str], adapter: bool) -> None:
 
 
 def part_of(uri: str, part: int, parts: int) -> RunFailure:
-    """The failure of a GGUF file that holds a part of a model: transformers would read it as the whole."""
+    """The failure of a GGUF file that holds a part of a model, which transformers would load as the whole."""
     return RunFailure(
         FailureClass.BAD_MODEL,
         f"{uri}: part {part} of {parts} of a split GGUF model",
-        "join the parts with gguf-split --merge (llama.cpp), upload the one file and name it",
+        "join the parts with gguf-split --merge (llama.cpp), upload the joined file and name it in the URI",
     )
 
 
 def check_gguf_name(uri: str) -> None:
-    """Refuse the URI of a part, by its name. Raises RunFailure (BadModel)."""
+    """Raise RunFailure (BadModel) for the URI of a part of a split GGUF model."""
     if part := part_by_name(uri):
         raise part_of(uri, *part)
 
 
 def part_by_name(name: str) -> tuple[int, int] | None:
-    """Part and parts, where a GGUF file is one part of several by its name; 1 of 1 is the whole model."""
+    """Part and number of parts, if the name is that of a part of a split GGUF model. Part 1 of 1 is the whole model."""
     match = PART.search(name)
     return (int(match[1]), int(match[2])) if match and int(match[2]) > 1 else None
 
 
 def is_wanted(path: str, trusted: bool) -> bool:
-    """Pickles beside safetensors stay where they are; so do GGUF files, hidden ones, and code that is not trusted."""
+    """Whether to download a file: neither pickles nor GGUF beside safetensors, nor hidden files, nor code that is not trusted."""
     name = PurePosixPath(path)
     left = (*PICKLES, GGUF) if trusted else (*PICKLES, GGUF, *CODE)
     return name.suffix not in left and not any(part.startswith(".") for part in name.parts)

@@ -132,5 +132,5 @@ def test_a_token_that_cannot_be_sent_is_refused_before_a_hub_is_contacted(
 ) -> None:
     monkeypatch.setenv(name, "hf_one\nhf_two")
     with pytest.raises(RunFailure, match=f"{name} has white space within it, at character 7") as wrong:
-        download_snapshot(uri, tmp_path, trust_remote_code=False, adapter=False, look=lambda _: None)
+        download_snapshot(uri, tmp_path, trust_remote_code=False, adapter=False, check_config=lambda _: None)
     assert wrong.value.failure is FailureClass.MODEL_NOT_FOUND

@@ -23,6 +23,6 @@ def test_the_token_behind_an_answer_ends_a_turn(tokenizer: Any) -> None:
 @pytest.mark.parametrize(
     "template", [None, BREAKS, "{{ raise_exception('no') }}", "{{ messages[0].content | length + 'a' }}", "{% for"]
 )
-def test_a_template_that_fails_on_a_sample_tells_of_no_token(tokenizer: Any, template: str | None) -> None:
+def test_a_template_that_fails_on_a_sample_gives_no_token(tokenizer: Any, template: str | None) -> None:
     tokenizer.chat_template = template
     assert end_of_turn(tokenizer) is None

@@ -55,7 +55,7 @@ MODEL = {
     "tokenizer.json": json.dumps(TOKENIZER).encode(),
     "tokenizer_config.json": b'{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}',
 }
-"""A Llama of one layer, and its tokenizer of three words."""
+"""A Llama with a single layer, and its tokenizer with three words."""
 ADAPTER_CONFIG = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "target_modules": ["q_proj"]}
 ADAPTER = {
     "adapter_config.json": json.dumps(ADAPTER_CONFIG).encode(),
@@ -66,7 +66,7 @@ ROWS = b'{"prompt": "a", "completion": "b"}\n'
 
 
 class Fetcher:
-    """Resources over one store, each fetched into a work directory of its own."""
+    """Resources over one store, each fetched into a separate work directory."""
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.store, self.folder = store, folder

@@ -50,7 +50,7 @@ def test_a_quantized_model_is_refused_before_its_weights_are_downloaded(fetcher:
     assert not (fetcher.folder / "pod-1/model").exists()
 
 
-def test_a_quantized_base_is_refused_before_a_device_is_asked_for(fetcher: Fetcher) -> None:
+def test_a_quantized_base_is_refused_before_a_device_is_requested(fetcher: Fetcher) -> None:
     with pytest.raises(RunFailure, match="quantized"):
         fetcher.prepare(spec(fetcher, "FineTuneJob", fetcher.put("base", QUANTIZED)))
 
@@ -74,7 +74,7 @@ def test_a_model_that_changed_is_checked_again(fetcher: Fetcher) -> None:
     fault(fetcher, spec(fetcher, "InferenceService", model))
 
 
-def test_what_an_engine_was_left_to_load_is_checked_where_transformers_loads_it(fetcher: Fetcher) -> None:
+def test_a_model_that_another_engine_loads_is_still_checked_for_transformers(fetcher: Fetcher) -> None:
     unknown = {**MODEL, "config.json": json.dumps(CONFIG | {"model_type": "no-such"}).encode()}
     model = fetcher.put("base", unknown)
     fetcher.fetch(spec(fetcher, "InferenceService", model, engine="vllm"))

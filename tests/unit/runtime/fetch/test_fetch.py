@@ -77,7 +77,7 @@ def test_a_finished_run_is_adopted_and_nothing_downloaded(fetcher: Fetcher) -> N
     assert again.fetched().record is not None
 
 
-def test_finished_work_is_found_before_a_device_is_asked_for(fetcher: Fetcher) -> None:
+def test_a_finished_run_is_found_before_a_device_is_requested(fetcher: Fetcher) -> None:
     spec = fetcher.job(fetcher.put("base", MODEL), fetcher.put("data", {"a.jsonl": ROWS}))
     _, work = fetcher.fetch(spec)
     finish(fetcher, spec, work)
@@ -88,7 +88,7 @@ def test_finished_work_is_found_before_a_device_is_asked_for(fetcher: Fetcher) -
     assert not pod.root.exists()
 
 
-def test_where_there_is_work_to_do_it_is_named_as_fetch_will_and_nothing_is_downloaded(fetcher: Fetcher) -> None:
+def test_an_unfinished_run_is_identified_without_a_download(fetcher: Fetcher) -> None:
     spec = fetcher.job(fetcher.put("base", MODEL), fetcher.put("data", {"a.jsonl": ROWS}))
     report, pod = fetcher.prepare(spec)
     fetched, _ = fetcher.fetch(spec)
@@ -96,7 +96,7 @@ def test_where_there_is_work_to_do_it_is_named_as_fetch_will_and_nothing_is_down
     assert not pod.root.exists()
 
 
-def test_data_that_are_not_there_are_told_before_a_device_is_asked_for(fetcher: Fetcher) -> None:
+def test_missing_data_are_reported_before_a_device_is_requested(fetcher: Fetcher) -> None:
     with pytest.raises(RunFailure) as failure:
         fetcher.prepare(fetcher.job(fetcher.put("base", MODEL), f"{fetcher.store.uri}/nowhere.jsonl"))
     assert failure.value.failure is FailureClass.DATASET_NOT_FOUND
@@ -120,7 +120,7 @@ def test_a_changed_model_is_a_new_run(fetcher: Fetcher) -> None:
     assert fetcher.fetch(spec)[0].outcome == "Succeeded"
 
 
-def test_an_unfinished_run_is_gone_on_with_in_the_same_folder(fetcher: Fetcher) -> None:
+def test_an_unfinished_run_continues_in_the_same_folder(fetcher: Fetcher) -> None:
     spec = fetcher.job(fetcher.put("base", MODEL), fetcher.put("data", {"a.jsonl": ROWS}))
     first, second = (fetcher.fetch(spec.model_copy(update={"attempt": attempt}))[0] for attempt in (1, 2))
     assert first == second
@@ -189,14 +189,14 @@ def test_a_published_model_is_known_by_its_digest(local: Fetcher, tmp_path: Path
     assert report.model_digest == made.digest
     failure = refusal(local, local.spec("InferenceService", {"uri": made.uri, "digest": "0" * 64}, {}))
     assert failure.failure is FailureClass.STORAGE_CORRUPT
-    assert "is not what was published there" in failure.message
+    assert "has changed since it was published" in failure.message
 
 
 @pytest.mark.parametrize("published", [True, False])
-def test_no_pod_takes_anothers_word_for_the_digest_of_an_import(
+def test_an_import_whose_content_does_not_match_its_digest_is_refused(
     local: Fetcher, tmp_path: Path, published: bool
 ) -> None:
-    """Gates go by the digest: under one that has passed, nothing else may be served."""
+    """Gates compare digests: no other content may be served under the digest that has passed."""
     uri = local.put("elsewhere", MODEL)
     if published:
         download_directory(local.storage, uri, tmp_path / "made")
@@ -205,13 +205,13 @@ def test_no_pod_takes_anothers_word_for_the_digest_of_an_import(
     local.put(f"models/{key_of('hf://a/b', '', server=redirection('hf://a/b'))}", {"model.json": pointer.encode()})
     failure = refusal(local, local.spec("InferenceService", "hf://a/b", {}))
     assert failure.failure is FailureClass.STORAGE_CORRUPT
-    assert f"{uri} is not what was put there" in failure.message
+    assert f"{uri} has changed since it was published" in failure.message
 
 
 @pytest.mark.parametrize(
     ("files", "failure", "sentence"),
     [
-        ({}, FailureClass.MODEL_NOT_FOUND, "nothing is there"),
+        ({}, FailureClass.MODEL_NOT_FOUND, "the folder is empty"),
         ({"readme.md": b"x"}, FailureClass.MODEL_NOT_FOUND, "no safetensors weights: it has readme.md"),
         (
             {"config.json": b"{}", "pytorch_model.bin": b"x"},
@@ -247,7 +247,7 @@ def test_a_folder_that_holds_no_model_is_refused_with_what_it_holds(
     assert local.objects() == before
 
 
-def test_pickles_beside_safetensors_are_left_where_they_are(local: Fetcher) -> None:
+def test_pickles_beside_safetensors_are_not_downloaded(local: Fetcher) -> None:
     model = local.put("base", {**MODEL, "pytorch_model.bin": b"pickle", "training_args.bin": b"pickle"})
     _, work = local.fetch(local.job(model, local.put("data", {"a.jsonl": ROWS})))
     assert names(work.model()) == {*MODEL, "manifest.json"}
@@ -257,7 +257,7 @@ CODE = {"modeling_own.py": b"import os", "kernels/own.so": b"elf"}
 
 
 @pytest.mark.parametrize("published", [False, True], ids=["as uploaded", "with a manifest"])
-def test_code_in_a_folder_comes_only_where_it_is_trusted(local: Fetcher, tmp_path: Path, published: bool) -> None:
+def test_code_in_a_folder_is_downloaded_only_if_it_is_trusted(local: Fetcher, tmp_path: Path, published: bool) -> None:
     uri = local.put("base", MODEL | CODE)
     if published:
         download_directory(local.storage, uri, tmp_path / "copy")

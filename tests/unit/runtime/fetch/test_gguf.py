@@ -1,4 +1,4 @@
-"""GGUF files: a real one becomes a model that answers, and what is no GGUF is refused by name."""
+"""GGUF files: a real file becomes a model that answers, and other files are refused with what they are."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_the_end_of_a_turn_is_read_from_the_template(tiny: Path, template: str |
 
 
 def small_llama(folder: Path, name: str, layers: int = 2, left_out: str = "", extra: str = "", **split: int) -> Path:
-    """A GGUF of a tiny Llama with the tokenizer of the real file, less a tensor or with one more."""
+    """A GGUF of a tiny Llama with the tokenizer of the real file, without a tensor or with an additional one."""
     real = gguf.GGUFReader(str(real_gguf()))
     path = folder / name
     writer = gguf.GGUFWriter(str(path), "llama", **split)
@@ -179,7 +179,7 @@ def llama_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def refused(tmp_path: Path, files: list[Path], name: str | None) -> RunFailure:
-    """The failure of a service whose model is one of the uploaded files (or their folder); nothing else is left in the store."""
+    """The failure of a service whose model is an uploaded file (or the folder); nothing else is left in the store."""
     fetcher = Fetcher(Store(uri=f"file://{tmp_path}/store"), tmp_path)
     for file in files:
         fetcher.storage.upload(file, f"{fetcher.store.uri}/given/{file.name}")
@@ -214,12 +214,12 @@ def test_a_model_in_one_part_is_whole(tmp_path: Path, uri: str) -> None:
     assert report.outcome == "Succeeded"
 
 
-def test_a_gguf_of_fewer_tensors_than_it_says_is_refused(tmp_path: Path) -> None:
+def test_a_gguf_that_lacks_tensors_is_refused(tmp_path: Path) -> None:
     file = small_llama(tmp_path, "m.gguf", left_out="blk.1.ffn_up.weight")
     assert "the files lack model.layers.1.mlp.up_proj.weight" in refused(tmp_path, [file], file.name).message
 
 
-def test_tensors_of_a_gguf_that_would_be_left_out_are_told(tmp_path: Path) -> None:
+def test_a_gguf_with_tensors_that_transformers_skips_is_refused(tmp_path: Path) -> None:
     file = small_llama(tmp_path, "m.gguf", extra="blk.0.no_such.weight")
     assert "8 numbers of the file have no place in a LlamaForCausalLM" in refused(tmp_path, [file], file.name).message
 
@@ -233,7 +233,7 @@ def test_tensors_of_a_gguf_that_would_be_left_out_are_told(tmp_path: Path) -> No
         (b"\x93NUMPY", "not a GGUF file"),
     ],
 )
-def test_a_file_that_only_bears_the_name_is_told_for_what_it_is(tmp_path: Path, content: bytes, what: str) -> None:
+def test_a_file_that_is_gguf_by_name_only_is_refused_with_what_it_is(tmp_path: Path, content: bytes, what: str) -> None:
     file = tmp_path / "m.gguf"
     file.write_bytes(content)
     assert what in refused(tmp_path, [file], file.name).message

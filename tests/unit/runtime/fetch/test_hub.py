@@ -79,7 +79,7 @@ def test_a_hub_model_is_imported_once_and_only_what_is_safe(
 
 
 @pytest.mark.parametrize(("scheme", "handler", "variable"), HUBS)
-def test_what_another_server_holds_under_a_hubs_names_is_not_shared_with_those_who_ask_the_hub(
+def test_a_model_of_a_redirected_hub_is_not_used_for_the_hub_itself(
     tmp_path: Path, scheme: str, handler: type[HuggingFace], variable: str
 ) -> None:
     poisoned = {"org/small": {**MODEL, "config.json": json.dumps(CONFIG | {"rope_theta": 5.0}).encode()}}
@@ -92,7 +92,7 @@ def test_what_another_server_holds_under_a_hubs_names_is_not_shared_with_those_w
 
 
 @pytest.mark.parametrize(("scheme", "handler", "variable"), HUBS)
-def test_code_of_a_model_comes_only_where_it_is_trusted(
+def test_code_of_a_hub_model_is_downloaded_only_if_it_is_trusted(
     tmp_path: Path, scheme: str, handler: type[HuggingFace], variable: str
 ) -> None:
     with hub(handler, MODELS) as server:
@@ -109,7 +109,7 @@ def test_code_of_a_model_comes_only_where_it_is_trusted(
         ("org/pickled", "UnsafeWeights", "pytorch_model.bin"),
     ],
 )
-def test_what_a_hub_does_not_have_is_told(
+def test_a_model_that_the_hub_lacks_is_not_found(
     tmp_path: Path, scheme: str, handler: type[HuggingFace], variable: str, name: str, failure: str, sentence: str
 ) -> None:
     with hub(handler, MODELS) as server:
@@ -155,7 +155,7 @@ def test_a_branch_is_pinned_to_its_commit_for_the_download(tmp_path: Path) -> No
     assert all(f"/resolve/{COMMIT}/" in path for path in resolved)
 
 
-def test_a_pod_that_is_told_to_stop_while_it_imports_leaves_the_work_to_the_next(tmp_path: Path) -> None:
+def test_a_pod_that_is_stopped_during_an_import_leaves_it_to_the_next(tmp_path: Path) -> None:
     reached = threading.Event()
 
     class Slow(HuggingFace):

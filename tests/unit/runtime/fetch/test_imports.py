@@ -19,7 +19,7 @@ from tunesmith_runtime.storage import Storage, join, open_storage
 
 @pytest.fixture
 def storage(store: Store, monkeypatch: pytest.MonkeyPatch) -> Storage:
-    monkeypatch.setattr(imports, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(imports, "POLL_SECONDS", 0.05)
     return open_storage(store)
 
 
@@ -106,8 +106,8 @@ def test_the_claim_of_a_pod_at_work_is_left_to_it(
     assert (slow.times, second.times) == (1, 0)
 
 
-def test_should_two_import_all_the_same_the_first_result_stands(storage: Storage, store: Store, tmp_path: Path) -> None:
-    """While one makes the model, another finishes it: both then name the other's folder."""
+def test_of_two_simultaneous_imports_the_first_result_is_kept(storage: Storage, store: Store, tmp_path: Path) -> None:
+    """While a pod imports the model, another finishes its import: both then use the other's folder."""
     other = {"uri": "s3://elsewhere/model", "digest": "d", "source": "hf://a/b"}
 
     def overtaken(directory: Path) -> None:
@@ -118,10 +118,10 @@ def test_should_two_import_all_the_same_the_first_result_stands(storage: Storage
     assert [entry.path for entry in storage.list(join(store.uri, "models/k"))] == ["model.json"]
 
 
-def test_who_gets_the_claim_as_the_import_ends_does_not_import_again(
+def test_a_pod_that_takes_the_claim_after_the_import_uses_its_result(
     storage: Storage, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first pod finishes between the second one's look for a result and its claim."""
+    """The first pod finishes after the second has read that there is no result, and before it takes the claim."""
     first, second, results = Maker(), Maker(), list[tuple[str, str]]()
     take = imports._Claim.take
 
@@ -138,7 +138,7 @@ def test_who_gets_the_claim_as_the_import_ends_does_not_import_again(
     assert storage.stat(join(store.uri, "models/k/claim.json")) is None
 
 
-def test_a_key_tells_source_revision_trust_and_server_apart() -> None:
+def test_a_key_depends_on_source_revision_trust_and_server() -> None:
     keys = {
         key_of("hf://a/b", ""),
         key_of("hf://a/c", ""),
