@@ -1,8 +1,8 @@
-"""Messages as chat templates take them: one reading for rows to train on, rows to ask, and requests to answer.
+"""Reads messages in the form of chat templates: the same rules for training rows, evaluation rows and requests.
 
-The form is that of OpenAI's chat completions and fine-tuning files, whose templates' side is described at
+The input has the form of OpenAI's chat completions and fine-tuning files. For the form that templates take, see
 https://huggingface.co/docs/transformers/chat_extras. Null and an empty list of tool calls mean that the key is absent. A
-key that changes what is learned or asked is honoured, or refused with RowError; others are listed by `unknown`.
+key that changes what is learned or asked is supported, or refused with RowError; `unknown` lists other keys.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROLES: Mapping[str, str] = {
     "assistant": "assistant",
     "tool": "tool",
 }
-"""Roles of messages -> the role that the template is given."""
+"""Roles of messages, and the role that the template gets."""
 
 _A_CALL = "write role assistant, with tool_calls: [{type: function, function: {name, arguments}}]"
 
@@ -34,16 +34,16 @@ OTHER_ROLES: Mapping[str, str] = {
     **dict.fromkeys(("function", "ipython"), "write role tool, with the tool_call_id of the call"),
     **dict.fromkeys(("observation", "tool_response", "function_response"), "write role tool"),
 }
-"""Roles of other formats, in lower case -> what to write in a message."""
+"""Roles of other formats in lower case, and what to write instead."""
 
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
-"""Keys under which templates look for what the assistant thinks before it answers."""
+"""Keys in which templates expect the assistant's thoughts before its answer."""
 
 WEIGHTS = ("weight", "loss", "train", "loss_scale", "loss_weight", "loss_mask", "trainable", "training")
-"""Keys that say whether an answer is learned: 1 or true, 0 or false. OpenAI, ms-swift, Axolotl and verl each have their own."""
+"""Keys that decide whether an answer is learned (1 or true, 0 or false), as named by OpenAI, ms-swift, Axolotl and verl."""
 
 KNOWN = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "annotations", *THOUGHTS})
-"""Keys of a message in all three verbs. Annotations (OpenAI) are citations beside the text and never part of it."""
+"""Keys that are read of every message. Annotations (OpenAI) are citations, which are not part of the text."""
 
 REFUSED: Mapping[str, str] = {
     "function_call": "write it as tool_calls: [{type: function, function: {name, arguments}}]",
@@ -66,16 +66,16 @@ REFUSED: Mapping[str, str] = {
     "mask": "use weight: 0 or 1",
     "masked": "use weight: 0 or 1",
 }
-"""Keys of a message that change what is learned or asked and can't be honoured -> what to do instead."""
+"""Keys of a message that change what is learned or asked and are not supported, with the hint for each."""
 
 
 def asks(value: Any) -> bool:
-    """Whether a key that is refused asks for something by this value. A number does: `mask: 0` may mean either thing."""
+    """Whether a refused key has an effect with this value. A number has: the meaning of `mask: 0` is ambiguous."""
     return value is not None and value is not False and value not in ("", [], {})
 
 
 def wrong(place: str, what: str, hint: str | None = None) -> RowError:
-    """The error of the field at `place`."""
+    """The error of a field."""
     return RowError(f"{place} {what}", hint, field=place)
 
 
@@ -87,7 +87,7 @@ def conversation(value: Any, place: str) -> list[Message]:
 
 
 def message(value: Any, place: str) -> Message:
-    """One message: text content, the role as templates know it, arguments of tool calls as objects.
+    """A message with text content, a role of templates, and the arguments of tool calls as objects.
 
     Raises RowError that names the field.
     """
@@ -95,7 +95,7 @@ def message(value: Any, place: str) -> Message:
         raise wrong(place, f"is {kind_of(value)}; expected {{role, content}}")
     for key in REFUSED:
         if asks(value.get(key)):
-            raise wrong(f"{place}.{key}", "can't be honoured", REFUSED[key])
+            raise wrong(f"{place}.{key}", "is not supported", REFUSED[key])
     role = _role(value, place)
     made: Message = {"role": role}
     calls = _calls(value["tool_calls"], f"{place}.tool_calls") if has(value, "tool_calls") else []
@@ -116,15 +116,15 @@ def message(value: Any, place: str) -> Message:
 
 
 def weightless(value: Sequence[Mapping[str, Any]], place: str) -> frozenset[int]:
-    """Indices of the messages that are context by their weight. `value` is what `conversation` or its like has read.
+    """Indices of the messages that are context because their weight is 0. `value` has passed `conversation`.
 
-    Raises RowError for a weight other than 0 and 1, and for one that asks to learn what is no answer.
+    Raises RowError for a weight other than 0 and 1, and for weight 1 of a message that is not an answer.
     """
     return frozenset(index for index, each in enumerate(value) if not _weight(each, f"{place}[{index}]"))
 
 
 def tools(value: Any, place: str = "tools") -> list[dict[str, Any]] | None:
-    """Schemas of functions in OpenAI's form, as a list or as its JSON text; a schema without the wrapper gets it.
+    """Function schemas in OpenAI's form, from a list or its JSON text. A schema without the wrapper gets it.
 
     Raises RowError that names the schema.
     """
@@ -138,7 +138,7 @@ def tools(value: Any, place: str = "tools") -> list[dict[str, Any]] | None:
 
 
 def unknown(value: Any, place: str, known: frozenset[str]) -> Iterator[str]:
-    """Yield the keys in a list of messages that are not read, such as `messages[].id`. Keys with null do not count."""
+    """Yield the keys in a list of messages that are not read, such as `messages[].id`. A key whose value is null is absent."""
     for each in value if isinstance(value, list) else ():
         if not isinstance(each, dict):
             continue
@@ -158,15 +158,15 @@ def unknown(value: Any, place: str, known: frozenset[str]) -> Iterator[str]:
 def unwritten(
     messages: Iterable[Mapping[str, Any]], schemas: Iterable[Mapping[str, Any]] | None, text: str
 ) -> str | None:
-    """What `text`, made of messages by a chat template, lacks; None where nothing is lost.
+    """Describe the first part of the messages that is missing in `text`, the output of a chat template; None if it is complete.
 
-    Templates pass in silence over what they do not know: tool calls, tools, names of speakers, a role's content, or any content
-    where they are made for parts of images and text. The assistant's earlier content may be a thought that they remove.
+    Templates silently skip content that they do not support: tool calls, tools, names of speakers, a role's content, or all
+    content if they expect parts of images and text. Earlier content of the assistant may be a thought that they remove.
     """
     named = [("tools", schema["function"]["name"]) for schema in schemas or ()]
     for each in messages:
         named += [("tool_calls", call["function"]["name"]) for call in each.get("tool_calls", ())]
-        if each["role"] != "tool" and "name" in each:  # the call has the tool's name already
+        if each["role"] != "tool" and "name" in each:  # the tool call has the tool's name
             named.append(("name", each["name"]))
         if each["role"] != "assistant" and (word := longest_word(each)):
             named.append((f"the content of role {each['role']}", word))
@@ -174,20 +174,20 @@ def unwritten(
 
 
 def left_out(key: str, value: str) -> str:
-    """The sentence about what a chat template does not write."""
+    """Describe a value that the chat template does not write."""
     return f"the model's chat template does not write {key}: {value!r:.80} is not in its text"
 
 
 def longest_word(message: Mapping[str, Any]) -> str:
-    """The longest word of the content, less the assistant's thoughts, which templates remove; empty where there is none.
+    """The longest word of the content without the assistant's thoughts, which templates remove; empty if it has no word.
 
-    Words, as templates trim and indent lines.
+    A word survives the trimming and indenting of templates; a line may not.
     """
     return max(message["content"].rpartition("</think>")[2].split(), key=len, default="")
 
 
 def writes(text: str, name: str) -> bool:
-    """Whether the text has the name, as it is or as JSON writes it."""
+    """Whether the text contains the name, unchanged or in JSON."""
     return name in text or any(json.dumps(name, ensure_ascii=ascii)[1:-1] in text for ascii in (True, False))
 
 
@@ -254,18 +254,18 @@ def call(value: Any, place: str) -> dict[str, Any]:
 
 
 def _arguments(value: Any, place: str) -> dict[str, Any]:
-    """Arguments as an object: templates write them with `tojson`, which would quote a string once more."""
+    """Arguments as an object: templates write them with `tojson`, which would quote a string again."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return {}
     found = _parsed(value, place) if isinstance(value, str) else without_nulls(value)
     if not isinstance(found, dict):
         holds = f" that holds {kind_of(found)}" if isinstance(value, str) else ""
-        raise wrong(place, f"is {kind_of(value)}{holds}; expected a JSON object, or a string that holds one")
+        raise wrong(place, f"is {kind_of(value)}{holds}; expected a JSON object, or a string that holds a JSON object")
     return found
 
 
 def without_nulls(value: Any) -> Any:
-    """JSON data less the keys whose value is null: a library that writes rows of many shapes fills in all keys of all rows."""
+    """JSON data without the keys whose value is null: libraries such as datasets add all keys of a column to every row."""
     if isinstance(value, dict):
         return {key: without_nulls(entry) for key, entry in value.items() if entry is not None}
     return [without_nulls(entry) for entry in value] if isinstance(value, list) else value
@@ -295,7 +295,7 @@ def _schema(value: Any, place: str) -> dict[str, Any]:
 
 
 def _weight(value: Mapping[str, Any], place: str) -> bool:
-    """Whether a message may be learned, by its weight; without one it may."""
+    """Whether a message is learned if it is an answer: its weight is 1, or it has no weight."""
     found: dict[str, bool] = {}
     for key in WEIGHTS:
         weight = value.get(key)
@@ -306,9 +306,9 @@ def _weight(value: Mapping[str, Any], place: str) -> bool:
             raise wrong(f"{place}.{key}", f"is {shown}; expected 0 (context only) or 1 (learned)", "use 0 or 1")
         found[key] = bool(weight)
     if len(set(found.values())) > 1:
-        raise wrong(place, f"has {' and '.join(found)} that contradict each other", "keep one of them")
+        raise wrong(place, f"has {' and '.join(found)} that contradict each other", "remove all but one")
     if any(found.values()) and value.get("role") != "assistant":
-        raise wrong(f"{place}.{next(iter(found))}", "is 1 where only answers are learned", "remove the key")
+        raise wrong(f"{place}.{next(iter(found))}", "is 1 in a message that is not an answer", "remove the key")
     return all(found.values())
 
 

@@ -1,1 +1,1 @@
-"""From lines of JSON to token ids with labels: pure functions, one per row format, and the reader that applies them."""
+"""Data to train on: formats read rows as records, encoders turn records into token ids with labels, `load` applies both."""

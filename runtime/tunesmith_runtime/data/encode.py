@@ -1,8 +1,8 @@
-"""From a record to token ids and labels, exactly as a server would build the prompt.
+"""Encodes records as token ids and labels, with the prompts that a server would build.
 
-An answer is learned after the very tokens that a server makes of the prompt: the chat template rendered up to the
-answer with `add_generation_prompt`, tokenized separately. A conversation is one example as long as every later prompt
-begins with the tokens before it. Where a template rewrites earlier turns (Qwen3 removes the thoughts of
+An answer is learned after exactly the tokens that a server makes of the prompt: the chat template rendered up to the
+answer with `add_generation_prompt`, tokenized separately. A conversation is a single example as long as every later
+prompt begins with the tokens before it. Where a template rewrites earlier turns (Qwen3 removes the thoughts of
 all but the last), the rest becomes a further example, so that no token is trained in a context that a server
 would not build.
 """
@@ -36,7 +36,7 @@ class Encoder(TextEncoder):
         training: Training,
         limits: Limits = NO_LIMITS,
     ) -> Encoder:
-        """The encoder that `spec.training` asks for, within what the model can take in."""
+        """The encoder for the settings of `spec.training`, within the limits of the model."""
         length = min(training.max_length, limits.positions or training.max_length)
         return cls(tokenizer, stop_ids, length, training.truncation, training.loss_on, limits.vocabulary)
 

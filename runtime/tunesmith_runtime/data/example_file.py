@@ -1,7 +1,7 @@
 """Examples in Arrow files, which are read by memory mapping: the memory of a process does not grow with the data.
 
 A file is an Arrow IPC stream, the format of datasets.Dataset (https://arrow.apache.org/docs/format/Columnar.html). It is
-scratch of one pod, below the work directory, and never uploaded.
+local to the pod, below the work directory, and never uploaded.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SCHEMA = pyarrow.schema({"row": pyarrow.int64(), "input_ids": TOKENS, "labels": 
 
 
 class ExampleWriter:
-    """Writes the examples of one row after the other."""
+    """Writes the examples of rows in their order."""
 
     def __init__(self, stream: pyarrow.RecordBatchWriter) -> None:
         self.rows = 0

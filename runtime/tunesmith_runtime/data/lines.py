@@ -1,6 +1,7 @@
-"""Reads files of JSON lines, one object a line, in bounded memory. Errors name file and line.
+"""Reads files of JSON lines in bounded memory. Errors name file and line.
 
-JSON is read as in RFC 8259, less what readers disagree on: no NaN or Infinity, no key twice, no half of a UTF-16 pair.
+JSON is read as in RFC 8259. Content on which readers disagree is refused: NaN and Infinity, duplicate keys, and lone
+surrogates.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ _TO_LINES = "write one object on a line, as `jq -c '.[]' FILE` does for an array
 
 
 def read_lines(path: Path, uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number from 1, row) for each line that is not blank.
+    """Yield (line number from 1, row) for each line that is not blank.
 
-    Raises RunFailure (BadRow) with file and line for what is no JSON object in UTF-8.
+    Raises RunFailure (BadRow) with file and line for a line that is not a JSON object in UTF-8.
     """
     with path.open("rb") as file:
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), start=1):
@@ -40,13 +41,13 @@ def read_lines(path: Path, uri: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def bad_row(uri: str, line: int, sentence: str, hint: str | None = None) -> RunFailure:
-    """The failure of one line: file name and line first, as that is what one looks for."""
+    """The failure of a row. The message begins with file name and line."""
     readable = sentence[:MAX_SENTENCE].encode("utf-8", "backslashreplace").decode()
     return RunFailure(FailureClass.BAD_ROW, f"{Path(uri).name} line {line}: {readable} ({uri})", hint)
 
 
 def parse(text: str) -> Any:
-    """The JSON value in `text`. Raises RowError that says where it is not one, or what in it can't be used."""
+    """Parse the JSON value in `text`. Raises RowError with the column of a syntax error, or the content that is refused."""
     try:
         value = json.loads(
             text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer, parse_float=_number
@@ -63,9 +64,9 @@ def parse(text: str) -> Any:
 
 
 def walk(value: Any) -> Iterator[tuple[list[str | int], Any]]:
-    """Every value in JSON data, each key of an object too, with the path to it: a list that changes as the walk goes on.
+    """Yield every value and every key in JSON data with its path. The path is a list that changes during the walk.
 
-    It takes no memory of its own beyond the depth: a line may hold millions of values.
+    Memory grows with the depth only: a line may hold millions of values.
     """
     path: list[str | int] = []
     yield path, value
@@ -85,12 +86,12 @@ def walk(value: Any) -> Iterator[tuple[list[str | int], Any]]:
 
 
 def _entries(value: Any) -> Iterator[tuple[str | int, Any]]:
-    """The keys or indices of a value, and what is there."""
+    """The entries of an object or a list with their keys or indices; none for other values."""
     return iter(value.items()) if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else iter(())
 
 
 def surrogate_in(value: Any) -> str | None:
-    """The place of a string with half of a UTF-16 pair, if there is one."""
+    """The path of a string with a lone surrogate; None if there is none."""
     found = (path for path, found in walk(value) if isinstance(found, str) and SURROGATE.search(found))
     return next((_place(path) for path in found), None)
 
@@ -104,7 +105,7 @@ _TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
 
 
 def _row(line: bytes, uri: str, number: int) -> dict[str, Any] | None:
-    """The object on a line; None where there is nothing but white space or a byte order mark."""
+    """The object on a line; None if the line has only white space or a byte order mark."""
     if len(line) > MAX_LINE_BYTES:
         raise bad_row(uri, number, f"is longer than {MAX_LINE_BYTES >> 20} MiB; expected JSON lines", _TO_LINES)
     if number == 1 and line.startswith(_UTF_16):

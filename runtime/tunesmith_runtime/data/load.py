@@ -68,8 +68,8 @@ class Learnable:
 
 
 def load(work: Work, spec: FineTuneJobSpec, encoder: Encoder, learns_from: Collection[type[Record]]) -> Data:
-    """All data sets of `spec` in their order, encoded; and the validation rows. `learns_from` are the types of records
-    that the method learns from.
+    """Encode the rows of all data sets in their order, and the validation rows. `learns_from` are the record types that the
+    method learns from.
 
     Raises RunFailure: BadRow with file and line, EmptyDataset, ChatTemplateMissing, BadSpec for rows that the method
     does not learn from, DiskFull.
@@ -121,7 +121,7 @@ class RowEncoder:
     def _encode_dataset(
         self, dataset: DatasetSpec, files: list[DataFile], writer: ExampleWriter, counts: RowCounts
     ) -> None:
-        """Encode the rows of one data set. Its first row decides the format, its limit counts over all files."""
+        """Encode the rows of a data set. Its first row decides the format, and maxRows counts over all its files."""
         form = dataset.format
         if form is not RowFormat.AUTO:
             self.learnable.check_format(form)
@@ -155,7 +155,7 @@ class RowEncoder:
 
 
 def _renamed_by(file: DataFile) -> str:
-    """What renames the keys of a file's rows: validation.uri has no columns."""
+    """The field or tool that renames the keys of a file's rows: validation.uri has no columns."""
     return "an editor" if file.dataset is None else "datasets[].columns"
 
 
@@ -180,13 +180,13 @@ def _check_kept(spec: FineTuneJobSpec, train: RowCounts, held_out: RowCounts, en
     if validation and validation.fraction and train.kept == 1:
         raise RunFailure(
             FailureClass.EMPTY_DATASET,
-            f"1 row of {uris} can be used, and validation.fraction needs 2: one to learn from and one to hold out",
+            f"1 row of {uris} can be used, and validation.fraction needs 2: a row to train on and a row to hold out",
             "add rows, or remove spec.validation",
         )
 
 
 def _empty(uri: str, counts: RowCounts, encoder: Encoder) -> RunFailure:
-    """The failure of data sets of which no row is kept; its hint makes the rows fit that were too long."""
+    """The failure of data without a usable row. Its hint lets rows fit that were too long."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.dropped.items()))
     message = f"no row of {uri} can be used: " + (f"dropped {reasons}" if reasons else "there are none")
     if counts.too_long is None:

@@ -1,4 +1,4 @@
-"""What a row says, whatever its format: a conversation, or a text to continue; and why a row is not used."""
+"""Records, the typed content of rows whatever their format; and the reasons why a row is not used."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tunesmith_runtime.errors import RunFailure
 
 
 class RowError(ValueError):
-    """A row or a message that is not what its format asks for. The sentence says what is wrong and what is expected.
+    """A row or a message that does not follow its format. The sentence names the fault and what is expected.
 
-    `hint` says what to write instead; `field` is the place in the row, such as `messages[0].content`.
+    `hint` is what to write instead. `field` is the path in the row, such as `messages[0].content`.
     """
 
     def __init__(self, sentence: str, hint: str | None = None, field: str | None = None) -> None:
@@ -25,23 +25,23 @@ class RowError(ValueError):
 
 @contextmanager
 def row_errors(what: str) -> Iterator[None]:
-    """Raise what a template, a tokenizer or a library raises on one row as RowError.
+    """Within the block, turn an error of a template, a tokenizer or a library into a RowError.
 
-    Faults of the machine, which another row would meet too, are passed on.
+    Errors of the machine, which do not depend on the row, pass unchanged.
     """
     try:
         yield
     except (RowError, RunFailure, MemoryError, OSError, ImportError):
         raise
     except BaseException as error:
-        # tokenizers is written in Rust, whose panics are no Exception
+        # tokenizers is written in Rust, and its panics do not derive from Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise RowError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 class DropReason(StrEnum):
-    """Why a sound row is not trained on; counted in status.rows."""
+    """Why a valid row is not trained on; counted in status.rows."""
 
     EMPTY_ANSWER = "EmptyAnswer"
     NO_ANSWER = "NoAnswer"
@@ -53,18 +53,18 @@ class DropReason(StrEnum):
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages as the chat template takes them, ending with the last answer that is learned."""
+    """Messages in the form of chat templates, up to the last answer that is learned."""
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None = None
     learn_from: int = 0
-    """Index of the first message whose answer is learned; answers before it are context."""
+    """Index from which answers are learned; earlier answers are context."""
     context: frozenset[int] = frozenset()
-    """Indices of further answers that are context: those of weight 0."""
+    """Indices of further answers that are context, because their weight is 0."""
 
     @property
     def first_question(self) -> int:
-        """Index of the first message of the user; the number of messages where there is none."""
+        """Index of the user's first message; the number of messages if there is none."""
         roles = [message["role"] for message in self.messages]
         return roles.index("user") if "user" in roles else len(roles)
 
@@ -81,7 +81,7 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Continuation:
-    """Plain text and how it goes on; no chat template is involved."""
+    """A prompt and its completion as plain text, without a chat template."""
 
     prompt: str
     completion: str
@@ -98,10 +98,7 @@ Record = Conversation | Continuation | PlainText
 
 
 def text_of(row: Mapping[str, Any], key: str, default: str | None = None) -> str:
-    """The string at `key`.
-
-    Raises RowError where it is missing (and there is no default) or is no string.
-    """
+    """The string at `key`, or `default`. Raises RowError if the key is missing without a default, or is not a string."""
     value = row.get(key, default)
     if value is None and default is not None:
         return default
@@ -118,7 +115,7 @@ def has(row: Mapping[str, Any], *keys: str) -> bool:
 
 
 def keys_of(row: Mapping[str, Any], most: int = 20) -> str:
-    """The keys of a row for messages, the first `most`, cut to a readable length."""
+    """The first `most` keys of a row for a message, each cut to a readable length."""
     shown = [f"{key:.60}" + (" (null)" if value is None else "") for key, value in list(row.items())[:most]]
     more = [f"and {len(row) - most} more"] if len(row) > most else []
     return ", ".join(shown + more) or "none"

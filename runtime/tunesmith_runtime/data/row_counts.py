@@ -1,4 +1,4 @@
-"""What became of rows: how many were kept, dropped and why, and which of their keys were not read; in bounded memory."""
+"""Counts of rows: kept, dropped by reason, and the keys that were not read; in bounded memory."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MAX_KEYS = 8
 """Ignored keys that status names; more are counted together. They must fit into a termination message."""
 OTHER_KEYS = "(others)"
 MAX_DISTINCT = 1000
-"""Number of distinct ignored keys that are counted by name; all others count as one."""
+"""Number of distinct ignored keys that are counted by name; all others are counted together."""
 
 
 @dataclass
 class RowCounts:
-    """Counts of the rows of one or more data sets."""
+    """Counts over the rows of several data sets."""
 
     kept: int = 0
     dropped: Counter[DropReason] = field(default_factory=Counter)
@@ -44,7 +44,7 @@ def count_ignored(counts: Counter[str], keys: Iterable[str]) -> None:
 
 
 def ignored_keys(counts: Counter[str]) -> list[IgnoredKey]:
-    """The keys that are not read, the most frequent first; those beyond MAX_KEYS are one entry."""
+    """The keys that are not read, the most frequent first; those beyond MAX_KEYS share an entry."""
     ordered = _ordered(counts)
     if len(ordered) > MAX_KEYS:
         named = [entry for entry in ordered if entry[0] != OTHER_KEYS][: MAX_KEYS - 1]

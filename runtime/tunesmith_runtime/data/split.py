@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 
 def held_out_rows(count: int, fraction: float, seed: int) -> NDArray[numpy.bool_]:
-    """For each of `count` rows whether it is held out: at least one is, and at least one is not. Equal for equal seeds.
+    """For each of `count` rows whether it is held out, equal for equal seeds. Training and validation both have a row.
 
-    Needs two rows; fewer are all trained on.
+    With fewer than two rows none is held out.
     """
     held_out = min(max(1, round(count * fraction)), count - 1)
     chosen = random.Random(seed).sample(range(count), max(held_out, 0))

@@ -1,4 +1,4 @@
-"""From text to token ids, for one tokenizer and within the limits of a run."""
+"""Encodes text as token ids, within the limits of a run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TextEncoder:
         return max(2 * self.max_length + 1000, COUNTED)
 
     def ids(self, text: str) -> list[int]:
-        """The tokens of a text, without special tokens at its start or end; of a very long text those of its beginning.
+        """The tokens of a text, without special tokens at its start or end; for a very long text, those of its beginning.
 
         Raises RowError where the tokenizer refuses the text.
         """

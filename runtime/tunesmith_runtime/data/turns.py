@@ -1,4 +1,4 @@
-"""Where a turn of the model ends, by its chat template."""
+"""The token that ends a turn of the model, by its chat template."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ ANSWER = "answer-of-the-assistant"
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Id of the special token that the chat template puts behind an answer (and white space); None without a template or such a token.
+    """Id of the special token that the chat template writes after an answer; None without a template or such a token.
 
-    A base model's tokenizer often calls another token its end of sequence. A server stops at both.
+    The tokenizer of a base model often has another EOS token. A server stops at both.
     """
     if not tokenizer.chat_template:
         return None
@@ -21,7 +21,7 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
         with row_errors("is refused by the model's chat template"):
             text = str(tokenizer.apply_chat_template(turns, tokenize=False))
             behind = tokenizer(text.rpartition(ANSWER)[2].lstrip(), add_special_tokens=False)["input_ids"]
-    except RowError:  # it wants other messages; rows that it refuses are named one by one
+    except RowError:  # the template needs other messages; `load` names the rows that it refuses
         return None
     special = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
     return behind[0] if behind and behind[0] in special else None

@@ -1,4 +1,4 @@
-"""One reading of messages for training rows, evaluation rows and requests."""
+"""Messages are read by the same rules in training rows, evaluation rows and requests."""
 
 from __future__ import annotations
 
@@ -103,10 +103,10 @@ def test_a_call_without_arguments_has_an_empty_object(arguments: Any) -> None:
             "messages[0].tool_calls[0].function.arguments",
             "lone surrogate",
         ),
-        ({"function_call": {"name": "f"}}, "messages[0].function_call", "can't be honoured"),
-        ({"prefix": True}, "messages[0].prefix", "can't be honoured"),
-        ({"mask": 0}, "messages[0].mask", "can't be honoured"),
-        ({"video": "x.mp4"}, "messages[0].video", "can't be honoured"),
+        ({"function_call": {"name": "f"}}, "messages[0].function_call", "is not supported"),
+        ({"prefix": True}, "messages[0].prefix", "is not supported"),
+        ({"mask": 0}, "messages[0].mask", "is not supported"),
+        ({"video": "x.mp4"}, "messages[0].video", "is not supported"),
     ],
 )
 def test_what_cannot_be_read_names_the_field(fields: dict[str, Any], field: str, words: str) -> None:
@@ -143,7 +143,7 @@ def test_a_weight_of_zero_makes_an_answer_context(key: str) -> None:
         ({"role": "assistant", "weight": "1"}, r"messages\[0\]\.weight is '1'"),
         ({"role": "assistant", "loss_scale": 2}, r"messages\[0\]\.loss_scale is 2"),
         ({"role": "assistant", "weight": 1, "loss": False}, "weight and loss that contradict each other"),
-        ({"role": "user", "weight": 1}, r"messages\[0\]\.weight is 1 where only answers are learned"),
+        ({"role": "user", "weight": 1}, r"messages\[0\]\.weight is 1 in a message that is not an answer"),
     ],
 )
 def test_a_weight_that_cannot_be_honoured_is_refused(turn: dict[str, Any], words: str) -> None:

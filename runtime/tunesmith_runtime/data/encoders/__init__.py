@@ -1,4 +1,4 @@
-"""Encoders: one module per record type, from a record to turns of token ids."""
+"""Encoders turn a record into turns of token ids. Each record type has a module."""
 
 from __future__ import annotations
 

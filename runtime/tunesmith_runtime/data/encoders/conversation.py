@@ -68,7 +68,7 @@ def _turn(record: Conversation, index: int, text: TextEncoder) -> Turn:
             FailureClass.CHAT_TEMPLATE_MISSING,
             "the model's chat template renders a prompt differently once its answer follows: "
             f"{prompt[-60:]!r} does not begin {whole[-120:]!r}, so training text can't equal what a server builds",
-            "mend the template so that the prompt with add_generation_prompt is a prefix of the whole, or use rows of prompt and completion",
+            "correct the template so that the prompt with add_generation_prompt is a prefix of the whole, or use rows of prompt and completion",
         )
     answer = whole[len(prompt) :]
     _check_written(record, index, prompt, answer)
@@ -101,5 +101,5 @@ def _check_written(record: Conversation, index: int, prompt: str, answer: str) -
     if not lost and not writes(answer, longest_word(message)):
         lost = left_out("the content of role assistant", longest_word(message))
     if lost:
-        hint = "write what it says into the content of a message that the template writes, and remove it here"
+        hint = "write its text into the content of a message that the template writes, and remove it here"
         raise RowError(lost, hint)

@@ -1,4 +1,4 @@
-"""Row formats: one module each, found by the name that `datasets[].format` gives."""
+"""Row formats. Each has a module, and FORMATS finds it by its name in `datasets[].format`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MASKS = ("loss_mask", "loss_masks", "train_mask", "mask", "train", "trainable")
 
 REFUSED: Mapping[str, str] = {
     **dict.fromkeys(_MODALITIES, "remove the key: only text is learned or asked"),
-    **dict.fromkeys(_PREFERENCES, "remove the key: what is learned or asked is the answer alone"),
+    **dict.fromkeys(_PREFERENCES, "remove the key: only the answer itself is learned or asked"),
     **dict.fromkeys(_TOKENS, "remove the key: rows are encoded from their text"),
     **dict.fromkeys((*_WEIGHTS, *_MASKS), "remove the key; in messages, weight: 0 keeps an answer from being learned"),
     "history": "write the earlier turns as messages, or the row as {instruction, output, history}",
@@ -40,7 +40,7 @@ REFUSED: Mapping[str, str] = {
     "chat_template": "remove the key: the model's own chat template is used",
     "chat_template_kwargs": "remove the key: the template is used as the server uses it",
 }
-"""Keys of a row that change what is learned or asked, where the format does not read them -> what to do instead."""
+"""Keys of a row that change what is learned or asked, with the hint for formats that do not read them."""
 
 SIMILAR: tuple[tuple[dict[str, str], type], ...] = (
     ({"query": "instruction", "response": "output"}, str),
@@ -55,13 +55,13 @@ SIMILAR: tuple[tuple[dict[str, str], type], ...] = (
     ({"dialogue": "conversations"}, list),
     ({"content": "text"}, str),
 )
-"""Renamings that make a format of what is in none, and the type of the values, in the order in which they are proposed."""
+"""Renamings that turn common rows into a known format, and the type of the values, in the order in which they are proposed."""
 
 
 def detect(row: dict[str, Any], renamed_by: str = "datasets[].columns") -> RowFormat:
-    """The format of `row`: the first one whose keys it has. A null is no key.
+    """The first format whose keys `row` has. A key whose value is null counts as absent.
 
-    Raises RowError with the keys it has and those it could have; `renamed_by` is the field or tool that renames keys.
+    Raises RowError with the keys of the row and those of all formats. `renamed_by` is the field or tool that renames keys.
     """
     if found := _matching(row):
         return found.name
@@ -74,15 +74,15 @@ def _matching(row: Mapping[str, Any]) -> Format | None:
 
 
 def yielding(records: Collection[type[Record]]) -> list[RowFormat]:
-    """The formats whose rows yield one of these records."""
+    """The formats whose rows can yield a record of these types."""
     return [name for name, row_format in FORMATS.items() if not row_format.records.isdisjoint(records)]
 
 
 def _advice(row: dict[str, Any], renamed_by: str) -> str:
-    """What makes a row of a known format of one in none."""
+    """The hint for a row in no known format."""
     if has(row, "chosen"):
         ours = "messages" if isinstance(row["chosen"], list) else "completion"
-        return f"name the key chosen {ours}, and remove rejected: what is learned is one answer"
+        return f"rename the key chosen to {ours}, and remove rejected: only the answer itself is learned"
     if has(row, "input_ids"):
         return "write the text of the rows, not their tokens"
     for row_format in FORMATS.values():
@@ -97,13 +97,13 @@ def _advice(row: dict[str, Any], renamed_by: str) -> str:
 
 
 def _may_be(value: Any, kind: type) -> bool:
-    """Whether a value is of the kind that a format reads: a string, or a list of turns."""
+    """Whether a value has the type that a format reads: a string, or a list of turns."""
     turns = value if isinstance(value, list) else []
     return isinstance(value, kind) and all(isinstance(turn, dict) and turn.keys() & {"from", "role"} for turn in turns)
 
 
 def read(row: dict[str, Any], name: RowFormat) -> Record | DropReason:
-    """Read a row of that format. Raises RowError, also for a key that can't be honoured."""
+    """Read a row of that format. Raises RowError, also for a key that is refused."""
     row_format = FORMATS[name]
     if not row_format.matches(row):
         raise _other_format(row, row_format)
@@ -116,10 +116,10 @@ def refuse(row: Mapping[str, Any], known: frozenset[str]) -> None:
     for key, hint in REFUSED.items():
         weighs = key in (*_WEIGHTS, *_MASKS) and row.get(key) is not None
         if key not in known and (weighs or asks(row.get(key))):
-            raise RowError(f"has '{key}', which can't be honoured here", hint, key)
+            raise RowError(f"has '{key}', which is not supported here", hint, key)
     if isinstance(row.get("label"), bool) and "label" not in known:
         raise RowError(
-            "has 'label', which tells good answers from bad ones",
+            "has 'label', which separates good answers from bad ones",
             "remove the rows of bad answers, and the key",
             "label",
         )
@@ -135,7 +135,7 @@ def ignored(row: Mapping[str, Any], name: RowFormat) -> set[str]:
 
 
 def rename(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
-    """`row` with its columns renamed as {theirName: ourName}; a column that is renamed into replaces its namesake.
+    """`row` with its columns renamed as {theirName: ourName}. A renamed column replaces a column that has its new name.
 
     Raises RowError for a column that the row does not have.
     """

@@ -1,6 +1,6 @@
-"""{"instruction": "…", "input": "…", "output": "…", "system": "…", "history": [["…", "…"]]}, put through the chat template.
+"""{"instruction": "…", "input": "…", "output": "…", "system": "…", "history": [["…", "…"]]}, for the chat template.
 
-The form of Alpaca (Taori et al., 2023), with the keys that LLaMA-Factory and ms-swift have added.
+The format of Alpaca (Taori et al., 2023), with the keys that LLaMA-Factory and ms-swift add.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tunesmith_runtime.data.records import Conversation, DropReason, RowError, k
 
 
 def read(row: dict[str, Any]) -> Conversation | DropReason:
-    """The turns of `history`, then one in which the user gives instruction and input, on lines of their own."""
+    """The turns of `history`, then a turn whose question is instruction and input, each on its own line."""
     asked = [part for part in (text_of(row, "instruction"), text_of(row, "input", "")) if part]
     return answered(row, [*history(row), *turn("\n".join(asked), text_of(row, "output"))])
 

@@ -11,7 +11,7 @@ from tunesmith_runtime.data.records import Conversation, DropReason, RowError, t
 
 
 def read(row: dict[str, Any]) -> Conversation | DropReason:
-    """The conversation up to its last answer that is learned. What comes after that has no answer to learn."""
+    """The conversation up to the last answer that is learned."""
     messages = chat.conversation(row["messages"], "messages")
     return answered(row, messages, chat.weightless(row["messages"], "messages"))
 
@@ -19,13 +19,13 @@ def read(row: dict[str, Any]) -> Conversation | DropReason:
 def answered(
     row: dict[str, Any], messages: list[dict[str, Any]], context: frozenset[int] = frozenset(), learn_from: int = 0
 ) -> Conversation | DropReason:
-    """A conversation, with the row's system prompt and tools, unless there is nothing in it to learn.
+    """The conversation of `messages` with the row's system prompt and tools, or the reason why nothing in it is learned.
 
-    `context` has the indices of messages that are not learned, as of those before `learn_from`.
+    `context` has the indices of messages that are not learned; neither are messages before `learn_from`.
     """
     if system := text_of(row, "system", ""):
         if messages and messages[0]["role"] == "system":
-            raise RowError("has 'system' and a first message of role system", "keep one of them", "system")
+            raise RowError("has 'system' and a first message of role system", "remove one of the two", "system")
         messages = [{"role": "system", "content": system}, *messages]
         context, learn_from = frozenset(index + 1 for index in context), learn_from and learn_from + 1
     whole = Conversation(messages, chat.tools(row.get("tools")), learn_from, context)

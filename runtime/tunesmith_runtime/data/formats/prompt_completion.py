@@ -12,7 +12,7 @@ from tunesmith_runtime.data.records import Continuation, Conversation, DropReaso
 
 
 def read(row: dict[str, Any]) -> Continuation | Conversation | DropReason:
-    """The continuation; or, for lists of messages, the conversation that ends with the completion."""
+    """The continuation; for lists of messages, the conversation that ends with the completion."""
     if isinstance(row.get("prompt"), list):
         return _conversation(row)
     prompt, completion = text_of(row, "prompt"), text_of(row, "completion")
@@ -29,7 +29,9 @@ def read(row: dict[str, Any]) -> Continuation | Conversation | DropReason:
 def _conversation(row: dict[str, Any]) -> Conversation | DropReason:
     completion = chat.conversation(row.get("completion"), "completion")
     if [message["role"] for message in completion] != ["assistant"]:
-        raise RowError("'completion' is not one message of role assistant; use the format messages for several turns")
+        raise RowError(
+            "'completion' is not a single message of role assistant", "use the format messages for several turns"
+        )
     prompt = chat.conversation(row["prompt"], "prompt")
     context = chat.weightless(row["prompt"], "prompt")
     if chat.weightless(row["completion"], "completion"):

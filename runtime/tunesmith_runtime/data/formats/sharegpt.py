@@ -1,6 +1,6 @@
 """{"conversations": [{"from": "human", "value": "…"}, {"from": "gpt", "value": "…"}], "system": "…", "tools": […]}
 
-The form of the ShareGPT collections, with the roles that LLaMA-Factory and Axolotl read; turns of role and content are
+The format of the ShareGPT collections, with the roles that LLaMA-Factory and Axolotl read. Turns of role and content are
 read under the same key.
 """
 
@@ -28,7 +28,7 @@ CALLS = ("function_call", "tool_call")
 
 
 def read(row: dict[str, Any]) -> Conversation | DropReason:
-    """The conversation in the form of messages."""
+    """The conversation, with its turns as messages."""
     read_turns = turns(row.get("conversations"))
     messages = chat.conversation(read_turns, "conversations")
     return answered(row, messages, chat.weightless(read_turns, "conversations"))
@@ -52,7 +52,7 @@ def _turn(turn: Any, place: str) -> dict[str, Any]:
     source, value = turn["from"], turn.get("value")
     for key in ("role", "content", *(("tool_calls",) if source in CALLS else ())):
         if has(turn, key) and turn[key] != []:
-            raise chat.wrong(f"{place}.{key}", "says again what from and value say", "remove the key")
+            raise chat.wrong(f"{place}.{key}", "repeats from and value", "remove the key")
     if not isinstance(source, str) or source not in {*ROLES, *CALLS}:
         known = ", ".join(sorted({*ROLES, *CALLS}))
         raise chat.wrong(f"{place}.from", f"is {source!r:.80}; expected one of {known}")
@@ -75,7 +75,7 @@ def _called(value: Any, place: str) -> list[Any]:
 
 
 def _exact(call: Any) -> Any:
-    """The call with its arguments as text, which keeps their nulls: here they are the user's own."""
+    """The call with its arguments as text, which keeps their nulls: in JSON text the user wrote them."""
     if isinstance(call, dict) and isinstance(call.get("arguments"), dict):
         return {**call, "arguments": json.dumps(call["arguments"])}
     return call

@@ -134,7 +134,11 @@ def test_a_row_with_nothing_to_learn_is_dropped_for_a_reason(
         (RowFormat.MESSAGES, {"messages": [USER, ASSISTANT], "tools": "{}"}, r"'tools' is a string"),
         (RowFormat.PROMPT_COMPLETION, {"prompt": "2"}, r"has no 'completion'; its keys are prompt"),
         (RowFormat.PROMPT_COMPLETION, {"prompt": "2", "completion": 4}, r"'completion' is a number; expected a string"),
-        (RowFormat.PROMPT_COMPLETION, {"prompt": [USER], "completion": [USER]}, r"not one message of role assistant"),
+        (
+            RowFormat.PROMPT_COMPLETION,
+            {"prompt": [USER], "completion": [USER]},
+            r"not a single message of role assistant",
+        ),
         (RowFormat.ALPACA, {"instruction": ["Add."], "output": "4"}, r"'instruction' is a list; expected a string"),
         (RowFormat.TEXT, {"text": None}, r"'text' is null; expected a string"),
     ],
@@ -217,7 +221,7 @@ def test_the_hint_for_preferences_leads_to_a_row_that_is_read(chosen: Any) -> No
     with pytest.raises(RowError, match="is in no known format") as wrong:
         detect(row)
     name = "messages" if isinstance(chosen, list) else "completion"
-    assert (wrong.value.hint or "").startswith(f"name the key chosen {name}, and remove rejected")
+    assert (wrong.value.hint or "").startswith(f"rename the key chosen to {name}, and remove rejected")
     followed = {"prompt": "What is a kiwi?", name: chosen}
     assert not isinstance(read(followed, detect(followed)), DropReason)
 
@@ -274,7 +278,7 @@ def test_a_long_list_of_keys_is_cut() -> None:
             (
                 RowFormat.SHAREGPT,
                 {"conversations": [{"from": source, "value": '{"name": "f"}', key: value}]},
-                rf"conversations\[0\]\.{key} says again",
+                rf"conversations\[0\]\.{key} repeats from and value",
             )
             for source, key, value in [
                 ("gpt", "content", "b"),
