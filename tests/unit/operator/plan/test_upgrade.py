@@ -86,15 +86,15 @@ def taken_over(version: str, name: str) -> tuple[list[Raw], Plan]:
         {**manifest, "metadata": {**manifest["metadata"], "uid": manifest["metadata"]["name"], "generation": 1}}
         for manifest in made
     ]
-    for one in children:
-        if one["kind"] == "Deployment":
-            one["status"] = {f"{which}eplicas": 1 for which in ("r", "readyR", "updatedR", "availableR")}
-            one["status"]["observedGeneration"] = 1
-            version = one["spec"]["template"]["metadata"]["annotations"]["tunesmith.dev/version"]
+    for child in children:
+        if child["kind"] == "Deployment":
+            child["status"] = {f"{which}eplicas": 1 for which in ("r", "readyR", "updatedR", "availableR")}
+            child["status"]["observedGeneration"] = 1
+            version = child["spec"]["template"]["metadata"]["annotations"]["tunesmith.dev/version"]
             status |= {"version": version, "phase": "Ready", "reason": "Serving"}
     seen: dict[str, list[Raw]] = {}
-    for one in children:
-        seen.setdefault(CHILDREN[one["kind"]], []).append(one)
+    for child in children:
+        seen.setdefault(CHILDREN[child["kind"]], []).append(child)
     observed = Observed(**{field: tuple(things) for field, things in seen.items()})
     config = OperatorConfig.model_validate(CONFIG)
     kind = KINDS[SPECS[name][0]]

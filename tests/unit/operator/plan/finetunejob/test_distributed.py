@@ -127,7 +127,7 @@ def test_the_chart_sets_how_long_pods_wait_for_each_other():
 def test_each_pod_gets_its_index_in_a_variable_that_users_cannot_set(container):
     cluster = begun(pod={"env": [{"name": "TUNESMITH_INDEX", "value": "0"}]})
     spec = template(cluster)["spec"]
-    made = next(one for one in [*spec["initContainers"], *spec["containers"]] if one["name"] == container)
+    made = next(found for found in [*spec["initContainers"], *spec["containers"]] if found["name"] == container)
     (place,) = [manifest for manifest in made["env"] if manifest["name"] == "TUNESMITH_INDEX"]
     assert place["valueFrom"]["fieldRef"]["fieldPath"] == (
         "metadata.annotations['batch.kubernetes.io/job-completion-index']"

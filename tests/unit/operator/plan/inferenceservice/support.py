@@ -77,8 +77,8 @@ def serve_pod(cluster: Cluster, states: Raw, **status: Any) -> Raw:
     }
     for where, statuses in containers:
         pod["status"][statuses] = [
-            {"name": one["name"], **states.get(one["name"], {"state": waiting("PodInitializing")})}
-            for one in template["spec"][where]
+            {"name": container["name"], **states.get(container["name"], {"state": waiting("PodInitializing")})}
+            for container in template["spec"][where]
         ]
     cluster.pods["support-abc-1"] = pod
     return pod

@@ -34,9 +34,9 @@ def test_only_the_engine_gets_the_api_key():
     cluster.settle()
     pod = cluster.deployments["support"]["spec"]["template"]["spec"]
     named = [
-        one["name"]
-        for one in [*pod["initContainers"], *pod["containers"]]
-        for variable in one["env"]
+        container["name"]
+        for container in [*pod["initContainers"], *pod["containers"]]
+        for variable in container["env"]
         if variable["name"] == "TUNESMITH_API_KEY"
     ]
     assert named == ["serve"]

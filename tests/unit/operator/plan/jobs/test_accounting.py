@@ -261,9 +261,9 @@ def test_counted_failures_of_each_role_outlive_its_jobs():
         cluster.remove(name)
     cluster.settle()
     failures = {
-        label: one["metadata"]["annotations"]["tunesmith.dev/failures"]
-        for one in cluster.jobs.values()
-        if (label := one["metadata"]["labels"]["tunesmith.dev/role"])
+        label: job["metadata"]["annotations"]["tunesmith.dev/failures"]
+        for job in cluster.jobs.values()
+        if (label := job["metadata"]["labels"]["tunesmith.dev/role"])
     }
     assert failures == {"eval-model": "1", "eval-baseline": "0"}
 
