@@ -15,9 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from devcluster.builds import ensure_programs, source_folder
 from devcluster.controlplane import free_ports
 from devcluster.paths import Paths
+from devcluster.toolchain import ensure_go
 
 Raw = dict[str, Any]
 GROUP = "kueue.x-k8s.io/v1beta1"
@@ -110,3 +113,14 @@ def _answers(url: str) -> bool:
 def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(command[:4])}: {done.stderr}"
+
+
+def workload_crd(paths: Paths, release: str, version: str) -> Raw:
+    """The CRD of Workloads of a Kueue release, serving `version` only."""
+    download = [ensure_go(paths), "mod", "download", "-json", f"sigs.k8s.io/kueue@{release}"]
+    done = subprocess.run(download, cwd=paths.bin, capture_output=True, text=True, check=True)
+    bases = Path(json.loads(done.stdout)["Dir"]) / "config" / "components" / "crd" / "bases"
+    crd: Raw = yaml.safe_load((bases / "kueue.x-k8s.io_workloads.yaml").read_text())
+    served = next(each for each in crd["spec"]["versions"] if each["name"] == version)
+    crd["spec"]["versions"] = [{**served, "served": True, "storage": True, "deprecated": False}]
+    return crd
