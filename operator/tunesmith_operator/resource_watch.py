@@ -69,18 +69,17 @@ def _on_event(registry: kopf.OperatorRegistry, kind: str, handler: Handler) -> N
 
 
 def _handler(controller: Controller, kind: str) -> Handler:
-    async def heard(event: Any, **_: Any) -> None:
-        event_type, thing = event["type"], event["object"]
+    async def on_event(event: Any, **_: Any) -> None:
         metrics.WATCH_EVENTS.labels(kind).inc()
         metrics.LAST_WATCH_EVENT.labels(kind).set(time.time())
-        controller.on_resource_event(event_type, _with_kind(kind, thing))
+        controller.on_resource_event(event["type"], _with_kind(kind, event["object"]))
 
-    return heard
+    return on_event
 
 
-def _with_kind(kind: str, thing: Raw) -> Raw:
+def _with_kind(kind: str, obj: Raw) -> Raw:
     """The items of a list lack kind and apiVersion."""
-    return {**thing, "kind": kind, "apiVersion": RESOURCES[kind].api_version}
+    return {**obj, "kind": kind, "apiVersion": RESOURCES[kind].api_version}
 
 
 def _login() -> Handler:

@@ -32,12 +32,12 @@ def watched(version: int = 1) -> ChildCache:
 
 @given(
     history=st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=12),
-    begun=st.integers(0, 12),
+    first_watched=st.integers(0, 12),
     late=st.integers(0, 12),
     data=st.data(),
 )
 def test_a_list_and_the_events_since_the_start_of_the_stream_give_the_current_state(
-    history: list[tuple[str, bool]], begun: int, late: int, data: st.DataObject
+    history: list[tuple[str, bool]], first_watched: int, late: int, data: st.DataObject
 ) -> None:
     """`history`: at each version, one pod is written or (True) deleted. The list is of any version not older than where
     the stream began, and arrives before or after any of the events."""
@@ -45,7 +45,7 @@ def test_a_list_and_the_events_since_the_start_of_the_stream_give_the_current_st
     for version, (name, deleted) in enumerate(history, start=1):
         after = {other: number for other, number in states[-1].items() if other != name}
         states.append(after if deleted else {**after, name: version})
-    start = min(begun, len(history))
+    start = min(first_watched, len(history))
     listed = data.draw(st.integers(start, len(history)), "version of the list")
     cache = watched(start)
     for version, (name, deleted) in enumerate(history, start=1):

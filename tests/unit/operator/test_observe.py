@@ -144,7 +144,7 @@ def test_references_are_read_and_absent_ones_are_none() -> None:
 def test_events_are_read_only_when_they_are_wanted() -> None:
     client = SimulatedCluster(child("Event", "e", None))
     now = datetime.now(UTC)
-    for wanted, seen in ((), 0), ((Key("Job", "a"),), 1):
+    for wanted, read in ((), 0), ((Key("Job", "a"),), 1):
         observed = asyncio.run(observe_events(client, kind(wants=wanted), RESOURCE, Observed(), now))
-        assert len(observed.events) == seen
-        assert len([call for call in client.calls if call[1] == "Event"]) == seen
+        assert len(observed.events) == read
+        assert len([call for call in client.calls if call[1] == "Event"]) == read
