@@ -1,4 +1,4 @@
-"""The one description of Tunesmith's API, `tunesmith.dev/v1alpha1`: imported by the operator, the runtime and the generators."""
+"""Types of Tunesmith's API, `tunesmith.dev/v1alpha1`, shared by the operator, the runtime and the generators."""
 
 GROUP = "tunesmith.dev"
 VERSION = "v1alpha1"

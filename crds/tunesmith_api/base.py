@@ -1,4 +1,4 @@
-"""What every API type shares: camelCase names, CEL rules, and the scalar types with their patterns and bounds."""
+"""Base of every API type: camelCase names, CEL rules, and scalar types with their patterns and bounds."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tunesmith_api.uris import DATA, ENDPOINT, MODEL, STORE
 
 @dataclass(frozen=True)
 class Rule:
-    """A CEL rule of the CRD (KEP-2876): `expression` must hold, else the API server answers `message`.
+    """A CEL rule of the CRD (KEP-2876): where `expression` is false, the API server refuses the object with `message`.
 
-    `message_expression` is CEL that makes the message from the value; `message` is then the fallback.
+    `message_expression` is CEL that computes the message from the value; `message` is then the fallback.
     """
 
     expression: str
@@ -37,7 +37,7 @@ class Rule:
 
 
 def exactly_one(*fields: str) -> Rule:
-    """The rule that one and only one of `fields` is set."""
+    """Return the rule that exactly one of `fields` is set."""
     count = " + ".join(f"(has(self.{field}) ? 1 : 0)" for field in fields)
     return Rule(f"{count} == 1", f"set exactly one of {', '.join(fields)}")
 
@@ -54,7 +54,7 @@ def member_only_with(selector: str, *members: str) -> tuple[Rule, ...]:
 
 
 class ApiModel(BaseModel):
-    """Base of every type in the API. Unknown fields are ignored here, as the API server has pruned or refused them."""
+    """Base of every type in the API. Unknown fields are ignored: the API server has pruned or refused them."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
 
@@ -77,7 +77,7 @@ class ApiModel(BaseModel):
 
 
 def map_list(*keys: str) -> dict[str, Any]:
-    """`json_schema_extra` of a list whose items are told apart by `keys`, so that server-side apply merges by item."""
+    """Return the `json_schema_extra` of a list whose items `keys` identify, so that server-side apply merges by item."""
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
 
 
@@ -124,26 +124,26 @@ QUANTITY = Grammar(
 )
 
 Name = Annotated[str, Field(min_length=1, max_length=45), NAME]
-"""The name of an object of ours: a DNS label, short enough that the names of its children fit 63 characters."""
+"""The name of a resource of this API: a DNS label, short enough for the names of its children (63 characters)."""
 
 ObjectName = Annotated[str, Field(min_length=1, max_length=253), OBJECT_NAME]
 """The name of any other object of the cluster (Secret, ConfigMap, ServiceAccount, class)."""
 
 QueueName = Annotated[str, Field(min_length=1, max_length=63), OBJECT_NAME]
-"""The name of a queue: a label's value names it."""
+"""The name of a queue, short enough for the value of a label."""
 
 Text = Annotated[str, Field(max_length=4096)]
 ShortText = Annotated[str, Field(max_length=253)]
 UriText = Annotated[str, Field(max_length=1024)]
-"""A URI as status tells it."""
+"""A URI in status."""
 
 LabelValue = Annotated[str, Field(max_length=63), LABEL_VALUE]
 """The value of a label of a pod or node."""
 
 Duration = Annotated[str, Field(max_length=32), DURATION]
-"""A length of time such as `90s`, `30m`, `1h30m`, `2d`; more than ten years is as good as ten years."""
+"""A duration such as `90s`, `30m`, `1h30m`, `2d`; longer ones are cut to ten years."""
 LONGEST_SECONDS = 10 * 365 * 86400.0
-"""Fits 32 bits, as fields of a Deployment must, and no calendar ends in it."""
+"""Ten years: fits the 32-bit fields of a Deployment, and the calendar of datetime."""
 
 
 def _not_too_many(value: int | str) -> int | str:
@@ -174,14 +174,14 @@ DataUri = Annotated[str, Field(max_length=1024), DATA]
 """`s3://bucket/key`, `pvc://claim/path`, `hf://org/name`, `ms://org/name` or `file:///path`."""
 
 StoreUri = Annotated[str, Field(max_length=1024), STORE]
-"""A place to write to: `s3://bucket/prefix`, `pvc://claim/path` or `file:///path`."""
+"""A destination: `s3://bucket/prefix`, `pvc://claim/path` or `file:///path`."""
 
 Endpoint = Annotated[str, Field(max_length=512), ENDPOINT]
 """The URL of an S3 API."""
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in a `Duration` such as `1h30m`, ten years at most."""
+    """Return the seconds in a `Duration` such as `1h30m`, at most ten years."""
     units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
     total, number = 0.0, ""
     for character in text:

@@ -1,27 +1,126 @@
-"""What goes with what: the one table that the CRDs' CEL rules, the operator, the runtime, the docs page and the tests read."""
+"""What goes with what: the table from which CEL rules, operator, runtime, docs page and tests are made.
+
+`CHOICES` has a row for each method, tuner, row format, quantizer, strategy and engine: whether this version has it, and
+which values of other fields it cannot go with. `LIMITS` follow from it, with the fields that are not a choice. A refusal
+has two parts, the message and the hint. A field that is absent matches no row.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith_api.inferenceservice import Engine
+from tunesmith_api.pods import Accelerator
+from tunesmith_api.training import Method, QuantizationMethod, RowFormat, Strategy, Tuner
+
+NOT_AVAILABLE = "not available in this version"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a spec is refused, and what to write instead."""
+
+    message: str
+    hint: str
+
+    def __str__(self) -> str:
+        """Return both parts in a line, for interfaces with a single field."""
+        return f"{self.message}; {self.hint}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value of a field, and the values of other fields that it cannot go with."""
+
+    field: str
+    """Path below spec, as in `Limit.field`."""
+    value: str
+    is_available: bool = True
+    excludes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """Path below spec -> the values there that `value` cannot go with."""
+    reason: str = ""
+    """Why it cannot go with the excluded values."""
+    hint: str = ""
+    """What to write instead of the combination."""
+
+    @property
+    def refusal(self) -> Refusal:
+        """The refusal of this value together with the excluded ones."""
+        others = " and ".join(f"{path.split('.')[-1]} {' or '.join(values)}" for path, values in self.excludes.items())
+        return Refusal(f"{self.field} {self.value} with {others}: {self.reason}", self.hint)
+
+    def matches(self, spec: Mapping[str, Any]) -> bool:
+        """Whether `spec` has this value together with excluded ones."""
+        combination = {self.field: (self.value,), **self.excludes}
+        return bool(self.excludes) and all(
+            any(value in values for value in values_at(spec, path)) for path, values in combination.items()
+        )
+
+
+DEVICES_ONLY = {"resources.accelerator": (Accelerator.CPU.value,)}
+NO_ASCEND = {"resources.accelerator": (Accelerator.ASCEND.value,)}
+
+CHOICES: tuple[Choice, ...] = (
+    Choice("method", Method.SFT),
+    Choice("method", Method.PRETRAIN),
+    *(Choice("method", method, is_available=False) for method in Method if method not in (Method.SFT, Method.PRETRAIN)),
+    Choice("tuner", Tuner.LORA),
+    Choice("tuner", Tuner.FULL),
+    Choice(
+        "tuner",
+        Tuner.QLORA,
+        is_available=False,
+        excludes=NO_ASCEND,
+        reason="bitsandbytes has no Ascend kernels",
+        hint="use tuner lora",
+    ),
+    *(
+        Choice("tuner", tuner, is_available=False)
+        for tuner in Tuner
+        if tuner not in (Tuner.LORA, Tuner.FULL, Tuner.QLORA)
+    ),
+    *(
+        Choice("datasets[].format", form, is_available=form not in (RowFormat.PREFERENCE, RowFormat.PROMPT))
+        for form in RowFormat
+    ),
+    *(Choice("export.quantize.method", method, is_available=False) for method in QuantizationMethod),
+    *(
+        Choice("parallelism.strategy", strategy, is_available=strategy in (Strategy.AUTO, Strategy.DDP))
+        for strategy in Strategy
+    ),
+)
+"""Values of a FineTuneJob."""
+
+ENGINES: tuple[Choice, ...] = (
+    Choice("engine", Engine.LMDEPLOY, excludes=DEVICES_ONLY),
+    Choice("engine", Engine.VLLM, excludes=DEVICES_ONLY),
+    Choice("engine", Engine.SGLANG, excludes=DEVICES_ONLY),
+    Choice("engine", Engine.TRANSFORMERS),
+)
+"""Engines in the order in which `auto` prefers them. The last runs everywhere, and every runtime image has it.
+
+The operator refuses an engine, as the alternative depends on the images that are installed.
+"""
+
 
 @dataclass(frozen=True)
 class Limit:
-    """What this version can do with one field of a spec that has its place in the schema already."""
+    """The values of a field that this version has."""
 
     kind: str
     field: str
-    """Dotted camelCase path below spec; `[]` after a list means each of its items."""
-    advice: str
+    """Dotted camelCase path below spec; `[]` after a list stands for each of its items."""
+    hint: str
     """What to write instead."""
     allowed: tuple[str | int | bool, ...] = ()
-    """The values it may have. Empty, and no refused_schemes: it may not be set at all."""
+    """The values that it may have. Empty, and no refused_schemes: it may not be set."""
     refused_schemes: tuple[str, ...] = ()
     """For a URI: the schemes that it may not have."""
     at_apply: bool = True
-    """Refused by the API server; else admitted, and the operator stops with a condition that says so."""
+    """Whether the API server refuses it. Otherwise the operator does, by the condition Stalled."""
 
     def allows(self, value: Any) -> bool:
         """Whether the field may have `value`."""
@@ -29,11 +128,23 @@ class Limit:
             return str(value).partition("://")[0] not in self.refused_schemes
         return value in self.allowed
 
-    def sentence(self, value: Any = None) -> str:
+    def refusal(self, value: Any = None) -> Refusal:
         """The refusal of `value`, or of the field as such."""
-        shown = str(value).lower() if isinstance(value, bool) else value
-        told = f" {shown}" if value is not None and (self.allowed or self.refused_schemes) else ""
-        return f"{self.field}{told}: not available in this version; {self.advice}"
+        text = str(value).lower() if isinstance(value, bool) else value
+        shown = f" {text}" if value is not None and (self.allowed or self.refused_schemes) else ""
+        return Refusal(f"{self.field}{shown}: {NOT_AVAILABLE}", self.hint)
+
+
+def available(field: str) -> tuple[str, ...]:
+    """The values of a choice that this version has."""
+    return tuple(str(choice.value) for choice in CHOICES if choice.field == field and choice.is_available)
+
+
+def _choice(field: str, hint: str, *, at_apply: bool = True) -> Limit:
+    """The limit of a field by its rows in CHOICES; `hint` has {} for the available values."""
+    *most, last = available(field)
+    values = f"{', '.join(most)} or {last}" if most else last
+    return Limit("FineTuneJob", field, hint.format(values), available(field), at_apply=at_apply)
 
 
 MODEL_URIS: tuple[tuple[str, str], ...] = (
@@ -53,64 +164,42 @@ URI_FIELDS: tuple[tuple[str, str], ...] = (*MODEL_URIS, *DATA_URIS, *OUTPUT_URIS
 """Kind and path of every field of a spec that is a URI of a model, of data or of results."""
 
 LIMITS: tuple[Limit, ...] = (
-    Limit(
-        "FineTuneJob", "method", "use sft or pretrain, and remove the block of the other method", ("sft", "pretrain")
-    ),
-    Limit("FineTuneJob", "tuner", "use lora, or full without the block lora", ("lora", "full")),
-    Limit(
-        "FineTuneJob",
-        "datasets[].format",
-        "use auto, messages, sharegpt, promptCompletion, alpaca or text",
-        ("auto", "messages", "sharegpt", "promptCompletion", "alpaca", "text"),
-    ),
+    _choice("method", "use {}, and remove the block of the other method"),
+    _choice("tuner", "use {} (full goes without the block lora)"),
+    _choice("datasets[].format", "use {}"),
     Limit("FineTuneJob", "training.packing", "set packing: false", (False,)),
     Limit("FineTuneJob", "export.quantize", "remove the block"),
     Limit("FineTuneJob", "parallelism.tensorParallel", "remove it", (1,), at_apply=False),
-    Limit("FineTuneJob", "parallelism.strategy", "use strategy: auto or ddp", ("auto", "ddp"), at_apply=False),
-    *(Limit(kind, field, "use s3://", refused_schemes=("pvc",)) for kind, field in (*MODEL_URIS, *OUTPUT_URIS)),
-    *(Limit(kind, field, "use s3://", refused_schemes=("pvc", "hf", "ms")) for kind, field in DATA_URIS),
+    _choice("parallelism.strategy", "use strategy: {}", at_apply=False),
+    *(Limit(kind, path, "use s3://", refused_schemes=("pvc",)) for kind, path in (*MODEL_URIS, *OUTPUT_URIS)),
+    *(Limit(kind, path, "use s3://", refused_schemes=("pvc", "hf", "ms")) for kind, path in DATA_URIS),
 )
 
 
-@dataclass(frozen=True)
-class Conflict:
-    """Values of a FineTuneJob (field below spec -> values) that cannot go together, and why, and what to do."""
-
-    given: Mapping[str, frozenset[str]]
-    sentence: str
+def conflicts() -> list[Choice]:
+    """The rows that exclude values of other fields."""
+    return [choice for choice in CHOICES if choice.excludes]
 
 
-CONFLICTS: tuple[Conflict, ...] = (
-    Conflict(
-        {"tuner": frozenset({"qlora"}), "resources.accelerator": frozenset({"ascend"})},
-        "tuner qlora with accelerator ascend: bitsandbytes has no Ascend kernels; use tuner lora",
-    ),
-)
-
-
-def refusals(kind: str, spec: Mapping[str, Any]) -> list[str]:
-    """What the tables refuse in `spec` (camelCase data with defaults filled in), as sentences; empty where all is well.
+def refusals(kind: str, spec: Mapping[str, Any]) -> list[Refusal]:
+    """Return why this version refuses `spec` (camelCase data with defaults); empty if it accepts it.
 
     An object that the API server has admitted can still meet rows that are not `at_apply`, or rows of an older version.
     """
-    wrong = [
-        row.sentence(value)
+    refused = [
+        row.refusal(value)
         for row in LIMITS
         if row.kind == kind
         for value in values_at(spec, row.field)
         if not row.allows(value)
     ]
     if kind == "FineTuneJob":
-        wrong += [
-            row.sentence
-            for row in CONFLICTS
-            if all(value in values for field, values in row.given.items() for value in values_at(spec, field))
-        ]
-    return wrong
+        refused += [choice.refusal for choice in CHOICES if choice.matches(spec)]
+    return refused
 
 
 def values_at(value: Any, path: str) -> Iterator[Any]:
-    """What stands at a `Limit.field` path: nothing, one value, or one per item of the lists on the way."""
+    """Yield the values at a path as in `Limit.field`: nothing if it is absent, or a value for each item of the lists on the path."""
     if not path:
         yield value
         return

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from tunesmith_api.common import Accelerator
+from tunesmith_api.compatibility import ENGINES
 from tunesmith_api.inferenceservice import Engine
-
-DEVICES = frozenset({Accelerator.NVIDIA, Accelerator.ASCEND})
+from tunesmith_api.pods import Accelerator
 
 RUNS_ON: Mapping[Engine, frozenset[Accelerator]] = {
-    Engine.LMDEPLOY: DEVICES,
-    Engine.VLLM: DEVICES,
-    Engine.SGLANG: DEVICES,
-    Engine.TRANSFORMERS: frozenset(Accelerator),
+    Engine(row.value): frozenset(Accelerator) - set(row.excludes.get("resources.accelerator", ())) for row in ENGINES
 }
-"""In the order in which `auto` prefers them. The last runs everywhere, and every runtime image has it."""
+"""Engine -> the accelerators that it supports, in the order of ENGINES."""
 
 
 def engine_candidates(accelerator: Accelerator, available: Collection[Engine]) -> list[Engine]:

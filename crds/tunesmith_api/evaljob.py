@@ -1,4 +1,4 @@
-"""EvalJob: score a model (and a baseline) on benchmarks, hold the scores against gates, give a verdict."""
+"""EvalJob: scores a model and a baseline on benchmarks, compares the scores with gates, and gives a verdict."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from tunesmith_api.base import (
     exactly_one,
     map_list,
 )
-from tunesmith_api.common import Artifact, JobStatus, ModelSource, ModelStatus, Output, PodSettings, Resources, Storage
+from tunesmith_api.common import ModelSource, Output, Storage
 from tunesmith_api.grammar import Grammar
 from tunesmith_api.inferenceservice import Engine
+from tunesmith_api.pods import PodSettings, Resources
+from tunesmith_api.status import Artifact, JobStatus, ModelStatus
 
 BENCHMARK_NAME = Grammar(
     pattern="^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
@@ -34,7 +36,7 @@ BenchmarkName = Annotated[str, Field(min_length=1, max_length=63), BENCHMARK_NAM
 
 
 class BenchmarkType(StrEnum):
-    """What a benchmark's own data are."""
+    """Format of a benchmark's data."""
 
     QA = "qa"
     MULTIPLE_CHOICE = "multipleChoice"
@@ -49,31 +51,31 @@ class BenchmarkDataset(ApiModel):
     )
     type: BenchmarkType = Field(
         BenchmarkType.QA,
-        description="qa: rows of {query, response}, {prompt, completion} or {messages}, right where the answer equals the reference; "
+        description="qa: rows of {query, response}, {prompt, completion} or {messages}, correct if the answer equals the reference; "
         "multipleChoice: rows of {question, A, B, ..., answer}; benchmark: the files of EvalScope's benchmark of that name. Default qa.",
     )
 
 
 class Benchmark(ApiModel):
-    """One benchmark: one of EvalScope's by its name, or a set of your own."""
+    """A benchmark of EvalScope, or your own data set."""
 
     name: BenchmarkName = Field(
         description="EvalScope's name, such as gsm8k or mmlu; with a dataset of type qa or multipleChoice any name."
     )
     dataset: BenchmarkDataset | None = Field(
-        None, description="Your own data, or local files of the named benchmark. Default: from the hub."
+        None, description="Your own data, or files of the named benchmark. Default: from the hub."
     )
-    limit: int | None = Field(None, ge=1, description="Use the first so many rows. Default: all.")
+    limit: int | None = Field(None, ge=1, description="Number of rows to use, from the first. Default: all.")
     few_shot: int | None = Field(
         None, ge=0, le=64, description="Examples shown before each question. Default: the benchmark's own."
     )
     subsets: list[ShortText] | None = Field(
-        None, max_length=128, description="Only these subsets. Default: all.", json_schema_extra=SET_LIST
+        None, max_length=128, description="Subsets to use. Default: all.", json_schema_extra=SET_LIST
     )
 
 
 class Gate(ApiModel):
-    """A bar that a score must clear."""
+    """A condition on a score."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         exactly_one("min", "max", "maxRegression", "minImprovement"),
@@ -98,21 +100,23 @@ class Gate(ApiModel):
 
 
 class Generation(ApiModel):
-    """How answers are generated."""
+    """Settings of the generation of answers."""
 
-    max_tokens: int = Field(512, ge=1, le=131072, description="Tokens of an answer at most. Default 512.")
-    temperature: float = Field(0.0, ge=0, le=2, description="0: always the likeliest token. Default 0.")
+    max_tokens: int = Field(512, ge=1, le=131072, description="Maximum tokens of an answer. Default 512.")
+    temperature: float = Field(
+        0.0, ge=0, le=2, description="Sampling temperature; 0: always the likeliest token. Default 0."
+    )
     top_p: float | None = Field(
         None, gt=0, le=1, description="Sample from the likeliest tokens of this total probability. Default: all."
     )
     system_prompt: Text | None = Field(
         None, description="System message before each question of type qa. Default: none."
     )
-    concurrency: int = Field(8, ge=1, le=256, description="Requests under way at once. Default 8.")
+    concurrency: int = Field(8, ge=1, le=256, description="Concurrent requests. Default 8.")
 
 
 class EvalJobSpec(ApiModel):
-    """What to score, on what, and the bars to clear. It cannot change after creation but for suspend, retries, deadlines and ttlAfterFinished."""
+    """Models, benchmarks and gates of an EvalJob. Only suspend, retries, deadlines and ttlAfterFinished can change after creation."""
 
     mutable: ClassVar[frozenset[str]] = frozenset(
         {"suspend", "retries", "deadline", "pendingDeadline", "ttlAfterFinished"}
@@ -131,102 +135,102 @@ class EvalJobSpec(ApiModel):
 
     model: ModelSource = Field(description="The model under test.")
     baseline: ModelSource | None = Field(
-        None, description="A model to compare with, scored on the same benchmarks. Default: none."
+        None, description="Model to compare with, scored on the same benchmarks. Default: none."
     )
     benchmarks: list[Benchmark] = Field(
-        min_length=1, max_length=32, description="What to score on.", json_schema_extra=map_list("name")
+        min_length=1, max_length=32, description="Benchmarks to score on.", json_schema_extra=map_list("name")
     )
     gates: list[Gate] | None = Field(
         None,
         max_length=64,
-        description="Bars to clear; without any the verdict is Passed.",
+        description="Conditions on the scores. Default: none, which gives the verdict Passed.",
         json_schema_extra=ATOMIC_LIST,
     )
-    generation: Generation = Field(default_factory=Generation, description="How answers are generated.")
+    generation: Generation = Field(default_factory=Generation, description="Settings of the generation of answers.")
     engine: Engine = Field(Engine.AUTO, description="As spec.engine of an InferenceService. Default auto.")
-    resources: Resources = Field(default_factory=Resources, description="What the engine asks for.")
+    resources: Resources = Field(default_factory=Resources, description="Resources of the engine.")
     output: Output = Field(
-        default_factory=Output, description="Where reports go. Default: evals/ in the chart's store."
+        default_factory=Output, description="Destination of the reports. Default: evals/ in the chart's store."
     )
     storage: Storage | None = Field(None, description="S3 endpoint and credentials. Default: the chart's store.")
     pod: PodSettings = Field(default_factory=PodSettings, description="Settings of the pods.")
-    suspend: bool = Field(False, description="Stop the pods; false goes on. Default false.")
+    suspend: bool = Field(False, description="Stop the pods; false resumes. Default false.")
     queue_name: QueueName | None = Field(
         None, description="Kueue LocalQueue of this namespace to wait in. Default: none."
     )
     retries: int = Field(
-        3, ge=0, le=100, description="New attempts after failures that may pass; preemptions do not count. Default 3."
+        3, ge=0, le=100, description="Further attempts after transient failures; preemptions do not count. Default 3."
     )
     deadline: Duration | None = Field(
         None,
-        description="Time the job may take from its first start, such as 2h; time suspended or queued again counts. Default: none.",
+        description="Maximum time from the first start, such as 2h, including time suspended or queued again. Default: none.",
     )
     pending_deadline: Duration | None = Field(
         None,
-        description="Time its pods may wait to be scheduled, such as 1h; time in a queue does not count. Default: none.",
+        description="Maximum time that pods wait to be scheduled, such as 1h; time in a queue does not count. Default: none.",
     )
     ttl_after_finished: Duration | None = Field(
-        None, description="Time after which a finished job's pods are removed. Default: never."
+        None, description="Time after which the pods of a finished job are deleted. Default: never."
     )
     rerun: Annotated[str, Field(max_length=63)] | None = Field(
-        None, description="Another text asks for a new run of an otherwise equal spec."
+        None, description="Any text. Specs that differ in it only are different runs. Default: none."
     )
 
 
 class Result(ApiModel):
-    """One score."""
+    """A score."""
 
     benchmark: ShortText = Field(description="Name of the benchmark.")
     metric: ShortText = Field(description="Name of the metric.")
     value: float = Field(description="The model's score.")
-    samples: int | None = Field(None, ge=0, description="Questions it was taken over.")
+    samples: int | None = Field(None, ge=0, description="Number of questions.")
     baseline: float | None = Field(None, description="The baseline's score.")
     delta: float | None = Field(None, description="value - baseline.")
 
 
 class GateResult(ApiModel):
-    """What became of a gate."""
+    """Result of a gate."""
 
     benchmark: ShortText = Field(description="Name of the benchmark.")
     metric: ShortText = Field(description="Name of the metric.")
-    passed: bool = Field(description="Whether the score cleared the bar.")
-    message: Annotated[str, Field(max_length=512)] = Field(description="The score and the bar, in a sentence.")
+    passed: bool = Field(description="Whether the score meets the gate.")
+    message: Annotated[str, Field(max_length=512)] = Field(description="The score and the gate, in a sentence.")
 
 
 class Verdict(StrEnum):
-    """Whether all gates were cleared."""
+    """Whether the scores meet all gates."""
 
     PASSED = "Passed"
     FAILED = "Failed"
 
 
 class EvalJobStatus(JobStatus):
-    """What became of an EvalJob."""
+    """State and results of an EvalJob."""
 
-    model: ModelStatus | None = Field(None, description="The model under test, exactly.")
-    baseline: ModelStatus | None = Field(None, description="The baseline, exactly.")
-    progress: EvalProgress | None = Field(None, description="How far it is.")
+    model: ModelStatus | None = Field(None, description="Identity of the model under test.")
+    baseline: ModelStatus | None = Field(None, description="Identity of the baseline.")
+    progress: EvalProgress | None = Field(None, description="Progress of the evaluation.")
     results: list[Result] | None = Field(
         None, max_length=256, description="The scores.", json_schema_extra=map_list("benchmark", "metric")
     )
     gates: list[GateResult] | None = Field(
-        None, max_length=64, description="What became of each gate.", json_schema_extra=ATOMIC_LIST
+        None, max_length=64, description="Result of each gate.", json_schema_extra=ATOMIC_LIST
     )
-    verdict: Verdict | None = Field(None, description="Passed or Failed, when it is known.")
+    verdict: Verdict | None = Field(None, description="Passed or Failed, once it is known.")
     score: ShortText | None = Field(None, description="The first score in short, for the printer column.")
     artifacts: list[Artifact] | None = Field(
         None, max_length=16, description="Reports in the store.", json_schema_extra=map_list("name")
     )
-    spec_hash: ShortText | None = Field(None, description="Hash of what decides the result.")
+    spec_hash: ShortText | None = Field(None, description="Hash of the fields that decide the result.")
     engine: ShortText | None = Field(None, description="The engine that answers.")
 
 
 class EvalProgress(ApiModel):
-    """How far it is."""
+    """Progress of an evaluation."""
 
-    stage: ShortText | None = Field(None, description="model or baseline, and the benchmark.")
+    stage: ShortText | None = Field(None, description="Current model (model or baseline) and benchmark.")
     step: int = Field(0, ge=0, description="Questions answered.")
-    total_steps: int = Field(0, ge=0, description="Questions in all.")
+    total_steps: int = Field(0, ge=0, description="Questions in total.")
     percent: int = Field(0, ge=0, le=100, description="Share of the questions answered, in percent.")
     updated: str | None = Field(
         None, description="When it was reported (RFC 3339).", json_schema_extra={"format": "date-time"}
@@ -234,10 +238,10 @@ class EvalProgress(ApiModel):
 
 
 class EvalJob(ApiModel):
-    """Scores a model, and a baseline, on benchmarks, holds the scores against gates, and gives a verdict."""
+    """Scores a model and a baseline on benchmarks, compares the scores with gates, and gives a verdict."""
 
-    spec: EvalJobSpec = Field(description="What to score, on what, and the bars to clear.")
-    status: EvalJobStatus | None = Field(None, description="What became of it.")
+    spec: EvalJobSpec = Field(description="Models, benchmarks and gates.")
+    status: EvalJobStatus | None = Field(None, description="State and results.")
 
 
 EvalJobStatus.model_rebuild()

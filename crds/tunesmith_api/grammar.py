@@ -1,7 +1,7 @@
-"""What a text must look like, and the sentence that says so: the same words from the API server and from our programs.
+"""Grammars of text fields, and the refusals of other texts: the same sentences from the API server and from Python.
 
 An OpenAPI `pattern` is reported as a bare regular expression. A `Grammar` becomes a CEL rule (KEP-2876) instead, whose
-`messageExpression` names what is wrong with the value and, where that can be known, what to write. All patterns are RE2
+`messageExpression` names the fault of the value and, if it can be guessed, the text to write. All patterns are RE2
 (https://github.com/google/re2/wiki/Syntax) that Python's `re` reads in the same way.
 """
 
@@ -26,60 +26,60 @@ CLASSES = {r"\pC": CONTROL, r"\pZ": SPACES}
 """The classes of RE2 that `re` lacks, as ranges: Unicode's categories C (control, format, private use) and Z (separators)."""
 
 ADMITTED: dict[str, Any] = {}
-"""Context of a validation (pydantic) of what the API server holds: grammars that were tightened let it pass."""
+"""Context of a pydantic validation of stored objects: tightened grammars accept any text."""
 
 INVISIBLE = "\\pC\\pZ\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef"
-"""Characters, as in brackets of a pattern, that control, separate, or are shown as nothing. Letters of every script may
-be in the key of an object."""
+"""Control characters, separators and invisible characters, for use in brackets of a pattern. The key of an object may
+have letters of every script."""
 
 SHOWN = f"^( |[^{INVISIBLE}])*"
-"""What a sentence repeats of a text: it ends before the first character that is not seen as what it is."""
+"""The part of a text that a refusal quotes: up to the first invisible character."""
 
 
 @dataclass(frozen=True)
 class Slip:
-    """A mistake that is often made."""
+    """A common mistake."""
 
     pattern: str
     problem: str
-    """What is wrong: the sentence begins with the text."""
+    """The fault; in the refusal it follows the quoted text."""
     advice: str = ""
-    """What to do; by default what the grammar says."""
+    """What to do. Default: the advice of the grammar."""
 
 
 @dataclass(frozen=True)
 class Grammar:
-    """The texts that a field admits."""
+    """The texts that a field accepts, and how others are refused."""
 
     pattern: str
-    """What the whole text must match."""
+    """Pattern of the whole text."""
     problem: str
-    """What is wrong with a text that does not match, if no slip says it better."""
+    """The fault of a text that does not match, if no slip explains it."""
     advice: str
-    """What to do, if the repairs lead to nothing that is admitted."""
+    """What to do, if the repairs give no accepted text."""
     slips: tuple[Slip, ...] = ()
-    """The first that matches explains the refusal."""
+    """The first slip that matches explains the refusal."""
     refused: str = ""
-    """What no part of the text may match, where the pattern alone would admit it."""
+    """Pattern that no part of the text may match."""
     prefix: tuple[str, str] = ("", "")
-    """(pattern, text): what matches gets the text in front, before all repairs."""
+    """(pattern, text): a value that matches gets the text as a prefix, before the repairs."""
     repairs: tuple[tuple[str, str], ...] = ()
-    """(part, other part): what is replaced, in this order, to guess what was meant."""
+    """(part, replacement), applied in this order to guess the intended text."""
     lower: bool = False
-    """Whether the guess has lower-case letters only."""
+    """Whether the guess is converted to lower case."""
     secret: str = ""
-    """A text that matches may hold a password: it is not repeated."""
+    """Pattern of texts that may hold a password: they are not quoted."""
     number: bool = False
-    """Whether the field may hold an integer as well."""
+    """Whether the field also accepts an integer."""
     tightened: bool = False
-    """Whether an older release has admitted more."""
+    """Whether an earlier release accepted more."""
 
     def admits(self, text: str) -> bool:
-        """Whether a field may hold `text`."""
+        """Return whether a field accepts `text`."""
         return found(self.pattern, text) and not (self.refused and found(self.refused, text))
 
     def sentence(self, text: str) -> str:
-        """Why `text` is refused, and what to write."""
+        """Return why `text` is refused, and what to write."""
         slip = next((slip for slip in self.slips if found(slip.pattern, text)), Slip("", self.problem))
         guess = self._guess(text)
         hidden = self.secret and found(self.secret, text)
@@ -88,14 +88,14 @@ class Grammar:
         return f"{shown} {slip.problem}: {f'write {guess}' if self.admits(guess) else slip.advice or self.advice}"
 
     def check(self, value: Any, info: ValidationInfo) -> Any:
-        """`value`, if it is admitted; else the sentence as pydantic's error."""
+        """Return `value` if it is accepted. Raises PydanticCustomError with the refusal."""
         lenient = self.tightened and info.context is ADMITTED
         if isinstance(value, str) and not lenient and not self.admits(value):
             raise PydanticCustomError("grammar", "{sentence}", {"sentence": self.sentence(value)})
         return value
 
     def rule(self) -> dict[str, str]:
-        """The entry of `x-kubernetes-validations`."""
+        """Return the entry of `x-kubernetes-validations`."""
         holds = self._admits_in_cel("self")
         return {
             "rule": f"type(self) == int || {holds}" if self.number else holds,
@@ -116,8 +116,8 @@ class Grammar:
         return f"{name}.matches({cel(self.pattern)}){refused}"
 
     def _sentence_in_cel(self) -> str:
-        """The same as `sentence`: g is the guess, w what to write, empty where the guess is not admitted."""
-        # The length of an int-or-string counts as that of a whole request: each function more is dear.
+        """CEL of `sentence`: g is the guess, w the text to write, empty if the guess is not accepted."""
+        # CEL estimates the cost of an int-or-string by the size of a request, so each further function is expensive.
         shown = "'\"' + self + '\"'" if self.number else f"'\"' + self.find({cel(SHOWN)}) + '\"'"
         if self.secret:
             shown = f"(self.matches({cel(self.secret)}) ? {cel('the value')} : {shown})"
@@ -142,13 +142,13 @@ class Grammar:
 
 
 def found(pattern: str, text: str) -> bool:
-    """Whether `pattern` matches somewhere in `text`, as RE2 understands it."""
+    """Return whether `pattern` (RE2) matches somewhere in `text`."""
     return re.search(_python(pattern), text) is not None
 
 
 @cache
 def _python(pattern: str) -> str:
-    """`pattern` as `re` understands it, where $ would match before a last line feed as well."""
+    """Translate an RE2 pattern for `re`, in which $ would also match before a final line feed."""
     for name, ranges in CLASSES.items():
         pattern = pattern.replace(name, ranges)
     return re.sub(r"(?<!\\)\$", r"\\Z", pattern)
@@ -159,7 +159,7 @@ def _in_cel(problem: str, advice: str) -> str:
 
 
 def cel(text: str) -> str:
-    """`text` as a string literal of CEL, in ASCII."""
+    """Return `text` as a string literal of CEL, in ASCII."""
     return '"' + "".join(_escaped(character) for character in text) + '"'
 
 

@@ -69,7 +69,7 @@ HASHED_DEFAULTS: Mapping[str, frozenset[str]] = {
 
 
 def canonical(value: Any) -> bytes:
-    """JSON with sorted keys and no spaces: equal values give equal bytes, 1.0 and 1 among them, as in the API server."""
+    """Return JSON with sorted keys and no spaces: equal values give equal bytes, also 1.0 and 1, as in the API server."""
     return json.dumps(_plain_numbers(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -84,17 +84,17 @@ def _plain_numbers(value: Any) -> Any:
 
 
 def digest(value: Any) -> str:
-    """sha256 of a JSON value, as hex."""
+    """Return the sha256 of a JSON value, as hex."""
     return hashlib.sha256(canonical(value)).hexdigest()
 
 
 def decisive(kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of `spec` (camelCase data with defaults) that decides the result of a run."""
+    """Return the part of `spec` (camelCase data with defaults) that decides the result of a run."""
     return _decisive(SPECS[kind], spec, HASHED_DEFAULTS[kind])
 
 
 def spec_hash(kind: str, spec: Mapping[str, Any]) -> str:
-    """The first 16 hex digits of the hash of what decides the result of `spec` (camelCase data with defaults)."""
+    """Return the first 16 hex digits of the hash of the decisive part of `spec` (camelCase data with defaults)."""
     relevant = decisive(kind, spec)
     training = relevant.get("training")
     if training is not None and not {"epochs", "maxSteps"} & training.keys():
@@ -147,7 +147,7 @@ def _fields(type_: type[ApiModel]) -> dict[str | None, _Field]:
 
 
 def _model_in(annotation: Any) -> type[ApiModel] | None:
-    """The type of the objects in an annotation such as `list[Dataset] | None`, if it is one of ours."""
+    """Return the API type in an annotation such as `list[Dataset] | None`; None if it has none."""
     if isinstance(annotation, type) and issubclass(annotation, ApiModel):
         return annotation
     if get_origin(annotation) is dict:

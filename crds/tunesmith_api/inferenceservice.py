@@ -1,4 +1,4 @@
-"""InferenceService: serve a model behind an OpenAI API, and roll out only what passed."""
+"""InferenceService: serves a model behind an OpenAI API, and rolls out only models that passed their evaluation."""
 
 from __future__ import annotations
 
@@ -21,20 +21,14 @@ from tunesmith_api.base import (
     exactly_one,
     map_list,
 )
-from tunesmith_api.common import (
-    ModelSource,
-    ModelStatus,
-    PodSettings,
-    Reference,
-    Resources,
-    Status,
-    Storage,
-)
+from tunesmith_api.common import ModelSource, Reference, Storage
 from tunesmith_api.grammar import Grammar
+from tunesmith_api.pods import PodSettings, Resources
+from tunesmith_api.status import ModelStatus, Status
 
 
 class Engine(StrEnum):
-    """What computes the answers."""
+    """Serving engine."""
 
     AUTO = "auto"
     LMDEPLOY = "lmdeploy"
@@ -44,13 +38,13 @@ class Engine(StrEnum):
 
 
 class Promotion(ApiModel):
-    """What a model must have passed before it is served."""
+    """Evaluations that a model must pass before it is served."""
 
     eval_jobs: list[Reference] = Field(
         min_length=1,
         max_length=16,
-        description="EvalJobs whose verdict on this very model must be Passed. Weights are told by their digest; a plain "
-        "s3:// or file:// folder without a manifest by its URI only, whatever it contains by now.",
+        description="EvalJobs whose verdict on the same model must be Passed. A model is identified by the digest of its weights; an "
+        "s3:// or file:// folder without a manifest by its URI only, even if its content changes.",
         json_schema_extra=map_list("name"),
     )
 
@@ -62,27 +56,27 @@ class Adapter(ApiModel):
 
     name: Name = Field(description="Model name that requests use.")
     uri: ModelUri | None = Field(None, description="s3://bucket/prefix of the adapter.")
-    fine_tune_job: Reference | None = Field(None, description="The adapter that a FineTuneJob made.")
+    fine_tune_job: Reference | None = Field(None, description="FineTuneJob whose adapter to serve.")
 
 
 class RolloutStrategy(StrEnum):
-    """How a new version takes over."""
+    """Replacement of the pods by a new version."""
 
     SURGE = "Surge"
     RECREATE = "Recreate"
 
 
 class Rollout(ApiModel):
-    """How a new version takes over."""
+    """Replacement of the pods by a new version."""
 
     strategy: RolloutStrategy = Field(
         RolloutStrategy.SURGE,
-        description="Surge: new pods beside the old until they are ready; Recreate: no second set of devices. Default Surge.",
+        description="Surge: start new pods before old ones stop; Recreate: stop the old pods first, which needs no further devices. Default Surge.",
     )
     ready_timeout: Duration = Field(
         "30m",
-        description="Time a new version may take until its first pod is ready, and from one pod to the next; then the last "
-        "version that was ready is rolled back to. Default 30m.",
+        description="Maximum time until the first pod of a new version is ready, and then until each next pod. After it the "
+        "operator rolls back to the last version that was ready. Default 30m.",
     )
 
 
@@ -98,13 +92,13 @@ class PodMetric(ApiModel):
     """A metric of the pods, by its name in custom.metrics.k8s.io."""
 
     name: Annotated[str, Field(min_length=1, max_length=253), METRIC_NAME] = Field(
-        description="Name of the metric, as the cluster's adapter calls it."
+        description="Name of the metric in the cluster's metrics adapter."
     )
-    average: Quantity = Field(description="What to aim at, on the average of the pods, such as 4 or 500m.")
+    average: Quantity = Field(description="Target for the average over the pods, such as 4 or 500m.")
 
 
 class Autoscaling(ApiModel):
-    """A HorizontalPodAutoscaler on this resource, which then writes spec.replicas."""
+    """A HorizontalPodAutoscaler of the resource, which writes spec.replicas."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -117,29 +111,29 @@ class Autoscaling(ApiModel):
         ),
     )
 
-    min_replicas: int = Field(1, ge=1, le=1000, description="Pods at least. Default 1.")
-    max_replicas: int = Field(ge=1, le=1000, description="Pods at most.")
+    min_replicas: int = Field(1, ge=1, le=1000, description="Minimum number of pods. Default 1.")
+    max_replicas: int = Field(ge=1, le=1000, description="Maximum number of pods.")
     target_cpu_percent: int | None = Field(
         None,
         ge=1,
         le=1000,
-        description="CPU use to aim at, in percent of resources.cpu; needs metrics-server. Default 80, where metric is not set.",
+        description="Target CPU use, in percent of resources.cpu; needs metrics-server. Default 80 if metric is not set.",
     )
     metric: PodMetric | None = Field(
         None,
-        description="A metric of the pods to scale by instead; needs an adapter for custom.metrics.k8s.io. Default: CPU use.",
+        description="Metric of the pods to scale by instead; needs an adapter for custom.metrics.k8s.io. Default: CPU use.",
     )
 
 
 class DisruptionBudget(StrEnum):
-    """Whether a PodDisruptionBudget keeps pods from being evicted."""
+    """Whether a PodDisruptionBudget limits evictions."""
 
     AUTO = "Auto"
     NEVER = "Never"
 
 
 class InferenceServiceSpec(ApiModel):
-    """What to serve and how. A change rolls out a new version."""
+    """Model and settings of an InferenceService. A change rolls out a new version."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -150,7 +144,7 @@ class InferenceServiceSpec(ApiModel):
 
     model: ModelSource = Field(description="The model to serve.")
     promotion: Promotion | None = Field(
-        None, description="Verdicts the model needs before it is served. Default: none."
+        None, description="Evaluations that the model must pass before it is served. Default: none."
     )
     engine: Engine = Field(
         Engine.AUTO,
@@ -158,19 +152,19 @@ class InferenceServiceSpec(ApiModel):
         "values and runs on the accelerator. Default auto.",
     )
     max_model_length: int | None = Field(
-        None, ge=16, le=10485760, description="Tokens of prompt and answer together at most. Default: the model's."
+        None, ge=16, le=10485760, description="Maximum tokens of prompt and answer together. Default: the model's."
     )
     replicas: int = Field(
         1,
         ge=0,
         le=1000,
-        description="Pods. Default 1. The /scale subresource writes here: leave it out where an autoscaler does.",
+        description="Number of pods. Default 1. The /scale subresource writes it: leave it out if an autoscaler sets it.",
     )
-    autoscaling: Autoscaling | None = Field(None, description="Scale by load. Default: not.")
+    autoscaling: Autoscaling | None = Field(None, description="Scale by load. Default: no scaling.")
     disruption_budget: DisruptionBudget = Field(
         DisruptionBudget.AUTO,
-        description="Auto: where there are several pods, one at a time may be evicted; Never: none of ours, for a "
-        "PodDisruptionBudget of your own. Default Auto.",
+        description="Auto: if there are several pods, evict one at a time; Never: create no PodDisruptionBudget, "
+        "so that you can create your own. Default Auto.",
     )
     adapters: list[Adapter] | None = Field(
         None,
@@ -178,87 +172,88 @@ class InferenceServiceSpec(ApiModel):
         description="LoRA adapters served beside the base model.",
         json_schema_extra=map_list("name"),
     )
-    rollout: Rollout = Field(default_factory=Rollout, description="How a new version takes over.")
+    rollout: Rollout = Field(default_factory=Rollout, description="Replacement of the pods by a new version.")
     restart: Annotated[str, Field(max_length=63)] | None = Field(
         None,
-        description="Any text: another one rolls the same model out anew, with the images and defaults that the operator has "
-        "by then. Default: none.",
+        description="Any text. A change rolls out the same model again, with the operator's current images and "
+        "defaults. Default: none.",
     )
     drain_seconds: int = Field(
         120,
         ge=10,
         le=3600,
-        description="Time, in seconds, that a pod which is asked to stop may take to finish its answers. Default 120.",
+        description="Maximum seconds in which a terminating pod finishes its answers. Default 120.",
     )
     api_key_secret: ObjectName | None = Field(
-        None, description="Secret in this namespace with key api-key that requests must bear. Default: none asked for."
+        None,
+        description="Secret in this namespace with the key api-key, which requests must present. Default: no key is required.",
     )
-    resources: Resources = Field(default_factory=Resources, description="What each pod asks for.")
+    resources: Resources = Field(default_factory=Resources, description="Resources of each pod.")
     storage: Storage | None = Field(None, description="S3 endpoint and credentials. Default: the chart's store.")
     pod: PodSettings = Field(default_factory=PodSettings, description="Settings of the pods.")
-    suspend: bool = Field(False, description="Remove the pods and keep the Service. Default false.")
+    suspend: bool = Field(False, description="Delete the pods and keep the Service. Default false.")
 
 
 class AdapterStatus(ApiModel):
-    """What became of an adapter."""
+    """Identity of a served adapter."""
 
     name: ShortText = Field(description="Model name that requests use.")
-    uri: UriText | None = Field(None, description="Where it is.")
+    uri: UriText | None = Field(None, description="Folder in the store.")
     digest: ShortText | None = Field(None, description="sha256 of its manifest, where known.")
 
 
 class Pass(ApiModel):
-    """A verdict that was Passed."""
+    """An evaluation that the deployed model has passed."""
 
     eval_job: Name = Field(description="Name of the EvalJob.")
-    uri: UriText = Field(description="The model that it passed.")
+    uri: UriText = Field(description="URI of the model.")
     digest: ShortText | None = Field(None, description="sha256 of its manifest, where known.")
 
 
 class RolledBack(ApiModel):
-    """A version that did not get ready in time."""
+    """A version that was not ready in time and was rolled back."""
 
     version: ShortText = Field(description="Hash of that version.")
-    asked: ShortText = Field(description="Hash of what asked for it; it is not tried again until that changes.")
-    time: str = Field(description="When it was given up (RFC 3339).", json_schema_extra={"format": "date-time"})
-    message: Text = Field(description="Why it was not ready.")
+    asked: ShortText = Field(
+        description="Hash of the fields that requested it; it is not tried again until they change."
+    )
+    time: str = Field(description="When it was rolled back (RFC 3339).", json_schema_extra={"format": "date-time"})
+    message: Text = Field(description="Reason why it was not ready.")
 
 
 class InferenceServiceStatus(Status):
-    """What an InferenceService serves."""
+    """State of an InferenceService."""
 
     url: Annotated[str, Field(max_length=512)] | None = Field(
         None, description="Base URL of the OpenAI API within the cluster, ending in /v1."
     )
-    replicas: int | None = Field(None, ge=0, description="Pods there are, ready or not.")
-    ready_replicas: int | None = Field(None, ge=0, description="Pods that can answer.")
+    replicas: int | None = Field(None, ge=0, description="Number of pods, ready or not.")
+    ready_replicas: int | None = Field(None, ge=0, description="Number of ready pods.")
     selector: Annotated[str, Field(max_length=512)] | None = Field(
         None, description="Label selector of the pods, for autoscalers."
     )
-    model: ModelStatus | None = Field(None, description="The model that is served now.")
-    candidate: ModelStatus | None = Field(None, description="The model that the spec asks for, while it is not served.")
+    model: ModelStatus | None = Field(None, description="Model that is served now.")
+    candidate: ModelStatus | None = Field(None, description="Model that the spec requests, while it is not served.")
     adapters: list[AdapterStatus] | None = Field(
-        None, max_length=64, description="The adapters that are served.", json_schema_extra=map_list("name")
+        None, max_length=64, description="Served adapters.", json_schema_extra=map_list("name")
     )
     passed: list[Pass] | None = Field(
         None,
         max_length=16,
-        description="EvalJobs of spec.promotion that have passed the deployed model: it stays promoted though they be "
-        "deleted, until one of them fails it.",
+        description="EvalJobs of spec.promotion that the deployed model has passed. It stays promoted if they are "
+        "deleted, until an EvalJob gives it the verdict Failed.",
         json_schema_extra=map_list("evalJob"),
     )
     engine: ShortText | None = Field(None, description="The engine in use.")
     version: ShortText | None = Field(
         None,
-        description="Hash of the version that was ready last; its pods are kept as ControllerRevision NAME-VERSION.",
+        description="Hash of the version that was ready last; ControllerRevision NAME-VERSION records its pod template.",
     )
-    rolled_back: RolledBack | None = Field(
-        None, description="The version that the spec asks for, where it was given up for the one before it."
-    )
+    rolled_back: RolledBack | None = Field(None, description="Version that the spec requests, if it was rolled back.")
 
 
 class InferenceService(ApiModel):
-    """Serves a model behind an OpenAI API, and rolls out only what passed the verdicts it asks for."""
+    """Serves a model behind an OpenAI API, and rolls out only models that passed the evaluations of spec.promotion."""
 
-    spec: InferenceServiceSpec = Field(description="What to serve and how.")
-    status: InferenceServiceStatus | None = Field(None, description="What it serves.")
+    spec: InferenceServiceSpec = Field(description="Model and settings.")
+    status: InferenceServiceStatus | None = Field(None, description="State of the service.")

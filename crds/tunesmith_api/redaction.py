@@ -1,4 +1,4 @@
-"""Text without secrets: what clients and logs say, before it reaches a status, an Event or a log. Pure functions."""
+"""Redaction of secrets in text of clients and logs, before it reaches a status, an Event or a log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import quote, quote_plus
 
 REDACTED = "***"
 SHORTEST = 8
-"""Characters of a value that is redacted wherever it stands. A shorter one may be a word, or part of many."""
+"""Minimum length of a value that is redacted wherever it occurs. A shorter value may be a part of ordinary words."""
 
 NAMES = (
     r"X-Amz-(?:Signature|Security-Token|Credential)|(?:aws_)?(?:secret_?access_?key|session_?token)|aws_access_key_id|AWSAccessKeyId"
@@ -46,7 +46,7 @@ PATTERNS = [
         (r"\b(Authorization['\"]?\s*[:=]\s*b?['\"]?)[^\s'\",]{16,}", rf"\1{REDACTED}"),
         (r"\b(Bearer|Basic)\s+(?=[\w.~+/=-]{0,256}\d|[\w.~+/=-]{24})[\w.~+/=-]{8,}", rf"\1 {REDACTED}"),
         (r"(-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----)[^-]{1,8192}", rf"\1{REDACTED}"),
-        # tokens that are known by how they begin: Hugging Face, AWS, ModelScope, JSON Web Tokens
+        # tokens with a known prefix: Hugging Face, AWS, ModelScope, JSON Web Tokens
         (r"\bhf_[a-z0-9]{16,}", REDACTED),
         (r"\b(?-i:AKIA|ASIA)(?-i:[0-9A-Z]{16})\b", REDACTED),
         (r"\bms-[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", REDACTED),
@@ -57,11 +57,11 @@ PATTERNS = [
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """`text` with `***` in place of each secret: the given values in any of their usual forms, and what PATTERNS find.
+    """Replace each secret in `text` by `***`: the given values in any of their usual forms, and the matches of PATTERNS.
 
-    Values shorter than SHORTEST stay, as they would tear ordinary text apart.
+    Values shorter than SHORTEST stay, as replacing them would garble ordinary text.
     """
-    for _ in range(2):  # what is left of one can be a part of another
+    for _ in range(2):  # the rest of a secret can be a part of another
         for pattern, replacement in PATTERNS:
             text = pattern.sub(replacement, text)
     finder = _finder(frozenset(secrets))
@@ -72,13 +72,13 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 
 @lru_cache(maxsize=16)
 def _finder(secrets: frozenset[str]) -> re.Pattern[str] | None:
-    """What finds the secrets in any form, the longest first."""
+    """Return the pattern of the secrets in any form, the longest first."""
     forms = {form for secret in secrets if len(secret) >= SHORTEST for form in _forms(secret) if len(form) >= SHORTEST}
     return re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True)))) if forms else None
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """A secret as it is, escaped for JSON, Python and HTML, percent-encoded, and in base64."""
+    """Yield a secret verbatim, escaped for JSON, Python and HTML, percent-encoded, and in base64."""
     raw = secret.encode(errors="surrogatepass")
     yield from (secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
     yield from (repr(secret)[1:-1], repr(raw)[2:-1], html.escape(secret))

@@ -1,4 +1,4 @@
-"""What operator and runtime say to each other: the spec file a pod gets, and the report it leaves.
+"""The contract between operator and runtime: the spec file that a pod receives, and the report that it leaves.
 
 The operator writes a `RunSpec` as JSON into the annotation `tunesmith.dev/run` of the pod template; the downward API
 shows it to every container as the file `SPEC_FILE`. Each container leaves a `RunReport` as JSON in its termination
@@ -13,11 +13,11 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from tunesmith_api.base import ApiModel, UriText
-from tunesmith_api.common import Artifact
 from tunesmith_api.evaljob import EvalJobSpec, Result
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec, LastCheckpoint, Metrics, Rows
 from tunesmith_api.inferenceservice import InferenceServiceSpec
+from tunesmith_api.status import Artifact
 
 RUN_ANNOTATION = "tunesmith.dev/run"
 SPEC_FILE = "/etc/tunesmith/run.json"
@@ -27,18 +27,18 @@ TERMINATION_MESSAGE_BYTES = 3072
 (kubernetes/pkg/kubelet/status/status_manager.go). Our pods have three; a fourth may be injected into them."""
 
 PROGRESS_TOKEN_VARIABLE = "TUNESMITH_PROGRESS_TOKEN"
-"""Environment variable with the bearer token that is good for this Job's progress only."""
+"""Environment variable with the bearer token that authorizes progress reports of this Job only."""
 POD_NAME_VARIABLE = "TUNESMITH_POD"
 INDEX_VARIABLE = "TUNESMITH_INDEX"
-"""Environment variable with a pod's place among those that train together, from 0; absent where it is alone."""
+"""Environment variable with the index of a pod among those of its Job, from 0; absent for a single pod."""
 ENGINE_PORT = 8000
-"""Port of the OpenAI API in a pod that serves, and of /health, whatever the engine."""
+"""Port of the OpenAI API and of /health in a serving pod, with every engine."""
 READY_PORT = 8001
-"""Port of /ready in a pod that serves, whatever the engine: true from the first generated token on."""
+"""Port of /ready in a serving pod, with every engine: succeeds once the engine has generated a token."""
 
 
 class Verb(StrEnum):
-    """What the runtime can do; each is one container of a pod."""
+    """A command of the runtime. Each runs in a container of its own."""
 
     PREPARE = "prepare"
     FETCH = "fetch"
@@ -49,7 +49,7 @@ class Verb(StrEnum):
 
 
 class Store(ApiModel):
-    """The object storage of a run, resolved: the resource's `storage` over the chart's default store.
+    """The object storage of a run: the resource's `storage` merged over the chart's default store.
 
     Credentials are not in it: they reach the container as AWS_* variables from a Secret, or by the ServiceAccount.
     """
@@ -67,23 +67,23 @@ class ResolvedModel(ApiModel):
     """A model with every reference resolved to a URI."""
 
     uri: str = Field(description="hf://, ms://, s3:// or file:// URI of weights, or of an adapter where base is set.")
-    digest: str | None = Field(None, description="sha256 of its manifest, where it is an artifact of ours.")
-    base: ResolvedModel | None = Field(None, description="For an adapter: the model it goes on.")
+    digest: str | None = Field(None, description="sha256 of its manifest, if a run has published it.")
+    base: ResolvedModel | None = Field(None, description="For an adapter: its base model.")
     trust_remote_code: bool = Field(False, description="Whether Python code of the model may run.")
 
     @property
     def is_on_hub(self) -> bool:
-        """Whether it must be imported into the store before it is read."""
+        """Whether the model must be imported into the store before it is read."""
         return self.uri.startswith(("hf://", "ms://"))
 
 
 class ModelRole(StrEnum):
-    """What a run uses a model for."""
+    """Purpose of a model in a run."""
 
     BASE = "base"
-    """The weights that are tuned, scored or served, without an adapter."""
+    """Weights that are tuned, scored or served, without adapter."""
     ADAPTER = "adapter"
-    """The adapter on the base that is scored or served."""
+    """Adapter on the base that is scored or served."""
     REFERENCE = "reference"
     REWARD = "reward"
     TEACHER = "teacher"
@@ -91,32 +91,32 @@ class ModelRole(StrEnum):
 
 
 def models_by_role(model: ResolvedModel) -> dict[ModelRole, ResolvedModel]:
-    """The roles that one resolved model fills: base, or base and adapter."""
+    """Return a resolved model by role: as base, or as adapter with its base."""
     if model.base is None:
         return {ModelRole.BASE: model}
     return {ModelRole.BASE: model.base, ModelRole.ADAPTER: model.model_copy(update={"base": None})}
 
 
 class NamedAdapter(ApiModel):
-    """An adapter that is served under a name of its own."""
+    """An adapter that is served under its own model name."""
 
     name: str = Field(description="Model name that requests use.")
     model: ResolvedModel = Field(description="The adapter; its base is the served model.")
 
 
 class World(ApiModel):
-    """The processes that train together: one for each device of each pod. Process 0 of pod 0 leads."""
+    """The process group of a training: a process for each device of each pod. Process 0 of pod 0 leads."""
 
     nodes: int = Field(1, ge=1, description="Pods.")
     processes: int = Field(1, ge=1, description="Processes in each pod.")
     host: str = Field("127.0.0.1", description="DNS name of pod 0.")
-    port: int = Field(29500, ge=1, le=65535, description="Port at which its process 0 is met.")
-    rendezvous_seconds: float = Field(86400, gt=0, description="How long a process waits for the others to begin.")
+    port: int = Field(29500, ge=1, le=65535, description="Port of the rendezvous in pod 0.")
+    rendezvous_seconds: float = Field(86400, gt=0, description="Seconds that a process waits for the others to start.")
     unreachable_seconds: float = Field(
-        300, gt=0, description="How long pod 0 may have an address and let no packet through."
+        300, gt=0, description="Seconds that pod 0 may have an address but be unreachable."
     )
     collective_seconds: float = Field(
-        3600, gt=0, description="How long a process waits for the others in one operation, such as a checkpoint."
+        3600, gt=0, description="Timeout of a collective operation, such as a checkpoint, in seconds."
     )
 
     @property
@@ -126,24 +126,24 @@ class World(ApiModel):
 
 
 class RunSpec(ApiModel):
-    """All that a pod needs to know."""
+    """Input of a pod: the resource with its references resolved."""
 
     kind: str = Field(description="FineTuneJob, EvalJob or InferenceService.")
     name: str = Field(description="Name of the resource; an InferenceService is known by it in the OpenAI API.")
     namespace: str = Field(description="Namespace of the resource.")
     uid: str = Field(description="UID of the resource.")
     attempt: int = Field(
-        1, ge=1, description="From 1; the runtime resumes from the last checkpoint whatever the number."
+        1, ge=1, description="Number of the attempt, from 1. The runtime resumes from the last checkpoint in any case."
     )
     role: str | None = Field(None, description="For an EvalJob: model or baseline.")
     spec: dict[str, Any] = Field(description="The resource's spec, with defaults, as the API server holds it.")
     spec_hash: str = Field(description="See tunesmith_api.hashing.spec_hash.")
     store: Store = Field(description="Object storage.")
-    models: dict[ModelRole, ResolvedModel] = Field(description="The models of the run by role; base is always there.")
-    adapters: list[NamedAdapter] = Field(default_factory=list, description="For an InferenceService.")
-    output_uri: str = Field(description="Folder below which the run's own folder is made.")
-    progress_url: str | None = Field(None, description="Where to push progress; absent: nowhere.")
-    world: World | None = Field(None, description="Who trains together; absent: one process alone.")
+    models: dict[ModelRole, ResolvedModel] = Field(description="Models of the run by role. There is always a base.")
+    adapters: list[NamedAdapter] = Field(default_factory=list, description="Adapters of an InferenceService.")
+    output_uri: str = Field(description="Parent of the run's folder.")
+    progress_url: str | None = Field(None, description="URL that receives progress reports; absent: none.")
+    world: World | None = Field(None, description="Process group; absent: a single process.")
 
     @model_validator(mode="before")
     @classmethod
@@ -185,7 +185,7 @@ class RunSpec(ApiModel):
 
 
 class Outcome(StrEnum):
-    """How a verb ended."""
+    """Outcome of a verb."""
 
     SUCCEEDED = "Succeeded"
     ADOPTED = "Adopted"
@@ -194,45 +194,45 @@ class Outcome(StrEnum):
 
 
 class FailureReport(ApiModel):
-    """Why a verb failed."""
+    """Cause of a verb's failure."""
 
-    class_: FailureClass = Field(alias="class", description="The kind of failure.")
+    class_: FailureClass = Field(alias="class", description="Failure class.")
     message: str = Field(description="What happened and where: file, line, URI.")
-    hint: str | None = Field(None, description="What to change, where the table's hint can be bettered.")
+    hint: str | None = Field(None, description="What to do, if it is more specific than the hint of the class.")
     log_tail: str | None = Field(None, description="Last lines of the log, at most 1,500 characters.")
 
 
 class RunReport(ApiModel):
-    """What a container leaves in its termination message. The last container's report is the run's result."""
+    """The termination message of a container. The report of the last container is the result of the run."""
 
-    verb: Verb = Field(description="Which verb.")
-    outcome: Outcome = Field(description="How it ended.")
+    verb: Verb = Field(description="The verb.")
+    outcome: Outcome = Field(description="Outcome of the verb.")
     run_uri: str | None = Field(None, description="The run's folder in the store.")
     model_uri: str | None = Field(
-        None, description="prepare, fetch: where the model was read from in the store (after an import)."
+        None, description="prepare, fetch: URI in the store that the model was read from (after an import)."
     )
     model_digest: str | None = Field(None, description="prepare, fetch, evaluate: sha256 of the model's manifest.")
-    artifacts: list[Artifact] | None = Field(None, description="train, export, evaluate: what was made.")
-    rows: Rows | None = Field(None, description="train: what became of the rows.")
+    artifacts: list[Artifact] | None = Field(None, description="train, export, evaluate: published artifacts.")
+    rows: Rows | None = Field(None, description="train: counts of the rows.")
     metrics: Metrics | None = Field(None, description="train, export: figures of the run.")
     results: list[Result] | None = Field(None, description="evaluate: the scores of this model.")
-    resumed_from_step: int | None = Field(None, description="train: the step it went on from.")
-    last_checkpoint: LastCheckpoint | None = Field(None, description="train: the newest state in the store.")
-    failure: FailureReport | None = Field(None, description="Why it failed.")
+    resumed_from_step: int | None = Field(None, description="train: step from which it resumed.")
+    last_checkpoint: LastCheckpoint | None = Field(None, description="train: newest checkpoint in the store.")
+    failure: FailureReport | None = Field(None, description="Cause of the failure.")
 
 
 class ProgressReport(ApiModel):
-    """Body of `POST {progress_url}`: how far a pod is. The token in the Authorization header says whose it is."""
+    """Body of `POST {progress_url}`: progress of a pod. The token in the Authorization header identifies its Job."""
 
-    stage: str = Field(description="fetch, train, export; for an evaluation the benchmark.")
+    stage: str = Field(description="fetch, train or export; for an evaluation the benchmark.")
     step: int = Field(0, ge=0, description="Steps (or questions) done.")
-    total_steps: int = Field(0, ge=0, description="Steps (or questions) in all.")
+    total_steps: int = Field(0, ge=0, description="Steps (or questions) in total.")
     epoch: float | None = Field(None, description="Passes over the data done.")
     loss: float | None = Field(None, description="Latest training loss.")
     eval_loss: float | None = Field(None, description="Latest validation loss.")
     learning_rate: float | None = Field(None, description="Current learning rate.")
     tokens_per_second: float | None = Field(None, description="Tokens trained on per second.")
     eta_seconds: int | None = Field(None, description="Seconds left.")
-    resumed_from_step: int | None = Field(None, description="The step this attempt went on from.")
-    rows: Rows | None = Field(None, description="What became of the rows, once it is known.")
-    last_checkpoint: LastCheckpoint | None = Field(None, description="The newest state in the store.")
+    resumed_from_step: int | None = Field(None, description="Step from which this attempt resumed.")
+    rows: Rows | None = Field(None, description="Counts of the rows, once known.")
+    last_checkpoint: LastCheckpoint | None = Field(None, description="Newest checkpoint in the store.")

@@ -33,7 +33,7 @@ def run_spec(
 ) -> RunSpec:
     """Return the RunSpec of a resource with the typed `spec`, whose references are resolved to `model` and `adapters`.
 
-    `engine`: the chosen one, for an EvalJob and an InferenceService.
+    `engine`: the resolved engine of an EvalJob or an InferenceService.
     """
     kind = next(kind for kind, type_ in SPECS.items() if isinstance(spec, type_))
     metadata = resource["metadata"]
@@ -66,12 +66,12 @@ def run_spec(
 
 
 def version_fields(spec: InferenceServiceSpec) -> dict[str, Any]:
-    """The part of a spec that makes a version: other changes keep the pods."""
+    """Return the fields of a spec that make a version; changes of other fields keep the pods."""
     return {name: value for name, value in spec.to_dict().items() if name not in NOT_OF_A_VERSION}
 
 
 def run_id(run: RunSpec, fingerprints: Mapping[str, str]) -> str:
-    """Name of the run's folder, 12 hex digits: equal for runs that must give equal results.
+    """Return the name of the run's folder, 12 hex digits: equal for runs that must give equal results.
 
     `fingerprints`: URI (or role) -> fingerprint of its content. For an EvalJob the run is the score of one model.
     """

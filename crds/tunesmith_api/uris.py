@@ -1,6 +1,6 @@
-"""How the URIs of models, data and results are written.
+"""Grammars of the URIs of models, data and results.
 
-https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html has the names of buckets.
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html defines the names of buckets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DOTS = r"/\.\.?(/|$)"
 EMPTY = ":///?[^/].*//|:////"
 ODD = r'[?#*\\<>{}^|"`]'
 PERCENT = "^[^f].*%[0-9A-Fa-f][0-9A-Fa-f]"
-"""But in file:///, which Python's Path.as_uri writes so."""
+"""Except in file:///, as Python's Path.as_uri percent-encodes."""
 REFUSED = f"[{INVISIBLE}]|{ODD}|{PERCENT}|{DOTS}|{EMPTY}|{ADDRESS}|{LABELS}"
 
 SECRET = r"(://|^[^/]*:)[^/]*@|[?].*="

@@ -18,7 +18,9 @@ from typing import NoReturn
 
 from pydantic import ValidationError
 
+from tunesmith_api.compatibility import refusals
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.hashing import SPECS
 from tunesmith_api.run import SPEC_FILE, WORK_DIRECTORY, Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime import credentials
 from tunesmith_runtime.errors import RunFailure, StopRequested, class_of, sharpened
@@ -31,15 +33,13 @@ log = logging.getLogger("tunesmith_runtime")
 
 
 def read_spec(path: Path) -> RunSpec:
-    """Read the run's spec and validate it as the API server does.
+    """Read the run's spec and validate it as the API server and the operator do.
 
     Raises RunFailure (BadSpec) that names the file and the field.
     """
     try:
         spec = RunSpec.model_validate_json(path.read_bytes())
-        {"FineTuneJob": spec.fine_tune_job, "EvalJob": spec.eval_job, "InferenceService": spec.inference_service}[
-            spec.kind
-        ]()
+        data = SPECS[spec.kind].model_validate(spec.spec).to_dict()
     except OSError as error:
         raise RunFailure(FailureClass.BAD_SPEC, f"{path}: {error.strerror}", "name the file with --spec") from error
     except KeyError as error:
@@ -48,6 +48,10 @@ def read_spec(path: Path) -> RunSpec:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the file"
         raise RunFailure(FailureClass.BAD_SPEC, f"{path}: {field}: {first['msg']}") from error
+    if refused := refusals(spec.kind, data):
+        message = "; ".join(refusal.message for refusal in refused)
+        hint = "; ".join(dict.fromkeys(refusal.hint for refusal in refused))
+        raise RunFailure(FailureClass.BAD_SPEC, f"{path}: {message}", hint)
     return spec
 
 

@@ -19,11 +19,11 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from tunesmith_api.base import ApiModel
-from tunesmith_api.common import Artifact, ArtifactType
 from tunesmith_api.evaljob import Result
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import LastCheckpoint, Metrics, Rows
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
+from tunesmith_api.status import Artifact, ArtifactType
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.storage import Storage, join
 from tunesmith_runtime.storage.directory import delete_directory, download_directory, publish_directory, read_manifest

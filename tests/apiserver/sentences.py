@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from tunesmith_api import base, common, evaljob, inferenceservice, uris
+from tunesmith_api import base, common, evaljob, inferenceservice, pods, uris
 from tunesmith_api.grammar import CONTROL, INVISIBLE, SPACES, Grammar
 
 
@@ -81,14 +81,14 @@ PLACES = {
         base.QUANTITY, "FineTuneJob", "spec.resources.memory", lambda it: {"resources": {"memory": it}}, "16Gi"
     ),
     "variable": Place(
-        common.VARIABLE_NAME,
+        pods.VARIABLE_NAME,
         "FineTuneJob",
         "spec.pod.env[0].name",
         lambda it: {"pod": {"env": [{"name": it}]}},
         "my_var",
     ),
     "topology": Place(
-        common.LABEL_KEY,
+        pods.LABEL_KEY,
         "FineTuneJob",
         "spec.parallelism.near.topologyKey",
         lambda it: {"parallelism": {"nodes": 2, "near": {"topologyKey": it}}},

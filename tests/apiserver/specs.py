@@ -8,13 +8,13 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tunesmith_api import base, common, evaljob, finetunejob, inferenceservice
+from tunesmith_api import base, common, evaljob, inferenceservice, pods
 from tunesmith_api.compatibility import LIMITS, Limit
 from tunesmith_api.crdgen.crd import Kind, root_schema
 from tunesmith_api.grammar import Grammar
 
 Schema = dict[str, Any]
-MODULES = (base, common, evaljob, finetunejob, inferenceservice)
+MODULES = (base, common, evaljob, inferenceservice, pods)
 GRAMMARS = {
     value.rule()["messageExpression"]: value
     for module in MODULES

@@ -224,7 +224,7 @@ BAD = {
     ),
     "method of a later version": Bad("FineTuneJob", {"method": "kto"}, "method kto: not available in this version; use sft"),
     "tuner of a later version": Bad(
-        "FineTuneJob", {"tuner": "qlora"}, "tuner qlora: not available in this version; use lora, or full without the block lora"
+        "FineTuneJob", {"tuner": "qlora"}, "tuner qlora: not available in this version; use lora or full (full goes without the block lora)"
     ),
     "tuner without kernels on the accelerator": Bad(
         "FineTuneJob",
@@ -244,7 +244,7 @@ BAD = {
     "tuner with the block lora": Bad(
         "FineTuneJob",
         {"tuner": "qlora", "lora": {"rank": 8}},
-        "tuner qlora: not available in this version; use lora, or full without the block lora",
+        "tuner qlora: not available in this version; use lora or full (full goes without the block lora)",
     ),
     "batch that the devices do not divide": Bad(
         "FineTuneJob",
@@ -594,7 +594,7 @@ def test_the_status_has_room_for_what_the_types_say(api: Api) -> None:
 
 def test_explain_is_the_reference_manual(api: Api) -> None:
     explained = api.kubectl("explain", "finetunejob.spec.training")
-    assert "The optimization." in explained
+    assert "Optimization." in explained
     assert "Peak learning rate. Default 0.0001 with tuner lora, 0.00001 with tuner full." in " ".join(explained.split())
     assert "enum: cosine, linear, constant" in explained
     assert "Tunes a model on data sets" in api.kubectl("explain", "ftj")

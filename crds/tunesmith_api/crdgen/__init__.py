@@ -1,1 +1,1 @@
-"""Makes, from the types in `tunesmith_api`, every file that describes them: CRDs, the chart's copies, reference pages."""
+"""Generator of the files that describe the types of `tunesmith_api`: CRDs, the chart's copies, reference pages."""

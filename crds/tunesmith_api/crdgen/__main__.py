@@ -1,4 +1,4 @@
-"""`python -m tunesmith_api.crdgen` writes the generated files; `--check` only says which of them are out of date."""
+"""`python -m tunesmith_api.crdgen` writes the generated files; `--check` only lists the outdated ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0, or 1 where --check finds a file that is not what the types say."""
+    """Return exit code 0, or 1 if --check finds an outdated file."""
     parser = argparse.ArgumentParser(prog="python -m tunesmith_api.crdgen", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; fail where a file is out of date")
     parser.add_argument("--root", type=Path, default=ROOT, help="the project's folder")

@@ -28,15 +28,15 @@ METADATA = """\
 
 
 def crd_template(crd_yaml: str) -> str:
-    """A CRD's file as a template that the values `crds.enabled` and `crds.keep` govern."""
+    """Return a CRD as a template that depends on the values `crds.enabled` and `crds.keep`."""
     if "{{" in crd_yaml:
-        raise ValueError("a CRD with {{ in it would be read as a template: say it in other words")
+        raise ValueError("Helm reads {{ in a CRD as a template: reword the description")
     head, separator, rest = crd_yaml.partition("\nspec:\n")
     return f"{{{{- if .Values.crds.enabled }}}}\n{head}\n{METADATA}{separator.lstrip()}{rest}{{{{- end }}}}\n"
 
 
 def values_yaml(schema: Schema) -> str:
-    """The default values with their descriptions as comments."""
+    """Return the default values with their descriptions as comments."""
     return HEADER + "".join(_values(schema, ""))
 
 
@@ -58,12 +58,12 @@ def _values(schema: Schema, indent: str) -> Iterator[str]:
 
 
 def values_page(schema: Schema) -> str:
-    """Every value with its default."""
+    """Return the table of all values with their defaults."""
     rows = [
         (f"`{path}`", _type(below), f"`{json.dumps(below['default'])}`", below["description"])
         for path, below in _leaves(schema, "")
     ]
-    return f"{PAGE_NOTE}# Values of the chart\n\nHow to use them is told in [The chart](../chart.md).\n\n" + table(
+    return f"{PAGE_NOTE}# Values of the chart\n\n[The chart](../chart.md) shows how to use them.\n\n" + table(
         ("value", "type", "default", "description"), rows
     )
 

@@ -29,13 +29,13 @@ class Column:
     priority: int = 0
 
     def schema(self) -> dict[str, Any]:
-        """The column as an entry of `additionalPrinterColumns`."""
+        """Return the column as an entry of `additionalPrinterColumns`."""
         entry = {"name": self.name, "type": self.type, "jsonPath": self.path, "description": self.description}
         return entry | ({"priority": self.priority} if self.priority else {})
 
 
 PHASE = Column("PHASE", "string", ".status.phase", "Where it stands.")
-REASON = Column("REASON", "string", ".status.reason", "Why, in one word.")
+REASON = Column("REASON", "string", ".status.reason", "Reason in CamelCase.")
 MESSAGE = Column("MESSAGE", "string", ".status.message", "Why, in a sentence, and what to do next.", WIDE)
 MODEL = Column("MODEL", "string", ".spec.model.uri", "The model it starts from, where it is named by its URI.", WIDE)
 AGE = Column("AGE", "date", ".metadata.creationTimestamp", "Time since it was created.")
@@ -43,7 +43,7 @@ AGE = Column("AGE", "date", ".metadata.creationTimestamp", "Time since it was cr
 
 @dataclass(frozen=True)
 class Kind:
-    """What one CRD is made from."""
+    """A kind: its types, names and columns."""
 
     model: type[ApiModel]
     spec: type[ApiModel]
@@ -110,14 +110,14 @@ SCALE = {
 }
 
 UNSEEN = {"observedGeneration": -1}
-"""The status of what no operator has looked at. Without it kstatus takes a new resource for done: it has no condition
-that says otherwise."""
+"""The status before the operator observes the resource. Without it kstatus considers a new resource finished, as it has
+no condition."""
 STATUS = {"x-kubernetes-map-type": "atomic", "default": UNSEEN}
-"""The operator replaces status as a whole, so there is no use in owners of single fields, which would double an object's size."""
+"""The operator replaces status as a whole, so owners of single fields have no use and would double an object's size."""
 
 
 def root_schema(kind: Kind) -> Schema:
-    """The schema of a whole object of `kind`."""
+    """Return the schema of an object of `kind`."""
     spec = structural_schema(kind.spec)
     add_rules(kind.name, kind.spec, spec)
     status = structural_schema(kind.status, defaults=False)
@@ -138,7 +138,7 @@ def root_schema(kind: Kind) -> Schema:
 
 
 def crd(kind: Kind) -> dict[str, Any]:
-    """The CustomResourceDefinition of `kind`."""
+    """Return the CustomResourceDefinition of `kind`."""
     version = {
         "name": VERSION,
         "served": True,

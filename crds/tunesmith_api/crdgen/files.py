@@ -1,4 +1,4 @@
-"""Every generated file and its text."""
+"""The generated files and their texts."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ HEADER = "# Generated from crds/tunesmith_api by `python -m tunesmith_api.crdgen
 
 
 class _PlainDumper(yaml.SafeDumper):
-    """YAML without anchors, which the API's own tools do not write either."""
+    """YAML without anchors, as kubectl writes it."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
 def to_yaml(value: Any) -> str:
-    """`value` as YAML in its own order."""
+    """Return `value` as YAML, in its own order."""
     return yaml.dump(value, Dumper=_PlainDumper, sort_keys=False, width=120, allow_unicode=True)
 
 
 def generated_files(root: Path) -> dict[Path, str]:
-    """Path and text of each generated file of the project in `root`."""
+    """Return path and text of each generated file of the project in `root`."""
     reference, chart = root / "docs" / "reference", root / "charts" / "tunesmith"
     values = json.loads((chart / "values.schema.json").read_text(encoding="utf-8"))
     crds = {kind.plural: HEADER + to_yaml(crd(kind)) for kind in KINDS}

@@ -1,4 +1,4 @@
-"""The reference pages, as Markdown: the kinds' fields, the failure classes, what this version can do."""
+"""The reference pages in Markdown: fields of the kinds, failure classes, compatibility."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import json
 from collections.abc import Iterator, Sequence
 
 from tunesmith_api import API_VERSION
-from tunesmith_api.compatibility import CONFLICTS, LIMITS, Limit
+from tunesmith_api.compatibility import LIMITS, NOT_AVAILABLE, Limit, conflicts
 from tunesmith_api.crdgen.crd import Kind, root_schema
 from tunesmith_api.crdgen.rules import is_optional
 from tunesmith_api.crdgen.structural import Schema
+from tunesmith_api.engines import RUNS_ON
 from tunesmith_api.failures import BY_EXIT_CODE, FAILURES
+from tunesmith_api.pods import Accelerator
 
 NOTE = (
     "<!-- Generated from crds/tunesmith_api by `python -m tunesmith_api.crdgen`: change the types, not this page. -->\n"
@@ -18,13 +20,13 @@ NOTE = (
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
 def kind_page(kind: Kind) -> str:
-    """All fields of a kind, one table per object."""
+    """Return the page of a kind: a table for each object."""
     root = root_schema(kind)
     columns = table(
         ("column", "shows"),
@@ -39,7 +41,7 @@ def kind_page(kind: Kind) -> str:
 
 
 def _sections(path: str, schema: Schema) -> Iterator[str]:
-    """The table of an object and those of the objects below it."""
+    """Yield the tables of an object and of the objects below it."""
     rows = [
         (f"`{name}`", type_words(below), default_words(schema, name), below["description"])
         for name, below in schema["properties"].items()
@@ -53,7 +55,7 @@ def _sections(path: str, schema: Schema) -> Iterator[str]:
 
 
 def type_words(schema: Schema) -> str:
-    """The type of a field, with its bounds."""
+    """Return the type of a field, with its bounds."""
     if "enum" in schema:
         return "one of " + ", ".join(f"`{value}`" for value in schema["enum"])
     if schema.get("x-kubernetes-int-or-string"):
@@ -75,7 +77,7 @@ def type_words(schema: Schema) -> str:
 
 
 def default_words(schema: Schema, field: str) -> str:
-    """The default of a field: a value, `required`, or nothing where absent means something of its own."""
+    """Return the default of a field: a value, `required`, or nothing if the description explains absence."""
     if field in schema.get("required", ()):
         return "**required**"
     below = schema["properties"][field]
@@ -85,11 +87,11 @@ def default_words(schema: Schema, field: str) -> str:
 
 
 def _rules(schema: Schema) -> str:
-    """The sentences with which the API server refuses what the types cannot say."""
+    """Return the rules that the types cannot express, by their messages."""
     messages = [
         rule["message"]
         for rule in schema.get("x-kubernetes-validations", ())
-        if "oldSelf" not in rule["rule"] and "not available in this version" not in rule["message"]
+        if "oldSelf" not in rule["rule"] and NOT_AVAILABLE not in rule["message"]
     ]
     immutable = [
         f"`{rule['message'].split()[0]}`"
@@ -103,7 +105,7 @@ def _rules(schema: Schema) -> str:
 
 
 def failures_page() -> str:
-    """The classes of `status.lastFailure`, and the exit codes, which are a contract."""
+    """Return the page of the failure classes and of the exit codes, which are a contract."""
     rows = [
         (
             f"`{name}`",
@@ -117,42 +119,49 @@ def failures_page() -> str:
     codes = [(str(code), f"`{name}`", FAILURES[name].meaning) for code, name in sorted(BY_EXIT_CODE.items())]
     return (
         f"{NOTE}# Failure classes\n\n"
-        "`status.lastFailure` says why something failed: `class` is one of these, `message` says what happened and where, "
-        "`hint` what to do about it (often better than the one below, as it knows the case), and `pod`, `container`, "
-        "`exitCode` and `logTail` where it was. A hint for a job whose fixed fields it names adds that the job must be created again, and one "
-        "that names what `podPolicy` in the chart's values restricts adds that too. Retry says what the operator does: `Waits` ends no "
-        "attempt, as the pod starts by itself when the trouble is over; `Never` gives the job up; `Counted` tries again "
-        "`spec.retries` times; `Always` goes on without counting. `python -m tunesmith_operator.cli explain CLASS` in the operator's image prints a row.\n\n"
+        "`status.lastFailure` describes a failure: `class` is one of the classes below, `message` is what happened and where, "
+        "`hint` is what to do (often more specific than below), and `pod`, `container`, `exitCode` and `logTail` locate it. "
+        "If a hint names fields of a job that cannot change, it adds that the job must be created again; if it names a field "
+        "that `podPolicy` in the chart's values restricts, it adds that. Retry is what the operator does. `Waits`: the attempt "
+        "continues, as the pod starts once the cause is gone. `Never`: the job fails. `Counted`: up to `spec.retries` further "
+        "attempts. `Always`: a further attempt that is not counted. "
+        "`python -m tunesmith_operator.cli explain CLASS` in the operator's image prints a row.\n\n"
         + table(("class", "what happened", "exit code", "retry", "what to do"), rows)
         + "\n## Exit codes\n\n"
         "The exit codes of the runtime's containers are a contract: a code keeps its meaning in all later versions, and new "
-        "causes get new codes. 0 is success; a code above 128 that is not in the table is 128 and the number of the signal "
-        "that ended the process (143: it was asked to stop). An image of your own may use them: a container that ends with "
-        "one is told of by its class, and one that writes a report into its termination message "
-        "(`tunesmith_api.run.RunReport`) by its own words.\n\n" + table(("exit code", "class", "what happened"), codes)
+        "causes get new codes. 0 is success; a code above 128 that is not in the table is 128 plus the number of the signal "
+        "that ended the process (143: SIGTERM). An image of your own may use them: `status.lastFailure` has the class of the "
+        "exit code, or the content of the report (`tunesmith_api.run.RunReport`) in the container's termination message.\n\n"
+        + table(("exit code", "class", "what happened"), codes)
     )
 
 
 def compatibility_page() -> str:
-    """What this version can do of what the schema has room for."""
+    """Return the page on what goes with what."""
     limits = [
         (
             row.kind,
             f"`{row.field}`",
             _can(row),
-            row.advice,
+            row.hint,
             "apply" if row.at_apply else "condition",
         )
         for row in LIMITS
     ]
-    conflicts = [(row.sentence,) for row in CONFLICTS]
+    combinations = [(choice.refusal.message, choice.refusal.hint) for choice in conflicts()]
+    engines = [
+        (f"`{engine}`", ", ".join(f"`{accelerator}`" for accelerator in Accelerator if accelerator in supported))
+        for engine, supported in RUNS_ON.items()
+    ]
     return (
         f"{NOTE}# What goes with what\n\n"
-        "The schema has room for more than this version can do. What it cannot do is refused with a sentence: at apply by "
-        "the API server, or by the operator with the condition Stalled and the failure class BadSpec.\n\n"
+        "The schema names more than this version has. The API server refuses the rest at apply; what it cannot decide, the "
+        "operator refuses with the condition Stalled and the failure class BadSpec. A run on your machine refuses it alike.\n\n"
         + table(("kind", "field", "this version", "instead", "refused by"), limits)
-        + "\nWhat cannot go together:\n\n"
-        + table(("refusal",), conflicts)
+        + "\nValues that cannot go together:\n\n"
+        + table(("refusal", "instead"), combinations)
+        + "\nEngines, in the order in which `auto` prefers them:\n\n"
+        + table(("engine", "accelerators"), engines)
     )
 
 

@@ -1,69 +1,73 @@
-"""CEL rules that follow from tables: what this version cannot do, what cannot go together, what cannot change."""
+"""CEL rules from tables: values that this version lacks, combinations that it refuses, fields that cannot change."""
 
 from __future__ import annotations
 
 import json
 
 from tunesmith_api.base import ApiModel, Rule
-from tunesmith_api.compatibility import CONFLICTS, LIMITS, Limit
+from tunesmith_api.compatibility import LIMITS, NOT_AVAILABLE, Choice, Limit, conflicts
 from tunesmith_api.crdgen.structural import Schema
 
 
 def add_rules(kind: str, spec: type[ApiModel], schema: Schema) -> None:
-    """Add to `schema`, that of a kind's spec, the rules of the tables, each at the object whose field it is about."""
+    """Add the rules of the tables to `schema`, the schema of a kind's spec, each at the object that has the field."""
     for row in LIMITS:
         if row.kind == kind and row.at_apply:
             parent, leaf = _parent(schema, row.field)
             _append(parent, limit_rule(row, leaf, optional=is_optional(parent, leaf)))
     if kind == "FineTuneJob":
-        for rule in conflict_rules():
-            _append(schema, rule)
+        for choice in conflicts():
+            _append(schema, conflict_rule(choice, schema))
     if spec.mutable:
         for rule in immutability_rules(kind, schema, spec.mutable):
             _append(schema, rule)
 
 
 def is_optional(schema: Schema, field: str) -> bool:
-    """Whether `field` of an object may be absent once defaults are filled in."""
+    """Return whether `field` of an object may be absent after defaulting."""
     return field not in schema.get("required", ()) and "default" not in schema["properties"][field]
 
 
 def limit_rule(row: Limit, leaf: str, *, optional: bool) -> Rule:
-    """`row` as a rule on the object that has the field `leaf`."""
+    """Return `row` as a rule on the object that has the field `leaf`."""
     field = f"self.{leaf}"
     if not row.allowed and not row.refused_schemes:
-        return Rule(f"!has({field})", row.sentence())
+        return Rule(f"!has({field})", str(row.refusal()))
     holds = (
         f"!{field}.matches('^({'|'.join(row.refused_schemes)})://')"
         if row.refused_schemes
         else f"{field} in {json.dumps(row.allowed)}"
     )
-    # The message can tell a string only: the cost of string(self.x) counts as unbounded.
-    told = row.refused_schemes or all(isinstance(value, str) for value in row.allowed)
+    # A message can contain strings only: the estimated cost of string(self.x) is unbounded.
+    has_strings = row.refused_schemes or all(isinstance(value, str) for value in row.allowed)
     return Rule(
         f"!has({field}) || {holds}" if optional else holds,
-        row.sentence(),
-        message_expression=f"'{row.field} ' + {field} + ': not available in this version; {row.advice}'"
-        if told
-        else None,
+        str(row.refusal()),
+        message_expression=f"'{row.field} ' + {field} + ': {NOT_AVAILABLE}; {row.hint}'" if has_strings else None,
     )
 
 
-def conflict_rules() -> tuple[Rule, ...]:
-    """Rules on a FineTuneJob's spec that refuse values which cannot go together."""
-    return tuple(
-        Rule(
-            "!("
-            + " && ".join(f"self.{field} in {json.dumps(sorted(values))}" for field, values in row.given.items())
-            + ")",
-            row.sentence,
-        )
-        for row in CONFLICTS
-    )
+def conflict_rule(choice: Choice, schema: Schema) -> Rule:
+    """Return `choice` as a rule on a spec of that schema, which must not have it together with an excluded value."""
+    combination = {choice.field: (str(choice.value),), **choice.excludes}
+    parts = (_has_value(schema, "self", path, values) for path, values in combination.items())
+    return Rule(f"!({' && '.join(parts)})", str(choice.refusal))
+
+
+def _has_value(schema: Schema, subject: str, path: str, values: tuple[str, ...]) -> str:
+    """Return CEL that is true if `subject` has one of `values` at `path`, and false if the field is absent."""
+    part, _, rest = path.partition(".")
+    name = part.removesuffix("[]")
+    field, below = f"{subject}.{name}", schema["properties"][name]
+    guard = f"has({field}) && " if is_optional(schema, name) else ""
+    if part.endswith("[]"):
+        inner = _has_value(below["items"], "item", rest, values) if rest else f"item in {json.dumps(values)}"
+        return f"{guard}{field}.exists(item, {inner})"
+    return guard + (_has_value(below, field, rest, values) if rest else f"{field} in {json.dumps(values)}")
 
 
 def immutability_rules(kind: str, schema: Schema, mutable: frozenset[str]) -> tuple[Rule, ...]:
-    """One transition rule per field that cannot change: an optional one can be neither set nor removed later."""
+    """Return a transition rule for each field that cannot change; an optional field can be neither set nor removed later."""
     return tuple(
         Rule(
             (f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})")
@@ -77,7 +81,7 @@ def immutability_rules(kind: str, schema: Schema, mutable: frozenset[str]) -> tu
 
 
 def _parent(schema: Schema, path: str) -> tuple[Schema, str]:
-    """The object schema that holds the last field of a `Limit.field` path, and that field's name."""
+    """Return the object schema with the last field of a `Limit.field` path, and the name of the field."""
     *parents, leaf = path.split(".")
     for part in parents:
         schema = schema["properties"][part.removesuffix("[]")]

@@ -20,13 +20,13 @@ KEYWORDS = (
     "required", "properties", "x-kubernetes-int-or-string", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
     "x-kubernetes-validations",
 )  # fmt: skip
-"""What a schema here may say, in the order in which it is written."""
+"""Keywords of a schema, in the order in which they are written."""
 
 INT32_MAX = 2**31 - 1
 
 
 class _WithFactories(GenerateJsonSchema):
-    """A block that is filled in when absent has all of it as its default: the CEL rules on a default {} see just that."""
+    """The default of a block contains the defaults of its fields, as CEL rules see the default as it is written."""
 
     def get_default_value(self, schema: core_schema.WithDefaultSchema) -> Any:
         factory = schema.get("default_factory")
@@ -38,8 +38,8 @@ class _WithFactories(GenerateJsonSchema):
 
 
 def structural_schema(model: type[ApiModel], *, defaults: bool = True) -> Schema:
-    """The structural schema of `model`. Status has none of its defaults, as absent means unknown there, and no rules, as
-    the operator alone writes it."""
+    """Return the structural schema of `model`. Status has no defaults, as absent means unknown, and no rules, as only the
+    operator writes it."""
     schema = model.model_json_schema(by_alias=True, schema_generator=_WithFactories)
     return _structural(schema, schema.pop("$defs", {}), defaults)
 
@@ -59,19 +59,19 @@ def _structural(schema: Schema, definitions: dict[str, Schema], defaults: bool) 
         if below in schema:
             schema[below] = _structural(schema[below], definitions, defaults)
     if unknown := schema.keys() - set(KEYWORDS):
-        raise ValueError(f"a structural schema cannot say {sorted(unknown)}: change the type that says {schema}")
+        raise ValueError(f"a structural schema cannot have {sorted(unknown)}: change the type of {schema}")
     return {key: schema[key] for key in KEYWORDS if key in schema}
 
 
 def _inlined(schema: Schema, definitions: dict[str, Schema]) -> Schema:
-    """What `$ref` points at, under what stands beside the `$ref`."""
+    """Return the target of `$ref`, merged with the keywords beside it."""
     schema = dict(schema)
     reference = schema.pop("$ref", None)
     return {**definitions[reference.removeprefix("#/$defs/")], **schema} if reference else schema
 
 
 def _single_type(schema: Schema, definitions: dict[str, Schema]) -> Schema:
-    """`X | None` as X that may be absent, and `int | str` as int-or-string; other unions have no structural form."""
+    """Return `X | None` as an optional X, and `int | str` as int-or-string. Raises ValueError for other unions."""
     members = [member for member in schema.pop("anyOf", ()) if member.get("type") != "null"]
     if not members or (schema.get("x-kubernetes-int-or-string") and len(members) > 1):
         return schema
@@ -81,7 +81,7 @@ def _single_type(schema: Schema, definitions: dict[str, Schema]) -> Schema:
 
 
 def _bounds(schema: Schema) -> Schema:
-    """OpenAPI v3.0 knows exclusive bounds as flags only, and integers want a width."""
+    """OpenAPI v3.0 has exclusive bounds as flags, and integers need a format."""
     for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if exclusive in schema:
             schema[bound], schema[exclusive] = schema[exclusive], True

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tunesmith_api.finetunejob import LossOn, Training, Truncation
+from tunesmith_api.training import LossOn, Training, Truncation
 from tunesmith_runtime.data.encoders import ENCODERS
 from tunesmith_runtime.data.encoders.conversation import render
 from tunesmith_runtime.data.examples import Example, join_turns

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import Dataset as DatasetSpec
-from tunesmith_api.finetunejob import DroppedRows, FineTuneJobSpec, Method, RowFormat, Rows
+from tunesmith_api.finetunejob import DroppedRows, FineTuneJobSpec, Rows
+from tunesmith_api.training import Dataset as DatasetSpec
+from tunesmith_api.training import Method, RowFormat
 from tunesmith_runtime.data import formats
 from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.example_file import ExampleWriter, move_rows, open_examples, write_examples

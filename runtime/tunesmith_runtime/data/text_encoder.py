@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tunesmith_api.finetunejob import LossOn, Truncation
+from tunesmith_api.training import LossOn, Truncation
 from tunesmith_runtime.data.examples import Turn, starts_with
 from tunesmith_runtime.data.records import row_errors
 

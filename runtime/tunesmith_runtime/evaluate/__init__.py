@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import shutil
 
-from tunesmith_api.common import ArtifactType
 from tunesmith_api.evaljob import Result
 from tunesmith_api.run import Outcome, ProgressReport, RunReport, RunSpec, Verb
+from tunesmith_api.status import ArtifactType
 from tunesmith_runtime.evaluate import scope
 from tunesmith_runtime.evaluate.benchmarks import Task, prepare
 from tunesmith_runtime.evaluate.endpoint import find_endpoint

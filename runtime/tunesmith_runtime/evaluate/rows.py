@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from tunesmith_api.evaljob import BenchmarkType
-from tunesmith_api.finetunejob import RowFormat
+from tunesmith_api.training import RowFormat
 from tunesmith_runtime import messages as chat
 from tunesmith_runtime.data import formats
 from tunesmith_runtime.data.formats import alpaca, messages

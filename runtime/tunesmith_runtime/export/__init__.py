@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from itertools import islice
 
-from tunesmith_api.common import Artifact, ArtifactType
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
+from tunesmith_api.status import Artifact, ArtifactType
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rank import in_leading_pod

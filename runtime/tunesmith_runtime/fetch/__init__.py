@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 
-from tunesmith_api.common import Artifact
-from tunesmith_api.finetunejob import Tuner
 from tunesmith_api.run import Outcome, ProgressReport, RunReport, RunSpec, Verb
 from tunesmith_api.run_spec import run_id
+from tunesmith_api.status import Artifact
+from tunesmith_api.training import Tuner
 from tunesmith_runtime.disk_space import check_room, extra_bytes_of, used
 from tunesmith_runtime.fetch.checks import check_all, is_lenient
 from tunesmith_runtime.fetch.data import Data, download_benchmark, download_rows, find_data

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tunesmith_api.common import Accelerator
 from tunesmith_api.engines import resolve_engine
 from tunesmith_api.inferenceservice import Engine
+from tunesmith_api.pods import Accelerator
 from tunesmith_api.run import ENGINE_PORT, READY_PORT, ModelRole, RunSpec
 from tunesmith_runtime.serve.keys import api_key
 from tunesmith_runtime.workdir import Work

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tunesmith_api.common import Artifact
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.status import Artifact
 from tunesmith_runtime.errors import NotFound, RunFailure, StopRequested
 from tunesmith_runtime.storage import Entry, Storage, join
 from tunesmith_runtime.storage.manifest import INCOMPLETE, MANIFEST, Manifest, ManifestFile, manifest_of, sha256_of

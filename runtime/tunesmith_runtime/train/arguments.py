@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import LEARNING_RATES, FineTuneJobSpec
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.training import LEARNING_RATES
 from tunesmith_runtime.data.load import Data
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.batches import micro_batch

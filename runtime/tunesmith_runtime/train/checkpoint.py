@@ -15,8 +15,9 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
-from tunesmith_api.common import Artifact
-from tunesmith_api.finetunejob import Checkpointing, LastCheckpoint
+from tunesmith_api.finetunejob import LastCheckpoint
+from tunesmith_api.status import Artifact
+from tunesmith_api.training import Checkpointing
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
 

@@ -11,9 +11,10 @@ import torch
 from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import FineTuneJobSpec, Training
-from tunesmith_api.finetunejob import Tuner as TunerName
+from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
+from tunesmith_api.training import Training
+from tunesmith_api.training import Tuner as TunerName
 from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.load import Data, load, open_data
 from tunesmith_runtime.disk_space import check_room, extra_bytes

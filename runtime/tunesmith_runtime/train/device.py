@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from tunesmith_api.common import Accelerator
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import Precision
+from tunesmith_api.pods import Accelerator
+from tunesmith_api.training import Precision
 from tunesmith_runtime.errors import RunFailure
 
 OUT_OF_MEMORY = (

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from tunesmith_api.common import Accelerator
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.pods import Accelerator
 from tunesmith_api.run import World
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.rank import Rank

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from tunesmith_api.finetunejob import Scheduler
+from tunesmith_api.training import Scheduler
 
 
 def share(done: int, steps: int, warmup: int, scheduler: Scheduler) -> float:

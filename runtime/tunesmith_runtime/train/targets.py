@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import Lora
+from tunesmith_api.training import Lora
 from tunesmith_runtime.errors import RunFailure
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import Scheduler
+from tunesmith_api.training import Scheduler
 from tunesmith_runtime.data.example_file import example_lengths
 from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.errors import RunFailure

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from tunesmith_api.base import ApiModel
-from tunesmith_api.common import Artifact
 from tunesmith_api.finetunejob import Metrics, Rows
 from tunesmith_api.run import Outcome, RunReport, Verb
+from tunesmith_api.status import Artifact
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.storage.directory import delete_directory
 

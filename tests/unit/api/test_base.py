@@ -1,4 +1,4 @@
-"""The scalar types and what the API's objects look like as data."""
+"""Scalar types, and API objects as data."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tunesmith_api.base import (
     StoreUri,
     parse_duration,
 )
-from tunesmith_api.common import is_reserved
 from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.pods import is_reserved
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -28,7 +28,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("2d", 172800), ("1.5h", 5400), ("0s", 0)]
 )
-def test_a_duration_is_so_many_seconds(text: str, seconds: float) -> None:
+def test_a_duration_is_parsed_to_seconds(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
@@ -39,14 +39,14 @@ def test_the_parts_of_a_duration_add_up(parts: list[tuple[int, str]]) -> None:
 
 
 @given(st.from_regex(r"([0-9]{1,6}(\.[0-9]{1,6})?[smhd]){1,4}", fullmatch=True))
-def test_every_duration_fits_what_time_is_reckoned_with(text: str) -> None:
+def test_every_duration_fits_a_deployment_and_a_calendar(text: str) -> None:
     seconds = parse_duration(text)
     assert 0 <= seconds < 2**31
     assert datetime.now(UTC) + timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize("text", ["", "10", "1w", "-1h", "1h 30m", "h", "PT1H", "3000000d"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_a_malformed_duration_is_refused(text: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Duration).validate_python(text)
 
@@ -65,7 +65,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         (StoreUri, "s3://bucket/prefix"),
     ],
 )
-def test_a_uri_says_where(kind: type[str], uri: str) -> None:
+def test_a_uri_of_each_scheme_is_accepted(kind: type[str], uri: str) -> None:
     assert TypeAdapter(kind).validate_python(uri) == uri
 
 
@@ -81,24 +81,24 @@ def test_a_uri_says_where(kind: type[str], uri: str) -> None:
         (StoreUri, "hf://org/name"),
     ],
 )
-def test_what_is_no_uri_of_ours_is_refused(kind: type[str], uri: str) -> None:
+def test_a_malformed_uri_is_refused(kind: type[str], uri: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(kind).validate_python(uri)
 
 
 @pytest.mark.parametrize("name", ["", "A", "a.b", "-a", "a-", "a" * 46, "a_b"])
-def test_what_is_no_name_is_refused(name: str) -> None:
+def test_a_malformed_name_is_refused(name: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Name).validate_python(name)
 
 
 @pytest.mark.parametrize("quantity", [1, "500m", "2", "16Gi", "1.5"])
-def test_a_quantity_is_a_number_or_a_text(quantity: int | str) -> None:
+def test_a_quantity_is_a_number_or_a_string(quantity: int | str) -> None:
     assert TypeAdapter(Quantity).validate_python(quantity) == quantity
 
 
 @pytest.mark.parametrize("quantity", [-1, "-1", "1e3", "x", 10**15, "", "1 Gi"])
-def test_what_is_no_quantity_is_refused(quantity: int | str) -> None:
+def test_a_malformed_quantity_is_refused(quantity: int | str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Quantity).validate_python(quantity)
 
@@ -113,7 +113,7 @@ def test_an_object_as_data_has_camel_case_names_and_no_nulls() -> None:
     assert FineTuneJobSpec.model_validate(data).to_dict() == data
 
 
-def test_an_unknown_field_of_a_later_version_is_no_error() -> None:
+def test_an_unknown_field_of_a_later_version_is_ignored() -> None:
     data = {"model": {"uri": "s3://models/b"}, "datasets": [{"uri": "s3://data/t"}], "later": True}
     assert "later" not in FineTuneJobSpec.model_validate(data).to_dict()
 
@@ -133,5 +133,5 @@ def test_a_variable_that_decides_what_a_pod_trusts_loads_or_writes_is_reserved(n
     "name",
     ["HF_TOKEN", "MODELSCOPE_API_TOKEN", "HF_HUB_OFFLINE", "PYTORCH_CUDA_ALLOC_CONF", "OMP_NUM_THREADS", "PATHS"],
 )
-def test_other_variables_are_the_users(name: str) -> None:
+def test_users_may_set_other_variables(name: str) -> None:
     assert not is_reserved(name)

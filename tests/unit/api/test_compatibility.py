@@ -1,13 +1,16 @@
-"""What this version cannot do is refused with a sentence that says what to write instead."""
+"""What this version does not have is refused, with a hint that names what to write instead."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tunesmith_api.compatibility import CONFLICTS, LIMITS, refusals, values_at
+from tunesmith_api.compatibility import CHOICES, LIMITS, Choice, refusals, values_at
 from tunesmith_api.crdgen.crd import KINDS, root_schema
+from tunesmith_api.crdgen.rules import conflict_rule
 
 SPEC: dict[str, Any] = {
     "model": {"uri": "s3://models/base"},
@@ -21,7 +24,7 @@ SPEC: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("method", ["sft", "pretrain"])
-def test_what_this_version_can_do_is_not_refused(method: str) -> None:
+def test_a_spec_of_available_values_is_accepted(method: str) -> None:
     assert refusals("FineTuneJob", SPEC | {"method": method}) == []
 
 
@@ -52,41 +55,97 @@ def test_what_this_version_can_do_is_not_refused(method: str) -> None:
         ),
     ],
 )
-def test_what_it_cannot_do_is_refused_with_what_to_write_instead(change: dict[str, Any], sentence: str) -> None:
-    assert refusals("FineTuneJob", SPEC | change) == [sentence]
+def test_an_unavailable_value_is_refused_with_the_alternative(change: dict[str, Any], sentence: str) -> None:
+    assert [str(refusal) for refusal in refusals("FineTuneJob", SPEC | change)] == [sentence]
 
 
 def test_values_that_cannot_go_together_are_refused() -> None:
     spec = SPEC | {"tuner": "qlora", "resources": {"accelerator": "ascend"}}
-    assert "tuner qlora with accelerator ascend: bitsandbytes has no Ascend kernels; use tuner lora" in refusals(
-        "FineTuneJob", spec
+    refused = refusals("FineTuneJob", spec)
+    assert (refused[-1].message, refused[-1].hint) == (
+        "tuner qlora with accelerator ascend: bitsandbytes has no Ascend kernels",
+        "use tuner lora",
     )
 
 
-def test_every_problem_is_told_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     assert len(refusals("FineTuneJob", SPEC | {"method": "kto", "tuner": "qlora", "training": {"packing": True}})) == 3
 
 
-def test_rows_speak_of_fields_that_exist() -> None:
-    schemas = {kind.name: root_schema(kind)["properties"]["spec"] for kind in KINDS}
-    paths = [(row.kind, row.field) for row in LIMITS]
-    paths += [("FineTuneJob", field) for row in CONFLICTS for field in row.given]
-    for kind, path in paths:
-        schema = schemas[kind]
-        for part in path.split("."):
-            schema = schema["properties"][part.removesuffix("[]")]
-            if part.endswith("[]"):
-                schema = schema["items"]
+def field_at(schema: dict[str, Any], path: str) -> dict[str, Any]:
+    """The schema of the field at a path of the table. Raises KeyError if there is none."""
+    for part in path.split("."):
+        schema = schema["properties"][part.removesuffix("[]")]
+        schema = schema["items"] if part.endswith("[]") else schema
+    return schema
 
 
-def test_the_values_in_the_tables_are_values_of_the_enums() -> None:
-    schemas = {kind.name: root_schema(kind)["properties"]["spec"] for kind in KINDS}
+SCHEMAS = {kind.name: root_schema(kind)["properties"]["spec"] for kind in KINDS}
+TUNE = SCHEMAS["FineTuneJob"]
+
+
+def test_every_limit_names_a_field_and_values_of_the_schema() -> None:
     for row in LIMITS:
-        schema = schemas[row.kind]
-        for part in row.field.split("."):
-            schema = schema["properties"][part.removesuffix("[]")]
-            schema = schema["items"] if part.endswith("[]") else schema
-        assert set(row.allowed) <= set(schema.get("enum", row.allowed)), row
+        field = field_at(SCHEMAS[row.kind], row.field)
+        assert set(row.allowed) <= set(field.get("enum", row.allowed)), row
+
+
+def test_every_combination_names_fields_and_values_of_the_schema() -> None:
+    for choice in CHOICES:
+        for path, values in choice.excludes.items():
+            assert set(values) <= set(field_at(TUNE, path)["enum"]), choice
+
+
+@pytest.mark.parametrize("path", sorted({choice.field for choice in CHOICES}))
+def test_the_table_has_one_row_for_each_value_of_a_choice(path: str) -> None:
+    rows = [str(choice.value) for choice in CHOICES if choice.field == path]
+    assert sorted(rows) == sorted(field_at(TUNE, path)["enum"])
+
+
+PATHS = ("method", "datasets[].format", "export.quantize.method", "training.lossOn", "lora.useRslora")
+
+
+@given(st.sampled_from(PATHS), st.sampled_from(PATHS), st.data())
+def test_an_absent_field_matches_no_combination(first: str, second: str, data: st.DataObject) -> None:
+    """Two present fields match exactly if both have a listed value."""
+    values = {path: data.draw(st.sampled_from(["a", "b", None])) for path in {first, second}}
+    spec: dict[str, Any] = {}
+    for path, value in values.items():
+        if value is not None:
+            put(spec, path.split("."), value)
+    choice = Choice(first, "a", excludes={second: ("a",)})
+    assert choice.matches(spec) is (set(values.values()) == {"a"})
+
+
+def put(spec: dict[str, Any], path: list[str], value: str) -> None:
+    """Write `value` at a path; a new list gets a single item."""
+    *parents, leaf = path
+    for part in parents:
+        below = spec.setdefault(part.removesuffix("[]"), [{}] if part.endswith("[]") else {})
+        spec = below[0] if isinstance(below, list) else below
+    spec[leaf] = value
+
+
+@pytest.mark.parametrize(
+    ("choice", "rule"),
+    [
+        (
+            Choice("export.quantize.method", "awq", excludes={"method": ("sft",)}),
+            '!(has(self.export.quantize) && self.export.quantize.method in ["awq"] && self.method in ["sft"])',
+        ),
+        (
+            Choice("datasets[].format", "text", excludes={"lora.useRslora": ("true",), "datasets[].maxRows": ("1",)}),
+            (
+                '!(self.datasets.exists(item, item.format in ["text"])'
+                ' && has(self.lora) && self.lora.useRslora in ["true"]'
+                ' && self.datasets.exists(item, has(item.maxRows) && item.maxRows in ["1"]))'
+            ),
+        ),
+    ],
+    ids=["block", "list"],
+)
+def test_the_cel_of_a_combination_asks_first_whether_optional_fields_are_set(choice: Choice, rule: str) -> None:
+    assert conflict_rule(choice, TUNE).expression == rule
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The generated files: up to date, small, and described to the last field."""
+"""The generated files are up to date, small, and describe every field."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EACH_KIND = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
 
 def fields(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every field below an object schema with its path, list items and map values too."""
+    """Yield every field below an object schema with its path, including list items and map values."""
     for name, below in schema.get("properties", {}).items():
         yield f"{path}.{name}", below
         yield from fields(below, f"{path}.{name}")
@@ -39,13 +39,11 @@ def spec_and_status(kind: Kind) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from fields(root_schema(kind)["properties"][part], part)
 
 
-def test_what_is_committed_is_what_the_types_say(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_committed_files_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--check", "--root", str(ROOT)]) == 0, capsys.readouterr().out
 
 
-def test_check_names_what_is_out_of_date_and_changes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_lists_outdated_files_and_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = Path("charts", "tunesmith", "values.schema.json")
     (tmp_path / values).parent.mkdir(parents=True)
     shutil.copy(ROOT / values, tmp_path / values)
@@ -72,15 +70,15 @@ def test_every_field_is_described(kind: Kind) -> None:
 
 
 @EACH_KIND
-def test_a_default_value_is_told_in_the_description(kind: Kind) -> None:
-    untold = [
+def test_the_description_of_a_field_gives_its_default(kind: Kind) -> None:
+    missing = [
         (path, schema["default"])
         for path, schema in spec_and_status(kind)
         if not isinstance(schema.get("default", {}), dict)
         and schema["default"] != ""
         and f"Default {shown(schema['default'])}" not in schema["description"]
     ]
-    assert untold == []
+    assert missing == []
 
 
 def shown(value: Any) -> str:
@@ -88,8 +86,8 @@ def shown(value: Any) -> str:
 
 
 @EACH_KIND
-def test_an_absent_field_of_the_spec_says_what_that_means(kind: Kind) -> None:
-    """A scalar of the spec is required, has a default, or says `Default: ...`; members of a union need none."""
+def test_the_description_of_an_optional_field_explains_its_absence(kind: Kind) -> None:
+    """A scalar of the spec is required, has a default, or a description with `Default: ...`; members of a union need none."""
     spec = root_schema(kind)["properties"]["spec"]
     objects = [("spec", spec), *((path, schema) for path, schema in fields(spec, "spec"))]
     silent = [
@@ -106,7 +104,7 @@ def test_an_absent_field_of_the_spec_says_what_that_means(kind: Kind) -> None:
 
 
 @EACH_KIND
-def test_everything_is_bounded_so_that_rules_have_a_cost(kind: Kind) -> None:
+def test_every_value_is_bounded_so_that_the_cost_of_rules_is(kind: Kind) -> None:
     unbounded = [path for path, schema in spec_and_status(kind) if not is_bounded(schema)]
     assert unbounded == []
 
@@ -131,8 +129,8 @@ def is_bounded(schema: dict[str, Any]) -> bool:
 
 
 @EACH_KIND
-def test_no_field_answers_with_a_bare_regular_expression(kind: Kind) -> None:
-    """A pattern is reported as it is; a rule has a sentence."""
+def test_no_refusal_is_a_bare_regular_expression(kind: Kind) -> None:
+    """The API server reports a pattern verbatim; a rule has a message."""
     assert [path for path, schema in spec_and_status(kind) if "pattern" in schema] == []
 
 
@@ -142,7 +140,7 @@ def test_the_status_has_no_defaults(kind: Kind) -> None:
 
 
 @EACH_KIND
-def test_a_column_shows_a_field_there_is(kind: Kind) -> None:
+def test_every_column_shows_a_field_of_the_schema(kind: Kind) -> None:
     known = {f".{path}" for path, _ in spec_and_status(kind)} | {".metadata.creationTimestamp"}
     assert {column.path for column in kind.columns} <= known
 
@@ -152,11 +150,11 @@ def test_every_limit_refused_at_apply_is_a_rule(kind: Kind) -> None:
     text = json.dumps(crd(kind))
     for row in LIMITS:
         if row.kind == kind.name:
-            assert (json.dumps(row.sentence())[1:-1] in text) == row.at_apply, row
+            assert (json.dumps(str(row.refusal()))[1:-1] in text) == row.at_apply, row
 
 
 @EACH_KIND
-def test_a_rule_fits_a_line_and_says_what_to_do(kind: Kind) -> None:
+def test_the_message_of_a_rule_fits_a_line_and_gives_advice(kind: Kind) -> None:
     for _, schema in [("", root_schema(kind)), *spec_and_status(kind)]:
         for rule in schema.get("x-kubernetes-validations", ()):
             assert "\n" not in rule["rule"] + rule["message"]
@@ -186,7 +184,7 @@ class Outer(ApiModel):
     count: int | None = Field(None, ge=1, description="Count.")
 
 
-def test_an_optional_field_is_one_that_may_be_absent() -> None:
+def test_an_optional_field_may_be_absent() -> None:
     count = structural_schema(Outer)["properties"]["count"]
     assert count == {"description": "Count.", "type": "integer", "format": "int64", "minimum": 1}
 
@@ -198,7 +196,7 @@ def test_a_block_with_defaults_is_filled_in_as_a_whole() -> None:
     assert inner["properties"]["share"]["minimum"] == 0
 
 
-def test_a_union_of_types_is_refused_with_the_way_out() -> None:
+def test_a_union_of_types_is_refused_with_the_alternative() -> None:
     class Either(ApiModel):
         """Either."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith_api.common import Accelerator
 from tunesmith_api.engines import RUNS_ON, resolve_engine
 from tunesmith_api.inferenceservice import Engine
+from tunesmith_api.pods import Accelerator
 
 ENGINES = [engine for engine in Engine if engine is not Engine.AUTO]
 

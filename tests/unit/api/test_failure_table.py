@@ -1,4 +1,4 @@
-"""The failure table is complete and can be read backwards."""
+"""The failure table is complete, and an exit code identifies its class."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def test_an_exit_code_names_one_class() -> None:
     assert set(codes) == set(BY_EXIT_CODE)
 
 
-def test_an_exit_code_is_not_one_that_the_shell_or_a_signal_takes() -> None:
+def test_exit_codes_differ_from_those_of_the_shell_and_of_signals() -> None:
     own = {
         code for code, name in BY_EXIT_CODE.items() if name not in {FailureClass.PROCESS_ERROR, FailureClass.OOM_KILLED}
     }
     assert all(64 <= code < 126 for code in own)
 
 
-def test_what_the_user_must_mend_is_not_tried_again() -> None:
+def test_a_failure_that_the_user_must_fix_is_not_retried() -> None:
     mended_by_the_user = {
         FailureClass.BAD_SPEC,
         FailureClass.BAD_ROW,
@@ -40,7 +40,7 @@ def test_what_the_user_must_mend_is_not_tried_again() -> None:
     assert {FAILURES[name].retry for name in mended_by_the_user} == {Retry.NEVER}
 
 
-def test_what_keeps_a_pod_from_starting_is_waited_for() -> None:
+def test_a_failure_to_start_a_pod_is_waited_out() -> None:
     assert {name for name, row in FAILURES.items() if row.retry is Retry.WAITS} == {
         FailureClass.UNSCHEDULABLE,
         FailureClass.VOLUME_UNAVAILABLE,
@@ -51,8 +51,8 @@ def test_what_keeps_a_pod_from_starting_is_waited_for() -> None:
     }
 
 
-def test_exit_codes_are_for_ever() -> None:
-    """A code may be added, never changed: images and scripts of others go by them."""
+def test_an_exit_code_never_changes_its_meaning() -> None:
+    """Codes may be added but not changed, as images and scripts of others depend on them."""
     assert {code: str(name) for code, name in sorted(BY_EXIT_CODE.items())} == {
         1: "ProcessError",
         64: "BadSpec",
@@ -84,7 +84,7 @@ def test_exit_codes_are_for_ever() -> None:
     }
 
 
-def test_what_the_cluster_did_costs_no_attempt() -> None:
+def test_a_failure_of_the_cluster_counts_no_attempt() -> None:
     assert {
         FAILURES[name].retry
         for name in (FailureClass.PREEMPTED, FailureClass.EVICTED, FailureClass.NODE_LOST, FailureClass.NODE_REFUSED)

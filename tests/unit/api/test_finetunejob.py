@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tunesmith_api.compatibility import refusals
-from tunesmith_api.finetunejob import LEARNING_RATES, Training, Tuner
+from tunesmith_api.training import LEARNING_RATES, Training, Tuner
 
 
 @pytest.mark.parametrize("tuner", Tuner)

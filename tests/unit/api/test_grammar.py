@@ -1,4 +1,4 @@
-"""Texts that a spec admits, and the sentences that refuse others."""
+"""Texts that a spec accepts, and the refusals of others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROWS = [(text, value) for text, rows in REFUSED.items() for value in rows]
 
 
 @pytest.mark.parametrize(("text", "value"), ROWS)
-def test_a_refusal_says_what_to_write_and_that_is_admitted(text: str, value: str) -> None:
+def test_the_text_that_a_refusal_proposes_is_accepted(text: str, value: str) -> None:
     place, sentence = PLACES[text], REFUSED[text][value]
     assert not place.grammar.admits(value)
     assert place.grammar.sentence(value) == sentence
@@ -29,7 +29,7 @@ def test_a_refusal_says_what_to_write_and_that_is_admitted(text: str, value: str
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 @settings(deadline=None)
 @given(value=st.text(max_size=60))
-def test_what_a_sentence_tells_to_write_is_always_admitted(place: Place, value: str) -> None:
+def test_every_text_that_a_refusal_proposes_is_accepted(place: Place, value: str) -> None:
     grammar = place.grammar
     if not grammar.admits(value):
         guess = grammar._guess(value)
@@ -56,27 +56,27 @@ def test_what_a_sentence_tells_to_write_is_always_admitted(place: Place, value: 
         (StoreUri, "s3://1.2.3.bucket/x"),
     ],
 )
-def test_what_a_store_or_a_hub_can_have_is_admitted(kind: object, uri: str) -> None:
+def test_every_uri_that_a_store_or_hub_can_have_is_accepted(kind: object, uri: str) -> None:
     assert TypeAdapter(kind).validate_python(uri) == uri
 
 
 @settings(deadline=None)
 @given(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=20))
-def test_letters_of_every_script_may_be_in_a_key(name: str) -> None:
+def test_a_key_may_have_letters_of_every_script(name: str) -> None:
     name = "".join(each for each in name if each not in "\u115f\u1160\u3164\uffa0") + "x"
     assert PLACES["data"].grammar.admits(f"s3://bucket/{name}")
 
 
 @settings(deadline=None)
 @given(st.characters(categories=["Cc", "Cf", "Co", "Zs", "Zl", "Zp"]), st.integers(0, 5))
-def test_no_character_that_is_not_seen_is_in_a_uri(character: str, place: int) -> None:
+def test_an_invisible_character_in_a_uri_is_refused(character: str, place: int) -> None:
     uri = "s3://bucket/folder/train.jsonl"
     uri = uri[: place * 6] + character + uri[place * 6 :]
     for text in ("data", "model", "output"):
         assert not PLACES[text].grammar.admits(uri)
 
 
-def test_credentials_are_not_repeated() -> None:
+def test_a_refusal_does_not_quote_credentials() -> None:
     for text, value in (
         ("data", "s3://key:word@bucket/x"),
         ("endpoint", "https://key:word@minio"),
@@ -88,7 +88,7 @@ def test_credentials_are_not_repeated() -> None:
         assert "word" not in PLACES[text].grammar.sentence(value)
 
 
-def test_the_classes_are_those_of_unicode() -> None:
+def test_the_character_classes_are_those_of_unicode() -> None:
     for code in range(sys.maxunicode + 1):
         category = unicodedata.category(chr(code))
         if category not in ("Cn", "Cs"):
@@ -96,7 +96,7 @@ def test_the_classes_are_those_of_unicode() -> None:
             assert (re.match(f"[{SPACES}]", chr(code)) is not None) == category.startswith("Z"), hex(code)
 
 
-def test_the_end_of_a_text_is_not_before_a_line_feed() -> None:
+def test_a_pattern_does_not_end_before_a_final_line_feed() -> None:
     assert found("a$", "a")
     assert not found("a$", "a\n")
     assert found(r"a\$", "a$")
@@ -106,7 +106,7 @@ def test_a_literal_of_cel_is_ascii() -> None:
     assert cel('a"b\\c\u200bd\n') == r'"a\"b\\c\u200bd\u000a"'
 
 
-def test_the_first_slip_explains_and_the_grammar_advises_where_the_slip_does_not() -> None:
+def test_the_first_slip_explains_and_the_grammar_advises_by_default() -> None:
     grammar = Grammar(
         "^a+$", "is no a", "write a", slips=(Slip("b", "has a b"), Slip("b|c", "has a b or c", "drop it"))
     )

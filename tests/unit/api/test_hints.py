@@ -1,4 +1,4 @@
-"""A hint leads out: the fields that it names are there, and a spec that follows it is one that this version can do."""
+"""A hint works: its fields exist, and a spec that follows it is accepted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.hints import FOLLOWED, Fix, fields_in
-from tunesmith_api.compatibility import CONFLICTS, LIMITS, refusals
+from tunesmith_api.compatibility import LIMITS, available, conflicts, refusals
 from tunesmith_api.crdgen.crd import KINDS, root_schema
 from tunesmith_api.failures import EVAL, FAILURES, SERVE, TUNE, FailureClass
 from tunesmith_api.symptoms import SIGNALS
@@ -26,13 +26,13 @@ ONLY: dict[str, frozenset[str]] = {
     "rollout": frozenset({SERVE}),
     "deadline": frozenset({TUNE, EVAL}),
 }
-"""Fields that one kind has and another has not: a hint for that other must not name them."""
+"""Field -> the kinds that have it. A hint for another kind must not name it."""
 OF_JOBS = frozenset({FailureClass.DEADLINE_EXCEEDED})
-"""Classes that a service never meets."""
+"""Classes that a service never reports."""
 
 
 def has_field(kind: str, path: str) -> bool:
-    """Whether `path`, such as spec.datasets[].uri, is in the schema of a kind."""
+    """Return whether the schema of a kind has `path`, such as spec.datasets[].uri."""
     schema: Any = {"properties": {"spec": SCHEMAS[kind]}}
     for part in path.split("."):
         below = schema.get("properties", {}).get(part.removesuffix("[]"))
@@ -57,8 +57,8 @@ def test_a_hint_names_fields_that_its_kind_has(kind: str, class_: FailureClass, 
 
 
 @EACH_HINT
-def test_a_hint_says_spec_before_a_field(kind: str, class_: FailureClass, hint: str) -> None:
-    """So that it can be told from a value of the chart, and be looked up by kubectl explain."""
+def test_a_hint_writes_spec_before_a_field(kind: str, class_: FailureClass, hint: str) -> None:
+    """It distinguishes the field from a chart value, and kubectl explain takes it."""
     bare = re.findall(r"(?<![\w.])(?:training|resources|storage|export|parallelism|rollout|pod)\.\w+", hint)
     assert bare == []
 
@@ -69,7 +69,7 @@ def test_the_table_of_fields_of_one_kind_is_right(field: str) -> None:
 
 
 @EACH_HINT
-def test_a_kind_does_not_hear_of_another_kinds_fields(kind: str, class_: FailureClass, hint: str) -> None:
+def test_a_hint_names_no_field_of_another_kind(kind: str, class_: FailureClass, hint: str) -> None:
     others = [field for field, kinds in ONLY.items() if kind not in kinds]
     assert [field for field in others if re.search(rf"\b{field}\b[.\[]", hint)] == []
 
@@ -84,13 +84,13 @@ SPEAKS_TO: dict[str, tuple[str, ...]] = {
     "runtime/tunesmith_runtime/fetch": (TUNE, EVAL, SERVE),
     "runtime/tunesmith_runtime/storage": (TUNE, EVAL, SERVE),
 }
-"""Folder -> the kinds that hear its messages: of the runtime all of them, of the operator one at least."""
+"""Folder -> the kinds that report its messages: all of them for the runtime, at least one of them for the operator."""
 OF_OTHERS = frozenset({"spec.active"})
-"""Fields of kinds that are not ours (Kueue's Workload)."""
+"""Fields of kinds of other APIs (Kueue's Workload)."""
 
 
 def texts(folder: str) -> Iterator[str]:
-    """The strings of a package, docstrings aside."""
+    """Yield the strings of a package without docstrings."""
     for path in sorted((ROOT / folder).rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         apart = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
@@ -100,7 +100,7 @@ def texts(folder: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("folder", SPEAKS_TO)
-def test_messages_name_fields_that_are_there(folder: str) -> None:
+def test_messages_name_fields_of_the_schema(folder: str) -> None:
     fields = {path for text in texts(folder) for path in fields_in(text)} - OF_OTHERS
     everybody = folder.startswith("runtime")
     there = all if everybody else any
@@ -108,11 +108,11 @@ def test_messages_name_fields_that_are_there(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", SPEAKS_TO)
-def test_advice_says_spec_before_a_field(folder: str) -> None:
-    """The operator tells by it that a job must be created anew for the change."""
+def test_advice_writes_spec_before_a_field(folder: str) -> None:
+    """By it the operator recognizes that the job must be created again for the change."""
     fields = "|".join(sorted({field for schema in SCHEMAS.values() for field in schema["properties"]}))
     advice = re.compile(rf"\b(?:set|raise|lower|halve|double|remove|write) (?:the block \w+|(?:{fields})(?:\.\w|: ))")
-    # The API server shows what pydantic says below the name of the field.
+    # The API server shows the message of pydantic below the name of the field.
     assert [text for text in texts(folder) if advice.search(text)] == []
 
 
@@ -123,13 +123,13 @@ def test_hints_about_signals_name_fields_of_all_kinds() -> None:
 
 @pytest.mark.parametrize("row", LIMITS, ids=lambda row: f"{row.kind} {row.field}")
 def test_the_advice_of_a_limit_proposes_no_value_that_another_row_refuses(row: Any) -> None:
-    proposed = {word.strip(",") for word in re.split(r"[ :]", row.advice)}
+    proposed = {word.strip(",") for word in re.split(r"[ :]", row.hint)}
     refused = {value for value in enum_at(row.kind, row.field) if not row.allows(value)}
     assert proposed & {str(value) for value in refused} == set()
 
 
 def enum_at(kind: str, path: str) -> list[Any]:
-    """The values that the schema has for a field; none where it has any."""
+    """Return the values of an enum field; empty for other fields."""
     schema: Any = SCHEMAS[kind]
     for part in path.split("."):
         schema = schema["properties"][part.removesuffix("[]")]
@@ -137,20 +137,20 @@ def enum_at(kind: str, path: str) -> list[Any]:
     return list(schema.get("enum", ()))
 
 
-def test_the_sentence_of_a_conflict_proposes_only_what_is_available() -> None:
-    tuners = {value for row in LIMITS if row.field == "tuner" for value in row.allowed}
-    assert all(set(re.findall(r"use tuner (\w+)", row.sentence)) <= tuners for row in CONFLICTS)
+def test_the_hint_of_a_conflict_proposes_only_what_is_available() -> None:
+    proposed = {name for choice in conflicts() for name in re.findall(r"use tuner (\w+)", choice.refusal.hint)}
+    assert proposed <= set(available("tuner"))
 
 
 @pytest.mark.parametrize("fix", FOLLOWED.values(), ids=FOLLOWED)
-def test_a_spec_that_follows_a_hint_is_one_that_this_version_can_do(fix: Fix) -> None:
+def test_a_spec_that_follows_a_hint_is_accepted(fix: Fix) -> None:
     for after in fix.after:
         spec = TYPES[fix.kind].model_validate(after).to_dict()
         assert refusals(fix.kind, spec) == []
 
 
-def test_every_hint_that_names_a_field_of_the_spec_is_followed() -> None:
-    """But for those that only say where to look."""
+def test_every_hint_that_names_a_field_has_a_case() -> None:
+    """Except hints that name only spec.pod or spec.storage."""
     naming = {
         (class_, kind)
         for kind, class_, hint in class_hints()
@@ -162,6 +162,6 @@ def test_every_hint_that_names_a_field_of_the_spec_is_followed() -> None:
 
 
 @pytest.mark.parametrize("kind", [EVAL, SERVE])
-def test_more_devices_are_proposed_by_the_engine_that_was_chosen(kind: str) -> None:
+def test_the_hint_of_the_chosen_engine_proposes_more_devices(kind: str) -> None:
     hint = FAILURES[FailureClass.DEVICE_OUT_OF_MEMORY].hint_for(kind)
     assert "double spec.resources.count unless status.engine is transformers" in hint  # spec.engine may be auto

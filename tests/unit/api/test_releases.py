@@ -55,5 +55,5 @@ def test_a_spec_of_an_earlier_release_has_the_same_hash(version: str) -> None:
     command = [sys.executable, "-c", OLD]
     done = subprocess.run(command, input=json.dumps(SPECS), env=environment, capture_output=True, text=True, check=True)
     for (kind, spec), (stored, wanted) in zip(SPECS, json.loads(done.stdout), strict=True):
-        for one in (spec, stored):
-            assert spec_hash(kind, TYPES[kind].model_validate(one).to_dict()) == wanted, one
+        for held in (spec, stored):
+            assert spec_hash(kind, TYPES[kind].model_validate(held).to_dict()) == wanted, held

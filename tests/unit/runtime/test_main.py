@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.servers import run_spec
+from tunesmith_api.failures import FAILURES, FailureClass
 from tunesmith_api.run import RunReport
 from tunesmith_runtime.__main__ import main
 
@@ -65,6 +66,39 @@ def test_a_verb_that_succeeds_exits_with_zero(tmp_path: Path) -> None:
     code, report, output = finish(*start(tmp_path, "pass"))
     assert (code, report.outcome, report.failure) == (0, "Succeeded", None)
     assert json.loads(output.splitlines()[-1]) == report.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message", "hint"),
+    [
+        ({"method": "dpo"}, "method dpo: not available in this version", "use sft or pretrain, and remove the block"),
+        ({"export": {"quantize": {"method": "awq"}}}, "export.quantize: not available", "remove the block"),
+        (
+            {"parallelism": {"strategy": "fsdp"}},
+            "parallelism.strategy fsdp: not available",
+            "use strategy: auto or ddp",
+        ),
+    ],
+    ids=["method", "block", "not at apply"],
+)
+def test_a_local_run_is_refused_as_the_operator_refuses_it(
+    tmp_path: Path, spec: dict[str, Any], message: str, hint: str
+) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(job(**spec)))
+    report_file = tmp_path / "termination-log"
+    done = subprocess.run(
+        [sys.executable, "-m", "tunesmith_runtime", "train", "--spec", tmp_path / "run.json", "--work", tmp_path],
+        env={**os.environ, "TUNESMITH_TERMINATION_LOG": str(report_file)},
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    failure = RunReport.model_validate_json(report_file.read_bytes()).failure
+    assert done.returncode == FAILURES[FailureClass.BAD_SPEC].exit_code
+    assert failure is not None
+    assert failure.class_ is FailureClass.BAD_SPEC
+    assert failure.message.startswith(f"{tmp_path / 'run.json'}: {message}")
+    assert str(failure.hint).startswith(hint)
 
 
 def test_a_known_failure_exits_with_its_code(tmp_path: Path) -> None:

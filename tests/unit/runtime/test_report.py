@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunesmith_api.common import Artifact
 from tunesmith_api.evaljob import Result
 from tunesmith_api.failures import FAILURES, FailureClass
 from tunesmith_api.finetunejob import IgnoredKey, Rows
 from tunesmith_api.run import Outcome, RunReport, Verb
+from tunesmith_api.status import Artifact
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.report import (
     LOGGED_REPORT_BYTES,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.servers import run_spec
-from tunesmith_api.common import ArtifactType
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import RunSpec, Store
+from tunesmith_api.status import ArtifactType
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.rundirectory import RunDirectory, RunRecord, open_run, record_of
 from tunesmith_runtime.storage import join, open_storage

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import EVAL, FAILURES, TUNE, FailureClass, Retry
 from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.status import LastFailure
 from tunesmith_operator.plan.failures import namespace_limits
 from tunesmith_operator.plan.names import KIND_LABEL, label, name_of, namespace_of
 from tunesmith_operator.plan.pods.read import Container, containers

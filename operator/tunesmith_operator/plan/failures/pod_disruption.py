@@ -5,8 +5,8 @@ Sources: `status.reason` of the pod, and its condition DisruptionTarget (Pod v1)
 
 from __future__ import annotations
 
-from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.status import LastFailure
 from tunesmith_operator.plan.failures import cluster_messages
 from tunesmith_operator.plan.failures.last_failure import hint_values, pod_failure
 from tunesmith_operator.plan.names import name_of

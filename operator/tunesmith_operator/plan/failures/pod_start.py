@@ -10,8 +10,8 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.status import LastFailure
 from tunesmith_api.symptoms import find_symptom
 from tunesmith_operator.plan.failures import cluster_messages
 from tunesmith_operator.plan.failures.events import event_time, latest_event

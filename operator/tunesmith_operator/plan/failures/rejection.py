@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.status import LastFailure
 from tunesmith_operator.plan.failures import cluster_messages, namespace_limits
 from tunesmith_operator.plan.failures.events import latest_event
 from tunesmith_operator.plan.failures.last_failure import failure, kind_of

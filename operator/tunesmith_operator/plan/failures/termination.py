@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import BY_EXIT_CODE, EVAL, FAILURES, SERVE, FailureClass, Retry
+from tunesmith_api.status import LastFailure
 from tunesmith_api.symptoms import SIGNALS, find_symptom
 from tunesmith_operator.plan.failures.last_failure import VAGUE, container_failure, kind_of, pod_failure
 from tunesmith_operator.plan.failures.pod_disruption import disruption_failure

@@ -7,9 +7,10 @@ Sources: KEP-2214 (Indexed Job: hostname JOB-INDEX), Service v1 (publishNotReady
 
 from __future__ import annotations
 
-from tunesmith_api.common import Resources
-from tunesmith_api.finetunejob import FineTuneJobSpec, Parallelism
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.pods import Resources
 from tunesmith_api.run import World
+from tunesmith_api.training import Parallelism
 from tunesmith_operator.plan.config import Together
 from tunesmith_operator.plan.names import child_metadata, job_name, name_of, selector
 from tunesmith_operator.plan.types import Raw

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunesmith_api.common import LastFailure
 from tunesmith_api.inferenceservice import InferenceServiceSpec, RolledBack
+from tunesmith_api.status import LastFailure
 from tunesmith_operator.plan.inferenceservice.rollout import Rollout
 from tunesmith_operator.plan.inferenceservice.target import Target
 from tunesmith_operator.plan.inferenceservice.versions import Versions

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.status import LastFailure
 from tunesmith_operator.plan.failures.last_failure import failure, with_hint
 from tunesmith_operator.plan.failures.pod_start import start_progress
 from tunesmith_operator.plan.inferenceservice.context import KIND, ServiceContext

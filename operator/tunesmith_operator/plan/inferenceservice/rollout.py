@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from tunesmith_api.base import parse_duration
-from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import SERVE, FailureClass
 from tunesmith_api.inferenceservice import InferenceServiceSpec, RolledBack, RolloutStrategy
+from tunesmith_api.status import LastFailure
 from tunesmith_operator.plan.failures.last_failure import with_hint
 from tunesmith_operator.plan.failures.pod_start import pending_failure
 from tunesmith_operator.plan.failures.rejection import rejection_failure

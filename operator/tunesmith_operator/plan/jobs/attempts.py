@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 
-from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import FAILURES, Retry
 from tunesmith_api.run import RunReport, RunSpec, Verb
+from tunesmith_api.status import LastFailure
 from tunesmith_operator.plan.jobs.read import (
     attempt_number,
     controls,

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tunesmith_api.common import Resources
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.pods import Resources
 from tunesmith_api.run import Outcome, ResolvedModel, Verb
 from tunesmith_operator.plan.jobs.attempts import Attempts
 from tunesmith_operator.plan.jobs.state import State

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 
-from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.status import LastFailure
 from tunesmith_operator.plan.failures.last_failure import failure, kind_of
 from tunesmith_operator.plan.failures.pod_start import pending_failure
 from tunesmith_operator.plan.failures.rejection import pod_creation_failure

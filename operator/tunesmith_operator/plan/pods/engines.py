@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tunesmith_api.common import Accelerator
 from tunesmith_api.engines import RUNS_ON, engine_candidates
 from tunesmith_api.inferenceservice import Engine
+from tunesmith_api.pods import Accelerator
 from tunesmith_operator.plan.config import Images
 
 

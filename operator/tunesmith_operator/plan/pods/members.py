@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import SECONDARY_RANK
+from tunesmith_api.status import LastFailure
 from tunesmith_operator.plan.names import annotation, is_deleting, metadata
 from tunesmith_operator.plan.pods.read import containers, is_true
 from tunesmith_operator.plan.types import Raw

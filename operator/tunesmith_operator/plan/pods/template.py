@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunesmith_api.common import Accelerator as AcceleratorName
-from tunesmith_api.common import PodSettings, Resources, is_reserved
+from tunesmith_api.pods import Accelerator as AcceleratorName
+from tunesmith_api.pods import PodSettings, Resources, is_reserved
 from tunesmith_api.run import (
     INDEX_VARIABLE,
     POD_NAME_VARIABLE,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tunesmith_api.common import LANGUAGE_MODELS, ArtifactType, ModelSource
+from tunesmith_api.common import ModelSource
 from tunesmith_api.inferenceservice import Adapter
 from tunesmith_api.run import NamedAdapter, ResolvedModel, RunReport
+from tunesmith_api.status import LANGUAGE_MODELS, ArtifactType
 from tunesmith_operator.plan.phases import Phase, Reason, is_final
 from tunesmith_operator.plan.types import Raw, Reference
 

@@ -33,7 +33,7 @@ def unacceptable(kind: str, spec: ApiModel, config: OperatorConfig, namespace: s
     data = spec.to_dict()
     return [
         *_ungrammatical(type(spec), data),
-        *refusals(kind, data),
+        *map(str, refusals(kind, data)),
         *_untrusted(data, config),
         *against_policy(data, config, namespace),
         *_local(kind, data, config),

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.status import LastFailure
 from tunesmith_operator.plan.failures.last_failure import PENDING_CLASSES, failure, with_hint
 from tunesmith_operator.plan.names import key_of, metadata
 from tunesmith_operator.plan.phases import Phase, Reason

@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tunesmith_api.common import Status
 from tunesmith_api.evaljob import EvalJobStatus
 from tunesmith_api.finetunejob import FineTuneJobStatus
 from tunesmith_api.inferenceservice import InferenceServiceStatus
 from tunesmith_api.redaction import redact
+from tunesmith_api.status import Status
 from tunesmith_operator.plan.times import format_time, parse_time
 from tunesmith_operator.plan.types import Raw
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from jinja2 import TemplateSyntaxError
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import LossOn, Truncation
+from tunesmith_api.training import LossOn, Truncation
 from tunesmith_runtime.data.examples import Turn
 from tunesmith_runtime.data.records import Conversation, DropReason, RowError, row_errors
 from tunesmith_runtime.data.text_encoder import TextEncoder

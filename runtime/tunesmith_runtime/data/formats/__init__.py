@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from tunesmith_api.finetunejob import RowFormat
+from tunesmith_api.training import RowFormat
 from tunesmith_runtime.data.formats.alpaca import ALPACA
 from tunesmith_runtime.data.formats.format import Format
 from tunesmith_runtime.data.formats.messages import MESSAGES

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tunesmith_api.finetunejob import RowFormat
+from tunesmith_api.training import RowFormat
 from tunesmith_runtime.data.records import DropReason, Record, has
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tunesmith_api.finetunejob import RowFormat
+from tunesmith_api.training import RowFormat
 from tunesmith_runtime import messages as chat
 from tunesmith_runtime.data.formats.format import Format
 from tunesmith_runtime.data.formats.messages import answered

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tunesmith_api.common import Accelerator
+from tunesmith_api.pods import Accelerator
 from tunesmith_runtime.serve.config import ServeConfig
 from tunesmith_runtime.serve.engines.process import EngineProcess
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tunesmith_api.finetunejob import Method as MethodName
+from tunesmith_api.training import Method as MethodName
 from tunesmith_runtime.train.methods.base import Method, Setup
 from tunesmith_runtime.train.methods.pretrain import PRETRAIN
 from tunesmith_runtime.train.methods.sft import SFT

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.finetunejob import Method as MethodName
+from tunesmith_api.training import Method as MethodName
 from tunesmith_runtime.data.records import Record
 from tunesmith_runtime.train.process_group import ProcessGroup
 from tunesmith_runtime.workdir import Work

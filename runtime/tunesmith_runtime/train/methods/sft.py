@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunesmith_api.finetunejob import Method as MethodName
+from tunesmith_api.training import Method as MethodName
 from tunesmith_runtime.data.records import Continuation, Conversation, PlainText
 from tunesmith_runtime.train.methods.base import Method, Setup
 

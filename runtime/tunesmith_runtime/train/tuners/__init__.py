@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tunesmith_api.finetunejob import Tuner as TunerName
+from tunesmith_api.training import Tuner as TunerName
 from tunesmith_runtime.train.tuners.base import Tuner
 from tunesmith_runtime.train.tuners.full import FULL
 from tunesmith_runtime.train.tuners.lora import LORA

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tunesmith_api.common import ArtifactType
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.finetunejob import Tuner as TunerName
+from tunesmith_api.status import ArtifactType
+from tunesmith_api.training import Tuner as TunerName
 
 if TYPE_CHECKING:
     import torch

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tunesmith_api.common import ArtifactType
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.finetunejob import Tuner as TunerName
+from tunesmith_api.status import ArtifactType
+from tunesmith_api.training import Tuner as TunerName
 from tunesmith_runtime.train.tuners.base import Tuner
 
 if TYPE_CHECKING:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from tunesmith_api.common import ArtifactType
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import FineTuneJobSpec, Lora
-from tunesmith_api.finetunejob import Tuner as TunerName
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.status import ArtifactType
+from tunesmith_api.training import Lora
+from tunesmith_api.training import Tuner as TunerName
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.tuners.base import Tuner
 

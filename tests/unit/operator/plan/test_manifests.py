@@ -24,7 +24,7 @@ from tests.unit.operator.plan.world import (
     token,
     tuned,
 )
-from tunesmith_api.common import is_reserved
+from tunesmith_api.pods import is_reserved
 from tunesmith_api.run import RUN_ANNOTATION, RunSpec
 from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.types import Raw, Reference

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests import tinymodel
 from tests.unit.runtime.data.families import CHATML, GEMMA, LLAMA, MISTRAL, QWEN3, STATEFUL, TOOLS
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import LossOn, RowFormat, Truncation
+from tunesmith_api.training import LossOn, RowFormat, Truncation
 from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.examples import IGNORED, Example
 from tunesmith_runtime.data.formats import read

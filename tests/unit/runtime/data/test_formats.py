@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import pytest
 
-from tunesmith_api.finetunejob import RowFormat
+from tunesmith_api.training import RowFormat
 from tunesmith_runtime.data.encoders import ENCODERS
 from tunesmith_runtime.data.formats import FORMATS, REFUSED, SIMILAR, detect, ignored, read, rename, yielding
 from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, PlainText, Record, RowError

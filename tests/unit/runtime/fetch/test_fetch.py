@@ -12,9 +12,9 @@ import pytest
 
 from tests.s3 import S3Server
 from tests.unit.runtime.fetch.support import ADAPTER, CONFIG, MODEL, ROWS, WEIGHTS, Fetcher, lines, names
-from tunesmith_api.common import ArtifactType
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import ModelRole, Store
+from tunesmith_api.status import ArtifactType
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.data import Data, download_benchmark
 from tunesmith_runtime.fetch.hub import redirection

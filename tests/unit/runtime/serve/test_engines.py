@@ -20,9 +20,9 @@ from pathlib import Path
 import pytest
 
 from tests.servers import free_port, run_spec
-from tunesmith_api.common import Accelerator
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.inferenceservice import Engine
+from tunesmith_api.pods import Accelerator
 from tunesmith_api.run import RunSpec
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.report import PlainFormatter

@@ -9,8 +9,8 @@ import torch
 
 from tests.tinymodel import make_tokenizer, rows
 from tests.unit.runtime.serve.conftest import make_adapter
-from tunesmith_api.common import is_reserved
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.pods import is_reserved
 from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.records import Conversation
 from tunesmith_runtime.data.turns import end_of_turn

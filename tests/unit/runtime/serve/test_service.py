@@ -21,8 +21,8 @@ from openai import APITimeoutError, OpenAI
 from starlette.testclient import TestClient
 
 from tests.servers import free_port
-from tunesmith_api.common import Accelerator
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.pods import Accelerator
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.serve.config import ServeConfig
 from tunesmith_runtime.serve.generation import loop as loop_module

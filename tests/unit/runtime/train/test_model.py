@@ -9,7 +9,7 @@ import pytest
 from transformers import GenerationConfig
 
 from tests import tinymodel
-from tunesmith_api.finetunejob import Training
+from tunesmith_api.training import Training
 from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.examples import IGNORED, Example
 from tunesmith_runtime.data.records import Conversation

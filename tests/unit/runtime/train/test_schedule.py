@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from tunesmith_api.finetunejob import Scheduler
+from tunesmith_api.training import Scheduler
 from tunesmith_runtime.train.schedule import share
 
 SCHEDULERS = tuple(Scheduler)

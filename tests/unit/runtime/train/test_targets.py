@@ -15,8 +15,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from tests import tinymodel
 from tests.unit.runtime.train.support import make_run
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import FineTuneJobSpec, Lora
+from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.run import Outcome
+from tunesmith_api.training import Lora
 from tunesmith_runtime import export, train
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.targets import check_targets, linear_names, skeleton

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tunesmith_api.common import ArtifactType
 from tunesmith_api.finetunejob import Metrics, Rows
 from tunesmith_api.run import Store
+from tunesmith_api.status import ArtifactType
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.storage import open_storage
 from tunesmith_runtime.train.training_result import TrainingResult, read_result, write_result

@@ -6,7 +6,7 @@ and container runtimes bring devices and drivers into the container.
 
 from __future__ import annotations
 
-from tunesmith_api.common import Accelerator as AcceleratorName
+from tunesmith_api.pods import Accelerator as AcceleratorName
 from tunesmith_operator.plan.pods.accelerators.ascend import ASCEND
 from tunesmith_operator.plan.pods.accelerators.base import Accelerator
 from tunesmith_operator.plan.pods.accelerators.cpu import CPU

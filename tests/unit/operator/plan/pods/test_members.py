@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.operator.plan.world import START, condition, ended, running, waiting
-from tunesmith_api.common import LastFailure
 from tunesmith_api.failures import SECONDARY_RANK, FailureClass
+from tunesmith_api.status import LastFailure
 from tunesmith_operator.plan.pods.members import (
     completion_index,
     current_members,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.operator.plan.world import CONFIG, Cluster, eval_job, fine_tune_job, inference_service
-from tunesmith_api.common import PodSettings
+from tunesmith_api.pods import PodSettings
 from tunesmith_operator.plan.config import PodPolicy
 from tunesmith_operator.plan.spec.policy import KEYS, NAMES, against_policy
 from tunesmith_operator.plan.types import Raw

@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.operator.plan.world import eval_job, fine_tune_job, inference_service, tuned
-from tunesmith_api.common import LANGUAGE_MODELS, ArtifactType, ModelSource
+from tunesmith_api.common import ModelSource
 from tunesmith_api.run import ResolvedModel
+from tunesmith_api.status import LANGUAGE_MODELS, ArtifactType
 from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.spec.references import Refused, Waiting, describe, resolve
 from tunesmith_operator.plan.types import Raw, Reference

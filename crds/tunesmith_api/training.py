@@ -1,0 +1,306 @@
+"""How a FineTuneJob trains: method, tuner, data, optimization, spread over devices, checkpoints and export."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from tunesmith_api.base import (
+    SET_LIST,
+    ApiModel,
+    DataUri,
+    Rule,
+    ShortText,
+    exactly_one,
+)
+from tunesmith_api.pods import LABEL_KEY
+
+
+class Method(StrEnum):
+    """Training method."""
+
+    SFT = "sft"
+    PRETRAIN = "pretrain"
+    DPO = "dpo"
+    KTO = "kto"
+    ORPO = "orpo"
+    SIMPO = "simpo"
+    CPO = "cpo"
+    REWARD = "reward"
+    GRPO = "grpo"
+    RLOO = "rloo"
+    PPO = "ppo"
+    GKD = "gkd"
+
+
+class Tuner(StrEnum):
+    """Choice of the trained weights."""
+
+    LORA = "lora"
+    FULL = "full"
+    QLORA = "qlora"
+    DORA = "dora"
+    ADALORA = "adalora"
+    OFT = "oft"
+    LOHA = "loha"
+    LOKR = "lokr"
+    VERA = "vera"
+    IA3 = "ia3"
+
+
+class RowFormat(StrEnum):
+    """Format of the rows of a data set."""
+
+    AUTO = "auto"
+    MESSAGES = "messages"
+    SHAREGPT = "sharegpt"
+    PROMPT_COMPLETION = "promptCompletion"
+    ALPACA = "alpaca"
+    TEXT = "text"
+    PREFERENCE = "preference"
+    PROMPT = "prompt"
+
+
+class Dataset(ApiModel):
+    """A data set of JSON lines."""
+
+    uri: DataUri = Field(
+        description="s3://bucket/file.jsonl (or a folder of .jsonl), pvc://claim/path, hf://org/name, ms://org/name or file:///path."
+    )
+    format: RowFormat = Field(
+        RowFormat.AUTO,
+        description="messages ({messages: [{role, content}]}), sharegpt ({conversations: [{from, value}]}), promptCompletion ({prompt, completion}), alpaca ({instruction, input, output}), "
+        "text, preference or prompt. Default auto: detected from the first row.",
+    )
+    columns: dict[str, ShortText] | None = Field(
+        None, max_length=16, description="Columns to rename before the format is detected: {nameInFile: name}."
+    )
+    max_rows: int | None = Field(None, ge=1, description="Number of rows to use, from the first. Default: all.")
+
+
+class Validation(ApiModel):
+    """Rows on which the validation loss is measured."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (exactly_one("fraction", "uri"),)
+
+    fraction: float | None = Field(
+        None, gt=0, lt=1, description="Share of the training rows to hold out, between 0 and 1."
+    )
+    uri: DataUri | None = Field(None, description="URI of a separate data set, in any format of datasets.")
+
+
+class Lora(ApiModel):
+    """Low-rank adaptation (Hu et al., 2021)."""
+
+    rank: int = Field(16, ge=1, le=1024, description="Rank r of the update. Default 16.")
+    alpha: int = Field(32, ge=1, le=4096, description="Scale: the update is multiplied by alpha / rank. Default 32.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input. Default 0.")
+    target_modules: list[ShortText] | None = Field(
+        None,
+        max_length=64,
+        description="Names of the linear layers to adapt. Default: all except the output head.",
+        json_schema_extra=SET_LIST,
+    )
+    use_rslora: bool = Field(False, description="Scale by alpha / sqrt(rank) (Kalajdzievski, 2023). Default false.")
+
+
+class Dpo(ApiModel):
+    """Direct preference optimization (Rafailov et al., 2023)."""
+
+    beta: float = Field(0.1, gt=0, description="Strength of the pull towards the reference model. Default 0.1.")
+
+
+class Kto(ApiModel):
+    """Kahneman-Tversky optimization (Ethayarajh et al., 2024)."""
+
+    beta: float = Field(0.1, gt=0, description="Strength of the pull towards the reference model. Default 0.1.")
+    desirable_weight: float = Field(1.0, gt=0, description="Weight of the desirable rows' loss. Default 1.")
+    undesirable_weight: float = Field(1.0, gt=0, description="Weight of the undesirable rows' loss. Default 1.")
+
+
+class Grpo(ApiModel):
+    """Group relative policy optimization (Shao et al., 2024)."""
+
+    beta: float = Field(0.0, ge=0, description="Weight of the KL term. Default 0.")
+    num_generations: int = Field(8, ge=2, le=128, description="Completions sampled per prompt. Default 8.")
+    max_completion_length: int = Field(512, ge=1, le=131072, description="Tokens of a completion at most. Default 512.")
+
+
+class Precision(StrEnum):
+    """Number format of weights and activations in training."""
+
+    AUTO = "auto"
+    BF16 = "bf16"
+    FP32 = "fp32"
+
+
+LEARNING_RATES: dict[Tuner, float] = {Tuner.LORA: 1e-4, Tuner.FULL: 1e-5}
+"""Default of training.learningRate by tuner."""
+
+
+class Scheduler(StrEnum):
+    """Schedule of the learning rate after warm-up."""
+
+    COSINE = "cosine"
+    LINEAR = "linear"
+    CONSTANT = "constant"
+
+
+class Truncation(StrEnum):
+    """Handling of rows longer than maxLength."""
+
+    DROP = "drop"
+    TRUNCATE = "truncate"
+
+
+class LossOn(StrEnum):
+    """Tokens that contribute to the loss."""
+
+    ANSWER = "answer"
+    ALL = "all"
+
+
+def _default_learning_rates() -> str:
+    """Return the defaults in words. Decimal notation, which every YAML parser reads as a number."""
+    rates = (f"{rate:f}".rstrip("0") for rate in LEARNING_RATES.values())
+    return ", ".join(f"{rate} with tuner {tuner}" for tuner, rate in zip(LEARNING_RATES, rates, strict=True))
+
+
+class Training(ApiModel):
+    """Optimization. Steps are optimizer steps; the batch of a step spans all devices."""
+
+    epochs: float | None = Field(
+        None, gt=0, le=1000, description="Passes over the data. Default 1; with maxSteps alone, as many as it needs."
+    )
+    max_steps: int | None = Field(
+        None, ge=1, description="Optimizer steps; with epochs, the maximum. Default: as many as epochs need."
+    )
+    learning_rate: float | None = Field(
+        None, gt=0, le=1, description=f"Peak learning rate. Default {_default_learning_rates()}."
+    )
+    global_batch_size: int = Field(
+        16,
+        ge=1,
+        le=65536,
+        description="Rows per optimizer step over all devices; gradients are accumulated to reach it. Default 16.",
+    )
+    micro_batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="Rows per device and forward pass. Default: globalBatchSize / devices, at most 8.",
+    )
+    max_length: int = Field(2048, ge=8, le=1048576, description="Maximum tokens of a row. Default 2048.")
+    truncation: Truncation = Field(
+        Truncation.DROP,
+        description="drop (counted in status.rows) or truncate rows longer than maxLength. Default drop.",
+    )
+    loss_on: LossOn = Field(
+        LossOn.ANSWER,
+        description="answer: only the tokens of answers, and all tokens of plain text; all: every token. Default answer.",
+    )
+    scheduler: Scheduler = Field(Scheduler.COSINE, description="cosine, linear or constant. Default cosine.")
+    warmup_ratio: float = Field(
+        0.03, ge=0, lt=1, description="Share of the steps over which the learning rate rises. Default 0.03."
+    )
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Weight decay of AdamW. Default 0.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm. Default 1.")
+    precision: Precision = Field(
+        Precision.AUTO,
+        description="bf16, fp32, or auto: bf16 where the device computes in it, else fp32. Default auto.",
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Recompute activations in the backward pass, which saves memory and takes time. Default false.",
+    )
+    packing: bool = Field(False, description="Pack short rows into full sequences. Default false.")
+    seed: int = Field(
+        42, ge=0, description="Seed of the weights' initialization, the data order and dropout. Default 42."
+    )
+    logging_steps: int = Field(1, ge=1, description="Steps between two entries of the loss in the log. Default 1.")
+    eval_steps: int | None = Field(
+        None, ge=1, description="Steps between two measurements of the validation loss. Default: once per epoch."
+    )
+
+
+class Strategy(StrEnum):
+    """Distribution of the training over devices."""
+
+    AUTO = "auto"
+    DDP = "ddp"
+    FSDP = "fsdp"
+    ZERO2 = "zero2"
+    ZERO3 = "zero3"
+
+
+class Near(ApiModel):
+    """Placement of the pods of a job close to each other."""
+
+    topology_key: Annotated[str, Field(min_length=1, max_length=317), LABEL_KEY] = Field(
+        description="Node label, such as topology.kubernetes.io/zone. The pods are placed on nodes that have the same value."
+    )
+    required: bool = Field(
+        False,
+        description="Keep pods pending until they fit together. Default false: place them together if there is room.",
+    )
+
+
+class Parallelism(ApiModel):
+    """Distribution of the training over pods and devices."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("!has(self.near) || self.nodes > 1", "near is for several pods: remove it, or set nodes to more than 1"),
+    )
+
+    nodes: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="Pods that train together; if a pod fails, all restart from the last checkpoint. Default 1.",
+    )
+    near: Near | None = Field(None, description="Place the pods close to each other. Default: no constraint.")
+    strategy: Strategy = Field(Strategy.AUTO, description="auto, ddp, fsdp, zero2 or zero3. Default auto.")
+    tensor_parallel: int = Field(1, ge=1, le=64, description="Devices that share each layer. Default 1.")
+
+
+class Checkpointing(ApiModel):
+    """Checkpoints of the run in the store."""
+
+    every_minutes: float = Field(
+        10.0,
+        gt=0,
+        le=1440,
+        description="Minutes between two checkpoints, the most work that an interruption repeats. Default 10.",
+    )
+    every_steps: int | None = Field(
+        None, ge=1, description="Steps between two checkpoints, in addition to everyMinutes. Default: by time only."
+    )
+    keep: int = Field(2, ge=1, le=100, description="Checkpoints kept in the store during training. Default 2.")
+
+
+class QuantizationMethod(StrEnum):
+    """Quantization method."""
+
+    AWQ = "awq"
+    GPTQ = "gptq"
+    FP8 = "fp8"
+    INT8 = "int8"
+
+
+class Quantize(ApiModel):
+    """Quantization of the merged model."""
+
+    method: QuantizationMethod = Field(description="awq, gptq, fp8 or int8.")
+    bits: int = Field(4, json_schema_extra={"enum": [4, 8, 16]}, description="Bits per weight. Default 4.")
+    group_size: int = Field(128, ge=-1, le=1024, description="Weights that share a scale; -1: a row. Default 128.")
+
+
+class Export(ApiModel):
+    """Processing of the trained weights."""
+
+    merge: bool = Field(
+        True, description="Merge the adapter into the base model, checked by comparing logits. Default true."
+    )
+    quantize: Quantize | None = Field(None, description="Quantize the merged model. Default: no quantization.")
