@@ -24,7 +24,7 @@ from tunesmith_operator.fleet import Fleet
 from tunesmith_operator.log import about
 from tunesmith_operator.observe import child_uids, observe, observe_events
 from tunesmith_operator.plan.config import OperatorConfig
-from tunesmith_operator.plan.names import is_deleting, is_unseen, uid_of
+from tunesmith_operator.plan.names import has_no_status, is_deleting, uid_of
 from tunesmith_operator.plan.types import KindPlan, Observed, Plan, Raw, TokenFor
 from tunesmith_operator.progress_receiver import ProgressReports
 from tunesmith_operator.queue import WorkQueue
@@ -101,7 +101,7 @@ class Controller:
             self._children.add_new_resource(key, uid_of(resource))
         # A list follows a gap, in which events of children may be missing: it wakes every resource, changed or not.
         if self.resources.is_unsettled(key) and (event_type is None or self._has_unobserved_version(key)):
-            self.queue.add(key, urgent=is_unseen(resource))
+            self.queue.add(key, urgent=has_no_status(resource))
 
     def _is_old(self, key: ResourceKey, resource: Raw) -> bool:
         """Whether this version or a newer one has been received: a repeated ADDED must not mark the resource as new."""
@@ -193,7 +193,7 @@ class Controller:
             return None
         resource, uids = planned.resource, child_uids(planned.observed)
         plan = await self._make_children(planned, now)
-        if self.queue.urgent and is_unseen(resource) and plan.create and not plan.apply:
+        if self.queue.urgent and has_no_status(resource) and plan.create and not plan.apply:
             return DEFERRED_STATUS_SECONDS  # the Jobs of other new resources come first
         await send_events(self._client, resource, plan.events, now, self._settings.instance)
         if plan.status is not None and plan.status != resource.get("status"):
@@ -241,7 +241,7 @@ class Controller:
             return None  # a timer fired that an event set before the last status was written
         kind = self._kinds[key.kind]
         observed = await observe(self._client, self._children, kind, resource, self._progress.latest(key))
-        observed = replace(observed, ring=self.resources.ring(resource, observed.references))
+        observed = replace(observed, cycle=self.resources.cycle(resource, observed.references))
         observed = await observe_events(self._client, kind, resource, observed, now)
         if self._settings.config.kueue.enabled:
             observed = await self._workloads.observe(resource, observed)

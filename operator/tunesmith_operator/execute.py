@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from tunesmith_operator.children import ChildCache
 from tunesmith_operator.client import ApiError, Client, controller_uid
-from tunesmith_operator.plan.names import is_left_over, uid_of
+from tunesmith_operator.plan.names import is_leftover, uid_of
 from tunesmith_operator.plan.types import Key, Observed, Plan, Raw
 from tunesmith_operator.resources import key_of
 
@@ -83,7 +83,7 @@ async def _name_taken(client: Client, resource: Raw, key: Key) -> Obstacles:
     if found is None or controller_uid(found) == uid_of(resource):
         return Obstacles()
     taken = frozenset({key})
-    return Obstacles(taken, taken if is_left_over(found, resource) else frozenset())
+    return Obstacles(taken, taken if is_leftover(found, resource) else frozenset())
 
 
 async def _apply(client: Client, manifest: Raw, uid: str | None) -> Obstacles:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tunesmith_operator.children import ChildCache
 from tunesmith_operator.client import ApiError, Client, controller_uid
-from tunesmith_operator.plan.names import UID_LABEL, is_left_over, uid_of
+from tunesmith_operator.plan.names import UID_LABEL, is_leftover, uid_of
 from tunesmith_operator.plan.pods.read import is_finished
 from tunesmith_operator.plan.types import CHILDREN, Key, KindPlan, Observed, Progress, Raw
 from tunesmith_operator.resources import key_of
@@ -43,7 +43,7 @@ async def observe(
             children[key.kind][key.name] = found
         else:
             foreign.add(key)
-            former |= {key} if is_left_over(found, resource) else set()
+            former |= {key} if is_leftover(found, resource) else set()
     fields: dict[str, Any] = {field: tuple(children[child].values()) for child, field in CHILDREN.items()}
     return Observed(
         **fields,

@@ -15,7 +15,7 @@ from tunesmith_operator.child_digest import fingerprint
 from tunesmith_operator.codec import pack, unpack
 from tunesmith_operator.plan.names import KIND_LABEL, NAME_LABEL, is_deleting, label
 from tunesmith_operator.plan.phases import FINAL
-from tunesmith_operator.plan.spec.reference_cycles import Node, find_ring, node
+from tunesmith_operator.plan.spec.reference_cycles import Node, find_cycle, node
 from tunesmith_operator.plan.types import Raw, Reference
 
 
@@ -100,7 +100,7 @@ class Resources:
         has_changed = before is None or (before.shared_digest, before.references) != (now.shared_digest, now.references)
         return self._unsettled_referrers(key) if has_changed else frozenset()
 
-    def ring(self, resource: Raw, live: Mapping[Reference, Raw | None]) -> tuple[Reference, ...]:
+    def cycle(self, resource: Raw, live: Mapping[Reference, Raw | None]) -> tuple[Reference, ...]:
         """The cycle of references through `resource`, if any. `live`: the resources that it names, just read."""
         key = key_of(resource)
         read = {ref: node(thing, self._references(thing)) if thing else None for ref, thing in live.items()}
@@ -109,7 +109,7 @@ class Resources:
             cached = self._cached.get(ResourceKey(reference.kind, key.namespace, reference.name))
             return read.get(reference, cached.node if cached else None)
 
-        return find_ring(Reference(key.kind, key.name), node(resource, frozenset(live)), known)
+        return find_cycle(Reference(key.kind, key.name), node(resource, frozenset(live)), known)
 
     def remove(self, key: ResourceKey) -> frozenset[ResourceKey]:
         """Remove a resource. Returns the referrers that must be reconciled because of that."""

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.apiserver.cluster import KINDS, Cluster
-from tunesmith_operator.plan.drift import has
+from tunesmith_operator.plan.drift import matches
 from tunesmith_operator.plan.names import MANAGER
 
 Raw = dict[str, Any]
@@ -33,7 +33,7 @@ def applied(cluster: Cluster, child: Raw) -> Raw:
 @pytest.mark.parametrize("name", CHILDREN)
 def test_a_manifest_is_admitted_and_comes_back_without_drift(cluster: Cluster, name: str) -> None:
     child = {**CHILDREN[name], "metadata": {**CHILDREN[name]["metadata"], "namespace": cluster.namespace}}
-    assert has(applied(cluster, child), child)
+    assert matches(applied(cluster, child), child)
 
 
 @pytest.mark.parametrize("name", WITH_PODS)

@@ -141,9 +141,9 @@ def test_every_member_of_a_ring_across_kinds_says_so_until_one_of_them_is_change
         cluster.create(resource)
     for place, kind in enumerate(members[:-1]):
         around = [*members[place:-1], *members[: place + 1]]
-        ring = "a reference ring: " + " -> ".join(f"{one}/support" for one in around)
+        cycle = "a reference cycle: " + " -> ".join(f"{one}/support" for one in around)
         status = cluster.until_phase(kind, "support", "Failed")["status"]
-        assert status["message"].startswith(f"{ring}: ")
+        assert status["message"].startswith(f"{cycle}: ")
         assert {one["type"]: one["status"] for one in status["conditions"]}["Stalled"] == "True"
     cluster.patch("InferenceService", "support", {"spec": {"promotion": None}})
     cluster.until_phase("InferenceService", "support", "Pending")
@@ -151,6 +151,6 @@ def test_every_member_of_a_ring_across_kinds_says_so_until_one_of_them_is_change
 
         def waits(kind: str = kind) -> bool:
             status = cluster.get(kind, "support")["status"]
-            return status["phase"] == "Waiting" and "ring" not in status["message"]
+            return status["phase"] == "Waiting" and "cycle" not in status["message"]
 
-        cluster.until(f"the {kind} waits and knows of no ring", waits)
+        cluster.until(f"the {kind} waits and knows of no cycle", waits)

@@ -1,4 +1,4 @@
-"""The operator's configuration: a YAML file that the chart writes, with camelCase names and no unknown keys."""
+"""The operator's configuration: a YAML file that the chart writes, with camelCase keys. Unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tunesmith_operator.plan.pods.accelerators import ACCELERATORS
 
 
 class Settings(BaseModel):
-    """Base of every block: a misspelt key is an error, not a default."""
+    """Base of every block: refuses unknown keys, so that a misspelt key does not become a default."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
 
 
 class Engines(Settings):
-    """Images of the engines that are not in the runtime image; absent: not to be had here."""
+    """Images of the engines that the runtime image does not contain; None: the engine is not available."""
 
     lmdeploy: str | None = None
     vllm: str | None = None
@@ -28,7 +28,7 @@ class Engines(Settings):
 
 
 class Images(Settings):
-    """What the pods run."""
+    """Images of the pods."""
 
     runtime: str
     engines: Engines = Field(default_factory=Engines)
@@ -36,25 +36,25 @@ class Images(Settings):
 
 
 class StoreDefaults(Settings):
-    """The default object storage, used where a resource names none of its own."""
+    """Default object storage, for resources that name none of their own."""
 
     uri: StoreUri
     endpoint: Endpoint | None = None
     region: str = "us-east-1"
     path_style: bool | None = None
-    """Absent: where there is an endpoint."""
+    """None: true if an endpoint is set."""
     ca_bundle: ConfigMapKey | None = None
     credentials_secret: str | None = None
 
 
 class PodPolicy(Settings):
-    """What resources may ask for in spec.pod and spec.storage: names, or patterns with *. What is not listed is refused."""
+    """Values that resources may use in spec.pod and spec.storage: names, or patterns with *. Others are refused."""
 
     service_accounts: tuple[str, ...] = ("default",)
     credentials_secrets: tuple[str, ...] = ("tunesmith-*",)
-    """Beside the default store's own."""
+    """In addition to that of the default store."""
     endpoints: tuple[str, ...] = ()
-    """Beside the default store's own."""
+    """In addition to that of the default store."""
     priority_classes: tuple[str, ...] = ()
     runtime_classes: tuple[str, ...] = ()
     schedulers: tuple[str, ...] = ("default-scheduler",)
@@ -67,14 +67,14 @@ class PodPolicy(Settings):
 
 
 class ClientLimits(Settings):
-    """Rate of requests to the API server: `qps` a second on average, `burst` at once."""
+    """Rate of requests to the API server: `qps` per second on average, up to `burst` at a time."""
 
     qps: float = Field(300, gt=0)
     burst: int = Field(600, ge=1)
 
 
 class LeaderElection(Settings):
-    """The Lease that one of several replicas holds. Times in seconds."""
+    """Leader election among replicas by a Lease. Times in seconds."""
 
     enabled: bool = True
     namespace: str | None = None
@@ -85,7 +85,7 @@ class LeaderElection(Settings):
     retry_seconds: float = Field(2, gt=0)
 
     @model_validator(mode="after")
-    def _a_leader_gives_up_before_another_may_lead(self) -> Self:
+    def _a_leader_stops_before_another_may_start(self) -> Self:
         if not self.lease_seconds > self.renew_seconds > self.retry_seconds:
             raise ValueError(
                 "leaseSeconds must be more than renewSeconds, and that more than retrySeconds: "
@@ -95,14 +95,14 @@ class LeaderElection(Settings):
 
 
 class Kueue(Settings):
-    """What of Kueue the operator may read, for the queue's own words in `waitingFor`. Queues work without."""
+    """Whether the operator reads Kueue's Workloads, for the queue's message in `waitingFor`. Queues work without it."""
 
     enabled: bool = False
-    """Whether it may list Workloads."""
+    """Whether the operator may list Workloads."""
 
 
-class Together(Settings):
-    """How long processes that train together wait for each other, in seconds (see tunesmith_api.run.World)."""
+class ProcessGroupTimeouts(Settings):
+    """How long the processes of a training wait for each other, in seconds (see tunesmith_api.run.World)."""
 
     rendezvous_seconds: float = Field(World().rendezvous_seconds, gt=0)
     unreachable_seconds: float = Field(World().unreachable_seconds, gt=0)
@@ -124,15 +124,15 @@ class OperatorConfig(Settings):
     store: StoreDefaults
     pod_policy: PodPolicy = Field(default_factory=PodPolicy)
     progress_url: str | None = None
-    """Where pods push their progress; absent: they do not."""
+    """Where pods push their progress; None: they do not."""
     namespaces: tuple[str, ...] = ()
     """Namespaces to watch; empty: all."""
     workers: int = Field(32, ge=1)
-    """Resources looked at at a time. They wait for the API server most of the time; `client` is the bound."""
+    """Resources reconciled at a time. They wait for the API server most of the time, so `client` is the effective bound."""
     client: ClientLimits = Field(default_factory=ClientLimits)
     leader_election: LeaderElection = Field(default_factory=LeaderElection)
     http: Http = Field(default_factory=Http)
     kueue: Kueue = Field(default_factory=Kueue)
-    together: Together = Field(default_factory=Together)
+    together: ProcessGroupTimeouts = Field(default_factory=ProcessGroupTimeouts)
     allow_trust_remote_code: bool = False
-    """Whether resources may ask to run Python code that comes with a model."""
+    """Whether resources may run Python code that comes with a model."""

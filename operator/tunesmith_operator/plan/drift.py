@@ -1,4 +1,4 @@
-"""Whether an object is as its manifest says: an object that is needs no write."""
+"""Drift: whether an object still matches its manifest. An object that does needs no write."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal
 
 QUANTITIES = frozenset({"cpu", "memory", "ephemeral-storage", "sizeLimit", "averageValue"})
-"""Fields that the API server rewrites: 1024Mi becomes 1Gi."""
+"""Fields whose values the API server rewrites: 1024Mi becomes 1Gi."""
 SUFFIXES = {
     "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("0.001"), "": Decimal(1),
     "k": Decimal(10**3), "M": Decimal(10**6), "G": Decimal(10**9), "T": Decimal(10**12), "P": Decimal(10**15),
@@ -18,34 +18,36 @@ LARGEST = Decimal(2**63 - 1)
 SHARED = frozenset(
     {"containers", "initContainers", "env", "volumes", "volumeMounts", "imagePullSecrets", "ports", "ownerReferences"}
 )
-"""Lists whose items the API server tells apart by a key, so that others may have theirs beside ours: what a webhook or
-a sidecar's owner has added is not ours to remove, and server-side apply would not."""
+"""Lists that the API server merges by a key, so that other writers may add items: those of a webhook or a sidecar injector are
+not ours to remove, and server-side apply would not remove them."""
 EMPTY: tuple[object, ...] = ("", {}, [])
-"""What the API server leaves out of an object: most fields are `omitempty`."""
+"""Values that the API server omits: most fields are `omitempty`."""
 
 
-def has(actual: object, wanted: object, field: str = "") -> bool:
-    """Whether `actual` says all that `wanted` says; what the API server has filled in besides does not matter."""
+def matches(actual: object, wanted: object, field: str = "") -> bool:
+    """Whether `actual` has every field of `wanted`. Fields that the API server has defaulted do not matter."""
     if actual is None and wanted in EMPTY:
         return True
     if isinstance(wanted, Mapping):
-        return isinstance(actual, Mapping) and all(has(actual.get(name), value, name) for name, value in wanted.items())
+        return isinstance(actual, Mapping) and all(
+            matches(actual.get(name), value, name) for name, value in wanted.items()
+        )
     if isinstance(wanted, list) and field in SHARED:
         rest = iter(actual if isinstance(actual, list) else [])
-        return all(any(has(one, other) for one in rest) for other in wanted)
+        return all(any(matches(item, wanted_item) for item in rest) for wanted_item in wanted)
     if isinstance(wanted, list):
         return (
             isinstance(actual, list)
             and len(actual) == len(wanted)
-            and all(has(one, other) for one, other in zip(actual, wanted, strict=True))
+            and all(matches(*pair) for pair in zip(actual, wanted, strict=True))
         )
     if field in QUANTITIES:
-        return quantity(actual) == quantity(wanted)
+        return parse_quantity(actual) == parse_quantity(wanted)
     return actual == wanted
 
 
-def quantity(text: object) -> Decimal | str:
-    """The number that a Kubernetes quantity stands for, rounded and capped as there; what is none, as it is."""
+def parse_quantity(text: object) -> Decimal | str:
+    """Return the value of a Kubernetes quantity, rounded up and capped as there; text that is no quantity is returned as it is."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([a-zA-Z]*)", str(text))
     if not match or match[2] not in SUFFIXES:
         return str(text)

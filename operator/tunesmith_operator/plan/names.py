@@ -1,4 +1,4 @@
-"""Names, labels and owner references: what makes a child recognizable as ours."""
+"""Names, labels, annotations and owner references of children, and accessors of metadata."""
 
 from __future__ import annotations
 
@@ -18,76 +18,76 @@ ROLE_LABEL = f"{GROUP}/role"
 
 ATTEMPT_ANNOTATION = f"{GROUP}/attempt"
 FAILURES_ANNOTATION = f"{GROUP}/failures"
-"""On a Job: how many failures counted towards spec.retries before it was made."""
+"""On a Job: number of failures that counted towards spec.retries when it was created."""
 TOKEN_ANNOTATION = f"{GROUP}/progress-token-sha256"
 VERSION_ANNOTATION = f"{GROUP}/version"
-"""On a Deployment's pods: the hash of what they serve and how."""
+"""On a Deployment's pods: hash of the version that they serve."""
 
 
 def metadata(thing: Raw) -> Raw:
-    """The metadata of an object, empty where it has none."""
+    """Return the metadata of an object; empty if it has none."""
     return thing.get("metadata") or {}
 
 
 def name_of(thing: Raw) -> str:
-    """The name of an object."""
+    """Return the name of an object."""
     return str(metadata(thing).get("name", ""))
 
 
 def namespace_of(thing: Raw) -> str:
-    """The namespace of an object."""
+    """Return the namespace of an object."""
     return str(metadata(thing).get("namespace", ""))
 
 
 def uid_of(thing: Raw) -> str:
-    """The uid of an object."""
+    """Return the uid of an object."""
     return str(metadata(thing).get("uid", ""))
 
 
 def key_of(thing: Raw, kind: str) -> Key:
-    """The key of a child (lists leave the kind of their items out)."""
+    """Return the key of a child (items of a list have no kind of their own)."""
     return Key(kind, name_of(thing))
 
 
 def annotation(thing: Raw, name: str) -> str | None:
-    """An annotation of an object."""
+    """Return an annotation of an object; None if it has none of this name."""
     value = (metadata(thing).get("annotations") or {}).get(name)
     return None if value is None else str(value)
 
 
 def label(thing: Raw, name: str) -> str | None:
-    """A label of an object."""
+    """Return a label of an object; None if it has none of this name."""
     value = (metadata(thing).get("labels") or {}).get(name)
     return None if value is None else str(value)
 
 
 def is_deleting(thing: Raw) -> bool:
-    """Whether an object is on its way out."""
+    """Whether an object is being deleted."""
     return bool(metadata(thing).get("deletionTimestamp"))
 
 
-def is_unseen(resource: Raw) -> bool:
-    """Whether its status tells of nothing yet."""
+def has_no_status(resource: Raw) -> bool:
+    """Whether the operator has not written a status yet."""
     return "phase" not in (resource.get("status") or {})
 
 
 def job_stem(resource: Raw, role: str) -> str:
-    """How the names of the Jobs of a role begin: the number of the attempt follows."""
+    """Return the beginning of the names of a role's Jobs; the number of the attempt follows."""
     return f"{name_of(resource)}-{role}-"
 
 
 def job_name(resource: Raw, role: str, attempt: int) -> str:
-    """The name of a Job: `support-tune-1`, `support-eval-baseline-2`."""
+    """Return the name of a Job, such as `support-tune-1` or `support-eval-baseline-2`."""
     return f"{job_stem(resource, role)}{attempt}"
 
 
 def selector(resource: Raw, role: str) -> dict[str, str]:
-    """Labels that only the pods of this resource in this role have."""
+    """Return the labels that only the pods of this resource in this role have."""
     return {UID_LABEL: uid_of(resource), ROLE_LABEL: role}
 
 
 def labels(resource: Raw, role: str) -> dict[str, str]:
-    """The labels of every child."""
+    """Return the labels of a child."""
     return {
         "app.kubernetes.io/name": "tunesmith",
         "app.kubernetes.io/instance": name_of(resource),
@@ -100,7 +100,7 @@ def labels(resource: Raw, role: str) -> dict[str, str]:
 
 
 def owner_reference(resource: Raw) -> Raw:
-    """The controller reference by which garbage collection removes the child with its resource."""
+    """Return the controller reference by which garbage collection deletes the child with its resource."""
     return {
         "apiVersion": API_VERSION,
         "kind": resource["kind"],
@@ -112,7 +112,7 @@ def owner_reference(resource: Raw) -> Raw:
 
 
 def child_metadata(resource: Raw, name: str, role: str, annotations: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The metadata of a child."""
+    """Return the metadata of a child."""
     return {
         "name": name,
         "namespace": metadata(resource).get("namespace"),
@@ -122,9 +122,9 @@ def child_metadata(resource: Raw, name: str, role: str, annotations: Mapping[str
     }
 
 
-def is_left_over(thing: Raw, resource: Raw) -> bool:
-    """Whether `thing` is the child of a former resource of the same kind and name: garbage collection will take it."""
-    owners = (one for one in metadata(thing).get("ownerReferences") or [] if one.get("controller"))
-    owner: Raw = next(owners, {})
+def is_leftover(thing: Raw, resource: Raw) -> bool:
+    """Whether `thing` is a child of a deleted resource of the same kind and name: garbage collection will delete it."""
+    references = metadata(thing).get("ownerReferences") or []
+    owner: Raw = next((reference for reference in references if reference.get("controller")), {})
     same = (owner.get("kind"), owner.get("name")) == (resource["kind"], name_of(resource))
     return same and owner.get("uid") != uid_of(resource)

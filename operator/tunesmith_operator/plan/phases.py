@@ -1,4 +1,4 @@
-"""The words of `status.phase` and of our own reasons. A failure's reason is its class (tunesmith_api.failures)."""
+"""Values of `status.phase`, and the reasons of a status without failure. With a failure its class is the reason."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from tunesmith_operator.plan.types import Raw
 
 
 class Phase(StrEnum):
-    """Where a resource stands. Jobs: all but the last four; InferenceServices: see each."""
+    """Phase of a resource. Jobs have all but the last four."""
 
     WAITING = "Waiting"
-    """Another resource that it names is not there, not ready, or has no verdict yet (see waitingFor)."""
+    """A resource that it names does not exist, is not ready, or has no verdict yet (see waitingFor)."""
     QUEUED = "Queued"
     """A queue has not admitted it yet."""
     PENDING = "Pending"
-    """Its pods are made but none has started, or a new attempt waits for its time (see lastFailure)."""
+    """Its pods exist but have not started, or a retry waits for its backoff (see lastFailure)."""
     PREPARING = "Preparing"
-    """Looks what is in the store before it asks for devices; or fetches the model and the data."""
+    """It checks the store for finished work before it requests devices, or fetches the model and the data."""
     RUNNING = "Running"
-    """Trains, exports or evaluates (see progress.stage)."""
+    """It trains, exports or evaluates (see progress.stage)."""
     SUSPENDED = "Suspended"
-    """spec.suspend: no pods; what was saved stays."""
+    """spec.suspend: no pods; checkpoints stay."""
     SUCCEEDED = "Succeeded"
-    """Finished; final."""
+    """Finished. Final."""
     FAILED = "Failed"
-    """It will not go on as it is (see lastFailure). Final, but for a spec that this operator refuses."""
+    """Failed (see lastFailure). Final, unless this operator refuses the spec: a later version may accept it."""
     ROLLING_OUT = "RollingOut"
-    """InferenceService: an older version answers, or answered, while the new one comes up."""
+    """InferenceService: a new version starts while the old one answers."""
     BLOCKED = "Blocked"
-    """InferenceService: the model has not passed what spec.promotion asks for; an older version goes on answering."""
+    """InferenceService: the model has not passed spec.promotion; an older version keeps answering."""
     ROLLED_BACK = "RolledBack"
-    """InferenceService: the new version was not ready in time; the last one that was ready is back in its place."""
+    """InferenceService: the new version was not ready in time; the last ready version has replaced it."""
     READY = "Ready"
-    """InferenceService: the version that the spec asks for answers on all its pods."""
+    """InferenceService: all pods of the version of the spec answer."""
 
 
 class Reason(StrEnum):
-    """Why, in one word, where it is no failure."""
+    """Reason of a phase without failure."""
 
     WAITING_FOR_MODEL = "WaitingForModel"
     WAITING_FOR_VERDICT = "WaitingForVerdict"

@@ -1,4 +1,4 @@
-"""Moments as the API server writes them (RFC 3339, whole seconds, UTC)."""
+"""Times in the format of the API server (RFC 3339, whole seconds, UTC)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 
 def parse_time(text: object) -> datetime | None:
-    """The moment that `text` names; None where it names none."""
+    """Return the time that `text` denotes (UTC if it has no zone); None if it is no time."""
     if not isinstance(text, str):
         return None
     try:
@@ -17,5 +17,5 @@ def parse_time(text: object) -> datetime | None:
 
 
 def format_time(moment: datetime) -> str:
-    """`moment` as the API server writes it: 2026-11-22T15:00:00Z."""
+    """Return `moment` in the format of the API server, such as 2026-11-22T15:00:00Z."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

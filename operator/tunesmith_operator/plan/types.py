@@ -74,7 +74,7 @@ class Observed:
     """core/v1 Events about the children that `KindPlan.wants_events` names."""
     references: Mapping[Reference, Raw | None] = field(default_factory=dict)
     """Each of `KindPlan.references(resource)`; None if it does not exist."""
-    ring: tuple[Reference, ...] = ()
+    cycle: tuple[Reference, ...] = ()
     """The cycle of references through the resource (plan/spec/reference_cycles.py), with the resource first and last."""
     progress: Mapping[str, Progress] = field(default_factory=dict)
     """By name of the Job."""

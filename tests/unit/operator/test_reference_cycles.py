@@ -1,4 +1,4 @@
-"""Several resources that name each other, in memory, with the plans of the product: what the controller makes of a ring."""
+"""Several resources that name each other, in memory, with the plans of the product: what the controller makes of a cycle."""
 
 from __future__ import annotations
 
@@ -111,9 +111,9 @@ def test_every_member_of_a_cycle_reports_it_in_any_order_of_creation(title: str,
             assert status["phase"] == "Failed", status
             assert status["reason"] == "BadSpec"
             assert namespace.stalled(member)
-            ring = status["message"].removeprefix("a reference ring: ").partition(": ")[0].split(" -> ")
-            assert ring[0] == ring[-1] == own
-            assert len(ring) == len(members) + 1
+            cycle = status["message"].removeprefix("a reference cycle: ").partition(": ")[0].split(" -> ")
+            assert cycle[0] == cycle[-1] == own
+            assert len(cycle) == len(members) + 1
 
     asyncio.run(main())
 
@@ -135,7 +135,7 @@ def test_breaking_a_cycle_unblocks_its_other_members(title: str, members: tuple[
             again["spec"].pop("baseline", None)
         await namespace.put(again)
         for member in members:
-            assert "ring" not in namespace.status(member).get("message", ""), namespace.status(member)
+            assert "cycle" not in namespace.status(member).get("message", ""), namespace.status(member)
             assert not namespace.stalled(member), namespace.status(member)
 
     asyncio.run(main())
@@ -167,7 +167,7 @@ def test_a_resource_that_waits_for_a_member_of_a_cycle_reports_the_cycle() -> No
         for thing in (outside, further):
             status = namespace.status(thing)
             assert status["phase"] == "Waiting"
-            assert "a reference ring: FineTuneJob/a -> FineTuneJob/b -> FineTuneJob/a" in status["message"]
+            assert "a reference cycle: FineTuneJob/a -> FineTuneJob/b -> FineTuneJob/a" in status["message"]
             assert namespace.stalled(thing)
         await namespace.remove(second)
         assert not namespace.stalled(outside)

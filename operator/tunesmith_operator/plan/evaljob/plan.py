@@ -15,15 +15,15 @@ from tunesmith_operator.plan.jobs.attempts import Role
 from tunesmith_operator.plan.jobs.decide import kind_plan
 from tunesmith_operator.plan.jobs.kind import JobKind, Models
 from tunesmith_operator.plan.pods import engines
-from tunesmith_operator.plan.spec.references import References, Refused, Waiting, named_by, resolve
-from tunesmith_operator.plan.spec.validate import typed
+from tunesmith_operator.plan.spec.references import References, Refused, Waiting, referenced_by, resolve
+from tunesmith_operator.plan.spec.validate import parse_spec
 from tunesmith_operator.plan.types import Raw, Reference
 
 
 def references(resource: Raw) -> frozenset[Reference]:
     """The resources that make or serve its model and its baseline."""
-    spec = typed(EvalJobSpec, resource)
-    return frozenset() if isinstance(spec, Refused) else named_by(spec.model, spec.baseline)
+    spec = parse_spec(EvalJobSpec, resource)
+    return frozenset() if isinstance(spec, Refused) else referenced_by(spec.model, spec.baseline)
 
 
 def _roles(spec: EvalJobSpec) -> Sequence[Role]:

@@ -14,8 +14,8 @@ from tunesmith_operator.plan.jobs.pushed_progress import is_newer, progress_fiel
 from tunesmith_operator.plan.jobs.state import State
 from tunesmith_operator.plan.names import name_of
 from tunesmith_operator.plan.phases import Phase, Reason
-from tunesmith_operator.plan.spec.references import model_as_read
-from tunesmith_operator.plan.status.conditions import Wanted
+from tunesmith_operator.plan.spec.references import fetched_model_status
+from tunesmith_operator.plan.status.conditions import WantedCondition
 from tunesmith_operator.plan.status.outlook import Outlook
 from tunesmith_operator.plan.types import Raw
 
@@ -28,7 +28,7 @@ def report(context: JobContext[EvalJobSpec]) -> Raw:
     fields: Raw = {"specHash": spec_hash(KIND, context.spec.to_dict())}
     for attempts in context.current:
         if attempts.run and attempts.model_is_known:
-            fields[str(attempts.role.status_name)] = model_as_read(attempts.run.subject, attempts.fetch_report)
+            fields[str(attempts.role.status_name)] = fetched_model_status(attempts.run.subject, attempts.fetch_report)
             fields["engine"] = attempts.run.spec.get("engine")
     return {**fields, **_pushed(context)}
 
@@ -56,8 +56,8 @@ def complete(context: JobContext[EvalJobSpec]) -> Outlook:
             "progress": None,
         },
         conditions=(
-            Wanted("Succeeded", True, reason, message),
-            Wanted("Passed", passed, reason, message),
+            WantedCondition("Succeeded", True, reason, message),
+            WantedCondition("Passed", passed, reason, message),
         ),
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 
 from tunesmith_api.failures import EVAL, SERVE, TUNE, FailureClass
-from tunesmith_operator.plan.drift import quantity
+from tunesmith_operator.plan.drift import parse_quantity
 from tunesmith_operator.plan.failures.cluster_messages import READ_CHARACTERS, Interpretation
 from tunesmith_operator.plan.pods.accelerators import ACCELERATORS
 from tunesmith_operator.plan.pods.template import LIGHT_REQUESTS
@@ -179,7 +179,7 @@ def _amounts(text: str) -> Mapping[str, str]:
 
 
 def _number(amount: str) -> Decimal:
-    number = quantity(amount)
+    number = parse_quantity(amount)
     return number if isinstance(number, Decimal) else Decimal(0)
 
 

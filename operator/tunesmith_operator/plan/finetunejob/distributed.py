@@ -11,7 +11,7 @@ from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.pods import Resources
 from tunesmith_api.run import World
 from tunesmith_api.training import Parallelism
-from tunesmith_operator.plan.config import Together
+from tunesmith_operator.plan.config import ProcessGroupTimeouts
 from tunesmith_operator.plan.names import child_metadata, job_name, name_of, selector
 from tunesmith_operator.plan.types import Raw
 
@@ -20,7 +20,9 @@ SHARED_MEMORY_PER_DEVICE = 1
 """GiB of /dev/shm for the buffers of NCCL and HCCL between the devices of a pod, with a margin."""
 
 
-def world(resource: Raw, spec: FineTuneJobSpec, role: str, attempt: int, patience: Together) -> World | None:
+def world(
+    resource: Raw, spec: FineTuneJobSpec, role: str, attempt: int, patience: ProcessGroupTimeouts
+) -> World | None:
     """The process group of an attempt; None for a single process."""
     nodes, processes = spec.parallelism.nodes, spec.resources.processes
     if nodes * processes == 1:

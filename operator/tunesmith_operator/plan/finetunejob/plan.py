@@ -16,20 +16,20 @@ from tunesmith_operator.plan.jobs.attempts import Role
 from tunesmith_operator.plan.jobs.decide import kind_plan
 from tunesmith_operator.plan.jobs.kind import JobKind, Models
 from tunesmith_operator.plan.names import name_of
-from tunesmith_operator.plan.spec.references import References, Refused, Waiting, named_by, resolve_base
-from tunesmith_operator.plan.spec.validate import typed
+from tunesmith_operator.plan.spec.references import References, Refused, Waiting, referenced_by, resolve_base
+from tunesmith_operator.plan.spec.validate import parse_spec
 from tunesmith_operator.plan.types import Key, Raw, Reference
 
 
 def references(resource: Raw) -> frozenset[Reference]:
     """The resource that makes its base model, if it names one."""
-    spec = typed(FineTuneJobSpec, resource)
-    return frozenset() if isinstance(spec, Refused) else named_by(spec.model)
+    spec = parse_spec(FineTuneJobSpec, resource)
+    return frozenset() if isinstance(spec, Refused) else referenced_by(spec.model)
 
 
 def gets(resource: Raw) -> frozenset[Key]:
     """The Service of several pods."""
-    spec = typed(FineTuneJobSpec, resource)
+    spec = parse_spec(FineTuneJobSpec, resource)
     services = () if isinstance(spec, Refused) else _services(resource, spec)
     return frozenset(Key("Service", name_of(service)) for service in services)
 

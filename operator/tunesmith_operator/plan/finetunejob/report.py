@@ -11,8 +11,8 @@ from tunesmith_operator.plan.jobs.kind import JobContext
 from tunesmith_operator.plan.jobs.pushed_progress import is_newer, progress_fields
 from tunesmith_operator.plan.names import name_of
 from tunesmith_operator.plan.phases import Phase, Reason
-from tunesmith_operator.plan.spec.references import model_as_read
-from tunesmith_operator.plan.status.conditions import Wanted
+from tunesmith_operator.plan.spec.references import fetched_model_status
+from tunesmith_operator.plan.status.conditions import WantedCondition
 from tunesmith_operator.plan.status.outlook import Outlook
 from tunesmith_operator.plan.times import format_time
 from tunesmith_operator.plan.types import Progress, Raw
@@ -48,7 +48,7 @@ def complete(context: JobContext[FineTuneJobSpec]) -> Outlook:
         message,
         ready=True,
         fields={**fields, "progress": _final_progress(context, fields)},
-        conditions=(Wanted("Succeeded", True, reason, message),),
+        conditions=(WantedCondition("Succeeded", True, reason, message),),
     )
 
 
@@ -56,7 +56,7 @@ def _results(attempts: Attempts) -> Raw:
     """The fields from reports. Later containers override earlier ones."""
     fields: Raw = {}
     if attempts.run and attempts.model_is_known:
-        fields["model"] = model_as_read(attempts.run.subject, attempts.fetch_report)
+        fields["model"] = fetched_model_status(attempts.run.subject, attempts.fetch_report)
     for verb in VERBS:
         if verb in attempts.reports:
             fields |= _reported(attempts.reports[verb])

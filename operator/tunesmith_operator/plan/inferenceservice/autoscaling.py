@@ -7,7 +7,7 @@ from tunesmith_api.inferenceservice import Autoscaling, InferenceServiceSpec
 from tunesmith_operator.plan.names import child_metadata, key_of, name_of
 from tunesmith_operator.plan.phases import Reason
 from tunesmith_operator.plan.pods.read import condition
-from tunesmith_operator.plan.status.conditions import Wanted
+from tunesmith_operator.plan.status.conditions import WantedCondition
 from tunesmith_operator.plan.types import Observed, Raw
 
 KIND = "HorizontalPodAutoscaler"
@@ -43,27 +43,29 @@ def autoscaler(resource: Raw, spec: InferenceServiceSpec, role: str) -> Raw | No
     }
 
 
-def autoscaling_conditions(resource: Raw, spec: InferenceServiceSpec, observed: Observed) -> tuple[Wanted, ...]:
+def autoscaling_conditions(
+    resource: Raw, spec: InferenceServiceSpec, observed: Observed
+) -> tuple[WantedCondition, ...]:
     """AutoscalingActive: whether the autoscaler works, by its own conditions."""
     if not is_autoscaled(spec):
         return ()
     if key_of(resource, KIND) in observed.foreign:
         text = f"there is a {KIND} {name_of(resource)} that is not of this resource: remove it, or spec.autoscaling"
-        return (Wanted(CONDITION, False, "NameConflict", text),)
+        return (WantedCondition(CONDITION, False, "NameConflict", text),)
     existing = observed.autoscalers[0] if observed.autoscalers else {}
     conditions = [condition(existing, type_) for type_ in ("AbleToScale", "ScalingActive")]
     bad = next((found for found in conditions if found.get("status") == "False"), None)
     if bad:
         hint = METRICS_HINT if str(bad.get("reason")).endswith("Metric") else ""
         text = f"{KIND} {name_of(resource)}: {bad.get('message') or bad.get('reason')}{hint}"
-        return (Wanted(CONDITION, False, str(bad.get("reason") or "Unknown"), text),)
+        return (WantedCondition(CONDITION, False, str(bad.get("reason") or "Unknown"), text),)
     if not all(conditions):
-        return (Wanted(CONDITION, None, Reason.STARTING, "the autoscaler has not reported yet"),)
+        return (WantedCondition(CONDITION, None, Reason.STARTING, "the autoscaler has not reported yet"),)
     reason = str(conditions[1].get("reason"))
-    return (Wanted(CONDITION, True, reason, "the autoscaler reads its metric and sets spec.replicas"),)
+    return (WantedCondition(CONDITION, True, reason, "the autoscaler reads its metric and sets spec.replicas"),)
 
 
-def autoscaling_trouble(conditions: tuple[Wanted, ...]) -> str | None:
+def autoscaling_trouble(conditions: tuple[WantedCondition, ...]) -> str | None:
     """Why the autoscaler does not work, for the service's message."""
     own = (condition for condition in conditions if condition.type == CONDITION and condition.status is False)
     return next((f"autoscaling does not work: {found.message}" for found in own if found.reason not in INTENDED), None)

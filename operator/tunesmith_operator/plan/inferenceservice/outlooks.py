@@ -82,8 +82,8 @@ def _held_up(context: ServiceContext, obstacle: Waiting | Blocked | Refused) -> 
             obstacle.reason,
             f"waiting for {text}",
             ready=answers,
-            reconciling=not obstacle.in_vain,
-            stalled=obstacle.in_vain,
+            reconciling=not obstacle.is_stalled,
+            stalled=obstacle.is_stalled,
             waiting_for=obstacle.text,
         )
     if isinstance(obstacle, Blocked):

@@ -9,7 +9,7 @@ from datetime import datetime
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.inferenceservice import InferenceServiceSpec
 from tunesmith_operator.plan.config import OperatorConfig
-from tunesmith_operator.plan.drift import has
+from tunesmith_operator.plan.drift import matches
 from tunesmith_operator.plan.failures.pod_start import is_slow_to_start
 from tunesmith_operator.plan.inferenceservice import autoscaling, disruption
 from tunesmith_operator.plan.inferenceservice.autoscaling import autoscaler, autoscaling_conditions, autoscaling_trouble
@@ -25,10 +25,10 @@ from tunesmith_operator.plan.inferenceservice.versions import missing_revision, 
 from tunesmith_operator.plan.names import is_deleting, key_of, metadata, name_of, namespace_of
 from tunesmith_operator.plan.pods.read import is_true
 from tunesmith_operator.plan.requeue import CONFLICT_INTERVAL, IMMEDIATELY, POLL_INTERVAL, REFUSED_INTERVAL, earliest
-from tunesmith_operator.plan.spec.reference_cycles import OPEN_RING, describe_ring
-from tunesmith_operator.plan.spec.references import Refused, Waiting, named_by
-from tunesmith_operator.plan.spec.validate import typed
-from tunesmith_operator.plan.status.outlook import Outlook, conclude, in_the_way
+from tunesmith_operator.plan.spec.reference_cycles import BREAK_CYCLE, describe_cycle
+from tunesmith_operator.plan.spec.references import Refused, Waiting, referenced_by
+from tunesmith_operator.plan.spec.validate import parse_spec
+from tunesmith_operator.plan.status.outlook import Outlook, name_conflict, plan_from_outlook
 from tunesmith_operator.plan.types import CHILDREN, Key, KindPlan, Observed, Plan, Raw, Reference, TokenFor
 
 OPTIONAL = frozenset({autoscaling.KIND, disruption.KIND})
@@ -39,32 +39,32 @@ def plan(resource: Raw, observed: Observed, now: datetime, config: OperatorConfi
     """The plan of an InferenceService."""
     if is_deleting(resource):
         return Plan()
-    spec = typed(InferenceServiceSpec, resource)
+    spec = parse_spec(InferenceServiceSpec, resource)
     if isinstance(spec, Refused):
-        return conclude(resource, observed, failed(FailureClass.BAD_SPEC, spec.text), now)
+        return plan_from_outlook(resource, observed, failed(FailureClass.BAD_SPEC, spec.text), now)
     if taken := sorted(key for key in observed.foreign if key.kind not in OPTIONAL):
-        return conclude(resource, observed, in_the_way(resource, taken, observed.former), now)
+        return plan_from_outlook(resource, observed, name_conflict(resource, taken, observed.former), now)
     versions = read_versions(observed, (resource.get("status") or {}).get("version"))
     target = choose_target(resource, spec, observed.references, versions, config)
-    if observed.ring and isinstance(target.obstacle, Waiting):
-        target = replace(target, obstacle=Refused(describe_ring(observed.ring), OPEN_RING))
+    if observed.cycle and isinstance(target.obstacle, Waiting):
+        target = replace(target, obstacle=Refused(describe_cycle(observed.cycle), BREAK_CYCLE))
     manifests = [manifest for manifest in _manifests(resource, spec, target) if _key(manifest) not in observed.foreign]
-    drifted = [manifest for manifest in manifests if not has(_existing(observed, manifest), manifest)]
+    drifted = [manifest for manifest in manifests if not matches(_existing(observed, manifest), manifest)]
     is_drifted = any(manifest["kind"] == "Deployment" for manifest in drifted)
     rollout = read_rollout(observed, target.template, spec, is_drifted, now)
     trouble = find_trouble(observed, rollout, namespace_of(resource))
     giving_up = rollback_record(spec, target, versions, rollout, trouble, now)
     context = ServiceContext(resource, spec, observed, versions, target, rollout, trouble, giving_up)
-    return conclude(resource, observed, _with_writes(context, manifests, drifted), now)
+    return plan_from_outlook(resource, observed, _with_writes(context, manifests, drifted), now)
 
 
 def references(resource: Raw) -> frozenset[Reference]:
     """The resources that make its model and adapters, and the EvalJobs that must pass the model."""
-    spec = typed(InferenceServiceSpec, resource)
+    spec = parse_spec(InferenceServiceSpec, resource)
     if isinstance(spec, Refused):
         return frozenset()
     eval_jobs = spec.promotion.eval_jobs if spec.promotion else []
-    return named_by(spec.model, *(spec.adapters or [])) | {Reference("EvalJob", job.name) for job in eval_jobs}
+    return referenced_by(spec.model, *(spec.adapters or [])) | {Reference("EvalJob", job.name) for job in eval_jobs}
 
 
 def gets(resource: Raw) -> frozenset[Key]:
@@ -73,7 +73,7 @@ def gets(resource: Raw) -> frozenset[Key]:
     Optional kinds are read only if such a child may exist: if the spec asks for it, if status lists it, and after a change of the
     spec, since a kill may have come between its creation and the status.
     """
-    status, spec = resource.get("status") or {}, typed(InferenceServiceSpec, resource)
+    status, spec = resource.get("status") or {}, parse_spec(InferenceServiceSpec, resource)
     listed = {child.get("kind") for child in status.get("children") or ()}
     is_changed = status.get("observedGeneration") != metadata(resource).get("generation")
     wanted = {

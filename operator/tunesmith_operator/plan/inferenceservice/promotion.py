@@ -14,7 +14,7 @@ from tunesmith_api.evaljob import Verdict
 from tunesmith_api.inferenceservice import Promotion
 from tunesmith_api.run import ResolvedModel
 from tunesmith_operator.plan.phases import Phase, Reason
-from tunesmith_operator.plan.spec.references import References, Waiting, describe, held_up, next_step
+from tunesmith_operator.plan.spec.references import References, Waiting, describe, remedy, wait_for_resource
 from tunesmith_operator.plan.types import Raw, Reference
 
 
@@ -101,9 +101,9 @@ def _no_verdict(name: str, job: Raw | None) -> Waiting:
     phase = status.get("phase") or Phase.PENDING
     text = f"EvalJob {name} to give its verdict; it is {phase}"
     if phase == Phase.FAILED:
-        cause = f"{text} ({status.get('reason')}): {next_step(job)}"
-        return Waiting(Reason.WAITING_FOR_VERDICT, cause, in_vain=True)
-    return held_up(Reason.WAITING_FOR_VERDICT, text, status)
+        cause = f"{text} ({status.get('reason')}): {remedy(job)}"
+        return Waiting(Reason.WAITING_FOR_VERDICT, cause, is_stalled=True)
+    return wait_for_resource(Reason.WAITING_FOR_VERDICT, text, status)
 
 
 def _other_model(name: str, job: Raw, scored: Raw, source: ModelSource, model: ResolvedModel) -> Blocked | None:

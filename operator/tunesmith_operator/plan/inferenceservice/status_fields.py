@@ -19,8 +19,8 @@ from tunesmith_operator.plan.names import name_of, namespace_of, selector
 from tunesmith_operator.plan.phases import Reason
 from tunesmith_operator.plan.pods.read import reports
 from tunesmith_operator.plan.pods.template import run_spec_of
-from tunesmith_operator.plan.spec.references import Refused, Waiting, model_as_read, model_status
-from tunesmith_operator.plan.status.conditions import Wanted
+from tunesmith_operator.plan.spec.references import Refused, Waiting, fetched_model_status, model_status
+from tunesmith_operator.plan.status.conditions import WantedCondition
 from tunesmith_operator.plan.types import Raw
 
 NO_DIGEST = (
@@ -48,7 +48,7 @@ def service_fields(context: ServiceContext) -> Raw:
     }
 
 
-def service_conditions(context: ServiceContext) -> tuple[Wanted, ...]:
+def service_conditions(context: ServiceContext) -> tuple[WantedCondition, ...]:
     """PromotionBlocked with spec.promotion, and RolledBack once the spec's version was given up."""
     return (*_promotion_condition(context), *_rollback_condition(context))
 
@@ -80,28 +80,28 @@ def _served(pods: Sequence[Raw], template: Raw | None, version: str | None) -> R
     adapters = [{"name": item.name, "uri": item.model.uri, "digest": item.model.digest} for item in run.adapters]
     return {
         "version": version,
-        "model": model_as_read(run.subject, fetched),
+        "model": fetched_model_status(run.subject, fetched),
         "adapters": [{name: value for name, value in adapter.items() if value} for adapter in adapters] or None,
     }
 
 
-def _promotion_condition(context: ServiceContext) -> tuple[Wanted, ...]:
+def _promotion_condition(context: ServiceContext) -> tuple[WantedCondition, ...]:
     """PromotionBlocked: an EvalJob has not passed the model that the spec names."""
     type_, promotion, obstacle = "PromotionBlocked", context.spec.promotion, context.target.obstacle
     if promotion is None:
         return ()
     if isinstance(obstacle, Blocked):
-        return (Wanted(type_, True, Reason.PROMOTION_BLOCKED, obstacle.text),)
+        return (WantedCondition(type_, True, Reason.PROMOTION_BLOCKED, obstacle.text),)
     if isinstance(obstacle, Waiting):
-        return (Wanted(type_, None, obstacle.reason, f"waiting for {obstacle.text}"),)
+        return (WantedCondition(type_, None, obstacle.reason, f"waiting for {obstacle.text}"),)
     if isinstance(obstacle, Refused):
-        return (Wanted(type_, None, FailureClass.BAD_SPEC, obstacle.text),)
+        return (WantedCondition(type_, None, FailureClass.BAD_SPEC, obstacle.text),)
     names = ", ".join(reference.name for reference in promotion.eval_jobs)
     candidate = context.target.candidate
     by_name = "" if candidate and candidate.digest else NO_DIGEST
-    return (Wanted(type_, False, Reason.PROMOTED, f"passed by EvalJob {names}{by_name}"),)
+    return (WantedCondition(type_, False, Reason.PROMOTED, f"passed by EvalJob {names}{by_name}"),)
 
 
-def _rollback_condition(context: ServiceContext) -> tuple[Wanted, ...]:
+def _rollback_condition(context: ServiceContext) -> tuple[WantedCondition, ...]:
     record = context.given_up
-    return (Wanted("RolledBack", True, Reason.ROLLOUT_TIMEOUT, record.message),) if record else ()
+    return (WantedCondition("RolledBack", True, Reason.ROLLOUT_TIMEOUT, record.message),) if record else ()

@@ -16,7 +16,7 @@ from tunesmith_operator.plan.names import namespace_of
 from tunesmith_operator.plan.pods import engines
 from tunesmith_operator.plan.pods.template import run_spec_of
 from tunesmith_operator.plan.spec.references import References, Refused, Waiting, resolve, resolve_adapter
-from tunesmith_operator.plan.spec.validate import unacceptable
+from tunesmith_operator.plan.spec.validate import spec_refusals
 from tunesmith_operator.plan.types import Raw
 
 
@@ -104,7 +104,7 @@ def _refusals(resource: Raw, spec: InferenceServiceSpec, config: OperatorConfig)
     accelerator = spec.resources.accelerator
     engine = resolve_engine(spec.engine, accelerator, engines.installed(config.images))
     return [
-        *unacceptable("InferenceService", spec, config, namespace_of(resource)),
+        *spec_refusals("InferenceService", spec, config, namespace_of(resource)),
         *engines.refusals(engine, accelerator, config.images),
     ]
 

@@ -11,7 +11,7 @@ from tunesmith_operator.plan.jobs.read import is_over, is_suspended, may_run
 from tunesmith_operator.plan.names import is_deleting, key_of, metadata, name_of
 from tunesmith_operator.plan.phases import Phase
 from tunesmith_operator.plan.requeue import POLL_INTERVAL, earliest, seconds_until
-from tunesmith_operator.plan.status.conditions import Wanted, set_conditions
+from tunesmith_operator.plan.status.conditions import WantedCondition, set_conditions
 from tunesmith_operator.plan.times import parse_time
 from tunesmith_operator.plan.types import Key, Observed, Plan, Raw
 
@@ -72,7 +72,7 @@ def _final_conditions(resource: Raw, reconciling: bool, now: datetime) -> list[R
     """The conditions as they were, for the current generation; Reconciling ends when nothing runs any more."""
     old = resource["status"].get("conditions") or []
     wanted = [
-        Wanted(
+        WantedCondition(
             condition["type"],
             condition["status"] == "True" and (reconciling or condition["type"] != "Reconciling"),
             condition["reason"],

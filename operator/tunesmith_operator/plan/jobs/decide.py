@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from tunesmith_operator.plan.config import OperatorConfig
-from tunesmith_operator.plan.drift import has
+from tunesmith_operator.plan.drift import matches
 from tunesmith_operator.plan.failures.rejection import rejection_failure
 from tunesmith_operator.plan.jobs import outlooks, preparation
 from tunesmith_operator.plan.jobs.accounting import STOPPED, recorded_failures, recorded_number
@@ -23,10 +23,10 @@ from tunesmith_operator.plan.jobs.throttle import throttled
 from tunesmith_operator.plan.names import is_deleting, job_name, job_stem, key_of, labels, name_of, namespace_of
 from tunesmith_operator.plan.phases import Phase, is_final
 from tunesmith_operator.plan.requeue import REFUSED_INTERVAL
-from tunesmith_operator.plan.spec.reference_cycles import OPEN_RING, describe_ring
+from tunesmith_operator.plan.spec.reference_cycles import BREAK_CYCLE, describe_cycle
 from tunesmith_operator.plan.spec.references import Refused, Waiting
-from tunesmith_operator.plan.spec.validate import typed, unacceptable
-from tunesmith_operator.plan.status.outlook import Outlook, conclude, in_the_way
+from tunesmith_operator.plan.spec.validate import parse_spec, spec_refusals
+from tunesmith_operator.plan.status.outlook import Outlook, name_conflict, plan_from_outlook
 from tunesmith_operator.plan.types import Key, KindPlan, Observed, Plan, Raw, Reference, TokenFor
 
 
@@ -52,11 +52,11 @@ def plan_job(
     """The plan of a FineTuneJob or EvalJob."""
     if is_deleting(resource):
         return Plan()
-    spec = typed(kind.spec_type, resource)
+    spec = parse_spec(kind.spec_type, resource)
     if isinstance(spec, Refused):
         if is_final(resource):
             return after_completion(resource, observed, (), now)
-        return conclude(resource, observed, outlooks.refused([spec.text], kind.name), now)
+        return plan_from_outlook(resource, observed, outlooks.refused([spec.text], kind.name), now)
     current, others = _read_roles(kind, spec, resource, observed, now)
     context = JobContext(kind, resource, spec, current, others, observed, now, config, token)
     if is_final(resource):
@@ -64,7 +64,7 @@ def plan_job(
         return after_completion(resource, observed, final_accounts, now, context.unfinished)
     decided = next(outlook for decide in DECISIONS if (outlook := decide(context)))
     outlook = with_status_fields(context, _with_cleanup(context, _with_services(context, decided)))
-    return throttled(context.status, conclude(resource, observed, outlook, now), now)
+    return throttled(context.status, plan_from_outlook(resource, observed, outlook, now), now)
 
 
 def _read_roles(
@@ -110,7 +110,7 @@ def _refuse(context: JobContext[Spec]) -> Outlook | None:
         return None
     kind, spec, config = context.kind, context.spec, context.config
     sentences = [
-        *unacceptable(kind.name, spec, config, namespace_of(context.resource)),
+        *spec_refusals(kind.name, spec, config, namespace_of(context.resource)),
         *kind.find_refusals(spec, config),
     ]
     return outlooks.refused(sentences, kind.name) if sentences else None
@@ -138,7 +138,7 @@ def _find_name_conflict(context: JobContext[Spec]) -> Outlook | None:
         job = Key("Job", job_name(context.resource, attempts.label, attempts.number + 1))
         taken = [key for key in (job, *services) if key in context.observed.foreign]
         if attempts.is_idle and taken:
-            return in_the_way(context.resource, taken, context.observed.former)
+            return name_conflict(context.resource, taken, context.observed.former)
     return None
 
 
@@ -161,8 +161,8 @@ def _start_attempts(context: JobContext[Spec]) -> Outlook | None:
 
 def _wait(context: JobContext[Spec], cause: Waiting) -> Outlook:
     """Wait for a referenced resource, unless that waits for this resource."""
-    if ring := context.observed.ring:
-        return outlooks.refused([describe_ring(ring)], context.kind.name, OPEN_RING)
+    if cycle := context.observed.cycle:
+        return outlooks.refused([describe_cycle(cycle)], context.kind.name, BREAK_CYCLE)
     return replace(outlooks.waiting(cause), trouble=outlooks.newest_failure(context))
 
 
@@ -212,7 +212,7 @@ def _with_services(context: JobContext[Spec], outlook: Outlook) -> Outlook:
     drifted = (
         manifest
         for key, manifest in wanted.items()
-        if key not in unwritable and not has(existing.get(key.name), manifest)
+        if key not in unwritable and not matches(existing.get(key.name), manifest)
     )
     return replace(outlook, apply=tuple(drifted))
 

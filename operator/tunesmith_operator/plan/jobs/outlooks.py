@@ -21,7 +21,7 @@ from tunesmith_operator.plan.names import name_of
 from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.requeue import POLL_INTERVAL, earliest
 from tunesmith_operator.plan.spec.references import Waiting
-from tunesmith_operator.plan.status.conditions import Wanted
+from tunesmith_operator.plan.status.conditions import WantedCondition
 from tunesmith_operator.plan.status.outlook import Outlook
 from tunesmith_operator.plan.times import format_time
 
@@ -91,8 +91,8 @@ def waiting(cause: Waiting) -> Outlook:
         Phase.WAITING,
         cause.reason,
         f"waiting for {cause.text}",
-        reconciling=not cause.in_vain,
-        stalled=cause.in_vain,
+        reconciling=not cause.is_stalled,
+        stalled=cause.is_stalled,
         waiting_for=cause.text,
     )
 
@@ -123,7 +123,7 @@ def refused(sentences: Sequence[str], kind: str, hint: str = "") -> Outlook:
 def failed(trouble: LastFailure, message: str) -> Outlook:
     """The job does not continue unless something is changed."""
     reason = str(trouble.class_)
-    condition = Wanted("Succeeded", False, reason, message)
+    condition = WantedCondition("Succeeded", False, reason, message)
     return Outlook(Phase.FAILED, reason, message, stalled=True, trouble=trouble, conditions=(condition,))
 
 

@@ -11,7 +11,7 @@ from tunesmith_operator.plan.jobs.kind import JobContext, Spec
 from tunesmith_operator.plan.jobs.schedule import first_start
 from tunesmith_operator.plan.names import ATTEMPT_ANNOTATION, ROLE_LABEL, annotation, label
 from tunesmith_operator.plan.phases import Phase
-from tunesmith_operator.plan.status.conditions import Wanted
+from tunesmith_operator.plan.status.conditions import WantedCondition
 from tunesmith_operator.plan.status.outlook import Outlook
 from tunesmith_operator.plan.types import Raw
 
@@ -26,7 +26,7 @@ def with_status_fields(context: JobContext[Spec], outlook: Outlook) -> Outlook:
         **cost_fields(context.status, accounts(context, lambda attempts: _stopped(attempts, outlook))),
         **outlook.fields,
     }
-    unknown = (Wanted("Succeeded", None, outlook.reason, outlook.message),)
+    unknown = (WantedCondition("Succeeded", None, outlook.reason, outlook.message),)
     return replace(outlook, fields=fields, conditions=outlook.conditions or unknown)
 
 

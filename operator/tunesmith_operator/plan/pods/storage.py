@@ -1,4 +1,4 @@
-"""Object storage of a run: what the resource says, over the chart's default store."""
+"""Object storage of a run: the settings of the resource over the chart's default store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CA_DIRECTORY = "/etc/tunesmith-ca"
 
 @dataclass(frozen=True)
 class Access:
-    """A store, and what a pod needs to use it. Credentials are named, never read."""
+    """A store and what a pod needs to use it. Credentials are referenced, never read."""
 
     store: Store
     ca_bundle: ConfigMapKey | None
@@ -21,7 +21,7 @@ class Access:
 
 
 def resolve(storage: Storage | None, default: StoreDefaults) -> Access:
-    """`storage` over `default`, field by field."""
+    """Return `storage` over `default`, field by field."""
     own = storage or Storage()
     ca_bundle, endpoint = own.ca_bundle or default.ca_bundle, own.endpoint or default.endpoint
     styles = (own.path_style, default.path_style, endpoint is not None)

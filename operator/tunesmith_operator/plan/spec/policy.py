@@ -1,7 +1,7 @@
-"""What an administrator leaves to those who write resources: pods are made by the operator, with its rights, not theirs.
+"""The administrator's policy (podPolicy): the values that resources may use in fields that become fields of pods.
 
-Whoever may not create pods must not get by a resource what a pod would give: another identity, another's place in the
-queue, nodes that are kept free, credentials that were meant for somebody else. See docs/security.md.
+The operator creates pods with its own rights. A user without the right to create pods must not gain by a resource what a pod
+would give: another service account, a higher priority, reserved nodes, credentials of others. See docs/security.md.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ NAMES: dict[str, str] = {
     "pod.runtimeClassName": "runtimeClasses",
     "pod.schedulerName": "schedulers",
 }
-"""Field below spec, and the list of the policy that its value must be in."""
+"""Field below spec -> the list of the policy that must contain its value."""
 KEYS: dict[str, str] = {"pod.labels": "labels", "pod.annotations": "annotations"}
-"""Maps below spec, and the list that their keys must be in."""
+"""Map below spec -> the list that must contain its keys."""
 
 SHARED_FOLDERS = frozenset({"models", "evals", "services"})
-"""Folders of the default store that hold what is found by its content, whoever made it."""
+"""Folders of the default store whose contents are addressed by digest and shared by all namespaces."""
 RUNS_FOLDER = "runs"
 """Folder of the default store with one folder for each namespace."""
 
 
-def against_policy(spec: Raw, config: OperatorConfig, namespace: str) -> Iterator[str]:
-    """What the administrator's policy refuses in a spec (camelCase data) of `namespace`, as sentences."""
+def policy_refusals(spec: Raw, config: OperatorConfig, namespace: str) -> Iterator[str]:
+    """Yield what the policy refuses in a spec (camelCase data) of `namespace`, as messages."""
     lists = config.pod_policy.model_dump(by_alias=True)
     lists["credentialsSecrets"] = [*lists["credentialsSecrets"], config.store.credentials_secret]
     lists["endpoints"] = [*lists["endpoints"], config.store.endpoint]
-    for field, name, policy in _asked(spec):
+    for field, name, policy in _requested_values(spec):
         listed = _is_endpoint if policy == "endpoints" else fnmatchcase
         if not any(listed(name, pattern) for pattern in lists[policy] if pattern):
             yield (
-                f"{field} {name or 'without a key'}: this operator does not allow it; remove it, "
+                f"{field} {name or 'without a key'}: the operator's policy does not allow it; remove it, "
                 f"or have an administrator add it to podPolicy.{policy} in the chart's values"
             )
     for uri in values_at(spec, "output.uri"):
-        yield from _not_yours(str(uri), config.store.uri, namespace)
+        yield from _foreign_folder(str(uri), config.store.uri, namespace)
 
 
-def _asked(spec: Raw) -> Iterator[tuple[str, str, str]]:
-    """Field, name, and the list that the name must be in. A toleration without a key tolerates every taint."""
+def _requested_values(spec: Raw) -> Iterator[tuple[str, str, str]]:
+    """Yield (field, value, list of the policy). A toleration without a key tolerates every taint."""
     for field, policy in NAMES.items():
         yield from ((field, str(name), policy) for name in values_at(spec, field))
     for field, policy in KEYS.items():
@@ -59,22 +59,22 @@ def _asked(spec: Raw) -> Iterator[tuple[str, str, str]]:
 
 
 def _is_endpoint(url: str, pattern: str) -> bool:
-    """Whether a URL is of a pattern. A * stands for a part of a host's name: beyond an @, / or : another server begins."""
+    """Whether a URL matches a pattern. A * matches part of a host name only: beyond an @, / or : it would match other servers."""
     parts = [re.escape(part) for part in pattern.rstrip("/").split("*")]
     return pattern == "*" or re.fullmatch("[A-Za-z0-9.-]*".join(parts), url.rstrip("/")) is not None
 
 
-def _not_yours(uri: str, store: str, namespace: str) -> Iterator[str]:
-    """Places in the default store that are another namespace's or nobody's: its credentials may open them all."""
+def _foreign_folder(uri: str, store: str, namespace: str) -> Iterator[str]:
+    """Refuse folders of the default store that belong to another namespace: the store's credentials may open them all."""
     folders, root = _folders(uri), _folders(store)
     if {".", ".."} & {*folders}:
-        yield f"output.uri {uri}: it has a folder named . or ..; name the folder itself"
+        yield f"output.uri {uri}: it has a folder named . or ..; write the folder's own name"
     elif folders[: len(root)] == root:
         rest = folders[len(root) :]
         theirs = rest[:1] == [RUNS_FOLDER] and rest[1:2] != [namespace]
         if theirs or SHARED_FOLDERS.intersection(rest[:1]):
             own = f"{store.rstrip('/')}/{RUNS_FOLDER}/{namespace}/"
-            yield f"output.uri {uri}: that folder of the store is not this namespace's; leave it out, or write below {own}"
+            yield f"output.uri {uri}: the folder does not belong to this namespace; remove output.uri, or write below {own}"
 
 
 def _folders(uri: str) -> list[str]:

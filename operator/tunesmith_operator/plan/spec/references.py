@@ -1,4 +1,4 @@
-"""What a resource names, and what the named resources have made: from a ModelSource to URIs."""
+"""Resolving references: from the resources that a spec names to the URIs of their models."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from tunesmith_operator.plan.types import Raw, Reference
 
 @dataclass(frozen=True)
 class Waiting:
-    """It is not there yet; it may come."""
+    """The named resource does not exist or has no model yet."""
 
     reason: Reason
     text: str
-    in_vain: bool = False
-    """It will not come unless somebody changes something."""
+    is_stalled: bool = False
+    """Whether the wait will not end until somebody changes something."""
 
 
 @dataclass(frozen=True)
 class Refused:
-    """It cannot be, whatever comes: the sentence that says why and what to do."""
+    """The reference cannot be resolved, whatever happens to the named resource."""
 
     text: str
     hint: str = ""
-    """What to do, where `text` does not say it."""
+    """What to do, if `text` does not contain it."""
 
 
 References = Mapping[Reference, Raw | None]
 
 
-def named_by(*sources: ModelSource | Adapter | None) -> frozenset[Reference]:
-    """The resources that models and adapters name."""
+def referenced_by(*sources: ModelSource | Adapter | None) -> frozenset[Reference]:
+    """Return the resources that models and adapters name."""
     kinds = {"fine_tune_job": "FineTuneJob", "inference_service": "InferenceService"}
     return frozenset(
         Reference(kind, named.name)
@@ -47,7 +47,7 @@ def named_by(*sources: ModelSource | Adapter | None) -> frozenset[Reference]:
 
 
 def resolve(source: ModelSource, references: References) -> ResolvedModel | Waiting | Refused:
-    """The model that `source` stands for."""
+    """Resolve the model of `source`."""
     if source.fine_tune_job:
         found = _finished(source.fine_tune_job.name, references)
         model = found if isinstance(found, Waiting) else _artifact(found, LANGUAGE_MODELS)
@@ -55,11 +55,11 @@ def resolve(source: ModelSource, references: References) -> ResolvedModel | Wait
         model = _served(source.inference_service.name, references)
     else:
         model = ResolvedModel(uri=str(source.uri))
-    return model if isinstance(model, Waiting | Refused) else trusting(model, source.trust_remote_code)
+    return model if isinstance(model, Waiting | Refused) else with_trust(model, source.trust_remote_code)
 
 
 def resolve_base(source: ModelSource, references: References) -> ResolvedModel | Waiting | Refused:
-    """The model that `source` stands for, to be tuned: an adapter alone is none."""
+    """Resolve the model of `source` as a base of tuning, which an adapter cannot be."""
     model = resolve(source, references)
     if isinstance(model, ResolvedModel) and model.base:
         return Refused(
@@ -69,7 +69,7 @@ def resolve_base(source: ModelSource, references: References) -> ResolvedModel |
 
 
 def resolve_adapter(adapter: Adapter, references: References) -> NamedAdapter | Waiting | Refused:
-    """The adapter that an InferenceService names."""
+    """Resolve an adapter of an InferenceService."""
     if not adapter.fine_tune_job:
         return NamedAdapter(name=adapter.name, model=ResolvedModel(uri=str(adapter.uri)))
     found = _finished(adapter.fine_tune_job.name, references)
@@ -77,14 +77,14 @@ def resolve_adapter(adapter: Adapter, references: References) -> NamedAdapter | 
     return model if isinstance(model, Waiting | Refused) else NamedAdapter(name=adapter.name, model=model)
 
 
-def trusting(model: ResolvedModel, trust_remote_code: bool) -> ResolvedModel:
-    """`model` and its base, with leave to run their code or without."""
-    base = trusting(model.base, trust_remote_code) if model.base else None
+def with_trust(model: ResolvedModel, trust_remote_code: bool) -> ResolvedModel:
+    """Return `model` and its base with the permission to run their code set."""
+    base = with_trust(model.base, trust_remote_code) if model.base else None
     return model.model_copy(update={"trust_remote_code": trust_remote_code, "base": base})
 
 
 def describe(source: ModelSource) -> str:
-    """How messages name a model."""
+    """Return the name of a model for messages."""
     if source.fine_tune_job:
         return f"FineTuneJob {source.fine_tune_job.name}"
     if source.inference_service:
@@ -95,32 +95,31 @@ def describe(source: ModelSource) -> str:
 def _finished(name: str, references: References) -> Raw | Waiting:
     job = references.get(Reference("FineTuneJob", name))
     if job is None:
-        return Waiting(Reason.WAITING_FOR_MODEL, f"FineTuneJob {name}: there is none of that name in this namespace")
+        return Waiting(Reason.WAITING_FOR_MODEL, f"FineTuneJob {name}, which does not exist in this namespace")
     status = job.get("status") or {}
     phase = status.get("phase") or Phase.PENDING
     if phase == Phase.FAILED:
-        why = (
-            f"FineTuneJob {name}, which has failed ({status.get('reason')}): {next_step(job, ' or name another model')}"
-        )
-        return Waiting(Reason.WAITING_FOR_MODEL, why, in_vain=True)
+        why = f"FineTuneJob {name}, which has failed ({status.get('reason')}): {remedy(job, ' or name another model')}"
+        return Waiting(Reason.WAITING_FOR_MODEL, why, is_stalled=True)
     if phase != Phase.SUCCEEDED:
-        return held_up(Reason.WAITING_FOR_MODEL, f"FineTuneJob {name} to succeed; it is {phase}", status)
+        return wait_for_resource(Reason.WAITING_FOR_MODEL, f"FineTuneJob {name} to succeed; it is {phase}", status)
     return job
 
 
-def next_step(job: Raw, otherwise: str = "") -> str:
-    """What to do about a job that has failed; of one that may yet go on, why it does not."""
+def remedy(job: Raw, otherwise: str = "") -> str:
+    """Return what to do about a failed job; for one that is not final, its message."""
     message = job["status"].get("message")
     return str(message) if message and not is_final(job) else f"see its status, then create it again{otherwise}"
 
 
-def held_up(reason: Reason, text: str, status: Raw) -> Waiting:
-    """To wait for a resource of this status: in vain where it is Stalled itself, and then for its reason."""
+def wait_for_resource(reason: Reason, text: str, status: Raw) -> Waiting:
+    """Return the wait for a resource with this status. If it is Stalled itself, the wait is too, with its reason."""
     conditions: list[Raw] = status.get("conditions") or []
-    stalled = next((one for one in conditions if one.get("type") == "Stalled" and one.get("status") == "True"), None)
+    types = {condition.get("type"): condition for condition in conditions if condition.get("status") == "True"}
+    stalled = types.get("Stalled")
     if stalled is None:
         return Waiting(reason, text)
-    return Waiting(reason, f"{text} ({stalled.get('reason')}: {stalled.get('message')})", in_vain=True)
+    return Waiting(reason, f"{text} ({stalled.get('reason')}: {stalled.get('message')})", is_stalled=True)
 
 
 def _artifact(job: Raw, preferred: tuple[ArtifactType, ...]) -> ResolvedModel | Refused:
@@ -145,24 +144,22 @@ def _artifact(job: Raw, preferred: tuple[ArtifactType, ...]) -> ResolvedModel | 
 def _served(name: str, references: References) -> ResolvedModel | Waiting:
     service = references.get(Reference("InferenceService", name))
     if service is None:
-        return Waiting(
-            Reason.WAITING_FOR_MODEL, f"InferenceService {name}: there is none of that name in this namespace"
-        )
+        return Waiting(Reason.WAITING_FOR_MODEL, f"InferenceService {name}, which does not exist in this namespace")
     status = service.get("status") or {}
     model = status.get("model") or {}
     if not model.get("uri"):
-        return held_up(Reason.WAITING_FOR_MODEL, f"InferenceService {name} to serve a model", status)
+        return wait_for_resource(Reason.WAITING_FOR_MODEL, f"InferenceService {name} to serve a model", status)
     base = ResolvedModel(uri=model["base"]) if model.get("base") else None
     return ResolvedModel(uri=model["uri"], digest=model.get("digest"), base=base)
 
 
 def model_status(model: ResolvedModel) -> Raw:
-    """A model as status shows it."""
+    """Return a model as status shows it."""
     shown = {"uri": model.uri, "digest": model.digest, "base": model.base.uri if model.base else None}
     return {name: value for name, value in shown.items() if value is not None}
 
 
-def model_as_read(model: ResolvedModel, fetched: RunReport | None) -> Raw:
-    """The same, read from the store after an import, as fetch has told."""
-    told = {"uri": fetched.model_uri, "digest": model.digest or fetched.model_digest} if fetched else {}
-    return {**model_status(model), **{name: value for name, value in told.items() if value}}
+def fetched_model_status(model: ResolvedModel, fetched: RunReport | None) -> Raw:
+    """Return a model as status shows it, with the URI and digest that fetch reported after an import."""
+    reported = {"uri": fetched.model_uri, "digest": model.digest or fetched.model_digest} if fetched else {}
+    return {**model_status(model), **{name: value for name, value in reported.items() if value}}

@@ -1,9 +1,9 @@
-"""Conditions, as meta.SetStatusCondition sets them.
+"""Conditions, set as by meta.SetStatusCondition of apimachinery.
 
-- all kinds: Ready, Reconciling and Stalled, which kstatus reads. Ready: a job has succeeded, a service answers; it is
-  left out of what is at rest as the spec asks (suspended, no replicas), which is neither ready nor on its way
+- all kinds: Ready, Reconciling and Stalled, which kstatus reads. Ready: a job has succeeded, a service answers. It is absent
+  while a resource is idle as its spec requests (suspended, no replicas)
 - FineTuneJob, EvalJob: Succeeded; True or False at the end, Unknown before
-- EvalJob: Passed, its verdict, when it is known
+- EvalJob: Passed, the verdict, once it is known
 - InferenceService with spec.promotion: PromotionBlocked; Unknown while it waits for a verdict
 """
 
@@ -20,8 +20,8 @@ MESSAGE_LIMIT = 4096
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a condition should say; `status` None is Unknown."""
+class WantedCondition:
+    """A condition to set; `status` None is Unknown."""
 
     type: str
     status: bool | None
@@ -30,14 +30,14 @@ class Wanted:
 
 
 def set_conditions(
-    old: Sequence[Mapping[str, object]], wanted: Sequence[Wanted], generation: int, now: datetime
+    old: Sequence[Mapping[str, object]], wanted: Sequence[WantedCondition], generation: int, now: datetime
 ) -> list[Raw]:
-    """`wanted` as conditions, in that order; lastTransitionTime moves only when a status flips."""
+    """Return `wanted` as conditions, in that order. lastTransitionTime changes only with the status."""
     before = {condition.get("type"): condition for condition in old}
     return [_condition(before.get(want.type), want, generation, now) for want in wanted]
 
 
-def _condition(old: Mapping[str, object] | None, want: Wanted, generation: int, now: datetime) -> Raw:
+def _condition(old: Mapping[str, object] | None, want: WantedCondition, generation: int, now: datetime) -> Raw:
     status = "Unknown" if want.status is None else str(want.status)
     unchanged = old is not None and old.get("status") == status and old.get("lastTransitionTime")
     return {
@@ -50,14 +50,16 @@ def _condition(old: Mapping[str, object] | None, want: Wanted, generation: int, 
     }
 
 
-def kstatus(ready: bool | None, reconciling: bool, stalled: bool, reason: str, message: str) -> tuple[Wanted, ...]:
-    """The conditions by which `kubectl wait`, Flux and Argo CD know how a resource is.
+def kstatus_conditions(
+    ready: bool | None, reconciling: bool, stalled: bool, reason: str, message: str
+) -> tuple[WantedCondition, ...]:
+    """Return the conditions that `kubectl wait`, Flux and Argo CD read.
 
-    Reconciling: on its way, by itself. Stalled: it will not get there unless somebody changes something. `ready` None
-    leaves Ready out: kstatus then calls the resource current, and who waits for Ready goes on waiting.
+    Reconciling: progress happens by itself. Stalled: none happens until somebody changes something. `ready` None omits Ready:
+    kstatus then reports the resource as current, and a wait for Ready continues.
     """
     others = (
-        Wanted("Reconciling", reconciling, reason, message if reconciling else ""),
-        Wanted("Stalled", stalled, reason, message if stalled else ""),
+        WantedCondition("Reconciling", reconciling, reason, message if reconciling else ""),
+        WantedCondition("Stalled", stalled, reason, message if stalled else ""),
     )
-    return others if ready is None else (Wanted("Ready", ready, reason, message), *others)
+    return others if ready is None else (WantedCondition("Ready", ready, reason, message), *others)

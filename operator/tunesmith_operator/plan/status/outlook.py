@@ -1,4 +1,4 @@
-"""From an outlook to a plan: the one status write, its conditions, and the Events of what changed."""
+"""From an outlook to a plan: the status write, its conditions, and the Events of what changed."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from tunesmith_operator.plan.failures.last_failure import PENDING_CLASSES, failu
 from tunesmith_operator.plan.names import key_of, metadata
 from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.requeue import CONFLICT_INTERVAL, LEFTOVER_INTERVAL
-from tunesmith_operator.plan.status.conditions import Wanted, kstatus, set_conditions
-from tunesmith_operator.plan.status.sanitize import fitting
+from tunesmith_operator.plan.status.conditions import WantedCondition, kstatus_conditions, set_conditions
+from tunesmith_operator.plan.status.sanitize import sanitize
 from tunesmith_operator.plan.times import format_time
 from tunesmith_operator.plan.types import CHILDREN, Event, EventType, Key, Observed, Plan, Raw
 
 AT_REST = frozenset({Reason.SUSPENDED, Reason.SCALED_TO_ZERO})
-"""Reasons of what has no pods as that is asked for."""
+"""Reasons of a resource without pods as its spec requests."""
 QUIET = frozenset({Phase.PREPARING})
-"""Phases that are told by no Event, so that a good life has three: Pending, Running, Succeeded."""
+"""Phases without an Event, so that a successful job has three: Pending, Running, Succeeded."""
 LOUD = frozenset({Phase.ROLLED_BACK})
-"""Phases that are told by an Event even where the failure that led there is news as well."""
+"""Phases with an Event of their own even if the failure that caused them has an Event too."""
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a resource's plan comes to: what to do, and what to say of it."""
+    """The result of planning a resource: what to do, and the status that describes it."""
 
     phase: Phase
     reason: str
@@ -38,8 +38,8 @@ class Outlook:
     waiting_for: str | None = None
     trouble: LastFailure | None = None
     fields: Raw = field(default_factory=dict)
-    """The kind's own fields of status; None removes one."""
-    conditions: tuple[Wanted, ...] = ()
+    """The kind's own fields of status; None removes a field."""
+    conditions: tuple[WantedCondition, ...] = ()
     """The kind's own conditions, after Ready, Reconciling and Stalled."""
     create: tuple[Raw, ...] = ()
     apply: tuple[Raw, ...] = ()
@@ -49,8 +49,8 @@ class Outlook:
     requeue_after: float | None = None
 
 
-def conclude(resource: Raw, observed: Observed, outlook: Outlook, now: datetime) -> Plan:
-    """The plan of `outlook`: status only where it changed, Events only on transitions."""
+def plan_from_outlook(resource: Raw, observed: Observed, outlook: Outlook, now: datetime) -> Plan:
+    """Return the plan of `outlook`: status only if it changed, Events only on transitions."""
     old = resource.get("status") or {}
     new = _status(resource, observed, outlook, now)
     return Plan(
@@ -69,7 +69,7 @@ def _status(resource: Raw, observed: Observed, outlook: Outlook, now: datetime) 
     generation = int(metadata(resource).get("generation") or 0)
     ready = None if outlook.reason in AT_REST and not outlook.reconciling else outlook.ready
     wanted = (
-        *kstatus(ready, outlook.reconciling, outlook.stalled, outlook.reason, outlook.message),
+        *kstatus_conditions(ready, outlook.reconciling, outlook.stalled, outlook.reason, outlook.message),
         *outlook.conditions,
     )
     new: Raw = {
@@ -84,7 +84,7 @@ def _status(resource: Raw, observed: Observed, outlook: Outlook, now: datetime) 
         "lastFailure": _last_failure(old.get("lastFailure"), outlook.trouble, now),
         **outlook.fields,
     }
-    return fitting(resource["kind"], new)
+    return sanitize(resource["kind"], new)
 
 
 def _children(observed: Observed, outlook: Outlook) -> list[Raw]:
@@ -96,7 +96,7 @@ def _children(observed: Observed, outlook: Outlook) -> list[Raw]:
 
 
 def _last_failure(old: Raw | None, trouble: LastFailure | None, now: datetime) -> Raw | None:
-    """The trouble of now, else the last failure; a trouble that kept a pod from starting is forgotten when it is over."""
+    """Return the current failure, else the previous one unless it only kept a pod from starting and is over."""
     if trouble is None:
         return None if old and _is_over(old) else old
     new = trouble.to_dict()
@@ -108,31 +108,31 @@ def _last_failure(old: Raw | None, trouble: LastFailure | None, now: datetime) -
 
 
 def _is_over(trouble: Raw) -> bool:
-    """Whether a trouble is over when it is not met again: one of no pod's life, but of what was asked for or in the way."""
+    """Whether a failure is over once it is not observed: it concerns a spec, a name or a start, not the run of a pod."""
     refused = trouble.get("class") == FailureClass.BAD_SPEC and "pod" not in trouble
     return refused or trouble.get("class") in PENDING_CLASSES | {FailureClass.NAME_CONFLICT}
 
 
 def _events(old: Raw, new: Raw) -> tuple[Event, ...]:
-    """What changed, for `kubectl describe`: a failure once, a phase or reason once."""
+    """Return the Events of a change of status: one for a new failure, one for a new phase or reason."""
     failure, before = new.get("lastFailure"), old.get("lastFailure") or {}
-    news: list[Event] = []
+    events: list[Event] = []
     if failure and any(failure.get(name) != before.get(name) for name in ("class", "pod", "container")):
         text = with_hint(failure["message"], failure.get("hint") or "")
         ended = None if _is_over(failure) else f"{failure.get('pod')}/{failure.get('container')} {failure['message']}"
-        news.append(Event(EventType.WARNING, failure["class"], text[:1024], once=ended))
+        events.append(Event(EventType.WARNING, failure["class"], text[:1024], once=ended))
     moved = (new["phase"], new["reason"]) != (old.get("phase"), old.get("reason"))
-    if moved and (not news or new["phase"] in LOUD) and new["phase"] not in QUIET:
-        bad = any(one["type"] == "Stalled" and one["status"] == "True" for one in new["conditions"])
-        news.append(Event(EventType.WARNING if bad else EventType.NORMAL, new["reason"], new["message"][:1024]))
-    return tuple(news)
+    if moved and (not events or new["phase"] in LOUD) and new["phase"] not in QUIET:
+        bad = any((condition["type"], condition["status"]) == ("Stalled", "True") for condition in new["conditions"])
+        events.append(Event(EventType.WARNING if bad else EventType.NORMAL, new["reason"], new["message"][:1024]))
+    return tuple(events)
 
 
-def in_the_way(resource: Raw, names: Sequence[Key], former: frozenset[Key]) -> Outlook:
-    """Objects that have the names of children and are not ours: left by a deleted resource, or somebody else's."""
+def name_conflict(resource: Raw, names: Sequence[Key], former: frozenset[Key]) -> Outlook:
+    """Return the outlook if other objects have the names of children: leftovers of a deleted resource, or foreign ones."""
     things = ", ".join(f"{key.kind} {key.name}" for key in names)
     if former.issuperset(names):
-        text = f"{things} of the deleted {resource['kind']} of this name to go"
+        text = f"{things} of the deleted {resource['kind']} of this name to be removed"
         return Outlook(
             Phase.WAITING,
             Reason.STOPPING,
@@ -142,7 +142,7 @@ def in_the_way(resource: Raw, names: Sequence[Key], former: frozenset[Key]) -> O
             requeue_after=LEFTOVER_INTERVAL,
         )
     trouble = failure(
-        FailureClass.NAME_CONFLICT, f"there is a {things} that is not of this resource", kind=resource["kind"]
+        FailureClass.NAME_CONFLICT, f"{things} exists and does not belong to this resource", kind=resource["kind"]
     )
     reason = str(trouble.class_)
     return Outlook(

@@ -1,4 +1,4 @@
-"""What pods report, made to fit the status: one field that the schema refuses would keep all of status from being written."""
+"""Making a status valid: one field that the schema rejects, for example from a report, would prevent the whole write."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ TYPES: dict[str, type[Status]] = {
     "InferenceService": InferenceServiceStatus,
 }
 TIMES = frozenset({"time", "updated", "startTime", "endTime", "completionTime"})
-"""Fields of format date-time."""
+"""Fields with format date-time."""
 YEARS = range(1970, 9999)
 KEYS: dict[str, tuple[str, ...]] = {"dropped": ("reason",), "artifacts": ("name",), "results": ("benchmark", "metric")}
-"""Lists from reports whose items the API server tells apart by keys, and refuses where two are alike."""
+"""Lists from reports that the API server merges by keys: it rejects duplicates."""
 LARGEST = 2**63 - 1
-UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What is no text: it would move the cursor of who reads it, or turn the line around, or be no UTF-8."""
+UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that move a terminal's cursor, reverse the direction of text, or are invalid in UTF-8."""
 
 
-def fitting(kind: str, status: Raw) -> Raw:
-    """`status` without what the schema of `kind` refuses; what lacks a part that it must have goes as a whole."""
-    fit: Raw = _sound(status) or {}
+def sanitize(kind: str, status: Raw) -> Raw:
+    """Return `status` without what the schema of `kind` rejects. An object that lacks a required field is removed as a whole."""
+    fit: Raw = _clean(status) or {}
     while path := _first_misfit(TYPES[kind], fit):
         fit = _without(fit, path) or {}
     return fit
@@ -49,7 +49,7 @@ def _first_misfit(type_: type[Status], status: Raw) -> Sequence[int | str]:
 
 
 def _without(thing: Any, path: Sequence[int | str]) -> Any:
-    """`thing` without what is at `path`; None where it lacks that."""
+    """Return `thing` without the value at `path`; None if it has none."""
     head, rest = path[0], path[1:]
     if isinstance(thing, list) and isinstance(head, int):
         below = _without(thing[head], rest) if rest else None
@@ -61,13 +61,16 @@ def _without(thing: Any, path: Sequence[int | str]) -> Any:
     return None
 
 
-def _sound(thing: Any, field: str = "") -> Any:
-    """`thing` without what its type does not exclude: invalid times, numbers out of range, duplicate keys, empty text, secrets."""
+def _clean(thing: Any, field: str = "") -> Any:
+    """Return `thing` without what its type admits and the API server or a reader does not.
+
+    Removed are invalid times, numbers out of range, duplicate keys, unprintable characters and secrets.
+    """
     if isinstance(thing, dict):
-        below = {name: _sound(value, name) for name, value in thing.items()}
+        below = {name: _clean(value, name) for name, value in thing.items()}
         return {name: value for name, value in below.items() if value is not None}
     if isinstance(thing, list):
-        items = [item for item in (_sound(one) for one in thing) if item is not None]
+        items = [item for item in (_clean(element) for element in thing) if item is not None]
         return _distinct(items, KEYS[field]) if field in KEYS else items
     if isinstance(thing, float):
         return thing if isfinite(thing) else None
@@ -75,7 +78,7 @@ def _sound(thing: Any, field: str = "") -> Any:
         return thing if abs(thing) <= LARGEST else None
     if field in TIMES:
         return _time(thing)
-    return redact(UNSHOWN.sub(" ", thing)) if isinstance(thing, str) else thing
+    return redact(UNPRINTABLE.sub(" ", thing)) if isinstance(thing, str) else thing
 
 
 def _time(text: object) -> str | None:

@@ -198,7 +198,7 @@ class Cluster:
     autoscalers: dict[str, Raw] = field(default_factory=dict)
     budgets: dict[str, Raw] = field(default_factory=dict)
     others: dict[Reference, Raw] = field(default_factory=dict)
-    ring: tuple[Reference, ...] = ()
+    cycle: tuple[Reference, ...] = ()
     kubernetes_events: list[Raw] = field(default_factory=list)
     workloads: list[Raw] = field(default_factory=list)
     workloads_problem: str = ""
@@ -225,7 +225,7 @@ class Cluster:
             workloads=tuple(self.workloads),
             workloads_problem=self.workloads_problem,
             references={named: self.others.get(named) for named in kind.references(self.resource)},
-            ring=self.ring,
+            cycle=self.cycle,
             progress=dict(self.progress),
             foreign=frozenset(self.foreign),
             former=frozenset(self.former & self.foreign),

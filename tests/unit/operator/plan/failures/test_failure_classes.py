@@ -855,14 +855,14 @@ CASES: dict[str, Case] = {
     "a Job of that name is somebody else's": Case(
         C.NAME_CONFLICT,
         lambda cluster: (cluster.remove(JOB), cluster.foreign.add(Key("Job", "support-tune-2")))[-1],
-        "there is a Job support-tune-2 that is not of this resource",
+        "Job support-tune-2 exists and does not belong to this resource",
         "rename the resource",
         pod=None,
     ),
     "the spec is refused": Case(
         C.BAD_SPEC,
         lambda cluster: (cluster.remove(JOB), cluster.resource["spec"].update(model={"uri": "file:///m"}))[0],
-        "pods do not see files of your machine",
+        "pods cannot read files of your machine",
         "change the named field",
         pod=None,
     ),
@@ -923,7 +923,7 @@ def test_a_spec_that_the_crds_of_another_version_took_says_so() -> None:
     cluster = Cluster(fine_tune_job(tuner="of-tomorrow"))
     cluster.settle()
     assert "spec.tuner: " in cluster.status["message"]
-    assert "bring both to one by helm upgrade" in cluster.status["message"]
+    assert "run helm upgrade" in cluster.status["message"]
 
 
 def test_several_reasons_of_the_scheduler_give_several_hints() -> None:

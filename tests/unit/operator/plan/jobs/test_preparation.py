@@ -182,7 +182,7 @@ def test_a_preparation_has_no_queue_and_starts_no_deadline() -> None:
     assert cluster.status["phase"] == "Queued", "time in the queue does not count"
 
 
-def held_up(cluster: Cluster, how: str) -> None:
+def wait_for_resource(cluster: Cluster, how: str) -> None:
     """The pod that prepares is not let in."""
     if how == "a queue that takes every Job":
         cluster.jobs[PREPARE]["spec"]["suspend"] = True
@@ -197,7 +197,7 @@ WAYS = ["a queue that takes every Job", "no room on a node"]
 @pytest.mark.parametrize("how", WAYS)
 def test_work_does_not_wait_for_a_preparation_that_is_blocked(how: str) -> None:
     cluster = begun(queueName="gpus")
-    held_up(cluster, how)
+    wait_for_resource(cluster, how)
     assert sorted(cluster.jobs) == [PREPARE, TUNE]
     assert cluster.status["phase"] == "Queued"
     cluster.admit(TUNE)
@@ -215,7 +215,7 @@ def test_work_does_not_wait_for_a_preparation_whose_job_is_rejected() -> None:
 
 def test_work_that_failed_before_it_started_is_adopted_and_not_retried() -> None:
     cluster = begun(queueName="gpus")
-    held_up(cluster, WAYS[0])
+    wait_for_resource(cluster, WAYS[0])
     cluster.admit(TUNE)
     cluster.fail(TUNE, {}, reason="Evicted", message="low on memory")
     cluster.settle()
@@ -252,7 +252,7 @@ def test_a_superseded_job_that_a_kill_has_left_is_deleted() -> None:
 @pytest.mark.parametrize("how", WAYS)
 def test_work_that_is_found_finished_while_it_waits_is_adopted(how: str) -> None:
     cluster = begun(queueName="gpus")
-    held_up(cluster, how)
+    wait_for_resource(cluster, how)
     cluster.jobs[PREPARE]["spec"].pop("suspend", None)
     cluster.reconcile(after=300)
     cluster.prepare(PREPARE, "Adopted", artifacts=[MERGED])
@@ -268,11 +268,11 @@ def test_work_that_is_found_finished_while_it_waits_is_adopted(how: str) -> None
 @pytest.mark.parametrize("how", WAYS)
 def test_suspend_and_completion_stop_a_blocked_preparation_too(how: str) -> None:
     suspended, ended_ = begun(queueName="gpus"), begun(queueName="gpus", pendingDeadline="1m")
-    held_up(suspended, how)
+    wait_for_resource(suspended, how)
     suspended.resource = with_spec(suspended.resource, suspend=True)
     suspended.settle()
     assert (suspended.status["phase"], suspended.jobs) == ("Suspended", {})
-    held_up(ended_, how)
+    wait_for_resource(ended_, how)
     ended_.admit(TUNE)
     ended_.start_pod(TUNE, "Pending", conditions=[LACK])
     ended_.reconcile(after=61)

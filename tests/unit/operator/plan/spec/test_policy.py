@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.operator.plan.world import CONFIG, Cluster, eval_job, fine_tune_job, inference_service
 from tunesmith_api.pods import PodSettings
 from tunesmith_operator.plan.config import PodPolicy
-from tunesmith_operator.plan.spec.policy import KEYS, NAMES, against_policy
+from tunesmith_operator.plan.spec.policy import KEYS, NAMES, policy_refusals
 from tunesmith_operator.plan.types import Raw
 
 STRICT = CONFIG.model_copy(update={"pod_policy": PodPolicy()})
@@ -82,9 +82,9 @@ def test_an_administrator_can_allow_by_name_and_by_pattern(maker: Any) -> None:
     policy = PodPolicy.model_validate({"serviceAccounts": ["builder"], "labels": ["example.com/*"]})
     config = CONFIG.model_copy(update={"pod_policy": policy})
     pod = {"serviceAccountName": "builder", "labels": {"example.com/team": "a"}}
-    assert not list(against_policy(maker(pod=pod)["spec"], config, "team"))
+    assert not list(policy_refusals(maker(pod=pod)["spec"], config, "team"))
     wrong = {"serviceAccountName": "builder-2", "labels": {"example.com": "a"}}
-    assert len(list(against_policy(maker(pod=wrong)["spec"], config, "team"))) == 2
+    assert len(list(policy_refusals(maker(pod=wrong)["spec"], config, "team"))) == 2
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_an_administrator_can_allow_by_name_and_by_pattern(maker: Any) -> None:
 def test_a_pattern_for_endpoints_lets_no_other_server_in(endpoint: str, allowed: bool) -> None:
     policy = PodPolicy.model_validate({"endpoints": ["https://s3.*.amazonaws.com"]})
     config = CONFIG.model_copy(update={"pod_policy": policy})
-    assert (not list(against_policy({"storage": {"endpoint": endpoint}}, config, "team"))) is allowed
+    assert (not list(policy_refusals({"storage": {"endpoint": endpoint}}, config, "team"))) is allowed
 
 
 def test_every_setting_of_a_pod_is_governed_or_is_known_to_be_harmless() -> None:
@@ -157,7 +157,7 @@ def test_results_go_to_no_folder_of_another_namespace_or_of_all(maker: Any, uri:
 def test_no_spelling_of_an_output_leads_into_a_shared_folder(path: str, namespace: str) -> None:
     for folder in ("models", "evals", "services", f"runs/not-{namespace}"):
         for uri in (f"{STORE}/{folder}/{path}", f"{STORE}//{folder}/{path}"):
-            assert list(against_policy({"output": {"uri": uri}}, STRICT, namespace))
+            assert list(policy_refusals({"output": {"uri": uri}}, STRICT, namespace))
 
 
 EXAMPLES = [
@@ -170,6 +170,6 @@ EXAMPLES = [
 
 @pytest.mark.parametrize(("path", "document"), EXAMPLES, ids=lambda one: getattr(one, "stem", ""))
 def test_the_examples_ask_for_nothing_that_is_refused_by_default_but_what_they_say(path: Path, document: Raw) -> None:
-    for sentence in against_policy(document["spec"], STRICT, "team"):
+    for sentence in policy_refusals(document["spec"], STRICT, "team"):
         value = sentence.partition("podPolicy.")[2].partition(" ")[0]
         assert f"podPolicy.{value}" in path.read_text(encoding="utf-8"), sentence

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.unit.operator.plan.world import Cluster, eval_job, fine_tune_job, inference_service
 from tunesmith_operator.plan import KINDS
-from tunesmith_operator.plan.spec.reference_cycles import OPEN_RING, Node, describe_ring, find_ring, node
+from tunesmith_operator.plan.spec.reference_cycles import BREAK_CYCLE, Node, describe_cycle, find_cycle, node
 from tunesmith_operator.plan.types import Raw, Reference
 
 KIND = "FineTuneJob"
@@ -16,18 +16,18 @@ A, B, C = (Reference(KIND, name) for name in "abc")
 GRAPHS = st.dictionaries(st.sampled_from("abcdef"), st.frozensets(st.sampled_from("abcdef"), max_size=3))
 
 
-def ring(graph: dict[str, frozenset[str]], start: str) -> tuple[str, ...]:
+def cycle(graph: dict[str, frozenset[str]], start: str) -> tuple[str, ...]:
     nodes = {
-        Reference(KIND, name): Node(frozenset(Reference(KIND, one) for one in needs), gives=False)
+        Reference(KIND, name): Node(frozenset(Reference(KIND, name) for name in needs), is_settled=False)
         for name, needs in graph.items()
     }
-    first = nodes.get(Reference(KIND, start), Node(frozenset(), gives=False))
-    return tuple(one.name for one in find_ring(Reference(KIND, start), first, nodes.get))
+    first = nodes.get(Reference(KIND, start), Node(frozenset(), is_settled=False))
+    return tuple(member.name for member in find_cycle(Reference(KIND, start), first, nodes.get))
 
 
 @settings(deadline=None)
 @given(GRAPHS, st.sampled_from("abcdef"))
-def test_a_ring_is_found_exactly_where_a_resource_can_be_reached_from_itself(
+def test_a_cycle_is_found_exactly_if_a_resource_is_reachable_from_itself(
     graph: dict[str, frozenset[str]], start: str
 ) -> None:
     reached: set[str] = set()
@@ -35,7 +35,7 @@ def test_a_ring_is_found_exactly_where_a_resource_can_be_reached_from_itself(
     while fresh:
         reached |= fresh
         fresh = frozenset(far for near in fresh for far in graph.get(near, ())) - reached
-    found = ring(graph, start)
+    found = cycle(graph, start)
     assert bool(found) == (start in reached)
     if found:
         assert (found[0], found[-1]) == (start, start)
@@ -44,7 +44,7 @@ def test_a_ring_is_found_exactly_where_a_resource_can_be_reached_from_itself(
 
 
 @pytest.mark.parametrize(
-    ("thing", "needs", "gives"),
+    ("thing", "needs", "is_settled"),
     [
         (fine_tune_job(), True, False),
         ({**fine_tune_job(), "status": {"phase": "Waiting"}}, True, False),
@@ -58,12 +58,12 @@ def test_a_ring_is_found_exactly_where_a_resource_can_be_reached_from_itself(
     ],
     ids=lambda value: value.get("status", {}).get("phase", "new") if isinstance(value, dict) else str(value),
 )
-def test_what_runs_or_has_ended_waits_for_nothing(thing: Raw, needs: bool, gives: bool) -> None:
-    assert node(thing, frozenset({A})) == Node(frozenset({A}) if needs else frozenset(), gives)
+def test_a_running_or_finished_resource_waits_for_nothing(thing: Raw, needs: bool, is_settled: bool) -> None:
+    assert node(thing, frozenset({A})) == Node(frozenset({A}) if needs else frozenset(), is_settled)
 
 
-def test_the_ring_is_written_out() -> None:
-    assert describe_ring((A, B, A)).startswith("a reference ring: FineTuneJob/a -> FineTuneJob/b -> FineTuneJob/a: ")
+def test_the_message_names_all_members_of_the_cycle() -> None:
+    assert describe_cycle((A, B, A)).startswith("a reference cycle: FineTuneJob/a -> FineTuneJob/b -> FineTuneJob/a: ")
 
 
 @pytest.mark.parametrize(
@@ -76,20 +76,20 @@ def test_the_ring_is_written_out() -> None:
     ],
     ids=["tune", "baseline", "adapter", "promotion"],
 )
-def test_a_member_of_a_ring_fails_where_it_would_have_waited_and_goes_on_when_the_ring_is_open(thing: Raw) -> None:
+def test_a_member_of_a_cycle_fails_and_continues_once_the_cycle_is_broken(thing: Raw) -> None:
     (named,) = KINDS[thing["kind"]].references(thing)
     own = Reference(thing["kind"], "a")
-    cluster = Cluster(thing, ring=(own, named, own))
+    cluster = Cluster(thing, cycle=(own, named, own))
     cluster.settle()
     assert cluster.status["phase"] == "Failed"
-    assert cluster.status["message"] == f"{describe_ring((own, named, own))}. Hint: {OPEN_RING}"
-    assert cluster.status["lastFailure"]["message"] == describe_ring((own, named, own))
-    assert cluster.status["lastFailure"]["hint"] == OPEN_RING
+    assert cluster.status["message"] == f"{describe_cycle((own, named, own))}. Hint: {BREAK_CYCLE}"
+    assert cluster.status["lastFailure"]["message"] == describe_cycle((own, named, own))
+    assert cluster.status["lastFailure"]["hint"] == BREAK_CYCLE
     assert cluster.status["lastFailure"]["class"] == "BadSpec"
     assert cluster.condition("Stalled")["status"] == "True"
     assert not cluster.jobs
     assert not cluster.deployments
-    cluster.ring = ()
+    cluster.cycle = ()
     cluster.settle()
     assert cluster.status["phase"] == "Waiting"
     assert cluster.condition("Stalled")["status"] == "False"

@@ -67,7 +67,7 @@ def test_trust_is_given_by_the_one_who_asks_and_reaches_the_base():
 @pytest.mark.parametrize(
     ("job", "words"),
     [
-        (None, "none of that name"),
+        (None, "does not exist in this namespace"),
         (fine_tune_job("first"), "it is Pending"),
         (made(phase="Running"), "it is Running"),
         (made(phase="Failed", reason="BadRow"), "has failed (BadRow)"),
@@ -97,7 +97,7 @@ def test_what_waits_for_a_stalled_resource_is_stalled_and_says_why(field, thing,
     there = {Reference(thing["kind"], "first"): {**thing, "status": {"phase": "Waiting", "conditions": [STALLED]}}}
     model = resolve(source(**{field: {"name": "first"}}), there)
     assert isinstance(model, Waiting)
-    assert model.in_vain
+    assert model.is_stalled
     assert says in model.text
 
 
@@ -105,7 +105,7 @@ def test_a_refused_job_is_waited_for_in_vain_with_its_own_sentence():
     refused = made(phase="Failed", reason="BadSpec", message="tuner x: use lora", completionTime=None)
     model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: refused})
     assert isinstance(model, Waiting)
-    assert model.in_vain
+    assert model.is_stalled
     assert "which has failed (BadSpec): tuner x: use lora" in model.text
 
 

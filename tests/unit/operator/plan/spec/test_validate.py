@@ -5,7 +5,7 @@ import pytest
 from tests.unit.operator.plan.world import CONFIG, Cluster, eval_job, fine_tune_job, inference_service, running, tune
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_operator.plan.spec.references import Refused
-from tunesmith_operator.plan.spec.validate import OTHER_SCHEMA, typed, unacceptable
+from tunesmith_operator.plan.spec.validate import OTHER_SCHEMA, parse_spec, spec_refusals
 from tunesmith_operator.plan.types import Raw
 
 OLD = "s3://Models_2023/../base"
@@ -48,13 +48,13 @@ def test_a_service_that_answers_goes_on_answering() -> None:
 
 
 def test_a_text_that_no_release_has_admitted_is_of_another_schema() -> None:
-    spec = typed(FineTuneJobSpec, fine_tune_job(deadline="soon"))
+    spec = parse_spec(FineTuneJobSpec, fine_tune_job(deadline="soon"))
     assert isinstance(spec, Refused)
     assert spec.text.startswith('spec.deadline: "soon" is not a duration: write')
     assert OTHER_SCHEMA in spec.text
 
 
 def test_a_spec_of_now_is_acceptable() -> None:
-    spec = typed(FineTuneJobSpec, fine_tune_job())
+    spec = parse_spec(FineTuneJobSpec, fine_tune_job())
     assert not isinstance(spec, Refused)
-    assert unacceptable("FineTuneJob", spec, CONFIG, "team") == []
+    assert spec_refusals("FineTuneJob", spec, CONFIG, "team") == []

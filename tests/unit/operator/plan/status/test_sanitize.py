@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.operator.plan.world import Cluster, ended, fine_tune_job
-from tunesmith_operator.plan.status.sanitize import fitting
+from tunesmith_operator.plan.status.sanitize import sanitize
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07loss is \u202e0.0\r\x00 and 'kubectl delete ns'"
 
@@ -56,12 +56,12 @@ def test_what_a_pod_says_of_a_secret_is_in_neither_status_nor_events() -> None:
 @given(st.text(st.characters(), max_size=300))
 def test_whatever_a_pod_says_is_text_that_the_api_server_takes_as_it_is(text: str) -> None:
     """What it would change on the way would be written again and again."""
-    fit = fitting("FineTuneJob", {"phase": "Running", "message": text, "waitingFor": text})
+    fit = sanitize("FineTuneJob", {"phase": "Running", "message": text, "waitingFor": text})
     assert fit["message"].encode().decode() == fit["message"]
     assert is_shown(fit["message"])
-    assert fitting("FineTuneJob", fit) == fit
+    assert sanitize("FineTuneJob", fit) == fit
 
 
 @given(st.text(st.characters(exclude_categories=["C", "Z"]), max_size=100))
 def test_what_is_text_is_left_alone(text: str) -> None:
-    assert fitting("FineTuneJob", {"message": text})["message"] == text
+    assert sanitize("FineTuneJob", {"message": text})["message"] == text
