@@ -107,7 +107,7 @@ def test_an_active_attempt_outlives_a_stricter_configuration():
 
 def test_a_local_file_is_refused_in_a_cluster():
     cluster = begun(fine_tune_job(model={"uri": "file:///models/a"}))
-    assert "pods do not see files of your machine" in cluster.status["message"]
+    assert "pods cannot read files of your machine" in cluster.status["message"]
 
 
 def test_a_spec_that_the_types_refuse_is_a_condition_and_no_crash():
