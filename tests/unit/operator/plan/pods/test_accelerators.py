@@ -1,0 +1,22 @@
+"""Accelerators: every name of the API has its description."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunesmith_api.pods import Accelerator as AcceleratorName
+from tunesmith_operator.plan.config import PodPolicy
+from tunesmith_operator.plan.pods.accelerators import ACCELERATORS
+
+
+@pytest.mark.parametrize("name", AcceleratorName)
+def test_devices_are_requested_by_the_resource_of_the_accelerator(name: AcceleratorName) -> None:
+    accelerator = ACCELERATORS[name]
+    assert accelerator.amounts(4) == ({accelerator.resource: "4"} if accelerator.resource else {})
+    assert (accelerator.resource is None) is (name is AcceleratorName.CPU)
+
+
+def test_the_default_policy_tolerates_the_taints_of_every_vendor() -> None:
+    keys = {accelerator.taint_keys for accelerator in ACCELERATORS.values() if accelerator.resource}
+    assert keys == {"nvidia.com/*", "huawei.com/*"}
+    assert keys == set(PodPolicy().tolerations)
