@@ -74,7 +74,7 @@ def _foreign_folder(uri: str, store: str, namespace: str) -> Iterator[str]:
         theirs = rest[:1] == [RUNS_FOLDER] and rest[1:2] != [namespace]
         if theirs or SHARED_FOLDERS.intersection(rest[:1]):
             own = f"{store.rstrip('/')}/{RUNS_FOLDER}/{namespace}/"
-            yield f"output.uri {uri}: the folder does not belong to this namespace; remove output.uri, or write below {own}"
+            yield f"output.uri {uri}: the folder does not belong to this namespace; remove spec.output.uri, or write below {own}"
 
 
 def _folders(uri: str) -> list[str]:
