@@ -263,4 +263,6 @@ def _released_at(pod: Raw, now: datetime) -> datetime | None:
 def _is_after(pod: Raw, moment: datetime | None, now: datetime) -> bool:
     """Whether a pod belongs to a stay that began after `moment`."""
     at, end = placed_at(pod), _released_at(pod, now)
+    if end is None and is_finished(pod):
+        end = at  # the kubelet rejected it: none of its containers has run
     return moment is None or ((at is None or at >= moment) and (end is None or end > moment))

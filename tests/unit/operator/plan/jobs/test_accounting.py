@@ -99,6 +99,18 @@ def test_a_job_on_the_cpu_has_no_device_hours():
     assert "acceleratorSeconds" not in cluster.status["attempts"][0]
 
 
+def test_a_pod_that_the_kubelet_rejects_in_the_second_of_its_placement_is_counted_once():
+    cluster = begun()
+    message = "Pod was rejected: Allocate failed due to no healthy devices present"
+    pod = cluster.start_pod(job(), "Failed", reason="UnexpectedAdmissionError", message=message)
+    del pod["status"]["initContainerStatuses"], pod["status"]["containerStatuses"]
+    cluster.end_job(job(), "Failed")
+    for _ in range(3):
+        cluster.reconcile()
+    [row] = cluster.status["attempts"]
+    assert (row["outcome"], cluster.status["preemptions"]) == ("NodeRefused", 1)
+
+
 def test_failed_attempts_count_too():
     cluster = begun(retries=1)
     for number in (1, 2):
