@@ -20,7 +20,7 @@ from tests.apiserver.flood import Flood, report
 from tests.apiserver.operator_process import USER
 from tests.apiserver.scope import leave
 from tests.apiserver.test_operator_life import token_of
-from tests.unit.operator.plan.test_manifests import TEMPLATES
+from tests.unit.operator.plan.manifests import TEMPLATES
 from tunesmith_operator.progress_receiver import BODY_BYTES, STATUS_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.unit.operator.plan.test_manifests import TEMPLATES
+from tests.unit.operator.plan.manifests import TEMPLATES
 from tunesmith_operator.plan.config import OperatorConfig
 
 Manifest = dict[str, Any]

@@ -19,9 +19,9 @@ from tunesmith_operator.plan.types import CHILDREN, Event, EventType, Key, Obser
 
 AT_REST = frozenset({Reason.SUSPENDED, Reason.SCALED_TO_ZERO})
 """Reasons of a resource without pods as its spec requests."""
-QUIET = frozenset({Phase.PREPARING})
+WITHOUT_EVENT = frozenset({Phase.PREPARING})
 """Phases without an Event, so that a successful job has three: Pending, Running, Succeeded."""
-LOUD = frozenset({Phase.ROLLED_BACK})
+WITH_OWN_EVENT = frozenset({Phase.ROLLED_BACK})
 """Phases with an Event of their own even if the failure that caused them has an Event too."""
 
 
@@ -89,10 +89,10 @@ def _status(resource: Raw, observed: Observed, outlook: Outlook, now: datetime) 
 
 def _children(observed: Observed, outlook: Outlook) -> list[Raw]:
     kinds = {kind: field for kind, field in CHILDREN.items() if kind != "Pod"}
-    there = {key_of(child, kind) for kind, field in kinds.items() for child in getattr(observed, field)}
-    made = {key_of(manifest, manifest["kind"]) for manifest in (*outlook.create, *outlook.apply)}
-    left = (there | made) - set(outlook.delete)
-    return [{"kind": key.kind, "name": key.name} for key in sorted(left)][:64]
+    existing = {key_of(child, kind) for kind, field in kinds.items() for child in getattr(observed, field)}
+    written = {key_of(manifest, manifest["kind"]) for manifest in (*outlook.create, *outlook.apply)}
+    kept = (existing | written) - set(outlook.delete)
+    return [{"kind": key.kind, "name": key.name} for key in sorted(kept)][:64]
 
 
 def _last_failure(old: Raw | None, trouble: LastFailure | None, now: datetime) -> Raw | None:
@@ -122,7 +122,7 @@ def _events(old: Raw, new: Raw) -> tuple[Event, ...]:
         ended = None if _is_over(failure) else f"{failure.get('pod')}/{failure.get('container')} {failure['message']}"
         events.append(Event(EventType.WARNING, failure["class"], text[:1024], once=ended))
     moved = (new["phase"], new["reason"]) != (old.get("phase"), old.get("reason"))
-    if moved and (not events or new["phase"] in LOUD) and new["phase"] not in QUIET:
+    if moved and (not events or new["phase"] in WITH_OWN_EVENT) and new["phase"] not in WITHOUT_EVENT:
         bad = any((condition["type"], condition["status"]) == ("Stalled", "True") for condition in new["conditions"])
         events.append(Event(EventType.WARNING if bad else EventType.NORMAL, new["reason"], new["message"][:1024]))
     return tuple(events)

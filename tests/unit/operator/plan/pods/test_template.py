@@ -1,0 +1,170 @@
+"""Pod templates: restricted, without secrets, with the settings of the user and the devices of the stage that computes."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.operator.plan.manifests import CONTAINERS, POD, TEMPLATES
+from tests.unit.operator.plan.world import CONFIG, Cluster, fine_tune_job, token
+from tunesmith_api.pods import is_reserved
+from tunesmith_api.run import RUN_ANNOTATION, RunSpec
+from tunesmith_operator.plan.types import Raw
+
+
+def values_of(container: Raw) -> dict[str, str | None]:
+    """The variables of a container, with the values that the template states."""
+    return {variable["name"]: variable.get("value") for variable in container["env"]}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_pod_fits_the_restricted_profile(name):
+    spec = TEMPLATES[name]["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert {next(iter(set(volume) - {"name"})) for volume in spec["volumes"]} <= {
+        "downwardAPI",
+        "emptyDir",
+        "configMap",
+    }
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+    for container in [*spec.get("initContainers", []), *spec["containers"]]:
+        context = container["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert not any("hostPort" in port for port in container.get("ports", []))
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_pod_gets_no_token_of_the_api_server(name):
+    assert TEMPLATES[name]["spec"]["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_credentials_are_references_and_never_values(name):
+    env = CONTAINERS[name]["env"]
+    secrets = [variable for variable in env if variable["name"].startswith("AWS_") or "KEY" in variable["name"]]
+    assert secrets
+    assert all("value" not in variable and "secretKeyRef" in variable["valueFrom"] for variable in secrets)
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_no_variable_is_set_twice(name):
+    names = [variable["name"] for variable in CONTAINERS[name]["env"]]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_a_container_is_a_verb_of_the_runtime_and_no_shell(name):
+    container = CONTAINERS[name]
+    assert container["args"] == [container["name"], "--spec", "/etc/tunesmith/run.json"]
+    assert "command" not in container
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_run_spec_is_readable_by_the_runtime(name):
+    text = TEMPLATES[name]["metadata"]["annotations"][RUN_ANNOTATION]
+    run = RunSpec.model_validate_json(text)
+    typed = {"FineTuneJob": run.fine_tune_job, "EvalJob": run.eval_job, "InferenceService": run.inference_service}
+    assert typed[run.kind]()
+    assert run.namespace == "team"
+    assert len(text) < 100_000
+
+
+def test_the_users_settings_reach_the_pod_and_never_replace_the_operators():
+    template = TEMPLATES["finetunejob-nvidia/support-tune-1"]
+    labels, annotations = template["metadata"]["labels"], template["metadata"]["annotations"]
+    assert (labels["cost-centre"], labels["tunesmith.dev/uid"]) == ("42", "uid-of-support")
+    assert annotations["note"] == "mine"
+    assert annotations[RUN_ANNOTATION] != "forged"
+    env = values_of(template["spec"]["initContainers"][1])
+    assert env["HF_HUB_OFFLINE"] == "1"
+    assert env["PYTORCH_CUDA_ALLOC_CONF"] == "backend:native"
+    assert env["TUNESMITH_PROGRESS_TOKEN"] == token("uid-of-support", "support-tune-1")
+    for field in ("nodeSelector", "tolerations", "serviceAccountName", "imagePullSecrets", "priorityClassName"):
+        assert template["spec"][field] == POD[field]
+    assert (template["spec"]["runtimeClassName"], template["spec"]["schedulerName"]) == ("nvidia", "volcano")
+
+
+def expanded(env: list[Raw]) -> dict[str, str]:
+    """Expand `env` as the kubelet does: $(NAME) by the variables before it, $$ to $ (EnvVar v1)."""
+    known: dict[str, str] = {}
+    for variable in env:
+        text = variable.get("value", "a secret" if "secretKeyRef" in variable.get("valueFrom", {}) else "")
+        known[variable["name"]] = re.sub(
+            r"\$\$|\$\(([^)]*)\)",
+            lambda found: "$" if found[0] == "$$" else known.get(found[1], found[0]),
+            text,
+        )
+    return known
+
+
+names = st.sampled_from(["A", "z", "TUNESMITH_POD", "HOME", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "https_proxy"])
+values = st.lists(st.sampled_from(["$", "(", ")", "$(AWS_SECRET_ACCESS_KEY)", "$(HOME)", "$(A)", "x"])).map("".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(users=st.dictionaries(names, values))
+def test_no_variable_of_a_user_expands_to_a_secret_or_replaces_one_of_the_operator(users):
+    spec = {"pod": {"env": [{"name": name, "value": value} for name, value in users.items()]}}
+    cluster = Cluster(fine_tune_job(**spec))
+    cluster.settle()
+    pod = cluster.jobs["support-tune-1"]["spec"]["template"]["spec"]
+    for container in (*pod.get("initContainers", []), *pod["containers"]):
+        env = expanded(container["env"])
+        kept = {name: value for name, value in users.items() if not is_reserved(name)}
+        assert {name: env[name] for name in kept} == kept, "the text is not expanded"
+        assert [variable["name"] for variable in container["env"]][: len(kept)] == list(kept), "the operator's follow"
+        assert (env["HOME"], env["AWS_SECRET_ACCESS_KEY"]) == ("/work/home", "a secret")
+        assert not {"AWS_PROFILE", "https_proxy"} & set(env)
+
+
+@pytest.mark.parametrize(
+    ("name", "resource"),
+    [("finetunejob-nvidia", "nvidia.com/gpu"), ("finetunejob-ascend", "huawei.com/Ascend910")],
+)
+def test_only_the_stage_that_computes_requests_a_device(name, resource):
+    requested = {
+        path: container["resources"].get("limits", {}).get(resource)
+        for path, container in CONTAINERS.items()
+        if path.startswith(f"{name}/")
+    }
+    assert requested == {
+        f"{name}/support-prepare-1/prepare": None,
+        f"{name}/support-tune-1/fetch": None,
+        f"{name}/support-tune-1/train": "1",
+        f"{name}/support-tune-1/export": None,
+    }
+
+
+@pytest.mark.parametrize("stage", ["support-prepare-1/prepare", "support-tune-1/fetch"])
+def test_a_stage_without_a_device_sees_none(stage):
+    env = values_of(CONTAINERS[f"finetunejob-nvidia/{stage}"])
+    assert env["NVIDIA_VISIBLE_DEVICES"] == "void"
+
+
+def test_the_storage_of_a_resource_overrides_the_default():
+    template = TEMPLATES["finetunejob-ascend/support-tune-1"]
+    run = json.loads(template["metadata"]["annotations"][RUN_ANNOTATION])
+    assert run["store"]["endpoint"] == "https://minio.example:9000"
+    assert run["store"]["pathStyle"] is True
+    assert run["store"]["caBundle"] == "/etc/tunesmith-ca/root.pem"
+    assert run["outputUri"] == "s3://mine/out"
+    container = template["spec"]["containers"][0]
+    credentials = [variable for variable in container["env"] if variable["name"].startswith("AWS")]
+    assert {variable["valueFrom"]["secretKeyRef"]["name"] for variable in credentials} == {"mine"}
+
+
+def test_without_a_credentials_secret_the_pod_has_the_identity_of_its_service_account():
+    store = CONFIG.store.model_copy(update={"credentials_secret": None, "ca_bundle": None})
+    cluster = Cluster(fine_tune_job(), config=CONFIG.model_copy(update={"store": store}))
+    cluster.settle()
+    spec = cluster.jobs["support-tune-1"]["spec"]["template"]["spec"]
+    assert not any(variable["name"].startswith("AWS_") for variable in spec["containers"][0]["env"])
+    assert [volume["name"] for volume in spec["volumes"]] == ["run", "work", "tmp"]
