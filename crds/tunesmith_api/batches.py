@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from tunesmith_api.refusal import Refusal
 
-def batch_refusal(global_batch_size: int, devices: int, micro_batch_size: int | None = None) -> str | None:
+
+def batch_refusal(global_batch_size: int, devices: int, micro_batch_size: int | None = None) -> Refusal | None:
     """Return why `devices`, with `micro_batch_size` rows each, can't share a batch of that size; None if they can."""
     batch = f"training.globalBatchSize {global_batch_size}"
     if global_batch_size % devices:
         below = global_batch_size // devices * devices
         sizes = f"{below} or {below + devices}" if below else str(devices)
-        return f"{batch} is not a multiple of the {devices} devices (parallelism.nodes x resources.count); use {sizes}"
+        return Refusal(
+            f"{batch} is not a multiple of the {devices} devices (parallelism.nodes x resources.count)",
+            f"set spec.training.globalBatchSize to {sizes}",
+        )
     if micro_batch_size and global_batch_size // devices % micro_batch_size:
         on = f" on each of {devices} devices" if devices > 1 else ""
-        return f"{batch} is not a multiple of training.microBatchSize {micro_batch_size}{on}"
+        return Refusal(
+            f"{batch} is not a multiple of training.microBatchSize {micro_batch_size}{on}",
+            "set spec.training.microBatchSize to a divisor of spec.training.globalBatchSize / devices, or remove it",
+        )
     return None
 
 

@@ -14,21 +14,10 @@ from typing import Any
 
 from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.pods import Accelerator
+from tunesmith_api.refusal import Refusal
 from tunesmith_api.training import Method, QuantizationMethod, RowFormat, Strategy, Tuner
 
 NOT_AVAILABLE = "not available in this version"
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why a spec is refused, and what to write instead."""
-
-    message: str
-    hint: str
-
-    def __str__(self) -> str:
-        """Return both parts in a line, for interfaces with a single field."""
-        return f"{self.message}; {self.hint}"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from tunesmith_api.compatibility import refusals
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.hashing import SPECS
+from tunesmith_api.refusal import combine
 from tunesmith_api.run import SPEC_FILE, WORK_DIRECTORY, Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime import credentials
 from tunesmith_runtime.errors import RunFailure, StopRequested, class_of, sharpened
@@ -43,15 +44,16 @@ def read_spec(path: Path) -> RunSpec:
     except OSError as error:
         raise RunFailure(FailureClass.BAD_SPEC, f"{path}: {error.strerror}", "name the file with --spec") from error
     except KeyError as error:
-        raise RunFailure(FailureClass.BAD_SPEC, f"{path}: kind {error} is not one of ours") from error
+        raise RunFailure(
+            FailureClass.BAD_SPEC, f"{path}: kind {error} is not FineTuneJob, EvalJob or InferenceService"
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the file"
         raise RunFailure(FailureClass.BAD_SPEC, f"{path}: {field}: {first['msg']}") from error
     if refused := refusals(spec.kind, data):
-        message = "; ".join(refusal.message for refusal in refused)
-        hint = "; ".join(dict.fromkeys(refusal.hint for refusal in refused))
-        raise RunFailure(FailureClass.BAD_SPEC, f"{path}: {message}", hint)
+        refusal = combine(refused)
+        raise RunFailure(FailureClass.BAD_SPEC, f"{path}: {refusal.message}", refusal.hint)
     return spec
 
 

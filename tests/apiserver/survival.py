@@ -58,7 +58,7 @@ def _waiting(phase: str) -> dict[str, Sequence[str]]:
 
 
 def _verdict(phase: str) -> dict[str, Sequence[str]]:
-    return {"InferenceService": [f"to give its verdict; it is {phase}"]}
+    return {"InferenceService": [f"to report its verdict; it is {phase}"]}
 
 
 def pod(cluster: Cluster, job: str) -> Kubelet:

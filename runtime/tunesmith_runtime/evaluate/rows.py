@@ -42,7 +42,7 @@ def convert_question(row: Row) -> Row:
             raise RowError(f"has '{key}', which evaluations do not support", "remove the rows that need tools", key)
     record = _read_record(row)
     if record is DropReason.NO_PROMPT:
-        raise RowError("asks nothing: no message of the user is before the last answer")
+        raise RowError("has no question: no user message comes before the last answer")
     if record is DropReason.NOT_LEARNED:
         raise RowError("has no answer to compare with: all have weight 0")
     if isinstance(record, DropReason):
@@ -52,7 +52,7 @@ def convert_question(row: Row) -> Row:
     assert isinstance(record, Conversation), f"no format in READ yields {type(record).__name__}"
     *asked, answer = record.messages
     if asked[-1]["role"] not in ("user", "tool"):
-        raise RowError("asks nothing: the message before the last answer is not the user's")
+        raise RowError("has no question: the message before the last answer is not a user message")
     if answer.get("tool_calls"):
         raise RowError("has no answer to compare with: the last message of the assistant calls a tool")
     return {
@@ -116,7 +116,7 @@ def _read_record(row: Row) -> Record | DropReason:
 
 def _require_question(text: str) -> str:
     if not text.strip():
-        raise RowError("asks nothing: the question is empty")
+        raise RowError("has no question: it is empty")
     return text
 
 

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from tunesmith_api.batches import batch_refusal
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.training import LEARNING_RATES
@@ -53,14 +54,10 @@ def training_arguments(
 
 def rows_per_device(job: FineTuneJobSpec, devices: int) -> int:
     """Return the rows of a forward pass on each device. Raises RunFailure (BadSpec) if they do not divide the batch."""
-    try:
-        return micro_batch(job.training.global_batch_size, job.training.micro_batch_size, devices)
-    except ValueError as error:
-        raise RunFailure(
-            FailureClass.BAD_SPEC,
-            str(error),
-            "set spec.training.microBatchSize to a divisor of spec.training.globalBatchSize / devices, or remove it",
-        ) from error
+    training = job.training
+    if refusal := batch_refusal(training.global_batch_size, devices, training.micro_batch_size):
+        raise RunFailure(FailureClass.BAD_SPEC, refusal.message, refusal.hint)
+    return micro_batch(training.global_batch_size, training.micro_batch_size, devices)
 
 
 def total_steps(job: FineTuneJobSpec, rows: int) -> int:

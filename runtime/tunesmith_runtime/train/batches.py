@@ -72,6 +72,6 @@ def micro_batch(global_batch_size: int, requested: int | None, devices: int = 1,
     Raises ValueError if `devices` or `requested` do not divide the batch.
     """
     if refusal := batch_refusal(global_batch_size, devices, requested):
-        raise ValueError(refusal)
+        raise ValueError(refusal.message)
     share = global_batch_size // devices
     return requested or max(size for size in range(1, min(maximum, share) + 1) if share % size == 0)

@@ -12,15 +12,15 @@ from tunesmith_api.batches import batch_refusal, batch_rule
 
 
 @pytest.mark.parametrize(
-    ("batch", "devices", "advice"), [(16, 3, "use 15 or 18"), (16, 6, "use 12 or 18"), (16, 32, "use 32")]
+    ("batch", "devices", "advice"), [(16, 3, "to 15 or 18"), (16, 6, "to 12 or 18"), (16, 32, "to 32")]
 )
 def test_a_batch_that_the_devices_do_not_divide_is_refused_with_the_nearest_that_they_do(
     batch: int, devices: int, advice: str
 ) -> None:
     refusal = batch_refusal(batch, devices)
     assert refusal is not None
-    assert refusal.startswith(f"training.globalBatchSize {batch} is not a multiple of the {devices} devices")
-    assert refusal.endswith(advice)
+    assert refusal.message.startswith(f"training.globalBatchSize {batch} is not a multiple of the {devices} devices")
+    assert refusal.hint == f"set spec.training.globalBatchSize {advice}"
     for size in map(int, re.findall(r"\d+", advice)):
         assert batch_refusal(size, devices) is None
 
@@ -31,7 +31,7 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused_with_the_nearest_that
 )
 def test_a_micro_batch_must_divide_the_share_of_a_device(devices: int, micro: int, refusal: str | None) -> None:
     found = batch_refusal(16, devices, micro)
-    assert (found and found.removeprefix("training.globalBatchSize 16 is not a multiple of ")) == refusal
+    assert (found and found.message.removeprefix("training.globalBatchSize 16 is not a multiple of ")) == refusal
 
 
 @given(batch=st.integers(0, 64), nodes=st.integers(0, 6), devices=st.integers(0, 6))

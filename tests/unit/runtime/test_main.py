@@ -239,7 +239,7 @@ def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> t
     ("content", "sentence"),
     [
         ("{", "Invalid JSON"),
-        (json.dumps({**job(), "kind": "Job"}), "kind 'Job' is not one of ours"),
+        (json.dumps({**job(), "kind": "Job"}), "kind 'Job' is not FineTuneJob, EvalJob or InferenceService"),
         (json.dumps(job(training={"epochs": -1})), "training.epochs"),
     ],
 )

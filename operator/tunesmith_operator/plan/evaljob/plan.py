@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tunesmith_api.engines import resolve_engine
 from tunesmith_api.evaljob import EvalJobSpec
+from tunesmith_api.refusal import Refusal
 from tunesmith_api.run import ResolvedModel
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.evaljob.pod import plan_pod
@@ -30,7 +31,7 @@ def _roles(spec: EvalJobSpec) -> Sequence[Role]:
     return (MODEL, BASELINE) if spec.baseline else (MODEL,)
 
 
-def _refusals(spec: EvalJobSpec, config: OperatorConfig) -> Sequence[str]:
+def _refusals(spec: EvalJobSpec, config: OperatorConfig) -> Sequence[Refusal]:
     accelerator = spec.resources.accelerator
     engine = resolve_engine(spec.engine, accelerator, engines.installed(config.images))
     return engines.refusals(engine, accelerator, config.images)

@@ -104,7 +104,11 @@ def hint_values(pod: Raw) -> dict[str, str]:
 
 def _with_policy(hint: str) -> str:
     """Return `hint` with the lists that an administrator may have to extend before it can be followed."""
-    lists = {f"podPolicy.{policy}": None for field, policy in POLICIES.items() if f"spec.{field}" in hint}
+    lists = {
+        f"podPolicy.{policy}": None
+        for field, policy in POLICIES.items()
+        if f"spec.{field}" in hint and f"podPolicy.{policy}" not in hint
+    }
     return f"{hint} ({' and '.join(lists)} in the chart's values must allow it)" if lists else hint
 
 

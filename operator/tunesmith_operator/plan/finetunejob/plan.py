@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tunesmith_api.batches import batch_refusal
 from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.refusal import Refusal
 from tunesmith_api.run import ResolvedModel
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.finetunejob import distributed
@@ -38,7 +39,7 @@ def _roles(spec: FineTuneJobSpec) -> Sequence[Role]:
     return (tuning(spec),)
 
 
-def _refusals(spec: FineTuneJobSpec, config: OperatorConfig) -> Sequence[str]:
+def _refusals(spec: FineTuneJobSpec, config: OperatorConfig) -> Sequence[Refusal]:
     refusal = batch_refusal(spec.training.global_batch_size, spec.parallelism.nodes * spec.resources.processes)
     return [refusal] if refusal else []
 

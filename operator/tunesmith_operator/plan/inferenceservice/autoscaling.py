@@ -50,7 +50,7 @@ def autoscaling_conditions(
     if not is_autoscaled(spec):
         return ()
     if key_of(resource, KIND) in observed.foreign:
-        text = f"there is a {KIND} {name_of(resource)} that is not of this resource: remove it, or spec.autoscaling"
+        text = f"{KIND} {name_of(resource)} exists and does not belong to this service: remove it, or spec.autoscaling"
         return (WantedCondition(CONDITION, False, "NameConflict", text),)
     existing = observed.autoscalers[0] if observed.autoscalers else {}
     conditions = [condition(existing, type_) for type_ in ("AbleToScale", "ScalingActive")]

@@ -36,7 +36,7 @@ def budget_trouble(resource: Raw, spec: InferenceServiceSpec, observed: Observed
     """Why the service has no budget although it should, for its message. The service answers all the same."""
     if is_budgeted(spec) and key_of(resource, KIND) in observed.foreign - observed.former:
         return (
-            f"there is a {KIND} {name_of(resource)} that is not of this resource, so it gets none: "
+            f"{KIND} {name_of(resource)} exists and does not belong to this service, which therefore has none: "
             "set spec.disruptionBudget: Never if it selects this service's pods, otherwise remove it"
         )
     return None

@@ -44,7 +44,7 @@ def failed(class_: FailureClass, message: str, hint: str = "") -> Outlook:
 
 def _suspended(rollout: Rollout) -> Outlook:
     left = rollout.total + rollout.stopping
-    pods = f"{left} pods finish their answers and stop" if left else "no pods"
+    pods = f"pods that still finish their requests: {left}" if left else "no pods"
     text = f"spec.suspend is true: {pods}; set it to false to serve again"
     return Outlook(Phase.SUSPENDED, Reason.SUSPENDED, text, reconciling=not rollout.is_done)
 
@@ -72,10 +72,10 @@ def _last_failure(status: Raw) -> LastFailure | None:
 
 
 def _held_up(context: ServiceContext, obstacle: Waiting | Blocked | Refused) -> Outlook:
-    """The spec's version is not rolled out. What is deployed goes on answering, even if it is the model that has failed."""
+    """The spec's version is not rolled out. The deployed version continues to answer, even if its model failed."""
     answers, is_deployed = context.is_answering, context.target.candidate_is_deployed
-    which = "it is deployed already and" if is_deployed else "the version before it"
-    text = f"{obstacle.text}; {which} goes on answering" if answers else obstacle.text
+    which = "it is deployed already and" if is_deployed else "the previous version"
+    text = f"{obstacle.text}; {which} continues to answer" if answers else obstacle.text
     if isinstance(obstacle, Waiting):
         return Outlook(
             Phase.ROLLING_OUT if answers and not is_deployed else Phase.WAITING,

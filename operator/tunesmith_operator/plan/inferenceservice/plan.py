@@ -41,7 +41,7 @@ def plan(resource: Raw, observed: Observed, now: datetime, config: OperatorConfi
         return Plan()
     spec = parse_spec(InferenceServiceSpec, resource)
     if isinstance(spec, Refused):
-        return plan_from_outlook(resource, observed, failed(FailureClass.BAD_SPEC, spec.text), now)
+        return plan_from_outlook(resource, observed, failed(FailureClass.BAD_SPEC, spec.text, spec.hint), now)
     if taken := sorted(key for key in observed.foreign if key.kind not in OPTIONAL):
         return plan_from_outlook(resource, observed, name_conflict(resource, taken, observed.former), now)
     versions = read_versions(observed, (resource.get("status") or {}).get("version"))

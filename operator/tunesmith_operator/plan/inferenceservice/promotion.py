@@ -95,11 +95,11 @@ def _verdict(
 
 def _no_verdict(name: str, job: Raw | None) -> Waiting:
     if job is None:
-        text = f"EvalJob {name}: there is none of that name in this namespace"
+        text = f"EvalJob {name}, which does not exist in this namespace"
         return Waiting(Reason.WAITING_FOR_VERDICT, text)
     status = job.get("status") or {}
     phase = status.get("phase") or Phase.PENDING
-    text = f"EvalJob {name} to give its verdict; it is {phase}"
+    text = f"EvalJob {name} to report its verdict; it is {phase}"
     if phase == Phase.FAILED:
         cause = f"{text} ({status.get('reason')}): {remedy(job)}"
         return Waiting(Reason.WAITING_FOR_VERDICT, cause, is_stalled=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from tunesmith_api.engines import resolve_engine
 from tunesmith_api.inferenceservice import Engine, InferenceServiceSpec, RolledBack
+from tunesmith_api.refusal import Refusal
 from tunesmith_api.run import NamedAdapter, ResolvedModel, RunSpec
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.inferenceservice.pod import pod_template
@@ -16,7 +17,7 @@ from tunesmith_operator.plan.names import namespace_of
 from tunesmith_operator.plan.pods import engines
 from tunesmith_operator.plan.pods.template import run_spec_of
 from tunesmith_operator.plan.spec.references import References, Refused, Waiting, resolve, resolve_adapter
-from tunesmith_operator.plan.spec.validate import spec_refusals
+from tunesmith_operator.plan.spec.validate import as_refused, spec_refusals
 from tunesmith_operator.plan.types import Raw
 
 
@@ -82,7 +83,7 @@ def _requested(
     """The version of the spec if it may be served; otherwise what is deployed, with the obstacle."""
     kept = versions.fallback
     if refusals := _refusals(resource, spec, config):
-        return Target(kept, obstacle=Refused("; ".join(refusals)))
+        return Target(kept, obstacle=as_refused(refusals))
     model, adapters = resolve(spec.model, references), _adapters(spec, references)
     if isinstance(model, Waiting | Refused):
         return Target(kept, obstacle=model)
@@ -100,7 +101,7 @@ def _requested(
     return Target(versions.reuse(fresh, any_engine=spec.engine is Engine.AUTO), allowed)
 
 
-def _refusals(resource: Raw, spec: InferenceServiceSpec, config: OperatorConfig) -> list[str]:
+def _refusals(resource: Raw, spec: InferenceServiceSpec, config: OperatorConfig) -> list[Refusal]:
     accelerator = spec.resources.accelerator
     engine = resolve_engine(spec.engine, accelerator, engines.installed(config.images))
     return [

@@ -23,9 +23,8 @@ from tunesmith_operator.plan.jobs.throttle import throttled
 from tunesmith_operator.plan.names import is_deleting, job_name, job_stem, key_of, labels, name_of, namespace_of
 from tunesmith_operator.plan.phases import Phase, is_final
 from tunesmith_operator.plan.requeue import REFUSED_INTERVAL
-from tunesmith_operator.plan.spec.reference_cycles import BREAK_CYCLE, describe_cycle
 from tunesmith_operator.plan.spec.references import Refused, Waiting
-from tunesmith_operator.plan.spec.validate import parse_spec, spec_refusals
+from tunesmith_operator.plan.spec.validate import as_refused, parse_spec, spec_refusals
 from tunesmith_operator.plan.status.outlook import Outlook, name_conflict, plan_from_outlook
 from tunesmith_operator.plan.types import Key, KindPlan, Observed, Plan, Raw, Reference, TokenFor
 
@@ -56,7 +55,7 @@ def plan_job(
     if isinstance(spec, Refused):
         if is_final(resource):
             return after_completion(resource, observed, (), now)
-        return plan_from_outlook(resource, observed, outlooks.refused([spec.text], kind.name), now)
+        return plan_from_outlook(resource, observed, outlooks.refused(spec, kind.name), now)
     current, others = _read_roles(kind, spec, resource, observed, now)
     context = JobContext(kind, resource, spec, current, others, observed, now, config, token)
     if is_final(resource):
@@ -109,11 +108,11 @@ def _refuse(context: JobContext[Spec]) -> Outlook | None:
     if any(attempts.is_active for attempts in context.current):
         return None
     kind, spec, config = context.kind, context.spec, context.config
-    sentences = [
+    refusals = [
         *spec_refusals(kind.name, spec, config, namespace_of(context.resource)),
         *kind.find_refusals(spec, config),
     ]
-    return outlooks.refused(sentences, kind.name) if sentences else None
+    return outlooks.refused(as_refused(refusals), kind.name) if refusals else None
 
 
 def _suspend(context: JobContext[Spec]) -> Outlook | None:
@@ -153,7 +152,7 @@ def _start_attempts(context: JobContext[Spec]) -> Outlook | None:
         return replace(outlooks.under_way(context), delete=unfinished) if unfinished else None
     models = context.kind.resolve_models(context.spec, context.observed.references)
     if isinstance(models, Refused):
-        return outlooks.refused([models.text], context.kind.name)
+        return outlooks.refused(models, context.kind.name)
     if isinstance(models, Waiting):
         return replace(_wait(context, models), delete=unfinished)
     return _create(context, ready, [_manifest(context, attempts, models) for attempts in ready], unfinished)
@@ -162,7 +161,7 @@ def _start_attempts(context: JobContext[Spec]) -> Outlook | None:
 def _wait(context: JobContext[Spec], cause: Waiting) -> Outlook:
     """Wait for a referenced resource, unless that waits for this resource."""
     if cycle := context.observed.cycle:
-        return outlooks.refused([describe_cycle(cycle)], context.kind.name, BREAK_CYCLE)
+        return outlooks.in_cycle(cycle, context.kind.name)
     return replace(outlooks.waiting(cause), trouble=outlooks.newest_failure(context))
 
 

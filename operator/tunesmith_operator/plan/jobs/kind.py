@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from tunesmith_api.evaljob import EvalJobSpec
 from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.refusal import Refusal
 from tunesmith_api.run import ResolvedModel
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.jobs.attempts import Attempts, Role
@@ -93,7 +94,7 @@ class JobKind(Generic[Spec]):
     name: str
     spec_type: type[Spec]
     roles: Callable[[Spec], Sequence[Role]]
-    find_refusals: Callable[[Spec, OperatorConfig], Sequence[str]]
+    find_refusals: Callable[[Spec, OperatorConfig], Sequence[Refusal]]
     """Sentences that say why a spec can't run here."""
     resolve_models: Callable[[Spec, References], Models | Waiting | Refused]
     plan_pod: Callable[[NewAttempt[Spec]], PodPlan]

@@ -20,10 +20,12 @@ from tunesmith_operator.plan.jobs.state import State
 from tunesmith_operator.plan.names import name_of
 from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.requeue import POLL_INTERVAL, earliest
-from tunesmith_operator.plan.spec.references import Waiting
+from tunesmith_operator.plan.spec.reference_cycles import BREAK_CYCLE, describe_cycle
+from tunesmith_operator.plan.spec.references import Refused, Waiting
 from tunesmith_operator.plan.status.conditions import WantedCondition
 from tunesmith_operator.plan.status.outlook import Outlook
 from tunesmith_operator.plan.times import format_time
+from tunesmith_operator.plan.types import Reference
 
 RUNNING = (Phase.RUNNING, Reason.RUNNING, "running")
 FETCHING = (Phase.PREPARING, Reason.FETCHING, "fetching the model and the data")
@@ -109,15 +111,16 @@ def pending(trouble: LastFailure) -> Outlook:
     )
 
 
-def refused(sentences: Sequence[str], kind: str, hint: str = "") -> Outlook:
-    """The spec is refused. Not final: a change of the operator's configuration may allow it.
+def refused(cause: Refused, kind: str) -> Outlook:
+    """The spec is refused. Not final: a change of the operator's configuration may allow it."""
+    trouble = failure(FailureClass.BAD_SPEC, cause.text, cause.hint or None, kind)
+    return failed(trouble, with_hint(trouble.message, trouble.hint if cause.hint else ""))
 
-    `hint` is what to do, unless the sentences include it.
-    """
-    trouble = failure(FailureClass.BAD_SPEC, "; ".join(sentences), kind=kind)
-    if hint:
-        trouble = trouble.model_copy(update={"hint": hint})
-    return failed(trouble, with_hint(trouble.message, hint))
+
+def in_cycle(cycle: tuple[Reference, ...], kind: str) -> Outlook:
+    """The job waits for a resource that waits for the job. A change of any reference of the cycle ends the wait."""
+    trouble = failure(FailureClass.BAD_SPEC, describe_cycle(cycle), kind=kind).model_copy(update={"hint": BREAK_CYCLE})
+    return failed(trouble, with_hint(trouble.message, BREAK_CYCLE))
 
 
 def failed(trouble: LastFailure, message: str) -> Outlook:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tunesmith_api.engines import RUNS_ON, engine_candidates
 from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.pods import Accelerator
+from tunesmith_api.refusal import Refusal
 from tunesmith_operator.plan.config import Images
 
 
@@ -18,14 +19,14 @@ def installed(images: Images) -> list[Engine]:
     return [engine for engine in RUNS_ON if image(engine, images)]
 
 
-def refusals(engine: Engine, accelerator: Accelerator, images: Images) -> list[str]:
+def refusals(engine: Engine, accelerator: Accelerator, images: Images) -> list[Refusal]:
     """Return why `engine` (not `auto`) cannot run on `accelerator` here; empty if it can."""
     names = ", ".join(engine_candidates(accelerator, installed(images)))
     alternative = f"spec.engine: auto (engines for {accelerator} here: {names})"
     if accelerator not in RUNS_ON[engine]:
         advice = f"set {alternative}, or another spec.resources.accelerator"
-        return [f"engine {engine} does not run on accelerator {accelerator}: {advice}"]
+        return [Refusal(f"engine {engine} does not run on accelerator {accelerator}", advice)]
     if image(engine, images) is None:
         advice = f"set images.engines.{engine} in the chart's values, or {alternative}"
-        return [f"engine {engine} has no image here: {advice}"]
+        return [Refusal(f"engine {engine} has no image here", advice)]
     return []

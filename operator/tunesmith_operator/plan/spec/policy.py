@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from tunesmith_api.compatibility import values_at
+from tunesmith_api.refusal import Refusal
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.types import Raw
 
@@ -32,17 +33,17 @@ RUNS_FOLDER = "runs"
 """Folder of the default store with one folder for each namespace."""
 
 
-def policy_refusals(spec: Raw, config: OperatorConfig, namespace: str) -> Iterator[str]:
-    """Yield what the policy refuses in a spec (camelCase data) of `namespace`, as messages."""
+def policy_refusals(spec: Raw, config: OperatorConfig, namespace: str) -> Iterator[Refusal]:
+    """Yield what the policy refuses in a spec (camelCase data) of `namespace`."""
     lists = config.pod_policy.model_dump(by_alias=True)
     lists["credentialsSecrets"] = [*lists["credentialsSecrets"], config.store.credentials_secret]
     lists["endpoints"] = [*lists["endpoints"], config.store.endpoint]
     for field, name, policy in _requested_values(spec):
         listed = _is_endpoint if policy == "endpoints" else fnmatchcase
         if not any(listed(name, pattern) for pattern in lists[policy] if pattern):
-            yield (
-                f"{field} {name or 'without a key'}: the operator's policy does not allow it; remove it, "
-                f"or have an administrator add it to podPolicy.{policy} in the chart's values"
+            yield Refusal(
+                f"{field} {name or 'without a key'}: the operator's policy does not allow it",
+                f"remove it from spec.{field}, or ask an administrator to add it to podPolicy.{policy} in the chart's values",
             )
     for uri in values_at(spec, "output.uri"):
         yield from _foreign_folder(str(uri), config.store.uri, namespace)
@@ -64,17 +65,22 @@ def _is_endpoint(url: str, pattern: str) -> bool:
     return pattern == "*" or re.fullmatch("[A-Za-z0-9.-]*".join(parts), url.rstrip("/")) is not None
 
 
-def _foreign_folder(uri: str, store: str, namespace: str) -> Iterator[str]:
+def _foreign_folder(uri: str, store: str, namespace: str) -> Iterator[Refusal]:
     """Refuse folders of the default store that belong to another namespace: the store's credentials may open them all."""
     folders, root = _folders(uri), _folders(store)
     if {".", ".."} & {*folders}:
-        yield f"output.uri {uri}: it has a folder named . or ..; write the folder's own name"
+        yield Refusal(
+            f"output.uri {uri}: it has a folder named . or ..", "write the folder's own name in spec.output.uri"
+        )
     elif folders[: len(root)] == root:
         rest = folders[len(root) :]
         theirs = rest[:1] == [RUNS_FOLDER] and rest[1:2] != [namespace]
         if theirs or SHARED_FOLDERS.intersection(rest[:1]):
             own = f"{store.rstrip('/')}/{RUNS_FOLDER}/{namespace}/"
-            yield f"output.uri {uri}: the folder does not belong to this namespace; remove spec.output.uri, or write below {own}"
+            yield Refusal(
+                f"output.uri {uri}: the folder does not belong to this namespace",
+                f"remove spec.output.uri, or name a folder below {own}",
+            )
 
 
 def _folders(uri: str) -> list[str]:

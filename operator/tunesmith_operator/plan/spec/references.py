@@ -29,7 +29,7 @@ class Refused:
 
     text: str
     hint: str = ""
-    """What to do, if `text` does not contain it."""
+    """What to do; empty if `text` contains it."""
 
 
 References = Mapping[Reference, Raw | None]
@@ -63,7 +63,8 @@ def resolve_base(source: ModelSource, references: References) -> ResolvedModel |
     model = resolve(source, references)
     if isinstance(model, ResolvedModel) and model.base:
         return Refused(
-            f"{describe(source)} made an adapter only, which cannot be tuned further: create it again with spec.export.merge: true"
+            f"{describe(source)} has published an adapter only, which cannot be tuned further",
+            f"create {describe(source)} again with spec.export.merge: true",
         )
     return model
 
@@ -129,7 +130,8 @@ def _artifact(job: Raw, preferred: tuple[ArtifactType, ...]) -> ResolvedModel | 
     if name is None:
         wanted, has = " or ".join(preferred), ", ".join(sorted(map(str, made))) or "nothing"
         return Refused(
-            f"FineTuneJob {job['metadata']['name']} made {has}, but {wanted} is needed: create it again with spec.tuner: lora"
+            f"FineTuneJob {job['metadata']['name']} has published {has}, but {wanted} is needed",
+            f"create FineTuneJob {job['metadata']['name']} again with spec.tuner: lora",
         )
     model = ResolvedModel(uri=made[name]["uri"], digest=made[name].get("digest"))
     if name is not ArtifactType.ADAPTER:
@@ -137,7 +139,7 @@ def _artifact(job: Raw, preferred: tuple[ArtifactType, ...]) -> ResolvedModel | 
     base = status.get("model") or {}
     uri = base.get("uri") or job["spec"]["model"].get("uri")
     if not uri:
-        return Refused(f"FineTuneJob {job['metadata']['name']} does not say on which model its adapter goes")
+        return Refused(f"FineTuneJob {job['metadata']['name']} names no base model of its adapter")
     return model.model_copy(update={"base": ResolvedModel(uri=uri, digest=base.get("digest"))})
 
 

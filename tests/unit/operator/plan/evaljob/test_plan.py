@@ -104,7 +104,7 @@ def test_suspend_stops_both_roles():
     [
         (
             {"engine": "vllm", "resources": {"accelerator": "nvidia"}},
-            "engine vllm has no image here: set images.engines.vllm in the chart's values",
+            "engine vllm has no image here. Hint: set images.engines.vllm in the chart's values",
         ),
         ({"engine": "lmdeploy"}, "engine lmdeploy does not run on accelerator cpu"),
     ],

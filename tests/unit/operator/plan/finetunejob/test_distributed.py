@@ -405,8 +405,8 @@ def test_the_service_is_read_by_name_only_for_several_pods():
     ("spec", "advice"),
     [
         ({"parallelism": {"nodes": 3}}, "16 is not a multiple of the 3 devices"),
-        ({"resources": {"accelerator": "nvidia", "count": 6}}, "use 12 or 18"),
-        ({"parallelism": {"nodes": 32}}, "use 32"),
+        ({"resources": {"accelerator": "nvidia", "count": 6}}, "Hint: set spec.training.globalBatchSize to 12 or 18"),
+        ({"parallelism": {"nodes": 32}}, "Hint: set spec.training.globalBatchSize to 32"),
     ],
 )
 def test_a_batch_that_the_devices_do_not_divide_is_refused_with_the_nearest_sizes(spec, advice):

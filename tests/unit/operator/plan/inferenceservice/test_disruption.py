@@ -47,6 +47,6 @@ def test_a_foreign_budget_with_the_name_is_reported_and_left_alone() -> None:
     ready(cluster)
     assert cluster.budgets == {}
     assert cluster.status["phase"] == "Ready"
-    assert "there is a PodDisruptionBudget support that is not of this resource" in cluster.status["message"]
+    assert "PodDisruptionBudget support exists and does not belong to this service" in cluster.status["message"]
     change(cluster, disruptionBudget="Never")
     assert "PodDisruptionBudget" not in cluster.status["message"]

@@ -42,7 +42,7 @@ def test_pods_that_finish_their_answers_are_counted_while_suspended() -> None:
     serve_pod(cluster, {}, phase="Running")
     cluster.settle()
     ready(cluster, 0)
-    assert "1 pods finish their answers" in cluster.status["message"]
+    assert "pods that still finish their requests: 1" in cluster.status["message"]
     cluster.pods.clear()
     cluster.settle()
     assert "no pods" in cluster.status["message"]

@@ -74,7 +74,7 @@ def test_it_waits_for_its_model_then_for_the_verdict():
     assert cluster.status["candidate"]["digest"] == "d2"
     cluster.others[Reference("EvalJob", "check")] = evaluated(None)
     cluster.settle()
-    assert cluster.status["waitingFor"] == "EvalJob check to give its verdict; it is Running"
+    assert cluster.status["waitingFor"] == "EvalJob check to report its verdict; it is Running"
     assert cluster.deployments == {}
     cluster.others[Reference("EvalJob", "check")] = evaluated("Passed")
     cluster.settle()
@@ -107,7 +107,7 @@ def test_a_failed_verdict_leaves_the_old_version_serving():
     assert cluster.status["candidate"]["digest"] == "e5"
     assert cluster.condition("Ready")["status"] == "True"
     assert cluster.condition("Stalled")["status"] == "True"
-    assert "goes on answering" in cluster.status["message"]
+    assert "the previous version continues to answer" in cluster.status["message"]
     assert cluster.events[-1].type is EventType.WARNING
 
 
@@ -149,7 +149,7 @@ def test_a_deployed_model_goes_on_answering_when_it_fails_a_later_gate(how):
     assert cluster.condition("PromotionBlocked")["status"] == "True"
     assert cluster.condition("Stalled")["status"] == "True"
     assert cluster.condition("Ready")["status"] == "True"
-    assert "it is deployed already and goes on answering" in cluster.status["message"]
+    assert "it is deployed already and continues to answer" in cluster.status["message"]
     assert cluster.status["model"]["digest"] == "d2"
     assert "candidate" not in cluster.status
 

@@ -19,7 +19,7 @@ def test_an_engine_is_installed_if_it_has_an_image() -> None:
 def test_a_refusal_names_the_engines_that_can_be_used_instead() -> None:
     assert refusals(Engine.VLLM, Accelerator.NVIDIA, IMAGES) == []
     [wrong_accelerator] = refusals(Engine.VLLM, Accelerator.CPU, IMAGES)
-    assert "(engines for cpu here: transformers)" in wrong_accelerator
+    assert "(engines for cpu here: transformers)" in wrong_accelerator.hint
     [no_image] = refusals(Engine.SGLANG, Accelerator.NVIDIA, IMAGES)
-    assert "set images.engines.sglang in the chart's values" in no_image
-    assert "(engines for nvidia here: vllm, transformers)" in no_image
+    assert "set images.engines.sglang in the chart's values" in no_image.hint
+    assert "(engines for nvidia here: vllm, transformers)" in no_image.hint

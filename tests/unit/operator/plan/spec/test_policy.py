@@ -48,14 +48,15 @@ ASKED: dict[str, tuple[Raw, str]] = {
 @pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize("asked", ASKED)
 def test_what_a_tenant_could_not_have_without_pods_is_refused_and_makes_no_child(maker: Any, asked: str) -> None:
-    spec, says = ASKED[asked]
+    spec, policy = ASKED[asked]
     cluster = Cluster(maker(**spec), config=STRICT)
     plan = cluster.plan()
     assert not plan.create
     assert not plan.apply
     assert plan.status is not None
     assert (plan.status["phase"], plan.status["reason"]) == ("Failed", "BadSpec")
-    assert says in plan.status["message"]
+    assert policy in plan.status["message"]
+    assert policy in plan.status["lastFailure"]["hint"]
 
 
 @pytest.mark.parametrize("maker", MAKERS)
@@ -170,6 +171,6 @@ EXAMPLES = [
 
 @pytest.mark.parametrize(("path", "document"), EXAMPLES, ids=lambda one: getattr(one, "stem", ""))
 def test_the_examples_ask_for_nothing_that_is_refused_by_default_but_what_they_say(path: Path, document: Raw) -> None:
-    for sentence in policy_refusals(document["spec"], STRICT, "team"):
-        value = sentence.partition("podPolicy.")[2].partition(" ")[0]
-        assert f"podPolicy.{value}" in path.read_text(encoding="utf-8"), sentence
+    for refusal in policy_refusals(document["spec"], STRICT, "team"):
+        policy = refusal.hint.partition("podPolicy.")[2].partition(" ")[0]
+        assert f"podPolicy.{policy}" in path.read_text(encoding="utf-8"), refusal

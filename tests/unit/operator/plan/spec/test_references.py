@@ -46,7 +46,7 @@ def test_the_readiest_artifact_is_taken(artifacts, uri):
 def test_an_artifact_that_is_no_language_model_is_refused(type_: ArtifactType):
     model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: made(type_)})
     assert isinstance(model, Refused)
-    assert f"made {type_}, but" in model.text
+    assert f"has published {type_}, but" in model.text
 
 
 def test_an_adapter_comes_with_the_base_that_its_job_read():
@@ -112,7 +112,7 @@ def test_a_refused_job_is_waited_for_in_vain_with_its_own_sentence():
 def test_a_job_that_made_nothing_is_refused_and_not_waited_for():
     model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: made("report")})
     assert isinstance(model, Refused)
-    assert "made report" in model.text
+    assert "has published report" in model.text
 
 
 def test_a_uri_is_itself():
