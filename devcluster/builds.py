@@ -126,14 +126,14 @@ def _servers(version: str, modfile: str) -> Program:
         package=".",
         source="k8s.io/kubernetes",
         variables=_kubernetes_version(version),
-        links=("kube-apiserver", "kube-controller-manager"),
+        links=("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
         modfile=modfile,
         folder=kubernetes_folder(version),
     )
 
 
 OTHER_VERSIONS: tuple[Program, ...] = (_servers("1.30.14", "oldest.mod"), _servers("1.37.2", "go.mod"))
-"""API server and controller manager of the oldest and the newest Kubernetes version that the tests run against."""
+"""Servers of the oldest and the newest Kubernetes version that the tests run against."""
 
 
 def build_key(program: Program, sources: Path = SOURCES) -> str:

@@ -150,7 +150,7 @@ class ControlPlane:
 
 
 def version_under_test(paths: Paths) -> Paths:
-    """`paths` with the API server and the controller manager of the version in $TUNESMITH_TEST_KUBERNETES, if set.
+    """`paths` with the servers of the version in $TUNESMITH_TEST_KUBERNETES, if set.
 
     Raises ClusterError if that version is not built.
     """
