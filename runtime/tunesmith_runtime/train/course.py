@@ -24,7 +24,6 @@ from tunesmith_runtime.modelcheck.tokenizer import check_vocabulary
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.train.arguments import rows_per_device, training_arguments
-from tunesmith_runtime.train.batches import append_blank
 from tunesmith_runtime.train.checkpoint import Checkpoints, download_latest, is_evaluated, read_elapsed
 from tunesmith_runtime.train.device import find_device, memory_failures
 from tunesmith_runtime.train.methods import METHODS, Method, Setup
@@ -93,7 +92,7 @@ def train(
             work=work,
             model=model,
             tokenizer=tokenizer,
-            train_dataset=append_blank(data.train, tokenizer.pad_token_id) if group.size > 1 else data.train,
+            train_dataset=data.train,
             eval_dataset=data.validation,
             arguments=training_arguments(job, data, run.local / "checkpoints", group, device.name, bf16),
             callbacks=[checkpoints, *((reporter, metrics_log) if group.is_leader else ())],

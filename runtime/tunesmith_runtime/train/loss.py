@@ -46,6 +46,11 @@ class LabelledLoss(RunMixin):
             values.clear()
         super().log(logs, start_time)
 
+    def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
+        """Count the tokens of rows, without those of blank rows."""
+        rows = (inputs["labels"] != IGNORED).any(dim=1)
+        super()._track_num_input_tokens({**inputs, "attention_mask": inputs["attention_mask"][rows]})
+
 
 @contextmanager
 def only_where(head: nn.Module, wanted: Tensor) -> Iterator[None]:

@@ -19,7 +19,6 @@ from transformers.trainer import TRAINER_STATE_NAME
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.training import Scheduler
 from tunesmith_runtime.data.example_file import example_lengths
-from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.batches import ByLength
 from tunesmith_runtime.train.checkpoint import StopEvaluation, misses_evaluation
@@ -30,7 +29,8 @@ from tunesmith_runtime.train.schedule import share
 class RunMixin(Trainer):  # type: ignore[misc]
     """Combine it with a trainer of TRL: `class DPO(RunMixin, DPOTrainer)`.
 
-    With several processes, the last row of `train_dataset` is the blank row that fills up batches.
+    With several processes, the last row of `train_dataset` is a blank row, which fills up batches: the method appends a row
+    that contributes nothing to its loss.
     """
 
     def __init__(self, *arguments: Any, group: ProcessGroup = ALONE, **options: Any) -> None:
@@ -125,11 +125,6 @@ class RunMixin(Trainer):  # type: ignore[misc]
         accelerate, which would repeat the order of the first epoch."""
         train_dataloader.set_epoch(epoch)
         super()._run_epoch(epoch=epoch, train_dataloader=train_dataloader, **rest)
-
-    def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
-        """Count the tokens of rows, without those of blank rows."""
-        rows = (inputs["labels"] != IGNORED).any(dim=1)
-        super()._track_num_input_tokens({**inputs, "attention_mask": inputs["attention_mask"][rows]})
 
 
 class DryPass(TrainerCallback):  # type: ignore[misc]
