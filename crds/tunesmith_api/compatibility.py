@@ -52,10 +52,11 @@ class Choice:
 DEVICES_ONLY = {"resources.accelerator": (Accelerator.CPU.value,)}
 NO_ASCEND = {"resources.accelerator": (Accelerator.ASCEND.value,)}
 
+METHODS = (Method.SFT, Method.PRETRAIN)
+"""The methods that this version has."""
+
 CHOICES: tuple[Choice, ...] = (
-    Choice("method", Method.SFT),
-    Choice("method", Method.PRETRAIN),
-    *(Choice("method", method, is_available=False) for method in Method if method not in (Method.SFT, Method.PRETRAIN)),
+    *(Choice("method", method, is_available=method in METHODS) for method in Method),
     Choice("tuner", Tuner.LORA),
     Choice("tuner", Tuner.FULL),
     Choice(

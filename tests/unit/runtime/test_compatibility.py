@@ -1,0 +1,40 @@
+"""Everything that the table of compatibility calls available has its part in the runtime, and nothing else has."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pytest
+
+from tunesmith_api import compatibility
+from tunesmith_api.compatibility import available
+from tunesmith_api.training import LEARNING_RATES, RowFormat
+from tunesmith_runtime.data.encoders import ENCODERS
+from tunesmith_runtime.data.formats import FORMATS
+from tunesmith_runtime.serve.engines import ENGINES
+from tunesmith_runtime.train.methods import METHODS
+from tunesmith_runtime.train.tuners import TUNERS
+
+
+@pytest.mark.parametrize(
+    ("field", "parts"),
+    [
+        ("method", METHODS),
+        ("tuner", TUNERS),
+        ("tuner", LEARNING_RATES),
+        ("datasets[].format", {*FORMATS, RowFormat.AUTO}),
+    ],
+)
+def test_each_available_value_has_its_part(field: str, parts: Collection[str]) -> None:
+    assert set(available(field)) == {str(part) for part in parts}
+
+
+def test_each_engine_has_its_part() -> None:
+    assert {engine.value for engine in compatibility.ENGINES} == {str(engine) for engine in ENGINES}
+
+
+def test_each_record_that_a_method_learns_from_is_read_and_encoded() -> None:
+    learned = set().union(*(method.learns_from for method in METHODS.values()))
+    read = set().union(*(row_format.records for row_format in FORMATS.values()))
+    assert learned <= read
+    assert learned <= set(ENCODERS)
