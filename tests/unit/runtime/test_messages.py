@@ -228,7 +228,7 @@ def test_keys_that_are_not_read_are_listed() -> None:
     }
 
 
-def test_what_a_template_leaves_out_is_told() -> None:
+def test_text_that_a_template_leaves_out_is_named() -> None:
     calling = [{"role": "assistant", "content": "", "tool_calls": [READ_CALL]}]
     assert unwritten(calling, None, "call weather in Oslo") is None
     assert "does not write tool_calls: 'weather'" in (unwritten(calling, None, "assistant") or "")
@@ -250,7 +250,7 @@ def test_what_a_template_leaves_out_is_told() -> None:
         (" \n", "", False),
     ],
 )
-def test_content_that_a_template_leaves_out_is_told(content: str, text: str, lost: bool) -> None:
+def test_content_that_a_template_leaves_out_is_named(content: str, text: str, lost: bool) -> None:
     assert (unwritten([{"role": "system", "content": content}], None, text) is not None) == lost
 
 

@@ -1,4 +1,4 @@
-"""Row formats: what they read, what they drop, and what they say of a row that is wrong."""
+"""Row formats: the rows that each reads, drops and refuses, and the message of a refusal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ASSISTANT = {"role": "assistant", "content": "4"}
         ({"messages": [USER, ASSISTANT], "text": "also here"}, RowFormat.MESSAGES),
     ],
 )
-def test_the_format_is_told_from_the_keys_of_a_row(row: dict[str, Any], form: RowFormat) -> None:
+def test_the_format_is_detected_by_the_keys_of_a_row(row: dict[str, Any], form: RowFormat) -> None:
     assert detect(row) is form
     assert not isinstance(FORMATS[form].read(row), DropReason)
 
@@ -36,7 +36,7 @@ def test_an_unknown_format_is_refused_with_what_is_there_and_what_is_expected() 
     assert wrong.value.hint == "rename keys with datasets[].columns: {question: instruction, answer: output}"
 
 
-def test_columns_are_renamed_before_the_format_is_told() -> None:
+def test_columns_are_renamed_before_the_format_is_detected() -> None:
     row = rename({"question": "2 + 2?", "answer": "4", "id": 7}, {"question": "prompt", "answer": "completion"})
     assert row == {"id": 7, "prompt": "2 + 2?", "completion": "4"}
     assert detect(row) is RowFormat.PROMPT_COMPLETION

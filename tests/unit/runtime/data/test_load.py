@@ -483,57 +483,61 @@ def test_a_template_that_ignores_calls_teaches_no_empty_answer(work: Work, token
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     ["", " ", "<|im_end|>", "a?b", "<think>x</think>y", "{}"]
 )
-said = words.filter(str.strip)
-odd = st.sampled_from([None, 5, True, [], {}, "x", ["x"], {"a": 1}, 0.5])
+nonempty = words.filter(str.strip)
+wrong = st.sampled_from([None, 5, True, [], {}, "x", ["x"], {"a": 1}, 0.5])
 
 
-def mostly(sane: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """What is sane, and now and then what is not."""
-    return st.integers(0, 19).flatmap(lambda number: sane if number else odd)
+def mostly(right: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Values of the right type, and now and then of a wrong type."""
+    return st.integers(0, 19).flatmap(lambda number: right if number else wrong)
 
 
 calls = st.fixed_dictionaries(
     {
         "function": st.fixed_dictionaries(
-            {"name": mostly(said), "arguments": mostly(st.sampled_from(["{}", '{"city": "Oslo"}', "", {"a": [1]}]))}
+            {"name": mostly(nonempty), "arguments": mostly(st.sampled_from(["{}", '{"city": "Oslo"}', "", {"a": [1]}]))}
         )
     },
     optional={"id": mostly(words), "type": mostly(st.just("function"))},
 )
-asked = st.fixed_dictionaries({"role": st.just("user"), "content": mostly(said)}, optional={"name": mostly(said)})
-answered = st.fixed_dictionaries(
+questions = st.fixed_dictionaries(
+    {"role": st.just("user"), "content": mostly(nonempty)}, optional={"name": mostly(nonempty)}
+)
+answers = st.fixed_dictionaries(
     {"role": st.just("assistant"), "content": mostly(words)},
     optional={
         "tool_calls": mostly(st.lists(calls, max_size=2)),
         "reasoning_content": mostly(words),
         "weight": mostly(st.sampled_from([0, 1])),
-        "extra": odd,
+        "extra": wrong,
     },
 )
-returned = st.fixed_dictionaries(
+tool_results = st.fixed_dictionaries(
     {"role": st.just("tool"), "content": mostly(words), "tool_call_id": mostly(words), "name": mostly(words)}
 )
-instructed = st.fixed_dictionaries({"role": st.sampled_from(["system", "developer"]), "content": mostly(words)})
-exchange = st.tuples(asked, st.builds(lambda text: {"role": "assistant", "content": text}, said)).map(list)
-talks = st.lists(exchange | st.lists(asked | answered | returned | instructed, max_size=2), max_size=3).map(
-    lambda parts: [turn for part in parts for turn in part]
+instructions = st.fixed_dictionaries({"role": st.sampled_from(["system", "developer"]), "content": mostly(words)})
+exchanges = st.tuples(questions, st.builds(lambda text: {"role": "assistant", "content": text}, nonempty)).map(list)
+message_lists = st.lists(
+    exchanges | st.lists(questions | answers | tool_results | instructions, max_size=2), max_size=3
+).map(lambda parts: [turn for part in parts for turn in part])
+sharegpt_pairs = st.tuples(nonempty, nonempty).map(lambda texts: [("human", texts[0]), ("gpt", texts[1])])
+sharegpt_calls = st.just([("function_call", '{"name": "f"}'), ("observation", "4")]) | st.just(
+    [("system", "Be brief.")]
 )
-spoken_pair = st.tuples(said, said).map(lambda texts: [("human", texts[0]), ("gpt", texts[1])])
-spoken_call = st.just([("function_call", '{"name": "f"}'), ("observation", "4")]) | st.just([("system", "Be brief.")])
-spoken = st.lists(spoken_pair | spoken_call, max_size=3).map(
+sharegpt_turns = st.lists(sharegpt_pairs | sharegpt_calls, max_size=3).map(
     lambda parts: [{"from": source, "value": value} for part in parts for source, value in part]
 ) | st.lists(st.fixed_dictionaries({"from": mostly(st.just("human")), "value": mostly(words)}), max_size=2)
-schemas = mostly(st.lists(st.fixed_dictionaries({"name": mostly(said)}), max_size=2))
+schemas = mostly(st.lists(st.fixed_dictionaries({"name": mostly(nonempty)}), max_size=2))
 shapes = {
     "messages": st.fixed_dictionaries(
-        {"messages": mostly(talks)}, optional={"tools": schemas, "system": mostly(words)}
+        {"messages": mostly(message_lists)}, optional={"tools": schemas, "system": mostly(words)}
     ),
     "sharegpt": st.fixed_dictionaries(
-        {"conversations": mostly(spoken)}, optional={"tools": schemas, "system": mostly(words)}
+        {"conversations": mostly(sharegpt_turns)}, optional={"tools": schemas, "system": mostly(words)}
     ),
     "promptCompletion": st.fixed_dictionaries({"prompt": mostly(words), "completion": mostly(words)})
     | st.fixed_dictionaries(
-        {"prompt": mostly(talks), "completion": mostly(st.lists(answered, min_size=1, max_size=1))},
+        {"prompt": mostly(message_lists), "completion": mostly(st.lists(answers, min_size=1, max_size=1))},
         optional={"system": mostly(words), "label": mostly(st.just(3))},
     ),
     "alpaca": st.fixed_dictionaries(
@@ -544,7 +548,7 @@ shapes = {
             "history": mostly(st.lists(st.lists(words, min_size=2, max_size=2), max_size=2)),
         },
     ),
-    "text": st.fixed_dictionaries({"text": mostly(words)}, optional={"source": odd}),
+    "text": st.fixed_dictionaries({"text": mostly(words)}, optional={"source": wrong}),
 }
 
 
@@ -558,15 +562,15 @@ def test_every_row_is_kept_dropped_or_refused_by_its_line(
     rows = data.draw(st.lists(shapes[form], min_size=1, max_size=3))
     given_files(work, (0, rows))
     dataset = {"uri": "s3://data/part-0/train.jsonl", "format": form}
-    wrong: RunFailure | None = None
+    refused: RunFailure | None = None
     counted = 0
     try:
         summary = read(work, with_template(tokenizer, FAMILIES[family]), datasets=[dataset]).rows
         counted = summary.kept + sum(entry.count for entry in summary.dropped or [])
     except RunFailure as failure:
-        wrong = failure
-    if wrong is None:
+        refused = failure
+    if refused is None:
         assert counted == len(rows)
-    elif wrong.failure is not FailureClass.EMPTY_DATASET:
-        assert wrong.failure in (FailureClass.BAD_ROW, FailureClass.CHAT_TEMPLATE_MISSING)
-        assert wrong.message.startswith("train.jsonl line ")
+    elif refused.failure is not FailureClass.EMPTY_DATASET:
+        assert refused.failure in (FailureClass.BAD_ROW, FailureClass.CHAT_TEMPLATE_MISSING)
+        assert refused.message.startswith("train.jsonl line ")

@@ -276,7 +276,7 @@ def test_code_in_a_folder_is_downloaded_only_if_it_is_trusted(local: Fetcher, tm
         ({"a.jsonl": b""}, "/a.jsonl", FailureClass.EMPTY_DATASET, "all empty"),
     ],
 )
-def test_data_that_are_not_there_are_refused_before_the_model_is_fetched(
+def test_missing_data_are_refused_before_the_model_is_fetched(
     fetcher: Fetcher, files: dict[str, bytes], name: str, failure: FailureClass, sentence: str
 ) -> None:
     model, data = fetcher.put("base", MODEL), fetcher.put("data", files)
@@ -307,7 +307,7 @@ def test_wrong_credentials_are_not_taken_for_a_missing_model(
                 assert refusal(fetcher, fetcher.job(uri, f"{store.uri}/a.jsonl")).failure is FailureClass.STORAGE_403
 
 
-def test_an_output_that_is_not_there_is_refused_before_anything_is_fetched(s3: S3Server, tmp_path: Path) -> None:
+def test_a_missing_output_is_refused_before_anything_is_fetched(s3: S3Server, tmp_path: Path) -> None:
     fetcher = Fetcher(s3.store(s3.new_bucket()), tmp_path)
     spec = fetcher.job(fetcher.put("base", MODEL), fetcher.put("data", {"a.jsonl": ROWS}))
     refused = refusal(fetcher, spec.model_copy(update={"output_uri": "s3://no-such-bucket/out"}))

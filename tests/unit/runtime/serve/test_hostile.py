@@ -171,7 +171,7 @@ async def test_what_can_never_be_answered_is_refused_as_such(case: str, client: 
 
 
 @pytest.mark.parametrize("content", REFUSED_BY_TEMPLATE)
-async def test_what_a_template_raises_is_told_in_its_words(content: str, client: httpx.AsyncClient) -> None:
+async def test_the_message_of_a_template_is_in_the_error(content: str, client: httpx.AsyncClient) -> None:
     answer = await client.post("/v1/chat/completions", json=chat(content))
     assert answer.status_code == 400
     error = answer.json()["error"]
