@@ -58,7 +58,7 @@ class RunMixin(Trainer):  # type: ignore[misc]
     def dry_pass(self, model: nn.Module) -> None:
         """Pass the longest rows through forward, backward and evaluation, so that a lack of memory shows at the start.
 
-        Weights, gradients and random states stay unchanged.
+        Weights, gradients, random states and metrics stay unchanged.
         """
         with torch.random.fork_rng():
             model.train()
@@ -71,6 +71,8 @@ class RunMixin(Trainer):  # type: ignore[misc]
                 with torch.no_grad(), self.compute_loss_context_manager():
                     self.compute_loss(model, self._longest_rows(self.eval_dataset))
                 model.train()
+        for values in getattr(self, "_metrics", {}).values():  # TRL would log their mean with the first step
+            values.clear()
 
     def row_lengths(self, dataset: Any) -> Sequence[int]:
         """Return the number of tokens of each row. Methods with other columns override it."""

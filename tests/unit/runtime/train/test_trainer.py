@@ -86,6 +86,18 @@ def test_the_loss_of_another_method_falls_from_that_of_equal_models(uninterrupte
     assert losses(uninterrupted)[-1] < 0.6
 
 
+def test_the_dry_pass_leaves_no_metrics(tiny: Path, preferences: Dataset, tmp_path: Path) -> None:
+    class Before(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            metrics.append({key: list(values) for key, values in trainer._metrics["train"].items()})
+            control.should_training_stop = True
+
+    metrics: list[dict[str, list[float]]] = []
+    trainer = make_trainer(tiny, tmp_path, preferences, Before())
+    trainer.start(None)
+    assert metrics[0] == {}
+
+
 def test_tokens_are_counted_without_padding(uninterrupted: Any, preferences: Dataset) -> None:
     pairs = [2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in preferences]
     assert len(pairs) == 12
