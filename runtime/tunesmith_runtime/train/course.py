@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.finetunejob import FineTuneJobSpec, Rows
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_api.training import Training
 from tunesmith_api.training import Tuner as TunerName
@@ -40,8 +40,9 @@ from tunesmith_runtime.train.model import (
 from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
 from tunesmith_runtime.train.reporting import MetricsLog, ProgressReporter, metrics
 from tunesmith_runtime.train.targets import skeleton
+from tunesmith_runtime.train.trainer import RunMixin
 from tunesmith_runtime.train.training_result import TrainingResult, write_result
-from tunesmith_runtime.train.tuners import TUNERS
+from tunesmith_runtime.train.tuners import TUNERS, Tuner
 from tunesmith_runtime.train.weight_change import check_learned
 from tunesmith_runtime.workdir import Work
 
@@ -65,15 +66,9 @@ def train(
     # Rows first: a mistake in them shows before weights are read.
     tokenizer, data = load_rows(spec, job, method, work, group)
 
-    # Names and shapes show whether the tuner fits the model, before its weights are read.
-    # A base that is only read may be in bfloat16; weights that are trained are in float32.
     device = find_device(job.resources.accelerator)
-    tuner.check(skeleton(work.model(), spec.base.trust_remote_code), job)
     bf16 = device.computes_in_bf16(job.training.precision)
-    dtype = torch.bfloat16 if bf16 and tuner.has_frozen_base else torch.float32
-    base = load_model(work.model(), dtype, spec.base.trust_remote_code)
-    set_seed(job.training.seed)
-    model = tuner.apply(base, job)
+    model = load_trainable(spec, job, tuner, work, bf16)
     if group.is_leader:
         check_disk(model, job, work)
     has_changed = tuner.record_weights(model, stored_dtype(work.model()))
@@ -120,17 +115,7 @@ def train(
         if not group.is_leader:
             group.wait_for_leader()
             return RunReport(verb=Verb.TRAIN, outcome=Outcome.SUCCEEDED, run_uri=run.uri)
-        base_uri = work.fetched().model_uri or spec.base.uri
-        trained = trainer.accelerator.unwrap_model(trainer.model)
-        folder = save_trained(trained, tokenizer, run.local / tuner.artifact, work.model(), base_uri)
-        result = TrainingResult(
-            artifact=run.publish(tuner.artifact, folder),
-            rows=data.rows,
-            metrics=metrics(trainer.state, checkpoints.elapsed),
-            seeds={"training": job.training.seed},
-            template_hash=template_hash(tokenizer),
-            resumed_from_step=resumed_from_step,
-        )
+        result = publish(spec, work, run, tuner, trainer, tokenizer, data.rows, checkpoints.elapsed, resumed_from_step)
         metrics_log.upload(trainer.state)
         report = write_result(run, result).report(run.uri)
         group.wait_for_leader()
@@ -150,6 +135,44 @@ def load_rows(
         data = load(work, job, encoder, method.learns_from) if group.is_pod_leader else open_data(work)
     log.info("rows: %s", data.rows.to_dict())
     return tokenizer, data
+
+
+def load_trainable(spec: RunSpec, job: FineTuneJobSpec, tuner: Tuner, work: Work, bf16: bool) -> Any:
+    """Load the base, and return the model to train: with the tuner applied, by the seed of the run.
+
+    Names and shapes show whether the tuner fits the model, before its weights are read. A base that is only read may be in
+    bfloat16; weights that are trained are in float32.
+    """
+    folder, trusted = work.model(), spec.base.trust_remote_code
+    tuner.check(skeleton(folder, trusted), job)
+    base = load_model(folder, torch.bfloat16 if bf16 and tuner.has_frozen_base else torch.float32, trusted)
+    set_seed(job.training.seed)
+    return tuner.apply(base, job)
+
+
+def publish(
+    spec: RunSpec,
+    work: Work,
+    run: RunDirectory,
+    tuner: Tuner,
+    trainer: RunMixin,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Rows,
+    elapsed_seconds: float,
+    resumed_from_step: int | None,
+) -> TrainingResult:
+    """Save the trained weights, publish them as the tuner's artifact, and return the result of the training."""
+    base_uri = work.fetched().model_uri or spec.base.uri
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    folder = save_trained(trained, tokenizer, run.local / tuner.artifact, work.model(), base_uri)
+    return TrainingResult(
+        artifact=run.publish(tuner.artifact, folder),
+        rows=rows,
+        metrics=metrics(trainer.state, elapsed_seconds),
+        seeds={"training": spec.fine_tune_job().training.seed},
+        template_hash=template_hash(tokenizer),
+        resumed_from_step=resumed_from_step,
+    )
 
 
 @contextmanager
