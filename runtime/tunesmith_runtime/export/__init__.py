@@ -15,6 +15,7 @@ from tunesmith_runtime.rundirectory import RunDirectory, RunRecord, open_run, re
 from tunesmith_runtime.storage import open_storage
 from tunesmith_runtime.train.imports import hidden, sleep_when_idle
 from tunesmith_runtime.train.training_result import RESULT_FILE, TrainingResult, read_result
+from tunesmith_runtime.train.tuners import TUNERS
 from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def _merged(spec: RunSpec, work: Work, run_directory: RunDirectory, result: Trai
     adapter = work.run / ArtifactType.ADAPTER
     run_directory.fetch(result.artifact, adapter)  # files from the verb train are verified, not downloaded
     sleep_when_idle()
-    with hidden():
+    with hidden(TUNERS[spec.fine_tune_job().tuner].needs):
         from tunesmith_runtime.export.merge import merge
 
         folder = merge(
