@@ -1,4 +1,4 @@
-"""Several devices in one pod: the verb train starts a process for each device and makes one report of theirs."""
+"""Several devices in one pod: the verb train starts a process for each device and combines their reports."""
 
 from __future__ import annotations
 

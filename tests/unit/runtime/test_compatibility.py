@@ -1,4 +1,4 @@
-"""Everything that the table of compatibility calls available has its part in the runtime, and nothing else has."""
+"""Exactly the values that the table of compatibility declares available are implemented in the runtime."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tunesmith_runtime.train.tuners import TUNERS
 
 
 @pytest.mark.parametrize(
-    ("field", "parts"),
+    ("field", "implemented"),
     [
         ("method", METHODS),
         ("tuner", TUNERS),
@@ -25,11 +25,11 @@ from tunesmith_runtime.train.tuners import TUNERS
         ("datasets[].format", {*FORMATS, RowFormat.AUTO}),
     ],
 )
-def test_each_available_value_has_its_part(field: str, parts: Collection[str]) -> None:
-    assert set(available(field)) == {str(part) for part in parts}
+def test_exactly_the_available_values_are_implemented(field: str, implemented: Collection[str]) -> None:
+    assert set(available(field)) == {str(value) for value in implemented}
 
 
-def test_each_engine_has_its_part() -> None:
+def test_exactly_the_engines_of_the_table_are_implemented() -> None:
     assert {engine.value for engine in compatibility.ENGINES} == {str(engine) for engine in ENGINES}
 
 

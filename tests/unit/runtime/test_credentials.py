@@ -1,4 +1,4 @@
-"""White space around credentials is no part of them, and what they are is never printed."""
+"""White space around credentials is removed, and credentials are never printed."""
 
 from __future__ import annotations
 

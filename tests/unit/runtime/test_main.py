@@ -1,4 +1,4 @@
-"""The command line: a verb's report and exit code, whatever happens in it."""
+"""The command line: report and exit code of a verb for each outcome."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_an_engine_failure_takes_the_class_of_a_known_error_in_its_log(tmp_path:
 
 
 def test_sigterm_is_reported_as_preempted(tmp_path: Path) -> None:
-    """Also where a library catches every Exception and goes on."""
+    """Also if a library catches every Exception and continues."""
     body = f"""open({str(tmp_path / "started")!r}, 'w').close()
     while True:
         try:

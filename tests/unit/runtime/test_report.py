@@ -1,4 +1,4 @@
-"""The last word of a container fits, is whole, and holds no secret."""
+"""The report of a container fits into its termination message, is complete, and holds no secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's folder: finished once, by whoever is first; checkpoints that are whole, newest first."""
+"""A run's folder: the first pod finishes it; only complete checkpoints count, the newest first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of examples: what is written is read again, in its order, and rows stay whole when they are moved."""
+"""Files of examples: they are read as they were written, in order, and a moved row keeps all its examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What EvalScope sends of a row: the messages as they are."""
+"""EvalScope sends the messages of a row unchanged."""
 
 from __future__ import annotations
 

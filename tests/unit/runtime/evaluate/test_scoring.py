@@ -1,4 +1,4 @@
-"""The verb evaluate on an engine that answers by a script: what it scores as right, wrong and unreadable."""
+"""The verb evaluate with an engine of scripted answers: which of them are right, wrong and unreadable."""
 
 from __future__ import annotations
 

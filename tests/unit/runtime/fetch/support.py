@@ -108,7 +108,7 @@ class Fetcher:
         return Work(self.folder / f"pod-{self.pods}")
 
     def objects(self) -> dict[str, bytes]:
-        """All that is in the store."""
+        """Path and content of all objects in the store."""
         return {
             entry.path: self.storage.read_bytes(join(self.store.uri, entry.path)) or b""
             for entry in self.storage.list(self.store.uri)

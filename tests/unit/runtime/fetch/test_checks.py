@@ -1,4 +1,4 @@
-"""A model is checked when it is brought, once for each content; what is refused is refused before it costs anything."""
+"""A fetched model is checked once for each content, and refused as early as possible."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_device_engine_is_left_to_load_a_quantized_model(fetcher: Fetcher) -> 
     assert fetcher.fetch(asked)[0].outcome == "Succeeded"
 
 
-def test_a_model_is_checked_once_whoever_uses_it(fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_checked_once_for_all_resources(fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
     model = fetcher.put("base", MODEL)
     fetcher.fetch(spec(fetcher, "FineTuneJob", model))
     monkeypatch.setattr("tunesmith_runtime.fetch.checks.check_model", lambda *args: pytest.fail("checked again"))

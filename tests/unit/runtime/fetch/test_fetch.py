@@ -1,4 +1,4 @@
-"""What each kind of resource finds in its pod, what is adopted, and how bad input is refused."""
+"""The verb fetch: the files of each kind of resource, adoption of finished runs, and refused input."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fetcher(store: Store, tmp_path: Path) -> Fetcher:
 
 @pytest.fixture
 def local(tmp_path: Path) -> Fetcher:
-    """For what does not depend on where the store is."""
+    """A fetcher over local files, for tests that do not depend on the kind of store."""
     return Fetcher(Store(uri=f"file://{tmp_path}/store"), tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""GGUF files: a real file becomes a model that answers, and other files are refused with what they are."""
+"""GGUF files: a real file becomes a model that answers, and a refusal names the kind of any other file."""
 
 from __future__ import annotations
 

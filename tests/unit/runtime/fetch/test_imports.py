@@ -1,4 +1,4 @@
-"""A model that must be converted is imported once, whoever asks."""
+"""A model that must be converted is imported once for all pods that need it."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_claim_of_a_dead_pod_is_taken_over(
 def test_the_claim_of_a_pod_at_work_is_left_to_it(
     storage: Storage, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first pod works for longer than a claim lasts, and renews it; the second waits all the same."""
+    """The first pod works for longer than a claim lasts and renews it, so the second waits on."""
     monkeypatch.setattr(imports, "STALE_SECONDS", 2.0)
     monkeypatch.setattr(imports, "RENEW_SECONDS", 0.1)
     slow, second = Maker(seconds=4.0), Maker()

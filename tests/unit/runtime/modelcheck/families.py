@@ -35,7 +35,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def make(family: str, folder: Path) -> Path:
-    """A model of a family with random weights, also where they begin as 0 or 1, and the tiny tokenizer."""
+    """A model of a family with the tiny tokenizer and random weights, including those that are initialized to 0 or 1."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     tokenizer = tinymodel.make_tokenizer()

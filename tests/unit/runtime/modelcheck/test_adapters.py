@@ -122,7 +122,7 @@ def test_an_adapter_that_is_not_a_plain_lora_is_refused_with_its_method(
 
 
 def test_an_adapter_of_experts_is_refused_before_a_request_fails(base: Path, tmp_path: Path) -> None:
-    """PEFT has no mixed batches for what is a parameter and no module."""
+    """PEFT has no mixed batches for adapted parameters that are not modules."""
     folder = adapter(base, tmp_path / "adapter", target_parameters=["mlp.up_proj.weight"])
     failure = refusal(folder, base, serve)
     assert failure.failure is FailureClass.BAD_SPEC

@@ -42,7 +42,7 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A good model, for damages that are the same whatever the architecture."""
+    """A good model, for damages that do not depend on the architecture."""
     return make("llama", tmp_path_factory.mktemp("llama") / "good")
 
 
@@ -51,7 +51,7 @@ def check(folder: Path, is_lenient: bool = False) -> bool:
 
 
 def found(folder: Path) -> RunFailure | None:
-    """What the check finds, if anything."""
+    """The failure of the check; None if the model passes."""
     try:
         check(folder)
     except RunFailure as failure:
@@ -60,7 +60,7 @@ def found(folder: Path) -> RunFailure | None:
 
 
 def fault(folder: Path, is_lenient: bool = False) -> RunFailure:
-    """The failure that a damaged model is refused with, which is never tried again."""
+    """The failure of a damaged model, of a class that is never retried."""
     with pytest.raises(RunFailure) as failure:
         check(folder, is_lenient)
     assert failure.value.failure in (FailureClass.BAD_MODEL, FailureClass.MODEL_NOT_FOUND)

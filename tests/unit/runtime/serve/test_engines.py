@@ -39,7 +39,7 @@ KEY = "a-secret-of-the-test"
 
 @pytest.fixture(autouse=True)
 def signals() -> Iterator[None]:
-    """What the supervisor does with signals ends with the test."""
+    """Restore the signal handlers after the test."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
     for number, handler in before.items():
@@ -99,7 +99,7 @@ def sglang_parser() -> argparse.ArgumentParser:
 
 
 def golden(engine: str, case: str) -> list[str]:
-    """The words of a golden command line behind the command itself."""
+    """The arguments of a golden command line, without the command itself."""
     return (GOLDEN / f"{engine}-{case}.txt").read_text().split("\n")[3:-1]
 
 
@@ -239,7 +239,7 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tries that follow each other at once."""
+    """Retry without delay."""
     for name in ("RETRY_SECONDS", "POLL_SECONDS"):
         monkeypatch.setattr(process, name, 0.05)
 

@@ -156,7 +156,7 @@ def path_of(body: Any) -> str:
 
 
 def is_error(answer: httpx.Response) -> bool:
-    """Whether an answer is an error in OpenAI's shape, of a length that people read."""
+    """Whether an answer is an error of readable length in OpenAI's shape."""
     error = answer.json()["error"]
     return set(error) == {"message", "type", "param", "code"} and 0 < len(error["message"]) <= 1000
 
@@ -207,7 +207,7 @@ def mutated(choose: random.Random) -> bytes:
 
 
 async def hostile(client: httpx.AsyncClient, choose: random.Random, requests: int) -> None:
-    """Send what is malformed, in random order, and go away from some of it."""
+    """Send malformed requests in random order, and disconnect from some of them."""
     for _ in range(requests):
         body = choose.choice(list(MALFORMED.values()))
         raw = json.dumps(body).encode() if choose.random() < 0.4 else mutated(choose)

@@ -32,7 +32,7 @@ def loop(model: LoadedModel) -> Iterator[Loop]:
 
 
 class Asked:
-    """A row and what came of it."""
+    """A submitted row and its tokens."""
 
     def __init__(
         self, prompt: list[int], max_tokens: int, adapter: str | None = None, sampling: Sampling = GREEDY

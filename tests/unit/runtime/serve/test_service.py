@@ -42,7 +42,7 @@ def service(work: Path) -> Iterator[Service]:
 
 
 def fill(service: Service, work: Path) -> None:
-    """Load the model into it, as the engine does in a thread of its own."""
+    """Load the model into the service, as the engine does in a separate thread."""
     config = ServeConfig(work / "model", service.names, host="127.0.0.1", port=free_port())
     stop: asyncio.Future[None] = asyncio.new_event_loop().create_future()
     _load(config, service, stop)
@@ -108,7 +108,7 @@ class Watched:
         monkeypatch.setattr(service.loop, "submit", self.submit)
 
     def submit(self, rows: Sequence[Row]) -> None:
-        """Pass rows on, and count what they get."""
+        """Pass rows on, and count their tokens."""
         for row in rows:
             index, emit = len(self.rows), row.emit
             self.rows.append(row)
@@ -125,7 +125,7 @@ class Watched:
 
 
 def wait_until(met: Callable[[], bool]) -> None:
-    """Return when it is so. Raises AssertionError where it does not come to that."""
+    """Return when the condition is met. Raises AssertionError after a minute."""
     end = time.monotonic() + 60
     while not met():
         assert time.monotonic() < end
@@ -162,8 +162,8 @@ def test_rows_of_a_disconnected_client_are_cancelled(
 
 
 def read_while_it_stops(url: str) -> list[str]:
-    """Begin to read a long answer, ask this process to stop, read on when the door is closed; why each choice ended."""
-    # What the kernel holds for a client that does not read is little of an answer of megabytes: it can't be over by then.
+    """Start to read a long answer, send SIGTERM, and read on when the port is closed; return the finish reasons."""
+    # The kernel buffers only a small part of the megabytes of an answer, so it can't be complete before it is read.
     narrow = httpx.HTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)])
     http: Any = httpx.Client(transport=narrow)  # the client's own type of it differs with its version
     client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=120, http_client=http)

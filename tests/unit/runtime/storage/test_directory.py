@@ -1,4 +1,4 @@
-"""Folders: nothing half is ever taken for whole, and what comes down is what went up."""
+"""Folders: an incomplete folder is never read as complete, and a download equals its upload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose credentials a pod uses: its Secret's or its ServiceAccount's, never the node's."""
+"""A pod uses the credentials of its Secret or its ServiceAccount, never those of the node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tunesmith_runtime.storage.s3 import S3
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What is asked of a cloud's metadata service, which hands out the node's credentials to whoever comes."""
+    """Paths requested from a cloud's metadata service, which gives the node's credentials to every client."""
     paths: list[str] = []
 
     class Metadata(BaseHTTPRequestHandler):

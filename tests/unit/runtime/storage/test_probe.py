@@ -1,4 +1,4 @@
-"""What a run needs of a store is tried before anything is trained, and what is lacking is named."""
+"""The features that a run needs of a store are tried before the training, and a missing feature is named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one process of a group sees of the others."""
+"""A process group as each of its processes sees it."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def with_different_lengths(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_gradients_are_accumulated_to_the_global_batch(tmp_path: Path, tiny: Path) -> None:
-    """The loss of a step is the mean over its tokens, whatever the micro batch."""
+    """The loss of a step is the mean over its tokens, for any micro batch."""
     rows = with_different_lengths(tinymodel.rows(32, seed=1))
     losses = []
     for micro in (16, 4):

@@ -1,4 +1,4 @@
-"""A run that changed nothing fails as NothingLearned, whatever kept it from learning."""
+"""A run that changes nothing fails as NothingLearned, for any cause."""
 
 from __future__ import annotations
 
