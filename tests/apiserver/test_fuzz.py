@@ -1,4 +1,4 @@
-"""Users, pods and the operator's own life at random against a real API server; at rest, every status is explained."""
+"""Random users, pods and kills of the operator against a real API server; at rest, every status is explained."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ NAMES = {
     "EvalJob": ("eval-a", "eval-b", "eval-c"),
     "InferenceService": ("serve-a", "serve-b", "serve-c"),
 }
-SELDOM = 50
-"""One Event in so many may say what the one before it said: a state can come again by way of one that no Event tells of."""
+EVENTS_PER_REPETITION = 50
+"""One Event in this number may repeat its predecessor: a state can return by way of a state that has no Event."""
 AT_REST_SECONDS = 180
-"""How long it may take until all is explained: the backoff of two failures that count, and garbage collection."""
+"""Time until every status must be explained: the backoff of two counted failures, and garbage collection."""
 
 
 @dataclass
@@ -41,10 +41,10 @@ class Users:
     done: Counter[str] = field(default_factory=Counter)
 
     def act(self) -> None:
-        """Do one thing. The API server may refuse it: that is an answer too."""
+        """Perform one act. The API server may reject it."""
         kind = self.chance.choice(OURS)
         name = self.chance.choice(NAMES[kind])
-        acts = (self._create,) * 4 + (self._suspend,) * 3 + (self._edit, self._label, self._delete, self._take_child)
+        acts = (self._create,) * 4 + (self._suspend,) * 3 + (self._edit, self._label, self._delete, self._delete_child)
         act = self.chance.choice(acts)
         try:
             act(kind, name)
@@ -61,7 +61,7 @@ class Users:
 
     def _edit(self, kind: str, name: str) -> None:
         ttl = {"ttlAfterFinished": self.chance.choice(["1s", "1h", None])}
-        self.cluster.patch(kind, name, {"spec": ttl if kind != "InferenceService" else self._served()})
+        self.cluster.patch(kind, name, {"spec": ttl if kind != "InferenceService" else self._service_change()})
 
     def _label(self, kind: str, name: str) -> None:
         self.cluster.patch(kind, name, {"metadata": {"labels": {"mood": self.chance.choice(["good", "bad"])}}})
@@ -69,14 +69,14 @@ class Users:
     def _delete(self, kind: str, name: str) -> None:
         self.cluster.delete(kind, name)
 
-    def _take_child(self, *_: str) -> None:
+    def _delete_child(self, *_: str) -> None:
         kind = self.chance.choice(["Job", "Pod", "Deployment", "Service"])
-        if there := self.cluster.find(kind):
-            self.cluster.delete(kind, self.chance.choice(there)["metadata"]["name"])
+        if found := self.cluster.find(kind):
+            self.cluster.delete(kind, self.chance.choice(found)["metadata"]["name"])
 
     def _model(self, uri: str) -> Raw:
-        named = {"fineTuneJob": {"name": self.chance.choice(NAMES["FineTuneJob"])}}
-        return self.chance.choice([{"uri": uri}, named])
+        reference = {"fineTuneJob": {"name": self.chance.choice(NAMES["FineTuneJob"])}}
+        return self.chance.choice([{"uri": uri}, reference])
 
     def _tune(self) -> Raw:
         limits = self.chance.choice([{}, {"retries": 0}, {"retries": 1}, {"pendingDeadline": "20s"}, {"suspend": True}])
@@ -90,16 +90,16 @@ class Users:
         return {"model": model, "benchmarks": benchmarks, "gates": [gate], "retries": 1, **baseline}
 
     def _serve(self) -> Raw:
-        judged = {"promotion": {"evalJobs": [{"name": self.chance.choice(NAMES["EvalJob"])}]}}
-        return {"model": self._model("s3://models/other"), **self.chance.choice([{}, judged])}
+        gated = {"promotion": {"evalJobs": [{"name": self.chance.choice(NAMES["EvalJob"])}]}}
+        return {"model": self._model("s3://models/other"), **self.chance.choice([{}, gated])}
 
-    def _served(self) -> Raw:
+    def _service_change(self) -> Raw:
         return self.chance.choice([{"replicas": 0}, {"replicas": 2}, {"resources": {"memory": "2Gi"}}])
 
 
 @dataclass
 class Node:
-    """Pods that do well or not, at random; after `calm`, they all do well."""
+    """Pods that succeed or fail at random; once `calm` is set, all succeed."""
 
     cluster: Cluster
     chance: random.Random
@@ -107,34 +107,35 @@ class Node:
     done: Counter[str] = field(default_factory=Counter)
 
     def tick(self) -> None:
-        """Something happens to some of the pods."""
+        """Change the state of some pods."""
         for pod in self.cluster.find("Pod"):
             finished = pod["status"].get("phase") in ("Succeeded", "Failed")
             if not finished and (self.calm or self.chance.random() < 0.4):
-                with suppress(Refused):  # it has gone meanwhile
-                    self._happen(Kubelet(self.cluster, pod))
+                with suppress(Refused):  # the pod has been deleted
+                    self._advance(Kubelet(self.cluster, pod))
 
-    def _happen(self, kubelet: Kubelet) -> None:
+    def _advance(self, kubelet: Kubelet) -> None:
         role = kubelet.pod["metadata"]["labels"]["tunesmith.dev/role"]
         if role == "serve":
             kubelet.ready()
             return
         main = kubelet.pod["spec"]["containers"][0]["name"]
-        fates: dict[str, tuple[int, Callable[[], None]]] = {
-            "ends well": (6, lambda: kubelet.ends(_reports(role))),
+        outcomes: dict[str, tuple[int, Callable[[], None]]] = {
+            "succeeds": (6, lambda: kubelet.ends(_reports(role))),
             "fetches": (3, lambda: kubelet.runs("fetch")),
-            "works": (3, lambda: kubelet.runs(main)),
+            "runs": (3, lambda: kubelet.runs(main)),
             "OOM": (1, lambda: kubelet.ends({}, {main: {"exitCode": 137, "reason": "OOMKilled"}})),
             "crashes": (1, lambda: kubelet.ends({}, {"fetch": {"exitCode": 1, "message": "Traceback"}})),
             "bad row": (1, lambda: kubelet.ends({}, {"fetch": {"exitCode": 65}})),
             "preempted": (1, lambda: kubelet.ends({}, {main: {"exitCode": 75}})),
             "evicted": (1, lambda: kubelet.evicted("Evicted", "The node was low on resource: memory.")),
             "image": (1, lambda: kubelet.waits("fetch", "ImagePullBackOff", "Back-off pulling image")),
-            "ends without a word": (1, lambda: kubelet.ends({})),
+            "ends without a report": (1, lambda: kubelet.ends({})),
         }
-        fate = "ends well" if self.calm else self.chance.choices([*fates], [weight for weight, _ in fates.values()])[0]
-        fates[fate][1]()
-        self.done[fate] += 1
+        weights = [weight for weight, _ in outcomes.values()]
+        outcome = "succeeds" if self.calm else self.chance.choices([*outcomes], weights)[0]
+        outcomes[outcome][1]()
+        self.done[outcome] += 1
 
 
 def _reports(role: str) -> dict[str, str]:
@@ -142,9 +143,9 @@ def _reports(role: str) -> dict[str, str]:
 
 
 def unexplained(cluster: Cluster) -> list[str]:
-    """What does not fit together, now that nothing happens any more."""
+    """Contradictions between statuses and children, once nothing changes any more."""
     children = {kind: cluster.find(kind) for kind in ("Job", "Pod", "Deployment", "Service")}
-    ours = {(kind, one["metadata"]["name"]): {"kind": kind, **one} for kind in OURS for one in cluster.find(kind)}
+    ours = {(kind, found["metadata"]["name"]): {"kind": kind, **found} for kind in OURS for found in cluster.find(kind)}
     wrong = [f"orphan {child}" for child in orphans(cluster)]
     for (kind, name), resource in ours.items():
         status, mine = resource.get("status") or {}, _of(resource, children)
@@ -157,8 +158,8 @@ def unexplained(cluster: Cluster) -> list[str]:
 def _of(resource: Raw, children: dict[str, list[Raw]]) -> dict[str, list[Raw]]:
     uid = resource["metadata"]["uid"]
     return {
-        kind: [one for one in there if one["metadata"].get("labels", {}).get("tunesmith.dev/uid") == uid]
-        for kind, there in children.items()
+        kind: [child for child in found if child["metadata"].get("labels", {}).get("tunesmith.dev/uid") == uid]
+        for kind, found in children.items()
     }
 
 
@@ -182,28 +183,28 @@ def _explain_job(
     match status.get("phase"):
         case "Succeeded":
             if not status.get("artifacts") and not status.get("results"):
-                yield "nothing to show"
+                yield "neither artifacts nor results"
         case "Failed" | "Suspended":
             if active:
-                yield f"Jobs at work: {active}"
+                yield f"active Jobs: {active}"
         case "Waiting":
             named = [
                 resource["spec"].get(part, {}).get("fineTuneJob", {}).get("name") for part in ("model", "baseline")
             ]
-            there = [ours.get(("FineTuneJob", name), {}).get("status", {}).get("phase") for name in named if name]
-            if not there or all(phase == "Succeeded" for phase in there):
-                yield f"what it waits for is there: {status.get('waitingFor')}"
+            phases = [ours.get(("FineTuneJob", name), {}).get("status", {}).get("phase") for name in named if name]
+            if not phases or all(phase == "Succeeded" for phase in phases):
+                yield f"it waits for something that exists: {status.get('waitingFor')}"
         case _:
-            yield "its pods have all ended"
+            yield "all of its pods have ended"
     if status.get("completionTime") and resource["spec"].get("ttlAfterFinished") == "1s" and mine["Job"]:
-        yield "its time to live is over, and its Jobs are there"
+        yield "spec.ttlAfterFinished has passed, and its Jobs still exist"
 
 
 def _explain_service(
     resource: Raw, status: Raw, mine: dict[str, list[Raw]], ours: dict[tuple[str, str], Raw]
 ) -> Iterator[str]:
     replicas = 0 if resource["spec"].get("suspend") else resource["spec"].get("replicas", 1)
-    ready = [one.get("status", {}).get("readyReplicas", 0) for one in mine["Deployment"]]
+    ready = [deployment.get("status", {}).get("readyReplicas", 0) for deployment in mine["Deployment"]]
     match status.get("phase"):
         case "Ready":
             if ready != [replicas] or not mine["Service"]:
@@ -216,17 +217,18 @@ def _explain_service(
             named = [("FineTuneJob", spec["model"].get("fineTuneJob", {}).get("name"))]
             named += [("EvalJob", each["name"]) for each in spec.get("promotion", {}).get("evalJobs", ())]
             statuses = [ours.get(key, {}).get("status", {}) for key in named if key[1]]
-            if all(one.get("phase") == "Succeeded" and one.get("verdict", "Passed") == "Passed" for one in statuses):
-                models = {one.get("model", {}).get("uri") for one in statuses}
+            if all(each.get("phase") == "Succeeded" and each.get("verdict", "Passed") == "Passed" for each in statuses):
+                models = {each.get("model", {}).get("uri") for each in statuses}
                 if "another model" not in status.get("message", "") or not models:
-                    yield f"what it waits for is there: {status.get('message')}"
+                    yield f"it waits for something that exists: {status.get('message')}"
         case _:
-            yield f"it says {status.get('message')}"
+            yield f"unexpected phase: {status.get('message')}"
 
 
 def _is_over(job: Raw) -> bool:
     ends = ("Complete", "Failed", "SuccessCriteriaMet", "FailureTarget")
-    return any(one["type"] in ends and one["status"] == "True" for one in job["status"].get("conditions", ()))
+    conditions = job["status"].get("conditions", ())
+    return any(condition["type"] in ends and condition["status"] == "True" for condition in conditions)
 
 
 def repeated(cluster: Cluster) -> list[str]:
@@ -242,11 +244,12 @@ def repeated(cluster: Cluster) -> list[str]:
 
 
 def fuzz(plane: ControlPlane, namespace: str, folder: Path, seconds: float, kill_every: float) -> str:
-    """`seconds` of it, then calm. Returns what happened."""
+    """Act at random for `seconds`, then wait until every status is explained. Returns a summary."""
     seed = int(os.environ.get("TUNESMITH_SEED") or random.randrange(10**6))
     chance = random.Random(seed)
     users, node = (
-        who(Cluster(plane, administrator(plane), namespace), random.Random(chance.random())) for who in (Users, Node)
+        type_(Cluster(plane, administrator(plane), namespace), random.Random(chance.random()))
+        for type_ in (Users, Node)
     )
     cluster = users.cluster
     with Supervised(plane, folder, "operator-0") as operator, every(0.3, node.tick):
@@ -259,15 +262,17 @@ def fuzz(plane: ControlPlane, namespace: str, folder: Path, seconds: float, kill
             assert time.monotonic() < calm + AT_REST_SECONDS, f"TUNESMITH_SEED={seed}: " + "\n".join(wrong)
             time.sleep(1)
         rest, writes = time.monotonic() - calm, len(cluster.find("Event"))
-        said_twice = repeated(cluster)
-        assert len(said_twice) <= 1 + writes // SELDOM, f"TUNESMITH_SEED={seed}: " + "\n".join(said_twice)
+        repetitions = repeated(cluster)
+        assert len(repetitions) <= 1 + writes // EVENTS_PER_REPETITION, f"TUNESMITH_SEED={seed}: " + "\n".join(
+            repetitions
+        )
     return (
         f"seed {seed}: {dict(users.done)} by users, {dict(node.done)} by pods, {operator.restarts} kills, {writes} Events; "
         f"at rest after {rest:.0f} s"
     )
 
 
-def test_a_while_of_everything_at_random_ends_in_statuses_that_are_explained(
+def test_a_short_random_run_ends_with_explained_statuses(
     plane: ControlPlane, cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     summary = fuzz(plane, cluster.namespace, tmp_path, seconds=20, kill_every=9)
@@ -276,7 +281,7 @@ def test_a_while_of_everything_at_random_ends_in_statuses_that_are_explained(
 
 
 @pytest.mark.deep
-def test_ten_minutes_of_everything_at_random_end_in_statuses_that_are_explained(
+def test_a_long_random_run_ends_with_explained_statuses(
     plane: ControlPlane, cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     minutes = float(os.environ.get("TUNESMITH_FUZZ_MINUTES", "10"))

@@ -1,4 +1,4 @@
-"""What kubectl's tables, `kubectl wait` and kstatus make of a status of every phase, as a real API server keeps it."""
+"""A status of every phase, as a real API server stores it, in kubectl's tables, `kubectl wait` and kstatus."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def kstatus(plane: ControlPlane) -> Judge:
     ensure_programs(plane.paths, ["kstatus"])
 
     def judge(objects: Iterable[Raw]) -> list[str]:
-        text = "\n".join(json.dumps({"apiVersion": "tunesmith.dev/v1alpha1", **one}) for one in objects)
+        text = "\n".join(json.dumps({"apiVersion": "tunesmith.dev/v1alpha1", **each}) for each in objects)
         done = subprocess.run([plane.program("kstatus")], input=text, capture_output=True, text=True, check=True)
         return [json.loads(line)["status"] for line in done.stdout.splitlines()]
 
@@ -39,7 +39,7 @@ def kstatus(plane: ControlPlane) -> Judge:
 
 @pytest.fixture(scope="module")
 def shelf(plane: ControlPlane, http: urllib3.PoolManager) -> Iterator[Cluster]:
-    """A namespace with the resource of every scene, which no operator works in."""
+    """A namespace with the resource of every scene and without an operator."""
     cluster = Cluster(plane, http, next(NAMES))
     make_namespace(cluster)
     for name, scene in scenes().items():
@@ -47,7 +47,7 @@ def shelf(plane: ControlPlane, http: urllib3.PoolManager) -> Iterator[Cluster]:
         cluster.create({"kind": kind, "metadata": {"name": slug(name)}, "spec": spec})
         if scene.phase:
             kept = cluster.patch(kind, slug(name), {"status": status}, "status")["status"]
-            assert kept == status, f"{name}: the API server keeps all of it"
+            assert kept == status, f"{name}: the API server has dropped fields"
     yield cluster
     leave(cluster)
 
@@ -58,7 +58,7 @@ def slug(name: str) -> str:
 
 
 def table(cluster: Cluster, kind: str, wide: bool = False) -> dict[str, dict[str, Any]]:
-    """What `kubectl get` prints: by name of the resource, the cells by column; ages left out."""
+    """The table that `kubectl get` prints: name of the resource -> column -> cell, without ages."""
     url = f"{cluster.plane.url}{KINDS[kind].path(cluster.namespace)}"
     answer = json.loads(cluster.http.request("GET", url, headers={"Accept": TABLE}).data)
     columns = answer["columnDefinitions"]
@@ -73,19 +73,19 @@ def table(cluster: Cluster, kind: str, wide: bool = False) -> dict[str, dict[str
     }
 
 
-def test_flux_sees_each_phase_as_what_it_is(kstatus: Judge) -> None:
+def test_flux_judges_each_phase_correctly(kstatus: Judge) -> None:
     verdicts = kstatus(scene.resource for scene in scenes().values())
     assert dict(zip(scenes(), verdicts, strict=True)) == {name: scene.kstatus for name, scene in scenes().items()}
 
 
 @EACH_KIND
-def test_flux_takes_no_resource_for_done_that_no_operator_has_seen(shelf: Cluster, kstatus: Judge, kind: str) -> None:
+def test_flux_does_not_take_a_resource_without_status_for_complete(shelf: Cluster, kstatus: Judge, kind: str) -> None:
     spec = next(scene.resource["spec"] for scene in scenes().values() if scene.resource["kind"] == kind)
-    shelf.create({"kind": kind, "metadata": {"name": "unseen"}, "spec": spec})
+    shelf.create({"kind": kind, "metadata": {"name": "no-status"}, "spec": spec})
     try:
-        assert kstatus([shelf.get(kind, "unseen") or {}]) == ["InProgress"]
+        assert kstatus([shelf.get(kind, "no-status") or {}]) == ["InProgress"]
     finally:
-        shelf.delete(kind, "unseen")
+        shelf.delete(kind, "no-status")
 
 
 @EACH_KIND
@@ -97,7 +97,7 @@ def test_every_line_has_phase_and_reason(shelf: Cluster, kind: str) -> None:
 
 
 @EACH_KIND
-def test_the_wide_table_says_why_in_a_sentence(shelf: Cluster, kind: str) -> None:
+def test_the_wide_table_has_the_message(shelf: Cluster, kind: str) -> None:
     for name, cells in table(shelf, kind, wide=True).items():
         assert cells["MESSAGE"] or name.endswith("-new"), name
 
@@ -139,14 +139,14 @@ AT_A_GLANCE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", AT_A_GLANCE)
-def test_one_line_says_how_it_is_going(shelf: Cluster, name: str) -> None:
-    narrow, besides = AT_A_GLANCE[name]
+def test_the_columns_show_the_progress_and_the_result(shelf: Cluster, name: str) -> None:
+    narrow, more = AT_A_GLANCE[name]
     kind = scenes()[name].resource["kind"]
     assert table(shelf, kind)[slug(name)] == narrow
     wide = table(shelf, kind, wide=True)[slug(name)]
-    assert {column: cell for column, cell in wide.items() if column != "MESSAGE" or column in besides} == {
+    assert {column: cell for column, cell in wide.items() if column != "MESSAGE" or column in more} == {
         **narrow,
-        **besides,
+        **more,
     }
 
 
@@ -154,12 +154,14 @@ READY, NOT_READY = (
     {"Succeeded", "Ready"},
     {"Waiting", "Queued", "Pending", "Preparing", "Running", "Suspended", "Blocked"},
 )
-"""Phases that say by themselves whether a resource is ready; in the others a version before may still answer."""
+"""Phases that determine whether a resource is ready; in the others an earlier version may still answer."""
 
 
 @EACH_KIND
 def test_kubectl_wait_returns_when_it_is_ready_and_not_before(shelf: Cluster, kind: str) -> None:
-    scenes_of_kind = {slug(name): one for name, one in scenes().items() if one.phase and one.resource["kind"] == kind}
+    scenes_of_kind = {
+        slug(name): scene for name, scene in scenes().items() if scene.phase and scene.resource["kind"] == kind
+    }
     command = [shelf.plane.program("kubectl"), "--kubeconfig", str(shelf.plane.kubeconfig)]
     command += ["--namespace", shelf.namespace, "wait", "--for=condition=Ready", "--timeout=0", kind.lower()]
     done = subprocess.run([*command, *scenes_of_kind], capture_output=True, text=True, check=False)

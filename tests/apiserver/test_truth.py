@@ -21,15 +21,17 @@ from tests.apiserver.finetunejobs import MESSAGES, prepared, started, tune
 from tests.apiserver.operator_process import USER
 
 
-def test_describe_tells_a_life_of_failures_and_restarts_once(cluster: Cluster, start_operator: StartOperator) -> None:
-    """Unschedulable, out of memory, suspended, resumed, done; the operator is killed now and then."""
+def test_each_event_of_a_life_with_failures_and_restarts_is_sent_once(
+    cluster: Cluster, start_operator: StartOperator
+) -> None:
+    """Unschedulable, out of memory, suspended, resumed, succeeded; the operator is killed three times."""
     operators = [start_operator("operator-0")]
 
     def restart() -> None:
         operators[-1].stop(signal.SIGKILL)
         operators.append(start_operator(f"operator-{len(operators)}"))
-        cluster.until("the next one leads", operators[-1].leads)
-        time.sleep(1)  # it has looked at what there is
+        cluster.until("the next operator leads", operators[-1].leads)
+        time.sleep(1)  # it reconciles every resource
 
     def until_reason(reason: str) -> None:
         cluster.until(
@@ -59,18 +61,18 @@ def test_describe_tells_a_life_of_failures_and_restarts_once(cluster: Cluster, s
     cluster.until_phase("FineTuneJob", "support", "Succeeded")
     restart()
 
-    cluster.until("the last Event", lambda: "Completed" in {one["reason"] for one in story(cluster)})
+    cluster.until("the last Event", lambda: "Completed" in {event["reason"] for event in story(cluster)})
     events = story(cluster)
-    reasons = [one["reason"] for one in events]
+    reasons = [event["reason"] for event in events]
     once = ("Unschedulable", "OOMKilled", "Suspended", "Completed")
     assert {reason: reasons.count(reason) for reason in once} == dict.fromkeys(once, 1), reasons
     assert reasons.count("Running") == 2, "each attempt runs once"
-    assert all(one != before for one, before in zip(reasons[1:], reasons, strict=False)), reasons
-    assert all(one.get("count", 1) == 1 for one in events)
+    assert all(reason != before for reason, before in zip(reasons[1:], reasons, strict=False)), reasons
+    assert all(event.get("count", 1) == 1 for event in events)
     described = cluster.kubectl("--namespace", cluster.namespace, "describe", "finetunejob/support")
     assert "lower spec.resources.cpu" in described
-    for one in operators:
-        one.may_complain = True
+    for operator in operators:
+        operator.may_complain = True
 
 
 def story(cluster: Cluster) -> list[Raw]:
@@ -92,7 +94,7 @@ MISSING: dict[str, tuple[Raw, str]] = {
 }
 
 
-def test_what_spec_pod_names_and_is_not_there_is_told_with_its_name(
+def test_the_hint_names_what_spec_pod_refers_to_and_does_not_exist(
     cluster: Cluster, start_operator: StartOperator
 ) -> None:
     policy = {"serviceAccounts": ["*"], "priorityClasses": ["*"], "runtimeClasses": ["*"]}
@@ -107,7 +109,7 @@ def test_what_spec_pod_names_and_is_not_there_is_told_with_its_name(
 
 @pytest.fixture
 def scheduler(plane: ControlPlane, tmp_path: Path) -> Iterator[None]:
-    """A real scheduler, which the tier has none of otherwise."""
+    """A real scheduler, which the other tests of this tier do without."""
     [port] = free_ports(1)
     command = [plane.program("kube-scheduler"), "--kubeconfig", str(plane.kubeconfig), "--leader-elect=false"]
     command += ["--bind-address=127.0.0.1", f"--secure-port={port}"]
@@ -119,20 +121,20 @@ def scheduler(plane: ControlPlane, tmp_path: Path) -> Iterator[None]:
 
 
 NOT_READY = "node.kubernetes.io/not-ready"
-"""The taint of a new node, until its controller has seen that it is well."""
+"""The taint of a new node, until the node controller finds it ready."""
 
 
 @contextmanager
 def node(cluster: Cluster, name: str, **spec: Any) -> Iterator[None]:
-    """A small node that is Ready; its pool is its name."""
+    """A small node that is Ready. Its label `pool` is its name."""
     path = f"/api/v1/nodes/{name}"
     metadata = {"name": name, "labels": {"pool": name}}
     cluster.request("POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": spec})
-    room = {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "10Gi", "pods": "10"}
-    well = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
-    status = {"capacity": room, "allocatable": room, "conditions": [well]}
+    capacity = {"cpu": "1", "memory": "1Gi", "ephemeral-storage": "10Gi", "pods": "10"}
+    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady"}
+    status = {"capacity": capacity, "allocatable": capacity, "conditions": [ready]}
     cluster.request("PATCH", f"{path}/status", {"status": status}, content_type="application/merge-patch+json")
-    cluster.until("it is taken for ready", lambda: NOT_READY not in json.dumps(cluster.request("GET", path)["spec"]))
+    cluster.until("the node is ready", lambda: NOT_READY not in json.dumps(cluster.request("GET", path)["spec"]))
     try:
         yield
     finally:
@@ -151,9 +153,9 @@ UNSCHEDULABLE: dict[str, tuple[Raw, str]] = {
 
 
 @pytest.mark.usefixtures("scheduler")
-def test_the_schedulers_own_words_are_understood(cluster: Cluster, start_operator: StartOperator) -> None:
+def test_messages_of_the_scheduler_are_interpreted(cluster: Cluster, start_operator: StartOperator) -> None:
     start_operator()
-    taint = {"key": "example.com/kept", "effect": "NoSchedule"}
+    taint = {"key": "example.com/reserved", "effect": "NoSchedule"}
     with (
         node(cluster, "plain"),
         node(cluster, "tainted", taints=[taint]),
@@ -171,7 +173,7 @@ def test_the_schedulers_own_words_are_understood(cluster: Cluster, start_operato
 
 @dataclass(frozen=True)
 class Bound:
-    """A ResourceQuota (`hard`) or LimitRange (`limit`), a spec that it refuses, what the hint must say, and the spec that
+    """A ResourceQuota (`hard`) or LimitRange (`limit`), a spec that it rejects, text of the hint, and the spec that
     follows the hint."""
 
     before: Raw
@@ -232,7 +234,7 @@ BOUNDS: dict[str, Bound] = {
         _resources(memory="1Gi"),
         limit={"type": "Pod", "max": {"memory": "2Gi"}},
     ),
-    "quota of memory that the pod does not say": Bound(
+    "quota of memory that the pod does not set": Bound(
         {}, "counts limits.memory: set spec.resources.memory", _resources(memory="1Gi"), hard={"limits.memory": "2Gi"}
     ),
     "quota of memory": Bound(
@@ -261,11 +263,13 @@ BOUNDS: dict[str, Bound] = {
 
 @pytest.mark.usefixtures("operator")
 @pytest.mark.parametrize("case", BOUNDS)
-def test_who_follows_the_hint_about_a_quota_or_a_range_gets_a_pod(cluster: Cluster, case: str) -> None:
+def test_a_spec_that_follows_the_hint_about_a_quota_or_a_limit_range_gets_a_pod(cluster: Cluster, case: str) -> None:
     bound = BOUNDS[case]
     if bound.hard:
         cluster.create({**QUOTA, "spec": {"hard": bound.hard}})
-        cluster.until("it counts", lambda: (cluster.get("ResourceQuota", "all") or {}).get("status", {}).get("hard"))
+        cluster.until(
+            "the quota counts", lambda: (cluster.get("ResourceQuota", "all") or {}).get("status", {}).get("hard")
+        )
     else:
         spec = {"limits": [{"type": "Container", **(bound.limit or {})}]}
         cluster.request("POST", f"/api/v1/namespaces/{cluster.namespace}/limitranges", {**LIMITS, "spec": spec})
@@ -297,7 +301,7 @@ def limit_range(cluster: Cluster) -> None:
 
 
 def webhook(cluster: Cluster) -> None:
-    """Asks a server that is not there about pods of this namespace."""
+    """Install a webhook for pods of the namespace whose server does not exist."""
     rule = {"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}
     hook = {
         "name": "costs.example.com",
@@ -314,15 +318,19 @@ def webhook(cluster: Cluster) -> None:
 
 
 REFUSALS: dict[str, tuple[Callable[[Cluster], None], str, str]] = {
-    "a quota that counts more than is asked for": (quota, "QuotaExceeded", "ResourceQuota all counts limits.cpu"),
+    "a quota that counts a limit that the pod does not set": (
+        quota,
+        "QuotaExceeded",
+        "ResourceQuota all counts limits.cpu",
+    ),
     "a limit range": (limit_range, "PodRefused", "a maximum of 1Gi memory per Container"),
-    "a webhook that is away": (webhook, "PodRefused", "the owner of admission webhook costs.example.com"),
+    "a webhook that does not answer": (webhook, "PodRefused", "the owner of admission webhook costs.example.com"),
 }
 
 
 @pytest.mark.usefixtures("operator")
 @pytest.mark.parametrize("case", REFUSALS)
-def test_the_api_servers_own_words_for_a_refusal_are_understood(cluster: Cluster, case: str) -> None:
+def test_messages_of_a_rejection_by_the_api_server_are_interpreted(cluster: Cluster, case: str) -> None:
     arrange, class_, hint = REFUSALS[case]
     arrange(cluster)
     try:
@@ -337,11 +345,11 @@ def test_the_api_servers_own_words_for_a_refusal_are_understood(cluster: Cluster
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_good_life_asks_for_no_events(cluster: Cluster) -> None:
+def test_a_job_without_failures_reads_no_events(cluster: Cluster) -> None:
     kubelet = started(cluster, "support")
     kubelet.runs("fetch")
     cluster.until_phase("FineTuneJob", "support", "Preparing")
     kubelet.ends(MESSAGES)
     cluster.until_phase("FineTuneJob", "support", "Succeeded")
     assert cluster.requests(USER, "get")
-    assert not [one for one in cluster.requests(USER, "list", "watch") if "events/" in one]
+    assert not [call for call in cluster.requests(USER, "list", "watch") if "events/" in call]
