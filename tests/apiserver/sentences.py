@@ -1,4 +1,4 @@
-"""Wrong values of every kind of text in a spec, and the sentence that refuses each: for the API server and for our programs."""
+"""Invalid values for every grammar of a spec, and the message that rejects each, in the API server and in our programs."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tunesmith_api.grammar import CONTROL, INVISIBLE, SPACES, Grammar
 
 @dataclass(frozen=True)
 class Place:
-    """A field in which such a text stands."""
+    """A field whose text follows a grammar."""
 
     grammar: Grammar
     kind: str
     path: str
-    """As the API server names it."""
+    """Path of the field in messages of the API server."""
     spec: Callable[[Any], dict[str, Any]]
-    """The part of a spec that holds a value."""
+    """Returns the part of a spec with a value in the field."""
     good: str
-    """A value that is admitted."""
+    """A valid value."""
 
 
 PLACES = {
@@ -114,7 +114,7 @@ EXAMPLES = (
     ("BUCKET", "bucket"), ("FOLDER", "folder"), ("FILE", "file"), ("KEY", "key"),
     ("ORG", "Qwen"), ("NAME", "Qwen3-8B"), ("REVISION", "main"), ("HOST", "minio"),
 )  # fmt: skip
-"""What somebody writes for the placeholders of a sentence."""
+"""What a user writes instead of the placeholders of a message."""
 
 ADVICE: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("remove them", lambda text: re.sub("//[^/]*@", "//", text)),
@@ -132,11 +132,11 @@ ADVICE: tuple[tuple[str, Callable[[str], str]], ...] = (
     ),
     ("write both as in the address", lambda text: "hf://Qwen/Qwen3-8B"),
 )
-"""How advice without a value is followed: its beginning, and what becomes of the text."""
+"""How to follow advice that states no value: its beginning, and the change of the text."""
 
 
 def followed(place: Place, text: str, sentence: str) -> str:
-    """What somebody writes who does as the sentence says, to the letter."""
+    """The value that a user writes who follows the message literally."""
     advice = sentence.rpartition(": ")[2] if ": write " not in sentence else sentence.partition(": write ")[2]
     for beginning, change in ADVICE:
         if f": {beginning}" in sentence:
@@ -438,4 +438,4 @@ REFUSED: dict[str, dict[str, str]] = {
         'queue{a="b"}': '"queue{a="b"}" is not a metric name: write letters, digits, _, :, ., / and -, beginning with a letter, such as queue_length',
     },
 }
-"""Kind of text -> wrong value -> sentence."""
+"""Key in PLACES -> invalid value -> message."""

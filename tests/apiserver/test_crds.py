@@ -1,4 +1,4 @@
-"""The generated CRDs on a real API server: what it refuses and with which words, what it fills in, what it shows."""
+"""The generated CRDs on a real API server: rejections and their messages, defaults, columns, and `kubectl explain`."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
     },
 }
 NOT_YET = {"dpo", "kto", "grpo"}
-"""Fields of a FineTuneJob with one admissible value only."""
+"""Fields of a FineTuneJob that have a single valid value."""
 
 
 @dataclass
@@ -103,10 +103,10 @@ class Api:
 
     cluster: ControlPlane
     objects: Any
-    """A client.CustomObjectsApi, whose answers have no types."""
+    """A client.CustomObjectsApi, whose responses are untyped."""
 
     def create(self, kind: str, spec: dict[str, Any], name: str = "support", dry_run: bool = True) -> dict[str, Any]:
-        """The object as the API server holds it; raises Refused."""
+        """Create an object. Returns it as the API server stores it; raises Refused."""
         body = {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
         try:
             created: dict[str, Any] = self.objects.create_namespaced_custom_object(
@@ -123,14 +123,14 @@ class Api:
         return created
 
     def answer(self, kind: str, spec: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """The spec as the API server would hold it, or why it refuses it."""
+        """The spec as the API server would store it, or the causes of its rejection."""
         try:
             return self.create(kind, spec)["spec"], []
         except Refused as refusal:
             return {}, refusal.causes or [str(refusal)]
 
     def change(self, kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-        """A merge patch of the spec."""
+        """Apply a merge patch to the spec."""
         try:
             changed: dict[str, Any] = self.objects.patch_namespaced_custom_object(
                 GROUP, VERSION, "default", BY_NAME[kind].plural, name, {"spec": spec}
@@ -167,7 +167,7 @@ def api() -> Iterator[Api]:
 
 @dataclass(frozen=True)
 class Bad:
-    """A valid spec with `change`, and a text of the refusal."""
+    """A valid spec with a `change`, and text of the message that rejects it."""
 
     kind: str
     change: dict[str, Any]
@@ -331,7 +331,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
-def test_bad_input_is_refused_with_the_fix(api: Api, bad: Bad) -> None:
+def test_invalid_input_is_rejected_with_the_fix(api: Api, bad: Bad) -> None:
     with pytest.raises(Refused) as refusal:
         api.create(bad.kind, merged(GOOD[bad.kind], bad.change), bad.name)
     assert bad.expected in str(refusal.value)
@@ -387,31 +387,33 @@ FOLLOWED_REFUSALS: dict[str, tuple[dict[str, Any], ...]] = {
     ),
     "near one pod": ({"parallelism": {"near": None}}, {"parallelism": {"nodes": 2}}),
 }
-"""Name in BAD -> each thing that the sentence of the refusal proposes, as a change to the refused spec."""
+"""Name in BAD -> each fix that the message proposes, as a change to the rejected spec."""
 
 
 @pytest.mark.parametrize(
     ("name", "change"), [(name, change) for name, changes in FOLLOWED_REFUSALS.items() for change in changes]
 )
-def test_who_follows_the_sentence_of_a_refusal_is_admitted(api: Api, name: str, change: dict[str, Any]) -> None:
+def test_a_spec_that_follows_the_message_of_a_rejection_is_admitted(
+    api: Api, name: str, change: dict[str, Any]
+) -> None:
     bad = BAD[name]
     after = merged(merged(GOOD[bad.kind], bad.change), change)
-    held, causes = api.answer(bad.kind, after)
+    stored, causes = api.answer(bad.kind, after)
     assert causes == []
-    assert refusals(bad.kind, held) == []
+    assert refusals(bad.kind, stored) == []
 
 
 @pytest.mark.parametrize("fix", FOLLOWED.values(), ids=FOLLOWED)
-def test_who_follows_the_hint_of_a_failure_is_admitted(api: Api, fix: Fix) -> None:
+def test_a_spec_that_follows_the_hint_of_a_failure_is_admitted(api: Api, fix: Fix) -> None:
     for after in fix.after:
-        held, causes = api.answer(fix.kind, after)
+        stored, causes = api.answer(fix.kind, after)
         assert causes == []
-        assert refusals(fix.kind, held) == []
+        assert refusals(fix.kind, stored) == []
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_what_is_refused_is_refused_in_a_sentence_and_what_it_advises_is_admitted(api: Api, text: str) -> None:
-    """One cause for each wrong value, with the very sentence that our programs have."""
+def test_an_invalid_text_is_rejected_with_one_message_whose_advice_is_admitted(api: Api, text: str) -> None:
+    """Each invalid value has one cause, with the same message as in our programs."""
     place, wrong = PLACES[text], []
     good = GOOD[place.kind]
     for value, sentence in REFUSED[text].items():
@@ -425,27 +427,27 @@ def test_what_is_refused_is_refused_in_a_sentence_and_what_it_advises_is_admitte
 
 
 OUT_OF_BOUNDS = {
-    "no pod": ("FineTuneJob", {"parallelism": {"nodes": 0}}, "spec.parallelism.nodes"),
-    "fewer than no pod": ("FineTuneJob", {"parallelism": {"nodes": -3}}, "spec.parallelism.nodes"),
+    "zero pods": ("FineTuneJob", {"parallelism": {"nodes": 0}}, "spec.parallelism.nodes"),
+    "a negative number of pods": ("FineTuneJob", {"parallelism": {"nodes": -3}}, "spec.parallelism.nodes"),
     "more pods than a batch can have": (
         "FineTuneJob",
         {"parallelism": {"nodes": 2**31 - 1}, "resources": {"accelerator": "nvidia", "count": 64}},
         "spec.parallelism.nodes",
     ),
-    "no device": ("FineTuneJob", {"resources": {"accelerator": "nvidia", "count": 0}}, "spec.resources.count"),
-    "no row": ("FineTuneJob", {"training": {"globalBatchSize": 0}}, "spec.training.globalBatchSize"),
-    "fewer than no row": (
+    "zero devices": ("FineTuneJob", {"resources": {"accelerator": "nvidia", "count": 0}}, "spec.resources.count"),
+    "zero rows": ("FineTuneJob", {"training": {"globalBatchSize": 0}}, "spec.training.globalBatchSize"),
+    "a negative number of rows": (
         "FineTuneJob",
         {"training": {"globalBatchSize": -15}, "parallelism": {"nodes": 2}},
         "spec.training.globalBatchSize",
     ),
-    "no replica": ("InferenceService", {"autoscaling": {"maxReplicas": 0}}, "spec.autoscaling.maxReplicas"),
+    "zero replicas": ("InferenceService", {"autoscaling": {"maxReplicas": 0}}, "spec.autoscaling.maxReplicas"),
 }
 
 
 @pytest.mark.parametrize("case", OUT_OF_BOUNDS)
-def test_a_value_out_of_bounds_is_refused_by_its_bound_alone(api: Api, case: str) -> None:
-    """CEL rules run beside the bounds: arithmetic on such a value would add a refusal of its own."""
+def test_a_value_out_of_bounds_is_rejected_only_by_its_bound(api: Api, case: str) -> None:
+    """CEL rules are evaluated too: arithmetic on such a value would add a second message."""
     kind, change, field_name = OUT_OF_BOUNDS[case]
     with pytest.raises(Refused) as refusal:
         api.create(kind, merged(GOOD[kind], change))
@@ -454,13 +456,13 @@ def test_a_value_out_of_bounds_is_refused_by_its_bound_alone(api: Api, case: str
 
 
 @pytest.mark.parametrize("kind", GOOD)
-def test_a_short_spec_is_enough(api: Api, kind: str) -> None:
+def test_a_minimal_spec_is_admitted(api: Api, kind: str) -> None:
     assert (
         api.create(kind, GOOD[kind], name="a" * 45)["spec"] == BY_NAME[kind].spec.model_validate(GOOD[kind]).to_dict()
     )
 
 
-def test_training_on_many_devices_is_admitted_for_the_operator_to_judge(api: Api) -> None:
+def test_training_on_many_devices_is_admitted_and_left_to_the_operator(api: Api) -> None:
     spec = TUNE | {
         "tuner": "full",
         "parallelism": {"nodes": 2, "strategy": "zero3", "tensorParallel": 2},
@@ -470,27 +472,27 @@ def test_training_on_many_devices_is_admitted_for_the_operator_to_judge(api: Api
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_the_api_server_fills_in_and_admits_what_the_types_do(api: Api, kind: Kind) -> None:
-    """Any spec of the schema's shape is refused by a rule's sentence only, and its defaults are those of the types."""
+def test_the_api_server_has_the_defaults_and_rules_of_the_types(api: Api, kind: Kind) -> None:
+    """A spec that fits the schema is rejected only by the message of a rule, and its defaults are those of the types."""
     rules = set(rule_messages(root_schema(kind)))
     admitted: list[dict[str, Any]] = []
 
     @settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(spec=specs(kind))
     def check(spec: dict[str, Any]) -> None:
-        held, causes = api.answer(kind.name, spec)
+        stored, causes = api.answer(kind.name, spec)
         assert all(any(rule in cause for rule in rules) for cause in causes), (causes, spec)
-        if held:
-            admitted.append(held)
-            assert held == kind.spec.model_validate(spec).to_dict()
-            assert held == kind.spec.model_validate(held).to_dict()
+        if stored:
+            admitted.append(stored)
+            assert stored == kind.spec.model_validate(spec).to_dict()
+            assert stored == kind.spec.model_validate(stored).to_dict()
 
     check()
-    assert len(admitted) >= 30, f"only {len(admitted)} of the specs were admitted: that says little about defaults"
+    assert len(admitted) >= 30, f"only {len(admitted)} specs were admitted: too few to compare defaults"
 
 
 @pytest.mark.parametrize("kind", ["FineTuneJob", "EvalJob"])
-def test_only_the_fields_that_may_change_can_be_changed(api: Api, kind: str) -> None:
+def test_only_mutable_fields_can_be_changed(api: Api, kind: str) -> None:
     name = f"fixed-{kind.lower()}"
     api.create(kind, GOOD[kind], name, dry_run=False)
     for field_name, value in OTHER_VALUES[kind].items():
@@ -503,7 +505,7 @@ def test_only_the_fields_that_may_change_can_be_changed(api: Api, kind: str) -> 
         assert f"spec.{field_name} is immutable: create a new {kind} with another name" in str(refusal.value)
 
 
-def test_every_field_of_a_job_is_tried_for_immutability() -> None:
+def test_immutability_is_tested_for_every_field_of_a_job() -> None:
     for kind, others in OTHER_VALUES.items():
         fields = set(root_schema(BY_NAME[kind])["properties"]["spec"]["properties"])
         assert fields - set(others) == (NOT_YET if kind == "FineTuneJob" else set())
@@ -521,7 +523,7 @@ def test_an_inference_service_can_be_changed(api: Api) -> None:
     assert api.change("InferenceService", "changing", {"model": {"fineTuneJob": {"name": "newer"}}})
 
 
-def test_scale_reads_and_writes_replicas_and_tells_autoscalers_the_selector(api: Api) -> None:
+def test_scale_reads_and_writes_replicas_and_gives_autoscalers_the_selector(api: Api) -> None:
     api.create("InferenceService", SERVE, "scaled", dry_run=False)
     status = {"status": {"replicas": 3, "readyReplicas": 1, "selector": "tunesmith.dev/name=scaled"}}
     api.objects.patch_namespaced_custom_object_status(GROUP, VERSION, "default", "inferenceservices", "scaled", status)
@@ -560,7 +562,7 @@ def test_scale_reads_and_writes_replicas_and_tells_autoscalers_the_selector(api:
         ),
     ],
 )
-def test_one_line_says_how_it_is_going(
+def test_the_columns_show_the_progress_and_the_result(
     api: Api, kind: str, status: dict[str, Any], header: list[str], row: list[str]
 ) -> None:
     short, plural = BY_NAME[kind].short_name, BY_NAME[kind].plural
@@ -573,7 +575,7 @@ def test_one_line_says_how_it_is_going(
     assert f"{kind.lower()}.{GROUP}/shown" in api.kubectl("get", "tunesmith", "--output=name")
 
 
-def test_the_status_has_room_for_what_the_types_say(api: Api) -> None:
+def test_a_status_is_stored_and_an_unknown_failure_class_is_rejected(api: Api) -> None:
     api.create("FineTuneJob", TUNE, "failing", dry_run=False)
     status = {
         "phase": "Failed",
@@ -583,16 +585,16 @@ def test_the_status_has_room_for_what_the_types_say(api: Api) -> None:
         "lastFailure": {"class": "BadRow", "message": "train.jsonl line 17: no answer", "exitCode": 65},
     }
     body = {"status": status}
-    held = api.objects.patch_namespaced_custom_object_status(
+    stored = api.objects.patch_namespaced_custom_object_status(
         GROUP, VERSION, "default", "finetunejobs", "failing", body, field_validation="Strict"
     )
-    assert held["status"] == {"observedGeneration": -1, **status}
+    assert stored["status"] == {"observedGeneration": -1, **status}
     body = {"status": {"lastFailure": {"class": "SomethingElse", "message": "x"}}}
     with pytest.raises(client.ApiException, match="Unsupported value"):
         api.objects.patch_namespaced_custom_object_status(GROUP, VERSION, "default", "finetunejobs", "failing", body)
 
 
-def test_explain_is_the_reference_manual(api: Api) -> None:
+def test_explain_shows_descriptions_defaults_and_values(api: Api) -> None:
     explained = api.kubectl("explain", "finetunejob.spec.training")
     assert "Optimization." in explained
     assert "Peak learning rate. Default 0.0001 with tuner lora, 0.00001 with tuner full." in " ".join(explained.split())
@@ -600,7 +602,7 @@ def test_explain_is_the_reference_manual(api: Api) -> None:
     assert "Tunes a model on data sets" in api.kubectl("explain", "ftj")
 
 
-def test_the_kinds_live_beside_kserve(api: Api) -> None:
+def test_the_kinds_coexist_with_those_of_kserve(api: Api) -> None:
     resources = {
         line.split()[0]: line.split()[1:] for line in api.kubectl("api-resources", "--no-headers").splitlines()
     }
@@ -619,7 +621,7 @@ def test_the_kinds_live_beside_kserve(api: Api) -> None:
     assert theirs == ["inferenceservice.serving.kserve.io/theirs"]
 
 
-def test_short_names_belong_to_one_kind_each(api: Api) -> None:
+def test_short_names_are_unique(api: Api) -> None:
     names = [
         name
         for item in json.loads(api.kubectl("get", "crds", "--output=json"))["items"]
@@ -642,7 +644,7 @@ def test_every_example_is_admitted(api: Api) -> None:
 
 
 def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """`base` with a merge patch (RFC 7386) on it."""
+    """`base` with a merge patch (RFC 7386) applied."""
     result = copy.deepcopy(base)
     for key, value in change.items():
         if value is None:
@@ -655,7 +657,7 @@ def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 
 def rule_messages(schema: Any) -> Iterator[str]:
-    """The messages of all rules in a schema, and for a message with a value in it what follows the value."""
+    """The messages of all rules in a schema; of a message with a value, the text after the value."""
     if isinstance(schema, list):
         for item in schema:
             yield from rule_messages(item)

@@ -1,4 +1,4 @@
-"""Resources in every phase, with the status that their plan gives them; and what people's tools are to make of each."""
+"""Resources in every phase with the status of their plan, and how kstatus and Argo CD must judge each."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ class Scene:
     phase: str
     reason: str
     kstatus: str
-    """What Flux and kpt are to say: InProgress, Current or Failed."""
+    """Verdict of kstatus (Flux, kpt): InProgress, Current or Failed."""
     health: str
-    """What Argo CD is to say: Progressing, Healthy, Degraded or Suspended."""
+    """Health in Argo CD: Progressing, Healthy, Degraded or Suspended."""
 
     @property
     def is_ready(self) -> bool:
         """Whether `kubectl wait --for=condition=Ready` returns."""
         conditions = self.resource["status"].get("conditions") or []
-        return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+        return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
 
 @cache
 def scenes() -> dict[str, Scene]:
-    """By name, such as `FineTuneJob Running`."""
+    """The scenes by name, such as `FineTuneJob Running`."""
     return {name: Scene(make(), *expected) for name, (make, *expected) in SCENES.items()}
 
 
 def begun(thing: Raw | None = None) -> Cluster:
-    """A resource whose first children are made."""
+    """A resource whose first children exist."""
     cluster = Cluster(thing or fine_tune_job())
     cluster.others[Reference("FineTuneJob", "first")] = tuned("first")
     cluster.settle()
@@ -64,24 +64,24 @@ def begun(thing: Raw | None = None) -> Cluster:
 
 
 def settled(cluster: Cluster) -> Raw:
-    """The resource when all is done that can be done now."""
+    """The resource after all reconciles that are due."""
     cluster.settle()
     return cluster.resource
 
 
-def pending_with(said: str) -> Raw:
+def pending_with(message: str) -> Raw:
     cluster = begun()
-    cluster.start_pod("support-tune-1", conditions=[condition("PodScheduled", False, "Unschedulable", said)])
+    cluster.start_pod("support-tune-1", conditions=[condition("PodScheduled", False, "Unschedulable", message)])
     return settled(cluster)
 
 
-def held() -> Raw:
+def queued() -> Raw:
     cluster = begun()
     cluster.jobs["support-tune-1"]["spec"]["suspend"] = True
     return settled(cluster)
 
 
-def at_work(states: Raw, push: ProgressReport | None = None) -> Cluster:
+def started(states: Raw, push: ProgressReport | None = None) -> Cluster:
     cluster = begun()
     cluster.start_pod("support-tune-1", "Pending", states)
     cluster.settle()
@@ -97,7 +97,7 @@ TRAINING = ProgressReport(
 
 
 def stopping() -> Raw:
-    cluster = at_work({**FETCHED, "train": running()}, TRAINING)
+    cluster = started({**FETCHED, "train": running()}, TRAINING)
     cluster.resource = with_spec(cluster.resource, suspend=True)
     pods = dict(cluster.pods)
     cluster.reconcile()
@@ -106,7 +106,7 @@ def stopping() -> Raw:
 
 
 def stopped() -> Raw:
-    cluster = at_work({**FETCHED, "train": running()}, TRAINING)
+    cluster = started({**FETCHED, "train": running()}, TRAINING)
     cluster.resource = with_spec(cluster.resource, suspend=True)
     return settled(cluster)
 
@@ -127,22 +127,22 @@ def between_attempts() -> Raw:
 
 def failed() -> Raw:
     cluster = begun()
-    told = failed_report("train", "BadRow", "train.jsonl line 17: no field messages")
-    cluster.fail("support-tune-1", {**FETCHED, "train": ended(65, told)})
+    message = failed_report("train", "BadRow", "train.jsonl line 17: no field messages")
+    cluster.fail("support-tune-1", {**FETCHED, "train": ended(65, message)})
     return settled(cluster)
 
 
 def edited() -> Raw:
-    """Suspended a moment ago: the operator has not looked yet."""
-    return with_spec(at_work({**FETCHED, "train": running()}).resource, suspend=True)
+    """Suspended since the last reconcile."""
+    return with_spec(started({**FETCHED, "train": running()}).resource, suspend=True)
 
 
 def new() -> Raw:
-    """As the API server gives it back before the operator has seen it."""
+    """As the API server returns it before the first reconcile."""
     return {**fine_tune_job(), "status": {"observedGeneration": -1}}
 
 
-def waits_in_vain() -> Raw:
+def waits_for_failed_job() -> Raw:
     cluster = Cluster(fine_tune_job(model={"fineTuneJob": {"name": "support"}}))
     cluster.others[Reference("FineTuneJob", "support")] = failed()
     return settled(cluster)
@@ -151,8 +151,8 @@ def waits_in_vain() -> Raw:
 def evaluated(accuracy: float) -> Raw:
     cluster = begun(eval_job(gates=[GATE]))
     result = {"benchmark": "support-qa", "metric": "accuracy", "value": accuracy, "samples": 100}
-    told = report("evaluate", results=[result])
-    states = {**FETCHED, "serve": ended(143), "evaluate": ended(message=told)}
+    message = report("evaluate", results=[result])
+    states = {**FETCHED, "serve": ended(143), "evaluate": ended(message=message)}
     cluster.start_pod("support-eval-model-1", "Succeeded", states)
     cluster.end_job("support-eval-model-1", "Complete")
     return settled(cluster)
@@ -169,20 +169,20 @@ def evaluating() -> Raw:
 
 def crashed() -> Raw:
     cluster = begun(eval_job())
-    told = failed_report("evaluate", "EvaluationFailed", "12 of 100 answers failed")
-    cluster.fail("support-eval-model-1", {**FETCHED, "serve": ended(143), "evaluate": ended(84, told)})
+    message = failed_report("evaluate", "EvaluationFailed", "12 of 100 answers failed")
+    cluster.fail("support-eval-model-1", {**FETCHED, "serve": ended(143), "evaluate": ended(84, message)})
     return settled(cluster)
 
 
 def serving(ready: int = 2, wanted: int = 2, late: bool = False, **spec: object) -> Cluster:
-    """A service whose Deployment is so far."""
+    """A service whose Deployment has this many pods and ready pods."""
     cluster = begun(inference_service(replicas=wanted, **spec))
     deploy(cluster, ready, wanted, late)
     return cluster
 
 
 def deploy(cluster: Cluster, ready: int, total: int, late: bool = False) -> None:
-    """The Deployment controller tells how far it is."""
+    """Set the status of the Deployment, as the Deployment controller does."""
     deployment = cluster.deployments["support"]
     progressing = [condition("Progressing", False, "ProgressDeadlineExceeded")] if late else []
     counts = {"replicas": total, "readyReplicas": ready, "updatedReplicas": total, "availableReplicas": ready}
@@ -208,7 +208,7 @@ def rolling_out() -> Raw:
 
 
 def rolled_back() -> Raw:
-    """The new version was not ready in time."""
+    """A service whose new version was not ready in time."""
     cluster = serving()
     cluster.resource = with_spec(cluster.resource, resources={"memory": "8Gi"})
     cluster.settle()
@@ -259,8 +259,8 @@ SCENES: dict[str, tuple[Callable[[], Raw], str, str, str, str]] = {
         lambda: settled(Cluster(fine_tune_job(model=TUNED_MODEL))),
         "Waiting", "WaitingForModel", "InProgress", "Progressing",
     ),
-    "FineTuneJob Waiting in vain": (waits_in_vain, "Waiting", "WaitingForModel", "Failed", "Degraded"),
-    "FineTuneJob Queued": (held, "Queued", "Queued", "InProgress", "Progressing"),
+    "FineTuneJob Waiting in vain": (waits_for_failed_job, "Waiting", "WaitingForModel", "Failed", "Degraded"),
+    "FineTuneJob Queued": (queued, "Queued", "Queued", "InProgress", "Progressing"),
     "FineTuneJob Pending": (lambda: begun().resource, "Pending", "WaitingForPod", "InProgress", "Progressing"),
     "FineTuneJob Pending, no node": (
         lambda: pending_with("0/3 nodes are available: 3 Insufficient cpu."),
@@ -268,10 +268,10 @@ SCENES: dict[str, tuple[Callable[[], Raw], str, str, str, str]] = {
     ),
     "FineTuneJob Pending, after a failure": (between_attempts, "Pending", "BackOff", "InProgress", "Progressing"),
     "FineTuneJob Preparing": (
-        lambda: at_work({"fetch": running()}).resource, "Preparing", "Fetching", "InProgress", "Progressing",
+        lambda: started({"fetch": running()}).resource, "Preparing", "Fetching", "InProgress", "Progressing",
     ),
     "FineTuneJob Running": (
-        lambda: at_work({**FETCHED, "train": running()}, TRAINING).resource,
+        lambda: started({**FETCHED, "train": running()}, TRAINING).resource,
         "Running", "Running", "InProgress", "Progressing",
     ),
     "FineTuneJob edited": (edited, "Running", "Running", "InProgress", "Progressing"),
@@ -319,4 +319,4 @@ SCENES: dict[str, tuple[Callable[[], Raw], str, str, str, str]] = {
         lambda: settled(Cluster(inference_service(model=REFUSED_MODEL))), "Failed", "BadSpec", "Failed", "Degraded",
     ),
 }  # fmt: skip
-"""Name -> how it comes about, phase, reason, kstatus, Argo CD's health."""
+"""Name -> builder, phase, reason, verdict of kstatus, health in Argo CD."""

@@ -1,4 +1,4 @@
-"""A resource that is deleted and made again names the same run, and takes over what was made."""
+"""A resource that is deleted and created again identifies the same run, and adopts its results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tunesmith_api.run import RunSpec
 from tunesmith_operator.plan.pods.template import run_spec_of
 from tunesmith_operator.plan.types import Raw
 
-OTHERWISE: Raw = {
+OTHER_VALUES: Raw = {
     "suspend": False,
     "queueName": "gpus",
     "retries": 9,
@@ -23,8 +23,9 @@ OTHERWISE: Raw = {
     "resources": {"accelerator": "nvidia"},
     "checkpoint": {"keep": 5},
 }
-"""Where, when and how often, but not what comes out; nor where to."""
+"""Fields that determine where, when and how often work runs, but not its result."""
 ELSEWHERE = {"output", "storage"}
+"""Fields that determine where the result is stored."""
 ADOPTED = {
     verb: ended(message=report(verb, "Adopted", runUri="s3://store/run", **more))
     for verb, more in {
@@ -42,8 +43,8 @@ def run(cluster: Cluster) -> RunSpec:
     return found
 
 
-def made_again(**spec) -> Cluster:
-    """The same name in the same namespace, as another object."""
+def created_again(**spec) -> Cluster:
+    """A resource of the same name and namespace with another uid."""
     resource = fine_tune_job(**spec)
     resource["metadata"] |= {"uid": "another", "generation": 7}
     cluster = Cluster(resource)
@@ -52,13 +53,13 @@ def made_again(**spec) -> Cluster:
 
 
 def test_every_field_without_effect_on_the_result_is_covered():
-    assert set(OTHERWISE) | ELSEWHERE == {path for path in IRRELEVANT if "." not in path}
+    assert set(OTHER_VALUES) | ELSEWHERE == {path for path in IRRELEVANT if "." not in path}
 
 
-@given(spec=st.fixed_dictionaries({}, optional={name: st.just(value) for name, value in OTHERWISE.items()}))
+@given(spec=st.fixed_dictionaries({}, optional={name: st.just(value) for name, value in OTHER_VALUES.items()}))
 @steady
 def test_a_resource_created_again_adopts_the_existing_run(spec):
-    first, again = made_again(), made_again(**spec)
+    first, again = created_again(), created_again(**spec)
     before, after = run(first), run(again)
     assert (after.spec_hash, after.output_uri, after.subject) == (before.spec_hash, before.output_uri, before.subject)
     job = max(again.jobs)
@@ -77,12 +78,12 @@ def test_a_resource_created_again_adopts_the_existing_run(spec):
 @steady
 def test_a_change_that_affects_the_result_is_another_run(change):
     same = change == {"method": "sft"}
-    assert (run(made_again(**change)).spec_hash == run(made_again()).spec_hash) is same
+    assert (run(created_again(**change)).spec_hash == run(created_again()).spec_hash) is same
 
 
-def test_the_status_of_an_adopted_run_is_that_of_the_first_for_other_resources():
-    """Whoever names it waits for nothing: the phase and the artifacts are those of a run of its own."""
-    again = made_again()
+def test_other_resources_can_use_an_adopted_run_like_the_first():
+    """The phase, the artifacts and the conditions are those of a run of its own."""
+    again = created_again()
     payload = TUNED["export"]["terminated"]["message"].replace('"Succeeded"', '"Adopted"')
     again.start_pod("support-tune-1", "Succeeded", {**ADOPTED, "export": ended(message=payload)})
     again.end_job("support-tune-1", "Complete", "CompletionsReached")

@@ -1,3 +1,5 @@
+"""The operator's configuration file."""
+
 from __future__ import annotations
 
 import pytest
@@ -31,7 +33,7 @@ def test_a_misspelt_or_impossible_setting_is_an_error(broken):
 
 
 @pytest.mark.parametrize(
-    ("store", "says"),
+    ("store", "expected"),
     [
         ({"uri": "my-bucket"}, '"my-bucket" is not a place to write to: write s3://BUCKET/FOLDER'),
         ({"uri": "s3a://bucket/x"}, "write s3://bucket/x"),
@@ -43,8 +45,8 @@ def test_a_misspelt_or_impossible_setting_is_an_error(broken):
         ),
     ],
 )
-def test_the_store_is_written_as_in_a_spec_and_refused_with_the_same_sentence(store, says):
+def test_the_store_follows_the_grammar_of_a_spec_with_the_same_messages(store, expected):
     with pytest.raises(ValidationError) as refusal:
         OperatorConfig.model_validate({**SMALLEST, "store": store})
     [error] = refusal.value.errors()
-    assert says in error["msg"]
+    assert expected in error["msg"]

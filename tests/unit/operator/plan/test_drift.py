@@ -1,3 +1,5 @@
+"""Drift of objects from their manifests."""
+
 from __future__ import annotations
 
 import pytest
@@ -15,13 +17,13 @@ plain = st.recursive(
 
 @settings(max_examples=30, deadline=None)
 @given(thing=plain)
-def test_everything_is_as_itself(thing):
+def test_every_object_matches_itself(thing):
     assert matches(thing, thing)
 
 
 @settings(max_examples=30, deadline=None)
 @given(thing=st.dictionaries(st.text(max_size=3), plain, max_size=4), more=st.dictionaries(st.text(min_size=4), plain))
-def test_what_the_api_server_fills_in_does_not_matter(thing, more):
+def test_defaults_of_the_api_server_are_no_drift(thing, more):
     assert matches({**thing, **more}, thing)
 
 
@@ -34,12 +36,14 @@ def test_a_changed_missing_or_added_item_is_drift():
     assert not matches({"args": ["a", "b"]}, {"args": ["a"]})
 
 
-def test_what_others_have_beside_ours_is_theirs():
+def test_items_of_others_are_no_drift():
     wanted = {"containers": [{"name": "a", "image": "x", "env": [{"name": "A"}, {"name": "B"}]}]}
     ours = {"name": "a", "image": "x", "env": [{"name": "A"}, {"name": "theirs", "value": "1"}, {"name": "B"}]}
     assert matches({"containers": [{"name": "mesh"}, ours, {"name": "logs"}]}, wanted)
     assert not matches({"containers": [{**ours, "env": ours["env"][1:]}]}, wanted)
-    assert not matches({"containers": [{**ours, "env": ours["env"][::-1]}]}, wanted), "their order says what $(A) is"
+    assert not matches({"containers": [{**ours, "env": ours["env"][::-1]}]}, wanted), (
+        "$(A) is expanded by the variables before it"
+    )
 
 
 @pytest.mark.parametrize(
@@ -56,7 +60,7 @@ def test_what_others_have_beside_ours_is_theirs():
         ("1E", "1000P"),
     ],
 )
-def test_equal_quantities_are_equal_however_they_are_written(left, right):
+def test_equal_quantities_match_in_every_notation(left, right):
     assert parse_quantity(left) == parse_quantity(right)
     assert matches({"memory": left}, {"memory": right})
 
@@ -67,12 +71,12 @@ def test_other_quantities_differ(left, right):
 
 
 @pytest.mark.parametrize("empty", ["", {}, []])
-def test_what_is_empty_is_as_what_is_absent(empty):
+def test_an_absent_field_matches_an_empty_value(empty):
     assert matches({"name": "A"}, {"name": "A", "value": empty})
     assert not matches({"name": "A", "value": ["x"]}, {"name": "A", "value": empty})
 
 
-def test_a_number_or_a_truth_that_is_absent_is_drift():
+def test_an_absent_number_or_boolean_is_drift():
     assert not matches({}, {"replicas": 0})
     assert not matches({}, {"readOnlyRootFilesystem": False})
 

@@ -1,4 +1,4 @@
-"""What holds whatever happens: random lives of the three kinds, as lists of events in the cluster."""
+"""Invariants of plans over random lives of the three kinds, as lists of events in the cluster."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ OTHERS = (Key("Deployment", "support"), Key("Service", "support-tune-world"))
 
 
 class Life:
-    """A cluster in which things happen."""
+    """A cluster, and the events that may occur in it."""
 
     def __init__(self, kind: str, spec: Raw) -> None:
         self.cluster = Cluster(SPECS[kind](**spec))
@@ -281,7 +281,7 @@ steady = settings(
 
 @given(life=lives, story=st.lists(events, max_size=10))
 @steady
-def test_whatever_happens_the_plan_comes_to_rest_and_keeps_its_promises(life, story):
+def test_after_any_events_the_plan_comes_to_rest_and_keeps_its_invariants(life, story):
     kind, spec = life
     alive = Life(kind, spec)
     alive.settle()
@@ -293,8 +293,8 @@ def test_whatever_happens_the_plan_comes_to_rest_and_keeps_its_promises(life, st
         check(alive, was_final, before)
 
 
-AFTER_THE_END = ("observedGeneration", "conditions", "children", *accounting.FIELDS)
-"""What may change when all is over: pods that stop go on costing until they have."""
+AFTER_COMPLETION = ("observedGeneration", "conditions", "children", *accounting.FIELDS)
+"""Fields that may change after completion: pods cost until they have stopped."""
 
 
 def check(alive: Life, was_final: bool, before: Raw) -> None:
@@ -305,9 +305,9 @@ def check(alive: Life, was_final: bool, before: Raw) -> None:
         assert status["lastFailure"]["message"]
         assert cluster.condition("Stalled")["status"] == "True"
     if was_final:
-        assert {**before, **dict.fromkeys(AFTER_THE_END)} == {**status, **dict.fromkeys(AFTER_THE_END)}
+        assert {**before, **dict.fromkeys(AFTER_COMPLETION)} == {**status, **dict.fromkeys(AFTER_COMPLETION)}
     attempts = [name for name in alive.made if "-prepare" not in name]
-    assert len(attempts) == len(set(attempts)), "no attempt is made twice"
+    assert len(attempts) == len(set(attempts)), "no attempt is created twice"
     active = [job["metadata"]["labels"][ROLE_LABEL] for name, job in cluster.jobs.items() if alive.goes_on(name)]
     assert len(active) == len(set(active)), "one attempt at a time"
     if status["phase"] == "Suspended":
@@ -353,7 +353,7 @@ changes = st.one_of(
 @given(story=st.lists(changes, min_size=2, max_size=12))
 @steady
 def test_no_new_version_is_served_with_a_gate_that_was_added_later(story):
-    """What answers stays, whatever comes; what takes its place has passed the gates there are."""
+    """The deployed version stays unless its successor has passed the gates."""
     alive = Life("InferenceService", {"model": TUNED_MODEL})
     alive.refer(True, "d2")
     alive.settle()
@@ -369,13 +369,15 @@ def test_no_new_version_is_served_with_a_gate_that_was_added_later(story):
         assert after is not None
         if gated and after != before:
             assert after[1] in alive.passed - alive.failed
-        suspended = alive.cluster.resource["spec"].get("suspend")  # what has no pods is changed when it has some again
+        suspended = alive.cluster.resource["spec"].get(
+            "suspend"
+        )  # a version without pods is replaced with its next pods
         if gated and not suspended and alive.cluster.condition("PromotionBlocked")["status"] == "False":
             assert after[1] in alive.passed - alive.failed
 
 
 def served(alive: Life) -> tuple[Raw, str | None] | None:
-    """What the Deployment's pods are, and the digest of their model."""
+    """The template of the Deployment and the digest of its model."""
     for deployment in alive.cluster.deployments.values():
         template = deployment["spec"]["template"]
         run = run_spec_of(template)
@@ -399,7 +401,7 @@ def test_equal_states_give_equal_plans_and_inputs_are_not_modified(life, story):
 @given(life=lives, story=st.lists(events, max_size=5), lost=st.integers(0, 4))
 @steady
 def test_a_lost_status_is_written_by_the_next_plan(life, story, lost):
-    """The operator dies between its children and its status: the next plan makes good for it."""
+    """The operator is killed between children and status: the next plan writes the status."""
     alive = Life(*life)
     alive.settle()
     for turn, (name, arguments) in enumerate(story):

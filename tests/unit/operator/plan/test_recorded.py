@@ -1,4 +1,4 @@
-"""What status says in each phase is what the tools of people take it for."""
+"""kstatus and Argo CD judge the status of each phase correctly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EACH = pytest.mark.parametrize("name", SCENES)
 
 
 @EACH
-def test_the_phase_is_the_one_that_the_scene_is_named_after(name: str) -> None:
+def test_each_scene_has_its_phase_and_reason(name: str) -> None:
     scene = scenes()[name]
     status = scene.resource["status"]
     assert (status.get("phase", ""), status.get("reason", "")) == (scene.phase, scene.reason)
@@ -33,7 +33,7 @@ def test_every_phase_has_a_scene() -> None:
 
 
 def judge(resource: Raw) -> Any:
-    """What the script that Argo CD takes says, in the Lua that it has: 5.1 with no library but `table`."""
+    """The result of the health script in Argo CD's Lua: version 5.1 without libraries except `table`."""
     lua = LuaRuntime(register_eval=False, unpack_returned_tuples=True)
     for library in ("string", "math", "io", "os", "debug", "coroutine", "package", "python"):
         lua.globals()[library] = None
@@ -42,7 +42,7 @@ def judge(resource: Raw) -> Any:
 
 
 @EACH
-def test_argo_cd_shows_its_health(name: str) -> None:
+def test_argo_cd_shows_the_health(name: str) -> None:
     scene = scenes()[name]
     health = judge(scene.resource)
     assert health.status == scene.health
@@ -50,27 +50,27 @@ def test_argo_cd_shows_its_health(name: str) -> None:
 
 
 @pytest.mark.parametrize("status", [None, {}, {"observedGeneration": 1}, {"observedGeneration": 1, "conditions": []}])
-def test_argo_cd_takes_no_resource_for_healthy_that_the_operator_has_not_judged(status: Raw | None) -> None:
+def test_argo_cd_does_not_take_a_resource_without_status_for_healthy(status: Raw | None) -> None:
     resource = {"kind": "FineTuneJob", "metadata": {"generation": 1}, **({} if status is None else {"status": status})}
     assert judge(resource).status == "Progressing"
 
 
-def test_argo_cd_shows_a_deletion_as_going_on() -> None:
+def test_argo_cd_shows_a_deletion_as_progressing() -> None:
     resource = dict(scenes()["FineTuneJob Succeeded"].resource)
     resource["metadata"] = {**resource["metadata"], "deletionTimestamp": "2026-11-22T12:00:00Z"}
     assert judge(resource).status == "Progressing"
 
 
 @EACH
-def test_who_waits_for_ready_waits_for_what_flux_calls_current(name: str) -> None:
+def test_ready_and_current_agree_except_at_rest_and_during_a_rollout(name: str) -> None:
     scene = scenes()[name]
     at_rest = scene.reason in ("Suspended", "ScaledToZero")
-    going_on_answering = scene.phase in ("RollingOut", "RolledBack") and scene.reason != "RolloutTimeout"
-    assert scene.is_ready == ((scene.kstatus == "Current" and not at_rest) or going_on_answering)
+    still_answers = scene.phase in ("RollingOut", "RolledBack") and scene.reason != "RolloutTimeout"
+    assert scene.is_ready == ((scene.kstatus == "Current" and not at_rest) or still_answers)
 
 
 @EACH
-def test_every_condition_is_of_the_generation_that_status_speaks_of(name: str) -> None:
+def test_every_condition_is_about_the_observed_generation(name: str) -> None:
     status = scenes()[name].resource["status"]
-    observed = {one["observedGeneration"] for one in status.get("conditions", [])}
+    observed = {condition["observedGeneration"] for condition in status.get("conditions", [])}
     assert observed <= {status["observedGeneration"]}

@@ -18,17 +18,17 @@ FETCHED = {"fetch": TUNED["fetch"]}
 
 
 def unschedulable() -> Cluster:
-    """No node has room for the pod."""
+    """A job whose pod fits on no node."""
     cluster = Cluster(fine_tune_job())
     cluster.settle()
-    nowhere = condition("PodScheduled", False, "Unschedulable", "0/3 nodes are available: 3 Insufficient cpu.")
-    cluster.start_pod("support-tune-1", conditions=[nowhere])
+    not_scheduled = condition("PodScheduled", False, "Unschedulable", "0/3 nodes are available: 3 Insufficient cpu.")
+    cluster.start_pod("support-tune-1", conditions=[not_scheduled])
     cluster.settle()
     return cluster
 
 
 def life() -> Cluster:
-    """No node, then out of memory, suspended, resumed, done."""
+    """A job that is unschedulable, out of memory, suspended, resumed and succeeded."""
     cluster = unschedulable()
     cluster.start_pod("support-tune-1", "Pending", {**FETCHED, "train": running()})
     cluster.settle()

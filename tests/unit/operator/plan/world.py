@@ -1,4 +1,4 @@
-"""Small builders of what a plan sees, and a cluster in a dict that a plan can be carried out on."""
+"""Builders of the objects that plans observe, and a cluster of dicts on which plans are carried out."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def resource(kind: str, spec: Raw, name: str = "support", **metadata: Any) -> Ra
 
 
 def fine_tune_job(name: str = "support", **spec: Any) -> Raw:
-    """A FineTuneJob with all that it must have."""
+    """A FineTuneJob with all required fields."""
     data = [{"uri": "s3://data/train.jsonl"}]
     return resource("FineTuneJob", {"model": {"uri": "hf://Qwen/Qwen3-8B"}, "datasets": data, **spec}, name)
 
@@ -95,7 +95,7 @@ def failed_report(verb: str, class_: str, message: str, **more: Any) -> str:
 
 
 def ended(code: int = 0, message: str = "", reason: str | None = None) -> Raw:
-    """The state of a container that is over."""
+    """The state of a container that has ended."""
     reason = reason or ("Completed" if code == 0 else "Error")
     finished = format_time(START + timedelta(minutes=5))
     return {"terminated": {"exitCode": code, "reason": reason, "message": message, "finishedAt": finished}}
@@ -107,7 +107,7 @@ def waiting(reason: str, message: str = "") -> Raw:
 
 
 def running() -> Raw:
-    """The state of a container at work."""
+    """The state of a running container."""
     return {"running": {"startedAt": format_time(START)}}
 
 
@@ -124,14 +124,14 @@ def condition(type_: str, status: bool = True, reason: str = "", message: str = 
 
 @cache
 def status_validator(kind: str) -> Draft202012Validator:
-    """What the CRD says of a kind's status; strict, as the API server would drop a field that it does not know."""
+    """Validator of a kind's status by its CRD. It rejects unknown fields, which the API server would drop."""
     text = (CRDS / f"{RESOURCES[kind].plural}.yaml").read_text()
     version = yaml.safe_load(text)["spec"]["versions"][0]
     return Draft202012Validator(_strict(version["schema"]["openAPIV3Schema"]["properties"]["status"]))
 
 
 def check_status(kind: str, status: Raw) -> None:
-    """Fails where the API server would refuse the status, or drop a part of it."""
+    """Fail if the API server would reject the status or drop a part of it."""
     json.dumps(status, allow_nan=False)
     validator = status_validator(kind)
     problems = [f"{error.json_path}: {error.message}" for error in validator.iter_errors(status)]
@@ -140,34 +140,34 @@ def check_status(kind: str, status: Raw) -> None:
 
 
 def check_generation(resource: Raw, status: Raw) -> None:
-    """Fails where a status, or a condition in it, speaks of another spec than the one there is."""
-    spoken_of = {status["observedGeneration"], *(one["observedGeneration"] for one in status["conditions"])}
-    assert spoken_of == {resource["metadata"]["generation"]}, status
+    """Fail if a status or one of its conditions is about another generation than the current one."""
+    generations = {status["observedGeneration"], *(each["observedGeneration"] for each in status["conditions"])}
+    assert generations == {resource["metadata"]["generation"]}, status
 
 
 def check_events(old: Raw, plan: Plan) -> None:
-    """Fails where a plan tells what has been told, tells a transition twice, or keeps a transition to a final phase to itself."""
+    """Fail if a plan repeats an Event, has two for a transition, or none for a transition to a final phase."""
     new = plan.status or {}
     moved = (old.get("phase"), old.get("reason")) != (new.get("phase"), new.get("reason"))
     before, after = old.get("lastFailure") or {}, new.get("lastFailure") or {}
     failed = any(before.get(name) != after.get(name) for name in ("class", "pod", "container"))
     assert len(plan.events) <= moved + failed, plan.events
-    assert len({one.reason for one in plan.events}) == len(plan.events), plan.events
+    assert len({event.reason for event in plan.events}) == len(plan.events), plan.events
     if moved and new.get("phase") in ("Succeeded", "Failed"):
         assert plan.events
 
 
 def _check(schema: Any, thing: Any) -> None:
-    """What a validator of JSON Schema leaves to the API server: unique keys, times, and the width of integers."""
+    """Check what a JSON Schema validator does not and the API server does: unique keys, times, the width of integers."""
     if isinstance(thing, dict):
         for name, value in thing.items():
             _check(schema.get("properties", {}).get(name, {}), value)
     if isinstance(thing, list):
         keys = schema.get("x-kubernetes-list-map-keys")
-        known = [tuple(one.get(key) for key in keys) for one in thing] if keys else []
+        known = [tuple(item.get(key) for key in keys) for item in thing] if keys else []
         assert len(known) == len(set(known)), known
-        for one in thing:
-            _check(schema["items"], one)
+        for item in thing:
+            _check(schema["items"], item)
     if schema.get("format") == "date-time":
         assert re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?Z", thing), thing
     if schema.get("type") == "integer":
@@ -176,7 +176,7 @@ def _check(schema: Any, thing: Any) -> None:
 
 def _strict(schema: Any) -> Any:
     if isinstance(schema, list):
-        return [_strict(one) for one in schema]
+        return [_strict(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
     closed = {"additionalProperties": False} if isinstance(schema.get("properties"), dict) else {}
@@ -185,7 +185,7 @@ def _strict(schema: Any) -> Any:
 
 @dataclass
 class Cluster:
-    """The children of one resource, and the resource: enough of an API server to carry a plan out."""
+    """A resource and its children: enough of an API server to carry out plans."""
 
     resource: Raw
     now: datetime = START
@@ -215,7 +215,7 @@ class Cluster:
         return self.resource.get("status") or {}
 
     def condition(self, type_: str) -> Raw:
-        return next((one for one in self.status.get("conditions", []) if one["type"] == type_), {})
+        return next((each for each in self.status.get("conditions", []) if each["type"] == type_), {})
 
     def observed(self) -> Observed:
         kind = KINDS[self.resource["kind"]]
@@ -238,17 +238,17 @@ class Cluster:
         return shelf
 
     def plan(self) -> Plan:
-        """The plan of now, not carried out."""
+        """The current plan, not carried out."""
         return KINDS[self.resource["kind"]].plan(self.resource, self.observed(), self.now, self.config, token)
 
     def reconcile(self, after: float = 0.0) -> Plan:
-        """The plan of `after` seconds later, carried out."""
+        """Plan after `after` seconds, and carry out the plan."""
         self.now += timedelta(seconds=after)
         plan = self.plan()
         for manifest in plan.create:
-            made = self.shelf(manifest["kind"])
-            assert manifest["metadata"]["name"] not in made, "it is made once"
-            made[manifest["metadata"]["name"]] = self.stored(manifest)
+            existing = self.shelf(manifest["kind"])
+            assert manifest["metadata"]["name"] not in existing, "it is created once"
+            existing[manifest["metadata"]["name"]] = self.stored(manifest)
         for manifest in plan.apply:
             shelf = self.shelf(manifest["kind"])
             before = shelf.get(manifest["metadata"]["name"], {})
@@ -268,20 +268,20 @@ class Cluster:
         return plan
 
     def stored(self, manifest: Raw) -> Raw:
-        """A manifest as the API server gives it back."""
+        """A manifest as the API server returns it."""
         copy = json.loads(json.dumps(manifest))
         copy["metadata"] |= {"uid": f"uid-of-{copy['metadata']['name']}", "creationTimestamp": format_time(self.now)}
         return copy
 
     def remove(self, job: str) -> None:
-        """A Job and its pods go, as by kubectl delete."""
+        """Delete a Job and its pods, as kubectl delete does."""
         self.jobs.pop(job, None)
         self.pods = {name: pod for name, pod in self.pods.items() if not name.startswith(f"{job}-")}
 
     def start_pod(
         self, job: str, phase: str = "Pending", states: Raw | None = None, index: int | None = None, **status: Any
     ) -> Raw:
-        """The pod of a Job, or one of an Indexed Job, with the states of its containers by name (absent: initializing)."""
+        """Create or replace a pod of a Job, with the states of its containers by name; containers without a state initialize."""
         template = self.jobs[job]["spec"]["template"]
         name = f"{job}-x7k2p" if index is None else f"{job}-{index}-x7k2p"
         place = {} if index is None else {"batch.kubernetes.io/job-completion-index": str(index)}
@@ -290,11 +290,11 @@ class Cluster:
         def statuses(containers: list[Raw]) -> list[Raw]:
             return [
                 {
-                    "name": one["name"],
+                    "name": container["name"],
                     "restartCount": 0,
-                    **_status_of(known.get(one["name"], waiting("PodInitializing"))),
+                    **_status_of(known.get(container["name"], waiting("PodInitializing"))),
                 }
-                for one in containers
+                for container in containers
             ]
 
         pod = {
@@ -322,17 +322,17 @@ class Cluster:
         return pod
 
     def end_job(self, job: str, type_: str, reason: str = "BackoffLimitExceeded") -> None:
-        """The Job controller's last word."""
+        """Set the final condition of a Job, as the Job controller does."""
         self.jobs[job]["status"] = {"conditions": [condition(type_, True, reason, at=self.now)]}
 
     def admit(self, job: str) -> None:
-        """The queue lets a Job start."""
+        """Admit a Job, as its queue does."""
         self.jobs[job]["spec"]["suspend"] = False
         resumed = condition("Suspended", False, "JobResumed", at=self.now)
         self.jobs[job]["status"] = {"startTime": format_time(self.now), "conditions": [resumed]}
 
     def hold(self, job: str) -> None:
-        """The queue takes its admission back: the Job controller deletes the pods, which have two minutes to stop."""
+        """Suspend a Job, as its queue does: the Job controller deletes its pods, which have two minutes to stop."""
         self.jobs[job]["spec"]["suspend"] = True
         self.jobs[job]["status"] = {"conditions": [condition("Suspended", True, "JobSuspended", at=self.now)]}
         for name, pod in self.pods.items():
@@ -340,28 +340,28 @@ class Cluster:
                 pod["metadata"]["deletionTimestamp"] = format_time(self.now + timedelta(minutes=2))
 
     def stop_pods(self, job: str) -> None:
-        """The pods of a Job are gone."""
+        """Remove the pods of a Job, which have stopped."""
         self.pods = {name: pod for name, pod in self.pods.items() if not name.startswith(f"{job}-")}
 
     def fail(self, job: str, states: Raw, **status: Any) -> None:
-        """A Job whose pod failed."""
+        """Fail the pod of a Job, and the Job."""
         self.start_pod(job, "Failed", states, **status)
         self.end_job(job, "Failed")
 
     def begin(self) -> None:
-        """Reconcile until nothing is left to do, and what prepares the work has found that there is work to do."""
+        """Reconcile until no write is left, with preparations that find no finished work."""
         self.settle()
         for name in [name for name, job in self.jobs.items() if "-prepare" in name and "status" not in job]:
             self.prepare(name)
         self.settle()
 
-    def prepare(self, job: str, outcome: str = "Succeeded", **told: Any) -> None:
-        """A Job that prepares the work has ended."""
-        self.start_pod(job, "Succeeded", {"prepare": ended(message=report("prepare", outcome, **told))})
+    def prepare(self, job: str, outcome: str = "Succeeded", **fields: Any) -> None:
+        """End a Job that prepares the work."""
+        self.start_pod(job, "Succeeded", {"prepare": ended(message=report("prepare", outcome, **fields))})
         self.end_job(job, "Complete", "CompletionsReached")
 
     def settle(self, turns: int = 8) -> None:
-        """Reconcile until nothing is left to do at this moment."""
+        """Reconcile until a plan is empty at the current time."""
         for _ in range(turns):
             if self.reconcile().is_empty:
                 return
@@ -369,7 +369,7 @@ class Cluster:
 
 
 def _status_of(state: Raw) -> Raw:
-    """A container's state, or a whole status where `state` has one."""
+    """The status of a container with `state`, which may be a whole status."""
     return state if "state" in state else {"state": state}
 
 
@@ -386,11 +386,11 @@ TUNED = {
         )
     ),
 }
-"""How the containers of a FineTuneJob's pod end when all is well."""
+"""Final states of the containers of a FineTuneJob's pod that succeeds."""
 
 
 def tune(cluster: Cluster, job: str = "support-tune-1") -> None:
-    """The pod of a FineTuneJob does its work."""
+    """Let the pod of a FineTuneJob succeed."""
     cluster.start_pod(job, "Succeeded", TUNED)
     cluster.end_job(job, "Complete", "CompletionsReached")
 

@@ -14,7 +14,7 @@ from tests.unit.operator.plan.world import (
 )
 
 
-def test_the_same_scoring_has_the_same_hash_whatever_the_model_and_the_gates():
+def test_the_hash_of_the_scoring_depends_neither_on_the_model_nor_on_the_gates():
     first = begun(model=TUNED_MODEL, baseline=BASE, gates=[{"benchmark": "support-qa", "min": 0.1}])
     other = begun()
     more = begun(generation={"maxTokens": 64})

@@ -25,7 +25,7 @@ EACH_TABLE = pytest.mark.parametrize("table", TABLES)
 
 
 @EACH_TABLE
-def test_a_hint_names_only_what_is_known(table: str) -> None:
+def test_a_hint_names_only_known_facts(table: str) -> None:
     rows, facts = TABLES[table]
     for row in rows:
         named = {name for _, name, _, _ in string.Formatter().parse(row.hint) if name}
@@ -33,7 +33,7 @@ def test_a_hint_names_only_what_is_known(table: str) -> None:
 
 
 @EACH_TABLE
-def test_a_hint_is_one_sentence_that_goes_on_after_a_semicolon(table: str) -> None:
+def test_a_hint_is_a_single_sentence(table: str) -> None:
     for row in TABLES[table][0]:
         assert not row.hint.endswith((".", ";", " ")), row
         assert len(row.hint) < 300, row
@@ -41,7 +41,7 @@ def test_a_hint_is_one_sentence_that_goes_on_after_a_semicolon(table: str) -> No
 
 @EACH_TABLE
 @given(said=st.text(max_size=300))
-def test_no_sentence_breaks_a_table(table: str, said: str) -> None:
+def test_no_message_causes_an_error(table: str, said: str) -> None:
     rows, facts = TABLES[table]
     found = interpret(rows, said, dict.fromkeys(facts, "x"))
     assert found is None or found.hint

@@ -1,6 +1,6 @@
-"""Every class of failure, from what a cluster writes to what status says.
+"""Every class of failure, from the messages of a cluster to lastFailure in status.
 
-The sentences are those of Kubernetes 1.36 (kubelet, scheduler, controllers, admission), containerd, CUDA, NCCL and CANN.
+The messages are those of Kubernetes 1.36 (kubelet, scheduler, controllers, admission), containerd, CUDA, NCCL and CANN.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tunesmith_operator.plan.types import Key, Raw
 GPU = {"accelerator": "nvidia", "memory": "4Gi", "ephemeralStorage": "20Gi", "sharedMemory": "1Gi"}
 FETCHED = {"fetch": TUNED["fetch"]}
 LOG = "12:00:01 step 12\n12:00:02 the end of the log"
-"""What the kubelet takes for the message of a container that fails and leaves none (FallbackToLogsOnError)."""
+"""Termination message of a container that fails and leaves none (FallbackToLogsOnError)."""
 POD = "support-tune-1-x7k2p"
 JOB = "support-tune-1"
 
@@ -40,7 +40,7 @@ Happening = Callable[[Cluster], None]
 
 @dataclass(frozen=True)
 class Case:
-    """What happens, and what status is to say of it."""
+    """An event in the cluster, and the failure that status must report."""
 
     class_: FailureClass
     happens: Happening
@@ -49,23 +49,23 @@ class Case:
     container: str | None = None
     exit_code: int | None = None
     tail: str = "the end of the log"
-    """Of the log of a container that ran; what did not run has none."""
+    """End of the log tail, if the container has run."""
     pod: str | None = POD
     thing: Raw = field(default_factory=lambda: fine_tune_job(resources=GPU))
 
     @property
     def has_log(self) -> bool:
-        """Whether a container ended that had begun: 128 is the exit code of one that could not be started."""
+        """Whether the container has run: 128 is the exit code of a container that could not be started."""
         return self.exit_code not in (None, 128)
 
 
 def ends(states: Raw, **status: object) -> Happening:
-    """The pod has failed."""
+    """The pod fails."""
     return lambda cluster: cluster.fail(JOB, states, conditions=_conditions(states), **status)
 
 
 def _conditions(states: Raw) -> list[Raw]:
-    """The conditions with which the kubelet leaves a failed pod."""
+    """The conditions that the kubelet sets on a failed pod."""
     begun = set(states) - {"fetch"}
     return [
         condition("PodReadyToStartContainers", False),
@@ -76,86 +76,86 @@ def _conditions(states: Raw) -> list[Raw]:
     ]
 
 
-def trains(code: int, said: str = LOG, reason: str | None = None) -> Happening:
-    """The trainer ends so."""
-    return ends({**FETCHED, "train": ended(code, said, reason)})
+def trains(code: int, message: str = LOG, reason: str | None = None) -> Happening:
+    """The container train ends with `code`."""
+    return ends({**FETCHED, "train": ended(code, message, reason)})
 
 
-def fetches(code: int, said: str = LOG, reason: str | None = None) -> Happening:
-    """The first container ends so."""
-    return ends({"fetch": ended(code, said, reason)})
+def fetches(code: int, message: str = LOG, reason: str | None = None) -> Happening:
+    """The container fetch ends with `code`."""
+    return ends({"fetch": ended(code, message, reason)})
 
 
-def exports(code: int, said: str = LOG) -> Happening:
-    """The last container ends so."""
-    return ends({**FETCHED, "train": TUNED["train"], "export": ended(code, said)})
+def exports(code: int, message: str = LOG) -> Happening:
+    """The container export ends with `code`."""
+    return ends({**FETCHED, "train": TUNED["train"], "export": ended(code, message)})
 
 
-def says(verb: str, class_: FailureClass, message: str, log: str = LOG) -> str:
-    """The report of a container of ours: the runtime puts the end of its log into it."""
+def report_with_log(verb: str, class_: FailureClass, message: str, log: str = LOG) -> str:
+    """The report of a container that failed, with the end of its log."""
     return failed_report(verb, class_, message, logTail=log)
 
 
 def reports(verb: str, class_: FailureClass, message: str) -> Happening:
-    """The runtime says of itself why it failed, and exits with the code of that class."""
-    told = says(verb, class_, message)
+    """The container reports its failure, and exits with the code of the class."""
+    payload = report_with_log(verb, class_, message)
     happens = {"fetch": fetches, "train": trains, "export": exports}[verb]
-    return happens(FAILURES[class_].exit_code or 1, told)
+    return happens(FAILURES[class_].exit_code or 1, payload)
 
 
-def waits(reason: str, said: str) -> Happening:
-    """The pod is on a node, and its first container does not start."""
+def waits(reason: str, message: str) -> Happening:
+    """The pod is scheduled, and its first container does not start."""
 
     def happens(cluster: Cluster) -> None:
-        pod = cluster.start_pod(JOB, "Pending", {"fetch": waiting(reason, said)})
+        pod = cluster.start_pod(JOB, "Pending", {"fetch": waiting(reason, message)})
         pod["spec"] = {**pod["spec"], "nodeName": "node-1"}
 
     return happens
 
 
-def unschedulable(said: str) -> Happening:
-    """The scheduler has found no node."""
+def unschedulable(message: str) -> Happening:
+    """The scheduler finds no node."""
 
     def happens(cluster: Cluster) -> None:
-        pod = cluster.start_pod(JOB, "Pending", conditions=[condition("PodScheduled", False, "Unschedulable", said)])
+        pod = cluster.start_pod(JOB, "Pending", conditions=[condition("PodScheduled", False, "Unschedulable", message)])
         del pod["status"]["startTime"]
 
     return happens
 
 
-def told(kind: str, name: str, reason: str, said: str) -> Raw:
-    """An Event, as kubectl describe shows it."""
+def warning_event(kind: str, name: str, reason: str, message: str) -> Raw:
+    """A Warning Event of core/v1."""
     return {
         "involvedObject": {"kind": kind, "name": name},
         "type": "Warning",
         "reason": reason,
-        "message": said,
+        "message": message,
         "lastTimestamp": format_time(Cluster(fine_tune_job()).now),
     }
 
 
-def stands_still(reason: str, said: str) -> Happening:
-    """The pod is on a node, none of its containers starts, and only an Event says why."""
+def stands_still(reason: str, message: str) -> Happening:
+    """The pod is scheduled, none of its containers starts, and only an Event states the cause."""
 
     def happens(cluster: Cluster) -> None:
         cluster.start_pod(JOB, "Pending")
-        cluster.kubernetes_events.append(told("Pod", POD, reason, said))
+        cluster.kubernetes_events.append(warning_event("Pod", POD, reason, message))
         cluster.now += timedelta(minutes=1)
 
     return happens
 
 
-def gets_no_pod(said: str) -> Happening:
-    """The Job controller may not make the pod."""
-    event = told("Job", JOB, "FailedCreate", f"Error creating: {said}")
+def gets_no_pod(message: str) -> Happening:
+    """The Job controller can't create the pod."""
+    event = warning_event("Job", JOB, "FailedCreate", f"Error creating: {message}")
     return lambda cluster: cluster.kubernetes_events.append(event)
 
 
-def rejected(reason: str, said: str) -> Happening:
-    """The kubelet does not admit the pod that the scheduler gave it."""
+def rejected(reason: str, message: str) -> Happening:
+    """The kubelet rejects the pod."""
 
     def happens(cluster: Cluster) -> None:
-        pod = cluster.start_pod(JOB, "Failed", reason=reason, message=f"Pod was rejected: {said}")
+        pod = cluster.start_pod(JOB, "Failed", reason=reason, message=f"Pod was rejected: {message}")
         for statuses in ("initContainerStatuses", "containerStatuses"):
             del pod["status"][statuses]
         cluster.end_job(JOB, "Failed")
@@ -163,22 +163,22 @@ def rejected(reason: str, said: str) -> Happening:
     return happens
 
 
-def evicted(said: str) -> Happening:
-    """The kubelet ends the pod, and says in a condition what it says of all that it ends."""
-    target = condition("DisruptionTarget", True, "TerminationByKubelet", said)
+def evicted(message: str) -> Happening:
+    """The kubelet evicts the pod, and sets the condition that all its evictions have."""
+    target = condition("DisruptionTarget", True, "TerminationByKubelet", message)
     states = {**FETCHED, "train": ended(137, LOG)}
-    return lambda cluster: cluster.fail(JOB, states, reason="Evicted", message=said, conditions=[target])
+    return lambda cluster: cluster.fail(JOB, states, reason="Evicted", message=message, conditions=[target])
 
 
-def disrupted(by: str, said: str, **status: object) -> Happening:
-    """Something else than the kubelet ends the pod."""
+def disrupted(by: str, cause: str, **status: object) -> Happening:
+    """The pod is disrupted, not by the kubelet."""
     states = {**FETCHED, "train": ended(137, LOG)}
-    target = condition("DisruptionTarget", True, by, said)
+    target = condition("DisruptionTarget", True, by, cause)
     return lambda cluster: cluster.fail(JOB, states, conditions=[target], **status)
 
 
 def evaluates(serve: Raw, evaluate: Raw) -> Happening:
-    """The pod of an evaluation fails; the engine beside it may be to blame."""
+    """The pod of an evaluation fails, perhaps because of its engine."""
 
     def happens(cluster: Cluster) -> None:
         cluster.fail("support-eval-model-1", {**FETCHED, "serve": serve, "evaluate": evaluate})
@@ -187,7 +187,7 @@ def evaluates(serve: Raw, evaluate: Raw) -> Happening:
 
 
 def crashes(last: Raw, restarts: int = 4) -> Happening:
-    """The engine of an evaluation ends whenever it is started."""
+    """The engine of an evaluation crashes repeatedly."""
 
     def happens(cluster: Cluster) -> None:
         state = {"state": waiting("CrashLoopBackOff", "back-off 40s"), "lastState": last, "restartCount": restarts}
@@ -198,7 +198,7 @@ def crashes(last: Raw, restarts: int = 4) -> Happening:
 
 
 def pull(cause: str) -> str:
-    """The kubelet's message while it waits to pull once more."""
+    """The kubelet's message during the backoff of a pull."""
     return f'Back-off pulling image "registry/runtime:1": ErrImagePull: rpc error: code = Unknown desc = {cause}'
 
 
@@ -321,7 +321,7 @@ CASES: dict[str, Case] = {
         "kubectl --namespace team describe quota gpu",
         pod=None,
     ),
-    "a quota counts what the pod does not say": Case(
+    "a quota counts what the pod does not set": Case(
         C.QUOTA_EXCEEDED,
         gets_no_pod(f"{FORBIDDEN}: failed quota: all: must specify limits.memory for: fetch,train"),
         "must specify limits.memory",
@@ -468,14 +468,18 @@ CASES: dict[str, Case] = {
     ),
     "the kernel ends a worker of the trainer, which still reports": Case(
         C.OOM_KILLED,
-        trains(1, says("train", C.PROCESS_ERROR, "a worker was killed", "12:00:02 worker 3 is gone"), "OOMKilled"),
+        trains(
+            1,
+            report_with_log("train", C.PROCESS_ERROR, "a worker was killed", "12:00:02 worker 3 is gone"),
+            "OOMKilled",
+        ),
         "used more than its memory limit of 4Gi",
         "raise spec.resources.memory",
         "train",
         1,
         "worker 3 is gone",
     ),
-    "the runtime says that the GPU is full": Case(
+    "the runtime reports that the GPU is full": Case(
         C.DEVICE_OUT_OF_MEMORY,
         reports("train", C.DEVICE_OUT_OF_MEMORY, "training: CUDA out of memory. Tried to allocate 2.00 GiB"),
         "Tried to allocate 2.00 GiB",
@@ -483,7 +487,7 @@ CASES: dict[str, Case] = {
         "train",
         71,
     ),
-    "the GPU is full, and only the log says so": Case(
+    "the GPU is full, according to the log only": Case(
         C.DEVICE_OUT_OF_MEMORY,
         trains(
             1,
@@ -497,7 +501,7 @@ CASES: dict[str, Case] = {
         1,
         "Traceback",
     ),
-    "the NPU is full, and only the log says so": Case(
+    "the NPU is full, according to the log only": Case(
         C.DEVICE_OUT_OF_MEMORY,
         trains(1, "RuntimeError: NPU out of memory. Tried to allocate 22.00 MiB (NPU 0; 60.97 GiB total capacity"),
         "NPU out of memory",
@@ -520,7 +524,7 @@ CASES: dict[str, Case] = {
                     ),
                 ),
             ),
-            ended(83, says("evaluate", C.ENGINE_FAILED, "no engine answers")),
+            ended(83, report_with_log("evaluate", C.ENGINE_FAILED, "no engine answers")),
         ),
         "No available memory for the cache blocks",
         "raise spec.resources.memory, or set it",
@@ -584,7 +588,7 @@ CASES: dict[str, Case] = {
     ),
     "the disk is full": Case(
         C.DISK_FULL,
-        trains(73, says("train", C.DISK_FULL, "OSError: [Errno 28] No space left on device: '/work/run/x'")),
+        trains(73, report_with_log("train", C.DISK_FULL, "OSError: [Errno 28] No space left on device: '/work/run/x'")),
         "/work/run/x",
         "raise spec.resources.ephemeralStorage",
         "train",
@@ -665,7 +669,7 @@ CASES: dict[str, Case] = {
         pod=None,
         thing=fine_tune_job(deadline="10m"),
     ),
-    # What the runtime says of itself, by its report...
+    # Failures that the runtime reports...
     "a row is bad": Case(
         C.BAD_ROW,
         reports("train", C.BAD_ROW, "train.jsonl line 17: no field messages (s3://data/train.jsonl)"),
@@ -801,7 +805,7 @@ CASES: dict[str, Case] = {
     ),
     "an engine does not come up": Case(
         C.ENGINE_FAILED,
-        crashes(ended(83, says("serve", C.ENGINE_FAILED, "config.json: no such architecture"))),
+        crashes(ended(83, report_with_log("serve", C.ENGINE_FAILED, "config.json: no such architecture"))),
         "no such architecture",
         "read the log tail",
         "serve",
@@ -821,7 +825,9 @@ CASES: dict[str, Case] = {
     ),
     "an engine's port is taken": Case(
         C.ENGINE_FAILED,
-        crashes(ended(83, says("serve", C.ENGINE_FAILED, "port 8000 can't be opened: something else uses it"))),
+        crashes(
+            ended(83, report_with_log("serve", C.ENGINE_FAILED, "port 8000 can't be opened: something else uses it"))
+        ),
         "port 8000",
         "read the log tail",
         "serve",
@@ -831,7 +837,9 @@ CASES: dict[str, Case] = {
     ),
     "a benchmark can't be scored": Case(
         C.EVALUATION_FAILED,
-        evaluates(ended(143, LOG), ended(84, says("evaluate", C.EVALUATION_FAILED, "12 of 100 answers failed"))),
+        evaluates(
+            ended(143, LOG), ended(84, report_with_log("evaluate", C.EVALUATION_FAILED, "12 of 100 answers failed"))
+        ),
         "12 of 100",
         "read the log tail",
         "evaluate",
@@ -879,7 +887,7 @@ def status_after(case: Case) -> Raw:
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_status_says_what_happened_where_and_what_to_do(case: Case) -> None:
+def test_status_has_the_cause_the_place_and_the_hint(case: Case) -> None:
     failure = status_after(case)["lastFailure"]
     assert (failure["class"], failure.get("pod"), failure.get("container"), failure.get("exitCode")) == (
         case.class_,
@@ -895,11 +903,11 @@ def test_status_says_what_happened_where_and_what_to_do(case: Case) -> None:
     assert "{" not in failure["hint"], "every name of a hint is filled in"
 
 
-def test_every_class_is_met_here() -> None:
+def test_every_class_has_a_case() -> None:
     assert {case.class_ for case in CASES.values()} == set(FailureClass)
 
 
-def test_what_the_kubelet_says_in_two_forms_by_turns_is_one_message() -> None:
+def test_the_two_alternating_messages_of_the_kubelet_are_shown_as_one() -> None:
     cause = "rpc error: code = NotFound desc = failed to pull and unpack image: not found"
     now = status_after(Case(C.IMAGE_PULL, waits("ErrImagePull", cause), "", ""))
     later = status_after(
@@ -908,7 +916,7 @@ def test_what_the_kubelet_says_in_two_forms_by_turns_is_one_message() -> None:
     assert now["message"] == later["message"]
 
 
-def test_a_pod_held_by_gates_says_by_which() -> None:
+def test_the_gates_of_a_gated_pod_are_named() -> None:
     def gated(cluster: Cluster) -> None:
         conditions = [
             condition("PodScheduled", False, "SchedulingGated", "Scheduling is blocked due to non-empty gates")
@@ -919,7 +927,7 @@ def test_a_pod_held_by_gates_says_by_which() -> None:
     assert "example.com/quota" in status_after(Case(C.UNSCHEDULABLE, gated, "", ""))["message"]
 
 
-def test_a_spec_that_the_crds_of_another_version_took_says_so() -> None:
+def test_a_spec_admitted_by_crds_of_another_version_is_refused_with_the_fix() -> None:
     cluster = Cluster(fine_tune_job(tuner="of-tomorrow"))
     cluster.settle()
     assert "spec.tuner: " in cluster.status["message"]
@@ -927,14 +935,14 @@ def test_a_spec_that_the_crds_of_another_version_took_says_so() -> None:
 
 
 def test_several_reasons_of_the_scheduler_give_several_hints() -> None:
-    said = "0/5 nodes are available: 2 Insufficient cpu, 2 Insufficient memory, 3 node(s) had untolerated taint(s)."
-    hint = status_after(Case(C.UNSCHEDULABLE, unschedulable(said), "", ""))["lastFailure"]["hint"]
+    message = "0/5 nodes are available: 2 Insufficient cpu, 2 Insufficient memory, 3 node(s) had untolerated taint(s)."
+    hint = status_after(Case(C.UNSCHEDULABLE, unschedulable(message), "", ""))["lastFailure"]["hint"]
     assert "spec.resources.cpu" in hint
     assert "spec.resources.memory" in hint
     assert "spec.pod.tolerations" in hint
 
 
-def test_where_only_the_log_knows_the_hint_says_how_to_read_all_of_it() -> None:
+def test_the_hint_has_the_command_for_the_log_if_only_the_log_has_the_cause() -> None:
     hint = status_after(CASES["a process ends with a traceback"])["lastFailure"]["hint"]
     assert hint.endswith("kubectl --namespace team logs support-tune-1-x7k2p --container train")
     hint = status_after(CASES["an engine does not come up"])["lastFailure"]["hint"]
@@ -942,7 +950,7 @@ def test_where_only_the_log_knows_the_hint_says_how_to_read_all_of_it() -> None:
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_the_message_of_status_says_what_to_do_next(case: Case) -> None:
+def test_the_message_of_status_has_the_hint(case: Case) -> None:
     """Where it has failed for good, or waits; a new attempt that is under way has nothing to ask for."""
     status = status_after(case)
     if status["reason"] in (case.class_, "BackOff"):
@@ -958,19 +966,24 @@ def test_a_pod_over_its_own_limit_is_not_tried_again() -> None:
     assert FAILURES[C.DISK_FULL].retry is Retry.NEVER
 
 
-def test_a_service_tells_the_cause_of_a_crashing_engine() -> None:
+def test_a_service_reports_the_cause_of_a_crashing_engine() -> None:
     """The log of an engine that is not ours, which ends with a plain 1."""
     cluster = Cluster(inference_service())
     cluster.settle()
     template = cluster.deployments["support"]["spec"]["template"]
-    said = "ERROR 11-22 EngineCore failed to start.\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1 GiB\nbye"
+    message = "ERROR 11-22 EngineCore failed to start.\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1 GiB\nbye"
     cluster.pods["support-abc-1"] = {
         "metadata": {**template["metadata"], "name": "support-abc-1", "namespace": "team", "uid": "u1"},
         "spec": template["spec"],
         "status": {
             "phase": "Running",
             "containerStatuses": [
-                {"name": "serve", "restartCount": 2, "state": waiting("CrashLoopBackOff"), "lastState": ended(1, said)}
+                {
+                    "name": "serve",
+                    "restartCount": 2,
+                    "state": waiting("CrashLoopBackOff"),
+                    "lastState": ended(1, message),
+                }
             ],
         },
     }
@@ -995,12 +1008,12 @@ def service_pod(cluster: Cluster, name: str, phase: str, **status: object) -> No
     }
 
 
-def test_a_service_tells_why_its_pods_are_replaced_again_and_again() -> None:
-    said = 'Usage of EmptyDir volume "work" exceeds the limit "20Gi". '
+def test_a_service_reports_why_its_pods_are_replaced_repeatedly() -> None:
+    message = 'Usage of EmptyDir volume "work" exceeds the limit "20Gi". '
     cluster = Cluster(inference_service(resources={"ephemeralStorage": "20Gi"}))
     cluster.settle()
-    target = condition("DisruptionTarget", True, "TerminationByKubelet", said, at=cluster.now)
-    service_pod(cluster, "support-abc-1", "Failed", reason="Evicted", message=said, conditions=[target])
+    target = condition("DisruptionTarget", True, "TerminationByKubelet", message, at=cluster.now)
+    service_pod(cluster, "support-abc-1", "Failed", reason="Evicted", message=message, conditions=[target])
     cluster.now += timedelta(seconds=2)
     service_pod(cluster, "support-abc-2", "Pending")
     cluster.settle()
@@ -1010,11 +1023,11 @@ def test_a_service_tells_why_its_pods_are_replaced_again_and_again() -> None:
     cluster.now += timedelta(hours=1)
     service_pod(cluster, "support-abc-3", "Pending")
     cluster.settle()
-    assert cluster.status["reason"] == "Starting", "what failed an hour ago is not why this one starts"
+    assert cluster.status["reason"] == "Starting", "a failure an hour ago is not the cause of this start"
 
 
 @pytest.mark.parametrize(
     "text", ["", "all is well", "loss 0.5\ntokens/s 900", "ValueError: unexpected keyword argument"]
 )
-def test_a_log_that_says_nothing_known_gives_nothing_away(text: str) -> None:
+def test_a_log_without_a_known_symptom_gives_no_cause(text: str) -> None:
     assert find_symptom(text) is None

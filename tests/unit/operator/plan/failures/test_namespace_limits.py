@@ -11,7 +11,7 @@ from tests.unit.api.test_hints import has_field
 from tunesmith_api.failures import EVAL, SERVE, TUNE, FailureClass
 from tunesmith_operator.plan.failures.namespace_limits import divisor, interpret
 
-QUOTA = "exceeded quota: all, requested: {asked}, used: {used}, limited: {limited}"
+QUOTA = "exceeded quota: all, requested: {requested}, used: {used}, limited: {limited}"
 RAISED = "have the quota raised (kubectl --namespace team describe quota all)"
 ROOM = "ResourceQuota all has no room: "
 ALONE = "ResourceQuota all allows less than this pod alone asks for: "
@@ -19,8 +19,8 @@ WAIT = "wait until other work of the namespace ends"
 RANGE = "a LimitRange of namespace team sets a "
 
 
-def quota(asked: str, used: str, limited: str) -> str:
-    return QUOTA.format(asked=asked, used=used, limited=limited)
+def quota(requested: str, used: str, limited: str) -> str:
+    return QUOTA.format(requested=requested, used=used, limited=limited)
 
 
 CASES: dict[str, tuple[str, str, str]] = {
@@ -144,7 +144,7 @@ CASES: dict[str, tuple[str, str, str]] = {
             f"{RANGE}minimum of 2Gi memory per Container: set spec.resources.memory to 2Gi at least"
         ),
     ),
-    "memory that is not said": (
+    "memory that is not message": (
         TUNE,
         "minimum memory usage per Container is 1Gi.  No request is specified",
         f"{RANGE}minimum of 1Gi memory per Container: set spec.resources.memory to 1Gi at least",
@@ -215,34 +215,34 @@ CASES: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_refusal_names_the_field_and_the_direction(case: str) -> None:
-    kind, said, hint = CASES[case]
-    found = interpret(f'pods "support-tune-1-x7k2p" is forbidden: {said}', "team", kind)
+def test_the_hint_names_the_field_and_the_direction(case: str) -> None:
+    kind, message, hint = CASES[case]
+    found = interpret(f'pods "support-tune-1-x7k2p" is forbidden: {message}', "team", kind)
     assert found
     assert found.hint == hint
-    assert (found.class_ is FailureClass.QUOTA_EXCEEDED) is ("quota" in said)
+    assert (found.class_ is FailureClass.QUOTA_EXCEEDED) is ("quota" in message)
     assert all(has_field(kind, path) for path in fields_in(found.hint))
 
 
-def test_other_refusals_are_not_its_business() -> None:
+def test_other_rejections_are_not_interpreted() -> None:
     assert interpret('admission webhook "costs" denied the request', "team", TUNE) is None
 
 
 @given(
-    said=st.lists(
+    message=st.lists(
         st.sampled_from(
             ["exceeded quota: a, requested: ", "cpu=", "used: x, limited: ", "must specify ", "failed quota: q: "]
         )
         | st.text(max_size=20)
     ).map("".join)
 )
-def test_no_sentence_breaks_it(said: str) -> None:
-    found = interpret(said, "team", TUNE)
+def test_no_message_causes_an_error(message: str) -> None:
+    found = interpret(message, "team", TUNE)
     assert found is None or found.hint
 
 
 @given(st.integers(1, 64))
-def test_fewer_devices_divide_what_more_have_divided(count: int) -> None:
+def test_the_proposed_number_of_devices_divides_the_number_before(count: int) -> None:
     fewer = divisor(count)
     assert (fewer is None) is (count == 1)
     assert fewer is None or (fewer < count and count % fewer == 0)

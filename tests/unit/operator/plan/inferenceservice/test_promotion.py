@@ -26,7 +26,7 @@ from tunesmith_operator.plan.types import EventType, Reference
 
 
 @pytest.mark.parametrize("uri", ["s3://models/a", "s3://models/a//b"], ids=["valid", "refused by this release"])
-def test_a_recorded_uri_is_read_whatever_this_release_admits(uri: str) -> None:
+def test_a_recorded_uri_is_read_even_if_this_release_rejects_it_in_a_spec(uri: str) -> None:
     assert source_as_recorded({"uri": uri}).uri == uri
 
 
@@ -139,7 +139,7 @@ def test_status_records_the_pass_of_each_evaljob():
 
 
 @HOW
-def test_a_deployed_model_goes_on_answering_when_it_fails_a_later_gate(how):
+def test_a_deployed_model_continues_to_answer_when_it_fails_a_later_gate(how):
     cluster = ungated()
     before = version(cluster)
     bar(cluster, how)

@@ -137,8 +137,8 @@ acts = st.one_of(
 
 @given(start=starts, story=st.lists(acts, max_size=12))
 @steady
-def test_whatever_happens_the_last_ready_version_is_not_lost(start: Raw, story: list[Any]) -> None:
-    """And the plan comes to rest; what was tampered with is not served; and nothing is tried again that was given up."""
+def test_the_last_ready_version_is_never_lost(start: Raw, story: list[Any]) -> None:
+    """The plan also comes to rest, no edited template is served, and no version that was given up is retried."""
     life = Life(start)
     life.cluster.settle()
     for name, arguments in story:
@@ -148,4 +148,4 @@ def test_whatever_happens_the_last_ready_version_is_not_lost(start: Raw, story: 
         check(life)
         known = f"support-{served}" in life.cluster.revisions
         if given_up and known and name not in OWNERS and life.cluster.deployments:
-            assert version(life.cluster) != given_up["version"], "not tried again"
+            assert version(life.cluster) != given_up["version"], "not retried"

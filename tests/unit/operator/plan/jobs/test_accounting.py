@@ -1,4 +1,4 @@
-"""What attempts cost: counted once, whatever happens between two reconciles."""
+"""The cost of attempts: counted once, whatever happens between two reconciles."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def passes(cluster: Cluster, seconds: float) -> None:
 
 
 def places(cluster: Cluster, number: int = 1) -> None:
-    """The pod gets a node, and works."""
+    """The pod is scheduled and runs."""
     if (Job := cluster.jobs[job(number)])["spec"].get("suspend"):
         cluster.admit(job(number))
     Job.setdefault("status", {}).setdefault("startTime", format_time(cluster.now))
@@ -52,7 +52,7 @@ def places(cluster: Cluster, number: int = 1) -> None:
 
 
 def ends(cluster: Cluster, number: int, code: int, **more) -> None:
-    """The pod of an attempt ends now, and its Job with it. It had its node before."""
+    """End the running pod of an attempt, and its Job."""
     pod = cluster.pods[f"{job(number)}-x7k2p"]
     state = ended(code, **more)
     state["terminated"]["finishedAt"] = format_time(cluster.now)
@@ -292,15 +292,15 @@ def test_the_status_of_a_release_without_rows_keeps_its_count():
 
 
 class Bill:
-    """A life in which the truth is written down as it happens, by whole seconds."""
+    """A life of a job, with its expected totals in whole seconds."""
 
     def __init__(self, queue: bool) -> None:
         self.cluster = begun(retries=100, **({"queueName": "gpus"} if queue else {}))
         self.queue, self.held, self.waited, self.preempted = queue, 0, 0, 0
-        self.look()
+        self.reconcile()
 
-    def look(self, lost: bool = False) -> None:
-        """The operator looks; a write that is lost is as if it had died before it."""
+    def reconcile(self, lost: bool = False) -> None:
+        """Reconcile until no write is left. A lost write is as if the operator had been killed before it."""
         before = self.cluster.resource
         self.cluster.reconcile()
         if lost:
@@ -311,23 +311,23 @@ class Bill:
     def number(self) -> int:
         return max(int(name.rpartition("-")[2]) for name in self.cluster.jobs)
 
-    def stay(self, wait: int, work: int, end: str, stop: int, looks: list[int], lost: bool) -> None:
-        """A wait, a stay on a node, and its end; the operator looks in between, and when a pod has ended."""
+    def stay(self, wait: int, work: int, end: str, stop: int, times: list[int], lost: bool) -> None:
+        """A wait, a stay on a node, and its end, with reconciles at `times` of the stay and when a pod has ended."""
         passes(self.cluster, wait)
         number = self.number
         places(self.cluster, number)
         done = 0
-        for look in sorted(look for look in looks if look < work):
-            passes(self.cluster, look - done)
-            done = look
-            self.look()
+        for time in sorted(time for time in times if time < work):
+            passes(self.cluster, time - done)
+            done = time
+            self.reconcile()
         passes(self.cluster, work - done)
         self.waited += wait
         self.held += work
         self.preempted += end != "oom"
         if end == "evict" and self.queue:
             self.cluster.hold(job(number))
-            self.look(lost)
+            self.reconcile(lost)
             passes(self.cluster, stop)
             self.held += stop
             self.cluster.stop_pods(job(number))
@@ -335,16 +335,16 @@ class Bill:
             ends(self.cluster, number, 137, reason="OOMKilled")
         else:
             ends(self.cluster, number, 75, message=report("train", "Preempted"))
-        self.look(lost)
-        self.begin_again()
+        self.reconcile(lost)
+        self.pass_backoff()
 
-    def begin_again(self) -> None:
-        """Past the pause, to the next Job."""
+    def pass_backoff(self) -> None:
+        """Let the backoff pass until the next Job exists."""
         for _ in range(100):
             if not (self.cluster.plans[-1].requeue_after and self.cluster.status["reason"] == "BackOff"):
                 return
             passes(self.cluster, self.cluster.plans[-1].requeue_after)
-            self.look()
+            self.reconcile()
 
 
 stays = st.tuples(
@@ -357,17 +357,17 @@ stays = st.tuples(
 )
 
 
-@given(queue=st.booleans(), stays_seen=st.lists(stays, max_size=10))
+@given(queue=st.booleans(), observed_stays=st.lists(stays, max_size=10))
 @steady
-def test_the_totals_are_those_of_the_stays(queue, stays_seen):
-    """To the second, over attempts, evictions and lost writes, as long as somebody sees how pods end."""
+def test_the_totals_are_those_of_the_stays(queue, observed_stays):
+    """To the second, over attempts, evictions and lost writes, if the end of each pod is observed."""
     bill = Bill(queue)
-    for stay in stays_seen:
+    for stay in observed_stays:
         bill.stay(*stay)
     places(bill.cluster, bill.number)
     passes(bill.cluster, 77)
     succeeds(bill.cluster, bill.number)
-    bill.look()
+    bill.reconcile()
     status = bill.cluster.status
     assert status["phase"] == "Succeeded"
     assert device_seconds(bill.cluster) == bill.held + 77
@@ -376,19 +376,19 @@ def test_the_totals_are_those_of_the_stays(queue, stays_seen):
     assert all("endTime" in row for row in status["attempts"])
 
 
-happenings = st.sampled_from(["look", "place", "evict", "gone", "fail", "delete", "suspend", "resume"])
+happenings = st.sampled_from(["reconcile", "place", "evict", "gone", "fail", "delete", "suspend", "resume"])
 
 
 @given(story=st.lists(st.tuples(happenings, st.integers(0, 900)), max_size=25), queue=st.booleans())
 @steady
 def test_the_totals_never_exceed_the_time_passed_and_never_decrease(story, queue):
-    """Whatever goes unseen: pods that vanish, Jobs that are deleted, an operator that is away."""
+    """Whatever is not observed: pods that vanish, Jobs that are deleted, an operator that does not run."""
     cluster = begun(retries=100, **({"queueName": "gpus"} if queue else {}))
     start, before = cluster.now, {}
     for happening, seconds in story:
         passes(cluster, seconds)
         happens(cluster, happening)
-        if happening == "look":
+        if happening == "reconcile":
             cluster.settle(turns=12)
             closed = [row for row in cluster.status.get("attempts", []) if "endTime" in row]
             assert [row for row in before.get("attempts", []) if "endTime" in row][-len(closed) or None :] <= closed

@@ -306,7 +306,7 @@ def test_suspend_stops_a_preparation_and_resume_repeats_it() -> None:
     assert list(cluster.jobs) == [PREPARE]
 
 
-def test_what_blocks_the_work_too_is_reported_before_devices_are_requested() -> None:
+def test_a_failure_that_would_also_stop_the_work_is_reported_before_devices_are_requested() -> None:
     cluster = begun()
     cluster.start_pod(PREPARE, "Pending", {"prepare": waiting("ImagePullBackOff", "not found")})
     cluster.settle()

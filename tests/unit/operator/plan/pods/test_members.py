@@ -94,7 +94,7 @@ def test_the_root_cause_is_the_earliest_of_the_least_secondary_failures(failures
 
 
 @given(count=st.integers(1, 6), order=st.randoms())
-def test_the_newest_pod_of_each_index_counts_in_whatever_order_they_are_listed(count: int, order: Any) -> None:
+def test_the_newest_pod_of_each_index_counts_in_any_order_of_the_list(count: int, order: Any) -> None:
     pods = [pod(str(index), made, deleting=made < 2) for index in range(count) for made in range(3)]
     order.shuffle(pods)
     assert [one["metadata"]["name"] for one in current_members(pods)] == [f"{index}-2" for index in range(count)]

@@ -1,4 +1,4 @@
-"""The store of a run: what the resource says over the chart's values."""
+"""The store of a run: the storage of the resource over the chart's values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MINIO = "http://minio.storage.svc:9000"
         ({"pathStyle": False}, {"endpoint": MINIO, "pathStyle": True}, True),
     ],
 )
-def test_buckets_are_addressed_by_path_where_there_is_an_endpoint_unless_told_otherwise(
+def test_buckets_are_addressed_by_path_with_an_endpoint_unless_path_style_is_set(
     chart: dict[str, object], own: dict[str, object] | None, path_style: bool
 ) -> None:
     default = StoreDefaults.model_validate({"uri": "s3://models", **chart})

@@ -1,4 +1,4 @@
-"""What the administrator's policy refuses, whoever asks and however it is written."""
+"""Refusals by the administrator's policy, for every kind and notation."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tunesmith_operator.plan.types import Raw
 STRICT = CONFIG.model_copy(update={"pod_policy": PodPolicy()})
 MAKERS = [fine_tune_job, eval_job, inference_service]
 
-ASKED: dict[str, tuple[Raw, str]] = {
+REQUESTED: dict[str, tuple[Raw, str]] = {
     "another identity": ({"pod": {"serviceAccountName": "builder"}}, "podPolicy.serviceAccounts"),
     "credentials of others": ({"storage": {"credentialsSecret": "payroll"}}, "podPolicy.credentialsSecrets"),
-    "a server of one's own": ({"storage": {"endpoint": "https://s3.mine"}}, "podPolicy.endpoints"),
+    "a server of the tenant": ({"storage": {"endpoint": "https://s3.mine"}}, "podPolicy.endpoints"),
     "the node's metadata": ({"storage": {"endpoint": "http://169.254.169.254"}}, "podPolicy.endpoints"),
     "the store without TLS": ({"storage": {"endpoint": "http://s3.example:9000"}}, "podPolicy.endpoints"),
     "a place before others": ({"pod": {"priorityClassName": "system-node-critical"}}, "podPolicy.priorityClasses"),
@@ -46,9 +46,9 @@ ASKED: dict[str, tuple[Raw, str]] = {
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-@pytest.mark.parametrize("asked", ASKED)
-def test_what_a_tenant_could_not_have_without_pods_is_refused_and_makes_no_child(maker: Any, asked: str) -> None:
-    spec, policy = ASKED[asked]
+@pytest.mark.parametrize("requested", REQUESTED)
+def test_privileges_that_a_tenant_lacks_are_refused_and_no_child_is_created(maker: Any, requested: str) -> None:
+    spec, policy = REQUESTED[requested]
     cluster = Cluster(maker(**spec), config=STRICT)
     plan = cluster.plan()
     assert not plan.create
@@ -60,7 +60,7 @@ def test_what_a_tenant_could_not_have_without_pods_is_refused_and_makes_no_child
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_what_is_harmless_needs_no_leave(maker: Any) -> None:
+def test_harmless_settings_need_no_permission(maker: Any) -> None:
     pod = {
         "serviceAccountName": "default",
         "schedulerName": "default-scheduler",
@@ -114,8 +114,8 @@ def test_every_setting_of_a_pod_is_governed_or_is_known_to_be_harmless() -> None
     """A new field must be put into the policy, or here with the reason (docs/security.md)."""
     governed = {field.removeprefix("pod.") for field in (*NAMES, *KEYS) if field.startswith("pod.")} | {"tolerations"}
     harmless = {
-        "nodeSelector",  # narrows the choice of nodes; what is kept free is kept by taints
-        "imagePullSecrets",  # the images are the administrator's, so nobody else's registry is asked
+        "nodeSelector",  # narrows the choice of nodes; taints protect reserved nodes
+        "imagePullSecrets",  # the administrator configures the images, so no other registry is used
         "env",  # reserved names are refused, and nothing is expanded
     }
     assert governed | harmless == {field.alias for field in PodSettings.model_fields.values()}
@@ -145,8 +145,8 @@ STORE = "s3://store/tunesmith"
     ],
 )
 @pytest.mark.parametrize("maker", [fine_tune_job, eval_job])
-def test_results_go_to_no_folder_of_another_namespace_or_of_all(maker: Any, uri: str, allowed: bool) -> None:
-    """The credentials of a store may open all of it."""
+def test_results_go_to_no_folder_of_another_namespace_or_a_shared_one(maker: Any, uri: str, allowed: bool) -> None:
+    """The credentials of a store may give access to all of it."""
     plan = Cluster(maker(output={"uri": uri}), config=STRICT).plan()
     assert bool(plan.create) is allowed
     if not allowed:
@@ -169,8 +169,8 @@ EXAMPLES = [
 ]
 
 
-@pytest.mark.parametrize(("path", "document"), EXAMPLES, ids=lambda one: getattr(one, "stem", ""))
-def test_the_examples_ask_for_nothing_that_is_refused_by_default_but_what_they_say(path: Path, document: Raw) -> None:
+@pytest.mark.parametrize(("path", "document"), EXAMPLES, ids=lambda value: getattr(value, "stem", ""))
+def test_the_examples_name_the_policy_that_they_need(path: Path, document: Raw) -> None:
     for refusal in policy_refusals(document["spec"], STRICT, "team"):
         policy = refusal.hint.partition("podPolicy.")[2].partition(" ")[0]
         assert f"podPolicy.{policy}" in path.read_text(encoding="utf-8"), refusal

@@ -49,14 +49,14 @@ def test_an_artifact_that_is_no_language_model_is_refused(type_: ArtifactType):
     assert f"has published {type_}, but" in model.text
 
 
-def test_an_adapter_comes_with_the_base_that_its_job_read():
+def test_an_adapter_has_the_base_that_its_job_has_read():
     model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: made("adapter")})
     assert isinstance(model, ResolvedModel)
     assert model.base
     assert (model.base.uri, model.base.digest) == ("s3://store/m/1", "d0")
 
 
-def test_trust_is_given_by_the_one_who_asks_and_reaches_the_base():
+def test_trust_is_granted_by_the_referrer_and_includes_the_base():
     model = resolve(source(fineTuneJob={"name": "first"}, trustRemoteCode=True), {FIRST: made("adapter")})
     assert isinstance(model, ResolvedModel)
     assert model.trust_remote_code
@@ -73,7 +73,7 @@ def test_trust_is_given_by_the_one_who_asks_and_reaches_the_base():
         (made(phase="Failed", reason="BadRow"), "has failed (BadRow)"),
     ],
 )
-def test_a_job_that_is_not_done_is_waited_for_in_words(job, words):
+def test_an_unfinished_job_is_awaited_with_its_state_in_the_message(job, words):
     model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: job})
     assert isinstance(model, Waiting)
     assert words in model.text
@@ -93,7 +93,7 @@ STALLED = {"type": "Stalled", "status": "True", "reason": "WaitingForModel", "me
         ),
     ],
 )
-def test_what_waits_for_a_stalled_resource_is_stalled_and_says_why(field, thing, says):
+def test_the_wait_for_a_stalled_resource_is_stalled_with_its_cause(field, thing, says):
     there = {Reference(thing["kind"], "first"): {**thing, "status": {"phase": "Waiting", "conditions": [STALLED]}}}
     model = resolve(source(**{field: {"name": "first"}}), there)
     assert isinstance(model, Waiting)
@@ -101,7 +101,7 @@ def test_what_waits_for_a_stalled_resource_is_stalled_and_says_why(field, thing,
     assert says in model.text
 
 
-def test_a_refused_job_is_waited_for_in_vain_with_its_own_sentence():
+def test_the_wait_for_a_refused_job_has_the_message_of_the_job():
     refused = made(phase="Failed", reason="BadSpec", message="tuner x: use lora", completionTime=None)
     model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: refused})
     assert isinstance(model, Waiting)
@@ -109,7 +109,7 @@ def test_a_refused_job_is_waited_for_in_vain_with_its_own_sentence():
     assert "which has failed (BadSpec): tuner x: use lora" in model.text
 
 
-def test_a_job_that_made_nothing_is_refused_and_not_waited_for():
+def test_a_job_without_artifacts_is_refused_and_not_awaited():
     model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: made("report")})
     assert isinstance(model, Refused)
     assert "has published report" in model.text

@@ -24,7 +24,7 @@ def test_a_uri_that_an_older_release_admitted_is_refused_in_its_sentence_before_
     assert not cluster.jobs
 
 
-def test_work_that_is_under_way_goes_on_to_its_end() -> None:
+def test_running_work_continues_to_its_end() -> None:
     cluster = Cluster(fine_tune_job())
     cluster.begin()
     cluster.start_pod("support-tune-1", "Running", {"fetch": running()})
@@ -36,7 +36,7 @@ def test_work_that_is_under_way_goes_on_to_its_end() -> None:
     assert cluster.status["phase"] == "Succeeded"
 
 
-def test_a_service_that_answers_goes_on_answering() -> None:
+def test_a_service_that_answers_continues_to_answer() -> None:
     cluster = Cluster(inference_service())
     cluster.settle()
     [deployment] = cluster.deployments.values()

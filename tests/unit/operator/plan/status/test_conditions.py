@@ -1,9 +1,10 @@
+"""Conditions as meta.SetStatusCondition sets them."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
 from tunesmith_operator.plan.status.conditions import WantedCondition, kstatus_conditions, set_conditions
-from tunesmith_operator.plan.times import format_time, parse_time
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -24,26 +25,17 @@ def test_unknown_is_a_status_of_its_own():
     assert known[0]["lastTransitionTime"] != unknown[0]["lastTransitionTime"]
 
 
-def test_conditions_keep_the_order_that_is_asked_for():
+def test_conditions_have_the_requested_order():
     wanted = kstatus_conditions(ready=True, reconciling=False, stalled=False, reason="Serving", message="ok")
-    made = set_conditions(list(reversed(set_conditions([], wanted, 1, NOW))), wanted, 1, NOW)
-    assert [one["type"] for one in made] == ["Ready", "Reconciling", "Stalled"]
+    written = set_conditions(list(reversed(set_conditions([], wanted, 1, NOW))), wanted, 1, NOW)
+    assert [condition["type"] for condition in written] == ["Ready", "Reconciling", "Stalled"]
 
 
-def test_a_message_is_cut_to_what_the_schema_allows():
-    made = set_conditions([], [WantedCondition("Ready", True, "Serving", "x" * 100_000)], 1, NOW)
-    assert len(made[0]["message"]) <= 8192
+def test_a_long_message_is_cut_to_the_limit_of_the_schema():
+    [written] = set_conditions([], [WantedCondition("Ready", True, "Serving", "x" * 100_000)], 1, NOW)
+    assert len(written["message"]) <= 8192
 
 
-def test_a_moment_survives_being_written_and_read():
-    assert parse_time(format_time(NOW)) == NOW
-    assert parse_time("2026-11-22T13:00:00.123456+01:00") == NOW + timedelta(microseconds=123456)
-
-
-def test_what_is_no_moment_is_none():
-    assert [parse_time(text) for text in (None, "", "soon", 7)] == [None] * 4
-
-
-def test_what_is_at_rest_as_asked_is_neither_ready_nor_not():
+def test_an_idle_resource_has_no_condition_ready():
     wanted = kstatus_conditions(ready=None, reconciling=False, stalled=False, reason="Suspended", message="no pods")
-    assert [one.type for one in wanted] == ["Reconciling", "Stalled"]
+    assert [condition.type for condition in wanted] == ["Reconciling", "Stalled"]

@@ -1,4 +1,4 @@
-"""What pods say cannot spoil what people read."""
+"""Text from pods can neither break a status nor mislead its readers."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ def texts(thing: Any) -> list[str]:
 
 
 def is_shown(text: str) -> bool:
-    """Whether a terminal only shows it."""
-    return not any(unicodedata.category(one) in ("Cc", "Cs") and one not in "\n\t" for one in text)
+    """Whether a terminal shows all of its characters."""
+    return not any(unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t" for char in text)
 
 
-def test_a_log_moves_no_cursor_and_turns_no_line_around() -> None:
+def test_a_log_cannot_move_the_cursor_or_reverse_a_line() -> None:
     cluster = Cluster(fine_tune_job(retries=0))
     cluster.settle()
     cluster.fail("support-tune-1", {"train": ended(1, HOSTILE)})
     cluster.settle()
     failure = cluster.status["lastFailure"]
     assert "owned" in failure["logTail"]
-    said = [*texts(cluster.status), *(event.message for event in cluster.events)]
-    assert all(is_shown(text) and "\u202e" not in text for text in said)
+    shown = [*texts(cluster.status), *(event.message for event in cluster.events)]
+    assert all(is_shown(text) and "\u202e" not in text for text in shown)
 
 
-def test_what_a_pod_says_of_a_secret_is_in_neither_status_nor_events() -> None:
+def test_a_secret_in_a_log_is_in_neither_status_nor_events() -> None:
     key, signature = "AKIAIOSFODNN7EXAMPLE", "fe5f80f77d5fa3beca038a248ff027d0"
     line = (
         f"Invalid header value b'AWS4-HMAC-SHA256 Credential={key}/s3, Signature={signature}' at s3://me:{signature}@b"
@@ -54,8 +54,8 @@ def test_what_a_pod_says_of_a_secret_is_in_neither_status_nor_events() -> None:
 
 
 @given(st.text(st.characters(), max_size=300))
-def test_whatever_a_pod_says_is_text_that_the_api_server_takes_as_it_is(text: str) -> None:
-    """What it would change on the way would be written again and again."""
+def test_sanitized_text_is_stored_unchanged_by_the_api_server(text: str) -> None:
+    """Otherwise each reconcile would write it again."""
     fit = sanitize("FineTuneJob", {"phase": "Running", "message": text, "waitingFor": text})
     assert fit["message"].encode().decode() == fit["message"]
     assert is_shown(fit["message"])
@@ -63,5 +63,5 @@ def test_whatever_a_pod_says_is_text_that_the_api_server_takes_as_it_is(text: st
 
 
 @given(st.text(st.characters(exclude_categories=["C", "Z"]), max_size=100))
-def test_what_is_text_is_left_alone(text: str) -> None:
+def test_printable_text_is_not_changed(text: str) -> None:
     assert sanitize("FineTuneJob", {"message": text})["message"] == text
