@@ -33,11 +33,11 @@ from tunesmith_operator import controller
 from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.types import CHILDREN, Raw
 
-LONGEST = 4 * 3600
-"""Seconds on the cluster's clock in which a chain must have come to its end."""
-QUIET = 120
-"""Seconds without a write after which it has."""
-MADE = tuple(kind for kind in CHILDREN if kind != "Pod")
+LONGEST_SECONDS = 4 * 3600
+"""Time on the cluster's clock within which a chain must come to rest."""
+QUIET_SECONDS = 120
+"""Time without a write after which it is at rest."""
+CREATED = tuple(kind for kind in CHILDREN if kind != "Pod")
 
 TUNED: Raw = {"fineTuneJob": {"name": "tune"}}
 RESOURCES: tuple[Raw, ...] = (
@@ -60,10 +60,10 @@ steady = settings(
 
 
 UNEXPECTED: list[BaseException | None] = []
-"""Errors that the controller has survived, but should not have met."""
+"""Errors that the controller has caught and that should not occur."""
 
 Act = tuple[int, Callable[[SimulatedCluster], None]]
-"""When, in seconds, and what somebody does."""
+"""The second, and the act of a user."""
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +85,7 @@ PROMPT = Delivery()
 
 @dataclass
 class Life:
-    """What a chain has come to."""
+    """A chain at rest."""
 
     cluster: SimulatedCluster
     operator: Operator
@@ -93,7 +93,7 @@ class Life:
 
     @property
     def end(self) -> dict[str, Any]:
-        return comparable(self.cluster, *KINDS, *MADE)
+        return comparable(self.cluster, *KINDS, *CREATED)
 
     @property
     def phases(self) -> dict[str, str]:
@@ -107,7 +107,7 @@ def live(
     kill: tuple[int, bool] | None = None,
     acts: Sequence[Act] = (),
 ) -> Life:
-    """Live a chain to its end; then look at everything once more."""
+    """Run a chain until it is at rest, then reconcile every resource once more."""
     UNEXPECTED.clear()
 
     async def main() -> Life:
@@ -118,7 +118,7 @@ def live(
         await _until_rest(cluster, operator, controllers, list(resources), sorted(acts, key=lambda act: act[0]))
         before = cluster.write_count
         for key in map(_key, resources):
-            # What has ended is not looked at for a Job that somebody takes from it later.
+            # A settled resource is not reconciled if a user deletes its Job later.
             if not acts or operator.controller.resources.is_unsettled(key):
                 await operator.controller.reconcile(key)
         life = Life(cluster, operator, cluster.write_count - before)
@@ -133,10 +133,10 @@ def live(
 async def _until_rest(
     cluster: SimulatedCluster, operator: Operator, controllers: Controllers, resources: list[Raw], acts: list[Act]
 ) -> None:
-    """A turn each second, a resource each third of them, a list now and then."""
+    """Step each second, create a resource every third second, and relist periodically."""
     quiet, writes = 0, -1
-    while quiet < QUIET + RELIST_SECONDS:
-        assert clock_seconds() < LONGEST, f"no rest: {comparable(cluster, *KINDS)}"
+    while quiet < QUIET_SECONDS + RELIST_SECONDS:
+        assert clock_seconds() < LONGEST_SECONDS, f"no rest: {comparable(cluster, *KINDS)}"
         turn = round(clock_seconds())
         if resources and turn % 3 == 0:
             cluster.put(resources.pop(0))
@@ -146,7 +146,7 @@ async def _until_rest(
             operator.relist()
         await asyncio.sleep(1)
         while operator.restart_if_killed():
-            await asyncio.sleep(1)  # nothing else happens until it has caught up
+            await asyncio.sleep(1)  # nothing else happens while it reads everything
         controllers.step()
         quiet, writes = (quiet + 1 if writes == cluster.write_count else 0), cluster.write_count
 
@@ -175,30 +175,29 @@ def _key(resource: Raw) -> Any:
 
 
 def change(place: tuple[str, str], **spec: Any) -> Callable[[SimulatedCluster], None]:
-    """Somebody edits a spec."""
+    """A user edits a spec."""
 
     def act(cluster: SimulatedCluster) -> None:
-        there = cluster.objects.get((place[0], NAMESPACE, place[1]))
-        if there is not None:
-            cluster.put({**there, "spec": {**there["spec"], **spec}})
+        found = cluster.objects.get((place[0], NAMESPACE, place[1]))
+        if found is not None:
+            cluster.put({**found, "spec": {**found["spec"], **spec}})
 
     return act
 
 
 def take(place: tuple[str, str]) -> Callable[[SimulatedCluster], None]:
-    """Somebody deletes an object."""
+    """A user deletes an object."""
     return lambda cluster: cluster.remove((place[0], NAMESPACE, place[1]))
 
 
 def make(resource: Raw) -> Callable[[SimulatedCluster], None]:
-    """Somebody makes a resource, if there is none."""
+    """A user creates a resource, if it does not exist."""
     place = (resource["kind"], NAMESPACE, resource["metadata"]["name"])
     bare = {**resource, "metadata": {"name": place[2], "namespace": NAMESPACE}}
     return lambda cluster: None if place in cluster.objects else (cluster.put(bare), None)[1]
 
 
-# Only one role of the EvalJob fails: the two count their attempts by one number, so that which of them gets which depends
-# on who fails first.
+# Only one role of the EvalJob fails: status.attempt counts both roles, so that two failures would give numbers by their order.
 outcomes = st.dictionaries(
     st.tuples(st.sampled_from(["tune", "eval-model"]), st.integers(1, 2)),
     st.sampled_from(["OOM", "preempted"]),
@@ -207,7 +206,7 @@ outcomes = st.dictionaries(
 delays = st.lists(st.floats(0, 30), max_size=2).map(tuple)
 deliveries = st.lists(delays, min_size=1, max_size=8).map(Delivery)
 orders = st.permutations(RESOURCES)
-places = st.sampled_from([(one["kind"], one["metadata"]["name"]) for one in RESOURCES])
+places = st.sampled_from([(resource["kind"], resource["metadata"]["name"]) for resource in RESOURCES])
 children = st.sampled_from(
     [
         *(("Job", f"{role}-{number}") for role in ("tune-tune", "eval-eval-model") for number in (1, 2)),
@@ -267,9 +266,9 @@ def test_a_kill_at_any_write_leads_to_the_same_end_and_the_same_events(
     disturbed = live(outcomes=outcomes, kill=(number, after))
     assert disturbed.operator.restarts == 1
     assert disturbed.end == undisturbed.end
-    all_told, still_told = Counter(sent_events(undisturbed.cluster)), Counter(sent_events(disturbed.cluster))
-    assert still_told <= all_told
-    assert {reason for _, reason in all_told - still_told} <= WAITS
+    all_sent, still_sent = Counter(sent_events(undisturbed.cluster)), Counter(sent_events(disturbed.cluster))
+    assert still_sent <= all_sent
+    assert {reason for _, reason in all_sent - still_sent} <= WAITS
 
 
 @pytest.mark.deep
@@ -298,8 +297,8 @@ def test_after_any_edits_and_deletions_it_comes_to_rest_without_orphans(
         if kind in KINDS:
             assert obj["status"]["observedGeneration"] == obj["metadata"]["generation"]
             assert not obj["spec"].get("suspend") or obj["status"]["phase"] in ("Suspended", "Succeeded", "Failed")
-    at_work = Counter(_role(obj) for (kind, *_), obj in objects.items() if kind == "Job" and not _is_over(obj))
-    assert max(at_work.values(), default=0) <= 1
+    active = Counter(_role(obj) for (kind, *_), obj in objects.items() if kind == "Job" and not _is_over(obj))
+    assert max(active.values(), default=0) <= 1
     assert life.writes_at_rest == 0
 
 

@@ -433,8 +433,8 @@ def test_every_pod_can_be_diagnosed(kind, phase, payload, conditions, reason):
     assert ending.message
     assert ending.hint
     assert ending.class_ in FAILURES
-    for look in (crash_failure, permanent_failure):
-        look(pod)
+    for read in (crash_failure, permanent_failure):
+        read(pod)
     pending_failure(pod, ())
 
 

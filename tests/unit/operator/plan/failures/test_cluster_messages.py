@@ -40,10 +40,10 @@ def test_a_hint_is_a_single_sentence(table: str) -> None:
 
 
 @EACH_TABLE
-@given(said=st.text(max_size=300))
-def test_no_message_causes_an_error(table: str, said: str) -> None:
+@given(message=st.text(max_size=300))
+def test_no_message_causes_an_error(table: str, message: str) -> None:
     rows, facts = TABLES[table]
-    found = interpret(rows, said, dict.fromkeys(facts, "x"))
+    found = interpret(rows, message, dict.fromkeys(facts, "x"))
     assert found is None or found.hint
 
 

@@ -144,14 +144,14 @@ def step(name: str, reason: str, message: str, at: int) -> Raw:
     ],
 )
 def test_status_shows_the_step_of_a_pod_that_starts_slowly(events: list[tuple[str, str, int]], message: str) -> None:
-    """And writes no more of it: the same Event, looked at again, is the same message."""
+    """The same Event gives the same message in the next reconcile, which writes nothing."""
     cluster = Cluster(fine_tune_job())
     cluster.settle()
     thing = cluster.start_pod("support-tune-1", "Pending", {"fetch": waiting("ContainerCreating")})
     thing["spec"] = {**thing["spec"], "nodeName": "node-1"}
     cluster.settle()
     before = cluster.status["message"]
-    cluster.kubernetes_events.extend(step(thing["metadata"]["name"], *one) for one in events)
+    cluster.kubernetes_events.extend(step(thing["metadata"]["name"], *event) for event in events)
     cluster.now += timedelta(seconds=21)
     cluster.settle()
     assert (cluster.status["phase"], cluster.status["reason"]) == ("Pending", "WaitingForPod")

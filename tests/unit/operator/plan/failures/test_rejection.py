@@ -83,7 +83,7 @@ def test_events_are_read_only_for_troubles_that_no_status_shows():
 def test_status_shows_a_quota_as_soon_as_its_event_exists():
     cluster = Cluster(fine_tune_job())
     cluster.settle()
-    assert cluster.plan().requeue_after is None, "a change of the Job will tell"
+    assert cluster.plan().requeue_after is None, "the next change of the Job wakes it"
     without_pods(cluster)
     assert cluster.plan().requeue_after == 1.0, "the Event follows"
     cluster.kubernetes_events.append(event("Job", "support-tune-1", "FailedCreate", "exceeded quota: gpu"))

@@ -101,8 +101,8 @@ def test_the_cause_of_every_ending_is_found(case):
 
 
 def test_the_message_and_hint_of_a_report_are_kept():
-    told = failed_report("train", "BadRow", "line 3", hint="give it messages", logTail="the log")
-    failure = termination_failure(pod(states={**FETCHED, "train": ended(65, told)}))
+    message = failed_report("train", "BadRow", "line 3", hint="give it messages", logTail="the log")
+    failure = termination_failure(pod(states={**FETCHED, "train": ended(65, message)}))
     assert (failure.hint, failure.log_tail, failure.container, failure.exit_code) == (
         "give it messages",
         "the log",

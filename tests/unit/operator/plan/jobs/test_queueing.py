@@ -84,7 +84,7 @@ def test_it_is_queued_from_the_first_write_on_and_names_the_queue():
 
 def test_the_reason_of_the_queue_is_shown():
     cluster = queued(READING)
-    assert cluster.plans[-1].requeue_after == pytest.approx(2), "it looks for them soon"
+    assert cluster.plans[-1].requeue_after == pytest.approx(2), "it is reconciled again soon"
     lack = "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor gpu, 1 more needed"
     kueue_reports(cluster, condition("QuotaReserved", False, "Pending", lack))
     assert cluster.status["waitingFor"] == f"LocalQueue gpus: {lack}"

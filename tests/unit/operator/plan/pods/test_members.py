@@ -97,7 +97,7 @@ def test_the_root_cause_is_the_earliest_of_the_least_secondary_failures(failures
 def test_the_newest_pod_of_each_index_counts_in_any_order_of_the_list(count: int, order: Any) -> None:
     pods = [pod(str(index), made, deleting=made < 2) for index in range(count) for made in range(3)]
     order.shuffle(pods)
-    assert [one["metadata"]["name"] for one in current_members(pods)] == [f"{index}-2" for index in range(count)]
+    assert [pod["metadata"]["name"] for pod in current_members(pods)] == [f"{index}-2" for index in range(count)]
 
 
 def test_a_pod_that_is_being_deleted_counts_until_it_is_replaced() -> None:

@@ -1,3 +1,5 @@
+"""References to models, and what a resource waits for while they cannot be resolved."""
+
 from __future__ import annotations
 
 import pytest
@@ -17,8 +19,8 @@ def source(**fields) -> ModelSource:
     return ModelSource.model_validate(fields)
 
 
-def made(*artifacts: str, **status) -> Raw:
-    """A FineTuneJob that made these artifacts."""
+def published(*artifacts: str, **status) -> Raw:
+    """A FineTuneJob that has published these artifacts."""
     job = tuned("first")
     job["status"]["artifacts"] = [
         {"name": name, "uri": f"s3://made/{name}", "digest": f"d-{name}"} for name in artifacts
@@ -36,28 +38,28 @@ def made(*artifacts: str, **status) -> Raw:
         (("adapter",), "s3://made/adapter"),
     ],
 )
-def test_the_readiest_artifact_is_taken(artifacts, uri):
-    model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: made(*artifacts)})
+def test_the_artifact_that_needs_the_least_work_to_serve_is_used(artifacts, uri):
+    model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: published(*artifacts)})
     assert isinstance(model, ResolvedModel)
     assert model.uri == uri
 
 
 @pytest.mark.parametrize("type_", set(ArtifactType) - set(LANGUAGE_MODELS))
 def test_an_artifact_that_is_no_language_model_is_refused(type_: ArtifactType):
-    model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: made(type_)})
+    model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: published(type_)})
     assert isinstance(model, Refused)
     assert f"has published {type_}, but" in model.text
 
 
 def test_an_adapter_has_the_base_that_its_job_has_read():
-    model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: made("adapter")})
+    model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: published("adapter")})
     assert isinstance(model, ResolvedModel)
     assert model.base
     assert (model.base.uri, model.base.digest) == ("s3://store/m/1", "d0")
 
 
 def test_trust_is_granted_by_the_referrer_and_includes_the_base():
-    model = resolve(source(fineTuneJob={"name": "first"}, trustRemoteCode=True), {FIRST: made("adapter")})
+    model = resolve(source(fineTuneJob={"name": "first"}, trustRemoteCode=True), {FIRST: published("adapter")})
     assert isinstance(model, ResolvedModel)
     assert model.trust_remote_code
     assert model.base
@@ -65,25 +67,25 @@ def test_trust_is_granted_by_the_referrer_and_includes_the_base():
 
 
 @pytest.mark.parametrize(
-    ("job", "words"),
+    ("job", "text"),
     [
         (None, "does not exist in this namespace"),
         (fine_tune_job("first"), "it is Pending"),
-        (made(phase="Running"), "it is Running"),
-        (made(phase="Failed", reason="BadRow"), "has failed (BadRow)"),
+        (published(phase="Running"), "it is Running"),
+        (published(phase="Failed", reason="BadRow"), "has failed (BadRow)"),
     ],
 )
-def test_an_unfinished_job_is_awaited_with_its_state_in_the_message(job, words):
+def test_an_unfinished_job_is_awaited_with_its_state_in_the_message(job, text):
     model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: job})
     assert isinstance(model, Waiting)
-    assert words in model.text
+    assert text in model.text
 
 
 STALLED = {"type": "Stalled", "status": "True", "reason": "WaitingForModel", "message": "waiting for FineTuneJob x"}
 
 
 @pytest.mark.parametrize(
-    ("field", "thing", "says"),
+    ("field", "thing", "text"),
     [
         ("fineTuneJob", fine_tune_job("first"), "it is Waiting (WaitingForModel: waiting for FineTuneJob x)"),
         (
@@ -93,16 +95,16 @@ STALLED = {"type": "Stalled", "status": "True", "reason": "WaitingForModel", "me
         ),
     ],
 )
-def test_the_wait_for_a_stalled_resource_is_stalled_with_its_cause(field, thing, says):
-    there = {Reference(thing["kind"], "first"): {**thing, "status": {"phase": "Waiting", "conditions": [STALLED]}}}
-    model = resolve(source(**{field: {"name": "first"}}), there)
+def test_the_wait_for_a_stalled_resource_is_stalled_with_its_cause(field, thing, text):
+    references = {Reference(thing["kind"], "first"): {**thing, "status": {"phase": "Waiting", "conditions": [STALLED]}}}
+    model = resolve(source(**{field: {"name": "first"}}), references)
     assert isinstance(model, Waiting)
     assert model.is_stalled
-    assert says in model.text
+    assert text in model.text
 
 
 def test_the_wait_for_a_refused_job_has_the_message_of_the_job():
-    refused = made(phase="Failed", reason="BadSpec", message="tuner x: use lora", completionTime=None)
+    refused = published(phase="Failed", reason="BadSpec", message="tuner x: use lora", completionTime=None)
     model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: refused})
     assert isinstance(model, Waiting)
     assert model.is_stalled
@@ -110,20 +112,20 @@ def test_the_wait_for_a_refused_job_has_the_message_of_the_job():
 
 
 def test_a_job_without_artifacts_is_refused_and_not_awaited():
-    model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: made("report")})
+    model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: published("report")})
     assert isinstance(model, Refused)
     assert "has published report" in model.text
 
 
-def test_a_uri_is_itself():
+def test_a_uri_is_resolved_to_itself():
     model = resolve(source(uri="hf://a/b@main"), {})
     assert isinstance(model, ResolvedModel)
     assert model.uri == "hf://a/b@main"
 
 
-def test_a_model_is_named_as_the_spec_names_it():
+def test_a_model_is_described_as_in_the_spec():
     named = [{"uri": "s3://made/a"}, {"fineTuneJob": {"name": "x"}}, {"inferenceService": {"name": "y"}}]
-    assert [describe(source(**one)) for one in named] == ["s3://made/a", "FineTuneJob x", "InferenceService y"]
+    assert [describe(source(**fields)) for fields in named] == ["s3://made/a", "FineTuneJob x", "InferenceService y"]
 
 
 @pytest.mark.parametrize(
@@ -145,12 +147,12 @@ def test_a_model_is_named_as_the_spec_names_it():
         ),
     ],
 )
-def test_a_kind_names_all_that_it_refers_to(thing, named):
-    assert KINDS[thing["kind"]].references(thing) == {Reference(*one) for one in named}
+def test_a_kind_names_all_of_its_references(thing, named):
+    assert KINDS[thing["kind"]].references(thing) == {Reference(*key) for key in named}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("spec", [{}, {"model": None}, {"model": "x", "adapters": [], "promotion": {}}, {"model": {}}])
-def test_a_broken_spec_names_nothing_and_raises_nothing(kind, spec):
+def test_an_invalid_spec_has_no_references_and_raises_no_error(kind, spec):
     thing = {"kind": kind, "metadata": {"name": "a", "uid": "u"}, "spec": spec}
     assert KINDS[kind].references(thing) == frozenset()
