@@ -155,6 +155,6 @@ def write_report(report: RunReport) -> None:
         try:
             path.write_bytes(encode(report))
         except OSError as error:
-            logging.getLogger(__name__).warning("the termination message %s can't be written: %s", path, error)
+            logging.getLogger(__name__).warning("the termination message %s cannot be written: %s", path, error)
     sys.stdout.write(encode(report, LOGGED_REPORT_BYTES).decode() + "\n")
     sys.stdout.flush()

@@ -129,7 +129,7 @@ class RowEncoder:
         lines = ((file, *line) for file in files for line in read_lines(self.work.data / file.path, file.uri))
         for file, number, row in islice(lines, dataset.max_rows):
             try:
-                with row_errors("can't be read"):
+                with row_errors("cannot be read"):
                     row = formats.rename(row, dataset.columns or {})
                     form = formats.detect(row, _renamed_by(file)) if form is RowFormat.AUTO else form
                     self._encode_row(row, form, writer, counts)

@@ -113,7 +113,7 @@ def _converted(file: Path, uri: str, kind: BenchmarkType, unread: Counter[str]) 
     """Yield the converted rows of a file; count keys that are not read in `unread`."""
     for number, row in read_lines(file, uri):
         try:
-            with row_errors("can't be read"):
+            with row_errors("cannot be read"):
                 converted = CONVERT[kind](row)
                 count_ignored(unread, ignored(row, kind))
         except RowError as error:

@@ -148,7 +148,7 @@ def count_questions(task: Task, config: Any, trust_code: bool) -> int:
     except ConnectionError as error:
         raise RunFailure(FailureClass.HUB_UNREACHABLE, f"benchmark {task.name}: {error}", _LOCAL) from error
     except Exception as error:
-        message = f"benchmark {task.name}: its data at {where} can't be read: {type(error).__name__}: {error}"
+        message = f"benchmark {task.name}: its data at {where} cannot be read: {type(error).__name__}: {error}"
         raise RunFailure(FailureClass.DATASET_NOT_FOUND, message, _LOCAL) from error
     if not questions:
         raise RunFailure(FailureClass.EMPTY_DATASET, f"benchmark {task.name}: there is no question in {where}")

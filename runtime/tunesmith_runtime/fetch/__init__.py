@@ -71,7 +71,7 @@ def fetch_run(spec: RunSpec, work: Work, storage: Storage, model: Model) -> Fetc
 def find_run(spec: RunSpec, work: Work, storage: Storage, model: Model) -> tuple[Fetched, dict[str, Data]]:
     """Identify the run of a spec by the present content of its URIs, with its record if it is finished; and find the data.
 
-    Raises RunFailure where an object is missing, or the run's folder can't be written.
+    Raises RunFailure where an object is missing, or the run's folder cannot be written.
     """
     data = find_data(storage, data_uris(spec))
     fingerprints = {**model.fingerprints, **{each.uri: each.fingerprint for each in data.values()}}

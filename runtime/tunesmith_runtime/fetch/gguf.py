@@ -70,7 +70,7 @@ def convert_gguf(uri: str, file: Path, directory: Path) -> None:
     except RunFailure:
         raise
     except Exception as error:  # the readers raise any exception on unexpected content
-        raise bad_model(uri, None, f"the GGUF file can't be read: {detail(error)}", UPLOAD) from error
+        raise bad_model(uri, None, f"the GGUF file cannot be read: {detail(error)}", UPLOAD) from error
     check_report(uri, report)
     check_all_used(uri, reader.tensors, model)
     set_special_tokens(
@@ -96,7 +96,7 @@ def check_magic(uri: str, file: Path) -> None:
         start = opened.read(64)
     if not start.startswith(MAGIC):
         what, hint = file_type(start) or ("not a GGUF file", UPLOAD)
-        raise bad_model(uri, None, f"the GGUF file can't be read: it is {what}", hint)
+        raise bad_model(uri, None, f"the GGUF file cannot be read: it is {what}", hint)
 
 
 def check_parts(uri: str, split: Mapping[str, int]) -> None:

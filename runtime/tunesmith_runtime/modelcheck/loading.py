@@ -51,9 +51,9 @@ def _load(uri: str, folder: Path, options: Mapping[str, Any]) -> PreTrainedModel
             **options,
         )
     except OSError as error:
-        raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"{uri} can't be loaded: {detail(error)}") from error
+        raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"{uri} cannot be loaded: {detail(error)}") from error
     except Exception as error:  # architectures raise errors of any type for unexpected values
-        raise bad_model(uri, None, f"{CONFIG} and the weights can't be loaded: {detail(error)}", HINT) from error
+        raise bad_model(uri, None, f"{CONFIG} and the weights cannot be loaded: {detail(error)}", HINT) from error
     check_report(uri, report)
     return model  # type: ignore[no-any-return]
 

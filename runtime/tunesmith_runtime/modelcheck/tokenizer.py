@@ -31,7 +31,7 @@ def check_tokenizer(uri: str, directory: Path, rows: int) -> None:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # tokenizers raise errors of any type for unexpected files
         hint = None if (directory / TOKENIZER).is_file() else CONVERT
-        raise bad_model(uri, None, f"the tokenizer can't be loaded: {detail(error)}", hint) from error
+        raise bad_model(uri, None, f"the tokenizer cannot be loaded: {detail(error)}", hint) from error
     check_loaded(uri, directory, tokenizer, rows)
 
 

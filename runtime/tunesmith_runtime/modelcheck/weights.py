@@ -62,7 +62,7 @@ def read_architecture(uri: str, directory: Path) -> Any:
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # config classes raise errors of any type for unexpected values
-        raise bad_model(uri, CONFIG, f"can't be used: {detail(error)}", HINT) from error
+        raise bad_model(uri, CONFIG, f"cannot be used: {detail(error)}", HINT) from error
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UnknownArchitecture(bad_model(uri, CONFIG, f"transformers has no language model of type {kind}", KNOWN))
     return config

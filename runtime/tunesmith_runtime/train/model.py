@@ -28,7 +28,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
     except Exception as error:  # tokenizers raise exceptions of any type
-        raise bad_model(BASE, None, f"the tokenizer can't be loaded: {detail(error)}") from error
+        raise bad_model(BASE, None, f"the tokenizer cannot be loaded: {detail(error)}") from error
     if tokenizer.eos_token is None and (ends := configured_ends(folder)):
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
     if tokenizer.pad_token is None:
@@ -91,7 +91,7 @@ def limits(folder: Path, trust_remote_code: bool = False) -> Limits:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
     except Exception as error:  # config classes raise exceptions of any type
-        raise bad_model(BASE, None, f"config.json can't be used: {detail(error)}") from error
+        raise bad_model(BASE, None, f"config.json cannot be used: {detail(error)}") from error
     return Limits(positions(config), getattr(config.get_text_config(), "vocab_size", None))
 
 

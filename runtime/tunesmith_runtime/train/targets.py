@@ -129,14 +129,14 @@ class Layers:
         return {name: each for name, each in self.modules.items() if name == target or name.endswith(ending)}
 
     def fault(self, target: str) -> str | None:
-        """Return the reason why `target` can't be adapted; None if it can."""
+        """Return the reason why `target` cannot be adapted; None if it can."""
         modules = self.named(target)
         if not modules:
             return f"no module of the model is named {target!r}"
         if any(module is self.head for module in modules.values()):
             return f"{target!r} names the output head, which is not adapted"
         if _is_state_space(self.model) and target in STATE_SPACE_NAMES:
-            return f"{target!r} can't be adapted in a model with state space layers"
+            return f"{target!r} cannot be adapted in a model with state space layers"
         other = next((module for module in modules.values() if not isinstance(module, ADAPTABLE)), None)
         return None if other is None else f"{target!r} names a {type(other).__name__}, which is not a linear layer"
 

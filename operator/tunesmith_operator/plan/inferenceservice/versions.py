@@ -98,7 +98,7 @@ def version_of(template: Raw) -> str | None:
 
 
 def request_of(run: RunSpec | None, any_engine: bool = False) -> Request | None:
-    """What the owner asked for, without what the operator's configuration adds. None if the RunSpec can't be read."""
+    """What the owner asked for, without what the operator's configuration adds. None if the RunSpec cannot be read."""
     if run is None:
         return None
     try:

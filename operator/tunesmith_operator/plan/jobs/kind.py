@@ -95,7 +95,7 @@ class JobKind(Generic[Spec]):
     spec_type: type[Spec]
     roles: Callable[[Spec], Sequence[Role]]
     find_refusals: Callable[[Spec, OperatorConfig], Sequence[Refusal]]
-    """Sentences that say why a spec can't run here."""
+    """Why this installation cannot run a spec."""
     resolve_models: Callable[[Spec, References], Models | Waiting | Refused]
     plan_pod: Callable[[NewAttempt[Spec]], PodPlan]
     report: Callable[[JobContext[Spec]], Raw]

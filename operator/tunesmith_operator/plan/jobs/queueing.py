@@ -29,7 +29,7 @@ def has_reported(job: Raw, workloads: Sequence[Raw]) -> bool:
 
 
 def queue_reason(job: Raw, workloads: Sequence[Raw], problem: str = "") -> str:
-    """What a suspended Job waits for, with Kueue's reason if it is known. `problem`: why Workloads can't be read."""
+    """What a suspended Job waits for, with Kueue's reason if it is known. `problem`: why Workloads cannot be read."""
     queue = label(job, QUEUE_LABEL)
     if not queue:
         return f"somebody to set spec.suspend of Job {name_of(job)} to false: it belongs to no queue"

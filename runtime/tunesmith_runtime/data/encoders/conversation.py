@@ -67,7 +67,7 @@ def _turn(record: Conversation, index: int, text: TextEncoder) -> Turn:
         raise RunFailure(
             FailureClass.CHAT_TEMPLATE_MISSING,
             "the model's chat template renders a prompt differently once its answer follows: "
-            f"{prompt[-60:]!r} does not begin {whole[-120:]!r}, so training text can't equal what a server builds",
+            f"{prompt[-60:]!r} does not begin {whole[-120:]!r}, so training text cannot equal what a server builds",
             "correct the template so that the prompt with add_generation_prompt is a prefix of the whole, or use rows of prompt and completion",
         )
     answer = whole[len(prompt) :]

@@ -116,7 +116,7 @@ class Child:
             try:
                 self._request("/v1/completions", body, WARM_UP_TIMEOUT_SECONDS)
             except NO_ANSWER as error:
-                return f"the model {name} can't generate a token: {error}"
+                return f"the model {name} cannot generate a token: {error}"
         return None
 
     def _is_healthy(self) -> bool:
@@ -151,7 +151,7 @@ def supervise(config: ServeConfig, command: Sequence[str], environment: Mapping[
             errors="replace",
         )
     except OSError as error:
-        message = f"{command[0]} can't be started: {error.strerror}"
+        message = f"{command[0]} cannot be started: {error.strerror}"
         raise RunFailure(
             FailureClass.ENGINE_FAILED, message, "use an image that has the engine: images.engines in the chart"
         ) from error

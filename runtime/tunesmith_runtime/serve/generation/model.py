@@ -127,7 +127,7 @@ def load(
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
     except Exception as error:  # tokenizers raise errors of any type for unexpected files
-        raise bad_model(str(path), None, f"the tokenizer can't be loaded: {detail(error)}") from error
+        raise bad_model(str(path), None, f"the tokenizer cannot be loaded: {detail(error)}") from error
     model: Any = load_weights(str(path), path, dtype=dtype, trust_remote_code=trust_remote_code).to(device).eval()
     vocabulary = model.get_input_embeddings().weight.shape[0]
     check_loaded(str(path), path, tokenizer, vocabulary)
@@ -153,6 +153,6 @@ def check_mixable(name: str, model: torch.nn.Module) -> None:
     if any(isinstance(layer, ParamWrapper) for layer in model.modules()):
         raise RunFailure(
             FailureClass.BAD_SPEC,
-            f"adapter {name} adapts the weights of experts, which the engine transformers can't serve beside a base model",
+            f"adapter {name} adapts the weights of experts, which the engine transformers cannot serve beside a base model",
             "merge the adapter (export.merge: true) and serve the merged model",
         )

@@ -76,7 +76,7 @@ async def _run_server(server: uvicorn.Server, port: int) -> None:
     try:
         await server.serve()
     except SystemExit as error:  # uvicorn exits if it cannot bind
-        raise RunFailure(FailureClass.ENGINE_FAILED, f"port {port} can't be opened: something else uses it") from error
+        raise RunFailure(FailureClass.ENGINE_FAILED, f"port {port} cannot be opened: something else uses it") from error
 
 
 def _load(config: ServeConfig, service: Service, stop: asyncio.Future[None]) -> None:
@@ -99,7 +99,7 @@ def _generate_token(loop: Loop, prompt: list[int], name: str, adapter: str | Non
     pieces: queue.Queue[Piece] = queue.Queue()
     loop.submit([Row(prompt, 1, Sampling(temperature=0), adapter, (), pieces.put)])
     if (error := pieces.get().error) is not None:
-        raise RunFailure(FailureClass.ENGINE_FAILED, f"the model {name} can't generate a token: {error}")
+        raise RunFailure(FailureClass.ENGINE_FAILED, f"the model {name} cannot generate a token: {error}")
 
 
 def _settle(future: asyncio.Future[None], error: Exception | None) -> None:

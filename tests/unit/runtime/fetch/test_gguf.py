@@ -101,7 +101,7 @@ def test_a_folder_with_one_gguf_file_is_that_model(
 def test_a_file_that_is_no_gguf_is_refused_and_nothing_left(tmp_path: Path) -> None:
     fetcher = Fetcher(Store(uri=f"file://{tmp_path}/store"), tmp_path)
     uri = fetcher.put("given", {"m.gguf": b"<html>not found</html>"}) + "/m.gguf"
-    with pytest.raises(RunFailure, match=r"given/m\.gguf: the GGUF file can't be read") as failure:
+    with pytest.raises(RunFailure, match=r"given/m\.gguf: the GGUF file cannot be read") as failure:
         fetcher.fetch(fetcher.spec("InferenceService", uri, {}))
     assert failure.value.failure is FailureClass.BAD_MODEL
     assert set(fetcher.objects()) == {"given/m.gguf"}
@@ -110,7 +110,7 @@ def test_a_file_that_is_no_gguf_is_refused_and_nothing_left(tmp_path: Path) -> N
 def test_a_truncated_gguf_is_refused(tmp_path: Path) -> None:
     fetcher = Fetcher(Store(uri=f"file://{tmp_path}/store"), tmp_path)
     uri = fetcher.put("given", {"m.gguf": real_gguf().read_bytes()[: 4 << 20]}) + "/m.gguf"
-    with pytest.raises(RunFailure, match="the GGUF file can't be read") as failure:
+    with pytest.raises(RunFailure, match="the GGUF file cannot be read") as failure:
         fetcher.fetch(fetcher.spec("InferenceService", uri, {}))
     assert failure.value.failure is FailureClass.BAD_MODEL
 

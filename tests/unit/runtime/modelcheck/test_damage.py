@@ -233,7 +233,7 @@ FILES: dict[str, tuple[str, bytes | None, str]] = {
     "a config too deep": ("config.json", b"[" * 200_000, "config.json: not JSON"),
     "no tokenizer": ("tokenizer.json", None, "no tokenizer"),
     "a tokenizer that is no JSON": ("tokenizer.json", b"{", "tokenizer.json: not JSON"),
-    "a tokenizer that is JSON": ("tokenizer.json", b"{}", "the tokenizer can't be loaded"),
+    "a tokenizer that is JSON": ("tokenizer.json", b"{}", "the tokenizer cannot be loaded"),
     "settings that are no JSON": ("tokenizer_config.json", b"nothing", "tokenizer_config.json: not JSON"),
     "generation settings that are no JSON": ("generation_config.json", b"<html>", "generation_config.json: not JSON"),
     "a template with a syntax error": (

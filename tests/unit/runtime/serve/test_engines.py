@@ -163,7 +163,7 @@ def status(port: int, path: str) -> int:
 
 
 def test_an_engine_missing_in_the_image_is_reported() -> None:
-    with pytest.raises(RunFailure, match="no-such-engine can't be started: No such file") as failed:
+    with pytest.raises(RunFailure, match="no-such-engine cannot be started: No such file") as failed:
         supervise(ServeConfig(MODEL, {"demo": None}), ["no-such-engine"], {})
     assert failed.value.failure is FailureClass.ENGINE_FAILED
     assert "images.engines" in (failed.value.hint or "")
@@ -258,7 +258,7 @@ def test_a_healthy_engine_that_never_generates_is_stopped_and_reported() -> None
     port = free_port()
     program = [sys.executable, "-c", STUBBORN_ENGINE, str(port), "1000"]
     with pytest.raises(
-        RunFailure, match=r"the model demo can't generate a token: HTTP Error 500.*in 5 tries"
+        RunFailure, match=r"the model demo cannot generate a token: HTTP Error 500.*in 5 tries"
     ) as failed:
         supervise(ServeConfig(MODEL, {"demo": None}, host="127.0.0.1", port=port), program, {})
     assert failed.value.failure is FailureClass.ENGINE_FAILED

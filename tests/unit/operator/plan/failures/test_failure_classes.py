@@ -826,7 +826,7 @@ CASES: dict[str, Case] = {
     "an engine's port is taken": Case(
         C.ENGINE_FAILED,
         crashes(
-            ended(83, report_with_log("serve", C.ENGINE_FAILED, "port 8000 can't be opened: something else uses it"))
+            ended(83, report_with_log("serve", C.ENGINE_FAILED, "port 8000 cannot be opened: something else uses it"))
         ),
         "port 8000",
         "read the log tail",
