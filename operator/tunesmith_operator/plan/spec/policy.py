@@ -70,7 +70,8 @@ def _foreign_folder(uri: str, store: str, namespace: str) -> Iterator[Refusal]:
     folders, root = _folders(uri), _folders(store)
     if {".", ".."} & {*folders}:
         yield Refusal(
-            f"output.uri {uri}: it has a folder named . or ..", "write the folder's own name in spec.output.uri"
+            f"output.uri {uri}: . and .. are not allowed as names of folders",
+            "write the folder's own name in spec.output.uri",
         )
     elif folders[: len(root)] == root:
         rest = folders[len(root) :]

@@ -130,9 +130,9 @@ def _events(old: Raw, new: Raw) -> tuple[Event, ...]:
 
 def name_conflict(resource: Raw, names: Sequence[Key], former: frozenset[Key]) -> Outlook:
     """Return the outlook if other objects have the names of children: leftovers of a deleted resource, or foreign ones."""
-    things = ", ".join(f"{key.kind} {key.name}" for key in names)
+    objects = ", ".join(f"{key.kind} {key.name}" for key in names)
     if former.issuperset(names):
-        text = f"{things} of the deleted {resource['kind']} of this name to be removed"
+        text = f"{objects} of the deleted {resource['kind']} of this name to be removed"
         return Outlook(
             Phase.WAITING,
             Reason.STOPPING,
@@ -141,9 +141,9 @@ def name_conflict(resource: Raw, names: Sequence[Key], former: frozenset[Key]) -
             waiting_for=text,
             requeue_after=LEFTOVER_INTERVAL,
         )
-    trouble = failure(
-        FailureClass.NAME_CONFLICT, f"{things} exists and does not belong to this resource", kind=resource["kind"]
-    )
+    exist = "exists and does" if len(names) == 1 else "exist and do"
+    message = f"{objects} {exist} not belong to this resource"
+    trouble = failure(FailureClass.NAME_CONFLICT, message, kind=resource["kind"])
     reason = str(trouble.class_)
     return Outlook(
         Phase.FAILED, reason, with_hint(trouble.message, trouble.hint), stalled=True, trouble=trouble,

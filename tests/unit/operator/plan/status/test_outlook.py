@@ -102,4 +102,4 @@ def test_a_leftover_of_a_deleted_resource_is_awaited_and_an_object_of_others_is_
     service = Key("Service", "support")
     foreign = name_conflict(RESOURCE, [JOB, service], frozenset({JOB}))
     assert (foreign.phase, foreign.reason, foreign.stalled) == (Phase.FAILED, "NameConflict", True)
-    assert "Job support-tune-1, Service support" in foreign.message
+    assert foreign.message.startswith("Job support-tune-1, Service support exist and do not belong to this resource")
