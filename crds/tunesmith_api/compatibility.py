@@ -155,7 +155,7 @@ URI_FIELDS: tuple[tuple[str, str], ...] = (*MODEL_URIS, *DATA_URIS, *OUTPUT_URIS
 
 LIMITS: tuple[Limit, ...] = (
     _choice("method", "use {}, and remove the block of the other method"),
-    _choice("tuner", "use {} (full goes without the block lora)"),
+    _choice("tuner", "use {} (with full, remove the block lora)"),
     _choice("datasets[].format", "use {}"),
     Limit("FineTuneJob", "training.packing", "set packing: false", (False,)),
     Limit("FineTuneJob", "export.quantize", "remove the block"),

@@ -115,7 +115,7 @@ FAILURES: dict[FailureClass, Failure] = {
         None,
         Retry.WAITS,
         "an admission rule of the cluster rejects the pod",
-        "change what the named rule rejects in spec.pod or spec.resources, or have the rule changed",
+        "change what the named rule rejects in spec.pod or spec.resources, or ask its owner to change the rule",
     ),
     FailureClass.POD_START: Failure(
         None,

@@ -224,7 +224,7 @@ BAD = {
     ),
     "method of a later version": Bad("FineTuneJob", {"method": "kto"}, "method kto: not available in this version; use sft"),
     "tuner of a later version": Bad(
-        "FineTuneJob", {"tuner": "qlora"}, "tuner qlora: not available in this version; use lora or full (full goes without the block lora)"
+        "FineTuneJob", {"tuner": "qlora"}, "tuner qlora: not available in this version; use lora or full (with full, remove the block lora)"
     ),
     "tuner without kernels on the accelerator": Bad(
         "FineTuneJob",
@@ -244,7 +244,7 @@ BAD = {
     "tuner with the block lora": Bad(
         "FineTuneJob",
         {"tuner": "qlora", "lora": {"rank": 8}},
-        "tuner qlora: not available in this version; use lora or full (full goes without the block lora)",
+        "tuner qlora: not available in this version; use lora or full (with full, remove the block lora)",
     ),
     "batch that the devices do not divide": Bad(
         "FineTuneJob",

@@ -154,18 +154,18 @@ ADMISSION = (
     ),
     _row(
         r"insufficient quota to consume: (?P<what>[\w./,-]*\w)",
-        "have a ResourceQuota for {what} created in namespace {namespace}: the cluster admits it only in namespaces with such a quota",
+        "ask an administrator for a ResourceQuota for {what} in namespace {namespace}: the cluster admits it only in namespaces with such a quota",
         FailureClass.QUOTA_EXCEEDED,
     ),
     _row(
         r"insufficient quota to match these scopes",
-        "have a ResourceQuota of the named scopes created in namespace {namespace}, or, if the scope is PriorityClass, change "
+        "ask an administrator for a ResourceQuota of the named scopes in namespace {namespace}, or, if the scope is PriorityClass, change "
         "spec.pod.priorityClassName: the cluster admits the pod only in namespaces with such a quota",
         FailureClass.QUOTA_EXCEEDED,
     ),
     _row(
         r"exceeded quota|failed quota",
-        "lower spec.resources, or have the ResourceQuota of namespace {namespace} raised (kubectl --namespace {namespace} describe "
+        "lower spec.resources, or ask for a higher ResourceQuota in namespace {namespace} (kubectl --namespace {namespace} describe "
         "quota)",
         FailureClass.QUOTA_EXCEEDED,
     ),
@@ -176,16 +176,16 @@ ADMISSION = (
     ),
     _row(
         r'failed calling webhook "(?P<webhook>[^"]+)"',
-        "have the owner of admission webhook {webhook} repair it: it does not answer, so no pod is admitted; the pod is created "
+        "ask the owner of admission webhook {webhook} to repair it: it does not answer, so no pod is admitted; the pod is created "
         "again by itself",
     ),
     _row(
         r'admission webhook "(?P<webhook>[^"]+)" denied',
-        "change spec.pod as the message of admission webhook {webhook} requires, or have its rule changed",
+        "change spec.pod as the message of admission webhook {webhook} requires, or ask its owner to change the rule",
     ),
     _row(
         r"ValidatingAdmissionPolicy '(?P<policy>[^']+)'",
-        "change spec.pod as the message of ValidatingAdmissionPolicy {policy} requires, or have the policy changed",
+        "change spec.pod as the message of ValidatingAdmissionPolicy {policy} requires, or ask its owner to change the policy",
     ),
     _row(
         r"error looking up service account (?P<account>\S+):",

@@ -63,8 +63,8 @@ def _exceeded(match: re.Match[str], namespace: str, kind: str) -> Iterator[str]:
     less = [] if None in each else [" and ".join(dict.fromkeys(map(str, each)))]  # one that stays too much is enough
     alone = any(_number(amount) > _number(most.get(name, amount)) for name, amount in asked.items())
     wait = [] if alone else ["wait until other work of the namespace ends"]
-    why = "allows less than this pod alone asks for" if alone else "has no room"
-    ways = [*less, *wait, f"have the quota raised (kubectl --namespace {namespace} describe quota {quota})"]
+    why = "is smaller than the request of this pod alone" if alone else "has no room"
+    ways = [*less, *wait, f"ask for a higher quota (kubectl --namespace {namespace} describe quota {quota})"]
     yield f"ResourceQuota {quota} {why}: {_one_of(ways)}"
 
 
@@ -77,7 +77,7 @@ def _unspecified(match: re.Match[str], namespace: str, kind: str) -> Iterator[st
             if field and containers.strip() != LIGHT_CONTAINER:
                 yield f"ResourceQuota {match['quota']} counts {name}: set {field}"
             if not field or LIGHT_CONTAINER in containers.split(","):
-                yield f"ResourceQuota {match['quota']} counts {name}: give namespace {namespace} a LimitRange that has a default of it"
+                yield f"ResourceQuota {match['quota']} counts {name}: create a LimitRange with a default for it in namespace {namespace}"
 
 
 def _out_of_range(match: re.Match[str], namespace: str, kind: str) -> Iterator[str]:
@@ -86,14 +86,14 @@ def _out_of_range(match: re.Match[str], namespace: str, kind: str) -> Iterator[s
     field = FIELDS.get(what)
     where = f"a LimitRange of namespace {namespace} sets a {bound} of {amount} {what} per {per}"
     if field is None:
-        yield f"{where}: have it changed"
+        yield f"{where}: ask its owner to change it"
     elif what in WITHOUT_LIMIT and side == "limit":
-        yield f"{where}: have it set a default limit of {what} for containers within that"
+        yield f"{where}: ask its owner to add a default limit of {what} for containers within that bound"
     elif bound == "minimum" and kind == EVAL and asked == LIGHT_REQUESTS.get(what):
-        yield f"{where}: have it lowered to {asked}, which container {LIGHT_CONTAINER} asks for"
+        yield f"{where}: ask its owner to lower it to {asked}, the request of container {LIGHT_CONTAINER}"
     elif field == COUNT and bound == "maximum" and asked:
         fewer = divisor(int(_number(asked)), int(_number(amount)))
-        yield f"{where}: {f'set {field} to {fewer}' if fewer else 'have it changed'}"
+        yield f"{where}: {f'set {field} to {fewer}' if fewer else 'ask its owner to change it'}"
     elif per == "Pod":
         yield f"{where}, all its containers together: {'lower' if bound == 'maximum' else 'raise'} {field}"
     else:
@@ -104,16 +104,16 @@ def _ratio(match: re.Match[str], namespace: str, kind: str) -> Iterator[str]:
     what, field = match["what"], FIELDS.get(match["what"])
     where = f"a LimitRange of namespace {namespace} allows {what} limits of {match['ratio']} times the request"
     if field is None or (what in WITHOUT_LIMIT and match["lacks"] == "limit"):
-        yield f"{where}: have it set a default limit of {what} for containers"
+        yield f"{where}: ask its owner to add a default limit of {what} for containers"
     elif what in WITHOUT_LIMIT:
-        yield f"{where}, and its default limit is more: raise {field}, or have the default lowered"
+        yield f"{where}, and its default limit is higher: raise {field}, or ask its owner to lower the default"
     else:
         yield f"{where}: set {field}, which is both request and limit"
 
 
 def _over_the_default(match: re.Match[str], namespace: str, kind: str) -> Iterator[str]:
     what, asked, limit = match["what"], match["asked"], match["limit"]
-    raised = f"have the default limit of {what} of the LimitRange of namespace {namespace} raised to {asked} at least"
+    raised = f"ask for a default limit of {what} of at least {asked} in the LimitRange of namespace {namespace}"
     fixed = what not in WITHOUT_LIMIT or asked == LIGHT_REQUESTS.get(what)
     yield raised if fixed else f"set {FIELDS[what]} to {limit} at most, or {raised}"
 

@@ -12,9 +12,9 @@ from tunesmith_api.failures import EVAL, SERVE, TUNE, FailureClass
 from tunesmith_operator.plan.failures.namespace_limits import divisor, interpret
 
 QUOTA = "exceeded quota: all, requested: {requested}, used: {used}, limited: {limited}"
-RAISED = "have the quota raised (kubectl --namespace team describe quota all)"
+RAISED = "ask for a higher quota (kubectl --namespace team describe quota all)"
 ROOM = "ResourceQuota all has no room: "
-ALONE = "ResourceQuota all allows less than this pod alone asks for: "
+ALONE = "ResourceQuota all is smaller than the request of this pod alone: "
 WAIT = "wait until other work of the namespace ends"
 RANGE = "a LimitRange of namespace team sets a "
 
@@ -114,14 +114,14 @@ CASES: dict[str, tuple[str, str, str]] = {
         TUNE,
         "failed quota: all: must specify limits.cpu for: fetch,train; requests.memory for: fetch,train",
         (
-            "ResourceQuota all counts limits.cpu: give namespace team a LimitRange that has a default of it; "
+            "ResourceQuota all counts limits.cpu: create a LimitRange with a default for it in namespace team; "
             "ResourceQuota all counts requests.memory: set spec.resources.memory"
         ),
     ),
     "no limit of memory of the container that has none of ours": (
         EVAL,
         "failed quota: all: must specify limits.memory for: evaluate",
-        "ResourceQuota all counts limits.memory: give namespace team a LimitRange that has a default of it",
+        "ResourceQuota all counts limits.memory: create a LimitRange with a default for it in namespace team",
     ),
     "as older servers write it": (
         SERVE,
@@ -152,7 +152,7 @@ CASES: dict[str, tuple[str, str, str]] = {
     "a limit of cores that is not there": (
         TUNE,
         "maximum cpu usage per Pod is 4.  No limit is specified",
-        f"{RANGE}maximum of 4 cpu per Pod: have it set a default limit of cpu for containers within that",
+        f"{RANGE}maximum of 4 cpu per Pod: ask its owner to add a default limit of cpu for containers within that bound",
     ),
     "all containers of a pod": (
         EVAL,
@@ -172,19 +172,19 @@ CASES: dict[str, tuple[str, str, str]] = {
     "no device at all": (
         TUNE,
         "maximum nvidia.com/gpu usage per Container is 0, but limit is 1",
-        f"{RANGE}maximum of 0 nvidia.com/gpu per Container: have it changed",
+        f"{RANGE}maximum of 0 nvidia.com/gpu per Container: ask its owner to change it",
     ),
     "the small container beside an engine": (
         EVAL,
         "minimum cpu usage per Container is 250m, but request is 100m",
-        f"{RANGE}minimum of 250m cpu per Container: have it lowered to 100m, which container evaluate asks for",
+        f"{RANGE}minimum of 250m cpu per Container: ask its owner to lower it to 100m, the request of container evaluate",
     ),
     "a limit far above the request": (
         TUNE,
         "cpu max limit to request ratio per Container is 4, but provided ratio is 8.000000",
         (
-            "a LimitRange of namespace team allows cpu limits of 4 times the request, and its default limit is more: raise "
-            "spec.resources.cpu, or have the default lowered"
+            "a LimitRange of namespace team allows cpu limits of 4 times the request, and its default limit is higher: raise "
+            "spec.resources.cpu, or ask its owner to lower the default"
         ),
     ),
     "memory by a default": (
@@ -202,14 +202,14 @@ CASES: dict[str, tuple[str, str, str]] = {
             "equal to cpu limit of 500m"
         ),
         (
-            "set spec.resources.cpu to 500m at most, or have the default limit of cpu of the LimitRange of namespace team raised to 2 "
-            "at least"
+            "set spec.resources.cpu to 500m at most, or ask for a default limit of cpu of at least 2 in the LimitRange of namespace "
+            "team"
         ),
     ),
     "the memory of a small container above the default limit": (
         EVAL,
         'spec.containers[0].resources.requests: Invalid value: "512Mi": must be less than or equal to memory limit of 256Mi',
-        "have the default limit of memory of the LimitRange of namespace team raised to 512Mi at least",
+        "ask for a default limit of memory of at least 512Mi in the LimitRange of namespace team",
     ),
 }
 

@@ -42,10 +42,10 @@ def test_the_cause_of_a_job_without_a_pod_is_found_in_its_events(message, class_
     ("message", "hint"),
     [
         ("status unknown for quota: all, resources: pods,requests.cpu", "wait: ResourceQuota all is new and not counted yet"),
-        ("insufficient quota to consume: requests.nvidia.com/gpu", "have a ResourceQuota for requests.nvidia.com/gpu created in namespace team"),
+        ("insufficient quota to consume: requests.nvidia.com/gpu", "ask an administrator for a ResourceQuota for requests.nvidia.com/gpu in namespace team"),
         (
             "insufficient quota to match these scopes: [{PriorityClass In [high]}]",
-            "have a ResourceQuota of the named scopes created in namespace team",
+            "ask an administrator for a ResourceQuota of the named scopes in namespace team",
         ),
     ],
 )  # fmt: skip
