@@ -190,7 +190,7 @@ TROUBLES: dict[str, Trouble] = {
     "watches get 410 Gone every few seconds": Trouble(through(tamper=gone)),
     "every request is answered 500 for 90 s": Trouble(through(broken), blind_seconds=90),
     "the token is good no more, for 1 min": Trouble(with_an_old_token, blind_seconds=60),
-    "the API server is away for 2 min": Trouble(without_api_server, blind_seconds=120, is_outage=True),
+    "the API server is down for 2 min": Trouble(without_api_server, blind_seconds=120, is_outage=True),
     "watch events come 30 s late": Trouble(through(tamper=late(30)), before=2),
     "each request takes 5 s": Trouble(through(slow(5))),
 }
