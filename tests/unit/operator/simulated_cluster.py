@@ -1,4 +1,4 @@
-"""A cluster in memory, in three parts that a test may take or leave.
+"""A cluster in memory, in three parts, which tests use together or alone.
 
 `SimulatedCluster` is the API server behind the operator's `Client` protocol, `Controllers` what the Job and Deployment
 controllers and the kubelets do, a step a second, and `Operator` the operator's process, which a test may kill.
@@ -36,7 +36,7 @@ OnEvent = Callable[[str | None, Raw], None]
 
 
 class Killed(BaseException):
-    """The operator's process was killed. Not an Exception: no handler may carry on."""
+    """The operator's process was killed. Not an Exception: no handler may continue."""
 
 
 def clock_seconds() -> float:
@@ -86,7 +86,7 @@ class SimulatedCluster:
         return str(self._version)
 
     def put(self, obj: Raw) -> Raw:
-        """Create or replace an object on behalf of somebody else than the operator."""
+        """Create or replace an object as another client than the operator."""
         key, new = _key(obj), copy.deepcopy(obj)
         old = self.objects.get(key)
         if old is None:
@@ -280,7 +280,7 @@ class Operator:
             self.controller.on_child_event(event_type, obj["kind"], obj)
 
     def restart_if_killed(self) -> bool:
-        """Restart the process as the kubelet does. Returns whether it was dead. Raises the error of any other end."""
+        """Restart the process if it was killed, as the kubelet does. Returns whether it was. Raises other errors."""
         ended_tasks = [task for task in self.tasks if task.done()]
         for task in ended_tasks:
             if not isinstance(task.exception(), Killed):

@@ -1,4 +1,4 @@
-"""The figures per namespace: right for whatever there is, whenever the process began."""
+"""The figures of each namespace: those of the existing resources, independent of when the process started."""
 
 from __future__ import annotations
 
@@ -37,17 +37,21 @@ def resource(kind: str = "FineTuneJob", name: str = "a", namespace: str = "team"
 
 def fleet_of(*resources: Raw) -> Fleet:
     fleet = Fleet()
-    for one in resources:
-        fleet.update(key_of(one), one)
+    for resource in resources:
+        fleet.update(key_of(resource), resource)
     return fleet
 
 
 def series(fleet: Fleet) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Every series that the figures have on /metrics."""
+    """Every series of the figures on /metrics."""
     registry = CollectorRegistry()
     registry.register(fleet)
     families = text_string_to_metric_families(generate_latest(registry).decode())
-    return {(one.name, frozenset(one.labels.items())): one.value for family in families for one in family.samples}
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in families
+        for sample in family.samples
+    }
 
 
 def value(fleet: Fleet, name: str, /, **labels: str) -> float | None:
@@ -155,7 +159,7 @@ def test_the_longest_wait_of_pods_that_do_not_start_is_exposed() -> None:
 
 
 def test_counters_behind_alerts_start_at_zero_with_the_first_resource_of_a_namespace() -> None:
-    """A counter that comes into being at twenty has not increased, by Prometheus' reckoning."""
+    """A counter whose first sample is 20 has not increased, as Prometheus computes it."""
     rules = yaml.safe_load((ROOT / "charts/tunesmith/monitoring/alerts.yaml").read_text())
     asked = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
     patterns = re.findall(r'tunesmith_failures_total\{class=~"([^"]+)"', "\n".join(asked))
@@ -241,13 +245,13 @@ resources = st.builds(
 def test_the_gauges_are_the_same_after_a_restart(events: list[tuple[bool, Raw]]) -> None:
     """The list of the existing resources gives the same gauges as all events before."""
     fleet, left = Fleet(), {}
-    for gone, one in events:
+    for gone, resource in events:
         if gone:
-            fleet.remove(key_of(one))
-            left.pop(key_of(one), None)
+            fleet.remove(key_of(resource))
+            left.pop(key_of(resource), None)
         else:
-            fleet.update(key_of(one), one)
-            left[key_of(one)] = one
+            fleet.update(key_of(resource), resource)
+            left[key_of(resource)] = resource
     remaining = list(left.values())
     random.Random(0).shuffle(remaining)
     assert series(fleet_of(*remaining)) == series(fleet)
@@ -262,13 +266,13 @@ def test_a_transition_is_counted_once_and_existing_state_is_not() -> None:
     used = (metrics.ACCELERATOR_SECONDS, "FineTuneJob", space, "nvidia")
     failed = (metrics.FAILURES, "FineTuneJob", space, "OOMKilled")
     ended = (metrics.FINISHED, "FineTuneJob", space, "Failed")
-    assert [counted(*one) for one in (used, failed, ended)] == [0, 0, 0]
+    assert [counted(*series) for series in (used, failed, ended)] == [0, 0, 0]
     after = resource(
         namespace=space, phase="Failed", acceleratorHours=1.5, lastFailure={"class": "OOMKilled", "time": "2"}
     )
     for _ in range(2):
         fleet.update(key_of(after), after)
-    assert [counted(*one) for one in (used, failed, ended)] == [1800, 1, 1]
+    assert [counted(*series) for series in (used, failed, ended)] == [1800, 1, 1]
     less = resource(namespace=space, phase="Pending", acceleratorHours=0.5)  # deleted and created again in between
     fleet.update(key_of(less), less)
     assert counted(*used) == 1800

@@ -19,12 +19,12 @@ from tunesmith_operator.kubernetes_client import LONGEST_PAUSE, KubernetesClient
 from tunesmith_operator.rate_limit import RateLimiter
 
 SILENT = "77"
-"""A watch since then gets no answer."""
+"""A watch since this version gets no response."""
 BUSY = web.HTTPTooManyRequests.status_code
 
 
 class Limiter(RateLimiter):
-    """Notes what is asked of it, and waits for nothing."""
+    """Records its calls, and does not wait."""
 
     def __init__(self) -> None:
         self.asked, self.pauses = 0, list[float]()
@@ -38,7 +38,7 @@ class Limiter(RateLimiter):
 
 @dataclass
 class Scene:
-    """A client and what its server will answer: (status, headers, body), then 200 for ever."""
+    """A client and the responses of its server: (status, headers, body), then 200."""
 
     client: KubernetesClient
     limiter: Limiter

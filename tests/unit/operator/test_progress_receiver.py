@@ -24,7 +24,7 @@ REPORT = {"stage": "train", "step": 3, "totalSteps": 30, "loss": 1.5}
 
 
 def job(owner: ResourceKey, name: str, token: str, finished: bool = False, second: int = 0) -> Raw:
-    """A Job of `owner`, made at that second of a minute."""
+    """A Job of `owner`, created at this second of a minute."""
     conditions = [{"type": "Complete", "status": "True"}] if finished else []
     annotations = {TOKEN_ANNOTATION: hashlib.sha256(token.encode()).hexdigest()}
     resource = {"kind": owner.kind, "metadata": {"namespace": owner.namespace, "name": owner.name, "uid": str(owner)}}

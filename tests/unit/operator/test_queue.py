@@ -19,7 +19,7 @@ TOLERANCE = 1e-6
 
 @dataclass
 class Shift:
-    """What workers did: (key, when taken, when given back)."""
+    """The work that was done: (key, start, end)."""
 
     queue: WorkQueue[str]
     work: list[tuple[str, float, float]] = field(default_factory=list)
@@ -38,7 +38,7 @@ class Shift:
 
 
 async def shift(adds: list[tuple[float, str, float]], workers: list[float]) -> Shift:
-    """Workers of so many seconds a key, and adds of (when, key, after how many seconds), until all is quiet."""
+    """Run a worker for each of `workers`, the seconds that it takes for a key, with `adds`: (time, key, delay)."""
     result = Shift(WorkQueue())
     tasks = [asyncio.create_task(result.worker(seconds)) for seconds in workers]
     loop = asyncio.get_running_loop()
@@ -64,8 +64,8 @@ def test_every_added_key_is_processed_afterwards_by_one_worker_at_a_time(
         assert any(worked == key and taken >= when - TOLERANCE for worked, taken, _ in result.work)
     for worked, taken, _ in result.work:
         assert any(key == worked and taken >= when + after - TOLERANCE for when, key, after in adds)
-    asked, done = Counter(key for _, key, _ in adds), Counter(key for key, _, _ in result.work)
-    assert all(done[key] <= asked[key] for key in done)
+    added, done = Counter(key for _, key, _ in adds), Counter(key for key, _, _ in result.work)
+    assert all(done[key] <= added[key] for key in done)
     assert len(result.queue) == result.queue.delayed == 0
 
 

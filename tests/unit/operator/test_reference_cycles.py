@@ -1,4 +1,4 @@
-"""Several resources that name each other, in memory, with the plans of the product: what the controller makes of a cycle."""
+"""Cycles of references under the real controller and plans, on a simulated cluster."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class Namespace:
         self.controller = Controller(self.client, KINDS, ProgressReports(), Settings(CONFIG, token, "pod-1"))
 
     async def put(self, thing: Raw, event: str = "ADDED") -> None:
-        """Somebody creates or changes a resource, and all that follows from it."""
+        """Create or change a resource, and reconcile until the queue is empty."""
         self.controller.on_resource_event(event, self.client.put(thing))
         await self.work()
 
     async def remove(self, thing: Raw) -> None:
-        """Somebody deletes a resource."""
+        """Delete a resource, and reconcile until the queue is empty."""
         gone = self.client.remove(key_of(thing))
         assert gone is not None
         self.controller.on_resource_event("DELETED", gone)
         await self.work()
 
     async def work(self) -> None:
-        """Look at all that is to be looked at, until nothing is."""
+        """Reconcile until the queue is empty."""
         for _ in range(200):
             if not len(self.controller.queue):
                 return
@@ -53,7 +53,8 @@ class Namespace:
         return status
 
     def stalled(self, thing: Raw) -> bool:
-        return any(one["type"] == "Stalled" and one["status"] == "True" for one in self.status(thing)["conditions"])
+        conditions = self.status(thing)["conditions"]
+        return any(condition["type"] == "Stalled" and condition["status"] == "True" for condition in conditions)
 
 
 def tune(name: str, base: str) -> Raw:
