@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tunesmith_api import API_VERSION
 from tunesmith_api.inferenceservice import Autoscaling, InferenceServiceSpec
+from tunesmith_operator.plan.failures.last_failure import with_hint
 from tunesmith_operator.plan.names import child_metadata, key_of, name_of
 from tunesmith_operator.plan.phases import Reason
 from tunesmith_operator.plan.pods.read import condition
@@ -14,10 +15,10 @@ KIND = "HorizontalPodAutoscaler"
 CONDITION = "AutoscalingActive"
 DEFAULT_CPU_PERCENT = 80
 INTENDED = frozenset({"ScalingDisabled"})
-"""Reasons of ScalingActive: False that the user has asked for, by no replicas."""
+"""Reasons of ScalingActive: False that the spec requests, by no replicas."""
 METRICS_HINT = (
-    "; by CPU use it needs metrics-server, by a metric an adapter for custom.metrics.k8s.io: "
-    "install what is missing, or remove spec.autoscaling and set replicas"
+    "install metrics-server (for CPU use) or an adapter for custom.metrics.k8s.io (for spec.autoscaling.metric), or remove "
+    "spec.autoscaling and set spec.replicas"
 )
 
 
@@ -50,14 +51,15 @@ def autoscaling_conditions(
     if not is_autoscaled(spec):
         return ()
     if key_of(resource, KIND) in observed.foreign:
-        text = f"{KIND} {name_of(resource)} exists and does not belong to this service: remove it, or spec.autoscaling"
+        text = f"{KIND} {name_of(resource)} exists and does not belong to this service"
+        text = with_hint(text, "delete it, or remove spec.autoscaling")
         return (WantedCondition(CONDITION, False, "NameConflict", text),)
     existing = observed.autoscalers[0] if observed.autoscalers else {}
     conditions = [condition(existing, type_) for type_ in ("AbleToScale", "ScalingActive")]
     bad = next((found for found in conditions if found.get("status") == "False"), None)
     if bad:
         hint = METRICS_HINT if str(bad.get("reason")).endswith("Metric") else ""
-        text = f"{KIND} {name_of(resource)}: {bad.get('message') or bad.get('reason')}{hint}"
+        text = with_hint(f"{KIND} {name_of(resource)}: {bad.get('message') or bad.get('reason')}", hint)
         return (WantedCondition(CONDITION, False, str(bad.get("reason") or "Unknown"), text),)
     if not all(conditions):
         return (WantedCondition(CONDITION, None, Reason.STARTING, "the autoscaler has not reported yet"),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tunesmith_api.inferenceservice import DisruptionBudget, InferenceServiceSpec
+from tunesmith_operator.plan.failures.last_failure import with_hint
 from tunesmith_operator.plan.names import child_metadata, key_of, name_of, selector
 from tunesmith_operator.plan.types import Observed, Raw
 
@@ -35,8 +36,8 @@ def budget(resource: Raw, spec: InferenceServiceSpec, role: str) -> Raw | None:
 def budget_trouble(resource: Raw, spec: InferenceServiceSpec, observed: Observed) -> str | None:
     """Why the service has no budget although it should, for its message. The service answers all the same."""
     if is_budgeted(spec) and key_of(resource, KIND) in observed.foreign - observed.former:
-        return (
-            f"{KIND} {name_of(resource)} exists and does not belong to this service, which therefore has none: "
-            "set spec.disruptionBudget: Never if it selects this service's pods, otherwise remove it"
+        return with_hint(
+            f"{KIND} {name_of(resource)} exists and does not belong to this service, which therefore has none",
+            "set spec.disruptionBudget: Never if it selects this service's pods, otherwise delete it",
         )
     return None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import RunSpec, Verb
+from tunesmith_operator.plan.failures.last_failure import with_hint
 from tunesmith_operator.plan.inferenceservice.context import ServiceContext
 from tunesmith_operator.plan.inferenceservice.pod import ROLE
 from tunesmith_operator.plan.inferenceservice.promotion import (
@@ -23,10 +24,8 @@ from tunesmith_operator.plan.spec.references import Refused, Waiting, fetched_mo
 from tunesmith_operator.plan.status.conditions import WantedCondition
 from tunesmith_operator.plan.types import Raw
 
-NO_DIGEST = (
-    ", by the name of the folder only: it has no manifest, so a change of its content is not noticed; "
-    "name a FineTuneJob or a hub model to pin the exact weights"
-)
+NO_DIGEST = "by the name of the folder only: it has no manifest, so a change of its content is not noticed"
+PIN_HINT = "name a FineTuneJob or a hub model in spec.model to pin the exact weights"
 
 
 def service_fields(context: ServiceContext) -> Raw:
@@ -98,8 +97,10 @@ def _promotion_condition(context: ServiceContext) -> tuple[WantedCondition, ...]
         return (WantedCondition(type_, None, FailureClass.BAD_SPEC, obstacle.text),)
     names = ", ".join(reference.name for reference in promotion.eval_jobs)
     candidate = context.target.candidate
-    by_name = "" if candidate and candidate.digest else NO_DIGEST
-    return (WantedCondition(type_, False, Reason.PROMOTED, f"passed by EvalJob {names}{by_name}"),)
+    text = f"passed by EvalJob {names}"
+    if not (candidate and candidate.digest):
+        text = with_hint(f"{text}, {NO_DIGEST}", PIN_HINT)
+    return (WantedCondition(type_, False, Reason.PROMOTED, text),)
 
 
 def _rollback_condition(context: ServiceContext) -> tuple[WantedCondition, ...]:
