@@ -123,7 +123,7 @@ def test_a_version_that_does_not_come_up_gives_way_to_the_last_one_that_did(clus
         change(cluster, maxModelLength=BAD)
         cluster.until_phase("InferenceService", "support", "RolledBack")
         cluster.until("it is back", lambda: template(cluster) == before)
-        cluster.until("it answers", lambda: "1 of 1 pods answer" in status(cluster)["message"])
+        cluster.until("it answers", lambda: "1 of 1 pods are ready" in status(cluster)["message"])
         final = status(cluster)
         if strategy == "Surge":
             cluster.until("only what answered is there, not touched", lambda: uids(cluster) == pods)
@@ -138,7 +138,7 @@ def test_a_version_that_does_not_come_up_gives_way_to_the_last_one_that_did(clus
 
         sets = len(cluster.find("ReplicaSet"))
         change(cluster, replicas=2)
-        cluster.until("two pods answer", lambda: "2 of 2 pods answer" in status(cluster)["message"])
+        cluster.until("two pods are ready", lambda: "2 of 2 pods are ready" in status(cluster)["message"])
         assert len(cluster.find("ReplicaSet")) == sets, "what failed is not tried again"
         change(cluster, maxModelLength=256)
         cluster.until_phase("InferenceService", "support", "Ready")
@@ -191,7 +191,7 @@ def test_what_is_edited_or_deleted_by_hand_is_put_right_and_no_pod_restarts(clus
                 cluster.delete(kind, "support")
                 cluster.until(f"{kind} again", partial(cluster.get, kind, "support"))
         assert uids(cluster) == pods
-        assert status(cluster)["message"].startswith("2 of 2 pods answer")
+        assert status(cluster)["message"].startswith("2 of 2 pods are ready")
 
 
 def spec_of(cluster: Cluster, kind: str) -> Raw:

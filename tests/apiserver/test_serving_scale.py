@@ -48,12 +48,12 @@ def test_what_scale_says_is_not_undone_by_git_or_by_the_operator(cluster: Cluste
         cluster.kubectl(
             "--namespace", cluster.namespace, "scale", "inferenceservices.tunesmith.dev/support", "--replicas=3"
         )
-        cluster.until("three pods answer", lambda: status(cluster)["message"] == "3 of 3 pods answer")
+        cluster.until("three pods are ready", lambda: status(cluster)["message"] == "3 of 3 pods are ready")
         from_git(cluster, *flags, maxModelLength=512)
         cluster.until_phase("InferenceService", "support", "RollingOut")
         cluster.until(
             "the new version",
-            lambda: status(cluster)["message"] == "3 of 3 pods answer" and "candidate" not in status(cluster),
+            lambda: status(cluster)["message"] == "3 of 3 pods are ready" and "candidate" not in status(cluster),
         )
     assert (replicas(cluster, "InferenceService"), replicas(cluster, "Deployment")) == (3, 3)
 
@@ -68,7 +68,9 @@ def test_an_autoscaler_that_cannot_read_its_metric_is_told_and_works_as_soon_as_
         assert conditions(cluster)["Ready"]["status"] == "True"
         with metrics_api(cluster) as usage:
             usage.millicores = 490  # of 500 that a pod asks for, where half is aimed at
-            cluster.until("three pods answer", lambda: status(cluster)["message"] == "3 of 3 pods answer", seconds=120)
+            cluster.until(
+                "three pods are ready", lambda: status(cluster)["message"] == "3 of 3 pods are ready", seconds=120
+            )
             cluster.until("all is well", lambda: conditions(cluster)["AutoscalingActive"]["status"] == "True")
             from_git(cluster, "--server-side", "--force-conflicts", autoscaling=AUTOSCALING)
             assert replicas(cluster, "InferenceService") == 3
@@ -87,7 +89,7 @@ def test_an_autoscaler_of_the_users_own_works_by_the_same_scale(cluster: Cluster
         # Below what it may have least, an autoscaler scales up without any metric.
         spec = {"scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 3}
         cluster.create({"kind": "HorizontalPodAutoscaler", "metadata": {"name": "support"}, "spec": spec})
-        cluster.until("two pods answer", lambda: status(cluster)["message"] == "2 of 2 pods answer", seconds=90)
+        cluster.until("two pods are ready", lambda: status(cluster)["message"] == "2 of 2 pods are ready", seconds=90)
         assert (replicas(cluster, "InferenceService"), replicas(cluster, "Deployment")) == (2, 2)
         assert "AutoscalingActive" not in conditions(cluster), "it is not ours"
         change(cluster, maxModelLength=512)

@@ -22,7 +22,7 @@ def test_an_upgrade_of_the_operator_restarts_nothing_that_answers(
         new = start_operator("operator-1", images={**VALUES["images"], **images})
         cluster.until("it leads", new.leads)
         change(cluster, replicas=2)
-        cluster.until("two pods answer", lambda: status(cluster)["message"] == "2 of 2 pods answer")
+        cluster.until("two pods are ready", lambda: status(cluster)["message"] == "2 of 2 pods are ready")
         assert uids(cluster) > pods
         assert template(cluster) == before
         assert status(cluster)["engine"] == "transformers"

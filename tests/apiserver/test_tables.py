@@ -129,7 +129,7 @@ AT_A_GLANCE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "InferenceService Ready": (
         {"PHASE": "Ready", "REASON": "Serving", "READY": 2, "REPLICAS": 2, "URL": "http://support.team.svc/v1"},
-        {"MODEL": "s3://models/a", "ENGINE": "transformers", "MESSAGE": "2 of 2 pods answer"},
+        {"MODEL": "s3://models/a", "ENGINE": "transformers", "MESSAGE": "2 of 2 pods are ready"},
     ),
     "InferenceService Blocked": (
         {"PHASE": "Blocked", "REASON": "PromotionBlocked", "READY": 0, "REPLICAS": 0, "URL": None},

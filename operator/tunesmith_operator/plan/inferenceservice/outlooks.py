@@ -136,4 +136,4 @@ def _progress(context: ServiceContext) -> str:
 
 
 def _ready(rollout: Rollout) -> str:
-    return f"{rollout.ready} of {rollout.desired} pods answer"
+    return f"{rollout.ready} of {rollout.desired} pods are ready"

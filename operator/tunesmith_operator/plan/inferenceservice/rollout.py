@@ -30,7 +30,7 @@ PERMANENT = frozenset(
 )
 """Failures of the version itself: it never becomes ready."""
 NO_CAPACITY = frozenset({FailureClass.UNSCHEDULABLE, FailureClass.QUOTA_EXCEEDED})
-NO_CAUSE = "its pods do not answer, and no cause was found"
+NO_CAUSE = "its pods are not ready, and no cause was found"
 TIMEOUT_HINT = "read the log of container serve; if the model needs longer to load, raise spec.rollout.readyTimeout"
 RECREATE_HINT = ", or set spec.rollout.strategy: Recreate, which asks for no second set of pods"
 MESSAGE_LIMIT = 4096

@@ -71,7 +71,7 @@ def test_an_autoscaler_without_metrics_is_reported_and_the_pods_answer() -> None
     }
     cluster.settle()
     assert cluster.condition("AutoscalingActive")["status"] == "True"
-    assert cluster.status["message"] == "1 of 1 pods answer"
+    assert cluster.status["message"] == "1 of 1 pods are ready"
 
 
 def test_a_foreign_autoscaler_with_the_name_is_reported_and_left_alone() -> None:

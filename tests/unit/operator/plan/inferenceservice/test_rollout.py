@@ -127,7 +127,7 @@ def test_a_version_that_is_not_ready_in_time_is_rolled_back() -> None:
     assert cluster.status["rolledBack"]["version"] == bad
     ready(cluster)
     assert (cluster.status["phase"], cluster.status["reason"]) == ("RolledBack", "RolledBack")
-    for word in (bad, "readyTimeout (30m)", "not found", "1 of 1 pods answer", "change the spec"):
+    for word in (bad, "readyTimeout (30m)", "not found", "1 of 1 pods are ready", "change the spec"):
         assert word in cluster.status["message"]
     assert cluster.condition("RolledBack")["status"] == "True"
     assert cluster.condition("Ready")["status"] == "True"

@@ -30,7 +30,7 @@ def test_status_counts_all_pods_for_autoscalers():
     deployed(cluster, replicas=3, readyReplicas=1, updatedReplicas=3)
     cluster.settle()
     assert (cluster.status["replicas"], cluster.status["readyReplicas"]) == (3, 1)
-    assert cluster.status["message"] == "1 of 3 pods answer"
+    assert cluster.status["message"] == "1 of 3 pods are ready"
 
 
 def test_the_digest_is_that_which_the_pods_have_read():
