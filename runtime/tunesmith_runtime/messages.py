@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tunesmith_runtime.data.lines import parse
-from tunesmith_runtime.data.records import RowError, has, kind_of
+from tunesmith_runtime.data.row_error import RowError
+from tunesmith_runtime.data.row_fields import has, kind_of
 
 Message = dict[str, Any]
 

@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tunesmith_api.training import LossOn, Training, Truncation
+from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.encoders import ENCODERS
 from tunesmith_runtime.data.encoders.conversation import render
 from tunesmith_runtime.data.examples import Example, join_turns
-from tunesmith_runtime.data.records import Conversation, DropReason, Record, RowError
+from tunesmith_runtime.data.records import Conversation, Record
+from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.text_encoder import TextEncoder
 from tunesmith_runtime.modelcheck.config import NO_LIMITS, Limits
 

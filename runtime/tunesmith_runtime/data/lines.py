@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_runtime.data.records import RowError, kind_of
+from tunesmith_runtime.data.row_error import RowError
+from tunesmith_runtime.data.row_fields import kind_of
 from tunesmith_runtime.errors import RunFailure
 
 MAX_LINE_BYTES = 64 << 20

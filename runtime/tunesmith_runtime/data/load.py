@@ -17,11 +17,13 @@ from tunesmith_api.finetunejob import DroppedRows, FineTuneJobSpec, Rows
 from tunesmith_api.training import Dataset as DatasetSpec
 from tunesmith_api.training import Method, RowFormat
 from tunesmith_runtime.data import formats
+from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.example_file import ExampleWriter, move_rows, open_examples, write_examples
 from tunesmith_runtime.data.lines import bad_row, read_lines
-from tunesmith_runtime.data.records import DropReason, Record, RowError, row_errors
+from tunesmith_runtime.data.records import Record
 from tunesmith_runtime.data.row_counts import RowCounts, count_ignored, ignored_keys, warn_of_ignored
+from tunesmith_runtime.data.row_error import RowError, row_errors
 from tunesmith_runtime.data.split import held_out_rows
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.workdir import DataFile, Work

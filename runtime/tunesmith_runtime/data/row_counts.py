@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tunesmith_api.finetunejob import IgnoredKey
-from tunesmith_runtime.data.records import DropReason
+from tunesmith_runtime.data.drop_reasons import DropReason
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith_api.training import LossOn, Truncation
 from tunesmith_runtime.data.examples import Turn, starts_with
-from tunesmith_runtime.data.records import row_errors
+from tunesmith_runtime.data.row_error import row_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

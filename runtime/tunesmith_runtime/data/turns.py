@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerBase
 
-from tunesmith_runtime.data.records import RowError, row_errors
+from tunesmith_runtime.data.row_error import RowError, row_errors
 
 ANSWER = "answer-of-the-assistant"
 

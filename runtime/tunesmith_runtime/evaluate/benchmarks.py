@@ -13,8 +13,8 @@ from typing import Any
 from tunesmith_api.evaljob import Benchmark, BenchmarkType, Generation
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.data.lines import bad_row, read_lines
-from tunesmith_runtime.data.records import RowError, row_errors
 from tunesmith_runtime.data.row_counts import count_ignored, warn_of_ignored
+from tunesmith_runtime.data.row_error import RowError, row_errors
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.evaluate.rows import CONVERT, Row, ignored
 from tunesmith_runtime.workdir import Work

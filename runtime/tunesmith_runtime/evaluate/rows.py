@@ -11,18 +11,11 @@ from tunesmith_api.evaljob import BenchmarkType
 from tunesmith_api.training import RowFormat
 from tunesmith_runtime import messages as chat
 from tunesmith_runtime.data import formats
+from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats import alpaca, messages
-from tunesmith_runtime.data.records import (
-    Continuation,
-    Conversation,
-    DropReason,
-    Record,
-    RowError,
-    has,
-    keys_of,
-    kind_of,
-    text_of,
-)
+from tunesmith_runtime.data.records import Continuation, Conversation, Record
+from tunesmith_runtime.data.row_error import RowError
+from tunesmith_runtime.data.row_fields import has, keys_of, kind_of, text_of
 from tunesmith_runtime.messages import THOUGHTS, asks
 
 Row = dict[str, Any]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith_runtime.data.records import RowError
+from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.messages import (
     KNOWN,
     OTHER_ROLES,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tunesmith_api.inferenceservice import InferenceServiceSpec, RolledBack
 from tunesmith_api.status import LastFailure
 from tunesmith_operator.plan.inferenceservice.rollout import Rollout
-from tunesmith_operator.plan.inferenceservice.target import Target
+from tunesmith_operator.plan.inferenceservice.version_choice import Target
 from tunesmith_operator.plan.inferenceservice.versions import Versions
 from tunesmith_operator.plan.types import Observed, Raw
 

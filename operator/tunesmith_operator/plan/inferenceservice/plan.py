@@ -20,7 +20,7 @@ from tunesmith_operator.plan.inferenceservice.outlooks import failed, outlook_of
 from tunesmith_operator.plan.inferenceservice.pod import ROLE
 from tunesmith_operator.plan.inferenceservice.rollout import find_trouble, read_rollout, rollback_record
 from tunesmith_operator.plan.inferenceservice.status_fields import service_conditions, service_fields
-from tunesmith_operator.plan.inferenceservice.target import Target, choose_target
+from tunesmith_operator.plan.inferenceservice.version_choice import Target, choose_version
 from tunesmith_operator.plan.inferenceservice.versions import missing_revision, outdated_revisions, read_versions
 from tunesmith_operator.plan.names import is_deleting, key_of, metadata, name_of, namespace_of
 from tunesmith_operator.plan.pods.read import is_true
@@ -45,7 +45,7 @@ def plan(resource: Raw, observed: Observed, now: datetime, config: OperatorConfi
     if taken := sorted(key for key in observed.foreign if key.kind not in OPTIONAL):
         return plan_from_outlook(resource, observed, name_conflict(resource, taken, observed.former), now)
     versions = read_versions(observed, (resource.get("status") or {}).get("version"))
-    target = choose_target(resource, spec, observed.references, versions, config)
+    target = choose_version(resource, spec, observed.references, versions, config)
     if observed.cycle and isinstance(target.obstacle, Waiting):
         target = replace(target, obstacle=Refused(describe_cycle(observed.cycle), BREAK_CYCLE))
     manifests = [manifest for manifest in _manifests(resource, spec, target) if _key(manifest) not in observed.foreign]

@@ -1,5 +1,5 @@
 """Whether a model has passed the EvalJobs in spec.promotion. A verdict counts for the exact model, not for another model of
-the same name. Without a pass, the deployed version stays (`target.choose_target`).
+the same name. Without a pass, the deployed version stays (`version_choice.choose_version`).
 """
 
 from __future__ import annotations

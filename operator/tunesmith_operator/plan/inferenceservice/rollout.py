@@ -14,7 +14,7 @@ from tunesmith_operator.plan.failures.last_failure import with_hint
 from tunesmith_operator.plan.failures.pod_start import pending_failure
 from tunesmith_operator.plan.failures.rejection import rejection_failure
 from tunesmith_operator.plan.failures.termination import crash_failure, termination_failure
-from tunesmith_operator.plan.inferenceservice.target import Target, has_no_pods
+from tunesmith_operator.plan.inferenceservice.version_choice import Target, has_no_pods
 from tunesmith_operator.plan.inferenceservice.versions import Versions, request_hash, version_of
 from tunesmith_operator.plan.names import is_deleting, metadata, name_of
 from tunesmith_operator.plan.pods.read import condition, containers, is_finished, is_true, phase

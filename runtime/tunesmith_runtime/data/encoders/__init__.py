@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.encoders.continuation import encode_continuation
 from tunesmith_runtime.data.encoders.conversation import encode_conversation
 from tunesmith_runtime.data.encoders.plain_text import encode_plain_text
 from tunesmith_runtime.data.examples import Turn
-from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, PlainText, Record
+from tunesmith_runtime.data.records import Continuation, Conversation, PlainText, Record
 from tunesmith_runtime.data.text_encoder import TextEncoder
 
 ENCODERS: dict[type[Record], Callable[[Any, TextEncoder], list[Turn] | DropReason]] = {

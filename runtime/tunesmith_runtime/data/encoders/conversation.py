@@ -8,8 +8,10 @@ from jinja2 import TemplateSyntaxError
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.training import LossOn, Truncation
+from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.examples import Turn
-from tunesmith_runtime.data.records import Conversation, DropReason, RowError, row_errors
+from tunesmith_runtime.data.records import Conversation
+from tunesmith_runtime.data.row_error import RowError, row_errors
 from tunesmith_runtime.data.text_encoder import TextEncoder
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.messages import THOUGHTS, left_out, longest_word, unwritten, writes

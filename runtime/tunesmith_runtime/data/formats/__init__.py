@@ -6,13 +6,16 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from tunesmith_api.training import RowFormat
+from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats.alpaca import ALPACA
 from tunesmith_runtime.data.formats.format import Format
 from tunesmith_runtime.data.formats.messages import MESSAGES
 from tunesmith_runtime.data.formats.prompt_completion import PROMPT_COMPLETION
 from tunesmith_runtime.data.formats.sharegpt import SHAREGPT
 from tunesmith_runtime.data.formats.text import TEXT
-from tunesmith_runtime.data.records import DropReason, Record, RowError, has, keys_of
+from tunesmith_runtime.data.records import Record
+from tunesmith_runtime.data.row_error import RowError
+from tunesmith_runtime.data.row_fields import has, keys_of
 from tunesmith_runtime.messages import asks, unknown
 
 FORMATS: dict[RowFormat, Format] = {

@@ -8,9 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith_api.training import RowFormat
+from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats.format import Format
 from tunesmith_runtime.data.formats.messages import answered
-from tunesmith_runtime.data.records import Conversation, DropReason, RowError, kind_of, text_of
+from tunesmith_runtime.data.records import Conversation
+from tunesmith_runtime.data.row_error import RowError
+from tunesmith_runtime.data.row_fields import kind_of, text_of
 
 
 def read(row: dict[str, Any]) -> Conversation | DropReason:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith_api.training import RowFormat
-from tunesmith_runtime.data.records import DropReason, Record, has
+from tunesmith_runtime.data.drop_reasons import DropReason
+from tunesmith_runtime.data.records import Record
+from tunesmith_runtime.data.row_fields import has
 
 
 def _unchanged(turns: Any) -> Any:

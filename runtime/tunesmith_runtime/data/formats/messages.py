@@ -6,8 +6,11 @@ from typing import Any
 
 from tunesmith_api.training import RowFormat
 from tunesmith_runtime import messages as chat
+from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats.format import Format
-from tunesmith_runtime.data.records import Conversation, DropReason, RowError, text_of
+from tunesmith_runtime.data.records import Conversation
+from tunesmith_runtime.data.row_error import RowError
+from tunesmith_runtime.data.row_fields import text_of
 
 
 def read(row: dict[str, Any]) -> Conversation | DropReason:

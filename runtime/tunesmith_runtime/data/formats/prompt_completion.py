@@ -6,9 +6,12 @@ from typing import Any
 
 from tunesmith_api.training import RowFormat
 from tunesmith_runtime import messages as chat
+from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats.format import Format
 from tunesmith_runtime.data.formats.messages import answered
-from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, RowError, text_of
+from tunesmith_runtime.data.records import Continuation, Conversation
+from tunesmith_runtime.data.row_error import RowError
+from tunesmith_runtime.data.row_fields import text_of
 
 
 def read(row: dict[str, Any]) -> Continuation | Conversation | DropReason:

@@ -12,10 +12,13 @@ from typing import Any
 
 from tunesmith_api.training import RowFormat
 from tunesmith_runtime import messages as chat
+from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats.format import Format
 from tunesmith_runtime.data.formats.messages import answered
 from tunesmith_runtime.data.lines import parse
-from tunesmith_runtime.data.records import Conversation, DropReason, RowError, has, kind_of
+from tunesmith_runtime.data.records import Conversation
+from tunesmith_runtime.data.row_error import RowError
+from tunesmith_runtime.data.row_fields import has, kind_of
 
 ROLES: Mapping[str, str] = {
     **chat.ROLES,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith_api.training import RowFormat
+from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats.format import Format
-from tunesmith_runtime.data.records import DropReason, PlainText, text_of
+from tunesmith_runtime.data.records import PlainText
+from tunesmith_runtime.data.row_fields import text_of
 
 
 def read(row: dict[str, Any]) -> PlainText | DropReason:

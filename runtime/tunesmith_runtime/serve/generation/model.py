@@ -14,7 +14,7 @@ import torch
 from transformers import AutoTokenizer
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_runtime.data.records import RowError, row_errors
+from tunesmith_runtime.data.row_error import RowError, row_errors
 from tunesmith_runtime.data.turns import end_of_turn
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.messages import unwritten

@@ -13,10 +13,12 @@ from tests import tinymodel
 from tests.unit.runtime.data.families import CHATML, GEMMA, LLAMA, MISTRAL, QWEN3, STATEFUL, TOOLS
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.training import LossOn, RowFormat, Truncation
+from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.examples import IGNORED, Example
 from tunesmith_runtime.data.formats import read
-from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, RowError
+from tunesmith_runtime.data.records import Continuation, Conversation
+from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.serve.generation.model import LoadedModel
 from tunesmith_runtime.serve.openai.requests import ChatRequest, parse

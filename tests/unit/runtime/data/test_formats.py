@@ -7,9 +7,11 @@ from typing import Any, get_args
 import pytest
 
 from tunesmith_api.training import RowFormat
+from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.encoders import ENCODERS
 from tunesmith_runtime.data.formats import FORMATS, REFUSED, SIMILAR, detect, ignored, read, rename, yielding
-from tunesmith_runtime.data.records import Continuation, Conversation, DropReason, PlainText, Record, RowError
+from tunesmith_runtime.data.records import Continuation, Conversation, PlainText, Record
+from tunesmith_runtime.data.row_error import RowError
 
 USER = {"role": "user", "content": "2 + 2?"}
 ASSISTANT = {"role": "assistant", "content": "4"}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.data import lines
 from tunesmith_runtime.data.lines import MAX_DEPTH, bad_row, parse, read_lines, walk
-from tunesmith_runtime.data.records import RowError
+from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.errors import RunFailure
 
 URI = "s3://data/train.jsonl"

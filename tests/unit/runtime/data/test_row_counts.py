@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tunesmith_runtime.data.records import DropReason
+from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.row_counts import MAX_DISTINCT, MAX_KEYS, OTHER_KEYS, RowCounts, count_ignored, ignored_keys
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith_api.evaljob import BenchmarkType
-from tunesmith_runtime.data.records import RowError
+from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.evaluate.rows import CONVERT, convert_choice, convert_question, ignored
 
 ASKED = {"role": "user", "content": "What is a kiwi?"}

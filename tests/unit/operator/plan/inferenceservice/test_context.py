@@ -7,7 +7,7 @@ from tests.unit.operator.plan.world import CONFIG, Cluster, inference_service
 from tunesmith_api.inferenceservice import InferenceServiceSpec
 from tunesmith_operator.plan.inferenceservice.context import ServiceContext
 from tunesmith_operator.plan.inferenceservice.rollout import read_rollout
-from tunesmith_operator.plan.inferenceservice.target import choose_target
+from tunesmith_operator.plan.inferenceservice.version_choice import choose_version
 from tunesmith_operator.plan.inferenceservice.versions import read_versions
 from tunesmith_operator.plan.spec.references import Refused
 from tunesmith_operator.plan.spec.validate import parse_spec
@@ -18,7 +18,7 @@ def context(cluster: Cluster) -> ServiceContext:
     spec = parse_spec(InferenceServiceSpec, resource)
     assert not isinstance(spec, Refused)
     versions = read_versions(observed, (resource.get("status") or {}).get("version"))
-    target = choose_target(resource, spec, observed.references, versions, CONFIG)
+    target = choose_version(resource, spec, observed.references, versions, CONFIG)
     rollout = read_rollout(observed, target.template, spec, False, cluster.now)
     return ServiceContext(resource, spec, observed, versions, target, rollout, None, None)
 

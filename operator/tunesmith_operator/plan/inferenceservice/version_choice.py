@@ -43,7 +43,7 @@ class Target:
         return not (self.obstacle or self.given_up or self.is_postponed)
 
 
-def choose_target(
+def choose_version(
     resource: Raw, spec: InferenceServiceSpec, references: References, versions: Versions, config: OperatorConfig
 ) -> Target:
     """The version of the spec if it may be served and was not given up; otherwise what is deployed."""
