@@ -77,8 +77,8 @@ def _not_ready(cluster: Cluster) -> list[Raw]:
 
 
 CHAIN: tuple[Step, ...] = (
-    Step(lambda cluster: cluster.create(SERVE), {"InferenceService": ["Waiting", "there is none"]}),
-    Step(lambda cluster: cluster.create(EVAL), {"EvalJob": ["Waiting", "there is none"]}),
+    Step(lambda cluster: cluster.create(SERVE), {"InferenceService": ["Waiting", "does not exist"]}),
+    Step(lambda cluster: cluster.create(EVAL), {"EvalJob": ["Waiting", "does not exist"]}),
     Step(lambda cluster: cluster.create(TUNE), {"FineTuneJob": ["Pending"], **_waiting("Pending")}),
     Step(
         lambda cluster: pod(cluster, "support-tune-1").runs("fetch"),
