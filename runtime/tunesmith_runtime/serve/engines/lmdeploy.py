@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.pods import Accelerator
 from tunesmith_runtime.serve.config import ServeConfig
 from tunesmith_runtime.serve.engines.process import EngineProcess
@@ -25,4 +26,4 @@ def command(config: ServeConfig) -> list[str]:
     return words
 
 
-ENGINE = EngineProcess(command)
+LMDEPLOY = EngineProcess(Engine.LMDEPLOY, command)

@@ -21,6 +21,7 @@ from types import FrameType
 from typing import IO, Any
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.inferenceservice import Engine
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.serve.config import ServeConfig
 from tunesmith_runtime.serve.probes import ProbeServer
@@ -43,6 +44,7 @@ NO_ANSWER = (OSError, http.client.HTTPException)
 class EngineProcess:
     """An engine by its command line and the environment variables that it needs beside the pod's."""
 
+    name: Engine
     command: Callable[[ServeConfig], Sequence[str]]
     environment: Callable[[ServeConfig], Mapping[str, str]] = lambda config: {}
 

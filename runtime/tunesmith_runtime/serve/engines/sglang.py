@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.pods import Accelerator
 from tunesmith_runtime.serve.config import ServeConfig
 from tunesmith_runtime.serve.engines.process import EngineProcess
@@ -26,4 +27,4 @@ def command(config: ServeConfig) -> list[str]:
     return words
 
 
-ENGINE = EngineProcess(command)
+SGLANG = EngineProcess(Engine.SGLANG, command)

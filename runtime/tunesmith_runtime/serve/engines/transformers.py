@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tunesmith_api.inferenceservice import Engine
 from tunesmith_runtime.serve.config import ServeConfig
 
 
 @dataclass(frozen=True)
 class InProcess:
     """Serves in this process."""
+
+    name: Engine
 
     def serve(self, config: ServeConfig) -> None:
         """Answer requests until SIGTERM. Raises RunFailure if the model cannot be served."""
@@ -18,4 +21,4 @@ class InProcess:
         serve(config)
 
 
-ENGINE = InProcess()
+TRANSFORMERS = InProcess(Engine.TRANSFORMERS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tunesmith_api.inferenceservice import Engine
 from tunesmith_runtime.serve.config import ServeConfig
 from tunesmith_runtime.serve.engines.process import EngineProcess
 
@@ -30,4 +31,4 @@ def environment(config: ServeConfig) -> Mapping[str, str]:
     return {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", **key}
 
 
-ENGINE = EngineProcess(command, environment)
+VLLM = EngineProcess(Engine.VLLM, command, environment)

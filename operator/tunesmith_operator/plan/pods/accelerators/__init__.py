@@ -13,7 +13,5 @@ from tunesmith_operator.plan.pods.accelerators.cpu import CPU
 from tunesmith_operator.plan.pods.accelerators.nvidia import NVIDIA
 
 ACCELERATORS: dict[AcceleratorName, Accelerator] = {
-    AcceleratorName.CPU: CPU,
-    AcceleratorName.NVIDIA: NVIDIA,
-    AcceleratorName.ASCEND: ASCEND,
+    accelerator.name: accelerator for accelerator in (CPU, NVIDIA, ASCEND)
 }

@@ -6,12 +6,14 @@ driver into every container for which the device plugin sets ASCEND_VISIBLE_DEVI
 
 from __future__ import annotations
 
+from tunesmith_api.pods import Accelerator as AcceleratorName
 from tunesmith_operator.plan.pods.accelerators.base import Accelerator
 
 HWHIAI_USER = 1000
 """Group HwHiAiUser, which owns /dev/davinci*."""
 
 ASCEND = Accelerator(
+    AcceleratorName.ASCEND,
     resource="huawei.com/Ascend910",
     env={"PYTORCH_NPU_ALLOC_CONF": "expandable_segments:True"},  # less fragmentation of the device's memory
     groups=(HWHIAI_USER,),

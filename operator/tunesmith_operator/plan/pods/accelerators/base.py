@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tunesmith_api.pods import Accelerator as AcceleratorName
+
 
 @dataclass(frozen=True)
 class Accelerator:
     """What a pod needs to compute on a vendor's devices."""
 
+    name: AcceleratorName
     resource: str | None = None
     """Extended resource of one device; None: the CPU computes."""
     env: Mapping[str, str] = field(default_factory=dict)

@@ -6,9 +6,11 @@ of the node, also without a request. `void` prevents that.
 
 from __future__ import annotations
 
+from tunesmith_api.pods import Accelerator as AcceleratorName
 from tunesmith_operator.plan.pods.accelerators.base import Accelerator
 
 NVIDIA = Accelerator(
+    AcceleratorName.NVIDIA,
     resource="nvidia.com/gpu",
     env={"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"},  # less fragmentation of the device's memory
     env_without_devices={"NVIDIA_VISIBLE_DEVICES": "void"},
