@@ -99,8 +99,9 @@ async def _lead(
             *(asyncio.create_task(controller.work(), name=f"worker {number}") for number in range(config.workers)),
         ]
         health.tasks = tasks
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return _exit_code(done, watcher)
+        # `stop` too: a signal that arrives before kopf has installed its handlers must not be lost.
+        done, _ = await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
+        return _exit_code(done - {stop}, watcher)
     finally:
         for task in tasks:
             task.cancel()

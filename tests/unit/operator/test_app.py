@@ -43,6 +43,26 @@ def test_a_stop_before_every_kind_can_be_listed_exits_with_0_and_takes_no_lease(
     assert not [call for call in client.calls if "Lease" in call]
 
 
+def test_a_stop_between_the_lease_and_the_handlers_of_kopf_exits_with_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def sleep(*_: Any) -> None:
+        await asyncio.sleep(float("inf"))
+
+    async def main() -> int:
+        controller = Controller(client, KINDS, ProgressReports(), Settings(CONFIG, lambda uid, name: "token", "pod-1"))
+        clock = asyncio.get_running_loop().time
+        leader = Leader(client, CONFIG.leader_election, "system", "pod-1_10.0.0.1:8082", clock)
+        stop = asyncio.create_task(asyncio.sleep(60))
+        led = app._lead(CONFIG, client, controller, leader, Health(controller.queue, clock), stop)
+        code = await asyncio.wait_for(led, 600)
+        assert leader.is_leader
+        return code
+
+    client = SimulatedCluster()
+    monkeypatch.setattr(app, "watch", sleep)
+    monkeypatch.setattr(app, "inform", sleep)
+    assert run(main()) == 0
+
+
 class Namespaces(SimulatedCluster):
     """Fails the lists of some namespaces with an ApiError."""
 
