@@ -2,7 +2,7 @@
 
 Brings up what is missing (cluster, images, chart), puts a GGUF model and WordNet's words into the S3 store, applies
 this folder and tells what happens until the tuned model answers. Run again, it removes the three resources first and
-shows that the finished work is adopted instead of done anew.
+shows that the finished work is adopted instead of repeated.
 """
 
 from __future__ import annotations
@@ -164,15 +164,15 @@ def one_line(status: dict[str, Any]) -> str:
 
 
 def wait_for(kubectl: Kubectl, resource: str, done: tuple[str, ...]) -> dict[str, Any]:
-    """Tells each change of a resource's status until its phase is one of `done`; ends the demo where it failed."""
-    start, told, line = time.monotonic(), None, ""
+    """Print each change of a resource's status until its phase is one of `done`. Exits the demo if the resource failed."""
+    start, printed, line = time.monotonic(), None, ""
     while time.monotonic() - start < PATIENCE_SECONDS:
         status = kubectl.get(NAMESPACE, resource).get("status") or {}
         line = one_line(status)
-        news = line.split("  ")[0], status.get("waitingFor"), (status.get("progress") or {}).get("percent", 0) // 10
-        if news != told:
+        current = line.split("  ")[0], status.get("waitingFor"), (status.get("progress") or {}).get("percent", 0) // 10
+        if current != printed:
             print(f"   {_minutes(time.monotonic() - start):>6}  {line}", flush=True)
-            told = news
+            printed = current
         if status.get("phase") in done:
             return status
         if status.get("phase") == "Failed":

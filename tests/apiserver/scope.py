@@ -28,7 +28,7 @@ def in_scope(plane: ControlPlane, values: Mapping[str, Any], release: str) -> Ma
         return values
     cluster = Cluster(plane, administrator(plane), "")
     found = cluster.request("GET", "/api/v1/namespaces", query={"labelSelector": IN_SCOPE})["items"]
-    names = [one["metadata"]["name"] for one in found]
+    names = [namespace["metadata"]["name"] for namespace in found]
     scoped = {**values, "scope": {"namespaces": [NAMESPACE, *names]}, "crds": {"enabled": False}}
     cluster.kubectl("apply", "--filename", "-", stdin=without_workloads(render(plane, scoped, release)))
     return scoped

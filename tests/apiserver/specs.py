@@ -71,12 +71,12 @@ def _numbers(schema: Schema) -> st.SearchStrategy[float]:
 
 def _arrays(schema: Schema) -> st.SearchStrategy[list[Any]]:
     keys = schema.get("x-kubernetes-list-map-keys", ())
-    told_apart = schema["x-kubernetes-list-type"] != "atomic"
+    is_set = schema["x-kubernetes-list-type"] != "atomic"
     return st.lists(
         values(schema["items"]),
         min_size=schema.get("minItems", 0),
         max_size=min(schema["maxItems"], 3),
-        unique_by=(lambda item: tuple(item[key] for key in keys) if keys else item) if told_apart else None,
+        unique_by=(lambda item: tuple(item[key] for key in keys) if keys else item) if is_set else None,
     )
 
 

@@ -73,7 +73,7 @@ def serving_pods_are_ready(cluster: Cluster) -> None:
 
 
 def _not_ready(cluster: Cluster) -> list[Raw]:
-    return [one for one in cluster.find("Pod", "tunesmith.dev/role=serve") if not is_true(one, "Ready")]
+    return [each for each in cluster.find("Pod", "tunesmith.dev/role=serve") if not is_true(each, "Ready")]
 
 
 CHAIN: tuple[Step, ...] = (
@@ -227,8 +227,8 @@ def _essence(thing: Raw, *besides: str) -> Raw:
 def _timeless(value: Any) -> Any:
     """Without how long things took."""
     if isinstance(value, dict):
-        return {key: _timeless(one) for key, one in value.items() if not key.lower().endswith(("seconds", "hours"))}
-    return [_timeless(one) for one in value] if isinstance(value, list) else value
+        return {key: _timeless(item) for key, item in value.items() if not key.lower().endswith(("seconds", "hours"))}
+    return [_timeless(item) for item in value] if isinstance(value, list) else value
 
 
 def _pod(thing: Raw) -> str:

@@ -249,7 +249,7 @@ def test_an_admin_of_a_namespace_upgrades_with_the_role_of_the_new_release_only(
 
 
 @pytest.mark.usefixtures("installed")
-def test_resources_outlive_the_release_unless_told_otherwise(cluster: Cluster) -> None:
+def test_resources_outlive_the_release_by_default(cluster: Cluster) -> None:
     cluster.kubectl("apply", "--filename=-", stdin=json.dumps(JOB))
     cluster.uninstall(SYSTEM)
     assert cluster.crds() == CRDS

@@ -262,7 +262,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
         (folder / name).symlink_to(ROOT / name)
     shutil.copy(release("0.1.0").chart, folder)
     (folder / "support.yaml").write_text(yaml.safe_dump_all(readmes_chain()))
-    [values] = next(one for one in blocks(ROOT / "docs" / "operations.md") if "store" in one[0])
+    [values] = next(block for block in blocks(ROOT / "docs" / "operations.md") if "store" in block[0])
     (folder / "values.yaml").write_text(yaml.safe_dump(values))
     with ControlPlane() as plane, _server() as url:
         http = api.administrator(plane)
@@ -289,7 +289,7 @@ def report_pods_ready(plane: ControlPlane, http: urllib3.PoolManager) -> None:
 
 
 def all_work(reader: Reader, typed: Sequence[Command]) -> None:
-    complaints = [f"{one.place}: {one.text}\n{why}" for one in typed if (why := reader.types(one.text))]
+    complaints = [f"{command.place}: {command.text}\n{why}" for command in typed if (why := reader.types(command.text))]
     assert not complaints, "\n".join(complaints)
 
 
@@ -329,17 +329,17 @@ def test_every_command_of_the_demo_works_and_is_in_the_readme(reader: Reader, mo
 
 
 def test_the_backup_is_of_our_kinds_and_can_be_restored(reader: Reader) -> None:
-    """Though KServe's InferenceService bears the same name."""
+    """KServe's InferenceService has the same name."""
     reader.settle_in()
     page = {
-        one.text.partition(" ")[2]: one.text
-        for one in commands("operations.md", (ROOT / "docs/operations.md").read_text())
+        command.text.partition(" ")[2]: command.text
+        for command in commands("operations.md", (ROOT / "docs/operations.md").read_text())
     }
     [backup] = [text for text in page.values() if text.endswith("> tunesmith.yaml")]
     assert reader.does(backup) is None
     saved = yaml.safe_load((reader.folder / "tunesmith.yaml").read_text())["items"]
-    assert {one["apiVersion"] for one in saved} == {"tunesmith.dev/v1alpha1"}
-    assert {one["kind"] for one in saved} == set(KINDS)
+    assert {manifest["apiVersion"] for manifest in saved} == {"tunesmith.dev/v1alpha1"}
+    assert {manifest["kind"] for manifest in saved} == set(KINDS)
     reader.must("kubectl delete tunesmith --all --all-namespaces")
     reader.must("kubectl apply -f tunesmith.yaml")
     names = reader.must("kubectl get tunesmith --all-namespaces --output=name").split()

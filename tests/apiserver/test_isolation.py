@@ -113,7 +113,7 @@ def test_what_another_namespace_has_under_a_name_is_waited_for_in_the_own(
         status = cluster.until_phase(kind, name, "Waiting")["status"]
         assert "theirs" in status["waitingFor"], status
     assert cluster.find("Job") == []
-    assert [one["spec"]["replicas"] for one in cluster.find("Deployment") if one["spec"]["replicas"]] == []
+    assert [deployment for deployment in cluster.find("Deployment") if deployment["spec"]["replicas"]] == []
     leave(other)
 
 

@@ -113,7 +113,7 @@ def test_the_deadline_counts_from_the_first_start_and_takes_the_pods(cluster: Cl
 
     def at_rest() -> Raw | None:
         found = status(cluster, "support")
-        conditions = {one["type"]: one["status"] for one in found["conditions"]}
+        conditions = {condition["type"]: condition["status"] for condition in found["conditions"]}
         return found if conditions["Reconciling"] == "False" else None
 
     final = cluster.until("nothing is left at work", at_rest)

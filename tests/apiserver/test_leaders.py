@@ -97,7 +97,7 @@ def _written_by_us(job: Raw) -> list[Any]:
 
 
 class Freeze:
-    """Stops the operator for good when it is about to be told of a resource: all that it reads before it makes a Job."""
+    """Freezes the operator right before the first event of a resource, so before it creates a Job."""
 
     def __init__(self, operator: OperatorProcess, namespace: str) -> None:
         self._operator, self._place = operator, [namespace, "finetunejobs", "support"]

@@ -94,8 +94,8 @@ def series(text: str, namespace: str) -> dict[str, float]:
 
 def value_of(text: str, name: str, /, **labels: str) -> float | None:
     """The value of one series."""
-    samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
-    return next((one.value for one in samples if (one.name, one.labels) == (name, labels)), None)
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return next((sample.value for sample in samples if (sample.name, sample.labels) == (name, labels)), None)
 
 
 def test_figures_are_right_and_the_same_after_a_restart(cluster: Cluster, start_operator: StartOperator) -> None:
@@ -169,14 +169,17 @@ def exposition(cluster: Cluster, operator: OperatorProcess, scraped: dict[str, s
 
 def test_alerts_and_dashboards_ask_for_nothing_that_is_not_exposed(exposition: str) -> None:
     there = exposed(exposition)
-    asked = [*queries(), *((f"alert {one['alert']}", one["expr"], one["annotations"]["summary"]) for one in ALERTS)]
+    asked = [
+        *queries(),
+        *((f"alert {alert['alert']}", alert["expr"], alert["annotations"]["summary"]) for alert in ALERTS),
+    ]
     missing = {where: lacks for where, query, legend in asked if (lacks := unknown(query, legend, there))}
     assert not missing
 
 
 def test_the_alerts_are_tried_on_series_as_they_are_exposed(exposition: str) -> None:
     there = exposed(exposition)
-    tried = [one["series"] for test in yaml.safe_load(TESTS.read_text())["tests"] for one in test["input_series"]]
+    tried = [series["series"] for test in yaml.safe_load(TESTS.read_text())["tests"] for series in test["input_series"]]
     for line in tried:
         ((sample,),) = (family.samples for family in text_string_to_metric_families(f"{line} 1\n"))
         assert frozenset(sample.labels) - (TARGET - {"namespace"}) - there[sample.name] <= {"namespace"}, line

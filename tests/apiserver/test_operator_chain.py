@@ -141,10 +141,10 @@ def test_every_member_of_a_ring_across_kinds_says_so_until_one_of_them_is_change
         cluster.create(resource)
     for place, kind in enumerate(members[:-1]):
         around = [*members[place:-1], *members[: place + 1]]
-        cycle = "a reference cycle: " + " -> ".join(f"{one}/support" for one in around)
+        cycle = "a reference cycle: " + " -> ".join(f"{kind_name}/support" for kind_name in around)
         status = cluster.until_phase(kind, "support", "Failed")["status"]
         assert status["message"].startswith(f"{cycle}: ")
-        assert {one["type"]: one["status"] for one in status["conditions"]}["Stalled"] == "True"
+        assert {condition["type"]: condition["status"] for condition in status["conditions"]}["Stalled"] == "True"
     cluster.patch("InferenceService", "support", {"spec": {"promotion": None}})
     cluster.until_phase("InferenceService", "support", "Pending")
     for kind in ("EvalJob", "FineTuneJob"):

@@ -182,7 +182,7 @@ def test_last_failure_tells_the_true_cause(cluster: Cluster, failure: str) -> No
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_quota_that_forbids_the_pod_is_told(cluster: Cluster) -> None:
+def test_a_quota_that_forbids_the_pod_is_reported(cluster: Cluster) -> None:
     cluster.create({"kind": "ResourceQuota", "metadata": {"name": "no-pods"}, "spec": {"hard": {"pods": "0"}}})
     cluster.until(
         "the quota counts", lambda: (cluster.get("ResourceQuota", "no-pods") or {}).get("status", {}).get("hard")

@@ -88,13 +88,15 @@ def test_a_pod_that_hangs_when_the_result_is_there_is_stopped(cluster: Cluster) 
     stopped(cluster, second)
     status = cluster.until_phase("FineTuneJob", "wide", "Succeeded")["status"]
     assert status["artifacts"] == ARTIFACTS
-    ends = {one["type"] for one in cluster.until("the Job has ended", lambda: _ends(cluster.job("wide-tune-1")))}
+    ends = {
+        condition["type"] for condition in cluster.until("the Job has ended", lambda: _ends(cluster.job("wide-tune-1")))
+    }
     assert ends == {"SuccessCriteriaMet", "Complete"}
 
 
 def _ends(job: Raw) -> list[Raw] | None:
-    found = [one for one in job["status"].get("conditions", ()) if one["status"] == "True"]
-    return found if any(one["type"] in ("Complete", "Failed") for one in found) else None
+    found = [condition for condition in job["status"].get("conditions", ()) if condition["status"] == "True"]
+    return found if any(condition["type"] in ("Complete", "Failed") for condition in found) else None
 
 
 @pytest.mark.usefixtures("operator")
@@ -107,20 +109,20 @@ def test_pod_0_has_a_name_from_the_moment_it_has_an_address(cluster: Cluster) ->
     slices = f"/apis/discovery.k8s.io/v1/namespaces/{cluster.namespace}/endpointslices"
 
     def named() -> Raw | None:
-        found = [one for each in cluster.request("GET", slices)["items"] for one in each["endpoints"] or ()]
-        return next((one for one in found if one.get("hostname") == "wide-tune-1-0"), None)
+        found = [endpoint for each in cluster.request("GET", slices)["items"] for endpoint in each["endpoints"] or ()]
+        return next((endpoint for endpoint in found if endpoint.get("hostname") == "wide-tune-1-0"), None)
 
     endpoint = cluster.until("its name", named)
     assert (endpoint["addresses"], endpoint["conditions"]["ready"]) == (["10.0.0.7"], True)
 
 
 @pytest.mark.usefixtures("operator")
-def test_one_failed_pod_ends_the_world_and_a_new_one_begins_with_the_true_cause_told(cluster: Cluster) -> None:
+def test_a_failed_pod_ends_the_attempt_and_the_next_attempt_reports_its_cause(cluster: Cluster) -> None:
     first, second = training(cluster)
     second.ends(DONE, {"train": {"exitCode": 137, "reason": "OOMKilled"}})
     stopped(cluster, first)
     status = cluster.until(
-        "the cause is told",
+        "the status reports the cause",
         lambda: found if (found := cluster.get("FineTuneJob", "wide")["status"]).get("lastFailure") else None,
     )
     assert status["lastFailure"]["class"] == "OOMKilled"

@@ -64,7 +64,7 @@ def until_runs(cluster: Cluster, name: str, but: str = "") -> Kubelet:
 
     def pod() -> Raw | None:
         pods = cluster.find("Pod", f"batch.kubernetes.io/job-name={name}-tune-1")
-        return next((one for one in pods if one["metadata"]["name"] != but), None)
+        return next((pod for pod in pods if pod["metadata"]["name"] != but), None)
 
     kubelet = Kubelet(cluster, cluster.until(f"a pod of {name}", pod))
     kubelet.bind()
@@ -79,8 +79,8 @@ def until_stopped(kubelet: Kubelet) -> None:
 
     def asked() -> bool:
         return any(
-            one["metadata"]["name"] == kubelet.name and one["metadata"].get("deletionTimestamp")
-            for one in cluster.find("Pod")
+            pod["metadata"]["name"] == kubelet.name and pod["metadata"].get("deletionTimestamp")
+            for pod in cluster.find("Pod")
         )
 
     cluster.until("it is asked to stop", asked)

@@ -83,7 +83,7 @@ def status(cluster: Cluster) -> Raw:
 
 
 def conditions(cluster: Cluster) -> dict[str, Raw]:
-    return {one["type"]: one for one in status(cluster)["conditions"]}
+    return {condition["type"]: condition for condition in status(cluster)["conditions"]}
 
 
 def test_with_surge_the_old_version_answers_until_the_new_one_does(cluster: Cluster) -> None:
@@ -130,7 +130,7 @@ def test_a_version_that_does_not_come_up_gives_way_to_the_last_one_that_did(clus
         assert final["version"] == good
         assert final["lastFailure"]["class"] == "ImagePull"
         assert "no such image" in final["message"]
-        assert {name: one["status"] for name, one in conditions(cluster).items()}.items() >= {
+        assert {name: condition["status"] for name, condition in conditions(cluster).items()}.items() >= {
             ("Ready", "True"), ("Stalled", "True"), ("RolledBack", "True")
         }  # fmt: skip
         events = [event["reason"] for event in cluster.events("InferenceService", "support")]

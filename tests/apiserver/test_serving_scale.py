@@ -58,12 +58,14 @@ def test_what_scale_says_is_not_undone_by_git_or_by_the_operator(cluster: Cluste
     assert (replicas(cluster, "InferenceService"), replicas(cluster, "Deployment")) == (3, 3)
 
 
-def test_an_autoscaler_that_cannot_read_its_metric_is_told_and_works_as_soon_as_it_can(cluster: Cluster) -> None:
+def test_an_autoscaler_without_its_metric_is_reported_and_works_as_soon_as_it_has_it(cluster: Cluster) -> None:
     """By the real controller; its figures are a test's own, as no kubelet is here to measure any."""
     with node(cluster):
         serve(cluster, autoscaling=AUTOSCALING)
         # Before that it may not know our kind: the controller learns of kinds every 30 s.
-        cluster.until("no metric, it is told", partial(reason_is, cluster, "FailedGetResourceMetric"), seconds=90)
+        cluster.until(
+            "the status reports the missing metric", partial(reason_is, cluster, "FailedGetResourceMetric"), seconds=90
+        )
         assert "autoscaling does not work" in status(cluster)["message"]
         assert conditions(cluster)["Ready"]["status"] == "True"
         with metrics_api(cluster) as usage:

@@ -7,7 +7,7 @@ from tunesmith_operator.plan.finetunejob.plan import FINE_TUNE_JOB
 from tunesmith_operator.plan.inferenceservice.plan import INFERENCE_SERVICE
 from tunesmith_operator.plan.types import KindPlan
 
-KINDS: dict[str, KindPlan] = {one.kind: one for one in (FINE_TUNE_JOB, EVAL_JOB, INFERENCE_SERVICE)}
+KINDS: dict[str, KindPlan] = {kind_plan.kind: kind_plan for kind_plan in (FINE_TUNE_JOB, EVAL_JOB, INFERENCE_SERVICE)}
 """What the operator knows how to run, by kind."""
 
 __all__ = ["KINDS"]

@@ -14,7 +14,7 @@ LLAMA = (
     "{% for m in messages %}<|header|>{{ m['role'] }}<|end_header|>\n\n{{ m['content'] | trim }}<|eot|>{% endfor %}"
     "{% if add_generation_prompt %}<|header|>assistant<|end_header|>\n\n{% endif %}"
 )
-"""Trims what is said, and always has a system message."""
+"""Trims contents, and always has a system message."""
 
 MISTRAL = (
     "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set turns = messages[1:] %}"

@@ -110,7 +110,7 @@ def test_another_method_resumes_exactly(uninterrupted: Any, tiny: Path, preferen
     resumed.start(tmp_path / f"checkpoint-{STOPPED_AFTER}")
     assert losses(resumed) == losses(uninterrupted)
     weights = zip(resumed.model.parameters(), uninterrupted.model.parameters(), strict=True)
-    assert all(torch.equal(one, other) for one, other in weights)
+    assert all(torch.equal(first, second) for first, second in weights)
 
 
 def test_a_loss_that_is_not_finite_ends_another_method_too(tiny: Path, preferences: Dataset, tmp_path: Path) -> None:
