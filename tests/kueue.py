@@ -13,7 +13,6 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -21,8 +20,8 @@ from devcluster.builds import ensure_programs, source_folder
 from devcluster.controlplane import free_ports
 from devcluster.paths import Paths
 from devcluster.toolchain import ensure_go
+from tunesmith_operator.plan.types import Raw
 
-Raw = dict[str, Any]
 GROUP = "kueue.x-k8s.io/v1beta1"
 READY_SECONDS = 60
 

@@ -132,7 +132,9 @@ ObjectName = Annotated[str, Field(min_length=1, max_length=253), OBJECT_NAME]
 QueueName = Annotated[str, Field(min_length=1, max_length=63), OBJECT_NAME]
 """The name of a queue, short enough for the value of a label."""
 
-Text = Annotated[str, Field(max_length=4096)]
+TEXT_CHARACTERS = 4096
+Text = Annotated[str, Field(max_length=TEXT_CHARACTERS)]
+"""A message in status. Whoever writes it cuts it to TEXT_CHARACTERS."""
 ShortText = Annotated[str, Field(max_length=253)]
 UriText = Annotated[str, Field(max_length=1024)]
 """A URI in status."""

@@ -11,6 +11,7 @@ from tunesmith_api.base import (
     ATOMIC_LIST,
     ApiModel,
     ShortText,
+    Text,
     UriText,
     map_list,
 )
@@ -67,16 +68,20 @@ class Artifact(ApiModel):
     size_bytes: int | None = Field(None, ge=0, description="Size in bytes.", json_schema_extra={"format": "int64"})
 
 
+FAILURE_CHARACTERS = 2048
+"""Characters that the operator keeps of the message, the hint and the log of a failure."""
+
+
 class LastFailure(ApiModel):
     """Root cause of the last failure, and what to do about it."""
 
     class_: FailureClass = Field(alias="class", description="Failure class.")
-    message: Annotated[str, Field(max_length=4096)] = Field(description="What happened, and where.")
-    hint: Annotated[str, Field(max_length=2048)] = Field("", description="What to change.")
+    message: Text = Field(description="What happened, and where.")
+    hint: Annotated[str, Field(max_length=FAILURE_CHARACTERS)] = Field("", description="What to change.")
     pod: ShortText | None = Field(None, description="Name of the failed pod.")
     container: ShortText | None = Field(None, description="Name of the failed container.")
     exit_code: int | None = Field(None, description="Exit code of that container.")
-    log_tail: Annotated[str, Field(max_length=4096)] | None = Field(None, description="Last lines of its log.")
+    log_tail: Text | None = Field(None, description="Last lines of its log.")
     time: str | None = Field(
         None, description="When the operator observed it (RFC 3339).", json_schema_extra={"format": "date-time"}
     )

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from devcluster.controlplane import ControlPlane
+from tunesmith_operator.plan.types import Raw
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "tunesmith"
 RELEASE = "tunesmith"
@@ -22,8 +23,6 @@ VALUES: dict[str, Any] = {
     "client": {"qps": 500, "burst": 1000},
     "leaderElection": {"leaseSeconds": 10, "renewSeconds": 8, "retrySeconds": 0.5},
 }
-
-Raw = dict[str, Any]
 
 
 def account(release: str) -> str:

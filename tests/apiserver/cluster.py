@@ -15,8 +15,8 @@ import urllib3
 
 from devcluster.controlplane import ControlPlane
 from tunesmith_operator.client import RESOURCES, ApiResource
+from tunesmith_operator.plan.types import Raw
 
-Raw = dict[str, Any]
 T = TypeVar("T")
 
 NODE = "node-1"

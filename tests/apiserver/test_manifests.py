@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -11,8 +10,8 @@ import yaml
 from tests.apiserver.cluster import KINDS, Cluster
 from tunesmith_operator.plan.drift import matches
 from tunesmith_operator.plan.names import MANAGER
+from tunesmith_operator.plan.types import Raw
 
-Raw = dict[str, Any]
 GOLDENS = Path(__file__).parents[1] / "unit" / "operator" / "plan" / "goldens"
 CHILDREN = {
     f"{path.stem}/{child['kind']}/{child['metadata']['name']}": child

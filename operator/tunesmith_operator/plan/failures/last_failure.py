@@ -7,14 +7,12 @@ from typing import Any
 
 from tunesmith_api.failures import EVAL, FAILURES, TUNE, FailureClass, Retry
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.status import LastFailure
+from tunesmith_api.status import FAILURE_CHARACTERS, LastFailure
 from tunesmith_operator.plan.failures import namespace_limits
 from tunesmith_operator.plan.names import KIND_LABEL, label, name_of, namespace_of
 from tunesmith_operator.plan.pods.read import Container, containers
 from tunesmith_operator.plan.spec.policy import KEYS, NAMES
 from tunesmith_operator.plan.types import Raw
-
-MESSAGE_LIMIT = 2048
 
 PENDING_CLASSES = frozenset(class_ for class_, row in FAILURES.items() if row.retry is Retry.WAITS)
 """Failures that keep a pod from starting and may pass: they end no attempt, and status drops them when they are over."""
@@ -46,7 +44,7 @@ def failure(class_: FailureClass, message: str, hint: str | None = None, kind: s
     full = _with_policy(hint or FAILURES[class_].hint_for(kind))
     if kind in (TUNE, EVAL) and (class_ is FailureClass.BAD_SPEC or FIXED_FIELD.search(full)):
         full = with_recreation(full)
-    return LastFailure(class_=class_, message=message[:MESSAGE_LIMIT], hint=full[:MESSAGE_LIMIT], **more)
+    return LastFailure(class_=class_, message=message[:FAILURE_CHARACTERS], hint=full[:FAILURE_CHARACTERS], **more)
 
 
 def pod_failure(pod: Raw, class_: FailureClass, message: str, hint: str | None = None, **more: Any) -> LastFailure:
@@ -70,7 +68,7 @@ def container_failure(
         hint or _container_hint(pod, container, class_),
         container=container.name,
         exit_code=container.exit_code,
-        log_tail=(log_tail or "")[-MESSAGE_LIMIT:] or None,
+        log_tail=(log_tail or "")[-FAILURE_CHARACTERS:] or None,
         time=container.terminated.get("finishedAt"),
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from tunesmith_api.base import parse_duration
+from tunesmith_api.base import TEXT_CHARACTERS, parse_duration
 from tunesmith_api.failures import SERVE, FailureClass
 from tunesmith_api.inferenceservice import InferenceServiceSpec, RolledBack, RolloutStrategy
 from tunesmith_api.status import LastFailure
@@ -33,7 +33,6 @@ NO_CAPACITY = frozenset({FailureClass.UNSCHEDULABLE, FailureClass.QUOTA_EXCEEDED
 NO_CAUSE = "its pods are not ready, and no cause was found"
 TIMEOUT_HINT = "read the log of container serve; if the model needs longer to load, raise spec.rollout.readyTimeout"
 RECREATE_HINT = ", or set spec.rollout.strategy: Recreate, which asks for no second set of pods"
-MESSAGE_LIMIT = 4096
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ def rollback_record(
         version=rollout.version,
         asked=request_hash(target.template, spec.rollout, spec.engine),
         time=format_time(now),
-        message=why_late(spec, trouble)[:MESSAGE_LIMIT],
+        message=why_late(spec, trouble)[:TEXT_CHARACTERS],
     )
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from tunesmith_api.failures import SECONDARY_RANK
-from tunesmith_api.status import LastFailure
+from tunesmith_api.status import FAILURE_CHARACTERS, LastFailure
 from tunesmith_operator.plan.names import annotation, is_deleting, metadata
 from tunesmith_operator.plan.pods.read import containers, is_true
 from tunesmith_operator.plan.types import Raw
 
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 """Set by the Job controller on each pod of an Indexed Job."""
-MESSAGE_LIMIT = 2048
 
 
 def pod_count(job: Raw) -> int:
@@ -53,7 +52,7 @@ def with_placement(job: Raw, pods: Sequence[Raw], trouble: LastFailure | None) -
         return trouble
     placed = sum(is_true(pod, "PodScheduled") or bool((pod.get("status") or {}).get("startTime")) for pod in pods)
     message = f"{placed} of {pod_count(job)} pods are placed: {trouble.message}"
-    return trouble.model_copy(update={"message": message[:MESSAGE_LIMIT]})
+    return trouble.model_copy(update={"message": message[:FAILURE_CHARACTERS]})
 
 
 def root_cause(failures: Iterable[LastFailure]) -> LastFailure | None:

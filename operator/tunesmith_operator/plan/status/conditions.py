@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from tunesmith_api.base import TEXT_CHARACTERS
 from tunesmith_operator.plan.times import format_time
 from tunesmith_operator.plan.types import Raw
-
-MESSAGE_LIMIT = 4096
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def _condition(old: Mapping[str, object] | None, want: WantedCondition, generati
         "type": want.type,
         "status": status,
         "reason": str(want.reason),
-        "message": want.message[:MESSAGE_LIMIT],
+        "message": want.message[:TEXT_CHARACTERS],
         "lastTransitionTime": old["lastTransitionTime"] if old is not None and unchanged else format_time(now),
         "observedGeneration": generation,
     }
