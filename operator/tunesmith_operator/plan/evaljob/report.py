@@ -10,8 +10,8 @@ from tunesmith_operator.plan.evaljob.gates import compared, judged, short, verdi
 from tunesmith_operator.plan.evaljob.roles import BASELINE, KIND, MODEL
 from tunesmith_operator.plan.jobs.attempts import Attempts
 from tunesmith_operator.plan.jobs.kind import JobContext
-from tunesmith_operator.plan.jobs.pushed_progress import is_newer, progress_fields
 from tunesmith_operator.plan.jobs.state import State
+from tunesmith_operator.plan.jobs.status_progress import is_newer, progress_fields
 from tunesmith_operator.plan.names import name_of
 from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.spec.references import fetched_model_status

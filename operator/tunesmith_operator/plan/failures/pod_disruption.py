@@ -8,7 +8,8 @@ from __future__ import annotations
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.status import LastFailure
 from tunesmith_operator.plan.failures import cluster_messages
-from tunesmith_operator.plan.failures.last_failure import hint_values, pod_failure
+from tunesmith_operator.plan.failures.hints import hint_values
+from tunesmith_operator.plan.failures.last_failure import pod_failure
 from tunesmith_operator.plan.names import name_of
 from tunesmith_operator.plan.pods.read import condition
 from tunesmith_operator.plan.types import Raw

@@ -15,7 +15,8 @@ from tunesmith_api.status import LastFailure
 from tunesmith_api.symptoms import find_symptom
 from tunesmith_operator.plan.failures import cluster_messages
 from tunesmith_operator.plan.failures.events import event_time, latest_event
-from tunesmith_operator.plan.failures.last_failure import container_failure, hint_values, pod_failure
+from tunesmith_operator.plan.failures.hints import hint_values
+from tunesmith_operator.plan.failures.last_failure import container_failure, pod_failure
 from tunesmith_operator.plan.names import name_of
 from tunesmith_operator.plan.pods.read import Container, condition, containers, describe
 from tunesmith_operator.plan.times import parse_time

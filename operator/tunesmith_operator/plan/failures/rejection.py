@@ -8,7 +8,8 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.status import LastFailure
 from tunesmith_operator.plan.failures import cluster_messages, namespace_limits
 from tunesmith_operator.plan.failures.events import latest_event
-from tunesmith_operator.plan.failures.last_failure import failure, kind_of
+from tunesmith_operator.plan.failures.hints import kind_of
+from tunesmith_operator.plan.failures.last_failure import failure
 from tunesmith_operator.plan.names import namespace_of
 from tunesmith_operator.plan.pods.members import pod_count
 from tunesmith_operator.plan.types import Raw

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from tunesmith_api.failures import BY_EXIT_CODE, EVAL, FAILURES, SERVE, FailureClass, Retry
 from tunesmith_api.status import LastFailure
 from tunesmith_api.symptoms import SIGNALS, find_symptom
-from tunesmith_operator.plan.failures.last_failure import VAGUE, container_failure, kind_of, pod_failure
+from tunesmith_operator.plan.failures.hints import VAGUE, kind_of
+from tunesmith_operator.plan.failures.last_failure import container_failure, pod_failure
 from tunesmith_operator.plan.failures.pod_disruption import disruption_failure
 from tunesmith_operator.plan.failures.pod_start import start_failure
 from tunesmith_operator.plan.names import is_deleting, name_of

@@ -8,7 +8,7 @@ from tunesmith_api.run import Outcome, RunReport, Verb
 from tunesmith_operator.plan.finetunejob.roles import KIND
 from tunesmith_operator.plan.jobs.attempts import Attempts
 from tunesmith_operator.plan.jobs.kind import JobContext
-from tunesmith_operator.plan.jobs.pushed_progress import is_newer, progress_fields
+from tunesmith_operator.plan.jobs.status_progress import is_newer, progress_fields
 from tunesmith_operator.plan.names import name_of
 from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.spec.references import fetched_model_status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tunesmith_api import API_VERSION
 from tunesmith_api.inferenceservice import Autoscaling, InferenceServiceSpec
-from tunesmith_operator.plan.failures.last_failure import with_hint
+from tunesmith_operator.plan.failures.hints import with_hint
 from tunesmith_operator.plan.names import child_metadata, key_of, name_of
 from tunesmith_operator.plan.phases import Reason
 from tunesmith_operator.plan.pods.read import condition

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tunesmith_api.inferenceservice import DisruptionBudget, InferenceServiceSpec
-from tunesmith_operator.plan.failures.last_failure import with_hint
+from tunesmith_operator.plan.failures.hints import with_hint
 from tunesmith_operator.plan.names import child_metadata, key_of, name_of, selector
 from tunesmith_operator.plan.types import Observed, Raw
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.status import LastFailure
-from tunesmith_operator.plan.failures.last_failure import failure, with_hint
+from tunesmith_operator.plan.failures.hints import with_hint
+from tunesmith_operator.plan.failures.last_failure import failure
 from tunesmith_operator.plan.failures.pod_start import start_progress
 from tunesmith_operator.plan.inferenceservice.context import KIND, ServiceContext
 from tunesmith_operator.plan.inferenceservice.promotion import Blocked

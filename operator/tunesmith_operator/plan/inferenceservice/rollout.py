@@ -10,7 +10,7 @@ from tunesmith_api.base import TEXT_CHARACTERS, parse_duration
 from tunesmith_api.failures import SERVE, FailureClass
 from tunesmith_api.inferenceservice import InferenceServiceSpec, RolledBack, RolloutStrategy
 from tunesmith_api.status import LastFailure
-from tunesmith_operator.plan.failures.last_failure import with_hint
+from tunesmith_operator.plan.failures.hints import with_hint
 from tunesmith_operator.plan.failures.pod_start import pending_failure
 from tunesmith_operator.plan.failures.rejection import rejection_failure
 from tunesmith_operator.plan.failures.termination import crash_failure, termination_failure

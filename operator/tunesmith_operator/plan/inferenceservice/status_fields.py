@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import RunSpec, Verb
-from tunesmith_operator.plan.failures.last_failure import with_hint
+from tunesmith_operator.plan.failures.hints import with_hint
 from tunesmith_operator.plan.inferenceservice.context import ServiceContext
 from tunesmith_operator.plan.inferenceservice.pod import ROLE
 from tunesmith_operator.plan.inferenceservice.promotion import (

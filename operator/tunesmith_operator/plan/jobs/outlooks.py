@@ -9,7 +9,8 @@ from datetime import datetime
 from tunesmith_api.base import parse_duration
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.status import LastFailure
-from tunesmith_operator.plan.failures.last_failure import failure, with_hint, with_recreation
+from tunesmith_operator.plan.failures.hints import with_hint, with_recreation
+from tunesmith_operator.plan.failures.last_failure import failure
 from tunesmith_operator.plan.failures.pod_start import start_progress
 from tunesmith_operator.plan.jobs.attempts import Attempts, next_start
 from tunesmith_operator.plan.jobs.kind import JobContext, Spec

@@ -8,7 +8,8 @@ from enum import StrEnum
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.status import LastFailure
-from tunesmith_operator.plan.failures.last_failure import failure, kind_of
+from tunesmith_operator.plan.failures.hints import kind_of
+from tunesmith_operator.plan.failures.last_failure import failure
 from tunesmith_operator.plan.failures.pod_start import pending_failure
 from tunesmith_operator.plan.failures.rejection import pod_creation_failure
 from tunesmith_operator.plan.failures.termination import crash_failure, permanent_failure, termination_failure

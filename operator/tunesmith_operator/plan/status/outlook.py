@@ -8,7 +8,8 @@ from datetime import datetime
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.status import LastFailure
-from tunesmith_operator.plan.failures.last_failure import PENDING_CLASSES, failure, with_hint
+from tunesmith_operator.plan.failures.hints import with_hint
+from tunesmith_operator.plan.failures.last_failure import PENDING_CLASSES, failure
 from tunesmith_operator.plan.names import key_of, metadata
 from tunesmith_operator.plan.phases import Phase, Reason
 from tunesmith_operator.plan.requeue import CONFLICT_INTERVAL, LEFTOVER_INTERVAL

@@ -13,7 +13,8 @@ from tests.unit.operator.plan.world import (
     inference_service,
 )
 from tunesmith_api.failures import FailureClass
-from tunesmith_operator.plan.failures.last_failure import POLICIES, RECREATE, failure
+from tunesmith_operator.plan.failures.hints import POLICIES, RECREATE
+from tunesmith_operator.plan.failures.last_failure import failure
 from tunesmith_operator.plan.failures.termination import termination_failure
 from tunesmith_operator.plan.names import KIND_LABEL
 

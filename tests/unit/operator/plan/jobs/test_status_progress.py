@@ -11,7 +11,7 @@ from tests.unit.operator.plan.world import (
     running,
 )
 from tunesmith_api.run import ProgressReport
-from tunesmith_operator.plan.jobs.pushed_progress import is_newer, percent, progress_fields
+from tunesmith_operator.plan.jobs.status_progress import is_newer, percent, progress_fields
 from tunesmith_operator.plan.times import format_time
 from tunesmith_operator.plan.types import Progress
 
