@@ -18,9 +18,14 @@ JOB_UID_LABEL = "kueue.x-k8s.io/job-uid"
 """On a Workload: the uid of its Job."""
 
 
+def is_queued(job: Raw) -> bool:
+    """Whether a Job that has not ended is Queued. Without a queue it waits for whoever suspended it."""
+    return is_suspended(job)
+
+
 def queued_jobs(jobs: Iterable[Raw]) -> list[Raw]:
     """Jobs that a queue has not admitted."""
-    return [job for job in jobs if is_suspended(job) and label(job, QUEUE_LABEL) and not is_over(job)]
+    return [job for job in jobs if is_queued(job) and label(job, QUEUE_LABEL) and not is_over(job)]
 
 
 def has_reported(job: Raw, workloads: Sequence[Raw]) -> bool:

@@ -13,7 +13,8 @@ from tunesmith_operator.plan.failures.last_failure import failure
 from tunesmith_operator.plan.failures.pod_start import pending_failure
 from tunesmith_operator.plan.failures.rejection import pod_creation_failure
 from tunesmith_operator.plan.failures.termination import crash_failure, permanent_failure, termination_failure
-from tunesmith_operator.plan.jobs.read import is_suspended, main_container, may_run
+from tunesmith_operator.plan.jobs.queueing import is_queued
+from tunesmith_operator.plan.jobs.read import main_container, may_run
 from tunesmith_operator.plan.names import is_deleting, name_of
 from tunesmith_operator.plan.pods.members import has_started, leader, pod_count, root_cause, with_placement
 from tunesmith_operator.plan.pods.read import condition, containers, is_finished, is_true, phase, reports
@@ -60,7 +61,7 @@ def _ended(job: Raw, pods: Sequence[Raw], now: datetime) -> Finding | None:
 
 def _not_running(job: Raw, pods: Sequence[Raw], now: datetime) -> Finding | None:
     """The state of a Job that is suspended, has lost a pod, or can't succeed."""
-    if is_suspended(job):
+    if is_queued(job):
         return State.QUEUED, None
     if any(is_deleting(pod) and not may_run(pod, now) and not is_finished(pod) for pod in pods):
         return State.FAILED, _why_failed(job, pods, now)
