@@ -6,7 +6,7 @@ UV     := $(TOOLS)/bin/uv
 PYTHON := .venv/bin/python
 COMPILE := $(UV) pip compile pyproject.toml --quiet --universal --generate-hashes --python-version 3.11 \
 	--no-emit-index-url --custom-compile-command "make lock"
-PATHS  := crds operator runtime devcluster tools tests examples
+PATHS  := cli crds operator runtime devcluster tools tests examples
 # The oldest and the newest Kubernetes that the chart is tested with, and the tests that depend most on the API server:
 # CRD rules, the life of each kind, messages of admission and controllers, tables, rights.
 KUBERNETES_VERSIONS := 1.30.14 1.37.2
@@ -93,7 +93,7 @@ env: .venv/.ready
 .venv/.ready: locks/dev.txt | $(UV)
 	$(UV) venv --quiet --allow-existing --python python3 .venv
 	$(UV) pip sync --quiet --python .venv --require-hashes --compile-bytecode locks/dev.txt
-	printf '%s\n' "$(CURDIR)/crds" "$(CURDIR)/operator" "$(CURDIR)/runtime" "$(CURDIR)" > $$($(PYTHON) -c 'import site; print(site.getsitepackages()[0])')/tunesmith.pth
+	printf '%s\n' "$(CURDIR)/cli" "$(CURDIR)/crds" "$(CURDIR)/operator" "$(CURDIR)/runtime" "$(CURDIR)" > $$($(PYTHON) -c 'import site; print(site.getsitepackages()[0])')/tunesmith.pth
 	touch $@
 
 $(UV):

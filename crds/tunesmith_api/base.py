@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from tunesmith_api.grammar import Grammar
+from tunesmith_api.grammar import Grammar, Slip
 from tunesmith_api.uris import DATA, ENDPOINT, MODEL, STORE
 
 
@@ -99,6 +99,17 @@ OBJECT_NAME = Grammar(
     lower=True,
     repairs=(("_", "-"), (" ", "-")),
 )
+CATALOGUE_NAME = Grammar(
+    pattern="^[a-z0-9]([-a-z0-9._]*[a-z0-9])?$",
+    problem="is not a name of the catalogue",
+    advice=f"write lower-case letters, digits, -, _ and ., {_ENDS}, such as qwen3-8b",
+    slips=(
+        Slip("^[A-Za-z0-9]+://", "is a URI", "write it in the field uri"),
+        Slip("^[^/]+/[^/]+$", "is the id of a hub's repository", "write hf://ORG/NAME in the field uri"),
+    ),
+    repairs=((" ", "-"),),
+    lower=True,
+)
 LABEL_VALUE = Grammar(
     pattern="^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$",
     problem="is not a label value",
@@ -131,6 +142,9 @@ ObjectName = Annotated[str, Field(min_length=1, max_length=253), OBJECT_NAME]
 
 QueueName = Annotated[str, Field(min_length=1, max_length=63), OBJECT_NAME]
 """The name of a queue, short enough for the value of a label."""
+
+CatalogueName = Annotated[str, Field(min_length=1, max_length=100), CATALOGUE_NAME]
+"""A name of the catalogue: of a model or of a data set."""
 
 TEXT_CHARACTERS = 4096
 Text = Annotated[str, Field(max_length=TEXT_CHARACTERS)]

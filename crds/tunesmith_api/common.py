@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tunesmith_api.base import (
     ApiModel,
+    CatalogueName,
     Endpoint,
     ModelUri,
     Name,
@@ -26,10 +27,15 @@ class Reference(ApiModel):
 
 
 class ModelSource(ApiModel):
-    """Source of a model: a URI, or another resource of the namespace that has made or serves it."""
+    """Source of a model: a name of the catalogue, a URI, or another resource of the namespace that has made or serves it."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (exactly_one("uri", "fineTuneJob", "inferenceService"),)
+    rules: ClassVar[tuple[Rule, ...]] = (exactly_one("name", "uri", "fineTuneJob", "inferenceService"),)
 
+    name: CatalogueName | None = Field(
+        None,
+        description="Name in the catalogue, such as qwen3-8b: in the ConfigMap tunesmith-catalogue of the namespace, else in the "
+        "store, else the built-in one.",
+    )
     uri: ModelUri | None = Field(
         None,
         description="hf://org/name@revision, ms://org/name@revision (ModelScope), s3://bucket/prefix, pvc://claim/path or "

@@ -372,3 +372,17 @@ SECONDARY_RANK: dict[FailureClass, int] = {
     FailureClass.COLLECTIVE_FAILED: 2,
 }
 """Classes of secondary failures in a process group -> rank: the higher, the likelier another process failed first."""
+
+
+def explanation(failure: FailureClass) -> str:
+    """Meaning, retry policy and hints of a failure class, as text."""
+    row = FAILURES[failure]
+    code = "no exit code of ours" if row.exit_code is None else f"exit code {row.exit_code}"
+    retry = {
+        "Waits": "the pod starts once the cause is gone",
+        "Never": "not retried",
+        "Counted": "retried up to spec.retries times",
+        "Always": "always retried",
+    }
+    hints = "\n".join((row.hint, *(f"{kind}: {hint}" for kind, hint in row.hints.items())))
+    return f"{failure}: {row.meaning} ({code}; {retry[row.retry]})\n{hints}"

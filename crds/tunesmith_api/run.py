@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from tunesmith_api.base import ApiModel, UriText
+from tunesmith_api.catalogue import SCHEME
 from tunesmith_api.evaljob import EvalJobSpec, Result
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec, LastCheckpoint, Metrics, Rows
@@ -22,6 +23,8 @@ from tunesmith_api.status import Artifact
 RUN_ANNOTATION = "tunesmith.dev/run"
 SPEC_FILE = "/etc/tunesmith/run.json"
 WORK_DIRECTORY = "/work"
+CATALOGUE_DIRECTORY = "/etc/tunesmith-catalogue"
+"""Where the namespace's ConfigMap of catalogue entries is mounted in a pod that looks up names."""
 TERMINATION_MESSAGE_BYTES = 3072
 """The kubelet cuts a message at 4,096 bytes, and those of a pod at 12 KiB shared evenly by its containers
 (kubernetes/pkg/kubelet/status/status_manager.go). Our pods have three; a fourth may be injected into them."""
@@ -66,7 +69,10 @@ class Store(ApiModel):
 class ResolvedModel(ApiModel):
     """A model with every reference resolved to a URI."""
 
-    uri: str = Field(description="hf://, ms://, s3:// or file:// URI of weights, or of an adapter where base is set.")
+    uri: str = Field(
+        description="hf://, ms://, s3:// or file:// URI of weights, or of an adapter where base is set; catalogue://NAME until "
+        "the pod has looked up the name."
+    )
     digest: str | None = Field(None, description="sha256 of its manifest, if a run has published it.")
     base: ResolvedModel | None = Field(None, description="For an adapter: its base model.")
     trust_remote_code: bool = Field(False, description="Whether Python code of the model may run.")
@@ -75,6 +81,11 @@ class ResolvedModel(ApiModel):
     def is_on_hub(self) -> bool:
         """Whether the model must be imported into the store before it is read."""
         return self.uri.startswith(("hf://", "ms://"))
+
+    @property
+    def is_named(self) -> bool:
+        """Whether it is a name of the catalogue that is not looked up yet."""
+        return self.uri.startswith(SCHEME)
 
 
 class ModelRole(StrEnum):
@@ -144,6 +155,9 @@ class RunSpec(ApiModel):
     output_uri: str = Field(description="Parent of the run's folder.")
     progress_url: str | None = Field(None, description="URL that receives progress reports; absent: none.")
     world: World | None = Field(None, description="Process group; absent: a single process.")
+    looked_up: dict[str, str] | None = Field(
+        None, description="Digest of what each name of the catalogue stands for, by field. Set in the pod."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -170,6 +184,13 @@ class RunSpec(ApiModel):
         """The model that is tuned, scored or served: the base, or the adapter with its base."""
         adapter = self.models.get(ModelRole.ADAPTER)
         return adapter.model_copy(update={"base": self.base}) if adapter else self.base
+
+    @property
+    def has_names(self) -> bool:
+        """Whether it has names of the catalogue that are not looked up yet."""
+        models = [*self.models.values(), *(each.model for each in self.adapters)]
+        named_data = self.kind == "FineTuneJob" and any(each.get("name") for each in self.spec.get("datasets") or ())
+        return named_data or any(model.is_named for model in models)
 
     def fine_tune_job(self) -> FineTuneJobSpec:
         """The typed spec of a FineTuneJob."""

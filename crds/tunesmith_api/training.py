@@ -10,11 +10,13 @@ from pydantic import Field
 from tunesmith_api.base import (
     SET_LIST,
     ApiModel,
+    CatalogueName,
     DataUri,
     Rule,
     ShortText,
     exactly_one,
 )
+from tunesmith_api.catalogue import SCHEME
 from tunesmith_api.pods import LABEL_KEY
 
 
@@ -66,8 +68,14 @@ class RowFormat(StrEnum):
 class Dataset(ApiModel):
     """A data set of JSON lines."""
 
-    uri: DataUri = Field(
-        description="s3://bucket/file.jsonl (or a folder of .jsonl), pvc://claim/path, hf://org/name, ms://org/name or file:///path."
+    rules: ClassVar[tuple[Rule, ...]] = (exactly_one("name", "uri"),)
+
+    name: CatalogueName | None = Field(
+        None, description="Name in the catalogue, such as alpaca-zh, looked up as the name of a model."
+    )
+    uri: DataUri | None = Field(
+        None,
+        description="s3://bucket/file.jsonl (or a folder of .jsonl), pvc://claim/path, hf://org/name, ms://org/name or file:///path.",
     )
     format: RowFormat = Field(
         RowFormat.AUTO,
@@ -78,6 +86,11 @@ class Dataset(ApiModel):
         None, max_length=16, description="Columns to rename before the format is detected: {nameInFile: name}."
     )
     max_rows: int | None = Field(None, ge=1, description="Number of rows to use, from the first. Default: all.")
+
+    @property
+    def source(self) -> str:
+        """The URI, or catalogue://NAME of a name that is not looked up yet."""
+        return self.uri or f"{SCHEME}{self.name}"
 
 
 class Validation(ApiModel):

@@ -1,4 +1,4 @@
-"""The `tunesmith` command line."""
+"""What the operator's image prints by itself: its version, and explanations of failures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tunesmith_api.failures import BY_EXIT_CODE, FAILURES, FailureClass
+from tunesmith_api.failures import BY_EXIT_CODE, FailureClass, explanation
 from tunesmith_operator.version import VERSION
 
 
@@ -36,20 +36,6 @@ def _failure_class(text: str) -> FailureClass:
     if found is None:
         raise argparse.ArgumentTypeError(f"unknown failure {text!r} (failure classes: {', '.join(FailureClass)})")
     return found
-
-
-def explanation(failure: FailureClass) -> str:
-    """Meaning, retry policy and hints of a failure class, as text."""
-    row = FAILURES[failure]
-    code = "no exit code of ours" if row.exit_code is None else f"exit code {row.exit_code}"
-    retry = {
-        "Waits": "the pod starts once the cause is gone",
-        "Never": "not retried",
-        "Counted": "retried up to spec.retries times",
-        "Always": "always retried",
-    }
-    hints = "\n".join((row.hint, *(f"{kind}: {hint}" for kind, hint in row.hints.items())))
-    return f"{failure}: {row.meaning} ({code}; {retry[row.retry]})\n{hints}"
 
 
 if __name__ == "__main__":

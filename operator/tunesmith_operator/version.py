@@ -1,3 +1,5 @@
 """The version of this code: in the user agent, in the metrics and on the command line."""
 
-VERSION = "0.2.0"
+from tunesmith_api.release import VERSION
+
+__all__ = ["VERSION"]

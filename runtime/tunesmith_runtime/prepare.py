@@ -26,10 +26,11 @@ def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
     found, _ = find_run(spec, work, storage, model)
     if found.record is not None:
         return RunRecord.model_validate(found.record).report(Verb.PREPARE, Outcome.ADOPTED, found.run_uri)
+    has_looked_up = spec.looked_up is not None  # then the status shows what the name stands for, also before the import
     return RunReport(
         verb=Verb.PREPARE,
         outcome=Outcome.SUCCEEDED,
         run_uri=found.run_uri,
-        model_uri=found.model_uri,
+        model_uri=found.model_uri or (model.source if has_looked_up else None),
         model_digest=found.model_digest,
     )

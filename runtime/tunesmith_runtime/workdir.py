@@ -11,7 +11,7 @@ from pydantic import Field
 
 from tunesmith_api.base import ApiModel
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.run import ModelRole
+from tunesmith_api.run import ModelRole, RunSpec
 from tunesmith_runtime.errors import RunFailure
 
 
@@ -75,6 +75,21 @@ class Work:
         """fetch.json."""
         return self.root / "fetch.json"
 
+    @property
+    def looked_up_file(self) -> Path:
+        """The RunSpec with a URI in the place of every name."""
+        return self.root / "looked-up.json"
+
+    def write_looked_up(self, spec: RunSpec) -> None:
+        """Write the RunSpec whose names are looked up."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.looked_up_file.write_text(spec.model_dump_json(by_alias=True, exclude_none=True, indent=1))
+
+    def looked_up(self) -> RunSpec:
+        """Return that RunSpec. Raises RunFailure (BadSpec) if fetch has not run."""
+        self._check_fetched(self.looked_up_file)
+        return RunSpec.model_validate_json(self.looked_up_file.read_bytes())
+
     def write_data_files(self, files: list[DataFile]) -> None:
         """Write data.json."""
         self.data.mkdir(parents=True, exist_ok=True)
@@ -93,8 +108,11 @@ class Work:
 
     def fetched(self) -> Fetched:
         """Return fetch.json. Raises RunFailure (BadSpec) if fetch has not run."""
-        if not self.fetch_file.is_file():
-            raise RunFailure(
-                FailureClass.BAD_SPEC, f"{self.fetch_file} is missing", "run the verb fetch first, with the same --work"
-            )
+        self._check_fetched(self.fetch_file)
         return Fetched.model_validate_json(self.fetch_file.read_bytes())
+
+    def _check_fetched(self, file: Path) -> None:
+        if not file.is_file():
+            raise RunFailure(
+                FailureClass.BAD_SPEC, f"{file} is missing", "run the verb fetch first, with the same --work"
+            )

@@ -196,9 +196,22 @@ BAD = {
     "two sources": Bad(
         "FineTuneJob",
         {"model": {"uri": "s3://models/b", "fineTuneJob": {"name": "a"}}},
-        "set exactly one of uri, fineTuneJob, inferenceService",
+        "set exactly one of name, uri, fineTuneJob, inferenceService",
     ),
-    "no source": Bad("FineTuneJob", {"model": {"uri": None}}, "set exactly one of uri, fineTuneJob, inferenceService"),
+    "no source": Bad("FineTuneJob", {"model": {"uri": None}}, "set exactly one of name, uri, fineTuneJob, inferenceService"),
+    "a name and a URI": Bad(
+        "FineTuneJob",
+        {"datasets": [{"name": "alpaca-zh", "uri": "s3://data/rows.jsonl"}]},
+        "set exactly one of name, uri",
+    ),
+    "the id of a repository as a name": Bad(
+        "FineTuneJob",
+        {"model": {"uri": None, "name": "Qwen/Qwen3-8B"}},
+        '"Qwen/Qwen3-8B" is the id of a hub\'s repository: write hf://ORG/NAME in the field uri',
+    ),
+    "a name in capitals": Bad(
+        "FineTuneJob", {"model": {"uri": None, "name": "Qwen3-8B"}}, '"Qwen3-8B" is not a name of the catalogue: write qwen3-8b'
+    ),
     "two validations": Bad(
         "FineTuneJob", {"validation": {"fraction": 0.1, "uri": "s3://data/v.jsonl"}}, "set exactly one of fraction, uri"
     ),

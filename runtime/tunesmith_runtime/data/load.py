@@ -175,7 +175,7 @@ def _summary(train: RowCounts, held_out: RowCounts, validation: bool) -> Rows:
 
 def _check_kept(spec: FineTuneJobSpec, train: RowCounts, held_out: RowCounts, encoder: Encoder) -> None:
     """Raise RunFailure (EmptyDataset) where there are too few rows to train and to validate with."""
-    uris, validation = ", ".join(dataset.uri for dataset in spec.datasets), spec.validation
+    uris, validation = ", ".join(dataset.source for dataset in spec.datasets), spec.validation
     if not train.kept:
         raise _empty(uris, train, encoder)
     if validation and validation.uri and not held_out.kept:

@@ -74,7 +74,8 @@ def find_run(spec: RunSpec, work: Work, storage: Storage, model: Model) -> tuple
     Raises RunFailure where an object is missing, or the run's folder cannot be written.
     """
     data = find_data(storage, data_uris(spec))
-    fingerprints = {**model.fingerprints, **{each.uri: each.fingerprint for each in data.values()}}
+    content = {each.uri: each.fingerprint for each in data.values()}
+    fingerprints = {**model.fingerprints, **content, **(spec.looked_up or {})}
     identity = run_id(spec, fingerprints)
     uri = join(spec.output_uri, identity)
     fetched = Fetched(
@@ -119,7 +120,7 @@ def data_uris(spec: RunSpec) -> list[str]:
         return [benchmark.dataset.uri for benchmark in spec.eval_job().benchmarks if benchmark.dataset]
     job = spec.fine_tune_job()
     validation = [job.validation.uri] if job.validation and job.validation.uri else []
-    return [dataset.uri for dataset in job.datasets] + validation
+    return [dataset.source for dataset in job.datasets] + validation
 
 
 def download_data(spec: RunSpec, work: Work, storage: Storage, data: dict[str, Data]) -> None:
@@ -130,7 +131,9 @@ def download_data(spec: RunSpec, work: Work, storage: Storage, data: dict[str, D
                 download_benchmark(storage, data[benchmark.dataset.uri], work.benchmarks / benchmark.name)
         return
     job = spec.fine_tune_job()
-    sources: list[tuple[int | None, Data]] = [(index, data[dataset.uri]) for index, dataset in enumerate(job.datasets)]
+    sources: list[tuple[int | None, Data]] = [
+        (index, data[dataset.source]) for index, dataset in enumerate(job.datasets)
+    ]
     if job.validation and job.validation.uri:
         sources.append((None, data[job.validation.uri]))
     download_rows(storage, sources, work)

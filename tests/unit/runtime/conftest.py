@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from tests import tinymodel
+from tests.s3 import s3, s3_server, store
 from tests.unit.runtime.train.support import Run, make_run
 from tunesmith_api.run import RunReport
+
+__all__ = ["s3", "s3_server", "store"]
 
 modules: dict[str, Any] = sys.modules
 modules.setdefault("deepspeed", None)

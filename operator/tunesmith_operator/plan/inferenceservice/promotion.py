@@ -121,7 +121,7 @@ def _other_model(name: str, job: Raw, scored: Raw, source: ModelSource, model: R
 
 
 def _is_same_source(named: ModelSource, source: ModelSource) -> bool:
-    return (named.uri, named.fine_tune_job) == (source.uri, source.fine_tune_job)
+    return (named.name, named.uri, named.fine_tune_job) == (source.name, source.uri, source.fine_tune_job)
 
 
 def _failed_gates(status: Raw) -> str:

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tunesmith_api.catalogue import CONFIG_MAP as CATALOGUE
 from tunesmith_api.pods import Accelerator as AcceleratorName
 from tunesmith_api.pods import PodSettings, Resources, is_reserved
 from tunesmith_api.run import (
+    CATALOGUE_DIRECTORY,
     INDEX_VARIABLE,
     POD_NAME_VARIABLE,
     PROGRESS_TOKEN_VARIABLE,
@@ -234,6 +236,9 @@ def _volumes(plan: PodPlan) -> list[tuple[Raw, Raw]]:
         config_map = {"name": bundle.name, "items": [{"key": bundle.key, "path": bundle.key}]}
         mount = {"name": "ca", "mountPath": CA_DIRECTORY, "readOnly": True}
         volumes.append(({"name": "ca", "configMap": config_map}, mount))
+    if plan.run.has_names:  # pods without names keep their template, and with it their version
+        mount = {"name": "catalogue", "mountPath": CATALOGUE_DIRECTORY, "readOnly": True}
+        volumes.append(({"name": "catalogue", "configMap": {"name": CATALOGUE, "optional": True}}, mount))
     if shared_memory:
         directory = {"medium": "Memory", "sizeLimit": str(shared_memory)}
         volumes.append(({"name": "shm", "emptyDir": directory}, {"name": "shm", "mountPath": "/dev/shm"}))

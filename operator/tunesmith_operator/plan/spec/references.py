@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tunesmith_api.catalogue import SCHEME
 from tunesmith_api.common import ModelSource
 from tunesmith_api.inferenceservice import Adapter
 from tunesmith_api.run import NamedAdapter, ResolvedModel, RunReport
@@ -54,7 +55,7 @@ def resolve(source: ModelSource, references: References) -> ResolvedModel | Wait
     elif source.inference_service:
         model = _served(source.inference_service.name, references)
     else:
-        model = ResolvedModel(uri=str(source.uri))
+        model = ResolvedModel(uri=source.uri or f"{SCHEME}{source.name}")
     return model if isinstance(model, Waiting | Refused) else with_trust(model, source.trust_remote_code)
 
 
@@ -90,7 +91,7 @@ def describe(source: ModelSource) -> str:
         return f"FineTuneJob {source.fine_tune_job.name}"
     if source.inference_service:
         return f"InferenceService {source.inference_service.name}"
-    return str(source.uri)
+    return source.uri or f"model {source.name}"
 
 
 def _finished(name: str, references: References) -> Raw | Waiting:
@@ -137,7 +138,8 @@ def _artifact(job: Raw, preferred: tuple[ArtifactType, ...]) -> ResolvedModel | 
     if name is not ArtifactType.ADAPTER:
         return model
     base = status.get("model") or {}
-    uri = base.get("uri") or job["spec"]["model"].get("uri")
+    named = job["spec"]["model"]
+    uri = base.get("uri") or named.get("uri") or (f"{SCHEME}{named['name']}" if named.get("name") else None)
     if not uri:
         return Refused(f"FineTuneJob {job['metadata']['name']} names no base model of its adapter")
     return model.model_copy(update={"base": ResolvedModel(uri=uri, digest=base.get("digest"))})

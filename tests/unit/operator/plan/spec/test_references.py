@@ -51,6 +51,20 @@ def test_an_artifact_that_is_no_language_model_is_refused(type_: ArtifactType):
     assert f"has published {type_}, but" in model.text
 
 
+def test_a_name_is_left_to_the_pod_to_look_up():
+    named = source(name="qwen3-8b", trustRemoteCode=True)
+    assert resolve(named, {}) == ResolvedModel(uri="catalogue://qwen3-8b", trust_remote_code=True)
+    assert describe(named) == "model qwen3-8b"
+
+
+def test_an_adapter_whose_job_names_its_base_has_the_name_until_the_job_reports_it():
+    job = published("adapter", model={})
+    job["spec"]["model"] = {"name": "qwen3-8b"}
+    model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: job})
+    assert isinstance(model, ResolvedModel)
+    assert model.base == ResolvedModel(uri="catalogue://qwen3-8b")
+
+
 def test_an_adapter_has_the_base_that_its_job_has_read():
     model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: published("adapter")})
     assert isinstance(model, ResolvedModel)

@@ -1,0 +1,259 @@
+"""Names of models and data sets: looked up once in a pod, before anything is fetched.
+
+A name is looked up in the namespace's ConfigMap, then in the store's folder `catalogue/`, then in the built-in catalogue. The
+verbs prepare and fetch look it up; fetch leaves the result in the work directory for the containers after it, so that an entry
+that changes meanwhile does not change a pod at work.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from tunesmith_api.base import CATALOGUE_NAME
+from tunesmith_api.catalogue import CONFIG_MAP, DATASETS_FILE, MODELS_FILE, SCHEME, STORE_FOLDER, builtin
+from tunesmith_api.catalogue.entries import HUBS, DatasetEntry, Entry
+from tunesmith_api.catalogue.nearest import nearest
+from tunesmith_api.catalogue.own import BadEntry, dataset_entry, model_entry, read_entries
+from tunesmith_api.compatibility import refusals
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.hashing import digest
+from tunesmith_api.refusal import combine
+from tunesmith_api.run import CATALOGUE_DIRECTORY, ModelRole, ResolvedModel, RunSpec, Verb
+from tunesmith_api.training import Dataset, RowFormat
+from tunesmith_runtime.errors import NotFound, RunFailure
+from tunesmith_runtime.storage import Storage, join, open_storage
+from tunesmith_runtime.workdir import Work
+
+log = logging.getLogger(__name__)
+
+COLUMN = re.compile(r"\{([^{}]+)\}")
+"""A template of a single column."""
+
+E = TypeVar("E", bound=Entry)
+
+
+@dataclass(frozen=True)
+class Section(Generic[E]):
+    """The models, or the data sets, of every catalogue."""
+
+    noun: str
+    file: str
+    field: str
+    """The field of a spec that has the name; {} is the role of the model."""
+    missing: FailureClass
+    parse: Callable[[str, Any], E]
+    builtin: Callable[[], Mapping[str, E]]
+
+
+MODELS = Section("model", MODELS_FILE, "spec.{}", FailureClass.MODEL_NOT_FOUND, model_entry, builtin.models)
+DATASETS = Section(
+    "data set", DATASETS_FILE, "spec.datasets[]", FailureClass.DATASET_NOT_FOUND, dataset_entry, builtin.datasets
+)
+
+
+@dataclass
+class Catalogue:
+    """The catalogues of a namespace, of its store, and the built-in one."""
+
+    storage: Storage
+    store_uri: str
+    order: Sequence[str] = tuple(HUBS)
+    """Names of the hubs, the preferred one first."""
+    folder: Path = field(default_factory=lambda: Path(CATALOGUE_DIRECTORY))
+    """Where the ConfigMap is mounted."""
+
+    def find(self, section: Section[E], name: str, where: str) -> E:
+        """Return the entry of `name`, which the spec has in `where` (such as spec.model).
+
+        Raises RunFailure: ModelNotFound or DatasetNotFound with the nearest names, BadSpec for an entry at fault.
+        """
+        texts = self._model_files if section.file == MODELS_FILE else self._dataset_files
+        names = set(section.builtin())
+        for title, text in texts.items():
+            with _faults_of(title):
+                entries = read_entries(text or "")
+            if name in entries:
+                with _faults_of(title, f"{name}: "):
+                    return section.parse(name, entries[name])
+            names |= {each for each in entries if CATALOGUE_NAME.admits(each)}
+        if name in section.builtin():
+            return section.builtin()[name]
+        raise self._unknown(section, name, names, where, texts)
+
+    def uri(self, section: Section[E], entry: E, where: str) -> str:
+        """Return the URI of an entry on the first hub that has it. Raises RunFailure if none of the hubs in use has it."""
+        if uris := entry.uris(self.order):
+            return uris[0]
+        hubs = " and ".join(self.order)
+        message = f"{section.noun} {entry.name!r} is on {' and '.join(entry.hubs)} only; the hubs in use are {hubs}"
+        raise RunFailure(section.missing, message, f"set {where}.uri instead of {where}.name")
+
+    def _unknown(
+        self, section: Section[E], name: str, names: set[str], where: str, texts: Mapping[str, str | None]
+    ) -> RunFailure:
+        places = [f"{title}{' (absent)' if text is None else ''}" for title, text in texts.items()]
+        message = (
+            f"{section.noun} {name!r} is in no catalogue: looked up in {', '.join(places)} and the built-in catalogue"
+        )
+        *most, last = nearest(name, names)
+        return RunFailure(
+            section.missing, message, f"write {', '.join(most)} or {last} in {where}.name, or set {where}.uri instead"
+        )
+
+    @cached_property
+    def _model_files(self) -> dict[str, str | None]:
+        return dict(self._read(MODELS_FILE))
+
+    @cached_property
+    def _dataset_files(self) -> dict[str, str | None]:
+        return dict(self._read(DATASETS_FILE))
+
+    def _read(self, file: str) -> Iterator[tuple[str, str | None]]:
+        """Yield the title and the text of a file in each place; None where it is absent or may not be read."""
+        mounted = self.folder / file
+        title = f"ConfigMap {CONFIG_MAP} key {file}"
+        yield title, _decode(title, mounted.read_bytes() if mounted.is_file() else None)
+        uri = join(self.store_uri, STORE_FOLDER, file)
+        try:
+            yield uri, _decode(uri, self.storage.read_bytes(uri))
+        except NotFound:
+            yield uri, None
+        except RunFailure as failure:
+            # S3 refuses access to an absent object where folders may not be listed.
+            if failure.failure is not FailureClass.STORAGE_403:
+                raise
+            log.warning("%s cannot be read, so it counts as absent: %s", uri, failure.message)
+            yield uri, None
+
+
+@contextmanager
+def _faults_of(title: str, entry: str = "") -> Iterator[None]:
+    """Report an entry of the file `title` that cannot be used as BadSpec."""
+    try:
+        yield
+    except BadEntry as error:
+        message = f"{title}: {entry}{error.message}"
+        raise RunFailure(FailureClass.BAD_SPEC, message, f"{error.hint} in {title}") from error
+
+
+def _decode(title: str, content: bytes | None) -> str | None:
+    try:
+        return None if content is None else content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RunFailure(FailureClass.BAD_SPEC, f"{title} is not UTF-8", f"save {title} as UTF-8") from error
+
+
+def look_up(spec: RunSpec, verb: Verb, work: Work) -> RunSpec:
+    """Return `spec` with a URI in the place of every name, and with what the names stand for in `looked_up`.
+
+    Raises RunFailure (ModelNotFound, DatasetNotFound, BadSpec).
+    """
+    if not spec.has_names:
+        return spec
+    if verb not in (Verb.PREPARE, Verb.FETCH):
+        return work.looked_up()
+    found = resolve(spec, Catalogue(open_storage(spec.store), spec.store.uri))
+    work.write_looked_up(found)
+    return found
+
+
+def resolve(spec: RunSpec, catalogue: Catalogue) -> RunSpec:
+    """Return `spec` with the names replaced by what `catalogue` has for them."""
+    models = {role: _named_model(model, role, spec, catalogue) for role, model in spec.models.items()}
+    adapters = [
+        each.model_copy(update={"model": _named_model(each.model, ModelRole.ADAPTER, spec, catalogue)})
+        for each in spec.adapters
+    ]
+    data, looked_up = _named_data(spec, catalogue) if spec.kind == "FineTuneJob" else (spec.spec, {})
+    return spec.model_copy(update={"models": models, "adapters": adapters, "spec": data, "looked_up": looked_up})
+
+
+def _named_model(model: ResolvedModel, role: ModelRole, spec: RunSpec, catalogue: Catalogue) -> ResolvedModel:
+    if not model.is_named:
+        return model
+    where = MODELS.field.format("baseline" if spec.role == "baseline" else "model")
+    name = model.uri.removeprefix(SCHEME)
+    uri = catalogue.uri(MODELS, catalogue.find(MODELS, name, where), where)
+    _check_available(spec, f"model {name!r}", where, {"model": {"uri": uri}}, uri)
+    log.info("model %s is %s", name, uri)
+    return model.model_copy(update={"uri": uri})
+
+
+def _named_data(spec: RunSpec, catalogue: Catalogue) -> tuple[dict[str, Any], dict[str, str]]:
+    """The spec with the named data sets replaced, and the digest of what each stands for."""
+    datasets, digests = list[dict[str, Any]](), dict[str, str]()
+    for index, dataset in enumerate(spec.fine_tune_job().datasets):
+        if dataset.name is not None:
+            where = f"spec.datasets[{index}]"
+            entry = catalogue.find(DATASETS, dataset.name, where)
+            name, dataset = dataset.name, data_of(dataset, entry, catalogue.uri(DATASETS, entry, where))
+            _check_available(spec, f"data set {name!r}", where, {"datasets": [dataset.to_dict()]}, dataset.source)
+            digests[where] = digest(dataset.model_dump(mode="json", by_alias=True, exclude_defaults=True))
+            log.info("data set %s is %s", name, dataset.to_dict())
+        datasets.append(dataset.to_dict())
+    return {**spec.spec, "datasets": datasets}, digests
+
+
+def data_of(dataset: Dataset, entry: DatasetEntry, uri: str) -> Dataset:
+    """Return the data set of an entry at `uri`. What the spec says of the data set has precedence over the entry.
+
+    Raises RunFailure (BadSpec) for a format that this version does not read.
+    """
+    form, columns = _format(entry)
+    settings: dict[str, Any] = {
+        "format": dataset.format if dataset.format is not RowFormat.AUTO else form,
+        "columns": dataset.columns if dataset.columns is not None else columns or None,
+        "subset": getattr(dataset, "subset", None) or entry.subset,
+        "split": getattr(dataset, "split", None) or entry.split,
+    }
+    known = {name: value for name, value in settings.items() if name in Dataset.model_fields}
+    return dataset.model_copy(update={**known, "name": None, "uri": uri})
+
+
+def _format(entry: DatasetEntry) -> tuple[RowFormat, dict[str, str]]:
+    """The row format and the renamed columns. A template whose texts are each a column is a renaming."""
+    if entry.format is None or isinstance(entry.format, str):
+        return RowFormat(entry.format or RowFormat.AUTO), dict(entry.columns)
+    renamed = dict(entry.columns)
+    for name, text in entry.format.items():
+        found = COLUMN.fullmatch(text)
+        if found is None or found[1] in renamed:
+            raise RunFailure(
+                FailureClass.BAD_SPEC,
+                f"data set {entry.name!r} of the catalogue: format.{name} {text!r} is not a single column that is used once: not "
+                "available in this version",
+                f"write format.{name}: '{{COLUMN}}', and each column once",
+            )
+        renamed[found[1]] = name
+    return RowFormat.AUTO, renamed
+
+
+def _check_available(spec: RunSpec, subject: str, where: str, data: dict[str, Any], uri: str) -> None:
+    """Raise RunFailure (BadSpec) where this version or this pod cannot read what a name stands for."""
+    found = refusals(spec.kind, data)
+    if found:
+        refusal = combine(found)
+        raise RunFailure(
+            FailureClass.BAD_SPEC,
+            f"{subject} of the catalogue: {refusal.message}",
+            f"set {where}.uri to a copy of your own in place of {where}.name: {refusal.hint}",
+        )
+    if uri.startswith("pvc://"):
+        raise RunFailure(
+            FailureClass.BAD_SPEC,
+            f"{subject} of the catalogue is {uri}: a pod has only the claims that its spec names",
+            f"set {where}.uri: {uri} in place of {where}.name",
+        )
+    if uri.startswith("file://") and not spec.store.uri.startswith("file://"):
+        raise RunFailure(
+            FailureClass.BAD_SPEC,
+            f"{subject} of the catalogue is {uri}: pods cannot read files of your machine",
+            "upload it to object storage, and write its s3:// URI into the catalogue",
+        )
