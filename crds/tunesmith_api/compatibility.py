@@ -161,8 +161,8 @@ LIMITS: tuple[Limit, ...] = (
     Limit("FineTuneJob", "export.quantize", "remove the block"),
     Limit("FineTuneJob", "parallelism.tensorParallel", "remove it", (1,), at_apply=False),
     _choice("parallelism.strategy", "use strategy: {}", at_apply=False),
-    *(Limit(kind, path, "use s3://", refused_schemes=("pvc",)) for kind, path in (*MODEL_URIS, *OUTPUT_URIS)),
-    *(Limit(kind, path, "use s3://", refused_schemes=("pvc", "hf", "ms")) for kind, path in DATA_URIS),
+    *(Limit(kind, path, "use s3://", refused_schemes=("pvc",)) for kind, path in OUTPUT_URIS),
+    *(Limit(kind, path, "use s3://", refused_schemes=("hf", "ms")) for kind, path in DATA_URIS),
 )
 
 

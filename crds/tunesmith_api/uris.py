@@ -10,7 +10,7 @@ from tunesmith_api.grammar import INVISIBLE, Grammar, Slip
 BUCKET = "[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 HUB = "(hf|ms)://[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*(@[A-Za-z0-9_][A-Za-z0-9_./-]*)?"
 S3 = f"s3://{BUCKET}(/.*)?"
-CLAIM = "pvc://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/.*)?"
+CLAIM = r"pvc://[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(/.*)?"
 LOCAL = "file:///.+"
 
 ADDRESS = r"^s3://[0-9]+(\.[0-9]+){3}(/|$)"
@@ -76,7 +76,7 @@ STORES = (
     ),
     Slip("^[Ss]3[an]?:", "is not how a URI of S3 begins", PLACE),
     Slip("^file:", "has no absolute path", "write file:///FOLDER/FILE"),
-    Slip("^pvc:", "has no claim", PLACE),
+    Slip("^pvc:", "has no name of a claim", "write pvc://CLAIM/PATH, with a PersistentVolumeClaim of this namespace"),
     Slip(
         "^(gs|gcs|oss|cos|cosn|obs|tos|bos|minio|r2|b2)://",
         "is of a store that is read by its S3 API, with its server in spec.storage.endpoint",

@@ -278,10 +278,15 @@ BAD = {
         {"datasets": [{"uri": "s3://data/t.jsonl", "format": "preference"}]},
         "datasets[].format preference: not available in this version; use auto, messages, sharegpt, promptCompletion, alpaca or text",
     ),
-    "claim": Bad(
+    "results in a claim": Bad(
         "FineTuneJob",
-        {"model": {"uri": "pvc://claim/base"}},
-        "model.uri pvc://claim/base: not available in this version; use s3://",
+        {"output": {"uri": "pvc://claim/base"}},
+        "output.uri pvc://claim/base: not available in this version; use s3://",
+    ),
+    "name of no claim": Bad(
+        "FineTuneJob",
+        {"model": {"uri": "pvc://My_Claim/base"}},
+        "has no name of a claim: write pvc://CLAIM/PATH, with a PersistentVolumeClaim of this namespace",
     ),
     "data of a hub": Bad(
         "FineTuneJob",
@@ -320,10 +325,10 @@ BAD = {
         "a lower share of unreadable answers is better: gate the metric unreadable with max",
     ),
     "benchmark twice": Bad("EvalJob", {"benchmarks": [{"name": "mmlu"}, {"name": "mmlu"}]}, "Duplicate value"),
-    "baseline in a claim": Bad(
+    "scores in a claim": Bad(
         "EvalJob",
-        {"baseline": {"uri": "pvc://claim/base"}},
-        "baseline.uri pvc://claim/base: not available in this version; use s3://",
+        {"output": {"uri": "pvc://claim/base"}},
+        "output.uri pvc://claim/base: not available in this version; use s3://",
     ),
     "serving what is served": Bad(
         "InferenceService",

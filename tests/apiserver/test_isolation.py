@@ -165,8 +165,7 @@ ELSEWHERE: dict[str, tuple[str, Raw]] = {
     "a ConfigMap": ("FineTuneJob", {**SPEC, "storage": {"caBundle": {"name": "other/authority"}}}),
     "a FineTuneJob": ("FineTuneJob", {**SPEC, "model": THEIRS}),
     "a service's model": ("FineTuneJob", {**SPEC, "model": {"inferenceService": {"name": "other/chat"}}}),
-    "a volume": ("FineTuneJob", {**SPEC, "model": {"uri": "pvc://other/claim"}}),
-    "another volume": ("FineTuneJob", {**SPEC, "output": {"uri": "pvc://claim/path"}}),
+    "a volume": ("FineTuneJob", {**SPEC, "output": {"uri": "pvc://claim/path"}}),
     "an account": ("FineTuneJob", {**SPEC, "pod": {"serviceAccountName": "other:default"}}),
     "a pull secret": ("FineTuneJob", {**SPEC, "pod": {"imagePullSecrets": [{"name": "other/registry"}]}}),
     "a queue": ("FineTuneJob", {**SPEC, "queueName": "other/gpus"}),
@@ -178,7 +177,6 @@ ELSEWHERE: dict[str, tuple[str, Raw]] = {
     "an API key": ("InferenceService", {**SERVICE, "apiKeySecret": "other/key"}),
     "a verdict": ("InferenceService", {**SERVICE, "promotion": {"evalJobs": [{"name": "other/words"}]}}),
     "an adapter": ("InferenceService", {**SERVICE, "adapters": [{"name": "fr", **THEIRS}]}),
-    "an adapter of a volume": ("InferenceService", {**SERVICE, "adapters": [{"name": "fr", "uri": "pvc://other/a"}]}),
 }
 
 

@@ -126,8 +126,10 @@ def _find(
 def _folder(storage: Storage, asked: ResolvedModel, entries: list[Entry], directory: Path) -> Model:
     """A folder of safetensors, identified by its manifest, or by the fingerprints of its files."""
     manifest = read_manifest(storage, asked.uri)
-    if asked.digest and (manifest is None or manifest.digest != asked.digest):
-        message = f"{asked.uri} has changed since it was published: its manifest is {manifest.digest if manifest else 'missing'}, not {asked.digest}"
+    if manifest and asked.digest and manifest.digest != asked.digest:
+        message = (
+            f"{asked.uri} has changed since it was published: its manifest is {manifest.digest}, not {asked.digest}"
+        )
         raise RunFailure(FailureClass.STORAGE_CORRUPT, message, "run the FineTuneJob that published it again")
     if manifest:
         return Model(asked.uri, manifest.digest, directory, asked.trust_remote_code, asked.uri, manifest.digest)
@@ -136,7 +138,8 @@ def _folder(storage: Storage, asked: ResolvedModel, entries: list[Entry], direct
         for entry in entries
         if is_wanted(entry.path, asked.trust_remote_code)
     }
-    return Model(asked.uri, digest(content), directory, asked.trust_remote_code, asked.uri)
+    # The digest of a folder without a manifest, as an earlier pod has reported it, is compared after the download.
+    return Model(asked.uri, digest(content), directory, asked.trust_remote_code, asked.uri, asked.digest)
 
 
 def _hub_model(

@@ -1,4 +1,4 @@
-"""Object storage by URI: one interface to s3://bucket/key and file:///path.
+"""Object storage by URI: one interface to s3://bucket/key, pvc://claim/path and file:///path.
 
 A storage holds objects and folders and knows nothing of runs and models. Failures are RunFailure with the URI and a hint:
 StorageUnreachable, Storage403, StorageTLS, StorageCorrupt, StorageUnsupported, DiskFull, and NotFound for a missing object
@@ -26,7 +26,7 @@ WRITE_SECONDS = 0.5
 class Entry:
     """An object: its path below the listed folder (from `stat`: its name), size, and etag.
 
-    The etag changes whenever the content changes: S3's ETag, or inode, modification time and size of a local file.
+    The etag changes whenever the content changes: S3's ETag, or inode, modification time and size of a file.
     """
 
     path: str
@@ -116,7 +116,7 @@ class Storage:
         return self._backend(uri).replace_bytes(uri, content, etag)
 
     def fingerprint(self, uri: str, entry: Entry) -> str:
-        """Return the identity of the content of `entry` at `uri`: the S3 ETag, or the sha256 of a local file.
+        """Return the identity of the content of `entry` at `uri`: the S3 ETag, or the sha256 of a file.
 
         An ETag costs no download. Uploads of equal content may have different ETags (other part sizes, encryption by KMS),
         but equal ETags mean equal content.
@@ -162,6 +162,12 @@ def _files() -> Backend:
     return Files()
 
 
+def _volumes() -> Backend:
+    from tunesmith_runtime.storage.volumes import Volumes
+
+    return Volumes()
+
+
 def open_storage(store: Store) -> Storage:
-    """Return the storage of a run: S3 at the store's endpoint, and local files."""
-    return Storage({"s3": partial(_s3, store), "file": _files})
+    """Return the storage of a run: S3 at the store's endpoint, the mounted volumes, and local files."""
+    return Storage({"s3": partial(_s3, store), "pvc": _volumes, "file": _files})

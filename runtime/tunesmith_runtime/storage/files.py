@@ -1,4 +1,4 @@
-"""file:///path: storage of local runs and of volumes mounted into the pod."""
+"""file:///path: storage of local runs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,11 @@ def path_of(uri: str) -> Path:
 
 
 def _entry(path: Path, name: str) -> Entry:
-    status = path.stat()
+    return entry_of(name, path.stat())
+
+
+def entry_of(name: str, status: os.stat_result) -> Entry:
+    """Return the entry of a file with this status."""
     return Entry(name, status.st_size, f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}")
 
 
@@ -60,6 +64,17 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def beside(target: Path) -> Iterator[Path]:
+    """Yield the path of a temporary file beside `target`, which is removed unless it was renamed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}{INCOMPLETE}-{secrets.token_hex(4)}")
+    try:
+        yield partial
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 class Files:
@@ -88,7 +103,7 @@ class Files:
 
     def write_bytes(self, uri: str, content: bytes, if_absent: bool) -> bool:
         target = path_of(uri)
-        with disk_failures(uri), self._beside(target) as partial:
+        with disk_failures(uri), beside(target) as partial:
             partial.write_bytes(content)
             if not if_absent:
                 partial.replace(target)
@@ -101,7 +116,7 @@ class Files:
 
     def replace_bytes(self, uri: str, content: bytes, etag: str) -> bool:
         target = path_of(uri)
-        with disk_failures(uri), self._beside(target) as partial, _locked(target.parent):
+        with disk_failures(uri), beside(target) as partial, _locked(target.parent):
             if not target.is_file() or _entry(target, target.name).etag != etag:
                 return False
             partial.write_bytes(content)
@@ -113,13 +128,13 @@ class Files:
             return sha256_of(path_of(uri))
 
     def download(self, uri: str, path: Path, entry: Entry) -> None:
-        with disk_failures(uri), self._beside(path) as partial:
+        with disk_failures(uri), beside(path) as partial:
             shutil.copyfile(path_of(uri), partial)
             partial.replace(path)
 
     def upload(self, path: Path, uri: str) -> None:
         target = path_of(uri)
-        with disk_failures(uri), self._beside(target) as partial:
+        with disk_failures(uri), beside(target) as partial:
             shutil.copyfile(path, partial)
             partial.replace(target)
 
@@ -133,13 +148,3 @@ class Files:
     def probe(self, uri: str) -> None:
         self.write_bytes(uri, b"", if_absent=False)
         self.delete(uri)
-
-    @contextmanager
-    def _beside(self, target: Path) -> Iterator[Path]:
-        """Yield the path of a temporary file beside `target`, which is removed unless it was renamed."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}{INCOMPLETE}-{secrets.token_hex(4)}")
-        try:
-            yield partial
-        finally:
-            partial.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -63,7 +63,12 @@ class Manifest(ApiModel):
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file's content, as hex."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of_file(file)
+
+
+def sha256_of_file(file: BinaryIO) -> str:
+    """Return the sha256 of an open file's content, as hex."""
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def manifest_of(directory: Path) -> Manifest:

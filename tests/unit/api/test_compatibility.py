@@ -48,10 +48,10 @@ def test_a_spec_of_available_values_is_accepted(method: str) -> None:
             {"export": {"quantize": {"method": "awq"}}},
             "export.quantize: not available in this version; remove the block",
         ),
-        ({"model": {"uri": "pvc://claim/m"}}, "model.uri pvc://claim/m: not available in this version; use s3://"),
+        ({"output": {"uri": "pvc://claim/m"}}, "output.uri pvc://claim/m: not available in this version; use s3://"),
         (
-            {"datasets": [{"uri": "s3://d/a"}, {"uri": "pvc://claim/b"}]},
-            "datasets[].uri pvc://claim/b: not available in this version; use s3://",
+            {"datasets": [{"uri": "s3://d/a"}, {"uri": "hf://org/b"}]},
+            "datasets[].uri hf://org/b: not available in this version; use s3://",
         ),
     ],
 )

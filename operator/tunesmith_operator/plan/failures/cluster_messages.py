@@ -106,7 +106,8 @@ STARTING = (
     ),
     _row(
         r"multi-attach error",
-        "wait until the pod on another node that uses the volume is gone, or use a ReadWriteMany volume",
+        "wait until the pod on another node that uses the volume is gone, or use a volume for several nodes (access mode "
+        "ReadOnlyMany or ReadWriteMany)",
         FailureClass.VOLUME_UNAVAILABLE,
     ),
     _row(

@@ -20,6 +20,7 @@ from tunesmith_api.run import (
     RunSpec,
     Verb,
 )
+from tunesmith_api.volumes import VOLUMES, claims_of
 from tunesmith_operator.plan.pods.accelerators import ACCELERATORS
 from tunesmith_operator.plan.pods.members import INDEX_ANNOTATION
 from tunesmith_operator.plan.pods.storage import CA_DIRECTORY, Access
@@ -32,6 +33,8 @@ GRACE_SECONDS = 120
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": False, "AWS_SECRET_ACCESS_KEY": False, "AWS_SESSION_TOKEN": True}
 """Key of the credentials Secret, and variable of the same name -> whether it is optional."""
 API_KEY_VARIABLE = "TUNESMITH_API_KEY"
+READ_CLAIMS = frozenset({Verb.PREPARE, Verb.FETCH})
+"""The stages that read the volumes of claims; the others read what fetch has left in the work directory."""
 DEFAULT_CPU = "500m"
 LIGHT_REQUESTS = {"cpu": "100m", "memory": "512Mi"}
 """Requests of a stage that leaves the work to the engine beside it, or to a later pod."""
@@ -84,7 +87,7 @@ def build_template(plan: PodPlan) -> Raw:
         "securityContext": _pod_security(plan.resources.accelerator),
         "initContainers": [_container(stage, plan) for stage in plan.init],
         "containers": [_container(plan.main, plan)],
-        "volumes": [volume for volume, _ in _volumes(plan)],
+        "volumes": [volume for volume, _ in (*_volumes(plan), *_claims(plan.run))],
         "nodeSelector": settings.node_selector,
         "tolerations": [toleration.to_dict() for toleration in settings.tolerations or []],
         "serviceAccountName": settings.service_account_name,
@@ -136,7 +139,7 @@ def _container(stage: Stage, plan: PodPlan) -> Raw:
         "args": [stage.verb.value, "--spec", SPEC_FILE],
         "env": _env(stage, plan),
         "resources": _resources(stage, plan.resources),
-        "volumeMounts": [mount for _, mount in _volumes(plan)],
+        "volumeMounts": [mount for _, mount in (*_volumes(plan), *_own_volumes(stage, plan))],
         "securityContext": _container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         **stage.extra,
@@ -217,7 +220,7 @@ def _resources(stage: Stage, resources: Resources) -> Raw:
 
 
 def _volumes(plan: PodPlan) -> list[tuple[Raw, Raw]]:
-    """Return the volumes of the pod, each with its mount, which is the same in all containers."""
+    """Return the volumes that all containers mount, each with its mount."""
     run_file = {"path": "run.json", "fieldRef": {"fieldPath": f"metadata.annotations['{RUN_ANNOTATION}']"}}
     disk = plan.resources.ephemeral_storage
     shared_memory = plan.resources.shared_memory or plan.shared_memory
@@ -243,3 +246,22 @@ def _volumes(plan: PodPlan) -> list[tuple[Raw, Raw]]:
         directory = {"medium": "Memory", "sizeLimit": str(shared_memory)}
         volumes.append(({"name": "shm", "emptyDir": directory}, {"name": "shm", "mountPath": "/dev/shm"}))
     return volumes
+
+
+def _own_volumes(stage: Stage, plan: PodPlan) -> list[tuple[Raw, Raw]]:
+    """Return the volumes that only some stages mount."""
+    return _claims(plan.run) if stage.verb in READ_CLAIMS else []
+
+
+def _claims(run: RunSpec) -> list[tuple[Raw, Raw]]:
+    """Return the volumes of the claims in a run's URIs, each with its mount.
+
+    They are read-only as a whole, so that the kubelet leaves owners and modes of the files as they are (fsGroup).
+    """
+    return [
+        (
+            {"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}},
+            {"name": f"claim-{number}", "mountPath": f"{VOLUMES}/{claim}", "readOnly": True},
+        )
+        for number, claim in enumerate(claims_of(run))
+    ]

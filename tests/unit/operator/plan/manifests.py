@@ -46,6 +46,12 @@ RESOURCES: dict[str, Raw] = {
         resources={**NVIDIA, "count": 8, "sharedMemory": None},
         parallelism={"nodes": 2, "near": {"topologyKey": "topology.kubernetes.io/zone"}},
     ),
+    "finetunejob-volumes": fine_tune_job(
+        model={"uri": "pvc://models/qwen3"},
+        datasets=[{"uri": "pvc://rows.team/a.jsonl"}, {"uri": "s3://data/b.jsonl"}],
+        validation={"uri": "pvc://rows.team/held-out.jsonl"},
+        resources=NVIDIA,
+    ),
     "evaljob-cpu": eval_job(model={"fineTuneJob": {"name": "support"}}, baseline={"uri": "hf://Qwen/Qwen3-8B"}),
     "evaljob-nvidia": eval_job(resources=NVIDIA),
     "inferenceservice-cpu": inference_service(model={"fineTuneJob": {"name": "support"}}, apiKeySecret="chat-key"),

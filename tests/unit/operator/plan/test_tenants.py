@@ -27,7 +27,7 @@ POD_FIELDS = frozenset(
     | {"setHostnameAsFQDN", "topologySpreadConstraints"}
 )
 """Fields of a pod's spec. None gives access to the host: no hostNetwork, hostPID, hostIPC, nodeName, shareProcessNamespace, hostAliases."""
-VOLUMES = frozenset({"downwardAPI", "emptyDir", "configMap"})
+VOLUMES = frozenset({"downwardAPI", "emptyDir", "configMap", "persistentVolumeClaim"})
 CONTAINER_SECURITY = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -76,6 +76,8 @@ def assert_structure(child: Raw) -> None:
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     for volume in pod["volumes"]:
         assert len({*volume} & VOLUMES) == len({*volume} - {"name"}) == 1, volume
+        claim = volume.get("persistentVolumeClaim")
+        assert claim is None or claim == {"claimName": claim["claimName"], "readOnly": True}
     for container in [*pod.get("initContainers", []), *pod["containers"]]:
         assert container["securityContext"] == CONTAINER_SECURITY
         assert container["image"] in IMAGES

@@ -143,8 +143,8 @@ def test_the_download_of_a_missing_object_names_it(store: Store, tmp_path: Path)
 
 
 def test_an_unknown_scheme_is_refused_with_the_supported_scheme() -> None:
-    with pytest.raises(RunFailure, match="pvc://claim/model") as failure:
-        open_storage(Store(uri="file:///store")).list("pvc://claim/model")
+    with pytest.raises(RunFailure, match="gs://bucket/model") as failure:
+        open_storage(Store(uri="file:///store")).list("gs://bucket/model")
     assert failure.value.failure is FailureClass.BAD_SPEC
     assert failure.value.hint == "use s3://"
 

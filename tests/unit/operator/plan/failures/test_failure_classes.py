@@ -256,7 +256,7 @@ CASES: dict[str, Case] = {
             'Multi-Attach error for volume "pvc-1" Volume is already exclusively attached to one node',
         ),
         "Multi-Attach error",
-        "ReadWriteMany",
+        "ReadOnlyMany or ReadWriteMany",
     ),
     # Images.
     "there is no such image": Case(

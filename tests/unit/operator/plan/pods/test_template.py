@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.operator.plan.manifests import CONTAINERS, POD, TEMPLATES
-from tests.unit.operator.plan.world import CONFIG, Cluster, fine_tune_job, token
+from tests.unit.operator.plan.world import CONFIG, Cluster, eval_job, fine_tune_job, inference_service, token, tuned
 from tunesmith_api.pods import is_reserved
 from tunesmith_api.run import RUN_ANNOTATION, RunSpec
-from tunesmith_operator.plan.types import Raw
+from tunesmith_operator.plan.types import Raw, Reference
 
 
 def values_of(container: Raw) -> dict[str, str | None]:
@@ -30,6 +30,7 @@ def test_a_pod_fits_the_restricted_profile(name):
         "downwardAPI",
         "emptyDir",
         "configMap",
+        "persistentVolumeClaim",
     }
     assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
     for container in [*spec.get("initContainers", []), *spec["containers"]]:
@@ -168,3 +169,80 @@ def test_without_a_credentials_secret_the_pod_has_the_identity_of_its_service_ac
     spec = cluster.jobs["support-tune-1"]["spec"]["template"]["spec"]
     assert not any(variable["name"].startswith("AWS_") for variable in spec["containers"][0]["env"])
     assert [volume["name"] for volume in spec["volumes"]] == ["run", "work", "tmp"]
+
+
+def claims(spec: Raw) -> dict[str, Raw]:
+    """The volumes of a pod that are claims, by name."""
+    return {volume["name"]: volume["persistentVolumeClaim"] for volume in spec["volumes"] if "persistentVolumeClaim" in volume}
+
+
+def mounts_of_claims(spec: Raw) -> dict[str, dict[str, Raw]]:
+    """Container -> its mounts of claims, by name."""
+    containers = [*spec.get("initContainers", []), *spec["containers"]]
+    return {
+        container["name"]: {mount["name"]: mount for mount in container["volumeMounts"] if mount["name"] in claims(spec)}
+        for container in containers
+    }
+
+
+@pytest.mark.parametrize(("job", "reader"), [("support-prepare-1", "prepare"), ("support-tune-1", "fetch")])
+def test_the_claims_of_a_spec_are_mounted_read_only_where_they_are_read(job, reader):
+    spec = TEMPLATES[f"finetunejob-volumes/{job}"]["spec"]
+    assert claims(spec) == {
+        "claim-0": {"claimName": "models", "readOnly": True},
+        "claim-1": {"claimName": "rows.team", "readOnly": True},
+    }
+    mounts = mounts_of_claims(spec)
+    assert mounts.pop(reader) == {
+        "claim-0": {"name": "claim-0", "mountPath": "/volumes/models", "readOnly": True},
+        "claim-1": {"name": "claim-1", "mountPath": "/volumes/rows.team", "readOnly": True},
+    }
+    assert not any(mounts.values())
+
+
+def test_no_pod_has_a_claim_that_its_spec_does_not_name():
+    named = {name.partition("/")[0] for name, template in TEMPLATES.items() if claims(template["spec"])}
+    assert named == {"finetunejob-volumes"}
+
+
+def first_template(thing: Raw, *others: Raw) -> Raw:
+    """The spec of the first pods that a resource creates."""
+    cluster = Cluster(thing)
+    for other in others:
+        cluster.others[Reference("FineTuneJob", other["metadata"]["name"])] = other
+    cluster.begin()
+    manifests = [manifest for plan in cluster.plans for manifest in (*plan.create, *plan.apply)]
+    return next(manifest["spec"]["template"]["spec"] for manifest in manifests if "template" in manifest["spec"])
+
+
+BENCHMARK = {"name": "own", "dataset": {"uri": "pvc://questions/test.jsonl"}}
+ON_VOLUMES = {
+    "an evaluation's model": (eval_job(model={"uri": "pvc://models/a"}), ["models"]),
+    "an evaluation's questions": (eval_job(benchmarks=[BENCHMARK]), ["questions"]),
+    "a service's model and adapters": (
+        inference_service(model={"uri": "pvc://models/a"}, adapters=[{"name": "fr", "uri": "pvc://adapters/fr"}]),
+        ["adapters", "models"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ON_VOLUMES)
+def test_evaluations_and_services_mount_their_claims(case):
+    thing, expected = ON_VOLUMES[case]
+    spec = first_template(thing)
+    assert [claim["claimName"] for claim in claims(spec).values()] == expected
+    assert len(mounts_of_claims(spec)["fetch"]) == len(expected)
+
+
+@pytest.mark.parametrize("make", [eval_job, inference_service])
+def test_the_adapter_of_a_job_is_served_with_the_claim_of_its_base(make):
+    job = tuned(model={"uri": "pvc://models/qwen3"}, export={"merge": False})
+    adapter = {"name": "adapter", "uri": "s3://store/run/adapter", "digest": "d1"}
+    job["status"] |= {"artifacts": [adapter], "model": {"uri": "pvc://models/qwen3", "digest": "d0"}}
+    spec = first_template(make(model={"fineTuneJob": {"name": "support"}}), job)
+    assert [claim["claimName"] for claim in claims(spec).values()] == ["models"]
+
+
+def test_several_pods_that_train_together_mount_the_same_claim():
+    spec = first_template(fine_tune_job(model={"uri": "pvc://models/a"}, parallelism={"nodes": 2}))
+    assert [claim["claimName"] for claim in claims(spec).values()] == ["models"]
