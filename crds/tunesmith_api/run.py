@@ -29,6 +29,11 @@ TERMINATION_MESSAGE_BYTES = 3072
 """The kubelet cuts a message at 4,096 bytes, and those of a pod at 12 KiB shared evenly by its containers
 (kubernetes/pkg/kubelet/status/status_manager.go). Our pods have three; a fourth may be injected into them."""
 
+CACHE_DIRECTORY = "/cache"
+"""Where containers mount the cache of model files: fetch for writing, all others read-only."""
+CACHE_LEASES_DIRECTORY = "/cache-leases"
+"""Where the other containers mount the folder leases/ of the cache for writing."""
+
 PROGRESS_TOKEN_VARIABLE = "TUNESMITH_PROGRESS_TOKEN"
 """Environment variable with the bearer token that authorizes progress reports of this Job only."""
 POD_NAME_VARIABLE = "TUNESMITH_POD"
@@ -64,6 +69,14 @@ class Store(ApiModel):
     region: str = Field("us-east-1", description="Region name.")
     path_style: bool = Field(False, description="Address buckets as endpoint/bucket.")
     ca_bundle: str | None = Field(None, description="Path, in the container, of the certificates to trust.")
+
+
+class CacheMount(ApiModel):
+    """The cache of model files that pods share."""
+
+    path: str = Field(CACHE_DIRECTORY, description="Its folder in the container.")
+    leases: str = Field(CACHE_LEASES_DIRECTORY, description="Folder of its leases in containers other than fetch.")
+    max_bytes: str | None = Field(None, description="Bound of its size, as a quantity; absent: its disk.")
 
 
 class ResolvedModel(ApiModel):
@@ -158,6 +171,7 @@ class RunSpec(ApiModel):
     looked_up: dict[str, str] | None = Field(
         None, description="Digest of what each name of the catalogue stands for, by field. Set in the pod."
     )
+    cache: CacheMount | None = Field(None, description="Cache of model files; absent: none.")
 
     @model_validator(mode="before")
     @classmethod

@@ -24,6 +24,7 @@ from tunesmith_api.hashing import SPECS
 from tunesmith_api.refusal import combine
 from tunesmith_api.run import SPEC_FILE, WORK_DIRECTORY, Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime import credentials
+from tunesmith_runtime.cache import cache_in_use
 from tunesmith_runtime.catalogue import look_up
 from tunesmith_runtime.errors import RunFailure, StopRequested, class_of, sharpened
 from tunesmith_runtime.progress_push import ProgressPusher
@@ -72,7 +73,7 @@ def run_verb(verb: Verb, spec_file: Path, work: Work, recent: RecentLines) -> tu
     """Run `verb`; return its report and exit code."""
     try:
         spec = read_spec(spec_file)
-        with ProgressPusher.of(spec) as progress:
+        with ProgressPusher.of(spec) as progress, cache_in_use(verb, spec, work):
             report = fitted(VERBS[verb].run(look_up(spec, verb, work), work, progress), gated_metrics(spec))
         preempted = report.outcome is Outcome.PREEMPTED
         return report, RunFailure(FailureClass.PREEMPTED, "").exit_code if preempted else 0

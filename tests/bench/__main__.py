@@ -1,8 +1,9 @@
 """`make bench`: all figures, one table after the other."""
 
-from tests.bench import bench_pods
+from tests.bench import bench_cache, bench_pods
 from tests.bench.scale import __main__ as scale
 
 for line in scale.report([scale.tunesmith_race], jobs=200, races=1, finished=200, services=20):
     print(line, flush=True)
 bench_pods.main()
+bench_cache.main([])

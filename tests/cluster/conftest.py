@@ -37,10 +37,38 @@ def cluster() -> Environment:
 @pytest.fixture(scope="session")
 def kubectl(cluster: Environment) -> Kubectl:
     """kubectl on a cluster with the chart of this checkout."""
+    install(cluster)
+    return Kubectl(cluster)
+
+
+def install(cluster: Environment, **values: Any) -> None:
+    """Install the chart of this checkout, or upgrade it to these values."""
     images = json.loads((cache_paths().cache / "images.json").read_text())
     dead_ends = {"podPolicy": {"endpoints": ["*"]}}
-    install_chart(cluster, images, store_uri=f"s3://{BUCKET}/store", values=dead_ends)
-    return Kubectl(cluster)
+    install_chart(cluster, images, store_uri=f"s3://{BUCKET}/store", values=dead_ends | values)
+
+
+def volume_claim(namespace: str, claim: str, folder: Path, access: str) -> list[dict[str, Any]]:
+    """Manifests of a claim, and of a volume for it that is a folder of the node."""
+    name, size = f"{namespace}-{claim}", {"storage": "1Gi"}
+    volume = {
+        "capacity": size,
+        "accessModes": [access],
+        "persistentVolumeReclaimPolicy": "Retain",
+        "storageClassName": "",
+        "claimRef": {"namespace": namespace, "name": claim},
+        "hostPath": {"path": str(folder), "type": "Directory"},
+    }
+    request = {"accessModes": [access], "storageClassName": "", "volumeName": name, "resources": {"requests": size}}
+    return [
+        {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": volume},
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": claim, "namespace": namespace},
+            "spec": request,
+        },
+    ]
 
 
 @pytest.fixture(scope="session")

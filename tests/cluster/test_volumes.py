@@ -14,7 +14,7 @@ import pytest
 from devcluster.kubectl import Kubectl
 from devcluster.paths import cache_paths
 from tests import tinymodel
-from tests.cluster.conftest import fine_tune_job, resource
+from tests.cluster.conftest import fine_tune_job, resource, volume_claim
 
 Wait = Callable[..., dict[str, Any]]
 CLAIM = "team"
@@ -39,39 +39,8 @@ def volume() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def provide(kubectl: Kubectl, namespace: str, volume: Path) -> Iterator[Callable[[], None]]:
     """Creates the claim `team` with the folder as its volume; the volume is removed after the tests."""
-    name = f"{namespace}-{CLAIM}"
-    size = {"storage": "1Gi"}
-
-    def provide() -> None:
-        kubectl.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "PersistentVolume",
-                "metadata": {"name": name},
-                "spec": {
-                    "capacity": size,
-                    "accessModes": ["ReadOnlyMany"],
-                    "persistentVolumeReclaimPolicy": "Retain",
-                    "storageClassName": "",
-                    "claimRef": {"namespace": namespace, "name": CLAIM},
-                    "hostPath": {"path": str(volume), "type": "Directory"},
-                },
-            },
-            {
-                "apiVersion": "v1",
-                "kind": "PersistentVolumeClaim",
-                "metadata": {"name": CLAIM, "namespace": namespace},
-                "spec": {
-                    "accessModes": ["ReadOnlyMany"],
-                    "storageClassName": "",
-                    "volumeName": name,
-                    "resources": {"requests": size},
-                },
-            },
-        )
-
-    yield provide
-    kubectl("delete", "persistentvolume", name, "--ignore-not-found", "--wait=false")
+    yield lambda: kubectl.apply(*volume_claim(namespace, CLAIM, volume, "ReadOnlyMany"))
+    kubectl("delete", "persistentvolume", f"{namespace}-{CLAIM}", "--ignore-not-found", "--wait=false")
 
 
 def job(namespace: str, name: str, rows: str = "train.jsonl", **spec: Any) -> dict[str, Any]:

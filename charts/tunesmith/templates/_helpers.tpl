@@ -94,6 +94,10 @@ http:
 kueue:
   enabled: {{ .Values.kueue.enabled }}
 allowTrustRemoteCode: {{ .Values.allowTrustRemoteCode }}
+{{- with include "tunesmith.present" .Values.cache | fromYaml }}
+cache:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with .Values.podPolicy }}
 podPolicy:
   {{- toYaml . | nindent 2 }}
@@ -109,6 +113,18 @@ podPolicy:
 {{- end }}
 {{- end }}
 {{- toYaml $present }}
+{{- end }}
+
+{{/* Errors in the values of the cache, as messages that name the value. */}}
+{{- define "tunesmith.checkCache" -}}
+{{- with .Values.cache }}
+{{- if and .hostPath .claim }}
+{{- fail "cache.hostPath and cache.claim: set one of them" }}
+{{- end }}
+{{- if and .maxBytes (not (or .hostPath .claim)) }}
+{{- fail "cache.maxBytes: set cache.hostPath or cache.claim too, or remove it" }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* Errors in the values of the store, as messages that name the value. */}}

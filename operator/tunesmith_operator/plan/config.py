@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from tunesmith_api.base import Endpoint, StoreUri
+from tunesmith_api.base import Endpoint, ObjectName, Quantity, StoreUri
 from tunesmith_api.common import ConfigMapKey
 from tunesmith_api.run import World
 from tunesmith_operator.plan.pods.accelerators import ACCELERATORS
@@ -45,6 +46,30 @@ class StoreDefaults(Settings):
     """None: true if an endpoint is set."""
     ca_bundle: ConfigMapKey | None = None
     credentials_secret: str | None = None
+
+
+class CacheSettings(Settings):
+    """The cache of model files that pods share: a folder of each node, or a claim in each namespace. Neither: no cache."""
+
+    host_path: str | None = None
+    claim: ObjectName | None = None
+    max_bytes: Quantity | None = None
+    """None: the disk bounds it."""
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether there is a cache."""
+        return bool(self.host_path or self.claim)
+
+    @model_validator(mode="after")
+    def _is_a_single_folder(self) -> Self:
+        if self.host_path and self.claim:
+            raise ValueError("cache.hostPath and cache.claim: set one of them")
+        if self.host_path is not None and not re.fullmatch("(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+", self.host_path):
+            raise ValueError(
+                f"cache.hostPath {self.host_path!r} is not a folder: write an absolute path below /, such as /var/cache/tunesmith"
+            )
+        return self
 
 
 class PodPolicy(Settings):
@@ -123,6 +148,7 @@ class OperatorConfig(Settings):
     images: Images
     store: StoreDefaults
     pod_policy: PodPolicy = Field(default_factory=PodPolicy)
+    cache: CacheSettings = Field(default_factory=CacheSettings)
     progress_url: str | None = None
     """Where pods push their progress; None: they do not."""
     namespaces: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from tunesmith_api.run import Outcome, ProgressReport, RunReport, RunSpec, Verb
 from tunesmith_api.run_spec import run_id
 from tunesmith_api.status import Artifact
 from tunesmith_api.training import Tuner
+from tunesmith_runtime.cache import Cache, open_cache
 from tunesmith_runtime.disk_space import check_room, extra_bytes_of, used
 from tunesmith_runtime.fetch.checks import check_all, is_lenient
 from tunesmith_runtime.fetch.data import Data, download_benchmark, download_rows, find_data
@@ -29,12 +30,12 @@ log = logging.getLogger(__name__)
 def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
     """Fetch the model and the data of a resource of any kind."""
     progress.push(ProgressReport(stage=Verb.FETCH))
-    storage = open_storage(spec.store)
+    storage, cache = open_storage(spec.store), open_cache(spec)
     model = find_model(storage, spec.store.uri, spec.subject, work, is_lenient(spec))
     fetched = (
-        fetch_service(spec, work, storage, model)
+        fetch_service(spec, work, storage, model, cache)
         if spec.kind == "InferenceService"
-        else fetch_run(spec, work, storage, model)
+        else fetch_run(spec, work, storage, model, cache)
     )
     work.write_fetched(fetched)
     return RunReport(
@@ -47,23 +48,23 @@ def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
     )
 
 
-def fetch_service(spec: RunSpec, work: Work, storage: Storage, model: Model) -> Fetched:
+def fetch_service(spec: RunSpec, work: Work, storage: Storage, model: Model, cache: Cache | None) -> Fetched:
     """Download the model and the adapters of an InferenceService."""
     adapters = [find_adapter(storage, spec.store.uri, each.model, work.adapters / each.name) for each in spec.adapters]
     for each in (model, *adapters):
-        each.download(storage)
+        each.download(storage, cache)
     check_all(storage, spec, model, {each.name: found for each, found in zip(spec.adapters, adapters, strict=True)})
     return Fetched(fingerprints={"model": model.fingerprint}, model_uri=model.uri, model_digest=model.digest)
 
 
-def fetch_run(spec: RunSpec, work: Work, storage: Storage, model: Model) -> Fetched:
+def fetch_run(spec: RunSpec, work: Work, storage: Storage, model: Model, cache: Cache | None) -> Fetched:
     """Download the model and the data of a FineTuneJob or an EvalJob, unless its run is finished."""
     fetched, data = find_run(spec, work, storage, model)
     if fetched.adopted:
         return fetched
-    check_disk(spec, work, storage, model, data)
+    check_disk(spec, work, storage, model, data, cache)
     download_data(spec, work, storage, data)
-    model.download(storage)
+    model.download(storage, cache)
     check_all(storage, spec, model)
     return fetched.model_copy(update={"model_uri": model.uri, "model_digest": model.digest})
 
@@ -96,8 +97,10 @@ def find_run(spec: RunSpec, work: Work, storage: Storage, model: Model) -> tuple
     return fetched, data
 
 
-def check_disk(spec: RunSpec, work: Work, storage: Storage, model: Model, data: dict[str, Data]) -> None:
-    """Refuse a FineTuneJob whose model, data and results don't fit on the disk together.
+def check_disk(
+    spec: RunSpec, work: Work, storage: Storage, model: Model, data: dict[str, Data], cache: Cache | None = None
+) -> None:
+    """Refuse a FineTuneJob whose model, data and results don't fit on the disk together. Files in the cache take no room.
 
     The size of a model that is not imported yet is unknown, so it is not checked. Raises RunFailure (DiskFull).
     """
@@ -105,7 +108,7 @@ def check_disk(spec: RunSpec, work: Work, storage: Storage, model: Model, data: 
         return
     job = spec.fine_tune_job()
     files = [entry for entry in storage.list(model.uri) if is_wanted(entry.path, model.trusted)]
-    size = sum(entry.size_bytes for entry in files)
+    size = sum(entry.size_bytes for entry in files if not (cache and cache.takes(entry)))
     weights = sum(entry.size_bytes for entry in files if entry.path.endswith(SAFE))
     rows = sum(entry.size_bytes for each in data.values() for _, entry in each.rows())
     results = extra_bytes_of(weights, full=job.tuner is Tuner.FULL, merge=job.export.merge)

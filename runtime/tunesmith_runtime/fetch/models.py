@@ -10,6 +10,7 @@ from pathlib import Path
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.hashing import digest
 from tunesmith_api.run import ModelRole, ResolvedModel
+from tunesmith_runtime.cache import Cache
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.fetch.hub import download_snapshot, redirection
 from tunesmith_runtime.fetch.imports import import_once, imported, key_of
@@ -47,17 +48,16 @@ class Model:
         """Fingerprints of the model and of its base."""
         return {"model": self.fingerprint} | ({"base": self.base.fingerprint} if self.base else {})
 
-    def download(self, storage: Storage) -> None:
-        """Download the model and its base, after the import if there is none yet."""
+    def download(self, storage: Storage, cache: Cache | None = None) -> None:
+        """Download the model and its base, through the cache if there is one, after the import if there is none yet."""
         if self.base is not None:
-            self.base.download(storage)
+            self.base.download(storage, cache)
         if self.uri is None:
             assert self.importer is not None
             self.uri, self.digest = self.importer(self.directory)
         try:
-            manifest = download_directory(
-                storage, self.uri, self.directory, keep=partial(is_wanted, trusted=self.trusted)
-            )
+            download = cache.download_directory if cache else download_directory
+            manifest = download(storage, self.uri, self.directory, keep=partial(is_wanted, trusted=self.trusted))
         except NotFound as missing:
             raise missing.named(FailureClass.MODEL_NOT_FOUND, "model") from missing
         if self.digest and manifest.digest != self.digest:

@@ -92,7 +92,8 @@ def download_directory(
         _run_for_each(lambda file: _download_verified(storage, uri, directory, file, entries.get(file.path)), files)
         result = manifest
     (directory / MANIFEST).write_bytes(result.model_dump_json(by_alias=True, indent=1).encode())
-    log.info("downloaded %s: %s", uri, rate(result.size_bytes, time.monotonic() - started))
+    size = sum(file.size_bytes for file in (files or result.files) if keep(file.path))
+    log.info("downloaded %s: %s", uri, rate(size, time.monotonic() - started))
     return result
 
 

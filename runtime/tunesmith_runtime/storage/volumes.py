@@ -115,13 +115,16 @@ class Volumes:
         with _failures(uri):
             # Without O_NONBLOCK, opening a named pipe would wait for its writer.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            with os.fdopen(descriptor, "rb") as file:
+            try:
                 real = os.readlink(f"/proc/self/fd/{descriptor}")
                 if not Path(real).is_relative_to(volume):
                     raise _leads_out(uri, f"it is {real}")
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise NotFound(uri, f"{uri} is not a file")
-                yield file
+                with os.fdopen(descriptor, "rb", closefd=False) as file:
+                    yield file
+            finally:
+                os.close(descriptor)
 
 
 def _within(uri: str, volume: Path, path: Path) -> Path:

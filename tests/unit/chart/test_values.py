@@ -20,6 +20,7 @@ SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "chart-values.md"
 NEEDS: dict[str, dict[str, Any]] = {
     "store.caBundle.key": {"store.caBundle.name": "ca"},
+    "cache.maxBytes": {"cache.claim": "models"},
     "crds.keep": {"crds.enabled": True},
     "networkPolicy.metricsFrom": {"networkPolicy.enabled": True},
     "networkPolicy.apiServer.cidrs": {"networkPolicy.enabled": True},
@@ -41,6 +42,8 @@ OTHERS: dict[str, Any] = {
     "store.uri": "s3://other",
     "store.endpoint": "https://minio:9000",
     "store.pathStyle": False,
+    "cache.hostPath": "/var/cache/models",
+    "cache.maxBytes": "200Gi",
     "scope.namespaces": ["team-a"],
     "leaderElection.leaseSeconds": 60,
     "leaderElection.renewSeconds": 12,
@@ -138,7 +141,7 @@ PLACES: dict[str, tuple[str, str, Any]] = {
 }
 """The field of a manifest that a value sets, and its content."""
 CONFIGURED = ("images.runtime", "images.engines.", "store.", "podPolicy.", "client.", "together.", "leaderElection.")
-CONFIGURED += ("workers", "allowTrustRemoteCode", "images.pullPolicy")
+CONFIGURED += ("cache.", "workers", "allowTrustRemoteCode", "images.pullPolicy")
 """Prefixes of the values that have the same name in the operator's configuration."""
 ELSEWHERE = {
     "scope.namespaces": "test_an_install_for_namespaces_has_no_cluster_role",

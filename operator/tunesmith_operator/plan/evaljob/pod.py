@@ -9,6 +9,7 @@ from tunesmith_api.run_spec import run_spec
 from tunesmith_operator.plan.jobs.kind import NewAttempt
 from tunesmith_operator.plan.names import labels
 from tunesmith_operator.plan.pods import engines
+from tunesmith_operator.plan.pods.cache import with_cache
 from tunesmith_operator.plan.pods.storage import resolve as resolve_storage
 from tunesmith_operator.plan.pods.template import PodPlan, Stage, http_probe
 
@@ -37,7 +38,7 @@ def plan_pod(attempt: NewAttempt[EvalJobSpec]) -> PodPlan:
         "startupProbe": http_probe("/ready", READY_PORT, STARTUP_PERIOD, STARTUP_FAILURES),
     }
     serve = Stage(Verb.SERVE, str(engines.image(engine, config.images)), computes=True, extra=sidecar)
-    return PodPlan(
+    pod = PodPlan(
         init=(Stage(Verb.FETCH, config.images.runtime), serve),
         main=Stage(Verb.EVALUATE, config.images.runtime, light=True),
         run=run,
@@ -48,3 +49,4 @@ def plan_pod(attempt: NewAttempt[EvalJobSpec]) -> PodPlan:
         labels=labels(resource, attempt.role.label),
         restart_policy="Never",
     )
+    return with_cache(pod, config.cache)

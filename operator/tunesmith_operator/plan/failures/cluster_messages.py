@@ -171,6 +171,11 @@ ADMISSION = (
         FailureClass.QUOTA_EXCEEDED,
     ),
     _row(
+        r'violates PodSecurity "(?P<level>[^"]+)":.*volume "cache"',
+        "ask an administrator to replace cache.hostPath in the chart's values by cache.claim, or to set the label "
+        "pod-security.kubernetes.io/enforce of namespace {namespace} to privileged: the level {level} forbids folders of the node",
+    ),
+    _row(
         r'violates PodSecurity "(?P<level>[^"]+)"',
         "look for a webhook that injects containers or volumes into pods of namespace {namespace}: without it our pods meet the "
         "level restricted",

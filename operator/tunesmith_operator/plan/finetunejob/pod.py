@@ -8,6 +8,7 @@ from tunesmith_api.run_spec import run_spec
 from tunesmith_operator.plan.finetunejob import distributed
 from tunesmith_operator.plan.jobs.kind import NewAttempt
 from tunesmith_operator.plan.names import job_name, labels
+from tunesmith_operator.plan.pods.cache import with_cache
 from tunesmith_operator.plan.pods.storage import resolve as resolve_storage
 from tunesmith_operator.plan.pods.template import PodPlan, Stage
 
@@ -27,7 +28,7 @@ def plan_pod(attempt: NewAttempt[FineTuneJobSpec]) -> PodPlan:
         world=world,
     )
     image = config.images.runtime
-    return PodPlan(
+    pod = PodPlan(
         init=(Stage(Verb.FETCH, image), Stage(Verb.TRAIN, image, computes=True)),
         main=Stage(Verb.EXPORT, image),
         run=run,
@@ -41,3 +42,4 @@ def plan_pod(attempt: NewAttempt[FineTuneJobSpec]) -> PodPlan:
         affinity=distributed.affinity(spec.parallelism, job_name(resource, role, attempt.number)),
         shared_memory=distributed.shared_memory(spec.resources, world),
     )
+    return with_cache(pod, config.cache)

@@ -13,6 +13,7 @@ from tunesmith_api.run_spec import run_spec
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.names import VERSION_ANNOTATION, labels
 from tunesmith_operator.plan.pods import engines
+from tunesmith_operator.plan.pods.cache import with_cache
 from tunesmith_operator.plan.pods.storage import resolve as resolve_storage
 from tunesmith_operator.plan.pods.template import PodPlan, Stage, build_template, http_probe
 from tunesmith_operator.plan.types import Raw
@@ -34,20 +35,19 @@ def pod_template(
     engine = resolve_engine(spec.engine, spec.resources.accelerator, engines.installed(config.images))
     run = run_spec(resource, spec, model, access.store, adapters=adapters, engine=engine)
     serve = Stage(Verb.SERVE, str(engines.image(engine, config.images)), computes=True, extra=_ports_and_probes(spec))
-    template = build_template(
-        PodPlan(
-            init=(Stage(Verb.FETCH, config.images.runtime),),
-            main=serve,
-            run=run,
-            resources=spec.resources,
-            settings=spec.pod,
-            access=access,
-            pull_policy=config.images.pull_policy,
-            labels=labels(resource, ROLE),
-            restart_policy="Always",
-            api_key_secret=spec.api_key_secret,
-        )
+    pod = PodPlan(
+        init=(Stage(Verb.FETCH, config.images.runtime),),
+        main=serve,
+        run=run,
+        resources=spec.resources,
+        settings=spec.pod,
+        access=access,
+        pull_policy=config.images.pull_policy,
+        labels=labels(resource, ROLE),
+        restart_policy="Always",
+        api_key_secret=spec.api_key_secret,
     )
+    template = build_template(with_cache(pod, config.cache))
     template["spec"]["terminationGracePeriodSeconds"] = spec.drain_seconds
     template["metadata"]["annotations"][VERSION_ANNOTATION] = digest(template)[:12]
     return template

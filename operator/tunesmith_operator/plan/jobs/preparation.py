@@ -36,13 +36,14 @@ def preparation_pod(work: PodPlan, labels: Mapping[str, str]) -> PodPlan:
         work,
         init=(),
         main=Stage(Verb.PREPARE, work.init[0].image, light=not _needs_import(work.run.subject)),
-        run=work.run.model_copy(update={"world": None}),
+        run=work.run.model_copy(update={"world": None, "cache": None}),
         resources=work.resources.model_copy(update={"shared_memory": None, "cpu": LIGHT_REQUESTS["cpu"]}),
         settings=work.settings.model_copy(update={"runtime_class_name": None}),
         labels=labels,
         subdomain=None,
         affinity=None,
         shared_memory=None,
+        cache_volume=None,
     )
 
 

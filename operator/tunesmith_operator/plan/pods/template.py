@@ -10,6 +10,8 @@ from tunesmith_api.catalogue import CONFIG_MAP as CATALOGUE
 from tunesmith_api.pods import Accelerator as AcceleratorName
 from tunesmith_api.pods import PodSettings, Resources, is_reserved
 from tunesmith_api.run import (
+    CACHE_DIRECTORY,
+    CACHE_LEASES_DIRECTORY,
     CATALOGUE_DIRECTORY,
     INDEX_VARIABLE,
     POD_NAME_VARIABLE,
@@ -35,6 +37,8 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": False, "AWS_SECRET_ACCESS_KEY": False, "AWS_
 API_KEY_VARIABLE = "TUNESMITH_API_KEY"
 READ_CLAIMS = frozenset({Verb.PREPARE, Verb.FETCH})
 """The stages that read the volumes of claims; the others read what fetch has left in the work directory."""
+CACHE, CACHE_LEASES = "cache", "leases"
+"""Name of the cache's volume, and the folder in it that all stages may write."""
 DEFAULT_CPU = "500m"
 LIGHT_REQUESTS = {"cpu": "100m", "memory": "512Mi"}
 """Requests of a stage that leaves the work to the engine beside it, or to a later pod."""
@@ -74,6 +78,8 @@ class PodPlan:
     affinity: Raw | None = None
     shared_memory: str | None = None
     """Size of a memory-backed /dev/shm if `resources` has none."""
+    cache_volume: Raw | None = None
+    """Volume of the cache of model files."""
 
 
 def build_template(plan: PodPlan) -> Raw:
@@ -87,7 +93,10 @@ def build_template(plan: PodPlan) -> Raw:
         "securityContext": _pod_security(plan.resources.accelerator),
         "initContainers": [_container(stage, plan) for stage in plan.init],
         "containers": [_container(plan.main, plan)],
-        "volumes": [volume for volume, _ in (*_volumes(plan), *_claims(plan.run))],
+        "volumes": [
+            *(volume for volume, _ in (*_volumes(plan), *_claims(plan.run))),
+            *([plan.cache_volume] if plan.cache_volume else []),
+        ],
         "nodeSelector": settings.node_selector,
         "tolerations": [toleration.to_dict() for toleration in settings.tolerations or []],
         "serviceAccountName": settings.service_account_name,
@@ -139,7 +148,7 @@ def _container(stage: Stage, plan: PodPlan) -> Raw:
         "args": [stage.verb.value, "--spec", SPEC_FILE],
         "env": _env(stage, plan),
         "resources": _resources(stage, plan.resources),
-        "volumeMounts": [mount for _, mount in (*_volumes(plan), *_own_volumes(stage, plan))],
+        "volumeMounts": [*(mount for _, mount in _volumes(plan)), *_own_mounts(stage, plan)],
         "securityContext": _container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         **stage.extra,
@@ -248,9 +257,19 @@ def _volumes(plan: PodPlan) -> list[tuple[Raw, Raw]]:
     return volumes
 
 
-def _own_volumes(stage: Stage, plan: PodPlan) -> list[tuple[Raw, Raw]]:
-    """Return the volumes that only some stages mount."""
-    return _claims(plan.run) if stage.verb in READ_CLAIMS else []
+def _own_mounts(stage: Stage, plan: PodPlan) -> list[Raw]:
+    """Return the mounts that not all stages have."""
+    claims = [mount for _, mount in _claims(plan.run)] if stage.verb in READ_CLAIMS else []
+    return claims + (_cache_mounts(stage) if plan.cache_volume else [])
+
+
+def _cache_mounts(stage: Stage) -> list[Raw]:
+    """Return the mounts of the cache: fetch fills it; the other stages read it, and renew the lease of the pod."""
+    mount = {"name": CACHE, "mountPath": CACHE_DIRECTORY}
+    if stage.verb is Verb.FETCH:
+        return [mount]
+    leases = {"name": CACHE, "mountPath": CACHE_LEASES_DIRECTORY, "subPath": CACHE_LEASES}
+    return [{**mount, "readOnly": True}, leases]
 
 
 def _claims(run: RunSpec) -> list[tuple[Raw, Raw]]:

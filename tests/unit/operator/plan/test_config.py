@@ -24,6 +24,10 @@ def test_the_smallest_file_is_an_image_and_a_store():
         {**SMALLEST, "images": {"runtime": "r:1", "engines": {"tgi": "x"}}},
         {"images": SMALLEST["images"]},
         {**SMALLEST, "client": {"qps": 0}},
+        {**SMALLEST, "cache": {"hostPath": "/cache", "claim": "models"}},
+        {**SMALLEST, "cache": {"hostPath": "/"}},
+        {**SMALLEST, "cache": {"hostPath": "/var/../etc"}},
+        {**SMALLEST, "cache": {"claim": "models", "maxBytes": "many"}},
         {**SMALLEST, "images": {"runtime": "r:1", "pullPolicy": "Sometimes"}},
     ],
 )

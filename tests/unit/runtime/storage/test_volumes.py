@@ -16,6 +16,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.storage.volumes import Volumes
 
+
 @pytest.fixture
 def volume(tmp_path: Path) -> Path:
     """The volume of claim `models`, with a file outside it."""
@@ -87,7 +88,9 @@ WAYS_OUT: dict[str, Callable[[Volumes, str], object]] = {
 
 @pytest.mark.parametrize("way", WAYS_OUT)
 @pytest.mark.parametrize("target", ["../../../secret", "{tmp}/secret", "/proc/self/environ"])
-def test_a_link_that_leads_out_is_refused(volumes: Volumes, volume: Path, tmp_path: Path, way: str, target: str) -> None:
+def test_a_link_that_leads_out_is_refused(
+    volumes: Volumes, volume: Path, tmp_path: Path, way: str, target: str
+) -> None:
     (volume / "base" / "rows.jsonl").symlink_to(target.format(tmp=tmp_path))
     with pytest.raises(RunFailure, match="is not in the volume of its claim") as failure:
         WAYS_OUT[way](volumes, "pvc://models/base/rows.jsonl")
@@ -176,13 +179,10 @@ def _as_nobody(work: Callable[[], object]) -> str:
             os.setuid(65532)
         try:
             work()
-            text = "no failure"
         except RunFailure as failure:
-            text = f"{failure.failure} {failure.message} {failure.hint}"
-        except BaseException as error:
-            text = repr(error)
-        os.write(writing, text.encode())
-        os._exit(0)
+            os.write(writing, f"{failure.failure} {failure.message} {failure.hint}".encode())
+        finally:
+            os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
         text = pipe.read()

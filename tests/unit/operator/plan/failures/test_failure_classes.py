@@ -337,6 +337,16 @@ CASES: dict[str, Case] = {
         "a webhook that injects containers or volumes into pods of namespace team",
         pod=None,
     ),
+    "pod security refuses the cache": Case(
+        C.POD_REFUSED,
+        gets_no_pod(
+            f'{FORBIDDEN}: violates PodSecurity "baseline:latest": hostPath volumes (volume "cache"), restricted volume '
+            'types (volume "cache" uses restricted volume type "hostPath")'
+        ),
+        "hostPath volumes",
+        "replace cache.hostPath in the chart's values by cache.claim",
+        pod=None,
+    ),
     "a webhook denies": Case(
         C.POD_REFUSED,
         gets_no_pod('admission webhook "costs.example.com" denied the request: label cost-centre is missing'),

@@ -173,14 +173,20 @@ def test_without_a_credentials_secret_the_pod_has_the_identity_of_its_service_ac
 
 def claims(spec: Raw) -> dict[str, Raw]:
     """The volumes of a pod that are claims, by name."""
-    return {volume["name"]: volume["persistentVolumeClaim"] for volume in spec["volumes"] if "persistentVolumeClaim" in volume}
+    return {
+        volume["name"]: volume["persistentVolumeClaim"]
+        for volume in spec["volumes"]
+        if "persistentVolumeClaim" in volume
+    }
 
 
 def mounts_of_claims(spec: Raw) -> dict[str, dict[str, Raw]]:
     """Container -> its mounts of claims, by name."""
     containers = [*spec.get("initContainers", []), *spec["containers"]]
     return {
-        container["name"]: {mount["name"]: mount for mount in container["volumeMounts"] if mount["name"] in claims(spec)}
+        container["name"]: {
+            mount["name"]: mount for mount in container["volumeMounts"] if mount["name"] in claims(spec)
+        }
         for container in containers
     }
 
@@ -212,7 +218,9 @@ def first_template(thing: Raw, *others: Raw) -> Raw:
         cluster.others[Reference("FineTuneJob", other["metadata"]["name"])] = other
     cluster.begin()
     manifests = [manifest for plan in cluster.plans for manifest in (*plan.create, *plan.apply)]
-    return next(manifest["spec"]["template"]["spec"] for manifest in manifests if "template" in manifest["spec"])
+    return next(
+        manifest["spec"]["template"]["spec"] for manifest in manifests if "template" in manifest.get("spec", {})
+    )
 
 
 BENCHMARK = {"name": "own", "dataset": {"uri": "pvc://questions/test.jsonl"}}
