@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from math import isfinite
 from typing import Any
 
@@ -78,7 +79,13 @@ def _clean(thing: Any, field: str = "") -> Any:
         return thing if abs(thing) <= LARGEST else None
     if field in TIMES:
         return _time(thing)
-    return redact(UNPRINTABLE.sub(" ", thing)) if isinstance(thing, str) else thing
+    return _readable(thing) if isinstance(thing, str) else thing
+
+
+@lru_cache(maxsize=4096)  # most texts of a status are in the next one, and in those of other resources
+def _readable(text: str) -> str:
+    """Return `text` without unprintable characters and secrets."""
+    return redact(UNPRINTABLE.sub(" ", text))
 
 
 def _time(text: object) -> str | None:
