@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -66,7 +67,7 @@ def sha256_of(path: Path) -> str:
         return sha256_of_file(file)
 
 
-def sha256_of_file(file: BinaryIO) -> str:
+def sha256_of_file(file: BufferedReader) -> str:
     """Return the sha256 of an open file's content, as hex."""
     return hashlib.file_digest(file, "sha256").hexdigest()
 

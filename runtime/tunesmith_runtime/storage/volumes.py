@@ -12,8 +12,9 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import NoReturn
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.volumes import VOLUMES, split_claim
@@ -109,7 +110,7 @@ class Volumes:
         return volume, volume / path
 
     @contextmanager
-    def _open(self, uri: str) -> Iterator[BinaryIO]:
+    def _open(self, uri: str) -> Iterator[BufferedReader]:
         """Open a regular file of a volume. Raises NotFound, and RunFailure if it is not in the volume."""
         volume, path = self._place(uri)
         with _failures(uri):
@@ -164,7 +165,7 @@ def _walk(uri: str, volume: Path, folder: Path, above: tuple[Path, ...]) -> Iter
             yield item.name, status
 
 
-def _check_unchanged(uri: str, file: BinaryIO, entry: Entry) -> None:
+def _check_unchanged(uri: str, file: BufferedReader, entry: Entry) -> None:
     """Raise RunFailure (StorageCorrupt) if the open file is not that of `entry`."""
     if entry_of(entry.path, os.fstat(file.fileno())).etag != entry.etag:
         raise RunFailure(
