@@ -11,6 +11,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from tunesmith_api.grammar import Grammar, Slip
+from tunesmith_api.splits import SPLIT
 from tunesmith_api.uris import DATA, ENDPOINT, MODEL, STORE
 
 
@@ -187,7 +188,10 @@ ModelUri = Annotated[str, Field(max_length=1024), MODEL]
 """`hf://org/name@revision`, `ms://org/name@revision`, `s3://bucket/prefix`, `pvc://claim/path` or `file:///path`."""
 
 DataUri = Annotated[str, Field(max_length=1024), DATA]
-"""`s3://bucket/key`, `pvc://claim/path`, `hf://org/name`, `ms://org/name` or `file:///path`."""
+"""`s3://bucket/key` (`*` matches names), `https://host/file`, `pvc://claim/path`, `hf://org/name`, `ms://org/name` or `file:///path`."""
+
+SplitText = Annotated[str, Field(max_length=128), SPLIT]
+"""A split of a data set, such as `train` or `train[:90%]`."""
 
 StoreUri = Annotated[str, Field(max_length=1024), STORE]
 """A destination: `s3://bucket/prefix`, `pvc://claim/path` or `file:///path`."""

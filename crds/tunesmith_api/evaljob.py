@@ -16,6 +16,7 @@ from tunesmith_api.base import (
     QueueName,
     Rule,
     ShortText,
+    SplitText,
     Text,
     exactly_one,
     map_list,
@@ -47,7 +48,14 @@ class BenchmarkDataset(ApiModel):
     """The data of a benchmark."""
 
     uri: DataUri = Field(
-        description="s3://bucket/file.jsonl, or for type benchmark the folder that holds the data as the hub has it."
+        description="Files of rows as in a FineTuneJob's datasets, or for type benchmark the folder that holds the data as the hub has it."
+    )
+    subset: ShortText | None = Field(
+        None, description="Subset (configuration) of a data set of a hub or folder. Default: its default or only one."
+    )
+    split: SplitText | None = Field(
+        None,
+        description="Split of a data set of a hub or folder, or a part of it such as test[:100]. Default: test of a hub, all rows of other data.",
     )
     type: BenchmarkType = Field(
         BenchmarkType.QA,

@@ -9,7 +9,6 @@ from pydantic import Field
 from tunesmith_api.base import (
     ATOMIC_LIST,
     ApiModel,
-    DataUri,
     Duration,
     QueueName,
     Rule,
@@ -161,7 +160,7 @@ class Rows(ApiModel):
 class LastCheckpoint(ApiModel):
     """Checkpoint from which a new attempt resumes."""
 
-    uri: DataUri = Field(description="Folder in the store.")
+    uri: UriText = Field(description="Folder in the store.")
     step: int = Field(ge=0, description="Optimizer steps it contains.")
     time: str | None = Field(
         None, description="When it was saved (RFC 3339).", json_schema_extra={"format": "date-time"}

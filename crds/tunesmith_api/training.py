@@ -14,6 +14,7 @@ from tunesmith_api.base import (
     DataUri,
     Rule,
     ShortText,
+    SplitText,
     exactly_one,
 )
 from tunesmith_api.catalogue import SCHEME
@@ -66,7 +67,7 @@ class RowFormat(StrEnum):
 
 
 class Dataset(ApiModel):
-    """A data set of JSON lines."""
+    """A data set: files of rows."""
 
     rules: ClassVar[tuple[Rule, ...]] = (exactly_one("name", "uri"),)
 
@@ -75,7 +76,15 @@ class Dataset(ApiModel):
     )
     uri: DataUri | None = Field(
         None,
-        description="s3://bucket/file.jsonl (or a folder of .jsonl), pvc://claim/path, hf://org/name, ms://org/name or file:///path.",
+        description="A file, a folder or names with *, such as s3://bucket/*.jsonl.gz; https://host/file; pvc://claim/path; "
+        "hf://org/name@revision or ms://org/name (ModelScope). Rows are in jsonl, json, csv, tsv, parquet, arrow or txt, also with .gz or .zst.",
+    )
+    subset: ShortText | None = Field(
+        None, description="Subset (configuration) of a data set of a hub or folder. Default: its default or only one."
+    )
+    split: SplitText | None = Field(
+        None,
+        description="Split of a data set of a hub or folder, or a part of it such as train[:90%]. Default: train of a hub, all rows of other data.",
     )
     format: RowFormat = Field(
         RowFormat.AUTO,

@@ -66,6 +66,11 @@ HALF = (
 )
 """What is wrong with a hub's URI that lacks one of its two parts, and what to do."""
 
+HALF_DATA = (
+    "lacks the organization or the name",
+    "write both as in the address of the data set's page, such as hf://openai/gsm8k",
+)
+
 STORES = (
     Slip("^s3:/*$|^s3:///", "has no bucket", PLACE),
     Slip(ADDRESS, "has an address in the place of the bucket", SERVER),
@@ -104,6 +109,13 @@ HUBS = (
 )  # fmt: skip
 """Repairs: the addresses of pages of the two hubs, and other names of their schemes."""
 
+DATA_PAGES = (
+    ("http://", "https://"), ("https://www.", "https://"),
+    *((f"https://{host}/datasets/", "hf:/") for host in ("huggingface.co", "hf.co", "hf-mirror.com")),
+    ("https://modelscope.cn/datasets/", "ms:/"),
+)  # fmt: skip
+"""Repairs: the addresses of data sets' pages."""
+
 MODEL = Grammar(
     pattern=f"^({HUB}|{S3}|{CLAIM}|{LOCAL})$",
     refused=REFUSED,
@@ -127,16 +139,44 @@ MODEL = Grammar(
     repairs=(*HUBS, *SCHEMES),
 )  # fmt: skip
 
+HOST = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*(:[0-9]{1,5})?"
+WEB_DATA = f"https://{HOST}/.*[^/]"
+"""A file on a web server."""
+HUB_HOST = r"^https?://([^/]*\.)?(huggingface|hf|hf-mirror|modelscope)\."
+OBJECT_HOST = f"{PAGES[0].pattern}|^https?://(s3|oss|cos|obs|storage)[.-]|^https?://[^/]*:9000/"
+"""Addresses of objects, by the names of S3's servers and the port of MinIO."""
+DATA_ODD = r'[?#\\<>{}^|"`]'
+"""Unlike other URIs, those of data may have *."""
+DATA_PERCENT = "^[^fh].*%[0-9A-Fa-f][0-9A-Fa-f]"
+"""Except in file:/// and https://."""
+DATA_REFUSED = (
+    f"[{INVISIBLE}]|{DATA_ODD}|{DATA_PERCENT}|^https:.*[*]|{DOTS}|{EMPTY}|{ADDRESS}|{LABELS}|{HUB_HOST}|{OBJECT_HOST}"
+)
+
 DATA = Grammar(
-    pattern=f"^((hf|ms)://[^/]+(/.*)?|{S3}|{CLAIM}|{LOCAL})$",
-    refused=REFUSED,
+    pattern=f"^({HUB}|{S3}|{WEB_DATA}|{CLAIM}|{LOCAL})$",
+    refused=DATA_REFUSED,
     problem="is not a data URI",
-    advice="write s3://BUCKET/FILE.jsonl or the folder s3://BUCKET/FOLDER",
+    advice="write s3://BUCKET/FILE.jsonl, the folder s3://BUCKET/FOLDER or hf://ORG/NAME",
     secret=SECRET,
     tightened=True,
-    slips=(*PAGES, CREDENTIALS, *SLIPS, *STORES),
-    repairs=SCHEMES,
-)
+    slips=(
+        Slip(HUB_HOST, "is the address of a web page", "write hf://ORG/NAME or ms://ORG/NAME, with the subset and the split in fields of their own"),
+        Slip(OBJECT_HOST, PAGES[0].problem, PAGES[0].advice),
+        Slip("^https?://[^/]*@", "holds credentials", "remove them, or upload the file to object storage and write s3://BUCKET/KEY"),
+        CREDENTIALS,
+        Slip("^https:.*[*]", "has a wildcard, and a web server does not list its files", "write a URI for each file"),
+        Slip("^https?://[^/]*/?$|^https?:.*/$", "names no file", "write https://HOST/FILE.jsonl"),
+        Slip("^http:", "is not encrypted", "write https://HOST/FILE.jsonl"),
+        *(slip for slip in SLIPS if "wildcard" not in slip.problem),
+        Slip("[?{}]", "has a wildcard other than *", "write * for any characters of a name, or ** for folders too"),
+        *STORES,
+        Slip("^(hf|ms)://([^/]*/*$|/)", *HALF_DATA),
+        Slip("^(hf|ms)://.*@.*@|^(hf|ms)://.*@$", "has several @, or nothing after it", "write hf://ORG/NAME@REVISION with a branch, tag or commit, or hf://ORG/NAME"),
+        Slip("^(hf|ms)://[^@]*/[^@]*/", "has more than an organization and a name", "write hf://ORG/NAME, with the subset and the split in fields of their own"),
+    ),
+    repairs=(*DATA_PAGES, *SCHEMES),
+)  # fmt: skip
 
 STORE = Grammar(
     pattern=f"^({S3}|{CLAIM}|{LOCAL})$",

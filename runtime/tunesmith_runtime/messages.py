@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tunesmith_runtime.data.lines import parse
+from tunesmith_runtime.data.json_text import parse
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.row_fields import has, kind_of
 

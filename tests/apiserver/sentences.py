@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from tunesmith_api import base, common, evaljob, inferenceservice, pods, uris
+from tunesmith_api import base, common, evaljob, inferenceservice, pods, splits, uris
 from tunesmith_api.grammar import CONTROL, INVISIBLE, SPACES, Grammar
 
 
@@ -36,6 +36,13 @@ PLACES = {
         "spec.datasets[0].uri",
         lambda it: {"datasets": [{"uri": it}]},
         "s3://bucket/train.jsonl",
+    ),
+    "split": Place(
+        splits.SPLIT,
+        "FineTuneJob",
+        "spec.datasets[0].split",
+        lambda it: {"datasets": [{"uri": "s3://bucket/folder", "split": it}]},
+        "train",
     ),
     "output": Place(uris.STORE, "EvalJob", "spec.output.uri", lambda it: {"output": {"uri": it}}, "s3://bucket/out"),
     "endpoint": Place(
@@ -112,14 +119,15 @@ PLACES = {
 
 EXAMPLES = (
     ("BUCKET", "bucket"), ("FOLDER", "folder"), ("FILE", "file"), ("KEY", "key"),
-    ("ORG", "Qwen"), ("NAME", "Qwen3-8B"), ("REVISION", "main"), ("HOST", "minio"),
+    ("ORG", "Qwen"), ("NAME", "Qwen3-8B"), ("REVISION", "main"), ("HOST", "store.example"),
 )  # fmt: skip
 """What a user writes instead of the placeholders of a message."""
 
 ADVICE: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("remove them", lambda text: re.sub("//[^/]*@", "//", text)),
     ("remove it", lambda text: re.split("[?#]", text)[0]),
-    ("name the file, or the folder", lambda text: text.rpartition("/")[0]),
+    ("write * for any characters", lambda text: re.sub(r"[?]|\{.*\}", "*", text)),
+    ("write a URI for each file", lambda text: text.replace("*", "a")),
     ("write the path without it", lambda text: re.sub(r"/\.\.?(?=/|$)", "", text)),
     ("rename what it names", lambda text: re.sub(r" |%20|\|", "", text)),
     ("write the characters as they are", unquote),
@@ -148,6 +156,15 @@ def followed(place: Place, text: str, sentence: str) -> str:
 
 
 REFUSED: dict[str, dict[str, str]] = {
+    "split": {
+        "": '"" is not a split: write a name such as train, or a part of it such as train[:90%] or train[1000:2000]',
+        "train[: 90%]": '"train[: 90%]" is not a split: write train[:90%]',
+        "train[90%]": '"train[90%]" is not a split: write a name such as train, or a part of it such as train[:90%] or train[1000:2000]',
+        "train[1:2:3]": '"train[1:2:3]" is not a split: write a name such as train, or a part of it such as train[:90%] or train[1000:2000]',
+        "train+test": '"train+test" is not a split: write a name such as train, or a part of it such as train[:90%] or train[1000:2000]',
+        "train[:0.5]": '"train[:0.5]" is not a split: write a name such as train, or a part of it such as train[:90%] or train[1000:2000]',
+        "train/test": '"train/test" is not a split: write a name such as train, or a part of it such as train[:90%] or train[1000:2000]',
+    },
     "model": {
         "": '"" is not a model URI: write hf://ORG/NAME, ms://ORG/NAME or s3://BUCKET/FOLDER',
         "Qwen/Qwen3-8B": '"Qwen/Qwen3-8B" names a model without its hub: write hf://Qwen/Qwen3-8B',
@@ -205,7 +222,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "org/team/model": '"org/team/model" is not a model URI: write hf://ORG/NAME, ms://ORG/NAME or s3://BUCKET/FOLDER',
     },
     "data": {
-        "": '"" is not a data URI: write s3://BUCKET/FILE.jsonl or the folder s3://BUCKET/FOLDER',
+        "": '"" is not a data URI: write s3://BUCKET/FILE.jsonl, the folder s3://BUCKET/FOLDER or hf://ORG/NAME',
         "s3://bucket/../train.jsonl": '"s3://bucket/../train.jsonl" has a folder named . or ..: write the path without it',
         "s3://bucket/a/./train.jsonl": '"s3://bucket/a/./train.jsonl" has a folder named . or ..: write s3://bucket/a/train.jsonl',
         "s3://bucket/a/..": '"s3://bucket/a/.." has a folder named . or ..: write the path without it',
@@ -214,7 +231,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "s3://bucket/train.jsonl//": '"s3://bucket/train.jsonl//" has an empty folder (//): write s3://bucket/train.jsonl/',
         "s3://key:word@bucket/train.jsonl": "the value holds credentials: remove them from it; spec.storage.credentialsSecret names a Secret that holds them",
         "s3://key@bucket/train.jsonl": "the value holds credentials: remove them from it; spec.storage.credentialsSecret names a Secret that holds them",
-        "key:word@minio:9000/bucket": "the value is not a data URI: write s3://BUCKET/FILE.jsonl or the folder s3://BUCKET/FOLDER",
+        "key:word@minio:9000/bucket": "the value is not a data URI: write s3://BUCKET/FILE.jsonl, the folder s3://BUCKET/FOLDER or hf://ORG/NAME",
         "s3://bucket/train\u034f.jsonl": '"s3://bucket/train" is followed by an invisible or control character: retype it by hand',
         "s3://bucket/train\U000e0100.jsonl": '"s3://bucket/train" is followed by an invisible or control character: retype it by hand',
         "s3://../other/train.jsonl": '"s3://../other/train.jsonl" has no bucket: write s3://BUCKET/KEY',
@@ -226,9 +243,9 @@ REFUSED: dict[str, dict[str, str]] = {
         "s3://bucket/train.jsonl?versionId=3": "the value has a query, as URIs of this kind have none: remove it, from the ? on",
         "s3://bucket/train.jsonl?X-Amz-Signature=abc": "the value has a query, as URIs of this kind have none: remove it, from the ? on",
         "s3://bucket/train.jsonl#1": '"s3://bucket/train.jsonl#1" has a fragment: remove it, from the # on',
-        "s3://bucket/*.jsonl": '"s3://bucket/*.jsonl" has a wildcard: name the file, or the folder that holds the files',
-        "s3://bucket/part-?.jsonl": '"s3://bucket/part-?.jsonl" has a wildcard: name the file, or the folder that holds the files',
-        "s3://bucket/{a,b}.jsonl": '"s3://bucket/{a,b}.jsonl" has a wildcard: name the file, or the folder that holds the files',
+        "s3://buc*/train.jsonl": '"s3://buc*/train.jsonl" has a bucket that S3 does not allow: a bucket is 3 to 63 lower-case letters, digits, - and ., and begins and ends with a letter or digit',
+        "s3://bucket/part-?.jsonl": '"s3://bucket/part-?.jsonl" has a wildcard other than *: write * for any characters of a name, or ** for folders too',
+        "s3://bucket/{a,b}.jsonl": '"s3://bucket/{a,b}.jsonl" has a wildcard other than *: write * for any characters of a name, or ** for folders too',
         "s3://bucket/my train.jsonl": '"s3://bucket/my train.jsonl" has a space: rename what it names and write it without',
         "s3://bucket/%E6%95%B0.jsonl": '"s3://bucket/%E6%95%B0.jsonl" is percent-encoded: write the characters as they are in the name of the object',
         "s3://bucket/my%20train.jsonl": '"s3://bucket/my%20train.jsonl" has a space (%20): rename what it names and write it without',
@@ -273,15 +290,23 @@ REFUSED: dict[str, dict[str, str]] = {
         "ftp://host/train.jsonl": '"ftp://host/train.jsonl" is of a store without the S3 API: copy it to one and write s3://BUCKET/KEY',
         "https://bucket.s3.amazonaws.com/train.jsonl": '"https://bucket.s3.amazonaws.com/train.jsonl" is the address of an object on the web: write s3://BUCKET/KEY, and the server in spec.storage.endpoint',
         "https://s3.eu-central-1.amazonaws.com/bucket/train.jsonl": '"https://s3.eu-central-1.amazonaws.com/bucket/train.jsonl" is the address of an object on the web: write s3://BUCKET/KEY, and the server in spec.storage.endpoint',
-        "https://s3.console.aws.amazon.com/s3/buckets/bucket?prefix=train": "the value is the address of a web page or a file on the web: upload it to object storage and write s3://BUCKET/KEY",
+        "https://s3.console.aws.amazon.com/s3/buckets/bucket?prefix=train": "the value is the address of an object on the web: write s3://BUCKET/KEY, and the server in spec.storage.endpoint",
         "https://bucket.oss-cn-hangzhou.aliyuncs.com/train.jsonl": '"https://bucket.oss-cn-hangzhou.aliyuncs.com/train.jsonl" is the address of an object on the web: write s3://BUCKET/KEY, and the server in spec.storage.endpoint',
         "https://bucket.s3.amazonaws.com/train.jsonl?X-Amz-Signature=abc": "the value is the address of an object on the web: write s3://BUCKET/KEY, and the server in spec.storage.endpoint",
-        "https://user:word@example.com/train.jsonl": "the value is the address of a web page or a file on the web: upload it to object storage and write s3://BUCKET/KEY",
-        "https://huggingface.co/datasets/tatsu-lab/alpaca": '"https://huggingface.co/datasets/tatsu-lab/alpaca" is the address of a web page or a file on the web: upload it to object storage and write s3://BUCKET/KEY',
-        "http://10.0.0.1:9000/bucket/train.jsonl": '"http://10.0.0.1:9000/bucket/train.jsonl" is the address of a web page or a file on the web: upload it to object storage and write s3://BUCKET/KEY',
+        "https://user:word@example.com/train.jsonl": "the value holds credentials: remove them, or upload the file to object storage and write s3://BUCKET/KEY",
+        "https://huggingface.co/datasets/tatsu-lab/alpaca": '"https://huggingface.co/datasets/tatsu-lab/alpaca" is the address of a web page: write hf://tatsu-lab/alpaca',
+        "http://10.0.0.1:9000/bucket/train.jsonl": '"http://10.0.0.1:9000/bucket/train.jsonl" is the address of an object on the web: write s3://BUCKET/KEY, and the server in spec.storage.endpoint',
+        "https://huggingface.co/datasets/openai/gsm8k/viewer/main": '"https://huggingface.co/datasets/openai/gsm8k/viewer/main" is the address of a web page: write hf://ORG/NAME or ms://ORG/NAME, with the subset and the split in fields of their own',
+        "https://www.modelscope.cn/datasets/swift/x": '"https://www.modelscope.cn/datasets/swift/x" is the address of a web page: write ms://swift/x',
+        "https://example.com/": '"https://example.com/" names no file: write https://HOST/FILE.jsonl',
+        "https://example.com/*.jsonl": '"https://example.com/*.jsonl" has a wildcard, and a web server does not list its files: write a URI for each file',
+        "http://example.com/train.jsonl": '"http://example.com/train.jsonl" is not encrypted: write https://example.com/train.jsonl',
+        "hf://openai": '"hf://openai" lacks the organization or the name: write both as in the address of the data set\'s page, such as hf://openai/gsm8k',
+        "hf://openai/gsm8k/main/train.parquet": '"hf://openai/gsm8k/main/train.parquet" has more than an organization and a name: write hf://ORG/NAME, with the subset and the split in fields of their own',
+        "hf://openai/gsm8k@": '"hf://openai/gsm8k@" has several @, or nothing after it: write hf://ORG/NAME@REVISION with a branch, tag or commit, or hf://ORG/NAME',
         "/data/train.jsonl": '"/data/train.jsonl" is a path of a machine, and pods see object storage only: write s3://BUCKET/KEY',
-        "train.jsonl": '"train.jsonl" is not a data URI: write s3://BUCKET/FILE.jsonl or the folder s3://BUCKET/FOLDER',
-        "data/train.jsonl": '"data/train.jsonl" is not a data URI: write s3://BUCKET/FILE.jsonl or the folder s3://BUCKET/FOLDER',
+        "train.jsonl": '"train.jsonl" is not a data URI: write s3://BUCKET/FILE.jsonl, the folder s3://BUCKET/FOLDER or hf://ORG/NAME',
+        "data/train.jsonl": '"data/train.jsonl" is not a data URI: write s3://BUCKET/FILE.jsonl, the folder s3://BUCKET/FOLDER or hf://ORG/NAME',
         "~/train.jsonl": '"~/train.jsonl" is a path of a machine, and pods see object storage only: write s3://BUCKET/KEY',
         "s3://bucket/a.jsonl,s3://bucket/b.jsonl": '"s3://bucket/a.jsonl,s3://bucket/b.jsonl" holds two URIs: write one, and each further one in an item of its own',
         "s3://bucket/a.jsonl s3://bucket/b.jsonl": '"s3://bucket/a.jsonl s3://bucket/b.jsonl" holds two URIs: write one, and each further one in an item of its own',

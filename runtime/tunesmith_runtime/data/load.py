@@ -17,10 +17,11 @@ from tunesmith_api.finetunejob import DroppedRows, FineTuneJobSpec, Rows
 from tunesmith_api.training import Dataset as DatasetSpec
 from tunesmith_api.training import Method, RowFormat
 from tunesmith_runtime.data import formats
+from tunesmith_runtime.data.dataset_rows import dataset_rows
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.example_file import ExampleWriter, move_rows, open_examples, write_examples
-from tunesmith_runtime.data.lines import bad_row, read_lines
+from tunesmith_runtime.data.files.place import bad_row
 from tunesmith_runtime.data.records import Record
 from tunesmith_runtime.data.row_counts import RowCounts, count_ignored, ignored_keys, warn_of_ignored
 from tunesmith_runtime.data.row_error import RowError, row_errors
@@ -128,17 +129,17 @@ class RowEncoder:
         form = dataset.format
         if form is not RowFormat.AUTO:
             self.learnable.check_format(form)
-        lines = ((file, *line) for file in files for line in read_lines(self.work.data / file.path, file.uri))
-        for file, number, row in islice(lines, dataset.max_rows):
+        rows = dataset_rows(self.work.data, files, dataset.split)
+        for file, place, row in islice(rows, dataset.max_rows):
             try:
                 with row_errors("cannot be read"):
                     row = formats.rename(row, dataset.columns or {})
                     form = formats.detect(row, _renamed_by(file)) if form is RowFormat.AUTO else form
                     self._encode_row(row, form, writer, counts)
             except RowError as error:
-                raise bad_row(file.uri, number, str(error), error.hint) from error
+                raise bad_row(file.uri, place, str(error), error.hint) from error
             except RunFailure as failure:
-                message = f"{Path(file.uri).name} line {number}: {failure.message} ({file.uri})"
+                message = f"{Path(file.uri).name} {place}: {failure.message} ({file.uri})"
                 raise RunFailure(failure.failure, message, failure.hint) from failure
 
     def _encode_row(self, row: dict[str, Any], form: RowFormat, writer: ExampleWriter, counts: RowCounts) -> None:

@@ -12,7 +12,9 @@ from typing import Any
 
 from tunesmith_api.evaljob import Benchmark, BenchmarkType, Generation
 from tunesmith_api.failures import FailureClass
-from tunesmith_runtime.data.lines import bad_row, read_lines
+from tunesmith_runtime.data.dataset_rows import Part, parts_of
+from tunesmith_runtime.data.files import of_one_type, read_rows, stem_of
+from tunesmith_runtime.data.files.place import bad_row
 from tunesmith_runtime.data.row_counts import count_ignored, warn_of_ignored
 from tunesmith_runtime.data.row_error import RowError, row_errors
 from tunesmith_runtime.errors import RunFailure
@@ -89,13 +91,14 @@ def _own(benchmark: Benchmark, generation: Generation, work: Work) -> Task:
     target.mkdir(parents=True, exist_ok=True)
     single = len(files) == 1 and benchmark.subsets is None
     left, subsets, unread = benchmark.limit, [], Counter[str]()
-    for file in files:
-        name = f"{uri}/{file.name}" if Path(uri).name != file.name else uri
-        rows = list(islice(_converted(file, name, kind, unread), left))
+    names = [f"{uri}/{file.name}" if Path(uri).name != file.name else uri for file in files]
+    parts = parts_of(list(zip(files, names, strict=True)), benchmark.dataset.split)
+    for file, name, part in zip(files, names, parts, strict=True):
+        rows = list(islice(_converted(file, name, part, kind, unread), left))
         if left is not None:
             left -= len(rows)
         if rows:
-            subsets.append("default" if single else file.stem)
+            subsets.append("default" if single else stem_of(file.name))
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             (target / f"{subsets[-1]}.jsonl").write_text(text, encoding="utf-8")
     warn_of_ignored(uri, unread)
@@ -109,32 +112,38 @@ def _own(benchmark: Benchmark, generation: Generation, work: Work) -> Task:
     return Task(benchmark, OWN[kind], arguments)
 
 
-def _converted(file: Path, uri: str, kind: BenchmarkType, unread: Counter[str]) -> Iterator[Row]:
-    """Yield the converted rows of a file; count keys that are not read in `unread`."""
-    for number, row in read_lines(file, uri):
+def _converted(file: Path, uri: str, part: Part, kind: BenchmarkType, unread: Counter[str]) -> Iterator[Row]:
+    """Yield the converted rows of a part of a file; count keys that are not read in `unread`."""
+    for place, row in islice(read_rows(file, uri), *part):
         try:
             with row_errors("cannot be read"):
                 converted = CONVERT[kind](row)
                 count_ignored(unread, ignored(row, kind))
         except RowError as error:
-            raise bad_row(uri, number, str(error), error.hint) from error
+            raise bad_row(uri, place, str(error), error.hint) from error
         yield converted
 
 
 def _row_files(benchmark: Benchmark, folder: Path) -> list[Path]:
     """Return the files of the subsets that the benchmark names, or of all."""
     assert benchmark.dataset is not None
-    files = {file.stem: file for file in sorted(_folder(folder).glob("*.jsonl"))}
+    found = sorted(file.name for file in _folder(folder).iterdir() if file.is_file())
+    rows = of_one_type(found)
+    files = {stem_of(name): folder / name for name in rows}
+    if len(files) < len(rows):
+        twice = ", ".join(name for name in rows if files[stem_of(name)].name != name)
+        message = f"benchmark {benchmark.name}: several files of {benchmark.dataset.uri} are of one subset: {twice}"
+        raise RunFailure(FailureClass.BAD_SPEC, message, "give each file another name")
     for subset in benchmark.subsets or []:
         if subset not in files:
-            found = ", ".join(files) or "none"
+            there = ", ".join(files) or "none"
             raise RunFailure(
                 FailureClass.DATASET_NOT_FOUND,
-                f"benchmark {benchmark.name}: {benchmark.dataset.uri} has no subset {subset}; it has {found}",
-                "name .jsonl files of the folder, without the ending, in spec.benchmarks[].subsets",
+                f"benchmark {benchmark.name}: {benchmark.dataset.uri} has no subset {subset}; it has {there}",
+                "name files of the folder, without the ending, in spec.benchmarks[].subsets",
             )
     if not files:
-        message = f"benchmark {benchmark.name}: {benchmark.dataset.uri} has no .jsonl file"
+        message = f"benchmark {benchmark.name}: {benchmark.dataset.uri} has no file of rows"
         raise RunFailure(FailureClass.DATASET_NOT_FOUND, message)
     return [files[subset] for subset in benchmark.subsets or files]
 

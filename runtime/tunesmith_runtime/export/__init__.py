@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from itertools import islice
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_api.status import Artifact, ArtifactType
+from tunesmith_runtime.data.files import read_rows
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rank import in_leading_pod
@@ -22,7 +24,7 @@ log = logging.getLogger(__name__)
 
 PROMPTS = 4
 """Number of rows on which the merged model is compared with base and adapter."""
-PROMPT_BYTES = 4096
+PROMPT_CHARACTERS = 4096
 """Maximum size of such a row: lines can be long."""
 
 
@@ -67,7 +69,7 @@ def _merged(spec: RunSpec, work: Work, run_directory: RunDirectory, result: Trai
 
 
 def _prompts(work: Work) -> list[str]:
-    """Return the beginnings of the first rows as they are in the file: text similar to the learned text."""
-    with (work.data / work.data_files()[0].path).open("rb") as file:
-        lines = list(islice(iter(lambda: file.readline(PROMPT_BYTES), b""), PROMPTS))
-    return [text for line in lines if (text := line.decode("utf-8", "replace").strip())]
+    """Return the beginnings of the first rows as JSON: text similar to the learned text."""
+    first = work.data_files()[0]
+    rows = islice(read_rows(work.data / first.path, first.uri), PROMPTS)
+    return [json.dumps(row, ensure_ascii=False, default=repr)[:PROMPT_CHARACTERS] for _, row in rows]

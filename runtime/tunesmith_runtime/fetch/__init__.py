@@ -15,7 +15,7 @@ from tunesmith_api.training import Tuner
 from tunesmith_runtime.cache import Cache, open_cache
 from tunesmith_runtime.disk_space import check_room, extra_bytes_of, used
 from tunesmith_runtime.fetch.checks import check_all, is_lenient
-from tunesmith_runtime.fetch.data import Data, download_benchmark, download_rows, find_data
+from tunesmith_runtime.fetch.data import Data, DataSource, download_benchmark, download_rows, find_data
 from tunesmith_runtime.fetch.models import Model, find_adapter, find_model
 from tunesmith_runtime.fetch.names import SAFE, is_wanted
 from tunesmith_runtime.progress_push import ProgressPusher
@@ -25,6 +25,8 @@ from tunesmith_runtime.storage import Storage, join, open_storage
 from tunesmith_runtime.workdir import Fetched, Work
 
 log = logging.getLogger(__name__)
+
+FoundData = dict[DataSource, Data]
 
 
 def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
@@ -69,12 +71,12 @@ def fetch_run(spec: RunSpec, work: Work, storage: Storage, model: Model, cache: 
     return fetched.model_copy(update={"model_uri": model.uri, "model_digest": model.digest})
 
 
-def find_run(spec: RunSpec, work: Work, storage: Storage, model: Model) -> tuple[Fetched, dict[str, Data]]:
+def find_run(spec: RunSpec, work: Work, storage: Storage, model: Model) -> tuple[Fetched, FoundData]:
     """Identify the run of a spec by the present content of its URIs, with its record if it is finished; and find the data.
 
     Raises RunFailure where an object is missing, or the run's folder cannot be written.
     """
-    data = find_data(storage, data_uris(spec))
+    data = find_data(storage, data_sources(spec))
     content = {each.uri: each.fingerprint for each in data.values()}
     fingerprints = {**model.fingerprints, **content, **(spec.looked_up or {})}
     identity = run_id(spec, fingerprints)
@@ -98,7 +100,7 @@ def find_run(spec: RunSpec, work: Work, storage: Storage, model: Model) -> tuple
 
 
 def check_disk(
-    spec: RunSpec, work: Work, storage: Storage, model: Model, data: dict[str, Data], cache: Cache | None = None
+    spec: RunSpec, work: Work, storage: Storage, model: Model, data: FoundData, cache: Cache | None = None
 ) -> None:
     """Refuse a FineTuneJob whose model, data and results don't fit on the disk together. Files in the cache take no room.
 
@@ -117,26 +119,28 @@ def check_disk(
     check_room(work.root, job.resources.ephemeral_storage, needed, what)
 
 
-def data_uris(spec: RunSpec) -> list[str]:
-    """All data URIs in the spec of a resource."""
+def data_sources(spec: RunSpec) -> list[DataSource]:
+    """All data that the spec of a resource names."""
     if spec.kind == "EvalJob":
-        return [benchmark.dataset.uri for benchmark in spec.eval_job().benchmarks if benchmark.dataset]
+        datasets = (benchmark.dataset for benchmark in spec.eval_job().benchmarks)
+        return [DataSource.of_benchmark(dataset) for dataset in datasets if dataset]
     job = spec.fine_tune_job()
-    validation = [job.validation.uri] if job.validation and job.validation.uri else []
-    return [dataset.source for dataset in job.datasets] + validation
+    validation = [DataSource.of_validation(job.validation.uri)] if job.validation and job.validation.uri else []
+    return [DataSource.of(dataset) for dataset in job.datasets] + validation
 
 
-def download_data(spec: RunSpec, work: Work, storage: Storage, data: dict[str, Data]) -> None:
+def download_data(spec: RunSpec, work: Work, storage: Storage, data: FoundData) -> None:
     """Download the data of a FineTuneJob or an EvalJob."""
     if spec.kind == "EvalJob":
         for benchmark in spec.eval_job().benchmarks:
             if benchmark.dataset:
-                download_benchmark(storage, data[benchmark.dataset.uri], work.benchmarks / benchmark.name)
+                found = data[DataSource.of_benchmark(benchmark.dataset)]
+                download_benchmark(storage, found, work.benchmarks / benchmark.name)
         return
     job = spec.fine_tune_job()
     sources: list[tuple[int | None, Data]] = [
-        (index, data[dataset.source]) for index, dataset in enumerate(job.datasets)
+        (index, data[DataSource.of(dataset)]) for index, dataset in enumerate(job.datasets)
     ]
     if job.validation and job.validation.uri:
-        sources.append((None, data[job.validation.uri]))
+        sources.append((None, data[DataSource.of_validation(job.validation.uri)]))
     download_rows(storage, sources, work)

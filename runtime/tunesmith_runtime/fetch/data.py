@@ -5,12 +5,21 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote
 
+from tunesmith_api.evaljob import BenchmarkDataset, BenchmarkType
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.hashing import digest
+from tunesmith_api.splits import parse_split
+from tunesmith_api.training import Dataset
+from tunesmith_runtime.data.files import ending_of, of_one_type
 from tunesmith_runtime.errors import NotFound, RunFailure
+from tunesmith_runtime.fetch.data_layout import CARD, CARD_BYTES, TRAIN, LayoutError, choose
+from tunesmith_runtime.fetch.globs import has_wildcard, parent_of, pattern
 from tunesmith_runtime.storage import Entry, Storage, join
 from tunesmith_runtime.storage.directory import rate
 from tunesmith_runtime.storage.manifest import inside
@@ -18,50 +27,161 @@ from tunesmith_runtime.workdir import DataFile, Work
 
 log = logging.getLogger(__name__)
 
-ROWS = ".jsonl"
+FOR_TRAINING = (TRAIN,)
+FOR_VALIDATION = ("validation", "test")
+FOR_EVALUATION = ("test", "validation", TRAIN)
+"""The splits of a hub's data set that are taken where none is named, in this order."""
+
+
+class Origin(Protocol):
+    """Where files are downloaded from: a Storage, or a hub."""
+
+    def download(self, uri: str, path: Path, entry: Entry | None = None) -> None: ...
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Data as a spec names them."""
+
+    uri: str
+    subset: str | None = None
+    split: str | None = None
+    """Name of the split, without a part of it."""
+    preferred: tuple[str, ...] = FOR_TRAINING
+    """The splits to take from a hub where none is named."""
+    has_rows: bool = True
+    """Whether the files hold rows, and are not the files of a benchmark of EvalScope."""
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> DataSource:
+        """The source of a FineTuneJob's data set."""
+        return cls(dataset.source, dataset.subset, _name(dataset.split))
+
+    @classmethod
+    def of_validation(cls, uri: str) -> DataSource:
+        """The source of validation.uri."""
+        return cls(uri, preferred=FOR_VALIDATION)
+
+    @classmethod
+    def of_benchmark(cls, dataset: BenchmarkDataset) -> DataSource:
+        """The source of a benchmark's data."""
+        has_rows = dataset.type is not BenchmarkType.BENCHMARK
+        return cls(dataset.uri, dataset.subset, _name(dataset.split), FOR_EVALUATION, has_rows)
+
+
+def _name(split: str | None) -> str | None:
+    return parse_split(split).name if split else None
 
 
 @dataclass(frozen=True)
 class Data:
-    """The content of a data URI: a single object, or the objects of a folder."""
+    """The content of a data URI: a single object, the objects of a folder, or those that a wildcard matches."""
 
     uri: str
     entries: dict[str, Entry]
-    """The objects by their URIs; the path of an entry is relative to the data's URI."""
+    """The objects by their URIs; the path of an entry is relative to the data's folder."""
     fingerprint: str
+    source: DataSource | None = None
+    card: str | None = None
+    """The text of README.md, where subsets and splits are told by it."""
+    has_layout: bool = False
+    """Whether the files belong to subsets and splits."""
+    is_converted: bool = False
+    """See `data_layout.CONVERTED`."""
+    origin: Origin | None = None
+    """Where to download from; None: the storage."""
 
     def rows(self) -> list[tuple[str, Entry]]:
-        """The objects with rows: the single object, or a folder's .jsonl files. Raises RunFailure (DatasetNotFound, EmptyDataset)."""
+        """The objects with rows: the single object, or the files of one type. Raises RunFailure (DatasetNotFound, EmptyDataset)."""
         if self.uri in self.entries:
             rows = list(self.entries.items())
         else:
-            rows = [(uri, entry) for uri, entry in self.entries.items() if entry.path.endswith(ROWS)]
-        if not rows:
-            found = ", ".join(entry.path for entry in list(self.entries.values())[:5])
-            raise RunFailure(
-                FailureClass.DATASET_NOT_FOUND, f"data set {self.uri}: no {ROWS} file in the folder; it has {found}"
-            )
+            uris = {entry.path: uri for uri, entry in self.entries.items()}
+            rows = [(uris[path], self.entries[uris[path]]) for path in self._paths(list(uris))]
         if not any(entry.size_bytes for _, entry in rows):
             raise RunFailure(FailureClass.EMPTY_DATASET, f"data set {self.uri}: {len(rows)} files, all empty")
         return rows
 
+    def _paths(self, paths: list[str]) -> list[str]:
+        """The paths of the files with rows."""
+        if self.has_layout and self.source:
+            try:
+                return choose(
+                    paths, self.card, self.source.subset, self.source.split, self.source.preferred, self.is_converted
+                )
+            except LayoutError as error:
+                raise RunFailure(FailureClass.DATASET_NOT_FOUND, f"data set {self.uri} {error}", error.hint) from error
+        rows = of_one_type(paths) or (paths if has_wildcard(self.uri) else [])
+        if not rows:
+            found = ", ".join(paths[:5])
+            raise RunFailure(
+                FailureClass.DATASET_NOT_FOUND,
+                f"data set {self.uri}: no file of rows in the folder; it has {found}",
+                "name files in jsonl, json, csv, tsv, parquet, arrow or txt",
+            )
+        if others := len(paths) - len(rows):
+            log.warning(
+                "data set %s: %d files are read, %d others are not: name files with *", self.uri, len(rows), others
+            )
+        return rows
 
-def find_data(storage: Storage, uris: list[str]) -> dict[str, Data]:
-    """Find the content of each URI. Raises RunFailure (DatasetNotFound)."""
-    return {uri: _find(storage, uri) for uri in uris}
+
+def find_data(storage: Storage, sources: Iterable[DataSource]) -> dict[DataSource, Data]:
+    """Find the content of each source. Raises RunFailure (DatasetNotFound, EmptyDataset)."""
+    found = {source: _find(storage, source) for source in sources}
+    for source, data in found.items():
+        if source.has_rows:
+            data.rows()
+    return found
 
 
-def _find(storage: Storage, uri: str) -> Data:
+def _find(storage: Storage, source: DataSource) -> Data:
+    find = FINDERS.get(source.uri.partition("://")[0], _find_stored)
+    return find(storage, source)
+
+
+def _find_stored(storage: Storage, source: DataSource) -> Data:
+    """Find data in object storage or local files."""
+    uri = source.uri
     try:
+        if has_wildcard(uri):
+            return _find_matches(storage, source)
         single = None if uri.endswith("/") else storage.stat(uri)
         if single is not None:
-            return Data(uri, {uri: single}, storage.fingerprint(uri, single))
+            return Data(uri, {uri: single}, storage.fingerprint(uri, single), source)
         entries = {join(uri, entry.path): entry for entry in storage.list(uri)}
         if not entries:
             raise NotFound(uri, "no object and no folder of that name")
+        return _with_layout(storage, source, uri, entries)
     except NotFound as missing:
         raise missing.named(FailureClass.DATASET_NOT_FOUND, "data set") from missing
-    return Data(uri, entries, digest({entry.path: storage.fingerprint(each, entry) for each, entry in entries.items()}))
+
+
+def _find_matches(storage: Storage, source: DataSource) -> Data:
+    """Find the objects that a wildcard matches."""
+    folder, glob = parent_of(source.uri)
+    wanted = pattern(unquote(glob) if source.uri.startswith("file://") else glob)
+    listed = storage.list(folder)
+    entries = {join(folder, entry.path): entry for entry in listed if wanted.fullmatch(entry.path)}
+    if not entries:
+        some = ", ".join(entry.path for entry in listed[:5]) or "nothing"
+        raise NotFound(source.uri, f"no object matches; {folder} has {some}")
+    return _with_layout(storage, source, folder, entries)
+
+
+def _with_layout(storage: Storage, source: DataSource, folder: str, entries: dict[str, Entry]) -> Data:
+    """Data in several objects. Their subsets and splits matter where the spec names one."""
+    content = {entry.path: storage.fingerprint(uri, entry) for uri, entry in entries.items()}
+    has_layout = bool(source.subset or source.split)
+    described = entries.get(join(folder, CARD)) if has_layout else None
+    card = None
+    if described and described.size_bytes <= CARD_BYTES:
+        card = (storage.read_bytes(join(folder, CARD)) or b"").decode("utf-8", "replace")
+    return Data(source.uri, entries, digest(content), source, card, has_layout)
+
+
+FINDERS: Mapping[str, Callable[[Storage, DataSource], Data]] = {}
+"""Scheme -> how to find data there; other schemes are those of the storage."""
 
 
 def download_rows(storage: Storage, sources: list[tuple[int | None, Data]], work: Work) -> None:
@@ -70,8 +190,8 @@ def download_rows(storage: Storage, sources: list[tuple[int | None, Data]], work
     started, size, files = time.monotonic(), 0, list[DataFile]()
     for index, data in sources:
         for uri, entry in data.rows():
-            name = f"{len(files):02d}{ROWS}"
-            storage.download(uri, work.data / name, entry)
+            name = f"{len(files):02d}{ending_of(uri)}"
+            (data.origin or storage).download(uri, work.data / name, entry)
             files.append(DataFile(path=name, uri=uri, dataset=index))
             size += entry.size_bytes
     work.write_data_files(files)
@@ -79,16 +199,19 @@ def download_rows(storage: Storage, sources: list[tuple[int | None, Data]], work
 
 
 def download_benchmark(storage: Storage, data: Data, directory: Path) -> None:
-    """Download a benchmark's data unchanged: a file under its own name, or a folder with all its objects.
+    """Download a benchmark's data. Files of rows stand beside each other; those of EvalScope's benchmarks keep their paths.
 
     Raises RunFailure (BadSpec) before the download if an object's key points outside the folder.
     """
-    for entry in data.entries.values():
+    is_flat = data.source is not None and data.source.has_rows and (data.has_layout or has_wildcard(data.uri))
+    files = data.rows() if is_flat else list(data.entries.items())
+    paths = {uri: entry.path.replace("/", "--") if is_flat else entry.path for uri, entry in files}
+    for path in paths.values():
         try:
-            inside(entry.path)
+            inside(path)
         except ValueError as error:
             raise RunFailure(
                 FailureClass.BAD_SPEC, f"benchmark data {data.uri}: {error}", "rename the object"
             ) from error
-    for uri, entry in data.entries.items():
-        storage.download(uri, directory / entry.path, entry)
+    for uri, entry in files:
+        (data.origin or storage).download(uri, directory / paths[uri], entry)

@@ -15,7 +15,7 @@ from tunesmith_runtime import messages as chat
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats.format import Format
 from tunesmith_runtime.data.formats.messages import answered
-from tunesmith_runtime.data.lines import parse
+from tunesmith_runtime.data.json_text import parse
 from tunesmith_runtime.data.records import Conversation
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.row_fields import has, kind_of

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
-from tunesmith_runtime.data.lines import parse
+from tunesmith_runtime.data.json_text import parse
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.serve.openai.errors import ApiError, invalid
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from tunesmith_runtime.data.lines import surrogate_in
+from tunesmith_runtime.data.json_text import surrogate_in
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.messages import KNOWN, Message, conversation, unknown
 from tunesmith_runtime.serve.generation.sampling import Sampling

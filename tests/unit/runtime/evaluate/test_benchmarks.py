@@ -98,8 +98,8 @@ def test_a_set_without_rows_is_empty(work: Work) -> None:
 
 
 def test_a_folder_without_rows_files_is_refused(work: Work) -> None:
-    write(work, "readme.txt", "hello")
-    with pytest.raises(RunFailure, match=r"has no \.jsonl file") as wrong:
+    write(work, "readme.md", "hello")
+    with pytest.raises(RunFailure, match=r"has no file of rows") as wrong:
         make(work)
     assert wrong.value.failure is FailureClass.DATASET_NOT_FOUND
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,9 @@ def test_merged_and_unmerged_logits_are_equal(exported: tuple[Run, RunReport], t
 def test_prompts_from_data_are_bounded_in_length(tmp_path: Path) -> None:
     work = Work(tmp_path)
     work.write_data_files([DataFile(path="00.jsonl", uri="s3://data/train.jsonl", dataset=0)])
-    (work.data / "00.jsonl").write_bytes(b"\n" + b"\x00\xff\xfe" * 10 + b"\n" + b"a" * (1 << 20))
+    (work.data / "00.jsonl").write_text(json.dumps({"text": "a"}) + "\n\n" + json.dumps({"text": "b" * (1 << 20)}))
     prompts = export._prompts(work)
-    assert [len(prompt) for prompt in prompts] == [30, export.PROMPT_BYTES, export.PROMPT_BYTES]
+    assert [len(prompt) for prompt in prompts] == [13, export.PROMPT_CHARACTERS]
 
 
 def test_run_json_records_results_versions_and_inputs(exported: tuple[Run, RunReport]) -> None:

@@ -272,7 +272,7 @@ def test_code_in_a_folder_is_downloaded_only_if_it_is_trusted(local: Fetcher, tm
     ("files", "name", "failure", "sentence"),
     [
         ({"a.jsonl": ROWS}, "/absent.jsonl", FailureClass.DATASET_NOT_FOUND, "absent.jsonl: no object and no folder"),
-        ({"a.csv": b"x"}, "", FailureClass.DATASET_NOT_FOUND, "no .jsonl file in the folder; it has a.csv"),
+        ({"a.md": b"x"}, "", FailureClass.DATASET_NOT_FOUND, "no file of rows in the folder; it has a.md"),
         ({"a.jsonl": b""}, "/a.jsonl", FailureClass.EMPTY_DATASET, "all empty"),
     ],
 )

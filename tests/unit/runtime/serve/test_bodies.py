@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith_runtime.data.lines import MAX_DEPTH
+from tunesmith_runtime.data.json_text import MAX_DEPTH
 from tunesmith_runtime.serve.openai import bodies
 from tunesmith_runtime.serve.openai.app import Service, create_app
 from tunesmith_runtime.serve.openai.bodies import MAX_VALUES, decode_body

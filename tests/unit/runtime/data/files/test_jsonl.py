@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_runtime.data import lines
-from tunesmith_runtime.data.lines import MAX_DEPTH, bad_row, parse, read_lines, walk
-from tunesmith_runtime.data.row_error import RowError
+from tunesmith_runtime.data.files import read_rows, text
+from tunesmith_runtime.data.files.place import Place, bad_row
 from tunesmith_runtime.errors import RunFailure
 
 URI = "s3://data/train.jsonl"
 SOUND = b'{"text": "a"}'
 
 
-def rows(tmp_path: Path, content: bytes) -> list[tuple[int, dict[str, Any]]]:
+def rows(tmp_path: Path, content: bytes) -> list[tuple[str, dict[str, Any]]]:
     file = tmp_path / "00.jsonl"
     file.write_bytes(content)
-    return list(read_lines(file, URI))
+    return [(str(place), row) for place, row in read_rows(file, URI)]
 
 
 @pytest.mark.parametrize(
@@ -36,7 +34,7 @@ def rows(tmp_path: Path, content: bytes) -> list[tuple[int, dict[str, Any]]]:
     ],
 )
 def test_blank_lines_line_ends_and_byte_order_marks_are_no_rows(tmp_path: Path, content: bytes) -> None:
-    assert rows(tmp_path, content) == [(1, {"text": "a"}), (4, {"text": "a"})]
+    assert rows(tmp_path, content) == [("line 1", {"text": "a"}), ("line 4", {"text": "a"})]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +75,7 @@ def test_a_line_that_is_no_row_is_named_with_what_is_wrong(tmp_path: Path, line:
 
 
 def test_a_whole_pair_of_surrogates_is_a_character(tmp_path: Path) -> None:
-    assert rows(tmp_path, rb'{"text": "\ud83d\ude00"}') == [(1, {"text": "😀"})]
+    assert rows(tmp_path, rb'{"text": "\ud83d\ude00"}') == [("line 1", {"text": "😀"})]
 
 
 @pytest.mark.parametrize("content", [b"[\n" + SOUND + b"\n]\n", b"[" + SOUND + b"]", b'{\n  "text": "a"\n}'])
@@ -87,96 +85,34 @@ def test_a_file_that_is_one_value_says_how_to_make_lines_of_it(tmp_path: Path, c
     assert "jq -c" in (failure.value.hint or "")
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
-def test_utf_16_is_refused_in_the_first_line(tmp_path: Path, encoding: str) -> None:
-    with pytest.raises(RunFailure, match=r"train\.jsonl line 1: "):
-        rows(tmp_path, '{"text": "a"}\n{"text": "b"}\n'.encode(encoding))
-
-
 def test_a_line_beyond_the_limit_is_refused_without_reading_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 1 << 20)
+    monkeypatch.setattr(text, "MAX_LINE_BYTES", 1 << 20)
     file = tmp_path / "00.jsonl"
     with file.open("wb") as out:
         out.write(SOUND + b"\n")
         out.truncate(1 << 30)  # a gigabyte of NUL without a line end, sparse on disk
     tracemalloc.start()
     with pytest.raises(RunFailure, match=r"train\.jsonl line 2: is longer than 1 MiB"):
-        list(read_lines(file, URI))
+        list(read_rows(file, URI))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 16 << 20
 
 
-def test_nesting_up_to_the_limit_is_read() -> None:
-    assert parse("[" * MAX_DEPTH + "]" * MAX_DEPTH)
-    with pytest.raises(RowError, match="nested deeper"):
-        parse("[" * (MAX_DEPTH + 1) + "1" + "]" * (MAX_DEPTH + 1))
-
-
-def test_a_walk_over_many_values_takes_no_memory() -> None:
-    value = [[{"a": index}] for index in range(10_000)]
-    tracemalloc.start()
-    places = sum(1 for _ in walk(value))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert places == 1 + 10_000 * 6
-    assert peak < 20_000
-
-
-@pytest.mark.parametrize(
-    ("row", "place"),
-    [
-        ({"a": [1, {"b": "\ud83d"}]}, r"a\[1\]\.b has half"),
-        ({"a": {"\ud83d": 1}, "b": 2}, r"a\.\ud83d has half"),
-        ([["x"], "\ud83d"], r"\[1\] has half"),
-        ("\ud83d", "the text has half"),
-    ],
-)
-def test_the_place_of_half_a_pair_is_named(row: Any, place: str) -> None:
-    with pytest.raises(RowError, match=place):
-        parse(json.dumps(row))
-
-
 def test_the_message_of_a_line_is_short_and_can_be_written(tmp_path: Path) -> None:
-    failure = bad_row(URI, 3, "x" * 10_000 + "\ud83d")
+    failure = bad_row(URI, Place(3), "x" * 10_000 + "\ud83d")
     assert len(failure.message.encode()) < 1_200
-    assert bad_row(URI, 3, "half \ud83d").message == rf"train.jsonl line 3: half \ud83d ({URI})"
-
-
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(10**20), 10**20)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=20,
-)
-
-
-@given(value=json_values)
-def test_json_is_read_as_it_was_written(value: Any) -> None:
-    assert parse(json.dumps(value)) == value
-    assert parse(json.dumps(value, ensure_ascii=False)) == value
-
-
-@given(text=st.text() | st.text(alphabet='{}[]",:\\ud80123eE+-.NaIfinty', max_size=40))
-def test_any_text_is_json_or_refused_in_a_sentence(text: str) -> None:
-    try:
-        value = parse(text)
-    except RowError:
-        return
-    assert all(len(path) <= MAX_DEPTH for path, _ in walk(value))
+    assert bad_row(URI, Place(3), "half \ud83d").message == rf"train.jsonl line 3: half \ud83d ({URI})"
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary() | st.lists(st.binary(max_size=20) | st.just(SOUND)).map(b"\n".join))
 def test_any_bytes_are_rows_or_a_bad_row(tmp_path: Path, content: bytes) -> None:
     wrong: RunFailure | None = None
-    found: list[tuple[int, dict[str, Any]]] = []
+    found: list[tuple[str, dict[str, Any]]] = []
     try:
         found = rows(tmp_path, content)
     except RunFailure as failure:
         wrong = failure
-    assert wrong is None or (wrong.failure is FailureClass.BAD_ROW and wrong.message.startswith("train.jsonl line "))
+    assert wrong is None or (wrong.failure is FailureClass.BAD_ROW and wrong.message.startswith("train.jsonl"))
     assert all(isinstance(row, dict) for _, row in found)

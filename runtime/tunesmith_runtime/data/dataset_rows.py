@@ -1,0 +1,44 @@
+"""The rows of a data set: those of its files, one after the other, or the part of them that `split` names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from tunesmith_api.splits import parse_split
+from tunesmith_runtime.data.files import count_rows, read_rows
+from tunesmith_runtime.data.files.file_type import Row
+from tunesmith_runtime.data.files.place import Place
+from tunesmith_runtime.workdir import DataFile
+
+Part = tuple[int, int | None]
+"""First row from 0, and the row after the last one; None: the end."""
+
+
+def dataset_rows(folder: Path, files: Sequence[DataFile], split: str | None) -> Iterator[tuple[DataFile, Place, Row]]:
+    """Yield file, place and row. `split`: the field of the data set; a part of it may need a count of all rows first.
+
+    Raises RunFailure (BadRow).
+    """
+    rows = ((file, *row) for file in files for row in read_rows(folder / file.path, file.uri))
+    if split is None:
+        return rows
+    part = parse_split(split)
+    count = sum(count_rows(folder / file.path, file.uri) for file in files) if part.needs_count else None
+    return islice(rows, *part.rows(count))
+
+
+def parts_of(files: Sequence[tuple[Path, str]], split: str | None) -> list[Part]:
+    """The part of each file, as path and URI, that `split` names of all their rows together. Raises RunFailure (BadRow)."""
+    part = parse_split(split) if split else None
+    if part is None or (part.start is None and part.stop is None):
+        return [(0, None)] * len(files)
+    counts = [count_rows(path, uri) for path, uri in files]
+    start, stop = part.rows(sum(counts))
+    parts = list[Part]()
+    for count in counts:
+        parts.append((min(max(start, 0), count), count if stop is None else min(max(stop, 0), count)))
+        start -= count
+        stop = None if stop is None else stop - count
+    return parts

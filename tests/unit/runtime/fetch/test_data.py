@@ -1,0 +1,123 @@
+"""Data of a spec in object storage and local files: single files, folders, wildcards, subsets and splits."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from tests.unit.runtime.fetch.support import MODEL, ROWS, Fetcher
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import Store
+from tunesmith_runtime.data.dataset_rows import dataset_rows
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.workdir import Work
+
+CSV = b"prompt,completion\na,b\nc,null\n"
+
+
+@pytest.fixture
+def fetcher(store: Store, tmp_path: Path) -> Fetcher:
+    return Fetcher(store, tmp_path)
+
+
+def files_of(work: Work, data: str) -> list[tuple[str, str]]:
+    """Local name and URI, relative to the data, of each file of rows."""
+    return [(file.path, file.uri.removeprefix(data)) for file in work.data_files()]
+
+
+def test_a_local_copy_keeps_the_type_of_its_file(fetcher: Fetcher) -> None:
+    model = fetcher.put("base", MODEL)
+    content = {
+        "a.csv": CSV,
+        "b.jsonl.gz": gzip.compress(ROWS),
+        "c/train.TSV": b"prompt\tcompletion\na\tb\n",
+        "rows": ROWS,
+    }
+    data = fetcher.put("data", content)
+    _, work = fetcher.fetch(fetcher.job(model, *(f"{data}/{name}" for name in content)))
+    assert files_of(work, data) == [
+        ("00.csv", "/a.csv"), ("01.jsonl.gz", "/b.jsonl.gz"), ("02.tsv", "/c/train.TSV"), ("03.jsonl", "/rows"),
+    ]  # fmt: skip
+    rows = [row for _, _, row in dataset_rows(work.data, work.data_files(), None)]
+    pair = {"prompt": "a", "completion": "b"}
+    assert rows == [pair, {"prompt": "c", "completion": "null"}, pair, pair, pair]
+
+
+def test_a_wildcard_names_files_of_one_folder_or_of_all(fetcher: Fetcher) -> None:
+    model = fetcher.put("base", MODEL)
+    names = ["a.jsonl", "b.jsonl", "b.jsonl.gz", "c/d.jsonl", "e.csv"]
+    data = fetcher.put("data", {name: gzip.compress(ROWS) if name.endswith("gz") else ROWS for name in names})
+    for glob, found in {
+        "*.jsonl": ["a.jsonl", "b.jsonl"],
+        "*.jsonl*": ["a.jsonl", "b.jsonl", "b.jsonl.gz"],
+        "**/*.jsonl": ["a.jsonl", "b.jsonl", "c/d.jsonl"],
+        "c/*": ["c/d.jsonl"],
+        "*": ["a.jsonl", "b.jsonl", "b.jsonl.gz"],
+    }.items():
+        _, work = fetcher.fetch(fetcher.job(model, f"{data}/{glob}"))
+        assert [file.uri.removeprefix(f"{data}/") for file in work.data_files()] == found
+
+
+def test_a_file_that_a_wildcard_does_not_match_changes_no_run(fetcher: Fetcher) -> None:
+    model, data = fetcher.put("base", MODEL), fetcher.put("data", {"a.jsonl": ROWS})
+    spec = fetcher.job(model, f"{data}/*.jsonl")
+    first = fetcher.prepare(spec)[0].run_uri
+    fetcher.put("data", {"other.csv": CSV})
+    assert fetcher.prepare(spec)[0].run_uri == first
+    fetcher.put("data", {"b.jsonl": ROWS})
+    assert fetcher.prepare(spec)[0].run_uri != first
+
+
+def test_a_wildcard_without_a_match_is_refused_with_what_there_is(fetcher: Fetcher) -> None:
+    model, data = fetcher.put("base", MODEL), fetcher.put("data", {"a.jsonl": ROWS})
+    with pytest.raises(RunFailure, match=r"no object matches; .*/data has a\.jsonl") as failure:
+        fetcher.prepare(fetcher.job(model, f"{data}/*.csv"))
+    assert failure.value.failure is FailureClass.DATASET_NOT_FOUND
+
+
+def test_a_folder_is_read_in_one_type(fetcher: Fetcher) -> None:
+    model = fetcher.put("base", MODEL)
+    data = fetcher.put("data", {"a.csv": CSV, "b.csv": CSV, "notes.txt": b"x\n", "info.json": b"{}"})
+    _, work = fetcher.fetch(fetcher.job(model, data))
+    assert files_of(work, data) == [("00.csv", "/a.csv"), ("01.csv", "/b.csv")]
+
+
+def test_a_split_of_a_folder_is_told_by_names_and_an_unknown_one_before_a_device_is_taken(fetcher: Fetcher) -> None:
+    model = fetcher.put("base", MODEL)
+    data = fetcher.put("data", {"train.csv": CSV, "test.csv": CSV})
+    spec = fetcher.spec("FineTuneJob", model, {"datasets": [{"uri": data, "split": "test[:1]"}]})
+    _, work = fetcher.fetch(spec)
+    assert files_of(work, data) == [("00.csv", "/test.csv")]
+    assert len(list(dataset_rows(work.data, work.data_files(), "test[:1]"))) == 1
+    with pytest.raises(RunFailure, match="has no split dev; it has test, train") as failure:
+        fetcher.prepare(fetcher.spec("FineTuneJob", model, {"datasets": [{"uri": data, "split": "dev"}]}))
+    assert failure.value.failure is FailureClass.DATASET_NOT_FOUND
+    assert failure.value.hint == "set split to one of test, train"
+
+
+def test_two_parts_of_one_split_are_two_data_sets(fetcher: Fetcher) -> None:
+    model = fetcher.put("base", MODEL)
+    data = fetcher.put("data", {"rows.jsonl": ROWS * 10})
+    datasets = [{"uri": f"{data}/rows.jsonl", "split": split} for split in ("train[:90%]", "train[90%:]")]
+    _, work = fetcher.fetch(fetcher.spec("FineTuneJob", model, {"datasets": datasets}))
+    counts = [
+        len(list(dataset_rows(work.data, [file], datasets[file.dataset or 0]["split"]))) for file in work.data_files()
+    ]
+    assert counts == [9, 1]
+
+
+def test_empty_files_are_refused_before_a_device_is_taken(fetcher: Fetcher) -> None:
+    model, data = fetcher.put("base", MODEL), fetcher.put("data", {"a.csv": b"", "b.csv": b""})
+    with pytest.raises(RunFailure, match="2 files, all empty") as failure:
+        fetcher.prepare(fetcher.job(model, data))
+    assert failure.value.failure is FailureClass.EMPTY_DATASET
+
+
+def test_a_benchmark_takes_a_split_of_a_folder(fetcher: Fetcher) -> None:
+    model = fetcher.put("base", MODEL)
+    data = fetcher.put("data", {"main/train.csv": CSV, "main/test.csv": CSV, "other/test.csv": CSV})
+    dataset = {"uri": data, "subset": "main", "split": "test"}
+    _, work = fetcher.fetch(fetcher.spec("EvalJob", model, {"benchmarks": [{"name": "own", "dataset": dataset}]}))
+    assert [path.name for path in (work.benchmarks / "own").iterdir()] == ["main--test.csv"]

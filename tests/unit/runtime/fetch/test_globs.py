@@ -1,0 +1,58 @@
+"""Wildcards in paths."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesmith_runtime.fetch.globs import parent_of, pattern
+
+
+@pytest.mark.parametrize(
+    ("glob", "paths", "others"),
+    [
+        ("*.jsonl", ["a.jsonl", ".jsonl"], ["a/b.jsonl", "a.jsonl.gz"]),
+        ("part-*/x*.csv", ["part-1/x.csv", "part-/x2.csv"], ["part-1/a/x.csv", "x.csv"]),
+        ("**/*.csv", ["a.csv", "a/b.csv", "a/b/c.csv"], ["a.csvx"]),
+        ("a/**", ["a/b", "a/b/c"], ["b/a"]),
+        ("a.b(c)[d]*", ["a.b(c)[d]", "a.b(c)[d]e"], ["aXb(c)d"]),
+    ],
+)
+def test_a_star_stays_within_a_folder_and_two_do_not(glob: str, paths: list[str], others: list[str]) -> None:
+    found = pattern(glob)
+    assert all(found.fullmatch(path) for path in paths)
+    assert not any(found.fullmatch(path) for path in others)
+
+
+def test_a_data_card_has_question_marks_and_brackets_too() -> None:
+    found = pattern("data/train-0000[0-2]-of-?.parquet", brackets=True)
+    assert found.fullmatch("data/train-00001-of-3.parquet")
+    assert not found.fullmatch("data/train-00003-of-3.parquet")
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder", "glob"),
+    [
+        ("s3://data/vqa/*.jsonl.gz", "s3://data/vqa", "*.jsonl.gz"),
+        ("s3://data/vqa/a*/b.csv", "s3://data/vqa", "a*/b.csv"),
+        ("s3://data/*", "s3://data", "*"),
+        ("file:///d/e/**/x.csv", "file:///d/e", "**/x.csv"),
+    ],
+)
+def test_the_folder_above_a_wildcard_is_listed(uri: str, folder: str, glob: str) -> None:
+    assert parent_of(uri) == (folder, glob)
+
+
+@given(st.text())
+def test_any_text_is_a_pattern_that_matches_itself_without_its_stars(text: str) -> None:
+    for brackets in (False, True):
+        try:
+            found = pattern(text, brackets)
+        except re.error:
+            assert brackets
+            continue
+        if not set("*?[") & set(text):
+            assert found.fullmatch(text)
