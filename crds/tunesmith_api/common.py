@@ -71,6 +71,19 @@ class ConfigMapKey(ApiModel):
     key: Annotated[str, Field(max_length=253), KEY] = Field("ca.crt", description="Key within it. Default ca.crt.")
 
 
+class ConfigMapText(ApiModel):
+    """A text in a ConfigMap of the resource's namespace."""
+
+    name: ObjectName = Field(description="Name of the ConfigMap.")
+    key: Annotated[str, Field(max_length=253), KEY] = Field(description="Key within it.")
+
+
+class TextSource(ApiModel):
+    """Source of a text."""
+
+    config_map: ConfigMapText = Field(description="ConfigMap that holds it; the pods wait until it exists.")
+
+
 class Storage(ApiModel):
     """S3 endpoint and credentials. A field that is not set has the value of the chart's default store."""
 

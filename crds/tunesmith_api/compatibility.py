@@ -157,7 +157,6 @@ LIMITS: tuple[Limit, ...] = (
     _choice("method", "use {}, and remove the block of the other method"),
     _choice("tuner", "use {} (with full, remove the block lora)"),
     _choice("datasets[].format", "use {}"),
-    Limit("FineTuneJob", "training.packing", "set packing: false", (False,)),
     Limit("FineTuneJob", "export.quantize", "remove the block"),
     Limit("FineTuneJob", "parallelism.tensorParallel", "remove it", (1,), at_apply=False),
     _choice("parallelism.strategy", "use strategy: {}", at_apply=False),

@@ -59,6 +59,10 @@ class FineTuneJobSpec(ApiModel):
             batch_rule(DEVICES_IN_BOUNDS, "self.parallelism.nodes", DEVICES),
             "training.globalBatchSize is a multiple of all devices (parallelism.nodes x resources.count): change one of them",
         ),
+        Rule(
+            "!has(self.training.chatTemplate) || self.tuner == 'full' || self.export.merge",
+            "training.chatTemplate is saved with a merged model; an adapter is served with the template of its base: set export.merge: true",
+        ),
     )
 
     model: ModelSource = Field(description="The base model.")
@@ -151,6 +155,9 @@ class Rows(ApiModel):
     validation: int | None = Field(None, ge=0, description="Rows held out.")
     dropped: list[DroppedRows] | None = Field(
         None, max_length=16, description="Rows not used, by reason.", json_schema_extra=map_list("reason")
+    )
+    truncated: int | None = Field(
+        None, ge=0, description="Rows of kept that are longer than maxLength: trained on in part, or in pieces."
     )
     ignored_keys: list[IgnoredKey] | None = Field(
         None, max_length=16, description="Keys of rows that are not read.", json_schema_extra=map_list("key")

@@ -25,6 +25,8 @@ SPEC_FILE = "/etc/tunesmith/run.json"
 WORK_DIRECTORY = "/work"
 CATALOGUE_DIRECTORY = "/etc/tunesmith-catalogue"
 """Where the namespace's ConfigMap of catalogue entries is mounted in a pod that looks up names."""
+TEMPLATE_FILE = "/etc/tunesmith-template/chat_template.jinja"
+"""The text of training.chatTemplate, which the operator mounts."""
 TERMINATION_MESSAGE_BYTES = 3072
 """The kubelet cuts a message at 4,096 bytes, and those of a pod at 12 KiB shared evenly by its containers
 (kubernetes/pkg/kubelet/status/status_manager.go). Our pods have three; a fourth may be injected into them."""
@@ -166,6 +168,10 @@ class RunSpec(ApiModel):
     models: dict[ModelRole, ResolvedModel] = Field(description="Models of the run by role. There is always a base.")
     adapters: list[NamedAdapter] = Field(default_factory=list, description="Adapters of an InferenceService.")
     output_uri: str = Field(description="Parent of the run's folder.")
+    chat_template_file: str | None = Field(
+        None,
+        description="Path, in the container, of the chat template of training.chatTemplate; absent: none is given.",
+    )
     progress_url: str | None = Field(None, description="URL that receives progress reports; absent: none.")
     world: World | None = Field(None, description="Process group; absent: a single process.")
     looked_up: dict[str, str] | None = Field(

@@ -18,6 +18,7 @@ from tunesmith_api.base import (
     exactly_one,
 )
 from tunesmith_api.catalogue import SCHEME
+from tunesmith_api.common import TextSource
 from tunesmith_api.pods import LABEL_KEY
 
 
@@ -175,6 +176,8 @@ class Truncation(StrEnum):
 
     DROP = "drop"
     TRUNCATE = "truncate"
+    LEFT = "left"
+    SPLIT = "split"
 
 
 class LossOn(StrEnum):
@@ -206,18 +209,19 @@ class Training(ApiModel):
         16,
         ge=1,
         le=65536,
-        description="Rows per optimizer step over all devices; gradients are accumulated to reach it. Default 16.",
+        description="Rows, or packed sequences, per optimizer step over all devices; gradients are accumulated to reach it. Default 16.",
     )
     micro_batch_size: int | None = Field(
         None,
         ge=1,
         le=4096,
-        description="Rows per device and forward pass. Default: globalBatchSize / devices, at most 8.",
+        description="Rows, or packed sequences, per device and forward pass. Default: globalBatchSize / devices, at most 8.",
     )
     max_length: int = Field(2048, ge=8, le=1048576, description="Maximum tokens of a row. Default 2048.")
     truncation: Truncation = Field(
         Truncation.DROP,
-        description="drop (counted in status.rows) or truncate rows longer than maxLength. Default drop.",
+        description="For rows longer than maxLength: drop them, truncate their end, cut their beginning (left), or split plain text into pieces; "
+        "all are counted in status.rows. Default drop; with packing, method pretrain splits instead of dropping.",
     )
     loss_on: LossOn = Field(
         LossOn.ANSWER,
@@ -237,7 +241,14 @@ class Training(ApiModel):
         False,
         description="Recompute activations in the backward pass, which saves memory and takes time. Default false.",
     )
-    packing: bool = Field(False, description="Pack short rows into full sequences. Default false.")
+    packing: bool = Field(
+        False,
+        description="Pack short rows into sequences of at most maxLength tokens, without attention across rows. Default false.",
+    )
+    chat_template: TextSource | None = Field(
+        None,
+        description="Chat template (Jinja) to train and serve with. Default: the template of the model's tokenizer.",
+    )
     seed: int = Field(
         42, ge=0, description="Seed of the weights' initialization, the data order and dropout. Default 42."
     )

@@ -269,9 +269,10 @@ BAD = {
         {"parallelism": {"near": {"topologyKey": "topology.kubernetes.io/zone"}}},
         "near is for several pods: remove it, or set nodes to more than 1",
     ),
-    "packing": Bad(
-        "FineTuneJob", {"training": {"packing": True}}, "training.packing: not available in this version; set packing: false"
+    "chat template without a key": Bad(
+        "FineTuneJob", {"training": {"chatTemplate": {"configMap": {"name": "templates"}}}}, "spec.training.chatTemplate.configMap.key"
     ),
+    "way of truncation": Bad("FineTuneJob", {"training": {"truncation": "right"}}, "spec.training.truncation"),
     "queue": Bad("FineTuneJob", {"queueName": "GPU queue"}, "spec.queueName"),
     "rows of a later version": Bad(
         "FineTuneJob",
@@ -373,7 +374,6 @@ FOLLOWED_REFUSALS: dict[str, tuple[dict[str, Any], ...]] = {
     "tuner of a later version": ({"tuner": "lora"}, {"tuner": "full"}),
     "tuner without kernels on the accelerator": ({"tuner": "lora"},),
     "quantization": ({"export": {"quantize": None}},),
-    "packing": ({"training": {"packing": False}},),
     "rows of a later version": tuple(
         {"datasets": [{"uri": "s3://data/t.jsonl", "format": form}]}
         for form in ("auto", "messages", "promptCompletion", "alpaca", "text")

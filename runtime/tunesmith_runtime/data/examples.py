@@ -15,6 +15,8 @@ class Example:
 
     input_ids: list[int]
     labels: list[int]
+    is_text: bool = False
+    """Whether what is learned may begin anywhere. An answer is learned after its prompt."""
 
     @property
     def has_labels(self) -> bool:
@@ -44,6 +46,34 @@ def join_turns(turns: Sequence[Turn]) -> list[Example]:
         answer = [token if at < turn.learned else IGNORED for at, token in enumerate(turn.answer)]
         examples.append(Example(turn.prompt + turn.answer, [*before.labels, *context, *answer]))
     return [example for example in examples if example.has_labels]
+
+
+def keep_start(example: Example, length: int) -> Example:
+    """The first `length` tokens of an example."""
+    return Example(example.input_ids[:length], example.labels[:length])
+
+
+def keep_end(example: Example, length: int) -> Example:
+    """The last `length` tokens of an example; fewer where they would begin with an answer, which has lost its prompt."""
+    start = max(0, len(example.input_ids) - length)
+    while not example.is_text and 0 < start < len(example.labels) and example.labels[start] != IGNORED:
+        start += 1
+    return Example(example.input_ids[start:], example.labels[start:])
+
+
+def pieces(example: Example, length: int) -> list[Example]:
+    """An example in pieces of at most `length` tokens, which hold each of its tokens once.
+
+    No piece has a single token, from which nothing would be learned.
+    """
+    starts = [*range(0, len(example.input_ids), length)]
+    if len(starts) > 1 and len(example.input_ids) - starts[-1] == 1:
+        starts[-1] -= 1
+    ends = [*starts[1:], len(example.input_ids)]
+    return [
+        Example(example.input_ids[start:end], example.labels[start:end])
+        for start, end in zip(starts, ends, strict=True)
+    ]
 
 
 def starts_with(ids: list[int], start: list[int]) -> bool:

@@ -32,6 +32,8 @@ from tunesmith_runtime.workdir import DataFile, Work
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from tunesmith_runtime.data.packing import PackedRows
+
 MAX_LENGTH = 1 << 20
 """The largest training.maxLength."""
 
@@ -40,7 +42,7 @@ MAX_LENGTH = 1 << 20
 class Data:
     """The examples to train on and those held out, memory-mapped, and what became of the rows."""
 
-    train: Dataset
+    train: Dataset | PackedRows
     validation: Dataset | None
     rows: Rows
 
@@ -155,6 +157,7 @@ class RowEncoder:
         fitting = self.encoder.fit(examples)
         if isinstance(fitting, DropReason):
             return counts.drop(fitting, max((len(example.input_ids) for example in examples), default=None))
+        counts.truncated += self.encoder.is_truncated(record, examples)
         return writer.write(fitting)
 
 
@@ -170,6 +173,7 @@ def _summary(train: RowCounts, held_out: RowCounts, validation: bool) -> Rows:
         kept=train.kept,
         validation=held_out.kept if validation else None,
         dropped=reasons or None,
+        truncated=(train.truncated + held_out.truncated) or None,
         ignored_keys=ignored_keys(train.ignored + held_out.ignored) or None,
     )
 

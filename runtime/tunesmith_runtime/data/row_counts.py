@@ -26,6 +26,8 @@ class RowCounts:
     kept: int = 0
     dropped: Counter[DropReason] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
+    truncated: int = 0
+    """Rows of `kept` that are trained on in part or in pieces."""
     too_long: tuple[int, int] | None = None
     """Tokens of the shortest and of the longest row that did not fit."""
 

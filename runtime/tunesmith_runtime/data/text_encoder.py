@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,12 +37,17 @@ class TextEncoder:
         return max(2 * self.max_length + 1000, COUNTED)
 
     def ids(self, text: str) -> list[int]:
-        """The tokens of a text, without special tokens at its start or end; for a very long text, those of its beginning.
+        """The tokens of a text, without special tokens at its start or end.
 
-        Raises RowError where the tokenizer refuses the text.
+        Of a very long text only the beginning is read where the rest would be cut off or the row dropped; else it is tokenized
+        in sections. Raises RowError where the tokenizer refuses the text.
         """
         with row_errors("is refused by the model's tokenizer"):
-            return self._tokenized(text if len(text) <= PIECE else self._beginning(text))
+            if len(text) <= PIECE:
+                return self._tokenized(text)
+            if self.truncation in (Truncation.DROP, Truncation.TRUNCATE):
+                return self._tokenized(self._beginning(text))
+            return [token for section in sections(text) for token in self._tokenized(section)]
 
     def leading_ids(self) -> list[int]:
         """The tokens that the tokenizer puts before plain text, such as a BOS token. A chat template writes its own."""
@@ -76,3 +82,15 @@ class TextEncoder:
 
     def _tokenized(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def sections(text: str) -> Iterator[str]:
+    """A long text in sections of about PIECE characters, each of which ends before white space if there is some."""
+    start = 0
+    while len(text) - start > PIECE:
+        end = start + PIECE
+        spaces = [at for space in ("\n", " ") if (at := text.rfind(space, start + PIECE // 2, end)) > 0]
+        end = spaces[0] if spaces else end
+        yield text[start:end]
+        start = end
+    yield text[start:]

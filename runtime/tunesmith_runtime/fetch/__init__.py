@@ -13,6 +13,7 @@ from tunesmith_api.run_spec import run_id
 from tunesmith_api.status import Artifact
 from tunesmith_api.training import Tuner
 from tunesmith_runtime.cache import Cache, open_cache
+from tunesmith_runtime.chat_template import template_fingerprint
 from tunesmith_runtime.disk_space import check_room, extra_bytes_of, used
 from tunesmith_runtime.fetch.checks import check_all, is_lenient
 from tunesmith_runtime.fetch.data import Data, DataSource, download_benchmark, download_rows, find_data
@@ -78,7 +79,7 @@ def find_run(spec: RunSpec, work: Work, storage: Storage, model: Model) -> tuple
     """
     data = find_data(storage, data_sources(spec))
     content = {each.uri: each.fingerprint for each in data.values()}
-    fingerprints = {**model.fingerprints, **content, **(spec.looked_up or {})}
+    fingerprints = {**model.fingerprints, **content, **(spec.looked_up or {}), **template_fingerprint(spec)}
     identity = run_id(spec, fingerprints)
     uri = join(spec.output_uri, identity)
     fetched = Fetched(

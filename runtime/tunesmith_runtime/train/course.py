@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
+from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 
 from tunesmith_api.failures import FailureClass
@@ -15,8 +17,10 @@ from tunesmith_api.finetunejob import FineTuneJobSpec, Rows
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_api.training import Training
 from tunesmith_api.training import Tuner as TunerName
+from tunesmith_runtime.chat_template import bad_template, read_template
 from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.load import Data, load, open_data
+from tunesmith_runtime.data.packing import PackedRows
 from tunesmith_runtime.disk_space import check_room, extra_bytes
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.config import Limits
@@ -29,13 +33,13 @@ from tunesmith_runtime.train.device import find_device, memory_failures
 from tunesmith_runtime.train.methods import METHODS, Method, Setup
 from tunesmith_runtime.train.model import (
     BASE,
+    hash_of_template,
     limits,
     load_model,
     load_tokenizer,
     save_trained,
     stop_ids,
     stored_dtype,
-    template_hash,
 )
 from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
 from tunesmith_runtime.train.reporting import MetricsLog, ProgressReporter, metrics
@@ -127,14 +131,39 @@ def load_rows(
 ) -> tuple[PreTrainedTokenizerBase, Data]:
     """Load the tokenizer, and encode all rows within the limits of the model, once per pod."""
     tokenizer = load_tokenizer(work.model(), spec.base.trust_remote_code)
+    set_template(tokenizer, spec)
     most = limits(work.model(), spec.base.trust_remote_code)
     if most.vocabulary is not None:
         check_vocabulary(BASE, tokenizer, most.vocabulary)
-    encoder = Encoder.of(tokenizer, stop_ids(work.model(), tokenizer), job.training, most)
+    encoder = Encoder.of(tokenizer, stop_ids(work.model(), tokenizer), job.training, most, job.method)
     with naming_positions(most, job.training), group.pod_leader_first():
         data = load(work, job, encoder, method.learns_from) if group.is_pod_leader else open_data(work)
     log.info("rows: %s", data.rows.to_dict())
-    return tokenizer, data
+    return tokenizer, packed(data, encoder.max_length, job.training) if job.training.packing else data
+
+
+def set_template(tokenizer: PreTrainedTokenizerBase, spec: RunSpec) -> None:
+    """Set the chat template that the spec gives; it is saved with the tokenizer. Raises RunFailure (BadSpec) for a syntax error."""
+    if (template := read_template(spec)) is None:
+        return
+    tokenizer.chat_template = template
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
+    except TemplateSyntaxError as error:
+        raise bad_template(spec, f"has an error in line {error.lineno}: {error.message}") from error
+    except Exception as error:  # noqa: BLE001  # templates raise errors of any type; rows that one refuses are named
+        log.info("the chat template does not render a plain question: %s", error)
+
+
+def packed(data: Data, capacity: int, training: Training) -> Data:
+    """Combine the training rows into sequences of at most `capacity` tokens. Those of validation stay apart."""
+    examples = data.train
+    rows = PackedRows.of(examples, capacity, training.seed)
+    full = sum(rows.lengths) / (len(rows) * capacity)
+    log.info(
+        "packing: %d rows in %d sequences of %d tokens, %.1f%% full", len(examples), len(rows), capacity, 100 * full
+    )
+    return replace(data, train=rows)
 
 
 def load_trainable(spec: RunSpec, job: FineTuneJobSpec, tuner: Tuner, work: Work, bf16: bool) -> Any:
@@ -170,7 +199,7 @@ def publish(
         rows=rows,
         metrics=metrics(trainer.state, elapsed_seconds),
         seeds={"training": spec.fine_tune_job().training.seed},
-        template_hash=template_hash(tokenizer),
+        template_hash=hash_of_template(tokenizer),
         resumed_from_step=resumed_from_step,
     )
 

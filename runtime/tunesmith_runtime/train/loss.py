@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tunesmith_runtime.data.examples import IGNORED
+from tunesmith_runtime.train.packing import without_mask
 from tunesmith_runtime.train.trainer import RunMixin
 
 FUSED_DEVICES = frozenset({"cuda", "xpu"})
@@ -24,6 +25,9 @@ LOGITS_BYTES = 1 << 30
 """Above this size of the logits, TRL's loss is used, which never holds them all at once."""
 
 
+MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids")
+
+
 class LabelledLoss(RunMixin):
     """Replaces the loss of trl.SFTTrainer: `class SFT(LabelledLoss, SFTTrainer)`."""
 
@@ -31,6 +35,7 @@ class LabelledLoss(RunMixin):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return the loss. It equals TRL's, without logits of unlabelled positions and without metrics over them."""
+        inputs = without_mask(inputs)
         head = self.accelerator.unwrap_model(model).get_output_embeddings()
         fused = self.args.device.type in FUSED_DEVICES or self.aux_loss_enabled or return_outputs
         # TRL's loss gathers metrics from all processes, so all must use the same loss.
@@ -76,11 +81,12 @@ def answer_loss(
 ) -> Tensor:
     """Return the mean cross entropy of the labelled tokens, or their sum divided by `tokens` with gradient accumulation.
 
-    `inputs`: input_ids, attention_mask and labels, all (batch, length); labels are not shifted.
+    `inputs`: labels, which are not shifted, and the inputs of the model: input_ids and attention_mask or position_ids, all
+    (batch, length).
     """
     targets = inputs["labels"][:, 1:]
     wanted = targets != IGNORED
     with only_where(head, wanted):
-        logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).logits
+        logits = model(**{name: inputs[name] for name in MODEL_INPUTS if name in inputs}, use_cache=False).logits
     total = cross_entropy(logits.float(), targets[wanted], reduction="sum")
     return total / torch.as_tensor(wanted.sum() if tokens is None else tokens).clamp(min=1)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from hashlib import sha256
 from pathlib import Path
 
 import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from tunesmith_runtime.chat_template import template_hash
 from tunesmith_runtime.data.turns import end_of_turn
 from tunesmith_runtime.modelcheck.config import Limits, positions
 from tunesmith_runtime.modelcheck.failure import bad_model, detail
@@ -117,7 +117,7 @@ def configured_ends(folder: Path) -> list[int]:
     return ends if isinstance(ends, list) else [] if ends is None else [ends]
 
 
-def template_hash(tokenizer: PreTrainedTokenizerBase) -> str | None:
+def hash_of_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """Return the sha256 of the chat template; None without one."""
     template = tokenizer.chat_template
-    return sha256(str(template).encode()).hexdigest() if template else None
+    return template_hash(str(template)) if template else None

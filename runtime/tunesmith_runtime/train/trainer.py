@@ -18,10 +18,11 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.training import Scheduler
-from tunesmith_runtime.data.example_file import example_lengths
+from tunesmith_runtime.data.packing import PackedRows
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.train.batches import ByLength
+from tunesmith_runtime.train.batches import ByLength, row_lengths
 from tunesmith_runtime.train.checkpoint import StopEvaluation, misses_evaluation
+from tunesmith_runtime.train.packing import check_separate_rows
 from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
 from tunesmith_runtime.train.schedule import share
 
@@ -58,9 +59,13 @@ class RunMixin(Trainer):  # type: ignore[misc]
     def dry_pass(self, model: nn.Module) -> None:
         """Pass the longest rows through forward, backward and evaluation, so that a lack of memory shows at the start.
 
-        Weights, gradients, random states and metrics stay unchanged.
+        Weights, gradients, random states and metrics stay unchanged. Raises RunFailure (BadSpec) where a model mixes packed rows.
         """
         with torch.random.fork_rng():
+            if isinstance(self.train_dataset, PackedRows):
+                model.eval()
+                with self.compute_loss_context_manager():
+                    check_separate_rows(model, self.train_dataset, self.args.device)
             model.train()
             with self.compute_loss_context_manager():
                 loss = self.compute_loss(model, self._longest_rows(self.train_dataset))
@@ -76,7 +81,7 @@ class RunMixin(Trainer):  # type: ignore[misc]
 
     def row_lengths(self, dataset: Any) -> Sequence[int]:
         """Return the number of tokens of each row. Methods with other columns override it."""
-        return example_lengths(dataset)
+        return row_lengths(dataset)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Run a forward and a backward pass. Raises RunFailure (Diverged) if the loss is NaN or infinite."""

@@ -35,7 +35,6 @@ def test_a_spec_of_available_values_is_accepted(method: str) -> None:
             {"method": "kto"},
             "method kto: not available in this version; use sft or pretrain, and remove the block of the other method",
         ),
-        ({"training": {"packing": True}}, "training.packing true: not available in this version; set packing: false"),
         (
             {"parallelism": {"strategy": "zero3"}},
             "parallelism.strategy zero3: not available in this version; use strategy: auto or ddp",
@@ -69,7 +68,7 @@ def test_values_that_cannot_go_together_are_refused() -> None:
 
 
 def test_all_problems_are_reported_together() -> None:
-    assert len(refusals("FineTuneJob", SPEC | {"method": "kto", "tuner": "qlora", "training": {"packing": True}})) == 3
+    assert len(refusals("FineTuneJob", SPEC | {"method": "kto", "tuner": "qlora", "export": {"quantize": {}}})) == 3
 
 
 def field_at(schema: dict[str, Any], path: str) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def plan_pod(attempt: NewAttempt[FineTuneJobSpec]) -> PodPlan:
         restart_policy="Never",
         subdomain=distributed.service_name(resource, role) if spec.parallelism.nodes > 1 else None,
         affinity=distributed.affinity(spec.parallelism, job_name(resource, role, attempt.number)),
+        chat_template=spec.training.chat_template.config_map if spec.training.chat_template else None,
         shared_memory=distributed.shared_memory(spec.resources, world),
     )
     return with_cache(pod, config.cache)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunesmith_api.catalogue import CONFIG_MAP as CATALOGUE
+from tunesmith_api.common import ConfigMapText
 from tunesmith_api.pods import Accelerator as AcceleratorName
 from tunesmith_api.pods import PodSettings, Resources, is_reserved
 from tunesmith_api.run import (
@@ -18,6 +19,7 @@ from tunesmith_api.run import (
     PROGRESS_TOKEN_VARIABLE,
     RUN_ANNOTATION,
     SPEC_FILE,
+    TEMPLATE_FILE,
     WORK_DIRECTORY,
     RunSpec,
     Verb,
@@ -76,6 +78,8 @@ class PodPlan:
     subdomain: str | None = None
     """Name of the Service that gives the pods DNS names."""
     affinity: Raw | None = None
+    chat_template: ConfigMapText | None = None
+    """Source of TEMPLATE_FILE."""
     shared_memory: str | None = None
     """Size of a memory-backed /dev/shm if `resources` has none."""
     cache_volume: Raw | None = None
@@ -251,9 +255,14 @@ def _volumes(plan: PodPlan) -> list[tuple[Raw, Raw]]:
     if plan.run.has_names:  # pods without names keep their template, and with it their version
         mount = {"name": "catalogue", "mountPath": CATALOGUE_DIRECTORY, "readOnly": True}
         volumes.append(({"name": "catalogue", "configMap": {"name": CATALOGUE, "optional": True}}, mount))
+    if template := plan.chat_template:
+        directory, _, file = TEMPLATE_FILE.rpartition("/")
+        config_map = {"name": template.name, "items": [{"key": template.key, "path": file}]}
+        mount = {"name": "template", "mountPath": directory, "readOnly": True}
+        volumes.append(({"name": "template", "configMap": config_map}, mount))
     if shared_memory:
-        directory = {"medium": "Memory", "sizeLimit": str(shared_memory)}
-        volumes.append(({"name": "shm", "emptyDir": directory}, {"name": "shm", "mountPath": "/dev/shm"}))
+        memory = {"medium": "Memory", "sizeLimit": str(shared_memory)}
+        volumes.append(({"name": "shm", "emptyDir": memory}, {"name": "shm", "mountPath": "/dev/shm"}))
     return volumes
 
 

@@ -30,12 +30,14 @@ def encode_conversation(record: Conversation, text: TextEncoder) -> list[Turn] |
         return DropReason.NO_PROMPT
     *earlier, end = record.learned
     last = _turn(record, end, text)
-    if text.truncation is Truncation.DROP and len(last.prompt) + len(last.answer) > text.max_length:
+    if text.truncation in (Truncation.DROP, Truncation.SPLIT) and len(last.prompt) + len(last.answer) > text.max_length:
         return [last]
     turns: list[Turn] = []
     for index in earlier:
         turns.append(_turn(record, index, text))
-        if len(turns[-1].prompt) >= text.max_length:  # later turns are cut off
+        if (
+            text.truncation is Truncation.TRUNCATE and len(turns[-1].prompt) >= text.max_length
+        ):  # later turns are cut off
             return turns
     return [*turns, last]
 

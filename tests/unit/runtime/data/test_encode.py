@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from tests import tinymodel
 from tests.unit.runtime.data.families import CHATML, GEMMA, LLAMA, MISTRAL, QWEN3, STATEFUL, TOOLS
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.training import LossOn, RowFormat, Truncation
+from tunesmith_api.training import LossOn, Method, RowFormat, Training, Truncation
+from tunesmith_runtime.data import text_encoder
 from tunesmith_runtime.data.drop_reasons import DropReason
-from tunesmith_runtime.data.encode import Encoder
+from tunesmith_runtime.data.encode import Encoder, truncation_of
 from tunesmith_runtime.data.examples import IGNORED, Example
 from tunesmith_runtime.data.formats import read
-from tunesmith_runtime.data.records import Continuation, Conversation
+from tunesmith_runtime.data.records import Continuation, Conversation, PlainText
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.serve.generation.model import LoadedModel
@@ -175,6 +176,50 @@ def test_a_row_whose_answer_is_cut_off_is_dropped(tokenizer: Any) -> None:
     assert cutting.encode(conversation("ab " * 50, "b")) is DropReason.ANSWER_CUT_OFF
 
 
+def test_the_end_of_a_long_row_is_kept_with_its_last_answer(tokenizer: Any) -> None:
+    cutting = encoder(tokenizer, max_length=24, truncation=Truncation.LEFT)
+    talk = conversation("a" * 50, "b", "c", "d")
+    (whole,) = examples(encoder(tokenizer).encode(talk))
+    (example,) = examples(cutting.encode(talk))
+    assert example.input_ids == whole.input_ids[-len(example.input_ids) :]
+    assert len(example.input_ids) <= 24
+    assert learned(cutting, example).endswith("d<|im_end|>")
+    assert cutting.encode(conversation("a", "b" * 100)) is DropReason.ANSWER_CUT_OFF
+
+
+def test_only_plain_text_is_split(tokenizer: Any) -> None:
+    splitting = encoder(tokenizer, max_length=8, truncation=Truncation.SPLIT)
+    assert splitting.encode(conversation("a" * 50, "b")) is DropReason.TOO_LONG
+    pieces = examples(splitting.encode(PlainText("@" * 20)))
+    assert [len(piece.input_ids) for piece in pieces] == [8, 8, 5]
+    assert "".join(tokenizer.decode(piece.input_ids) for piece in pieces) == "@" * 20 + "<|im_end|>"
+
+
+def test_a_corpus_that_is_packed_is_split_unless_it_is_to_be_cut() -> None:
+    kept = {
+        (packing, truncation): truncation_of(Training(packing=packing, truncation=truncation), Method.PRETRAIN)
+        for packing in (False, True)
+        for truncation in Truncation
+    }
+    changed = {key: used for key, used in kept.items() if used is not key[1]}
+    assert changed == {(True, Truncation.DROP): Truncation.SPLIT}
+    assert truncation_of(Training(packing=True), Method.SFT) is Truncation.DROP
+
+
+@pytest.mark.parametrize("truncation", [Truncation.SPLIT, Truncation.LEFT])
+def test_a_very_long_text_is_read_to_its_end(
+    tokenizer: Any, truncation: Truncation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_encoder, "PIECE", 100)
+    text = " ".join(str(number) for number in range(500))
+    reading = encoder(tokenizer, max_length=64, truncation=truncation)
+    made = examples(reading.encode(PlainText(text)))
+    decoded = "".join(tokenizer.decode(example.input_ids) for example in made)
+    assert f"{text}<|im_end|>".endswith(decoded)
+    assert decoded.endswith("499<|im_end|>")
+    assert (len(decoded) > len(text)) == (truncation is Truncation.SPLIT)
+
+
 def test_messages_without_a_chat_template_are_refused(tokenizer: Any) -> None:
     with pytest.raises(RunFailure, match="tokenizer has none") as failure:
         encoder(tokenizer, None).encode(conversation("a", "b"))
@@ -231,16 +276,16 @@ def test_a_row_is_learned_after_the_prompt_of_the_same_request_or_both_are_refus
         assert _refused(server, messages[:-1])
         return
     starts = [example.input_ids[:start] for example in examples(made) for start, _ in spans(example)]
-    assert starts == [_prompt(server, messages[:index]) for index in record.learned]
+    assert starts == [prompt_of(server, messages[:index]) for index in record.learned]
 
 
-def _prompt(server: LoadedModel, messages: list[dict[str, Any]]) -> list[int]:
+def prompt_of(server: LoadedModel, messages: list[dict[str, Any]]) -> list[int]:
     return server.encode_chat(parse(ChatRequest, {"model": "m", "messages": messages}).messages)
 
 
 def _refused(server: LoadedModel, messages: list[dict[str, Any]]) -> bool:
     try:
-        _prompt(server, messages)
+        prompt_of(server, messages)
     except ValueError:
         return True
     return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,26 @@ def test_a_tuning_finds_model_rows_and_its_run(fetcher: Fetcher) -> None:
     ]
     assert files == [(0, "/a.jsonl", 1), (1, "/a.jsonl", 1), (1, "/b.jsonl", 2), (None, "/b.jsonl", 2)]
     assert str(fetched.run_uri).startswith(f"{fetcher.store.uri}/runs/")
+
+
+def test_the_text_of_a_given_chat_template_identifies_the_run(local: Fetcher, tmp_path: Path) -> None:
+    model, data = local.put("base", MODEL), local.put("data", {"a.jsonl": ROWS})
+    source = {"configMap": {"name": "templates", "key": "brief.jinja"}}
+    spec = local.job(model, f"{data}/a.jsonl", training={"chatTemplate": source})
+    file = tmp_path / "chat_template.jinja"
+    spec = spec.model_copy(update={"chat_template_file": str(file)})
+    runs = []
+    for text in ("{{ messages }}", "{{ messages[0] }}", "{{ messages }}"):
+        file.write_text(text)
+        report, work = local.fetch(spec)
+        runs.append(report.run_uri)
+        assert work.fetched().fingerprints["chatTemplate"] == sha256(text.encode()).hexdigest()
+    assert (runs[0] == runs[2], runs[0] == runs[1]) == (True, False)
+    for content, problem in ((b" \n", "is empty"), (b"\xff", "is not text in UTF-8")):
+        file.write_bytes(content)
+        failure = refusal(local, spec)
+        assert failure.failure is FailureClass.BAD_SPEC
+        assert f"training.chatTemplate: key brief.jinja of ConfigMap templates {problem}" in failure.message
 
 
 def test_a_finished_run_is_adopted_and_nothing_downloaded(fetcher: Fetcher) -> None:

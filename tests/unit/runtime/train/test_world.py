@@ -112,6 +112,20 @@ def test_two_pods_compute_the_steps_of_one(tiny: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.deep
+def test_two_pods_compute_the_steps_of_one_with_packed_rows(tiny: Path, tmp_path: Path) -> None:
+    """The last batch of an epoch lacks sequences, and is filled up with those that have no label."""
+    settings = {"precision": "fp32", "packing": True, "globalBatchSize": 4, "microBatchSize": 1, "epochs": 2}
+    alone = make_run(tmp_path / "one", tiny, ROWS, settings, tuner="full")
+    expected = alone.do(train.run)
+    together = make_run(tmp_path / "two", tiny, ROWS, settings, tuner="full")
+    leader, _ = start(together, tiny, 1).reports()
+    assert losses(together) == pytest.approx(losses(alone), abs=2e-5)
+    assert leader.metrics
+    assert expected.metrics
+    assert (leader.metrics.steps, leader.metrics.tokens) == (expected.metrics.steps, expected.metrics.tokens)
+
+
+@pytest.mark.deep
 def test_two_pods_compute_the_steps_of_one_with_the_loss_for_gpus(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

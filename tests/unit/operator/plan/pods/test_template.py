@@ -93,6 +93,21 @@ def test_the_users_settings_reach_the_pod_and_never_replace_the_operators():
     assert (template["spec"]["runtimeClassName"], template["spec"]["schedulerName"]) == ("nvidia", "volcano")
 
 
+def test_a_given_chat_template_is_mounted_where_every_container_reads_it():
+    source = {"name": "templates", "key": "brief.jinja"}
+    cluster = Cluster(fine_tune_job(training={"chatTemplate": {"configMap": source}}))
+    cluster.settle()
+    template = cluster.jobs["support-tune-1"]["spec"]["template"]
+    file = RunSpec.model_validate_json(template["metadata"]["annotations"][RUN_ANNOTATION]).chat_template_file
+    assert file
+    folder, _, name = file.rpartition("/")
+    config_map = {"name": "templates", "items": [{"key": "brief.jinja", "path": name}]}  # not optional: the pod waits
+    assert {"name": "template", "configMap": config_map} in template["spec"]["volumes"]
+    mount = {"name": "template", "mountPath": folder, "readOnly": True}
+    for container in (*template["spec"]["initContainers"], *template["spec"]["containers"]):
+        assert mount in container["volumeMounts"]
+
+
 def expanded(env: list[Raw]) -> dict[str, str]:
     """Expand `env` as the kubelet does: $(NAME) by the variables before it, $$ to $ (EnvVar v1)."""
     known: dict[str, str] = {}
