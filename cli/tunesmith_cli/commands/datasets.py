@@ -21,7 +21,7 @@ BROWSER: Browser[DatasetEntry] = Browser(
         "HUGGINGFACE": lambda entry: entry.huggingface or "",
         "MODELSCOPE": lambda entry: entry.modelscope or "",
         "SUBSETS": lambda entry: ",".join(entry.subsets),
-        "SPLIT": lambda entry: entry.split,
+        "SPLIT": lambda entry: entry.split or "",
         "COLUMNS": lambda entry: ", ".join(f"{theirs}: {ours}" for theirs, ours in entry.columns.items()),
         "TAGS": lambda entry: ",".join(entry.tags),
     },

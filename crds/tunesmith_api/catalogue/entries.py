@@ -101,7 +101,8 @@ class DatasetEntry(Entry):
     task: DatasetTask = DatasetTask.SFT
     subsets: tuple[str, ...] = ()
     """Subsets on the hub. The first is the default; none: the hub's own default."""
-    split: str = "train"
+    split: str | None = None
+    """The split on the hub, or in the folder; None: the default of spec.datasets[].split."""
     rows: int | None = None
     """Rows of all subsets together, where known."""
     columns: Mapping[str, str] = field(default_factory=dict)

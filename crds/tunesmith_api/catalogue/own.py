@@ -83,7 +83,7 @@ def dataset_entry(name: str, value: Any) -> DatasetEntry:
         tags=_texts(fields, "tags"),
         task=DatasetTask(_choice(fields, "task", tuple(DatasetTask), DatasetTask.SFT)),
         subsets=(subset,) if subset else (),
-        split=_text(fields, "split") or "train",
+        split=_text(fields, "split"),
         columns=_map(fields, "columns") or {},
         format=_format(fields),
         validation_uri=_uri(fields, "val", DATA),
