@@ -1,4 +1,12 @@
-"""`make bench`: all figures, one table after the other."""
+"""`make bench`: all figures, one table after the other. `python -m tests.bench transfer` prints that table alone."""
+
+import sys
+
+from tests.bench import bench_transfer
+
+if sys.argv[1:] == ["transfer"]:
+    bench_transfer.main()
+    sys.exit()
 
 from tests.bench import bench_cache, bench_pods
 from tests.bench.scale import __main__ as scale
@@ -7,3 +15,4 @@ for line in scale.report([scale.tunesmith_race], jobs=200, races=1, finished=200
     print(line, flush=True)
 bench_pods.main()
 bench_cache.main([])
+bench_transfer.main()

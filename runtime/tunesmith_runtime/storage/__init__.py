@@ -43,8 +43,9 @@ class Backend(Protocol):
     def write_bytes(self, uri: str, content: bytes, if_absent: bool) -> bool: ...
     def replace_bytes(self, uri: str, content: bytes, etag: str) -> bool: ...
     def fingerprint(self, uri: str, entry: Entry) -> str: ...
-    def download(self, uri: str, path: Path, entry: Entry) -> None: ...
-    def upload(self, path: Path, uri: str) -> None: ...
+    def download(self, uri: str, path: Path, entry: Entry) -> str: ...
+    def upload(self, path: Path, uri: str, is_addressed: bool) -> None: ...
+    def discard_uploads(self, uri: str) -> None: ...
     def delete(self, uri: str) -> None: ...
     def probe(self, uri: str) -> None: ...
 
@@ -123,19 +124,28 @@ class Storage:
         """
         return self._backend(uri).fingerprint(uri, entry)
 
-    def download(self, uri: str, path: Path, entry: Entry | None = None) -> None:
+    def download(self, uri: str, path: Path, entry: Entry | None = None) -> str:
         """Download an object to `path`: into PATH.incomplete, resuming an earlier download, then renamed.
 
-        `entry` is the result of stat or list, if known. Raises NotFound if there is no object.
+        `entry` is the result of stat or list, if known. Returns the sha256 of the content as hex, which is computed while the
+        bytes are received. Raises NotFound if there is no object.
         """
         entry = entry or self.stat(uri)
         if entry is None:
             raise NotFound(uri)
-        self._backend(uri).download(uri, path, entry)
+        return self._backend(uri).download(uri, path, entry)
 
-    def upload(self, path: Path, uri: str) -> None:
-        """Upload the file `path` to `uri` atomically."""
-        self._backend(uri).upload(path, uri)
+    def upload(self, path: Path, uri: str, is_addressed: bool = False) -> None:
+        """Upload the file `path` to `uri` atomically.
+
+        `is_addressed`: `uri` names the content, so all uploads to it have the same bytes. Then what an interrupted upload has
+        left there is not sent again.
+        """
+        self._backend(uri).upload(path, uri, is_addressed)
+
+    def discard_uploads(self, uri: str) -> None:
+        """Delete what interrupted uploads have left below the folder `uri`; it takes space and is not listed."""
+        self._backend(uri).discard_uploads(uri)
 
     def delete(self, uri: str) -> None:
         """Delete the object at `uri`, if there is one."""

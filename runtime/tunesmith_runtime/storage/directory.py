@@ -8,19 +8,29 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.status import Artifact
 from tunesmith_runtime.errors import NotFound, RunFailure, StopRequested
 from tunesmith_runtime.storage import Entry, Storage, join
-from tunesmith_runtime.storage.manifest import INCOMPLETE, MANIFEST, Manifest, ManifestFile, manifest_of, sha256_of
+from tunesmith_runtime.storage.manifest import (
+    FILES_AT_ONCE,
+    INCOMPLETE,
+    MANIFEST,
+    Manifest,
+    ManifestFile,
+    inside,
+    manifest_of,
+    sha256_of,
+)
 
 log = logging.getLogger(__name__)
 
-FILES_AT_ONCE = 4
+Item = TypeVar("Item")
 
 
-def _run_for_each(work: Callable[[ManifestFile], None], files: Iterable[ManifestFile]) -> None:
+def _run_for_each(work: Callable[[Item], None], files: Iterable[Item]) -> None:
     """Call `work` for some files at a time. Raises the first failure, or StopRequested without waiting for files in progress."""
     pool, wait = ThreadPoolExecutor(FILES_AT_ONCE), True
     try:
@@ -41,13 +51,8 @@ def read_manifest(storage: Storage, uri: str) -> Manifest | None:
 
 def upload_directory(storage: Storage, directory: Path, uri: str) -> Manifest:
     """Upload a local folder to `uri`, its manifest last. If the manifest is already there, nothing is uploaded."""
-    started = time.monotonic()
     manifest = manifest_of(directory)
-    if any(entry.path == MANIFEST for entry in storage.list(uri)) and read_manifest(storage, uri) == manifest:
-        return manifest
-    _run_for_each(lambda file: storage.upload(directory / file.path, join(uri, file.path)), manifest.files)
-    storage.write_bytes(join(uri, MANIFEST), manifest.model_dump_json(by_alias=True, indent=1).encode())
-    log.info("uploaded %s: %s", uri, rate(manifest.size_bytes, time.monotonic() - started))
+    _upload(storage, directory, uri, manifest, is_addressed=False)
     return manifest
 
 
@@ -55,12 +60,28 @@ def publish_directory(storage: Storage, directory: Path, parent: str, name: str)
     """Upload a local folder to PARENT/NAME-DIGEST.
 
     The name contains the digest of the content: pods with different results never write into the same folder, and pods with
-    equal results write equal bytes.
+    equal results write equal bytes. Hence files that an interrupted upload has left there are complete, and are not sent again.
     """
-    digest = manifest_of(directory).digest
-    uri = join(parent, f"{name}-{digest[:12]}")
-    manifest = upload_directory(storage, directory, uri)
+    manifest = manifest_of(directory)
+    uri = join(parent, f"{name}-{manifest.digest[:12]}")
+    _upload(storage, directory, uri, manifest, is_addressed=True)
     return Artifact(name=name, uri=uri, digest=manifest.digest, size_bytes=manifest.size_bytes)
+
+
+def _upload(storage: Storage, directory: Path, uri: str, manifest: Manifest, is_addressed: bool) -> None:
+    """Upload the files of `manifest` and then the manifest, unless it is there. `is_addressed`: see Storage.upload."""
+    started = time.monotonic()
+    there = {entry.path: entry.size_bytes for entry in storage.list(uri)}
+    if MANIFEST in there and read_manifest(storage, uri) == manifest:
+        return
+    kept = {file.path for file in manifest.files if is_addressed and there.get(file.path) == file.size_bytes}
+    sent = [file for file in manifest.files if file.path not in kept]
+    _run_for_each(lambda file: storage.upload(directory / file.path, join(uri, file.path), is_addressed), sent)
+    storage.write_bytes(join(uri, MANIFEST), manifest.model_dump_json(by_alias=True, indent=1).encode())
+    if is_addressed:
+        storage.discard_uploads(uri)
+    size_bytes, seconds = sum(file.size_bytes for file in sent), time.monotonic() - started
+    log.info("uploaded %s: %s%s", uri, rate(size_bytes, seconds), f"; {len(kept)} files were there" if kept else "")
 
 
 def _verified(path: Path, file: ManifestFile) -> bool:
@@ -83,6 +104,7 @@ def download_directory(
     files = [file for file in manifest.files if keep(file.path)] if manifest else []
     if not entries and manifest is None:
         raise NotFound(uri)
+    _refuse_paths_outside(uri, entries)
     wanted = set(entries) if manifest is None else {file.path for file in files}
     _remove_others(directory, wanted)
     _check_room(uri, directory, entries)
@@ -98,9 +120,14 @@ def download_directory(
 
 
 def _download_unlisted(storage: Storage, uri: str, directory: Path, entries: dict[str, Entry]) -> Manifest:
-    plain = [ManifestFile(path=path, size_bytes=entry.size_bytes, sha256="0" * 64) for path, entry in entries.items()]
-    _run_for_each(lambda file: storage.download(join(uri, file.path), directory / file.path, entries[file.path]), plain)
-    return manifest_of(directory)
+    found: dict[str, ManifestFile] = {}
+
+    def fetch(path: str) -> None:
+        sha256 = storage.download(join(uri, path), directory / path, entries[path])
+        found[path] = ManifestFile(path=path, size_bytes=entries[path].size_bytes, sha256=sha256)
+
+    _run_for_each(fetch, entries)
+    return Manifest(files=[found[path] for path in sorted(entries)])
 
 
 def _download_verified(storage: Storage, uri: str, directory: Path, file: ManifestFile, entry: Entry | None) -> None:
@@ -112,10 +139,19 @@ def _download_verified(storage: Storage, uri: str, directory: Path, file: Manife
         raise RunFailure(FailureClass.STORAGE_CORRUPT, f"{source} {size}, its manifest lists {file.size_bytes} bytes")
     for _ in range(2):  # the remains of an earlier download may be damaged: the second one starts over
         path.unlink(missing_ok=True)
-        storage.download(source, path, entry)
-        if _verified(path, file):
+        if storage.download(source, path, entry) == file.sha256:
             return
+        path.unlink()
     raise RunFailure(FailureClass.STORAGE_CORRUPT, f"{source} does not match the sha256 {file.sha256} of its manifest")
+
+
+def _refuse_paths_outside(uri: str, paths: Iterable[str]) -> None:
+    """Raise RunFailure (StorageCorrupt) if the key of an object would be written outside of the local folder."""
+    for path in paths:
+        try:
+            inside(path)
+        except ValueError as error:
+            raise RunFailure(FailureClass.STORAGE_CORRUPT, f"{uri}: {error}", f"delete {join(uri, path)}") from error
 
 
 def _remove_others(directory: Path, wanted: set[str]) -> None:
@@ -145,6 +181,7 @@ def _check_room(uri: str, directory: Path, entries: dict[str, Entry]) -> None:
 def delete_directory(storage: Storage, uri: str) -> None:
     """Delete a folder, its manifest first, so that no reader takes a partly deleted folder as complete."""
     storage.delete(join(uri, MANIFEST))
+    storage.discard_uploads(uri)
     for entry in storage.list(uri):
         storage.delete(join(uri, entry.path))
 

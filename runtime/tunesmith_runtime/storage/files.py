@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.storage import Entry
 from tunesmith_runtime.storage.manifest import INCOMPLETE, sha256_of
+from tunesmith_runtime.storage.parts import BLOCK_BYTES
 
 CLASSES = {
     errno.ENOSPC: FailureClass.DISK_FULL,
@@ -77,6 +80,18 @@ def beside(target: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def copy_hashed(source: BinaryIO, target: Path) -> str:
+    """Copy an open file, reading it once. Return the sha256 of its content, as hex."""
+    checksum, buffer = hashlib.sha256(), memoryview(bytearray(BLOCK_BYTES))
+    with target.open("wb", buffering=0) as copy:
+        while count := os.readv(source.fileno(), [buffer]):
+            block = buffer[:count]
+            checksum.update(block)
+            while block:
+                block = block[copy.write(block) :]
+    return checksum.hexdigest()
+
+
 class Files:
     """Local files, written atomically: a file has its name only once it is complete."""
 
@@ -127,16 +142,26 @@ class Files:
         with disk_failures(uri):
             return sha256_of(path_of(uri))
 
-    def download(self, uri: str, path: Path, entry: Entry) -> None:
-        with disk_failures(uri), beside(path) as partial:
-            shutil.copyfile(path_of(uri), partial)
+    def download(self, uri: str, path: Path, entry: Entry) -> str:
+        with disk_failures(uri), path_of(uri).open("rb", buffering=0) as file, beside(path) as partial:
+            sha256 = copy_hashed(file, partial)
             partial.replace(path)
+            return sha256
 
-    def upload(self, path: Path, uri: str) -> None:
+    def upload(self, path: Path, uri: str, is_addressed: bool) -> None:
         target = path_of(uri)
         with disk_failures(uri), beside(target) as partial:
             shutil.copyfile(path, partial)
-            partial.replace(target)
+            try:
+                partial.replace(target)
+            except FileNotFoundError:  # another pod has completed the folder, and discarded what it took for remains
+                if not (is_addressed and target.is_file() and target.stat().st_size == path.stat().st_size):
+                    raise
+
+    def discard_uploads(self, uri: str) -> None:
+        with disk_failures(uri):
+            for partial in path_of(uri).rglob(f"*{INCOMPLETE}-????????"):
+                partial.unlink(missing_ok=True)
 
     def delete(self, uri: str) -> None:
         path = path_of(uri)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Annotated
@@ -17,6 +18,8 @@ from tunesmith_runtime.errors import RunFailure
 MANIFEST = "manifest.json"
 INCOMPLETE = ".incomplete"
 """Suffix of a file that is being transferred."""
+FILES_AT_ONCE = 4
+"""Files that are transferred or hashed at a time."""
 
 
 def inside(path: str) -> str:
@@ -73,16 +76,19 @@ def sha256_of_file(file: BufferedReader) -> str:
 
 
 def manifest_of(directory: Path) -> Manifest:
-    """Return the manifest of a local folder, without manifest.json itself and files that are being transferred."""
+    """Return the manifest of a local folder, without manifest.json itself and files that are being transferred.
+
+    Files are hashed several at a time.
+    """
     paths = sorted(
         path.relative_to(directory).as_posix()
         for path in directory.rglob("*")
         if path.is_file() and INCOMPLETE not in path.name
     )
-    return Manifest(
-        files=[
-            ManifestFile(path=path, size_bytes=(directory / path).stat().st_size, sha256=sha256_of(directory / path))
-            for path in paths
-            if path != MANIFEST
-        ]
-    )
+
+    def describe(path: str) -> ManifestFile:
+        file = directory / path
+        return ManifestFile(path=path, size_bytes=file.stat().st_size, sha256=sha256_of(file))
+
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        return Manifest(files=list(pool.map(describe, (path for path in paths if path != MANIFEST))))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.volumes import VOLUMES, split_claim
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.storage import Entry
-from tunesmith_runtime.storage.files import CLASSES, beside, entry_of
+from tunesmith_runtime.storage.files import CLASSES, beside, copy_hashed, entry_of
 from tunesmith_runtime.storage.manifest import INCOMPLETE, sha256_of_file
 
 MISSING = frozenset({errno.ENOENT, errno.ENOTDIR})
@@ -30,7 +29,6 @@ HINTS = {
 }
 LOST_AND_FOUND = "lost+found"
 """Folder that only root may read, at the root of ext4 volumes."""
-BLOCK_BYTES = 1 << 20
 
 
 class Volumes:
@@ -72,12 +70,12 @@ class Volumes:
             _check_unchanged(uri, file, entry)
             return digest
 
-    def download(self, uri: str, path: Path, entry: Entry) -> None:
+    def download(self, uri: str, path: Path, entry: Entry) -> str:
         with self._open(uri) as file, beside(path) as partial:
-            with partial.open("wb") as copy:
-                shutil.copyfileobj(file, copy, BLOCK_BYTES)
+            sha256 = copy_hashed(file, partial)
             _check_unchanged(uri, file, entry)
             partial.replace(path)
+            return sha256
 
     def write_bytes(self, uri: str, content: bytes, if_absent: bool) -> bool:
         _refuse(uri)
@@ -85,7 +83,10 @@ class Volumes:
     def replace_bytes(self, uri: str, content: bytes, etag: str) -> bool:
         _refuse(uri)
 
-    def upload(self, path: Path, uri: str) -> None:
+    def upload(self, path: Path, uri: str, is_addressed: bool) -> None:
+        _refuse(uri)
+
+    def discard_uploads(self, uri: str) -> None:
         _refuse(uri)
 
     def delete(self, uri: str) -> None:

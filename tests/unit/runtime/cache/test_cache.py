@@ -52,9 +52,9 @@ class Node:
         storage = open_storage(self.store)
         whole = storage.download
 
-        def recorded(uri: str, path: Path, entry: Entry | None = None) -> None:
+        def recorded(uri: str, path: Path, entry: Entry | None = None) -> str:
             self.downloads.append(uri.rsplit("/", 1)[-1])
-            whole(uri, path, entry)
+            return whole(uri, path, entry)
 
         storage.download = recorded  # type: ignore[method-assign]
         return storage

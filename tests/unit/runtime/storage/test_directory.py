@@ -11,10 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.s3 import S3Server
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Store
 from tunesmith_runtime.errors import NotFound, RunFailure, StopRequested
-from tunesmith_runtime.storage import Storage, join, open_storage
+from tunesmith_runtime.storage import Entry, Storage, join, open_storage
+from tunesmith_runtime.storage import directory as directory_module
+from tunesmith_runtime.storage import manifest as manifest_module
 from tunesmith_runtime.storage.directory import (
     delete_directory,
     download_directory,
@@ -22,7 +25,7 @@ from tunesmith_runtime.storage.directory import (
     read_manifest,
     upload_directory,
 )
-from tunesmith_runtime.storage.manifest import Manifest, manifest_of
+from tunesmith_runtime.storage.manifest import Manifest, manifest_of, sha256_of
 
 Tree = dict[str, bytes]
 NAMES = st.from_regex(r"[a-z0-9_]{1,8}", fullmatch=True)
@@ -65,10 +68,10 @@ def test_an_incomplete_upload_has_no_manifest(storage: Storage, store: Store, tm
     directory = write(tmp_path / "a", {"1": b"1", "2": b"2"})
     upload = storage.upload
 
-    def broken(path: Path, uri: str) -> None:
+    def broken(path: Path, uri: str, is_addressed: bool) -> None:
         if uri.endswith("/2"):
             raise RunFailure(FailureClass.STORAGE_UNREACHABLE, "gone")
-        upload(path, uri)
+        upload(path, uri, is_addressed)
 
     storage.upload = broken  # type: ignore[method-assign]
     with pytest.raises(RunFailure, match="gone"):
@@ -79,7 +82,7 @@ def test_an_incomplete_upload_has_no_manifest(storage: Storage, store: Store, tm
 def test_a_repeated_upload_sends_nothing(storage: Storage, store: Store, tmp_path: Path) -> None:
     directory = write(tmp_path / "a", {"1": b"1"})
     first = upload_directory(storage, directory, store.uri)
-    storage.upload = lambda path, uri: pytest.fail(f"sent {uri}")  # type: ignore[method-assign]
+    storage.upload = lambda path, uri, is_addressed: pytest.fail(f"sent {uri}")  # type: ignore[method-assign]
     assert upload_directory(storage, directory, store.uri) == first
 
 
@@ -104,7 +107,7 @@ def test_a_stop_does_not_wait_for_transfers(storage: Storage, store: Store, tmp_
     folder = write(tmp_path / "a", {"1": b"1", "2": b"2", "3": b"3"})
     under_way, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
-    def upload(path: Path, uri: str) -> None:
+    def upload(path: Path, uri: str, is_addressed: bool) -> None:
         if path.name == "1":
             assert under_way.wait(60)
             raise StopRequested
@@ -132,11 +135,11 @@ def test_verified_files_are_kept_and_others_removed(storage: Storage, store: Sto
     target = write(tmp_path / "b", {"good": b"good", "bad": b"BAD", "old/stranger": b"x"})
     fetched, download = [], storage.download
 
-    def counted(uri: str, path: Path, entry: object = None) -> None:
+    def counted(uri: str, path: Path, entry: Entry | None = None) -> str:
         fetched.append(path.name)
-        download(uri, path, entry)  # type: ignore[arg-type]
+        return download(uri, path, entry)
 
-    storage.download = counted  # type: ignore[method-assign,assignment]
+    storage.download = counted  # type: ignore[method-assign]
     download_directory(storage, store.uri, target)
     assert fetched == ["bad"]
     assert set(read(target)) == {"good", "bad", "manifest.json"}
@@ -173,6 +176,73 @@ def test_a_published_folder_is_named_by_its_content(storage: Storage, store: Sto
     assert first.uri != two.uri
     assert first.uri.startswith(join(store.uri, "merged-"))
     assert first.digest == manifest_of(tmp_path / "1").digest
+
+
+def test_a_file_that_an_interrupted_publication_left_is_not_sent_again(
+    storage: Storage, store: Store, tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "a", {"1": b"1", "2": b"22"})
+    uri = publish_directory(storage, folder, store.uri, "merged").uri
+    storage.delete(join(uri, "manifest.json"))
+    storage.delete(join(uri, "2"))
+    sent, upload = [], storage.upload
+
+    def counted(path: Path, uri: str, is_addressed: bool = False) -> None:
+        sent.append(path.name)
+        upload(path, uri, is_addressed)
+
+    storage.upload = counted  # type: ignore[method-assign]
+    assert publish_directory(storage, folder, store.uri, "merged").uri == uri
+    assert sent == ["2"]
+    assert download_directory(storage, uri, tmp_path / "b") == manifest_of(folder)
+
+
+def test_a_file_of_another_size_is_sent_again(storage: Storage, store: Store, tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", {"1": b"1", "2": b"22"})
+    uri = publish_directory(storage, folder, store.uri, "merged").uri
+    storage.delete(join(uri, "manifest.json"))
+    storage.write_bytes(join(uri, "1"), b"damaged")
+    publish_directory(storage, folder, store.uri, "merged")
+    assert download_directory(storage, uri, tmp_path / "b") == manifest_of(folder)
+
+
+def test_a_file_in_a_folder_that_is_not_named_by_its_content_is_sent_again(
+    storage: Storage, store: Store, tmp_path: Path
+) -> None:
+    """A file of the same size may have other content there."""
+    upload_directory(storage, write(tmp_path / "a", {"1": b"old"}), store.uri)
+    upload_directory(storage, write(tmp_path / "a", {"1": b"new"}), store.uri)
+    assert storage.read_bytes(join(store.uri, "1")) == b"new"
+
+
+def test_an_object_whose_key_leads_out_of_the_folder_is_refused(s3: S3Server, tmp_path: Path) -> None:
+    store = s3.store(s3.new_bucket())
+    storage = open_storage(store)
+    storage.write_bytes(join(store.uri, "x"), b"x")
+    entries = [*storage.list(store.uri), Entry("../outside", 1, '"e"')]
+    storage.list = lambda uri: entries  # type: ignore[method-assign]
+    with pytest.raises(RunFailure, match=r"'\.\./outside' leads out of its folder") as failure:
+        download_directory(storage, store.uri, tmp_path / "b")
+    assert failure.value.failure is FailureClass.STORAGE_CORRUPT
+    assert not (tmp_path / "outside").exists()
+
+
+def test_a_folder_is_read_once_to_be_published(storage: Storage, store: Store, tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", {"1": b"1", "2": b"2"})
+    with pytest.MonkeyPatch.context() as patch:
+        hashed = []
+        patch.setattr(manifest_module, "sha256_of", lambda path: hashed.append(path.name) or sha256_of(path))
+        publish_directory(storage, folder, store.uri, "merged")
+    assert sorted(hashed) == ["1", "2"]
+
+
+def test_a_download_is_not_read_again_to_be_verified(storage: Storage, store: Store, tmp_path: Path) -> None:
+    uri = publish_directory(storage, write(tmp_path / "a", {"1": b"1"}), store.uri, "merged").uri
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (directory_module, manifest_module):
+            patch.setattr(module, "sha256_of", lambda path: pytest.fail(f"read {path}"))
+        download_directory(storage, uri, tmp_path / "b")
+    assert (tmp_path / "b" / "1").read_bytes() == b"1"
 
 
 def test_a_deleted_folder_loses_its_manifest_first(storage: Storage, store: Store, tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_a_response_that_keeps_breaking_off_is_unreachable(
     s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that promises 100 bytes of an object and sends 10: what it sent is not taken for the object."""
-    monkeypatch.setattr("tunesmith_runtime.storage.s3.PART_TRIES", 2)
+    monkeypatch.setattr("tunesmith_runtime.storage.s3.downloads.PART_TRIES", 2)
     listener = socket.create_server(("127.0.0.1", 0))
     tries = []
 

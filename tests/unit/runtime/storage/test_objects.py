@@ -151,7 +151,7 @@ def test_an_unknown_scheme_is_refused_with_the_supported_scheme() -> None:
 
 def test_a_broken_download_resumes(s3: S3Server, tmp_path: Path) -> None:
     """Two of three parts are on disk: the recorded part is not downloaded again, the partly recorded part is."""
-    from tunesmith_runtime.storage.s3 import PART_BYTES
+    from tunesmith_runtime.storage.s3.downloads import PART_BYTES
 
     store = s3.store(s3.new_bucket())
     storage, uri, source, target = open_storage(store), join(store.uri, "f"), tmp_path / "source", tmp_path / "target"

@@ -190,13 +190,14 @@ def _as_nobody(work: Callable[[], object]) -> str:
     return text
 
 
-@pytest.mark.parametrize("write", ["write_bytes", "replace_bytes", "upload", "delete", "probe"])
+@pytest.mark.parametrize("write", ["write_bytes", "replace_bytes", "upload", "discard_uploads", "delete", "probe"])
 def test_nothing_is_written_to_a_volume(volumes: Volumes, volume: Path, tmp_path: Path, write: str) -> None:
     uri = "pvc://models/base/config.json"
     arguments = {
         "write_bytes": (uri, b"x", False),
         "replace_bytes": (uri, b"x", "etag"),
-        "upload": (tmp_path / "secret", uri),
+        "upload": (tmp_path / "secret", uri, False),
+        "discard_uploads": (uri,),
         "delete": (uri,),
         "probe": (uri,),
     }[write]
