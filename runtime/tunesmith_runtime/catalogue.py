@@ -207,14 +207,13 @@ def data_of(dataset: Dataset, entry: DatasetEntry, uri: str) -> Dataset:
     Raises RunFailure (BadSpec) for a format that this version does not read.
     """
     form, columns = _format(entry)
-    settings: dict[str, Any] = {
+    settings = {
         "format": dataset.format if dataset.format is not RowFormat.AUTO else form,
         "columns": dataset.columns if dataset.columns is not None else columns or None,
-        "subset": getattr(dataset, "subset", None) or entry.subset,
-        "split": getattr(dataset, "split", None) or entry.split,
+        "subset": dataset.subset or entry.subset,
+        "split": dataset.split or entry.split,
     }
-    known = {name: value for name, value in settings.items() if name in Dataset.model_fields}
-    return dataset.model_copy(update={**known, "name": None, "uri": uri})
+    return dataset.model_copy(update={**settings, "name": None, "uri": uri})
 
 
 def _format(entry: DatasetEntry) -> tuple[RowFormat, dict[str, str]]:

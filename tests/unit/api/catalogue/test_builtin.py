@@ -19,7 +19,7 @@ CATALOGUES = pytest.mark.parametrize(
     ("entries", "file", "grammar"), [(models(), "models.tsv", MODEL), (datasets(), "datasets.tsv", DATA)]
 )
 NEW_NAMES = {
-    "prompt", "completion", "text", "messages", "system", "chosen", "rejected", "images", "videos", "_history", "_label",
+    "prompt", "instruction", "output", "text", "messages", "system", "chosen", "rejected", "images", "videos", "_history", "_label",
 }  # fmt: skip
 """What columns are renamed to: keys that row formats read, and two that no format reads."""
 

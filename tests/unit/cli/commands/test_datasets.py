@@ -25,7 +25,7 @@ def test_a_task_filters_the_list() -> None:
 def test_show_prints_subsets_columns_and_what_to_write() -> None:
     shown = run("show", "gsm8k").stdout
     assert "subsets:     main\n" in shown
-    assert "columns:     question: prompt, answer: completion\n" in shown
+    assert "columns:     question: instruction, answer: output\n" in shown
     assert "use:         datasets: [{name: gsm8k}]\n" in shown
 
 
