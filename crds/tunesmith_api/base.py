@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
@@ -127,6 +127,12 @@ DURATION = Grammar(
         ("mins", "m"), ("min", "m"), ("seconds", "s"), ("second", "s"), ("secs", "s"), ("sec", "s"), ("days", "d"), ("day", "d"),
     ),
 )  # fmt: skip
+TEMPLATE = Grammar(
+    pattern=r"^([^{}]|\{\{|\}\}|\{[^{}]+\})*$",
+    problem="has a brace that encloses no column",
+    advice="write {COLUMN} for the value of a column, and two braces for a literal brace",
+    terse=True,
+)
 QUANTITY = Grammar(
     pattern=r"^[0-9]{1,15}(\.[0-9]{1,9})?([mkMGTP]|[KMGTP]i)?$",
     problem="is not a quantity",
@@ -153,6 +159,9 @@ Text = Annotated[str, Field(max_length=TEXT_CHARACTERS)]
 ShortText = Annotated[str, Field(max_length=253)]
 UriText = Annotated[str, Field(max_length=1024)]
 """A URI in status."""
+
+TemplateText = Annotated[str, Field(min_length=1, max_length=TEXT_CHARACTERS), TEMPLATE]
+"""Text with columns of a row in braces."""
 
 LabelValue = Annotated[str, Field(max_length=63), LABEL_VALUE]
 """The value of a label of a pod or node."""
@@ -189,6 +198,9 @@ ModelUri = Annotated[str, Field(max_length=1024), MODEL]
 
 DataUri = Annotated[str, Field(max_length=1024), DATA]
 """`s3://bucket/key` (`*` matches names), `https://host/file`, `pvc://claim/path`, `hf://org/name`, `ms://org/name` or `file:///path`."""
+
+FurtherDataUri = Annotated[str, Field(max_length=1024), replace(DATA, terse=True)]
+"""A `DataUri` in a further place of a CRD, in which DATA's sentences would not fit twice."""
 
 SplitText = Annotated[str, Field(max_length=128), SPLIT]
 """A split of a data set, such as `train` or `train[:90%]`."""

@@ -55,6 +55,12 @@ NO_ASCEND = {"resources.accelerator": (Accelerator.ASCEND.value,)}
 METHODS = (Method.SFT, Method.PRETRAIN)
 """The methods that this version has."""
 
+UNLEARNED = (
+    RowFormat.PREFERENCE, RowFormat.PROMPT, RowFormat.FEEDBACK, RowFormat.CLASSIFICATION, RowFormat.EMBEDDING,
+    RowFormat.VQA, RowFormat.CAPTION,
+)  # fmt: skip
+"""Formats whose records no method of this version learns from."""
+
 CHOICES: tuple[Choice, ...] = (
     *(Choice("method", method, is_available=method in METHODS) for method in Method),
     Choice("tuner", Tuner.LORA),
@@ -72,10 +78,7 @@ CHOICES: tuple[Choice, ...] = (
         for tuner in Tuner
         if tuner not in (Tuner.LORA, Tuner.FULL, Tuner.QLORA)
     ),
-    *(
-        Choice("datasets[].format", form, is_available=form not in (RowFormat.PREFERENCE, RowFormat.PROMPT))
-        for form in RowFormat
-    ),
+    *(Choice("datasets[].format", form, is_available=form not in UNLEARNED) for form in RowFormat),
     *(Choice("export.quantize.method", method, is_available=False) for method in QuantizationMethod),
     *(
         Choice("parallelism.strategy", strategy, is_available=strategy in (Strategy.AUTO, Strategy.DDP))
@@ -147,6 +150,7 @@ MODEL_URIS: tuple[tuple[str, str], ...] = (
 DATA_URIS: tuple[tuple[str, str], ...] = (
     ("FineTuneJob", "datasets[].uri"),
     ("FineTuneJob", "validation.uri"),
+    ("FineTuneJob", "validation.datasets[].uri"),
     ("EvalJob", "benchmarks[].dataset.uri"),
 )
 OUTPUT_URIS: tuple[tuple[str, str], ...] = (("FineTuneJob", "output.uri"), ("EvalJob", "output.uri"))
@@ -157,6 +161,7 @@ LIMITS: tuple[Limit, ...] = (
     _choice("method", "use {}, and remove the block of the other method"),
     _choice("tuner", "use {} (with full, remove the block lora)"),
     _choice("datasets[].format", "use {}"),
+    dataclasses.replace(_choice("datasets[].format", "use {}"), field="validation.datasets[].format"),
     Limit("FineTuneJob", "export.quantize", "remove the block"),
     Limit("FineTuneJob", "parallelism.tensorParallel", "remove it", (1,), at_apply=False),
     _choice("parallelism.strategy", "use strategy: {}", at_apply=False),

@@ -26,6 +26,7 @@ from tunesmith_api.grammar import Grammar
 from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.pods import PodSettings, Resources
 from tunesmith_api.status import Artifact, JobStatus, ModelStatus
+from tunesmith_api.training import RowTemplate
 
 BENCHMARK_NAME = Grammar(
     pattern="^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
@@ -47,6 +48,11 @@ class BenchmarkType(StrEnum):
 class BenchmarkDataset(ApiModel):
     """The data of a benchmark."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("!has(self.template) || self.type == 'qa'", "template goes with type: qa; remove the template"),
+        Rule("!has(self.columns) || self.type != 'benchmark'", "columns are of your own rows; remove columns"),
+    )
+
     uri: DataUri = Field(
         description="Files of rows as in a FineTuneJob's datasets, or for type benchmark the folder that holds the data as the hub has it."
     )
@@ -59,8 +65,14 @@ class BenchmarkDataset(ApiModel):
     )
     type: BenchmarkType = Field(
         BenchmarkType.QA,
-        description="qa: rows of {query, response}, {prompt, completion} or {messages}, correct if the answer equals the reference; "
+        description="qa: rows of a question and an answer in any format of FineTuneJob's spec.datasets, correct if the answer equals the reference; "
         "multipleChoice: rows of {question, A, B, ..., answer}; benchmark: the files of EvalScope's benchmark of that name. Default qa.",
+    )
+    columns: dict[str, ShortText] | None = Field(
+        None, max_length=16, description="For qa and multipleChoice: columns to rename first: {nameInFile: name}."
+    )
+    template: RowTemplate | None = Field(
+        None, description="For qa: the question and the answer from columns of a row. Default: by format."
     )
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from tunesmith_api.base import (
     ATOMIC_LIST,
+    SET_LIST,
     ApiModel,
     Duration,
     QueueName,
@@ -22,9 +23,11 @@ from tunesmith_api.common import ModelSource, Output, Storage
 from tunesmith_api.pods import PodSettings, Resources
 from tunesmith_api.status import Artifact, JobStatus, ModelStatus
 from tunesmith_api.training import (
+    BadRows,
     Checkpointing,
     Dataset,
     Dpo,
+    Droppable,
     Export,
     Grpo,
     Kto,
@@ -63,6 +66,14 @@ class FineTuneJobSpec(ApiModel):
             "!has(self.training.chatTemplate) || self.tuner == 'full' || self.export.merge",
             "training.chatTemplate is saved with a merged model; an adapter is served with the template of its base: set export.merge: true",
         ),
+        Rule(
+            "!has(self.maxBadShare) || self.onBadRow == 'Drop'",
+            "maxBadShare goes with onBadRow: Drop; remove maxBadShare or set onBadRow: Drop",
+        ),
+        Rule(
+            "self.datasets.all(each, has(each.weight)) || !self.datasets.exists(each, has(each.weight))",
+            "weights are relative to each other: give each of datasets a weight, or none",
+        ),
     )
 
     model: ModelSource = Field(description="The base model.")
@@ -70,6 +81,22 @@ class FineTuneJobSpec(ApiModel):
         min_length=1, max_length=64, description="Data sets, read in this order.", json_schema_extra=ATOMIC_LIST
     )
     validation: Validation | None = Field(None, description="Rows on which the loss is measured. Default: none.")
+    on_bad_row: BadRows = Field(
+        BadRows.FAIL,
+        description="Fail, or Drop rows that cannot be read and count them in status.rows. Default Fail.",
+    )
+    max_bad_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="With onBadRow Drop: the share of bad rows in a data set above which the job fails. Default 0.1.",
+    )
+    drop: list[Droppable] | None = Field(
+        None,
+        max_length=4,
+        description="Rows to drop: Duplicate (the text of an earlier row, but for white space). Default: none.",
+        json_schema_extra=SET_LIST,
+    )
     method: Method = Field(
         Method.SFT,
         description="sft, pretrain, dpo, kto, orpo, simpo, cpo, reward, grpo, rloo, ppo or gkd. Default sft.",
@@ -148,6 +175,16 @@ class IgnoredKey(ApiModel):
     count: int = Field(ge=0, description="Rows that have it.")
 
 
+class DatasetRows(ApiModel):
+    """What the weight of a data set makes of its rows, in each pass."""
+
+    index: int = Field(ge=0, description="Index in spec.datasets.")
+    rows: int = Field(ge=0, description="Rows that can be trained on.")
+    used: int = Field(ge=0, description="Rows of the data set in a pass, with repetitions.")
+    repeated: int = Field(ge=0, description="Repetitions among them.")
+    left: int = Field(ge=0, description="Rows that are not used.")
+
+
 class Rows(ApiModel):
     """Counts of the rows of the data sets."""
 
@@ -161,6 +198,9 @@ class Rows(ApiModel):
     )
     ignored_keys: list[IgnoredKey] | None = Field(
         None, max_length=16, description="Keys of rows that are not read.", json_schema_extra=map_list("key")
+    )
+    datasets: list[DatasetRows] | None = Field(
+        None, max_length=64, description="Rows of each data set by its weight.", json_schema_extra=map_list("index")
     )
 
 

@@ -73,6 +73,8 @@ class Grammar:
     """Whether the field also accepts an integer."""
     tightened: bool = False
     """Whether an earlier release accepted more."""
+    terse: bool = False
+    """Whether the API server's message does not quote the value, which keeps the CRD small."""
 
     def admits(self, text: str) -> bool:
         """Return whether a field accepts `text`."""
@@ -97,11 +99,11 @@ class Grammar:
     def rule(self) -> dict[str, str]:
         """Return the entry of `x-kubernetes-validations`."""
         holds = self._admits_in_cel("self")
-        return {
+        rule = {
             "rule": f"type(self) == int || {holds}" if self.number else holds,
             "message": f"the value {self.problem}: {self.advice}",
-            "messageExpression": self._sentence_in_cel(),
         }
+        return rule if self.terse else {**rule, "messageExpression": self._sentence_in_cel()}
 
     def _guess(self, text: str) -> str:
         text = f"{self.prefix[1]}{text}" if found(self.prefix[0], text) else text

@@ -209,7 +209,8 @@ class RunSpec(ApiModel):
     def has_names(self) -> bool:
         """Whether it has names of the catalogue that are not looked up yet."""
         models = [*self.models.values(), *(each.model for each in self.adapters)]
-        named_data = self.kind == "FineTuneJob" and any(each.get("name") for each in self.spec.get("datasets") or ())
+        datasets = [*(self.spec.get("datasets") or ()), *((self.spec.get("validation") or {}).get("datasets") or ())]
+        named_data = self.kind == "FineTuneJob" and any(each.get("name") for each in datasets)
         return named_data or any(model.is_named for model in models)
 
     def fine_tune_job(self) -> FineTuneJobSpec:

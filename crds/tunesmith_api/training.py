@@ -8,13 +8,16 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from tunesmith_api.base import (
+    ATOMIC_LIST,
     SET_LIST,
     ApiModel,
     CatalogueName,
     DataUri,
+    FurtherDataUri,
     Rule,
     ShortText,
     SplitText,
+    TemplateText,
     exactly_one,
 )
 from tunesmith_api.catalogue import SCHEME
@@ -65,12 +68,43 @@ class RowFormat(StrEnum):
     TEXT = "text"
     PREFERENCE = "preference"
     PROMPT = "prompt"
+    QUERY_RESPONSE = "queryResponse"
+    FEEDBACK = "feedback"
+    CLASSIFICATION = "classification"
+    EMBEDDING = "embedding"
+    VQA = "vqa"
+    CAPTION = "caption"
+
+
+class RowTemplate(ApiModel):
+    """Texts of a turn, with columns in braces: "{question}". Two braces stand for a literal brace."""
+
+    system: TemplateText | None = Field(None, description="System prompt. Default: none.")
+    prompt: TemplateText = Field(description='Message of the user, such as "Translate: {source}".')
+    completion: TemplateText = Field(description='Answer, such as "{target}".')
+
+
+class BadRows(StrEnum):
+    """Handling of rows that cannot be read."""
+
+    FAIL = "Fail"
+    DROP = "Drop"
+
+
+class Droppable(StrEnum):
+    """Readable rows that can be dropped."""
+
+    DUPLICATE = "Duplicate"
 
 
 class Dataset(ApiModel):
     """A data set: files of rows."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (exactly_one("name", "uri"),)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        exactly_one("name", "uri"),
+        Rule("!has(self.template) || self.format == 'auto'", "template goes with format: auto; remove the format"),
+        Rule("!self.sample || has(self.maxRows)", "sample draws maxRows rows: set maxRows, or remove sample"),
+    )
 
     name: CatalogueName | None = Field(
         None, description="Name in the catalogue, such as alpaca-zh, looked up as the name of a model."
@@ -90,12 +124,22 @@ class Dataset(ApiModel):
     format: RowFormat = Field(
         RowFormat.AUTO,
         description="messages ({messages: [{role, content}]}), sharegpt ({conversations: [{from, value}]}), promptCompletion ({prompt, completion}), alpaca ({instruction, input, output}), "
-        "text, preference or prompt. Default auto: detected from the first row.",
+        "queryResponse ({query, response}), text, preference, feedback, prompt, classification, embedding, vqa or caption. Default auto: detected from the first row.",
+    )
+    template: RowTemplate | None = Field(
+        None, description="Make each row a turn of the chat template from its columns. Default: by format."
     )
     columns: dict[str, ShortText] | None = Field(
         None, max_length=16, description="Columns to rename before the format is detected: {nameInFile: name}."
     )
     max_rows: int | None = Field(None, ge=1, description="Number of rows to use, from the first. Default: all.")
+    sample: bool = Field(False, description="Draw maxRows by training.seed, not from the first. Default false.")
+    weight: float | None = Field(
+        None,
+        gt=0,
+        le=1000000,
+        description="Share of the training rows, relative to the other weights: rows are repeated or left out. Default: each row once.",
+    )
 
     @property
     def source(self) -> str:
@@ -103,15 +147,35 @@ class Dataset(ApiModel):
         return self.uri or f"{SCHEME}{self.name}"
 
 
+class ValidationDataset(Dataset):
+    """A data set of validation rows."""
+
+    uri: FurtherDataUri | None = Field(None, description="As datasets[].uri.")
+
+
 class Validation(ApiModel):
     """Rows on which the validation loss is measured."""
 
-    rules: ClassVar[tuple[Rule, ...]] = (exactly_one("fraction", "uri"),)
+    rules: ClassVar[tuple[Rule, ...]] = (
+        exactly_one("fraction", "uri", "datasets"),
+        Rule(
+            "!has(self.datasets) || !self.datasets.exists(each, has(each.weight))",
+            "every row of validation.datasets is measured once: remove weight",
+        ),
+    )
 
     fraction: float | None = Field(
         None, gt=0, lt=1, description="Share of the training rows to hold out, between 0 and 1."
     )
     uri: DataUri | None = Field(None, description="URI of a separate data set, in any format of datasets.")
+    datasets: list[ValidationDataset] | None = Field(
+        None, min_length=1, max_length=16, description="Separate data sets.", json_schema_extra=ATOMIC_LIST
+    )
+
+    @property
+    def separate(self) -> list[Dataset]:
+        """The data sets that hold nothing but validation rows."""
+        return [Dataset(uri=self.uri)] if self.uri else [*(self.datasets or ())]
 
 
 class Lora(ApiModel):

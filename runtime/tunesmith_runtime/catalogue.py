@@ -188,17 +188,30 @@ def _named_model(model: ResolvedModel, role: ModelRole, spec: RunSpec, catalogue
 
 def _named_data(spec: RunSpec, catalogue: Catalogue) -> tuple[dict[str, Any], dict[str, str]]:
     """The spec with the named data sets replaced, and the digest of what each stands for."""
-    datasets, digests = list[dict[str, Any]](), dict[str, str]()
-    for index, dataset in enumerate(spec.fine_tune_job().datasets):
-        if dataset.name is not None:
-            where = f"spec.datasets[{index}]"
-            entry = catalogue.find(DATASETS, dataset.name, where)
-            name, dataset = dataset.name, data_of(dataset, entry, catalogue.uri(DATASETS, entry, where))
-            _check_available(spec, f"data set {name!r}", where, {"datasets": [dataset.to_dict()]}, dataset.source)
-            digests[where] = digest(dataset.model_dump(mode="json", by_alias=True, exclude_defaults=True))
-            log.info("data set %s is %s", name, dataset.to_dict())
-        datasets.append(dataset.to_dict())
-    return {**spec.spec, "datasets": datasets}, digests
+    job, digests = spec.fine_tune_job(), dict[str, str]()
+
+    def found(datasets: Sequence[Dataset], field: str) -> list[dict[str, Any]]:
+        named = [_named_dataset(each, f"{field}[{at}]", spec, catalogue, digests) for at, each in enumerate(datasets)]
+        return [dataset.to_dict() for dataset in named]
+
+    data = {**spec.spec, "datasets": found(job.datasets, "spec.datasets")}
+    if job.validation and job.validation.datasets:
+        data["validation"] = {"datasets": found(job.validation.datasets, "spec.validation.datasets")}
+    return data, digests
+
+
+def _named_dataset(
+    dataset: Dataset, where: str, spec: RunSpec, catalogue: Catalogue, digests: dict[str, str]
+) -> Dataset:
+    """The data set that the field `where` names, whose digest is added to `digests`. One with a URI is returned unchanged."""
+    if dataset.name is None:
+        return dataset
+    entry = catalogue.find(DATASETS, dataset.name, where)
+    found = data_of(dataset, entry, catalogue.uri(DATASETS, entry, where))
+    _check_available(spec, f"data set {dataset.name!r}", where, {"datasets": [found.to_dict()]}, found.source)
+    digests[where] = digest(found.model_dump(mode="json", by_alias=True, exclude_defaults=True))
+    log.info("data set %s is %s", dataset.name, found.to_dict())
+    return found
 
 
 def data_of(dataset: Dataset, entry: DatasetEntry, uri: str) -> Dataset:

@@ -8,7 +8,7 @@ key that changes what is learned or asked is supported, or refused with RowError
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tunesmith_runtime.data.json_text import parse
@@ -83,8 +83,13 @@ def wrong(place: str, what: str, hint: str | None = None) -> RowError:
 def conversation(value: Any, place: str) -> list[Message]:
     """The messages at `place` of a row or a request. Raises RowError that names the message and the field."""
     if not isinstance(value, list):
-        raise RowError(f"'{place}' is {kind_of(value)}; expected a list of {{role, content}}", field=place)
+        raise not_a_list(value, place)
     return [message(each, f"{place}[{index}]") for index, each in enumerate(value)]
+
+
+def not_a_list(value: Any, place: str) -> RowError:
+    """The error of a value that is no list of messages."""
+    return RowError(f"'{place}' is {kind_of(value)}; expected a list of {{role, content}}", field=place)
 
 
 def message(value: Any, place: str) -> Message:
@@ -116,12 +121,25 @@ def message(value: Any, place: str) -> Message:
     return made
 
 
-def weightless(value: Sequence[Mapping[str, Any]], place: str) -> frozenset[int]:
-    """Indices of the messages that are context because their weight is 0. `value` has passed `conversation`.
+def is_learned(value: Mapping[str, Any], place: str) -> bool:
+    """Whether a message is learned if it is an answer: its weight is 1, or it has no weight.
 
     Raises RowError for a weight other than 0 and 1, and for weight 1 of a message that is not an answer.
     """
-    return frozenset(index for index, each in enumerate(value) if not _weight(each, f"{place}[{index}]"))
+    found: dict[str, bool] = {}
+    for key in WEIGHTS:
+        weight = value.get(key)
+        if weight is None:
+            continue
+        if not isinstance(weight, int | float) or weight not in (0, 1):
+            shown = f"{weight!r:.40}"
+            raise wrong(f"{place}.{key}", f"is {shown}; expected 0 (context only) or 1 (learned)", "use 0 or 1")
+        found[key] = bool(weight)
+    if len(set(found.values())) > 1:
+        raise wrong(place, f"has {' and '.join(found)} that contradict each other", "remove all but one")
+    if any(found.values()) and value.get("role") != "assistant":
+        raise wrong(f"{place}.{next(iter(found))}", "is 1 in a message that is not an answer", "remove the key")
+    return all(found.values())
 
 
 def tools(value: Any, place: str = "tools") -> list[dict[str, Any]] | None:
@@ -293,24 +311,6 @@ def _schema(value: Any, place: str) -> dict[str, Any]:
         raise wrong(f"{place}.function.parameters", f"is {kind_of(function['parameters'])}; expected a JSON schema")
     made = {key: entry for key, entry in function.items() if entry is not None}
     return {**beside, "type": "function", "function": made}
-
-
-def _weight(value: Mapping[str, Any], place: str) -> bool:
-    """Whether a message is learned if it is an answer: its weight is 1, or it has no weight."""
-    found: dict[str, bool] = {}
-    for key in WEIGHTS:
-        weight = value.get(key)
-        if weight is None:
-            continue
-        if not isinstance(weight, int | float) or weight not in (0, 1):
-            shown = f"{weight!r:.40}"
-            raise wrong(f"{place}.{key}", f"is {shown}; expected 0 (context only) or 1 (learned)", "use 0 or 1")
-        found[key] = bool(weight)
-    if len(set(found.values())) > 1:
-        raise wrong(place, f"has {' and '.join(found)} that contradict each other", "remove all but one")
-    if any(found.values()) and value.get("role") != "assistant":
-        raise wrong(f"{place}.{next(iter(found))}", "is 1 in a message that is not an answer", "remove the key")
-    return all(found.values())
 
 
 def _others(value: Any, place: str, known: frozenset[str] | set[str]) -> Iterator[str]:

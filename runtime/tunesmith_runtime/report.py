@@ -128,7 +128,7 @@ def fitted(report: RunReport, gated: Collection[tuple[str, str]], limit: int = T
 def encode(report: RunReport, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
     """Return `report` as JSON of at most `limit` bytes.
 
-    It is cut in this order: log tail, message, hint, ignored keys, model, results, artifacts.
+    It is cut in this order: log tail, message, hint, ignored keys, rows of each data set, model, results, artifacts.
     """
     report = _without_secrets(report)
     for name, keep_end in (("log_tail", True), ("message", False), ("hint", False)):
@@ -138,8 +138,9 @@ def encode(report: RunReport, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
             kept = max(0, len(text) - max(excess // 4, 16))  # a character has up to 4 bytes, or 6 if JSON escapes it
             cut = (text[-kept:] if keep_end else text[:kept]) if kept else ("" if name == "message" else None)
             report = report.model_copy(update={"failure": report.failure.model_copy(update={name: cut})})
-    if len(_encode(report)) > limit and report.rows:
-        report = report.model_copy(update={"rows": report.rows.model_copy(update={"ignored_keys": None})})
+    for name in ("ignored_keys", "datasets"):
+        if len(_encode(report)) > limit and report.rows:
+            report = report.model_copy(update={"rows": report.rows.model_copy(update={name: None})})
     if len(_encode(report)) > limit:
         report = report.model_copy(update={"model_uri": None, "model_digest": None})
     for name in ("results", "artifacts"):

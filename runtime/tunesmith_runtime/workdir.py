@@ -20,7 +20,8 @@ class DataFile(ApiModel):
 
     path: str = Field(description="File name below /work/data.")
     uri: str = Field(description="Its URI, which messages about its rows name.")
-    dataset: int | None = Field(None, description="Index in spec.datasets; absent for validation.uri.")
+    dataset: int | None = Field(None, description="Index in spec.datasets; absent for rows of spec.validation.")
+    validation: int = Field(0, ge=0, description="Without dataset: index in spec.validation.datasets; 0 for its uri.")
 
 
 class Fetched(ApiModel):

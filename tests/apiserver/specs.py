@@ -16,10 +16,7 @@ from tunesmith_api.grammar import Grammar
 Schema = dict[str, Any]
 MODULES = (base, common, evaljob, inferenceservice, pods)
 GRAMMARS = {
-    value.rule()["messageExpression"]: value
-    for module in MODULES
-    for value in vars(module).values()
-    if isinstance(value, Grammar)
+    value.rule()["rule"]: value for module in MODULES for value in vars(module).values() if isinstance(value, Grammar)
 }
 """The grammars of the API's scalar types, by a part of their rules."""
 ONE_OF = "set exactly one of "
@@ -47,7 +44,7 @@ def _strings(schema: Schema) -> st.SearchStrategy[str]:
     rules = schema.get("x-kubernetes-validations")
     if not rules:
         return WORDS
-    grammar = GRAMMARS[rules[0]["messageExpression"]]
+    grammar = GRAMMARS[rules[0]["rule"]]
     printable = st.characters(min_codepoint=33, max_codepoint=126)
     shortest, longest = schema.get("minLength", 0), schema["maxLength"]
     matching = st.from_regex(grammar.pattern.replace("$", r"\Z"), alphabet=printable)
@@ -111,6 +108,10 @@ def mended(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
         spec.get("resources", {}).pop("count", None)
     if kind == "FineTuneJob":
         _mend_devices(spec)
+        _mend_rows(spec)
+    if kind == "EvalJob":
+        for benchmark in spec["benchmarks"]:
+            _mend_own_rows(benchmark.get("dataset", {}))
     if kind == "EvalJob" and spec.get("gates"):
         spec.setdefault("baseline", {"uri": "s3://models/base"})
         for gate in spec["gates"]:
@@ -128,6 +129,26 @@ def _mend_devices(spec: dict[str, Any]) -> None:
         spec["training"] = {**training, "globalBatchSize": count}
     if parallelism.get("nodes", 1) == 1:
         parallelism.pop("near", None)
+
+
+def _mend_rows(spec: dict[str, Any]) -> None:
+    """Let the settings of data sets go together."""
+    for dataset in (*spec["datasets"], *spec.get("validation", {}).get("datasets", ())):
+        dataset.pop("weight", None)
+        if "maxRows" not in dataset:
+            dataset.pop("sample", None)
+        if "template" in dataset:
+            dataset.pop("format", None)
+    if "maxBadShare" in spec:
+        spec["onBadRow"] = "Drop"
+
+
+def _mend_own_rows(dataset: dict[str, Any]) -> None:
+    """Let the settings of a benchmark's rows go with their type."""
+    if "template" in dataset:
+        dataset["type"] = "qa"
+    if dataset.get("type") == "benchmark":
+        dataset.pop("columns", None)
 
 
 def _mend(value: dict[str, Any], path: str, row: Limit) -> None:

@@ -76,6 +76,9 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
         **FOR_BOTH,
         "datasets": [{"uri": "s3://data/other.jsonl"}],
         "validation": {"fraction": 0.1},
+        "onBadRow": "Drop",
+        "maxBadShare": 0.5,
+        "drop": ["Duplicate"],
         "method": "pretrain",
         "tuner": "full",
         "lora": {"rank": 8},
@@ -213,7 +216,46 @@ BAD = {
         "FineTuneJob", {"model": {"uri": None, "name": "Qwen3-8B"}}, '"Qwen3-8B" is not a name of the catalogue: write qwen3-8b'
     ),
     "two validations": Bad(
-        "FineTuneJob", {"validation": {"fraction": 0.1, "uri": "s3://data/v.jsonl"}}, "set exactly one of fraction, uri"
+        "FineTuneJob", {"validation": {"fraction": 0.1, "uri": "s3://data/v.jsonl"}}, "set exactly one of fraction, uri, datasets"
+    ),
+    "share of bad rows that fail": Bad("FineTuneJob", {"maxBadShare": 0.5}, "maxBadShare goes with onBadRow: Drop; remove maxBadShare or set onBadRow: Drop"),
+    "weight of one data set": Bad(
+        "FineTuneJob",
+        {"datasets": [{"uri": "s3://data/a.jsonl", "weight": 2}, {"uri": "s3://data/b.jsonl"}]},
+        "weights are relative to each other: give each of datasets a weight, or none",
+    ),
+    "weight of validation rows": Bad(
+        "FineTuneJob",
+        {"validation": {"datasets": [{"uri": "s3://data/a.jsonl", "weight": 2}]}},
+        "every row of validation.datasets is measured once: remove weight",
+    ),
+    "sample of all rows": Bad(
+        "FineTuneJob", {"datasets": [{"uri": "s3://data/a.jsonl", "sample": True}]}, "sample draws maxRows rows: set maxRows, or remove sample"
+    ),
+    "template with a lone brace": Bad(
+        "FineTuneJob",
+        {"datasets": [{"uri": "s3://data/a.jsonl", "template": {"prompt": "{a} {", "completion": "{b}"}}]},
+        "the value has a brace that encloses no column: write {COLUMN} for the value of a column, and two braces for a literal brace",
+    ),
+    "validation data without a scheme": Bad(
+        "FineTuneJob",
+        {"validation": {"datasets": [{"uri": "train.jsonl"}]}},
+        "the value is not a data URI: write s3://BUCKET/FILE.jsonl, the folder s3://BUCKET/FOLDER or hf://ORG/NAME",
+    ),
+    "template and format": Bad(
+        "FineTuneJob",
+        {"datasets": [{"uri": "s3://data/a.jsonl", "format": "alpaca", "template": {"prompt": "{a}", "completion": "{b}"}}]},
+        "template goes with format: auto; remove the format",
+    ),
+    "template of choices": Bad(
+        "EvalJob",
+        {"benchmarks": [{"name": "own", "dataset": {"uri": "s3://data/a.jsonl", "type": "multipleChoice", "template": {"prompt": "{a}", "completion": "{b}"}}}]},
+        "template goes with type: qa; remove the template",
+    ),
+    "columns of a benchmark's own files": Bad(
+        "EvalJob",
+        {"benchmarks": [{"name": "gsm8k", "dataset": {"uri": "s3://data/gsm8k", "type": "benchmark", "columns": {"a": "query"}}}]},
+        "columns are of your own rows; remove columns",
     ),
     "count of cpus": Bad(
         "FineTuneJob", {"resources": {"count": 2}}, "accelerator cpu has no count; remove count, or set accelerator: nvidia or ascend"
@@ -277,7 +319,7 @@ BAD = {
     "rows of a later version": Bad(
         "FineTuneJob",
         {"datasets": [{"uri": "s3://data/t.jsonl", "format": "preference"}]},
-        "datasets[].format preference: not available in this version; use auto, messages, sharegpt, promptCompletion, alpaca or text",
+        "datasets[].format preference: not available in this version; use auto, messages, sharegpt, promptCompletion, alpaca, text or queryResponse",
     ),
     "results in a claim": Bad(
         "FineTuneJob",
@@ -363,6 +405,23 @@ FOLLOWED_REFUSALS: dict[str, tuple[dict[str, Any], ...]] = {
     "tuner with the block lora": ({"tuner": "lora"}, {"tuner": "full", "lora": None}),
     "two sources": ({"model": {"uri": None}}, {"model": {"fineTuneJob": None}}),
     "two validations": ({"validation": {"uri": None}}, {"validation": {"fraction": None}}),
+    "share of bad rows that fail": ({"maxBadShare": None}, {"onBadRow": "Drop"}),
+    "weight of one data set": (
+        {"datasets": [{"uri": "s3://data/a.jsonl", "weight": 2}, {"uri": "s3://data/b.jsonl", "weight": 1}]},
+        {"datasets": [{"uri": "s3://data/a.jsonl"}, {"uri": "s3://data/b.jsonl"}]},
+    ),
+    "weight of validation rows": ({"validation": {"datasets": [{"uri": "s3://data/a.jsonl"}]}},),
+    "sample of all rows": (
+        {"datasets": [{"uri": "s3://data/a.jsonl", "sample": True, "maxRows": 5}]},
+        {"datasets": [{"uri": "s3://data/a.jsonl"}]},
+    ),
+    "template with a lone brace": (
+        {"datasets": [{"uri": "s3://data/a.jsonl", "template": {"prompt": "{a} {{", "completion": "{b}"}}]},
+    ),
+    "validation data without a scheme": ({"validation": {"datasets": [{"uri": "s3://data/train.jsonl"}]}},),
+    "template and format": (
+        {"datasets": [{"uri": "s3://data/a.jsonl", "template": {"prompt": "{a}", "completion": "{b}"}}]},
+    ),
     "count of cpus": (
         {"resources": {"count": None}},
         {"resources": {"accelerator": "nvidia"}},
@@ -376,7 +435,7 @@ FOLLOWED_REFUSALS: dict[str, tuple[dict[str, Any], ...]] = {
     "quantization": ({"export": {"quantize": None}},),
     "rows of a later version": tuple(
         {"datasets": [{"uri": "s3://data/t.jsonl", "format": form}]}
-        for form in ("auto", "messages", "promptCompletion", "alpaca", "text")
+        for form in ("auto", "messages", "sharegpt", "promptCompletion", "alpaca", "text", "queryResponse")
     ),
     "claim": ({"model": {"uri": "s3://models/base"}},),
     "data of a hub": ({"datasets": [{"uri": "s3://data/train.jsonl"}]},),

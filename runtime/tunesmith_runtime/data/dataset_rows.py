@@ -7,21 +7,25 @@ from itertools import islice
 from pathlib import Path
 
 from tunesmith_api.splits import parse_split
-from tunesmith_runtime.data.files import count_rows, read_rows
+from tunesmith_runtime.data.files import count_rows, rows_or_errors
 from tunesmith_runtime.data.files.file_type import Row
 from tunesmith_runtime.data.files.place import Place
+from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.workdir import DataFile
 
 Part = tuple[int, int | None]
 """First row from 0, and the row after the last one; None: the end."""
 
 
-def dataset_rows(folder: Path, files: Sequence[DataFile], split: str | None) -> Iterator[tuple[DataFile, Place, Row]]:
-    """Yield file, place and row. `split`: the field of the data set; a part of it may need a count of all rows first.
+def dataset_rows(
+    folder: Path, files: Sequence[DataFile], split: str | None
+) -> Iterator[tuple[DataFile, Place, Row | RowError]]:
+    """Yield file, place and row, or what is wrong with it. `split`: the field of the data set; a part of it may need a count of
+    all rows first.
 
     Raises RunFailure (BadRow).
     """
-    rows = ((file, *row) for file in files for row in read_rows(folder / file.path, file.uri))
+    rows = ((file, *row) for file in files for row in rows_or_errors(folder / file.path, file.uri))
     if split is None:
         return rows
     part = parse_split(split)

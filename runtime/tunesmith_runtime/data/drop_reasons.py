@@ -1,22 +1,34 @@
-"""The reasons why a valid row is dropped."""
+"""The reasons why a row is dropped."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
 class DropReason(StrEnum):
-    """Why a valid row is not trained on; counted in status.rows."""
+    """Why a row is not trained on; counted in status.rows."""
 
     EMPTY_ANSWER = "EmptyAnswer"
-    """An answer that would be learned has no text."""
     NO_ANSWER = "NoAnswer"
-    """A conversation has no message of the assistant."""
     NO_PROMPT = "NoPrompt"
-    """An answer has no question before it."""
     NOT_LEARNED = "NotLearned"
-    """The weights of the messages exclude every answer."""
     TOO_LONG = "TooLong"
-    """The row has more than training.maxLength tokens, and training.truncation is drop."""
     ANSWER_CUT_OFF = "AnswerCutOff"
-    """Truncation leaves no token of an answer."""
+    EQUAL_ANSWERS = "EqualAnswers"
+    DUPLICATE = "Duplicate"
+    BAD_ROW = "BadRow"
+
+
+MEANING: Mapping[DropReason, str] = {
+    DropReason.EMPTY_ANSWER: "an answer that would be learned has no text",
+    DropReason.NO_ANSWER: "no message is of the assistant",
+    DropReason.NO_PROMPT: "no answer follows a question",
+    DropReason.NOT_LEARNED: "the weights of the messages exclude every answer",
+    DropReason.TOO_LONG: "the row has more than training.maxLength tokens, and training.truncation is drop",
+    DropReason.ANSWER_CUT_OFF: "truncation leaves no token of an answer",
+    DropReason.EQUAL_ANSWERS: "the chosen and the rejected answer are equal",
+    DropReason.DUPLICATE: "an earlier row has the same text, but for white space",
+    DropReason.BAD_ROW: "the row cannot be read, and onBadRow is Drop",
+}
+"""Each reason in a sentence. BadRow has a sentence of each row."""

@@ -93,6 +93,24 @@ def move_rows(path: Path, is_moved: NDArray[numpy.bool_], into: Path) -> None:
     rest.replace(path)
 
 
+def repeat_rows(path: Path, times: NDArray[numpy.int32]) -> None:
+    """Write each row of a file as often as `times` says, by its number in the column `row`."""
+    repeated = path.with_suffix(".partial")
+    with (
+        pyarrow.OSFile(str(path)) as source,
+        pyarrow.OSFile(str(repeated), "wb") as file,
+        pyarrow.ipc.new_stream(file, SCHEMA) as stream,
+    ):
+        for batch in pyarrow.ipc.open_stream(source):
+            indices = numpy.repeat(numpy.arange(len(batch)), times[batch["row"].to_numpy()])
+            lengths = pyarrow.compute.list_value_length(batch["input_ids"]).to_numpy()[indices]
+            ends = numpy.flatnonzero(numpy.diff(lengths.cumsum() // BUFFERED_TOKENS)) + 1
+            for part in numpy.split(indices, ends):
+                if len(part):
+                    stream.write_batch(batch.take(pyarrow.array(part)))
+    repeated.replace(path)
+
+
 def open_examples(path: Path) -> Dataset:
     """The examples of a file as a memory-mapped dataset with the columns input_ids and labels."""
     from datasets import Dataset

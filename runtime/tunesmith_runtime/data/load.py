@@ -8,26 +8,22 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import numpy
+from numpy.typing import NDArray
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import DroppedRows, FineTuneJobSpec, Rows
-from tunesmith_api.training import Dataset as DatasetSpec
-from tunesmith_api.training import Method, RowFormat
-from tunesmith_runtime.data import formats
-from tunesmith_runtime.data.dataset_rows import dataset_rows
-from tunesmith_runtime.data.drop_reasons import DropReason
+from tunesmith_api.finetunejob import DatasetRows, DroppedRows, FineTuneJobSpec, Rows
 from tunesmith_runtime.data.encode import Encoder
-from tunesmith_runtime.data.example_file import ExampleWriter, move_rows, open_examples, write_examples
-from tunesmith_runtime.data.files.place import bad_row
+from tunesmith_runtime.data.example_file import move_rows, open_examples, repeat_rows
+from tunesmith_runtime.data.mixing import Draw, draw
 from tunesmith_runtime.data.records import Record
-from tunesmith_runtime.data.row_counts import RowCounts, count_ignored, ignored_keys, warn_of_ignored
-from tunesmith_runtime.data.row_error import RowError, row_errors
+from tunesmith_runtime.data.row_counts import RowCounts, ignored_keys, warn_of_ignored
+from tunesmith_runtime.data.row_encoder import Learnable, RowEncoder, Source
 from tunesmith_runtime.data.split import held_out_rows
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.workdir import DataFile, Work
+from tunesmith_runtime.workdir import Work
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -47,56 +43,63 @@ class Data:
     rows: Rows
 
 
-@dataclass(frozen=True)
-class Learnable:
-    """The types of the records that a method learns from."""
-
-    method: Method
-    records: Collection[type[Record]]
-
-    def check_format(self, name: RowFormat) -> None:
-        """Raise RunFailure (BadSpec) for a format whose rows never yield such a record."""
-        if name not in formats.yielding(self.records):
-            raise self._refused(f"datasets[].format {name}")
-
-    def check_record(self, record: Record, name: RowFormat) -> None:
-        """Raise RunFailure (BadSpec) for a record of another type."""
-        if type(record) not in self.records:
-            raise self._refused(f"the row is a {type(record).__name__} of format {name}")
-
-    def _refused(self, subject: str) -> RunFailure:
-        names = ", ".join(formats.yielding(self.records))
-        return RunFailure(
-            FailureClass.BAD_SPEC,
-            f"{subject}: method {self.method} learns from {names}",
-            f"write the rows in one of these formats, and set spec.datasets[].format to its name or to auto: {names}",
-        )
-
-
 def load(work: Work, spec: FineTuneJobSpec, encoder: Encoder, learns_from: Collection[type[Record]]) -> Data:
     """Encode the rows of all data sets in their order, and the validation rows. `learns_from` are the record types that the
-    method learns from.
+    method learns from. The first dropped rows of each reason are in `dropped_rows.FILE` then, also after a failure.
 
     Raises RunFailure: BadRow with file and line, EmptyDataset, ChatTemplateMissing, BadSpec for rows that the method
     does not learn from, DiskFull.
     """
-    rows = RowEncoder(work, encoder, Learnable(spec.method, learns_from))
+    rows = RowEncoder(work, encoder, Learnable(spec.method, learns_from), spec)
+    try:
+        return _load(rows, spec)
+    finally:
+        rows.dropped.write(work.examples)
+
+
+def _load(rows: RowEncoder, spec: FineTuneJobSpec) -> Data:
+    work, encoder = rows.work, rows.encoder
     train_file, validation_file = work.examples / "train.arrow", work.examples / "validation.arrow"
     validation = spec.validation
-    train = rows.encode(list(enumerate(spec.datasets)), train_file)
-    held_out = rows.encode(
-        [(None, DatasetSpec(uri=validation.uri))] if validation and validation.uri else [], validation_file
-    )
+    # The validation rows first: a training row that repeats one of them is the duplicate.
+    held_out = rows.encode(_validation_sources(work, spec), validation_file)
+    train = rows.encode(_sources(work, spec), train_file)
     warn_of_ignored("data sets", train.ignored + held_out.ignored)
     _check_kept(spec, train, held_out, encoder)
-    if validation and validation.fraction:
-        is_held_out = held_out_rows(train.kept, validation.fraction, spec.training.seed)
+    is_held_out = held_out_rows(train.kept, validation.fraction if validation else None, spec.training.seed)
+    if is_held_out.any():
         move_rows(train_file, is_held_out, validation_file)
         held_out.kept = int(is_held_out.sum())
         train.kept -= held_out.kept
-    counts = _summary(train, held_out, validation is not None)
+    draws = _draw(spec, train.ends, is_held_out)
+    if draws:
+        repeat_rows(train_file, _times(draws, is_held_out))
+    counts = _summary(train, held_out, validation is not None, draws)
     (work.examples / "rows.json").write_text(json.dumps(counts.to_dict()))
     return open_data(work)
+
+
+def _draw(spec: FineTuneJobSpec, ends: list[int], is_held_out: NDArray[numpy.bool_]) -> list[Draw]:
+    """How often each training row is in a pass, by the weights of the data sets; empty without weights.
+
+    `ends`: for each data set the number of rows up to its end. Raises RunFailure (EmptyDataset) for one without a row.
+    """
+    weights = [dataset.weight for dataset in spec.datasets if dataset.weight is not None]
+    if len(weights) < len(spec.datasets):
+        return []
+    there = [int((~part).sum()) for part in numpy.split(is_held_out, ends[:-1])]
+    for dataset, rows in zip(spec.datasets, there, strict=True):
+        if not rows:
+            message = f"no row of {dataset.source} can be trained on, and its weight is {dataset.weight:g}"
+            raise RunFailure(FailureClass.EMPTY_DATASET, message, "remove the data set, or correct its rows")
+    return draw(there, weights, spec.training.seed)
+
+
+def _times(draws: list[Draw], is_held_out: NDArray[numpy.bool_]) -> NDArray[numpy.int32]:
+    """How often each row of the train file is in a pass, by its number before rows were held out."""
+    times = numpy.zeros(len(is_held_out), numpy.int32)
+    times[~is_held_out] = numpy.concatenate([each.times for each in draws])
+    return times
 
 
 def open_data(work: Work) -> Data:
@@ -106,67 +109,23 @@ def open_data(work: Work) -> Data:
     return Data(open_examples(work.examples / "train.arrow"), validation, rows)
 
 
-@dataclass(frozen=True)
-class RowEncoder:
-    """Encodes rows of data files."""
-
-    work: Work
-    encoder: Encoder
-    learnable: Learnable
-
-    def encode(self, datasets: list[tuple[int | None, DatasetSpec]], into: Path) -> RowCounts:
-        """Write the examples of data sets into one file. A data set comes with its index in spec.datasets."""
-        counts = RowCounts()
-        with write_examples(into) as writer:
-            for index, dataset in datasets:
-                files = [file for file in self.work.data_files() if file.dataset == index]
-                self._encode_dataset(dataset, files, writer, counts)
-        counts.kept = writer.rows
-        return counts
-
-    def _encode_dataset(
-        self, dataset: DatasetSpec, files: list[DataFile], writer: ExampleWriter, counts: RowCounts
-    ) -> None:
-        """Encode the rows of a data set. Its first row decides the format, and maxRows counts over all its files."""
-        form = dataset.format
-        if form is not RowFormat.AUTO:
-            self.learnable.check_format(form)
-        rows = dataset_rows(self.work.data, files, dataset.split)
-        for file, place, row in islice(rows, dataset.max_rows):
-            try:
-                with row_errors("cannot be read"):
-                    row = formats.rename(row, dataset.columns or {})
-                    form = formats.detect(row, _renamed_by(file)) if form is RowFormat.AUTO else form
-                    self._encode_row(row, form, writer, counts)
-            except RowError as error:
-                raise bad_row(file.uri, place, str(error), error.hint) from error
-            except RunFailure as failure:
-                message = f"{Path(file.uri).name} {place}: {failure.message} ({file.uri})"
-                raise RunFailure(failure.failure, message, failure.hint) from failure
-
-    def _encode_row(self, row: dict[str, Any], form: RowFormat, writer: ExampleWriter, counts: RowCounts) -> None:
-        """Write the examples of a row, or count it as dropped."""
-        record = formats.read(row, form)
-        count_ignored(counts.ignored, formats.ignored(row, form))
-        if isinstance(record, DropReason):
-            return counts.drop(record)
-        self.learnable.check_record(record, form)
-        examples = self.encoder.examples(record)
-        if isinstance(examples, DropReason):
-            return counts.drop(examples)
-        fitting = self.encoder.fit(examples)
-        if isinstance(fitting, DropReason):
-            return counts.drop(fitting, max((len(example.input_ids) for example in examples), default=None))
-        counts.truncated += self.encoder.is_truncated(record, examples)
-        return writer.write(fitting)
+def _sources(work: Work, spec: FineTuneJobSpec) -> list[Source]:
+    files = work.data_files()
+    return [
+        Source(dataset, [file for file in files if file.dataset == index], "datasets[]")
+        for index, dataset in enumerate(spec.datasets)
+    ]
 
 
-def _renamed_by(file: DataFile) -> str:
-    """The field or tool that renames the keys of a file's rows: validation.uri has no columns."""
-    return "an editor" if file.dataset is None else "datasets[].columns"
+def _validation_sources(work: Work, spec: FineTuneJobSpec) -> list[Source]:
+    files = [file for file in work.data_files() if file.dataset is None]
+    return [
+        Source(dataset, [file for file in files if file.validation == index], "validation.datasets[]")
+        for index, dataset in enumerate(spec.validation.separate if spec.validation else [])
+    ]
 
 
-def _summary(train: RowCounts, held_out: RowCounts, validation: bool) -> Rows:
+def _summary(train: RowCounts, held_out: RowCounts, validation: bool, draws: list[Draw]) -> Rows:
     dropped = train.dropped + held_out.dropped
     reasons = [DroppedRows(reason=reason, count=count) for reason, count in sorted(dropped.items())]
     return Rows(
@@ -175,6 +134,11 @@ def _summary(train: RowCounts, held_out: RowCounts, validation: bool) -> Rows:
         dropped=reasons or None,
         truncated=(train.truncated + held_out.truncated) or None,
         ignored_keys=ignored_keys(train.ignored + held_out.ignored) or None,
+        datasets=[
+            DatasetRows(index=index, rows=each.rows, used=each.used, repeated=each.repeated, left=each.left)
+            for index, each in enumerate(draws)
+        ]
+        or None,
     )
 
 
@@ -183,8 +147,8 @@ def _check_kept(spec: FineTuneJobSpec, train: RowCounts, held_out: RowCounts, en
     uris, validation = ", ".join(dataset.source for dataset in spec.datasets), spec.validation
     if not train.kept:
         raise _empty(uris, train, encoder)
-    if validation and validation.uri and not held_out.kept:
-        raise _empty(validation.uri, held_out, encoder)
+    if validation and validation.separate and not held_out.kept:
+        raise _empty(", ".join(dataset.source for dataset in validation.separate), held_out, encoder)
     if validation and validation.fraction and train.kept == 1:
         raise RunFailure(
             FailureClass.EMPTY_DATASET,

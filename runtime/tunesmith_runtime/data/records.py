@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 
@@ -49,4 +51,127 @@ class PlainText:
     text: str
 
 
-Record = Conversation | Continuation | PlainText
+Answered = Conversation | Continuation
+"""A prompt with its answer. In a Conversation, the messages from `learn_from` are the answer."""
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Two answers to one prompt, of which one is better. Both are of one type and have equal prompts."""
+
+    chosen: Answered
+    rejected: Answered
+    margin: float | None = None
+    """How much better the chosen answer is, for reward models."""
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """An answer that is good or bad."""
+
+    answer: Answered
+    is_good: bool
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt without its answer, and the other columns of its row, which rewards read."""
+
+    prompt: str | list[dict[str, Any]]
+    """Plain text, or messages for the chat template."""
+    tools: list[dict[str, Any]] | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Text or messages with a class, the classes that apply, or numbers."""
+
+    content: str | list[dict[str, Any]]
+    label: int | float | str | tuple[int | float, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two texts of similar meaning, or of the similarity `score`."""
+
+    anchor: str
+    other: str
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A text with texts of similar meaning and texts of another meaning: a triplet, where there is one of each."""
+
+    anchor: str
+    positives: tuple[str, ...]
+    negatives: tuple[str, ...]
+
+
+class MediaKind(StrEnum):
+    """Kinds of media."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+    AUDIO = "audio"
+
+
+@dataclass(frozen=True)
+class Media:
+    """A reference to an image, a video or a sound."""
+
+    kind: MediaKind
+    sources: tuple[str, ...]
+    """A path relative to the media of the data set, an http(s), s3 or data URI; several for the frames of a video."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The name of an object in an image."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Box:
+    """The place of an object in an image: x1, y1, x2, y2, or x, y of a point."""
+
+    coordinates: tuple[float, ...]
+    is_relative: bool
+    """Whether the coordinates are shares of width and height. Otherwise they are pixels."""
+    image: int = 0
+    """Index of the image in the row."""
+
+
+Part = str | Media | Reference | Box
+
+
+@dataclass(frozen=True)
+class MultimodalConversation:
+    """A conversation with media: the content of each message is a list of `Part`."""
+
+    conversation: Conversation
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A picture and the text that describes it."""
+
+    media: Media
+    text: str
+
+
+Record = (
+    Conversation
+    | Continuation
+    | PlainText
+    | Preference
+    | Feedback
+    | Prompt
+    | Labelled
+    | Pair
+    | Contrast
+    | MultimodalConversation
+    | Caption
+)

@@ -24,6 +24,8 @@ class RowCounts:
     """Counts over the rows of several data sets."""
 
     kept: int = 0
+    ends: list[int] = field(default_factory=list)
+    """For each data set the number of rows kept up to its end."""
     dropped: Counter[DropReason] = field(default_factory=Counter)
     ignored: Counter[str] = field(default_factory=Counter)
     truncated: int = 0

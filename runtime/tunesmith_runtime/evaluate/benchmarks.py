@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tunesmith_api.evaljob import Benchmark, BenchmarkType, Generation
+from tunesmith_api.evaljob import Benchmark, BenchmarkDataset, BenchmarkType, Generation
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.data.dataset_rows import Part, parts_of
 from tunesmith_runtime.data.files import of_one_type, read_rows, stem_of
@@ -18,7 +18,7 @@ from tunesmith_runtime.data.files.place import bad_row
 from tunesmith_runtime.data.row_counts import count_ignored, warn_of_ignored
 from tunesmith_runtime.data.row_error import RowError, row_errors
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.evaluate.rows import CONVERT, Row, ignored
+from tunesmith_runtime.evaluate.rows import Row, converter
 from tunesmith_runtime.workdir import Work
 
 QA = "tunesmith_qa"
@@ -94,7 +94,7 @@ def _own(benchmark: Benchmark, generation: Generation, work: Work) -> Task:
     names = [f"{uri}/{file.name}" if Path(uri).name != file.name else uri for file in files]
     parts = parts_of(list(zip(files, names, strict=True)), benchmark.dataset.split)
     for file, name, part in zip(files, names, parts, strict=True):
-        rows = list(islice(_converted(file, name, part, kind, unread), left))
+        rows = list(islice(_converted(file, name, part, benchmark.dataset, unread), left))
         if left is not None:
             left -= len(rows)
         if rows:
@@ -112,13 +112,14 @@ def _own(benchmark: Benchmark, generation: Generation, work: Work) -> Task:
     return Task(benchmark, OWN[kind], arguments)
 
 
-def _converted(file: Path, uri: str, part: Part, kind: BenchmarkType, unread: Counter[str]) -> Iterator[Row]:
+def _converted(file: Path, uri: str, part: Part, dataset: BenchmarkDataset, unread: Counter[str]) -> Iterator[Row]:
     """Yield the converted rows of a part of a file; count keys that are not read in `unread`."""
+    convert = converter(dataset)
     for place, row in islice(read_rows(file, uri), *part):
         try:
             with row_errors("cannot be read"):
-                converted = CONVERT[kind](row)
-                count_ignored(unread, ignored(row, kind))
+                converted, ignored = convert(row)
+                count_ignored(unread, ignored)
         except RowError as error:
             raise bad_row(uri, place, str(error), error.hint) from error
         yield converted

@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
-from tunesmith_api.evaljob import BenchmarkType
-from tunesmith_api.training import RowFormat
+from tunesmith_api.evaljob import BenchmarkDataset, BenchmarkType
 from tunesmith_runtime import messages as chat
 from tunesmith_runtime.data import formats
 from tunesmith_runtime.data.drop_reasons import DropReason
-from tunesmith_runtime.data.formats import alpaca, messages
+from tunesmith_runtime.data.formats.format import Format
+from tunesmith_runtime.data.formats.template import template_format
 from tunesmith_runtime.data.records import Continuation, Conversation, Record
 from tunesmith_runtime.data.row_error import RowError
-from tunesmith_runtime.data.row_fields import has, keys_of, kind_of, text_of
+from tunesmith_runtime.data.row_fields import has, kind_of, text_of
 from tunesmith_runtime.messages import THOUGHTS, asks
 
 Row = dict[str, Any]
 
 LETTERS = "ABCDEFGHIJ"
-FORMS = "{query, response}, {prompt, completion}, {instruction, output}, {messages} or {conversations}"
-READ = (RowFormat.MESSAGES, RowFormat.SHAREGPT, RowFormat.PROMPT_COMPLETION, RowFormat.ALPACA)
-"""Training formats whose rows are also questions; the last answer is the reference."""
-QUERY = frozenset({"query", "response", "system", "history"})
+ANSWERED: frozenset[type[Record]] = frozenset({Conversation, Continuation})
+"""Records with an expected answer: the last one that is learned."""
+PLACE = "benchmarks[].dataset"
 CHOICE = frozenset({"question", "answer", *LETTERS})
 
 
-def convert_question(row: Row) -> Row:
-    """Convert a row of type qa to {messages, response}: the question and the reference."""
-    for key in ("tools", "functions"):
+def convert_question(row: Row, row_format: Format | None = None) -> Row:
+    """Convert a row of type qa to {messages, response}: the question and the reference.
+
+    The row is read as a FineTuneJob reads it, in `row_format` or in the format that its keys tell.
+    """
+    row_format = row_format or detect(row)
+    for key in row_format.refused.keys() & {"tools", "functions"}:
         if asks(row.get(key)) and chat.tools(row[key], key):
             raise RowError(f"has '{key}', which evaluations do not support", "remove the rows that need tools", key)
-    record = _read_record(row)
+    record = formats.read(row, row_format)
     if record is DropReason.NO_PROMPT:
         raise RowError("has no question: no user message comes before the last answer")
     if record is DropReason.NOT_LEARNED:
@@ -42,16 +45,27 @@ def convert_question(row: Row) -> Row:
         raise RowError("has no answer to compare with: the last message or the response is missing or empty")
     if isinstance(record, Continuation):
         return {"messages": [_user(record.prompt)], "response": record.completion}
-    assert isinstance(record, Conversation), f"no format in READ yields {type(record).__name__}"
+    assert isinstance(record, Conversation), f"{type(record).__name__} is not in ANSWERED"
     *asked, answer = record.messages
     if asked[-1]["role"] not in ("user", "tool"):
         raise RowError("has no question: the message before the last answer is not a user message")
+    if asked[-1]["role"] == "user":
+        _require_question(asked[-1]["content"])
     if answer.get("tool_calls"):
         raise RowError("has no answer to compare with: the last message of the assistant calls a tool")
     return {
         "messages": [_check_sendable(message, f"messages[{index}]") for index, message in enumerate(asked)],
         "response": answer["content"],
     }
+
+
+def detect(row: Row) -> Format:
+    """The format of a row by its keys. Raises RowError unless it has an expected answer."""
+    found = formats.detect(row, ANSWERED, f"{PLACE}.columns")
+    if found.records <= ANSWERED:
+        return found
+    known = ", ".join(formats.yielding(ANSWERED))
+    raise RowError(f"is of format {found.name}, which has no single expected answer", f"write the rows as {known}")
 
 
 def convert_choice(row: Row) -> Row:
@@ -77,34 +91,23 @@ def convert_choice(row: Row) -> Row:
     return {"question": asked, **choices, "answer": answer}
 
 
-CONVERT: Mapping[BenchmarkType, Callable[[Row], Row]] = {
-    BenchmarkType.QA: convert_question,
-    BenchmarkType.MULTIPLE_CHOICE: convert_choice,
-}
+def converter(dataset: BenchmarkDataset) -> Callable[[Row], tuple[Row, set[str]]]:
+    """A function that converts a row of `dataset`, and lists the keys that it does not read. It raises RowError."""
+    template = template_format(dataset.template, f"{PLACE}.template") if dataset.template else None
+
+    def convert(row: Row) -> tuple[Row, set[str]]:
+        row = formats.rename(row, dataset.columns or {})
+        if dataset.type is BenchmarkType.MULTIPLE_CHOICE:
+            return convert_choice(row), _unread(row)
+        row_format = template or detect(row)
+        return convert_question(row, row_format), formats.ignored(row, row_format)
+
+    return convert
 
 
-def ignored(row: Row, kind: BenchmarkType) -> set[str]:
-    """Return the keys of a row that are not read."""
-    row_format = _format_of(row)
-    if kind is BenchmarkType.QA and row_format is not None:
-        return formats.ignored(row, row_format)
-    known = CHOICE if kind is BenchmarkType.MULTIPLE_CHOICE else QUERY
-    return {key for key, value in row.items() if key not in known | formats.REFUSED.keys() and value is not None}
-
-
-def _format_of(row: Row) -> RowFormat | None:
-    return next((row_format for row_format in READ if formats.FORMATS[row_format].matches(row)), None)
-
-
-def _read_record(row: Row) -> Record | DropReason:
-    """Read a row as question and reference. Of several answers, the last answer that is learned is the reference."""
-    if row_format := _format_of(row):
-        return formats.read(row, row_format)
-    if "query" in row and "response" in row:
-        formats.refuse(row, QUERY)
-        turns = alpaca.turn(_require_question(text_of(row, "query")), text_of(row, "response"))
-        return messages.answered(row, [*alpaca.history(row), *turns])
-    raise RowError(f"is in no known form: its keys are {keys_of(row)}; expected {FORMS}")
+def _unread(row: Row) -> set[str]:
+    """The keys of a multiple-choice row that are not read."""
+    return {key for key, value in row.items() if key not in CHOICE | formats.REFUSED.keys() and value is not None}
 
 
 def _require_question(text: str) -> str:

@@ -9,7 +9,7 @@ from itertools import islice
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_api.status import Artifact, ArtifactType
-from tunesmith_runtime.data.files import read_rows
+from tunesmith_runtime.data.files import rows_or_errors
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rank import in_leading_pod
@@ -71,5 +71,5 @@ def _merged(spec: RunSpec, work: Work, run_directory: RunDirectory, result: Trai
 def _prompts(work: Work) -> list[str]:
     """Return the beginnings of the first rows as JSON: text similar to the learned text."""
     first = work.data_files()[0]
-    rows = islice(read_rows(work.data / first.path, first.uri), PROMPTS)
-    return [json.dumps(row, ensure_ascii=False, default=repr)[:PROMPT_CHARACTERS] for _, row in rows]
+    rows = (row for _, row in rows_or_errors(work.data / first.path, first.uri) if isinstance(row, dict))
+    return [json.dumps(row, ensure_ascii=False, default=repr)[:PROMPT_CHARACTERS] for row in islice(rows, PROMPTS)]

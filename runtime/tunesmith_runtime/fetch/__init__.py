@@ -126,8 +126,8 @@ def data_sources(spec: RunSpec) -> list[DataSource]:
         datasets = (benchmark.dataset for benchmark in spec.eval_job().benchmarks)
         return [DataSource.of_benchmark(dataset) for dataset in datasets if dataset]
     job = spec.fine_tune_job()
-    validation = [DataSource.of_validation(job.validation.uri)] if job.validation and job.validation.uri else []
-    return [DataSource.of(dataset) for dataset in job.datasets] + validation
+    validation = job.validation.separate if job.validation else []
+    return [*map(DataSource.of, job.datasets), *map(DataSource.of_validation, validation)]
 
 
 def download_data(spec: RunSpec, work: Work, storage: Storage, data: FoundData) -> None:
@@ -142,6 +142,6 @@ def download_data(spec: RunSpec, work: Work, storage: Storage, data: FoundData) 
     sources: list[tuple[int | None, Data]] = [
         (index, data[DataSource.of(dataset)]) for index, dataset in enumerate(job.datasets)
     ]
-    if job.validation and job.validation.uri:
-        sources.append((None, data[DataSource.of_validation(job.validation.uri)]))
+    if job.validation:
+        sources += [(None, data[DataSource.of_validation(dataset)]) for dataset in job.validation.separate]
     download_rows(storage, sources, work)

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
@@ -58,9 +59,9 @@ class DataSource:
         return cls(dataset.source, dataset.subset, _name(dataset.split))
 
     @classmethod
-    def of_validation(cls, uri: str) -> DataSource:
-        """The source of validation.uri."""
-        return cls(uri, preferred=FOR_VALIDATION)
+    def of_validation(cls, dataset: Dataset) -> DataSource:
+        """The source of a data set of validation rows."""
+        return cls(dataset.source, dataset.subset, _name(dataset.split), FOR_VALIDATION)
 
     @classmethod
     def of_benchmark(cls, dataset: BenchmarkDataset) -> DataSource:
@@ -185,14 +186,17 @@ FINDERS: Mapping[str, Callable[[Storage, DataSource], Data]] = {}
 
 
 def download_rows(storage: Storage, sources: list[tuple[int | None, Data]], work: Work) -> None:
-    """Download the rows of data sets to /work/data. Each source is an index in spec.datasets (None: validation) with its data."""
+    """Download the rows of data sets to /work/data. Each source is an index in spec.datasets with its data; those without an
+    index are the data sets of spec.validation in their order."""
     shutil.rmtree(work.data, ignore_errors=True)
     started, size, files = time.monotonic(), 0, list[DataFile]()
+    validation = count()
     for index, data in sources:
+        number = next(validation) if index is None else 0
         for uri, entry in data.rows():
             name = f"{len(files):02d}{ending_of(uri)}"
             (data.origin or storage).download(uri, work.data / name, entry)
-            files.append(DataFile(path=name, uri=uri, dataset=index))
+            files.append(DataFile(path=name, uri=uri, dataset=index, validation=number))
             size += entry.size_bytes
     work.write_data_files(files)
     log.info("data: %d files, %s", len(files), rate(size, time.monotonic() - started))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_api.training import Training
 from tunesmith_api.training import Tuner as TunerName
 from tunesmith_runtime.chat_template import bad_template, read_template
+from tunesmith_runtime.data.dropped_rows import FILE as DROPPED_FILE
 from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.load import Data, load, open_data
 from tunesmith_runtime.data.packing import PackedRows
@@ -68,7 +69,8 @@ def train(
     rows_per_device(job, group.size)
 
     # Rows first: a mistake in them shows before weights are read.
-    tokenizer, data = load_rows(spec, job, method, work, group)
+    with uploading_dropped_rows(work, run, group):
+        tokenizer, data = load_rows(spec, job, method, work, group)
 
     device = find_device(job.resources.accelerator)
     bf16 = device.computes_in_bf16(job.training.precision)
@@ -164,6 +166,24 @@ def packed(data: Data, capacity: int, training: Training) -> Data:
         "packing: %d rows in %d sequences of %d tokens, %.1f%% full", len(examples), len(rows), capacity, 100 * full
     )
     return replace(data, train=rows)
+
+
+@contextmanager
+def uploading_dropped_rows(work: Work, run: RunDirectory, group: ProcessGroup) -> Iterator[None]:
+    """After the block, also where it fails, upload the first dropped rows of each reason to the run's folder."""
+    try:
+        yield
+    except RunFailure:
+        with suppress(RunFailure):  # the failure of the block is the cause
+            _upload_dropped_rows(work, run, group)
+        raise
+    _upload_dropped_rows(work, run, group)
+
+
+def _upload_dropped_rows(work: Work, run: RunDirectory, group: ProcessGroup) -> None:
+    path = work.examples / DROPPED_FILE
+    if group.is_leader and path.is_file():
+        run.upload_file(path, DROPPED_FILE)
 
 
 def load_trainable(spec: RunSpec, job: FineTuneJobSpec, tuner: Tuner, work: Work, bf16: bool) -> Any:

@@ -111,21 +111,26 @@ def test_every_irrelevant_field_has_a_case() -> None:
     assert set(WITHOUT_EFFECT) == {path for path in IRRELEVANT if "." not in path}
 
 
+TEMPLATE = {"prompt": "{question}", "completion": "{answer}"}
 FULL: dict[str, dict[str, Any]] = {
     "FineTuneJob": {
         "model": {"fineTuneJob": {"name": "first"}},
-        "datasets": [{"uri": "s3://data/train.jsonl"}, {"uri": "s3://data/more.jsonl", "format": "text"}],
-        "validation": {"fraction": 0.1},
+        "datasets": [{"uri": "s3://data/train.jsonl"}, {"uri": "s3://data/more.jsonl", "template": TEMPLATE}],
+        "validation": {"datasets": [{"uri": "s3://data/held-out.jsonl", "template": TEMPLATE}]},
         "dpo": {},
         "kto": {},
         "grpo": {},
         "lora": {},
+        "training": {"chatTemplate": {"configMap": {"name": "templates", "key": "chat.jinja"}}},
         "export": {"quantize": {"method": "awq"}},
     },
     "EvalJob": {
         "model": SPEC["model"],
         "baseline": {"fineTuneJob": {"name": "first"}},
-        "benchmarks": [{"name": "gsm8k"}, {"name": "words", "dataset": {"uri": "s3://data/test.jsonl"}}],
+        "benchmarks": [
+            {"name": "gsm8k"},
+            {"name": "words", "dataset": {"uri": "s3://data/test.jsonl", "template": TEMPLATE}},
+        ],
         "gates": [{"benchmark": "words", "min": 0.5}],
     },
     "InferenceService": {

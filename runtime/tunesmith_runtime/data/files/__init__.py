@@ -11,9 +11,10 @@ from tunesmith_runtime.data.files.file_type import FileType, Row
 from tunesmith_runtime.data.files.json_document import JSON
 from tunesmith_runtime.data.files.jsonl import JSONL
 from tunesmith_runtime.data.files.parquet import PARQUET
-from tunesmith_runtime.data.files.place import Place
+from tunesmith_runtime.data.files.place import Place, bad_row
 from tunesmith_runtime.data.files.source import COMPRESSIONS, Source
 from tunesmith_runtime.data.files.txt import TXT
+from tunesmith_runtime.data.row_error import RowError
 
 FILE_TYPES: dict[str, FileType] = {each.name: each for each in (JSONL, PARQUET, ARROW, CSV, TSV, JSON, TXT)}
 """The types that are read, in the order in which a folder's type is chosen."""
@@ -48,6 +49,14 @@ def read_rows(path: Path, uri: str) -> Iterator[tuple[Place, Row]]:
 
     Raises RunFailure (BadRow) with the name of `uri` and the place.
     """
+    for place, row in rows_or_errors(path, uri):
+        if isinstance(row, RowError):
+            raise bad_row(uri, place, str(row), row.hint) from row
+        yield place, row
+
+
+def rows_or_errors(path: Path, uri: str) -> Iterator[tuple[Place, Row | RowError]]:
+    """Like `read_rows`, but yield a RowError for a row that cannot be read, if those after it can."""
     return (type_of(path.name) or JSONL).read(Source(path, uri))
 
 

@@ -11,6 +11,7 @@ from tunesmith_runtime.data.files.file_type import FileType, Row
 from tunesmith_runtime.data.files.place import Place, bad_row
 from tunesmith_runtime.data.files.source import Source
 from tunesmith_runtime.data.files.text import text_lines
+from tunesmith_runtime.data.row_error import RowError
 
 MAX_RECORD_CHARACTERS = 16 << 20
 """A quote that is never closed makes all that follows one cell."""
@@ -51,7 +52,7 @@ class _Lines:
         return line
 
 
-def read(delimiter: str, source: Source) -> Iterator[tuple[Place, Row]]:
+def read(delimiter: str, source: Source) -> Iterator[tuple[Place, Row | RowError]]:
     """Yield the rows of a table. The place of a row is its first line, and its number where cells have held line breaks."""
     csv.field_size_limit(max(csv.field_size_limit(), MAX_RECORD_CHARACTERS))
     lines = _Lines(source)
@@ -75,7 +76,8 @@ def read(delimiter: str, source: Source) -> Iterator[tuple[Place, Row]]:
         place = Place(place.line, row if has_breaks else 0)
         if len(cells) != len(header):
             sentence = f"has {len(cells)} cells; the header has {len(header)} columns"
-            raise bad_row(source.uri, place, sentence, "quote a cell that holds the separator")
+            yield place, RowError(sentence, "quote a cell that holds the separator")
+            continue
         yield place, {name: cell or None for name, cell in zip(header, cells, strict=True)}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tunesmith_runtime.data.files.place import Place
 from tunesmith_runtime.data.files.source import Source
+from tunesmith_runtime.data.row_error import RowError
 
 Row = dict[str, Any]
 
@@ -20,7 +21,8 @@ class FileType:
     """Its name in messages."""
     endings: tuple[str, ...]
     """Endings of file names, before that of a compression; the first is used for local copies."""
-    read: Callable[[Source], Iterator[tuple[Place, Row]]]
-    """Yields place and row in bounded memory. Raises RunFailure (BadRow) with file and place."""
+    read: Callable[[Source], Iterator[tuple[Place, Row | RowError]]]
+    """Yields place and row in bounded memory; a RowError for a row that cannot be read, if those after it can. Raises RunFailure
+    (BadRow) with file and place."""
     count: Callable[[Source], int] | None = None
     """Returns the number of rows without reading them all, where the type allows it."""

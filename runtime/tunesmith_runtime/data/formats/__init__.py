@@ -8,52 +8,38 @@ from typing import Any
 from tunesmith_api.training import RowFormat
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats.alpaca import ALPACA
+from tunesmith_runtime.data.formats.caption import CAPTION
+from tunesmith_runtime.data.formats.classification import CLASSIFICATION
+from tunesmith_runtime.data.formats.embedding import EMBEDDING
+from tunesmith_runtime.data.formats.feedback import FEEDBACK
 from tunesmith_runtime.data.formats.format import Format
 from tunesmith_runtime.data.formats.messages import MESSAGES
+from tunesmith_runtime.data.formats.preference import PREFERENCE
+from tunesmith_runtime.data.formats.prompt import PROMPT
 from tunesmith_runtime.data.formats.prompt_completion import PROMPT_COMPLETION
+from tunesmith_runtime.data.formats.query_response import QUERY_RESPONSE
+from tunesmith_runtime.data.formats.refused import ANY_VALUE, REFUSED
 from tunesmith_runtime.data.formats.sharegpt import SHAREGPT
 from tunesmith_runtime.data.formats.text import TEXT
+from tunesmith_runtime.data.formats.vqa import VQA
 from tunesmith_runtime.data.records import Record
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.row_fields import has, keys_of
 from tunesmith_runtime.messages import asks, unknown
 
 FORMATS: dict[RowFormat, Format] = {
-    row_format.name: row_format for row_format in (MESSAGES, SHAREGPT, PROMPT_COMPLETION, ALPACA, TEXT)
-}
+    RowFormat(row_format.name): row_format
+    for row_format in (
+        VQA, CAPTION, PREFERENCE, FEEDBACK, EMBEDDING,
+        MESSAGES, SHAREGPT, PROMPT_COMPLETION, ALPACA, TEXT, QUERY_RESPONSE,
+        CLASSIFICATION, PROMPT,
+    )
+}  # fmt: skip
 """The formats that are read, in the order in which they are detected."""
 
-_MODALITIES = ("images", "image", "videos", "video", "audios", "audio", "objects")
-_PREFERENCES = ("chosen", "rejected", "rejected_response", "rejected_messages", "kto_tag")
-_TOKENS = ("input_ids", "labels", "attention_mask", "assistant_masks", "completion_mask")
-_WEIGHTS = ("weight", "weights", "loss", "loss_scale", "loss_weight", "sample_weight")
-_MASKS = ("loss_mask", "loss_masks", "train_mask", "mask", "train", "trainable")
-
-REFUSED: Mapping[str, str] = {
-    **dict.fromkeys(_MODALITIES, "remove the key: only text is learned or asked"),
-    **dict.fromkeys(_PREFERENCES, "remove the key: only the answer itself is learned or asked"),
-    **dict.fromkeys(_TOKENS, "remove the key: rows are encoded from their text"),
-    **dict.fromkeys((*_WEIGHTS, *_MASKS), "remove the key; in messages, weight: 0 keeps an answer from being learned"),
-    "history": "write the earlier turns as messages, or the row as {instruction, output, history}",
-    "system": "write the row as messages, or as {instruction, output, system}",
-    "system_prompt": "write the row as messages, or as {instruction, output, system}",
-    "tools": "write the row as messages",
-    "functions": "write it as tools: [{type: function, function: {name, parameters}}]",
-    "documents": "write the documents into the text, and remove the key",
-    "chat_template": "remove the key: the model's own chat template is used",
-    "chat_template_kwargs": "remove the key: the template is used as the server uses it",
-}
-"""Keys of a row that change what is learned or asked, with the hint for formats that do not read them."""
-
 SIMILAR: tuple[tuple[dict[str, str], type], ...] = (
-    ({"query": "instruction", "response": "output"}, str),
-    ({"question": "instruction", "answer": "output"}, str),
-    ({"question": "instruction", "response": "output"}, str),
-    ({"instruction": "instruction", "context": "input", "response": "output"}, str),
-    ({"instruction": "instruction", "response": "output"}, str),
     ({"prompt": "instruction", "response": "output"}, str),
     ({"input": "instruction", "output": "output"}, str),
-    ({"conversation": "conversations"}, list),
     ({"dialog": "conversations"}, list),
     ({"dialogue": "conversations"}, list),
     ({"content": "text"}, str),
@@ -61,19 +47,30 @@ SIMILAR: tuple[tuple[dict[str, str], type], ...] = (
 """Renamings that turn common rows into a known format, and the type of the values, in the order in which they are proposed."""
 
 
-def detect(row: dict[str, Any], renamed_by: str = "datasets[].columns") -> RowFormat:
-    """The first format whose keys `row` has. A key whose value is null counts as absent.
+def detect(
+    row: dict[str, Any], records: Collection[type[Record]] = (), renamed_by: str = "datasets[].columns"
+) -> Format:
+    """The first format whose keys `row` has: of those that yield one of `records`, or else of all.
 
-    Raises RowError with the keys of the row and those of all formats. `renamed_by` is the field or tool that renames keys.
+    Raises RowError with the keys of the row and those of the formats. `renamed_by` is the field or tool that renames keys.
     """
-    if found := _matching(row):
-        return found.name
-    expected = " | ".join(row_format.expected for row_format in FORMATS.values())
-    raise RowError(f"is in no known format: its keys are {keys_of(row)}; expected {expected}", _advice(row, renamed_by))
+    telling = [row_format for row_format in FORMATS.values() if not row_format.reads_all]
+    wanted = [FORMATS[name] for name in yielding(records)] or telling
+    if found := _matching(row, wanted) or _matching(row, telling):
+        return found
+    expected = " | ".join(row_format.expected for row_format in wanted)
+    raise RowError(
+        f"is in no known format: its keys are {keys_of(row)}; expected {expected}", _advice(row, wanted, renamed_by)
+    )
 
 
-def _matching(row: Mapping[str, Any]) -> Format | None:
-    return next((row_format for row_format in FORMATS.values() if row_format.matches(row)), None)
+def _matching(row: Mapping[str, Any], formats: Collection[Format]) -> Format | None:
+    """The first format that has the row's keys as a spelling, or, if there is none, as a rare one."""
+    for spelled in (lambda row_format: row_format.spellings, lambda row_format: row_format.rare_spellings):
+        for row_format in formats:
+            if any(has(row, *keys) for keys in spelled(row_format)):
+                return row_format
+    return None
 
 
 def yielding(records: Collection[type[Record]]) -> list[RowFormat]:
@@ -81,16 +78,13 @@ def yielding(records: Collection[type[Record]]) -> list[RowFormat]:
     return [name for name, row_format in FORMATS.items() if not row_format.records.isdisjoint(records)]
 
 
-def _advice(row: dict[str, Any], renamed_by: str) -> str:
+def _advice(row: dict[str, Any], formats: Collection[Format], renamed_by: str) -> str:
     """The hint for a row in no known format."""
-    if has(row, "chosen"):
-        ours = "messages" if isinstance(row["chosen"], list) else "completion"
-        return f"rename the key chosen to {ours}, and remove rejected: only the answer itself is learned"
     if has(row, "input_ids"):
         return "write the text of the rows, not their tokens"
-    for row_format in FORMATS.values():
-        if all(key in row for key in row_format.keys):  # and at least one is null
-            nulls = (key for key in row_format.keys if not has(row, key))
+    for keys in (keys for row_format in formats for keys in row_format.spellings):
+        if all(key in row for key in keys):  # and at least one is null
+            nulls = (key for key in keys if not has(row, key))
             return f"give {' and '.join(nulls)} a value, or remove the row"
     columns = next((renamed for renamed, kind in SIMILAR if all(_may_be(row.get(key), kind) for key in renamed)), {})
     pairs = ", ".join(f"{theirs}: {ours}" for theirs, ours in columns.items() if theirs != ours)
@@ -105,21 +99,21 @@ def _may_be(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and all(isinstance(turn, dict) and turn.keys() & {"from", "role"} for turn in turns)
 
 
-def read(row: dict[str, Any], name: RowFormat) -> Record | DropReason:
+def read(row: dict[str, Any], row_format: Format) -> Record | DropReason:
     """Read a row of that format. Raises RowError, also for a key that is refused."""
-    row_format = FORMATS[name]
     if not row_format.matches(row):
         raise _other_format(row, row_format)
-    refuse(row, row_format.known)
+    if row_format.refused:
+        refuse(row, row_format.known, row_format.refused)
     return row_format.read(row)
 
 
-def refuse(row: Mapping[str, Any], known: frozenset[str]) -> None:
+def refuse(row: Mapping[str, Any], known: frozenset[str], refused: Mapping[str, str] = REFUSED) -> None:
     """Raise RowError for a key that changes what is learned or asked and is not `known`."""
-    for key, hint in REFUSED.items():
-        weighs = key in (*_WEIGHTS, *_MASKS) and row.get(key) is not None
-        if key not in known and (weighs or asks(row.get(key))):
-            raise RowError(f"has '{key}', which is not supported here", hint, key)
+    for key in sorted(row.keys() & refused.keys()):
+        weighs = key in ANY_VALUE and row[key] is not None
+        if key not in known and (weighs or asks(row[key])):
+            raise RowError(f"has '{key}', which is not supported here", refused[key], key)
     if isinstance(row.get("label"), bool) and "label" not in known:
         raise RowError(
             "has 'label', which separates good answers from bad ones",
@@ -128,12 +122,16 @@ def refuse(row: Mapping[str, Any], known: frozenset[str]) -> None:
         )
 
 
-def ignored(row: Mapping[str, Any], name: RowFormat) -> set[str]:
+def ignored(row: Mapping[str, Any], row_format: Format) -> set[str]:
     """Keys of a row that are not read, those of its messages as `messages[].key`. A key whose value is null is absent."""
-    row_format = FORMATS[name]
-    found = {key for key, value in row.items() if key not in row_format.known | REFUSED.keys() and value is not None}
+    found = set() if row_format.reads_all else row.keys() - row_format.known - row_format.refused.keys()
+    found = {key for key in found if row[key] is not None and row.get(row_format.known_with.get(key, "")) is None}
     return found.union(
-        *(unknown(row_format.as_messages(row[key]), key, known) for key, known in row_format.message_keys.items())
+        *(
+            unknown(turns.as_messages(row[key]), key, turns.known)
+            for key, turns in row_format.turns.items()
+            if isinstance(row.get(key), list)
+        )
     )
 
 
@@ -142,6 +140,8 @@ def rename(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
 
     Raises RowError for a column that the row does not have.
     """
+    if not columns:
+        return row
     for theirs in columns:
         if theirs not in row:
             raise RowError(f"has no '{theirs}', which datasets[].columns renames; its keys are {keys_of(row)}")
@@ -151,9 +151,11 @@ def rename(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
 
 def _other_format(row: dict[str, Any], row_format: Format) -> RowError:
     """The error of a row that lacks keys of its data set's format."""
-    missing = next(key for key in row_format.keys if not has(row, key))
+    keys = min(row_format.spellings, key=lambda keys: sum(not has(row, key) for key in keys))
+    missing = next(key for key in keys if not has(row, key))
     lacks = f"'{missing}' is null" if missing in row else f"has no '{missing}'"
     sentence = f"{lacks}; its keys are {keys_of(row)}; expected {row_format.expected}, the format of the data set"
-    other = _matching(row)
+    alike = [each for each in FORMATS.values() if not each.records.isdisjoint(row_format.records)]
+    other = _matching(row, alike)
     hint = f"put rows of format {other.name} into a data set of their own, with format: {other.name}" if other else None
     return RowError(sentence, hint, missing)

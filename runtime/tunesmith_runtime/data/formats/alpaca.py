@@ -44,7 +44,7 @@ def history(row: dict[str, Any]) -> list[dict[str, Any]]:
 ALPACA = Format(
     RowFormat.ALPACA,
     records=frozenset({Conversation}),
-    keys=("instruction", "output"),
+    spellings=(("instruction", "output"),),
     expected='{"instruction", "input", "output"}',
     known=frozenset({"instruction", "input", "output", "system", "history", "tools"}),
     read=read,

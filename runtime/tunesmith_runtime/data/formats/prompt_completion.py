@@ -8,7 +8,7 @@ from tunesmith_api.training import RowFormat
 from tunesmith_runtime import messages as chat
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats.format import Format
-from tunesmith_runtime.data.formats.messages import answered
+from tunesmith_runtime.data.formats.messages import TURNS, answered, conversation
 from tunesmith_runtime.data.records import Continuation, Conversation
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.row_fields import text_of
@@ -30,14 +30,13 @@ def read(row: dict[str, Any]) -> Continuation | Conversation | DropReason:
 
 
 def _conversation(row: dict[str, Any]) -> Conversation | DropReason:
-    completion = chat.conversation(row.get("completion"), "completion")
+    completion, weightless = conversation(row.get("completion"), "completion")
     if [message["role"] for message in completion] != ["assistant"]:
         raise RowError(
             "'completion' is not a single message of role assistant", "use the format messages for several turns"
         )
-    prompt = chat.conversation(row["prompt"], "prompt")
-    context = chat.weightless(row["prompt"], "prompt")
-    if chat.weightless(row["completion"], "completion"):
+    prompt, context = conversation(row["prompt"], "prompt")
+    if weightless:
         return DropReason.NOT_LEARNED
     return answered(row, prompt + completion, context, learn_from=len(prompt))
 
@@ -45,9 +44,9 @@ def _conversation(row: dict[str, Any]) -> Conversation | DropReason:
 PROMPT_COMPLETION = Format(
     RowFormat.PROMPT_COMPLETION,
     records=frozenset({Continuation, Conversation}),
-    keys=("prompt", "completion"),
+    spellings=(("prompt", "completion"),),
     expected='{"prompt", "completion"}',
     known=frozenset({"prompt", "completion", "tools", "system"}),
     read=read,
-    message_keys={key: chat.KNOWN | set(chat.WEIGHTS) for key in ("prompt", "completion")},
+    turns={"prompt": TURNS, "completion": TURNS},
 )

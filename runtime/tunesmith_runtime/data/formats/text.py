@@ -20,7 +20,7 @@ def read(row: dict[str, Any]) -> PlainText | DropReason:
 TEXT = Format(
     RowFormat.TEXT,
     records=frozenset({PlainText}),
-    keys=("text",),
+    spellings=(("text",),),
     expected='{"text"}',
     known=frozenset({"text"}),
     read=read,

@@ -17,7 +17,7 @@ from tunesmith_runtime.data import text_encoder
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.encode import Encoder, truncation_of
 from tunesmith_runtime.data.examples import IGNORED, Example
-from tunesmith_runtime.data.formats import read
+from tunesmith_runtime.data.formats import FORMATS, read
 from tunesmith_runtime.data.records import Continuation, Conversation, PlainText
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.errors import RunFailure
@@ -265,7 +265,7 @@ def test_a_row_is_learned_after_the_prompt_of_the_same_request_or_both_are_refus
     chat = encoder(tokenizer, template)
     server = LoadedModel(lambda *_: None, chat.tokenizer, 512, frozenset(), 512)  # type: ignore[arg-type, return-value]
     try:
-        record = read({"messages": messages}, RowFormat.MESSAGES)
+        record = read({"messages": messages}, FORMATS[RowFormat.MESSAGES])
         assert isinstance(record, Conversation)
         made = chat.encode(record)
     except RowError:
@@ -327,7 +327,7 @@ def test_content_that_the_template_leaves_out_is_refused(
     if template == CALLS_ONLY:
         rows[-1]["tool_calls"] = [{"function": {"name": "look", "arguments": {}}}]
     chat = encoder(tokenizer, template)
-    record = read({"messages": rows}, RowFormat.MESSAGES)
+    record = read({"messages": rows}, FORMATS[RowFormat.MESSAGES])
     assert isinstance(record, Conversation)
     with pytest.raises(RowError, match=f"does not write the content of role {role}") as refused:
         chat.encode(record)

@@ -11,7 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tunesmith_runtime.data import example_file
-from tunesmith_runtime.data.example_file import example_lengths, move_rows, open_examples, write_examples
+from tunesmith_runtime.data.example_file import (
+    example_lengths,
+    move_rows,
+    open_examples,
+    repeat_rows,
+    write_examples,
+)
 from tunesmith_runtime.data.examples import IGNORED, Example
 
 tokens = st.lists(st.tuples(st.integers(0, 2**31 - 1), st.booleans()), min_size=1, max_size=6)
@@ -56,6 +62,21 @@ def test_a_moved_row_keeps_all_its_examples_and_its_order(
     for path, moved in ((train, False), (validation, True)):
         kept = [row for row, row_moved in zip(rows, is_moved, strict=True) if row_moved is moved]
         assert open_examples(path).to_list() == as_dicts(kept)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=rows, data=st.data())
+def test_a_row_is_repeated_with_all_its_examples(
+    tmp_path: Path, rows: list[list[Example]], data: st.DataObject
+) -> None:
+    times = data.draw(st.lists(st.integers(0, 9), min_size=len(rows), max_size=len(rows)))
+    path = written(tmp_path / "train.arrow", rows)
+    repeat_rows(path, numpy.array(times, numpy.int32))
+    repeated = [row for row, count in zip(rows, times, strict=True) for _ in range(count)]
+    found = open_examples(path)
+    order = lambda example: (example["input_ids"], example["labels"])
+    assert sorted(found.to_list(), key=order) == sorted(as_dicts(repeated), key=order)
+    assert all(len(chunk) <= 10 for chunk in found.data["input_ids"].chunks)
 
 
 def test_examples_are_mapped_from_their_file(tmp_path: Path) -> None:

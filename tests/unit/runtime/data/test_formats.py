@@ -7,14 +7,31 @@ from typing import Any, get_args
 import pytest
 
 from tunesmith_api.training import RowFormat
+from tunesmith_runtime.data import formats
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.encoders import ENCODERS
-from tunesmith_runtime.data.formats import FORMATS, REFUSED, SIMILAR, detect, ignored, read, rename, yielding
+from tunesmith_runtime.data.formats import FORMATS, REFUSED, SIMILAR, rename, yielding
 from tunesmith_runtime.data.records import Continuation, Conversation, PlainText, Record
 from tunesmith_runtime.data.row_error import RowError
 
+TEXTS: frozenset[type[Record]] = frozenset({Conversation, Continuation, PlainText})
+"""The records of text with an answer or without."""
+
 USER = {"role": "user", "content": "2 + 2?"}
 ASSISTANT = {"role": "assistant", "content": "4"}
+
+
+def detect(row: dict[str, Any]) -> RowFormat:
+    """The format of a row for a method that learns from texts."""
+    return RowFormat(formats.detect(row, TEXTS).name)
+
+
+def read(row: dict[str, Any], name: RowFormat) -> Record | DropReason:
+    return formats.read(row, FORMATS[name])
+
+
+def ignored(row: dict[str, Any], name: RowFormat) -> set[str]:
+    return formats.ignored(row, FORMATS[name])
 
 
 @pytest.mark.parametrize(
@@ -25,6 +42,10 @@ ASSISTANT = {"role": "assistant", "content": "4"}
         ({"instruction": "Add.", "input": "2 2", "output": "4"}, RowFormat.ALPACA),
         ({"text": "2 + 2 = 4"}, RowFormat.TEXT),
         ({"messages": [USER, ASSISTANT], "text": "also here"}, RowFormat.MESSAGES),
+        ({"conversation": [{"human": "2 + 2?", "assistant": "4"}]}, RowFormat.SHAREGPT),
+        ({"question": "2 + 2?", "answer": "4"}, RowFormat.QUERY_RESPONSE),
+        ({"text": "2 + 2 = 4", "question": "2 + 2?", "answer": "4"}, RowFormat.TEXT),
+        ({"text": "2 + 2 = 4", "conversation": [{"human": "2 + 2?", "assistant": "4"}]}, RowFormat.TEXT),
     ],
 )
 def test_the_format_is_detected_by_the_keys_of_a_row(row: dict[str, Any], form: RowFormat) -> None:
@@ -33,9 +54,9 @@ def test_the_format_is_detected_by_the_keys_of_a_row(row: dict[str, Any], form: 
 
 
 def test_an_unknown_format_is_refused_with_what_is_there_and_what_is_expected() -> None:
-    with pytest.raises(RowError, match=r"keys are question, answer; expected .*prompt") as wrong:
-        detect({"question": "2 + 2?", "answer": "4"})
-    assert wrong.value.hint == "rename keys with datasets[].columns: {question: instruction, answer: output}"
+    with pytest.raises(RowError, match=r"keys are input, output; expected .*prompt") as wrong:
+        detect({"input": "2 + 2?", "output": "4"})
+    assert wrong.value.hint == "rename keys with datasets[].columns: {input: instruction}"
 
 
 def test_columns_are_renamed_before_the_format_is_detected() -> None:
@@ -160,6 +181,7 @@ def test_a_row_that_is_wrong_is_refused_with_what_is_expected(
         ({"prompt": "2 + 2 =", "completion": " 4"}, Continuation),
         ({"instruction": "Add.", "output": "4"}, Conversation),
         ({"conversations": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]}, Conversation),
+        ({"query": "2 + 2?", "response": "4"}, Conversation),
         ({"text": "2 + 2 = 4"}, PlainText),
     ],
 )
@@ -170,9 +192,9 @@ def test_a_format_declares_the_records_that_its_rows_yield(row: dict[str, Any], 
     assert name in yielding({record})
 
 
-def test_every_record_type_has_an_encoder_and_a_format() -> None:
+def test_every_record_type_has_a_format() -> None:
     records = set(get_args(Record))
-    assert set(ENCODERS) == records
+    assert set(ENCODERS) <= records
     assert set().union(*(row_format.records for row_format in FORMATS.values())) == records
 
 
@@ -210,22 +232,11 @@ def test_the_renaming_that_a_hint_proposes_makes_a_format(columns: dict[str, str
     assert not isinstance(read(renamed, detect(renamed)), DropReason)
 
 
-@pytest.mark.parametrize("key", ["segments", "conversation", "dialog"])
+@pytest.mark.parametrize("key", ["segments", "dialog", "dialogue"])
 def test_no_renaming_is_proposed_for_a_list_of_something_else(key: str) -> None:
     with pytest.raises(RowError, match="is in no known format") as wrong:
         detect({key: [{"human": "a", "assistant": "b"}]})
     assert wrong.value.hint == "write the rows in one of these formats, or rename their keys with datasets[].columns"
-
-
-@pytest.mark.parametrize("chosen", ["fruit", [USER, ASSISTANT]])
-def test_the_hint_for_preferences_leads_to_a_row_that_is_read(chosen: Any) -> None:
-    row = {"prompt": "What is a kiwi?", "chosen": chosen, "rejected": chosen}
-    with pytest.raises(RowError, match="is in no known format") as wrong:
-        detect(row)
-    name = "messages" if isinstance(chosen, list) else "completion"
-    assert (wrong.value.hint or "").startswith(f"rename the key chosen to {name}, and remove rejected")
-    followed = {"prompt": "What is a kiwi?", name: chosen}
-    assert not isinstance(read(followed, detect(followed)), DropReason)
 
 
 @pytest.mark.parametrize(

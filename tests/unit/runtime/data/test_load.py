@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import errno
 import json
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tests import tinymodel
 from tests.unit.runtime.data.families import CHATML, FAMILIES, GEMMA, MISTRAL, QWEN3, TOOLS
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_runtime.data.dropped_rows import FILE
 from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.data.load import Data, load, open_data
@@ -160,8 +163,11 @@ def test_a_format_that_sft_does_not_learn_from_is_refused(work: Work, tokenizer:
     ("form", "row", "refused"),
     [
         ("messages", chat(ASKED, ANSWERED), "datasets[].format messages"),
-        ("auto", chat(ASKED, ANSWERED), "the row is a Conversation of format messages"),
-        ("auto", SOUND, "the row is a Continuation of format promptCompletion"),
+        ("auto", chat(ASKED, ANSWERED), "the row is of format messages"),
+        ("auto", SOUND, "the row is of format promptCompletion"),
+        ("preference", {"chosen": "a", "rejected": "b"}, "datasets[].format preference"),
+        ("auto", {"prompt": "a", "chosen": "a", "rejected": "b"}, "the row is of format preference"),
+        ("auto", {"anchor": "a", "positive": "b"}, "the row is of format embedding"),
     ],
 )
 def test_rows_of_a_record_that_the_method_does_not_learn_from_are_refused(
@@ -174,6 +180,14 @@ def test_rows_of_a_record_that_the_method_does_not_learn_from_are_refused(
     assert failure.value.failure is FailureClass.BAD_SPEC
     assert f"{refused}: method sft learns from text" in failure.value.message
     assert (failure.value.hint or "").endswith("to its name or to auto: text")
+
+
+def test_a_record_that_the_method_does_not_learn_from_is_refused_by_its_line(work: Work, tokenizer: Any) -> None:
+    turns = {"prompt": [{"role": "user", "content": "2?"}], "completion": [{"role": "assistant", "content": "4"}]}
+    given_files(work, (0, [SOUND, turns]))
+    words = r"^BadSpec: train\.jsonl line 2: the row is a Conversation of format promptCompletion"
+    with pytest.raises(RunFailure, match=words):
+        read(work, tokenizer, learns_from=frozenset({Continuation}))
 
 
 def test_a_method_reads_the_rows_that_yield_its_records(work: Work, tokenizer: Any) -> None:
@@ -197,6 +211,16 @@ def test_another_process_of_the_pod_opens_the_same_data(
     assert opened.rows == data.rows
     assert opened.train.to_list() == data.train.to_list()
     assert (opened.validation and opened.validation.to_list()) == (data.validation and data.validation.to_list())
+
+
+def test_validation_rows_may_come_from_several_data_sets(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, [SOUND] * 3), (None, [{"text": "a"}]), (None, [{"frage": "b", "antwort": "c"}] * 2))
+    entries = work.data_files()
+    work.write_data_files([*entries[:2], entries[2].model_copy(update={"validation": 1})])
+    columns = {"frage": "query", "antwort": "response"}
+    datasets = [{"uri": "s3://data/part-1/train.jsonl"}, {"uri": "s3://data/part-2/train.jsonl", "columns": columns}]
+    data = read(work, tokenizer, validation={"datasets": datasets})
+    assert (data.rows.kept, data.rows.validation, len(data.validation or [])) == (3, 3, 3)
 
 
 def test_an_empty_validation_file_is_an_empty_dataset(work: Work, tokenizer: Any) -> None:
@@ -480,6 +504,176 @@ def test_a_template_that_ignores_calls_teaches_no_empty_answer(work: Work, token
         read(work, with_template(tokenizer, CHATML))
 
 
+def dropped(work: Work) -> list[dict[str, Any]]:
+    """The rows of dropped.jsonl."""
+    return [json.loads(line) for line in (work.examples / FILE).read_text().splitlines()]
+
+
+NUMBER = {"prompt": 2, "completion": "4"}
+
+
+def test_bad_rows_are_dropped_and_counted_where_the_spec_says_so(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, [b"{", {"id": 7}, *[SOUND] * 8, NUMBER]))
+    rows = read(work, tokenizer, onBadRow="Drop", maxBadShare=0.3).rows
+    assert rows.to_dict() == {"kept": 8, "dropped": [{"reason": "BadRow", "count": 3}]}
+    first, second, third = dropped(work)
+    assert (first["reason"], first["file"], first["place"]) == ("BadRow", "s3://data/part-0/train.jsonl", "line 1")
+    assert "is not JSON" in first["sentence"]
+    assert "is in no known format: its keys are id" in second["sentence"]
+    assert (third["place"], third["sentence"]) == ("line 11", "'prompt' is a number; expected a string")
+    assert third["row"] == '{"prompt": 2, "completion": "4"}'
+
+
+@pytest.mark.parametrize(("share", "most"), [({}, "0.1"), ({"maxBadShare": 0.25}, "0.25")])
+def test_too_many_bad_rows_fail_with_counts_and_the_first_ones(
+    work: Work, tokenizer: Any, share: dict[str, float], most: str
+) -> None:
+    given_files(work, (0, [SOUND, NUMBER, SOUND, NUMBER]))
+    words = rf"2 of 4 rows of s3://data/part-0/train\.jsonl are bad, and maxBadShare is {most}; the first: train\.jsonl line 2: "
+    with pytest.raises(RunFailure, match=words) as failure:
+        read(work, tokenizer, onBadRow="Drop", **share)
+    assert failure.value.failure is FailureClass.BAD_ROW
+    assert [example["place"] for example in dropped(work)] == ["line 2", "line 4"]
+
+
+def test_the_share_of_bad_rows_counts_for_each_data_set(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, [SOUND] * 20), (1, [SOUND, NUMBER]))
+    uris = ("s3://data/part-0/train.jsonl", "s3://data/part-1/train.jsonl")
+    with pytest.raises(RunFailure, match=r"1 of 2 rows of s3://data/part-1/train\.jsonl"):
+        read(work, tokenizer, onBadRow="Drop", datasets=[{"uri": uri} for uri in uris])
+
+
+def test_the_first_rows_of_each_reason_are_kept_and_no_more(work: Work, tokenizer: Any) -> None:
+    empty = {"prompt": "x" * 1000, "completion": ""}
+    given_files(work, (0, [SOUND, {"prompt": "2 " * 50, "completion": "4"}, *[empty] * 40]))
+    assert read(work, tokenizer, training={"maxLength": 32}).rows.kept == 1
+    examples = dropped(work)
+    assert [example["reason"] for example in examples] == ["TooLong", *["EmptyAnswer"] * 5]
+    assert re.fullmatch(r"has \d+ tokens, and training\.maxLength is 32", examples[0]["sentence"])
+    assert examples[1]["sentence"] == "an answer that would be learned has no text"
+    assert max(len(example["row"]) for example in examples) < 400
+
+
+def test_a_failure_of_another_class_is_no_bad_row(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, [SOUND, chat(ASKED, ANSWERED)]), (1, [chat(ASKED, ANSWERED)]))
+    uris = ("s3://data/part-0/train.jsonl", "s3://data/part-1/train.jsonl")
+    with pytest.raises(RunFailure) as failure:
+        read(
+            work, with_template(tokenizer, ""), datasets=[{"uri": uri} for uri in uris], onBadRow="Drop", maxBadShare=1
+        )
+    assert failure.value.failure is FailureClass.CHAT_TEMPLATE_MISSING
+
+
+def test_duplicates_are_dropped_where_the_spec_says_so(work: Work, tokenizer: Any) -> None:
+    again = {"prompt": "2  +\n2 =", "completion": " 4 ", "id": 7}
+    given_files(work, (0, [SOUND, again, {**SOUND, "completion": " 5"}]), (1, [SOUND, {"text": "c"}]), (None, [SOUND]))
+    spec = {"datasets": [{"uri": f"s3://data/part-{part}/train.jsonl"} for part in (0, 1)]}
+    assert read(work, tokenizer, **{**spec, "datasets": spec["datasets"][:1]}).rows.kept == 3
+    given_files(work, (0, [SOUND, again, {**SOUND, "completion": " 5"}]), (1, [SOUND, SOUND]))
+    rows = read(work, tokenizer, drop=["Duplicate"], **spec).rows
+    assert rows.to_dict()["dropped"] == [{"reason": "Duplicate", "count": 3}]
+    assert rows.kept == 2
+    assert [example["place"] for example in dropped(work)] == ["line 2", "line 1", "line 2"]
+
+
+def test_a_training_row_that_is_a_validation_row_is_the_duplicate(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, [SOUND, {**SOUND, "completion": " 5"}]), (None, [SOUND]))
+    rows = read(work, tokenizer, drop=["Duplicate"], validation={"uri": "s3://data/part-1/train.jsonl"}).rows
+    assert (rows.kept, rows.validation) == (1, 1)
+
+
+def numbered(start: int, count: int) -> list[Any]:
+    return [{"text": f"row {number}"} for number in range(start, start + count)]
+
+
+PARTS = [{"uri": "s3://data/part-0/train.jsonl"}, {"uri": "s3://data/part-1/train.jsonl"}]
+
+
+def weighted(*weights: float) -> list[dict[str, Any]]:
+    return [{**part, "weight": weight} for part, weight in zip(PARTS, weights, strict=True)]
+
+
+def test_without_weights_each_row_is_used_once(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, numbered(0, 3)), (1, numbered(3, 300)))
+    data = read(work, tokenizer, datasets=PARTS)
+    assert data.rows.to_dict() == {"kept": 303}
+    assert len(set(texts(tokenizer, data))) == len(data.train) == 303
+
+
+def test_with_weights_a_pass_has_their_shares_and_status_says_what_became_of_the_rows(
+    work: Work, tokenizer: Any
+) -> None:
+    given_files(work, (0, numbered(0, 3)), (1, numbered(3, 300)))
+    data = read(work, tokenizer, datasets=weighted(1, 1))
+    assert data.rows.to_dict() == {
+        "kept": 303,
+        "datasets": [
+            {"index": 0, "rows": 3, "used": 152, "repeated": 149, "left": 0},
+            {"index": 1, "rows": 300, "used": 151, "repeated": 0, "left": 149},
+        ],
+    }
+    found = Counter(texts(tokenizer, data))
+    small = {text: count for text, count in found.items() if int("".join(filter(str.isdigit, text))) < 3}
+    assert sorted(small.values()) == [50, 51, 51]
+    assert {count for text, count in found.items() if text not in small} == {1}
+    assert (len(found), found.total()) == (154, 303)
+
+
+def test_the_seed_decides_which_rows_are_left_out(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, numbered(0, 3)), (1, numbered(3, 30)))
+    drawn = [
+        Counter(texts(tokenizer, read(work, tokenizer, datasets=weighted(1, 1), training={"seed": seed})))
+        for seed in (1, 1, 2)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_row_that_is_held_out_is_never_repeated(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, numbered(0, 6)), (1, numbered(6, 30)))
+    data = read(work, tokenizer, datasets=weighted(1, 3), validation={"fraction": 0.25})
+    held_out = {tokenizer.decode(example["input_ids"]) for example in data.validation or ()}
+    assert len(held_out) == 9
+    assert not held_out & set(texts(tokenizer, data))
+    counts = data.rows.datasets or []
+    assert sum(entry.rows for entry in counts) == sum(entry.used for entry in counts) == len(data.train) == 27
+    assert [entry.used for entry in counts] == [7, 20]
+
+
+def test_a_weight_of_a_data_set_without_rows_is_refused(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, numbered(0, 3)), (1, [{"text": " "}]))
+    with pytest.raises(
+        RunFailure, match=r"no row of s3://data/part-1/train\.jsonl can be trained on, and its weight is 2"
+    ):
+        read(work, tokenizer, datasets=weighted(1, 2))
+
+
+def test_a_sample_is_drawn_from_all_rows_by_the_seed(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, numbered(0, 100)), (0, numbered(100, 100)))
+    dataset = {"uri": "s3://data/part-0/train.jsonl", "maxRows": 20, "sample": True}
+    samples = [
+        texts(tokenizer, read(work, tokenizer, datasets=[dataset], training={"seed": seed})) for seed in (1, 1, 2)
+    ]
+    assert samples[0] == samples[1] != samples[2]
+    assert len(set(samples[0])) == 20
+    numbers = [int("".join(filter(str.isdigit, text))) for text in samples[0]]
+    assert numbers == sorted(numbers)
+    assert max(numbers) >= 100
+
+
+def test_rows_of_a_template_are_turns(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, [{"q": "kiwi", "a": "fruit"}]), (1, [chat(ASKED, ANSWERED)]))
+    template = {"prompt": "What is a {q}?", "completion": "{a}"}
+    data = read(work, tokenizer, datasets=[{**PARTS[0], "template": template}, PARTS[1]])
+    assert len(set(texts(tokenizer, data))) == 1
+
+
+def test_a_template_that_the_method_does_not_learn_from_is_refused(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, [{"q": "kiwi", "a": "fruit"}]))
+    template = {"prompt": "{q}", "completion": "{a}"}
+    with pytest.raises(RunFailure, match=r"BadSpec: datasets\[\]\.template: method sft learns from text"):
+        read(work, tokenizer, learns_from=frozenset({PlainText}), datasets=[{**PARTS[0], "template": template}])
+
+
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     ["", " ", "<|im_end|>", "a?b", "<think>x</think>y", "{}"]
 )
@@ -548,6 +742,10 @@ shapes = {
             "history": mostly(st.lists(st.lists(words, min_size=2, max_size=2), max_size=2)),
         },
     ),
+    "queryResponse": st.fixed_dictionaries(
+        {"question": mostly(words), "answer": mostly(words)},
+        optional={"context": mostly(words), "system": mostly(words)},
+    ),
     "text": st.fixed_dictionaries({"text": mostly(words)}, optional={"source": wrong}),
 }
 
@@ -560,17 +758,19 @@ def test_every_row_is_kept_dropped_or_refused_by_its_line(
     work: Work, tokenizer: Any, family: str, form: str, data: st.DataObject
 ) -> None:
     rows = data.draw(st.lists(shapes[form], min_size=1, max_size=3))
+    handling = data.draw(st.sampled_from(({}, {"onBadRow": "Drop", "maxBadShare": 1})))
     given_files(work, (0, rows))
     dataset = {"uri": "s3://data/part-0/train.jsonl", "format": form}
     refused: RunFailure | None = None
     counted = 0
     try:
-        summary = read(work, with_template(tokenizer, FAMILIES[family]), datasets=[dataset]).rows
+        summary = read(work, with_template(tokenizer, FAMILIES[family]), datasets=[dataset], **handling).rows
         counted = summary.kept + sum(entry.count for entry in summary.dropped or [])
     except RunFailure as failure:
         refused = failure
     if refused is None:
         assert counted == len(rows)
     elif refused.failure is not FailureClass.EMPTY_DATASET:
+        assert not handling or refused.failure is FailureClass.CHAT_TEMPLATE_MISSING
         assert refused.failure in (FailureClass.BAD_ROW, FailureClass.CHAT_TEMPLATE_MISSING)
         assert refused.message.startswith("train.jsonl line ")

@@ -6,13 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith_api.evaljob import BenchmarkType
+from tunesmith_api.evaljob import BenchmarkDataset, BenchmarkType
+from tunesmith_api.training import RowTemplate
 from tunesmith_runtime.data.row_error import RowError
-from tunesmith_runtime.evaluate.rows import CONVERT, convert_choice, convert_question, ignored
+from tunesmith_runtime.evaluate.rows import Row, convert_choice, convert_question, converter
 
 ASKED = {"role": "user", "content": "What is a kiwi?"}
 SYSTEM = {"role": "system", "content": "Be brief."}
 ANSWER = {"role": "assistant", "content": "fruit"}
+
+
+def convert(row: Row, kind: BenchmarkType = BenchmarkType.QA, **fields: Any) -> tuple[Row, set[str]]:
+    return converter(BenchmarkDataset(uri="s3://data/test.jsonl", type=kind, **fields))(row)
+
+
+def ignored(row: Row, kind: BenchmarkType) -> set[str]:
+    return convert(row, kind)[1]
 
 
 @pytest.mark.parametrize(
@@ -30,6 +39,8 @@ ANSWER = {"role": "assistant", "content": "fruit"}
         {"conversations": [{"from": "human", "value": "What is a kiwi?"}, {"from": "gpt", "value": "fruit"}]},
         {"messages": [ASKED, {**ANSWER, "weight": 1}]},
         {"messages": [ASKED, ANSWER, ASKED, {**ANSWER, "content": "a metal", "weight": 0}]},
+        {"question": "What is a kiwi?", "answer": "fruit"},
+        {"conversation": [{"human": "What is a kiwi?", "assistant": "fruit"}]},
     ],
 )
 def test_every_form_gives_the_same_question(row: dict[str, Any]) -> None:
@@ -50,6 +61,24 @@ def test_a_rows_own_system_message_is_kept(row: dict[str, Any]) -> None:
     assert convert_question(row) == {"messages": [SYSTEM, ASKED], "response": "fruit"}
 
 
+def test_a_template_makes_question_and_answer_of_columns() -> None:
+    template = RowTemplate(system="Be {mood}.", prompt="What is a {word}?", completion="{meaning}")
+    row = {"mood": "brief", "word": "kiwi", "meaning": "fruit", "source": "a book"}
+    asked, unread = convert(row, template=template)
+    assert asked == {"messages": [SYSTEM, ASKED], "response": "fruit"}
+    assert unread == {"source"}
+    with pytest.raises(
+        RowError, match=r"has no 'word', which benchmarks\[\]\.dataset\.template\.prompt names; its keys are mood"
+    ):
+        convert({"mood": "brief", "meaning": "fruit"}, template=template)
+
+
+def test_columns_are_renamed_first() -> None:
+    row = {"frage": "What is a kiwi?", "antwort": "fruit"}
+    asked, _ = convert(row, columns={"frage": "query", "antwort": "response"})
+    assert asked == {"messages": [ASKED], "response": "fruit"}
+
+
 def test_the_turns_of_a_history_are_asked() -> None:
     row = {"query": "And an otter?", "response": "animal", "history": [["What is a kiwi?", "fruit"]]}
     asked = [ASKED, ANSWER, {"role": "user", "content": "And an otter?"}]
@@ -66,7 +95,7 @@ def test_calls_of_tools_are_asked_as_training_learned_them() -> None:
 
 
 def test_keys_that_are_not_read_are_listed() -> None:
-    noted = {"messages": [{**ASKED, "stamp": 5}, ANSWER], "id": 7, "url": None}
+    noted: Row = {"messages": [{**ASKED, "stamp": 5}, ANSWER], "id": 7, "url": None}
     assert ignored(noted, BenchmarkType.QA) == {"id", "messages[].stamp"}
     assert ignored({"query": "x", "response": "y", "id": 7, "system": "z"}, BenchmarkType.QA) == {"id"}
     chosen = {"question": "?", "A": "x", "B": "y", "answer": "A", "C": None, "topic": "sums"}
@@ -82,7 +111,14 @@ def test_earlier_turns_are_asked_and_the_last_answer_is_the_reference() -> None:
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"question": "x", "answer": "y"}, "is in no known form: its keys are question, answer"),
+        ({"input": "x", "output": "y"}, "is in no known format: its keys are input, output"),
+        ({"question": "x", "answer": "y", "A": "y", "B": "z"}, "has 'A' beside 'question'"),
+        (
+            {"prompt": "x", "chosen": "y", "rejected": "z"},
+            "is of format preference, which has no single expected answer",
+        ),
+        ({"text": "x"}, "is of format text, which has no single expected answer"),
+        ({"messages": [{**ASKED, "content": " "}, ANSWER]}, "has no question: it is empty"),
         ({}, "its keys are none"),
         ({"query": "x", "response": ""}, "no answer to compare with"),
         ({"query": "x", "response": " \n"}, "no answer to compare with"),
@@ -100,7 +136,7 @@ def test_earlier_turns_are_asked_and_the_last_answer_is_the_reference() -> None:
         ({"messages": [ASKED, ANSWER], "images": ["x.png"]}, "has 'images'"),
         ({"query": "x", "response": "y", "history": "z"}, "'history' is a string"),
         ({"query": "x", "response": "y", "rejected_response": "z"}, "has 'rejected_response'"),
-        ({"query": None, "response": None}, "'query' is null; expected a string"),
+        ({"query": None, "response": None}, "its keys are query (null), response (null)"),
         ({"prompt": "x", "completion": 4}, "'completion' is a number"),
     ],
 )
@@ -207,11 +243,10 @@ rows = st.dictionaries(
 
 @given(row=rows)
 def test_every_row_is_asked_or_refused(row: dict[str, Any]) -> None:
-    for kind, convert in CONVERT.items():
+    for kind in (BenchmarkType.QA, BenchmarkType.MULTIPLE_CHOICE):
         try:
-            asked = convert(row)
+            asked, _ = convert(row, kind)
         except RowError:
             continue
-        ignored(row, kind)
         assert asked.get("response", asked.get("answer"))
         assert all(isinstance(message["content"], str) for message in asked.get("messages", ()))

@@ -1,0 +1,206 @@
+"""Encodes the rows of data sets. Each row is kept, or dropped for a reason that is counted, or refused with its file and line."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from itertools import compress, islice
+from pathlib import Path
+from typing import Any
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.training import BadRows, Dataset, Droppable, Method, RowFormat
+from tunesmith_runtime.data import formats
+from tunesmith_runtime.data.dataset_rows import dataset_rows
+from tunesmith_runtime.data.drop_reasons import DropReason
+from tunesmith_runtime.data.dropped_rows import FILE, DroppedRows
+from tunesmith_runtime.data.duplicates import Digests, digest_of
+from tunesmith_runtime.data.encode import Encoder
+from tunesmith_runtime.data.example_file import ExampleWriter, write_examples
+from tunesmith_runtime.data.files.place import Place, bad_row
+from tunesmith_runtime.data.formats.format import Format
+from tunesmith_runtime.data.formats.template import template_format
+from tunesmith_runtime.data.mixing import sample_mask
+from tunesmith_runtime.data.records import Record
+from tunesmith_runtime.data.row_counts import RowCounts, count_ignored
+from tunesmith_runtime.data.row_error import RowError, row_errors
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.workdir import DataFile, Work
+
+MAX_BAD_SHARE = 0.1
+"""Default of maxBadShare."""
+NAMED = 3
+"""Bad rows that a failure names."""
+
+
+@dataclass(frozen=True)
+class Learnable:
+    """The types of the records that a method learns from."""
+
+    method: Method
+    records: Collection[type[Record]]
+
+    def check_format(self, row_format: Format, subject: str) -> None:
+        """Raise RunFailure (BadSpec) for a format whose rows never yield such a record. `subject` names the format."""
+        if row_format.records.isdisjoint(self.records):
+            raise self._refused(subject)
+
+    def check_record(self, record: Record, row_format: Format) -> None:
+        """Raise RunFailure (BadSpec) for a record of another type."""
+        if type(record) not in self.records:
+            raise self._refused(f"the row is a {type(record).__name__} of format {row_format.name}")
+
+    def _refused(self, subject: str) -> RunFailure:
+        names = ", ".join(formats.yielding(self.records))
+        return RunFailure(
+            FailureClass.BAD_SPEC,
+            f"{subject}: method {self.method} learns from {names}",
+            f"write the rows in one of these formats, and set spec.datasets[].format to its name or to auto: {names}",
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set with its files."""
+
+    dataset: Dataset
+    files: list[DataFile]
+    path: str
+    """Path of the field that holds the data set, below spec."""
+
+
+@dataclass(frozen=True)
+class RowEncoder:
+    """Encodes rows of data files."""
+
+    work: Work
+    encoder: Encoder
+    learnable: Learnable
+    spec: FineTuneJobSpec
+    dropped: DroppedRows = field(default_factory=DroppedRows)
+    _digests: Digests = field(default_factory=Digests)
+    """Of the rows that are kept, to drop duplicates."""
+
+    def encode(self, sources: list[Source], into: Path) -> RowCounts:
+        """Write the examples of data sets into one file."""
+        counts = RowCounts()
+        with write_examples(into) as writer:
+            for source in sources:
+                DatasetEncoder(self, source, writer, counts).encode()
+                counts.ends.append(writer.rows)
+        counts.kept = writer.rows
+        return counts
+
+    def is_duplicate(self, record: Record) -> bool:
+        """Whether spec.drop has Duplicate and an earlier record is equal. Remembers the record."""
+        return Droppable.DUPLICATE in (self.spec.drop or ()) and not self._digests.add(digest_of(record))
+
+
+class DatasetEncoder:
+    """Encodes the rows of a data set. Its first readable row decides the format, and maxRows counts over all its files."""
+
+    def __init__(self, run: RowEncoder, source: Source, writer: ExampleWriter, counts: RowCounts) -> None:
+        self._run, self._source, self._writer, self._counts = run, source, writer, counts
+        self._format = self._declared()
+        self._read = self._bad = 0
+        self._first_bad: list[str] = []
+
+    def encode(self) -> None:
+        """Encode, drop or refuse each row. Raises RunFailure."""
+        for file, place, row in self._chosen():
+            self._read += 1
+            try:
+                with row_errors("cannot be read"):
+                    if isinstance(row, RowError):
+                        raise row
+                    self._encode_row(row, file, place)
+            except RowError as error:
+                self._refuse(bad_row(file.uri, place, str(error), error.hint), file, place, row, error)
+            except RunFailure as failure:
+                message = f"{Path(file.uri).name} {place}: {failure.message} ({file.uri})"
+                raise RunFailure(failure.failure, message, failure.hint) from failure
+        self._check_share()
+
+    def _declared(self) -> Format | None:
+        """The format that the spec declares; None if the first row decides."""
+        dataset, learnable = self._source.dataset, self._run.learnable
+        if dataset.template is not None:
+            subject = f"{self._source.path}.template"
+            declared = template_format(dataset.template, subject)
+        elif dataset.format is RowFormat.AUTO:
+            return None
+        else:
+            declared, subject = formats.FORMATS[dataset.format], f"{self._source.path}.format {dataset.format}"
+        learnable.check_format(declared, subject)
+        return declared
+
+    def _rows(self) -> Iterator[tuple[DataFile, Place, dict[str, Any] | RowError]]:
+        return dataset_rows(self._run.work.data, self._source.files, self._source.dataset.split)
+
+    def _chosen(self) -> Iterator[tuple[DataFile, Place, dict[str, Any] | RowError]]:
+        """The rows that maxRows and sample choose."""
+        dataset = self._source.dataset
+        if not dataset.sample or dataset.max_rows is None:
+            return islice(self._rows(), dataset.max_rows)
+        count = sum(1 for _ in self._rows())
+        return compress(self._rows(), sample_mask(count, dataset.max_rows, self._run.spec.training.seed))
+
+    def _encode_row(self, row: dict[str, Any], file: DataFile, place: Place) -> None:
+        """Write the examples of a row, or count it as dropped."""
+        run, counts = self._run, self._counts
+        row = formats.rename(row, self._source.dataset.columns or {})
+        if self._format is None:
+            found = formats.detect(row, run.learnable.records, self._renamed_by())
+            run.learnable.check_format(found, f"the row is of format {found.name}")
+            self._format = found
+        record = formats.read(row, self._format)
+        count_ignored(counts.ignored, formats.ignored(row, self._format))
+        if isinstance(record, DropReason):
+            return self._drop(record, file, place, row)
+        run.learnable.check_record(record, self._format)
+        examples = run.encoder.examples(record)
+        if isinstance(examples, DropReason):
+            return self._drop(examples, file, place, row)
+        fitting = run.encoder.fit(examples)
+        if isinstance(fitting, DropReason):
+            return self._drop(fitting, file, place, row, max((len(each.input_ids) for each in examples), default=None))
+        if run.is_duplicate(record):
+            return self._drop(DropReason.DUPLICATE, file, place, row)
+        counts.truncated += run.encoder.is_truncated(record, examples)
+        return self._writer.write(fitting)
+
+    def _drop(
+        self, reason: DropReason, file: DataFile, place: Place, row: dict[str, Any], tokens: int | None = None
+    ) -> None:
+        self._counts.drop(reason, tokens)
+        most = self._run.encoder.max_length
+        sentence = f"has {tokens} tokens, and training.maxLength is {most}" if tokens else None
+        self._run.dropped.add(reason, file.uri, place, row, sentence)
+
+    def _refuse(self, failure: RunFailure, file: DataFile, place: Place, row: Any, error: RowError) -> None:
+        """Count a bad row. Raises `failure` unless onBadRow is Drop."""
+        if self._run.spec.on_bad_row is BadRows.FAIL:
+            raise failure from error
+        self._bad += 1
+        if self._bad <= NAMED:
+            self._first_bad.append(failure.message)
+        self._counts.drop(DropReason.BAD_ROW)
+        self._run.dropped.add(DropReason.BAD_ROW, file.uri, place, "" if row is error else row, str(error))
+
+    def _check_share(self) -> None:
+        """Raise RunFailure (BadRow) if more rows of the data set are bad than maxBadShare allows."""
+        most = MAX_BAD_SHARE if self._run.spec.max_bad_share is None else self._run.spec.max_bad_share
+        if self._bad > most * self._read:
+            raise RunFailure(
+                FailureClass.BAD_ROW,
+                f"{self._bad} of {self._read} rows of {self._source.dataset.source} are bad, and maxBadShare is {most:g}; "
+                f"the first: {'; '.join(self._first_bad)}",
+                f"correct the rows (the run's folder has the first ones in {FILE}), or raise spec.maxBadShare",
+            )
+
+    def _renamed_by(self) -> str:
+        """The field or tool that renames the keys of the rows: validation.uri has no columns."""
+        validation = self._run.spec.validation
+        is_uri = self._source.path.startswith("validation") and validation is not None and validation.uri is not None
+        return "an editor" if is_uri else f"{self._source.path}.columns"

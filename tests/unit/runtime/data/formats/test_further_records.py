@@ -1,0 +1,129 @@
+"""Rows of the methods to come: feedback, prompts for rewards, classes, embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tunesmith_api.training import RowFormat
+from tunesmith_runtime.data import formats
+from tunesmith_runtime.data.drop_reasons import DropReason
+from tunesmith_runtime.data.formats import FORMATS
+from tunesmith_runtime.data.records import (
+    Continuation,
+    Contrast,
+    Conversation,
+    Feedback,
+    Labelled,
+    Pair,
+    Prompt,
+    Record,
+)
+from tunesmith_runtime.data.row_error import RowError
+
+ASKED = {"role": "user", "content": "2 + 2?"}
+ANSWER = {"role": "assistant", "content": "4"}
+TURN = Conversation([ASKED, ANSWER], learn_from=1)
+
+
+def read(row: dict[str, Any], name: RowFormat) -> Record | DropReason:
+    records = FORMATS[name].records
+    assert formats.detect(row, records).name == name
+    return formats.read(row, FORMATS[name])
+
+
+@pytest.mark.parametrize(
+    ("row", "record"),
+    [
+        ({"messages": [ASKED, ANSWER], "label": True}, Feedback(TURN, True)),
+        ({"messages": [ASKED, ANSWER], "label": False}, Feedback(TURN, False)),
+        ({"instruction": "2 + 2?", "output": "4", "kto_tag": False}, Feedback(TURN, False)),
+        ({"query": "2 + 2?", "response": "4", "label": "true"}, Feedback(TURN, True)),
+        ({"prompt": "2 + 2 =", "completion": " 4", "label": 0}, Feedback(Continuation("2 + 2 =", " 4"), False)),
+    ],
+)
+def test_feedback_is_an_answer_with_its_verdict(row: dict[str, Any], record: Feedback) -> None:
+    assert read(row, RowFormat.FEEDBACK) == record
+
+
+def test_of_several_answers_the_last_has_the_verdict() -> None:
+    record = read({"messages": [ASKED, ANSWER, ASKED, ANSWER], "label": True}, RowFormat.FEEDBACK)
+    assert isinstance(record, Feedback)
+    assert isinstance(record.answer, Conversation)
+    assert record.answer.learned == [3]
+
+
+@pytest.mark.parametrize("label", [2, "good", 0.5, [True]])
+def test_a_verdict_is_true_or_false(label: Any) -> None:
+    with pytest.raises(RowError, match=r"'label' is .*; expected true or false"):
+        formats.read({"messages": [ASKED, ANSWER], "label": label}, FORMATS[RowFormat.FEEDBACK])
+
+
+def test_a_bad_answer_is_not_learned_by_a_format_that_knows_no_verdicts() -> None:
+    for key in ("label", "kto_tag"):
+        with pytest.raises(RowError, match=f"has '{key}'"):
+            formats.read({"messages": [ASKED, ANSWER], key: False}, FORMATS[RowFormat.MESSAGES])
+
+
+@pytest.mark.parametrize(
+    ("row", "record"),
+    [
+        ({"prompt": "2 + 2 =", "answer": "4"}, Prompt("2 + 2 =", columns={"answer": "4"})),
+        ({"prompt": [ASKED], "solution": "4", "level": 3}, Prompt([ASKED], columns={"solution": "4", "level": 3})),
+        ({"messages": [ASKED, ANSWER]}, Prompt([ASKED])),
+        ({"question": "2 + 2?", "answer": "4"}, Prompt([ASKED], columns={"answer": "4"})),
+        ({"query": "2 + 2?", "label": True, "weight": 3}, Prompt([ASKED], columns={"label": True, "weight": 3})),
+        ({"prompt": "2 + 2 =", "question": "sum"}, Prompt("2 + 2 =", columns={"question": "sum"})),
+    ],
+)
+def test_a_prompt_keeps_all_other_columns_for_rewards(row: dict[str, Any], record: Prompt) -> None:
+    assert read(row, RowFormat.PROMPT) == record
+    assert formats.ignored(row, FORMATS[RowFormat.PROMPT]) == set()
+
+
+@pytest.mark.parametrize("row", [{"prompt": " "}, {"messages": [ANSWER]}, {"prompt": []}])
+def test_an_empty_prompt_is_dropped(row: dict[str, Any]) -> None:
+    assert read(row, RowFormat.PROMPT) is DropReason.NO_PROMPT
+
+
+@pytest.mark.parametrize("label", [1, 0, True, "spam", 0.8, [0, 2], [1.2, -0.6]])
+def test_a_label_is_a_class_several_classes_or_numbers(label: Any) -> None:
+    wanted = tuple(label) if isinstance(label, list) else label
+    assert read({"text": "Buy!", "label": label}, RowFormat.CLASSIFICATION) == Labelled("Buy!", wanted)
+    assert read({"messages": [ASKED], "label": label}, RowFormat.CLASSIFICATION) == Labelled([ASKED], wanted)
+
+
+@pytest.mark.parametrize("label", ["", " ", [], {}, ["a"]])
+def test_what_is_no_label_is_refused(label: Any) -> None:
+    with pytest.raises(RowError, match=r"'label' is .*; expected a class"):
+        formats.read({"text": "Buy!", "label": label}, FORMATS[RowFormat.CLASSIFICATION])
+
+
+@pytest.mark.parametrize(
+    ("row", "record"),
+    [
+        ({"anchor": "a", "positive": "b"}, Pair("a", "b")),
+        ({"sentence1": "a", "sentence2": "b", "score": 0.5}, Pair("a", "b", 0.5)),
+        ({"anchor": "a", "positive": "b", "negative": "c"}, Contrast("a", ("b",), ("c",))),
+        ({"query": "a", "pos": ["b", "c"], "neg": ["d"]}, Contrast("a", ("b", "c"), ("d",))),
+    ],
+)
+def test_pairs_and_triplets_are_read(row: dict[str, Any], record: Record) -> None:
+    assert read(row, RowFormat.EMBEDDING) == record
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"anchor": "a", "positive": 5}, "'positive' is a number"),
+        ({"anchor": ["a", "b"], "positive": "c"}, "'anchor' is a list"),
+        ({"query": "a", "pos": []}, "'pos' is an empty list"),
+        ({"anchor": "a", "positive": "b", "negative": "c", "score": 1}, "has a score"),
+        ({"sentence1": "a", "sentence2": "b", "score": "high"}, "'score' is a string"),
+    ],
+)
+def test_what_is_no_pair_of_texts_is_refused(row: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RowError, match=sentence):
+        read(row, RowFormat.EMBEDDING)
+    assert read({"anchor": "a", "positive": " "}, RowFormat.EMBEDDING) is DropReason.EMPTY_ANSWER
