@@ -126,8 +126,13 @@ class Attempts:
 
     @property
     def model_is_known(self) -> bool:
-        """Whether the model may be shown in status: its work has started, or its preparation has reported."""
-        return self.run is not None and self.has_started and (bool(self.fetch_report) or not self.is_preparation)
+        """Whether the model may be shown in status: its work has started, or its preparation has reported. A name of the
+        catalogue is shown as the URI that it stands for, once a pod has looked it up."""
+        if self.run is None or not self.has_started:
+            return False
+        fetched = self.fetch_report
+        is_looked_up = not self.run.subject.is_named or bool(fetched and fetched.model_uri)
+        return is_looked_up and (bool(fetched) or not self.is_preparation)
 
     @property
     def result(self) -> RunReport:

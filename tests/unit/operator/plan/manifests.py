@@ -52,6 +52,9 @@ RESOURCES: dict[str, Raw] = {
         validation={"uri": "pvc://rows.team/held-out.jsonl"},
         resources=NVIDIA,
     ),
+    "finetunejob-named": fine_tune_job(
+        model={"name": "qwen3-8b"}, datasets=[{"name": "alpaca-zh"}, {"uri": "s3://data/b.jsonl"}], resources=NVIDIA
+    ),
     "evaljob-cpu": eval_job(model={"fineTuneJob": {"name": "support"}}, baseline={"uri": "hf://Qwen/Qwen3-8B"}),
     "evaljob-nvidia": eval_job(resources=NVIDIA),
     "inferenceservice-cpu": inference_service(model={"fineTuneJob": {"name": "support"}}, apiKeySecret="chat-key"),

@@ -6,6 +6,7 @@ from tests.unit.operator.plan.jobs.support import begun, pushed
 from tests.unit.operator.plan.world import (
     TUNED,
     ended,
+    fine_tune_job,
     report,
     running,
     tuned,
@@ -56,3 +57,14 @@ def test_the_checkpoint_of_a_preempted_attempt_is_kept():
     cluster.reconcile(after=60)
     assert "support-tune-2" in cluster.jobs
     assert cluster.status["lastCheckpoint"]["step"] == 9
+
+
+def test_a_name_is_shown_as_what_it_stands_for_once_the_pod_has_looked_it_up():
+    cluster = begun(fine_tune_job(model={"name": "qwen3-8b"}))
+    cluster.start_pod("support-tune-1", "Pending", {"fetch": running()})
+    cluster.settle()
+    assert "model" not in cluster.status
+    fetched = ended(message=report("fetch", modelUri="s3://store/models/m", modelDigest="d1"))
+    cluster.start_pod("support-tune-1", "Running", {"fetch": fetched, "train": running()})
+    cluster.settle()
+    assert cluster.status["model"] == {"uri": "s3://store/models/m", "digest": "d1"}
