@@ -8,7 +8,6 @@ that changes meanwhile does not change a pod at work.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,15 +25,12 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.hashing import digest
 from tunesmith_api.refusal import combine
 from tunesmith_api.run import CATALOGUE_DIRECTORY, ModelRole, ResolvedModel, RunSpec, Verb
-from tunesmith_api.training import Dataset, RowFormat
+from tunesmith_api.training import Dataset, RowFormat, RowTemplate, ValidationDataset
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.storage import Storage, join, open_storage
 from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger(__name__)
-
-COLUMN = re.compile(r"\{([^{}]+)\}")
-"""A template of a single column."""
 
 E = TypeVar("E", bound=Entry)
 
@@ -207,7 +203,15 @@ def _named_dataset(
     if dataset.name is None:
         return dataset
     entry = catalogue.find(DATASETS, dataset.name, where)
-    found = data_of(dataset, entry, catalogue.uri(DATASETS, entry, where))
+    is_validation = isinstance(dataset, ValidationDataset)
+    if is_validation and entry.uri and not entry.validation_uri:
+        raise RunFailure(
+            FailureClass.DATASET_NOT_FOUND,
+            f"data set {dataset.name!r} of the catalogue has no rows to validate on",
+            "set spec.validation.fraction instead, or add val: URI to the entry of the catalogue",
+        )
+    place = (entry.validation_uri if is_validation else None) or catalogue.uri(DATASETS, entry, where)
+    found = data_of(dataset, entry, place)
     _check_available(spec, f"data set {dataset.name!r}", where, {"datasets": [found.to_dict()]}, found.source)
     digests[where] = digest(found.model_dump(mode="json", by_alias=True, exclude_defaults=True))
     log.info("data set %s is %s", dataset.name, found.to_dict())
@@ -217,34 +221,24 @@ def _named_dataset(
 def data_of(dataset: Dataset, entry: DatasetEntry, uri: str) -> Dataset:
     """Return the data set of an entry at `uri`. What the spec says of the data set has precedence over the entry.
 
-    Raises RunFailure (BadSpec) for a format that this version does not read.
+    Validation rows have no default split here: that of a hub is its split for validation.
     """
-    form, columns = _format(entry)
     settings = {
-        "format": dataset.format if dataset.format is not RowFormat.AUTO else form,
-        "columns": dataset.columns if dataset.columns is not None else columns or None,
+        **_format(dataset, entry),
+        "columns": dataset.columns if dataset.columns is not None else dict(entry.columns) or None,
         "subset": dataset.subset or entry.subset,
-        "split": dataset.split or entry.split,
+        "split": dataset.split or (None if isinstance(dataset, ValidationDataset) else entry.split),
     }
     return dataset.model_copy(update={**settings, "name": None, "uri": uri})
 
 
-def _format(entry: DatasetEntry) -> tuple[RowFormat, dict[str, str]]:
-    """The row format and the renamed columns. A template whose texts are each a column is a renaming."""
+def _format(dataset: Dataset, entry: DatasetEntry) -> dict[str, Any]:
+    """The row format or the template of a data set: those of the spec, else those of the entry."""
+    if dataset.template or dataset.format is not RowFormat.AUTO:
+        return {"format": dataset.format, "template": dataset.template}
     if entry.format is None or isinstance(entry.format, str):
-        return RowFormat(entry.format or RowFormat.AUTO), dict(entry.columns)
-    renamed = dict(entry.columns)
-    for name, text in entry.format.items():
-        found = COLUMN.fullmatch(text)
-        if found is None or found[1] in renamed:
-            raise RunFailure(
-                FailureClass.BAD_SPEC,
-                f"data set {entry.name!r} of the catalogue: format.{name} {text!r} is not a single column that is used once: not "
-                "available in this version",
-                f"write format.{name}: '{{COLUMN}}', and each column once",
-            )
-        renamed[found[1]] = name
-    return RowFormat.AUTO, renamed
+        return {"format": RowFormat(entry.format or RowFormat.AUTO)}
+    return {"template": RowTemplate.model_validate(entry.format)}
 
 
 def _check_available(spec: RunSpec, subject: str, where: str, data: dict[str, Any], uri: str) -> None:

@@ -108,7 +108,7 @@ class DatasetEntry(Entry):
     columns: Mapping[str, str] = field(default_factory=dict)
     """Columns to rename: {nameInFile: name}."""
     format: str | Mapping[str, str] | None = None
-    """Name of a row format, or a template of columns; None: detected from the first row."""
+    """Name of a row format, or a template of columns as spec.datasets[].template; None: detected from the first row."""
     validation_uri: str | None = None
     """Rows to validate on."""
 

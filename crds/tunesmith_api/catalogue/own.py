@@ -16,10 +16,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from tunesmith_api.catalogue.entries import HUBS, DatasetEntry, DatasetTask, ModelEntry, ModelTask
 from tunesmith_api.grammar import Grammar
-from tunesmith_api.training import RowFormat
+from tunesmith_api.training import RowFormat, RowTemplate
 from tunesmith_api.uris import DATA, MODEL
 
 ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -156,9 +157,27 @@ def _choice(fields: Mapping[str, Any], key: str, known: tuple[str, ...], default
 
 
 def _format(fields: Mapping[str, Any]) -> str | Mapping[str, str] | None:
-    if isinstance(fields.get("format"), dict):
-        return _map(fields, "format")
+    template = _map(fields, "format") if isinstance(fields.get("format"), dict) else None
+    if template is not None:
+        _check_template(template)
+        return template
     return _choice(fields, "format", tuple(RowFormat), RowFormat.AUTO) if "format" in fields else None
+
+
+def _check_template(template: Mapping[str, str]) -> None:
+    """Raise BadEntry unless it is a template of columns as in spec.datasets[].template."""
+    names = tuple(RowTemplate.model_fields)
+    for name in template:
+        if name not in names:
+            raise BadEntry(f"format has the unknown key {name[:80]!r}", f"use {', '.join(names)}")
+    try:
+        RowTemplate.model_validate(template)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, ("format", *first["loc"])))
+        raise BadEntry(
+            f"{where}: {first['msg']}", "write format: {prompt: '{COLUMN}', completion: '{COLUMN}'}"
+        ) from error
 
 
 def _kind(value: Any) -> str:

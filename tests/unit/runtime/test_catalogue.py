@@ -18,7 +18,7 @@ from tunesmith_api.compatibility import LIMITS
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.hashing import spec_hash
 from tunesmith_api.run import RunReport, RunSpec, Store, Verb
-from tunesmith_api.training import Dataset
+from tunesmith_api.training import Dataset, RowTemplate
 from tunesmith_runtime import __main__, catalogue
 from tunesmith_runtime.catalogue import Catalogue, data_of, look_up, resolve
 from tunesmith_runtime.errors import RunFailure
@@ -77,7 +77,11 @@ def test_a_model_and_rows_by_name_are_fetched(fetcher: Fetcher, mounted: Path, t
     assert (report.outcome, report.model_uri) == ("Succeeded", model)
     assert [file.uri for file in work.data_files()] == [f"{rows}/a.jsonl"]
     found = looked_up(spec, fetcher).fine_tune_job().datasets[0]
-    assert (found.columns, found.max_rows, found.name) == ({"input": "prompt", "output": "completion"}, 1, None)
+    assert (found.template, found.max_rows, found.name) == (
+        RowTemplate(prompt="{input}", completion="{output}"),
+        1,
+        None,
+    )
 
 
 def test_the_config_map_is_before_the_store_and_the_store_before_the_built_in_catalogue(
@@ -258,13 +262,29 @@ def test_what_the_spec_says_of_a_data_set_is_before_the_entry() -> None:
     assert (own.columns, own.format) == ({"b": "text"}, "text")
 
 
-@pytest.mark.parametrize("template", ["{input} {more}", "Q: {input}", "no column", "{input}"])
-def test_a_template_that_no_renaming_can_stand_for_is_refused(template: str) -> None:
-    entry = DatasetEntry(name="mine", uri="s3://data/x", format={"completion": "{input}", "prompt": template})
-    with pytest.raises(RunFailure) as failure:
-        data_of(Dataset(name="mine"), entry, "s3://data/x")
-    assert failure.value.failure is FailureClass.BAD_SPEC
-    assert f"format.prompt {template!r}" in failure.value.message
+def test_a_format_with_columns_in_braces_is_the_template_of_the_data_set() -> None:
+    entry = DatasetEntry(name="mine", uri="s3://data/x", format={"prompt": "Q: {input}", "completion": "{output}"})
+    found = data_of(Dataset(name="mine"), entry, "s3://data/x")
+    assert (found.format, found.template) == ("auto", RowTemplate(prompt="Q: {input}", completion="{output}"))
+    assert data_of(Dataset(name="mine", format="text"), entry, "s3://data/x").template is None
+
+
+def test_a_name_in_validation_stands_for_the_rows_to_validate_on(local: Fetcher, mounted: Path) -> None:
+    config_map(mounted, datasets="mine: {train: s3://data/a.jsonl, val: s3://data/b.jsonl, columns: {q: text}}")
+    spec = job(local, "qwen3-8b", {"name": "mine"}, validation={"datasets": [{"name": "mine"}]})
+    found = looked_up(spec, local)
+    assert (found.has_names, set(found.looked_up or ())) == (False, {"spec.datasets[0]", "spec.validation.datasets[0]"})
+    validation = found.fine_tune_job().validation
+    assert validation is not None
+    assert [(each.uri, each.columns) for each in validation.separate] == [("s3://data/b.jsonl", {"q": "text"})]
+
+
+def test_an_entry_without_rows_to_validate_on_is_refused_in_validation(local: Fetcher, mounted: Path) -> None:
+    config_map(mounted, datasets="mine: s3://data/a.jsonl")
+    spec = job(local, "qwen3-8b", {"name": "mine"}, validation={"datasets": [{"name": "mine"}]})
+    failure = refusal(spec, local)
+    assert failure.failure is FailureClass.DATASET_NOT_FOUND
+    assert failure.message == "data set 'mine' of the catalogue has no rows to validate on"
 
 
 def test_every_built_in_data_set_gives_a_valid_data_set() -> None:

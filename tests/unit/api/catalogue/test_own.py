@@ -52,6 +52,16 @@ def test_an_entry_of_a_data_set_has_rows_to_train_and_to_validate_on_and_their_f
             "format is not a map of texts",
             "write format: {NAME: TEXT}",
         ),
+        (
+            {"train": "s3://data/x", "format": {"prompt": "{a}", "answer": "{b}"}},
+            "format has the unknown key 'answer'",
+            "use system, prompt, completion",
+        ),
+        (
+            {"train": "s3://data/x", "format": {"prompt": "{a}"}},
+            "format.completion: Field required",
+            "write format: {prompt: ",
+        ),
         ({"train": "s3://data/x", "columns": ["a"]}, "columns is not a map of texts", "write columns: {NAME: TEXT}"),
         ({"train": "s3://data/x", "task": "magic"}, "task 'magic' is unknown", "use sft, "),
         ({"train": "s3://data/x", "tags": "a"}, "tags is a text; expected a list of texts", "write tags: [TEXT]"),
