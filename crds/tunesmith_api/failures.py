@@ -45,6 +45,9 @@ class FailureClass(StrEnum):
     STORAGE_CORRUPT = "StorageCorrupt"
     STORAGE_UNSUPPORTED = "StorageUnsupported"
     HUB_UNREACHABLE = "HubUnreachable"
+    HUB_FORBIDDEN = "HubForbidden"
+    HUB_RATE_LIMITED = "HubRateLimited"
+    HUB_CORRUPT = "HubCorrupt"
     MERGE_MISMATCH = "MergeMismatch"
     ENGINE_FAILED = "EngineFailed"
     EVALUATION_FAILED = "EvaluationFailed"
@@ -316,6 +319,27 @@ FAILURES: dict[FailureClass, Failure] = {
         Retry.COUNTED,
         "the model hub does not answer",
         "check the network to the hub, or copy the model's folder into the store and name its s3:// URI in spec.model.uri",
+    ),
+    FailureClass.HUB_FORBIDDEN: Failure(
+        92,
+        Retry.NEVER,
+        "the model hub refuses access: the repository is gated or private, or the token is wrong",
+        "accept the model's license on its page with the token's account, and put the token into the Secret that hub.tokenSecret of "
+        "the chart's values names in this namespace",
+    ),
+    FailureClass.HUB_RATE_LIMITED: Failure(
+        93,
+        Retry.COUNTED,
+        "the model hub refuses further requests for now (429)",
+        "wait for the next attempt, which continues where this one ended; if this repeats, put a token into the Secret that "
+        "hub.tokenSecret of the chart's values names, or list a mirror in hub.endpoints",
+    ),
+    FailureClass.HUB_CORRUPT: Failure(
+        94,
+        Retry.COUNTED,
+        "a file from the model hub is truncated, or differs from the digest that the hub lists, or changed during the download",
+        "wait for the next attempt, which downloads this file again; if this repeats, name a commit as @revision in spec.model.uri, or "
+        "remove the named server from hub.endpoints of the chart's values",
     ),
     FailureClass.MERGE_MISMATCH: Failure(
         82,

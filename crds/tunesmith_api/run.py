@@ -81,6 +81,25 @@ class CacheMount(ApiModel):
     max_bytes: str | None = Field(None, description="Bound of its size, as a quantity; absent: its disk.")
 
 
+class HubName(StrEnum):
+    """A public hub of models and data sets."""
+
+    HUGGING_FACE = "huggingface"
+    MODEL_SCOPE = "modelscope"
+
+
+class Hub(ApiModel):
+    """The chart's settings of the hubs. Tokens are not in it: they reach the container as variables from a Secret."""
+
+    order: list[HubName] = Field(
+        default_factory=lambda: list(HubName), description="Hubs in the order in which a catalogue name is looked up."
+    )
+    endpoints: dict[HubName, list[str]] = Field(
+        default_factory=dict,
+        description="Hub -> URLs of its servers, tried in this order; absent or empty: the hub's own server.",
+    )
+
+
 class ResolvedModel(ApiModel):
     """A model with every reference resolved to a URI."""
 
@@ -101,6 +120,11 @@ class ResolvedModel(ApiModel):
     def is_named(self) -> bool:
         """Whether it is a name of the catalogue that is not looked up yet."""
         return self.uri.startswith(SCHEME)
+
+    @property
+    def is_on_web(self) -> bool:
+        """Whether it is a file on a web server, which is imported likewise."""
+        return self.uri.startswith("https://")
 
 
 class ModelRole(StrEnum):
@@ -165,6 +189,7 @@ class RunSpec(ApiModel):
     spec: dict[str, Any] = Field(description="The resource's spec, with defaults, as the API server holds it.")
     spec_hash: str = Field(description="See tunesmith_api.hashing.spec_hash.")
     store: Store = Field(description="Object storage.")
+    hub: Hub | None = Field(None, description="Servers of the hubs; absent: their own.")
     models: dict[ModelRole, ResolvedModel] = Field(description="Models of the run by role. There is always a base.")
     adapters: list[NamedAdapter] = Field(default_factory=list, description="Adapters of an InferenceService.")
     output_uri: str = Field(description="Parent of the run's folder.")

@@ -9,7 +9,7 @@ from tunesmith_api.evaljob import EvalJobSpec
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import SPECS, decisive, digest, spec_hash
 from tunesmith_api.inferenceservice import Engine, InferenceServiceSpec
-from tunesmith_api.run import TEMPLATE_FILE, NamedAdapter, ResolvedModel, RunSpec, Store, World, models_by_role
+from tunesmith_api.run import TEMPLATE_FILE, Hub, NamedAdapter, ResolvedModel, RunSpec, Store, World, models_by_role
 
 SCORING_FIELDS = ("benchmarks", "generation", "engine", "rerun")
 """Fields of an EvalJob's spec that decide the score of a model. EvalJobs that share them share the scores of a model,
@@ -30,6 +30,7 @@ def run_spec(
     role: str | None = None,
     progress_url: str | None = None,
     world: World | None = None,
+    hub: Hub | None = None,
 ) -> RunSpec:
     """Return the RunSpec of a resource with the typed `spec`, whose references are resolved to `model` and `adapters`.
 
@@ -57,6 +58,7 @@ def run_spec(
         spec=data,
         spec_hash=spec_hash(kind, identifying),
         store=store,
+        hub=hub,
         models=models_by_role(model),
         adapters=list(adapters),
         output_uri=wanted or f"{store.uri}/{folder}",

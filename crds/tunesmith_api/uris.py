@@ -12,6 +12,10 @@ HUB = "(hf|ms)://[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*(@[A-Za-
 S3 = f"s3://{BUCKET}(/.*)?"
 CLAIM = r"pvc://[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(/.*)?"
 LOCAL = "file:///.+"
+LABEL = "[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+WEB = rf"https://{LABEL}(\.{LABEL})*(:[0-9]+)?/.+\.(gguf|safetensors|tar\.gz|tgz|tar\.zst|zip)"
+"""A file of a model on a web server."""
+HUB_PAGE = r"^https?://([^/]*\.)?(huggingface|hf|hf-mirror|modelscope)\."
 
 ADDRESS = r"^s3://[0-9]+(\.[0-9]+){3}(/|$)"
 LABELS = r"^s3://[^/]*(\.\.|\.-|-\.)"
@@ -117,14 +121,14 @@ DATA_PAGES = (
 """Repairs: the addresses of data sets' pages."""
 
 MODEL = Grammar(
-    pattern=f"^({HUB}|{S3}|{CLAIM}|{LOCAL})$",
-    refused=REFUSED,
+    pattern=f"^({HUB}|{S3}|{WEB}|{CLAIM}|{LOCAL})$",
+    refused=f"{REFUSED}|{HUB_PAGE}",
     problem="is not a model URI",
     advice="write hf://ORG/NAME, ms://ORG/NAME or s3://BUCKET/FOLDER",
     secret=SECRET,
     tightened=True,
     slips=(
-        Slip(r"^https?://([^/]*\.)?(huggingface|hf|hf-mirror|modelscope)\.", "is the address of a web page", "write hf://ORG/NAME or ms://ORG/NAME"),
+        Slip(HUB_PAGE, "is the address of a web page", "write hf://ORG/NAME or ms://ORG/NAME"),
         *PAGES,
         CREDENTIALS,
         Slip(r"^(hf|ms)://(\.\.?/[^/]*|[^/]*/\.\.?)$", *HALF),
@@ -189,7 +193,6 @@ STORE = Grammar(
     repairs=SCHEMES,
 )
 
-LABEL = "[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
 PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 
 ENDPOINT = Grammar(

@@ -29,8 +29,8 @@ NEW = "New"
 NEVER_ANSWERED = frozenset({Phase.WAITING, Phase.BLOCKED})
 """Phases in which a service without a version is not unavailable: its first model does not exist or has not passed yet."""
 ALARMING = frozenset(
-    {class_ for class_ in FailureClass if class_.startswith("Storage")}
-    | {FailureClass.HUB_UNREACHABLE, FailureClass.OOM_KILLED, FailureClass.DEVICE_FAILED, FailureClass.PREEMPTED}
+    {class_ for class_ in FailureClass if class_.startswith(("Storage", "Hub"))}
+    | {FailureClass.OOM_KILLED, FailureClass.DEVICE_FAILED, FailureClass.PREEMPTED}
     | {FailureClass.EVICTED, FailureClass.NODE_LOST, FailureClass.NODE_REFUSED}
 )
 """Failures that alerts count. Their counters start at zero: otherwise the first failures would not be an increase."""

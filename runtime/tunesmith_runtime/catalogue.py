@@ -24,7 +24,7 @@ from tunesmith_api.compatibility import refusals
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.hashing import digest
 from tunesmith_api.refusal import combine
-from tunesmith_api.run import CATALOGUE_DIRECTORY, ModelRole, ResolvedModel, RunSpec, Verb
+from tunesmith_api.run import CATALOGUE_DIRECTORY, Hub, ModelRole, ResolvedModel, RunSpec, Verb
 from tunesmith_api.training import Dataset, RowFormat, RowTemplate, ValidationDataset
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.storage import Storage, join, open_storage
@@ -155,7 +155,8 @@ def look_up(spec: RunSpec, verb: Verb, work: Work) -> RunSpec:
         return spec
     if verb not in (Verb.PREPARE, Verb.FETCH):
         return work.looked_up()
-    found = resolve(spec, Catalogue(open_storage(spec.store), spec.store.uri))
+    order = (spec.hub or Hub()).order
+    found = resolve(spec, Catalogue(open_storage(spec.store), spec.store.uri, order))
     work.write_looked_up(found)
     return found
 

@@ -22,7 +22,7 @@ def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
     Raises the same failures as fetch.
     """
     storage = open_storage(spec.store)
-    model = find_model(storage, spec.store.uri, spec.subject, work, is_lenient(spec))
+    model = find_model(storage, spec.store.uri, spec.subject, work, is_lenient(spec), spec.hub)
     found, _ = find_run(spec, work, storage, model)
     if found.record is not None:
         return RunRecord.model_validate(found.record).report(Verb.PREPARE, Outcome.ADOPTED, found.run_uri)

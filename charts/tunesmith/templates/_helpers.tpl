@@ -77,6 +77,8 @@ store:
   caBundle:
     {{- toYaml .Values.store.caBundle | nindent 4 }}
   {{- end }}
+hub:
+  {{- include "tunesmith.present" .Values.hub | nindent 2 }}
 progressUrl: http://{{ include "tunesmith.name" . }}.{{ .Release.Namespace }}.svc:8082/v1/progress
 namespaces: {{ toJson .Values.scope.namespaces }}
 workers: {{ .Values.workers }}
@@ -142,6 +144,22 @@ podPolicy:
 {{- end }}
 {{- if and .credentialsSecret (not (regexMatch "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$" .credentialsSecret)) }}
 {{- fail "store.credentialsSecret: write the name of a Secret, in lower case" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Errors in the values of the hubs, as messages that name the value. */}}
+{{- define "tunesmith.checkHub" -}}
+{{- with .Values.hub }}
+{{- range $name, $urls := .endpoints }}
+{{- range $urls }}
+{{- if not (regexMatch "^https?://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?(/[^\\pC\\pZ?#@]*)?$" .) }}
+{{- fail (printf "hub.endpoints.%s: write the URL of each server with http:// or https://, without credentials and query, such as https://huggingface.co" $name) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and .tokenSecret (not (regexMatch "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$" .tokenSecret)) }}
+{{- fail "hub.tokenSecret: write the name of a Secret, in lower case; its keys are HF_TOKEN and MODELSCOPE_API_TOKEN" }}
 {{- end }}
 {{- end }}
 {{- end }}

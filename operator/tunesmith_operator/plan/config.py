@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from tunesmith_api.base import Endpoint, ObjectName, Quantity, StoreUri
 from tunesmith_api.common import ConfigMapKey
-from tunesmith_api.run import World
+from tunesmith_api.run import Hub, HubName, World
 from tunesmith_operator.plan.pods.accelerators import ACCELERATORS
 
 
@@ -70,6 +70,27 @@ class CacheSettings(Settings):
                 f"cache.hostPath {self.host_path!r} is not a folder: write an absolute path below /, such as /var/cache/tunesmith"
             )
         return self
+
+
+class HubDefaults(Settings):
+    """Servers of the model hubs, and the Secret with the tokens for them."""
+
+    order: tuple[HubName, ...] = Field(tuple(HubName), min_length=1)
+    endpoints: dict[HubName, tuple[Endpoint, ...]] = Field(default_factory=dict)
+    """Hub -> URLs of its servers; absent: its own."""
+    token_secret: str | None = None
+
+    @field_validator("endpoints")
+    @classmethod
+    def _without_empty_lists(cls, endpoints: dict[HubName, tuple[str, ...]]) -> dict[HubName, tuple[str, ...]]:
+        return {name: urls for name, urls in endpoints.items() if urls}
+
+    @property
+    def for_pods(self) -> Hub | None:
+        """The settings as pods read them; None if all are the defaults."""
+        endpoints = {name: list(urls) for name, urls in self.endpoints.items()}
+        hub = Hub(order=list(self.order), endpoints=endpoints)
+        return None if hub == Hub() else hub
 
 
 class PodPolicy(Settings):
@@ -147,6 +168,7 @@ class OperatorConfig(Settings):
 
     images: Images
     store: StoreDefaults
+    hub: HubDefaults = Field(default_factory=HubDefaults)
     pod_policy: PodPolicy = Field(default_factory=PodPolicy)
     cache: CacheSettings = Field(default_factory=CacheSettings)
     progress_url: str | None = None

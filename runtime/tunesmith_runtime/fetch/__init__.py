@@ -34,7 +34,7 @@ def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
     """Fetch the model and the data of a resource of any kind."""
     progress.push(ProgressReport(stage=Verb.FETCH))
     storage, cache = open_storage(spec.store), open_cache(spec)
-    model = find_model(storage, spec.store.uri, spec.subject, work, is_lenient(spec))
+    model = find_model(storage, spec.store.uri, spec.subject, work, is_lenient(spec), spec.hub)
     fetched = (
         fetch_service(spec, work, storage, model, cache)
         if spec.kind == "InferenceService"
@@ -53,7 +53,9 @@ def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
 
 def fetch_service(spec: RunSpec, work: Work, storage: Storage, model: Model, cache: Cache | None) -> Fetched:
     """Download the model and the adapters of an InferenceService."""
-    adapters = [find_adapter(storage, spec.store.uri, each.model, work.adapters / each.name) for each in spec.adapters]
+    adapters = [
+        find_adapter(storage, spec.store.uri, each.model, work.adapters / each.name, spec.hub) for each in spec.adapters
+    ]
     for each in (model, *adapters):
         each.download(storage, cache)
     check_all(storage, spec, model, {each.name: found for each, found in zip(spec.adapters, adapters, strict=True)})

@@ -1,7 +1,8 @@
 """Models from a hub: Hugging Face (hf://org/name@revision) and ModelScope (ms://org/name@revision), by their own clients.
 
-Only safetensors, JSON and tokenizer files are downloaded; the model's Python code only if the resource trusts it. All files
-belong to the same version: a branch is resolved to a commit first, or each file is checked against the sha256 in the listing.
+Only safetensors, JSON and tokenizer files are downloaded; the model's Python code only if the resource trusts it. Each file
+is verified by the digest that the hub lists. The servers of a hub are tried in the order of the chart's values, and files
+that are finished remain when another server or another pod continues.
 """
 
 from __future__ import annotations
@@ -9,23 +10,34 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+from tunesmith_api.catalogue.entries import HUBS
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import Hub
 from tunesmith_runtime import credentials
-from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.errors import RunFailure, StopRequested
+from tunesmith_runtime.fetch.hub_types import HubFile, HubServer, Listing, digests_of, wait_out
+from tunesmith_runtime.fetch.import_parts import Parts
 from tunesmith_runtime.fetch.names import GGUF, SAFE, check_names
 from tunesmith_runtime.modelcheck.config import CONFIG
+from tunesmith_runtime.storage.files import disk_failures
+from tunesmith_runtime.storage.manifest import inside
 
 log = logging.getLogger(__name__)
 
-WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken"]
-CODE = ["*.py"]
-UNWANTED = ["*/*", "consolidated*"]
+WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
+CODE = ("*.py",)
+UNWANTED = ("*/*", "consolidated*")
 """Subfolders hold the same weights in other formats; so does Mistral's consolidated file."""
 
+FILES_AT_ONCE = 4
+LISTINGS = 3
+"""How often the listing of a server is read: again after a file did not match it."""
 
 REDIRECTIONS = {
     "hf": ("HF_ENDPOINT", "HUGGINGFACE_CO_STAGING"),
@@ -33,10 +45,15 @@ REDIRECTIONS = {
 }
 """Environment variables that redirect the hubs' clients to another server."""
 
-
-def redirection(uri: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment variables that redirect the client of a hub URI to a server other than the hub's; usually empty."""
-    return {name: value for name in REDIRECTIONS[parse(uri)[0]] if (value := environment.get(name))}
+MAY_BE_ELSEWHERE = (
+    FailureClass.HUB_UNREACHABLE,
+    FailureClass.HUB_RATE_LIMITED,
+    FailureClass.HUB_CORRUPT,
+    FailureClass.HUB_FORBIDDEN,
+    FailureClass.MODEL_NOT_FOUND,
+)
+"""Failures of a server after which the next one is tried. If all fail, the first class of this list that occurred is reported:
+a later attempt may succeed while one of the servers has not said that it lacks the model."""
 
 
 def parse(uri: str) -> tuple[str, str, str | None]:
@@ -46,110 +63,177 @@ def parse(uri: str) -> tuple[str, str, str | None]:
     return scheme, name, revision or None
 
 
-def download_snapshot(
-    uri: str, directory: Path, trust_remote_code: bool, adapter: bool, check_config: Callable[[Path], None]
-) -> None:
-    """Download the model (or adapter) at a hub URI to a local folder: its safetensors, or its only GGUF file if it has none.
+def endpoints_of(uri: str, hub: Hub | None) -> list[str]:
+    """The URLs that the chart's values list for the hub of a URI; usually none."""
+    scheme = parse(uri)[0]
+    return next((urls for name, urls in (hub or Hub()).endpoints.items() if HUBS[name] == scheme), [])
 
-    `check_config` is called when config.json is downloaded, before the weights are. Raises RunFailure (ModelNotFound,
-    BadModel, UnsafeWeights, HubUnreachable), and any error of `check_config`.
+
+def redirection(uri: str, hub: Hub | None, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment variables that redirect the client of a hub URI to a server other than the hub's; usually empty.
+
+    The chart's endpoints take precedence over them, and are no redirection: their content counts as that of the hub.
     """
-    scheme, name, revision = parse(uri)
-    credentials.trim()
-    credentials.check(credentials.HUBS, FailureClass.MODEL_NOT_FOUND)
-
-    def patterns(names: list[str]) -> list[str]:
-        check_names(uri, names, adapter)
-        weights = WANTED if any(each.endswith(SAFE) for each in names) else [f"*{GGUF}"]
-        return weights + (CODE if trust_remote_code else [])
-
-    {"hf": _hugging_face, "ms": _model_scope}[scheme](uri, name, revision, directory, patterns, check_config)
-    for leftover in directory.glob(".*"):  # the clients keep their state in hidden files
-        shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink()
+    if endpoints_of(uri, hub):
+        return {}
+    return {name: value for name in REDIRECTIONS[parse(uri)[0]] if (value := environment.get(name))}
 
 
-def _not_found(uri: str, error: Exception, hint: str) -> RunFailure:
-    return RunFailure(FailureClass.MODEL_NOT_FOUND, f"model {uri}: {str(error).splitlines()[0]}", hint)
+@dataclass
+class Download:
+    """A model (or adapter) that is being downloaded to a local folder."""
 
+    uri: str
+    directory: Path
+    trust_remote_code: bool
+    adapter: bool
+    check_config: Callable[[Path], None]
+    """Called when config.json is downloaded, before the weights are. Raises RunFailure if the model cannot be used."""
+    parts: Parts
+    _verified: dict[str, HubFile] = field(default_factory=dict)
+    """The files that are on the disk and match their digest."""
 
-def _unreachable(uri: str, error: Exception) -> RunFailure:
-    return RunFailure(
-        FailureClass.HUB_UNREACHABLE, f"model {uri}: {type(error).__name__}: {str(error).splitlines()[0]}"
-    )
+    def run(self, hub: Hub | None) -> dict[str, str]:
+        """Download the model: its safetensors, or its only GGUF file if it has none. Returns server and revision.
 
+        Raises RunFailure (ModelNotFound, BadModel, UnsafeWeights, DiskFull, or of a class that begins with Hub), and any error
+        of `check_config`.
+        """
+        credentials.trim()
+        credentials.check(credentials.HUBS, FailureClass.MODEL_NOT_FOUND)
+        failures = list[RunFailure]()
+        endpoints: list[str | None] = [*endpoints_of(self.uri, hub)]
+        servers = [self._server(endpoint) for endpoint in endpoints or [None]]
+        for server in servers:
+            try:
+                revision = self._from(server)
+            except RunFailure as failure:
+                if failure.failure not in MAY_BE_ELSEWHERE:
+                    raise
+                failures.append(failure)
+                if server is not servers[-1]:
+                    log.warning("%s; trying the next server of hub.endpoints", failure.message)
+                continue
+            self._remove_hidden()
+            return {"server": server.server, "revision": revision}
+        raise _combined(failures)
 
-@contextmanager
-def _hugging_face_failures(uri: str) -> Iterator[None]:
-    import httpx
-    from huggingface_hub import errors
+    def _server(self, endpoint: str | None) -> HubServer:
+        """The client of the hub, which takes a second to import."""
+        scheme, name, revision = parse(self.uri)
+        if scheme == "hf":
+            from tunesmith_runtime.fetch.hub_huggingface import HuggingFace
 
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise _not_found(uri, error, "accept the model's licence on the hub and give the pod HF_TOKEN") from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-        raise _not_found(uri, error, "check org, name and revision; a private model needs HF_TOKEN") from error
-    except (
-        errors.HfHubHTTPError,
-        errors.LocalEntryNotFoundError,
-        errors.OfflineModeIsEnabled,
-        httpx.HTTPError,
-        OSError,
-    ) as error:
-        raise _unreachable(uri, error) from error
+            return HuggingFace(self.uri, name, revision, endpoint)
+        from tunesmith_runtime.fetch.hub_modelscope import ModelScope
 
+        return ModelScope(self.uri, name, revision, endpoint)
 
-def _hugging_face(
-    uri: str,
-    name: str,
-    revision: str | None,
-    directory: Path,
-    patterns: Callable[[list[str]], list[str]],
-    check_config: Callable[[Path], None],
-) -> None:
-    from huggingface_hub import HfApi
+    def _from(self, server: HubServer) -> str:
+        """Download from one server; return the revision. The listing is read again after a file did not match it."""
+        for trial in range(1, LISTINGS + 1):
+            listing = wait_out(server.list_files)
+            try:
+                self._download(server, listing)
+            except RunFailure as failure:
+                if failure.failure is not FailureClass.HUB_CORRUPT or trial == LISTINGS:
+                    raise
+                log.warning("%s; reading the listing again (try %d of %d)", failure.message, trial, LISTINGS)
+            else:
+                return listing.revision
+        raise AssertionError("unreachable")
 
-    with _hugging_face_failures(uri):
-        api = HfApi()
-        info = api.model_info(name, revision=revision, timeout=20)
-        wanted = patterns([file.rfilename for file in info.siblings or []])
-        log.info("%s is commit %s", uri, info.sha)
-        for allowed in ([CONFIG], wanted):
-            api.snapshot_download(
-                name, revision=info.sha, local_dir=directory, allow_patterns=allowed, ignore_patterns=UNWANTED
+    def _download(self, server: HubServer, listing: Listing) -> None:
+        wanted = self._choose(server, listing)
+        self._check_room(server, wanted)
+        log.info("%s: %d files of revision %s from %s", self.uri, len(wanted), listing.revision, server.server)
+        first = [file for file in wanted if file.path == CONFIG]
+        for files in (first, [file for file in wanted if file.path != CONFIG]):
+            _for_each(lambda file: self._bring(server, listing, file), files)
+            self.check_config(self.directory)
+
+    def _choose(self, server: HubServer, listing: Listing) -> list[HubFile]:
+        names = [file.path for file in listing.files]
+        check_names(f"{self.uri} at {server.server}", names, self.adapter)
+        weights = WANTED if any(name.endswith(SAFE) for name in names) else (f"*{GGUF}",)
+        patterns = (*weights, *(CODE if self.trust_remote_code else ()))
+        chosen = [file for file in listing.files if _matches(file.path, patterns) and not _matches(file.path, UNWANTED)]
+        for file in chosen:
+            try:
+                inside(file.path)
+            except ValueError as error:
+                raise RunFailure(FailureClass.BAD_MODEL, f"model {self.uri}: {error}") from error
+        return chosen
+
+    def _check_room(self, server: HubServer, wanted: Sequence[HubFile]) -> None:
+        """Raise RunFailure (DiskFull) if the files that are not on the disk yet do not fit on it."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        needed = sum(file.size_bytes or 0 for file in wanted if not self._is_there(file))
+        free = shutil.disk_usage(self.directory).free
+        if needed > free:
+            raise RunFailure(
+                FailureClass.DISK_FULL,
+                f"model {self.uri}: {server.server}: its files take {needed / 1e9:.1f} GB more, and {self.directory} has "
+                f"{free / 1e9:.1f} GB free",
             )
-            check_config(directory)
+
+    def _is_there(self, file: HubFile) -> bool:
+        return self._verified.get(file.path) == file and file.digest is not None
+
+    def _bring(self, server: HubServer, listing: Listing, file: HubFile) -> None:
+        """Get one file to the disk, from the store or from the hub, and keep it in the store."""
+        path = self.directory / file.path
+        if self._is_there(file):
+            return
+        path.unlink(missing_ok=True)
+        if self.parts.take(file, self.directory):
+            log.info("%s: %s is in the store already", self.uri, file.path)
+        else:
+            wait_out(lambda: server.download(file, listing.revision, self.directory))
+            self.parts.keep(file, self.directory, self._verify(server, file))
+        self._verified[file.path] = file
+
+    def _verify(self, server: HubServer, file: HubFile) -> str:
+        """Return the sha256 of a downloaded file. Raises RunFailure (HubCorrupt) after deleting a file with another digest."""
+        path = self.directory / file.path
+        with disk_failures(path):
+            digests, size = digests_of(path), path.stat().st_size
+        if file.digest is None or digests[file.digest.kind] == file.digest.hex:
+            return digests["sha256"]
+        path.unlink()
+        raise RunFailure(
+            FailureClass.HUB_CORRUPT,
+            f"model {self.uri}: {server.server}: {file.path}: the {size} bytes have the {file.digest.kind} digest "
+            f"{digests[file.digest.kind][:12]}, and the hub lists {file.digest.hex[:12]} with {file.size_bytes} bytes",
+        )
+
+    def _remove_hidden(self) -> None:
+        """Remove the state of the clients, which they keep in hidden files."""
+        for leftover in self.directory.glob(".*"):
+            shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink()
 
 
-def _model_scope(
-    uri: str,
-    name: str,
-    revision: str | None,
-    directory: Path,
-    patterns: Callable[[list[str]], list[str]],
-    check_config: Callable[[Path], None],
-) -> None:
-    from modelscope_hub import HubApi, errors
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
 
+
+def _for_each(work: Callable[[HubFile], None], files: Sequence[HubFile]) -> None:
+    """Call `work` for some files at a time. Raises the first failure; StopRequested without waiting for files in progress."""
+    pool, wait = ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="hub"), True
     try:
-        api = HubApi()
-        files = [file for file in api.list_repo_files(name, "model", revision=revision) if not file.is_dir]
-        wanted = patterns([file.path for file in files])
-        listed = [{"Path": file.path, "Size": file.size, "Sha256": file.sha256, "Type": "blob"} for file in files]
-        for allowed in ([CONFIG], wanted):
-            api.download_repo(
-                name,
-                "model",
-                revision=revision,
-                local_dir=directory,
-                allow_patterns=allowed,
-                ignore_patterns=UNWANTED,
-                file_list=listed,
-            )
-            check_config(directory)
-    except errors.NotExistError as error:
-        raise _not_found(uri, error, "check org, name and revision") from error
-    except (errors.AuthenticationError, errors.PermissionDeniedError) as error:
-        raise _not_found(uri, error, "a private model needs MODELSCOPE_API_TOKEN") from error
-    except (errors.HubError, OSError) as error:
-        raise _unreachable(uri, error) from error
+        for future in [pool.submit(work, file) for file in files]:
+            future.result()
+    except StopRequested:  # the process ends now, and what is finished is in the store
+        wait = False
+        raise
+    finally:
+        pool.shutdown(wait=wait, cancel_futures=True)
+
+
+def _combined(failures: Sequence[RunFailure]) -> RunFailure:
+    """Return the failure of a model that no server could provide; it names what each of them answered."""
+    if len(failures) == 1:
+        return failures[0]
+    decisive = min(failures, key=lambda failure: MAY_BE_ELSEWHERE.index(failure.failure))
+    others = [failure.message for failure in failures if failure is not decisive]
+    return RunFailure(decisive.failure, "; ".join([decisive.message, *others]), decisive.hint)

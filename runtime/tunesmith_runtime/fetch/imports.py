@@ -3,7 +3,8 @@
 <store>/models/<key>/model.json names the folder of the finished import. It is written last, and only if it does not exist. A
 claim object keeps other pods from doing the same work. Its holder renews it, and another pod takes over a claim that is
 not renewed. The claim only saves work: if two pods import at the same time, each writes a folder named by the digest of
-its content, and the first model.json wins.
+its content, and the first model.json wins. An import that ends before that leaves the files that it has finished (see
+import_parts.py), and the next one continues with them.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from tunesmith_api.failures import FailureClass
 from tunesmith_api.hashing import digest
 from tunesmith_api.run import POD_NAME_VARIABLE
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.fetch.import_parts import Parts
 from tunesmith_runtime.storage import Storage, join
 from tunesmith_runtime.storage.directory import delete_directory, publish_directory
 
@@ -31,13 +34,19 @@ MODELS, POINTER, CLAIM = "models", "model.json", "claim.json"
 RENEW_SECONDS = 10.0
 STALE_SECONDS = 60.0
 POLL_SECONDS = 2.0
+AT_FAULT = (FailureClass.BAD_MODEL, FailureClass.UNSAFE_WEIGHTS, FailureClass.MODEL_NOT_FOUND)
+"""Failures that every further attempt has as well: no parts are left for one."""
+
+Make = Callable[[Path], Mapping[str, str] | None]
+"""Writes a model to a local folder, and returns what model.json records of its origin."""
 
 
 def key_of(source: str, revision: str, trusted: bool = False, server: Mapping[str, str] | None = None) -> str:
     """The key of an imported model: equal for the same source and revision (a hub's, or a file's fingerprint).
 
     `server` has the settings that redirect the hub's client to another server (`hub.redirection`): a model from there is
-    never used in place of the hub's model of the same name.
+    never used in place of the hub's model of the same name. The servers in hub.endpoints of the chart's values are not among
+    them: which of them has served a model must not decide which model a URI stands for.
     """
     more = {"code": True} if trusted else {}
     return digest({"source": source, "revision": revision, **more, **({"server": dict(server)} if server else {})})[:16]
@@ -53,40 +62,60 @@ def imported(storage: Storage, store_uri: str, key: str) -> tuple[str, str] | No
 
 
 def import_once(
-    storage: Storage, store_uri: str, key: str, source: str, scratch: Path, make: Callable[[Path], None]
+    storage: Storage, store_uri: str, key: str, source: str, scratch: Path, make: Make, parts: Parts | None = None
 ) -> tuple[str, str]:
-    """Return URI and digest of the model with that key. Unless another pod imports it, `make` writes it to `scratch`, where it stays."""
+    """Return URI and digest of the model with that key. Unless another pod imports it, `make` writes it to `scratch`, where it stays.
+
+    `parts`: the finished files of earlier attempts, if `make` uses them.
+    """
     folder = join(store_uri, MODELS, key)
     claim = _Claim(storage, join(folder, CLAIM))
     is_logged = False
     while (found := imported(storage, store_uri, key)) is None:
         if claim.take():
             with claim.renewed():  # the previous holder may have finished since `imported` was read
-                return imported(storage, store_uri, key) or _import(storage, folder, source, scratch, make)
+                return imported(storage, store_uri, key) or _import(storage, folder, source, scratch, make, parts)
         if not is_logged:
             log.info("%s is being imported by %s; waiting for it", source, claim.holder)
             is_logged = True
         time.sleep(POLL_SECONDS)
+    if parts is not None and storage.stat(claim.uri) is not None:
+        _clean_up(claim, parts)
     return found
 
 
-def _import(storage: Storage, folder: str, source: str, scratch: Path, make: Callable[[Path], None]) -> tuple[str, str]:
+def _clean_up(claim: _Claim, parts: Parts) -> None:
+    """Delete what a pod has left that was killed after it had written model.json."""
+    parts.delete()
+    try:
+        claim.storage.delete(claim.uri)
+    except RunFailure as failure:  # the store may be read-only
+        log.warning("cannot delete the claim %s: %s", claim.uri, failure.message)
+
+
+def _import(
+    storage: Storage, folder: str, source: str, scratch: Path, make: Make, parts: Parts | None
+) -> tuple[str, str]:
     """Import the model and write model.json. If another pod has written it first, delete our copy and return that pod's."""
     log.info("importing %s into %s", source, folder)
     started = time.monotonic()
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
-        make(scratch)
-        model = publish_directory(storage, scratch, folder, "model")
-    except BaseException:
+        origin = make(scratch) or {}
+        model = publish_directory(storage, scratch, folder, "model", parts.present if parts else {})
+    except BaseException as error:
         shutil.rmtree(scratch, ignore_errors=True)
+        if parts is not None and isinstance(error, RunFailure) and error.failure in AT_FAULT:
+            parts.delete()
         raise
-    ours = {"uri": model.uri, "digest": model.digest, "source": source}
+    ours = {"uri": model.uri, "digest": model.digest, "source": source, **origin}
     pointer = json.loads(storage.write_once(join(folder, POINTER), json.dumps(ours, indent=1).encode()))
     if pointer["uri"] != model.uri:
         log.info("another pod has imported the model first: %s", pointer["uri"])
         delete_directory(storage, model.uri)
+    if parts is not None:
+        parts.delete()
     log.info("imported %s in %.0f s", source, time.monotonic() - started)
     return pointer["uri"], pointer["digest"]
 

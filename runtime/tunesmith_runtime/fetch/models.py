@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,17 +10,22 @@ from pathlib import Path
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.hashing import digest
-from tunesmith_api.run import ModelRole, ResolvedModel
+from tunesmith_api.run import Hub, ModelRole, ResolvedModel
 from tunesmith_runtime.cache import Cache
 from tunesmith_runtime.errors import NotFound, RunFailure
-from tunesmith_runtime.fetch.hub import download_snapshot, redirection
-from tunesmith_runtime.fetch.imports import import_once, imported, key_of
+from tunesmith_runtime.fetch import https
+from tunesmith_runtime.fetch.archives import ARCHIVES, unpack
+from tunesmith_runtime.fetch.hub import Download, redirection
+from tunesmith_runtime.fetch.import_parts import Parts
+from tunesmith_runtime.fetch.imports import MODELS, import_once, imported, key_of
 from tunesmith_runtime.fetch.names import GGUF, SAFE, check_gguf_name, check_names, is_wanted
 from tunesmith_runtime.modelcheck import check_files, check_model
 from tunesmith_runtime.modelcheck.config import CONFIG, parse_config, read_config, refuse_quantized
 from tunesmith_runtime.storage import Entry, Storage, join, name_of
 from tunesmith_runtime.storage.directory import download_directory, read_manifest
 from tunesmith_runtime.workdir import Work
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -72,25 +78,31 @@ class Model:
         self.digest = manifest.digest
 
 
-def find_model(storage: Storage, store_uri: str, asked: ResolvedModel, work: Work, is_lenient: bool) -> Model:
+def find_model(
+    storage: Storage, store_uri: str, asked: ResolvedModel, work: Work, is_lenient: bool, hub: Hub | None = None
+) -> Model:
     """Find the model of a spec, for /work/model. An adapter is for /work/adapter, and its base for /work/model.
 
-    `is_lenient`: see check_model. Raises RunFailure (ModelNotFound, BadModel, UnsafeWeights, StorageCorrupt).
+    `is_lenient`: see check_model. Raises RunFailure (ModelNotFound, BadModel, UnsafeWeights, StorageCorrupt, Hub...).
     """
     if asked.base is None:
-        return _find_base(storage, store_uri, asked, work.model(), is_lenient)
-    base = _find_base(storage, store_uri, asked.base, work.model(), is_lenient)
-    return replace(_find(storage, store_uri, asked, work.model(ModelRole.ADAPTER), adapter=True), base=base)
+        return _find_base(storage, store_uri, asked, work.model(), is_lenient, hub)
+    base = _find_base(storage, store_uri, asked.base, work.model(), is_lenient, hub)
+    return replace(_find(storage, store_uri, asked, work.model(ModelRole.ADAPTER), adapter=True, hub=hub), base=base)
 
 
-def find_adapter(storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path) -> Model:
+def find_adapter(
+    storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path, hub: Hub | None = None
+) -> Model:
     """Find an adapter, for `directory`; its base is not downloaded."""
-    return _find(storage, store_uri, asked, directory, adapter=True)
+    return _find(storage, store_uri, asked, directory, adapter=True, hub=hub)
 
 
-def _find_base(storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path, is_lenient: bool) -> Model:
+def _find_base(
+    storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path, is_lenient: bool, hub: Hub | None
+) -> Model:
     """Find a model that is not an adapter. Unless `is_lenient`, refuse a quantized model by its config.json before the download."""
-    model = _find(storage, store_uri, asked, directory, adapter=False, is_lenient=is_lenient)
+    model = _find(storage, store_uri, asked, directory, adapter=False, is_lenient=is_lenient, hub=hub)
     content = storage.read_bytes(join(model.uri, CONFIG)) if model.uri and not is_lenient else None
     if content is not None:
         refuse_quantized(asked.uri, parse_config(asked.uri, content))
@@ -103,10 +115,18 @@ def _check_config(uri: str, may_be_quantized: bool, folder: Path) -> None:
 
 
 def _find(
-    storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path, adapter: bool, is_lenient: bool = False
+    storage: Storage,
+    store_uri: str,
+    asked: ResolvedModel,
+    directory: Path,
+    adapter: bool,
+    is_lenient: bool = False,
+    hub: Hub | None = None,
 ) -> Model:
     if asked.is_on_hub:
-        return _hub_model(storage, store_uri, asked, directory, adapter, is_lenient)
+        return _hub_model(storage, store_uri, asked, directory, adapter, is_lenient, hub)
+    if asked.is_on_web:
+        return _web_model(storage, store_uri, asked, directory, adapter, is_lenient)
     check_gguf_name(asked.uri)
     try:
         single = storage.stat(asked.uri) if asked.uri.endswith(GGUF) else None
@@ -143,23 +163,59 @@ def _folder(storage: Storage, asked: ResolvedModel, entries: list[Entry], direct
 
 
 def _hub_model(
-    storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path, adapter: bool, is_lenient: bool
+    storage: Storage,
+    store_uri: str,
+    asked: ResolvedModel,
+    directory: Path,
+    adapter: bool,
+    is_lenient: bool,
+    hub: Hub | None,
 ) -> Model:
     """Import a hub's model first: its digest is known only then."""
-    key = key_of(asked.uri, "", trusted=asked.trust_remote_code, server=redirection(asked.uri))
+    key = key_of(asked.uri, "", trusted=asked.trust_remote_code, server=redirection(asked.uri, hub))
+    parts = Parts(storage, join(store_uri, MODELS, key))
 
-    def make(folder: Path) -> None:
+    def make(folder: Path) -> dict[str, str]:
         check_config = partial(_check_config, asked.uri, is_lenient or adapter)
-        download_snapshot(asked.uri, folder, asked.trust_remote_code, adapter, check_config)
-        for file in folder.glob(f"*{GGUF}"):
-            _convert(asked.uri, file, folder)
-        if adapter:
-            check_files(asked.uri, folder)
-        else:
-            check_model(asked.uri, folder, asked.trust_remote_code, is_lenient)
+        download = Download(asked.uri, folder, asked.trust_remote_code, adapter, check_config, parts)
+        origin = download.run(hub)
+        _finish(asked.uri, folder, asked.trust_remote_code, adapter, is_lenient)
+        return origin
+
+    uri, found = import_once(storage, store_uri, key, asked.uri, directory, make, parts)
+    return Model(asked.uri, found, directory, asked.trust_remote_code, uri, found)
+
+
+def _web_model(
+    storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path, adapter: bool, is_lenient: bool
+) -> Model:
+    """Import a file of a web server, unless this version of it is imported already."""
+    check_gguf_name(asked.uri)
+    file = https.look_up(asked.uri)
+    if not file.fingerprint:
+        log.warning("%s: the server sends neither ETag nor Last-Modified, so a change would go unnoticed", asked.uri)
+    key = key_of(asked.uri, file.fingerprint)
+
+    def make(folder: Path) -> dict[str, str]:
+        sha256 = https.download(file, folder / name_of(asked.uri))
+        if asked.uri.endswith(ARCHIVES):
+            unpack(asked.uri, folder / name_of(asked.uri), folder)
+        check_names(asked.uri, [path.relative_to(folder).as_posix() for path in folder.rglob("*")], adapter)
+        _finish(asked.uri, folder, False, adapter, is_lenient)
+        return {"sha256": sha256, "revision": file.etag}
 
     uri, found = import_once(storage, store_uri, key, asked.uri, directory, make)
-    return Model(asked.uri, found, directory, asked.trust_remote_code, uri, found)
+    return Model(asked.uri, file.fingerprint or found, directory, False, uri, found)
+
+
+def _finish(uri: str, folder: Path, trusted: bool, adapter: bool, is_lenient: bool) -> None:
+    """Convert and check a model that was downloaded to a local folder. Raises RunFailure (BadModel, ModelNotFound)."""
+    for file in folder.glob(f"*{GGUF}"):
+        _convert(uri, file, folder)
+    if adapter:
+        check_files(uri, folder)
+    else:
+        check_model(uri, folder, trusted, is_lenient)
 
 
 def _gguf_model(storage: Storage, store_uri: str, uri: str, entry: Entry, directory: Path) -> Model:

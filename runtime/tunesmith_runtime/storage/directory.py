@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -52,36 +52,63 @@ def read_manifest(storage: Storage, uri: str) -> Manifest | None:
 def upload_directory(storage: Storage, directory: Path, uri: str) -> Manifest:
     """Upload a local folder to `uri`, its manifest last. If the manifest is already there, nothing is uploaded."""
     manifest = manifest_of(directory)
-    _upload(storage, directory, uri, manifest, is_addressed=False)
+    _upload(storage, directory, uri, manifest, is_addressed=False, present={})
     return manifest
 
 
-def publish_directory(storage: Storage, directory: Path, parent: str, name: str) -> Artifact:
+def publish_directory(
+    storage: Storage, directory: Path, parent: str, name: str, present: Mapping[str, tuple[str, str]] | None = None
+) -> Artifact:
     """Upload a local folder to PARENT/NAME-DIGEST.
+
+    `present`: path -> URI and sha256 of objects that the store has already. A file with that sha256 is copied from there.
 
     The name contains the digest of the content: pods with different results never write into the same folder, and pods with
     equal results write equal bytes. Hence files that an interrupted upload has left there are complete, and are not sent again.
     """
     manifest = manifest_of(directory)
     uri = join(parent, f"{name}-{manifest.digest[:12]}")
-    _upload(storage, directory, uri, manifest, is_addressed=True)
+    _upload(storage, directory, uri, manifest, is_addressed=True, present=present or {})
     return Artifact(name=name, uri=uri, digest=manifest.digest, size_bytes=manifest.size_bytes)
 
 
-def _upload(storage: Storage, directory: Path, uri: str, manifest: Manifest, is_addressed: bool) -> None:
+def _upload(
+    storage: Storage,
+    directory: Path,
+    uri: str,
+    manifest: Manifest,
+    is_addressed: bool,
+    present: Mapping[str, tuple[str, str]],
+) -> None:
     """Upload the files of `manifest` and then the manifest, unless it is there. `is_addressed`: see Storage.upload."""
+
+    def send(file: ManifestFile) -> None:
+        target, (source, sha256) = join(uri, file.path), present.get(file.path, ("", ""))
+        if sha256 != file.sha256 or not _copied(storage, source, target):
+            storage.upload(directory / file.path, target, is_addressed)
+
     started = time.monotonic()
     there = {entry.path: entry.size_bytes for entry in storage.list(uri)}
     if MANIFEST in there and read_manifest(storage, uri) == manifest:
         return
     kept = {file.path for file in manifest.files if is_addressed and there.get(file.path) == file.size_bytes}
     sent = [file for file in manifest.files if file.path not in kept]
-    _run_for_each(lambda file: storage.upload(directory / file.path, join(uri, file.path), is_addressed), sent)
+    _run_for_each(send, sent)
     storage.write_bytes(join(uri, MANIFEST), manifest.model_dump_json(by_alias=True, indent=1).encode())
     if is_addressed:
         storage.discard_uploads(uri)
     size_bytes, seconds = sum(file.size_bytes for file in sent), time.monotonic() - started
     log.info("uploaded %s: %s%s", uri, rate(size_bytes, seconds), f"; {len(kept)} files were there" if kept else "")
+
+
+def _copied(storage: Storage, source: str, target: str) -> bool:
+    """Copy an object within the store. Returns whether that succeeded: some stores have no copies, and it may be gone."""
+    try:
+        storage.copy(source, target)
+    except RunFailure as failure:
+        log.warning("uploading %s, as it cannot be copied: %s", target, failure.message)
+        return False
+    return True
 
 
 def _verified(path: Path, file: ManifestFile) -> bool:

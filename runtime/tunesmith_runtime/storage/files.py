@@ -163,6 +163,16 @@ class Files:
             for partial in path_of(uri).rglob(f"*{INCOMPLETE}-????????"):
                 partial.unlink(missing_ok=True)
 
+    def copy(self, source: str, target: str) -> None:
+        with disk_failures(source), beside(path_of(target)) as partial:
+            try:
+                os.link(path_of(source), partial)
+            except FileNotFoundError:
+                raise
+            except OSError:  # the file system has no hard links
+                shutil.copyfile(path_of(source), partial)
+            partial.replace(path_of(target))
+
     def delete(self, uri: str) -> None:
         path = path_of(uri)
         with disk_failures(uri):

@@ -89,6 +89,9 @@ class Volumes:
     def discard_uploads(self, uri: str) -> None:
         _refuse(uri)
 
+    def copy(self, source: str, target: str) -> None:
+        _refuse(target)
+
     def delete(self, uri: str) -> None:
         _refuse(uri)
 

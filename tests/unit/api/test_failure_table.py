@@ -36,6 +36,7 @@ def test_a_failure_that_the_user_must_fix_is_not_retried() -> None:
         FailureClass.BAD_MODEL,
         FailureClass.STORAGE_UNSUPPORTED,
         FailureClass.NOTHING_LEARNED,
+        FailureClass.HUB_FORBIDDEN,
     }
     assert {FAILURES[name].retry for name in mended_by_the_user} == {Retry.NEVER}
 
@@ -80,6 +81,9 @@ def test_an_exit_code_never_changes_its_meaning() -> None:
         89: "BadModel",
         90: "StorageUnsupported",
         91: "NothingLearned",
+        92: "HubForbidden",
+        93: "HubRateLimited",
+        94: "HubCorrupt",
         137: "OOMKilled",
     }
 

@@ -124,6 +124,9 @@ def test_helm_accepts_the_endpoints_that_the_operator_accepts(helm: Helm, url: s
         ({"cache": {"claim": "other/models"}}, "cache.claim"),
         ({"cache": {"claim": "models", "maxBytes": "200GB"}}, "cache.maxBytes"),
         ({"cache": {"maxBytes": "200Gi"}}, "cache.maxBytes: set cache.hostPath or cache.claim too"),
+        ({"hub": {"tokenSecret": "My_Secret"}}, "hub.tokenSecret: write the name of a Secret, in lower case"),
+        ({"hub": {"endpoints": {"huggingface": ["hf-mirror.com"]}}}, "hub.endpoints.huggingface: write the URL"),
+        ({"hub": {"endpoints": {"modelscope": ["https://me:word@mirror"]}}}, "hub.endpoints.modelscope: write the URL"),
         ({"images": {"engines": {"tgi": "x"}}}, "'tgi' not allowed"),
         ({"images": {"pullPolicy": "Sometimes"}}, "images.pullPolicy"),
         ({"scope": {"namespaces": "team-a"}}, "scope.namespaces"),
@@ -188,6 +191,13 @@ def test_a_default_of_the_chart_is_the_operators_default_too(render: Render) -> 
     assert config.leader_election.model_dump(include=times) == bare.leader_election.model_dump(include=times)
 
 
+HUB = {
+    "order": ["modelscope"],
+    "endpoints": {"huggingface": ["https://mirror.example", "https://huggingface.co"], "modelscope": []},
+    "tokenSecret": "hub-tokens",
+}
+
+
 def test_every_setting_reaches_the_operator(render: Render) -> None:
     config = operator_config(
         render(
@@ -204,6 +214,7 @@ def test_every_setting_reaches_the_operator(render: Render) -> None:
                 "caBundle": {"name": "ca", "key": "root.pem"},
                 "credentialsSecret": "store",
             },
+            hub=HUB,
             scope={"namespaces": ["team-a"]},
             podPolicy=POLICY,
             workers=3,
@@ -227,6 +238,7 @@ def test_every_setting_reaches_the_operator(render: Render) -> None:
                 "caBundle": {"name": "ca", "key": "root.pem"},
                 "credentialsSecret": "store",
             },
+            "hub": HUB,
             "progressUrl": "http://tunesmith-operator.tunesmith-system.svc:8082/v1/progress",
             "namespaces": ["team-a"],
             "podPolicy": POLICY,

@@ -44,6 +44,9 @@ OTHERS: dict[str, Any] = {
     "store.pathStyle": False,
     "cache.hostPath": "/var/cache/models",
     "cache.maxBytes": "200Gi",
+    "hub.order": ["modelscope", "huggingface"],
+    "hub.endpoints.huggingface": ["https://mirror.example", "https://huggingface.co"],
+    "hub.endpoints.modelscope": ["http://mirror:8080/ms"],
     "scope.namespaces": ["team-a"],
     "leaderElection.leaseSeconds": 60,
     "leaderElection.renewSeconds": 12,
@@ -141,7 +144,7 @@ PLACES: dict[str, tuple[str, str, Any]] = {
 }
 """The field of a manifest that a value sets, and its content."""
 CONFIGURED = ("images.runtime", "images.engines.", "store.", "podPolicy.", "client.", "together.", "leaderElection.")
-CONFIGURED += ("cache.", "workers", "allowTrustRemoteCode", "images.pullPolicy")
+CONFIGURED += ("cache.", "hub.", "workers", "allowTrustRemoteCode", "images.pullPolicy")
 """Prefixes of the values that have the same name in the operator's configuration."""
 ELSEWHERE = {
     "scope.namespaces": "test_an_install_for_namespaces_has_no_cluster_role",

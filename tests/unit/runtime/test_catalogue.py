@@ -17,7 +17,7 @@ from tunesmith_api.catalogue.entries import DatasetEntry
 from tunesmith_api.compatibility import LIMITS
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.hashing import spec_hash
-from tunesmith_api.run import RunReport, RunSpec, Store, Verb
+from tunesmith_api.run import Hub, HubName, RunReport, RunSpec, Store, Verb
 from tunesmith_api.training import Dataset, RowTemplate
 from tunesmith_runtime import __main__, catalogue
 from tunesmith_runtime.catalogue import Catalogue, data_of, look_up, resolve
@@ -169,6 +169,15 @@ def test_the_containers_after_fetch_use_what_fetch_has_looked_up(local: Fetcher,
     assert look_up(spec, Verb.TRAIN, work) == fetched
     assert fetched.base.uri == "file:///one"
     assert (fetched.spec_hash, fetched.has_names) == (spec.spec_hash, False)
+
+
+@pytest.mark.parametrize(("order", "uri"), [([HubName.MODEL_SCOPE, HubName.HUGGING_FACE], "ms://"), (None, "hf://")])
+def test_the_chart_says_which_hub_a_name_stands_for(
+    local: Fetcher, mounted: Path, order: list[HubName] | None, uri: str
+) -> None:
+    spec = job(local, "qwen3-8b", {"uri": "file:///rows.jsonl"})
+    spec = spec.model_copy(update={"hub": Hub(order=order) if order else None})
+    assert look_up(spec, Verb.FETCH, local._pod()).base.uri == f"{uri}Qwen/Qwen3-8B"
 
 
 def test_a_spec_without_names_is_left_as_it_is(local: Fetcher) -> None:

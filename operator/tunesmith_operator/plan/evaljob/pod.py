@@ -32,6 +32,7 @@ def plan_pod(attempt: NewAttempt[EvalJobSpec]) -> PodPlan:
         attempt=attempt.number,
         role=attempt.role.status_name,
         progress_url=config.progress_url,
+        hub=config.hub.for_pods,
     )
     sidecar = {
         "restartPolicy": "Always",
@@ -45,6 +46,7 @@ def plan_pod(attempt: NewAttempt[EvalJobSpec]) -> PodPlan:
         resources=spec.resources,
         settings=spec.pod,
         access=access,
+        hub_token_secret=config.hub.token_secret,
         pull_policy=config.images.pull_policy,
         labels=labels(resource, attempt.role.label),
         restart_policy="Never",

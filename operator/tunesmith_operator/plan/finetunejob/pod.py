@@ -25,6 +25,7 @@ def plan_pod(attempt: NewAttempt[FineTuneJobSpec]) -> PodPlan:
         access.store,
         attempt=attempt.number,
         progress_url=config.progress_url,
+        hub=config.hub.for_pods,
         world=world,
     )
     image = config.images.runtime
@@ -35,6 +36,7 @@ def plan_pod(attempt: NewAttempt[FineTuneJobSpec]) -> PodPlan:
         resources=spec.resources,
         settings=spec.pod,
         access=access,
+        hub_token_secret=config.hub.token_secret,
         pull_policy=config.images.pull_policy,
         labels=labels(resource, role),
         restart_policy="Never",

@@ -10,7 +10,7 @@ from tunesmith_api.hashing import digest
 from tunesmith_api.inferenceservice import InferenceServiceSpec
 from tunesmith_api.run import ENGINE_PORT, READY_PORT, NamedAdapter, ResolvedModel, Verb
 from tunesmith_api.run_spec import run_spec
-from tunesmith_operator.plan.config import OperatorConfig
+from tunesmith_operator.plan.config import HubDefaults, OperatorConfig
 from tunesmith_operator.plan.names import VERSION_ANNOTATION, labels
 from tunesmith_operator.plan.pods import engines
 from tunesmith_operator.plan.pods.cache import with_cache
@@ -19,6 +19,7 @@ from tunesmith_operator.plan.pods.template import PodPlan, Stage, build_template
 from tunesmith_operator.plan.types import Raw
 
 ROLE = "serve"
+NOT_ON_HUBS = ("s3://", "file://", "pvc://", "https://")
 STARTUP_PERIOD = 5
 """Seconds between two startup probes."""
 
@@ -33,7 +34,8 @@ def pod_template(
     """The template of the version that serves `model` with `adapters`, with the version in an annotation."""
     access = resolve_storage(spec.storage, config.store)
     engine = resolve_engine(spec.engine, spec.resources.accelerator, engines.installed(config.images))
-    run = run_spec(resource, spec, model, access.store, adapters=adapters, engine=engine)
+    hub = _hub_settings(config, [model, *(adapter.model for adapter in adapters)])
+    run = run_spec(resource, spec, model, access.store, adapters=adapters, engine=engine, hub=hub.for_pods)
     serve = Stage(Verb.SERVE, str(engines.image(engine, config.images)), computes=True, extra=_ports_and_probes(spec))
     pod = PodPlan(
         init=(Stage(Verb.FETCH, config.images.runtime),),
@@ -42,6 +44,7 @@ def pod_template(
         resources=spec.resources,
         settings=spec.pod,
         access=access,
+        hub_token_secret=hub.token_secret,
         pull_policy=config.images.pull_policy,
         labels=labels(resource, ROLE),
         restart_policy="Always",
@@ -51,6 +54,12 @@ def pod_template(
     template["spec"]["terminationGracePeriodSeconds"] = spec.drain_seconds
     template["metadata"]["annotations"][VERSION_ANNOTATION] = digest(template)[:12]
     return template
+
+
+def _hub_settings(config: OperatorConfig, models: list[ResolvedModel]) -> HubDefaults:
+    """The hubs' settings for a version: defaults if no model can come from a hub, as other settings would roll it out again."""
+    uris = [each.uri for model in models for each in (model, model.base) if each]
+    return HubDefaults() if all(uri.startswith(NOT_ON_HUBS) for uri in uris) else config.hub
 
 
 def _ports_and_probes(spec: InferenceServiceSpec) -> Raw:

@@ -82,4 +82,5 @@ def _is_blocked(preparation: Attempts) -> bool:
 
 def _needs_import(model: ResolvedModel) -> bool:
     """Whether the model may have to be imported: a name of the catalogue usually stands for a model of a hub."""
-    return model.is_on_hub or model.is_named or (model.base is not None and _needs_import(model.base))
+    is_imported = model.is_on_hub or model.is_on_web or model.is_named
+    return is_imported or (model.base is not None and _needs_import(model.base))

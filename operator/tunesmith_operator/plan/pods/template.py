@@ -36,6 +36,10 @@ GRACE_SECONDS = 120
 """Time after SIGTERM to save a checkpoint or to finish answers."""
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": False, "AWS_SECRET_ACCESS_KEY": False, "AWS_SESSION_TOKEN": True}
 """Key of the credentials Secret, and variable of the same name -> whether it is optional."""
+HUB_TOKENS = ("HF_TOKEN", "MODELSCOPE_API_TOKEN")
+"""Keys of the Secret with the hubs' tokens, and variables of the same names."""
+READS_HUBS = (Verb.FETCH, Verb.PREPARE)
+"""Verbs that import from hubs. Only their containers have the tokens."""
 API_KEY_VARIABLE = "TUNESMITH_API_KEY"
 READ_CLAIMS = frozenset({Verb.PREPARE, Verb.FETCH})
 """The stages that read the volumes of claims; the others read what fetch has left in the work directory."""
@@ -75,6 +79,8 @@ class PodPlan:
     restart_policy: str
     progress_token: str | None = None
     api_key_secret: str | None = None
+    hub_token_secret: str | None = None
+    """Secret with the tokens for hubs, which a namespace need not have."""
     subdomain: str | None = None
     """Name of the Service that gives the pods DNS names."""
     affinity: Raw | None = None
@@ -176,7 +182,7 @@ def _container_security() -> Raw:
 
 
 def _env(stage: Stage, plan: PodPlan) -> list[Raw]:
-    """The user's variables, then the accelerator's that the user has not set, then ours.
+    """The user's variables, then the accelerator's and the hubs' tokens that the user has not set, then ours.
 
     The kubelet expands $(NAME) by the variables before it, so no variable of a user can read a credential. Values of users
     are not expanded at all.
@@ -187,10 +193,11 @@ def _env(stage: Stage, plan: PodPlan) -> list[Raw]:
         for variable in plan.settings.env or []
         if variable.name not in ours and not is_reserved(variable.name)
     }
+    tokens = {name: value for name, value in _hub_tokens(stage, plan).items() if name not in users}
     accelerator = ACCELERATORS[plan.resources.accelerator]
     presets = accelerator.env if stage.computes else accelerator.env_without_devices
     defaults = {name: {"value": value} for name, value in presets.items() if name not in users}
-    return [{"name": name, **value} for name, value in {**users, **defaults, **ours}.items()]
+    return [{"name": name, **value} for name, value in {**users, **defaults, **tokens, **ours}.items()]
 
 
 def _operator_env(stage: Stage, plan: PodPlan) -> dict[str, Raw]:
@@ -207,6 +214,11 @@ def _operator_env(stage: Stage, plan: PodPlan) -> dict[str, Raw]:
     if plan.api_key_secret and stage.verb is Verb.SERVE:
         env[API_KEY_VARIABLE] = _secret_key(plan.api_key_secret, "api-key")
     return env
+
+
+def _hub_tokens(stage: Stage, plan: PodPlan) -> dict[str, Raw]:
+    secret = plan.hub_token_secret if stage.verb in READS_HUBS else None
+    return {name: _secret_key(secret, name, optional=True) for name in HUB_TOKENS} if secret else {}
 
 
 def _pod_field(path: str) -> Raw:

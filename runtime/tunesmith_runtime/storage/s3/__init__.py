@@ -211,6 +211,11 @@ class S3:
         with self._failures(uri):
             abort_uploads(self._client, uri)
 
+    def copy(self, source: str, target: str) -> None:
+        (bucket, key), (to_bucket, to_key) = split(source), split(target)
+        with self._failures(source):
+            self._content.client.copy({"Bucket": bucket, "Key": key}, to_bucket, to_key)
+
     def delete(self, uri: str) -> None:
         bucket, key = split(uri)
         with self._failures(uri):

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from tests.s3 import s3, s3_server, store, tls_server
+from tests.unit.runtime.fetch.hub_imports import folder_store, large, quick
 
-__all__ = ["s3", "s3_server", "store", "tls_server"]
+__all__ = ["folder_store", "large", "quick", "s3", "s3_server", "store", "tls_server"]

@@ -223,7 +223,9 @@ def test_an_import_whose_content_does_not_match_its_digest_is_refused(
         download_directory(local.storage, uri, tmp_path / "made")
         uri = publish_directory(local.storage, tmp_path / "made", local.store.uri, "model").uri
     pointer = json.dumps({"uri": uri, "digest": "0" * 64, "source": "hf://a/b"})
-    local.put(f"models/{key_of('hf://a/b', '', server=redirection('hf://a/b'))}", {"model.json": pointer.encode()})
+    local.put(
+        f"models/{key_of('hf://a/b', '', server=redirection('hf://a/b', None))}", {"model.json": pointer.encode()}
+    )
     failure = refusal(local, local.spec("InferenceService", "hf://a/b", {}))
     assert failure.failure is FailureClass.STORAGE_CORRUPT
     assert f"{uri} has changed since it was published" in failure.message

@@ -758,6 +758,30 @@ CASES: dict[str, Case] = {
     "the hub does not answer": Case(
         C.HUB_UNREACHABLE, reports("fetch", C.HUB_UNREACHABLE, "model hf://m: 502"), "hf://m", "hub", "fetch", 81
     ),
+    "the hub refuses access": Case(
+        C.HUB_FORBIDDEN,
+        reports("fetch", C.HUB_FORBIDDEN, "model hf://m: https://huggingface.co: 403: the repository is gated"),
+        "gated",
+        "hub.tokenSecret",
+        "fetch",
+        92,
+    ),
+    "the hub limits the rate": Case(
+        C.HUB_RATE_LIMITED,
+        reports("fetch", C.HUB_RATE_LIMITED, "model hf://m: 429 Too Many Requests, and asks to wait 300 s"),
+        "300 s",
+        "hub.endpoints",
+        "fetch",
+        93,
+    ),
+    "a file of the hub is damaged": Case(
+        C.HUB_CORRUPT,
+        reports("fetch", C.HUB_CORRUPT, "model hf://m: https://mirror: model.safetensors has another sha256"),
+        "model.safetensors",
+        "@revision",
+        "fetch",
+        94,
+    ),
     "the merge is wrong": Case(
         C.MERGE_MISMATCH,
         reports("export", C.MERGE_MISMATCH, "logits differ by 3"),

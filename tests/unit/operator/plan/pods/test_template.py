@@ -13,6 +13,7 @@ from tests.unit.operator.plan.manifests import CONTAINERS, POD, TEMPLATES
 from tests.unit.operator.plan.world import CONFIG, Cluster, eval_job, fine_tune_job, inference_service, token, tuned
 from tunesmith_api.pods import is_reserved
 from tunesmith_api.run import RUN_ANNOTATION, RunSpec
+from tunesmith_operator.plan.config import HubDefaults
 from tunesmith_operator.plan.types import Raw, Reference
 
 
@@ -269,3 +270,59 @@ def test_the_adapter_of_a_job_is_served_with_the_claim_of_its_base(make):
 def test_several_pods_that_train_together_mount_the_same_claim():
     spec = first_template(fine_tune_job(model={"uri": "pvc://models/a"}, parallelism={"nodes": 2}))
     assert [claim["claimName"] for claim in claims(spec).values()] == ["models"]
+
+
+MIRRORED = CONFIG.model_copy(
+    update={
+        "hub": HubDefaults.model_validate(
+            {"order": ["modelscope"], "endpoints": {"huggingface": ["http://mirror:80"]}, "tokenSecret": "hub-tokens"}
+        )
+    }
+)
+
+
+def tokens_of(container: Raw) -> dict[str, Raw]:
+    """The variables with a token of a hub, and where their values come from."""
+    return {
+        each["name"]: each.get("valueFrom", each)
+        for each in container["env"]
+        if each["name"] in ("HF_TOKEN", "MODELSCOPE_API_TOKEN")
+    }
+
+
+def test_the_hubs_settings_reach_the_pods_that_import_and_the_tokens_only_the_containers_that_do():
+    cluster = Cluster(fine_tune_job(model={"uri": "hf://Qwen/Qwen3-8B"}), config=MIRRORED)
+    cluster.settle()
+    templates = {name: job["spec"]["template"] for name, job in cluster.jobs.items()}
+    assert templates
+    for template in templates.values():
+        run = RunSpec.model_validate_json(template["metadata"]["annotations"][RUN_ANNOTATION])
+        assert run.hub is not None
+        assert run.hub.to_dict() == {"order": ["modelscope"], "endpoints": {"huggingface": ["http://mirror:80"]}}
+        for container in [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]:
+            reference = {"secretKeyRef": {"name": "hub-tokens", "optional": True}}
+            expected = {
+                name: {"secretKeyRef": {**reference["secretKeyRef"], "key": name}}
+                for name in ("HF_TOKEN", "MODELSCOPE_API_TOKEN")
+            }
+            imports = container["name"] in ("fetch", "prepare")
+            assert tokens_of(container) == (expected if imports else {}), container["name"]
+
+
+def test_a_token_of_the_user_takes_precedence_over_the_charts():
+    spec = {"pod": {"env": [{"name": "HF_TOKEN", "value": "hf_mine"}]}}
+    cluster = Cluster(fine_tune_job(**spec), config=MIRRORED)
+    cluster.settle()
+    fetch = cluster.jobs["support-tune-1"]["spec"]["template"]["spec"]["initContainers"][0]
+    assert tokens_of(fetch)["HF_TOKEN"] == {"name": "HF_TOKEN", "value": "hf_mine"}
+
+
+@pytest.mark.parametrize(("uri", "changes"), [("s3://models/base", False), ("hf://Qwen/Qwen3-8B", True)])
+def test_the_hubs_settings_roll_out_only_services_whose_model_can_come_from_a_hub(uri, changes):
+    versions = set()
+    for config in (CONFIG, MIRRORED):
+        cluster = Cluster(inference_service(model={"uri": uri}), config=config)
+        cluster.settle()
+        [deployment] = cluster.deployments.values()
+        versions.add(deployment["spec"]["template"]["metadata"]["annotations"]["tunesmith.dev/version"])
+    assert len(versions) == (2 if changes else 1)

@@ -1,0 +1,172 @@
+"""Files of models on web servers: https://HOST/PATH of a GGUF, safetensors or archive file.
+
+Only https is spoken, also after a redirect, and no credentials are sent. A download that breaks off is resumed at the byte
+where it ended, as long as the server's ETag is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.fetch.hub_errors import unreachable
+from tunesmith_runtime.fetch.hub_types import RateLimited, wait_out
+from tunesmith_runtime.storage import name_of
+from tunesmith_runtime.storage.files import disk_failures
+from tunesmith_runtime.storage.manifest import INCOMPLETE
+
+log = logging.getLogger(__name__)
+
+TIMEOUT = httpx.Timeout(30.0, connect=10.0)
+TRIES = 5
+"""Consecutive attempts without a single byte."""
+RETRY_SECONDS = 1.0
+NO_HEAD = (403, 405, 501)
+"""Answers of servers that allow GET only."""
+PRIVATE = "make the file readable without credentials, or upload it to object storage and name its s3:// URI in spec.model.uri"
+HEADERS = {"Accept-Encoding": "identity", "User-Agent": "tunesmith"}
+
+
+@dataclass(frozen=True)
+class WebFile:
+    """A file on a web server as it is now."""
+
+    uri: str
+    etag: str
+    """ETag, else Last-Modified; empty if the server sends neither."""
+    size_bytes: int | None
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the content, without a download; empty if the server does not tell versions apart."""
+        return f"{self.etag}/{self.size_bytes}" if self.etag else ""
+
+
+def look_up(uri: str) -> WebFile:
+    """Return the file at a URI. Raises RunFailure (ModelNotFound, HubForbidden, HubRateLimited, HubUnreachable)."""
+    return wait_out(lambda: _look_up(uri))
+
+
+def download(file: WebFile, path: Path) -> str:
+    """Download a file to `path` and return its sha256. Raises RunFailure as `look_up` does, HubCorrupt and DiskFull."""
+    partial = path.with_name(path.name + INCOMPLETE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_failures(path):
+        wait_out(lambda: _resume(file, partial))
+        with partial.open("rb") as opened:
+            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+        partial.replace(path)
+    log.info("%s: %d bytes, sha256 %s", file.uri, path.stat().st_size, sha256)
+    return sha256
+
+
+def _look_up(uri: str) -> WebFile:
+    with _failures(uri), _client() as client:
+        answer = client.head(uri)
+        if answer.status_code in NO_HEAD:
+            with client.stream("GET", uri) as answer:
+                pass
+        _check_status(uri, answer)
+    etag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+    length = answer.headers.get("Content-Length", "")
+    return WebFile(uri, etag, int(length) if length.isdigit() else None)
+
+
+def _resume(file: WebFile, partial: Path) -> None:
+    """Download to `partial`, continuing after its last byte as often as the connection breaks."""
+    partial.unlink(missing_ok=True)
+    partial.touch()
+    failures = 0
+    with _client() as client:
+        while True:
+            before = partial.stat().st_size
+            try:
+                with _failures(file.uri):
+                    _receive(client, file, partial)
+                return
+            except RunFailure as failure:
+                received = partial.stat().st_size - before
+                failures = 1 if received > 0 else failures + 1
+                if failure.failure is not FailureClass.HUB_UNREACHABLE or failures >= TRIES:
+                    raise
+                log.warning("%s; resuming at byte %d", failure.message, partial.stat().st_size)
+                time.sleep(RETRY_SECONDS)
+
+
+def _receive(client: httpx.Client, file: WebFile, partial: Path) -> None:
+    offset = partial.stat().st_size
+    wanted = {"Range": f"bytes={offset}-", "If-Range": file.etag} if offset and _is_strong(file.etag) else {}
+    with client.stream("GET", file.uri, headers=wanted) as answer:
+        _check_status(file.uri, answer)
+        etag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+        if etag != file.etag:
+            raise RunFailure(FailureClass.HUB_CORRUPT, f"{file.uri} has changed since the download began")
+        with partial.open("ab") as output:
+            if answer.status_code != 206:
+                output.truncate(0)
+            for chunk in answer.iter_raw():  # with a size, it would hold bytes back that a broken connection then loses
+                output.write(chunk)
+    size = partial.stat().st_size
+    if file.size_bytes not in (None, size):
+        partial.write_bytes(b"")
+        message = f"{file.uri}: received {size} bytes; the server has announced {file.size_bytes}"
+        raise RunFailure(FailureClass.HUB_CORRUPT, message)
+
+
+def _is_strong(etag: str) -> bool:
+    """Whether equal tags mean equal bytes, so that a download can be resumed (RFC 9110, 13.1.5)."""
+    return etag.startswith('"')
+
+
+def _client() -> httpx.Client:
+    return httpx.Client(
+        follow_redirects=True,
+        max_redirects=5,
+        timeout=TIMEOUT,
+        headers=HEADERS,
+        event_hooks={"request": [_check_scheme]},
+    )
+
+
+class _NotHttps(Exception):
+    """A redirect to an address without encryption."""
+
+
+def _check_scheme(request: httpx.Request) -> None:
+    if request.url.scheme != "https":
+        raise _NotHttps(f"the server redirects to {request.url.scheme}://{request.url.host}, which is not encrypted")
+
+
+@contextmanager
+def _failures(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except _NotHttps as error:
+        raise RunFailure(FailureClass.HUB_FORBIDDEN, f"{uri}: {error}", "name the https:// URL of the file") from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise unreachable(uri, error) from error
+
+
+def _check_status(uri: str, answer: httpx.Response) -> None:
+    status = answer.status_code
+    message = f"{uri}: {status} {answer.reason_phrase}"
+    if status in (200, 206):
+        return
+    if status in (401, 403):
+        raise RunFailure(FailureClass.HUB_FORBIDDEN, message, PRIVATE)
+    if status in (404, 410):
+        raise RunFailure(FailureClass.MODEL_NOT_FOUND, message, f"check the path of {name_of(uri)} in spec.model.uri")
+    if status == 429:
+        text = answer.headers.get("Retry-After", "")
+        raise RateLimited(message, float(text) if re.fullmatch("[0-9]{1,9}", text) else None)
+    raise RunFailure(FailureClass.HUB_UNREACHABLE, message)

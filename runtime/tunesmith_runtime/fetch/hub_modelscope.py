@@ -1,0 +1,87 @@
+"""A repository on a server that speaks the API of ModelScope, by modelscope_hub.
+
+The hub names no commit of a branch. Each file is therefore checked against the sha256 of the listing, and the listing is
+read again if a file has changed since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+from modelscope_hub import HubApi, errors
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.fetch.hub_errors import first_line, no_hub, unreachable
+from tunesmith_runtime.fetch.hub_types import Digest, HubFile, Listing, RateLimited
+
+BRANCH = "master"
+DENIED = {
+    errors.AuthenticationError: "correct MODELSCOPE_API_TOKEN in the Secret that hub.tokenSecret of the chart's values names",
+    errors.PermissionDeniedError: "ask the model's owner for access on its page, and put a token of that account as "
+    "MODELSCOPE_API_TOKEN into the Secret that hub.tokenSecret of the chart's values names in this namespace",
+}
+
+
+class ModelScope:
+    """One repository; see HubServer. `endpoint`: None for the server that the environment names, usually the hub's own."""
+
+    def __init__(self, uri: str, name: str, revision: str | None, endpoint: str | None) -> None:
+        self._api = HubApi(endpoint=endpoint)
+        self._name, self._revision = name, revision or BRANCH
+        self.server = str(self._api.legacy.endpoint)
+        self._where = f"model {uri}: {self.server}"
+
+    def list_files(self) -> Listing:
+        with self._failures():
+            found = self._api.list_repo_files(self._name, "model", revision=self._revision)
+        files = (HubFile(each.path, each.size, _digest(each.sha256)) for each in found if not each.is_dir)
+        return Listing(self._revision, tuple(files))
+
+    def download(self, file: HubFile, revision: str, directory: Path) -> None:
+        with self._failures(file.path):
+            self._api.download_file(
+                self._name,
+                "model",
+                file.path,
+                revision=revision,
+                local_dir=directory,
+                expected_sha256=file.digest.hex if file.digest else None,
+                file_size=file.size_bytes,
+            )
+
+    @contextmanager
+    def _failures(self, path: str | None = None) -> Iterator[None]:
+        where = f"{self._where}: {path}" if path else self._where
+        try:
+            yield
+        except errors.NotExistError as error:
+            if path:
+                message = f"{where}: 404: the hub lists this file and does not have it"
+                raise RunFailure(FailureClass.HUB_CORRUPT, message) from error
+            hint = "check org, name and @revision in spec.model.uri; a private model needs MODELSCOPE_API_TOKEN in the Secret that hub.tokenSecret of the chart's values names"
+            raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"{where}: {first_line(error)}", hint) from error
+        except (errors.AuthenticationError, errors.PermissionDeniedError) as error:
+            raise RunFailure(
+                FailureClass.HUB_FORBIDDEN, f"{where}: {first_line(error)}", DENIED[type(error)]
+            ) from error
+        except errors.RateLimitError as error:
+            message = f"{where}: 429 Too Many Requests"
+            if path:  # the client has waited several times already
+                raise RunFailure(FailureClass.HUB_RATE_LIMITED, message) from error
+            raise RateLimited(message, error.retry_after) from error
+        except errors.FileIntegrityError as error:
+            raise RunFailure(FailureClass.HUB_CORRUPT, f"{where}: {first_line(error)}") from error
+        except requests.JSONDecodeError as error:
+            raise no_hub(where, error) from error
+        except (errors.HubError, requests.RequestException, OSError) as error:
+            raise unreachable(where, error) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise no_hub(where, error) from error
+
+
+def _digest(sha256: str | None) -> Digest | None:
+    return Digest("sha256", sha256.lower()) if sha256 else None

@@ -1,0 +1,98 @@
+"""What the import of a hub's model and the clients of the two hubs agree on: files with digests, and their failures."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.errors import RunFailure
+
+log = logging.getLogger(__name__)
+
+BLOCK_BYTES = 4 << 20
+RATE_LIMIT_TRIES = 4
+RATE_LIMIT_SECONDS = 120.0
+"""Longest wait that a hub may ask for. A longer one ends the attempt, and the operator starts the next one later."""
+RATE_LIMIT_DEFAULT_SECONDS = 10.0
+"""Wait if the hub asks for none."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Digest:
+    """Digest of a file by the hub: `sha256` of its content, or `git`, the sha1 of its git blob, for small files."""
+
+    kind: str
+    hex: str
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a repository."""
+
+    path: str
+    size_bytes: int | None
+    digest: Digest | None
+    """None if the server lists none."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a revision."""
+
+    revision: str
+    """The commit, if the hub names one; otherwise the branch or tag."""
+    files: tuple[HubFile, ...]
+
+
+class HubServer(Protocol):
+    """One server of a hub, and one repository on it. All failures are RunFailure that name the model and the server."""
+
+    server: str
+    """Its URL."""
+
+    def list_files(self) -> Listing:
+        """Return the files of the revision. Raises RunFailure (ModelNotFound, HubForbidden, HubRateLimited, HubUnreachable)."""
+
+    def download(self, file: HubFile, revision: str, directory: Path) -> None:
+        """Download a file of a listing to DIRECTORY/PATH. Raises RunFailure as well as HubCorrupt and DiskFull."""
+
+
+class RateLimited(RunFailure):
+    """A hub refuses requests for `seconds`."""
+
+    def __init__(self, message: str, seconds: float | None) -> None:
+        asked = f", and asks to wait {seconds:.0f} s" if seconds is not None else ""
+        super().__init__(FailureClass.HUB_RATE_LIMITED, f"{message}{asked}")
+        self.seconds = RATE_LIMIT_DEFAULT_SECONDS if seconds is None else seconds
+
+
+def wait_out(call: Callable[[], Result]) -> Result:
+    """Call `call`; while a hub limits the rate, wait as long as it asks, within bounds, and call again. Raises RateLimited."""
+    for trial in range(1, RATE_LIMIT_TRIES + 1):
+        try:
+            return call()
+        except RateLimited as limited:
+            if trial == RATE_LIMIT_TRIES or limited.seconds > RATE_LIMIT_SECONDS:
+                raise
+            log.warning("%s (try %d of %d)", limited.message, trial, RATE_LIMIT_TRIES)
+            time.sleep(limited.seconds)
+    raise AssertionError("unreachable")
+
+
+def digests_of(path: Path) -> dict[str, str]:
+    """Return the digests of a file by kind, in one pass (git's: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects)."""
+    sha256 = hashlib.sha256()
+    blob = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            sha256.update(block)
+            blob.update(block)
+    return {"sha256": sha256.hexdigest(), "git": blob.hexdigest()}
