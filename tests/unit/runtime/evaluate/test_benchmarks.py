@@ -8,6 +8,10 @@ import pytest
 
 from tunesmith_api.evaljob import Benchmark, Generation
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.training import Dataset
+from tunesmith_runtime.data import formats
+from tunesmith_runtime.data.formats.template import template_format
+from tunesmith_runtime.data.records import Continuation, Conversation, PlainText
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.evaluate.benchmarks import QA, Task, prepare
 from tunesmith_runtime.workdir import Work
@@ -44,6 +48,35 @@ def test_rows_are_written_as_evalscope_reads_them(work: Work) -> None:
     task = make(work, prompt="One word.")
     assert (task.dataset, task.arguments["system_prompt"], task.limit) == (QA, "One word.", None)
     assert rows_of(task) == [{"messages": [{"role": "user", "content": "What is a kiwi?"}], "response": "fruit"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("row", "fields"),
+    [
+        ({"query": "What is a kiwi?", "response": "fruit"}, {}),
+        ({"question": "What is a kiwi?", "answer": "fruit"}, {}),
+        ({"instruction": "What is", "input": "a kiwi?", "output": "fruit"}, {}),
+        ({"conversation": [{"human": "What is a kiwi?", "assistant": "fruit"}]}, {}),
+        ({"messages": [{"role": "user", "content": "What is a kiwi?"}, {"role": "assistant", "content": "fruit"}]}, {}),
+        ({"frage": "What is a kiwi?", "antwort": "fruit"}, {"columns": {"frage": "query", "antwort": "response"}}),
+        ({"word": "kiwi", "is": "fruit"}, {"template": {"prompt": "What is a {word}?", "completion": "{is}"}}),
+    ],
+)
+def test_a_row_asks_the_question_that_it_teaches(work: Work, row: dict[str, Any], fields: dict[str, Any]) -> None:
+    write(work, "words.jsonl", row)
+    benchmark = {"name": "words", "dataset": {"uri": "s3://data/words.jsonl", **fields}}
+    (asked,) = rows_of(prepare(Benchmark.model_validate(benchmark), Generation(), work))
+    dataset = Dataset.model_validate({"uri": "s3://data/words.jsonl", **fields})
+    renamed = formats.rename(row, dataset.columns or {})
+    row_format = (
+        template_format(dataset.template, "datasets[].template")
+        if dataset.template
+        else formats.detect(renamed, {Conversation, Continuation, PlainText})
+    )
+    learned = formats.read(renamed, row_format)
+    assert isinstance(learned, Conversation)
+    *question, answer = learned.messages
+    assert asked == {"messages": question, "response": answer["content"]}
 
 
 def test_a_limit_takes_the_first_rows_of_all_files(work: Work) -> None:

@@ -108,6 +108,16 @@ def test_two_parts_of_one_split_are_two_data_sets(fetcher: Fetcher) -> None:
     assert counts == [9, 1]
 
 
+def test_several_validation_data_sets_are_fetched_in_their_order(fetcher: Fetcher) -> None:
+    model = fetcher.put("base", MODEL)
+    data = fetcher.put("data", {name: CSV for name in ("train.csv", "a.csv", "b.csv")})
+    datasets, held_out = ([{"uri": f"{data}/{name}.csv"} for name in names] for names in (["train"], ["a", "b"]))
+    spec = {"datasets": datasets, "validation": {"datasets": held_out}}
+    _, work = fetcher.fetch(fetcher.spec("FineTuneJob", model, spec))
+    found = [(file.uri.removeprefix(f"{data}/"), file.dataset, file.validation) for file in work.data_files()]
+    assert found == [("train.csv", 0, 0), ("a.csv", None, 0), ("b.csv", None, 1)]
+
+
 def test_empty_files_are_refused_before_a_device_is_taken(fetcher: Fetcher) -> None:
     model, data = fetcher.put("base", MODEL), fetcher.put("data", {"a.csv": b"", "b.csv": b""})
     with pytest.raises(RunFailure, match="2 files, all empty") as failure:

@@ -246,6 +246,32 @@ def test_the_dry_pass_uses_the_longest_rows_and_changes_nothing(
     assert [entry["loss"] for entry in plain.log_history()] == [entry["loss"] for entry in without_it.log_history()]
 
 
+def dropped(run: Run) -> list[dict[str, Any]]:
+    """The rows of dropped.jsonl in the run's folder."""
+    content = run.directory.storage.read_bytes(f"{run.directory.uri}/dropped.jsonl")
+    return [] if content is None else [json.loads(line) for line in content.splitlines()]
+
+
+def test_the_first_dropped_rows_are_in_the_run_folder(tmp_path: Path, tiny: Path) -> None:
+    turns = [{"role": "user", "content": "2?"}, {"role": "assistant", "content": " "}]
+    rows = [*tinymodel.rows(32, seed=1), {"messages": turns}, {"messages": 2}]
+    run = make_run(tmp_path, tiny, rows, {"epochs": 1}, onBadRow="Drop")
+    report = run.do(train.run)
+    assert report.rows
+    assert report.rows.to_dict()["dropped"] == [{"reason": "BadRow", "count": 1}, {"reason": "EmptyAnswer", "count": 1}]
+    assert [(row["reason"], row["place"]) for row in dropped(run)] == [
+        ("EmptyAnswer", "line 33"),
+        ("BadRow", "line 34"),
+    ]
+
+
+def test_the_first_dropped_rows_are_in_the_run_folder_of_a_failed_run(tmp_path: Path, tiny: Path) -> None:
+    run = make_run(tmp_path, tiny, [*tinymodel.rows(2, seed=1), {"prompt": 2}], onBadRow="Drop")
+    with pytest.raises(RunFailure, match=r"1 of 3 rows of s3://data/train\.jsonl are bad"):
+        run.do(train.run)
+    assert [row["place"] for row in dropped(run)] == ["line 3"]
+
+
 def test_a_model_without_chat_template_is_refused_before_weights_are_read(tmp_path: Path, tiny: Path) -> None:
     model = without(tiny, tmp_path / "model", "chat_template.jinja", "model.safetensors")
     failure = refused(tmp_path, model, tinymodel.rows(8))
