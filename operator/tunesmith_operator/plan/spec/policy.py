@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
+from tunesmith_api.catalogue import STORE_FOLDER
 from tunesmith_api.compatibility import values_at
 from tunesmith_api.refusal import Refusal
 from tunesmith_operator.plan.config import OperatorConfig
@@ -27,8 +28,8 @@ NAMES: dict[str, str] = {
 KEYS: dict[str, str] = {"pod.labels": "labels", "pod.annotations": "annotations"}
 """Map below spec -> the list that must contain its keys."""
 
-SHARED_FOLDERS = frozenset({"models", "evals", "services"})
-"""Folders of the default store whose contents are addressed by digest and shared by all namespaces."""
+SHARED_FOLDERS = frozenset({"models", "evals", "services", STORE_FOLDER})
+"""Folders of the default store that all namespaces share: contents addressed by digest, and the catalogue of names."""
 RUNS_FOLDER = "runs"
 """Folder of the default store with one folder for each namespace."""
 

@@ -140,6 +140,7 @@ STORE = "s3://store/tunesmith"
         (f"{STORE}/models/abc", False),
         (f"{STORE}/evals", False),
         (f"{STORE}/services/other/chat", False),
+        (f"{STORE}/catalogue", False),
         (f"{STORE}/runs/team/../other", False),
         (f"{STORE}/./models", False),
     ],
@@ -156,7 +157,7 @@ def test_results_go_to_no_folder_of_another_namespace_or_a_shared_one(maker: Any
 
 @given(st.text(max_size=60), st.text(max_size=20))
 def test_no_spelling_of_an_output_leads_into_a_shared_folder(path: str, namespace: str) -> None:
-    for folder in ("models", "evals", "services", f"runs/not-{namespace}"):
+    for folder in ("models", "evals", "services", "catalogue", f"runs/not-{namespace}"):
         for uri in (f"{STORE}/{folder}/{path}", f"{STORE}//{folder}/{path}"):
             assert list(policy_refusals({"output": {"uri": uri}}, STRICT, namespace))
 
