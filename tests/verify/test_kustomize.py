@@ -18,8 +18,12 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = ROOT / "examples" / "kustomize" / "tunesmith-names.yaml"
 Manifest = dict[str, Any]
 
-NO_REFERENCES = {"benchmarks/name", "adapters/name", "pod/env/name", "autoscaling/metric/name", "pod/schedulerName"}
-"""Names of objects that no manifest holds."""
+CATALOGUE = {"model/name", "baseline/name", "datasets/name", "validation/datasets/name"}
+NO_REFERENCES = {
+    *("benchmarks/name", "adapters/name", "pod/env/name", "autoscaling/metric/name", "pod/schedulerName"),
+    *CATALOGUE,
+}
+"""Names that no manifest has."""
 POD = {
     "serviceAccountName": "account",
     "imagePullSecrets": [{"name": "pull"}],
@@ -42,7 +46,7 @@ def other(api_version: str, kind: str, name: str, **fields: Any) -> Manifest:
 
 RESOURCES = [
     ours("FineTuneJob", "tune", model={"uri": "s3://models/base"}, queueName="gpus", **COMMON),
-    ours("FineTuneJob", "again", model=TUNED),
+    ours("FineTuneJob", "again", model=TUNED, training={"chatTemplate": {"configMap": {"name": "ca", "key": "t"}}}),
     ours("EvalJob", "score", model=TUNED, baseline=SERVED, benchmarks=[{"name": "tune"}], queueName="gpus", **COMMON),
     ours("EvalJob", "score-served", model=SERVED, baseline=TUNED),
     ours(
