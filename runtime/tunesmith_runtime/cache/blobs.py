@@ -51,19 +51,18 @@ class Blobs:
                 found.append(Blob(folder.name, (folder / DATA).stat().st_size, folder.stat().st_mtime))
         return found
 
-    def obtain(self, file: ManifestFile, write: Callable[[Path], None]) -> tuple[Path, bool] | None:
+    def obtain(self, file: ManifestFile, write: Callable[[Path], str]) -> tuple[Path, bool] | None:
         """Return the path of a verified file, and whether it was in the cache before.
 
-        A file that is missing is written by `write` (path), which resumes what an earlier call has left there. None if the
-        content is not that of `file`. Of several pods that need a file, one writes it, and the others wait.
+        A file that is missing is written by `write` (path), which returns the sha256 of what it has written, and resumes what an
+        earlier call has left there. None if the content is not that of `file`. Of several pods that need a file, one writes it, and the others wait.
         """
         with locked(self.root / "locks" / file.sha256[:2]):
             if (path := self._verified(file)) is not None:
                 return path, True
             incoming = self.root / "incoming" / file.sha256
             incoming.mkdir(exist_ok=True)
-            write(incoming / DATA)
-            if (incoming / DATA).stat().st_size != file.size_bytes or sha256_of(incoming / DATA) != file.sha256:
+            if write(incoming / DATA) != file.sha256:
                 self._discard(incoming)
                 return None
             (incoming / DATA).chmod(0o444)

@@ -19,6 +19,7 @@ from tunesmith_runtime.cache.names import Names
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.storage import Entry, Storage, join
 from tunesmith_runtime.storage.directory import download_directory, read_manifest
+from tunesmith_runtime.storage.files import copy_hashed
 from tunesmith_runtime.storage.manifest import MANIFEST, Manifest, ManifestFile
 
 log = logging.getLogger(__name__)
@@ -165,14 +166,15 @@ class _State:
     works: bool = True
 
 
-def _writer(storage: Storage, uri: str, local: Path, file: ManifestFile) -> Callable[[Path], None]:
+def _writer(storage: Storage, uri: str, local: Path, file: ManifestFile) -> Callable[[Path], str]:
     """Return what writes a file to a path: by a copy of the local file, if that was downloaded already, or by a download."""
 
-    def write(path: Path) -> None:
+    def write(path: Path) -> str:
         if local.is_file() and not local.is_symlink() and local.stat().st_size == file.size_bytes:
-            shutil.copyfile(local, path)
-        else:
-            storage.download(uri, path)
+            path.unlink(missing_ok=True)  # of an interrupted pod, and read-only
+            with local.open("rb", buffering=0) as content:
+                return copy_hashed(content, path)
+        return storage.download(uri, path)
 
     return write
 
