@@ -19,11 +19,15 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 BLOCK_BYTES = 16 << 10
-WEIGHTS = (".safetensors", ".gguf", ".bin")
+WEIGHTS = (".safetensors", ".gguf", ".bin", ".parquet")
 """Files that a hub keeps outside git: listed with their sha256, and served by the CDN."""
+
+
+CONVERTED = "refs/convert/parquet"
+"""Revision with the hub's own copies of a data set."""
 
 
 def git_digest(content: bytes) -> str:
@@ -78,7 +82,7 @@ class Fault:
 
 @dataclass
 class Hub:
-    """A running hub: its repositories by ORG/NAME, its faults, and what it was asked for."""
+    """A running hub: its repositories by ORG/NAME, data sets by datasets/ORG/NAME, its faults, and what it was asked for."""
 
     repositories: dict[str, Repository]
     url: str = ""
@@ -130,7 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer with a listing, a file or a redirect."""
         parts = path.strip("/").split("/")
         if parts[:2] == ["cdn", "files"]:
-            name, file = "/".join(parts[2:4]), "/".join(parts[4:])
+            length = 3 if parts[2] == "datasets" else 2
+            name, file = "/".join(parts[2 : 2 + length]), "/".join(parts[2 + length :])
             return self.send_file(file, self.hub.repositories[name].files[file], {}, fault)
         if parts[:1] == ["web"]:
             return self.web("/".join(parts[1:]), fault)
@@ -138,6 +143,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self.model_scope("/".join(parts[3:5]), parts[5:], fault)
         if parts[:2] == ["api", "models"]:
             return self.hugging_face("/".join(parts[2:4]), parts[4:], fault)
+        if parts[:3] == ["api", "v1", "datasets"]:
+            return self.model_scope("/".join(parts[2:5]), parts[5:], fault)
+        if parts[:2] == ["api", "datasets"]:
+            return self.hugging_face("/".join(parts[1:4]), parts[4:], fault)
+        if parts[:1] == ["datasets"]:
+            return self.hugging_face("/".join(parts[:3]), parts[3:], fault)
         return self.hugging_face("/".join(parts[:2]), parts[2:], fault)
 
     def web(self, path: str, fault: Fault) -> None:
@@ -149,13 +160,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_file(path, content, tag, fault)
 
     def hugging_face(self, name: str, rest: list[str], fault: Fault) -> None:
-        """GET /api/models/ORG/NAME[/revision/REV][?blobs=true], /ORG/NAME/resolve/REV/PATH."""
+        """GET /api/models/ORG/NAME[/revision/REV][?blobs=true], /ORG/NAME/resolve/REV/PATH; likewise datasets."""
         repository = self.hub.repositories.get(name)
         if repository is None:
             return self.json(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
         if repository.needs_token and self.headers.get("Authorization") != f"Bearer {repository.needs_token}":
             return self.json(403, {"error": "Access to this model is restricted"}, {"X-Error-Code": "GatedRepo"})
-        if len(rest) > 1 and rest[1] not in ("main", repository.commit):
+        if len(rest) > 1 and unquote(rest[1]) not in ("main", CONVERTED, repository.commit):
             return self.json(404, {"error": f"Invalid rev id: {rest[1]}"}, {"X-Error-Code": "RevisionNotFound"})
         if rest[:1] != ["resolve"]:
             siblings = [_sibling(repository, path) for path in repository.files]
@@ -171,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send(302, b"", {"Location": f"{self.hub.cdn_url}/cdn/files/{name}/{quote(path)}", **linked, **headers})
 
     def model_scope(self, name: str, rest: list[str], fault: Fault) -> None:
-        """GET /api/v1/models/ORG/NAME/repo/files?Revision=…, /api/v1/models/ORG/NAME/repo?Revision=…&FilePath=…"""
+        """GET /api/v1/models/ORG/NAME/repo/files?Revision=…, /api/v1/models/ORG/NAME/repo?Revision=…&FilePath=…; datasets."""
         query = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
         repository = self.hub.repositories.get(name)
         if repository is None or query.get("Revision", "master") != "master":

@@ -166,7 +166,6 @@ LIMITS: tuple[Limit, ...] = (
     Limit("FineTuneJob", "parallelism.tensorParallel", "remove it", (1,), at_apply=False),
     _choice("parallelism.strategy", "use strategy: {}", at_apply=False),
     *(Limit(kind, path, "use s3://", refused_schemes=("pvc",)) for kind, path in OUTPUT_URIS),
-    *(Limit(kind, path, "use s3://", refused_schemes=("hf", "ms", "https")) for kind, path in DATA_URIS),
 )
 
 

@@ -331,11 +331,6 @@ BAD = {
         {"model": {"uri": "pvc://My_Claim/base"}},
         "has no name of a claim: write pvc://CLAIM/PATH, with a PersistentVolumeClaim of this namespace",
     ),
-    "data of a hub": Bad(
-        "FineTuneJob",
-        {"datasets": [{"uri": "hf://org/name"}]},
-        "datasets[].uri hf://org/name: not available in this version; use s3://",
-    ),
     "key of no label": Bad(
         "FineTuneJob", {"pod": {"nodeSelector": {"gpu type": "a100"}}}, "a key of nodeSelector, labels or annotations is not a label key"
     ),
@@ -437,8 +432,6 @@ FOLLOWED_REFUSALS: dict[str, tuple[dict[str, Any], ...]] = {
         {"datasets": [{"uri": "s3://data/t.jsonl", "format": form}]}
         for form in ("auto", "messages", "sharegpt", "promptCompletion", "alpaca", "text", "queryResponse")
     ),
-    "claim": ({"model": {"uri": "s3://models/base"}},),
-    "data of a hub": ({"datasets": [{"uri": "s3://data/train.jsonl"}]},),
     "gate without its benchmark": (
         {"benchmarks": [{"name": "gsm8k"}, {"name": "gms8k"}]},
         {"gates": [{"benchmark": "gsm8k", "min": 0.5}]},
@@ -451,7 +444,6 @@ FOLLOWED_REFUSALS: dict[str, tuple[dict[str, Any], ...]] = {
         {"baseline": {"uri": "s3://models/base"}},
         {"gates": [{"benchmark": "gsm8k", "min": 0.5}]},
     ),
-    "baseline in a claim": ({"baseline": {"uri": "s3://models/base"}},),
     "serving what is served": (
         {"model": {"inferenceService": None, "uri": "s3://models/base"}},
         {"model": {"inferenceService": None, "fineTuneJob": {"name": "support"}}},

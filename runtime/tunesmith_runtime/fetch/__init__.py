@@ -79,7 +79,7 @@ def find_run(spec: RunSpec, work: Work, storage: Storage, model: Model) -> tuple
 
     Raises RunFailure where an object is missing, or the run's folder cannot be written.
     """
-    data = find_data(storage, data_sources(spec))
+    data = find_data(storage, data_sources(spec), spec.hub)
     content = {each.uri: each.fingerprint for each in data.values()}
     fingerprints = {**model.fingerprints, **content, **(spec.looked_up or {}), **template_fingerprint(spec)}
     identity = run_id(spec, fingerprints)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from tunesmith_api.evaljob import BenchmarkDataset, BenchmarkType
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.hashing import digest
+from tunesmith_api.run import Hub
 from tunesmith_api.splits import parse_split
 from tunesmith_api.training import Dataset
 from tunesmith_runtime.data.files import ending_of, of_one_type
@@ -95,6 +96,11 @@ class Data:
     def rows(self) -> list[tuple[str, Entry]]:
         """The objects with rows: the single object, or the files of one type. Raises RunFailure (DatasetNotFound, EmptyDataset)."""
         if self.uri in self.entries:
+            if self.source and self.source.subset:
+                message = f"data set {self.uri} is a single file, which has no subset {self.source.subset}"
+                raise RunFailure(
+                    FailureClass.DATASET_NOT_FOUND, message, "remove subset, or name the folder of the files"
+                )
             rows = list(self.entries.items())
         else:
             uris = {entry.path: uri for uri, entry in self.entries.items()}
@@ -127,18 +133,26 @@ class Data:
         return rows
 
 
-def find_data(storage: Storage, sources: Iterable[DataSource]) -> dict[DataSource, Data]:
-    """Find the content of each source. Raises RunFailure (DatasetNotFound, EmptyDataset)."""
-    found = {source: _find(storage, source) for source in sources}
+def find_data(storage: Storage, sources: Iterable[DataSource], hub: Hub | None = None) -> dict[DataSource, Data]:
+    """Find the content of each source. Raises RunFailure (DatasetNotFound, EmptyDataset, and those of hubs and stores)."""
+    found = {source: _find(storage, source, hub) for source in sources}
     for source, data in found.items():
         if source.has_rows:
             data.rows()
     return found
 
 
-def _find(storage: Storage, source: DataSource) -> Data:
-    find = FINDERS.get(source.uri.partition("://")[0], _find_stored)
-    return find(storage, source)
+def _find(storage: Storage, source: DataSource, hub: Hub | None) -> Data:
+    scheme = source.uri.partition("://")[0]
+    if scheme in ("hf", "ms"):
+        from tunesmith_runtime.fetch.hub_data import find_hub_data
+
+        return find_hub_data(source, hub)
+    if scheme == "https":
+        from tunesmith_runtime.fetch.web_data import find_web_data
+
+        return find_web_data(source)
+    return _find_stored(storage, source)
 
 
 def _find_stored(storage: Storage, source: DataSource) -> Data:
@@ -179,10 +193,6 @@ def _with_layout(storage: Storage, source: DataSource, folder: str, entries: dic
     if described and described.size_bytes <= CARD_BYTES:
         card = (storage.read_bytes(join(folder, CARD)) or b"").decode("utf-8", "replace")
     return Data(source.uri, entries, digest(content), source, card, has_layout)
-
-
-FINDERS: Mapping[str, Callable[[Storage, DataSource], Data]] = {}
-"""Scheme -> how to find data there; other schemes are those of the storage."""
 
 
 def download_rows(storage: Storage, sources: list[tuple[int | None, Data]], work: Work) -> None:

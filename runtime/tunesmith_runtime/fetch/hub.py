@@ -21,7 +21,16 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Hub
 from tunesmith_runtime import credentials
 from tunesmith_runtime.errors import RunFailure, StopRequested
-from tunesmith_runtime.fetch.hub_types import HubFile, HubServer, Listing, digests_of, wait_out
+from tunesmith_runtime.fetch.hub_types import (
+    MODEL,
+    HubFile,
+    HubServer,
+    Listing,
+    RepositoryKind,
+    Result,
+    digests_of,
+    wait_out,
+)
 from tunesmith_runtime.fetch.import_parts import Parts
 from tunesmith_runtime.fetch.names import GGUF, SAFE, check_names
 from tunesmith_runtime.modelcheck.config import CONFIG
@@ -79,6 +88,37 @@ def redirection(uri: str, hub: Hub | None, environment: Mapping[str, str] = os.e
     return {name: value for name in REDIRECTIONS[parse(uri)[0]] if (value := environment.get(name))}
 
 
+def servers_of(uri: str, hub: Hub | None, kind: RepositoryKind = MODEL) -> list[HubServer]:
+    """The servers of the hub of a URI, in the order in which they are asked. Their clients take a second to import."""
+    scheme, name, revision = parse(uri)
+    endpoints: Sequence[str | None] = endpoints_of(uri, hub) or [None]
+    if scheme == "hf":
+        from tunesmith_runtime.fetch.hub_huggingface import HuggingFace
+
+        return [HuggingFace(uri, name, revision, endpoint, kind) for endpoint in endpoints]
+    from tunesmith_runtime.fetch.hub_modelscope import ModelScope
+
+    return [ModelScope(uri, name, revision, endpoint, kind) for endpoint in endpoints]
+
+
+def on_any_server(servers: Sequence[HubServer], call: Callable[[HubServer], Result]) -> Result:
+    """Return the result of `call` with the first server with which it succeeds.
+
+    Raises RunFailure: of a class that is not in MAY_BE_ELSEWHERE at once, else what all servers answered.
+    """
+    failures = list[RunFailure]()
+    for server in servers:
+        try:
+            return call(server)
+        except RunFailure as failure:
+            if failure.failure not in MAY_BE_ELSEWHERE:
+                raise
+            failures.append(failure)
+            if server is not servers[-1]:
+                log.warning("%s; trying the next server of hub.endpoints", failure.message)
+    raise _combined(failures)
+
+
 @dataclass
 class Download:
     """A model (or adapter) that is being downloaded to a local folder."""
@@ -101,33 +141,9 @@ class Download:
         """
         credentials.trim()
         credentials.check(credentials.HUBS, FailureClass.MODEL_NOT_FOUND)
-        failures = list[RunFailure]()
-        endpoints: list[str | None] = [*endpoints_of(self.uri, hub)]
-        servers = [self._server(endpoint) for endpoint in endpoints or [None]]
-        for server in servers:
-            try:
-                revision = self._from(server)
-            except RunFailure as failure:
-                if failure.failure not in MAY_BE_ELSEWHERE:
-                    raise
-                failures.append(failure)
-                if server is not servers[-1]:
-                    log.warning("%s; trying the next server of hub.endpoints", failure.message)
-                continue
-            self._remove_hidden()
-            return {"server": server.server, "revision": revision}
-        raise _combined(failures)
-
-    def _server(self, endpoint: str | None) -> HubServer:
-        """The client of the hub, which takes a second to import."""
-        scheme, name, revision = parse(self.uri)
-        if scheme == "hf":
-            from tunesmith_runtime.fetch.hub_huggingface import HuggingFace
-
-            return HuggingFace(self.uri, name, revision, endpoint)
-        from tunesmith_runtime.fetch.hub_modelscope import ModelScope
-
-        return ModelScope(self.uri, name, revision, endpoint)
+        found = on_any_server(servers_of(self.uri, hub), lambda server: (server.server, self._from(server)))
+        self._remove_hidden()
+        return dict(zip(("server", "revision"), found, strict=True))
 
     def _from(self, server: HubServer) -> str:
         """Download from one server; return the revision. The listing is read again after a file did not match it."""

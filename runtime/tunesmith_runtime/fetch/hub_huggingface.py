@@ -22,7 +22,7 @@ from huggingface_hub.utils._http import default_client_factory
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.hub_errors import causes, first_line, no_hub, unreachable
-from tunesmith_runtime.fetch.hub_types import Digest, HubFile, Listing, RateLimited
+from tunesmith_runtime.fetch.hub_types import MODEL, Digest, HubFile, Listing, RateLimited, RepositoryKind
 
 LIST_SECONDS = 20.0
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -30,11 +30,11 @@ RESOLVED = re.compile("/resolve/([0-9a-f]{40})/")
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 IS_GATED = "the repository is gated"
 NEEDS_TOKEN = (
-    "accept the license on the model's page, and put a token of that account as HF_TOKEN into the Secret that hub.tokenSecret of "
+    "accept the license on the repository's page, and put a token of that account as HF_TOKEN into the Secret that hub.tokenSecret of "
     "the chart's values names in this namespace"
 )
 OTHER_ACCOUNT = (
-    "accept the license on the model's page with the account of HF_TOKEN and wait for its approval, or use the token of an "
+    "accept the license on the repository's page with the account of HF_TOKEN and wait for its approval, or use the token of an "
     "account that has access"
 )
 
@@ -42,23 +42,33 @@ OTHER_ACCOUNT = (
 class HuggingFace:
     """One repository; see HubServer. `endpoint`: None for the server that the environment names, usually the hub's own."""
 
-    def __init__(self, uri: str, name: str, revision: str | None, endpoint: str | None) -> None:
+    def __init__(
+        self, uri: str, name: str, revision: str | None, endpoint: str | None, kind: RepositoryKind = MODEL
+    ) -> None:
         _treat_answers()
         self._api = HfApi(endpoint=endpoint)
-        self._name, self._revision = name, revision
+        self._name, self._revision, self._kind = name, revision, kind
         self.server = str(self._api.endpoint)
-        self._where = f"model {uri}: {self.server}"
+        self._where = f"{kind.noun} {uri}: {self.server}"
 
     def list_files(self) -> Listing:
         with self._failures():
-            info = self._api.model_info(self._name, revision=self._revision, timeout=LIST_SECONDS, files_metadata=True)
+            info = self._api.repo_info(
+                self._name,
+                repo_type=self._kind.name,
+                revision=self._revision,
+                timeout=LIST_SECONDS,
+                files_metadata=True,
+            )
         if not info.sha or not COMMIT.fullmatch(info.sha):
             raise RunFailure(FailureClass.HUB_UNREACHABLE, f"{self._where}: the answer names no commit")
         return Listing(info.sha, tuple(_file(each) for each in info.siblings or []))
 
     def download(self, file: HubFile, revision: str, directory: Path) -> None:
         with self._failures(file.path):
-            self._api.hf_hub_download(self._name, file.path, revision=revision, local_dir=directory)
+            self._api.hf_hub_download(
+                self._name, file.path, repo_type=self._kind.name, revision=revision, local_dir=directory
+            )
 
     @contextmanager
     def _failures(self, path: str | None = None) -> Iterator[None]:

@@ -16,7 +16,7 @@ from modelscope_hub import HubApi, errors
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.hub_errors import first_line, no_hub, unreachable
-from tunesmith_runtime.fetch.hub_types import Digest, HubFile, Listing, RateLimited
+from tunesmith_runtime.fetch.hub_types import MODEL, Digest, HubFile, Listing, RateLimited, RepositoryKind
 
 BRANCH = "master"
 DENIED = {
@@ -29,15 +29,17 @@ DENIED = {
 class ModelScope:
     """One repository; see HubServer. `endpoint`: None for the server that the environment names, usually the hub's own."""
 
-    def __init__(self, uri: str, name: str, revision: str | None, endpoint: str | None) -> None:
+    def __init__(
+        self, uri: str, name: str, revision: str | None, endpoint: str | None, kind: RepositoryKind = MODEL
+    ) -> None:
         self._api = HubApi(endpoint=endpoint)
-        self._name, self._revision = name, revision or BRANCH
+        self._name, self._revision, self._kind = name, revision or BRANCH, kind
         self.server = str(self._api.legacy.endpoint)
-        self._where = f"model {uri}: {self.server}"
+        self._where = f"{kind.noun} {uri}: {self.server}"
 
     def list_files(self) -> Listing:
         with self._failures():
-            found = self._api.list_repo_files(self._name, "model", revision=self._revision)
+            found = self._api.list_repo_files(self._name, self._kind.name, revision=self._revision)
         files = (HubFile(each.path, each.size, _digest(each.sha256)) for each in found if not each.is_dir)
         return Listing(self._revision, tuple(files))
 
@@ -45,7 +47,7 @@ class ModelScope:
         with self._failures(file.path):
             self._api.download_file(
                 self._name,
-                "model",
+                self._kind.name,
                 file.path,
                 revision=revision,
                 local_dir=directory,

@@ -26,6 +26,20 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
+class RepositoryKind:
+    """What a repository holds."""
+
+    name: str
+    """Its name in the APIs of both hubs."""
+    noun: str
+    """Its name in messages."""
+
+
+MODEL = RepositoryKind("model", "model")
+DATA_SET = RepositoryKind("dataset", "data set")
+
+
+@dataclass(frozen=True)
 class Digest:
     """Digest of a file by the hub: `sha256` of its content, or `git`, the sha1 of its git blob, for small files."""
 
@@ -53,7 +67,7 @@ class Listing:
 
 
 class HubServer(Protocol):
-    """One server of a hub, and one repository on it. All failures are RunFailure that name the model and the server."""
+    """One server of a hub, and one repository on it. All failures are RunFailure that name the repository and the server."""
 
     server: str
     """Its URL."""

@@ -48,10 +48,6 @@ def test_a_spec_of_available_values_is_accepted(method: str) -> None:
             "export.quantize: not available in this version; remove the block",
         ),
         ({"output": {"uri": "pvc://claim/m"}}, "output.uri pvc://claim/m: not available in this version; use s3://"),
-        (
-            {"datasets": [{"uri": "s3://d/a"}, {"uri": "hf://org/b"}]},
-            "datasets[].uri hf://org/b: not available in this version; use s3://",
-        ),
     ],
 )
 def test_an_unavailable_value_is_refused_with_the_alternative(change: dict[str, Any], sentence: str) -> None:

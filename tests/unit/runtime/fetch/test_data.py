@@ -118,6 +118,13 @@ def test_several_validation_data_sets_are_fetched_in_their_order(fetcher: Fetche
     assert found == [("train.csv", 0, 0), ("a.csv", None, 0), ("b.csv", None, 1)]
 
 
+def test_a_single_file_has_no_subset(fetcher: Fetcher) -> None:
+    model, data = fetcher.put("base", MODEL), fetcher.put("data", {"a.csv": CSV})
+    with pytest.raises(RunFailure, match=r"a\.csv is a single file, which has no subset main") as failure:
+        fetcher.prepare(fetcher.spec("FineTuneJob", model, {"datasets": [{"uri": f"{data}/a.csv", "subset": "main"}]}))
+    assert failure.value.hint == "remove subset, or name the folder of the files"
+
+
 def test_empty_files_are_refused_before_a_device_is_taken(fetcher: Fetcher) -> None:
     model, data = fetcher.put("base", MODEL), fetcher.put("data", {"a.csv": b"", "b.csv": b""})
     with pytest.raises(RunFailure, match="2 files, all empty") as failure:
