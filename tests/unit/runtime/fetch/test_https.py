@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,19 +16,6 @@ from tunesmith_runtime.fetch.https import WebFile, download, look_up
 
 CONTENT = bytes(range(256)) * 1000
 FILES = {"a/model.gguf": CONTENT}
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A self-signed certificate for 127.0.0.1 and localhost, with its key in the same file."""
-    folder = tmp_path_factory.mktemp("web-tls")
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
-    subprocess.run(
-        [*command, "-out", str(folder / "crt"), "-keyout", str(folder / "key")], check=True, capture_output=True
-    )
-    (folder / "server.pem").write_text((folder / "crt").read_text() + (folder / "key").read_text())
-    return folder / "server.pem"
 
 
 @pytest.fixture

@@ -1,0 +1,82 @@
+"""Models that are files of web servers: imported by their version, converted or unpacked, and checked as all others are."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.hub_server import Hub, hub
+from tests.unit.runtime.fetch.support import MODEL, WEIGHTS, Fetcher, names
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import Store
+from tunesmith_runtime.errors import RunFailure
+
+
+def archive(files: Mapping[str, bytes]) -> bytes:
+    """A .tar.gz of those files, in a folder."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as opened:
+        for path, content in files.items():
+            info = tarfile.TarInfo(f"model/{path}")
+            info.size = len(content)
+            opened.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+FILES = {
+    "model.tar.gz": archive({**MODEL, "modeling.py": b"print()"}),
+    "lacking.tar.gz": archive({path: content for path, content in MODEL.items() if path != "config.json"}),
+    "alone.safetensors": WEIGHTS,
+    "page.gguf": b"<!doctype html><html>log in</html>",
+}
+
+
+@pytest.fixture
+def web(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A web server with those files."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with hub({"web/files": FILES}, certificate) as server:
+        yield server
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Fetcher:
+    """A fetcher over local files."""
+    return Fetcher(Store(uri=f"file://{tmp_path}/store"), tmp_path)
+
+
+def test_an_archive_is_imported_once_for_each_version(web: Hub, local: Fetcher) -> None:
+    spec = local.spec("InferenceService", f"{web.url}/web/model.tar.gz", {})
+    first, work = local.fetch(spec)
+    assert names(work.model()) == {*MODEL, "manifest.json"}
+    assert (work.model() / "model.safetensors").read_bytes() == WEIGHTS
+    sent = web.sent["model.tar.gz"]
+    again, _ = local.fetch(spec)
+    assert (again, web.sent["model.tar.gz"]) == (first, sent)
+    web.repositories["web/files"].files["model.tar.gz"] = archive({**MODEL, "generation_config.json": b"{}"})
+    changed, _ = local.fetch(spec)
+    assert changed.model_uri != first.model_uri
+
+
+@pytest.mark.parametrize(
+    ("name", "failure", "sentence"),
+    [
+        ("lacking.tar.gz", FailureClass.MODEL_NOT_FOUND, "no config.json"),
+        ("alone.safetensors", FailureClass.MODEL_NOT_FOUND, "no config.json"),
+        ("page.gguf", FailureClass.BAD_MODEL, "HTML"),
+        ("absent.zip", FailureClass.MODEL_NOT_FOUND, "404"),
+    ],
+)
+def test_a_file_that_is_no_model_is_refused_and_not_imported(
+    web: Hub, local: Fetcher, name: str, failure: FailureClass, sentence: str
+) -> None:
+    with pytest.raises(RunFailure) as caught:
+        local.fetch(local.spec("InferenceService", f"{web.url}/web/{name}", {}))
+    assert caught.value.failure is failure, caught.value
+    assert sentence in caught.value.message
+    assert f"{web.url}/web/{name}" in caught.value.message
+    assert names(local.folder / "store") == set()
