@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from io import FileIO
 from pathlib import Path
 from typing import Any
-
-import botocore.exceptions as raised
-import urllib3.exceptions
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
@@ -132,15 +130,24 @@ def _fetch(connection: Connection, uri: str, entry: Entry, part: Part, descripto
 
 
 def _receive(body: Any, offset: int, end: int, descriptor: int) -> tuple[int, str]:
-    """Write a response from `offset` of the file. Return the offset behind the last byte, and why the response ended early."""
+    """Write a response from `offset` of the file. Return the offset behind the last byte, and why the response ended early.
+
+    It is read by http.client's `readinto`, below botocore and urllib3, whose own methods allocate and copy every block: a fifth of
+    the client's CPU time.
+    """
+    response, buffer = body._raw_stream, memoryview(bytearray(BLOCK_BYTES))
     try:
-        while offset < end and (block := body.read(min(BLOCK_BYTES, end - offset))):
-            pwrite_all(descriptor, block, offset)
-            offset += len(block)
-        if offset == end:
-            body.read(1)  # the end of the response lets its connection be used again
-        return offset, f"the answer ended at byte {offset} of {end}"
-    except (raised.BotoCoreError, urllib3.exceptions.HTTPError) as error:
-        return offset, str(error)
+        while offset < end:
+            try:
+                count = response._fp.readinto(buffer[: end - offset])
+            except (OSError, HTTPException) as error:
+                return offset, f"{type(error).__name__}: {error}"
+            if not count:
+                return offset, f"the answer ended at byte {offset} of {end}"
+            pwrite_all(descriptor, buffer[:count], offset)
+            offset += count
+        response.release_conn()
+        return offset, ""
     finally:
-        body.close()
+        if offset < end:
+            body.close()

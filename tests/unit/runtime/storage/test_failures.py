@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import threading
@@ -186,6 +187,30 @@ def test_a_response_that_keeps_breaking_off_is_unreachable(
     assert failure.value.failure is FailureClass.STORAGE_UNREACHABLE
     assert len(tries) == 2
     assert not (tmp_path / "f").exists()
+
+
+def test_a_response_that_breaks_off_is_continued_at_the_byte_where_it_broke(s3: S3Server, tmp_path: Path) -> None:
+    listener, content, ranges = socket.create_server(("127.0.0.1", 0)), bytes(range(100)), list[str]()
+
+    def answer() -> None:
+        for sent in (60, 100):
+            connection, _ = listener.accept()
+            with connection:
+                request = connection.recv(65536).decode()
+                ranges.append(request.lower().partition("range: bytes=")[2].partition("\r\n")[0])
+                first = int(ranges[-1].split("-")[0])
+                head = f'HTTP/1.1 206 Partial Content\r\nContent-Length: {100 - first}\r\nETag: "e"\r\n\r\n'
+                connection.sendall(head.encode() + content[first:sent])
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    storage = open_storage(s3.store("b", endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}"))
+    digest = storage.download("s3://b/f", tmp_path / "f", Entry("f", 100, '"e"'))
+    thread.join(30)
+    listener.close()
+    assert ranges == ["0-99", "60-99"]
+    assert (tmp_path / "f").read_bytes() == content
+    assert digest == hashlib.sha256(content).hexdigest()
 
 
 def test_a_read_only_folder_is_named() -> None:

@@ -14,6 +14,7 @@ from tunesmith_api.run import Store
 from tunesmith_runtime import storage as module
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.storage import Storage, join, open_storage
+from tunesmith_runtime.storage.manifest import sha256_of
 
 
 def test_a_written_object_is_read_listed_and_deleted(store: Store) -> None:
@@ -132,6 +133,17 @@ def test_a_downloaded_file_equals_the_uploaded_file(store: Store, tmp_path: Path
     storage.download(uri, target)
     assert target.read_bytes() == source.read_bytes()
     assert [each.name for each in target.parent.iterdir()] == ["target"]
+
+
+def test_content_is_transferred_over_tls(tls_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in tls_server.environment.items():
+        monkeypatch.setenv(name, value)
+    store = tls_server.store(tls_server.new_bucket())
+    storage, uri, source, target = open_storage(store), join(store.uri, "f"), tmp_path / "source", tmp_path / "target"
+    source.write_bytes(os.urandom((70 << 20) + 3))
+    storage.upload(source, uri)
+    assert storage.download(uri, target) == sha256_of(source)
+    assert target.read_bytes() == source.read_bytes()
 
 
 def test_the_download_of_a_missing_object_names_it(store: Store, tmp_path: Path) -> None:
