@@ -63,6 +63,14 @@ class FineTuneJobSpec(ApiModel):
             "training.globalBatchSize is a multiple of all devices (parallelism.nodes x resources.count): change one of them",
         ),
         Rule(
+            "!has(self.training.streaming) || !self.training.streaming || !has(self.validation) || !has(self.validation.fraction)",
+            "validation.fraction holds out a share of all rows, whose number is not known when they are streamed: use validation.uri",
+        ),
+        Rule(
+            "!has(self.training.streaming) || !self.training.streaming || (!has(self.drop) && self.datasets.all(each, !has(each.weight)))",
+            "weights and drop need all rows before the training, which streaming reads while it trains: remove them, or streaming",
+        ),
+        Rule(
             "!has(self.training.chatTemplate) || self.tuner == 'full' || self.export.merge",
             "training.chatTemplate is saved with a merged model; an adapter is served with the template of its base: set export.merge: true",
         ),

@@ -260,6 +260,13 @@ def _default_learning_rates() -> str:
 class Training(ApiModel):
     """Optimization. Steps are optimizer steps; the batch of a step spans all devices."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.streaming) || !self.streaming || (has(self.maxSteps) && !has(self.epochs))",
+            "streaming ends after maxSteps, as the number of rows is not known beforehand: set maxSteps, and remove epochs",
+        ),
+    )
+
     epochs: float | None = Field(
         None, gt=0, le=1000, description="Passes over the data. Default 1; with maxSteps alone, as many as it needs."
     )
@@ -308,6 +315,10 @@ class Training(ApiModel):
     packing: bool = Field(
         False,
         description="Pack short rows into sequences of at most maxLength tokens, without attention across rows. Default false.",
+    )
+    streaming: bool = Field(
+        False,
+        description="Read and encode the rows while it trains instead of before, which needs maxSteps. Default false.",
     )
     chat_template: TextSource | None = Field(
         None,

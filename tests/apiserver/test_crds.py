@@ -314,6 +314,16 @@ BAD = {
     "chat template without a key": Bad(
         "FineTuneJob", {"training": {"chatTemplate": {"configMap": {"name": "templates"}}}}, "spec.training.chatTemplate.configMap.key"
     ),
+    "stream without an end": Bad(
+        "FineTuneJob",
+        {"training": {"streaming": True, "epochs": 2}},
+        "streaming ends after maxSteps, as the number of rows is not known beforehand: set maxSteps, and remove epochs",
+    ),
+    "share of a stream held out": Bad(
+        "FineTuneJob",
+        {"training": {"epochs": None, "streaming": True, "maxSteps": 9}, "validation": {"fraction": 0.1}},
+        "validation.fraction holds out a share of all rows, whose number is not known when they are streamed: use validation.uri",
+    ),
     "way of truncation": Bad("FineTuneJob", {"training": {"truncation": "right"}}, "spec.training.truncation"),
     "queue": Bad("FineTuneJob", {"queueName": "GPU queue"}, "spec.queueName"),
     "rows of a later version": Bad(

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy
 import pyarrow
@@ -29,6 +29,17 @@ BUFFERED_TOKENS = 1 << 18
 TOKENS = pyarrow.list_(pyarrow.int32())
 SCHEMA = pyarrow.schema({"row": pyarrow.int64(), "input_ids": TOKENS, "labels": TOKENS})
 """`row` counts the rows of the file from 0; a row may have several examples."""
+
+
+class RowWriter(Protocol):
+    """Takes the examples of rows in their order."""
+
+    rows: int
+    """Rows so far."""
+
+    def write(self, examples: list[Example]) -> None:
+        """Add a row with these examples."""
+        ...
 
 
 class ExampleWriter:

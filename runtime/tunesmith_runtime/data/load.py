@@ -22,13 +22,12 @@ from tunesmith_runtime.data.records import Record
 from tunesmith_runtime.data.row_counts import RowCounts, ignored_keys, warn_of_ignored
 from tunesmith_runtime.data.row_encoder import Learnable, RowEncoder, Source
 from tunesmith_runtime.data.split import held_out_rows
+from tunesmith_runtime.data.stream import COUNTS, Arrange, Stream
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.workdir import Work
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-    from tunesmith_runtime.data.packing import PackedRows
 
 MAX_LENGTH = 1 << 20
 """The largest training.maxLength."""
@@ -38,7 +37,7 @@ MAX_LENGTH = 1 << 20
 class Data:
     """The examples to train on and those held out, memory-mapped, and what became of the rows."""
 
-    train: Dataset | PackedRows
+    train: Dataset
     validation: Dataset | None
     rows: Rows
 
@@ -55,6 +54,51 @@ def load(work: Work, spec: FineTuneJobSpec, encoder: Encoder, learns_from: Colle
         return _load(rows, spec)
     finally:
         rows.dropped.write(work.examples)
+
+
+def load_stream(
+    work: Work,
+    spec: FineTuneJobSpec,
+    encoder: Encoder,
+    learns_from: Collection[type[Record]],
+    arrange: Arrange,
+    is_leader: bool,
+) -> StreamedData:
+    """The rows of all data sets as a stream; and the validation rows, which the leader of the pod encodes now.
+
+    Raises RunFailure as `load`, for validation rows.
+    """
+    learnable, sources = Learnable(spec.method, learns_from), _sources(work, spec)
+    separate = _validation_sources(work, spec)
+    held_out_file, counts_file = work.examples / "validation.arrow", work.examples / "validation.json"
+    if separate and is_leader:
+        held_out = RowEncoder(work, encoder, learnable, spec).encode(separate, held_out_file)
+        if not held_out.kept:
+            raise _empty(", ".join(source.dataset.source for source in separate), held_out, encoder)
+        counts_file.write_bytes(COUNTS.dump_json(held_out))
+    return StreamedData(
+        Stream(
+            lambda writer, counts: RowEncoder(work, encoder, learnable, spec).encode_to(sources, writer, counts),
+            arrange,
+            lambda counts: _empty(", ".join(dataset.source for dataset in spec.datasets), counts, encoder),
+        ),
+        open_examples(held_out_file) if separate else None,
+        COUNTS.validate_json(counts_file.read_bytes()) if separate else None,
+    )
+
+
+@dataclass(frozen=True)
+class StreamedData:
+    """The stream to train on, the examples held out, and what became of their rows."""
+
+    stream: Stream
+    validation: Dataset | None
+    held_out: RowCounts | None
+
+    @property
+    def rows(self) -> Rows:
+        """Counts of the rows of the first pass so far, and of those held out."""
+        return _summary(self.stream.counts, self.held_out or RowCounts(), self.held_out is not None, [])
 
 
 def _load(rows: RowEncoder, spec: FineTuneJobSpec) -> Data:

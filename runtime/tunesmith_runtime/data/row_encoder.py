@@ -17,7 +17,7 @@ from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.dropped_rows import FILE, DroppedRows
 from tunesmith_runtime.data.duplicates import Digests, digest_of
 from tunesmith_runtime.data.encode import Encoder
-from tunesmith_runtime.data.example_file import ExampleWriter, write_examples
+from tunesmith_runtime.data.example_file import RowWriter, write_examples
 from tunesmith_runtime.data.files.place import Place, bad_row
 from tunesmith_runtime.data.formats.format import Format
 from tunesmith_runtime.data.formats.template import template_format
@@ -86,11 +86,15 @@ class RowEncoder:
         """Write the examples of data sets into one file."""
         counts = RowCounts()
         with write_examples(into) as writer:
-            for source in sources:
-                DatasetEncoder(self, source, writer, counts).encode()
-                counts.ends.append(writer.rows)
+            self.encode_to(sources, writer, counts)
         counts.kept = writer.rows
         return counts
+
+    def encode_to(self, sources: list[Source], writer: RowWriter, counts: RowCounts) -> None:
+        """Write the examples of data sets, and count their rows."""
+        for source in sources:
+            DatasetEncoder(self, source, writer, counts).encode()
+            counts.ends.append(writer.rows)
 
     def is_duplicate(self, record: Record) -> bool:
         """Whether spec.drop has Duplicate and an earlier record is equal. Remembers the record."""
@@ -100,7 +104,7 @@ class RowEncoder:
 class DatasetEncoder:
     """Encodes the rows of a data set. Its first readable row decides the format, and maxRows counts over all its files."""
 
-    def __init__(self, run: RowEncoder, source: Source, writer: ExampleWriter, counts: RowCounts) -> None:
+    def __init__(self, run: RowEncoder, source: Source, writer: RowWriter, counts: RowCounts) -> None:
         self._run, self._source, self._writer, self._counts = run, source, writer, counts
         self._format = self._declared()
         self._read = self._bad = 0

@@ -10,21 +10,31 @@ from tunesmith_api.batches import batch_refusal
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.training import LEARNING_RATES
-from tunesmith_runtime.data.load import Data
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.batches import micro_batch
 from tunesmith_runtime.train.process_group import ProcessGroup
 
 
 def training_arguments(
-    job: FineTuneJobSpec, data: Data, folder: Path, group: ProcessGroup, device: str, bf16: bool
+    job: FineTuneJobSpec,
+    count: int,
+    is_validated: bool,
+    folder: Path,
+    group: ProcessGroup,
+    device: str,
+    bf16: bool,
 ) -> dict[str, Any]:
-    """Return the shared keyword arguments. The Trainer saves and reports nothing itself: callbacks do."""
+    """Return the shared keyword arguments. The Trainer saves and reports nothing itself: callbacks do.
+
+    `count`: rows or sequences of an epoch; a stream has no epochs.
+    """
     training, rows = job.training, rows_per_device(job, group.size)
-    evaluation = "no" if not data.validation else "steps" if training.eval_steps else "epoch"
+    steps = total_steps(job, count)
+    eval_steps = training.eval_steps or (steps if training.streaming else None)
+    evaluation = "no" if not is_validated else "steps" if eval_steps else "epoch"
     return {
         "output_dir": str(folder),
-        "max_steps": total_steps(job, len(data.train)),
+        "max_steps": steps,
         "per_device_train_batch_size": rows,
         "per_device_eval_batch_size": rows,
         "gradient_accumulation_steps": training.global_batch_size // group.size // rows,
@@ -38,13 +48,14 @@ def training_arguments(
         "use_cpu": device == "cpu",
         "seed": training.seed,
         "dataloader_pin_memory": device != "cpu",
+        "accelerator_config": {"dispatch_batches": False},  # each process reads a stream itself
         "ddp_find_unused_parameters": False,
         "logging_steps": training.logging_steps,
         "logging_first_step": True,
         "logging_nan_inf_filter": False,
         "include_num_input_tokens_seen": "non_padding",
         "eval_strategy": evaluation,
-        "eval_steps": training.eval_steps,
+        "eval_steps": eval_steps,
         "prediction_loss_only": True,
         "save_strategy": "no",
         "report_to": "none",

@@ -6,13 +6,10 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-import numpy
 from torch.utils.data import Sampler
 
 from tunesmith_api.batches import batch_refusal
-from tunesmith_runtime.data.example_file import example_lengths
 from tunesmith_runtime.data.examples import IGNORED
-from tunesmith_runtime.data.packing import PackedRows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -21,8 +18,8 @@ WINDOW = 8
 """Number of batches whose rows are sorted by length together. A larger window pads less and shuffles less."""
 
 
-def order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> list[int]:
-    """Return the indices of all rows for an epoch. Every `batch_size` of them are a batch, sorted by length.
+def order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int | str) -> list[int]:
+    """Return the indices of all rows for an epoch, or for a named window of a stream. Every `batch_size` of them are a batch, sorted by length.
 
     The order depends on the arguments alone, so that a resumed run sees the rows in the same order.
     """
@@ -36,16 +33,6 @@ def order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> lis
         generator.shuffle(batches)
         ordered += [index for batch in batches + smaller for index in batch]
     return ordered
-
-
-def row_lengths(rows: Dataset | PackedRows) -> Sequence[int]:
-    """Return the tokens of each row or packed sequence."""
-    return rows.lengths if isinstance(rows, PackedRows) else example_lengths(rows)
-
-
-def append_blank_sequence(rows: PackedRows, token: int) -> PackedRows:
-    """Return `rows` and, at the end, a sequence without labels."""
-    return PackedRows(append_blank(rows.examples, token), numpy.append(rows.sequence_of, numpy.int32(len(rows))))
 
 
 def append_blank(examples: Dataset, token: int) -> Dataset:

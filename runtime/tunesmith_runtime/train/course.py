@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 import torch
+from datasets import Dataset
 from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 
@@ -20,7 +20,7 @@ from tunesmith_api.training import Tuner as TunerName
 from tunesmith_runtime.chat_template import bad_template, read_template
 from tunesmith_runtime.data.dropped_rows import FILE as DROPPED_FILE
 from tunesmith_runtime.data.encode import Encoder
-from tunesmith_runtime.data.load import Data, load, open_data
+from tunesmith_runtime.data.load import Data, StreamedData, load, load_stream, open_data
 from tunesmith_runtime.data.packing import PackedRows
 from tunesmith_runtime.disk_space import check_room, extra_bytes
 from tunesmith_runtime.errors import RunFailure
@@ -44,6 +44,8 @@ from tunesmith_runtime.train.model import (
 )
 from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
 from tunesmith_runtime.train.reporting import MetricsLog, ProgressReporter, metrics
+from tunesmith_runtime.train.rows import TrainingRows, count_of
+from tunesmith_runtime.train.streaming import StreamedRows, arrangement
 from tunesmith_runtime.train.targets import skeleton
 from tunesmith_runtime.train.trainer import RunMixin
 from tunesmith_runtime.train.training_result import TrainingResult, write_result
@@ -70,7 +72,7 @@ def train(
 
     # Rows first: a mistake in them shows before weights are read.
     with uploading_dropped_rows(work, run, group):
-        tokenizer, data = load_rows(spec, job, method, work, group)
+        tokenizer, data, rows = load_rows(spec, job, method, work, group)
 
     device = find_device(job.resources.accelerator)
     bf16 = device.computes_in_bf16(job.training.precision)
@@ -85,7 +87,7 @@ def train(
     resumed_from_step = resumed.step if resumed else None
     checkpoints = Checkpoints(run, job.checkpoint, resumed, read_elapsed(state) if resumed else 0.0, group)
     metrics_log = MetricsLog(run)
-    reporter = ProgressReporter(progress, checkpoints, data.rows, resumed_from_step)
+    reporter = ProgressReporter(progress, checkpoints, lambda: data.rows, resumed_from_step)
 
     trainer = method.build_trainer(
         Setup(
@@ -93,9 +95,11 @@ def train(
             work=work,
             model=model,
             tokenizer=tokenizer,
-            train_dataset=data.train,
+            train_dataset=rows,
             eval_dataset=data.validation,
-            arguments=training_arguments(job, data, run.local / "checkpoints", group, device.name, bf16),
+            arguments=training_arguments(
+                job, count_of(rows), data.validation is not None, run.local / "checkpoints", group, device.name, bf16
+            ),
             callbacks=[checkpoints, *((reporter, metrics_log) if group.is_leader else ())],
             group=group,
         )
@@ -130,18 +134,23 @@ def train(
 
 def load_rows(
     spec: RunSpec, job: FineTuneJobSpec, method: Method, work: Work, group: ProcessGroup
-) -> tuple[PreTrainedTokenizerBase, Data]:
-    """Load the tokenizer, and encode all rows within the limits of the model, once per pod."""
+) -> tuple[PreTrainedTokenizerBase, Data | StreamedData, TrainingRows]:
+    """Load the tokenizer, and encode all rows within the limits of the model, once per pod; or open them as a stream."""
     tokenizer = load_tokenizer(work.model(), spec.base.trust_remote_code)
     set_template(tokenizer, spec)
     most = limits(work.model(), spec.base.trust_remote_code)
     if most.vocabulary is not None:
         check_vocabulary(BASE, tokenizer, most.vocabulary)
     encoder = Encoder.of(tokenizer, stop_ids(work.model(), tokenizer), job.training, most, job.method)
+    if job.training.streaming:
+        arrange = arrangement(job.training, encoder.max_length)
+        with naming_positions(most, job.training), group.pod_leader_first():
+            stream = load_stream(work, job, encoder, method.learns_from, arrange, group.is_pod_leader)
+        return tokenizer, stream, StreamedRows(stream.stream)
     with naming_positions(most, job.training), group.pod_leader_first():
         data = load(work, job, encoder, method.learns_from) if group.is_pod_leader else open_data(work)
     log.info("rows: %s", data.rows.to_dict())
-    return tokenizer, packed(data, encoder.max_length, job.training) if job.training.packing else data
+    return tokenizer, data, packed(data.train, encoder.max_length, job.training) if job.training.packing else data.train
 
 
 def set_template(tokenizer: PreTrainedTokenizerBase, spec: RunSpec) -> None:
@@ -157,15 +166,14 @@ def set_template(tokenizer: PreTrainedTokenizerBase, spec: RunSpec) -> None:
         log.info("the chat template does not render a plain question: %s", error)
 
 
-def packed(data: Data, capacity: int, training: Training) -> Data:
+def packed(examples: Dataset, capacity: int, training: Training) -> PackedRows:
     """Combine the training rows into sequences of at most `capacity` tokens. Those of validation stay apart."""
-    examples = data.train
     rows = PackedRows.of(examples, capacity, training.seed)
     full = sum(rows.lengths) / (len(rows) * capacity)
     log.info(
         "packing: %d rows in %d sequences of %d tokens, %.1f%% full", len(examples), len(rows), capacity, 100 * full
     )
-    return replace(data, train=rows)
+    return rows
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.data.packing import PackedRows
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.train.rows import known
+from tunesmith_runtime.train.streaming import StreamedRows
 
 CHECKED_TOKENS = 64
 """Tokens of each of the two rows that are compared."""
@@ -54,16 +56,24 @@ def without_mask(inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in inputs.items() if name != "attention_mask" or "position_ids" not in inputs}
 
 
-def check_separate_rows(model: nn.Module, rows: PackedRows, device: torch.device) -> None:
-    """Compare the logits of a row that follows another in a sequence with those of the row on its own.
+def two_rows(dataset: Any) -> tuple[list[int], list[int]] | None:
+    """Two rows of one sequence, at most CHECKED_TOKENS of each; None if rows are not packed, or none shares a sequence."""
+    sequences = known(dataset)
+    if not isinstance(dataset, PackedRows | StreamedRows) or "seq_lengths" not in sequences[0]:
+        return None
+    for sequence in (sequences[index] for index in range(len(sequences))):
+        ids, lengths = sequence["input_ids"], sequence["seq_lengths"]
+        if len(lengths) > 1:
+            return ids[: min(lengths[0], CHECKED_TOKENS)], ids[lengths[0] :][: min(lengths[1], CHECKED_TOKENS)]
+    return None
+
+
+def check_separate_rows(model: nn.Module, before: Sequence[int], row: Sequence[int], device: torch.device) -> None:
+    """Compare the logits of a row that follows the row `before` in a sequence with those of the row on its own.
 
     Raises RunFailure (BadSpec) where the model mixes rows: recurrent layers carry a state from row to row, and some models
     take no position ids.
     """
-    pair = _pair(rows)
-    if pair is None:
-        return
-    before, row = pair
     both = [*before, *row]
     try:
         alone, follows, mixed = (
@@ -88,15 +98,6 @@ def _logits(model: nn.Module, device: torch.device, ids: Sequence[int], position
     output = model(**{name: torch.tensor(value, device=device) for name, value in inputs.items()}, use_cache=False)
     logits: Tensor = output.logits[0].float()
     return logits
-
-
-def _pair(rows: PackedRows) -> tuple[list[int], list[int]] | None:
-    """Two rows of one sequence, at most CHECKED_TOKENS of each; None if no sequence has two rows."""
-    for sequence in (rows[index] for index in range(len(rows))):
-        ids, lengths = sequence["input_ids"], sequence["seq_lengths"]
-        if len(lengths) > 1:
-            return ids[: min(lengths[0], CHECKED_TOKENS)], ids[lengths[0] :][: min(lengths[1], CHECKED_TOKENS)]
-    return None
 
 
 def _refused(cause: str) -> RunFailure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -29,8 +30,13 @@ class ProgressReporter(TrainerCallback):  # type: ignore[misc]
     """Reports step, loss, tokens per second and remaining time every few seconds."""
 
     def __init__(
-        self, progress: ProgressPusher, checkpoints: Checkpoints, rows: Rows, resumed_from_step: int | None
+        self,
+        progress: ProgressPusher,
+        checkpoints: Checkpoints,
+        rows: Callable[[], Rows],
+        resumed_from_step: int | None,
     ) -> None:
+        """`rows` returns the counts of the rows, which grow while they are streamed."""
         self._progress, self._checkpoints = progress, checkpoints
         self._rows, self._resumed_from_step = rows, resumed_from_step
         self._latest: dict[str, float] = {}
@@ -90,7 +96,7 @@ class ProgressReporter(TrainerCallback):  # type: ignore[misc]
             tokens_per_second=round(self._tokens_per_second, 1),
             eta_seconds=round((state.max_steps - state.global_step) * (self._seconds_per_step or 0.0)),
             resumed_from_step=self._resumed_from_step,
-            rows=self._rows,
+            rows=self._rows(),
             last_checkpoint=self._checkpoints.last,
         )
 

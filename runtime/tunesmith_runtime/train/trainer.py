@@ -15,16 +15,18 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.training import Scheduler
-from tunesmith_runtime.data.packing import PackedRows
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.train.batches import ByLength, row_lengths
+from tunesmith_runtime.train.batches import ByLength
 from tunesmith_runtime.train.checkpoint import StopEvaluation, misses_evaluation
-from tunesmith_runtime.train.packing import check_separate_rows
+from tunesmith_runtime.train.packing import check_separate_rows, two_rows
 from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
+from tunesmith_runtime.train.rows import known, lengths_of
 from tunesmith_runtime.train.schedule import share
+from tunesmith_runtime.train.streaming import CountPasses, StreamedRows
 
 
 class RunMixin(Trainer):  # type: ignore[misc]
@@ -36,10 +38,14 @@ class RunMixin(Trainer):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, group: ProcessGroup = ALONE, **options: Any) -> None:
         self.group = group
+        self._random_state: Path | None = None
         super().__init__(*arguments, **options)
 
     def start(self, checkpoint: Path | None) -> None:
         """Train from the beginning, after a dry pass; or resume from a checkpoint."""
+        if isinstance(self.train_dataset, StreamedRows):
+            passes = CountPasses(self.train_dataset, self.global_batch_size)
+            self.callback_handler.callbacks.insert(0, passes)  # before those that report the epoch
         if checkpoint is None:
             self.add_callback(DryPass(self))
             self.train()
@@ -54,7 +60,16 @@ class RunMixin(Trainer):  # type: ignore[misc]
             self.state = state
         else:
             self.args.eval_on_start = misses_evaluation(state, self.args)
+            if isinstance(self.train_dataset, StreamedRows):
+                self.args.ignore_data_skip = True  # the stream itself begins behind the rows that are trained on
+                self.train_dataset.resume(folder, state.global_step * self.global_batch_size)
+                self._random_state = folder
             self.train(resume_from_checkpoint=str(folder))
+
+    @property
+    def global_batch_size(self) -> int:
+        """Rows or sequences of a step, over all processes."""
+        return int(self.args.train_batch_size * self.args.gradient_accumulation_steps * self.group.size)
 
     def dry_pass(self, model: nn.Module) -> None:
         """Pass the longest rows through forward, backward and evaluation, so that a lack of memory shows at the start.
@@ -62,10 +77,10 @@ class RunMixin(Trainer):  # type: ignore[misc]
         Weights, gradients, random states and metrics stay unchanged. Raises RunFailure (BadSpec) where a model mixes packed rows.
         """
         with torch.random.fork_rng():
-            if isinstance(self.train_dataset, PackedRows):
+            if pair := two_rows(self.train_dataset):
                 model.eval()
                 with self.compute_loss_context_manager():
-                    check_separate_rows(model, self.train_dataset, self.args.device)
+                    check_separate_rows(model, *pair, self.args.device)
             model.train()
             with self.compute_loss_context_manager():
                 loss = self.compute_loss(model, self._longest_rows(self.train_dataset))
@@ -81,7 +96,7 @@ class RunMixin(Trainer):  # type: ignore[misc]
 
     def row_lengths(self, dataset: Any) -> Sequence[int]:
         """Return the number of tokens of each row. Methods with other columns override it."""
-        return row_lengths(dataset)
+        return lengths_of(dataset)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Run a forward and a backward pass. Raises RunFailure (Diverged) if the loss is NaN or infinite."""
@@ -115,17 +130,32 @@ class RunMixin(Trainer):  # type: ignore[misc]
 
     def _longest_rows(self, dataset: Any) -> dict[str, Tensor]:
         """The batch of the longest rows of `dataset`."""
-        lengths = self.row_lengths(dataset)
+        rows, lengths = known(dataset), self.row_lengths(dataset)
         longest = nlargest(self.args.train_batch_size, range(len(lengths)), key=lengths.__getitem__)
-        return self._prepare_inputs(self.data_collator([dataset[index] for index in longest]))
+        return self._prepare_inputs(self.data_collator([rows[index] for index in longest]))
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> ByLength:
         """Batches of rows of similar length, in an order that depends on the seed and the epoch alone."""
         lengths = self.row_lengths(self.train_dataset)
-        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.group.size
+        batch = self.global_batch_size
         if self.group.size == 1:
             return ByLength(lengths, batch, self.args.seed)
         return ByLength(lengths[:-1], batch, self.args.seed, blank=len(lengths) - 1)
+
+    def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
+        """Save the place of a stream with the state of the Trainer."""
+        super()._save_checkpoint(*arguments, **options)
+        if isinstance(self.train_dataset, StreamedRows) and self.args.should_save:
+            folder = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            self.train_dataset.save(folder, self.state.global_step * self.global_batch_size)
+
+    def get_batch_samples(self, *arguments: Any, **options: Any) -> Any:
+        """Load the random states of a resumed stream after the first batch: creating the DataLoader's iterator draws from them."""
+        samples = super().get_batch_samples(*arguments, **options)
+        if self._random_state is not None:
+            self._load_rng_state(str(self._random_state))
+            self._random_state = None
+        return samples
 
     def _run_epoch(self, *, epoch: int, train_dataloader: Any, **rest: Any) -> None:
         """Set the sampler's epoch. In a resumed epoch, the skipped batches hide the sampler of several processes from

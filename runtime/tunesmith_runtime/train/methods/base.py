@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-    from tunesmith_runtime.data.packing import PackedRows
+    from tunesmith_runtime.train.rows import TrainingRows
     from tunesmith_runtime.train.trainer import RunMixin
 
 
@@ -31,7 +31,7 @@ class Setup:
     model: Any
     """The model to train, with its tuner applied."""
     tokenizer: PreTrainedTokenizerBase
-    train_dataset: Dataset | PackedRows
+    train_dataset: TrainingRows
     eval_dataset: Dataset | None
     arguments: Mapping[str, Any]
     """Keyword arguments of transformers.TrainingArguments that all methods share."""

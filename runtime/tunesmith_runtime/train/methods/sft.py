@@ -16,30 +16,27 @@ def build_trainer(setup: Setup) -> RunMixin:
     """Return TRL's SFTTrainer for rows that are encoded already (columns `input_ids` and `labels`)."""
     from trl import SFTConfig, SFTTrainer
 
-    from tunesmith_runtime.data.packing import PackedRows
-    from tunesmith_runtime.train.batches import append_blank, append_blank_sequence
     from tunesmith_runtime.train.loss import LabelledLoss
     from tunesmith_runtime.train.packing import PackedCollator
+    from tunesmith_runtime.train.rows import as_dataset, fill_batches
 
     class Trainer(LabelledLoss, SFTTrainer):  # type: ignore[misc]
         """SFTTrainer with exact resume and a loss that computes logits only where a label is."""
 
-    rows, token = setup.train_dataset, setup.tokenizer.pad_token_id
-    if setup.group.size > 1:
-        rows = append_blank_sequence(rows, token) if isinstance(rows, PackedRows) else append_blank(rows, token)
+    token = setup.tokenizer.pad_token_id
+    rows = fill_batches(setup.train_dataset, token) if setup.group.size > 1 else setup.train_dataset
     arguments = SFTConfig(**setup.arguments, max_length=None, dataset_kwargs={"skip_prepare_dataset": True})
     trainer = Trainer(
         model=setup.model,
         args=arguments,
-        train_dataset=rows.examples if isinstance(rows, PackedRows) else rows,
+        train_dataset=as_dataset(rows),  # TRL takes no other type here
         eval_dataset=setup.eval_dataset,
         processing_class=setup.tokenizer,
         callbacks=list(setup.callbacks),
         group=setup.group,
     )
-    if isinstance(rows, PackedRows):  # TRL takes nothing but datasets.Dataset
-        trainer.train_dataset = rows
-        trainer.data_collator = PackedCollator(token, unpacked=trainer.data_collator)
+    trainer.train_dataset = rows
+    trainer.data_collator = PackedCollator(token, unpacked=trainer.data_collator)
     return trainer
 
 

@@ -18,7 +18,7 @@ from tunesmith_runtime import train
 from tunesmith_runtime.chat_template import template_hash
 from tunesmith_runtime.data.example_file import example_lengths
 from tunesmith_runtime.data.load import open_data
-from tunesmith_runtime.data.packing import best_fit
+from tunesmith_runtime.data.packing import PackedRows, best_fit
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train import reporting
 from tunesmith_runtime.train.course import load_rows
@@ -127,15 +127,16 @@ def test_no_packed_row_begins_inside_an_answer(
         tmp_path, tiny, [chat(15), chat(3)], CLOSED, {"packing": True, "maxLength": 16, "truncation": truncation}
     )
     job = run.spec.fine_tune_job()
-    tokenizer, data = load_rows(run.spec, job, METHODS[job.method], run.work, ALONE)
+    tokenizer, data, packed = load_rows(run.spec, job, METHODS[job.method], run.work, ALONE)
     assert data.rows == Rows(
         kept=len(kept), dropped=[DroppedRows(reason=dropped, count=1)] if dropped else None, truncated=truncated
     )
+    assert isinstance(packed, PackedRows)
     prompt = tokenizer("@@@<|im_end|>")["input_ids"]
     assert len(prompt) == 4
     rows = []
-    for index in range(len(data.train)):
-        sequence = data.train[index]
+    for index in range(len(packed)):
+        sequence = packed[index]
         at = 0
         for length in sequence["seq_lengths"]:
             assert sequence["input_ids"][at : at + 4] == prompt
@@ -151,9 +152,10 @@ def test_a_packed_corpus_holds_every_token_once(tmp_path: Path, tiny: Path, trun
     training = {"packing": True, "maxLength": 16, "truncation": truncation}
     run = make_run(tmp_path, tiny, rows, training, method="pretrain")
     job = run.spec.fine_tune_job()
-    tokenizer, data = load_rows(run.spec, job, METHODS[job.method], run.work, ALONE)
+    tokenizer, data, packed = load_rows(run.spec, job, METHODS[job.method], run.work, ALONE)
     assert data.rows == Rows(kept=2, truncated=1)
-    ids = [token for index in range(len(data.train)) for token in data.train[index]["input_ids"]]
+    assert isinstance(packed, PackedRows)
+    ids = [token for index in range(len(packed)) for token in packed[index]["input_ids"]]
     assert len(ids) == 28
     assert sorted(tokenizer.decode(ids).replace("<|im_end|>", "$")) == sorted("@" * 19 + "#" * 7 + "$$")
-    assert len(data.train) == 2
+    assert len(packed) == 2

@@ -13,9 +13,9 @@ from tunesmith_runtime.data.example_file import open_examples, write_examples
 from tunesmith_runtime.data.examples import IGNORED, Example
 from tunesmith_runtime.data.packing import PackedRows
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.train.batches import append_blank_sequence
 from tunesmith_runtime.train.loss import answer_loss
-from tunesmith_runtime.train.packing import PackedCollator, check_separate_rows, without_mask
+from tunesmith_runtime.train.packing import PackedCollator, check_separate_rows, two_rows, without_mask
+from tunesmith_runtime.train.rows import fill_batches
 
 SEPARATE = FAMILIES | {"mistral": DECODER | {"sliding_window": 6}, "gemma2": FAMILIES["gemma2"] | {"sliding_window": 6}}
 MIXING: dict[str, dict[str, Any]] = {
@@ -87,7 +87,9 @@ def test_logits_of_packed_rows_equal_those_of_separate_rows(packed: PackedRows, 
                 separate = model(input_ids=ids, use_cache=False).logits[0]
                 torch.testing.assert_close(together[index, at : at + length], separate, atol=1e-5, rtol=1e-5)
                 at += length
-    check_separate_rows(model, packed, CPU)
+    pair = two_rows(packed)
+    assert pair
+    check_separate_rows(model, *pair, CPU)
 
 
 @pytest.mark.parametrize("family", ["qwen3", "llama"])
@@ -113,8 +115,10 @@ def test_with_a_mask_rows_would_leak(packed: PackedRows) -> None:
 
 @pytest.mark.parametrize("family", MIXING)
 def test_a_model_that_mixes_rows_is_refused(packed: PackedRows, family: str) -> None:
+    pair = two_rows(packed)
+    assert pair
     with pytest.raises(RunFailure, match=r"training\.packing: this model mixes the rows of a sequence") as caught:
-        check_separate_rows(make(family, MIXING[family]), packed, CPU)
+        check_separate_rows(make(family, MIXING[family]), *pair, CPU)
     assert (caught.value.failure, caught.value.hint) == (FailureClass.BAD_SPEC, "set spec.training.packing: false")
 
 
@@ -132,7 +136,8 @@ def test_a_batch_counts_its_tokens_and_pads_with_rows_of_their_own(packed: Packe
 
 
 def test_a_blank_sequence_has_no_label(packed: PackedRows) -> None:
-    longer = append_blank_sequence(packed, 7)
+    longer = fill_batches(packed, 7)
+    assert isinstance(longer, PackedRows)
     assert len(longer) == len(packed) + 1
     assert longer[len(packed)] == {"input_ids": [7, 7], "labels": [IGNORED, IGNORED], "seq_lengths": [2]}
     assert [longer[index] for index in range(len(packed))] == [packed[index] for index in range(len(packed))]

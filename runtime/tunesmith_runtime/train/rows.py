@@ -1,0 +1,52 @@
+"""The three forms of training rows (one by one, packed, streamed) where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy
+from datasets import Dataset
+
+from tunesmith_runtime.data.example_file import example_lengths
+from tunesmith_runtime.data.packing import PackedRows
+from tunesmith_runtime.train.batches import append_blank
+from tunesmith_runtime.train.streaming import StreamedRows
+
+TrainingRows: TypeAlias = Dataset | PackedRows | StreamedRows
+
+
+def known(rows: TrainingRows) -> Any:
+    """The rows that are known before training, by index: of streamed ones those of the first window."""
+    return rows.first_window() if isinstance(rows, StreamedRows) else rows
+
+
+def lengths_of(rows: TrainingRows) -> Sequence[int]:
+    """Tokens of each row or sequence that is known."""
+    if isinstance(rows, StreamedRows):
+        return [len(row["input_ids"]) for row in rows.first_window()]
+    return rows.lengths if isinstance(rows, PackedRows) else example_lengths(rows)
+
+
+def count_of(rows: TrainingRows) -> int:
+    """Rows or sequences of an epoch; 0 where nobody knows."""
+    return 0 if isinstance(rows, StreamedRows) else len(rows)
+
+
+def as_dataset(rows: TrainingRows) -> Dataset:
+    """Rows as the type that TRL's trainers accept; they train on others all the same."""
+    if isinstance(rows, StreamedRows):
+        return Dataset.from_list(
+            [{name: row[name] for name in ("input_ids", "labels")} for row in rows.first_window()[:1]]
+        )
+    return rows.examples if isinstance(rows, PackedRows) else rows
+
+
+def fill_batches(rows: TrainingRows, token: int) -> TrainingRows:
+    """`rows` with a last one that has no labels, with which several processes fill up a batch. A stream fills every batch."""
+    if isinstance(rows, StreamedRows):
+        return rows
+    if isinstance(rows, PackedRows):
+        sequence_of = numpy.append(rows.sequence_of, numpy.int32(len(rows)))
+        return PackedRows(append_blank(rows.examples, token), sequence_of)
+    return append_blank(rows, token)
