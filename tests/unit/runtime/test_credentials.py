@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith_api.failures import FAILURES, FailureClass, Retry
+from tunesmith_api.run import Store
 from tunesmith_runtime.credentials import AWS, HUBS, check, redacted, secrets_of, trim
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.fetch.hub import download_snapshot
+from tunesmith_runtime.fetch.hub import Download
+from tunesmith_runtime.fetch.import_parts import Parts
+from tunesmith_runtime.storage import join, open_storage
 
 AROUND = st.text(st.sampled_from(" \t\r\n\u00a0\ufeff\u200b"))
 KEY = "AKIAIOSFODNN7EXAMPLE"
@@ -131,6 +134,7 @@ def test_a_token_that_cannot_be_sent_is_refused_before_a_hub_is_contacted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uri: str, name: str
 ) -> None:
     monkeypatch.setenv(name, "hf_one\nhf_two")
+    parts = Parts(open_storage(Store(uri=tmp_path.as_uri())), join(tmp_path.as_uri(), "import"))
     with pytest.raises(RunFailure, match=f"{name} has white space within it, at character 7") as wrong:
-        download_snapshot(uri, tmp_path, trust_remote_code=False, adapter=False, check_config=lambda _: None)
+        Download(uri, tmp_path / "model", False, False, lambda _: None, parts).run(None)
     assert wrong.value.failure is FailureClass.MODEL_NOT_FOUND
