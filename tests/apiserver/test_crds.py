@@ -442,6 +442,8 @@ FOLLOWED_REFUSALS: dict[str, tuple[dict[str, Any], ...]] = {
         {"datasets": [{"uri": "s3://data/t.jsonl", "format": form}]}
         for form in ("auto", "messages", "sharegpt", "promptCompletion", "alpaca", "text", "queryResponse")
     ),
+    "results in a claim": ({"output": {"uri": "s3://models/out"}},),
+    "name of no claim": ({"model": {"uri": "pvc://my-claim/base"}},),
     "gate without its benchmark": (
         {"benchmarks": [{"name": "gsm8k"}, {"name": "gms8k"}]},
         {"gates": [{"benchmark": "gsm8k", "min": 0.5}]},
@@ -454,6 +456,7 @@ FOLLOWED_REFUSALS: dict[str, tuple[dict[str, Any], ...]] = {
         {"baseline": {"uri": "s3://models/base"}},
         {"gates": [{"benchmark": "gsm8k", "min": 0.5}]},
     ),
+    "scores in a claim": ({"output": {"uri": "s3://models/out"}},),
     "serving what is served": (
         {"model": {"inferenceService": None, "uri": "s3://models/base"}},
         {"model": {"inferenceService": None, "fineTuneJob": {"name": "support"}}},
