@@ -13,7 +13,7 @@ KUBERNETES_VERSIONS := 1.30.14 1.37.2
 VERSION_TESTS := $(patsubst %,tests/apiserver/test_%.py,crds operator_chain job_life serving truth tables rights)
 
 .PHONY: help demo test test-deep test-deep-cluster test-deep-apiserver test-namespaced test-kubernetes-versions verify \
-	bench bench-scale bench-peers images sbom audit cluster cluster-down env lock generate format
+	bench bench-scale bench-peers bench-estimate images sbom audit cluster cluster-down env lock generate format
 
 help:            ## List the targets
 	@grep -hE '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -71,6 +71,9 @@ bench-scale: env ## Figures of the operator: 1,000 jobs at once, 5,000 finished,
 bench-peers: env ## Five races beside plain Jobs and Kubeflow Trainer: median and range
 	python3 -m devcluster tools
 	$(PYTHON) -m tests.bench.scale --peers --races 5
+
+bench-estimate: env ## Estimated beside measured memory of trainings
+	$(PYTHON) -m tests.bench.estimate
 
 images: env      ## Build and push both images
 	python3 -m devcluster images

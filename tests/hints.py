@@ -77,6 +77,15 @@ FOLLOWED: dict[str, Fix] = {
         Fix(C.DEVICE_OUT_OF_MEMORY, TUNE, (*SMALLER, *NODES)),
         Fix(C.DEVICE_OUT_OF_MEMORY, EVAL, ({"resources.count": 4}, *NODES)),
         Fix(C.DEVICE_OUT_OF_MEMORY, SERVE, ({"resources.count": 4}, {"maxModelLength": 2048}, *NODES)),
+        Fix(
+            C.WILL_NOT_FIT,
+            TUNE,
+            (
+                {"training.microBatchSize": 1, "training.gradientCheckpointing": True},
+                {"pod.nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H200"}, "resources.deviceMemory": "140Gi"},
+                {"fit": "Warn"},
+            ),
+        ),
         Fix(C.BAD_ROW, TUNE, ({"datasets.0.format": "messages"},)),
         Fix(C.BAD_ROW, EVAL, ({"benchmarks.0.dataset.type": "multipleChoice"},)),
         Fix(C.EMPTY_DATASET, TUNE, ({"training.maxLength": 4096}, {"training.truncation": "truncate"})),

@@ -1,8 +1,11 @@
-"""How the rows of a step are divided among devices and forward passes. The operator and the runtime refuse by it."""
+"""How the rows of a run are divided among steps, devices and forward passes. Operator, runtime and estimate share it."""
 
 from __future__ import annotations
 
+import math
+
 from tunesmith_api.refusal import Refusal
+from tunesmith_api.training import Training
 
 
 def batch_refusal(global_batch_size: int, devices: int, micro_batch_size: int | None = None) -> Refusal | None:
@@ -22,6 +25,26 @@ def batch_refusal(global_batch_size: int, devices: int, micro_batch_size: int | 
             "set spec.training.microBatchSize to a divisor of spec.training.globalBatchSize / devices, or remove it",
         )
     return None
+
+
+def micro_batch(global_batch_size: int, requested: int | None, devices: int = 1, maximum: int = 8) -> int:
+    """Return the rows per device and forward pass: `requested`, or the largest divisor of a device's share of the batch
+    up to `maximum`.
+
+    Raises ValueError if `devices` or `requested` do not divide the batch.
+    """
+    if refusal := batch_refusal(global_batch_size, devices, requested):
+        raise ValueError(refusal.message)
+    share = global_batch_size // devices
+    return requested or max(size for size in range(1, min(maximum, share) + 1) if share % size == 0)
+
+
+def total_steps(training: Training, rows: int) -> int:
+    """Return the number of optimizer steps: those of the epochs or maxSteps, whichever is less; of one epoch without both."""
+    if training.max_steps and training.epochs is None:
+        return training.max_steps
+    needed = math.ceil((training.epochs or 1) * math.ceil(rows / training.global_batch_size))
+    return min(needed, training.max_steps or needed)
 
 
 def batch_rule(in_bounds: str, nodes: str, devices_per_pod: str) -> str:

@@ -31,6 +31,7 @@ class FailureClass(StrEnum):
     PREEMPTED = "Preempted"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     DISK_FULL = "DiskFull"
+    WILL_NOT_FIT = "WillNotFit"
     BAD_SPEC = "BadSpec"
     BAD_ROW = "BadRow"
     EMPTY_DATASET = "EmptyDataset"
@@ -213,6 +214,16 @@ FAILURES: dict[FailureClass, Failure] = {
         Retry.NEVER,
         "the pod's disk is full, or the pod used more of it than its limit",
         "raise spec.resources.ephemeralStorage, or set it, or choose nodes with more disk by spec.pod.nodeSelector",
+    ),
+    FailureClass.WILL_NOT_FIT: Failure(
+        95,
+        Retry.NEVER,
+        "the estimated memory is more than the devices have, and the job is to be refused then",
+        "choose a device with more memory",
+        {
+            TUNE: "set spec.training.microBatchSize: 1 and spec.training.gradientCheckpointing: true, name a device with more memory "
+            "in spec.pod.nodeSelector and spec.resources.deviceMemory, or set spec.fit: Warn"
+        },
     ),
     FailureClass.BAD_SPEC: Failure(
         64,

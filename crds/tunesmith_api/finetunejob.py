@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -20,7 +20,7 @@ from tunesmith_api.base import (
 )
 from tunesmith_api.batches import batch_rule
 from tunesmith_api.common import ModelSource, Output, Storage
-from tunesmith_api.pods import PodSettings, Resources
+from tunesmith_api.pods import PodSettings, TuningResources
 from tunesmith_api.status import Artifact, JobStatus, ModelStatus
 from tunesmith_api.training import (
     BadRows,
@@ -29,6 +29,7 @@ from tunesmith_api.training import (
     Dpo,
     Droppable,
     Export,
+    Fit,
     Grpo,
     Kto,
     Lora,
@@ -36,9 +37,11 @@ from tunesmith_api.training import (
     Parallelism,
     Training,
     Tuner,
+    Until,
     Validation,
 )
 
+INT64: dict[str, Any] = {"format": "int64"}
 DEVICES = "(has(self.resources.count) ? self.resources.count : 1)"
 DEVICES_IN_BOUNDS = " && ".join(
     f"{value} >= 1 && {value} <= {most}" for value, most in (("self.parallelism.nodes", 1024), (DEVICES, 64))
@@ -118,12 +121,20 @@ class FineTuneJobSpec(ApiModel):
     lora: Lora | None = Field(None, description="Settings of tuner lora, qlora and dora.")
     training: Training = Field(default_factory=Training, description="Optimization.")
     parallelism: Parallelism = Field(default_factory=Parallelism, description="Distribution over pods and devices.")
-    resources: Resources = Field(default_factory=Resources, description="Resources of each pod.")
+    resources: TuningResources = Field(default_factory=TuningResources, description="Resources of each pod.")
     checkpoint: Checkpointing = Field(default_factory=Checkpointing, description="Checkpoints in the store.")
     export: Export = Field(default_factory=Export, description="Processing of the trained weights.")
     output: Output = Field(default_factory=Output, description="Destination of the results.")
     storage: Storage | None = Field(None, description="S3 endpoint and credentials. Default: the chart's store.")
     pod: PodSettings = Field(default_factory=PodSettings, description="Settings of the pods.")
+    until: Until = Field(
+        Until.EXPORT,
+        description="Last stage: estimate or data (status.estimate and status.rows, without a device), train or export. Default export.",
+    )
+    fit: Fit = Field(
+        Fit.WARN,
+        description="Warn, or Refuse a job whose estimate is more than the memory of its devices (class WillNotFit). Default Warn.",
+    )
     suspend: bool = Field(
         False, description="Stop the pods and keep the last checkpoint; false resumes from it. Default false."
     )
@@ -222,13 +233,47 @@ class LastCheckpoint(ApiModel):
     )
 
 
+class EstimatedMemory(ApiModel):
+    """Memory of a device at the peak of the training, by part, in bytes. The parts add up to memoryBytes."""
+
+    weights: int | None = Field(None, ge=0, description="Weights.", json_schema_extra=INT64)
+    gradients: int | None = Field(None, ge=0, description="Gradients at that moment.", json_schema_extra=INT64)
+    optimizer: int | None = Field(None, ge=0, description="State of the optimizer.", json_schema_extra=INT64)
+    activations: int | None = Field(None, ge=0, description="Activations of the longest rows.", json_schema_extra=INT64)
+    logits: int | None = Field(None, ge=0, description="Logits and their gradients.", json_schema_extra=INT64)
+    buffers: int | None = Field(None, ge=0, description="Buffers between devices.", json_schema_extra=INT64)
+    runtime: int | None = Field(None, ge=0, description="Process without a model.", json_schema_extra=INT64)
+
+
 class Estimate(ApiModel):
     """Resources that the run is expected to need."""
 
-    memory_bytes: int | None = Field(
-        None, ge=0, description="Memory per device, in bytes.", json_schema_extra={"format": "int64"}
+    summary: ShortText | None = Field(None, description="The estimate in one line.")
+    memory_bytes: int | None = Field(None, ge=0, description="Memory per device, in bytes.", json_schema_extra=INT64)
+    memory: EstimatedMemory | None = Field(None, description="Memory per device, by part.")
+    device_memory_bytes: int | None = Field(
+        None, ge=0, description="Memory that each device has, in bytes, where it is known.", json_schema_extra=INT64
     )
+    parameters: int | None = Field(None, ge=0, description="Parameters of the model.", json_schema_extra=INT64)
+    trained_parameters: int | None = Field(None, ge=0, description="Trained parameters.", json_schema_extra=INT64)
+    download_bytes: int | None = Field(
+        None, ge=0, description="Model and data that a pod downloads, in bytes.", json_schema_extra=INT64
+    )
+    disk_bytes: int | None = Field(
+        None, ge=0, description="Disk of a pod: model, data, checkpoint and results, in bytes.", json_schema_extra=INT64
+    )
+    rows: int | None = Field(
+        None, ge=0, description="Sequences to train on: a row may have several.", json_schema_extra=INT64
+    )
+    tokens: int | None = Field(None, ge=0, description="Tokens to train on, over all epochs.", json_schema_extra=INT64)
     steps: int | None = Field(None, ge=0, description="Optimizer steps.")
+    sampled: bool | None = Field(None, description="Whether rows, tokens and steps follow from a sample of the rows.")
+    device: ShortText | None = Field(None, description="Device that the hours are for.")
+    hours: float | None = Field(None, ge=0, description="Hours of training on that device.")
+    accelerator_hours: float | None = Field(None, ge=0, description="Hours multiplied by devices.")
+    changes: list[ShortText] | None = Field(
+        None, max_length=8, description="Changes, made together, with which it fits.", json_schema_extra=ATOMIC_LIST
+    )
 
 
 class Metrics(ApiModel):

@@ -187,3 +187,13 @@ class Resources(ApiModel):
     def processes(self) -> int:
         """Processes that compute in a pod: the number of devices, at least 1."""
         return max(self.devices, 1)
+
+
+class TuningResources(Resources):
+    """Resources of each pod of a FineTuneJob."""
+
+    device_memory: Quantity | None = Field(
+        None,
+        description="Memory of each device, such as 24Gi, for status.estimate. Default: that of the device that pod.nodeSelector names, "
+        "such as NVIDIA-L4; with accelerator cpu, resources.memory.",
+    )

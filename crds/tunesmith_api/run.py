@@ -16,7 +16,7 @@ from tunesmith_api.base import ApiModel, UriText
 from tunesmith_api.catalogue import SCHEME
 from tunesmith_api.evaljob import EvalJobSpec, Result
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import FineTuneJobSpec, LastCheckpoint, Metrics, Rows
+from tunesmith_api.finetunejob import Estimate, FineTuneJobSpec, LastCheckpoint, Metrics, Rows
 from tunesmith_api.inferenceservice import InferenceServiceSpec
 from tunesmith_api.status import Artifact
 
@@ -280,7 +280,8 @@ class RunReport(ApiModel):
     )
     model_digest: str | None = Field(None, description="prepare, fetch, evaluate: sha256 of the model's manifest.")
     artifacts: list[Artifact] | None = Field(None, description="train, export, evaluate: published artifacts.")
-    rows: Rows | None = Field(None, description="train: counts of the rows.")
+    rows: Rows | None = Field(None, description="prepare, train: counts of the rows.")
+    estimate: Estimate | None = Field(None, description="prepare, fetch: what the run is expected to need.")
     metrics: Metrics | None = Field(None, description="train, export: figures of the run.")
     results: list[Result] | None = Field(None, description="evaluate: the scores of this model.")
     resumed_from_step: int | None = Field(None, description="train: step from which it resumed.")

@@ -388,6 +388,27 @@ class Checkpointing(ApiModel):
     keep: int = Field(2, ge=1, le=100, description="Checkpoints kept in the store during training. Default 2.")
 
 
+class Until(StrEnum):
+    """The last stage of a job."""
+
+    ESTIMATE = "estimate"
+    DATA = "data"
+    TRAIN = "train"
+    EXPORT = "export"
+
+    @property
+    def trains(self) -> bool:
+        """Whether the job comes to training, for which it needs its devices."""
+        return self in (Until.TRAIN, Until.EXPORT)
+
+
+class Fit(StrEnum):
+    """What to do with a job that is expected not to fit into the memory of its devices."""
+
+    WARN = "Warn"
+    REFUSE = "Refuse"
+
+
 class QuantizationMethod(StrEnum):
     """Quantization method."""
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from decimal import Decimal
 from pathlib import Path
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.quantities import bytes_of
 from tunesmith_runtime.errors import RunFailure
 
 FLOAT32 = 4
 STATE = 3 * FLOAT32
 """Bytes of a trained parameter in a checkpoint: the weight and AdamW's two moments (Kingma and Ba, 2015), in float32."""
-
-POWERS = {"": 0, "m": -1, "k": 1, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
-"""Suffixes of quantities: powers of 1000, or of 1024 with an i."""
 
 
 def extra_bytes(parameters: int, trained: int, number: int, merge: bool) -> int:
@@ -32,14 +29,6 @@ def extra_bytes_of(weights: int, full: bool, merge: bool) -> int:
     """Like `extra_bytes`, by the size of the base's weights alone: at most 4 bytes a number, and at least 2 in the result."""
     parameters = weights // FLOAT32
     return extra_bytes(parameters, parameters if full else 0, 2, merge and not full)
-
-
-def bytes_of(quantity: str | int) -> int:
-    """Return the bytes of a Kubernetes quantity such as 50Gi or 1.5T."""
-    text = str(quantity)
-    digits = text.rstrip("".join(POWERS) + "i")
-    suffix = text.removeprefix(digits)
-    return int(Decimal(digits) * Decimal(1024 if suffix.endswith("i") else 1000) ** POWERS[suffix.removesuffix("i")])
 
 
 def used(root: Path) -> int:

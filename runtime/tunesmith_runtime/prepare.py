@@ -1,13 +1,14 @@
 """The verb prepare: everything that needs no device, before devices are requested.
 
-It looks for a finished run to adopt, checks that the inputs exist and that the output is writable, and imports a hub's model
-into the store. Inputs that are in the store stay there until fetch downloads them.
+It looks for a finished run to adopt, checks that the inputs exist and that the output is writable, imports a hub's model into
+the store, and estimates a FineTuneJob. Weights that are in the store stay there until fetch downloads them.
 """
 
 from __future__ import annotations
 
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.fetch import find_run
+from tunesmith_runtime.fetch.assessment import Assessment, assess
 from tunesmith_runtime.fetch.checks import is_lenient
 from tunesmith_runtime.fetch.models import find_model
 from tunesmith_runtime.progress_push import ProgressPusher
@@ -19,18 +20,22 @@ from tunesmith_runtime.workdir import Work
 def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
     """Report Adopted with the content of the finished run, or Succeeded if the run can start.
 
-    Raises the same failures as fetch.
+    A job that ends before training adopts nothing. Raises the same failures as fetch, and those of `assess`.
     """
     storage = open_storage(spec.store)
     model = find_model(storage, spec.store.uri, spec.subject, work, is_lenient(spec), spec.hub)
-    found, _ = find_run(spec, work, storage, model)
-    if found.record is not None:
+    found, data = find_run(spec, work, storage, model)
+    is_tuning = spec.kind == "FineTuneJob"
+    if found.record is not None and (not is_tuning or spec.fine_tune_job().until.trains):
         return RunRecord.model_validate(found.record).report(Verb.PREPARE, Outcome.ADOPTED, found.run_uri)
     has_looked_up = spec.looked_up is not None  # then the status shows what the name stands for, also before the import
+    known = assess(spec, work, storage, model, data) if is_tuning else Assessment()
     return RunReport(
         verb=Verb.PREPARE,
         outcome=Outcome.SUCCEEDED,
         run_uri=found.run_uri,
         model_uri=found.model_uri or (model.source if has_looked_up else None),
         model_digest=found.model_digest,
+        rows=known.rows,
+        estimate=known.estimate,
     )

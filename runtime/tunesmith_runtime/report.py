@@ -128,7 +128,8 @@ def fitted(report: RunReport, gated: Collection[tuple[str, str]], limit: int = T
 def encode(report: RunReport, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
     """Return `report` as JSON of at most `limit` bytes.
 
-    It is cut in this order: log tail, message, hint, ignored keys, rows of each data set, model, results, artifacts.
+    It is cut in this order: log tail, message, hint, ignored keys, rows of each data set, details of the estimate, model,
+    results, artifacts.
     """
     report = _without_secrets(report)
     for name, keep_end in (("log_tail", True), ("message", False), ("hint", False)):
@@ -141,6 +142,10 @@ def encode(report: RunReport, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
     for name in ("ignored_keys", "datasets"):
         if len(_encode(report)) > limit and report.rows:
             report = report.model_copy(update={"rows": report.rows.model_copy(update={name: None})})
+    if len(_encode(report)) > limit and report.estimate:
+        report = report.model_copy(
+            update={"estimate": report.estimate.model_copy(update={"changes": None, "memory": None})}
+        )
     if len(_encode(report)) > limit:
         report = report.model_copy(update={"model_uri": None, "model_digest": None})
     for name in ("results", "artifacts"):

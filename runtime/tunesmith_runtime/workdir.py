@@ -11,6 +11,7 @@ from pydantic import Field
 
 from tunesmith_api.base import ApiModel
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import Estimate
 from tunesmith_api.run import ModelRole, RunSpec
 from tunesmith_runtime.errors import RunFailure
 
@@ -34,6 +35,7 @@ class Fetched(ApiModel):
     fingerprints: dict[str, str] = Field(default_factory=dict, description="URI -> fingerprint of its content.")
     model_uri: str | None = Field(None, description="URI of the weights in the store.")
     model_digest: str | None = Field(None, description="sha256 of their manifest.")
+    estimate: Estimate | None = Field(None, description="What the run is expected to need, where fetch estimates it.")
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ KINDS: tuple[Kind, ...] = (
             Column("METHOD", "string", ".spec.method", "How the model learns.", WIDE),
             MODEL,
             Column("ETA", "integer", ".status.progress.etaSeconds", "Seconds left, by the pace so far.", WIDE),
+            Column("ESTIMATE", "string", ".status.estimate.summary", "What it is expected to need.", WIDE),
             MESSAGE,
         ),
     ),

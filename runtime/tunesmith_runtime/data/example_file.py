@@ -18,7 +18,7 @@ import pyarrow.compute
 import pyarrow.ipc
 from numpy.typing import NDArray
 
-from tunesmith_runtime.data.examples import Example
+from tunesmith_runtime.data.examples import IGNORED, Example
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -135,3 +135,16 @@ def example_lengths(examples: Dataset) -> Sequence[int]:
     return array(
         "i", b"".join(pyarrow.compute.list_value_length(chunk).to_numpy().tobytes() for chunk in column.chunks)
     )
+
+
+def labelled_counts(examples: Dataset) -> Sequence[int]:
+    """Tokens of each example that the loss is taken on. The first token is never predicted, so its label does not count."""
+    counts = array("i")
+    for chunk in examples.data["labels"].chunks:
+        starts = chunk.offsets.to_numpy()[:-1]
+        is_learned = chunk.values.to_numpy() != IGNORED
+        is_learned[starts] = False
+        if len(starts):
+            ends = chunk.offsets.to_numpy()[-1]
+            counts.frombytes(numpy.add.reduceat(is_learned[:ends], starts, dtype=numpy.int32).tobytes())
+    return counts

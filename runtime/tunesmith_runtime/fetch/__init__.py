@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import Estimate
 from tunesmith_api.run import Outcome, ProgressReport, RunReport, RunSpec, Verb
 from tunesmith_api.run_spec import run_id
 from tunesmith_api.status import Artifact
@@ -15,6 +17,8 @@ from tunesmith_api.training import Tuner
 from tunesmith_runtime.cache import Cache, open_cache
 from tunesmith_runtime.chat_template import template_fingerprint
 from tunesmith_runtime.disk_space import check_room, extra_bytes_of, used
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.fetch.assessment import assess
 from tunesmith_runtime.fetch.checks import check_all, is_lenient
 from tunesmith_runtime.fetch.data import Data, DataSource, download_benchmark, download_rows, find_data
 from tunesmith_runtime.fetch.models import Model, find_adapter, find_model
@@ -48,6 +52,7 @@ def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
         model_uri=fetched.model_uri,
         model_digest=fetched.model_digest,
         artifacts=[Artifact.model_validate(each) for each in fetched.record["artifacts"]] if fetched.record else None,
+        estimate=fetched.estimate,
     )
 
 
@@ -68,10 +73,28 @@ def fetch_run(spec: RunSpec, work: Work, storage: Storage, model: Model, cache: 
     if fetched.adopted:
         return fetched
     check_disk(spec, work, storage, model, data, cache)
+    estimate = estimate_unprepared(spec, work, storage, model, data)
     download_data(spec, work, storage, data)
     model.download(storage, cache)
     check_all(storage, spec, model)
-    return fetched.model_copy(update={"model_uri": model.uri, "model_digest": model.digest})
+    return fetched.model_copy(update={"model_uri": model.uri, "model_digest": model.digest, "estimate": estimate})
+
+
+def estimate_unprepared(spec: RunSpec, work: Work, storage: Storage, model: Model, data: FoundData) -> Estimate | None:
+    """Estimate a FineTuneJob without devices, which no pod has prepared. Only its fit is a reason to fail here: the training
+    reads the same rows next, and names what is wrong with them.
+
+    Raises RunFailure (WillNotFit).
+    """
+    if spec.kind != "FineTuneJob" or spec.fine_tune_job().resources.devices or not in_leading_pod(spec.world):
+        return None
+    try:
+        return assess(spec, work, storage, model, data).estimate
+    except RunFailure as failure:
+        if failure.failure is FailureClass.WILL_NOT_FIT:
+            raise
+        log.info("no estimate: %s", failure.message)
+        return None
 
 
 def find_run(spec: RunSpec, work: Work, storage: Storage, model: Model) -> tuple[Fetched, FoundData]:

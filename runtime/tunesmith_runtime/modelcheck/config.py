@@ -85,3 +85,17 @@ def positions(config: Any) -> int | None:
     if own and rope.get("rope_type") == "yarn" and rope.get("original_max_position_embeddings"):
         return max(own, int(rope["original_max_position_embeddings"] * (rope.get("factor") or 1)))
     return own
+
+
+def limits_of(config: Mapping[str, Any]) -> Limits:
+    """Return the limits of a model by the content of its config.json, as `positions` does by its transformers config."""
+    nested = config.get("text_config")
+    text = {**config, **nested} if isinstance(nested, dict) else config
+    found = (text.get(name) for name in POSITIONS)
+    own = next((length for length in found if isinstance(length, int) and length > 0), None)
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    kind, original = rope.get("rope_type") or rope.get("type"), rope.get("original_max_position_embeddings")
+    if own and kind == "yarn" and original:
+        own = max(own, int(original * (rope.get("factor") or 1)))
+    vocabulary = text.get("vocab_size")
+    return Limits(own, vocabulary if isinstance(vocabulary, int) else None)

@@ -116,6 +116,11 @@ class Files:
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
+    def read_range(self, uri: str, start: int, length: int) -> bytes:
+        with disk_failures(uri), path_of(uri).open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
     def write_bytes(self, uri: str, content: bytes, if_absent: bool) -> bool:
         target = path_of(uri)
         with disk_failures(uri), beside(target) as partial:

@@ -64,6 +64,11 @@ class Volumes:
         except NotFound:
             return None
 
+    def read_range(self, uri: str, start: int, length: int) -> bytes:
+        with self._open(uri) as file:
+            file.seek(start)
+            return file.read(length)
+
     def fingerprint(self, uri: str, entry: Entry) -> str:
         with self._open(uri) as file:
             digest = sha256_of_file(file)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
-from tunesmith_api.batches import batch_refusal
+from tunesmith_api.batches import batch_refusal, micro_batch, total_steps
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.training import LEARNING_RATES
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.train.batches import micro_batch
 from tunesmith_runtime.train.process_group import ProcessGroup
 
 
@@ -29,7 +27,7 @@ def training_arguments(
     `count`: rows or sequences of an epoch; a stream has no epochs.
     """
     training, rows = job.training, rows_per_device(job, group.size)
-    steps = total_steps(job, count)
+    steps = total_steps(training, count)
     eval_steps = training.eval_steps or (steps if training.streaming else None)
     evaluation = "no" if not is_validated else "steps" if eval_steps else "epoch"
     return {
@@ -69,12 +67,3 @@ def rows_per_device(job: FineTuneJobSpec, devices: int) -> int:
     if refusal := batch_refusal(training.global_batch_size, devices, training.micro_batch_size):
         raise RunFailure(FailureClass.BAD_SPEC, refusal.message, refusal.hint)
     return micro_batch(training.global_batch_size, training.micro_batch_size, devices)
-
-
-def total_steps(job: FineTuneJobSpec, rows: int) -> int:
-    """Return the number of optimizer steps: those of the epochs or maxSteps, whichever is less; of one epoch without both."""
-    training = job.training
-    if training.max_steps and training.epochs is None:
-        return training.max_steps
-    needed = math.ceil((training.epochs or 1) * math.ceil(rows / training.global_batch_size))
-    return min(needed, training.max_steps or needed)

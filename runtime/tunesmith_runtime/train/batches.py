@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from torch.utils.data import Sampler
 
-from tunesmith_api.batches import batch_refusal
 from tunesmith_runtime.data.examples import IGNORED
 
 if TYPE_CHECKING:
@@ -63,15 +62,3 @@ class ByLength(Sampler[int]):
 
     def __len__(self) -> int:
         return len(self._lengths) + len(self._filling)
-
-
-def micro_batch(global_batch_size: int, requested: int | None, devices: int = 1, maximum: int = 8) -> int:
-    """Return the rows per device and forward pass: `requested`, or the largest divisor of a device's share of the batch
-    up to `maximum`.
-
-    Raises ValueError if `devices` or `requested` do not divide the batch.
-    """
-    if refusal := batch_refusal(global_batch_size, devices, requested):
-        raise ValueError(refusal.message)
-    share = global_batch_size // devices
-    return requested or max(size for size in range(1, min(maximum, share) + 1) if share % size == 0)

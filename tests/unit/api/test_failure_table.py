@@ -84,6 +84,7 @@ def test_an_exit_code_never_changes_its_meaning() -> None:
         92: "HubForbidden",
         93: "HubRateLimited",
         94: "HubCorrupt",
+        95: "WillNotFit",
         137: "OOMKilled",
     }
 

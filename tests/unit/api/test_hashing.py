@@ -61,6 +61,8 @@ WITHOUT_EFFECT = {
     "checkpoint": {"keep": 5},
     "output": {"uri": "s3://other/place"},
     "storage": {"region": "eu"},
+    "until": "train",
+    "fit": "Refuse",
 }
 
 

@@ -15,10 +15,11 @@ from tests import tinymodel
 from tests.unit.runtime.fetch.support import MODEL, ROWS, Fetcher, names
 from tests.unit.runtime.train.support import make_run
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.quantities import bytes_of
 from tunesmith_api.run import Outcome, Store
 from tunesmith_runtime import disk_space as room
 from tunesmith_runtime import export, train
-from tunesmith_runtime.disk_space import bytes_of, check_room, extra_bytes, extra_bytes_of, used
+from tunesmith_runtime.disk_space import check_room, extra_bytes, extra_bytes_of, used
 from tunesmith_runtime.errors import RunFailure
 
 GIGA = 10**9

@@ -50,7 +50,7 @@ def _models(spec: FineTuneJobSpec, references: References) -> Models | Waiting |
 
 
 def _services(resource: Raw, spec: FineTuneJobSpec) -> tuple[Raw, ...]:
-    return (distributed.service(resource, tuning(spec).label),) if spec.parallelism.nodes > 1 else ()
+    return (distributed.service(resource, tuning(spec).label),) if tuning(spec).pods > 1 else ()
 
 
 JOB: JobKind[FineTuneJobSpec] = JobKind(

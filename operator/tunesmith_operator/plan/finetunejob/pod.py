@@ -1,12 +1,14 @@
-"""The pod of a FineTuneJob's attempt: fetch, train, export."""
+"""The pod of a FineTuneJob's attempt: fetch, train, export; or what spec.until leaves of them."""
 
 from __future__ import annotations
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.run import Verb
 from tunesmith_api.run_spec import run_spec
+from tunesmith_api.training import Until
 from tunesmith_operator.plan.finetunejob import distributed
 from tunesmith_operator.plan.jobs.kind import NewAttempt
+from tunesmith_operator.plan.jobs.preparation import preparation_pod
 from tunesmith_operator.plan.names import job_name, labels
 from tunesmith_operator.plan.pods.cache import with_cache
 from tunesmith_operator.plan.pods.storage import resolve as resolve_storage
@@ -29,9 +31,10 @@ def plan_pod(attempt: NewAttempt[FineTuneJobSpec]) -> PodPlan:
         world=world,
     )
     image = config.images.runtime
-    pod = PodPlan(
-        init=(Stage(Verb.FETCH, image), Stage(Verb.TRAIN, image, computes=True)),
-        main=Stage(Verb.EXPORT, image),
+    fetch, train, export = Stage(Verb.FETCH, image), Stage(Verb.TRAIN, image, computes=True), Stage(Verb.EXPORT, image)
+    plan = PodPlan(
+        init=(fetch,) if spec.until is Until.TRAIN else (fetch, train),
+        main=train if spec.until is Until.TRAIN else export,
         run=run,
         resources=spec.resources,
         settings=spec.pod,
@@ -45,4 +48,5 @@ def plan_pod(attempt: NewAttempt[FineTuneJobSpec]) -> PodPlan:
         chat_template=spec.training.chat_template.config_map if spec.training.chat_template else None,
         shared_memory=distributed.shared_memory(spec.resources, world),
     )
-    return with_cache(pod, config.cache)
+    pod = with_cache(plan, config.cache)
+    return pod if spec.until.trains else preparation_pod(pod, pod.labels)

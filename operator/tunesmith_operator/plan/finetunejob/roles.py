@@ -9,5 +9,8 @@ KIND = "FineTuneJob"
 
 
 def tuning(spec: FineTuneJobSpec) -> Role:
-    """The role, with as many pods as the spec has nodes."""
-    return Role(label="tune", preparation_label="prepare", pods=spec.parallelism.nodes)
+    """The role, with as many pods as the spec has nodes; a job that ends before training has one pod without devices."""
+    trains = spec.until.trains
+    return Role(
+        label="tune", preparation_label="prepare", pods=spec.parallelism.nodes if trains else 1, holds_devices=trains
+    )

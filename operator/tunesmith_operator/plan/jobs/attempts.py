@@ -60,6 +60,8 @@ class Role:
     """How status names the role; None if the kind has only one."""
     pods: int = 1
     """Pods of an attempt."""
+    holds_devices: bool = True
+    """Whether its pods request the devices of spec.resources."""
 
 
 @dataclass(frozen=True)

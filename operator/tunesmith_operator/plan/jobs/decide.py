@@ -74,7 +74,7 @@ def _read_roles(
     others: list[Attempts] = []
     for role in kind.roles(spec):
         work = _read_work(role, resource, observed, now)
-        if not preparation.needs_preparation(spec.resources):
+        if not preparation.needs_preparation(role, spec.resources):
             current.append(work)
             continue
         preparing = read_attempts(role, role.preparation_label, observed, now)
@@ -186,10 +186,10 @@ def _pending_rejected(context: JobContext[Spec], message: str) -> Outlook:
 
 
 def _manifest(context: JobContext[Spec], attempts: Attempts, models: Models) -> Raw:
-    """The Job of the next attempt. A preparation is not queued: it requests no devices."""
+    """The Job of the next attempt. Pods that request no devices are not queued."""
     role, number = attempts.role, attempts.number + 1
     attempt = NewAttempt(context.resource, context.spec, role, number, models[role], context.config)
-    pod, queue = context.kind.plan_pod(attempt), context.spec.queue_name
+    pod, queue = context.kind.plan_pod(attempt), context.spec.queue_name if role.holds_devices else None
     if attempts.is_preparation:
         pod, queue = preparation.preparation_pod(pod, labels(context.resource, attempts.label)), None
     return job_manifest(context.resource, attempts.label, pod, attempts.failures, context.token, queue)

@@ -179,7 +179,7 @@ def _shown(context: JobContext[Spec], attempts: Attempts, is_created: bool) -> t
         is_held_up = not is_created and attempts.state is State.STARTING and attempts.trouble
         return STARTING if is_held_up else PREPARING
     if is_created:
-        return QUEUED if context.spec.queue_name else STARTING
+        return QUEUED if context.spec.queue_name and attempts.role.holds_devices else STARTING
     return BY_STATE.get(attempts.state)
 
 

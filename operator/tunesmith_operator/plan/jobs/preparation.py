@@ -13,7 +13,7 @@ from dataclasses import replace
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.pods import Resources
 from tunesmith_api.run import Outcome, ResolvedModel, Verb
-from tunesmith_operator.plan.jobs.attempts import Attempts
+from tunesmith_operator.plan.jobs.attempts import Attempts, Role
 from tunesmith_operator.plan.jobs.state import State
 from tunesmith_operator.plan.pods.template import LIGHT_REQUESTS, PodPlan, Stage
 from tunesmith_operator.plan.types import Key
@@ -22,9 +22,9 @@ BLOCKING = frozenset({FailureClass.UNSCHEDULABLE, FailureClass.QUOTA_EXCEEDED, F
 """Why a small pod may wait although the pod of the work, with its device, limits or runtime class, might start."""
 
 
-def needs_preparation(resources: Resources) -> bool:
+def needs_preparation(role: Role, resources: Resources) -> bool:
     """Whether preparing the work pays: without devices, the pod of the work costs no more."""
-    return resources.devices > 0
+    return role.holds_devices and resources.devices > 0
 
 
 def preparation_pod(work: PodPlan, labels: Mapping[str, str]) -> PodPlan:

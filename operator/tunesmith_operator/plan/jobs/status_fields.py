@@ -33,7 +33,10 @@ def with_status_fields(context: JobContext[Spec], outlook: Outlook) -> Outlook:
 def accounts(context: JobContext[Spec], stopped: Callable[[Attempts], str | None]) -> list[Account]:
     """The account of each role's work; `stopped` names the outcome of attempts that the operator ends."""
     devices = context.spec.resources.devices
-    return [Account(attempts, devices, stopped(attempts), context.now) for attempts in context.work]
+    return [
+        Account(attempts, devices if attempts.role.holds_devices else 0, stopped(attempts), context.now)
+        for attempts in context.work
+    ]
 
 
 def _reported(context: JobContext[Spec], outlook: Outlook) -> Raw:

@@ -10,6 +10,7 @@ from tunesmith_api.common import ModelSource
 from tunesmith_api.inferenceservice import Adapter
 from tunesmith_api.run import NamedAdapter, ResolvedModel, RunReport
 from tunesmith_api.status import LANGUAGE_MODELS, ArtifactType
+from tunesmith_api.training import Until
 from tunesmith_operator.plan.phases import Phase, Reason, is_final
 from tunesmith_operator.plan.types import Raw, Reference
 
@@ -65,7 +66,7 @@ def resolve_base(source: ModelSource, references: References) -> ResolvedModel |
     if isinstance(model, ResolvedModel) and model.base:
         return Refused(
             f"{describe(source)} has published an adapter only, which cannot be tuned further",
-            f"create {describe(source)} again with spec.export.merge: true",
+            f"create {describe(source)} again with spec.export.merge: true and spec.until: export",
         )
     return model
 
@@ -130,9 +131,11 @@ def _artifact(job: Raw, preferred: tuple[ArtifactType, ...]) -> ResolvedModel | 
     name = next((name for name in preferred if name in made), None)
     if name is None:
         wanted, has = " or ".join(preferred), ", ".join(sorted(map(str, made))) or "nothing"
+        until = job["spec"].get("until", Until.EXPORT)
+        change = "spec.tuner: lora" if Until(until).trains else f"spec.until: {Until.EXPORT} instead of {until}"
         return Refused(
             f"FineTuneJob {job['metadata']['name']} has published {has}, but {wanted} is needed",
-            f"create FineTuneJob {job['metadata']['name']} again with spec.tuner: lora",
+            f"create FineTuneJob {job['metadata']['name']} again with {change}",
         )
     model = ResolvedModel(uri=made[name]["uri"], digest=made[name].get("digest"))
     if name is not ArtifactType.ADAPTER:

@@ -127,6 +127,13 @@ class S3:
                     return None
                 raise
 
+    def read_range(self, uri: str, start: int, length: int) -> bytes:
+        bucket, key = split(uri)
+        with self._failures(uri):
+            asked = f"bytes={start}-{start + length - 1}"
+            body: bytes = self._client.get_object(Bucket=bucket, Key=key, Range=asked)["Body"].read()
+            return body
+
     def write_bytes(self, uri: str, content: bytes, if_absent: bool) -> bool:
         return self._put(uri, content, ONLY_IF_ABSENT if if_absent else {})
 

@@ -22,10 +22,11 @@ OTHER_VALUES: Raw = {
     "pod": {"nodeSelector": {"zone": "b"}},
     "resources": {"accelerator": "nvidia"},
     "checkpoint": {"keep": 5},
+    "fit": "Refuse",
 }
 """Fields that determine where, when and how often work runs, but not its result."""
-ELSEWHERE = {"output", "storage"}
-"""Fields that determine where the result is stored."""
+ELSEWHERE = {"output", "storage", "until"}
+"""Fields that determine where the result is stored, and how far the job goes."""
 ADOPTED = {
     verb: ended(message=report(verb, "Adopted", runUri="s3://store/run", **more))
     for verb, more in {

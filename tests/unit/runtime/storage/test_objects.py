@@ -31,6 +31,15 @@ def test_a_written_object_is_read_listed_and_deleted(store: Store) -> None:
     storage.delete(uri)
 
 
+def test_a_range_of_an_object_is_read_and_ends_with_the_object(store: Store) -> None:
+    storage, uri = open_storage(store), join(store.uri, "a.bin")
+    storage.write_bytes(uri, b"0123456789")
+    assert storage.read_range(uri, 2, 3) == b"234"
+    assert storage.read_range(uri, 8, 100) == b"89"
+    with pytest.raises(NotFound):
+        storage.read_range(join(store.uri, "b.bin"), 0, 1)
+
+
 def test_a_folder_does_not_list_a_folder_with_the_same_prefix(store: Store) -> None:
     storage = open_storage(store)
     storage.write_bytes(join(store.uri, "run/x"), b"1")

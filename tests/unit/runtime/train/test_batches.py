@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunesmith_api.batches import micro_batch
 from tunesmith_runtime.data.example_file import example_lengths, open_examples, write_examples
 from tunesmith_runtime.data.examples import IGNORED, Example
-from tunesmith_runtime.train.batches import ByLength, append_blank, micro_batch, order
+from tunesmith_runtime.train.batches import ByLength, append_blank, order
 
 lengths = st.lists(st.integers(1, 500), min_size=1, max_size=300)
 

@@ -1,0 +1,154 @@
+"""The estimate of a FineTuneJob: from its spec, the sizes of its model and its rows to what status.estimate shows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from tunesmith_api.batches import total_steps
+from tunesmith_api.finetunejob import Estimate, EstimatedMemory, FineTuneJobSpec
+from tunesmith_api.pods import Accelerator
+from tunesmith_api.quantities import bytes_of
+from tunesmith_api.refusal import Refusal
+from tunesmith_api.training import Tuner
+from tunesmith_runtime.disk_space import extra_bytes
+from tunesmith_runtime.estimate.architecture import Architecture
+from tunesmith_runtime.estimate.changes import steps_to_fit
+from tunesmith_runtime.estimate.devices import Device, smallest_that_fits
+from tunesmith_runtime.estimate.duration import in_words, seconds
+from tunesmith_runtime.estimate.memory import GIB, Memory, Setup, peak
+from tunesmith_runtime.estimate.setup import device_of, setup_of
+from tunesmith_runtime.estimate.workload import Workload
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that an estimate follows from."""
+
+    job: FineTuneJobSpec
+    architecture: Architecture
+    workload: Workload
+    data_bytes: int = 0
+    """Size of the files of rows."""
+    cpu_has_bf16: bool = True
+    """Whether the CPU computes in bfloat16, for accelerator cpu."""
+
+    @property
+    def used(self) -> Workload:
+        """The sequences that are trained on: the rows, or what packing makes of them."""
+        training = self.job.training
+        return self.workload.packed(training.max_length) if training.packing else self.workload
+
+
+def estimate(inputs: Inputs) -> Estimate:
+    """Return the estimate. Raises ValueError if the devices or the micro batch do not divide the batch."""
+    job, workload = inputs.job, inputs.used
+    named = device_of(job)
+    setup = setup_of(job, inputs.architecture, workload, named, inputs.cpu_has_bf16)
+    memory = peak(setup)
+    limit = memory_limit(job, named)
+    device = named or smallest_that_fits(job.resources.accelerator, limit or memory.total)
+    steps = total_steps(job.training, workload.rows)
+    tokens = trained_tokens(inputs, steps)
+    hours = seconds(setup, tokens, workload.mean_length, device) / 3600 if device else None
+    return Estimate(
+        summary=summary(memory, limit, setup, device, hours, steps, is_named=named is not None),
+        memory_bytes=memory.total,
+        memory=EstimatedMemory(**{name: size for name, size in vars(memory).items() if size}),
+        device_memory_bytes=limit,
+        parameters=inputs.architecture.parameters,
+        trained_parameters=setup.trained,
+        download_bytes=inputs.architecture.stored_bytes + inputs.data_bytes,
+        disk_bytes=disk_bytes(inputs, setup),
+        rows=workload.rows,
+        tokens=tokens,
+        steps=steps,
+        sampled=None if workload.is_exact else True,
+        device=device.name if device else None,
+        hours=None if hours is None else round(hours, 3),
+        accelerator_hours=None if hours is None else round(hours * setup.devices, 3),
+        changes=changes(inputs, limit) if limit and memory.total > limit else None,
+    )
+
+
+def memory_limit(job: FineTuneJobSpec, named: Device | None) -> int | None:
+    """Return the bytes of memory that each device of a job has; None if nothing says it."""
+    resources = job.resources
+    if resources.device_memory:
+        return bytes_of(resources.device_memory)
+    if resources.accelerator is Accelerator.CPU:
+        return bytes_of(resources.memory) if resources.memory else None
+    return named.memory_bytes if named else None
+
+
+def trained_tokens(inputs: Inputs, steps: int) -> int:
+    """Return the tokens of all steps, without padding: exact for whole passes over counted rows."""
+    batch, workload = inputs.job.training.global_batch_size, inputs.used
+    rows = workload.rows
+    per_pass = max(1, -(-rows // batch))
+    passes, rest = divmod(steps, per_pass)
+    return passes * workload.tokens + round(min(rest * batch, rows) * workload.mean_length)
+
+
+def disk_bytes(inputs: Inputs, setup: Setup) -> int:
+    """Return the disk of a pod: the model, the rows, and a checkpoint or the results."""
+    sizes, job = inputs.architecture, inputs.job
+    number = max(1, round(sizes.stored_bytes / max(1, sizes.parameters)))
+    is_full = job.tuner is Tuner.FULL
+    frozen = 0 if is_full else sizes.parameters
+    results = extra_bytes(frozen, setup.trained, number, job.export.merge and not is_full)
+    return sizes.stored_bytes + inputs.data_bytes + results
+
+
+def changes(inputs: Inputs, limit: int) -> list[str] | None:
+    """Return the changes, made together, with which the job fits; None if no known change is enough."""
+
+    def need(job: FineTuneJobSpec) -> int:
+        used = replace(inputs, job=job).used
+        return peak(setup_of(job, inputs.architecture, used, device_of(job), inputs.cpu_has_bf16)).total
+
+    steps = steps_to_fit(inputs.job, need, limit)
+    is_enough = bool(steps) and steps[-1].bytes_needed <= limit
+    return [f"spec.{each.field} (needs {each.bytes_needed / GIB:.1f} GiB)" for each in steps] if is_enough else None
+
+
+def refusal(job: FineTuneJobSpec, found: Estimate) -> Refusal | None:
+    """Return why a job will not fit, with the changes with which it does; None if it fits, or if nothing says how much there is."""
+    limit, needed = found.device_memory_bytes, found.memory_bytes
+    if not limit or not needed or needed <= limit:
+        return None
+    parts = found.memory.to_dict() if found.memory else {}
+    shown = ", ".join(f"{name} {size / GIB:.1f}" for name, size in sorted(parts.items(), key=lambda each: -each[1]))
+    is_cpu = job.resources.accelerator is Accelerator.CPU
+    where = "and resources.memory is" if is_cpu else "on each device, which has"
+    message = f"the training needs {needed / GIB:.1f} GiB {where} {limit / GIB:.4g} GiB: {shown}"
+    if found.changes:
+        return Refusal(message, f"set {' and '.join(found.changes)}")
+    gib = math.ceil(needed / GIB)
+    if is_cpu:
+        return Refusal(message, f"set spec.resources.memory: {gib}Gi")
+    return Refusal(
+        message,
+        f"name devices of {gib} GiB or more in spec.pod.nodeSelector, or set spec.resources.deviceMemory: {gib}Gi",
+    )
+
+
+def summary(
+    memory: Memory,
+    limit: int | None,
+    setup: Setup,
+    device: Device | None,
+    hours: float | None,
+    steps: int,
+    is_named: bool,
+) -> str:
+    """Return the estimate in one line, such as `needs 21.4 of 24 GiB on each device; about 3 h 10 min on one L4`."""
+    size = f"{memory.total / GIB:.1f}"
+    of = f"{size} of {limit / GIB:.4g} GiB" if limit else f"{size} GiB"
+    where = "" if setup.accelerator == Accelerator.CPU else " on each device"
+    verdict = "will not fit: " if limit and memory.total > limit else ""
+    if device is None or hours is None:
+        return f"{verdict}needs {of}{where}; {steps} steps"
+    count = "one" if setup.devices == 1 else f"{setup.devices} x"
+    which = "" if is_named else ", the smallest known device with that memory"
+    return f"{verdict}needs {of}{where}; about {in_words(hours * 3600)} on {count} {device.name}{which}"

@@ -1,0 +1,100 @@
+"""Changes of a job that make it fit into the memory of its devices, the cheapest first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tunesmith_api.compatibility import available
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.training import Strategy, Tuner
+
+Need = Callable[[FineTuneJobSpec], int]
+"""Bytes that a job needs on each device."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of a job: the field with its new value, and the job that has it."""
+
+    field: str
+    job: FineTuneJobSpec
+
+
+@dataclass(frozen=True)
+class Step:
+    """A change on the way to a job that fits, and the bytes that the job needs with it and those before."""
+
+    field: str
+    bytes_needed: int
+
+
+def steps_to_fit(job: FineTuneJobSpec, need: Need, limit: int) -> list[Step]:
+    """Return the changes, to be made together, after which `job` needs least; they end with the first that is enough.
+
+    The last step needs more than `limit` bytes if no known change is enough. A change that makes no difference is left out,
+    and so is a change that this version refuses.
+    """
+    steps: list[Step] = []
+    current, needed = job, need(job)
+    for proposals in ORDER:
+        helpful = [(change, size) for change in proposals(current) if (size := need(change.job)) < needed]
+        if not helpful:
+            continue
+        change, needed = next((each for each in helpful if each[1] <= limit), helpful[-1])
+        steps.append(Step(change.field, needed))
+        if needed <= limit:
+            break
+        current = change.job
+    return steps
+
+
+def _micro_batches(job: FineTuneJobSpec) -> Iterator[Change]:
+    """Smaller micro batches, which take the same steps: the largest first."""
+    devices = job.parallelism.nodes * job.resources.processes
+    share = job.training.global_batch_size // devices
+    now = job.training.micro_batch_size or 8
+    for size in range(min(now - 1, share), 0, -1):
+        if share % size == 0:
+            yield Change(f"training.microBatchSize: {size}", _with_training(job, micro_batch_size=size))
+
+
+def _checkpointing(job: FineTuneJobSpec) -> Iterator[Change]:
+    """Recompute activations: about a third more time."""
+    if not job.training.gradient_checkpointing:
+        yield Change("training.gradientCheckpointing: true", _with_training(job, gradient_checkpointing=True))
+
+
+def _packing_off(job: FineTuneJobSpec) -> Iterator[Change]:
+    if job.training.packing:
+        yield Change("training.packing: false", _with_training(job, packing=False))
+
+
+def _adapter(job: FineTuneJobSpec) -> Iterator[Change]:
+    """An adapter instead of all weights, or a quantized base, where this version has them."""
+    order = {Tuner.FULL: (Tuner.LORA, Tuner.QLORA), Tuner.LORA: (Tuner.QLORA,), Tuner.DORA: (Tuner.QLORA,)}
+    for tuner in order.get(job.tuner, ()):
+        if tuner in available("tuner"):
+            yield Change(f"tuner: {tuner}", job.model_copy(update={"tuner": tuner}))
+
+
+def _sharding(job: FineTuneJobSpec) -> Iterator[Change]:
+    """Weights, gradients and optimizer divided among the devices, where this version has it."""
+    devices = job.parallelism.nodes * job.resources.processes
+    if devices > 1 and Strategy.ZERO3 in available("parallelism.strategy"):
+        update = {"parallelism": job.parallelism.model_copy(update={"strategy": Strategy.ZERO3})}
+        yield Change("parallelism.strategy: zero3", job.model_copy(update=update))
+
+
+ORDER: tuple[Callable[[FineTuneJobSpec], Iterator[Change]], ...] = (
+    _micro_batches,
+    _checkpointing,
+    _packing_off,
+    _adapter,
+    _sharding,
+)
+"""Kinds of changes, the cheapest first. Each yields changes of which a later one saves more."""
+
+
+def _with_training(job: FineTuneJobSpec, **fields: object) -> FineTuneJobSpec:
+    return job.model_copy(update={"training": job.training.model_copy(update=fields)})

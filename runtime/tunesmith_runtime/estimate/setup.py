@@ -1,0 +1,75 @@
+"""From a FineTuneJob to the setup of its training: number formats, micro batch, devices, as the training chooses them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tunesmith_api.batches import micro_batch
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.pods import Accelerator
+from tunesmith_api.training import Lora, Precision, Strategy, Tuner
+from tunesmith_runtime.estimate.architecture import Architecture
+from tunesmith_runtime.estimate.devices import Device, find_device
+from tunesmith_runtime.estimate.memory import Numbers, Setup
+from tunesmith_runtime.estimate.workload import Workload
+
+BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+"""Flags of CPUs that compute in bfloat16 (train/device.py)."""
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+def cpu_computes_in_bf16(cpu_info: Path = CPU_INFO) -> bool:
+    """Return whether the CPU of this machine has instructions for products in bfloat16."""
+    try:
+        lines = cpu_info.read_text().splitlines()
+    except OSError:
+        return False
+    return any(BF16_FLAGS & set(line.split()) for line in lines if line.startswith("flags"))
+
+
+def device_of(job: FineTuneJobSpec) -> Device | None:
+    """Return the accelerator that spec.pod.nodeSelector names; None if it names none of a known kind."""
+    found = find_device((job.pod.node_selector or {}).values())
+    return found if found and found.accelerator is job.resources.accelerator else None
+
+
+def computes_in_bf16(job: FineTuneJobSpec, device: Device | None, cpu_has_bf16: bool) -> bool:
+    """Return whether the training computes in bfloat16 on its device."""
+    if job.training.precision is not Precision.AUTO:
+        return job.training.precision is Precision.BF16
+    if job.resources.accelerator is Accelerator.CPU:
+        return cpu_has_bf16
+    return device is None or device.has_bf16
+
+
+def setup_of(
+    job: FineTuneJobSpec,
+    architecture: Architecture,
+    workload: Workload,
+    device: Device | None = None,
+    cpu_has_bf16: bool = True,
+) -> Setup:
+    """Return the setup of a job. Raises ValueError if its devices or micro batch do not divide its batch."""
+    training, lora = job.training, job.lora or Lora()
+    devices = job.parallelism.nodes * job.resources.processes
+    rows = micro_batch(training.global_batch_size, training.micro_batch_size, devices)
+    bf16 = computes_in_bf16(job, device, cpu_has_bf16)
+    number = 2 if bf16 else 4
+    is_full = job.tuner is Tuner.FULL
+    loaded = 4 if is_full else number
+    stored = architecture.stored_bytes / max(1, architecture.parameters)
+    return Setup(
+        architecture=architecture,
+        tuner=job.tuner,
+        batch=workload.batch(rows),
+        numbers=Numbers(base=loaded, compute=number, cast=number if is_full and bf16 else 0),
+        accelerator=str(job.resources.accelerator),
+        rank=lora.rank,
+        dropout=lora.dropout,
+        targets=lora.target_modules,
+        checkpointing=training.gradient_checkpointing,
+        accumulates=training.global_batch_size // devices > rows,
+        strategy=Strategy.DDP if job.parallelism.strategy is Strategy.AUTO else job.parallelism.strategy,
+        devices=devices,
+        converts=abs(stored - loaded) > 0.1,
+    )

@@ -1,0 +1,69 @@
+"""The rows of a run as the estimate needs them: how many there are, their tokens, and the batch that needs most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from heapq import nlargest
+
+from tunesmith_runtime.estimate.memory import Batch
+
+KEPT = 64
+"""Longest rows that are kept: larger micro batches are filled with the shortest of them."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Rows that are trained on."""
+
+    rows: int
+    tokens: int
+    """Tokens of one pass over the rows, without padding."""
+    longest: tuple[int, ...]
+    """Tokens of the longest rows, in falling order."""
+    most_labelled: tuple[int, ...]
+    """Tokens with a label of the rows that have most, in falling order."""
+    is_exact: bool = True
+    """Whether every row was counted; otherwise rows and tokens follow from a sample, or from training.maxLength."""
+
+    sequences: int | None = None
+    """Sequences that packing makes of the rows, where they were packed."""
+
+    @property
+    def mean_length(self) -> float:
+        """Tokens of a row on average."""
+        return self.tokens / max(1, self.rows)
+
+    def batch(self, rows: int) -> Batch:
+        """Return the micro batch of the longest rows, which the dry pass of a training uses too."""
+        available = min(rows, self.rows)
+        lengths = [self.longest[min(index, len(self.longest) - 1)] for index in range(max(1, available))]
+        labelled = [self.most_labelled[min(index, len(self.most_labelled) - 1)] for index in range(max(1, available))]
+        return Batch(tuple(lengths), min(sum(labelled), sum(lengths)))
+
+    def packed(self, max_length: int) -> Workload:
+        """Return the workload of rows that are packed into sequences of `max_length` tokens."""
+        rows = self.sequences or max(1, -(-self.tokens // max_length))
+        share = sum(self.most_labelled) / max(1, sum(self.longest))
+        return Workload(
+            rows, self.tokens, (max_length,), (min(max_length, round(share * max_length)),), self.sequences is not None
+        )
+
+    def scaled(self, rows: int) -> Workload:
+        """Return the workload of `rows` rows, of which this is a sample."""
+        return Workload(rows, round(self.mean_length * rows), self.longest, self.most_labelled, is_exact=False)
+
+
+def count(lengths: Sequence[int], labelled: Sequence[int]) -> Workload:
+    """Return the workload of rows by their tokens and their tokens with a label."""
+    return Workload(
+        rows=len(lengths),
+        tokens=sum(lengths),
+        longest=tuple(nlargest(KEPT, lengths)) or (1,),
+        most_labelled=tuple(nlargest(KEPT, labelled)) or (1,),
+    )
+
+
+def assume(rows: int, max_length: int) -> Workload:
+    """Return the workload of rows whose lengths are not known: each is as long as it may be, and learned as a whole."""
+    return Workload(rows, rows * max_length, (max_length,), (max_length,), is_exact=False)

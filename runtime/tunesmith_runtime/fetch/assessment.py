@@ -1,0 +1,260 @@
+"""Estimates a FineTuneJob before it trains: reads config.json, the headers of the weights and the rows, but no weights.
+
+Rows are counted with the model's tokenizer and chat template, all of them if their files are small, otherwise those of a sample.
+`until: data` counts all rows with the code of the training.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import Estimate, FineTuneJobSpec, Rows
+from tunesmith_api.run import RunSpec
+from tunesmith_api.training import Fit, Training, Until
+from tunesmith_runtime.chat_template import read_template
+from tunesmith_runtime.data.load import Data as Encoded
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.estimate.architecture import (
+    Architecture,
+    Tensor,
+    UnknownArchitecture,
+    from_config,
+    tensors_of,
+    with_headers,
+)
+from tunesmith_runtime.estimate.bill import Inputs, estimate, refusal
+from tunesmith_runtime.estimate.setup import cpu_computes_in_bf16
+from tunesmith_runtime.estimate.workload import Workload, assume, count
+from tunesmith_runtime.fetch.data import Data, DataSource, download_rows
+from tunesmith_runtime.fetch.models import Model
+from tunesmith_runtime.fetch.names import GGUF, SAFE
+from tunesmith_runtime.modelcheck.config import CONFIG, limits_of, parse_config
+from tunesmith_runtime.storage import Entry, Storage, join
+from tunesmith_runtime.workdir import DataFile, Work
+
+log = logging.getLogger(__name__)
+
+WHOLE_BYTES = 16 << 20
+"""Size of all rows up to which each is counted. A core encodes 1 to 2 MB per second."""
+SAMPLE_BYTES = 4 << 20
+"""Bytes of rows that are read of larger data."""
+SMALL_BYTES = 64 << 20
+"""Size up to which a file of a model is downloaded for its tokenizer."""
+BYTES_PER_TOKEN = 4
+"""Bytes of a token of English text, where rows cannot be counted."""
+LENGTH_BYTES = 8
+"""Bytes at the start of a safetensors file that hold the length of its header."""
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What is known of a run before it trains."""
+
+    estimate: Estimate | None = None
+    rows: Rows | None = None
+    """The rows as the training will count them; None where they were only sampled."""
+
+
+def assess(spec: RunSpec, work: Work, storage: Storage, model: Model, data: Mapping[DataSource, Data]) -> Assessment:
+    """Estimate a FineTuneJob.
+
+    Raises RunFailure: WillNotFit if spec.fit is Refuse; with `until: data`, and where all rows were counted, the failures of
+    the training's rows (BadRow, EmptyDataset, ChatTemplateMissing, BadSpec).
+    """
+    job = spec.fine_tune_job()
+    base = model.base or model
+    if base.uri is None and not job.until.trains and base.importer is not None:
+        base.uri, base.digest = base.importer(base.directory)
+    if base.uri is None:
+        log.info("no estimate: %s is not imported yet", base.source)
+        return Assessment()
+    scratch = Work(work.root / "estimate")
+    try:
+        workload, rows = read_rows(
+            job, scratch, storage, base.uri, data, read_template(spec), partial(_encode_as_training, spec, job, scratch)
+        )
+        found = _estimate(job, storage, base.uri, workload, data)
+    finally:
+        shutil.rmtree(scratch.root, ignore_errors=True)
+    if found is None:
+        return Assessment(rows=rows)
+    log.info("estimate: %s", found.summary)
+    if job.fit is Fit.REFUSE and (refused := refusal(job, found)):
+        raise RunFailure(FailureClass.WILL_NOT_FIT, refused.message, refused.hint)
+    return Assessment(found, rows)
+
+
+def _estimate(
+    job: FineTuneJobSpec, storage: Storage, uri: str, workload: Workload, data: Mapping[DataSource, Data]
+) -> Estimate | None:
+    """The estimate; None, with a line in the log, for an architecture whose sizes are not known."""
+    try:
+        architecture = read_architecture(storage, uri)
+    except UnknownArchitecture as error:
+        log.warning("no estimate: %s: %s", uri, error)
+        return None
+    size = sum(entry.size_bytes for each in data.values() for _, entry in each.rows())
+    return estimate(Inputs(job, architecture, workload, size, cpu_computes_in_bf16()))
+
+
+def read_architecture(storage: Storage, uri: str) -> Architecture:
+    """Read the sizes of the model in the folder `uri`. Raises UnknownArchitecture, and RunFailure (BadModel)."""
+    config = parse_config(uri, storage.read_bytes(join(uri, CONFIG)) or b"")
+    tensors: list[Tensor] = []
+    for entry in storage.list(uri):
+        if entry.path.endswith(SAFE) and "/" not in entry.path:
+            tensors += _read_tensors(storage, join(uri, entry.path))
+    return with_headers(from_config(config), tensors)
+
+
+def _read_tensors(storage: Storage, uri: str) -> list[Tensor]:
+    """Read the header of a safetensors file by ranges; empty if it has none that can be read."""
+    length = int.from_bytes(storage.read_range(uri, 0, LENGTH_BYTES), "little")
+    if not 0 < length <= SMALL_BYTES:
+        return []
+    try:
+        return tensors_of(json.loads(storage.read_range(uri, LENGTH_BYTES, length)))
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def read_rows(
+    job: FineTuneJobSpec,
+    scratch: Work,
+    storage: Storage,
+    uri: str,
+    data: Mapping[DataSource, Data],
+    template: str | None = None,
+    encode_again: Callable[[], Encoded] | None = None,
+) -> tuple[Workload, Rows | None]:
+    """Count the rows with the tokenizer of the model in the folder `uri`: all of them, or those of a sample.
+
+    `template`: the chat template of the job, instead of the model's own. `encode_again` encodes them with the code of the training, where that is to decide: with `until: data`, and where counting
+    all of them without transformers has failed. Raises RunFailure, as the training does.
+    """
+    download_small_files(storage, uri, scratch.model())
+    sources = [(index, data[DataSource.of(dataset)]) for index, dataset in enumerate(job.datasets)]
+    size = sum(entry.size_bytes for _, each in sources for _, entry in each.rows())
+    if size <= WHOLE_BYTES or job.until is Until.DATA:
+        held_out = job.validation.separate if job.validation else []
+        validation = [(None, data[DataSource.of_validation(each)]) for each in held_out]
+        download_rows(storage, [*sources, *validation], scratch)
+        encoded = _encode_whole(job, scratch, template, encode_again)
+        return count_encoded(encoded, job.training), encoded.rows
+    try:
+        share = _download_sample(storage, sources, scratch)
+        sample = count_encoded(encode_lightly(job.model_copy(update={"validation": None}), scratch, template))
+    except RunFailure as failure:
+        log.info("rows are not counted: %s", failure)
+        return assume(max(1, size // (BYTES_PER_TOKEN * job.training.max_length)), job.training.max_length), None
+    rows = round(sample.rows / max(share, 1e-9))
+    most = [dataset.max_rows for dataset in job.datasets]
+    return sample.scaled(min(rows, sum(each or 0 for each in most)) if all(most) else rows), None
+
+
+def _encode_whole(
+    job: FineTuneJobSpec, scratch: Work, template: str | None, encode_again: Callable[[], Encoded] | None
+) -> Encoded:
+    if encode_again is None:
+        return encode_lightly(job, scratch, template)
+    if job.until is not Until.DATA:
+        try:
+            return encode_lightly(job, scratch, template)
+        except RunFailure as failure:
+            log.info("reading the rows again with the code of the training: %s", failure)
+    return encode_again()
+
+
+def _encode_as_training(spec: RunSpec, job: FineTuneJobSpec, scratch: Work) -> Encoded:
+    """Encode all rows as the training does. Imports torch."""
+    from tunesmith_runtime.train.imports import hidden
+    from tunesmith_runtime.train.methods import METHODS
+    from tunesmith_runtime.train.process_group import ALONE
+
+    with hidden():
+        from tunesmith_runtime.train.course import load_rows
+
+        unpacked = job.model_copy(
+            update={"training": job.training.model_copy(update={"packing": False, "streaming": False})}
+        )
+        encoded = load_rows(spec, unpacked, METHODS[job.method], scratch, ALONE)[1]
+        assert isinstance(encoded, Encoded)
+        return encoded
+
+
+def encode_lightly(job: FineTuneJobSpec, scratch: Work, template: str | None = None) -> Encoded:
+    """Encode rows without torch and transformers. Raises RunFailure, of class BadModel without a tokenizer.json."""
+    from tunesmith_runtime.data.encode import Encoder
+    from tunesmith_runtime.data.load import load
+    from tunesmith_runtime.data.tokenizer_file import TokenizerFile
+    from tunesmith_runtime.data.turns import end_of_turn
+    from tunesmith_runtime.train.methods import METHODS
+
+    try:
+        tokenizer: Any = TokenizerFile(scratch.model())
+    except ValueError as error:
+        raise RunFailure(FailureClass.BAD_MODEL, str(error)) from error
+    tokenizer.chat_template = template or tokenizer.chat_template
+    ends = [tokenizer.eos_token_id, end_of_turn(tokenizer), *tokenizer.configured_ends]
+    stop_ids = frozenset(token for token in ends if token is not None)
+    config = json.loads((scratch.model() / CONFIG).read_bytes())
+    encoder = Encoder.of(tokenizer, stop_ids, job.training, limits_of(config), job.method)
+    return load(scratch, job, encoder, METHODS[job.method].learns_from)
+
+
+def count_encoded(encoded: Encoded, training: Training | None = None) -> Workload:
+    """Return the workload of encoded rows, packed if `training` packs them."""
+    from tunesmith_runtime.data.example_file import example_lengths, labelled_counts
+    from tunesmith_runtime.data.packing import best_fit
+
+    rows: Any = encoded.train
+    lengths = example_lengths(rows)
+    found = count(lengths, labelled_counts(rows))
+    if training is None or not training.packing:
+        return found
+    return replace(found, sequences=int(best_fit(lengths, training.max_length, training.seed).max()) + 1)
+
+
+def download_small_files(storage: Storage, uri: str, folder: Path) -> None:
+    """Download the files of a model but its weights: config, tokenizer, chat template."""
+    for entry in storage.list(uri):
+        if "/" not in entry.path and not entry.path.endswith((SAFE, GGUF)) and entry.size_bytes <= SMALL_BYTES:
+            storage.download(join(uri, entry.path), folder / entry.path, entry)
+
+
+def _has_lines(entry: tuple[str, Entry]) -> bool:
+    return entry[0].endswith(".jsonl")
+
+
+def _download_sample(storage: Storage, sources: list[tuple[int, Data]], scratch: Work) -> float:
+    """Download the first lines of each file; return the share of the bytes that they are.
+
+    Raises RunFailure (DatasetNotFound) for files of another type than JSON lines, and for files that are not in the storage.
+    """
+    entries = [(index, uri, entry) for index, each in sources for uri, entry in each.rows()]
+    size = sum(entry.size_bytes for _, _, entry in entries)
+    if other := next((each.uri for _, each in sources if each.origin or not all(map(_has_lines, each.rows()))), None):
+        raise RunFailure(
+            FailureClass.DATASET_NOT_FOUND, f"{other} has more than {WHOLE_BYTES} bytes of files without lines"
+        )
+    scratch.data.mkdir(parents=True, exist_ok=True)
+    files: list[DataFile] = []
+    read = 0
+    for index, uri, entry in entries:
+        wanted = max(1, SAMPLE_BYTES * entry.size_bytes // size)
+        content = storage.read_range(uri, 0, wanted)
+        whole_lines = content[: content.rfind(b"\n") + 1]
+        name = f"{len(files):02d}.jsonl"
+        (scratch.data / name).write_bytes(whole_lines)
+        files.append(DataFile(path=name, uri=uri, dataset=index))
+        read += len(whole_lines)
+    scratch.write_data_files(files)
+    return read / max(1, size)

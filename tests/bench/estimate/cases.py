@@ -1,0 +1,89 @@
+"""Trainings of small models whose peak memory is measured: they differ in size, tuner, lengths, batch and number format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Case:
+    """A training. Rows have `length` tokens, or half of that in every second row if they are uneven."""
+
+    name: str
+    hidden: int = 384
+    layers: int = 6
+    heads: int = 6
+    key_value_heads: int = 6
+    intermediate: int = 1024
+    vocabulary: int = 4096
+    family: str = "llama"
+    stored: str = "float32"
+    tuner: str = "lora"
+    length: int = 512
+    rows: int = 4
+    """Rows of a micro batch."""
+    accumulation: int = 1
+    answers: float = 0.1
+    """Share of a row that is an answer, which alone has labels."""
+    checkpointing: bool = False
+    precision: str = "fp32"
+    uneven: bool = True
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Arguments of the transformers config."""
+        return {
+            "vocab_size": self.vocabulary,
+            "hidden_size": self.hidden,
+            "intermediate_size": self.intermediate,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.key_value_heads,
+            "max_position_embeddings": 4096,
+            "tie_word_embeddings": True,
+            "bos_token_id": None,
+        }
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The block spec.training."""
+        return {
+            "maxSteps": 3,
+            "globalBatchSize": self.rows * self.accumulation,
+            "microBatchSize": self.rows,
+            "maxLength": 4096,
+            "gradientCheckpointing": self.checkpointing,
+            "precision": self.precision,
+            "learningRate": 1e-3,
+        }
+
+
+BASELINE = Case(
+    "baseline", hidden=32, layers=1, heads=2, key_value_heads=2, intermediate=32, vocabulary=512, length=16, rows=1
+)
+"""The process without a model to speak of."""
+
+CASES: tuple[Case, ...] = (
+    Case("lora"),
+    Case("lora, longer rows", length=1024, rows=2),
+    Case("lora, 8 rows", rows=8),
+    Case("lora, even rows", uneven=False),
+    Case("lora, checkpointing", checkpointing=True, rows=16),
+    Case("lora, accumulation", accumulation=3),
+    Case("lora, answers throughout", answers=0.9),
+    Case("lora, 32k tokens", vocabulary=32768, answers=0.4, rows=2),
+    Case("lora, bf16", precision="bf16", stored="bfloat16"),
+    Case("lora, bf16, 8 rows", precision="bf16", stored="bfloat16", rows=8),
+    Case("lora, grouped queries", key_value_heads=2),
+    Case("lora, qwen3", family="qwen3"),
+    Case("lora, deep", hidden=256, heads=4, key_value_heads=4, layers=12, intermediate=768),
+    Case("full", tuner="full", hidden=512, heads=8, key_value_heads=8, layers=8, intermediate=1536, length=128),
+    Case("full, 512 tokens", tuner="full"),
+    Case("full, accumulation", tuner="full", hidden=512, heads=8, key_value_heads=8, layers=8, intermediate=1536, length=128, accumulation=2),
+    Case("full, checkpointing", tuner="full", checkpointing=True, rows=8),
+    Case("full, 32k tokens", tuner="full", vocabulary=32768, answers=0.4, rows=2, length=256),
+    Case("full, bf16", tuner="full", precision="bf16"),
+    Case("full, wide", tuner="full", hidden=768, heads=12, key_value_heads=4, layers=4, intermediate=2048, length=256, rows=2),
+)  # fmt: skip
+"""The cases of the published table."""

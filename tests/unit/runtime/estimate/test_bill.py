@@ -1,0 +1,111 @@
+"""The estimate of a job: its line, steps and tokens, and the changes with which it fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.runtime.estimate.test_architecture import LLAMA_3_1_8B, LLAMA_3_2_3B
+from tunesmith_api.finetunejob import Estimate, FineTuneJobSpec
+from tunesmith_runtime.estimate.architecture import from_config
+from tunesmith_runtime.estimate.bill import Inputs, estimate, refusal
+from tunesmith_runtime.estimate.duration import in_words
+from tunesmith_runtime.estimate.memory import GIB
+from tunesmith_runtime.estimate.workload import count
+
+ON_L4: dict[str, Any] = {
+    "resources": {"accelerator": "nvidia"},
+    "pod": {"nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"}},
+}
+
+
+def job(**spec: Any) -> FineTuneJobSpec:
+    whole = {"model": {"uri": "s3://models/base"}, "datasets": [{"uri": "s3://data/train.jsonl"}], **spec}
+    return FineTuneJobSpec.model_validate(whole)
+
+
+def estimated(config: dict[str, Any], rows: int, length: int, **spec: Any) -> tuple[FineTuneJobSpec, Estimate]:
+    wanted = job(**spec)
+    workload = count([length] * rows, [length // 4] * rows)
+    return wanted, estimate(Inputs(wanted, from_config(config), workload, data_bytes=1000))
+
+
+def test_the_line_names_memory_time_and_device() -> None:
+    _, found = estimated(LLAMA_3_2_3B, 10_000, 1000, training={"microBatchSize": 2}, **ON_L4)
+    assert found.summary is not None
+    assert found.summary.startswith(f"needs {(found.memory_bytes or 0) / GIB:.1f} of 22.5 GiB on each device; about ")
+    assert found.summary.endswith(" on one L4")
+    assert found.device == "L4"
+    assert found.hours == found.accelerator_hours
+    assert sum((found.memory.to_dict() if found.memory else {}).values()) == found.memory_bytes
+
+
+def test_a_device_that_nothing_names_is_the_smallest_that_holds_the_run() -> None:
+    _, found = estimated(LLAMA_3_1_8B, 100, 500, resources={"accelerator": "nvidia", "count": 4})
+    assert found.summary is not None
+    assert " on 4 x " in found.summary
+    assert found.summary.endswith(", the smallest known device with that memory")
+    assert found.device_memory_bytes is None
+
+
+def test_steps_and_tokens_of_counted_rows_are_exact() -> None:
+    _, found = estimated(LLAMA_3_2_3B, 100, 50, training={"epochs": 3, "globalBatchSize": 16})
+    assert (found.steps, found.tokens, found.sampled) == (21, 3 * 100 * 50, None)
+    _, capped = estimated(LLAMA_3_2_3B, 100, 50, training={"maxSteps": 10, "globalBatchSize": 16})
+    assert (capped.steps, capped.tokens) == (10, 100 * 50 + 3 * 16 * 50)
+
+
+def test_a_cpu_job_is_compared_with_the_memory_of_its_pod_and_has_no_hours() -> None:
+    _, found = estimated(LLAMA_3_2_3B, 100, 50, resources={"memory": "4Gi"})
+    assert found.device_memory_bytes == 4 << 30
+    assert found.hours is None
+    assert found.summary is not None
+    assert found.summary.startswith("will not fit: needs ")
+    assert found.summary.endswith(" of 4 GiB; 7 steps")
+
+
+def test_the_cheapest_changes_come_first_and_making_them_makes_the_job_fit() -> None:
+    spec = {"training": {"globalBatchSize": 16, "microBatchSize": 16}, **ON_L4}
+    wanted, found = estimated(LLAMA_3_1_8B, 100, 1000, **spec)
+    assert found.changes is not None
+    assert found.changes[0].startswith("spec.training.microBatchSize: ")
+    size = int(found.changes[0].split()[1])
+    changed = {"globalBatchSize": 16, "microBatchSize": size, "gradientCheckpointing": len(found.changes) > 1}
+    _, again = estimated(LLAMA_3_1_8B, 100, 1000, **{**spec, "training": changed})
+    assert (again.memory_bytes or 0) <= (again.device_memory_bytes or 0)
+    assert again.changes is None
+    refused = refusal(wanted, found)
+    assert refused is not None
+    assert "which has 22.5 GiB: " in refused.message
+    assert refused.hint.startswith("set spec.training.microBatchSize: ")
+
+
+def test_full_tuning_of_8_billion_parameters_on_a_small_device_ends_with_an_adapter() -> None:
+    _, found = estimated(LLAMA_3_1_8B, 100, 512, tuner="full", **ON_L4)
+    assert found.changes is not None
+    assert found.changes[-1].startswith("spec.tuner: lora ")
+
+
+def test_where_no_change_is_enough_the_hint_names_the_memory_that_is() -> None:
+    spec = {"resources": {"accelerator": "nvidia", "deviceMemory": "4Gi"}}
+    wanted, found = estimated(LLAMA_3_1_8B, 100, 512, **spec)
+    refused = refusal(wanted, found)
+    assert found.changes is None
+    assert refused is not None
+    gib = int(refused.hint.rsplit(" ", 1)[1].removesuffix("Gi"))
+    enough, again = estimated(LLAMA_3_1_8B, 100, 512, resources={"accelerator": "nvidia", "deviceMemory": f"{gib}Gi"})
+    assert refusal(enough, again) is None
+
+
+def test_a_job_that_fits_is_not_refused() -> None:
+    wanted, found = estimated(LLAMA_3_2_3B, 10, 100, training={"microBatchSize": 1}, **ON_L4)
+    assert refusal(wanted, found) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (45, "45 s"), (600, "10 min"), (11_400, "3 h 10 min"), (7200, "2 h"), (187_200, "2 d 4 h")],
+)
+def test_durations_are_written_in_words(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words

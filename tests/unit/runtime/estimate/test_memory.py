@@ -1,0 +1,93 @@
+"""The memory of a device: what makes it larger, what smaller, and that parts add up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from tests.unit.runtime.estimate.test_architecture import LLAMA_3_1_8B, LLAMA_3_2_3B
+from tunesmith_api.training import Strategy, Tuner
+from tunesmith_runtime.estimate.architecture import from_config
+from tunesmith_runtime.estimate.memory import Batch, Numbers, Setup, peak
+
+SIZES = from_config(LLAMA_3_2_3B)
+BF16 = Numbers(base=2, compute=2)
+SETUP = Setup(SIZES, Tuner.LORA, Batch((1024,) * 4, 400), BF16, "nvidia")
+
+
+def total(**changes: Any) -> int:
+    return peak(replace(SETUP, **changes)).beyond_runtime
+
+
+def test_a_frozen_base_takes_two_bytes_a_parameter_and_trained_weights_sixteen() -> None:
+    tiny = {"batch": Batch((8,), 1)}
+    lora, full = peak(replace(SETUP, **tiny)), peak(replace(SETUP, tuner=Tuner.FULL, **tiny))
+    assert lora.weights == 2 * SIZES.parameters + 4 * SETUP.trained
+    assert full.weights + full.gradients + full.optimizer == pytest.approx(16 * SIZES.parameters, rel=0.01)
+
+
+def test_an_adapter_has_rank_times_the_sides_of_each_layer_it_is_added_to() -> None:
+    only = replace(SETUP, targets=("q_proj", "model.layers.0.self_attn.v_proj"), rank=8)
+    assert only.trained == 28 * 8 * ((3072 + 3072) + (3072 + 1024))
+
+
+def test_checkpointing_a_smaller_batch_and_shorter_rows_each_need_less() -> None:
+    whole = total()
+    assert total(checkpointing=True) < whole
+    assert total(batch=Batch((1024,) * 2, 200)) < whole
+    assert total(batch=Batch((512,) * 4, 400)) < whole
+
+
+def test_padding_counts_as_the_longest_row() -> None:
+    assert total(batch=Batch((1024, 10, 10, 10), 400)) >= total()
+
+
+def test_on_a_cpu_logits_grow_with_the_labelled_tokens_alone_until_they_are_computed_in_chunks() -> None:
+    cpu = replace(SETUP, accelerator="cpu")
+    few, more, chunked = (peak(replace(cpu, batch=Batch((1024,) * 4, labels))) for labels in (100, 200, 4000))
+    assert more.logits == pytest.approx(2 * few.logits, rel=0.01)
+    assert chunked.logits < 12 * 4000 * SIZES.vocabulary / 4
+
+
+def test_the_base_of_qlora_takes_about_half_a_byte_a_parameter() -> None:
+    base = from_config(LLAMA_3_1_8B)
+    found = peak(Setup(base, Tuner.QLORA, Batch((8,), 1), BF16, "nvidia"))
+    assert found.weights / base.parameters == pytest.approx(0.7, abs=0.1)
+
+
+@pytest.mark.parametrize("strategy", [Strategy.ZERO2, Strategy.ZERO3, Strategy.FSDP])
+def test_sharding_needs_less_than_copies_on_each_device(strategy: Strategy) -> None:
+    full = {"tuner": Tuner.FULL, "devices": 8}
+    assert total(strategy=strategy, **full) < total(strategy=Strategy.DDP, **full)
+
+
+def test_zero_3_divides_weights_gradients_and_optimizer_by_the_devices() -> None:
+    alone = peak(replace(SETUP, tuner=Tuner.FULL, batch=Batch((8,), 1)))
+    shard = peak(replace(SETUP, tuner=Tuner.FULL, batch=Batch((8,), 1), devices=8, strategy=Strategy.ZERO3))
+    assert 8 * (shard.weights + shard.optimizer) == pytest.approx(alone.weights + alone.optimizer, rel=0.01)
+
+
+@given(
+    lengths=some.lists(some.integers(1, 8192), min_size=1, max_size=16),
+    share=some.floats(0, 1),
+    tuner=some.sampled_from([Tuner.LORA, Tuner.FULL, Tuner.QLORA]),
+    compute=some.sampled_from([2, 4]),
+    accelerator=some.sampled_from(["cpu", "nvidia", "ascend"]),
+    checkpointing=some.booleans(),
+    accumulates=some.booleans(),
+    devices=some.integers(1, 64),
+    strategy=some.sampled_from([each for each in Strategy if each is not Strategy.AUTO]),
+)
+def test_no_part_is_negative_and_one_more_row_never_needs_less(
+    lengths: list[int], share: float, compute: int, **rest: Any
+) -> None:
+    labelled = int(share * sum(lengths))
+    setup = Setup(SIZES, batch=Batch(tuple(lengths), labelled), numbers=Numbers(base=compute, compute=compute), **rest)
+    found = peak(setup)
+    assert all(size >= 0 for size in vars(found).values())
+    longer = Batch((*lengths, max(lengths)), labelled)
+    assert peak(replace(setup, batch=longer)).total >= found.total

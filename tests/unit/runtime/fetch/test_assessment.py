@@ -1,0 +1,173 @@
+"""What a job is told before it trains: the estimate of its model and rows, and the refusal of a job that will not fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tinymodel
+from tests.s3 import S3Server
+from tests.unit.runtime.fetch.support import CONFIG, MODEL, ROWS, TOKENIZER, Fetcher, names
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import TERMINATION_MESSAGE_BYTES, Outcome, RunReport, Store
+from tunesmith_api.training import Until
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.fetch import assessment as module
+from tunesmith_runtime.report import encode
+from tunesmith_runtime.storage import join
+
+GPU: dict[str, Any] = {"resources": {"accelerator": "nvidia"}}
+PARAMETERS = 8 * 4 + 4 * 3 + 4 * 16 + 3 * 24
+"""Numbers in the weights of MODEL."""
+WORDS = {**MODEL, "tokenizer.json": json.dumps({**TOKENIZER, "pre_tokenizer": {"type": "WhitespaceSplit"}}).encode()}
+"""MODEL with a tokenizer of words."""
+MANY = b'{"prompt": "a a a a", "completion": "b"}\n' * 200
+
+
+@pytest.fixture
+def fetcher(store: Store, tmp_path: Path) -> Fetcher:
+    return Fetcher(store, tmp_path)
+
+
+def prepared(fetcher: Fetcher, rows: bytes, **spec: Any) -> RunReport:
+    job = fetcher.job(fetcher.put("m", WORDS), fetcher.put("data", {"train.jsonl": rows}), **{**GPU, **spec})
+    return fetcher.prepare(job)[0]
+
+
+def test_a_job_with_devices_is_estimated_before_it_gets_them(fetcher: Fetcher) -> None:
+    report = prepared(fetcher, MANY, training={"globalBatchSize": 8, "epochs": 2})
+    found = report.estimate
+    assert report.outcome is Outcome.SUCCEEDED
+    assert found is not None
+    assert found.parameters == PARAMETERS  # a row has 4 tokens and EOS
+    assert (found.rows, found.steps, found.tokens, found.sampled) == (200, 50, 2 * 200 * 5, None)
+    assert found.summary is not None
+    assert found.summary.startswith("needs 0.9 GiB on each device; about 1 s on one L4")
+    assert report.rows is not None
+    assert report.rows.kept == 200
+
+
+def test_no_weight_is_downloaded_for_it_and_nothing_stays(fetcher: Fetcher) -> None:
+    job = fetcher.job(fetcher.put("m", WORDS), fetcher.put("data", {"train.jsonl": MANY}), **GPU)
+    _, work = fetcher.prepare(job)
+    assert names(work.root) == set()
+
+
+def test_a_job_without_devices_is_estimated_by_fetch(fetcher: Fetcher) -> None:
+    job = fetcher.job(fetcher.put("m", WORDS), fetcher.put("data", {"train.jsonl": MANY}), resources={"memory": "2Gi"})
+    report, _ = fetcher.fetch(job)
+    assert report.estimate is not None
+    assert report.estimate.summary is not None
+    assert report.estimate.summary.endswith(" of 2 GiB; 13 steps")
+    assert len(encode(report)) < TERMINATION_MESSAGE_BYTES
+
+
+def test_of_large_data_a_sample_is_read_and_the_rest_follows_from_its_bytes(
+    fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WHOLE_BYTES", 1000)
+    monkeypatch.setattr(module, "SAMPLE_BYTES", 1000)
+    report = prepared(fetcher, MANY, training={"globalBatchSize": 8})
+    found = report.estimate
+    assert found is not None
+    assert (found.rows, found.steps, found.sampled) == (200, 25, True)
+    assert report.rows is None
+    assert prepared(fetcher, MANY + b"broken\n").estimate is not None
+
+
+@pytest.mark.parametrize("until", [Until.ESTIMATE, Until.DATA])
+def test_a_job_that_ends_before_training_is_never_adopted(fetcher: Fetcher, until: Until) -> None:
+    model, data = fetcher.put("m", WORDS), fetcher.put("data", {"train.jsonl": MANY})
+    first, _ = fetcher.prepare(fetcher.job(model, data, **GPU))
+    record = {
+        "kind": "FineTuneJob", "name": "demo", "namespace": "default", "uid": "u", "spec": {}, "specHash": "", "runId": "r",
+        "fingerprints": {}, "versions": {}, "finishedAt": "2026-11-29T00:00:00Z",
+    }  # fmt: skip
+    assert first.run_uri is not None
+    fetcher.storage.write_bytes(join(first.run_uri, "run.json"), json.dumps(record).encode())
+    assert fetcher.prepare(fetcher.job(model, data, **GPU))[0].outcome is Outcome.ADOPTED
+    report, _ = fetcher.prepare(fetcher.job(model, data, **GPU, until=until))
+    assert report.outcome is Outcome.SUCCEEDED
+    assert report.estimate is not None
+
+
+def test_until_data_counts_all_rows_as_the_training_does(fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WHOLE_BYTES", 10)
+    long = json.dumps({"prompt": "a " * 100, "completion": "b"}).encode() + b"\n"
+    report = prepared(fetcher, MANY + long, until="data", training={"maxLength": 32})
+    assert report.rows is not None
+    assert report.rows.to_dict() == {"kept": 200, "dropped": [{"reason": "TooLong", "count": 1}]}
+    with pytest.raises(RunFailure, match=r"train\.jsonl line 201: ") as failure:
+        prepared(fetcher, MANY + b"broken\n", until="data")
+    assert failure.value.failure is FailureClass.BAD_ROW
+
+
+def test_a_bad_row_is_refused_before_a_device_is_requested(fetcher: Fetcher) -> None:
+    with pytest.raises(RunFailure, match=r"train\.jsonl line 2: ") as failure:
+        prepared(fetcher, ROWS + b"{}\n")
+    assert failure.value.failure is FailureClass.BAD_ROW
+
+
+def test_fit_refuse_stops_a_job_that_will_not_fit_and_its_hint_works(fetcher: Fetcher) -> None:
+    small = {"resources": {"accelerator": "nvidia", "deviceMemory": "512Mi"}}
+    assert prepared(fetcher, MANY, **small).estimate is not None
+    with pytest.raises(RunFailure, match=r"needs 0\.9 GiB on each device, which has 0\.5 GiB: runtime 0\.9") as failure:
+        prepared(fetcher, MANY, **small, fit="Refuse")
+    assert failure.value.failure is FailureClass.WILL_NOT_FIT
+    assert failure.value.hint is not None
+    assert failure.value.hint.endswith("spec.resources.deviceMemory: 1Gi")
+    prepared(fetcher, MANY, resources={"accelerator": "nvidia", "deviceMemory": "1Gi"}, fit="Refuse")
+
+
+def test_a_job_on_a_cpu_is_refused_by_fetch_before_the_download(fetcher: Fetcher) -> None:
+    job = fetcher.job(
+        fetcher.put("m", WORDS), fetcher.put("data", {"train.jsonl": MANY}), resources={"memory": "1Gi"}, fit="Refuse"
+    )
+    with pytest.raises(RunFailure, match=r"resources\.memory is 1 GiB") as failure:
+        fetcher.fetch(job)
+    assert failure.value.failure is FailureClass.WILL_NOT_FIT
+    assert failure.value.hint == "set spec.resources.memory: 2Gi"
+
+
+def test_an_architecture_without_known_sizes_has_no_estimate_and_trains(fetcher: Fetcher) -> None:
+    config = {name: value for name, value in CONFIG.items() if name != "num_hidden_layers"}
+    files = {**WORDS, "config.json": json.dumps(config).encode()}
+    job = fetcher.job(fetcher.put("m", files), fetcher.put("data", {"train.jsonl": MANY}), **GPU)
+    report, _ = fetcher.prepare(job)
+    assert report.outcome is Outcome.SUCCEEDED
+    assert report.estimate is None
+
+
+def test_headers_are_read_by_ranges_on_a_real_server(s3: S3Server, store: Store, fetcher: Fetcher) -> None:
+    uri = fetcher.put("m", WORDS)
+    found = module.read_architecture(fetcher.storage, uri)
+    assert (found.parameters, found.stored_bytes, found.is_exact) == (PARAMETERS, 4 * PARAMETERS, True)
+
+
+def test_rows_are_encoded_as_in_a_training_without_its_libraries(tiny: Path, tmp_path: Path) -> None:
+    from tests.unit.runtime.train.support import make_run
+    from tunesmith_runtime.train.course import load_rows
+    from tunesmith_runtime.train.methods import METHODS
+    from tunesmith_runtime.train.process_group import ALONE
+
+    rows: list[dict[str, Any]] = [
+        *tinymodel.rows(30),
+        {
+            "messages": [
+                {"role": "user", "content": "What is tin? ü 漢"},
+                {"role": "assistant", "content": "metal", "weight": 1},
+            ]
+        },
+    ]
+    run = make_run(tmp_path, tiny, rows, validation={"fraction": 0.2})
+    job = run.spec.fine_tune_job()
+    light = module.encode_lightly(job, run.work)
+    counted = module.count_encoded(light)
+    inputs = [list(row) for row in (*light.train["input_ids"], *light.train["labels"])]
+    _, real = load_rows(run.spec, job, METHODS[job.method], run.work, ALONE)
+    assert inputs == [list(row) for row in (*real.train["input_ids"], *real.train["labels"])]
+    assert counted.tokens == sum(map(len, real.train["input_ids"]))
+    assert sum(counted.most_labelled) == sum(label != -100 for row in real.train["labels"] for label in row[1:])
