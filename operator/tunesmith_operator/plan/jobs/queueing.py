@@ -29,8 +29,8 @@ def queued_jobs(jobs: Iterable[Raw]) -> list[Raw]:
 
 
 def has_reported(job: Raw, workloads: Sequence[Raw]) -> bool:
-    """Whether Kueue has given a reason for a Job's wait."""
-    return bool(condition(_workload(job, workloads), "QuotaReserved").get("message"))
+    """Whether Kueue has given a reason for a Job's wait. A Workload as read from a cache may be older than its Job."""
+    return bool(_reason(_workload(job, workloads)))
 
 
 def queue_reason(job: Raw, workloads: Sequence[Raw], problem: str = "") -> str:

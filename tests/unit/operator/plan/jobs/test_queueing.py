@@ -195,6 +195,17 @@ def test_it_names_the_job_that_preempted_it():
     )
 
 
+def test_a_workload_that_has_its_quota_although_its_job_is_stopped_is_read_again_soon():
+    cluster = queued(READING)
+    cluster.admit(JOB)
+    trains(cluster)
+    cluster.settle()
+    cluster.hold(JOB)
+    kueue_reports(cluster, condition("QuotaReserved", True, "QuotaReserved", "Quota reserved in ClusterQueue all"))
+    assert cluster.status["waitingFor"] == "LocalQueue gpus to admit it"
+    assert cluster.plans[-1].requeue_after == pytest.approx(2)
+
+
 def test_a_readmitted_job_continues_the_same_attempt_with_a_new_pod():
     cluster = queued()
     for _ in range(3):
