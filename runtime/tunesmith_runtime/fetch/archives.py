@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, Self, cast
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
@@ -30,6 +30,15 @@ RATIO = 20
 """How many times larger than the archive its content may be. Weights compress to a half at most."""
 SLACK_BYTES = 64 << 20
 """Content that any archive may have: tokenizers compress well."""
+EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+"""Types of tar's headers that describe the next member. tarfile reads them into memory as a whole."""
+EXTENSION_BYTES = 1 << 20
 BLOCK_BYTES = 1 << 20
 BAD_NAMES = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL)
 """Errors of names that contradict each other, such as a file that is a folder as well, or that no disk has."""
@@ -82,7 +91,10 @@ def _zip_members(uri: str, archive: Path, limit: int) -> Iterator[tuple[str, IO[
 
 def _tar_members(uri: str, archive: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
     """Members in the order of the stream: their sizes add up to what was decompressed, also of those that are left out."""
-    with _decompressed(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as opened:
+    with (
+        _decompressed(archive) as stream,
+        tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as opened,
+    ):
         total = 0
         for number, info in enumerate(opened):
             total += info.size
@@ -93,6 +105,20 @@ def _tar_members(uri: str, archive: Path, limit: int) -> Iterator[tuple[str, IO[
                 raise _bad(uri, f"{info.name!r} is a link or a device")
             if info.isreg() and _is_wanted(path) and (content := opened.extractfile(info)):
                 yield path, content
+
+
+class _Header(tarfile.TarInfo):
+    """A header that is valid, and that fits in memory. tarfile takes a damaged one for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            info = super().frombuf(buf, encoding, errors)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise ValueError(f"a header of the tar file is damaged: {error}") from error
+        if info.size < 0 or (info.type in EXTENSIONS and info.size > EXTENSION_BYTES):
+            raise ValueError(f"a header of the tar file states a size of {info.size} bytes")
+        return info
 
 
 @contextmanager

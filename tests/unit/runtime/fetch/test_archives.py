@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 import zipfile
@@ -99,6 +100,22 @@ def test_an_archive_with_too_many_files_is_refused(
 ) -> None:
     monkeypatch.setattr(archives, "MEMBERS", 3)
     assert "more than 3 files" in refusal(tmp_path / "model", suffix, FORMS[suffix](MODEL)).message
+
+
+@pytest.mark.parametrize("damage", ["a changed byte", "a cut"])
+def test_a_damaged_header_of_a_tar_file_is_not_its_end(tmp_path: Path, damage: str) -> None:
+    content = bytearray(as_tar({"config.json": b"{}", "model.safetensors": b"weights"}, "w"))
+    content[1024 + 10] ^= 1  # a content of up to 512 bytes lies between two headers
+    whole = bytes(content if damage == "a changed byte" else content[: 1024 + 200])
+    assert "header of the tar file is damaged" in refusal(tmp_path / "model", ".tar.gz", gzip.compress(whole)).message
+
+
+@pytest.mark.parametrize("kind", archives.EXTENSIONS)
+def test_a_long_header_of_a_tar_file_is_not_read_into_memory(tmp_path: Path, kind: bytes) -> None:
+    info = tarfile.TarInfo("config.json")
+    info.type, info.size = kind, 1 << 40
+    content = gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + as_tar(MODEL, "w"))
+    assert f"states a size of {1 << 40} bytes" in refusal(tmp_path / "model", ".tar.gz", content).message
 
 
 def test_links_and_devices_are_refused(tmp_path: Path) -> None:
