@@ -1,6 +1,6 @@
 """{"query": "…", "response": "…", "system": "…", "history": [["…", "…"]]}, for the chat template: the format of ms-swift.
 
-{question, answer}, {question, response} and Dolly's {instruction, context, response} are further spellings.
+{question, answer}, {question, response} and {instruction, input, response}, or context as in Dolly, are further spellings.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from tunesmith_runtime.data.row_fields import has, keys_of, text_of
 from tunesmith_runtime.messages import asks
 
 SPELLINGS = (("query", "response"), ("question", "answer"), ("question", "response"), ("instruction", "response"))
-DOLLY = "instruction"
-"""The question to which `context` belongs."""
-PARTS = ("context", "passage", "choices", "options", "A")
+INSTRUCTION = "instruction"
+"""The question to which INSTRUCTION_PARTS belong."""
+INSTRUCTION_PARTS = ("input", "context")
+PARTS = ("input", "context", "passage", "choices", "options", "A")
 """Keys that are a part of the question in many data sets, in no agreed form."""
 
 
@@ -31,8 +32,9 @@ def read(row: dict[str, Any]) -> Conversation | DropReason:
         raise RowError(f"has no 'query' and 'response'; its keys are {keys_of(row)}")
     asked, answer = found
     question = text_of(row, asked)
-    if asked == DOLLY:
-        question = "\n".join(part for part in (question, text_of(row, "context", "")) if part)
+    if asked == INSTRUCTION:
+        further = (text_of(row, key, "") for key in INSTRUCTION_PARTS)
+        question = "\n".join(part for part in (question, *further) if part)
     _check_is_whole(row, asked, answer)
     return answered(row, [*history(row), *turn(question, text_of(row, answer))])
 
@@ -55,6 +57,6 @@ QUERY_RESPONSE = Format(
     spellings=SPELLINGS,
     expected='{"query", "response"}',
     known=frozenset({*(key for spelling in SPELLINGS for key in spelling), "system", "history", "tools"}),
-    known_with={"context": DOLLY},
+    known_with=dict.fromkeys(INSTRUCTION_PARTS, INSTRUCTION),
     read=read,
 )

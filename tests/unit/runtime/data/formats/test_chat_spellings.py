@@ -131,10 +131,11 @@ def test_pairs_of_ms_swift_are_turns() -> None:
         {"question": "Weather in Oslo?", "response": "cold"},
         {"instruction": "Weather in Oslo?", "response": "cold"},
         {"instruction": "Weather", "context": "in Oslo?", "response": "cold"},
+        {"instruction": "Weather", "input": "in Oslo?", "response": "cold"},
     ],
 )
 def test_query_and_response_are_a_turn(row: dict[str, Any]) -> None:
-    asked = "Weather\nin Oslo?" if "context" in row else "Weather in Oslo?"
+    asked = "Weather\nin Oslo?" if len(row) == 3 else "Weather in Oslo?"
     assert messages(row, RowFormat.QUERY_RESPONSE) == [{"role": "user", "content": asked}, ANSWER]
     assert formats.ignored(row, FORMATS[RowFormat.QUERY_RESPONSE]) == set()
 
@@ -146,7 +147,7 @@ def test_system_and_history_come_before_the_query() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("key", ["context", "choices", "options", "A"])
+@pytest.mark.parametrize("key", ["input", "context", "choices", "options", "A"])
 def test_a_question_is_not_learned_without_its_other_parts(key: str) -> None:
     with pytest.raises(RowError, match=f"has '{key}' beside 'question'") as wrong:
         read({"question": "Which?", "answer": "B", key: "x"}, RowFormat.QUERY_RESPONSE)
