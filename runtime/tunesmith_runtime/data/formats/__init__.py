@@ -138,13 +138,17 @@ def ignored(row: Mapping[str, Any], row_format: Format) -> set[str]:
 def rename(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
     """`row` with its columns renamed as {theirName: ourName}. A renamed column replaces a column that has its new name.
 
-    Raises RowError for a column that the row does not have.
+    Raises RowError for a column that the row does not have, and for two columns of one new name.
     """
     if not columns:
         return row
     for theirs in columns:
         if theirs not in row:
             raise RowError(f"has no '{theirs}', which datasets[].columns renames; its keys are {keys_of(row)}")
+    if len(names := {*columns.values()}) < len(columns):
+        twice = next(name for name in names if [*columns.values()].count(name) > 1)
+        hint = "rename one of them, or write a text of several columns with datasets[].template"
+        raise RowError(f"datasets[].columns renames more than one column to {twice!r}, and a row has it once", hint)
     kept = {key: value for key, value in row.items() if key not in columns}
     return {**kept, **{ours: row[theirs] for theirs, ours in columns.items()}}
 

@@ -70,6 +70,11 @@ def test_a_column_that_is_renamed_and_missing_is_named() -> None:
         rename({"text": "…"}, {"frage": "prompt"})
 
 
+def test_two_columns_are_not_renamed_to_one_name() -> None:
+    with pytest.raises(RowError, match=r"columns renames more than one column to 'text'"):
+        rename({"title": "a", "body": "b"}, {"title": "text", "body": "text"})
+
+
 def test_alpaca_is_a_conversation_of_one_turn() -> None:
     record = FORMATS[RowFormat.ALPACA].read(
         {"instruction": "Add.", "input": "2 2", "output": "4", "system": "Be brief."}
