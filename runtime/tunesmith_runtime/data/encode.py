@@ -54,7 +54,15 @@ class Encoder(TextEncoder):
     ) -> Encoder:
         """The encoder for the settings of `spec.training`, within the limits of the model."""
         length = min(training.max_length, limits.positions or training.max_length)
-        return cls(tokenizer, stop_ids, length, truncation_of(training, method), training.loss_on, limits.vocabulary)
+        return cls(
+            tokenizer,
+            stop_ids,
+            length,
+            truncation_of(training, method),
+            training.loss_on,
+            limits.vocabulary,
+            limits.positions,
+        )
 
     def encode(self, record: Record) -> list[Example] | DropReason:
         """The examples of a record that fit into max_length.

@@ -208,12 +208,11 @@ def _empty(uri: str, counts: RowCounts, encoder: Encoder) -> RunFailure:
     if counts.too_long is None:
         return RunFailure(FailureClass.EMPTY_DATASET, message)
     shortest, longest = counts.too_long
-    settable = [length for length in (longest, shortest) if length <= min(encoder.most_tokens, MAX_LENGTH)]
+    most = min(encoder.most_tokens, MAX_LENGTH, encoder.positions or MAX_LENGTH)
+    settable = [length for length in (longest, shortest) if length <= most]
     hint = f"set spec.training.maxLength to {settable[0]} or more" if settable else "split the rows into shorter ones"
     lengths = f"rows have {_length(shortest, encoder)} to {_length(longest, encoder)} tokens"
-    return RunFailure(
-        FailureClass.EMPTY_DATASET, f"{message}; {lengths}, and training.maxLength is {encoder.max_length}", hint
-    )
+    return RunFailure(FailureClass.EMPTY_DATASET, f"{message}; {lengths}, and {encoder.bound}", hint)
 
 
 def _length(tokens: int, encoder: Encoder) -> str:

@@ -178,8 +178,7 @@ class DatasetEncoder:
         self, reason: DropReason, file: DataFile, place: Place, row: dict[str, Any], tokens: int | None = None
     ) -> None:
         self._counts.drop(reason, tokens)
-        most = self._run.encoder.max_length
-        sentence = f"has {tokens} tokens, and training.maxLength is {most}" if tokens else None
+        sentence = f"has {tokens} tokens, and {self._run.encoder.bound}" if tokens else None
         self._run.dropped.add(reason, file.uri, place, row, sentence)
 
     def _refuse(self, failure: RunFailure, file: DataFile, place: Place, row: Any, error: RowError) -> None:

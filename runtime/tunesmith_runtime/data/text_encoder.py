@@ -30,6 +30,15 @@ class TextEncoder:
     loss_on: LossOn = LossOn.ANSWER
     vocabulary: int | None = None
     """Rows of the model's embedding; None where they are not known."""
+    positions: int | None = None
+    """Positions of the model; None where they are not bounded or not known."""
+
+    @property
+    def bound(self) -> str:
+        """What bounds the length of a row, for messages."""
+        if self.positions is not None and self.positions <= self.max_length:
+            return f"the model has {self.positions} positions"
+        return f"training.maxLength is {self.max_length}"
 
     @property
     def most_tokens(self) -> int:

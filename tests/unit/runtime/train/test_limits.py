@@ -51,6 +51,16 @@ def test_if_no_row_fits_max_length_and_positions_are_named(gpt2: Path, tmp_path:
     assert BOTH in refusal.message
 
 
+@pytest.mark.parametrize("length", [2048, 64, 32])
+def test_the_hint_of_rows_beyond_the_positions_is_not_a_larger_max_length(
+    gpt2: Path, tmp_path: Path, length: int
+) -> None:
+    refusal = failure(tmp_path, gpt2, [LONG], maxLength=length)
+    assert refusal.hint == "split the rows into shorter ones"
+    bound = "training.maxLength is 32" if length == 32 else "the model has 64 positions"
+    assert f"tokens, and {bound}" in refusal.message
+
+
 def with_tokens(model: Path, to: Path) -> Path:
     """Return the model with a tokenizer of more tokens than its embedding has rows; the last token is <last>."""
     from transformers import AutoTokenizer
