@@ -20,7 +20,8 @@ def read_template(spec: RunSpec) -> str | None:
     if spec.chat_template_file is None:
         return None
     try:
-        text = Path(spec.chat_template_file).read_text(encoding="utf-8")
+        # A byte order mark would begin every prompt.
+        text = Path(spec.chat_template_file).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise bad_template(spec, f"is not text in UTF-8: {error}") from error
     if not text.strip():

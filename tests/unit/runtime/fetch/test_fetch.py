@@ -73,8 +73,8 @@ def test_the_text_of_a_given_chat_template_identifies_the_run(local: Fetcher, tm
     file = tmp_path / "chat_template.jinja"
     spec = spec.model_copy(update={"chat_template_file": str(file)})
     runs = []
-    for text in ("{{ messages }}", "{{ messages[0] }}", "{{ messages }}"):
-        file.write_text(text)
+    for mark, text in (("", "{{ messages }}"), ("", "{{ messages[0] }}"), ("\ufeff", "{{ messages }}")):
+        file.write_text(mark + text)
         report, work = local.fetch(spec)
         runs.append(report.run_uri)
         assert work.fetched().fingerprints["chatTemplate"] == sha256(text.encode()).hexdigest()
