@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -12,11 +13,15 @@ from tunesmith_runtime.data.files.place import Place, bad_row
 from tunesmith_runtime.data.files.source import Source
 from tunesmith_runtime.data.files.text import text_lines
 from tunesmith_runtime.data.row_error import RowError
+from tunesmith_runtime.errors import RunFailure
 
 MAX_RECORD_CHARACTERS = 16 << 20
 """A quote that is never closed makes all that follows one cell."""
 
 _QUOTES = 'write a quote within a cell twice (""), and quote a cell that holds a line break'
+_SEPARATORS = "separate cells by commas, or by tabs in a file named .tsv"
+_OTHER_SEPARATOR = re.compile(r'"[^"]*"([;\t|,])')
+"""The start of a header of quoted names."""
 
 
 class _Lines:
@@ -26,6 +31,8 @@ class _Lines:
         self._uri, self._lines = source.uri, text_lines(source)
         self.number = 0
         """Lines read."""
+        self.last = ""
+        """The line read last."""
         self._size = 0
         self._start = 1
 
@@ -38,7 +45,7 @@ class _Lines:
         return self
 
     def __next__(self) -> str:
-        self.number, line = next(self._lines)
+        self.number, line = self.number, self.last = next(self._lines)
         self._size += len(line)
         if self._size > MAX_RECORD_CHARACTERS:
             raise bad_row(
@@ -65,7 +72,7 @@ def read(delimiter: str, source: Source) -> Iterator[tuple[Place, Row | RowError
         except StopIteration:
             return
         except csv.Error as error:
-            raise bad_row(source.uri, place, f"is not CSV: {error}", _QUOTES) from error
+            raise _not_csv(error, source, place, lines.last, delimiter, is_header=not header) from error
         if not cells or (len(header) > 1 and len(cells) == 1 and not cells[0].strip()):
             continue
         has_breaks = has_breaks or lines.number > place.line
@@ -81,12 +88,28 @@ def read(delimiter: str, source: Source) -> Iterator[tuple[Place, Row | RowError
         yield place, {name: cell or None for name, cell in zip(header, cells, strict=True)}
 
 
+def _not_csv(error: csv.Error, source: Source, place: Place, line: str, delimiter: str, is_header: bool) -> RunFailure:
+    """The failure of a record that csv.reader refuses; `line` is its last line."""
+    separator = _OTHER_SEPARATOR.match(line) if is_header else None
+    if separator and separator[1] != delimiter:
+        return bad_row(source.uri, place, _other_separator(separator[1], delimiter), _SEPARATORS)
+    if "\r" in line.rstrip("\r\n"):
+        sentence = "has a carriage return (CR) outside quotes"
+        return bad_row(
+            source.uri, place, sentence, "end lines with LF or CRLF, and quote a cell that holds a line break"
+        )
+    return bad_row(source.uri, place, f"is not CSV: {error}", _QUOTES)
+
+
+def _other_separator(found: str, expected: str) -> str:
+    return f"the columns are separated by {found!r}; expected {expected!r}"
+
+
 def _header(cells: list[str], source: Source, place: Place, delimiter: str) -> list[str]:
     """The names of the columns. Raises RunFailure (BadRow) for a name that occurs twice and for another separator."""
     other = next((each for each in (";", "\t", "|", ",") if each != delimiter and each in cells[0]), None)
     if len(cells) == 1 and other:
-        sentence = f"the columns are separated by {other!r}; expected {delimiter!r}"
-        raise bad_row(source.uri, place, sentence, "separate cells by commas, or by tabs in a file named .tsv")
+        raise bad_row(source.uri, place, _other_separator(other, delimiter), _SEPARATORS)
     names = [cell or f"(column {number})" for number, cell in enumerate(cells, start=1)]
     (name, count), *_ = Counter(names).most_common(1)
     if count > 1:

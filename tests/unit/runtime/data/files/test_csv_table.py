@@ -52,7 +52,9 @@ def test_a_quoted_line_break_is_part_of_a_cell_and_later_places_have_line_and_ro
         ('a,b\n1,"x"y\n', "a.csv line 2: is not CSV: ',' expected after '\"'"),
         ("a,b\n1,x\0y\n", "a.csv line 2: has a NUL character"),
         ("a;b\n1;2\n", "a.csv line 1: the columns are separated by ';'; expected ','"),
-        ("a,b\r1,2\r", "a.csv line 1: is not CSV: new-line character seen in unquoted field"),
+        ("a,b\r1,2\r", "a.csv line 1: has a carriage return (CR) outside quotes"),
+        ('"a";"b"\n"1";"2"\n', "a.csv line 1: the columns are separated by ';'; expected ','"),
+        ('"a"\t"b"\n"1"\t"2"\n', "a.csv line 1: the columns are separated by '\\t'; expected ','"),
     ],
 )
 def test_a_fault_is_named_by_file_and_line(tmp_path: Path, content: str, sentence: str) -> None:
