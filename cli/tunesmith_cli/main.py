@@ -12,6 +12,7 @@ import click
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "datasets": ("tunesmith_cli.commands.datasets", "List the data sets of the catalogue, or show one."),
+    "estimate": ("tunesmith_cli.commands.estimate", "Estimate memory, disk and hours of FineTuneJobs in a file."),
     "explain": ("tunesmith_cli.commands.explain", "Explain a failure class, or the exit code of a container."),
     "models": ("tunesmith_cli.commands.models", "List the models of the catalogue, or show one."),
     "version": ("tunesmith_cli.commands.version", "Print the version."),

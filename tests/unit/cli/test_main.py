@@ -27,7 +27,11 @@ print(json.dumps({"seconds": used.ru_utime + used.ru_stime, "modules": [*sys.mod
 HEAVY = {"torch", "transformers", "kopf", "kubernetes", "pydantic", "boto3", "numpy"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["version"], ["models", "qwen3"], ["datasets"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["version"], ["models", "qwen3"], ["datasets"], ["estimate", "--help"]],
+    ids=" ".join,
+)
 def test_a_command_is_done_in_less_than_300_ms_of_cpu_time_without_large_packages(arguments: list[str]) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
 

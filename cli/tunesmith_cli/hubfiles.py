@@ -1,0 +1,79 @@
+"""The small files of a model on a hub: config.json, the tokenizer and the chat template, but no weights."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+CONFIG = "config.json"
+SMALL_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "special_tokens_map.json",
+)
+SECONDS = 20
+"""Time that a server may take to answer."""
+
+
+@dataclass(frozen=True)
+class Hub:
+    """How the files of a hub's models are addressed."""
+
+    endpoint_variable: str
+    endpoint: str
+    token_variable: str
+    path: str
+    revision: str
+    """Default revision."""
+
+
+HUBS = {
+    "hf": Hub("HF_ENDPOINT", "https://huggingface.co", "HF_TOKEN", "{name}/resolve/{revision}/{file}", "main"),
+    "ms": Hub(
+        "MODELSCOPE_ENDPOINT",
+        "https://www.modelscope.cn",
+        "MODELSCOPE_API_TOKEN",
+        "api/v1/models/{name}/repo?Revision={revision}&FilePath={file}",
+        "master",
+    ),
+}
+"""Scheme of a URI -> its hub."""
+
+
+class NotRead(Exception):
+    """config.json cannot be downloaded. The message has its URL and the cause."""
+
+
+def download(uri: str, folder: Path) -> None:
+    """Download the small files of the model at hf://… or ms://… into `folder`. Raises NotRead without config.json."""
+    scheme, _, rest = uri.partition("://")
+    hub = HUBS[scheme]
+    name, _, revision = rest.partition("@")
+    endpoint = (os.environ.get(hub.endpoint_variable) or hub.endpoint).rstrip("/")
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (CONFIG, *SMALL_FILES):
+        path = hub.path.format(name=name, revision=quote(revision or hub.revision, safe=""), file=file)
+        url = f"{endpoint}/{path}"
+        try:
+            _download(url, os.environ.get(hub.token_variable), folder / file)
+        except OSError as error:
+            if file == CONFIG:
+                raise NotRead(f"{url}: {error}") from error
+
+
+def _download(url: str, token: str | None, path: Path) -> None:
+    request = urllib.request.Request(url)
+    if token:
+        # A hub redirects to the servers of its CDN, which must not get the token.
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
+    incomplete = path.with_name(f"{path.name}.incomplete")
+    with urllib.request.urlopen(request, timeout=SECONDS) as response, incomplete.open("wb") as target:
+        shutil.copyfileobj(response, target)
+    incomplete.replace(path)
