@@ -5,9 +5,11 @@ The Go modules are in devcluster/go. Their go.mod and go.sum pin every dependenc
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,8 +171,10 @@ def ensure_programs(paths: Paths, wanted: Collection[str] = ()) -> None:
         with step("check that Go modules can be fetched"):
             _download(go, sources[0])
     for program in missing:
-        with step(f"build {program.name} {program.version}"):
-            _build(go, paths, program)
+        with _one_at_a_time(paths, program):
+            if not _is_built(paths, program):  # another process may have built it meanwhile
+                with step(f"build {program.name} {program.version}"):
+                    _build(go, paths, program)
 
 
 def source_folder(paths: Paths, name: str) -> Path:
@@ -188,9 +192,18 @@ def _download(go: str, program: Program) -> str:
     )
 
 
-def _build(go: str, paths: Paths, program: Program) -> None:
+@contextmanager
+def _one_at_a_time(paths: Paths, program: Program) -> Iterator[None]:
+    """Let one process build a program, while others wait for it."""
     folder = _folder(paths, program)
     folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f".{program.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(go: str, paths: Paths, program: Program) -> None:
+    folder = _folder(paths, program)
     target, new = folder / program.name, folder / f".{program.name}.new"
     linker = " ".join(["-s", "-w", *(f"-X {variable}" for variable in program.variables)])
     run(

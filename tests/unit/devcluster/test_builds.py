@@ -2,11 +2,20 @@
 
 import dataclasses
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from devcluster.builds import OTHER_VERSIONS, PROGRAMS, SOURCES, Program, build_key, missing_programs
+from devcluster.builds import (
+    OTHER_VERSIONS,
+    PROGRAMS,
+    SOURCES,
+    Program,
+    build_key,
+    ensure_programs,
+    missing_programs,
+)
 from devcluster.errors import ClusterError
 from devcluster.paths import Paths
 from devcluster.toolchain import GO_WANTED
@@ -48,6 +57,14 @@ def test_servers_of_other_versions_are_in_folders_of_their_own(tmp_path: Path) -
     assert missing_programs(Paths(tmp_path), names) == list(OTHER_VERSIONS)
     folders = {program.folder for program in PROGRAMS + OTHER_VERSIONS}
     assert len(folders) == 1 + len(OTHER_VERSIONS)
+
+
+def test_two_builds_of_a_program_at_a_time_both_find_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths, name = Paths(tmp_path), "pause"
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: ensure_programs(paths, [name]), range(2)))
+    assert missing_programs(paths, [name]) == []
+    assert capsys.readouterr().out.count(f"build {name}") == 1
 
 
 def test_a_changed_source_or_linked_version_leads_to_a_new_build(tmp_path: Path) -> None:
