@@ -13,8 +13,8 @@ import pytest
 
 from tests import tinymodel
 from tests.unit.runtime.data.test_encode import encoder, examples, learned, prompt_of, spans
-from tunesmith_api.training import RowFormat
 from tunesmith_runtime.data.formats import read
+from tunesmith_runtime.data.formats.messages import MESSAGES
 from tunesmith_runtime.data.records import Conversation
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.errors import RunFailure
@@ -100,7 +100,7 @@ def test_the_table_has_the_families_that_there_are() -> None:
 def test_answers_follow_the_tokens_of_the_servers_prompt(tokenizer: Any, name: str, kind: str) -> None:
     chat = encoder(tokenizer, (folder() / f"{name}.jinja").read_text())
     messages = CONVERSATIONS[kind]
-    record = read({"messages": messages}, RowFormat.MESSAGES)
+    record = read({"messages": messages}, MESSAGES)
     assert isinstance(record, Conversation)
     reasons = REFUSED.get(name.removesuffix("_training"), {}) | BY_VARIANT.get(name, {})
     if kind in reasons:
