@@ -44,6 +44,7 @@ class Place(ApiModel):
     passes: int = Field(0, ge=0, description="Passes over the data before.")
     sequences: int = Field(0, ge=0, description="Sequences of the passes before.")
     counts: dict[str, Any] | None = Field(None, description="Counts of the rows of the first pass, once it is over.")
+    so_far: dict[str, Any] | None = Field(None, description="Counts that status has, in a checkpoint.")
 
 
 class Stream:

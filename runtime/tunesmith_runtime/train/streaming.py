@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from tunesmith_api.training import Training
 from tunesmith_runtime.data.examples import Example
 from tunesmith_runtime.data.packing import best_fit, joined
-from tunesmith_runtime.data.stream import Arrange, Place, Sequence, Stream
+from tunesmith_runtime.data.stream import COUNTS, Arrange, Place, Sequence, Stream
 from tunesmith_runtime.train.batches import order
 
 PLACE_FILE = "stream.json"
@@ -54,11 +54,15 @@ class StreamedRows(IterableDataset[Sequence]):
 
     def save(self, folder: Path, consumed: int) -> None:
         """Write the place after `consumed` sequences into a checkpoint."""
-        (folder / PLACE_FILE).write_text(self.place(consumed).model_dump_json(by_alias=True))
+        so_far = COUNTS.dump_python(self.stream.counts, mode="json")
+        place = self.place(consumed).model_copy(update={"so_far": so_far})
+        (folder / PLACE_FILE).write_text(place.model_dump_json(by_alias=True))
 
     def resume(self, folder: Path, consumed: int) -> None:
-        """Continue after `consumed` sequences, from the place in a checkpoint."""
-        self._start = Place.model_validate_json((folder / PLACE_FILE).read_bytes())
+        """Continue after `consumed` sequences, from the place in a checkpoint, with the counts of rows that it has."""
+        place = Place.model_validate_json((folder / PLACE_FILE).read_bytes())
+        self.stream.counts = COUNTS.validate_python(place.so_far or {})
+        self._start = place.model_copy(update={"so_far": None})
         self._skipped = consumed - self._start.sequences
 
 

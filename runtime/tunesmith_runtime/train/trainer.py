@@ -55,6 +55,8 @@ class RunMixin(Trainer):  # type: ignore[misc]
     def resume(self, folder: Path) -> None:
         """Resume from the checkpoint in `folder`. After the last step, only its state is loaded."""
         state = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
+        if isinstance(self.train_dataset, StreamedRows):
+            self.train_dataset.resume(folder, state.global_step * self.global_batch_size)
         if state.global_step >= self.args.max_steps:  # the Trainer would train a further step within an epoch
             self._load_from_checkpoint(str(folder))
             self.state = state
@@ -62,7 +64,6 @@ class RunMixin(Trainer):  # type: ignore[misc]
             self.args.eval_on_start = misses_evaluation(state, self.args)
             if isinstance(self.train_dataset, StreamedRows):
                 self.args.ignore_data_skip = True  # the stream itself begins behind the rows that are trained on
-                self.train_dataset.resume(folder, state.global_step * self.global_batch_size)
                 self._random_state = folder
             self.train(resume_from_checkpoint=str(folder))
 

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from tests import tinymodel
-from tests.unit.runtime.train.support import again, make_run
+from tests.unit.runtime.train.support import Run, again, make_run
 from tests.unit.runtime.train.test_resume import ActAt, Crash, assert_equal, crash, sigterm
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Outcome, RunReport
 from tunesmith_runtime import train
+from tunesmith_runtime.data import stream
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train import loss, reporting
+from tunesmith_runtime.workdir import DataFile
 
 ROWS = tinymodel.rows(10, seed=1)
 STREAMED: dict[str, Any] = {"streaming": True, "maxSteps": 20, "epochs": None, "globalBatchSize": 1}
@@ -66,6 +68,41 @@ def test_a_stream_killed_in_its_second_pass_goes_on_at_the_row(
     assert expected.rows
     assert expected.rows.kept == 10
     assert [entry["epoch"] for entry in run.log_history()] == [0.0] * 9 + [1.0] * 10 + [2.0]
+
+
+def validated(run: Run) -> Run:
+    """The run with a file of validation rows."""
+    tinymodel.write_rows(run.work.data / "01.jsonl", ROWS[:2])
+    files = [*run.work.data_files(), DataFile(path="01.jsonl", uri="s3://data/valid.jsonl", validation=0)]
+    run.work.write_data_files(files)
+    return run
+
+
+@pytest.mark.parametrize("rows", [ROWS, tinymodel.rows(40, seed=1)], ids=["two passes", "part of a pass"])
+def test_a_stream_stopped_in_its_last_evaluation_reports_its_rows(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]]
+) -> None:
+    from tunesmith_runtime.train.trainer import RunMixin
+
+    def stopped(trainer: RunMixin, *arguments: Any, **options: Any) -> Any:
+        sigterm()
+        return super(RunMixin, trainer).prediction_step(*arguments, **options)
+
+    monkeypatch.setattr(stream, "WINDOW_ROWS", 4)
+    spec: dict[str, Any] = {"validation": {"uri": "s3://data/valid.jsonl"}, **LORA}
+    expected = validated(make_run(tmp_path / "whole", tiny, rows, STREAMED, **spec)).do(train.run)
+    run = validated(make_run(tmp_path / "stopped", tiny, rows, STREAMED, **spec))
+    with monkeypatch.context() as patched:
+        patched.setattr(RunMixin, "prediction_step", stopped)
+        report = run.do(train.run)
+    assert report.outcome is Outcome.PREEMPTED
+    assert report.last_checkpoint
+    assert report.last_checkpoint.step == 20
+    report = validated(again(run, tiny, rows, 2)).do(train.run)
+    assert report.outcome is Outcome.SUCCEEDED
+    assert report.rows == expected.rows
+    assert expected.rows
+    assert expected.rows.kept == 10 if rows is ROWS else expected.rows.kept >= 20
 
 
 def test_a_packed_stream_resumes_exactly(tiny: Path, tmp_path: Path) -> None:
