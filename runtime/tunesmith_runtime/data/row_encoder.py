@@ -195,11 +195,12 @@ class DatasetEncoder:
         """Raise RunFailure (BadRow) if more rows of the data set are bad than maxBadShare allows."""
         most = MAX_BAD_SHARE if self._run.spec.max_bad_share is None else self._run.spec.max_bad_share
         if self._bad > most * self._read:
+            where = "" if self._run.spec.training.streaming else f" (the run's folder has the first ones in {FILE})"
             raise RunFailure(
                 FailureClass.BAD_ROW,
                 f"{self._bad} of {self._read} rows of {self._source.dataset.source} are bad, and maxBadShare is {most:g}; "
                 f"the first: {'; '.join(self._first_bad)}",
-                f"correct the rows (the run's folder has the first ones in {FILE}), or raise spec.maxBadShare",
+                f"correct the rows{where}, or raise spec.maxBadShare",
             )
 
     def _renamed_by(self) -> str:

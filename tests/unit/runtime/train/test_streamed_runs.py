@@ -121,3 +121,10 @@ def test_a_bad_row_is_named_when_it_is_reached(tiny: Path, tmp_path: Path) -> No
     with pytest.raises(RunFailure, match=r"train\.jsonl line 91") as caught:
         run.do(train.run)
     assert caught.value.failure is FailureClass.BAD_ROW
+
+
+def test_the_hint_of_too_many_bad_rows_names_no_file_that_a_stream_does_not_write(tiny: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path, tiny, [ROWS[0], {"messages": "none"}], STREAMED, onBadRow="Drop")
+    with pytest.raises(RunFailure, match=r"1 of 2 rows of .* are bad") as caught:
+        run.do(train.run)
+    assert caught.value.hint == "correct the rows, or raise spec.maxBadShare"
