@@ -17,7 +17,7 @@ SHORTEST = 8
 NAMES = (
     r"X-Amz-(?:Signature|Security-Token|Credential)|(?:aws_)?(?:secret_?access_?key|session_?token)|aws_access_key_id|AWSAccessKeyId"
     r"|hf_token|hugging_face_hub_token|modelscope_api_token|tunesmith_(?:api_key|progress_token)"
-    r"|(?:access_|refresh_|id_)?token|api_key|secret_key|password|passwd|sig"
+    r"|(?:access_|refresh_|id_)?token|(?:api|auth|secret)_key|password|passwd|sig"
 )
 PATTERNS = [
     (re.compile(pattern, re.IGNORECASE), replacement)

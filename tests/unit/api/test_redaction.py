@@ -98,6 +98,10 @@ def test_redacted_text_is_not_changed_again(text: str) -> None:
             f"GET https://s3.example.com/b/k?X-Amz-Credential={KEY}%2F20260101&X-Amz-Signature={SIGNATURE}&x-id=GetObject",
             "GET https://s3.example.com/b/k?X-Amz-Credential=***&X-Amz-Signature=***&x-id=GetObject",
         ),
+        (  # Alibaba's CDN, to which ModelScope redirects: time-random-user-hash
+            "HTTP 403 on GET /lfs/model?revision=master&auth_key=1764400000-0-0-0123456789abcdef0123456789abcdef",
+            "HTTP 403 on GET /lfs/model?revision=master&auth_key=***",
+        ),
         (f"X-Amz-Security-Token: IQoJb3JpZ2luX2VjEJr//{SIGNATURE}", "X-Amz-Security-Token: ***"),
         (f"{{'x-amz-security-token': 'IQoJb3JpZ2luX2VjEJr{SIGNATURE}'}}", "{'x-amz-security-token': '***'}"),
         ("Authorization: Bearer secret-key", "Authorization: Bearer ***"),
