@@ -69,13 +69,11 @@ class _Text:
             self._pass(found.end())
         return found is not None
 
-    def row(self) -> Row:
-        """Pass and return the next value, which is a row."""
+    def row(self) -> Row | RowError:
+        """Pass and return the next value, which is a row, or what is wrong with it."""
         self._row += 1
         value = self._value()
-        if not isinstance(value, dict):
-            raise self.bad(f"is {kind_of(value)}; expected an object")
-        return value
+        return value if isinstance(value, dict) else RowError(f"is {kind_of(value)}; expected an object")
 
     def rest(self) -> str:
         """All of the text that is left, up to MAX_REST_CHARACTERS."""
@@ -140,7 +138,7 @@ class _Text:
         return size > 0
 
 
-def read(source: Source) -> Iterator[tuple[Place, Row]]:
+def read(source: Source) -> Iterator[tuple[Place, Row | RowError]]:
     """Yield the rows of a JSON document."""
     text = _Text(source)
     first = text.next()
@@ -160,7 +158,7 @@ def read(source: Source) -> Iterator[tuple[Place, Row]]:
         raise text.bad(f"begins with {first!r}; expected an array of objects, or objects")
 
 
-def _items(text: _Text) -> Iterator[tuple[Place, Row]]:
+def _items(text: _Text) -> Iterator[tuple[Place, Row | RowError]]:
     """The objects of the array that is next."""
     text.skip()
     if text.next() == "]":
@@ -182,11 +180,11 @@ def _items(text: _Text) -> Iterator[tuple[Place, Row]]:
             return None
 
 
-def _objects(text: _Text) -> Iterator[tuple[Place, Row]]:
+def _objects(text: _Text) -> Iterator[tuple[Place, Row | RowError]]:
     """Objects one after the other. A single one with an array of objects as `data` stands for the rows in it."""
     place = text.place
     first = text.row()
-    inner = first.get("data")
+    inner = first.get("data") if isinstance(first, dict) else None
     if not text.next() and isinstance(inner, list) and inner and all(isinstance(row, dict) for row in inner):
         yield from ((Place(place.line, number), row) for number, row in enumerate(inner, start=1))
         return

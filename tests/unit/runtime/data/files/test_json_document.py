@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.runtime.data.files.support import refusal, rows_of
-from tunesmith_runtime.data.files import json_document, text
+from tunesmith_runtime.data.files import json_document, rows_or_errors, text
+from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.errors import RunFailure
 
 ROWS: list[dict[str, Any]] = [{"text": "a"}, {"text": "b", "n": [1, {"x": None}]}, {}]
@@ -138,3 +139,12 @@ def test_what_json_writes_is_read_back_equal_however_it_is_cut(
         patch.setattr(text, "CHUNK_BYTES", chunk)
         content = json.dumps(rows, indent=indent, ensure_ascii=is_ascii).encode()
         assert [row for _, row in rows_of(tmp_path, "a.json", content)] == rows
+
+
+@pytest.mark.parametrize("content", ['[{"text": "a"}, null, {"text": "b"}]', '{"text": "a"} null {"text": "b"}'])
+def test_rows_after_a_value_that_is_no_object_are_read(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    rows = [row for _, row in rows_or_errors(tmp_path / "a.json", "s3://data/a.json")]
+    assert [str(row) if isinstance(row, RowError) else row["text"] for row in rows] == [
+        "a", "is null; expected an object", "b",
+    ]  # fmt: skip
