@@ -83,8 +83,10 @@ class Cache:
         if not links or links.keys() != entries.keys():
             rest = download_directory(storage, uri, directory, lambda path: path in entries and path not in links).files
             added = self._obtain(storage, uri, directory, [file for file in rest if file.path in large])
+            # An object that was replaced meanwhile has the content of another etag.
+            unchanged = {entry.path for entry in (storage.list(uri) if added else ()) if entry == large.get(entry.path)}
             with self._optional("record what it holds"):
-                for file in (file for file in rest if file.path in added):
+                for file in (file for file in rest if file.path in added.keys() & unchanged):
                     self.names.record(join(uri, file.path), large[file.path], file.sha256)
             files, links = [*files, *rest], links | added
         manifest = Manifest(files=sorted(files, key=lambda file: file.path))

@@ -147,6 +147,24 @@ def test_a_changed_object_of_a_folder_without_manifest_is_transferred(node: Node
     assert (directory / "weights").read_bytes() == large(2)
 
 
+def test_an_object_that_is_replaced_during_its_download_is_not_taken_for_the_earlier_one(node: Node) -> None:
+    uri, storage = node.upload("base", weights=large(1)), node.storage()
+    whole = storage.list
+
+    def replaced_behind(folder: str) -> list[Entry]:
+        found = whole(folder)
+        storage.list = whole  # type: ignore[method-assign]
+        node.upload("base", weights=large(2))
+        return found
+
+    storage.list = replaced_behind  # type: ignore[method-assign]
+    node.cache("pod-0").download_directory(storage, uri, node.folder / "pod-0")
+    assert (node.folder / "pod-0" / "weights").read_bytes() == large(2)
+    node.upload("base", weights=large(1))
+    directory, _ = node.start_pod(uri)
+    assert (directory / "weights").read_bytes() == large(1)
+
+
 def test_the_names_of_another_namespace_are_not_trusted(local: Node) -> None:
     uri = local.upload("base", weights=large(1))
     local.start_pod(uri)
