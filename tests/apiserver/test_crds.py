@@ -86,6 +86,8 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
         "parallelism": {"nodes": 2},
         "checkpoint": {"keep": 3},
         "export": {"merge": False},
+        "until": "train",
+        "fit": "Refuse",
     },
     "EvalJob": {
         **FOR_BOTH,
