@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import click
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
+    "check": ("tunesmith_cli.commands.check", "Check the spec and the rows of FineTuneJobs in a file."),
     "datasets": ("tunesmith_cli.commands.datasets", "List the data sets of the catalogue, or show one."),
     "estimate": ("tunesmith_cli.commands.estimate", "Estimate memory, disk and hours of FineTuneJobs in a file."),
     "explain": ("tunesmith_cli.commands.explain", "Explain a failure class, or the exit code of a container."),

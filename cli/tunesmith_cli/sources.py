@@ -13,6 +13,7 @@ from tunesmith_api.training import Dataset
 from tunesmith_cli import hubfiles
 
 if TYPE_CHECKING:
+    from tunesmith_runtime.data.encode import Encoder
     from tunesmith_runtime.estimate.architecture import Architecture
     from tunesmith_runtime.estimate.workload import Workload
     from tunesmith_runtime.storage import Storage
@@ -75,12 +76,37 @@ def find_architecture(spec: FineTuneJobSpec, given: Path | None, scratch: Path) 
 
             return uri, read_architecture(storage_of(spec), uri)
     except ImportError as error:
-        raise NotKnown(f"model {uri}: {_missing(error)}") from error
+        raise NotKnown(f"model {uri}: {missing_package(error)}") from error
     except (hubfiles.NotRead, UnknownArchitecture) as error:
         raise NotKnown(f"model {uri}: {error}; {GIVE_MODEL}") from error
     except RunFailure as failure:
         raise NotKnown(f"model {uri}: {failure.message}; {GIVE_MODEL}") from failure
     raise NotKnown(f"model {uri}: {scheme}:// is not read from here; {GIVE_MODEL}")
+
+
+def find_encoder(spec: FineTuneJobSpec, given: Path | None, folder: Path) -> Encoder:
+    """Return the encoder of a job, by the small files of its model, which are left in `folder`. Raises NotKnown."""
+    if spec.training.chat_template:
+        raise NotKnown("training.chatTemplate is in a ConfigMap, which is not read from here")
+    from tunesmith_runtime.errors import RunFailure
+    from tunesmith_runtime.fetch.assessment import download_small_files, light_encoder
+
+    uri = given.resolve().as_uri() if given else model_uri(spec)
+    scheme = uri.partition("://")[0]
+    try:
+        if scheme in hubfiles.HUBS:
+            hubfiles.download(uri, folder)
+        elif scheme in READABLE:
+            download_small_files(storage_of(spec), uri, folder)
+        else:
+            raise NotKnown(f"model {uri}: {scheme}:// is not read from here; {GIVE_MODEL}")
+        return light_encoder(folder, spec)
+    except hubfiles.NotRead as error:
+        raise NotKnown(f"model {uri}: {error}; {GIVE_MODEL}") from error
+    except RunFailure as failure:
+        raise NotKnown(f"model {uri}: {failure.message}; {GIVE_MODEL}") from failure
+    except (OSError, ValueError) as error:
+        raise NotKnown(f"model {uri}: config.json cannot be read: {error}; {GIVE_MODEL}") from error
 
 
 def count_rows(spec: FineTuneJobSpec, model: str, scratch: Path) -> tuple[Workload, int]:
@@ -94,14 +120,14 @@ def count_rows(spec: FineTuneJobSpec, model: str, scratch: Path) -> tuple[Worklo
         from tunesmith_runtime.fetch.data import DataSource, find_data
         from tunesmith_runtime.workdir import Work
     except ImportError as error:
-        raise NotKnown(_missing(error)) from error
+        raise NotKnown(missing_package(error)) from error
     storage = storage_of(spec)
     sources = [*map(DataSource.of, spec.datasets), *map(DataSource.of_validation, held_out)]
     try:
         data = find_data(storage, sources)
         workload, _ = read_rows(spec, Work(scratch / "work"), storage, model, data)
     except ImportError as error:
-        raise NotKnown(_missing(error)) from error
+        raise NotKnown(missing_package(error)) from error
     except RunFailure as failure:
         raise NotKnown(failure.message) from failure
     return workload, sum(entry.size_bytes for each in data.values() for _, entry in each.rows())
@@ -127,5 +153,6 @@ def _assumed_rows(dataset: Dataset) -> int:
     return min(found or dataset.max_rows or ASSUMED_ROWS, dataset.max_rows or found or ASSUMED_ROWS)
 
 
-def _missing(error: ImportError) -> str:
+def missing_package(error: ImportError) -> str:
+    """Return the sentence about a package that reads rows and weights."""
     return f"the package {error.name} is not installed: install tunesmith[runtime] to read rows and weights"

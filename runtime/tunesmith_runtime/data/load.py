@@ -51,7 +51,7 @@ def load(work: Work, spec: FineTuneJobSpec, encoder: Encoder, learns_from: Colle
     """
     rows = RowEncoder(work, encoder, Learnable(spec.method, learns_from), spec)
     try:
-        return _load(rows, spec)
+        return _load(rows, spec, encoder)
     finally:
         rows.dropped.write(work.examples)
 
@@ -101,8 +101,8 @@ class StreamedData:
         return _summary(self.stream.counts, self.held_out or RowCounts(), self.held_out is not None, [])
 
 
-def _load(rows: RowEncoder, spec: FineTuneJobSpec) -> Data:
-    work, encoder = rows.work, rows.encoder
+def _load(rows: RowEncoder, spec: FineTuneJobSpec, encoder: Encoder) -> Data:
+    work = rows.work
     train_file, validation_file = work.examples / "train.arrow", work.examples / "validation.arrow"
     validation = spec.validation
     # The validation rows first: a training row that repeats one of them is the duplicate.

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import compress, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
@@ -16,8 +16,8 @@ from tunesmith_runtime.data.dataset_rows import dataset_rows
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.dropped_rows import FILE, DroppedRows
 from tunesmith_runtime.data.duplicates import Digests, digest_of
-from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.example_file import RowWriter, write_examples
+from tunesmith_runtime.data.examples import Example
 from tunesmith_runtime.data.files.place import Place, bad_row
 from tunesmith_runtime.data.formats.format import Format
 from tunesmith_runtime.data.formats.template import template_format
@@ -70,12 +70,33 @@ class Source:
     """Path of the field that holds the data set, below spec."""
 
 
+class RecordEncoder(Protocol):
+    """Encodes records, as `encode.Encoder` does."""
+
+    @property
+    def bound(self) -> str:
+        """What bounds the length of a row, for messages."""
+        ...
+
+    def examples(self, record: Record) -> list[Example] | DropReason:
+        """The examples of a record in full length."""
+        ...
+
+    def fit(self, examples: list[Example]) -> list[Example] | DropReason:
+        """The examples as they are learned."""
+        ...
+
+    def is_truncated(self, record: Record, examples: list[Example]) -> bool:
+        """Whether a record is trained on in part or in pieces."""
+        ...
+
+
 @dataclass(frozen=True)
 class RowEncoder:
     """Encodes rows of data files."""
 
     work: Work
-    encoder: Encoder
+    encoder: RecordEncoder
     learnable: Learnable
     spec: FineTuneJobSpec
     dropped: DroppedRows = field(default_factory=DroppedRows)
@@ -189,7 +210,7 @@ class DatasetEncoder:
         if self._bad <= NAMED:
             self._first_bad.append(failure.message)
         self._counts.drop(DropReason.BAD_ROW)
-        self._run.dropped.add(DropReason.BAD_ROW, file.uri, place, "" if row is error else row, str(error))
+        self._run.dropped.add(DropReason.BAD_ROW, file.uri, place, "" if row is error else row, str(error), error.hint)
 
     def _check_share(self) -> None:
         """Raise RunFailure (BadRow) if more rows of the data set are bad than maxBadShare allows."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import Estimate, FineTuneJobSpec, Rows
@@ -39,6 +39,9 @@ from tunesmith_runtime.fetch.names import GGUF, SAFE
 from tunesmith_runtime.modelcheck.config import CONFIG, limits_of, parse_config
 from tunesmith_runtime.storage import Entry, Storage, join
 from tunesmith_runtime.workdir import DataFile, Work
+
+if TYPE_CHECKING:
+    from tunesmith_runtime.data.encode import Encoder
 
 log = logging.getLogger(__name__)
 
@@ -192,22 +195,30 @@ def _encode_as_training(spec: RunSpec, job: FineTuneJobSpec, scratch: Work) -> E
 
 def encode_lightly(job: FineTuneJobSpec, scratch: Work, template: str | None = None) -> Encoded:
     """Encode rows without torch and transformers. Raises RunFailure, of class BadModel without a tokenizer.json."""
-    from tunesmith_runtime.data.encode import Encoder
     from tunesmith_runtime.data.load import load
-    from tunesmith_runtime.data.tokenizer_file import TokenizerFile
-    from tunesmith_runtime.data.turns import end_of_turn
     from tunesmith_runtime.train.methods import METHODS
 
+    return load(scratch, job, light_encoder(scratch.model(), job, template), METHODS[job.method].learns_from)
+
+
+def light_encoder(folder: Path, job: FineTuneJobSpec, template: str | None = None) -> Encoder:
+    """The encoder of a job with the tokenizer of the model in `folder`, without torch and transformers.
+
+    Raises RunFailure (BadModel) without a tokenizer.json.
+    """
+    from tunesmith_runtime.data.encode import Encoder
+    from tunesmith_runtime.data.tokenizer_file import TokenizerFile
+    from tunesmith_runtime.data.turns import end_of_turn
+
     try:
-        tokenizer: Any = TokenizerFile(scratch.model())
+        tokenizer: Any = TokenizerFile(folder)
     except ValueError as error:
         raise RunFailure(FailureClass.BAD_MODEL, str(error)) from error
     tokenizer.chat_template = template or tokenizer.chat_template
     ends = [tokenizer.eos_token_id, end_of_turn(tokenizer), *tokenizer.configured_ends]
     stop_ids = frozenset(token for token in ends if token is not None)
-    config = json.loads((scratch.model() / CONFIG).read_bytes())
-    encoder = Encoder.of(tokenizer, stop_ids, job.training, limits_of(config), job.method)
-    return load(scratch, job, encoder, METHODS[job.method].learns_from)
+    config = json.loads((folder / CONFIG).read_bytes())
+    return Encoder.of(tokenizer, stop_ids, job.training, limits_of(config), job.method)
 
 
 def count_encoded(encoded: Encoded, training: Training | None = None) -> Workload:

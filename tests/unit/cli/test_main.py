@@ -29,7 +29,7 @@ HEAVY = {"torch", "transformers", "kopf", "kubernetes", "pydantic", "boto3", "nu
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["version"], ["models", "qwen3"], ["datasets"], ["estimate", "--help"]],
+    [["--help"], ["version"], ["models", "qwen3"], ["datasets"], ["estimate", "--help"], ["check", "--help"]],
     ids=" ".join,
 )
 def test_a_command_is_done_in_less_than_300_ms_of_cpu_time_without_large_packages(arguments: list[str]) -> None:

@@ -1,0 +1,202 @@
+"""Reads the rows of a job's data sets with the code of the training, and says what becomes of each.
+
+With the model's tokenizer the rows are encoded as the training encodes them. Without it they are read by their formats alone, so
+that neither lengths nor the chat template are checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.refusal import Refusal
+from tunesmith_api.training import BadRows, Dataset
+from tunesmith_cli.sources import NotKnown, check_readable
+from tunesmith_runtime.data.drop_reasons import DropReason
+from tunesmith_runtime.data.dropped_rows import DroppedRows
+from tunesmith_runtime.data.examples import Example
+from tunesmith_runtime.data.files import ending_of
+from tunesmith_runtime.data.records import Record
+from tunesmith_runtime.data.row_counts import RowCounts
+from tunesmith_runtime.data.row_encoder import (
+    MAX_BAD_SHARE,
+    DatasetEncoder,
+    Learnable,
+    RecordEncoder,
+    RowEncoder,
+    Source,
+)
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.fetch.data import Data, DataSource, find_data
+from tunesmith_runtime.storage import Storage
+from tunesmith_runtime.storage.files import path_of
+from tunesmith_runtime.train.methods import METHODS
+from tunesmith_runtime.workdir import DataFile, Work
+
+OF_THIS_MACHINE = "Storage"
+"""Failure classes that begin with it are about this machine's access, not about the job."""
+
+
+@dataclass(frozen=True)
+class FormatsOnly:
+    """Stands for an encoder where the tokenizer is not known: every record is kept, with no tokens."""
+
+    bound: str
+    """See `TextEncoder.bound`."""
+
+    def examples(self, record: Record) -> list[Example] | DropReason:
+        """Return no examples."""
+        return []
+
+    def fit(self, examples: list[Example]) -> list[Example] | DropReason:
+        """Return the examples."""
+        return examples
+
+    def is_truncated(self, record: Record, examples: list[Example]) -> bool:
+        """Return False: the length is not known."""
+        return False
+
+
+@dataclass
+class Counter:
+    """Counts rows in the place of the writer of examples."""
+
+    rows: int = 0
+
+    def write(self, examples: Sequence[Example]) -> None:
+        """Count a row."""
+        self.rows += 1
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """What becomes of the rows of a data set."""
+
+    field: str
+    """Its field, below spec."""
+    source: str
+    unknown: str | None = None
+    """Why the rows cannot be read from here."""
+    kept: int = 0
+    truncated: int = 0
+    dropped: Mapping[str, int] | None = None
+    """Number of rows by reason."""
+    ignored: Mapping[str, int] | None = None
+    """Number of rows that have a key which is not read."""
+    examples: Sequence[Mapping[str, Any]] = ()
+    """The first dropped rows of each reason."""
+    failure: Refusal | None = None
+    """Why the job would fail at this data set."""
+
+    @property
+    def rows(self) -> int:
+        """Rows that were read."""
+        return self.kept + sum((self.dropped or {}).values())
+
+
+def check_rows(spec: FineTuneJobSpec, storage: Storage, encoder: RecordEncoder, scratch: Path) -> list[DatasetReport]:
+    """Read the rows of a job. Raises NotKnown for a method that this version does not have."""
+    if spec.method not in METHODS:
+        raise NotKnown(f"method {spec.method} is not available, so the rows are not read")
+    counting = spec.model_copy(update={"on_bad_row": BadRows.DROP, "max_bad_share": 1.0})
+    learnable = Learnable(spec.method, METHODS[spec.method].learns_from)
+    run = RowEncoder(Work(scratch), encoder, learnable, counting)
+    held_out = spec.validation.separate if spec.validation else []
+    is_uri = bool(spec.validation and spec.validation.uri)
+    # The validation rows first, as in the training: a training row that repeats one of them is the duplicate.
+    validation = [
+        _check(run, spec, storage, each, "validation.uri" if is_uri else f"validation.datasets[{index}]", scratch)
+        for index, each in enumerate(held_out)
+    ]
+    train = [
+        _check(run, spec, storage, each, f"datasets[{index}]", scratch) for index, each in enumerate(spec.datasets)
+    ]
+    return train + validation
+
+
+def _check(
+    run: RowEncoder, spec: FineTuneJobSpec, storage: Storage, dataset: Dataset, field: str, scratch: Path
+) -> DatasetReport:
+    """Read the rows of a data set."""
+    is_validation = field.startswith("validation")
+    source = DataSource.of_validation(dataset) if is_validation else DataSource.of(dataset)
+    counts, writer, dropped = RowCounts(), Counter(), DroppedRows()
+    one = replace(run, dropped=dropped)
+    failure = None
+    try:
+        check_readable(dataset)
+        files = _local_files(storage, find_data(storage, [source])[source], scratch / field)
+        path = "validation.datasets[]" if is_validation else "datasets[]"
+        DatasetEncoder(one, Source(dataset, files, path), writer, counts).encode()
+    except NotKnown as error:
+        return DatasetReport(field, dataset.source, unknown=str(error))
+    except RunFailure as error:
+        if str(error.failure).startswith(OF_THIS_MACHINE):
+            return DatasetReport(field, dataset.source, unknown=error.message)
+        failure = Refusal(f"{error.failure}: {error.message}", error.hint or "")
+    bad = counts.dropped[DropReason.BAD_ROW]
+    return DatasetReport(
+        field,
+        dataset.source,
+        kept=writer.rows,
+        truncated=counts.truncated,
+        dropped=dict(sorted(counts.dropped.items())),
+        ignored=dict(counts.ignored.most_common()),
+        examples=dropped.examples,
+        failure=failure or _too_many_bad(spec, field, bad, writer.rows + counts.dropped.total()),
+    )
+
+
+def _local_files(storage: Storage, data: Data, folder: Path) -> list[DataFile]:
+    """The files of a data set: local ones where they are, others downloaded into `folder`."""
+    files: list[DataFile] = []
+    for number, (uri, entry) in enumerate(data.rows()):
+        if uri.startswith("file://"):
+            path = path_of(uri)
+        else:
+            path = folder / f"{number:04d}{ending_of(uri)}"
+            storage.download(uri, path, entry)
+        files.append(DataFile(path=str(path.absolute()), uri=uri))
+    return files
+
+
+def _too_many_bad(spec: FineTuneJobSpec, field: str, bad: int, rows: int) -> Refusal | None:
+    """Return the failure of a job with `bad` bad rows among `rows` of a data set."""
+    if bad and spec.on_bad_row is BadRows.FAIL:
+        return Refusal(
+            f"BadRow: {bad} of {rows} rows of {field} are bad, and onBadRow is Fail",
+            "correct the rows, or set spec.onBadRow: Drop",
+        )
+    most = MAX_BAD_SHARE if spec.max_bad_share is None else spec.max_bad_share
+    if bad > most * rows:
+        return Refusal(
+            f"BadRow: {bad} of {rows} rows of {field} are bad, and maxBadShare is {most:g}",
+            "correct the rows, or raise spec.maxBadShare",
+        )
+    return None
+
+
+def missing_rows(spec: FineTuneJobSpec, reports: Sequence[DatasetReport]) -> list[Refusal]:
+    """Return why the job would fail for lack of rows, where all data sets of a kind were read without a failure."""
+    found: list[Refusal] = []
+    for prefix in ("datasets", "validation"):
+        kind = [each for each in reports if each.field.startswith(prefix)]
+        if not kind or any(each.unknown or each.failure for each in kind):
+            continue
+        kept = sum(each.kept for each in kind)
+        names = ", ".join(each.source for each in kind)
+        if not kept:
+            found.append(Refusal(f"EmptyDataset: no row of {names} can be used", "correct the rows"))
+        elif prefix == "datasets" and kept == 1 and spec.validation and spec.validation.fraction:
+            message = f"EmptyDataset: 1 row of {names} can be used, and validation.fraction needs 2"
+            found.append(Refusal(message, "add rows, or remove spec.validation"))
+        elif prefix == "datasets":
+            found += [
+                Refusal(f"EmptyDataset: no row of {each.source} can be used", f"remove spec.{each.field}")
+                for each, dataset in zip(kind, spec.datasets, strict=True)
+                if dataset.weight is not None and not each.kept
+            ]
+    return found

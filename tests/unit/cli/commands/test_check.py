@@ -1,0 +1,205 @@
+"""`tunesmith check`: the spec and every row of the jobs of a file, with the first bad rows, their places and fixes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.s3 import S3Server, s3, s3_server
+from tests.unit.cli.commands.test_estimate import HEAVY, PROGRAM, WORDS, manifest, put, write
+from tunesmith_cli.main import main
+
+__all__ = ["s3", "s3_server"]
+
+GOOD = b'{"prompt": "a", "completion": "b", "note": 1}\n'
+NO_COMPLETION = b'{"prompt": "a", "completion": 3}\n'
+BROKEN = b'{"prompt": \n'
+LONG = b'{"prompt": "' + b"a " * 100 + b'", "completion": "b"}\n'
+UNKNOWN_MODEL = {"fineTuneJob": {"name": "other"}}
+
+
+def run(path: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["check", "-f", str(path), *arguments], catch_exceptions=False)
+
+
+def check(folder: Path, rows: dict[str, bytes], model: Any = None, **spec: Any) -> tuple[int, dict[str, Any]]:
+    """Check a job with these files of rows: exit code and result."""
+    data = put(folder / "data", rows)
+    result = run(write(folder, manifest("demo", model or UNKNOWN_MODEL, data, **spec)), "-o", "json")
+    assert result.stderr == ""
+    (found,) = json.loads(result.stdout)
+    return result.exit_code, found
+
+
+def test_a_job_without_a_fault_has_its_counts_and_the_keys_that_are_not_read(tmp_path: Path) -> None:
+    code, found = check(tmp_path, {"a.jsonl": GOOD * 3, "b.jsonl": GOOD}, put(tmp_path / "m", WORDS))
+    assert (code, found["problems"]) == (0, [])
+    pods = "pods read file:// only where the chart's store is file://"
+    assert found["notes"] == [f"{tmp_path.as_uri()}/{name}: {pods}" for name in ("m", "data")]
+    (data,) = found["datasets"]
+    assert (data["field"], data["rows"], data["kept"], data["ignored"]) == ("datasets[0]", 4, 4, {"note": 4})
+
+
+def test_the_first_bad_rows_are_shown_with_file_line_and_fix(tmp_path: Path) -> None:
+    unknown = b'{"input": "a", "output": "b"}\n'
+    data = put(tmp_path / "data", {"train.jsonl": GOOD + NO_COMPLETION + GOOD + BROKEN + unknown})
+    result = run(write(tmp_path, manifest("demo", put(tmp_path / "m", WORDS), data)))
+    assert result.exit_code == 1
+    shown = "".join(line for line in result.stdout.splitlines(True) if "note: " not in line)
+    assert shown.startswith(
+        "demo: would fail\n"
+        "  BadRow: 3 of 5 rows of datasets[0] are bad, and onBadRow is Fail\n"
+        "    fix: correct the rows, or set spec.onBadRow: Drop\n"
+        f"  datasets[0] {data}: 5 rows, 2 kept, dropped 3 BadRow\n"
+        "    keys that are not read: note (2 rows)\n"
+        "    BadRow: train.jsonl line 2: 'completion' is a number; expected a string\n"
+    )
+    assert "    BadRow: train.jsonl line 4: " in result.stdout
+    assert "    BadRow: train.jsonl line 5: " in result.stdout
+
+
+def test_the_fix_of_a_row_is_that_of_the_training(tmp_path: Path) -> None:
+    code, found = check(tmp_path, {"train.jsonl": b'{"input": "a", "output": "b"}\n'})
+    (example,) = found["datasets"][0]["examples"]
+    assert code == 1
+    assert example["hint"] == "rename keys with datasets[].columns: {input: instruction}"
+    code, found = check(
+        tmp_path,
+        {"train.jsonl": b'{"input": "a", "output": "b"}\n'},
+        datasets=[{"uri": (tmp_path / "data").as_uri(), "columns": {"input": "instruction"}}],
+    )
+    assert code == 0
+
+
+@pytest.mark.parametrize(("spec", "code"), [({}, 1), ({"maxBadShare": 0.5}, 0), ({"maxBadShare": 0.2}, 1)])
+def test_with_on_bad_row_drop_a_job_fails_above_the_share(spec: dict[str, Any], code: int, tmp_path: Path) -> None:
+    got, found = check(tmp_path, {"train.jsonl": GOOD * 2 + BROKEN}, onBadRow="Drop", **spec)
+    assert got == code
+    assert bool(found["problems"]) == bool(code)
+    assert found["datasets"][0]["dropped"] == {"BadRow": 1}
+
+
+def test_with_a_tokenizer_rows_are_dropped_as_the_training_drops_them(tmp_path: Path) -> None:
+    rows, training = {"train.jsonl": GOOD + LONG}, {"maxLength": 32, "globalBatchSize": 8}
+    code, found = check(tmp_path, rows, put(tmp_path / "m", WORDS), training=training)
+    assert (code, found["datasets"][0]["dropped"]) == (0, {"TooLong": 1})
+    (example,) = found["datasets"][0]["examples"]
+    assert example["place"] == "line 2"
+    assert example["sentence"] == "has 102 tokens, and training.maxLength is 32"
+
+
+def test_without_a_tokenizer_it_says_what_is_not_checked_and_reads_the_rest(tmp_path: Path) -> None:
+    code, found = check(tmp_path, {"train.jsonl": GOOD + LONG}, training={"maxLength": 32, "globalBatchSize": 8})
+    assert code == 0
+    assert found["datasets"][0]["kept"] == 2
+    assert found["notes"][-1].startswith(
+        "rows are read by their formats alone, without lengths and chat template: spec.model is a "
+    )
+    config_map = {"chatTemplate": {"configMap": {"name": "t", "key": "k"}}, "globalBatchSize": 8}
+    _, found = check(tmp_path, {"train.jsonl": GOOD}, put(tmp_path / "m", WORDS), training=config_map)
+    assert found["notes"][-1].endswith("training.chatTemplate is in a ConfigMap, which is not read from here")
+
+
+def test_every_refusal_of_the_spec_is_a_problem_with_its_fix(tmp_path: Path) -> None:
+    code, found = check(tmp_path, {"train.jsonl": GOOD}, tuner="qlora", onBadRows="Drop")
+    assert code == 1
+    assert [each["message"].split(":")[0] for each in found["problems"]] == ["spec.onBadRows", "tuner qlora"]
+    assert all(each["hint"] for each in found["problems"])
+    assert found["datasets"][0]["kept"] == 1
+
+
+def test_rows_that_the_method_does_not_learn_from_are_a_problem(tmp_path: Path) -> None:
+    code, found = check(tmp_path, {"train.jsonl": b'{"prompt": "a", "chosen": "b", "rejected": "c"}\n'})
+    assert code == 1
+    assert "method sft learns from" in found["problems"][0]["message"]
+    assert "spec.datasets[].format" in found["problems"][0]["hint"]
+
+
+def test_data_of_which_no_row_remains_are_a_problem(tmp_path: Path) -> None:
+    code, found = check(tmp_path, {"train.jsonl": b'{"prompt": "a", "completion": ""}\n'}, put(tmp_path / "m", WORDS))
+    assert (code, found["datasets"][0]["dropped"]) == (1, {"EmptyAnswer": 1})
+    assert found["problems"][0]["message"].startswith("EmptyDataset: no row of ")
+
+
+def test_a_file_that_is_not_there_and_one_that_is_damaged_are_problems(tmp_path: Path) -> None:
+    job = manifest("demo", UNKNOWN_MODEL, (tmp_path / "none.jsonl").as_uri())
+    result = run(write(tmp_path, job))
+    assert result.exit_code == 1
+    assert f"DatasetNotFound: data set file://{tmp_path}/none.jsonl" in result.stdout
+    code, found = check(tmp_path, {"train.jsonl.gz": gzip.compress(GOOD * 500)[:-20]})
+    assert code == 1
+    assert "train.jsonl.gz" in found["problems"][0]["message"]
+
+
+def test_validation_rows_are_read_and_a_training_row_that_repeats_one_is_the_duplicate(tmp_path: Path) -> None:
+    held_out = put(tmp_path / "held", {"v.jsonl": GOOD})
+    other = b'{"prompt": "b", "completion": "a"}\n'
+    code, found = check(tmp_path, {"train.jsonl": GOOD + other}, drop=["Duplicate"], validation={"uri": held_out})
+    assert code == 0
+    train, validation = found["datasets"]
+    assert (train["kept"], train["dropped"]) == (1, {"Duplicate": 1})
+    assert (validation["field"], validation["kept"]) == ("validation.uri", 1)
+
+
+def test_files_of_this_machine_can_stand_for_the_data_sets(tmp_path: Path) -> None:
+    job = manifest("demo", UNKNOWN_MODEL, "s3://my-bucket/a.jsonl", "hf://org/rows")
+    put(tmp_path / "data", {"new.jsonl": GOOD * 2})
+    path, file = write(tmp_path, job), str(tmp_path / "data" / "new.jsonl")
+    result = run(path, "--data", file, "-o", "json")
+    first, second = json.loads(result.stdout)[0]["datasets"]
+    assert result.exit_code == 0
+    assert not any("file://" in note for note in json.loads(result.stdout)[0]["notes"])
+    assert (first["kept"], second["unknown"]) == (2, "hf://org/rows: hf:// is not read from here")
+    assert run(path, *("--data", file) * 3).exit_code == 2
+
+
+def test_rows_of_a_bucket_are_read_with_the_variables_of_the_shell(s3: S3Server, tmp_path: Path) -> None:
+    bucket = s3.new_bucket()
+    s3.client().put_object(Bucket=bucket, Key="rows/train.jsonl.gz", Body=gzip.compress(GOOD + NO_COMPLETION))
+    job = manifest("demo", UNKNOWN_MODEL, f"s3://{bucket}/rows", storage={"endpoint": s3.endpoint})
+    result = run(write(tmp_path, job), "-o", "json")
+    (data,) = json.loads(result.stdout)[0]["datasets"]
+    assert result.exit_code == 1
+    assert (data["rows"], data["kept"], data["examples"][0]["place"]) == (2, 1, "line 2")
+
+
+def test_a_bucket_that_cannot_be_reached_from_here_is_said_and_is_no_problem_of_the_job(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    job = manifest("demo", UNKNOWN_MODEL, f"s3://{s3.new_bucket()}/rows", storage={"endpoint": s3.endpoint})
+    result = run(write(tmp_path, job))
+    assert result.exit_code == 0
+    assert ": not read: " in result.stdout
+
+
+def test_every_job_of_the_file_is_checked(tmp_path: Path) -> None:
+    good, bad = put(tmp_path / "good", {"a.jsonl": GOOD}), put(tmp_path / "bad", {"a.jsonl": BROKEN})
+    jobs = [manifest("bad", UNKNOWN_MODEL, bad), {"kind": "EvalJob"}, manifest("good", UNKNOWN_MODEL, good)]
+    result = run(write(tmp_path, *jobs))
+    assert result.exit_code == 1
+    assert "bad: would fail\n" in result.stdout
+    assert "\n\ngood: no problem found\n" in result.stdout
+
+
+def test_python_m_tunesmith_cli_checks_without_a_framework_or_a_client_of_a_cluster(tmp_path: Path) -> None:
+    data = put(tmp_path / "data", {"train.jsonl": GOOD + BROKEN})
+    path = write(tmp_path, manifest("demo", put(tmp_path / "m", WORDS), data))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+
+    def program(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *arguments, "check", "-f", str(path)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    done = program("-m", "tunesmith_cli")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "BadRow: train.jsonl line 2: " in done.stdout
+    assert HEAVY & set(json.loads(program("-c", PROGRAM).stderr)) == set()
