@@ -167,7 +167,7 @@ def test_rows_are_encoded_as_in_a_training_without_its_libraries(tiny: Path, tmp
     light = module.encode_lightly(job, run.work)
     counted = module.count_encoded(light)
     inputs = [list(row) for row in (*light.train["input_ids"], *light.train["labels"])]
-    _, real = load_rows(run.spec, job, METHODS[job.method], run.work, ALONE)
+    real = load_rows(run.spec, job, METHODS[job.method], run.work, ALONE)[1]
     assert inputs == [list(row) for row in (*real.train["input_ids"], *real.train["labels"])]
     assert counted.tokens == sum(map(len, real.train["input_ids"]))
     assert sum(counted.most_labelled) == sum(label != -100 for row in real.train["labels"] for label in row[1:])
