@@ -42,8 +42,10 @@ SUBSTITUTIONS = {
     "JOB-POD": "support-tune-1",
     "explain CLASS": "explain OOMKilled",
     "python -m tunesmith_operator.cli": f"{sys.executable} -m tunesmith_operator.cli",
+    "tunesmith models": f"{sys.executable} -m tunesmith_cli models",
 }
-"""What stands for something of the reader's own, and what it is here. A container's Python is that of the tests."""
+"""What stands for something of the reader's own, and what it is here. A container's Python is that of the tests, and the
+package with the command `tunesmith` need not be installed."""
 
 Check = Callable[[str], bool]
 
@@ -63,6 +65,8 @@ ELSEWHERE: dict[str, tuple[str, Check]] = {
     r"kind ": ("needs a container engine", lambda command: True),
     r"eval \$\(python3 -m devcluster env\)": ("is of the embedded cluster", lambda command: True),
     r"python3 -m devcluster": ("starts the embedded cluster, or builds its programs", lambda command: True),
+    r"python -m tests.bench": ("measures the machine, for minutes", lambda command: True),
+    r"tunesmith (estimate|check) ": ("reads files of the reader's own: tests/unit/cli", lambda command: True),
     r"python -m tunesmith_api.crdgen": ("writes the repository's files: make verify", lambda command: True),
     r"velero ": ("needs Velero in the cluster", lambda command: set(_kinds(command)) == set(_full_names())),
     r"oc ": ("needs OpenShift", lambda command: True),
