@@ -15,18 +15,19 @@ from openai import OpenAI
 
 from devcluster import Environment
 from devcluster.kubectl import Kubectl
-from devcluster.paths import cache_paths
 from tests.cluster.conftest import install, resource, volume_claim
 
 Wait = Callable[..., dict[str, Any]]
 CLAIM = "model-cache"
+MEMORY = Path("/dev/shm")
+"""The cache leaves a share of its disk free, which the disk of a developer may not have."""
 USER = 65532
 
 
 @pytest.fixture(scope="module")
 def cached(cluster: Environment, kubectl: Kubectl, namespace: str) -> Iterator[Path]:
     """The folder of the cache that all pods of the namespace mount, while the chart has the cache."""
-    folder = cache_paths().cache / f"model-cache-{uuid.uuid4().hex[:8]}"
+    folder = MEMORY / f"tunesmith-model-cache-{uuid.uuid4().hex[:8]}"
     folder.mkdir()
     os.chown(folder, USER, USER)
     kubectl.apply(*volume_claim(namespace, CLAIM, folder, "ReadWriteMany"))
