@@ -105,19 +105,19 @@ def test_the_wide_table_has_the_message(shelf: Cluster, kind: str) -> None:
 AT_A_GLANCE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "FineTuneJob Running": (
         {"PHASE": "Running", "REASON": "Running", "PROGRESS": 33, "LOSS": 0.7312},
-        {"METHOD": "sft", "MODEL": "hf://Qwen/Qwen3-8B", "ETA": 260, "MESSAGE": "running"},
+        {"METHOD": "sft", "MODEL": "hf://Qwen/Qwen3-8B", "ETA": 260, "ESTIMATE": None, "MESSAGE": "running"},
     ),
     "FineTuneJob Pending, no node": (
         {"PHASE": "Pending", "REASON": "Unschedulable", "PROGRESS": None, "LOSS": None},
-        {"METHOD": "sft", "MODEL": "hf://Qwen/Qwen3-8B", "ETA": None},
+        {"METHOD": "sft", "MODEL": "hf://Qwen/Qwen3-8B", "ETA": None, "ESTIMATE": None},
     ),
     "FineTuneJob Failed": (
         {"PHASE": "Failed", "REASON": "BadRow", "PROGRESS": None, "LOSS": None},
-        {"METHOD": "sft", "MODEL": "hf://Qwen/Qwen3-8B", "ETA": None},
+        {"METHOD": "sft", "MODEL": "hf://Qwen/Qwen3-8B", "ETA": None, "ESTIMATE": None},
     ),
     "FineTuneJob Succeeded": (
         {"PHASE": "Succeeded", "REASON": "Completed", "PROGRESS": 100, "LOSS": None},
-        {"METHOD": "sft", "MODEL": "hf://Qwen/Qwen3-8B", "ETA": None},
+        {"METHOD": "sft", "MODEL": "hf://Qwen/Qwen3-8B", "ETA": None, "ESTIMATE": None},
     ),
     "EvalJob Running": (
         {"PHASE": "Running", "REASON": "Running", "SCORE": None, "VERDICT": None},
