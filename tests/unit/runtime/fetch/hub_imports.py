@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import constants
 
 from tests.hub_server import Hub as HubServer
 from tests.hub_server import hub
@@ -51,6 +52,7 @@ def import_model(store: Store, scratch: Path, uri: str, settings: Hub) -> tuple[
 
 
 def _run(store: Store, scratch: Path, uri: str, settings: Hub) -> None:
+    constants.HF_HUB_OFFLINE = False  # an evaluation in the parent process sets the variable, which is inherited
     imports.STALE_SECONDS, imports.RENEW_SECONDS, imports.POLL_SECONDS = 0.5, 0.1, 0.05
     import_model(store, scratch, uri, settings)
 
