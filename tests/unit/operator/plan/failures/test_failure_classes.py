@@ -758,6 +758,14 @@ CASES: dict[str, Case] = {
     "the hub does not answer": Case(
         C.HUB_UNREACHABLE, reports("fetch", C.HUB_UNREACHABLE, "model hf://m: 502"), "hf://m", "hub", "fetch", 81
     ),
+    "the job will not fit": Case(
+        C.WILL_NOT_FIT,
+        reports("fetch", C.WILL_NOT_FIT, "the run needs 31.2 GiB on each device, which has 22.5 GiB"),
+        "31.2 GiB",
+        "microBatchSize",
+        "fetch",
+        95,
+    ),
     "the hub refuses access": Case(
         C.HUB_FORBIDDEN,
         reports("fetch", C.HUB_FORBIDDEN, "model hf://m: https://huggingface.co: 403: the repository is gated"),
