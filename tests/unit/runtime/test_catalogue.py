@@ -143,7 +143,7 @@ def test_a_changed_entry_is_a_new_run_and_an_equal_one_the_same(local: Fetcher, 
     first = run_of(f"{rows}/a.jsonl")
     assert run_of(f"{{train: {rows}/a.jsonl}}") == first
     other_place = run_of(f"{rows}/b.jsonl")
-    other_columns = run_of(f"{{train: {rows}/a.jsonl, columns: {{x: prompt}}}}")
+    other_columns = run_of(f"{{train: {rows}/a.jsonl, columns: {{prompt: prompt}}}}")
     other_format = run_of(f"{{train: {rows}/a.jsonl, format: promptCompletion}}")
     assert len({first, other_place, other_columns, other_format}) == 4
 
