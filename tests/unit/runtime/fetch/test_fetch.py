@@ -23,6 +23,7 @@ from tunesmith_runtime.fetch.imports import key_of
 from tunesmith_runtime.rundirectory import open_run, record_of
 from tunesmith_runtime.storage import Entry
 from tunesmith_runtime.storage.directory import download_directory, publish_directory
+from tunesmith_runtime.workdir import Work
 
 
 @pytest.fixture
@@ -109,12 +110,18 @@ def test_a_finished_run_is_found_before_a_device_is_requested(fetcher: Fetcher) 
     assert not pod.root.exists()
 
 
-def test_an_unfinished_run_is_identified_without_a_download(fetcher: Fetcher) -> None:
+def fetched_weights(pod: Work) -> list[Path]:
+    """The files of weights in the work directory of a pod."""
+    return list(pod.root.rglob("*.safetensors"))
+
+
+def test_an_unfinished_run_is_identified_without_a_download_of_weights(fetcher: Fetcher) -> None:
     spec = fetcher.job(fetcher.put("base", MODEL), fetcher.put("data", {"a.jsonl": ROWS}))
     report, pod = fetcher.prepare(spec)
-    fetched, _ = fetcher.fetch(spec)
+    fetched, fetched_pod = fetcher.fetch(spec)
     assert (report.outcome, report.run_uri, report.model_uri) == ("Succeeded", fetched.run_uri, fetched.model_uri)
-    assert not pod.root.exists()
+    assert [path.name for path in fetched_weights(fetched_pod)] == ["model.safetensors"]
+    assert fetched_weights(pod) == []
 
 
 def test_missing_data_are_reported_before_a_device_is_requested(fetcher: Fetcher) -> None:
