@@ -268,6 +268,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     (folder / "support.yaml").write_text(yaml.safe_dump_all(readmes_chain()))
     [values] = next(block for block in blocks(ROOT / "docs" / "operations.md") if "store" in block[0])
     (folder / "values.yaml").write_text(yaml.safe_dump(values))
+    (folder / "job.yaml").write_text(yaml.safe_dump(blocks(ROOT / "docs" / "estimate.md")[0]))
     with ControlPlane() as plane, _server() as url:
         http = api.administrator(plane)
         SUBSTITUTIONS["http://localhost:8000"] = url
