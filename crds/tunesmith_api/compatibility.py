@@ -133,11 +133,12 @@ def available(field: str) -> tuple[str, ...]:
     return tuple(str(choice.value) for choice in CHOICES if choice.field == field and choice.is_available)
 
 
-def _choice(field: str, hint: str, *, at_apply: bool = True) -> Limit:
-    """The limit of a field by its rows in CHOICES; `hint` has {} for the available values."""
-    *most, last = available(field)
-    values = f"{', '.join(most)} or {last}" if most else last
-    return Limit("FineTuneJob", field, hint.format(values), available(field), at_apply=at_apply)
+def _choice(field: str, hint: str, *, choice: str | None = None, at_apply: bool = True) -> Limit:
+    """The limit of a field by the rows of `choice` (default: `field`) in CHOICES; `hint` has {} for the available values."""
+    values = available(choice or field)
+    *most, last = values
+    shown = f"{', '.join(most)} or {last}" if most else last
+    return Limit("FineTuneJob", field, hint.format(shown), values, at_apply=at_apply)
 
 
 MODEL_URIS: tuple[tuple[str, str], ...] = (
@@ -153,6 +154,11 @@ DATA_URIS: tuple[tuple[str, str], ...] = (
     ("FineTuneJob", "validation.datasets[].uri"),
     ("EvalJob", "benchmarks[].dataset.uri"),
 )
+DATA_NAMES: tuple[tuple[str, str], ...] = (
+    ("FineTuneJob", "datasets[].name"),
+    ("FineTuneJob", "validation.datasets[].name"),
+)
+"""Kind and path of every field of a spec that is the name of a data set of the catalogue."""
 OUTPUT_URIS: tuple[tuple[str, str], ...] = (("FineTuneJob", "output.uri"), ("EvalJob", "output.uri"))
 URI_FIELDS: tuple[tuple[str, str], ...] = (*MODEL_URIS, *DATA_URIS, *OUTPUT_URIS)
 """Kind and path of every field of a spec that is a URI of a model, of data or of results."""
@@ -161,7 +167,7 @@ LIMITS: tuple[Limit, ...] = (
     _choice("method", "use {}, and remove the block of the other method"),
     _choice("tuner", "use {} (with full, remove the block lora)"),
     _choice("datasets[].format", "use {}"),
-    dataclasses.replace(_choice("datasets[].format", "use {}"), field="validation.datasets[].format"),
+    _choice("validation.datasets[].format", "use {}", choice="datasets[].format"),
     Limit("FineTuneJob", "export.quantize", "remove the block"),
     Limit("FineTuneJob", "parallelism.tensorParallel", "remove it", (1,), at_apply=False),
     _choice("parallelism.strategy", "use strategy: {}", at_apply=False),

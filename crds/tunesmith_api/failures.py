@@ -68,6 +68,14 @@ class Retry(StrEnum):
     ALWAYS = "Always"
 
 
+RETRY_TEXTS: dict[Retry, str] = {
+    Retry.WAITS: "the pod starts once the cause is gone",
+    Retry.NEVER: "not retried",
+    Retry.COUNTED: "retried up to spec.retries times",
+    Retry.ALWAYS: "always retried",
+}
+
+
 @dataclass(frozen=True)
 class Failure:
     """One row of the table."""
@@ -218,7 +226,7 @@ FAILURES: dict[FailureClass, Failure] = {
     FailureClass.WILL_NOT_FIT: Failure(
         95,
         Retry.NEVER,
-        "the estimated memory is more than the devices have, and the job is to be refused then",
+        "the estimate exceeds the memory of the devices, and spec.fit is Refuse",
         "choose a device with more memory",
         {
             TUNE: "set spec.training.microBatchSize: 1 and spec.training.gradientCheckpointing: true, name a device with more memory "
@@ -413,11 +421,5 @@ def explanation(failure: FailureClass) -> str:
     """Meaning, retry policy and hints of a failure class, as text."""
     row = FAILURES[failure]
     code = "no exit code of ours" if row.exit_code is None else f"exit code {row.exit_code}"
-    retry = {
-        "Waits": "the pod starts once the cause is gone",
-        "Never": "not retried",
-        "Counted": "retried up to spec.retries times",
-        "Always": "always retried",
-    }
     hints = "\n".join((row.hint, *(f"{kind}: {hint}" for kind, hint in row.hints.items())))
-    return f"{failure}: {row.meaning} ({code}; {retry[row.retry]})\n{hints}"
+    return f"{failure}: {row.meaning} ({code}; {RETRY_TEXTS[row.retry]})\n{hints}"

@@ -47,6 +47,8 @@ DEVICES_IN_BOUNDS = " && ".join(
     f"{value} >= 1 && {value} <= {most}" for value, most in (("self.parallelism.nodes", 1024), (DEVICES, 64))
 )
 """CEL rules run although a bound of the schema is broken: unguarded arithmetic on such a value would fail."""
+NOT_STREAMED = "!has(self.training.streaming) || !self.training.streaming"
+"""CEL: the rows are read before the training."""
 
 
 class FineTuneJobSpec(ApiModel):
@@ -66,11 +68,11 @@ class FineTuneJobSpec(ApiModel):
             "training.globalBatchSize is a multiple of all devices (parallelism.nodes x resources.count): change one of them",
         ),
         Rule(
-            "!has(self.training.streaming) || !self.training.streaming || !has(self.validation) || !has(self.validation.fraction)",
+            f"{NOT_STREAMED} || !has(self.validation) || !has(self.validation.fraction)",
             "validation.fraction holds out a share of all rows, whose number is not known when they are streamed: use validation.uri",
         ),
         Rule(
-            "!has(self.training.streaming) || !self.training.streaming || (!has(self.drop) && self.datasets.all(each, !has(each.weight)))",
+            f"{NOT_STREAMED} || (!has(self.drop) && self.datasets.all(each, !has(each.weight)))",
             "weights and drop need all rows before the training, which streaming reads while it trains: remove them, or streaming",
         ),
         Rule(

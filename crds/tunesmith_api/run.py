@@ -7,6 +7,7 @@ message (at most TERMINATION_MESSAGE_BYTES) and exits with 0 or an exit code of 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
@@ -14,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from tunesmith_api.base import ApiModel, UriText
 from tunesmith_api.catalogue import SCHEME
+from tunesmith_api.compatibility import DATA_NAMES, values_at
 from tunesmith_api.evaljob import EvalJobSpec, Result
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import Estimate, FineTuneJobSpec, LastCheckpoint, Metrics, Rows
@@ -126,6 +128,12 @@ class ResolvedModel(ApiModel):
         """Whether it is a file on a web server, which is imported likewise."""
         return self.uri.startswith("https://")
 
+    def with_bases(self) -> Iterator[ResolvedModel]:
+        """Yield the model, then its base."""
+        yield self
+        if self.base:
+            yield from self.base.with_bases()
+
 
 class ModelRole(StrEnum):
     """Purpose of a model in a run."""
@@ -234,9 +242,8 @@ class RunSpec(ApiModel):
     def has_names(self) -> bool:
         """Whether it has names of the catalogue that are not looked up yet."""
         models = [*self.models.values(), *(each.model for each in self.adapters)]
-        datasets = [*(self.spec.get("datasets") or ()), *((self.spec.get("validation") or {}).get("datasets") or ())]
-        named_data = self.kind == "FineTuneJob" and any(each.get("name") for each in datasets)
-        return named_data or any(model.is_named for model in models)
+        data = (name for kind, path in DATA_NAMES if kind == self.kind for name in values_at(self.spec, path))
+        return any(model.is_named for model in models) or any(data)
 
     def fine_tune_job(self) -> FineTuneJobSpec:
         """The typed spec of a FineTuneJob."""

@@ -20,7 +20,7 @@ from tunesmith_api.base import (
     TemplateText,
     exactly_one,
 )
-from tunesmith_api.catalogue import SCHEME
+from tunesmith_api.catalogue import name_uri
 from tunesmith_api.common import TextSource
 from tunesmith_api.pods import LABEL_KEY
 
@@ -144,7 +144,7 @@ class Dataset(ApiModel):
     @property
     def source(self) -> str:
         """The URI, or catalogue://NAME of a name that is not looked up yet."""
-        return self.uri or f"{SCHEME}{self.name}"
+        return self.uri or name_uri(str(self.name))
 
 
 class ValidationDataset(Dataset):

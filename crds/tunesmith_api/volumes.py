@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tunesmith_api.compatibility import DATA_URIS, values_at
-from tunesmith_api.run import ResolvedModel, RunSpec
+from tunesmith_api.run import RunSpec
 
 VOLUMES = "/volumes"
 """Folder in a pod with a folder for each claim that its run reads."""
@@ -25,13 +25,7 @@ def claims_of(run: RunSpec) -> tuple[str, ...]:
 
 def _uris(run: RunSpec) -> Iterator[str]:
     for model in (*run.models.values(), *(adapter.model for adapter in run.adapters)):
-        yield from _model_uris(model)
+        yield from (each.uri for each in model.with_bases())
     for kind, path in DATA_URIS:
         if kind == run.kind:
             yield from map(str, values_at(run.spec, path))
-
-
-def _model_uris(model: ResolvedModel) -> Iterator[str]:
-    yield model.uri
-    if model.base:
-        yield from _model_uris(model.base)

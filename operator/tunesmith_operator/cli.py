@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from tunesmith_api.failures import BY_EXIT_CODE, FailureClass, explanation
-from tunesmith_operator.version import VERSION
+from tunesmith_api.release import VERSION
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

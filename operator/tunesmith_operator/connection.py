@@ -9,7 +9,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from tunesmith_operator.version import VERSION
+from tunesmith_api.release import VERSION
 
 USER_AGENT = f"tunesmith/{VERSION}"
 

@@ -14,7 +14,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from tunesmith_operator.version import VERSION
+from tunesmith_api.release import VERSION
 
 disable_created_metrics()  # a second series per counter
 

@@ -17,7 +17,7 @@ import yaml
 from devcluster.controlplane import ControlPlane
 from tests.releases import release
 from tests.unit.chart.test_values import LEAVES, another, nested
-from tunesmith_operator.version import VERSION
+from tunesmith_api.release import VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "tunesmith"

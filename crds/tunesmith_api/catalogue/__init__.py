@@ -11,3 +11,8 @@ CONFIG_MAP = "tunesmith-catalogue"
 MODELS_FILE, DATASETS_FILE = "models.yaml", "datasets.yaml"
 STORE_FOLDER = "catalogue"
 """Folder of a store with entries for all namespaces, in files of the same names."""
+
+
+def name_uri(name: str) -> str:
+    """Return the URI of a name that is not looked up yet."""
+    return f"{SCHEME}{name}"

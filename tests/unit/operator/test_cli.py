@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from tunesmith_api.failures import FAILURES, FailureClass
+from tunesmith_api.release import VERSION
 from tunesmith_operator import cli
-from tunesmith_operator.version import VERSION
 
 
 @pytest.mark.parametrize("failure", FailureClass)

@@ -4,9 +4,9 @@ import asyncio
 
 from aiohttp.test_utils import TestClient, TestServer
 
+from tunesmith_api.release import VERSION
 from tunesmith_operator.health import LONGEST_RECONCILE_SECONDS, Health
 from tunesmith_operator.queue import WorkQueue
-from tunesmith_operator.version import VERSION
 
 
 async def test_livez_fails_for_a_dead_worker_and_a_stalled_event_loop_only() -> None:

@@ -19,7 +19,6 @@ from tunesmith_operator.plan.pods.template import PodPlan, Stage, build_template
 from tunesmith_operator.plan.types import Raw
 
 ROLE = "serve"
-NOT_ON_HUBS = ("s3://", "file://", "pvc://", "https://")
 STARTUP_PERIOD = 5
 """Seconds between two startup probes."""
 
@@ -58,8 +57,8 @@ def pod_template(
 
 def _hub_settings(config: OperatorConfig, models: list[ResolvedModel]) -> HubDefaults:
     """The hubs' settings for a version: defaults if no model can come from a hub, as other settings would roll it out again."""
-    uris = [each.uri for model in models for each in (model, model.base) if each]
-    return HubDefaults() if all(uri.startswith(NOT_ON_HUBS) for uri in uris) else config.hub
+    uses_hubs = any(each.is_on_hub or each.is_named for model in models for each in model.with_bases())
+    return config.hub if uses_hubs else HubDefaults()
 
 
 def _ports_and_probes(spec: InferenceServiceSpec) -> Raw:

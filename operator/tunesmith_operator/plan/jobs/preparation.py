@@ -82,5 +82,4 @@ def _is_blocked(preparation: Attempts) -> bool:
 
 def _needs_import(model: ResolvedModel) -> bool:
     """Whether the model may have to be imported: a name of the catalogue usually stands for a model of a hub."""
-    is_imported = model.is_on_hub or model.is_on_web or model.is_named
-    return is_imported or (model.base is not None and _needs_import(model.base))
+    return any(each.is_on_hub or each.is_on_web or each.is_named for each in model.with_bases())

@@ -38,11 +38,10 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": False, "AWS_SECRET_ACCESS_KEY": False, "AWS_
 """Key of the credentials Secret, and variable of the same name -> whether it is optional."""
 HUB_TOKENS = ("HF_TOKEN", "MODELSCOPE_API_TOKEN")
 """Keys of the Secret with the hubs' tokens, and variables of the same names."""
-READS_HUBS = (Verb.FETCH, Verb.PREPARE)
-"""Verbs that import from hubs. Only their containers have the tokens."""
+READS_SOURCES = frozenset({Verb.PREPARE, Verb.FETCH})
+"""Verbs that read hubs and the volumes of claims: only their containers have the hubs' tokens and mount the volumes. The others
+read what fetch has left in the work directory."""
 API_KEY_VARIABLE = "TUNESMITH_API_KEY"
-READ_CLAIMS = frozenset({Verb.PREPARE, Verb.FETCH})
-"""The stages that read the volumes of claims; the others read what fetch has left in the work directory."""
 CACHE, CACHE_LEASES = "cache", "leases"
 """Name of the cache's volume, and the folder in it that all stages may write."""
 DEFAULT_CPU = "500m"
@@ -217,7 +216,7 @@ def _operator_env(stage: Stage, plan: PodPlan) -> dict[str, Raw]:
 
 
 def _hub_tokens(stage: Stage, plan: PodPlan) -> dict[str, Raw]:
-    secret = plan.hub_token_secret if stage.verb in READS_HUBS else None
+    secret = plan.hub_token_secret if stage.verb in READS_SOURCES else None
     return {name: _secret_key(secret, name, optional=True) for name in HUB_TOKENS} if secret else {}
 
 
@@ -280,7 +279,7 @@ def _volumes(plan: PodPlan) -> list[tuple[Raw, Raw]]:
 
 def _own_mounts(stage: Stage, plan: PodPlan) -> list[Raw]:
     """Return the mounts that not all stages have."""
-    claims = [mount for _, mount in _claims(plan.run)] if stage.verb in READ_CLAIMS else []
+    claims = [mount for _, mount in _claims(plan.run)] if stage.verb in READS_SOURCES else []
     return claims + (_cache_mounts(stage) if plan.cache_volume else [])
 
 

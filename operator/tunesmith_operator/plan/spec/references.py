@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tunesmith_api.catalogue import SCHEME
+from tunesmith_api.catalogue import name_uri
 from tunesmith_api.common import ModelSource
 from tunesmith_api.inferenceservice import Adapter
 from tunesmith_api.run import NamedAdapter, ResolvedModel, RunReport
@@ -56,7 +56,7 @@ def resolve(source: ModelSource, references: References) -> ResolvedModel | Wait
     elif source.inference_service:
         model = _served(source.inference_service.name, references)
     else:
-        model = ResolvedModel(uri=source.uri or f"{SCHEME}{source.name}")
+        model = ResolvedModel(uri=source.uri or name_uri(str(source.name)))
     return model if isinstance(model, Waiting | Refused) else with_trust(model, source.trust_remote_code)
 
 
@@ -142,7 +142,7 @@ def _artifact(job: Raw, preferred: tuple[ArtifactType, ...]) -> ResolvedModel | 
         return model
     base = status.get("model") or {}
     named = job["spec"]["model"]
-    uri = base.get("uri") or named.get("uri") or (f"{SCHEME}{named['name']}" if named.get("name") else None)
+    uri = base.get("uri") or named.get("uri") or (name_uri(named["name"]) if named.get("name") else None)
     if not uri:
         return Refused(f"FineTuneJob {job['metadata']['name']} names no base model of its adapter")
     return model.model_copy(update={"base": ResolvedModel(uri=uri, digest=base.get("digest"))})

@@ -3,7 +3,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from tunesmith_operator.version import VERSION
+from tunesmith_api.release import VERSION
 
 ROOT = Path(__file__).resolve().parents[3]
 
