@@ -16,6 +16,7 @@ import yaml
 from devcluster.paths import cache_paths
 
 CHART = Path(__file__).resolve().parents[3] / "charts" / "tunesmith"
+SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 Manifest = dict[str, Any]
 Helm = Callable[..., subprocess.CompletedProcess[str]]
 Render = Callable[..., list[Manifest]]

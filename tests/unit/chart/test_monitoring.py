@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.unit.chart.conftest import Helm, Manifest, Render
 from tests.unit.chart.monitoring import ALERTS, DASHBOARDS, METRIC, ROOT, promtool, queries
 
-Manifest = dict[str, Any]
-Render = Callable[..., list[Manifest]]
-Helm = Callable[..., subprocess.CompletedProcess[str]]
 TESTS = Path(__file__).parent / "alerts.test.yaml"
 RUNBOOKS = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
 SELECTOR = {

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.unit.chart.conftest import Manifest, Render
 from tests.unit.operator.plan.manifests import TEMPLATES
 from tunesmith_operator.plan.config import OperatorConfig
 
-Manifest = dict[str, Any]
-Render = Callable[..., list[Manifest]]
 MONITORING = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
 
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.unit.chart.conftest import CHART
+from tests.unit.chart.conftest import CHART, SCHEMA, Render
 from tunesmith_operator.plan.config import OperatorConfig
 
-Manifest = dict[str, Any]
-Render = Callable[..., list[Manifest]]
-SCHEMA = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "chart-values.md"
 NEEDS: dict[str, dict[str, Any]] = {
     "store.caBundle.key": {"store.caBundle.name": "ca"},
