@@ -63,7 +63,7 @@ class Fault:
     status: int | None = None
     """Answer with this status."""
     headers: dict[str, str] = field(default_factory=dict)
-    """Headers of the answer, beside or in place of the usual ones."""
+    """Headers of the answer, added to the usual headers or replacing them."""
     body: bytes = b"{}"
     """Body of an answer with `status`."""
     cut_after: int | None = None

@@ -49,7 +49,7 @@ def kueue(paths: Paths, kubeconfig: Path, folder: Path) -> Iterator[None]:
 
 
 def queues(name: str, quotas: Mapping[str, str], namespace: str) -> list[Raw]:
-    """A ClusterQueue in which higher priorities preempt lower ones, and the LocalQueue `name` that leads to it."""
+    """A ClusterQueue in which higher priorities preempt lower priorities, and the LocalQueue `name` that leads to it."""
     flavor = {"name": name, "resources": [{"name": device, "nominalQuota": quota} for device, quota in quotas.items()]}
     return [
         {"apiVersion": GROUP, "kind": "ResourceFlavor", "metadata": {"name": name}, "spec": {}},

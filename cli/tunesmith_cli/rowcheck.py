@@ -1,4 +1,4 @@
-"""Reads the rows of a job's data sets with the code of the training, and says what becomes of each.
+"""Reads the rows of a job's data sets with the code of the training, and reports what becomes of each.
 
 With the model's tokenizer the rows are encoded as the training encodes them. Without it they are read by their formats alone, so
 that neither lengths nor the chat template are checked.
@@ -151,7 +151,7 @@ def _check(
 
 
 def _local_files(storage: Storage, data: Data, folder: Path) -> list[DataFile]:
-    """The files of a data set: local ones where they are, others downloaded into `folder`."""
+    """The files of a data set: local files where they are, others downloaded into `folder`."""
     files: list[DataFile] = []
     for number, (uri, entry) in enumerate(data.rows()):
         if uri.startswith("file://"):

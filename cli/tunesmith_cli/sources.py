@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 READABLE = ("file", "s3")
 """Schemes of URIs that are read from this machine."""
 ASSUMED_ROWS = 1000
-"""Rows of a data set that is not read, where neither the catalogue nor the spec says how many it has."""
+"""Rows of a data set that is not read, where neither the catalogue nor the spec has their number."""
 
 GIVE_MODEL = "give a folder with config.json by --model"
 
 
 class NotKnown(Exception):
-    """Something that cannot be read from here. The message says what and why, with what to do."""
+    """Something that cannot be read from here. The message names it, the cause and what to do."""
 
 
 def storage_of(spec: FineTuneJobSpec) -> Storage:

@@ -220,7 +220,7 @@ def _named_dataset(
 
 
 def data_of(dataset: Dataset, entry: DatasetEntry, uri: str) -> Dataset:
-    """Return the data set of an entry at `uri`. What the spec says of the data set has precedence over the entry.
+    """Return the data set of an entry at `uri`. The spec's settings have precedence over the entry's.
 
     Validation rows have no default split here: that of a hub is its split for validation.
     """

@@ -82,7 +82,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def installed(cluster: Cluster) -> Iterator[str]:
-    """The release for the whole cluster; what it says to the one who installed it."""
+    """The release for the whole cluster; its notes."""
     notes = cluster.install(SYSTEM, values={"store": {"credentialsSecret": "store"}})
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in CRDS))
     yield notes

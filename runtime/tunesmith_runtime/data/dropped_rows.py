@@ -33,7 +33,7 @@ class DroppedRows:
         sentence: str | None = None,
         hint: str | None = None,
     ) -> None:
-        """Keep a row if it is among the first of its reason. `sentence` says more than the reason's meaning, `hint` what to do."""
+        """Keep a row if it is among the first of its reason. `sentence` is its cause, `hint` what to do."""
         self._count[reason] += 1
         if self._count[reason] > MOST:
             return

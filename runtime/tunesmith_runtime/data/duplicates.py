@@ -26,7 +26,7 @@ def digest_of(record: Record) -> bytes:
 
 
 def _parts(value: Any) -> Iterator[str]:
-    """The texts in a record, with what tells lists, objects and other values apart."""
+    """The texts in a record, with marks that distinguish lists, objects and other values."""
     if isinstance(value, str):
         yield " ".join(unicodedata.normalize("NFC", value).split())
     elif isinstance(value, Mapping):

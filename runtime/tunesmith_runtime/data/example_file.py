@@ -105,7 +105,7 @@ def move_rows(path: Path, is_moved: NDArray[numpy.bool_], into: Path) -> None:
 
 
 def repeat_rows(path: Path, times: NDArray[numpy.int32]) -> None:
-    """Write each row of a file as often as `times` says, by its number in the column `row`."""
+    """Write each row of a file as often as `times` states, by its number in the column `row`."""
     repeated = path.with_suffix(".partial")
     with (
         pyarrow.OSFile(str(path)) as source,

@@ -30,7 +30,7 @@ CHOICE = frozenset({"question", "answer", *LETTERS})
 def convert_question(row: Row, row_format: Format | None = None) -> Row:
     """Convert a row of type qa to {messages, response}: the question and the reference.
 
-    The row is read as a FineTuneJob reads it, in `row_format` or in the format that its keys tell.
+    The row is read as a FineTuneJob reads it, in `row_format` or in the format detected from its keys.
     """
     row_format = row_format or detect(row)
     for key in row_format.refused.keys() & {"tools", "functions"}:

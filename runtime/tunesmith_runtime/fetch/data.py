@@ -85,7 +85,7 @@ class Data:
     fingerprint: str
     source: DataSource | None = None
     card: str | None = None
-    """The text of README.md, where subsets and splits are told by it."""
+    """The text of README.md, where it defines subsets and splits."""
     has_layout: bool = False
     """Whether the files belong to subsets and splits."""
     is_converted: bool = False

@@ -14,7 +14,7 @@ WORDS = {
     "the model's folder": "the files",
     "the model's": "the data set's",
 }
-"""Words of hints about models, and what is said of data sets."""
+"""Words of hints about models -> words for data sets."""
 
 
 @contextmanager

@@ -212,7 +212,7 @@ def _by_names(rows: list[str]) -> dict[str, list[str]]:
 
 
 def _split_of_file(path: str) -> str | None:
-    """The split that a file's name says: `train-00000-of-00002`, `dev`, `my_test`."""
+    """The split in a file's name: `train-00000-of-00002`, `dev`, `my_test`."""
     stem = PurePosixPath(path).name.split(".")[0]
     if shard := _SHARD.match(stem):
         return KEYWORDS.get(shard["name"].lower(), _keyword(shard["name"]) or shard["name"])

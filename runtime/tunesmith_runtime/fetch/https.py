@@ -48,7 +48,7 @@ class WebFile:
 
     @property
     def fingerprint(self) -> str:
-        """Identity of the content, without a download; empty if the server does not tell versions apart."""
+        """Identity of the content, without a download; empty if the server does not identify versions."""
         return f"{self.etag}/{self.size_bytes}" if self.etag else ""
 
 

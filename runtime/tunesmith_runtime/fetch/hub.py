@@ -62,7 +62,7 @@ MAY_BE_ELSEWHERE = (
     FailureClass.MODEL_NOT_FOUND,
 )
 """Failures of a server after which the next one is tried. If all fail, the first class of this list that occurred is reported:
-a later attempt may succeed while one of the servers has not said that it lacks the model."""
+ModelNotFound only if every server lacks the model, as a later attempt may succeed otherwise."""
 
 
 def parse(uri: str) -> tuple[str, str, str | None]:

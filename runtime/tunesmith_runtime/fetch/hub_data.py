@@ -63,7 +63,7 @@ def find_hub_data(source: DataSource, hub: Hub | None) -> Data:
 
 
 def _size(file: HubFile) -> int:
-    """Its size; 1 if the hub does not tell it, so that it does not count as empty."""
+    """Its size; 1 if the hub does not list it, so that it does not count as empty."""
     return 1 if file.size_bytes is None else file.size_bytes
 
 

@@ -180,7 +180,7 @@ def _check_unchanged(uri: str, file: BufferedReader, entry: Entry) -> None:
         raise RunFailure(
             FailureClass.STORAGE_CORRUPT,
             f"{uri} changed while it was read",
-            "write data to new names instead of over old ones",
+            "write changed data under new names",
         )
 
 

@@ -52,7 +52,7 @@ class PackedCollator:
 
 
 def without_mask(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs of the model: for a packed batch without the mask, beside which the rows of a sequence are not told apart."""
+    """The inputs of the model: for a packed batch without the mask, with which the rows of a sequence would not be separated."""
     return {name: value for name, value in inputs.items() if name != "attention_mask" or "position_ids" not in inputs}
 
 

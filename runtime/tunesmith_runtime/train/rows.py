@@ -17,7 +17,7 @@ TrainingRows: TypeAlias = Dataset | PackedRows | StreamedRows
 
 
 def known(rows: TrainingRows) -> Any:
-    """The rows that are known before training, by index: of streamed ones those of the first window."""
+    """The rows that are known before training, by index: if they are streamed, those of the first window."""
     return rows.first_window() if isinstance(rows, StreamedRows) else rows
 
 

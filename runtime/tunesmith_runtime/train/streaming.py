@@ -22,7 +22,7 @@ PLACE_FILE = "stream.json"
 
 
 class StreamedRows(IterableDataset[Sequence]):
-    """The sequences of a stream, without end. All steps take as many, so that their number tells the place."""
+    """The sequences of a stream, without end. All steps take equally many, so that the place follows from their number."""
 
     column_names = ("input_ids", "labels", "seq_lengths")
 

@@ -172,7 +172,7 @@ def test_the_containers_after_fetch_use_what_fetch_has_looked_up(local: Fetcher,
 
 
 @pytest.mark.parametrize(("order", "uri"), [([HubName.MODEL_SCOPE, HubName.HUGGING_FACE], "ms://"), (None, "hf://")])
-def test_the_chart_says_which_hub_a_name_stands_for(
+def test_the_hub_of_a_name_follows_the_order_in_the_chart(
     local: Fetcher, mounted: Path, order: list[HubName] | None, uri: str
 ) -> None:
     spec = job(local, "qwen3-8b", {"uri": "file:///rows.jsonl"})
@@ -262,7 +262,7 @@ def test_a_store_that_lets_nobody_read_its_catalogue_has_none(s3: S3Server, moun
         assert any("/catalogue/models.yaml" in request.target for request in proxy.requests)
 
 
-def test_what_the_spec_says_of_a_data_set_is_before_the_entry() -> None:
+def test_the_spec_has_precedence_over_the_entry_of_a_data_set() -> None:
     entry = DatasetEntry(
         name="mine", uri="s3://data/x", columns={"q": "prompt", "a": "completion"}, format="promptCompletion"
     )

@@ -45,7 +45,7 @@ def of_one_type(names: Iterable[str]) -> list[str]:
 
 
 def read_rows(path: Path, uri: str) -> Iterator[tuple[Place, Row]]:
-    """Yield place and row for each row of a local file, whose name tells its type, in bounded memory.
+    """Yield place and row for each row of a local file, whose name has its type, in bounded memory.
 
     Raises RunFailure (BadRow) with the name of `uri` and the place.
     """

@@ -1,4 +1,4 @@
-"""A downloaded data file as bytes: expanded if it is compressed, within limits, and told apart by its first bytes."""
+"""A downloaded data file as bytes: expanded if it is compressed, within limits, and identified by its first bytes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ COMPRESSIONS: Mapping[str, Compression] = {
 
 @dataclass(frozen=True)
 class Magic:
-    """First bytes that tell what a file is."""
+    """First bytes that identify the kind of a file."""
 
     start: bytes
     what: str
@@ -162,7 +162,7 @@ class Source:
         return io.BufferedReader(_Limited(source, self.path.stat().st_size, compression.name), BUFFER_BYTES)
 
     def open_text(self) -> io.BufferedReader:
-        """Like `open`, for text. Raises RunFailure (BadRow) for bytes that are not text, whatever the file's name says."""
+        """Like `open`, for text. Raises RunFailure (BadRow) for bytes that are not text, whatever the file's name is."""
         file = self.open()
         try:
             start = file.peek(MAGIC_BYTES)[:MAGIC_BYTES]

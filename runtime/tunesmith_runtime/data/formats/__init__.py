@@ -54,9 +54,9 @@ def detect(
 
     Raises RowError with the keys of the row and those of the formats. `renamed_by` is the field or tool that renames keys.
     """
-    telling = [row_format for row_format in FORMATS.values() if not row_format.reads_all]
-    wanted = [FORMATS[name] for name in yielding(records)] or telling
-    if found := _matching(row, wanted) or _matching(row, telling):
+    distinct = [row_format for row_format in FORMATS.values() if not row_format.reads_all]
+    wanted = [FORMATS[name] for name in yielding(records)] or distinct
+    if found := _matching(row, wanted) or _matching(row, distinct):
         return found
     expected = " | ".join(row_format.expected for row_format in wanted)
     raise RowError(
@@ -116,7 +116,7 @@ def refuse(row: Mapping[str, Any], known: frozenset[str], refused: Mapping[str, 
             raise RowError(f"has '{key}', which is not supported here", refused[key], key)
     if isinstance(row.get("label"), bool) and "label" not in known:
         raise RowError(
-            "has 'label', which separates good answers from bad ones",
+            "has 'label', which separates good answers from bad answers",
             "remove the rows of bad answers, and the key",
             "label",
         )

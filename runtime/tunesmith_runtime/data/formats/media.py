@@ -1,4 +1,4 @@
-"""Images, videos and sounds of a row: references in their order, and tags in the text that say where they belong.
+"""Images, videos and sounds of a row: references in their order, and tags in the text that mark their places.
 
 The tags <image>, <video> and <audio> are those of ms-swift and LLaMA-Factory; so are <ref-object> and <bbox>, whose values are
 in `objects`: {"ref": […], "bbox": [[x1, y1, x2, y2]], "bbox_type": "real" | "norm1", "image_id": […]}.

@@ -1,4 +1,4 @@
-"""Two answers to a prompt, for DPO and its kin and for reward models. `margin` says how much better the chosen one is.
+"""Two answers to a prompt, for preference methods such as DPO and for reward models. `margin` is how much better the chosen answer is.
 
 - TRL: {"prompt", "chosen", "rejected"}, all texts or all lists of messages, or without a prompt;
 - LLaMA-Factory: {"conversations" | "instruction", "chosen", "rejected"};

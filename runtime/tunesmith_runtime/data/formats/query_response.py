@@ -46,7 +46,7 @@ def _check_is_whole(row: dict[str, Any], asked: str, answer: str) -> None:
             columns = f'{{prompt: "{{{key}}}\\n{{{asked}}}", completion: "{{{answer}}}"}}'
             raise RowError(
                 f"has '{key}' beside '{asked}', which may be a part of the question",
-                f"say how the question is written with datasets[].template, such as {columns}, or remove the key",
+                f"write the question by datasets[].template, such as {columns}, or remove the key",
                 key,
             )
 

@@ -47,12 +47,12 @@ def _messages(turn: Any, place: str) -> list[dict[str, Any]]:
     """The messages of a turn: two of a pair {human, assistant}."""
     if isinstance(turn, dict) and has(turn, *PAIR) and not has(turn, "from"):
         others = {key: value for key, value in turn.items() if key not in PAIR}
-        asked, answer = (_said(turn[key], f"{place}.{key}") for key in PAIR)
+        asked, answer = (_text_of(turn[key], f"{place}.{key}") for key in PAIR)
         return [{"role": "user", "content": asked}, {**others, "role": "assistant", "content": answer}]
     return [_message(turn, place)]
 
 
-def _said(value: Any, place: str) -> str:
+def _text_of(value: Any, place: str) -> str:
     if not isinstance(value, str):
         raise chat.wrong(place, f"is {kind_of(value)}; expected a string")
     return value

@@ -1,4 +1,4 @@
-"""A row of prompt and answer with images, videos or sounds, for models that see or hear.
+"""A row of prompt and answer with images, videos or sounds, for multimodal models.
 
 {"image_path": "…", "text": "…", "answer": "…"}; or any row of prompt and answer with "images", "videos" or "audios" and the
 tags <image>, <video> and <audio> in its texts; or messages with content parts of OpenAI's or Anthropic's form. Media without

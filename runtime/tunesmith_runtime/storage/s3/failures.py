@@ -100,7 +100,7 @@ def refusal(uri: str, error: raised.ClientError, endpoint: str) -> RunFailure:
         return RunFailure(
             FailureClass.STORAGE_CORRUPT,
             f"{uri} changed while it was read",
-            "write data to new names instead of over old ones",
+            "write changed data under new names",
         )
     return RunFailure(FailureClass.STORAGE_UNREACHABLE, f"{uri} at {endpoint}: {code} ({text})")
 

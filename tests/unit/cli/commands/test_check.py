@@ -96,7 +96,7 @@ def test_with_a_tokenizer_rows_are_dropped_as_the_training_drops_them(tmp_path: 
     assert example["sentence"] == "has 102 tokens, and training.maxLength is 32"
 
 
-def test_without_a_tokenizer_it_says_what_is_not_checked_and_reads_the_rest(tmp_path: Path) -> None:
+def test_without_a_tokenizer_the_rest_is_read_and_what_is_not_checked_is_named(tmp_path: Path) -> None:
     code, found = check(tmp_path, {"train.jsonl": GOOD + LONG}, training={"maxLength": 32, "globalBatchSize": 8})
     assert code == 0
     assert found["datasets"][0]["kept"] == 2
@@ -129,7 +129,7 @@ def test_data_of_which_no_row_remains_are_a_problem(tmp_path: Path) -> None:
     assert found["problems"][0]["message"].startswith("EmptyDataset: no row of ")
 
 
-def test_a_file_that_is_not_there_and_one_that_is_damaged_are_problems(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_damaged_file_are_problems(tmp_path: Path) -> None:
     job = manifest("demo", UNKNOWN_MODEL, (tmp_path / "none.jsonl").as_uri())
     result = run(write(tmp_path, job))
     assert result.exit_code == 1
@@ -171,7 +171,7 @@ def test_rows_of_a_bucket_are_read_with_the_variables_of_the_shell(s3: S3Server,
     assert (data["rows"], data["kept"], data["examples"][0]["place"]) == (2, 1, "line 2")
 
 
-def test_a_bucket_that_cannot_be_reached_from_here_is_said_and_is_no_problem_of_the_job(
+def test_a_bucket_that_cannot_be_reached_from_here_is_named_and_is_no_problem_of_the_job(
     s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")

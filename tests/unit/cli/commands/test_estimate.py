@@ -164,7 +164,7 @@ def test_a_name_of_the_catalogue_is_its_model_on_the_hub(tmp_path: Path, monkeyp
     assert "alpaca-zh is a name, which the cluster looks up; assuming 300 rows of training.maxLength" in result.stderr
 
 
-def test_a_model_that_only_the_cluster_knows_is_said_and_the_next_job_goes_on(tmp_path: Path) -> None:
+def test_a_model_that_only_the_cluster_has_is_named_and_the_next_job_is_estimated(tmp_path: Path) -> None:
     model, data = put(tmp_path / "m", WORDS), put(tmp_path / "data", {"train.jsonl": ROWS})
     first = manifest("first", {"fineTuneJob": {"name": "other"}}, data)
     path = write(tmp_path, first, {"kind": "ConfigMap"}, manifest("second", model, data))
@@ -178,7 +178,7 @@ def test_a_model_that_only_the_cluster_knows_is_said_and_the_next_job_goes_on(tm
     assert [*estimates(run(path, "-o", "json", "--model", str(tmp_path / "m")))] == ["first", "second"]
 
 
-def test_a_model_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_does_not_exist_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with hub_server.hub({}) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         result = run(write(tmp_path, manifest("job", "hf://org/none", "s3://my-bucket/rows")))

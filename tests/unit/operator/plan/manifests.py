@@ -67,7 +67,7 @@ def children(thing: Raw) -> list[Raw]:
     cluster = Cluster(thing)
     cluster.others[Reference("FineTuneJob", "support")] = tuned()
     cluster.begin()
-    # A ControllerRevision repeats the Deployment's template; tests/apiserver/test_serving.py has real ones.
+    # A ControllerRevision repeats the Deployment's template; tests/apiserver/test_serving.py has real revisions.
     written = [manifest for plan in cluster.plans for manifest in (*plan.create, *plan.apply)]
     manifests = [manifest for manifest in written if manifest["kind"] != "ControllerRevision"]
     assert manifests, cluster.status

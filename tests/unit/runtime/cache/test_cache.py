@@ -316,7 +316,7 @@ def test_a_failure_of_the_store_is_not_blamed_on_the_cache(local: Node) -> None:
         local.start_pod(join(local.store.uri, "absent"))
 
 
-def test_the_log_says_what_came_from_the_cache(local: Node, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_has_the_share_that_came_from_the_cache(local: Node, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     uri = local.publish("base", weights=large(1))
     local.start_pod(uri)
@@ -358,7 +358,7 @@ def test_a_tuning_reads_its_model_through_the_cache_and_counts_no_disk_for_it(fe
     assert work.model(ModelRole.BASE).joinpath("config.json").is_symlink()
 
 
-def test_the_files_of_a_running_pod_are_leased_and_their_loss_is_told(
+def test_the_files_of_a_running_pod_are_leased_and_their_loss_is_logged(
     fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TUNESMITH_POD", "support-abc")

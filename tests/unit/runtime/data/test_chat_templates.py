@@ -1,6 +1,6 @@
 """The chat templates of model families that TRL carries: training tokens equal the server's prompt and the answer.
 
-Where no exact training text exists, the row or the template is refused, and the table says why.
+Where no exact training text exists, the row or the template is refused, and the table has the reason.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def test_an_empty_file_is_an_empty_dataset(work: Work, tokenizer: Any) -> None:
     assert failure.value.failure is FailureClass.EMPTY_DATASET
 
 
-def test_a_data_set_of_dropped_rows_says_why_it_is_empty(work: Work, tokenizer: Any) -> None:
+def test_a_data_set_of_dropped_rows_is_refused_with_their_reasons(work: Work, tokenizer: Any) -> None:
     given_files(work, (0, [{"prompt": "2", "completion": ""}] * 3))
     with pytest.raises(RunFailure, match="dropped 3 EmptyAnswer"):
         read(work, tokenizer)
@@ -238,7 +238,7 @@ def test_a_fraction_of_the_rows_is_held_out(work: Work, tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
-def test_a_fraction_holds_one_row_out_or_says_why_not(work: Work, tokenizer: Any, fraction: float) -> None:
+def test_a_fraction_holds_at_least_one_row_out_or_is_refused(work: Work, tokenizer: Any, fraction: float) -> None:
     given_files(work, (0, [SOUND]))
     with pytest.raises(RunFailure, match=r"1 row of .* can be used, and validation\.fraction needs 2") as failure:
         read(work, tokenizer, validation={"fraction": fraction})
@@ -512,7 +512,7 @@ def dropped(work: Work) -> list[dict[str, Any]]:
 NUMBER = {"prompt": 2, "completion": "4"}
 
 
-def test_bad_rows_are_dropped_and_counted_where_the_spec_says_so(work: Work, tokenizer: Any) -> None:
+def test_bad_rows_are_dropped_and_counted_with_on_bad_row_drop(work: Work, tokenizer: Any) -> None:
     given_files(work, (0, [b"{", {"id": 7}, *[SOUND] * 8, NUMBER]))
     rows = read(work, tokenizer, onBadRow="Drop", maxBadShare=0.3).rows
     assert rows.to_dict() == {"kept": 8, "dropped": [{"reason": "BadRow", "count": 3}]}
@@ -564,7 +564,7 @@ def test_a_failure_of_another_class_is_no_bad_row(work: Work, tokenizer: Any) ->
     assert failure.value.failure is FailureClass.CHAT_TEMPLATE_MISSING
 
 
-def test_duplicates_are_dropped_where_the_spec_says_so(work: Work, tokenizer: Any) -> None:
+def test_duplicates_are_dropped_where_drop_names_them(work: Work, tokenizer: Any) -> None:
     again = {"prompt": "2  +\n2 =", "completion": " 4 ", "id": 7}
     given_files(work, (0, [SOUND, again, {**SOUND, "completion": " 5"}]), (1, [SOUND, {"text": "c"}]), (None, [SOUND]))
     spec = {"datasets": [{"uri": f"s3://data/part-{part}/train.jsonl"} for part in (0, 1)]}
@@ -600,9 +600,7 @@ def test_without_weights_each_row_is_used_once(work: Work, tokenizer: Any) -> No
     assert len(set(texts(tokenizer, data))) == len(data.train) == 303
 
 
-def test_with_weights_a_pass_has_their_shares_and_status_says_what_became_of_the_rows(
-    work: Work, tokenizer: Any
-) -> None:
+def test_with_weights_a_pass_has_their_shares_and_status_has_the_counts(work: Work, tokenizer: Any) -> None:
     given_files(work, (0, numbered(0, 3)), (1, numbered(3, 300)))
     data = read(work, tokenizer, datasets=weighted(1, 1))
     assert data.rows.to_dict() == {

@@ -54,7 +54,7 @@ def test_windows_follow_the_rows_pass_after_pass() -> None:
     assert read(Stream(encode, arranged, empty), Place(), 4) == passes
 
 
-def test_a_stream_begins_at_any_pass_and_knows_the_counts_of_the_first() -> None:
+def test_a_stream_begins_at_any_pass_with_the_counts_of_the_first() -> None:
     stream = Stream(encode, arranged, empty)
     places = [place for place, _ in islice(stream.windows(Place()), 7)]
     assert [(place.passes, place.sequences) for place in places] == [(0, 0)] * 3 + [(1, 10)] * 3 + [(2, 20)]

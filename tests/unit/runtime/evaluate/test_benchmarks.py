@@ -62,7 +62,9 @@ def test_rows_are_written_as_evalscope_reads_them(work: Work) -> None:
         ({"word": "kiwi", "is": "fruit"}, {"template": {"prompt": "What is a {word}?", "completion": "{is}"}}),
     ],
 )
-def test_a_row_asks_the_question_that_it_teaches(work: Work, row: dict[str, Any], fields: dict[str, Any]) -> None:
+def test_a_row_is_tested_with_the_question_that_it_is_trained_on(
+    work: Work, row: dict[str, Any], fields: dict[str, Any]
+) -> None:
     write(work, "words.jsonl", row)
     benchmark = {"name": "words", "dataset": {"uri": "s3://data/words.jsonl", **fields}}
     (asked,) = rows_of(prepare(Benchmark.model_validate(benchmark), Generation(), work))

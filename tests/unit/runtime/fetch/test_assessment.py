@@ -1,4 +1,4 @@
-"""What a job is told before it trains: the estimate of its model and rows, and the refusal of a job that will not fit."""
+"""The assessment of a job before it trains: the estimate of its model and rows, and the refusal of a job that will not fit."""
 
 from __future__ import annotations
 

@@ -84,7 +84,9 @@ def test_a_folder_is_read_in_one_type(fetcher: Fetcher) -> None:
     assert files_of(work, data) == [("00.csv", "/a.csv"), ("01.csv", "/b.csv")]
 
 
-def test_a_split_of_a_folder_is_told_by_names_and_an_unknown_one_before_a_device_is_taken(fetcher: Fetcher) -> None:
+def test_a_split_of_a_folder_follows_from_names_and_an_unknown_split_is_refused_before_a_device_is_taken(
+    fetcher: Fetcher,
+) -> None:
     model = fetcher.put("base", MODEL)
     data = fetcher.put("data", {"train.csv": CSV, "test.csv": CSV})
     spec = fetcher.spec("FineTuneJob", model, {"datasets": [{"uri": data, "split": "test[:1]"}]})

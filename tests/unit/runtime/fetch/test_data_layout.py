@@ -35,7 +35,7 @@ def of(paths: list[str], card: str | None = None, subset: str | None = None, spl
     return choose(paths, card, subset, split, FOR_TRAINING)
 
 
-def test_a_card_tells_subsets_and_splits() -> None:
+def test_a_card_defines_subsets_and_splits() -> None:
     assert of(GSM8K_PATHS, GSM8K, "main", "test") == ["main/test-00000-of-00001.parquet"]
     assert of(GSM8K_PATHS, GSM8K, "socratic") == ["socratic/train-00000-of-00001.parquet"]
 
@@ -109,7 +109,7 @@ def test_the_default_subset_is_the_marked_one_or_the_one_of_that_name() -> None:
         ([".cache/train.csv", "a.csv", "__pycache__/b.csv"], None, ["a.csv"]),
     ],
 )  # fmt: skip
-def test_without_a_card_names_of_files_and_folders_tell_the_split(
+def test_without_a_card_the_split_follows_from_names_of_files_and_folders(
     paths: list[str], split: str | None, chosen: list[str]
 ) -> None:
     assert of(paths, None, None, split) == chosen
@@ -138,7 +138,7 @@ def test_the_parquet_copies_of_a_hub_have_a_folder_for_each_subset_and_split() -
         choose(paths, None, None, None, FOR_TRAINING, is_converted=True)
 
 
-def test_a_folder_without_rows_says_which_types_are_read() -> None:
+def test_a_folder_without_rows_is_refused_with_the_types_that_are_read() -> None:
     with pytest.raises(LayoutError, match="has no file of rows") as error:
         of(["README.md", "gsm8k.py"])
     assert "parquet" in error.value.hint

@@ -50,7 +50,7 @@ def test_another_content_has_another_fingerprint(web: Hub) -> None:
     assert look_up(uri).fingerprint != before
 
 
-def test_a_server_that_tells_no_versions_apart_gives_no_fingerprint() -> None:
+def test_a_server_without_versions_gives_no_fingerprint() -> None:
     assert WebFile("https://a/b.gguf", "", 7).fingerprint == ""
 
 

@@ -56,7 +56,7 @@ def test_the_charts_servers_take_precedence_over_the_environment_and_are_no_redi
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_the_next_server_is_asked_when_one_does_not_answer(
+def test_the_next_server_is_used_when_one_does_not_answer(
     tmp_path: Path, folder_store: Store, large: Hub, scheme: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     dead = f"http://127.0.0.1:{free_port()}"

@@ -141,7 +141,7 @@ def test_a_file_that_differs_from_the_listing_is_refused(fetcher: Fetcher, serve
 
 
 @pytest.mark.parametrize("scheme", HUBS)
-def test_the_next_server_is_asked_where_one_does_not_answer(fetcher: Fetcher, server: Hub, scheme: str) -> None:
+def test_the_next_server_is_used_where_one_does_not_answer(fetcher: Fetcher, server: Hub, scheme: str) -> None:
     spec = job(fetcher, server, f"{scheme}://openai/gsm8k", subset="socratic")
     with hub({}) as empty:
         endpoints = {"huggingface": [empty.url, server.url], "modelscope": [empty.url, server.url]}
@@ -169,7 +169,9 @@ def test_a_benchmark_reads_the_test_split_of_a_hub(fetcher: Fetcher, server: Hub
     assert [path.name for path in (work.benchmarks / "own").iterdir()] == ["main--test-00000-of-00001.parquet"]
 
 
-def test_a_gated_data_set_says_so(fetcher: Fetcher, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gated_data_set_is_refused_with_the_fix(
+    fetcher: Fetcher, server: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
     server.repositories["datasets/openai/gsm8k"] = Repository(dict(FILES), needs_token="hf_secret")
     with pytest.raises(RunFailure, match="gated") as failure:

@@ -66,7 +66,7 @@ def test_a_connection_that_breaks_is_resumed_at_the_byte_where_it_broke(
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("path", ["api/", "model-1"])
-def test_a_limited_rate_is_waited_out_as_long_as_the_hub_asks(
+def test_a_limited_rate_is_waited_out_for_the_seconds_in_the_answer(
     tmp_path: Path, folder_store: Store, large: Hub, scheme: str, path: str
 ) -> None:
     large.faults.append(Fault(path, status=429, headers={"Retry-After": "1"}, times=1))
@@ -89,7 +89,7 @@ def test_a_rate_that_stays_limited_ends_the_attempt_which_is_retried(
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("token", [None, "hf_other"])
-def test_a_gated_repository_asks_for_a_token_or_for_access(
+def test_the_hint_of_a_gated_repository_names_the_token(
     tmp_path: Path, folder_store: Store, scheme: str, token: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variable = {"hf": "HF_TOKEN", "ms": "MODELSCOPE_API_TOKEN"}[scheme]

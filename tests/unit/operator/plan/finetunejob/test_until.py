@@ -36,7 +36,7 @@ def stages(cluster: Cluster, job: str) -> list[str]:
 
 
 @pytest.mark.parametrize("until", ["estimate", "data"])
-def test_a_job_that_ends_before_training_asks_for_one_pod_without_devices_or_queue(until: str) -> None:
+def test_a_job_that_ends_before_training_has_one_pod_without_devices_or_queue(until: str) -> None:
     cluster = begun(until=until, queueName="gpus")
     assert list(cluster.jobs) == [TUNE]
     assert stages(cluster, TUNE) == ["prepare"]
@@ -102,7 +102,7 @@ def test_a_job_that_will_not_fit_fails_before_devices_are_requested() -> None:
     assert "spec.training.microBatchSize: 1" in cluster.status["lastFailure"]["hint"]
 
 
-def test_a_job_without_a_model_says_what_to_write_to_get_one() -> None:
+def test_a_job_without_a_model_has_the_setting_that_publishes_one() -> None:
     first = begun(until="estimate").resource
     first["status"] |= {"phase": "Succeeded"}
     cluster = Cluster(fine_tune_job(model={"fineTuneJob": {"name": "first"}}))

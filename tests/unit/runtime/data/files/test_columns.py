@@ -19,7 +19,7 @@ from tunesmith_runtime.data.files.columns import batch_rows
 
 
 def written(table: pyarrow.Table, name: str, **options: Any) -> bytes:
-    """A table as the file that `name` says: Parquet, an Arrow file, or an Arrow stream (.stream.arrow)."""
+    """A table as a file of the type in `name`: Parquet, an Arrow file, or an Arrow stream (.stream.arrow)."""
     out = io.BytesIO()
     if name.endswith(".parquet"):
         pyarrow.parquet.write_table(table, out, **options)

@@ -31,7 +31,7 @@ from tunesmith_runtime.errors import RunFailure
         ("train.gz", None, "train", ".jsonl.gz"),
     ],
 )
-def test_the_ending_of_a_name_tells_the_type(name: str, kind: str | None, stem: str, ending: str) -> None:
+def test_the_type_follows_from_the_ending_of_the_name(name: str, kind: str | None, stem: str, ending: str) -> None:
     found = type_of(name)
     assert (found and found.name, stem_of(name), ending_of(name)) == (kind, stem, ending)
 

@@ -79,7 +79,9 @@ def test_a_whole_pair_of_surrogates_is_a_character(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"[\n" + SOUND + b"\n]\n", b"[" + SOUND + b"]", b'{\n  "text": "a"\n}'])
-def test_a_file_that_is_one_value_says_how_to_make_lines_of_it(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_one_value_is_refused_with_the_command_that_makes_lines_of_it(
+    tmp_path: Path, content: bytes
+) -> None:
     with pytest.raises(RunFailure, match=r"train\.jsonl line 1: ") as failure:
         rows(tmp_path, content)
     assert "jq -c" in (failure.value.hint or "")

@@ -122,7 +122,7 @@ def zipped() -> bytes:
         ("a.jsonl.gz", gzip.compress(parquet()), "is a Parquet file by its first bytes", "ends in .parquet"),
     ],
 )
-def test_a_file_of_another_kind_than_its_name_says_is_named(
+def test_a_file_of_another_kind_than_its_name_is_named(
     tmp_path: Path, name: str, content: bytes, words: str, hint: str | None
 ) -> None:
     failure = refusal(tmp_path, name, content)

@@ -27,7 +27,7 @@ def test_a_text_with_a_byte_order_mark_is_read_in_its_encoding(tmp_path: Path, n
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-def test_utf_16_without_a_mark_is_told_by_its_zero_bytes(tmp_path: Path, name: str, encoding: str) -> None:
+def test_utf_16_without_a_mark_is_recognized_by_its_zero_bytes(tmp_path: Path, name: str, encoding: str) -> None:
     rows = rows_of(tmp_path, name, TEXTS[name].encode(encoding))
     assert [row["text"] for _, row in rows] == ["héllo 你好 😀", "b"]
 

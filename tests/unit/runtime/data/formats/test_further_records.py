@@ -60,7 +60,7 @@ def test_a_verdict_is_true_or_false(label: Any) -> None:
         formats.read({"messages": [ASKED, ANSWER], "label": label}, FORMATS[RowFormat.FEEDBACK])
 
 
-def test_a_bad_answer_is_not_learned_by_a_format_that_knows_no_verdicts() -> None:
+def test_a_row_with_a_label_is_refused_by_a_format_that_does_not_read_it() -> None:
     for key in ("label", "kto_tag"):
         with pytest.raises(RowError, match=f"has '{key}'"):
             formats.read({"messages": [ASKED, ANSWER], key: False}, FORMATS[RowFormat.MESSAGES])
