@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import click
 import yaml
 from pydantic import ValidationError
 
-from tunesmith_api.base import ApiModel
+from tunesmith_api.base import ApiModel, api_type_in
 from tunesmith_api.compatibility import refusals
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.refusal import Refusal
@@ -98,19 +98,10 @@ def unknown(type_: type[ApiModel], value: Any, path: str = "") -> Iterator[str]:
     for key, item in value.items():
         if key not in types:
             yield f"{path}{key}"
-        elif inner := _model_in(types[key]):
+        elif inner := api_type_in(types[key]):
             for index, each in enumerate(item if isinstance(item, list) else [item]):
                 place = f"{path}{key}[{index}]" if isinstance(item, list) else f"{path}{key}"
                 yield from unknown(inner, each, f"{place}.")
-
-
-def _model_in(annotation: Any) -> type[ApiModel] | None:
-    """The API type in an annotation such as `list[Dataset] | None`; None if it has none."""
-    if isinstance(annotation, type) and issubclass(annotation, ApiModel):
-        return annotation
-    if get_origin(annotation) is dict:
-        return None
-    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 
 
 def print_refusals(name: str, refused: tuple[Refusal, ...]) -> None:

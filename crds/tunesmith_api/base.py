@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
@@ -75,6 +75,15 @@ class ApiModel(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """The object as JSON-ready data with camelCase names; absent fields stay absent."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def api_type_in(annotation: Any) -> type[ApiModel] | None:
+    """Return the API type in an annotation such as `list[Dataset] | None`; None if it has none."""
+    if isinstance(annotation, type) and issubclass(annotation, ApiModel):
+        return annotation
+    if get_origin(annotation) is dict:
+        return None
+    return next((found for part in get_args(annotation) if (found := api_type_in(part))), None)
 
 
 def map_list(*keys: str) -> dict[str, Any]:

@@ -13,11 +13,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from tunesmith_api.base import ApiModel
+from tunesmith_api.base import ApiModel, api_type_in
 from tunesmith_api.evaljob import EvalJobSpec
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.inferenceservice import InferenceServiceSpec
@@ -141,15 +141,6 @@ def _fields(type_: type[ApiModel]) -> dict[str | None, _Field]:
     }
     plain = to_jsonable_python(defaults, by_alias=True, exclude_none=True)
     return {
-        field.alias: _Field(_model_in(field.annotation), plain.get(field.alias))
+        field.alias: _Field(api_type_in(field.annotation), plain.get(field.alias))
         for field in type_.model_fields.values()
     }
-
-
-def _model_in(annotation: Any) -> type[ApiModel] | None:
-    """Return the API type in an annotation such as `list[Dataset] | None`; None if it has none."""
-    if isinstance(annotation, type) and issubclass(annotation, ApiModel):
-        return annotation
-    if get_origin(annotation) is dict:
-        return None
-    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)

@@ -15,14 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, create_model
 
-from tunesmith_api.base import ApiModel
+from tunesmith_api.base import ApiModel, api_type_in
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import (
     HASHED_DEFAULTS,
     IRRELEVANT,
     SPECS,
     _fields,
-    _model_in,
     canonical,
     digest,
     spec_hash,
@@ -158,7 +157,7 @@ def with_field(type_: type[ApiModel], owner: type[ApiModel], default: Any) -> ty
     """Return `type_` as in a later release, in which `owner` has a further optional field."""
     fields: dict[str, Any] = {}
     for name, field in type_.model_fields.items():
-        inner = _model_in(field.annotation)
+        inner = api_type_in(field.annotation)
         if inner is None or owner not in types_below(inner):
             continue
         later = copy(field)

@@ -102,11 +102,16 @@ def test_the_hint_of_a_gated_repository_names_the_token(
     assert "hf_other" not in failure.message + str(failure.hint)
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_revision_that_moves_during_the_download_does_not_mix(
-    tmp_path: Path, folder_store: Store, large: Hub, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, folder_store: Store, large: Hub, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The listed commit is gone when its files are asked for: the listing is read again, and one revision is imported."""
-    newer = LARGE | {"model-2.safetensors": b"newer" * 1000, "tokenizer.json": b'{"a": 2}'}
+    """The listing is read again when its commit is gone, or, as ModelScope names no commit, when a file does not match it."""
+    newer = LARGE | {
+        "model-0.safetensors": b"newer" * 1000,
+        "model-2.safetensors": b"other" * 1000,
+        "tokenizer.json": b"{}",
+    }
     monkeypatch.setattr(hub_module, "FILES_AT_ONCE", 1)
 
     class Moving(dict[str, bytes]):
@@ -116,25 +121,7 @@ def test_a_revision_that_moves_during_the_download_does_not_mix(
             return super().get(key, default)
 
     large.repositories["org/large"].files = Moving(LARGE)
-    uri, _ = import_model(folder_store, tmp_path / "1", URI.format("hf"), servers("hf", large.url))
-    assert content_of(folder_store, uri) == newer
-
-
-def test_a_modelscope_branch_that_moves_during_the_download_does_not_mix(
-    tmp_path: Path, folder_store: Store, large: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """ModelScope names no commit: a file that does not match the listing makes it be read again."""
-    newer = LARGE | {"model-0.safetensors": b"newer" * 1000, "model-2.safetensors": b"other" * 1000}
-    monkeypatch.setattr(hub_module, "FILES_AT_ONCE", 1)
-
-    class Moving(dict[str, bytes]):
-        def get(self, key: str, default: Any = None) -> Any:
-            if key == "model-1.safetensors":
-                large.repositories["org/large"].files = newer
-            return super().get(key, default)
-
-    large.repositories["org/large"].files = Moving(LARGE)
-    uri, _ = import_model(folder_store, tmp_path / "1", URI.format("ms"), servers("ms", large.url))
+    uri, _ = import_model(folder_store, tmp_path / "1", URI.format(scheme), servers(scheme, large.url))
     assert content_of(folder_store, uri) == newer
 
 
