@@ -417,6 +417,16 @@ SECONDARY_RANK: dict[FailureClass, int] = {
 """Classes of secondary failures in a process group -> rank: the higher, the likelier another process failed first."""
 
 
+def failure_class(text: str) -> FailureClass:
+    """Return a class by its name in any case, or by an exit code. Raises ValueError with the known classes."""
+    if text.isdecimal() and int(text) in BY_EXIT_CODE:
+        return BY_EXIT_CODE[int(text)]
+    found = {name.lower(): name for name in FailureClass}.get(text.lower())
+    if found is None:
+        raise ValueError(f"unknown failure {text!r} (failure classes: {', '.join(FailureClass)})")
+    return found
+
+
 def explanation(failure: FailureClass) -> str:
     """Meaning, retry policy and hints of a failure class, as text."""
     row = FAILURES[failure]

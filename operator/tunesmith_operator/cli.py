@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tunesmith_api.failures import BY_EXIT_CODE, FailureClass, explanation
+from tunesmith_api.failures import FailureClass, explanation, failure_class
 from tunesmith_api.release import VERSION
 
 
@@ -30,12 +30,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _failure_class(text: str) -> FailureClass:
-    if text.isdecimal() and int(text) in BY_EXIT_CODE:
-        return BY_EXIT_CODE[int(text)]
-    found = {name.lower(): name for name in FailureClass}.get(text.lower())
-    if found is None:
-        raise argparse.ArgumentTypeError(f"unknown failure {text!r} (failure classes: {', '.join(FailureClass)})")
-    return found
+    try:
+        return failure_class(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from tunesmith_api.failures import BY_EXIT_CODE, FailureClass, explanation
+from tunesmith_api.failures import FailureClass, explanation, failure_class
 
 
 class Failure(click.ParamType[FailureClass]):
@@ -16,14 +16,10 @@ class Failure(click.ParamType[FailureClass]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> FailureClass:
         """Return the class. Raises click.BadParameter with the known classes."""
-        if isinstance(value, FailureClass):
-            return value
-        if value.isdecimal() and int(value) in BY_EXIT_CODE:
-            return BY_EXIT_CODE[int(value)]
-        found = {name.lower(): name for name in FailureClass}.get(value.lower())
-        if found is None:
-            self.fail(f"unknown failure {value!r} (failure classes: {', '.join(FailureClass)})", param, ctx)
-        return found
+        try:
+            return failure_class(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.command("explain")
