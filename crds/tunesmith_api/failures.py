@@ -336,28 +336,28 @@ FAILURES: dict[FailureClass, Failure] = {
     FailureClass.HUB_UNREACHABLE: Failure(
         81,
         Retry.COUNTED,
-        "the model hub does not answer",
-        "check the network to the hub, or copy the model's folder into the store and name its s3:// URI in spec.model.uri",
+        "the hub does not answer",
+        "check the network to the hub, or copy the files into the store and name their s3:// URI in place of the hub's",
     ),
     FailureClass.HUB_FORBIDDEN: Failure(
         92,
         Retry.NEVER,
-        "the model hub refuses access: the repository is gated or private, or the token is wrong",
-        "accept the model's license on its page with the token's account, and put the token into the Secret that hub.tokenSecret of "
+        "the hub refuses access: the repository is gated or private, or the token is wrong",
+        "accept the license on the repository's page with the token's account, and put the token into the Secret that hub.tokenSecret of "
         "the chart's values names in this namespace",
     ),
     FailureClass.HUB_RATE_LIMITED: Failure(
         93,
         Retry.COUNTED,
-        "the model hub refuses further requests for now (429)",
+        "the hub refuses further requests for now (429)",
         "wait for the next attempt, which continues where this one ended; if this repeats, put a token into the Secret that "
         "hub.tokenSecret of the chart's values names, or list a mirror in hub.endpoints",
     ),
     FailureClass.HUB_CORRUPT: Failure(
         94,
         Retry.COUNTED,
-        "a file from the model hub is truncated, or differs from the digest that the hub lists, or changed during the download",
-        "wait for the next attempt, which downloads this file again; if this repeats, name a commit as @revision in spec.model.uri, or "
+        "a file from the hub is truncated, or differs from the digest that the hub lists, or changed during the download",
+        "wait for the next attempt, which downloads this file again; if this repeats, name a commit as @revision in the URI, or "
         "remove the named server from hub.endpoints of the chart's values",
     ),
     FailureClass.MERGE_MISMATCH: Failure(

@@ -1,4 +1,4 @@
-"""Files of models on web servers: https://HOST/PATH of a GGUF, safetensors or archive file.
+"""Files on web servers: https://HOST/PATH of a GGUF, safetensors or archive file of a model, or of a file of rows.
 
 Only https is spoken, also after a redirect, and no credentials are sent. A download that breaks off is resumed at the byte
 where it ended, as long as the server's ETag is the same.
@@ -20,7 +20,7 @@ import httpx
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.hub_errors import unreachable
-from tunesmith_runtime.fetch.hub_types import RateLimited, wait_out
+from tunesmith_runtime.fetch.hub_types import MODEL, RateLimited, RepositoryKind, wait_out
 from tunesmith_runtime.storage import name_of
 from tunesmith_runtime.storage.files import disk_failures
 from tunesmith_runtime.storage.manifest import INCOMPLETE
@@ -33,7 +33,7 @@ TRIES = 5
 RETRY_SECONDS = 1.0
 NO_HEAD = (403, 405, 501)
 """Answers of servers that allow GET only."""
-PRIVATE = "make the file readable without credentials, or upload it to object storage and name its s3:// URI in spec.model.uri"
+PRIVATE = "make the file readable without credentials, or upload it to object storage and name its s3:// URI in {}"
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "tunesmith"}
 
 
@@ -45,6 +45,7 @@ class WebFile:
     etag: str
     """ETag, else Last-Modified; empty if the server sends neither."""
     size_bytes: int | None
+    kind: RepositoryKind = MODEL
 
     @property
     def fingerprint(self) -> str:
@@ -52,9 +53,9 @@ class WebFile:
         return f"{self.etag}/{self.size_bytes}" if self.etag else ""
 
 
-def look_up(uri: str) -> WebFile:
-    """Return the file at a URI. Raises RunFailure (ModelNotFound, HubForbidden, HubRateLimited, HubUnreachable)."""
-    return wait_out(lambda: _look_up(uri))
+def look_up(uri: str, kind: RepositoryKind = MODEL) -> WebFile:
+    """Return the file at a URI. Raises RunFailure (HubForbidden, HubRateLimited, HubUnreachable, or `kind.missing`)."""
+    return wait_out(lambda: _look_up(uri, kind))
 
 
 def download(file: WebFile, path: Path) -> str:
@@ -70,16 +71,16 @@ def download(file: WebFile, path: Path) -> str:
     return sha256
 
 
-def _look_up(uri: str) -> WebFile:
-    with _failures(uri), _client() as client:
+def _look_up(uri: str, kind: RepositoryKind) -> WebFile:
+    with _failures(uri, kind), _client() as client:
         answer = client.head(uri)
         if answer.status_code in NO_HEAD:
             with client.stream("GET", uri) as answer:
                 pass
-        _check_status(uri, answer)
+        _check_status(uri, kind, answer)
     etag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
     length = answer.headers.get("Content-Length", "")
-    return WebFile(uri, etag, int(length) if length.isdigit() else None)
+    return WebFile(uri, etag, int(length) if length.isdigit() else None, kind)
 
 
 def _resume(file: WebFile, partial: Path) -> None:
@@ -91,7 +92,7 @@ def _resume(file: WebFile, partial: Path) -> None:
         while True:
             before = partial.stat().st_size
             try:
-                with _failures(file.uri):
+                with _failures(file.uri, file.kind):
                     _receive(client, file, partial)
                 return
             except RunFailure as failure:
@@ -107,7 +108,7 @@ def _receive(client: httpx.Client, file: WebFile, partial: Path) -> None:
     offset = partial.stat().st_size
     wanted = {"Range": f"bytes={offset}-", "If-Range": file.etag} if offset and _is_strong(file.etag) else {}
     with client.stream("GET", file.uri, headers=wanted) as answer:
-        _check_status(file.uri, answer)
+        _check_status(file.uri, file.kind, answer)
         etag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
         if etag != file.etag:
             raise RunFailure(FailureClass.HUB_CORRUPT, f"{file.uri} has changed since the download began")
@@ -148,24 +149,24 @@ def _check_scheme(request: httpx.Request) -> None:
 
 
 @contextmanager
-def _failures(uri: str) -> Iterator[None]:
+def _failures(uri: str, kind: RepositoryKind) -> Iterator[None]:
     try:
         yield
     except _NotHttps as error:
         raise RunFailure(FailureClass.HUB_FORBIDDEN, f"{uri}: {error}", "name the https:// URL of the file") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise unreachable(uri, error) from error
+        raise unreachable(kind, uri, error) from error
 
 
-def _check_status(uri: str, answer: httpx.Response) -> None:
+def _check_status(uri: str, kind: RepositoryKind, answer: httpx.Response) -> None:
     status = answer.status_code
     message = f"{uri}: {status} {answer.reason_phrase}"
     if status in (200, 206):
         return
     if status in (401, 403):
-        raise RunFailure(FailureClass.HUB_FORBIDDEN, message, PRIVATE)
+        raise RunFailure(FailureClass.HUB_FORBIDDEN, message, PRIVATE.format(kind.field))
     if status in (404, 410):
-        raise RunFailure(FailureClass.MODEL_NOT_FOUND, message, f"check the path of {name_of(uri)} in spec.model.uri")
+        raise RunFailure(kind.missing, message, f"check the path of {name_of(uri)} in {kind.field}")
     if status == 429:
         text = answer.headers.get("Retry-After", "")
         raise RateLimited(message, float(text) if re.fullmatch("[0-9]{1,9}", text) else None)

@@ -60,9 +60,10 @@ MAY_BE_ELSEWHERE = (
     FailureClass.HUB_CORRUPT,
     FailureClass.HUB_FORBIDDEN,
     FailureClass.MODEL_NOT_FOUND,
+    FailureClass.DATASET_NOT_FOUND,
 )
 """Failures of a server after which the next one is tried. If all fail, the first class of this list that occurred is reported:
-ModelNotFound only if every server lacks the model, as a later attempt may succeed otherwise."""
+ModelNotFound or DatasetNotFound only if every server lacks it, as a later attempt may succeed otherwise."""
 
 
 def parse(uri: str) -> tuple[str, str, str | None]:
@@ -247,7 +248,7 @@ def _for_each(work: Callable[[HubFile], None], files: Sequence[HubFile]) -> None
 
 
 def _combined(failures: Sequence[RunFailure]) -> RunFailure:
-    """Return the failure of a model that no server could provide; it names what each of them answered."""
+    """Return the failure of a repository that no server could provide; it names what each of them answered."""
     if len(failures) == 1:
         return failures[0]
     decisive = min(failures, key=lambda failure: MAY_BE_ELSEWHERE.index(failure.failure))

@@ -18,7 +18,6 @@ from tunesmith_runtime import credentials
 from tunesmith_runtime.data.files import type_of
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.data import Data, DataSource
-from tunesmith_runtime.fetch.data_failures import about_data
 from tunesmith_runtime.fetch.data_layout import CARD, CARD_BYTES, CONVERTED
 from tunesmith_runtime.fetch.hub import on_any_server, parse, redirection, servers_of
 from tunesmith_runtime.fetch.hub_types import DATA_SET, HubFile, HubServer, Listing, digests_of, wait_out
@@ -36,12 +35,11 @@ def find_hub_data(source: DataSource, hub: Hub | None) -> Data:
     credentials.trim()
     credentials.check(credentials.HUBS, FailureClass.DATASET_NOT_FOUND)
     scheme, name, revision = parse(source.uri)
-    with about_data():
-        servers = servers_of(source.uri, hub, DATA_SET)
-        listing, server = on_any_server(servers, lambda each: (wait_out(each.list_files), each))
-        log.info("%s is %s at %s", source.uri, listing.revision, server.server)
-        origin = HubOrigin(source.uri, [server, *(each for each in servers if each is not server)], listing)
-        card = origin.card()
+    servers = servers_of(source.uri, hub, DATA_SET)
+    listing, server = on_any_server(servers, lambda each: (wait_out(each.list_files), each))
+    log.info("%s is %s at %s", source.uri, listing.revision, server.server)
+    origin = HubOrigin(source.uri, [server, *(each for each in servers if each is not server)], listing)
+    card = origin.card()
     pinned = f"{scheme}://{name}@{listing.revision}"
     entries = {
         f"{pinned}/{file.path}": Entry(file.path, _size(file), file.digest.hex if file.digest else "")
@@ -105,7 +103,7 @@ class HubOrigin:
         self._bring(self._files[entry.path], path)
 
     def _bring(self, file: HubFile, path: Path) -> None:
-        with about_data(), disk_failures(path):
+        with disk_failures(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(dir=path.parent, prefix=".hub-") as folder:
                 on_any_server(self.servers, lambda server: self._download(server, file, Path(folder)))

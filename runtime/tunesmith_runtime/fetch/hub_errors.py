@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.fetch.hub_types import RepositoryKind
 
 TLS_HINT = (
     "correct the server's certificate; if a private authority signed it, add that to the certificates of the runtime image "
@@ -16,7 +17,7 @@ TLS_HINT = (
 )
 DNS_HINT = (
     "check the host's name in hub.endpoints of the chart's values and the DNS of the cluster; if the cluster has no way to the "
-    "hub, copy the model's folder into the store and name its s3:// URI in spec.model.uri"
+    "hub, copy its files into the store and name their s3:// URI in {field}"
 )
 CHARACTERS = 300
 
@@ -43,10 +44,10 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         pending.extend(each for each in linked if isinstance(each, BaseException))
 
 
-def unreachable(where: str, error: BaseException) -> RunFailure:
+def unreachable(kind: RepositoryKind, where: str, error: BaseException) -> RunFailure:
     """Return the failure of a server that did not answer, or of a disk on which its answer has no room.
 
-    `where`: the model and the server.
+    `kind`: what is read; `where`: its URI and the server.
     """
     chain = list(causes(error))
     if any(isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT) for each in chain):
@@ -58,9 +59,8 @@ def unreachable(where: str, error: BaseException) -> RunFailure:
             )
             return RunFailure(FailureClass.HUB_UNREACHABLE, message, TLS_HINT)
         if isinstance(each, socket.gaierror):
-            return RunFailure(
-                FailureClass.HUB_UNREACHABLE, f"{where}: the host name has no address: {first_line(each)}", DNS_HINT
-            )
+            message = f"{where}: the host name has no address: {first_line(each)}"
+            return RunFailure(FailureClass.HUB_UNREACHABLE, message, DNS_HINT.format(field=kind.field))
     return RunFailure(FailureClass.HUB_UNREACHABLE, f"{where}: {type(error).__name__}: {first_line(error)}")
 
 

@@ -80,11 +80,10 @@ class HuggingFace:
         except _OtherCommit as error:
             raise RunFailure(FailureClass.HUB_CORRUPT, f"{where}: {error}") from error
         except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, httpx.HTTPError, OSError) as error:
-            raise _failure(where, error, is_listed=path is not None) from error
+            raise _failure(self._kind, where, error, is_listed=path is not None) from error
         except errors.HFValidationError as error:
-            raise RunFailure(
-                FailureClass.MODEL_NOT_FOUND, f"{where}: {first_line(error)}", "check org and name in spec.model.uri"
-            ) from error
+            hint = f"check org and name in {self._kind.field}"
+            raise RunFailure(self._kind.missing, f"{where}: {first_line(error)}", hint) from error
         except (ValueError, KeyError, TypeError) as error:
             raise no_hub(where, error) from error
 
@@ -138,7 +137,7 @@ def _file(sibling: Any) -> HubFile:
     return HubFile(sibling.rfilename, sibling.size, blob)
 
 
-def _failure(where: str, error: Exception, is_listed: bool) -> RunFailure:
+def _failure(kind: RepositoryKind, where: str, error: Exception, is_listed: bool) -> RunFailure:
     """Return the failure that an error of the client means. `is_listed`: it is about a file that the hub has listed."""
     answered = next((each for each in causes(error) if isinstance(each, errors.HfHubHTTPError)), None)
     if answered is None:
@@ -146,7 +145,7 @@ def _failure(where: str, error: Exception, is_listed: bool) -> RunFailure:
             return RunFailure(FailureClass.HUB_CORRUPT, f"{where}: {first_line(error)}")
         if isinstance(error, errors.OfflineModeIsEnabled):
             return RunFailure(FailureClass.HUB_UNREACHABLE, f"{where}: {first_line(error)}", "remove HF_HUB_OFFLINE")
-        return unreachable(where, error)
+        return unreachable(kind, where, error)
     status = answered.response.status_code
     has_token = any(os.environ.get(name) for name in TOKENS)
     if isinstance(answered, errors.GatedRepoError):
@@ -156,23 +155,21 @@ def _failure(where: str, error: Exception, is_listed: bool) -> RunFailure:
     if is_listed and status == 404:
         return RunFailure(FailureClass.HUB_CORRUPT, f"{where}: 404: the hub lists this file and does not have it")
     if isinstance(answered, errors.RevisionNotFoundError):
-        return _not_found(f"{where}: {status}: there is no such revision", "check the @revision in spec.model.uri")
+        message = f"{where}: {status}: there is no such revision"
+        return RunFailure(kind.missing, message, f"check the @revision in {kind.field}")
     if isinstance(answered, errors.RepositoryNotFoundError):
         rest = "" if has_token else "; there is no token, so a private repository is not found either"
-        return _not_found(
+        return RunFailure(
+            kind.missing,
             f"{where}: {status}: there is no such repository{rest}",
-            "check org and name in spec.model.uri; a private model needs HF_TOKEN in the Secret that hub.tokenSecret of the chart's "
-            "values names",
+            f"check org and name in {kind.field}; a private {kind.noun} needs HF_TOKEN in the Secret that hub.tokenSecret of the "
+            "chart's values names",
         )
     if status in (401, 403):
         return RunFailure(FailureClass.HUB_FORBIDDEN, f"{where}: {status}: {_reason(answered)}")
     if status == 404:
-        return _not_found(f"{where}: 404", "check org, name and revision in spec.model.uri")
+        return RunFailure(kind.missing, f"{where}: 404", f"check org, name and revision in {kind.field}")
     return RunFailure(FailureClass.HUB_UNREACHABLE, f"{where}: {status}: {_reason(answered)}")
-
-
-def _not_found(message: str, hint: str) -> RunFailure:
-    return RunFailure(FailureClass.MODEL_NOT_FOUND, message, hint)
 
 
 def _reason(error: errors.HfHubHTTPError) -> str:

@@ -21,7 +21,7 @@ from tunesmith_runtime.fetch.hub_types import MODEL, Digest, HubFile, Listing, R
 BRANCH = "master"
 DENIED = {
     errors.AuthenticationError: "correct MODELSCOPE_API_TOKEN in the Secret that hub.tokenSecret of the chart's values names",
-    errors.PermissionDeniedError: "ask the model's owner for access on its page, and put a token of that account as "
+    errors.PermissionDeniedError: "ask its owner for access on its page, and put a token of that account as "
     "MODELSCOPE_API_TOKEN into the Secret that hub.tokenSecret of the chart's values names in this namespace",
 }
 
@@ -64,8 +64,11 @@ class ModelScope:
             if path:
                 message = f"{where}: 404: the hub lists this file and does not have it"
                 raise RunFailure(FailureClass.HUB_CORRUPT, message) from error
-            hint = "check org, name and @revision in spec.model.uri; a private model needs MODELSCOPE_API_TOKEN in the Secret that hub.tokenSecret of the chart's values names"
-            raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"{where}: {first_line(error)}", hint) from error
+            hint = (
+                f"check org, name and @revision in {self._kind.field}; a private {self._kind.noun} needs MODELSCOPE_API_TOKEN in the "
+                "Secret that hub.tokenSecret of the chart's values names"
+            )
+            raise RunFailure(self._kind.missing, f"{where}: {first_line(error)}", hint) from error
         except (errors.AuthenticationError, errors.PermissionDeniedError) as error:
             raise RunFailure(
                 FailureClass.HUB_FORBIDDEN, f"{where}: {first_line(error)}", DENIED[type(error)]
@@ -80,7 +83,7 @@ class ModelScope:
         except requests.JSONDecodeError as error:
             raise no_hub(where, error) from error
         except (errors.HubError, requests.RequestException, OSError) as error:
-            raise unreachable(where, error) from error
+            raise unreachable(self._kind, where, error) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise no_hub(where, error) from error
 

@@ -27,16 +27,20 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class RepositoryKind:
-    """What a repository holds."""
+    """What a repository, or a file on a web server, holds."""
 
     name: str
     """Its name in the APIs of both hubs."""
     noun: str
     """Its name in messages."""
+    field: str
+    """The field with its URI, in hints."""
+    missing: FailureClass
+    """Class of the failure if it does not exist."""
 
 
-MODEL = RepositoryKind("model", "model")
-DATA_SET = RepositoryKind("dataset", "data set")
+MODEL = RepositoryKind("model", "model", "spec.model.uri", FailureClass.MODEL_NOT_FOUND)
+DATA_SET = RepositoryKind("dataset", "data set", "the uri of the data set", FailureClass.DATASET_NOT_FOUND)
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class HubServer(Protocol):
     """Its URL."""
 
     def list_files(self) -> Listing:
-        """Return the files of the revision. Raises RunFailure (ModelNotFound, HubForbidden, HubRateLimited, HubUnreachable)."""
+        """Return the files of the revision. Raises RunFailure (HubForbidden, HubRateLimited, HubUnreachable, or `RepositoryKind.missing`)."""
 
     def download(self, file: HubFile, revision: str, directory: Path) -> None:
         """Download a file of a listing to DIRECTORY/PATH. Raises RunFailure as well as HubCorrupt and DiskFull."""

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 from tunesmith_runtime.fetch import https
 from tunesmith_runtime.fetch.data import Data, DataSource
-from tunesmith_runtime.fetch.data_failures import about_data
+from tunesmith_runtime.fetch.hub_types import DATA_SET
 from tunesmith_runtime.storage import Entry, name_of
 
 
@@ -17,9 +17,8 @@ def find_web_data(source: DataSource) -> Data:
 
     Raises RunFailure (DatasetNotFound, HubForbidden, HubRateLimited, HubUnreachable).
     """
-    with about_data():
-        file = https.look_up(source.uri)
-        fingerprint = file.fingerprint or _sha256(file)
+    file = https.look_up(source.uri, DATA_SET)
+    fingerprint = file.fingerprint or _sha256(file)
     size = 1 if file.size_bytes is None else file.size_bytes  # an unknown size does not count as empty
     entry = Entry(name_of(source.uri), size, file.etag)
     return Data(source.uri, {source.uri: entry}, fingerprint, source, origin=WebOrigin(file))
@@ -38,5 +37,4 @@ class WebOrigin:
 
     def download(self, uri: str, path: Path, entry: Entry | None = None) -> None:
         """Download the file. Raises RunFailure."""
-        with about_data():
-            https.download(self.file, path)
+        https.download(self.file, path)
