@@ -80,6 +80,13 @@ def wrong(place: str, what: str, hint: str | None = None) -> RowError:
     return RowError(f"{place} {what}", hint, field=place)
 
 
+def text_at(value: Any, place: str) -> str:
+    """The text at `place` of a row. Raises RowError for another value."""
+    if not isinstance(value, str):
+        raise wrong(place, f"is {kind_of(value)}; expected a string")
+    return value
+
+
 def conversation(value: Any, place: str) -> list[Message]:
     """The messages at `place` of a row or a request. Raises RowError that names the message and the field."""
     if not isinstance(value, list):
@@ -110,7 +117,7 @@ def message(value: Any, place: str) -> Message:
         made["tool_calls"] = calls
     for key in ("name", "tool_call_id", *THOUGHTS):
         if has(value, key):
-            made[key] = _text(value[key], f"{place}.{key}")
+            made[key] = text_at(value[key], f"{place}.{key}")
     for key, owner in {
         "tool_calls": "assistant",
         "tool_call_id": "tool",
@@ -243,12 +250,6 @@ def _part(part: Any, place: str) -> str:
     return str(part["text"])
 
 
-def _text(value: Any, place: str) -> str:
-    if not isinstance(value, str):
-        raise wrong(place, f"is {kind_of(value)}; expected a string")
-    return value
-
-
 def _calls(value: Any, place: str) -> list[dict[str, Any]]:
     if not isinstance(value, list):
         raise wrong(place, f"is {kind_of(value)}; expected a list of tool calls")
@@ -265,7 +266,7 @@ def call(value: Any, place: str) -> dict[str, Any]:
     function, within = (value["function"], f"{place}.function") if nested else (value, place)
     if not isinstance(function, dict):
         raise wrong(within, f"is {kind_of(function)}; expected {{name, arguments}}")
-    made: dict[str, Any] = {"id": _text(value["id"], f"{place}.id")} if has(value, "id") else {}
+    made: dict[str, Any] = {"id": text_at(value["id"], f"{place}.id")} if has(value, "id") else {}
     name, arguments = function.get("name"), _arguments(function.get("arguments"), f"{within}.arguments")
     if not isinstance(name, str) or not name:
         raise wrong(f"{within}.name", f"is {kind_of(name) if name != '' else 'empty'}; expected the function's name")

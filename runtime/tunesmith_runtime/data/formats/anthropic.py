@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from tunesmith_runtime.data.row_fields import has, kind_of
-from tunesmith_runtime.messages import wrong
+from tunesmith_runtime.messages import text_at, wrong
 
 BLOCKS = frozenset({"tool_use", "tool_result", "thinking"})
 """Types of blocks that are no content in the form of chat templates."""
@@ -57,7 +57,7 @@ def _answer(blocks: list[tuple[str, Any]]) -> dict[str, Any]:
             case "tool_use":
                 calls.append(_call(block, place))
             case "thinking":
-                thoughts.append(_text(block.get("thinking"), f"{place}.thinking"))
+                thoughts.append(text_at(block.get("thinking"), f"{place}.thinking"))
             case "tool_result":
                 raise wrong(place, "is a tool_result of the assistant", "write it into a message of role user")
             case _:
@@ -88,9 +88,3 @@ def _call(block: Mapping[str, Any], place: str) -> dict[str, Any]:
         raise wrong(f"{place}.input", f"is {kind_of(block['input'])}; expected an object")
     named = {"id": block["id"]} if has(block, "id") else {}
     return {**named, "type": "function", "function": {"name": block.get("name"), "arguments": block.get("input") or {}}}
-
-
-def _text(value: Any, place: str) -> str:
-    if not isinstance(value, str):
-        raise wrong(place, f"is {kind_of(value)}; expected a string")
-    return value

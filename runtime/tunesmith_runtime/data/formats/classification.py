@@ -11,8 +11,6 @@ from tunesmith_api.training import RowFormat
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats import prompts
 from tunesmith_runtime.data.formats.format import Format, beside
-from tunesmith_runtime.data.formats.messages import TURNS
-from tunesmith_runtime.data.formats.sharegpt import TURNS as SHAREGPT_TURNS
 from tunesmith_runtime.data.records import Labelled
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.row_fields import has, keys_of, kind_of, text_of
@@ -52,5 +50,5 @@ CLASSIFICATION = Format(
     expected='{"text", "label"}',
     known=prompts.READ | {*TEXTS, "label"},
     read=read,
-    turns={"prompt": TURNS, "messages": TURNS, "conversations": SHAREGPT_TURNS, "conversation": SHAREGPT_TURNS},
+    turns=prompts.TURNS,
 )

@@ -94,6 +94,16 @@ def as_messages(value: Any) -> Any:
     return [turn for each in value for turn in (rewritten(each, "") if _is_rewritten(each) else (each,))]
 
 
+def with_system(row: Mapping[str, Any], messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages after the row's system prompt. Raises RowError where both have one."""
+    system = text_of(row, "system", "")
+    if not system:
+        return messages
+    if messages and messages[0]["role"] == "system":
+        raise RowError("has 'system' and a first message of role system", "remove one of the two", "system")
+    return [{"role": "system", "content": system}, *messages]
+
+
 def answered(
     row: Mapping[str, Any], messages: list[dict[str, Any]], context: frozenset[int] = frozenset(), learn_from: int = 0
 ) -> Conversation | DropReason:
@@ -101,10 +111,8 @@ def answered(
 
     `context` has the indices of messages that are not learned; neither are messages before `learn_from`.
     """
-    if system := text_of(row, "system", ""):
-        if messages and messages[0]["role"] == "system":
-            raise RowError("has 'system' and a first message of role system", "remove one of the two", "system")
-        messages = [{"role": "system", "content": system}, *messages]
+    given, messages = messages, with_system(row, messages)
+    if messages is not given:
         context, learn_from = frozenset(index + 1 for index in context), learn_from and learn_from + 1
     whole = Conversation(messages, chat.tools(anthropic.tools(row.get("tools"))), learn_from, context)
     answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]

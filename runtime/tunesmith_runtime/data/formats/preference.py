@@ -17,7 +17,7 @@ from tunesmith_api.training import RowFormat
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats import answers, prompts
 from tunesmith_runtime.data.formats.format import Format, beside
-from tunesmith_runtime.data.formats.messages import answered, conversation
+from tunesmith_runtime.data.formats.messages import answered, conversation, with_system
 from tunesmith_runtime.data.formats.sharegpt import TURNS, turns
 from tunesmith_runtime.data.records import Answered, Continuation, Conversation, Preference
 from tunesmith_runtime.data.row_error import RowError
@@ -83,7 +83,7 @@ def _side_by_side(row: dict[str, Any]) -> tuple[Answered, Answered] | DropReason
             raise RowError("'prompt' is a string that is no message of both 'chosen' and 'rejected'", field="prompt")
         if equal == len(ours) == len(theirs):
             return DropReason.EQUAL_ANSWERS
-        return _pair(row, prompts.with_system(row, ours[:equal]), ours[equal:], theirs[equal:])
+        return _pair(row, with_system(row, ours[:equal]), ours[equal:], theirs[equal:])
     return _pair(row, prompt, ours[_common(prompt, ours) :], theirs[_common(prompt, theirs) :])
 
 

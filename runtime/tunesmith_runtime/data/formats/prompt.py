@@ -13,8 +13,6 @@ from tunesmith_runtime import messages as chat
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats import anthropic, prompts
 from tunesmith_runtime.data.formats.format import Format
-from tunesmith_runtime.data.formats.messages import TURNS
-from tunesmith_runtime.data.formats.sharegpt import TURNS as SHAREGPT_TURNS
 from tunesmith_runtime.data.records import Prompt
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.row_fields import keys_of
@@ -56,6 +54,6 @@ PROMPT = Format(
     expected='{"prompt", …columns for rewards}',
     known=prompts.READ | COLUMNS,
     read=read,
-    turns={"prompt": TURNS, "messages": TURNS, "conversations": SHAREGPT_TURNS, "conversation": SHAREGPT_TURNS},
+    turns=prompts.TURNS,
     reads_all=True,
 )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tunesmith_runtime.data.formats.alpaca import history
-from tunesmith_runtime.data.formats.messages import conversation
+from tunesmith_runtime.data.formats.messages import TURNS as MESSAGE_TURNS
+from tunesmith_runtime.data.formats.messages import conversation, with_system
 from tunesmith_runtime.data.formats.sharegpt import KEYS as CONVERSATIONS
+from tunesmith_runtime.data.formats.sharegpt import TURNS as CONVERSATION_TURNS
 from tunesmith_runtime.data.formats.sharegpt import turns
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.row_fields import has, kind_of, text_of
@@ -16,6 +18,8 @@ KEYS = ("prompt", "messages", *CONVERSATIONS, *QUESTIONS)
 """Keys of which a row has one, in the order in which they are looked for."""
 READ = frozenset({*KEYS, "input", "context", "history", "system", "tools"})
 """Keys that belong to the prompt."""
+TURNS = {"prompt": MESSAGE_TURNS, "messages": MESSAGE_TURNS, **dict.fromkeys(CONVERSATIONS, CONVERSATION_TURNS)}
+"""Those of KEYS that hold lists of messages."""
 
 Messages = list[dict[str, Any]]
 
@@ -51,13 +55,3 @@ def read(row: dict[str, Any], key: str) -> str | Messages:
 
 def _further(key: str) -> tuple[str, ...]:
     return ("input", "context") if key == "instruction" else ()
-
-
-def with_system(row: dict[str, Any], messages: Messages) -> Messages:
-    """The messages after the row's system prompt. Raises RowError where both have one."""
-    system = text_of(row, "system", "")
-    if not system:
-        return messages
-    if messages and messages[0]["role"] == "system":
-        raise RowError("has 'system' and a first message of role system", "remove one of the two", "system")
-    return [{"role": "system", "content": system}, *messages]

@@ -47,15 +47,9 @@ def _messages(turn: Any, place: str) -> list[dict[str, Any]]:
     """The messages of a turn: two of a pair {human, assistant}."""
     if isinstance(turn, dict) and has(turn, *PAIR) and not has(turn, "from"):
         others = {key: value for key, value in turn.items() if key not in PAIR}
-        asked, answer = (_text_of(turn[key], f"{place}.{key}") for key in PAIR)
+        asked, answer = (chat.text_at(turn[key], f"{place}.{key}") for key in PAIR)
         return [{"role": "user", "content": asked}, {**others, "role": "assistant", "content": answer}]
     return [_message(turn, place)]
-
-
-def _text_of(value: Any, place: str) -> str:
-    if not isinstance(value, str):
-        raise chat.wrong(place, f"is {kind_of(value)}; expected a string")
-    return value
 
 
 def _message(turn: Any, place: str) -> dict[str, Any]:
