@@ -398,7 +398,7 @@ def test_a_row_of_another_format_than_the_first_is_named(
     assert failure.value.failure is FailureClass.BAD_ROW
 
 
-def test_rows_that_are_all_too_long_say_how_long_they_are(work: Work, tokenizer: Any) -> None:
+def test_rows_that_are_all_too_long_are_refused_with_their_lengths(work: Work, tokenizer: Any) -> None:
     given_files(work, (0, [{"text": "2 " * 50}, {"text": "2 " * 100}]))
     with pytest.raises(
         RunFailure, match=r"2 TooLong; rows have (\d+) to (\d+) tokens, and training\.maxLength is 32"
