@@ -9,6 +9,8 @@ import pytest
 
 from tests.s3 import s3, s3_server, store, tls_server
 from tests.unit.runtime.fetch.hub_imports import folder_store, large, quick
+from tests.unit.runtime.fetch.support import Fetcher
+from tunesmith_api.run import Store
 
 __all__ = ["folder_store", "large", "quick", "s3", "s3_server", "store", "tls_server"]
 
@@ -24,3 +26,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     (folder / "server.pem").write_text((folder / "crt").read_text() + (folder / "key").read_text())
     return folder / "server.pem"
+
+
+@pytest.fixture
+def fetcher(store: Store, tmp_path: Path) -> Fetcher:
+    """Pods that fetch from either store."""
+    return Fetcher(store, tmp_path)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Fetcher:
+    """Pods that fetch from local files, for tests that do not depend on the kind of store."""
+    return Fetcher(Store(uri=f"file://{tmp_path}/store"), tmp_path)

@@ -27,11 +27,6 @@ WORDS = {**MODEL, "tokenizer.json": json.dumps({**TOKENIZER, "pre_tokenizer": {"
 MANY = b'{"prompt": "a a a a", "completion": "b"}\n' * 200
 
 
-@pytest.fixture
-def fetcher(store: Store, tmp_path: Path) -> Fetcher:
-    return Fetcher(store, tmp_path)
-
-
 def prepared(fetcher: Fetcher, rows: bytes, **spec: Any) -> RunReport:
     job = fetcher.job(fetcher.put("m", WORDS), fetcher.put("data", {"train.jsonl": rows}), **{**GPU, **spec})
     return fetcher.prepare(job)[0]

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import gzip
-from pathlib import Path
 
 import pytest
 
 from tests.unit.runtime.fetch.support import MODEL, ROWS, Fetcher
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.run import Store
 from tunesmith_runtime.data.dataset_rows import dataset_rows
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.workdir import Work
 
 CSV = b"prompt,completion\na,b\nc,null\n"
-
-
-@pytest.fixture
-def fetcher(store: Store, tmp_path: Path) -> Fetcher:
-    return Fetcher(store, tmp_path)
 
 
 def files_of(work: Work, data: str) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ import pytest
 from tests.s3 import S3Server
 from tests.unit.runtime.fetch.support import ADAPTER, CONFIG, MODEL, ROWS, WEIGHTS, Fetcher, lines, names
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.run import ModelRole, Store
+from tunesmith_api.run import ModelRole
 from tunesmith_api.status import ArtifactType
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.data import Data, download_benchmark
@@ -24,17 +24,6 @@ from tunesmith_runtime.rundirectory import open_run, record_of
 from tunesmith_runtime.storage import Entry
 from tunesmith_runtime.storage.directory import download_directory, publish_directory
 from tunesmith_runtime.workdir import Work
-
-
-@pytest.fixture
-def fetcher(store: Store, tmp_path: Path) -> Fetcher:
-    return Fetcher(store, tmp_path)
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Fetcher:
-    """A fetcher over local files, for tests that do not depend on the kind of store."""
-    return Fetcher(Store(uri=f"file://{tmp_path}/store"), tmp_path)
 
 
 def finish(fetcher: Fetcher, spec: Any, work: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,19 +14,6 @@ from tunesmith_api.run import Store
 from tunesmith_runtime.errors import RunFailure
 
 CSV = b"prompt,completion\na,b\n"
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """PEM file with a self-signed certificate of 127.0.0.1 and localhost, and its key."""
-    folder = tmp_path_factory.mktemp("certificate")
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    command += ["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
-    subprocess.run(
-        [*command, "-out", str(folder / "crt"), "-keyout", str(folder / "key")], check=True, capture_output=True
-    )
-    (folder / "pem").write_bytes((folder / "crt").read_bytes() + (folder / "key").read_bytes())
-    return folder / "pem"
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 from tests.hub_server import Hub, hub
 from tests.unit.runtime.fetch.support import MODEL, WEIGHTS, Fetcher, names
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.run import Store
 from tunesmith_runtime.errors import RunFailure
 
 
@@ -41,12 +40,6 @@ def web(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with hub({"web/files": FILES}, certificate) as server:
         yield server
-
-
-@pytest.fixture
-def local(tmp_path: Path) -> Fetcher:
-    """A fetcher over local files."""
-    return Fetcher(Store(uri=f"file://{tmp_path}/store"), tmp_path)
 
 
 def test_an_archive_is_imported_once_for_each_version(web: Hub, local: Fetcher) -> None:
