@@ -10,14 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from tunesmith_runtime.data.tokenizer_file import FILES as TOKENIZER_FILES
+
 CONFIG = "config.json"
-SMALL_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "generation_config.json",
-    "special_tokens_map.json",
-)
 SECONDS = 20
 """Time that a server may take to answer."""
 
@@ -58,7 +53,7 @@ def download(uri: str, folder: Path) -> None:
     name, _, revision = rest.partition("@")
     endpoint = (os.environ.get(hub.endpoint_variable) or hub.endpoint).rstrip("/")
     folder.mkdir(parents=True, exist_ok=True)
-    for file in (CONFIG, *SMALL_FILES):
+    for file in (CONFIG, *TOKENIZER_FILES):
         path = hub.path.format(name=name, revision=quote(revision or hub.revision, safe=""), file=file)
         url = f"{endpoint}/{path}"
         try:
