@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy
@@ -35,11 +37,21 @@ MAX_LENGTH = 1 << 20
 
 @dataclass(frozen=True)
 class Data:
-    """The examples to train on and those held out, memory-mapped, and what became of the rows."""
+    """The files of the examples to train on and of those held out, and what became of the rows."""
 
-    train: Dataset
-    validation: Dataset | None
+    train_file: Path
+    validation_file: Path | None
     rows: Rows
+
+    @cached_property
+    def train(self) -> Dataset:
+        """The examples to train on, memory-mapped."""
+        return open_examples(self.train_file)
+
+    @cached_property
+    def validation(self) -> Dataset | None:
+        """The examples held out, memory-mapped."""
+        return open_examples(self.validation_file) if self.validation_file else None
 
 
 def load(work: Work, spec: FineTuneJobSpec, encoder: Encoder, learns_from: Collection[type[Record]]) -> Data:
@@ -149,8 +161,8 @@ def _times(draws: list[Draw], is_held_out: NDArray[numpy.bool_]) -> NDArray[nump
 def open_data(work: Work) -> Data:
     """The data that `load` has left in the work directory, for example in another process of the pod."""
     rows = Rows.model_validate_json((work.examples / "rows.json").read_bytes())
-    validation = None if rows.validation is None else open_examples(work.examples / "validation.arrow")
-    return Data(open_examples(work.examples / "train.arrow"), validation, rows)
+    validation_file = None if rows.validation is None else work.examples / "validation.arrow"
+    return Data(work.examples / "train.arrow", validation_file, rows)
 
 
 def _sources(work: Work, spec: FineTuneJobSpec) -> list[Source]:

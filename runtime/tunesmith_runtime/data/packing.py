@@ -64,7 +64,7 @@ class PackedRows:
         self._rows = numpy.argsort(sequence_of, kind="stable")
         counts = numpy.bincount(sequence_of)
         self._ends = numpy.cumsum(counts)
-        lengths = numpy.asarray(example_lengths(examples), numpy.int64)
+        lengths = numpy.asarray(example_lengths(examples.data), numpy.int64)
         self.lengths: Sequence[int] = array(
             "q", numpy.bincount(sequence_of, weights=lengths).astype(numpy.int64).tobytes()
         )
@@ -73,7 +73,7 @@ class PackedRows:
     @classmethod
     def of(cls, examples: Dataset, capacity: int, seed: int) -> PackedRows:
         """Pack `examples` into sequences of at most `capacity` tokens."""
-        return cls(examples, best_fit(example_lengths(examples), capacity, seed))
+        return cls(examples, best_fit(example_lengths(examples.data), capacity, seed))
 
     def __len__(self) -> int:
         return len(self._ends)

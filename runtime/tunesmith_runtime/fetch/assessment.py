@@ -223,12 +223,12 @@ def light_encoder(folder: Path, job: FineTuneJobSpec, template: str | None = Non
 
 def count_encoded(encoded: Encoded, training: Training | None = None) -> Workload:
     """Return the workload of encoded rows, packed if `training` packs them."""
-    from tunesmith_runtime.data.example_file import example_lengths, labelled_counts
+    from tunesmith_runtime.data.example_file import example_lengths, labelled_counts, open_columns
     from tunesmith_runtime.data.packing import best_fit
 
-    rows: Any = encoded.train
-    lengths = example_lengths(rows)
-    found = count(lengths, labelled_counts(rows))
+    columns = open_columns(encoded.train_file)
+    lengths = example_lengths(columns)
+    found = count(lengths, labelled_counts(columns))
     if training is None or not training.packing:
         return found
     return replace(found, sequences=int(best_fit(lengths, training.max_length, training.seed).max()) + 1)

@@ -13,7 +13,6 @@ from tunesmith_api.hashing import digest
 from tunesmith_api.run import Hub, ModelRole, ResolvedModel
 from tunesmith_runtime.cache import Cache
 from tunesmith_runtime.errors import NotFound, RunFailure
-from tunesmith_runtime.fetch import https
 from tunesmith_runtime.fetch.archives import ARCHIVES, unpack
 from tunesmith_runtime.fetch.hub import Download, redirection
 from tunesmith_runtime.fetch.import_parts import Parts
@@ -191,6 +190,8 @@ def _web_model(
 ) -> Model:
     """Import a file of a web server, unless this version of it is imported already."""
     check_gguf_name(asked.uri)
+    from tunesmith_runtime.fetch import https
+
     file = https.look_up(asked.uri)
     if not file.fingerprint:
         log.warning("%s: the server sends neither ETag nor Last-Modified, so a change would go unnoticed", asked.uri)

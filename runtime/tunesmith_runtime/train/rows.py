@@ -25,7 +25,7 @@ def lengths_of(rows: TrainingRows) -> Sequence[int]:
     """Tokens of each row or sequence that is known."""
     if isinstance(rows, StreamedRows):
         return [len(row["input_ids"]) for row in rows.first_window()]
-    return rows.lengths if isinstance(rows, PackedRows) else example_lengths(rows)
+    return rows.lengths if isinstance(rows, PackedRows) else example_lengths(rows.data)
 
 
 def count_of(rows: TrainingRows) -> int:

@@ -14,6 +14,7 @@ from tunesmith_runtime.data import example_file
 from tunesmith_runtime.data.example_file import (
     example_lengths,
     move_rows,
+    open_columns,
     open_examples,
     repeat_rows,
     write_examples,
@@ -45,10 +46,12 @@ def small_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=rows)
 def test_examples_are_read_as_they_were_written(tmp_path: Path, rows: list[list[Example]]) -> None:
-    dataset = open_examples(written(tmp_path / "train.arrow", rows))
+    path = written(tmp_path / "train.arrow", rows)
+    dataset = open_examples(path)
     assert dataset.to_list() == as_dicts(rows)
     assert dataset.column_names == ["input_ids", "labels"]
-    assert list(example_lengths(dataset)) == [len(example.input_ids) for row in rows for example in row]
+    lengths = [len(example.input_ids) for row in rows for example in row]
+    assert list(example_lengths(dataset.data)) == list(example_lengths(open_columns(path))) == lengths
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -45,7 +45,7 @@ def memory_of_loading(root: Path) -> tuple[int, int, int]:
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = memory("VmRSS")
     data = load(Work(root), job, encoder, frozenset({PlainText}))
-    epoch = order(example_lengths(data.train), 16, seed=1, epoch=0)
+    epoch = order(example_lengths(data.train.data), 16, seed=1, epoch=0)
     for index in epoch[:10_000]:
         assert data.train[index]["input_ids"]
     assert (data.rows.kept, data.rows.validation) == (ROWS * 9 // 10, ROWS // 10)

@@ -103,7 +103,7 @@ def test_a_blank_row_has_no_label(tmp_path: Path) -> None:
         {"input_ids": [1, 2, 3], "labels": [IGNORED, 2, 3]},
         {"input_ids": [7, 7], "labels": [IGNORED, IGNORED]},
     ]
-    assert list(example_lengths(examples)) == [3, 2]
+    assert list(example_lengths(examples.data)) == [3, 2]
 
 
 @pytest.mark.parametrize(("batch", "requested", "devices", "rows"), [(16, None, 2, 8), (16, None, 4, 4), (12, 3, 2, 3)])

@@ -45,7 +45,7 @@ def uninterrupted(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 def test_epochs_and_steps_count_sequences(uninterrupted: tuple[Run, RunReport]) -> None:
     run, report = uninterrupted
-    lengths = example_lengths(open_data(run.work).train)
+    lengths = example_lengths(open_data(run.work).train.data)
     sequences = len(set(best_fit(lengths, 64, 42).tolist()))
     assert len(lengths) == 81
     assert sequences < 41
