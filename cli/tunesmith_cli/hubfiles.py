@@ -7,12 +7,15 @@ import shutil
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import quote
 
 from tunesmith_runtime.data.tokenizer_file import FILES as TOKENIZER_FILES
 
 CONFIG = "config.json"
+FORBIDDEN = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 SECONDS = 20
 """Time that a server may take to answer."""
 
@@ -43,11 +46,14 @@ HUBS = {
 
 
 class NotRead(Exception):
-    """config.json cannot be downloaded. The message has its URL and the cause."""
+    """A file cannot be downloaded. The message has its URL and the cause."""
 
 
 def download(uri: str, folder: Path) -> None:
-    """Download the small files of the model at hf://… or ms://… into `folder`. Raises NotRead without config.json."""
+    """Download the small files of the model at hf://… or ms://… into `folder`.
+
+    Raises NotRead for a file that cannot be read, unless it is absent and is not config.json.
+    """
     scheme, _, rest = uri.partition("://")
     hub = HUBS[scheme]
     name, _, revision = rest.partition("@")
@@ -58,9 +64,22 @@ def download(uri: str, folder: Path) -> None:
         url = f"{endpoint}/{path}"
         try:
             _download(url, os.environ.get(hub.token_variable), folder / file)
-        except OSError as error:
-            if file == CONFIG:
-                raise NotRead(f"{url}: {error}") from error
+        except (OSError, HTTPException, ValueError) as error:
+            if file == CONFIG or not _is_absent(error):
+                raise NotRead(f"{url}: {_cause(error, hub)}") from error
+
+
+def _is_absent(error: Exception) -> bool:
+    return isinstance(error, urllib.error.HTTPError) and error.code == HTTPStatus.NOT_FOUND
+
+
+def _cause(error: Exception, hub: Hub) -> str:
+    """Return why a file was not read, with the fix where the hub refuses access or its endpoint is no URL."""
+    if isinstance(error, urllib.error.HTTPError) and error.code in FORBIDDEN:
+        return f"{error}: set {hub.token_variable} to a token that may read the repository"
+    if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
+        return str(error.reason)
+    return f"{error}: set {hub.endpoint_variable} to a URL" if isinstance(error, ValueError) else str(error)
 
 
 def _download(url: str, token: str | None, path: Path) -> None:
@@ -71,4 +90,7 @@ def _download(url: str, token: str | None, path: Path) -> None:
     incomplete = path.with_name(f"{path.name}.incomplete")
     with urllib.request.urlopen(request, timeout=SECONDS) as response, incomplete.open("wb") as target:
         shutil.copyfileobj(response, target)
+        size = response.headers["Content-Length"]
+        if size and target.tell() != int(size):
+            raise OSError(f"the connection ended after {target.tell()} of {size} bytes")
     incomplete.replace(path)

@@ -14,7 +14,7 @@ from typing import Any
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.refusal import Refusal
 from tunesmith_api.training import BadRows, Dataset
-from tunesmith_cli.sources import NotKnown, check_readable
+from tunesmith_cli.sources import NotKnown, cause_of, check_readable, is_of_this_machine
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.dropped_rows import DroppedRows
 from tunesmith_runtime.data.examples import Example
@@ -35,9 +35,6 @@ from tunesmith_runtime.storage import Storage
 from tunesmith_runtime.storage.files import path_of
 from tunesmith_runtime.train.methods import METHODS
 from tunesmith_runtime.workdir import DataFile, Work
-
-OF_THIS_MACHINE = "Storage"
-"""Failure classes that begin with it are about this machine's access, not about the job."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +131,8 @@ def _check(
     except NotKnown as error:
         return DatasetReport(field, dataset.source, unknown=str(error))
     except RunFailure as error:
-        if str(error.failure).startswith(OF_THIS_MACHINE):
-            return DatasetReport(field, dataset.source, unknown=error.message)
+        if is_of_this_machine(error):
+            return DatasetReport(field, dataset.source, unknown=cause_of(error))
         failure = Refusal(f"{error.failure}: {error.message}", error.hint or "")
     bad = counts.dropped[DropReason.BAD_ROW]
     return DatasetReport(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunesmith_api.catalogue import builtin
+from tunesmith_api.catalogue.entries import Entry
+from tunesmith_api.catalogue.nearest import nearest
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.run import Store
 from tunesmith_api.training import Dataset
@@ -14,6 +18,7 @@ from tunesmith_cli import hubfiles
 
 if TYPE_CHECKING:
     from tunesmith_runtime.data.encode import Encoder
+    from tunesmith_runtime.errors import RunFailure
     from tunesmith_runtime.estimate.architecture import Architecture
     from tunesmith_runtime.estimate.workload import Workload
     from tunesmith_runtime.storage import Storage
@@ -23,11 +28,24 @@ READABLE = ("file", "s3")
 ASSUMED_ROWS = 1000
 """Rows of a data set that is not read, where neither the catalogue nor the spec has their number."""
 
+OF_THIS_MACHINE = "Storage"
+"""Failure classes that begin with it are about this machine's access, not about the job."""
 GIVE_MODEL = "give a folder with config.json by --model"
 
 
 class NotKnown(Exception):
     """Something that cannot be read from here. The message names it, the cause and what to do."""
+
+
+def is_of_this_machine(failure: RunFailure) -> bool:
+    """Return whether a failure is about the access of this machine to the storage."""
+    return str(failure.failure).startswith(OF_THIS_MACHINE)
+
+
+def cause_of(failure: RunFailure) -> str:
+    """Return what prevented a read. The hints of failures are for pods, so that of the storage is about this shell."""
+    variables = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and AWS_REGION"
+    return f"{failure.message}; check {variables} in this shell" if is_of_this_machine(failure) else failure.message
 
 
 def storage_of(spec: FineTuneJobSpec) -> Storage:
@@ -51,62 +69,82 @@ def model_uri(spec: FineTuneJobSpec) -> str:
         return model.uri
     if entry := builtin.models().get(model.name or ""):
         return entry.uris()[0]
-    what = (
-        f"spec.model.name {model.name} is not in the built-in catalogue" if model.name else "spec.model is a resource"
+    what = "a name that is not built in" if model.name else "a resource"
+    raise NotKnown(f"spec.model is {what}, so only the cluster knows the model: {GIVE_MODEL}")
+
+
+def names_not_builtin(spec: FineTuneJobSpec) -> Iterator[str]:
+    """Yield a sentence for each name of a job that the built-in catalogue does not have."""
+    held_out = (spec.validation.datasets if spec.validation else None) or []
+    named: list[tuple[str, str | None, Mapping[str, Entry]]] = [("spec.model.name", spec.model.name, builtin.models())]
+    named += [(f"spec.datasets[{at}].name", each.name, builtin.datasets()) for at, each in enumerate(spec.datasets)]
+    named += [
+        (f"spec.validation.datasets[{at}].name", each.name, builtin.datasets()) for at, each in enumerate(held_out)
+    ]
+    yield from (_not_builtin(field, name, known) for field, name, known in named if name and name not in known)
+
+
+def _not_builtin(field: str, name: str, known: Mapping[str, Entry]) -> str:
+    *most, last = nearest(name, known)
+    return (
+        f"{field} {name} is not in the built-in catalogue, so only the cluster can look it up: "
+        f"unless it is in a catalogue of your own, write {', '.join(most)} or {last}"
     )
-    raise NotKnown(f"{what}, so only the cluster knows the model: {GIVE_MODEL}")
+
+
+def _readable_model(spec: FineTuneJobSpec, given: Path | None) -> tuple[str, bool]:
+    """Return the URI of a model, and whether it is on a hub. Raises NotKnown where it cannot be read from this machine."""
+    uri = given.resolve().as_uri() if given else model_uri(spec)
+    scheme = uri.partition("://")[0]
+    if scheme not in READABLE and scheme not in hubfiles.HUBS:
+        raise NotKnown(f"model {uri}: {scheme}:// is not read from here; {GIVE_MODEL}")
+    return uri, scheme in hubfiles.HUBS
+
+
+@contextmanager
+def _faults_of(uri: str) -> Iterator[None]:
+    """Raise NotKnown for whatever prevents that the model at `uri` is read."""
+    from tunesmith_runtime.errors import RunFailure
+
+    try:
+        yield
+    except ImportError as error:
+        raise NotKnown(f"model {uri}: {missing_package(error)}") from error
+    except RunFailure as failure:
+        raise NotKnown(f"model {uri}: {cause_of(failure)}; {GIVE_MODEL}") from failure
+    except (hubfiles.NotRead, OSError, ValueError) as error:
+        raise NotKnown(f"model {uri}: {error}; {GIVE_MODEL}") from error
 
 
 def find_architecture(spec: FineTuneJobSpec, given: Path | None, scratch: Path) -> tuple[str, Architecture]:
     """Return the URI of the folder with a model's small files, and its sizes. Raises NotKnown."""
-    from tunesmith_runtime.errors import RunFailure
-    from tunesmith_runtime.estimate.architecture import UnknownArchitecture, from_config
-
-    uri = given.resolve().as_uri() if given else model_uri(spec)
-    scheme = uri.partition("://")[0]
-    try:
-        if scheme in hubfiles.HUBS:
+    uri, is_on_hub = _readable_model(spec, given)
+    with _faults_of(uri):
+        if is_on_hub:  # no headers of weights are read, so that numpy is not needed
+            from tunesmith_runtime.estimate.architecture import from_config
             from tunesmith_runtime.modelcheck.config import parse_config
 
             folder = scratch / "hub"
             hubfiles.download(uri, folder)
             return folder.as_uri(), from_config(parse_config(uri, (folder / hubfiles.CONFIG).read_bytes()))
-        if scheme in READABLE:
-            from tunesmith_runtime.fetch.assessment import read_architecture
+        from tunesmith_runtime.fetch.assessment import read_architecture
 
-            return uri, read_architecture(storage_of(spec), uri)
-    except ImportError as error:
-        raise NotKnown(f"model {uri}: {missing_package(error)}") from error
-    except (hubfiles.NotRead, UnknownArchitecture) as error:
-        raise NotKnown(f"model {uri}: {error}; {GIVE_MODEL}") from error
-    except RunFailure as failure:
-        raise NotKnown(f"model {uri}: {failure.message}; {GIVE_MODEL}") from failure
-    raise NotKnown(f"model {uri}: {scheme}:// is not read from here; {GIVE_MODEL}")
+        return uri, read_architecture(storage_of(spec), uri)
 
 
 def find_encoder(spec: FineTuneJobSpec, given: Path | None, folder: Path) -> Encoder:
     """Return the encoder of a job, by the small files of its model, which are left in `folder`. Raises NotKnown."""
     if spec.training.chat_template:
         raise NotKnown("training.chatTemplate is in a ConfigMap, which is not read from here")
-    from tunesmith_runtime.errors import RunFailure
-    from tunesmith_runtime.fetch.assessment import download_small_files, light_encoder
+    uri, is_on_hub = _readable_model(spec, given)
+    with _faults_of(uri):
+        from tunesmith_runtime.fetch.assessment import download_small_files, light_encoder
 
-    uri = given.resolve().as_uri() if given else model_uri(spec)
-    scheme = uri.partition("://")[0]
-    try:
-        if scheme in hubfiles.HUBS:
+        if is_on_hub:
             hubfiles.download(uri, folder)
-        elif scheme in READABLE:
-            download_small_files(storage_of(spec), uri, folder)
         else:
-            raise NotKnown(f"model {uri}: {scheme}:// is not read from here; {GIVE_MODEL}")
+            download_small_files(storage_of(spec), uri, folder)
         return light_encoder(folder, spec)
-    except hubfiles.NotRead as error:
-        raise NotKnown(f"model {uri}: {error}; {GIVE_MODEL}") from error
-    except RunFailure as failure:
-        raise NotKnown(f"model {uri}: {failure.message}; {GIVE_MODEL}") from failure
-    except (OSError, ValueError) as error:
-        raise NotKnown(f"model {uri}: config.json cannot be read: {error}; {GIVE_MODEL}") from error
 
 
 def count_rows(spec: FineTuneJobSpec, model: str, scratch: Path) -> tuple[Workload, int]:
@@ -129,7 +167,7 @@ def count_rows(spec: FineTuneJobSpec, model: str, scratch: Path) -> tuple[Worklo
     except ImportError as error:
         raise NotKnown(missing_package(error)) from error
     except RunFailure as failure:
-        raise NotKnown(failure.message) from failure
+        raise NotKnown(cause_of(failure)) from failure
     return workload, sum(entry.size_bytes for each in data.values() for _, entry in each.rows())
 
 
@@ -154,5 +192,8 @@ def _assumed_rows(dataset: Dataset) -> int:
 
 
 def missing_package(error: ImportError) -> str:
-    """Return the sentence about a package that reads rows and weights."""
-    return f"the package {error.name} is not installed: install tunesmith[runtime] to read rows and weights"
+    """Return the sentence about a package of the extra `rows`, with the commands that install it."""
+    return (
+        f"the package {error.name} is not installed: "
+        "in a clone of the repository, run uv tool install '.[rows]' or pip install '.[rows]'"
+    )

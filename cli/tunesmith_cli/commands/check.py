@@ -51,10 +51,13 @@ def COMMAND(filename: Path, model: Path | None, data: tuple[Path, ...], output: 
 
 def _checked(job: JobFile, model: Path | None, data: tuple[Path, ...]) -> dict[str, Any]:
     """The result of a job, as JSON."""
+    from tunesmith_cli.sources import names_not_builtin
+
     problems, notes = [*job.refused], list[str]()
     reports: list[DatasetReport] = []
     if job.spec is not None:
         spec = _with_data(job.spec, data)
+        notes += names_not_builtin(spec)
         notes += [
             f"{uri}: pods read file:// only where the chart's store is file://" for uri in _local_uris(spec, data)
         ]
@@ -129,7 +132,9 @@ def _as_json(report: DatasetReport) -> dict[str, Any]:
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:
     """The lines of a job."""
-    yield f"{result['name']}: {'would fail' if result['problems'] else 'no problem found'}"
+    is_read = any("unknown" not in each for each in result["datasets"])
+    fine = "no problem found" if is_read else "no problem found in the spec, and no rows were read"
+    yield f"{result['name']}: {'would fail' if result['problems'] else fine}"
     for each in result["problems"]:
         yield f"  {each['message']}"
         if each["hint"]:
@@ -146,7 +151,7 @@ def _dataset_lines(report: dict[str, Any]) -> Iterator[str]:
         return
     dropped = [f"{count:,} {reason}" for reason, count in report.get("dropped", {}).items()]
     truncated = [f"{report['truncated']:,} of them truncated"] if report["truncated"] else []
-    counts = [f"{report['rows']:,} rows", f"{report['kept']:,} kept", *truncated]
+    counts = [f"{report['rows']:,} row{'' if report['rows'] == 1 else 's'}", f"{report['kept']:,} kept", *truncated]
     yield f"  {report['field']} {report['source']}: {', '.join(counts)}" + (
         f", dropped {', '.join(dropped)}" if dropped else ""
     )

@@ -28,7 +28,7 @@ def COMMAND(filename: Path, model: Path | None, rows: int | None, output: str) -
     Exits with 1 if a job will not fit, is refused, or has a model that is not known here.
     """
     from tunesmith_cli.jobfile import print_refusals, read_jobs
-    from tunesmith_cli.sources import NotKnown
+    from tunesmith_cli.sources import NotKnown, names_not_builtin
 
     found: dict[str, Estimate] = {}
     is_fine = True
@@ -37,6 +37,8 @@ def COMMAND(filename: Path, model: Path | None, rows: int | None, output: str) -
         is_fine = is_fine and not job.refused
         if job.spec is None:
             continue
+        for sentence in names_not_builtin(job.spec):
+            click.echo(f"{job.name}: {sentence}", err=True)
         try:
             found[job.name] = _estimate(job.name, job.spec, model, rows)
         except NotKnown as error:

@@ -34,7 +34,8 @@ try:
 finally:
     print(json.dumps([*sys.modules]), file=sys.stderr)
 """
-HEAVY = {"torch", "transformers", "kubernetes", "kopf", "boto3"}
+HEAVY = {"torch", "transformers", "kubernetes", "kopf", "boto3", "datasets", "httpx", "huggingface_hub", "safetensors"}
+"""Packages that the extra `rows` does not have, and boto3, which only buckets need."""
 
 
 def manifest(name: str, model: Any, *data: str, **spec: Any) -> dict[str, Any]:
@@ -209,3 +210,35 @@ def test_a_file_without_a_job_is_refused(content: str | None, message: str, tmp_
     assert result.exit_code == 1
     assert str(path) in result.stderr
     assert message in result.stderr
+
+
+def test_names_that_are_not_built_in_are_named_with_the_nearest_ones(tmp_path: Path) -> None:
+    job = manifest("job", {"name": "qwen38b"}, datasets=[{"name": "alpaca-zhh"}])
+    result = run(write(tmp_path, job), "--model", put(tmp_path / "m", WORDS).removeprefix("file://"))
+    assert result.exit_code == 0
+    sentence = "is not in the built-in catalogue, so only the cluster can look it up"
+    own = "unless it is in a catalogue of your own, write"
+    assert f"job: spec.model.name qwen38b {sentence}: {own} qwen3-8b, " in result.stderr
+    assert f"job: spec.datasets[0].name alpaca-zhh {sentence}: {own} alpaca-zh, " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "fault", "message"),
+    [
+        (None, hub_server.Fault("config.json", status=401), "HTTP Error 401: Unauthorized: set HF_TOKEN to a token that"),
+        (None, hub_server.Fault("config.json", cut_after=3), "the connection ended after 3 of "),
+        (None, hub_server.Fault("tokenizer.json", status=500), "/tokenizer.json: HTTP Error 500: "),
+        ("localhost", None, "unknown url type: 'localhost/org/words/resolve/main/config.json': set HF_ENDPOINT to a URL"),
+        ("http://127.0.0.1:9", None, "[Errno 111] Connection refused; give a folder"),
+    ],
+)
+def test_a_hub_that_does_not_answer_is_reported_with_the_cause(
+    endpoint: str | None, fault: hub_server.Fault | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hub_server.hub({"org/words": WORDS}) as hub:
+        hub.faults += [fault] if fault else []
+        monkeypatch.setenv("HF_ENDPOINT", endpoint or hub.url)
+        result = run(write(tmp_path, manifest("job", "hf://org/words", "s3://my-bucket/rows")))
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert "urlopen" not in result.stderr
