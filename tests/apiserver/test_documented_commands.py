@@ -66,6 +66,7 @@ ELSEWHERE: dict[str, tuple[str, Check]] = {
     r"eval \$\(python3 -m devcluster env\)": ("is of the embedded cluster", lambda command: True),
     r"python3 -m devcluster": ("starts the embedded cluster, or builds its programs", lambda command: True),
     r"python -m tests.bench": ("measures the machine, for minutes", lambda command: True),
+    r"(uv tool|pip) install '?\.": ("installs packages: tests/unit/cli/test_install.py", lambda command: True),
     r"tunesmith (estimate|check) ": ("reads files of the reader's own: tests/unit/cli", lambda command: True),
     r"python -m tunesmith_api.crdgen": ("writes the repository's files: make verify", lambda command: True),
     r"velero ": ("needs Velero in the cluster", lambda command: set(_kinds(command)) == set(_full_names())),

@@ -37,7 +37,7 @@ def main() -> None:
     rows = [("code change: both images built and pushed", f"{rebuild_seconds():.1f} s")]
     images = json.loads((cache_paths().cache / "images.json").read_text())
     install_chart(cluster, images, store_uri=f"s3://{demo.BUCKET}")
-    kubectl.apply(*tenant_namespace(cluster, NAMESPACE))
+    kubectl.apply(*tenant_namespace(cluster, NAMESPACE), demo.catalogue(NAMESPACE))
     demo.fill_store(cluster)
     try:
         rows += training(kubectl)

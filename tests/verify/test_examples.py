@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from devcluster.paths import cache_paths
+from tunesmith_api.catalogue import DATASETS_FILE, MODELS_FILE, builtin
+from tunesmith_api.catalogue.own import dataset_entry, model_entry, read_entries
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = {
@@ -60,6 +62,21 @@ def test_kubeconform_finds_every_example_valid(tmp_path: Path) -> None:
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert f"Valid: {len(files)}" in checked.stdout
+
+
+def test_every_name_of_the_quickstart_is_in_the_catalogue_of_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = ROOT / "examples" / "quickstart"
+    monkeypatch.syspath_prepend(str(folder))
+    import demo  # type: ignore[import-not-found]
+
+    tuning, scoring = (yaml.safe_load((folder / file).read_text())["spec"] for file in ("finetunejob.yaml", "evaljob.yaml"))
+    data = demo.catalogue("demo")["data"]
+    models, datasets = read_entries(data[MODELS_FILE]), read_entries(data[DATASETS_FILE])
+    assert tuning["model"] == scoring["baseline"] == {"name": demo.MODEL}
+    assert model_entry(demo.MODEL, models[demo.MODEL]).uris() == [f"s3://{demo.BUCKET}/{demo.MODEL_KEY}"]
+    assert [dataset_entry(name, uri).uri for name, uri in datasets.items()] == [f"s3://{demo.BUCKET}/{demo.TRAIN_KEY}"]
+    assert tuning["datasets"] == [{"name": name} for name in datasets]
+    assert demo.MODEL in builtin.models()
 
 
 def test_a_misspelt_field_is_found() -> None:
