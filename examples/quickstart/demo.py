@@ -90,7 +90,10 @@ def _minutes(seconds: float) -> str:
 
 def catalogue(namespace: str) -> dict[str, Any]:
     """The ConfigMap with the names that finetunejob.yaml and evaljob.yaml use."""
-    entries = {"models.yaml": f"{MODEL}: s3://{BUCKET}/{MODEL_KEY}\n", "datasets.yaml": f"words: s3://{BUCKET}/{TRAIN_KEY}\n"}
+    entries = {
+        "models.yaml": f"{MODEL}: s3://{BUCKET}/{MODEL_KEY}\n",
+        "datasets.yaml": f"words: s3://{BUCKET}/{TRAIN_KEY}\n",
+    }
     metadata = {"name": "tunesmith-catalogue", "namespace": namespace}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": entries}
 

@@ -69,7 +69,9 @@ def test_every_name_of_the_quickstart_is_in_the_catalogue_of_the_demo(monkeypatc
     monkeypatch.syspath_prepend(str(folder))
     import demo  # type: ignore[import-not-found]
 
-    tuning, scoring = (yaml.safe_load((folder / file).read_text())["spec"] for file in ("finetunejob.yaml", "evaljob.yaml"))
+    tuning, scoring = (
+        yaml.safe_load((folder / file).read_text())["spec"] for file in ("finetunejob.yaml", "evaljob.yaml")
+    )
     data = demo.catalogue("demo")["data"]
     models, datasets = read_entries(data[MODELS_FILE]), read_entries(data[DATASETS_FILE])
     assert tuning["model"] == scoring["baseline"] == {"name": demo.MODEL}

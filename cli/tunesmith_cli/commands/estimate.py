@@ -89,7 +89,7 @@ def _fields(found: Estimate) -> dict[str, str]:
     return {
         "summary": found.summary or "",
         "memory": "\n".join(f"{name:<12} {size / GIB:8.2f} GiB" for name, size in parts.items()),
-        "parameters": f"{found.parameters:,}, of which {found.trained_parameters:,} are trained",
+        "parameters": f"{found.parameters:,} of the model, {found.trained_parameters:,} are trained",
         "rows": f"{about}{found.rows:,}",
         "tokens": f"{about}{found.tokens:,}",
         "steps": f"{about}{found.steps:,}",

@@ -179,7 +179,10 @@ def test_a_bucket_that_cannot_be_reached_from_here_is_named_and_is_no_problem_of
     result = run(write(tmp_path, job))
     assert result.exit_code == 0
     assert result.stdout.startswith("demo: no problem found in the spec, and no rows were read\n")
-    assert "AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and AWS_REGION in this shell" in result.stdout.partition(": not read: ")[2]
+    assert (
+        "AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and AWS_REGION in this shell"
+        in result.stdout.partition(": not read: ")[2]
+    )
 
 
 def test_every_job_of_the_file_is_checked(tmp_path: Path) -> None:

@@ -225,10 +225,18 @@ def test_names_that_are_not_built_in_are_named_with_the_nearest_ones(tmp_path: P
 @pytest.mark.parametrize(
     ("endpoint", "fault", "message"),
     [
-        (None, hub_server.Fault("config.json", status=401), "HTTP Error 401: Unauthorized: set HF_TOKEN to a token that"),
+        (
+            None,
+            hub_server.Fault("config.json", status=401),
+            "HTTP Error 401: Unauthorized: set HF_TOKEN to a token that",
+        ),
         (None, hub_server.Fault("config.json", cut_after=3), "the connection ended after 3 of "),
         (None, hub_server.Fault("tokenizer.json", status=500), "/tokenizer.json: HTTP Error 500: "),
-        ("localhost", None, "unknown url type: 'localhost/org/words/resolve/main/config.json': set HF_ENDPOINT to a URL"),
+        (
+            "localhost",
+            None,
+            "unknown url type: 'localhost/org/words/resolve/main/config.json': set HF_ENDPOINT to a URL",
+        ),
         ("http://127.0.0.1:9", None, "[Errno 111] Connection refused; give a folder"),
     ],
 )
