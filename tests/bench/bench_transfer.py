@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import distribution
 from pathlib import Path
 
 from tests.s3 import REGION, S3Server, run_server
@@ -62,7 +63,7 @@ def s5cmd(race: Race, direction: str) -> Measured:
     """Transfer with s5cmd and its defaults."""
     remote = f"s3://{race.bucket}/s5cmd/"
     paths = {"upload": [f"{race.source}/*", remote], "download": [f"{remote}*", f"{race.target}/"]}
-    program = Path(sys.executable).parent / "s5cmd"
+    program = distribution("s5cmd").locate_file("s5cmd/bin/s5cmd")
     command = [str(program), "--log=error", f"--endpoint-url={race.server.endpoint}", "cp", *paths[direction]]
     start = time.monotonic()
     process = subprocess.Popen(command, env=race.environment)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Collection
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 BLOCK_BYTES = 256 << 10
@@ -49,49 +49,70 @@ def pwrite_all(descriptor: int, content: bytes | memoryview, offset: int) -> Non
 
 
 class OrderedHash:
-    """sha256 of a file whose parts are completed in any order, from several threads.
+    """sha256 of a file whose parts are completed in any order, by several threads.
 
-    A thread that completes the next part in order hashes it, and the parts behind it that were completed before. They were
-    just written, so the page cache has them, and no byte is read from the disk.
+    A thread that receives the next part in order hashes each block while it has it. Parts behind a gap are hashed by the
+    thread in `follow`, from the page cache, since they were just written.
     """
 
-    def __init__(self, descriptor: int, parts: Collection[Part]) -> None:
+    def __init__(self, descriptor: int, parts: Sequence[Part], present: Iterable[int] = ()) -> None:
+        """`present`: numbers of the parts that the file has already."""
         self._descriptor = descriptor
+        self._parts = parts
         self._hash = hashlib.sha256()
-        self._waiting: dict[int, Part] = {}
         self._next = 0
-        self._count = len(parts)
-        self._is_hashing = False
-        self._lock = threading.Lock()
+        """Number of the first part that is not hashed."""
+        self._complete = set(present)
+        self._failure: BaseException | None = None
+        self._changed = threading.Condition()
 
-    def complete(self, part: Part) -> None:
-        """Note that the file has all bytes of `part`, and hash what can be hashed in order."""
-        with self._lock:
-            self._waiting[part.number] = part
-            if self._is_hashing:
-                return
-            self._is_hashing = True
-        while (following := self._take()) is not None:
-            self._update(following)
+    def is_next(self, part: Part) -> bool:
+        """Whether all bytes before `part`, which is incomplete, are hashed: then the caller passes its bytes to `update`."""
+        with self._changed:
+            return part.number == self._next
 
-    def _take(self) -> Part | None:
-        with self._lock:
-            part = self._waiting.pop(self._next, None)
-            self._next += part is not None
-            self._is_hashing = part is not None
-            return part
+    def update(self, block: memoryview) -> None:
+        """Hash the next bytes of the part for which `is_next` was true."""
+        self._hash.update(block)
 
-    def _update(self, part: Part) -> None:
+    def complete(self, part: Part, is_hashed: bool = False) -> None:
+        """Note that the file has all bytes of `part`. `is_hashed`: `update` has had them."""
+        with self._changed:
+            if is_hashed:
+                self._next += 1
+            else:
+                self._complete.add(part.number)
+            self._changed.notify_all()
+
+    def abort(self, failure: BaseException) -> None:
+        """End `follow` with this failure, if it is the first."""
+        with self._changed:
+            self._failure = self._failure or failure
+            self._changed.notify_all()
+
+    def follow(self) -> str:
+        """Hash the complete parts that nobody has hashed, until the whole file is. Returns the sha256 as hex, or raises the failure."""
+        while (part := self._next_complete()) is not None:
+            self._read(part)
+            self.complete(part, is_hashed=True)
+        return self._hash.hexdigest()
+
+    def _next_complete(self) -> Part | None:
+        """Wait for the next part to read. None at the end of the file."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._failure or self._next in self._complete or self._next == len(self._parts)
+            )
+            if self._failure:
+                raise self._failure
+            return None if self._next == len(self._parts) else self._parts[self._next]
+
+    def _read(self, part: Part) -> None:
         buffer, offset = memoryview(bytearray(BLOCK_BYTES)), part.offset
         while offset < part.end:
             count = pread_into(self._descriptor, buffer[: part.end - offset], offset)
             self._hash.update(buffer[:count])
             offset += count
-
-    def hexdigest(self) -> str:
-        """Return the sha256 as hex, after all parts were completed."""
-        assert self._next == self._count, f"{self._next} of {self._count} parts were completed"
-        return self._hash.hexdigest()
 
 
 class PartBody:

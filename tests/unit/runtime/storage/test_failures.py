@@ -163,7 +163,7 @@ def test_a_response_that_keeps_breaking_off_is_unreachable(
     s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that promises 100 bytes of an object and sends 10: what it sent is not taken for the object."""
-    monkeypatch.setattr("tunesmith_runtime.storage.s3.downloads.PART_TRIES", 2)
+    monkeypatch.setattr("tunesmith_runtime.storage.s3.reader.TRIES", 2)
     listener = socket.create_server(("127.0.0.1", 0))
     tries = []
 
@@ -198,7 +198,7 @@ def test_a_response_that_breaks_off_is_continued_at_the_byte_where_it_broke(s3: 
             with connection:
                 request = connection.recv(65536).decode()
                 ranges.append(request.lower().partition("range: bytes=")[2].partition("\r\n")[0])
-                first = int(ranges[-1].split("-")[0])
+                first = int(ranges[-1].split("-")[0] or 0)
                 head = f'HTTP/1.1 206 Partial Content\r\nContent-Length: {100 - first}\r\nETag: "e"\r\n\r\n'
                 connection.sendall(head.encode() + content[first:sent])
 
@@ -208,7 +208,7 @@ def test_a_response_that_breaks_off_is_continued_at_the_byte_where_it_broke(s3: 
     digest = storage.download("s3://b/f", tmp_path / "f", Entry("f", 100, '"e"'))
     thread.join(30)
     listener.close()
-    assert ranges == ["0-99", "60-99"]
+    assert ranges == ["", "60-99"]
     assert (tmp_path / "f").read_bytes() == content
     assert digest == hashlib.sha256(content).hexdigest()
 
