@@ -269,7 +269,8 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     (folder / "support.yaml").write_text(yaml.safe_dump_all(readmes_chain()))
     [values] = next(block for block in blocks(ROOT / "docs" / "operations.md") if "store" in block[0])
     (folder / "values.yaml").write_text(yaml.safe_dump(values))
-    (folder / "job.yaml").write_text(yaml.safe_dump(blocks(ROOT / "docs" / "estimate.md")[0]))
+    [job] = next(blocks(ROOT / "docs" / "estimate.md"))
+    (folder / "job.yaml").write_text(yaml.safe_dump({**job, "metadata": {"name": "estimated"}}))
     with ControlPlane() as plane, _server() as url:
         http = api.administrator(plane)
         SUBSTITUTIONS["http://localhost:8000"] = url
