@@ -13,8 +13,12 @@ S3 = f"s3://{BUCKET}(/.*)?"
 CLAIM = r"pvc://[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(/.*)?"
 LOCAL = "file:///.+"
 LABEL = "[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
-WEB = rf"https://{LABEL}(\.{LABEL})*(:[0-9]+)?/.+\.(gguf|safetensors|tar\.gz|tgz|tar\.zst|zip)"
+HOST = rf"{LABEL}(\.{LABEL})*"
+SERVER = f"https://{HOST}(:[0-9]{{1,5}})?"
+WEB = rf"{SERVER}/.+\.(gguf|safetensors|tar\.gz|tgz|tar\.zst|zip)"
 """A file of a model on a web server."""
+WEB_DATA = f"{SERVER}/.*[^/]"
+"""A file of data on a web server."""
 HUB_PAGE = r"^https?://([^/]*\.)?(huggingface|hf|hf-mirror|modelscope)\."
 
 ADDRESS = r"^s3://[0-9]+(\.[0-9]+){3}(/|$)"
@@ -28,7 +32,7 @@ REFUSED = f"[{INVISIBLE}]|{ODD}|{PERCENT}|{DOTS}|{EMPTY}|{ADDRESS}|{LABELS}"
 
 SECRET = r"(://|^[^/]*:)[^/]*@|[?].*="
 PLACE = "write s3://BUCKET/KEY"
-SERVER = f"{PLACE}, and the server in spec.storage.endpoint"
+WITH_ENDPOINT = f"{PLACE}, and the server in spec.storage.endpoint"
 
 CREDENTIALS = Slip(
     "^[Ss]3[an]?://[^/]*@|://[^/]*:[^/]*@",
@@ -39,10 +43,11 @@ PAGES = (
     Slip(
         r"^https?://[^/]*([/.](s3|oss|cos|obs|storage)[.-]|amazonaws|minio)",
         "is the address of an object on the web",
-        SERVER,
+        WITH_ENDPOINT,
     ),
     Slip("^https?:", "is the address of a web page or a file on the web", f"upload it to object storage and {PLACE}"),
 )
+WILDCARD = Slip("[*?{}]", "has a wildcard", "name the file, or the folder that holds the files")
 SLIPS = (
     Slip(r"^[A-Za-z]:[/\\]|^[/.~]", "is a path of a machine, and pods see object storage only", PLACE),
     Slip("://[^:]*://", "holds two URIs", "write one, and each further one in an item of its own"),
@@ -51,9 +56,9 @@ SLIPS = (
     Slip(" ", "has a space", "rename what it names and write it without"),
     Slip(f"[{INVISIBLE}]", "is followed by an invisible or control character", "retype it by hand"),
     Slip(r"\?.*=", "has a query, as URIs of this kind have none", "remove it, from the ? on"),
-    Slip("[*?{}]", "has a wildcard", "name the file, or the folder that holds the files"),
+    WILDCARD,
     Slip("#", "has a fragment", "remove it, from the # on"),
-    Slip("^[Ss]3[an]?://[^/]*:", "has a port after the bucket", SERVER),
+    Slip("^[Ss]3[an]?://[^/]*:", "has a port after the bucket", WITH_ENDPOINT),
     Slip(r"\\", "has a backslash"),
     Slip("^[^f].*%20", "has a space (%20)", "rename what it names and write it without"),
     Slip(PERCENT, "is percent-encoded", "write the characters as they are in the name of the object"),
@@ -77,7 +82,7 @@ HALF_DATA = (
 
 STORES = (
     Slip("^s3:/*$|^s3:///", "has no bucket", PLACE),
-    Slip(ADDRESS, "has an address in the place of the bucket", SERVER),
+    Slip(ADDRESS, "has an address in the place of the bucket", WITH_ENDPOINT),
     Slip(
         "^s3://",
         "has a bucket that S3 does not allow",
@@ -143,10 +148,6 @@ MODEL = Grammar(
     repairs=(*HUBS, *SCHEMES),
 )  # fmt: skip
 
-HOST = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*(:[0-9]{1,5})?"
-WEB_DATA = f"https://{HOST}/.*[^/]"
-"""A file on a web server."""
-HUB_HOST = r"^https?://([^/]*\.)?(huggingface|hf|hf-mirror|modelscope)\."
 OBJECT_HOST = f"{PAGES[0].pattern}|^https?://(s3|oss|cos|obs|storage)[.-]|^https?://[^/]*:9000/"
 """Addresses of objects, by the names of S3's servers and the port of MinIO."""
 DATA_ODD = r'[?#\\<>{}^|"`]'
@@ -154,7 +155,7 @@ DATA_ODD = r'[?#\\<>{}^|"`]'
 DATA_PERCENT = "^[^fh].*%[0-9A-Fa-f][0-9A-Fa-f]"
 """Except in file:/// and https://."""
 DATA_REFUSED = (
-    f"[{INVISIBLE}]|{DATA_ODD}|{DATA_PERCENT}|^https:.*[*]|{DOTS}|{EMPTY}|{ADDRESS}|{LABELS}|{HUB_HOST}|{OBJECT_HOST}"
+    f"[{INVISIBLE}]|{DATA_ODD}|{DATA_PERCENT}|^https:.*[*]|{DOTS}|{EMPTY}|{ADDRESS}|{LABELS}|{HUB_PAGE}|{OBJECT_HOST}"
 )
 
 DATA = Grammar(
@@ -165,14 +166,14 @@ DATA = Grammar(
     secret=SECRET,
     tightened=True,
     slips=(
-        Slip(HUB_HOST, "is the address of a web page", "write hf://ORG/NAME or ms://ORG/NAME, with the subset and the split in fields of their own"),
+        Slip(HUB_PAGE, "is the address of a web page", "write hf://ORG/NAME or ms://ORG/NAME, with the subset and the split in fields of their own"),
         Slip(OBJECT_HOST, PAGES[0].problem, PAGES[0].advice),
         Slip("^https?://[^/]*@", "holds credentials", "remove them, or upload the file to object storage and write s3://BUCKET/KEY"),
         CREDENTIALS,
         Slip("^https:.*[*]", "has a wildcard, and a web server does not list its files", "write a URI for each file"),
         Slip("^https?://[^/]*/?$|^https?:.*/$", "names no file", "write https://HOST/FILE.jsonl"),
         Slip("^http:", "is not encrypted", "write https://HOST/FILE.jsonl"),
-        *(slip for slip in SLIPS if "wildcard" not in slip.problem),
+        *(slip for slip in SLIPS if slip is not WILDCARD),
         Slip("[?{}]", "has a wildcard other than *", "write * for any characters of a name, or ** for folders too"),
         *STORES,
         Slip("^(hf|ms)://([^/]*/*$|/)", *HALF_DATA),
@@ -196,7 +197,7 @@ STORE = Grammar(
 PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 
 ENDPOINT = Grammar(
-    pattern=rf"^https?://({LABEL}(\.{LABEL})*\.?|\[[0-9A-Fa-f:.]+\])(:{PORT})?(/.*)?$",
+    pattern=rf"^https?://({HOST}\.?|\[[0-9A-Fa-f:.]+\])(:{PORT})?(/.*)?$",
     refused=f"[{INVISIBLE}]|{ODD}",
     problem="is not the URL of an S3 API",
     advice="write https://HOST or https://HOST:PORT",
