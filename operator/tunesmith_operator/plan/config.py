@@ -94,11 +94,12 @@ class HubDefaults(Settings):
 
 
 class PodPolicy(Settings):
-    """Values that resources may use in spec.pod and spec.storage: names, or patterns with *. Others are refused."""
+    """Values that resources may use for their pods, storage and ConfigMaps: names, or patterns with *. Others are refused."""
 
     service_accounts: tuple[str, ...] = ("default",)
     credentials_secrets: tuple[str, ...] = ("tunesmith-*",)
     """In addition to that of the default store."""
+    config_maps: tuple[str, ...] = ("tunesmith-*",)
     endpoints: tuple[str, ...] = ()
     """In addition to that of the default store."""
     priority_classes: tuple[str, ...] = ()

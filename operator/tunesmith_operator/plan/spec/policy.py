@@ -1,7 +1,7 @@
-"""The administrator's policy (podPolicy): the values that resources may use in fields that become fields of pods.
+"""The administrator's policy (podPolicy): the values that resources may use in fields that become fields and volumes of pods.
 
 The operator creates pods with its own rights. A user without the right to create pods must not gain by a resource what a pod
-would give: another service account, a higher priority, reserved nodes, credentials of others. See docs/security.md.
+would give: another service account, a higher priority, reserved nodes, credentials and texts of others. See docs/security.md.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from tunesmith_operator.plan.types import Raw
 NAMES: dict[str, str] = {
     "storage.credentialsSecret": "credentialsSecrets",
     "storage.endpoint": "endpoints",
+    "training.chatTemplate.configMap.name": "configMaps",
     "pod.serviceAccountName": "serviceAccounts",
     "pod.priorityClassName": "priorityClasses",
     "pod.runtimeClassName": "runtimeClasses",
     "pod.schedulerName": "schedulers",
 }
 """Field below spec -> the list of the policy that must contain its value."""
+REQUIRED = ".configMap.name"
+"""End of a field that is removed together with the field above it."""
 KEYS: dict[str, str] = {"pod.labels": "labels", "pod.annotations": "annotations"}
 """Map below spec -> the list that must contain its keys."""
 
@@ -44,10 +47,16 @@ def policy_refusals(spec: Raw, config: OperatorConfig, namespace: str) -> Iterat
         if not any(listed(name, pattern) for pattern in lists[policy] if pattern):
             yield Refusal(
                 f"{field} {name or 'without a key'}: the operator's policy does not allow it",
-                f"remove it from spec.{field}, or ask an administrator to add it to podPolicy.{policy} in the chart's values",
+                f"{_removal(field)}, or ask an administrator to add it to podPolicy.{policy} in the chart's values",
             )
     for uri in values_at(spec, "output.uri"):
         yield from _foreign_folder(str(uri), config.store.uri, namespace)
+
+
+def _removal(field: str) -> str:
+    """How to do without the value of a field."""
+    above = field.removesuffix(REQUIRED)
+    return f"remove it from spec.{field}" if above == field else f"remove spec.{above}"
 
 
 def _requested_values(spec: Raw) -> Iterator[tuple[str, str, str]]:

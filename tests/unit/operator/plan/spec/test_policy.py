@@ -78,6 +78,17 @@ def test_harmless_settings_need_no_permission(maker: Any) -> None:
         assert [*plan.create, *plan.apply]
 
 
+@pytest.mark.parametrize(("name", "allowed"), [("tunesmith-templates", True), ("app-settings", False)])
+def test_a_text_becomes_part_of_an_artifact_only_from_a_config_map_of_the_policy(name: str, allowed: bool) -> None:
+    job = fine_tune_job(training={"chatTemplate": {"configMap": {"name": name, "key": "a"}}})
+    assert bool(Cluster(job, config=STRICT).plan().create) is allowed
+    if not allowed:
+        [refusal] = policy_refusals(job["spec"], STRICT, "team")
+        assert refusal.message.startswith(f"training.chatTemplate.configMap.name {name}: ")
+        assert refusal.hint.startswith("remove spec.training.chatTemplate, or ask")
+        assert "podPolicy.configMaps" in refusal.hint
+
+
 @pytest.mark.parametrize("maker", MAKERS)
 def test_an_administrator_can_allow_by_name_and_by_pattern(maker: Any) -> None:
     policy = PodPolicy.model_validate({"serviceAccounts": ["builder"], "labels": ["example.com/*"]})
