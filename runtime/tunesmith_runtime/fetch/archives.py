@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import IO, Self, cast
 
@@ -28,6 +29,10 @@ CONTENT = ".content"
 MEMBERS = 10_000
 RATIO = 20
 """How many times larger than the archive its content may be. Weights compress to a half at most."""
+DIRECTORY_BYTES = MEMBERS * 512
+"""Largest directory of a zip file: zipfile reads it into memory as a whole, before the members can be counted."""
+ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Methods that zipfile decompresses in blocks of bounded size."""
 SLACK_BYTES = 64 << 20
 """Content that any archive may have: tokenizers compress well."""
 EXTENSIONS = (
@@ -78,15 +83,26 @@ def _write(uri: str, path: str, content: IO[bytes], directory: Path, limit: int)
 
 
 def _zip_members(uri: str, archive: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
-    with zipfile.ZipFile(archive) as opened:
+    with _ZipFile(archive) as file, zipfile.ZipFile(file) as opened:
         infos = opened.infolist()
         _check_size(uri, ((info.filename, info.file_size) for info in infos), limit)
         for info in infos:
             if (info.external_attr >> 16) & 0o170000 == 0o120000:
                 raise _bad(uri, f"{info.filename!r} is a link")
+            if info.compress_type not in ZIP_METHODS:
+                raise _bad(uri, f"{info.filename!r} is compressed by a method other than deflate")
             if not info.is_dir() and _is_wanted(_checked(uri, info.filename)):
                 with opened.open(info) as content:
                     yield info.filename, content
+
+
+class _ZipFile(FileIO):
+    """A zip file of which no more than a directory of the allowed size is read at once."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > DIRECTORY_BYTES:
+            raise ValueError(f"its directory has {size} bytes, and {DIRECTORY_BYTES} at most are read")
+        return super().read(size)
 
 
 def _tar_members(uri: str, archive: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
 from typing import NoReturn
@@ -29,6 +31,8 @@ HINTS = {
 }
 LOST_AND_FOUND = "lost+found"
 """Folder that only root may read, at the root of ext4 volumes."""
+PATHS_TO_A_FOLDER = 100
+"""Paths by which links may lead to a folder. Folders that link to each other twice have a number that doubles at each level."""
 
 
 class Volumes:
@@ -54,7 +58,7 @@ class Volumes:
         with _failures(uri):
             if not path.is_dir():
                 return []
-            files = _walk(uri, volume, _within(uri, volume, path), ())
+            files = _Walk(uri, volume).files(_within(uri, volume, path))
             return sorted((entry_of(name, status) for name, status in files), key=lambda entry: entry.path)
 
     def read_bytes(self, uri: str) -> bytes | None:
@@ -148,30 +152,45 @@ def _within(uri: str, volume: Path, path: Path) -> Path:
     return real
 
 
-def _walk(uri: str, volume: Path, folder: Path, above: tuple[Path, ...]) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield path and status of every file below the real `folder`; `above` are the real folders that led to it."""
-    if folder in above:
-        raise RunFailure(
-            FailureClass.BAD_SPEC,
-            f"{uri}: the folder {folder.relative_to(volume)} contains a link to itself",
-            "remove the link",
-        )
-    for item in os.scandir(folder):
-        is_hidden = item.name.startswith(".") and item.is_dir()
-        if is_hidden or item.name == LOST_AND_FOUND or INCOMPLETE in item.name:
-            continue
-        try:
-            real = _within(uri, volume, folder / item.name)
-            status = real.stat()
-        except OSError as error:
-            if error.errno in MISSING:  # deleted meanwhile, or a link to nothing
+@dataclass
+class _Walk:
+    """A walk through a folder of a volume that follows links."""
+
+    uri: str
+    volume: Path
+    paths: Counter[Path] = field(default_factory=Counter)
+    """Real folder -> the number of paths by which the walk has come to it."""
+
+    def files(self, folder: Path, above: tuple[Path, ...] = ()) -> Iterator[tuple[str, os.stat_result]]:
+        """Yield path and status of every file below the real `folder`; `above` are the real folders that led to it."""
+        self._count(folder, above)
+        for item in os.scandir(folder):
+            is_hidden = item.name.startswith(".") and item.is_dir()
+            if is_hidden or item.name == LOST_AND_FOUND or INCOMPLETE in item.name:
                 continue
-            raise
-        if stat.S_ISDIR(status.st_mode):
-            for name, below in _walk(uri, volume, real, (*above, folder)):
-                yield f"{item.name}/{name}", below
-        elif stat.S_ISREG(status.st_mode):
-            yield item.name, status
+            try:
+                real = _within(self.uri, self.volume, folder / item.name)
+                status = real.stat()
+            except OSError as error:
+                if error.errno in MISSING:  # deleted meanwhile, or a link to nothing
+                    continue
+                raise
+            if stat.S_ISDIR(status.st_mode):
+                for name, below in self.files(real, (*above, folder)):
+                    yield f"{item.name}/{name}", below
+            elif stat.S_ISREG(status.st_mode):
+                yield item.name, status
+
+    def _count(self, folder: Path, above: tuple[Path, ...]) -> None:
+        """Count a path to a folder. Raises RunFailure (BadSpec) for a folder that contains itself, and for too many paths."""
+        name = folder.relative_to(self.volume)
+        if folder in above:
+            message = f"{self.uri}: the folder {name} contains a link to itself"
+            raise RunFailure(FailureClass.BAD_SPEC, message, "remove the link")
+        self.paths[folder] += 1
+        if self.paths[folder] > PATHS_TO_A_FOLDER:
+            message = f"{self.uri}: links lead to the folder {name} by more than {PATHS_TO_A_FOLDER} paths"
+            raise RunFailure(FailureClass.BAD_SPEC, message, f"name {name} itself, or remove links to folders")
 
 
 def _check_unchanged(uri: str, file: BufferedReader, entry: Entry) -> None:

@@ -102,6 +102,25 @@ def test_an_archive_with_too_many_files_is_refused(
     assert "more than 3 files" in refusal(tmp_path / "model", suffix, FORMS[suffix](MODEL)).message
 
 
+def test_a_large_directory_of_a_zip_file_is_not_read_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = as_zip(MODEL)
+    size = len(whole) - 22 - whole.index(b"PK\x01\x02")  # between the members and the end record
+    monkeypatch.setattr(archives, "DIRECTORY_BYTES", size - 1)
+    assert f"its directory has {size} bytes" in refusal(tmp_path / "model", ".zip", whole).message
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_file_whose_members_are_not_decompressed_in_blocks_is_refused(tmp_path: Path, method: int) -> None:
+    """A block of 1 MB of theirs may be gigabytes, and zipfile decompresses it as a whole."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr("config.json", bytes(1000))
+    message = refusal(tmp_path / "model", ".zip", buffer.getvalue()).message
+    assert "'config.json' is compressed by a method other than deflate" in message
+
+
 @pytest.mark.parametrize("damage", ["a changed byte", "a cut"])
 def test_a_damaged_header_of_a_tar_file_is_not_its_end(tmp_path: Path, damage: str) -> None:
     content = bytearray(as_tar({"config.json": b"{}", "model.safetensors": b"weights"}, "w"))

@@ -125,6 +125,19 @@ def test_a_folder_that_contains_itself_is_refused(volumes: Volumes, volume: Path
         volumes.list("pvc://models/base")
 
 
+def test_links_that_double_the_paths_at_each_level_are_refused_in_bounded_time(volumes: Volumes, volume: Path) -> None:
+    """Without the bound, 2^40 folders would be listed."""
+    for level in range(40):
+        (volume / "deep" / str(level)).mkdir(parents=True)
+        for name in ("a", "b"):
+            (volume / "deep" / str(level) / name).symlink_to(f"../{level + 1}")
+    (volume / "deep" / "40").mkdir()
+    with pytest.raises(RunFailure, match=r"links lead to the folder deep/\d+ by more than 100 paths") as failure:
+        volumes.list("pvc://models/deep/0")
+    assert failure.value.failure is FailureClass.BAD_SPEC
+    assert str(failure.value.hint).startswith("name deep/")
+
+
 def test_a_link_in_a_circle_is_an_error_of_the_volume(volumes: Volumes, volume: Path) -> None:
     (volume / "base" / "x").symlink_to("x")
     with pytest.raises(RunFailure) as failure:
