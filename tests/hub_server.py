@@ -72,6 +72,8 @@ class Fault:
     """Send this in place of the file."""
     block_seconds: float = 0.0
     """Pause after each block of the body."""
+    is_unfinished: bool = False
+    """Send the body in chunks, without its length, and close the connection before the empty chunk that ends it."""
 
     def matches(self, method: str, path: str) -> bool:
         """Whether it concerns a request."""
@@ -221,8 +223,10 @@ class _Handler(BaseHTTPRequestHandler):
         self, status: int, body: bytes, headers: Mapping[str, str], fault: Fault | None = None, counts_for: str = ""
     ) -> None:
         """Send an answer in blocks; count the body for a file."""
+        is_unfinished = fault is not None and fault.is_unfinished
+        framing = {"Transfer-Encoding": "chunked"} if is_unfinished else {"Content-Length": str(len(body))}
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+        for name, value in {**framing, **headers}.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":
@@ -230,13 +234,13 @@ class _Handler(BaseHTTPRequestHandler):
         end = len(body) if fault is None or fault.cut_after is None else min(fault.cut_after, len(body))
         for start in range(0, end, BLOCK_BYTES):
             block = body[start : min(start + BLOCK_BYTES, end)]
-            self.wfile.write(block)
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(block), block) if is_unfinished else block)
             if counts_for:
                 with self.hub.lock:
                     self.hub.sent[counts_for] += len(block)
             if fault is not None and fault.block_seconds:
                 time.sleep(fault.block_seconds)
-        if end < len(body):
+        if end < len(body) or is_unfinished:
             self.wfile.flush()
             self.close_connection = True
 

@@ -106,8 +106,12 @@ def _resume(file: WebFile, partial: Path) -> None:
 
 def _receive(client: httpx.Client, file: WebFile, partial: Path) -> None:
     offset = partial.stat().st_size
+    if offset and offset == file.size_bytes:
+        return  # the connection broke after the last byte
     wanted = {"Range": f"bytes={offset}-", "If-Range": file.etag} if offset and _is_strong(file.etag) else {}
     with client.stream("GET", file.uri, headers=wanted) as answer:
+        if answer.status_code == 416 and answer.headers.get("Content-Range") == f"bytes */{offset}":
+            return  # it broke after the last byte of a file whose size was not known
         _check_status(file.uri, file.kind, answer)
         etag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
         if etag != file.etag:

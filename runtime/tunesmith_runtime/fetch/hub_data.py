@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -83,7 +84,7 @@ class HubOrigin:
     servers: Sequence[HubServer]
     listing: Listing
 
-    @property
+    @cached_property
     def _files(self) -> Mapping[str, HubFile]:
         return {file.path: file for file in self.listing.files}
 

@@ -70,9 +70,8 @@ class ModelScope:
             )
             raise RunFailure(self._kind.missing, f"{where}: {first_line(error)}", hint) from error
         except (errors.AuthenticationError, errors.PermissionDeniedError) as error:
-            raise RunFailure(
-                FailureClass.HUB_FORBIDDEN, f"{where}: {first_line(error)}", DENIED[type(error)]
-            ) from error
+            hint = next(hint for class_, hint in DENIED.items() if isinstance(error, class_))
+            raise RunFailure(FailureClass.HUB_FORBIDDEN, f"{where}: {first_line(error)}", hint) from error
         except errors.RateLimitError as error:
             message = f"{where}: 429 Too Many Requests"
             if path:  # the client has waited several times already

@@ -61,6 +61,19 @@ def test_a_download_is_resumed_at_the_byte_where_it_broke(web: Hub, tmp_path: Pa
     assert web.sent["a/model.gguf"] == len(CONTENT)
 
 
+@pytest.mark.parametrize("is_size_known", [True, False])
+def test_a_connection_that_breaks_after_the_last_byte_costs_no_byte_again(
+    web: Hub, tmp_path: Path, is_size_known: bool
+) -> None:
+    uri = f"{web.url}/web/a/model.gguf"
+    web.faults.append(Fault("model", method="GET" if is_size_known else "GET|HEAD", is_unfinished=True))
+    file = look_up(uri)
+    assert file.size_bytes == (len(CONTENT) if is_size_known else None)
+    web.faults[0].times = 1
+    assert download(file, tmp_path / "model.gguf") == hashlib.sha256(CONTENT).hexdigest()
+    assert web.sent["a/model.gguf"] == len(CONTENT)
+
+
 def test_a_file_that_changes_during_the_download_is_not_mixed(web: Hub, tmp_path: Path) -> None:
     file = look_up(f"{web.url}/web/a/model.gguf")
     web.repositories["web/files"].files["a/model.gguf"] = CONTENT[::-1]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.hub_server import Hub, hub
+from tests.hub_server import Fault, Hub, hub
 from tests.unit.runtime.fetch.support import MODEL, Fetcher
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Store
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.fetch.data import DataSource, find_data
 
 CSV = b"prompt,completion\na,b\n"
 
@@ -41,6 +43,24 @@ def test_a_changed_file_on_a_web_server_is_a_new_run(fetcher: Fetcher, server: H
     first, again = (fetcher.prepare(spec)[0].run_uri for _ in range(2))
     server.repositories["web/files"].files["data/train.csv"] = CSV.replace(b"a", b"c")
     assert first == again != fetcher.prepare(spec)[0].run_uri
+
+
+def test_a_file_without_etag_is_downloaded_once_and_its_content_is_that_of_the_run(
+    server: Hub, fetcher: Fetcher, tmp_path: Path
+) -> None:
+    server.faults.append(Fault("train", headers={"ETag": "", "Last-Modified": ""}))
+    source = DataSource(f"{server.url}/web/data/train.csv")
+    data = find_data(fetcher.storage, [source])[source]
+    assert data.fingerprint == hashlib.sha256(CSV).hexdigest()
+    assert data.origin is not None
+    data.origin.download(source.uri, tmp_path / "a" / "rows.csv")
+    assert (tmp_path / "a" / "rows.csv").read_bytes() == CSV
+    assert server.sent["data/train.csv"] == len(CSV)
+    server.repositories["web/files"].files["data/train.csv"] = CSV[::-1]
+    with pytest.raises(RunFailure, match="has changed since the run was identified") as failure:
+        data.origin.download(source.uri, tmp_path / "b.csv")
+    assert failure.value.failure is FailureClass.HUB_CORRUPT
+    assert not (tmp_path / "b.csv").exists()
 
 
 def test_a_missing_file_on_a_web_server_is_refused_before_a_device_is_taken(fetcher: Fetcher, server: Hub) -> None:
