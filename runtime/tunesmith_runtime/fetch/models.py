@@ -47,6 +47,8 @@ class Model:
     """Imports it through a local folder, which then holds the model or is empty; returns uri and digest."""
     base: Model | None = None
     """The base model of an adapter."""
+    listed: list[Entry] | None = None
+    """The files that `fingerprint` identifies, in a folder without a manifest."""
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -65,6 +67,7 @@ class Model:
             manifest = download(storage, self.uri, self.directory, keep=partial(is_wanted, trusted=self.trusted))
         except NotFound as missing:
             raise missing.named(FailureClass.MODEL_NOT_FOUND, "model") from missing
+        self._check_unchanged(storage)
         if self.digest and manifest.digest != self.digest:
             message = (
                 f"{self.uri} has changed since it was published: its manifest is {manifest.digest}, not {self.digest}"
@@ -75,6 +78,21 @@ class Model:
                 "run the FineTuneJob that published it again, or delete its folder below models/ to import it again",
             )
         self.digest = manifest.digest
+
+    def _check_unchanged(self, storage: Storage) -> None:
+        """Raise RunFailure (StorageCorrupt) if the files are no longer those of the fingerprint, by which the run is known."""
+        if self.listed is None or self.uri is None:
+            return
+        there = [entry for entry in storage.list(self.uri) if is_wanted(entry.path, self.trusted)]
+        before, now = ({entry.path: entry for entry in each} for each in (self.listed, there))
+        changed = sorted(path for path in before.keys() | now.keys() if before.get(path) != now.get(path))
+        if changed:
+            some = f"{', '.join(changed[:5])}{' ...' if len(changed) > 5 else ''}"
+            raise RunFailure(
+                FailureClass.STORAGE_CORRUPT,
+                f"{self.uri} changed while it was fetched: {some}",
+                "wait for the upload to end before a resource names its folder, and upload another model to a folder of its own",
+            )
 
 
 def find_model(
@@ -152,13 +170,11 @@ def _folder(storage: Storage, asked: ResolvedModel, entries: list[Entry], direct
         raise RunFailure(FailureClass.STORAGE_CORRUPT, message, "run the FineTuneJob that published it again")
     if manifest:
         return Model(asked.uri, manifest.digest, directory, asked.trust_remote_code, asked.uri, manifest.digest)
-    content = {
-        entry.path: storage.fingerprint(join(asked.uri, entry.path), entry)
-        for entry in entries
-        if is_wanted(entry.path, asked.trust_remote_code)
-    }
+    wanted = [entry for entry in entries if is_wanted(entry.path, asked.trust_remote_code)]
+    content = {entry.path: storage.fingerprint(join(asked.uri, entry.path), entry) for entry in wanted}
     # The digest of a folder without a manifest, as an earlier pod has reported it, is compared after the download.
-    return Model(asked.uri, digest(content), directory, asked.trust_remote_code, asked.uri, asked.digest)
+    trusted = asked.trust_remote_code
+    return Model(asked.uri, digest(content), directory, trusted, asked.uri, asked.digest, listed=wanted)
 
 
 def _hub_model(

@@ -17,12 +17,14 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import ModelRole
 from tunesmith_api.status import ArtifactType
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.fetch import models
 from tunesmith_runtime.fetch.data import Data, download_benchmark
 from tunesmith_runtime.fetch.hub import redirection
 from tunesmith_runtime.fetch.imports import key_of
 from tunesmith_runtime.rundirectory import open_run, record_of
-from tunesmith_runtime.storage import Entry
+from tunesmith_runtime.storage import Entry, Storage
 from tunesmith_runtime.storage.directory import download_directory, publish_directory
+from tunesmith_runtime.storage.manifest import Manifest
 from tunesmith_runtime.workdir import Work
 
 
@@ -134,6 +136,24 @@ def test_a_changed_model_is_a_new_run(fetcher: Fetcher) -> None:
     _, work = fetcher.fetch(spec)
     finish(fetcher, spec, work)
     fetcher.put("base", {"config.json": json.dumps(CONFIG | {"rope_theta": 500.0}).encode()})
+    assert fetcher.fetch(spec)[0].outcome == "Succeeded"
+
+
+@pytest.mark.parametrize("path", ["config.json", "added.json"])
+def test_a_folder_that_changes_while_it_is_fetched_is_not_trained_under_the_run_of_its_former_content(
+    fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    spec = fetcher.job(fetcher.put("base", MODEL), fetcher.put("data", {"a.jsonl": ROWS}))
+
+    def upload_and_download(storage: Storage, uri: str, *others: Any, **more: Any) -> Manifest:
+        fetcher.put("base", {path: json.dumps(CONFIG | {"rope_theta": 500.0}).encode()})
+        return download_directory(storage, uri, *others, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "download_directory", upload_and_download)
+        failure = refusal(fetcher, spec)
+    assert failure.failure is FailureClass.STORAGE_CORRUPT
+    assert failure.message == f"{fetcher.store.uri}/base changed while it was fetched: {path}"
     assert fetcher.fetch(spec)[0].outcome == "Succeeded"
 
 
