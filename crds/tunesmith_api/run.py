@@ -210,6 +210,11 @@ class RunSpec(ApiModel):
     looked_up: dict[str, str] | None = Field(
         None, description="Digest of what each name of the catalogue stands for, by field. Set in the pod."
     )
+    names_record: str | None = Field(
+        None,
+        description="URI where fetch records which models the names of a service's version stand for; absent: nothing to "
+        "record. Set in the pod.",
+    )
     cache: CacheMount | None = Field(None, description="Cache of model files; absent: none.")
 
     @model_validator(mode="before")

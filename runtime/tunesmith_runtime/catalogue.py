@@ -2,7 +2,8 @@
 
 A name is looked up in the namespace's ConfigMap, then in the store's folder `catalogue/`, then in the built-in catalogue. The
 verbs prepare and fetch look it up; fetch leaves the result in the work directory for the containers after it, so that an entry
-that changes meanwhile does not change a pod at work.
+that changes meanwhile does not change a pod at work. The pods of a service's version all use what its first pod has looked up
+(see version_names.py).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from tunesmith_api.run import CATALOGUE_DIRECTORY, Hub, ModelRole, ResolvedModel
 from tunesmith_api.training import Dataset, RowFormat, RowTemplate, ValidationDataset
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.storage import Storage, join, open_storage
+from tunesmith_runtime.version_names import record_uri, with_recorded_uris
 from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger(__name__)
@@ -155,8 +157,12 @@ def look_up(spec: RunSpec, verb: Verb, work: Work) -> RunSpec:
         return spec
     if verb not in (Verb.PREPARE, Verb.FETCH):
         return work.looked_up()
-    order = (spec.hub or Hub()).order
-    found = resolve(spec, Catalogue(open_storage(spec.store), spec.store.uri, order))
+    storage = open_storage(spec.store)
+    is_service = spec.kind == "InferenceService"
+    found = with_recorded_uris(spec, storage) if is_service else None
+    if found is None:
+        found = resolve(spec, Catalogue(storage, spec.store.uri, (spec.hub or Hub()).order))
+        found = found.model_copy(update={"names_record": record_uri(spec) if is_service else None})
     work.write_looked_up(found)
     return found
 

@@ -27,6 +27,7 @@ from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rank import in_leading_pod
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.storage import Storage, join, open_storage
+from tunesmith_runtime.version_names import record_uris
 from tunesmith_runtime.workdir import Fetched, Work
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,10 @@ def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
         if spec.kind == "InferenceService"
         else fetch_run(spec, work, storage, model, cache)
     )
+    if spec.names_record and (recorded := record_uris(spec, storage)) is not spec:
+        log.info("another pod of this version has looked up other models meanwhile; fetching those")
+        work.write_looked_up(recorded)
+        return run(recorded, work, progress)
     work.write_fetched(fetched)
     return RunReport(
         verb=Verb.FETCH,
