@@ -174,6 +174,12 @@ class Progress(ApiModel):
     epoch: float | None = Field(None, ge=0, description="Passes over the data done.")
     loss: float | None = Field(None, description="Latest training loss.")
     eval_loss: float | None = Field(None, description="Latest validation loss.")
+    eval_losses: list[float] | None = Field(
+        None,
+        max_length=16,
+        description="That of each of validation.datasets, if there are several.",
+        json_schema_extra=ATOMIC_LIST,
+    )
     learning_rate: float | None = Field(None, description="Current learning rate.")
     tokens_per_second: float | None = Field(None, ge=0, description="Tokens trained on per second.")
     eta_seconds: int | None = Field(None, ge=0, description="Estimated seconds left.")
@@ -283,6 +289,12 @@ class Metrics(ApiModel):
 
     train_loss: float | None = Field(None, description="Loss of the last step.")
     eval_loss: float | None = Field(None, description="Validation loss at the end.")
+    eval_losses: list[float] | None = Field(
+        None,
+        max_length=16,
+        description="That of each of validation.datasets, if there are several.",
+        json_schema_extra=ATOMIC_LIST,
+    )
     steps: int | None = Field(None, ge=0, description="Optimizer steps done.")
     tokens: int | None = Field(None, ge=0, description="Tokens trained on.", json_schema_extra={"format": "int64"})
     train_seconds: float | None = Field(None, ge=0, description="Seconds of training, over all attempts.")

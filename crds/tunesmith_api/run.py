@@ -310,6 +310,9 @@ class ProgressReport(ApiModel):
     epoch: float | None = Field(None, description="Passes over the data done.")
     loss: float | None = Field(None, description="Latest training loss.")
     eval_loss: float | None = Field(None, description="Latest validation loss.")
+    eval_losses: list[float] | None = Field(
+        None, description="Latest loss of each of validation.datasets, if there are several."
+    )
     learning_rate: float | None = Field(None, description="Current learning rate.")
     tokens_per_second: float | None = Field(None, description="Tokens trained on per second.")
     eta_seconds: int | None = Field(None, description="Seconds left.")

@@ -135,6 +135,18 @@ def open_columns(path: Path) -> pyarrow.Table:
         return pyarrow.ipc.open_stream(file).read_all()
 
 
+def open_parts(path: Path, ends: Sequence[int]) -> list[Dataset]:
+    """The examples of a file in parts: `ends` has the number of rows up to the end of each. Empty unless there are several."""
+    from datasets import Dataset
+
+    if len(ends) < 2:
+        return []
+    rows = Dataset.from_file(str(path))
+    stops = numpy.searchsorted(rows.data["row"].to_numpy(), ends).tolist()
+    examples = rows.select_columns(["input_ids", "labels"])
+    return [examples.select(range(start, stop)) for start, stop in zip([0, *stops], stops, strict=False)]
+
+
 def example_lengths(columns: pyarrow.Table) -> Sequence[int]:
     """Tokens of each example, read from the offsets alone."""
     chunks = columns["input_ids"].chunks

@@ -6,7 +6,7 @@ Each row is kept, or dropped for a reason that is counted, or refused with its f
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import DatasetRows, DroppedRows, FineTuneJobSpec, Rows
 from tunesmith_runtime.data.encode import Encoder
-from tunesmith_runtime.data.example_file import move_rows, open_examples, repeat_rows
+from tunesmith_runtime.data.example_file import move_rows, open_examples, open_parts, repeat_rows
 from tunesmith_runtime.data.mixing import Draw, draw
 from tunesmith_runtime.data.records import Record
 from tunesmith_runtime.data.row_counts import RowCounts, ignored_keys, warn_of_ignored
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 MAX_LENGTH = 1 << 20
 """The largest training.maxLength."""
+VALIDATION, VALIDATION_COUNTS = "validation.arrow", "validation.json"
+"""Files of the work directory: the examples held out, and the counts of their rows."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Data:
     train_file: Path
     validation_file: Path | None
     rows: Rows
+    validation_ends: Sequence[int] = ()
+    """For each validation data set the number of rows up to its end."""
 
     @cached_property
     def train(self) -> Dataset:
@@ -52,6 +56,11 @@ class Data:
     def validation(self) -> Dataset | None:
         """The examples held out, memory-mapped."""
         return open_examples(self.validation_file) if self.validation_file else None
+
+    @cached_property
+    def validation_sets(self) -> Sequence[Dataset]:
+        """The examples held out, apart by data set, where there are several."""
+        return open_parts(self.validation_file, self.validation_ends) if self.validation_file else ()
 
 
 def load(work: Work, spec: FineTuneJobSpec, encoder: Encoder, learns_from: Collection[type[Record]]) -> Data:
@@ -82,20 +91,21 @@ def load_stream(
     """
     learnable, sources = Learnable(spec.method, learns_from), _sources(work, spec)
     separate = _validation_sources(work, spec)
-    held_out_file, counts_file = work.examples / "validation.arrow", work.examples / "validation.json"
+    held_out_file, counts_file = work.examples / VALIDATION, work.examples / VALIDATION_COUNTS
     if separate and is_leader:
-        held_out = RowEncoder(work, encoder, learnable, spec).encode(separate, held_out_file)
-        if not held_out.kept:
-            raise _empty(", ".join(source.dataset.source for source in separate), held_out, encoder)
-        counts_file.write_bytes(COUNTS.dump_json(held_out))
+        encoded = RowEncoder(work, encoder, learnable, spec).encode(separate, held_out_file)
+        _check_held_out(separate, encoded, encoder)
+        counts_file.write_bytes(COUNTS.dump_json(encoded))
+    held_out = COUNTS.validate_json(counts_file.read_bytes()) if separate else None
     return StreamedData(
         Stream(
             lambda writer, counts: RowEncoder(work, encoder, learnable, spec).encode_to(sources, writer, counts),
             arrange,
             lambda counts: _empty(", ".join(dataset.source for dataset in spec.datasets), counts, encoder),
         ),
-        open_examples(held_out_file) if separate else None,
-        COUNTS.validate_json(counts_file.read_bytes()) if separate else None,
+        open_examples(held_out_file) if held_out else None,
+        held_out,
+        open_parts(held_out_file, held_out.ends) if held_out else (),
     )
 
 
@@ -106,6 +116,8 @@ class StreamedData:
     stream: Stream
     validation: Dataset | None
     held_out: RowCounts | None
+    validation_sets: Sequence[Dataset] = ()
+    """As in `Data`."""
 
     @property
     def rows(self) -> Rows:
@@ -115,13 +127,15 @@ class StreamedData:
 
 def _load(rows: RowEncoder, spec: FineTuneJobSpec, encoder: Encoder) -> Data:
     work = rows.work
-    train_file, validation_file = work.examples / "train.arrow", work.examples / "validation.arrow"
+    train_file, validation_file = work.examples / "train.arrow", work.examples / VALIDATION
     validation = spec.validation
     # The validation rows first: a training row that repeats one of them is the duplicate.
-    held_out = rows.encode(_validation_sources(work, spec), validation_file)
+    separate = _validation_sources(work, spec)
+    held_out = rows.encode(separate, validation_file)
     train = rows.encode(_sources(work, spec), train_file)
     warn_of_ignored("data sets", train.ignored + held_out.ignored)
-    _check_kept(spec, train, held_out, encoder)
+    _check_kept(spec, train, encoder)
+    _check_held_out(separate, held_out, encoder)
     is_held_out = held_out_rows(train.kept, validation.fraction if validation else None, spec.training.seed)
     if is_held_out.any():
         move_rows(train_file, is_held_out, validation_file)
@@ -131,6 +145,7 @@ def _load(rows: RowEncoder, spec: FineTuneJobSpec, encoder: Encoder) -> Data:
     if draws:
         repeat_rows(train_file, _times(draws, is_held_out))
     counts = _summary(train, held_out, validation is not None, draws)
+    (work.examples / VALIDATION_COUNTS).write_bytes(COUNTS.dump_json(held_out))
     (work.examples / "rows.json").write_text(json.dumps(counts.to_dict()))
     return open_data(work)
 
@@ -161,8 +176,11 @@ def _times(draws: list[Draw], is_held_out: NDArray[numpy.bool_]) -> NDArray[nump
 def open_data(work: Work) -> Data:
     """The data that `load` has left in the work directory, for example in another process of the pod."""
     rows = Rows.model_validate_json((work.examples / "rows.json").read_bytes())
-    validation_file = None if rows.validation is None else work.examples / "validation.arrow"
-    return Data(work.examples / "train.arrow", validation_file, rows)
+    train = work.examples / "train.arrow"
+    if rows.validation is None:
+        return Data(train, None, rows)
+    held_out = COUNTS.validate_json((work.examples / VALIDATION_COUNTS).read_bytes())
+    return Data(train, work.examples / VALIDATION, rows, held_out.ends)
 
 
 def _sources(work: Work, spec: FineTuneJobSpec) -> list[Source]:
@@ -198,13 +216,21 @@ def _summary(train: RowCounts, held_out: RowCounts, validation: bool, draws: lis
     )
 
 
-def _check_kept(spec: FineTuneJobSpec, train: RowCounts, held_out: RowCounts, encoder: Encoder) -> None:
-    """Raise RunFailure (EmptyDataset) where there are too few rows to train and to validate with."""
+def _check_held_out(separate: Sequence[Source], held_out: RowCounts, encoder: Encoder) -> None:
+    """Raise RunFailure (EmptyDataset) for a validation data set without a row: it has no loss."""
+    if separate and not held_out.kept:
+        raise _empty(", ".join(source.dataset.source for source in separate), held_out, encoder)
+    for source, start, end in zip(separate, [0, *held_out.ends], held_out.ends, strict=False):
+        if start == end:
+            message = f"no row of {source.dataset.source} can be validated on"
+            raise RunFailure(FailureClass.EMPTY_DATASET, message, "remove the data set, or correct its rows")
+
+
+def _check_kept(spec: FineTuneJobSpec, train: RowCounts, encoder: Encoder) -> None:
+    """Raise RunFailure (EmptyDataset) where there are too few rows to train with."""
     uris, validation = ", ".join(dataset.source for dataset in spec.datasets), spec.validation
     if not train.kept:
         raise _empty(uris, train, encoder)
-    if validation and validation.separate and not held_out.kept:
-        raise _empty(", ".join(dataset.source for dataset in validation.separate), held_out, encoder)
     if validation and validation.fraction and train.kept == 1:
         raise RunFailure(
             FailureClass.EMPTY_DATASET,

@@ -104,6 +104,7 @@ def train(
             group=group,
         )
     )
+    trainer.validation_sets = data.validation_sets
     trainer.remove_callback(PrinterCallback)
     if group.rank:  # equal weights, but another dropout on each device
         set_seed(job.training.seed + group.rank)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -15,6 +15,7 @@ from tunesmith_api.run import ProgressReport
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.train.checkpoint import Checkpoints
+from tunesmith_runtime.train.trainer import SET_LOSS
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -92,6 +93,7 @@ class ProgressReporter(TrainerCallback):  # type: ignore[misc]
             epoch=round(state.epoch or 0.0, 4),
             loss=self._latest.get("loss"),
             eval_loss=self._latest.get("eval_loss"),
+            eval_losses=eval_losses(self._latest),
             learning_rate=self._latest.get("learning_rate"),
             tokens_per_second=round(self._tokens_per_second, 1),
             eta_seconds=round((state.max_steps - state.global_step) * (self._seconds_per_step or 0.0)),
@@ -141,6 +143,12 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
         return self._writer
 
 
+def eval_losses(latest: Mapping[str, float]) -> list[float] | None:
+    """Return the latest loss of each validation set in their order; None unless there are several."""
+    count = sum(name.startswith(SET_LOSS) for name in latest)
+    return [latest[f"{SET_LOSS}{index}"] for index in range(count)] or None
+
+
 def metrics(state: TrainerState, seconds: float) -> Metrics:
     """Return the metrics of a finished run from the Trainer's log."""
     latest: dict[str, float] = {}
@@ -149,6 +157,7 @@ def metrics(state: TrainerState, seconds: float) -> Metrics:
     return Metrics(
         train_loss=latest.get("loss"),
         eval_loss=latest.get("eval_loss"),
+        eval_losses=eval_losses(latest),
         steps=state.global_step,
         tokens=int(state.num_input_tokens_seen),
         train_seconds=round(seconds, 3),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainerState
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -28,6 +28,9 @@ from tunesmith_runtime.train.rows import known, lengths_of
 from tunesmith_runtime.train.schedule import share
 from tunesmith_runtime.train.streaming import CountPasses, StreamedRows
 
+SET_LOSS = "eval_loss_"
+"""Name of the loss of a validation set in the log, before the set's index."""
+
 
 class RunMixin(Trainer):  # type: ignore[misc]
     """Combine it with a trainer of TRL: `class DPO(RunMixin, DPOTrainer)`.
@@ -36,8 +39,12 @@ class RunMixin(Trainer):  # type: ignore[misc]
     that contributes nothing to its loss.
     """
 
+    control: TrainerControl
+
     def __init__(self, *arguments: Any, group: ProcessGroup = ALONE, **options: Any) -> None:
         self.group = group
+        self.validation_sets: Sequence[Dataset[Any]] = ()
+        """The parts of `eval_dataset` whose losses are measured apart; empty: it is one part."""
         self._random_state: Path | None = None
         super().__init__(*arguments, **options)
 
@@ -122,9 +129,22 @@ class RunMixin(Trainer):  # type: ignore[misc]
         """
         try:
             with torch.random.fork_rng():
-                return super().evaluate(*arguments, **options)
+                return self._evaluate_sets() if self.validation_sets else super().evaluate(*arguments, **options)
         except StopEvaluation:
             return {}
+
+    def _evaluate_sets(self) -> dict[str, float]:
+        """Measure and log the loss of each validation set, and their mean over all rows."""
+        parts = [
+            self.evaluation_loop(self.get_eval_dataloader(part), "Evaluation", prediction_loss_only=True)
+            for part in self.validation_sets
+        ]
+        losses, rows = [part.metrics["eval_loss"] for part in parts], [part.num_samples for part in parts]
+        mean = sum(loss * count for loss, count in zip(losses, rows, strict=True)) / sum(rows)
+        measured = {"eval_loss": mean, **{f"{SET_LOSS}{index}": loss for index, loss in enumerate(losses)}}
+        self.log(measured)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, measured)
+        return measured
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write no model card: run.json is the record of a run."""

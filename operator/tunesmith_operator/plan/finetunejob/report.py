@@ -25,7 +25,7 @@ VERBS = (Verb.PREPARE, Verb.FETCH, Verb.TRAIN, Verb.EXPORT)
 REPORTED = ("runUri", "artifacts", "rows", "estimate", "metrics", "resumedFromStep", "lastCheckpoint")
 PREPARED = ("estimate", "rows")
 PUSHED = ("rows", "lastCheckpoint", "resumedFromStep")
-PROGRESS = ("epoch", "loss", "evalLoss", "learningRate", "tokensPerSecond", "etaSeconds")
+PROGRESS = ("epoch", "loss", "evalLoss", "evalLosses", "learningRate", "tokensPerSecond", "etaSeconds")
 
 
 def report(context: JobContext[FineTuneJobSpec]) -> Raw:

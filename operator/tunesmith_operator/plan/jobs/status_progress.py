@@ -36,4 +36,6 @@ def is_newer(latest: Progress | None, shown: Raw | None) -> bool:
 
 def _rounded(value: object) -> object:
     """Floats of four digits fit a printer column."""
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
     return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -473,6 +473,7 @@ pushes = st.builds(
     epoch=floats,
     loss=floats,
     eval_loss=floats,
+    eval_losses=st.none() | st.lists(st.floats(), max_size=20),
     learning_rate=floats,
     tokens_per_second=floats,
     eta_seconds=st.none() | st.integers(-100, 100),

@@ -221,6 +221,17 @@ def test_validation_rows_may_come_from_several_data_sets(work: Work, tokenizer: 
     datasets = [{"uri": "s3://data/part-1/train.jsonl"}, {"uri": "s3://data/part-2/train.jsonl", "columns": columns}]
     data = read(work, tokenizer, validation={"datasets": datasets})
     assert (data.rows.kept, data.rows.validation, len(data.validation or [])) == (3, 3, 3)
+    assert [len(part) for part in data.validation_sets] == [1, 2]
+    assert [row for part in data.validation_sets for row in part.to_list()] == (data.validation or data.train).to_list()
+
+
+def test_a_validation_data_set_without_a_row_has_no_loss_and_is_named(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, [SOUND] * 3), (None, [{"text": "a"}]), (None, [{"text": ""}]))
+    entries = work.data_files()
+    work.write_data_files([*entries[:2], entries[2].model_copy(update={"validation": 1})])
+    datasets = [{"uri": f"s3://data/part-{number}/train.jsonl"} for number in (1, 2)]
+    with pytest.raises(RunFailure, match=r"^EmptyDataset: no row of s3://data/part-2/train\.jsonl can be validated on"):
+        read(work, tokenizer, validation={"datasets": datasets})
 
 
 def test_an_empty_validation_file_is_an_empty_dataset(work: Work, tokenizer: Any) -> None:

@@ -20,7 +20,7 @@ from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.storage.directory import read_manifest
 from tunesmith_runtime.train.loss import answer_loss
 from tunesmith_runtime.train.training_result import read_result
-from tunesmith_runtime.workdir import Fetched
+from tunesmith_runtime.workdir import DataFile, Fetched
 
 HELD_OUT = tinymodel.rows(32, seed=2)
 
@@ -136,6 +136,27 @@ def test_progress_has_step_loss_pace_and_remaining_time(tmp_path: Path, tiny: Pa
     assert first.rows
     assert (last.step, last.eta_seconds) == (2, 0)
     assert last.eval_loss
+
+
+def test_each_validation_set_has_its_loss_beside_the_mean_over_all_rows(tmp_path: Path, tiny: Path) -> None:
+    short, long = tinymodel.rows(2, seed=2), tinymodel.rows(6, seed=3)
+    sets = {f"{index}.jsonl": rows for index, rows in enumerate((short, long, short), start=1)}
+    run = make_run(
+        tmp_path, tiny, tinymodel.rows(8, seed=1), {"maxSteps": 1, "globalBatchSize": 2},
+        validation={"datasets": [{"uri": f"s3://data/{name}"} for name in sets]},
+    )  # fmt: skip
+    files = run.work.data_files()
+    for index, (name, rows) in enumerate(sets.items()):
+        tinymodel.write_rows(run.work.data / name, rows)
+        files.append(DataFile(path=name, uri=f"s3://data/{name}", validation=index))
+    run.work.write_data_files(files)
+    metrics = run.do(train.run).metrics
+    assert metrics is not None
+    assert metrics.eval_losses is not None
+    first, second, third = metrics.eval_losses
+    assert first == third != second
+    assert metrics.eval_loss == pytest.approx((2 * first + 6 * second + 2 * third) / 10)
+    assert run.log_history("eval_loss")[-1]["eval_loss_1"] == second
 
 
 @pytest.mark.parametrize(
