@@ -43,7 +43,8 @@ def _score_all(spec: RunSpec, tasks: list[Task], work: Work, progress: ProgressP
     generation = spec.eval_job().generation
     endpoint = find_endpoint(spec.name)
     shutil.rmtree(work.run / ArtifactType.REPORT, ignore_errors=True)
-    scope.quiet_imports(offline=all(task.benchmark.dataset is not None for task in tasks))
+    hub = spec.hub or scope.DEFAULT_HUB
+    scope.quiet_imports(all(task.benchmark.dataset is not None for task in tasks), hub)
     if (tokens := scope.answer_tokens(generation.max_tokens, endpoint.max_length)) < generation.max_tokens:
         log.warning(
             "answers are limited to %d tokens instead of %d: the model holds %d",
@@ -52,7 +53,8 @@ def _score_all(spec: RunSpec, tasks: list[Task], work: Work, progress: ProgressP
             endpoint.max_length,
         )
     configs = [
-        scope.configuration(task, generation, endpoint, work.run / ArtifactType.REPORT / task.name) for task in tasks
+        scope.configuration(task, generation, endpoint, work.run / ArtifactType.REPORT / task.name, hub)
+        for task in tasks
     ]
     trust = spec.base.trust_remote_code
     counts = [scope.count_questions(task, config, trust) for task, config in zip(tasks, configs, strict=True)]

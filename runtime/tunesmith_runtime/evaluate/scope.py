@@ -11,12 +11,15 @@ from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
+from tunesmith_api.catalogue.entries import HUBS
 from tunesmith_api.evaljob import Generation, Result
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import Hub, HubName
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.evaluate.benchmarks import Task
 from tunesmith_runtime.evaluate.endpoint import Endpoint
 from tunesmith_runtime.evaluate.results import completeness, disagreement, refusal, scores, unreadable
+from tunesmith_runtime.fetch.hub import REDIRECTIONS
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +29,26 @@ REQUEST_SECONDS = 3600
 PROGRESS_SECONDS = 2.0
 CONSOLE = Path("logs", "console.log")
 
+DEFAULT_HUB = Hub()
+
 OnProgress = Callable[[int], None]
 """Called with the number of answered questions."""
 
 
-def quiet_imports(offline: bool) -> None:
+def hub_variables(hub: Hub) -> dict[str, str]:
+    """The variables that make EvalScope's libraries read the first server of each list in the chart's values."""
+    servers = {name: urls[0] for name, urls in hub.endpoints.items() if urls}
+    variables = {REDIRECTIONS[HUBS[name]][0]: url for name, url in servers.items()}
+    scheme, _, domain = servers.get(HubName.MODEL_SCOPE, "").rstrip("/").partition("://")
+    return {**variables, "MODELSCOPE_DOMAIN": domain} if scheme == "https" else variables
+
+
+def data_hub(hub: Hub) -> str:
+    """The hub of EvalScope's benchmarks: ModelScope, which has all of them, unless the chart's values leave it out."""
+    return str(HubName.MODEL_SCOPE if HubName.MODEL_SCOPE in hub.order else HubName.HUGGING_FACE)
+
+
+def quiet_imports(offline: bool, hub: Hub = DEFAULT_HUB) -> None:
     """Import EvalScope without its changes to our logging. `offline`: hubs must not be contacted.
 
     The libraries read their environment variables when they are imported, so these are set first.
@@ -38,6 +56,7 @@ def quiet_imports(offline: bool) -> None:
     os.environ.pop("TQDM_DISABLE", None)  # EvalScope's progress bars fail if disabled; here they go to a file
     if offline:
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    os.environ |= hub_variables(hub)
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     import evalscope  # noqa: F401
@@ -77,7 +96,7 @@ def relayed(console: Path) -> Iterator[Relay]:
         logger.handlers[:] = [logging.NullHandler()]
 
 
-def configuration(task: Task, generation: Generation, endpoint: Endpoint, folder: Path) -> Any:
+def configuration(task: Task, generation: Generation, endpoint: Endpoint, folder: Path, hub: Hub = DEFAULT_HUB) -> Any:
     """Return EvalScope's TaskConfig. Raises RunFailure (BadSpec) if EvalScope refuses the settings."""
     from evalscope import TaskConfig
 
@@ -98,6 +117,7 @@ def configuration(task: Task, generation: Generation, endpoint: Endpoint, folder
             api_url=endpoint.url,
             api_key=endpoint.key,
             datasets=[task.dataset],
+            dataset_hub=data_hub(hub),
             dataset_args={task.dataset: task.arguments},
             limit=task.limit,
             eval_batch_size=generation.concurrency,
@@ -125,7 +145,7 @@ def count_questions(task: Task, config: Any, trust_code: bool) -> int:
     """
     from evalscope.api.registry import BENCHMARK_REGISTRY, get_benchmark
 
-    where = task.benchmark.dataset.uri if task.benchmark.dataset else "the hub"
+    where = task.benchmark.dataset.source if task.benchmark.dataset else "the hub"
     try:
         adapter = get_benchmark(task.dataset, config)
         adapter.validate_judge_strategy()
