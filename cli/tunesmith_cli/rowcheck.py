@@ -15,6 +15,7 @@ from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.refusal import Refusal
 from tunesmith_api.training import BadRows, Dataset
 from tunesmith_cli.sources import NotKnown, cause_of, check_readable, is_of_this_machine
+from tunesmith_runtime.data.contamination import Questions, read_questions
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.dropped_rows import DroppedRows
 from tunesmith_runtime.data.examples import Example
@@ -108,10 +109,39 @@ def check_rows(spec: FineTuneJobSpec, storage: Storage, encoder: RecordEncoder, 
         _check(run, spec, storage, each, "validation.uri" if is_uri else f"validation.datasets[{index}]", scratch)
         for index, each in enumerate(held_out)
     ]
+    evaluations, questions = _read_evaluations(spec, storage, scratch)
+    run = replace(run, questions=questions)
     train = [
         _check(run, spec, storage, each, f"datasets[{index}]", scratch) for index, each in enumerate(spec.datasets)
     ]
-    return train + validation
+    return train + validation + evaluations
+
+
+def _read_evaluations(
+    spec: FineTuneJobSpec, storage: Storage, scratch: Path
+) -> tuple[list[DatasetReport], Questions | None]:
+    """Read the questions that must not be trained on: those that can be read from here, and a report of each data set that cannot."""
+    reports, questions = list[DatasetReport](), Questions()
+    for index, dataset in enumerate(spec.decontaminate or ()):
+        field = f"decontaminate[{index}]"
+        try:
+            check_readable(dataset)
+            source = DataSource.of_evaluation(dataset)
+            read_questions(
+                scratch,
+                dataset,
+                _local_files(storage, find_data(storage, [source])[source], scratch / field),
+                questions,
+            )
+        except NotKnown as error:
+            reports.append(DatasetReport(field, dataset.source, unknown=str(error)))
+        except RunFailure as error:
+            if is_of_this_machine(error):
+                reports.append(DatasetReport(field, dataset.source, unknown=cause_of(error)))
+            else:
+                refused = Refusal(f"{error.failure}: {error.message}", error.hint or "")
+                reports.append(DatasetReport(field, dataset.source, failure=refused))
+    return reports, questions if spec.decontaminate else None
 
 
 def _check(

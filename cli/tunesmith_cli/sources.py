@@ -13,7 +13,7 @@ from tunesmith_api.catalogue.entries import Entry
 from tunesmith_api.catalogue.nearest import nearest
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.run import Store
-from tunesmith_api.training import Dataset
+from tunesmith_api.training import Dataset, EvalDataset
 from tunesmith_cli import hubfiles
 
 if TYPE_CHECKING:
@@ -149,18 +149,18 @@ def find_encoder(spec: FineTuneJobSpec, given: Path | None, folder: Path) -> Enc
 
 def count_rows(spec: FineTuneJobSpec, model: str, scratch: Path) -> tuple[Workload, int]:
     """Return the rows of a job, counted by the tokenizer in the folder `model`, and the bytes of their files. Raises NotKnown."""
-    held_out = spec.validation.separate if spec.validation else []
-    for dataset in (*spec.datasets, *held_out):
+    spec = spec.model_copy(update={"decontaminate": None})  # the rows that are dropped are assumed to be few
+    for dataset in (*spec.datasets, *(spec.validation.separate if spec.validation else [])):
         check_readable(dataset)
     try:
         from tunesmith_runtime.errors import RunFailure
         from tunesmith_runtime.fetch.assessment import read_rows
-        from tunesmith_runtime.fetch.data import DataSource, find_data
+        from tunesmith_runtime.fetch.data import find_data, row_sources
         from tunesmith_runtime.workdir import Work
     except ImportError as error:
         raise NotKnown(missing_package(error)) from error
     storage = storage_of(spec)
-    sources = [*map(DataSource.of, spec.datasets), *map(DataSource.of_validation, held_out)]
+    sources = [source for _, source in row_sources(spec)]
     try:
         data = find_data(storage, sources)
         workload, _ = read_rows(spec, Work(scratch / "work"), storage, model, data)
@@ -171,7 +171,7 @@ def count_rows(spec: FineTuneJobSpec, model: str, scratch: Path) -> tuple[Worklo
     return workload, sum(entry.size_bytes for each in data.values() for _, entry in each.rows())
 
 
-def check_readable(dataset: Dataset) -> None:
+def check_readable(dataset: Dataset | EvalDataset) -> None:
     """Raise NotKnown for a data set whose rows are not read from this machine."""
     scheme = dataset.source.partition("://")[0]
     if dataset.name is not None:

@@ -162,6 +162,9 @@ QueueName = Annotated[str, Field(min_length=1, max_length=63), OBJECT_NAME]
 CatalogueName = Annotated[str, Field(min_length=1, max_length=100), CATALOGUE_NAME]
 """A name of the catalogue: of a model or of a data set."""
 
+FurtherCatalogueName = Annotated[str, Field(min_length=1, max_length=100), replace(CATALOGUE_NAME, terse=True)]
+"""A `CatalogueName` in a further place of a CRD."""
+
 TEXT_CHARACTERS = 4096
 Text = Annotated[str, Field(max_length=TEXT_CHARACTERS)]
 """A message in status. Whoever writes it cuts it to TEXT_CHARACTERS."""
@@ -213,6 +216,9 @@ FurtherDataUri = Annotated[str, Field(max_length=1024), replace(DATA, terse=True
 
 SplitText = Annotated[str, Field(max_length=128), SPLIT]
 """A split of a data set, such as `train` or `train[:90%]`."""
+
+FurtherSplitText = Annotated[str, Field(max_length=128), replace(SPLIT, terse=True)]
+"""A `SplitText` in a further place of a CRD."""
 
 StoreUri = Annotated[str, Field(max_length=1024), STORE]
 """A destination: `s3://bucket/prefix`, `pvc://claim/path` or `file:///path`."""

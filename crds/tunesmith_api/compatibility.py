@@ -152,11 +152,14 @@ DATA_URIS: tuple[tuple[str, str], ...] = (
     ("FineTuneJob", "datasets[].uri"),
     ("FineTuneJob", "validation.uri"),
     ("FineTuneJob", "validation.datasets[].uri"),
+    ("FineTuneJob", "decontaminate[].uri"),
     ("EvalJob", "benchmarks[].dataset.uri"),
 )
 DATA_NAMES: tuple[tuple[str, str], ...] = (
     ("FineTuneJob", "datasets[].name"),
     ("FineTuneJob", "validation.datasets[].name"),
+    ("FineTuneJob", "decontaminate[].name"),
+    ("EvalJob", "benchmarks[].dataset.name"),
 )
 """Kind and path of every field of a spec that is the name of a data set of the catalogue."""
 OUTPUT_URIS: tuple[tuple[str, str], ...] = (("FineTuneJob", "output.uri"), ("EvalJob", "output.uri"))

@@ -11,6 +11,7 @@ from tunesmith_api.base import (
     ATOMIC_LIST,
     SET_LIST,
     ApiModel,
+    CatalogueName,
     DataUri,
     Duration,
     QueueName,
@@ -21,6 +22,7 @@ from tunesmith_api.base import (
     exactly_one,
     map_list,
 )
+from tunesmith_api.catalogue import SCHEME
 from tunesmith_api.common import ModelSource, Output, Storage
 from tunesmith_api.grammar import Grammar
 from tunesmith_api.inferenceservice import Engine
@@ -49,12 +51,17 @@ class BenchmarkDataset(ApiModel):
     """The data of a benchmark."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        exactly_one("name", "uri"),
         Rule("!has(self.template) || self.type == 'qa'", "template goes with type: qa; remove the template"),
         Rule("!has(self.columns) || self.type != 'benchmark'", "columns are of your own rows; remove columns"),
     )
 
-    uri: DataUri = Field(
-        description="Files of rows as in a FineTuneJob's datasets, or for type benchmark the folder that holds the data as the hub has it."
+    name: CatalogueName | None = Field(
+        None, description="Name in the catalogue, such as gsm8k, looked up as the name of a model."
+    )
+    uri: DataUri | None = Field(
+        None,
+        description="Files of rows as in a FineTuneJob's datasets, or for type benchmark the folder that holds the data as the hub has it.",
     )
     subset: ShortText | None = Field(
         None, description="Subset (configuration) of a data set of a hub or folder. Default: its default or only one."
@@ -74,6 +81,11 @@ class BenchmarkDataset(ApiModel):
     template: RowTemplate | None = Field(
         None, description="For qa: the question and the answer from columns of a row. Default: by format."
     )
+
+    @property
+    def source(self) -> str:
+        """The URI, or catalogue://NAME of a name that is not looked up yet."""
+        return self.uri or f"{SCHEME}{self.name}"
 
 
 class Benchmark(ApiModel):

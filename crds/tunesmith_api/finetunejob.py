@@ -28,6 +28,7 @@ from tunesmith_api.training import (
     Dataset,
     Dpo,
     Droppable,
+    EvalDataset,
     Export,
     Fit,
     Grpo,
@@ -109,6 +110,14 @@ class FineTuneJobSpec(ApiModel):
         max_length=4,
         description="Rows to drop: Duplicate (the text of an earlier row, but for white space). Default: none.",
         json_schema_extra=SET_LIST,
+    )
+    decontaminate: list[EvalDataset] | None = Field(
+        None,
+        min_length=1,
+        max_length=16,
+        description="Test data of evaluations: rows of datasets with a question of theirs, or 13 words that are in one of their questions only, "
+        "are dropped (reason Contaminated). Default: none.",
+        json_schema_extra=ATOMIC_LIST,
     )
     method: Method = Field(
         Method.SFT,
@@ -229,6 +238,7 @@ class Rows(ApiModel):
     datasets: list[DatasetRows] | None = Field(
         None, max_length=64, description="Rows of each data set by its weight.", json_schema_extra=map_list("index")
     )
+    more_datasets: int | None = Field(None, ge=0, description="Further data sets, which are in run.json only.")
 
 
 class LastCheckpoint(ApiModel):

@@ -13,7 +13,9 @@ from tunesmith_api.base import (
     ApiModel,
     CatalogueName,
     DataUri,
+    FurtherCatalogueName,
     FurtherDataUri,
+    FurtherSplitText,
     Rule,
     ShortText,
     SplitText,
@@ -151,6 +153,27 @@ class ValidationDataset(Dataset):
     """A data set of validation rows."""
 
     uri: FurtherDataUri | None = Field(None, description="As datasets[].uri.")
+
+
+class EvalDataset(ApiModel):
+    """Rows of an evaluation, whose questions must not be trained on."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (exactly_one("name", "uri"),)
+
+    name: FurtherCatalogueName | None = Field(None, description="As datasets[].name.")
+    uri: FurtherDataUri | None = Field(None, description="As datasets[].uri.")
+    subset: ShortText | None = Field(None, description="As datasets[].subset.")
+    split: FurtherSplitText | None = Field(
+        None, description="As datasets[].split. Default: test, validation or train of a hub, all rows of other data."
+    )
+    columns: dict[str, ShortText] | None = Field(
+        None, max_length=16, description="As datasets[].columns. A column question is read before any format."
+    )
+
+    @property
+    def source(self) -> str:
+        """The URI, or catalogue://NAME of a name that is not looked up yet."""
+        return self.uri or f"{SCHEME}{self.name}"
 
 
 class Validation(ApiModel):

@@ -22,11 +22,12 @@ from tunesmith_api.catalogue.entries import HUBS, DatasetEntry, Entry
 from tunesmith_api.catalogue.nearest import nearest
 from tunesmith_api.catalogue.own import BadEntry, dataset_entry, model_entry, read_entries
 from tunesmith_api.compatibility import refusals
+from tunesmith_api.evaljob import BenchmarkDataset, BenchmarkType
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.hashing import digest
 from tunesmith_api.refusal import combine
 from tunesmith_api.run import CATALOGUE_DIRECTORY, Hub, ModelRole, ResolvedModel, RunSpec, Verb
-from tunesmith_api.training import Dataset, RowFormat, RowTemplate, ValidationDataset
+from tunesmith_api.training import Dataset, EvalDataset, RowFormat, RowTemplate, ValidationDataset
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.storage import Storage, join, open_storage
 from tunesmith_runtime.version_names import record_uri, with_recorded_uris
@@ -35,6 +36,7 @@ from tunesmith_runtime.workdir import Work
 log = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=Entry)
+T = TypeVar("T", EvalDataset, BenchmarkDataset)
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def resolve(spec: RunSpec, catalogue: Catalogue) -> RunSpec:
         each.model_copy(update={"model": _named_model(each.model, ModelRole.ADAPTER, spec, catalogue)})
         for each in spec.adapters
     ]
-    data, looked_up = _named_data(spec, catalogue) if spec.kind == "FineTuneJob" else (spec.spec, {})
+    data, looked_up = NAMED_DATA[spec.kind](spec, catalogue) if spec.kind in NAMED_DATA else (spec.spec, {})
     return spec.model_copy(update={"models": models, "adapters": adapters, "spec": data, "looked_up": looked_up})
 
 
@@ -189,8 +191,8 @@ def _named_model(model: ResolvedModel, role: ModelRole, spec: RunSpec, catalogue
     return model.model_copy(update={"uri": uri})
 
 
-def _named_data(spec: RunSpec, catalogue: Catalogue) -> tuple[dict[str, Any], dict[str, str]]:
-    """The spec with the named data sets replaced, and the digest of what each stands for."""
+def _data_of_tuning(spec: RunSpec, catalogue: Catalogue) -> tuple[dict[str, Any], dict[str, str]]:
+    """The spec of a FineTuneJob with the named data sets replaced, and the digest of what each stands for."""
     job, digests = spec.fine_tune_job(), dict[str, str]()
 
     def found(datasets: Sequence[Dataset], field: str) -> list[dict[str, Any]]:
@@ -200,7 +202,32 @@ def _named_data(spec: RunSpec, catalogue: Catalogue) -> tuple[dict[str, Any], di
     data = {**spec.spec, "datasets": found(job.datasets, "spec.datasets")}
     if job.validation and job.validation.datasets:
         data["validation"] = {"datasets": found(job.validation.datasets, "spec.validation.datasets")}
+    if job.decontaminate:
+        evaluations = [
+            _named_eval(each, f"spec.decontaminate[{at}]", spec, catalogue, digests)
+            for at, each in enumerate(job.decontaminate)
+        ]
+        data["decontaminate"] = [each.to_dict() for each in evaluations]
     return data, digests
+
+
+def _data_of_evaluation(spec: RunSpec, catalogue: Catalogue) -> tuple[dict[str, Any], dict[str, str]]:
+    """The spec of an EvalJob with the named data sets replaced, and the digest of what each stands for."""
+    digests, benchmarks = dict[str, str](), list[dict[str, Any]]()
+    for at, benchmark in enumerate(spec.eval_job().benchmarks):
+        data = benchmark.to_dict()
+        if benchmark.dataset:
+            where = f"spec.benchmarks[{at}].dataset"
+            data["dataset"] = _named_eval(benchmark.dataset, where, spec, catalogue, digests).to_dict()
+        benchmarks.append(data)
+    return {**spec.spec, "benchmarks": benchmarks}, digests
+
+
+NAMED_DATA: Mapping[str, Callable[[RunSpec, Catalogue], tuple[dict[str, Any], dict[str, str]]]] = {
+    "FineTuneJob": _data_of_tuning,
+    "EvalJob": _data_of_evaluation,
+}
+"""Kind -> how its data sets are looked up."""
 
 
 def _named_dataset(
@@ -220,9 +247,40 @@ def _named_dataset(
     place = (entry.validation_uri if is_validation else None) or catalogue.uri(DATASETS, entry, where)
     found = data_of(dataset, entry, place)
     _check_available(spec, f"data set {dataset.name!r}", where, {"datasets": [found.to_dict()]}, found.source)
-    digests[where] = digest(found.model_dump(mode="json", by_alias=True, exclude_defaults=True))
-    log.info("data set %s is %s", dataset.name, found.to_dict())
+    _record(found, dataset.name, where, digests)
     return found
+
+
+def _named_eval(dataset: T, where: str, spec: RunSpec, catalogue: Catalogue, digests: dict[str, str]) -> T:
+    """The data of an evaluation that the field `where` names, whose digest is added to `digests`; returned unchanged if it has a URI."""
+    if dataset.name is None:
+        return dataset
+    entry = catalogue.find(DATASETS, dataset.name, where)
+    found = eval_data_of(dataset, entry, entry.validation_uri or catalogue.uri(DATASETS, entry, where))
+    data = {"benchmarks": [{"dataset": {"uri": found.uri}}], "decontaminate": [{"uri": found.uri}]}
+    _check_available(spec, f"data set {dataset.name!r}", where, data, found.source)
+    _record(found, dataset.name, where, digests)
+    return found
+
+
+def _record(found: Dataset | EvalDataset | BenchmarkDataset, name: str, where: str, digests: dict[str, str]) -> None:
+    """Add the digest of what a name stands for, and log it."""
+    digests[where] = digest(found.model_dump(mode="json", by_alias=True, exclude_defaults=True))
+    log.info("data set %s is %s", name, found.to_dict())
+
+
+def eval_data_of(dataset: T, entry: DatasetEntry, uri: str) -> T:
+    """Return the data of an entry at `uri` for an evaluation. What the spec says has precedence.
+
+    They have no default split here: that of a hub is its split for tests. Rows that are no questions with answers are read as
+    they are, without the columns of the entry, which are those of a training.
+    """
+    settings: dict[str, Any] = {"name": None, "uri": uri, "subset": dataset.subset or entry.subset}
+    if not isinstance(dataset, BenchmarkDataset) or dataset.type is BenchmarkType.QA:
+        settings["columns"] = dataset.columns if dataset.columns is not None else dict(entry.columns) or None
+    if isinstance(dataset, BenchmarkDataset) and dataset.type is BenchmarkType.QA and isinstance(entry.format, Mapping):
+        settings["template"] = dataset.template or RowTemplate.model_validate(entry.format)
+    return dataset.model_copy(update=settings)
 
 
 def data_of(dataset: Dataset, entry: DatasetEntry, uri: str) -> Dataset:

@@ -21,8 +21,9 @@ class DataFile(ApiModel):
 
     path: str = Field(description="File name below /work/data.")
     uri: str = Field(description="Its URI, which messages about its rows name.")
-    dataset: int | None = Field(None, description="Index in spec.datasets; absent for rows of spec.validation.")
-    validation: int = Field(0, ge=0, description="Without dataset: index in spec.validation.datasets; 0 for its uri.")
+    dataset: int | None = Field(None, description="Index in spec.datasets; absent for other rows.")
+    evaluation: int | None = Field(None, description="Index in spec.decontaminate; absent for other rows.")
+    validation: int = Field(0, ge=0, description="Without both: index in spec.validation.datasets; 0 for its uri.")
 
 
 class Fetched(ApiModel):

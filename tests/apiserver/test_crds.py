@@ -231,6 +231,10 @@ BAD = {
         {"validation": {"datasets": [{"uri": "s3://data/a.jsonl", "weight": 2}]}},
         "every row of validation.datasets is measured once: remove weight",
     ),
+    "data of an evaluation without a name": Bad("FineTuneJob", {"decontaminate": [{"split": "test"}]}, "set exactly one of name, uri"),
+    "data of a benchmark with name and uri": Bad(
+        "EvalJob", {"benchmarks": [{"name": "own", "dataset": {"name": "gsm8k", "uri": "s3://data/a.jsonl"}}]}, "set exactly one of name, uri"
+    ),
     "sample of all rows": Bad(
         "FineTuneJob", {"datasets": [{"uri": "s3://data/a.jsonl", "sample": True}]}, "sample draws maxRows rows: set maxRows, or remove sample"
     ),

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import DatasetRows, DroppedRows, FineTuneJobSpec, Rows
+from tunesmith_runtime.data.contamination import Questions, read_questions
 from tunesmith_runtime.data.encode import Encoder
-from tunesmith_runtime.data.example_file import move_rows, open_examples, open_parts, repeat_rows
+from tunesmith_runtime.data.example_file import RowWriter, move_rows, open_examples, open_parts, repeat_rows
 from tunesmith_runtime.data.mixing import Draw, draw
 from tunesmith_runtime.data.records import Record
 from tunesmith_runtime.data.row_counts import RowCounts, ignored_keys, warn_of_ignored
@@ -70,7 +71,7 @@ def load(work: Work, spec: FineTuneJobSpec, encoder: Encoder, learns_from: Colle
     Raises RunFailure: BadRow with file and line, EmptyDataset, ChatTemplateMissing, BadSpec for rows that the method
     does not learn from, DiskFull.
     """
-    rows = RowEncoder(work, encoder, Learnable(spec.method, learns_from), spec)
+    rows = RowEncoder(work, encoder, Learnable(spec.method, learns_from), spec, questions=_questions(work, spec))
     try:
         return _load(rows, spec, encoder)
     finally:
@@ -97,9 +98,14 @@ def load_stream(
         _check_held_out(separate, encoded, encoder)
         counts_file.write_bytes(COUNTS.dump_json(encoded))
     held_out = COUNTS.validate_json(counts_file.read_bytes()) if separate else None
+    questions = _questions(work, spec)
+
+    def encode(writer: RowWriter, counts: RowCounts) -> None:
+        RowEncoder(work, encoder, learnable, spec, questions=questions).encode_to(sources, writer, counts)
+
     return StreamedData(
         Stream(
-            lambda writer, counts: RowEncoder(work, encoder, learnable, spec).encode_to(sources, writer, counts),
+            encode,
             arrange,
             lambda counts: _empty(", ".join(dataset.source for dataset in spec.datasets), counts, encoder),
         ),
@@ -192,11 +198,21 @@ def _sources(work: Work, spec: FineTuneJobSpec) -> list[Source]:
 
 
 def _validation_sources(work: Work, spec: FineTuneJobSpec) -> list[Source]:
-    files = [file for file in work.data_files() if file.dataset is None]
+    files = [file for file in work.data_files() if file.dataset is None and file.evaluation is None]
     return [
         Source(dataset, [file for file in files if file.validation == index], "validation.datasets[]")
         for index, dataset in enumerate(spec.validation.separate if spec.validation else [])
     ]
+
+
+def _questions(work: Work, spec: FineTuneJobSpec) -> Questions | None:
+    """The questions that must not be trained on; None without spec.decontaminate."""
+    if not spec.decontaminate:
+        return None
+    files, questions = work.data_files(), Questions()
+    for index, dataset in enumerate(spec.decontaminate):
+        read_questions(work.data, dataset, [file for file in files if file.evaluation == index], questions)
+    return questions
 
 
 def _summary(train: RowCounts, held_out: RowCounts, validation: bool, draws: list[Draw]) -> Rows:

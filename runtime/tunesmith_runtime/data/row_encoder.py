@@ -12,6 +12,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.training import BadRows, Dataset, Droppable, Method, RowFormat
 from tunesmith_runtime.data import formats
+from tunesmith_runtime.data.contamination import Questions
 from tunesmith_runtime.data.dataset_rows import dataset_rows
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.dropped_rows import FILE, DroppedRows
@@ -69,6 +70,11 @@ class Source:
     path: str
     """Path of the field that holds the data set, below spec."""
 
+    @property
+    def is_held_out(self) -> bool:
+        """Whether the rows are validated on."""
+        return self.path.startswith("validation")
+
 
 class RecordEncoder(Protocol):
     """Encodes records, as `encode.Encoder` does."""
@@ -100,6 +106,8 @@ class RowEncoder:
     learnable: Learnable
     spec: FineTuneJobSpec
     dropped: DroppedRows = field(default_factory=DroppedRows)
+    questions: Questions | None = None
+    """Questions that no training row may have."""
     _digests: Digests = field(default_factory=Digests)
     """Of the rows that are kept, to drop duplicates."""
 
@@ -190,16 +198,24 @@ class DatasetEncoder:
         fitting = run.encoder.fit(examples)
         if isinstance(fitting, DropReason):
             return self._drop(fitting, file, place, row, max((len(each.input_ids) for each in examples), default=None))
+        if run.questions and not self._source.is_held_out and (common := run.questions.find_in(record)):
+            return self._drop(DropReason.CONTAMINATED, file, place, row, sentence=f"shares with a question: {common}")
         if run.is_duplicate(record):
             return self._drop(DropReason.DUPLICATE, file, place, row)
         counts.truncated += run.encoder.is_truncated(record, examples)
         return self._writer.write(fitting)
 
     def _drop(
-        self, reason: DropReason, file: DataFile, place: Place, row: dict[str, Any], tokens: int | None = None
+        self,
+        reason: DropReason,
+        file: DataFile,
+        place: Place,
+        row: dict[str, Any],
+        tokens: int | None = None,
+        sentence: str | None = None,
     ) -> None:
         self._counts.drop(reason, tokens)
-        sentence = f"has {tokens} tokens, and {self._run.encoder.bound}" if tokens else None
+        sentence = f"has {tokens} tokens, and {self._run.encoder.bound}" if tokens else sentence
         self._run.dropped.add(reason, file.uri, place, row, sentence)
 
     def _refuse(self, failure: RunFailure, file: DataFile, place: Place, row: Any, error: RowError) -> None:
@@ -227,5 +243,5 @@ class DatasetEncoder:
     def _renamed_by(self) -> str:
         """The field or tool that renames the keys of the rows: validation.uri has no columns."""
         validation = self._run.spec.validation
-        is_uri = self._source.path.startswith("validation") and validation is not None and validation.uri is not None
+        is_uri = self._source.is_held_out and validation is not None and validation.uri is not None
         return "an editor" if is_uri else f"{self._source.path}.columns"

@@ -79,7 +79,7 @@ def prepare(benchmark: Benchmark, generation: Generation, work: Work) -> Task:
 def _own(benchmark: Benchmark, generation: Generation, work: Work) -> Task:
     """Convert a user's rows to a local benchmark of EvalScope."""
     assert benchmark.dataset is not None
-    kind, uri = benchmark.dataset.type, benchmark.dataset.uri
+    kind, uri = benchmark.dataset.type, benchmark.dataset.source
     if benchmark.few_shot:
         raise RunFailure(
             FailureClass.BAD_SPEC,
@@ -133,18 +133,18 @@ def _row_files(benchmark: Benchmark, folder: Path) -> list[Path]:
     files = {stem_of(name): folder / name for name in rows}
     if len(files) < len(rows):
         twice = ", ".join(name for name in rows if files[stem_of(name)].name != name)
-        message = f"benchmark {benchmark.name}: several files of {benchmark.dataset.uri} are of one subset: {twice}"
+        message = f"benchmark {benchmark.name}: several files of {benchmark.dataset.source} are of one subset: {twice}"
         raise RunFailure(FailureClass.BAD_SPEC, message, "give each file another name")
     for subset in benchmark.subsets or []:
         if subset not in files:
             there = ", ".join(files) or "none"
             raise RunFailure(
                 FailureClass.DATASET_NOT_FOUND,
-                f"benchmark {benchmark.name}: {benchmark.dataset.uri} has no subset {subset}; it has {there}",
+                f"benchmark {benchmark.name}: {benchmark.dataset.source} has no subset {subset}; it has {there}",
                 "name files of the folder, without the ending, in spec.benchmarks[].subsets",
             )
     if not files:
-        message = f"benchmark {benchmark.name}: {benchmark.dataset.uri} has no file of rows"
+        message = f"benchmark {benchmark.name}: {benchmark.dataset.source} has no file of rows"
         raise RunFailure(FailureClass.DATASET_NOT_FOUND, message)
     return [files[subset] for subset in benchmark.subsets or files]
 

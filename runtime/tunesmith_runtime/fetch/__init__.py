@@ -20,7 +20,7 @@ from tunesmith_runtime.disk_space import check_room, extra_bytes_of, used
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.assessment import assess
 from tunesmith_runtime.fetch.checks import check_all, is_lenient
-from tunesmith_runtime.fetch.data import Data, DataSource, download_benchmark, download_rows, find_data
+from tunesmith_runtime.fetch.data import Data, DataSource, download_benchmark, download_rows, find_data, row_sources
 from tunesmith_runtime.fetch.models import Model, find_adapter, find_model
 from tunesmith_runtime.fetch.names import SAFE, is_wanted
 from tunesmith_runtime.progress_push import ProgressPusher
@@ -155,9 +155,7 @@ def data_sources(spec: RunSpec) -> list[DataSource]:
     if spec.kind == "EvalJob":
         datasets = (benchmark.dataset for benchmark in spec.eval_job().benchmarks)
         return [DataSource.of_benchmark(dataset) for dataset in datasets if dataset]
-    job = spec.fine_tune_job()
-    validation = job.validation.separate if job.validation else []
-    return [*map(DataSource.of, job.datasets), *map(DataSource.of_validation, validation)]
+    return [source for _, source in row_sources(spec.fine_tune_job())]
 
 
 def download_data(spec: RunSpec, work: Work, storage: Storage, data: FoundData) -> None:
@@ -168,10 +166,4 @@ def download_data(spec: RunSpec, work: Work, storage: Storage, data: FoundData) 
                 found = data[DataSource.of_benchmark(benchmark.dataset)]
                 download_benchmark(storage, found, work.benchmarks / benchmark.name)
         return
-    job = spec.fine_tune_job()
-    sources: list[tuple[int | None, Data]] = [
-        (index, data[DataSource.of(dataset)]) for index, dataset in enumerate(job.datasets)
-    ]
-    if job.validation:
-        sources += [(None, data[DataSource.of_validation(dataset)]) for dataset in job.validation.separate]
-    download_rows(storage, sources, work)
+    download_rows(storage, spec.fine_tune_job(), data, work)

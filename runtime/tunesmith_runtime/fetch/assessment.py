@@ -147,14 +147,14 @@ def read_rows(
     sources = [(index, data[DataSource.of(dataset)]) for index, dataset in enumerate(job.datasets)]
     size = sum(entry.size_bytes for _, each in sources for _, entry in each.rows())
     if size <= WHOLE_BYTES or job.until is Until.DATA:
-        held_out = job.validation.separate if job.validation else []
-        validation = [(None, data[DataSource.of_validation(each)]) for each in held_out]
-        download_rows(storage, [*sources, *validation], scratch)
+        download_rows(storage, job, data, scratch)
         encoded = _encode_whole(job, scratch, template, encode_again)
         return count_encoded(encoded, job.training), encoded.rows
     try:
         share = _download_sample(storage, sources, scratch)
-        sample = count_encoded(encode_lightly(job.model_copy(update={"validation": None}), scratch, template))
+        sample = count_encoded(
+            encode_lightly(job.model_copy(update={"validation": None, "decontaminate": None}), scratch, template)
+        )
     except RunFailure as failure:
         log.info("rows are not counted: %s", failure)
         return assume(max(1, size // (BYTES_PER_TOKEN * job.training.max_length)), job.training.max_length), None

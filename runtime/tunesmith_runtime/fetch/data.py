@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
 
 from tunesmith_api.evaljob import BenchmarkDataset, BenchmarkType
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import digest
 from tunesmith_api.run import Hub
 from tunesmith_api.splits import parse_split
-from tunesmith_api.training import Dataset
+from tunesmith_api.training import Dataset, EvalDataset
 from tunesmith_runtime.data.files import ending_of, of_one_type
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.fetch.data_layout import CARD, CARD_BYTES, TRAIN, LayoutError, choose
@@ -33,6 +33,10 @@ FOR_TRAINING = (TRAIN,)
 FOR_VALIDATION = ("validation", "test")
 FOR_EVALUATION = ("test", "validation", TRAIN)
 """The splits of a hub's data set that are taken where none is named, in this order."""
+
+
+Purpose = dict[str, int]
+"""What rows are for: a field of `DataFile` with the index of the data set."""
 
 
 class Origin(Protocol):
@@ -68,7 +72,12 @@ class DataSource:
     def of_benchmark(cls, dataset: BenchmarkDataset) -> DataSource:
         """The source of a benchmark's data."""
         has_rows = dataset.type is not BenchmarkType.BENCHMARK
-        return cls(dataset.uri, dataset.subset, _name(dataset.split), FOR_EVALUATION, has_rows)
+        return cls(dataset.source, dataset.subset, _name(dataset.split), FOR_EVALUATION, has_rows)
+
+    @classmethod
+    def of_evaluation(cls, dataset: EvalDataset) -> DataSource:
+        """The source of a data set whose questions must not be trained on."""
+        return cls(dataset.source, dataset.subset, _name(dataset.split), FOR_EVALUATION)
 
 
 def _name(split: str | None) -> str | None:
@@ -195,18 +204,29 @@ def _with_layout(storage: Storage, source: DataSource, folder: str, entries: dic
     return Data(source.uri, entries, digest(content), source, card, has_layout)
 
 
-def download_rows(storage: Storage, sources: list[tuple[int | None, Data]], work: Work) -> None:
-    """Download the rows of data sets to /work/data. Each source is an index in spec.datasets with its data; those without an
-    index are the data sets of spec.validation in their order."""
+def row_sources(job: FineTuneJobSpec) -> list[tuple[Purpose, DataSource]]:
+    """All data sets of a FineTuneJob."""
+    validation = job.validation.separate if job.validation else []
+    return [
+        *(({"dataset": index}, DataSource.of(each)) for index, each in enumerate(job.datasets)),
+        *(({"validation": index}, DataSource.of_validation(each)) for index, each in enumerate(validation)),
+        *(
+            ({"evaluation": index}, DataSource.of_evaluation(each))
+            for index, each in enumerate(job.decontaminate or [])
+        ),
+    ]
+
+
+def download_rows(storage: Storage, job: FineTuneJobSpec, found: Mapping[DataSource, Data], work: Work) -> None:
+    """Download the rows of all data sets of a job to /work/data."""
     shutil.rmtree(work.data, ignore_errors=True)
     started, size, files = time.monotonic(), 0, list[DataFile]()
-    validation = count()
-    for index, data in sources:
-        number = next(validation) if index is None else 0
+    for purpose, source in row_sources(job):
+        data = found[source]
         for uri, entry in data.rows():
             name = f"{len(files):02d}{ending_of(uri)}"
             (data.origin or storage).download(uri, work.data / name, entry)
-            files.append(DataFile(path=name, uri=uri, dataset=index, validation=number))
+            files.append(DataFile.model_validate({"path": name, "uri": uri, **purpose}))
             size += entry.size_bytes
     work.write_data_files(files)
     log.info("data: %d files, %s", len(files), rate(size, time.monotonic() - started))

@@ -296,6 +296,56 @@ def test_an_entry_without_rows_to_validate_on_is_refused_in_validation(local: Fe
     assert failure.message == "data set 'mine' of the catalogue has no rows to validate on"
 
 
+def evaluation(fetcher: Fetcher, dataset: dict[str, Any]) -> RunSpec:
+    benchmarks = [{"name": "own", "dataset": dataset}, {"name": "mmlu"}]
+    return fetcher.spec("EvalJob", "s3://models/a", {"benchmarks": benchmarks}, role="model")
+
+
+def test_a_named_data_set_is_evaluated_on_its_rows_for_tests_and_read_as_the_entry_says(
+    local: Fetcher, mounted: Path
+) -> None:
+    template = {"prompt": "{q}", "completion": "{a}"}
+    config_map(
+        mounted,
+        datasets=json.dumps(
+            {"a": {"train": "s3://own/a", "format": template}, "b": {"train": "s3://own/b", "val": "s3://own/c"}}
+        ),
+    )
+    spec = evaluation(local, {"name": "gsm8k"})
+    assert spec.has_names
+    found = looked_up(spec, local).eval_job().benchmarks[0].dataset
+    assert found is not None
+    assert (found.name, found.uri, found.subset, found.split) == (None, "hf://openai/gsm8k", "main", None)
+    assert found.columns == {"question": "instruction", "answer": "output"}
+    choices = looked_up(evaluation(local, {"name": "gsm8k", "type": "multipleChoice"}), local).eval_job()
+    assert [each.dataset and each.dataset.columns for each in choices.benchmarks] == [None, None]
+    own = [looked_up(evaluation(local, {"name": name}), local).eval_job().benchmarks[0].dataset for name in ("a", "b")]
+    assert [each and each.uri for each in own] == ["s3://own/a", "s3://own/c"]
+    assert [each and each.template for each in own] == [RowTemplate.model_validate(template), None]
+
+
+def test_a_changed_entry_of_an_evaluation_is_another_score(local: Fetcher, mounted: Path) -> None:
+    model, rows = local.put("base", MODEL), local.put("rows", {"a.jsonl": ROWS})
+    spec = evaluation(local, {"name": "mine"}).model_copy(update={"models": local.spec("EvalJob", model, {}).models})
+    runs = []
+    for entry in ({"train": f"{rows}/a.jsonl"}, {"train": f"{rows}/a.jsonl", "columns": {"prompt": "query"}}) * 2:
+        config_map(mounted, datasets=json.dumps({"mine": entry}))
+        found = looked_up(spec, local)
+        assert list(found.looked_up or {}) == ["spec.benchmarks[0].dataset"]
+        runs.append(local.fetch(found)[0].run_uri)
+    assert runs[:2] == runs[2:]
+    assert runs[0] != runs[1]
+
+
+def test_data_whose_questions_must_not_be_trained_on_may_have_a_name(local: Fetcher, mounted: Path) -> None:
+    spec = job(local, "qwen3-8b", {"uri": "file:///rows.jsonl"}, decontaminate=[{"name": "gsm8k"}])
+    found = looked_up(spec, local)
+    (dataset,) = found.fine_tune_job().decontaminate or ()
+    assert (dataset.uri, dataset.subset, dataset.split) == ("hf://openai/gsm8k", "main", None)
+    assert dataset.columns == {"question": "instruction", "answer": "output"}
+    assert "spec.decontaminate[0]" in (found.looked_up or {})
+
+
 def test_every_built_in_data_set_gives_a_valid_data_set() -> None:
     for name, entry in datasets().items():
         for uri in entry.uris():

@@ -149,6 +149,21 @@ def test_validation_rows_are_read_and_a_training_row_that_repeats_one_is_the_dup
     assert (validation["field"], validation["kept"]) == ("validation.uri", 1)
 
 
+def test_rows_with_a_question_of_an_evaluation_are_counted(tmp_path: Path) -> None:
+    tests = put(tmp_path / "tests", {"qa.jsonl": b'{"question": "A"}\n'})
+    rows = {"train.jsonl": GOOD + b'{"prompt": "b", "completion": "a"}\n'}
+    code, found = check(tmp_path, rows, decontaminate=[{"uri": tests}, {"name": "gsm8k"}])
+    train, unread = found["datasets"]
+    assert (code, train["kept"], train["dropped"]) == (0, 1, {"Contaminated": 1})
+    assert (unread["field"], unread["unknown"]) == (
+        "decontaminate[1]",
+        "gsm8k is a name, which the cluster looks up",
+    )
+    code, found = check(tmp_path, rows, decontaminate=[{"uri": put(tmp_path / "bad", {"qa.jsonl": b"{}\n"})}])
+    assert code == 1
+    assert found["problems"][0]["message"].startswith("BadRow: qa.jsonl line 1:")
+
+
 def test_files_of_this_machine_can_stand_for_the_data_sets(tmp_path: Path) -> None:
     job = manifest("demo", UNKNOWN_MODEL, "s3://my-bucket/a.jsonl", "hf://org/rows")
     put(tmp_path / "data", {"new.jsonl": GOOD * 2})

@@ -21,9 +21,10 @@ from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_runtime.data.dropped_rows import FILE
 from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.examples import IGNORED
-from tunesmith_runtime.data.load import Data, load, open_data
+from tunesmith_runtime.data.load import Data, load, load_stream, open_data
 from tunesmith_runtime.data.records import Continuation, Conversation, PlainText, Record
 from tunesmith_runtime.data.row_counts import MAX_KEYS, OTHER_KEYS
+from tunesmith_runtime.data.stream import Place
 from tunesmith_runtime.data.text_encoder import PIECE
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.workdir import DataFile, Work
@@ -593,6 +594,39 @@ def test_a_training_row_that_is_a_validation_row_is_the_duplicate(work: Work, to
     assert (rows.kept, rows.validation) == (1, 1)
 
 
+def test_training_rows_with_a_question_of_an_evaluation_are_dropped_and_shown(work: Work, tokenizer: Any) -> None:
+    other = {**SOUND, "prompt": "2 + 3 ="}
+    given_files(work, (0, [other, SOUND]), (None, [SOUND]), (None, [{"question": "2+2="}]))
+    files = work.data_files()
+    work.write_data_files([*files[:2], files[2].model_copy(update={"evaluation": 0})])
+    spec = {"validation": {"uri": "s3://data/part-1/train.jsonl"}, "decontaminate": [{"uri": "s3://tests/qa.jsonl"}]}
+    rows = read(work, tokenizer, **spec).rows
+    assert (rows.kept, rows.validation) == (1, 1)
+    assert rows.to_dict()["dropped"] == [{"reason": "Contaminated", "count": 1}]
+    (shown,) = dropped(work)
+    assert (shown["place"], shown["sentence"]) == ("line 2", "shares with a question: 2 + 2 =")
+
+
+def test_a_stream_drops_rows_with_a_question_of_an_evaluation(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, [SOUND, {**SOUND, "prompt": "2 + 3 ="}]), (None, [SOUND]))
+    files = work.data_files()
+    work.write_data_files([files[0], files[1].model_copy(update={"evaluation": 0})])
+    job = FineTuneJobSpec.model_validate(
+        {
+            "model": {"uri": "s3://models/base"},
+            "datasets": [{"uri": "s3://data/part-0/train.jsonl"}],
+            "decontaminate": [{"uri": "s3://tests/qa.jsonl"}],
+            "training": {"streaming": True, "maxSteps": 1},
+        }
+    )
+    encoder = Encoder.of(tokenizer, frozenset([tokenizer.eos_token_id]), job.training)
+    streamed = load_stream(
+        work, job, encoder, ALL_RECORDS, lambda examples, _: [{"input_ids": []}] * len(examples), True
+    )
+    assert len(next(streamed.stream.windows(Place()))[1]) == 1
+    assert streamed.rows.to_dict()["dropped"] == [{"reason": "Contaminated", "count": 1}]
+
+
 def numbered(start: int, count: int) -> list[Any]:
     return [{"text": f"row {number}"} for number in range(start, start + count)]
 
@@ -674,6 +708,22 @@ def test_rows_of_a_template_are_turns(work: Work, tokenizer: Any) -> None:
     template = {"prompt": "What is a {q}?", "completion": "{a}"}
     data = read(work, tokenizer, datasets=[{**PARTS[0], "template": template}, PARTS[1]])
     assert len(set(texts(tokenizer, data))) == 1
+
+
+def test_rows_encoded_for_a_tokenizer_or_a_template_are_never_taken_for_another(work: Work, tokenizer: Any) -> None:
+    row = chat(ASKED, ANSWERED)
+    given_files(work, (0, [row]))
+    other = tokenizer.train_new_from_iterator(["kiwi fruit assistant user"], 300)
+    others = [with_template(other, CHATML), with_template(tokenizer, GEMMA)]
+    found = []
+    for each in (tokenizer, *others):
+        (text,) = texts(each, read(work, each))
+        rendered = each.apply_chat_template(row["messages"], tokenize=False)
+        assert rendered.startswith(text.removesuffix("<|im_end|>"))
+        assert "fruit" in text
+        found.append(open_data(work).train[0]["input_ids"])
+    assert found[0] != found[1]
+    assert found[0] != found[2]
 
 
 def test_a_template_that_the_method_does_not_learn_from_is_refused(work: Work, tokenizer: Any) -> None:

@@ -131,6 +131,17 @@ def test_a_changed_data_file_is_a_new_run(fetcher: Fetcher) -> None:
     assert again.fetched().run_id != work.fetched().run_id
 
 
+def test_questions_that_must_not_be_trained_on_are_fetched_and_identify_the_run(fetcher: Fetcher) -> None:
+    model, data = fetcher.put("base", MODEL), fetcher.put("data", {"a.jsonl": ROWS})
+    runs = [fetcher.fetch(fetcher.job(model, data))[0].run_uri]
+    for question in (b"one", b"two"):
+        tests = fetcher.put("tests", {"qa.jsonl": b'{"question": "%s"}\n' % question})
+        report, work = fetcher.fetch(fetcher.job(model, data, decontaminate=[{"uri": tests}]))
+        runs.append(report.run_uri)
+        assert [(file.dataset, file.evaluation) for file in work.data_files()] == [(0, None), (None, 0)]
+    assert len(set(runs)) == 3
+
+
 def test_a_changed_model_is_a_new_run(fetcher: Fetcher) -> None:
     spec = fetcher.job(fetcher.put("base", MODEL), fetcher.put("data", {"a.jsonl": ROWS}))
     _, work = fetcher.fetch(spec)
