@@ -13,8 +13,10 @@ from pathlib import Path
 
 from tunesmith_api.evaljob import Result
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import IgnoredKey, Rows
 from tunesmith_api.run import TERMINATION_MESSAGE_BYTES, FailureReport, Outcome, RunReport, Verb
 from tunesmith_runtime.credentials import redacted
+from tunesmith_runtime.data.row_counts import OTHER_KEYS
 from tunesmith_runtime.errors import RunFailure
 
 TERMINATION_LOG_VARIABLE = "TUNESMITH_TERMINATION_LOG"
@@ -125,11 +127,31 @@ def fitted(report: RunReport, gated: Collection[tuple[str, str]], limit: int = T
     return report.model_copy(update={"results": ordered[:kept]})
 
 
+def with_fewer_keys(rows: Rows) -> Rows:
+    """Return `rows` with its last ignored key counted under OTHER_KEYS; unchanged if no other is left."""
+    counts = {each.key: each.count for each in rows.ignored_keys or ()}
+    others = counts.pop(OTHER_KEYS, 0)
+    if not counts:
+        return rows
+    others += counts.popitem()[1]
+    keys = [IgnoredKey(key=key, count=count) for key, count in {**counts, OTHER_KEYS: others}.items()]
+    return rows.model_copy(update={"ignored_keys": keys})
+
+
+def with_fewer_datasets(rows: Rows) -> Rows:
+    """Return `rows` without its last data set, which is counted; unchanged if none is left."""
+    if not rows.datasets:
+        return rows
+    return rows.model_copy(
+        update={"datasets": rows.datasets[:-1] or None, "more_datasets": (rows.more_datasets or 0) + 1}
+    )
+
+
 def encode(report: RunReport, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
     """Return `report` as JSON of at most `limit` bytes.
 
-    It is cut in this order: log tail, message, hint, ignored keys, rows of each data set, details of the estimate, model,
-    results, artifacts.
+    It is cut in this order: log tail, message, hint, names of ignored keys, which are counted together then, last data sets,
+    which are counted, details of the estimate, model, results, artifacts.
     """
     report = _without_secrets(report)
     for name, keep_end in (("log_tail", True), ("message", False), ("hint", False)):
@@ -139,9 +161,9 @@ def encode(report: RunReport, limit: int = TERMINATION_MESSAGE_BYTES) -> bytes:
             kept = max(0, len(text) - max(excess // 4, 16))  # a character has up to 4 bytes, or 6 if JSON escapes it
             cut = (text[-kept:] if keep_end else text[:kept]) if kept else ("" if name == "message" else None)
             report = report.model_copy(update={"failure": report.failure.model_copy(update={name: cut})})
-    for name in ("ignored_keys", "datasets"):
-        if len(_encode(report)) > limit and report.rows:
-            report = report.model_copy(update={"rows": report.rows.model_copy(update={name: None})})
+    for shorten in (with_fewer_keys, with_fewer_datasets):
+        while len(_encode(report)) > limit and report.rows and (shorter := shorten(report.rows)) != report.rows:
+            report = report.model_copy(update={"rows": shorter})
     if len(_encode(report)) > limit and report.estimate:
         report = report.model_copy(
             update={"estimate": report.estimate.model_copy(update={"changes": None, "memory": None})}

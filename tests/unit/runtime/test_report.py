@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from tunesmith_api.evaljob import Result
 from tunesmith_api.failures import FAILURES, FailureClass
-from tunesmith_api.finetunejob import IgnoredKey, Rows
+from tunesmith_api.finetunejob import DatasetRows, IgnoredKey, Rows
 from tunesmith_api.run import Outcome, RunReport, Verb
 from tunesmith_api.status import Artifact
+from tunesmith_runtime.data.row_counts import OTHER_KEYS
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.report import (
     LOGGED_REPORT_BYTES,
@@ -52,8 +53,9 @@ def test_the_log_is_cut_before_the_message_and_keeps_its_end() -> None:
     assert TERMINATION_MESSAGE_BYTES - 600 < len(content) <= TERMINATION_MESSAGE_BYTES
 
 
-def test_ignored_keys_are_dropped_before_artifacts() -> None:
-    keys = [IgnoredKey(key="\N{GRINNING FACE}" * 60, count=1)] * 16
+def test_names_of_ignored_keys_are_dropped_before_artifacts_and_their_rows_stay_counted() -> None:
+    keys = [IgnoredKey(key=f"{number:02}" + "\N{GRINNING FACE}" * 58, count=20 - number) for number in range(15)]
+    keys.append(IgnoredKey(key=OTHER_KEYS, count=7))
     artifact = Artifact(name="merged", type="model", uri="s3://runs/" + "x" * 900, digest="sha256:" + "0" * 64)
     rows = Rows(kept=3, ignored_keys=keys)
     report = RunReport(
@@ -62,7 +64,25 @@ def test_ignored_keys_are_dropped_before_artifacts() -> None:
     written = encode(report)
     assert len(written) <= TERMINATION_MESSAGE_BYTES
     kept = RunReport.model_validate_json(written)
-    assert (kept.artifacts, kept.model_digest, kept.rows) == ([artifact], report.model_digest, Rows(kept=3))
+    assert (kept.artifacts, kept.model_digest) == ([artifact], report.model_digest)
+    assert kept.rows is not None
+    named = kept.rows.ignored_keys or []
+    assert named[:-1] == keys[: len(named) - 1] != []
+    assert named[-1].key == OTHER_KEYS
+    assert sum(each.count for each in named) == sum(each.count for each in keys)
+
+
+def test_data_sets_that_do_not_fit_are_counted_after_the_keys() -> None:
+    datasets = [DatasetRows(index=index, rows=10**6, used=10**6, repeated=10**5, left=0) for index in range(64)]
+    keys = [IgnoredKey(key="id", count=2), IgnoredKey(key="url", count=1)]
+    rows = Rows(kept=3, ignored_keys=keys, datasets=datasets)
+    written = encode(RunReport(verb=Verb.TRAIN, outcome=Outcome.SUCCEEDED, rows=rows))
+    assert TERMINATION_MESSAGE_BYTES - 100 < len(written) <= TERMINATION_MESSAGE_BYTES
+    kept = RunReport.model_validate_json(written).rows
+    assert kept is not None
+    assert kept.ignored_keys == [IgnoredKey(key=OTHER_KEYS, count=3)]
+    assert kept.datasets == datasets[: len(kept.datasets or ())] != []
+    assert len(kept.datasets or ()) + (kept.more_datasets or 0) == 64
 
 
 def test_a_short_report_is_unchanged() -> None:
