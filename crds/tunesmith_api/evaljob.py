@@ -22,7 +22,7 @@ from tunesmith_api.base import (
     exactly_one,
     map_list,
 )
-from tunesmith_api.catalogue import SCHEME
+from tunesmith_api.catalogue import name_uri
 from tunesmith_api.common import ModelSource, Output, Storage
 from tunesmith_api.grammar import Grammar
 from tunesmith_api.inferenceservice import Engine
@@ -85,7 +85,7 @@ class BenchmarkDataset(ApiModel):
     @property
     def source(self) -> str:
         """The URI, or catalogue://NAME of a name that is not looked up yet."""
-        return self.uri or f"{SCHEME}{self.name}"
+        return self.uri or name_uri(str(self.name))
 
 
 class Benchmark(ApiModel):

@@ -162,7 +162,7 @@ class EvalDataset(ApiModel):
 
     name: FurtherCatalogueName | None = Field(None, description="As datasets[].name.")
     uri: FurtherDataUri | None = Field(None, description="As datasets[].uri.")
-    subset: ShortText | None = Field(None, description="As datasets[].subset.")
+    subset: ShortText | None = Field(None, description="As datasets[].subset. Default: its default or only one.")
     split: FurtherSplitText | None = Field(
         None, description="As datasets[].split. Default: test, validation or train of a hub, all rows of other data."
     )
@@ -173,7 +173,7 @@ class EvalDataset(ApiModel):
     @property
     def source(self) -> str:
         """The URI, or catalogue://NAME of a name that is not looked up yet."""
-        return self.uri or f"{SCHEME}{self.name}"
+        return self.uri or name_uri(str(self.name))
 
 
 class Validation(ApiModel):

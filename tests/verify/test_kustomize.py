@@ -18,7 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = ROOT / "examples" / "kustomize" / "tunesmith-names.yaml"
 Manifest = dict[str, Any]
 
-CATALOGUE = {"model/name", "baseline/name", "datasets/name", "validation/datasets/name"}
+CATALOGUE = {
+    *("model/name", "baseline/name", "datasets/name", "validation/datasets/name"),
+    *("decontaminate/name", "benchmarks/dataset/name"),
+}
 NO_REFERENCES = {
     *("benchmarks/name", "adapters/name", "pod/env/name", "autoscaling/metric/name", "pod/schedulerName"),
     *CATALOGUE,
