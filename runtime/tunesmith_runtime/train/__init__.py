@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 
+from tunesmith_api.pods import Accelerator
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rank import PROCESS_VARIABLE
 from tunesmith_runtime.rundirectory import RunDirectory, open_run
 from tunesmith_runtime.storage import open_storage
 from tunesmith_runtime.train.agreement import agree_on_run
+from tunesmith_runtime.train.heap import return_freed_tensors
 from tunesmith_runtime.train.imports import hidden, sleep_when_idle
 from tunesmith_runtime.train.methods import METHODS
 from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
@@ -54,6 +56,8 @@ def train(
         return result.report(run_directory.uri)
     sleep_when_idle()
     job = spec.fine_tune_job()
+    if job.resources.accelerator is Accelerator.CPU:
+        return_freed_tensors()
     with hidden(METHODS[job.method].needs | TUNERS[job.tuner].needs):
         from tunesmith_runtime.train import course
 
