@@ -1,4 +1,4 @@
-"""What other estimators say about the same trainings."""
+"""Estimates of other tools for the same trainings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tunesmith_runtime.estimate.architecture import Architecture
 
 
 def accelerate_bytes(sizes: Architecture) -> int:
-    """Return accelerate's estimate of a training with Adam in float32: it knows neither adapters nor activations."""
+    """Return accelerate's estimate of a training with Adam in float32, which leaves out adapters and activations."""
     from accelerate.commands.estimate import estimate_training_usage
 
     return int(max(estimate_training_usage(sizes.parameters * 4, "float32").values()))
