@@ -58,7 +58,7 @@ def _is_over(found: Estimate) -> bool:
 
 
 def _estimate(name: str, spec: FineTuneJobSpec, model: Path | None, rows: int | None) -> Estimate:
-    """The estimate of a job. Raises NotKnown if its model or its batch cannot be told."""
+    """Return the estimate of a job. Raises NotKnown if its model or its batch is unknown."""
     from tunesmith_cli.sources import NotKnown, assumed_rows, count_rows, find_architecture
     from tunesmith_runtime.estimate.bill import Inputs, estimate
     from tunesmith_runtime.estimate.setup import cpu_computes_in_bf16

@@ -1,4 +1,4 @@
-"""The estimate of a FineTuneJob: from its spec, the sizes of its model and its rows to what status.estimate shows."""
+"""Compute status.estimate of a FineTuneJob from its spec, the sizes of its model, and its rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tunesmith_runtime.estimate.workload import Workload
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that an estimate follows from."""
+    """The inputs of an estimate."""
 
     job: FineTuneJobSpec
     architecture: Architecture
@@ -50,7 +50,7 @@ def estimate(inputs: Inputs) -> Estimate:
     device = named or smallest_that_fits(job.resources.accelerator, limit or memory.total)
     steps = total_steps(job.training, workload.rows)
     tokens = trained_tokens(inputs, steps)
-    hours = seconds(setup, tokens, workload.mean_length, device) / 3600 if device else None
+    hours = seconds(setup, tokens, workload.mean_length, steps, device) / 3600 if device else None
     return Estimate(
         summary=summary(memory, limit, setup, device, hours, steps, is_named=named is not None),
         memory_bytes=memory.total,
@@ -72,7 +72,7 @@ def estimate(inputs: Inputs) -> Estimate:
 
 
 def memory_limit(job: FineTuneJobSpec, named: Device | None) -> int | None:
-    """Return the bytes of memory that each device of a job has; None if nothing says it."""
+    """Return the bytes of memory that each device of a job has; None if they are unknown."""
     resources = job.resources
     if resources.device_memory:
         return bytes_of(resources.device_memory)
@@ -113,7 +113,7 @@ def changes(inputs: Inputs, limit: int) -> list[str] | None:
 
 
 def refusal(job: FineTuneJobSpec, found: Estimate) -> Refusal | None:
-    """Return why a job will not fit, with the changes with which it does; None if it fits, or if nothing says how much there is."""
+    """Return why a job will not fit, with the changes with which it does; None if it fits, or if its devices' memory is unknown."""
     limit, needed = found.device_memory_bytes, found.memory_bytes
     if not limit or not needed or needed <= limit:
         return None

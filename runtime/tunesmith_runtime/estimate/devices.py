@@ -76,10 +76,6 @@ DEVICES: tuple[Device, ...] = (
 )  # fmt: skip
 """The accelerators that are known. Memory is what the driver reports as usable."""
 
-UTILIZATION = 0.35
-"""Share of the teraflops that training reaches, without those of recomputation: 0.33 to 0.44 is published for packed rows on
-H100 and A100 (torchtitan, NeMo Automodel, torchtune); short rows in small batches reach less."""
-
 
 def find_device(labels: Iterable[str]) -> Device | None:
     """Return the accelerator that a value of a node selector names, such as NVIDIA-L4; None if none does."""

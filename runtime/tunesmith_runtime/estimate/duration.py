@@ -1,13 +1,27 @@
-"""Hours of a training on known accelerators, by its floating point operations."""
+"""Hours of a training on known accelerators: computation, memory traffic, kernel launches, and the optimizer.
+
+The four constants are fitted to published throughputs of models without torch.compile on A100, H100 and L40S
+(tests/unit/runtime/estimate/test_published_speeds.py).
+"""
 
 from __future__ import annotations
 
 from tunesmith_api.training import Tuner
-from tunesmith_runtime.estimate.devices import UTILIZATION, Device
-from tunesmith_runtime.estimate.memory import Setup
+from tunesmith_runtime.estimate.devices import Device
+from tunesmith_runtime.estimate.memory import Setup, layer_bytes
 
 FORWARD = 2
 """Operations per parameter and token of a forward pass (Kaplan et al., 2020)."""
+UTILIZATION = 0.6
+"""Share of a device's teraflops that its matrix products reach."""
+TRAFFIC = 10
+"""Bytes that a step reads and writes for each byte of activations that it keeps: elementwise operations are not fused."""
+LAUNCH_SECONDS = 3e-3
+"""Time in which Python launches the kernels of one decoder layer, forward and backward: the least that a micro batch takes."""
+OPTIMIZER_TRAFFIC = 80
+"""Bytes that clipping and AdamW read and write for each trained parameter."""
+RECOMPUTATION = 4 / 3
+"""Factor of traffic and launches with gradient checkpointing: a second forward pass beside one forward and one backward pass."""
 
 
 def operations_per_token(setup: Setup, length: float) -> float:
@@ -22,10 +36,27 @@ def operations_per_token(setup: Setup, length: float) -> float:
     return FORWARD * (passes * sizes.active_parameters + weights) + attention * (passes + 1)
 
 
-def seconds(setup: Setup, tokens: int, length: float, device: Device) -> float:
-    """Return the seconds of training on `tokens` tokens, with every device of the setup being a `device`."""
-    speed = device.teraflops * 1e12 * UTILIZATION * setup.devices
-    return operations_per_token(setup, length) * tokens / speed
+def seconds_per_token(setup: Setup, length: float, device: Device) -> float:
+    """Return the time that a `device` needs for a token, of a micro batch with rows of `length` tokens on average."""
+    layers = setup.architecture.layers
+    traffic = TRAFFIC * layers * layer_bytes(setup) / _bandwidth(device)
+    launches = LAUNCH_SECONDS * layers / (setup.batch.rows * length)
+    computation = operations_per_token(setup, length) / (device.teraflops * 1e12 * UTILIZATION)
+    return computation + (traffic + launches) * (RECOMPUTATION if setup.checkpointing else 1)
+
+
+def seconds(setup: Setup, tokens: int, length: float, steps: int, device: Device) -> float:
+    """Return the seconds of training on `tokens` tokens in `steps` steps, with every device of the setup being a `device`.
+
+    Loading the model, checkpoints and communication between devices are not part of it.
+    """
+    update = OPTIMIZER_TRAFFIC * setup.trained / _bandwidth(device)
+    return tokens * seconds_per_token(setup, length, device) / setup.devices + steps * update
+
+
+def _bandwidth(device: Device) -> float:
+    """Bytes per second of the device's memory."""
+    return device.gigabytes_per_second * 1e9
 
 
 def in_words(duration: float) -> str:

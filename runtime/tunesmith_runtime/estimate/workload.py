@@ -1,4 +1,4 @@
-"""The rows of a run as the estimate needs them: how many there are, their tokens, and the batch that needs most."""
+"""The rows of a run as the estimate needs them: their number, their tokens, and the batch that needs most memory."""
 
 from __future__ import annotations
 
@@ -65,5 +65,5 @@ def count(lengths: Sequence[int], labelled: Sequence[int]) -> Workload:
 
 
 def assume(rows: int, max_length: int) -> Workload:
-    """Return the workload of rows whose lengths are not known: each is as long as it may be, and learned as a whole."""
+    """Return the workload of rows of unknown length: each has `max_length` tokens, all of them with labels."""
     return Workload(rows, rows * max_length, (max_length,), (max_length,), is_exact=False)

@@ -119,12 +119,12 @@ def test_fit_refuse_stops_a_job_that_will_not_fit_and_its_hint_works(fetcher: Fe
 
 def test_a_job_on_a_cpu_is_refused_by_fetch_before_the_download(fetcher: Fetcher) -> None:
     job = fetcher.job(
-        fetcher.put("m", WORDS), fetcher.put("data", {"train.jsonl": MANY}), resources={"memory": "1Gi"}, fit="Refuse"
+        fetcher.put("m", WORDS), fetcher.put("data", {"train.jsonl": MANY}), resources={"memory": "512Mi"}, fit="Refuse"
     )
-    with pytest.raises(RunFailure, match=r"resources\.memory is 1 GiB") as failure:
+    with pytest.raises(RunFailure, match=r"resources\.memory is 0\.5 GiB") as failure:
         fetcher.fetch(job)
     assert failure.value.failure is FailureClass.WILL_NOT_FIT
-    assert failure.value.hint == "set spec.resources.memory: 2Gi"
+    assert failure.value.hint == "set spec.resources.memory: 1Gi"
 
 
 def test_an_architecture_without_known_sizes_has_no_estimate_and_trains(fetcher: Fetcher) -> None:
