@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -57,7 +58,12 @@ def main() -> None:
 def report(contests: Sequence[Contest], jobs: int, races: int, finished: int, services: int) -> Iterator[str]:
     """Yield the lines of the tables as soon as their figures are measured."""
     yield from map(row, machine())
-    yield from race_table([[contest(jobs) for contest in contests] for _ in range(races)])
+    results: list[list[Result]] = []
+    for number in range(1, races + 1):
+        results.append([contest(jobs) for contest in contests])
+        times = ", ".join(f"{result.name} {result.jobs:.0f} s" for result in results[-1])
+        print(f"race {number} of {races}: every child Job exists after: {times}", file=sys.stderr, flush=True)
+    yield from race_table(results)
     with tempfile.TemporaryDirectory() as folder, control_plane(USER) as plane:
         yield from map(
             row, [*many_finished(plane, Path(folder), finished), *many_services(plane, Path(folder), services)]
