@@ -173,15 +173,16 @@ def verify(store: Store) -> set[str]:
     return kept
 
 
+@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.deep)])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_an_import_that_is_killed_anywhere_leaves_a_store_that_verifies_and_the_next_moves_only_the_rest(
-    tmp_path: Path, large: Hub, scheme: str
+    tmp_path: Path, large: Hub, scheme: str, kills: int
 ) -> None:
     choose = random.Random(11)
     total = sum(map(len, LARGE.values()))
     large.faults.append(Fault("/cdn/", block_seconds=0.005))
     killed = 0
-    for number in range(20):
+    for number in range(kills):
         store = Store(uri=f"file://{tmp_path}/store-{number}")
         after, late = choose.randrange(total + 1), choose.choice([0.0, choose.random() * 0.1])
         large.sent.clear()
@@ -201,7 +202,7 @@ def test_an_import_that_is_killed_anywhere_leaves_a_store_that_verifies_and_the_
         assert set(large.sent) == (set() if is_finished else set(LARGE) - kept)
         assert verify(store) == set()
         assert not (tmp_path / f"store-{number}/models" / KEY / "claim.json").exists()
-    assert killed >= 8, "the 12 kills without a delay come during a transfer, on all but the busiest machines"
+    assert killed >= kills // 3, "kills without a delay come during a transfer, on all but the busiest machines"
 
 
 def test_a_server_without_digests_is_imported_and_leaves_no_parts(tmp_path: Path, folder_store: Store) -> None:

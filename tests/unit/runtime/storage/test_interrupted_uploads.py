@@ -22,7 +22,6 @@ from tunesmith_runtime.storage.manifest import manifest_of
 from tunesmith_runtime.storage.s3 import S3
 from tunesmith_runtime.storage.s3 import uploads as module
 
-KILLS = 20
 SIZES = {"model-1.safetensors": 2 * PART_BYTES + 11, "model-2.safetensors": 3 * PART_BYTES, "config.json": 700}
 
 
@@ -76,14 +75,15 @@ def uri_of(store: Store, folder: Path) -> str:
     return join(store.uri, f"{NAME}-{manifest_of(folder).digest[:12]}")
 
 
+@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.deep)])
 def test_a_kill_at_any_point_leaves_a_store_that_verifies_and_the_rest_is_sent(
-    s3: S3Server, store: Store, tmp_path: Path
+    s3: S3Server, store: Store, tmp_path: Path, kills: int
 ) -> None:
     alive, moments = run_publisher(store, new_folder(tmp_path / "alive"), s3.environment, deadly=-1)
     assert alive.exitcode == 0
     draw, continued, storage = random.Random(11), 0, open_storage(store)
     sent = Sent(storage, store)
-    for number in range(KILLS):
+    for number in range(kills):
         folder = new_folder(tmp_path / str(number))
         uri, total = uri_of(store, folder), sum(SIZES.values())
         killed, _ = run_publisher(store, folder, s3.environment, deadly=draw.randint(1, moments - 2))
@@ -100,7 +100,7 @@ def test_a_kill_at_any_point_leaves_a_store_that_verifies_and_the_rest_is_sent(
         continued += partial > 0
         assert download_directory(storage, uri, tmp_path / f"{number}-copy") == manifest_of(folder)
         assert stored_bytes(s3, store, uri) == (total, 0)
-    assert continued > KILLS // 4
+    assert continued > kills // 4
 
 
 @pytest.fixture
