@@ -5,12 +5,22 @@ from __future__ import annotations
 import math
 
 from tunesmith_api.refusal import Refusal
-from tunesmith_api.training import Training
+from tunesmith_api.training import Method, Training
+
+LARGEST_MICRO_BATCH = 8
+"""Default of training.microBatchSize, where it divides the rows of a device."""
 
 
-def batch_refusal(global_batch_size: int, devices: int, micro_batch_size: int | None = None) -> Refusal | None:
+def batch_refusal(
+    global_batch_size: int, devices: int, micro_batch_size: int | None = None, method: Method = Method.SFT
+) -> Refusal | None:
     """Return why `devices`, with `micro_batch_size` rows each, can't share a batch of that size; None if they can."""
     batch = f"training.globalBatchSize {global_batch_size}"
+    if method is Method.GRPO and devices > 1:
+        return Refusal(
+            f"method grpo trains on one device in this version, and parallelism.nodes x resources.count is {devices}",
+            "set spec.parallelism.nodes: 1 and spec.resources.count: 1",
+        )
     if global_batch_size % devices:
         below = global_batch_size // devices * devices
         sizes = f"{below} or {below + devices}" if below else str(devices)
@@ -24,10 +34,18 @@ def batch_refusal(global_batch_size: int, devices: int, micro_batch_size: int | 
             f"{batch} is not a multiple of training.microBatchSize {micro_batch_size}{on}",
             "set spec.training.microBatchSize to a divisor of spec.training.globalBatchSize / devices, or remove it",
         )
+    if method is Method.KTO and (micro_batch_size or _divisor(global_batch_size // devices)) == 1:
+        size = 2 * devices
+        return Refusal(
+            f"{batch} on {devices} device{'s' if devices > 1 else ''} gives a forward pass of 1 row, and method kto compares each answer with that to another row",
+            f"set spec.training.globalBatchSize to a multiple of {size}, and spec.training.microBatchSize to 2 or more or remove it",
+        )
     return None
 
 
-def micro_batch(global_batch_size: int, requested: int | None, devices: int = 1, maximum: int = 8) -> int:
+def micro_batch(
+    global_batch_size: int, requested: int | None, devices: int = 1, maximum: int = LARGEST_MICRO_BATCH
+) -> int:
     """Return the rows per device and forward pass: `requested`, or the largest divisor of a device's share of the batch
     up to `maximum`.
 
@@ -35,8 +53,12 @@ def micro_batch(global_batch_size: int, requested: int | None, devices: int = 1,
     """
     if refusal := batch_refusal(global_batch_size, devices, requested):
         raise ValueError(refusal.message)
-    share = global_batch_size // devices
-    return requested or max(size for size in range(1, min(maximum, share) + 1) if share % size == 0)
+    return requested or _divisor(global_batch_size // devices, maximum)
+
+
+def _divisor(rows: int, maximum: int = LARGEST_MICRO_BATCH) -> int:
+    """Return the largest divisor of `rows` up to `maximum`."""
+    return max(size for size in range(1, min(maximum, rows) + 1) if rows % size == 0)
 
 
 def total_steps(training: Training, rows: int) -> int:

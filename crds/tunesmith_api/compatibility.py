@@ -15,7 +15,19 @@ from typing import Any
 from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.pods import Accelerator
 from tunesmith_api.refusal import Refusal
-from tunesmith_api.training import Method, QuantizationMethod, RowFormat, Strategy, Tuner
+from tunesmith_api.training import (
+    LEARNING_RATES,
+    PREFERENCE_METHODS,
+    RATED_METHODS,
+    LossOn,
+    Method,
+    Optimizer,
+    QuantizationMethod,
+    RowFormat,
+    Strategy,
+    Truncation,
+    Tuner,
+)
 
 NOT_AVAILABLE = "not available in this version"
 
@@ -26,9 +38,9 @@ class Choice:
 
     field: str
     """Path below spec, as in `Limit.field`."""
-    value: str
+    value: str | bool
     is_available: bool = True
-    excludes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    excludes: Mapping[str, tuple[str | bool, ...]] = dataclasses.field(default_factory=dict)
     """Path below spec -> the values there that `value` cannot go with."""
     reason: str = ""
     """Why it cannot go with the excluded values."""
@@ -38,8 +50,10 @@ class Choice:
     @property
     def refusal(self) -> Refusal:
         """The refusal of this value together with the excluded ones."""
-        others = " and ".join(f"{path.split('.')[-1]} {' or '.join(values)}" for path, values in self.excludes.items())
-        return Refusal(f"{self.field} {self.value} with {others}: {self.reason}", self.hint)
+        others = " and ".join(
+            f"{path.split('.')[-1]} {' or '.join(map(_shown, values))}" for path, values in self.excludes.items()
+        )
+        return Refusal(f"{self.field} {_shown(self.value)} with {others}: {self.reason}", self.hint)
 
     def matches(self, spec: Mapping[str, Any]) -> bool:
         """Whether `spec` has this value together with excluded ones."""
@@ -49,22 +63,27 @@ class Choice:
         )
 
 
+def _shown(value: str | bool) -> str:
+    """Return a value as it is written in YAML."""
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+RATED: dict[str, tuple[str | bool, ...]] = {"method": (*RATED_METHODS, Method.GRPO)}
 DEVICES_ONLY = {"resources.accelerator": (Accelerator.CPU.value,)}
 NO_ASCEND = {"resources.accelerator": (Accelerator.ASCEND.value,)}
 
-METHODS = (Method.SFT, Method.PRETRAIN)
+METHODS = (Method.SFT, Method.PRETRAIN, *RATED_METHODS, Method.GRPO)
 """The methods that this version has."""
 
 UNLEARNED = (
-    RowFormat.PREFERENCE, RowFormat.PROMPT, RowFormat.FEEDBACK, RowFormat.CLASSIFICATION, RowFormat.EMBEDDING,
+    RowFormat.CLASSIFICATION, RowFormat.EMBEDDING,
     RowFormat.VQA, RowFormat.CAPTION,
 )  # fmt: skip
 """Formats whose records no method of this version learns from."""
 
 CHOICES: tuple[Choice, ...] = (
     *(Choice("method", method, is_available=method in METHODS) for method in Method),
-    Choice("tuner", Tuner.LORA),
-    Choice("tuner", Tuner.FULL),
+    *(Choice("tuner", tuner, is_available=tuner in LEARNING_RATES) for tuner in Tuner if tuner is not Tuner.QLORA),
     Choice(
         "tuner",
         Tuner.QLORA,
@@ -73,16 +92,60 @@ CHOICES: tuple[Choice, ...] = (
         reason="bitsandbytes has no Ascend kernels",
         hint="use tuner lora",
     ),
-    *(
-        Choice("tuner", tuner, is_available=False)
-        for tuner in Tuner
-        if tuner not in (Tuner.LORA, Tuner.FULL, Tuner.QLORA)
-    ),
     *(Choice("datasets[].format", form, is_available=form not in UNLEARNED) for form in RowFormat),
     *(Choice("export.quantize.method", method, is_available=False) for method in QuantizationMethod),
     *(
         Choice("parallelism.strategy", strategy, is_available=strategy in (Strategy.AUTO, Strategy.DDP))
         for strategy in Strategy
+    ),
+    Choice(
+        "resources.accelerator",
+        Accelerator.ASCEND,
+        excludes={
+            "training.optimizer": (
+                Optimizer.ADAMW_8BIT,
+                Optimizer.PAGED_ADAMW_8BIT,
+                Optimizer.LION,
+                Optimizer.LION_8BIT,
+            )
+        },
+        reason="bitsandbytes has no Ascend kernels",
+        hint="use optimizer adamw or adafactor",
+    ),
+    Choice(
+        "lora.useRslora",
+        True,
+        excludes={"tuner": (Tuner.LOHA, Tuner.LOKR, Tuner.VERA)},
+        reason="only LoRA scales by its rank",
+        hint="remove lora.useRslora",
+    ),
+    Choice(
+        "training.packing",
+        True,
+        excludes=RATED,
+        reason="answers are compared as sequences of their own",
+        hint="remove training.packing",
+    ),
+    Choice(
+        "training.streaming",
+        True,
+        excludes=RATED,
+        reason="these rows are read before the training",
+        hint="remove training.streaming",
+    ),
+    Choice(
+        "training.truncation",
+        Truncation.LEFT,
+        excludes={"method": PREFERENCE_METHODS},
+        reason="both answers of a pair would be compared after different prompts",
+        hint="use truncation drop or truncate",
+    ),
+    Choice(
+        "training.lossOn",
+        LossOn.ALL,
+        excludes=RATED,
+        reason="nothing is learned from prompts",
+        hint="remove training.lossOn",
     ),
 )
 """Values of a FineTuneJob."""

@@ -9,7 +9,8 @@ from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.pods import Accelerator
 
 RUNS_ON: Mapping[Engine, frozenset[Accelerator]] = {
-    Engine(row.value): frozenset(Accelerator) - set(row.excludes.get("resources.accelerator", ())) for row in ENGINES
+    Engine(str(row.value)): frozenset(Accelerator) - set(row.excludes.get("resources.accelerator", ()))
+    for row in ENGINES
 }
 """Engine -> the accelerators that it supports, in the order of ENGINES."""
 

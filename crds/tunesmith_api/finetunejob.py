@@ -25,6 +25,7 @@ from tunesmith_api.status import Artifact, JobStatus, ModelStatus
 from tunesmith_api.training import (
     BadRows,
     Checkpointing,
+    Cpo,
     Dataset,
     Dpo,
     Droppable,
@@ -35,7 +36,10 @@ from tunesmith_api.training import (
     Kto,
     Lora,
     Method,
+    Orpo,
     Parallelism,
+    Reward,
+    Simpo,
     Training,
     Tuner,
     Until,
@@ -59,10 +63,22 @@ class FineTuneJobSpec(ApiModel):
         {"suspend", "retries", "deadline", "pendingDeadline", "ttlAfterFinished"}
     )
     rules: ClassVar[tuple[Rule, ...]] = (
-        *member_only_with("method", "dpo", "kto", "grpo"),
+        *member_only_with("method", "dpo", "kto", "orpo", "simpo", "cpo", "grpo"),
         Rule(
-            "!has(self.lora) || self.tuner in ['lora', 'qlora', 'dora']",
-            "the block lora goes with tuner: lora, qlora or dora; remove the block or set tuner: lora",
+            "(self.method == 'grpo') == has(self.rewards)",
+            "rewards go with method: grpo, which needs them: set rewards, or remove them",
+        ),
+        Rule(
+            "self.method != 'grpo' || self.training.globalBatchSize % (has(self.grpo) ? self.grpo.numGenerations : 8) == 0",
+            "training.globalBatchSize counts completions, and is a multiple of grpo.numGenerations: change one of them",
+        ),
+        Rule(
+            "self.method != 'grpo' || !has(self.validation)",
+            "method grpo has no validation loss, as it samples its own completions: remove validation",
+        ),
+        Rule(
+            "!has(self.lora) || self.tuner != 'full'",
+            "the block lora goes with tuners that add an adapter; remove the block or set tuner: lora",
         ),
         Rule(
             batch_rule(DEVICES_IN_BOUNDS, "self.parallelism.nodes", DEVICES),
@@ -125,11 +141,21 @@ class FineTuneJobSpec(ApiModel):
     )
     dpo: Dpo | None = Field(None, description="Settings of method dpo.")
     kto: Kto | None = Field(None, description="Settings of method kto.")
+    orpo: Orpo | None = Field(None, description="Settings of method orpo.")
+    simpo: Simpo | None = Field(None, description="Settings of method simpo.")
+    cpo: Cpo | None = Field(None, description="Settings of method cpo.")
     grpo: Grpo | None = Field(None, description="Settings of method grpo.")
+    rewards: list[Reward] | None = Field(
+        None,
+        min_length=1,
+        max_length=16,
+        description="Rewards of method grpo, which are added.",
+        json_schema_extra=map_list("name"),
+    )
     tuner: Tuner = Field(
         Tuner.LORA, description="lora, full, qlora, dora, adalora, oft, loha, lokr, vera or ia3. Default lora."
     )
-    lora: Lora | None = Field(None, description="Settings of tuner lora, qlora and dora.")
+    lora: Lora | None = Field(None, description="Settings of the adapter, for all tuners but full. vera has no alpha.")
     training: Training = Field(default_factory=Training, description="Optimization.")
     parallelism: Parallelism = Field(default_factory=Parallelism, description="Distribution over pods and devices.")
     resources: TuningResources = Field(default_factory=TuningResources, description="Resources of each pod.")
@@ -189,6 +215,15 @@ class Progress(ApiModel):
         description="That of each of validation.datasets, if there are several.",
         json_schema_extra=ATOMIC_LIST,
     )
+    reward: float | None = Field(None, description="Latest mean reward of completions.")
+    sampling_share: float | None = Field(None, ge=0, description="Latest share of the time that sampling takes.")
+    reward_margin: float | None = Field(
+        None, description="Latest mean reward of chosen beyond that of rejected answers."
+    )
+    reward_accuracy: float | None = Field(
+        None, description="Latest share of pairs whose chosen answer has more reward."
+    )
+    kl: float | None = Field(None, description="Latest KL divergence from the reference model.")
     learning_rate: float | None = Field(None, description="Current learning rate.")
     tokens_per_second: float | None = Field(None, ge=0, description="Tokens trained on per second.")
     eta_seconds: int | None = Field(None, ge=0, description="Estimated seconds left.")

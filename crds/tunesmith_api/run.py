@@ -313,6 +313,11 @@ class ProgressReport(ApiModel):
     eval_losses: list[float] | None = Field(
         None, description="Latest loss of each of validation.datasets, if there are several."
     )
+    reward: float | None = Field(None, description="As Progress.reward.")
+    sampling_share: float | None = Field(None, description="As Progress.samplingShare.")
+    reward_margin: float | None = Field(None, description="As Progress.rewardMargin.")
+    reward_accuracy: float | None = Field(None, description="As Progress.rewardAccuracy.")
+    kl: float | None = Field(None, description="As Progress.kl.")
     learning_rate: float | None = Field(None, description="Current learning rate.")
     tokens_per_second: float | None = Field(None, description="Tokens trained on per second.")
     eta_seconds: int | None = Field(None, description="Seconds left.")

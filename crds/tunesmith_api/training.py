@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
@@ -190,7 +191,7 @@ class Validation(ApiModel):
     fraction: float | None = Field(
         None, gt=0, lt=1, description="Share of the training rows to hold out, between 0 and 1."
     )
-    uri: DataUri | None = Field(None, description="URI of a separate data set, in any format of datasets.")
+    uri: FurtherDataUri | None = Field(None, description="URI of a separate data set, in any format of datasets.")
     datasets: list[ValidationDataset] | None = Field(
         None, min_length=1, max_length=16, description="Separate data sets.", json_schema_extra=ATOMIC_LIST
     )
@@ -202,11 +203,16 @@ class Validation(ApiModel):
 
 
 class Lora(ApiModel):
-    """Low-rank adaptation (Hu et al., 2021)."""
+    """Adapters, such as low-rank adaptation (Hu et al., 2021)."""
 
     rank: int = Field(16, ge=1, le=1024, description="Rank r of the update. Default 16.")
     alpha: int = Field(32, ge=1, le=4096, description="Scale: the update is multiplied by alpha / rank. Default 32.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input. Default 0.")
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Dropout on the adapter's input; with loha and lokr, of rows of the update. Default 0.",
+    )
     target_modules: list[ShortText] | None = Field(
         None,
         max_length=64,
@@ -216,10 +222,71 @@ class Lora(ApiModel):
     use_rslora: bool = Field(False, description="Scale by alpha / sqrt(rank) (Kalajdzievski, 2023). Default false.")
 
 
+class DpoLoss(StrEnum):
+    """Losses of method dpo."""
+
+    SIGMOID = "sigmoid"
+    HINGE = "hinge"
+    IPO = "ipo"
+    ROBUST = "robust"
+    APO_ZERO = "apoZero"
+    APO_DOWN = "apoDown"
+    BCO_PAIR = "bcoPair"
+    SFT = "sft"
+
+
 class Dpo(ApiModel):
     """Direct preference optimization (Rafailov et al., 2023)."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.lossWeights) || size(self.lossWeights) == size(self.loss)",
+            "dpo.lossWeights has a weight for each of dpo.loss: add or remove weights",
+        ),
+        Rule(
+            "self.labelSmoothing == 0.0 || 'robust' in self.loss",
+            "dpo.labelSmoothing goes with loss: [robust]; remove it, or add robust to dpo.loss",
+        ),
+    )
+
     beta: float = Field(0.1, gt=0, description="Strength of the pull towards the reference model. Default 0.1.")
+    loss: list[DpoLoss] = Field(
+        [DpoLoss.SIGMOID],
+        min_length=1,
+        max_length=8,
+        description='sigmoid, hinge, ipo, robust, apoZero, apoDown, bcoPair, sft, or several, which are added. Default ["sigmoid"].',
+        json_schema_extra=ATOMIC_LIST,
+    )
+    loss_weights: list[Annotated[float, Field(ge=0)]] | None = Field(
+        None, max_length=8, description="Weight of each loss. Default 1 each.", json_schema_extra=ATOMIC_LIST
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="Share of the pairs that are the wrong way round, for loss robust. Default 0."
+    )
+    reference_free: bool = Field(
+        False,
+        description="Use no reference model. Default false.",
+    )
+
+
+class Orpo(ApiModel):
+    """Odds ratio preference optimization (Hong et al., 2024)."""
+
+    beta: float = Field(0.1, gt=0, description="Weight of the odds ratio beside the cross entropy. Default 0.1.")
+
+
+class Simpo(ApiModel):
+    """Simple preference optimization (Meng et al., 2024)."""
+
+    beta: float = Field(2.0, gt=0, description="Scale of the rewards, mean log-probabilities. Default 2.")
+    gamma: float = Field(1.0, ge=0, description="Margin between the rewards that is aimed at. Default 1.")
+
+
+class Cpo(ApiModel):
+    """Contrastive preference optimization (Xu et al., 2024)."""
+
+    beta: float = Field(0.1, gt=0, description="Scale of the rewards, log-probabilities. Default 0.1.")
+    alpha: float = Field(1.0, ge=0, description="Weight of the chosen answer's cross entropy. Default 1.")
 
 
 class Kto(ApiModel):
@@ -230,12 +297,76 @@ class Kto(ApiModel):
     undesirable_weight: float = Field(1.0, gt=0, description="Weight of the undesirable rows' loss. Default 1.")
 
 
+class GrpoLoss(StrEnum):
+    """Weights of the tokens of a batch of completions."""
+
+    GRPO = "grpo"
+    DR_GRPO = "drGrpo"
+    DAPO = "dapo"
+
+
 class Grpo(ApiModel):
     """Group relative policy optimization (Shao et al., 2024)."""
 
     beta: float = Field(0.0, ge=0, description="Weight of the KL term. Default 0.")
     num_generations: int = Field(8, ge=2, le=128, description="Completions sampled per prompt. Default 8.")
     max_completion_length: int = Field(512, ge=1, le=131072, description="Tokens of a completion at most. Default 512.")
+    loss: GrpoLoss = Field(
+        GrpoLoss.GRPO,
+        description="grpo, drGrpo or dapo. Default grpo.",
+    )
+    temperature: float = Field(1.0, gt=0, le=10, description="Temperature of sampling. Default 1.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Share of the probability that is sampled from. Default 1.")
+    scale_rewards: bool = Field(True, description="Divide advantages by the deviation of their group. Default true.")
+
+
+class RewardType(StrEnum):
+    """How a completion is rewarded."""
+
+    ACCURACY = "accuracy"
+    FORMAT = "format"
+    LENGTH = "length"
+
+
+class Match(StrEnum):
+    """When a completion has the right answer."""
+
+    MATH = "math"
+    EXACT = "exact"
+    CHOICE = "choice"
+
+
+class Reward(ApiModel):
+    """A reward of completions."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule("(self.type == 'format') == has(self.pattern)", "pattern goes with type: format: set it, or remove it"),
+        Rule(
+            "(self.type == 'length') == has(self.freeTokens)", "freeTokens goes with type: length: set it, or remove it"
+        ),
+    )
+
+    name: Annotated[str, Field(min_length=1, max_length=63)] = Field(description="Name in logs.")
+    type: RewardType = Field(
+        description="accuracy (1 for the right answer), format (1 if pattern is found) or length (0, down to -1)."
+    )
+    weight: float = Field(1.0, description="Factor in the sum of rewards. Default 1.")
+    column: ShortText = Field(
+        "answer", description="accuracy: column of the rows with the right answer. Default answer."
+    )
+    match: Match = Field(
+        Match.MATH,
+        description="accuracy: math (an equal expression), exact or choice (the last letter). Default math.",
+    )
+    pattern: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
+        None,
+        description="format: regular expression that is searched in the completion; its . matches line breaks too.",
+    )
+    free_tokens: int | None = Field(
+        None,
+        ge=0,
+        description="length: tokens up to which the reward is 0; it is -1 at grpo.maxCompletionLength.",
+    )
 
 
 class Precision(StrEnum):
@@ -246,8 +377,27 @@ class Precision(StrEnum):
     FP32 = "fp32"
 
 
-LEARNING_RATES: dict[Tuner, float] = {Tuner.LORA: 1e-4, Tuner.FULL: 1e-5}
+PREFERENCE_METHODS = (Method.DPO, Method.ORPO, Method.SIMPO, Method.CPO)
+"""Methods that learn from a chosen and a rejected answer."""
+RATED_METHODS = (*PREFERENCE_METHODS, Method.KTO)
+"""Methods that learn from answers that are compared or rated."""
+
+LEARNING_RATES: dict[Tuner, float] = {
+    Tuner.LORA: 1e-4,
+    Tuner.DORA: 1e-4,
+    Tuner.LOHA: 1e-4,
+    Tuner.LOKR: 1e-4,
+    Tuner.VERA: 1e-3,
+    Tuner.FULL: 1e-5,
+}
 """Default of training.learningRate by tuner."""
+RATED_SHARE = 0.1
+"""Share of that default with which RATED_METHODS train: larger steps make them forget what the model knew."""
+
+
+def default_learning_rate(method: Method, tuner: Tuner) -> float:
+    """Return the default of training.learningRate."""
+    return LEARNING_RATES[tuner] * (RATED_SHARE if method in RATED_METHODS else 1)
 
 
 class Scheduler(StrEnum):
@@ -256,6 +406,17 @@ class Scheduler(StrEnum):
     COSINE = "cosine"
     LINEAR = "linear"
     CONSTANT = "constant"
+
+
+class Optimizer(StrEnum):
+    """Rule by which gradients change the weights."""
+
+    ADAMW = "adamw"
+    ADAMW_8BIT = "adamw8bit"
+    PAGED_ADAMW_8BIT = "pagedAdamw8bit"
+    ADAFACTOR = "adafactor"
+    LION = "lion"
+    LION_8BIT = "lion8bit"
 
 
 class Truncation(StrEnum):
@@ -276,8 +437,17 @@ class LossOn(StrEnum):
 
 def _default_learning_rates() -> str:
     """Return the defaults in words. Decimal notation, which every YAML parser reads as a number."""
-    rates = (f"{rate:f}".rstrip("0") for rate in LEARNING_RATES.values())
-    return ", ".join(f"{rate} with tuner {tuner}" for tuner, rate in zip(LEARNING_RATES, rates, strict=True))
+    tuners: dict[float, list[Tuner]] = {}
+    for tuner, rate in LEARNING_RATES.items():
+        tuners.setdefault(rate, []).append(tuner)
+    by_tuner = ", ".join(f"{f'{rate:f}'.rstrip('0')} with tuner {_either(names)}" for rate, names in tuners.items())
+    return f"{by_tuner}; a tenth with method {_either(RATED_METHODS)}"
+
+
+def _either(names: Sequence[str]) -> str:
+    """Return names as "a, b or c"."""
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 class Training(ApiModel):
@@ -314,18 +484,25 @@ class Training(ApiModel):
     max_length: int = Field(2048, ge=8, le=1048576, description="Maximum tokens of a row. Default 2048.")
     truncation: Truncation = Field(
         Truncation.DROP,
-        description="For rows longer than maxLength: drop them, truncate their end, cut their beginning (left), or split plain text into pieces; "
-        "all are counted in status.rows. Default drop; with packing, method pretrain splits instead of dropping.",
+        description="Rows longer than maxLength: drop, truncate their end, cut their beginning (left), or split plain text. "
+        "Default drop; with packing, method pretrain splits.",
     )
     loss_on: LossOn = Field(
         LossOn.ANSWER,
         description="answer: only the tokens of answers, and all tokens of plain text; all: every token. Default answer.",
     )
+    optimizer: Optimizer = Field(
+        Optimizer.ADAMW,
+        description="adamw, adamw8bit or pagedAdamw8bit (state in 8 bits), adafactor, lion or lion8bit. Default adamw.",
+    )
+    neftune_alpha: float | None = Field(
+        None, gt=0, le=1000, description="Scale of the noise that NEFTune adds to embeddings, such as 5. Default: none."
+    )
     scheduler: Scheduler = Field(Scheduler.COSINE, description="cosine, linear or constant. Default cosine.")
     warmup_ratio: float = Field(
         0.03, ge=0, lt=1, description="Share of the steps over which the learning rate rises. Default 0.03."
     )
-    weight_decay: float = Field(0.0, ge=0, le=1, description="Weight decay of AdamW. Default 0.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Weight decay. Default 0.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm. Default 1.")
     precision: Precision = Field(
         Precision.AUTO,
@@ -337,7 +514,7 @@ class Training(ApiModel):
     )
     packing: bool = Field(
         False,
-        description="Pack short rows into sequences of at most maxLength tokens, without attention across rows. Default false.",
+        description="Pack short rows into sequences of at most maxLength tokens. Default false.",
     )
     streaming: bool = Field(
         False,

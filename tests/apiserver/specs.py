@@ -97,16 +97,21 @@ def _with_member(
     return st.fixed_dictionaries({**required, member: fields[member]}, optional=rest)
 
 
+BLOCKS = ("dpo", "kto", "orpo", "simpo", "cpo", "grpo", "rewards")
+"""Fields that go with one method each."""
+
+
 def mended(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
     """`spec` without what most often breaks a rule."""
     for row in LIMITS:
         if row.kind == kind and row.at_apply:
             _mend(spec, row.field, row)
-    for block in ("dpo", "kto", "grpo", *(("lora",) if spec.get("tuner") == "full" else ())):
+    for block in (*BLOCKS, *(("lora",) if spec.get("tuner") == "full" else ())):
         spec.pop(block, None)
     if spec.get("resources", {}).get("accelerator", "cpu") == "cpu":
         spec.get("resources", {}).pop("count", None)
     if kind == "FineTuneJob":
+        _mend_method(spec)
         _mend_devices(spec)
         _mend_rows(spec)
     if kind == "EvalJob":
@@ -119,6 +124,15 @@ def mended(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
     if kind == "InferenceService" and "inferenceService" in spec["model"]:
         spec["model"] = {"fineTuneJob": spec["model"]["inferenceService"]}
     return spec
+
+
+def _mend_method(spec: dict[str, Any]) -> None:
+    """Leave out what does not go with the method, the tuner or the accelerator."""
+    if spec.get("method") == "grpo":
+        spec["method"] = "sft"
+    for setting in ("packing", "streaming", "lossOn", "optimizer", "truncation"):
+        spec.get("training", {}).pop(setting, None)
+    spec.get("lora", {}).pop("useRslora", None)
 
 
 def _mend_devices(spec: dict[str, Any]) -> None:

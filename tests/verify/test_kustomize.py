@@ -23,7 +23,14 @@ CATALOGUE = {
     *("decontaminate/name", "benchmarks/dataset/name"),
 }
 NO_REFERENCES = {
-    *("benchmarks/name", "adapters/name", "pod/env/name", "autoscaling/metric/name", "pod/schedulerName"),
+    *(
+        "benchmarks/name",
+        "adapters/name",
+        "pod/env/name",
+        "autoscaling/metric/name",
+        "pod/schedulerName",
+        "rewards/name",
+    ),
     *CATALOGUE,
 }
 """Names that no manifest has."""

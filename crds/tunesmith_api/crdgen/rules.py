@@ -49,12 +49,12 @@ def limit_rule(row: Limit, leaf: str, *, optional: bool) -> Rule:
 
 def conflict_rule(choice: Choice, schema: Schema) -> Rule:
     """Return `choice` as a rule on a spec of that schema, which must not have it together with an excluded value."""
-    combination = {choice.field: (str(choice.value),), **choice.excludes}
+    combination = {choice.field: (choice.value,), **choice.excludes}
     parts = (_has_value(schema, "self", path, values) for path, values in combination.items())
     return Rule(f"!({' && '.join(parts)})", str(choice.refusal))
 
 
-def _has_value(schema: Schema, subject: str, path: str, values: tuple[str, ...]) -> str:
+def _has_value(schema: Schema, subject: str, path: str, values: tuple[str | bool, ...]) -> str:
     """Return CEL that is true if `subject` has one of `values` at `path`, and false if the field is absent."""
     part, _, rest = path.partition(".")
     name = part.removesuffix("[]")

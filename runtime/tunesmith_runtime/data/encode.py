@@ -9,18 +9,23 @@ would not build.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tunesmith_api.training import LossOn, Method, Training, Truncation
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.training import Grpo, LossOn, Method, Training, Truncation
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.encoders import ENCODERS
 from tunesmith_runtime.data.encoders.conversation import render
+from tunesmith_runtime.data.encoders.prompt import encode_prompt
+from tunesmith_runtime.data.encoders.rated import RATED, Rated
 from tunesmith_runtime.data.examples import Example, join_turns, keep_end, keep_start, pieces
-from tunesmith_runtime.data.records import Conversation, PlainText, Record
+from tunesmith_runtime.data.records import Conversation, PlainText, Prompt, Record
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.text_encoder import TextEncoder
+from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.config import NO_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -31,6 +36,11 @@ CUTS: Mapping[Truncation, Callable[[Example, int], Example]] = {
     Truncation.LEFT: keep_end,
 }
 """The ways of training.truncation that shorten an example. The others drop it; plain text is split before."""
+
+
+def completion_tokens(job: FineTuneJobSpec) -> int:
+    """Tokens that the model may write after each prompt while it trains."""
+    return (job.grpo or Grpo()).max_completion_length if job.method is Method.GRPO else 0
 
 
 def truncation_of(training: Training, method: Method) -> Truncation:
@@ -51,9 +61,19 @@ class Encoder(TextEncoder):
         training: Training,
         limits: Limits = NO_LIMITS,
         method: Method = Method.SFT,
+        reserved: int = 0,
     ) -> Encoder:
-        """The encoder for the settings of `spec.training`, within the limits of the model."""
-        length = min(training.max_length, limits.positions or training.max_length)
+        """The encoder for the settings of `spec.training`, within the limits of the model.
+
+        `reserved`: positions that are left for completions. Raises RunFailure (BadSpec) if none is left for a prompt.
+        """
+        if limits.positions is not None and reserved >= limits.positions:
+            raise RunFailure(
+                FailureClass.BAD_SPEC,
+                f"grpo.maxCompletionLength is {reserved}, and the model has {limits.positions} positions for prompt and completion",
+                f"set spec.grpo.maxCompletionLength to {limits.positions // 2} or less",
+            )
+        length = min(training.max_length, (limits.positions or training.max_length + reserved) - reserved)
         return cls(
             tokenizer,
             stop_ids,
@@ -62,6 +82,7 @@ class Encoder(TextEncoder):
             training.loss_on,
             limits.vocabulary,
             limits.positions,
+            reserved,
         )
 
     def encode(self, record: Record) -> list[Example] | DropReason:
@@ -78,6 +99,10 @@ class Encoder(TextEncoder):
 
         With truncation split, those of plain text are pieces of at most max_length.
         """
+        if isinstance(record, Prompt):
+            return [encode_prompt(record, self)]
+        if type(record) in RATED:
+            return self._answers(RATED[type(record)](record))
         turns = ENCODERS[type(record)](record, self)
         if isinstance(turns, DropReason):
             return turns
@@ -99,7 +124,7 @@ class Encoder(TextEncoder):
                 return fitting
             all_tokens = self.loss_on is LossOn.ALL
             learned.append(replace(fitting, labels=list(fitting.input_ids)) if all_tokens else fitting)
-        return learned
+        return learned if are_different(learned) else DropReason.EQUAL_ANSWERS
 
     def is_truncated(self, record: Record, examples: list[Example]) -> bool:
         """Whether a record with these examples, as `examples` returns them, is trained on in part or in pieces."""
@@ -110,11 +135,28 @@ class Encoder(TextEncoder):
         """The tokens of the prompt that a server builds of the first `messages` messages."""
         return self.ids(render(conversation, messages, self, add_generation_prompt=True))
 
+    def _answers(self, rated: Rated) -> list[Example] | DropReason:
+        """One example for each answer. Raises RowError where an answer is not one text after its prompt."""
+        found: list[Example] = []
+        for answer in rated.answers:
+            examples = self.examples(answer)
+            if isinstance(examples, DropReason):
+                return examples
+            if not examples:
+                return DropReason.EMPTY_ANSWER
+            if len(examples) > 1:
+                raise RowError(
+                    "has an answer of several messages, and the chat template rewrites the earlier ones once the later follow",
+                    "end the answer with its first message of the assistant",
+                )
+            found.append(replace(examples[0], value=rated.value))
+        return found if are_different(found) else DropReason.EQUAL_ANSWERS
+
     def _fit(self, example: Example) -> Example | DropReason:
         self._check_tokens(example)
         if len(example.input_ids) <= self.max_length:
             return example
-        if self.truncation not in CUTS:
+        if self.truncation not in CUTS or example.columns is not None:
             return DropReason.TOO_LONG
         cut = CUTS[self.truncation](example, self.max_length)
         return cut if cut.has_labels else DropReason.ANSWER_CUT_OFF
@@ -126,3 +168,8 @@ class Encoder(TextEncoder):
             raise RowError(
                 f"holds {text!r}, which is token {token}, and the model's embedding has {self.vocabulary} rows"
             )
+
+
+def are_different(examples: Sequence[Example]) -> bool:
+    """Whether the examples of a row differ, as the answers of a preference must."""
+    return len(examples) < 2 or any(example.input_ids != examples[0].input_ids for example in examples[1:])

@@ -27,8 +27,16 @@ BUFFERED_TOKENS = 1 << 18
 """Tokens that are held in memory before they are written."""
 
 TOKENS = pyarrow.list_(pyarrow.int32())
-SCHEMA = pyarrow.schema({"row": pyarrow.int64(), "input_ids": TOKENS, "labels": TOKENS})
-"""`row` counts the rows of the file from 0; a row may have several examples."""
+SCHEMA = pyarrow.schema(
+    {
+        "row": pyarrow.int64(),
+        "input_ids": TOKENS,
+        "labels": TOKENS,
+        "value": pyarrow.float64(),
+        "columns": pyarrow.string(),
+    }
+)
+"""`row` counts the rows of the file from 0; a row may have several examples. `value` and `columns` are those of the example, or null."""
 
 
 class RowWriter(Protocol):
@@ -57,6 +65,8 @@ class ExampleWriter:
             self._input_ids.extend(example.input_ids)
             self._labels.extend(example.labels)
             self._offsets.append(len(self._input_ids))
+            self._values.append(example.value)
+            self._columns.append(example.columns)
         self.rows += 1
         if len(self._input_ids) >= BUFFERED_TOKENS:
             self.flush()
@@ -70,11 +80,14 @@ class ExampleWriter:
         )
         columns = [pyarrow.ListArray.from_arrays(offsets, tokens, type=TOKENS) for tokens in (input_ids, labels)]
         rows = pyarrow.array(numpy.frombuffer(self._rows, numpy.int64))
-        self._stream.write_batch(pyarrow.RecordBatch.from_arrays([rows, *columns], schema=SCHEMA))
+        further = [pyarrow.array(self._values, pyarrow.float64()), pyarrow.array(self._columns, pyarrow.string())]
+        self._stream.write_batch(pyarrow.RecordBatch.from_arrays([rows, *columns, *further], schema=SCHEMA))
         self._clear()
 
     def _clear(self) -> None:
         self._rows, self._offsets, self._input_ids, self._labels = array("q"), array("i", [0]), array("i"), array("i")
+        self._values: list[float | None] = []
+        self._columns: list[str | None] = []
 
 
 @contextmanager
@@ -105,7 +118,7 @@ def move_rows(path: Path, is_moved: NDArray[numpy.bool_], into: Path) -> None:
 
 
 def repeat_rows(path: Path, times: NDArray[numpy.int32]) -> None:
-    """Write each row of a file as often as `times` states, by its number in the column `row`."""
+    """Write each row of a file as often as `times` has for its number in the column `row`, each time with all its examples."""
     repeated = path.with_suffix(".partial")
     with (
         pyarrow.OSFile(str(path)) as source,
@@ -113,7 +126,11 @@ def repeat_rows(path: Path, times: NDArray[numpy.int32]) -> None:
         pyarrow.ipc.new_stream(file, SCHEMA) as stream,
     ):
         for batch in pyarrow.ipc.open_stream(source):
-            indices = numpy.repeat(numpy.arange(len(batch)), times[batch["row"].to_numpy()])
+            rows = batch["row"].to_numpy()
+            repetitions = times[rows]
+            indices = numpy.repeat(numpy.arange(len(batch)), repetitions)
+            copies = numpy.arange(len(indices)) - numpy.repeat(repetitions.cumsum() - repetitions, repetitions)
+            indices = indices[numpy.lexsort((indices, copies, rows[indices]))]
             lengths = pyarrow.compute.list_value_length(batch["input_ids"]).to_numpy()[indices]
             ends = numpy.flatnonzero(numpy.diff(lengths.cumsum() // BUFFERED_TOKENS)) + 1
             for part in numpy.split(indices, ends):
@@ -123,10 +140,12 @@ def repeat_rows(path: Path, times: NDArray[numpy.int32]) -> None:
 
 
 def open_examples(path: Path) -> Dataset:
-    """The examples of a file as a memory-mapped dataset with the columns input_ids and labels."""
+    """The examples of a file as a memory-mapped dataset with the columns input_ids, labels, and those further ones that have a value."""
     from datasets import Dataset
 
-    return Dataset.from_file(str(path)).select_columns(["input_ids", "labels"])
+    examples = Dataset.from_file(str(path))
+    further = [name for name in ("value", "columns") if examples.data[name].null_count < len(examples)]
+    return examples.select_columns(["input_ids", "labels", *further])
 
 
 def open_columns(path: Path) -> pyarrow.Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 IGNORED = -100
 """The label of a token that no loss is taken on."""
@@ -17,6 +17,10 @@ class Example:
     labels: list[int]
     is_text: bool = False
     """Whether what is learned may begin anywhere. An answer is learned after its prompt."""
+    value: float | None = None
+    """Number that belongs to the answer: the margin of a preference, 1 or 0 for feedback that is good or bad."""
+    columns: str | None = None
+    """JSON object of the columns that rewards read, of a prompt without an answer."""
 
     @property
     def has_labels(self) -> bool:
@@ -50,7 +54,7 @@ def join_turns(turns: Sequence[Turn]) -> list[Example]:
 
 def keep_start(example: Example, length: int) -> Example:
     """The first `length` tokens of an example."""
-    return Example(example.input_ids[:length], example.labels[:length])
+    return replace(example, input_ids=example.input_ids[:length], labels=example.labels[:length])
 
 
 def keep_end(example: Example, length: int) -> Example:
@@ -58,7 +62,7 @@ def keep_end(example: Example, length: int) -> Example:
     start = max(0, len(example.input_ids) - length)
     while not example.is_text and 0 < start < len(example.labels) and example.labels[start] != IGNORED:
         start += 1
-    return Example(example.input_ids[start:], example.labels[start:])
+    return replace(example, input_ids=example.input_ids[start:], labels=example.labels[start:])
 
 
 def pieces(example: Example, length: int) -> list[Example]:

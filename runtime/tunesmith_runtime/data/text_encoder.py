@@ -32,12 +32,15 @@ class TextEncoder:
     """Rows of the model's embedding; None where they are not known."""
     positions: int | None = None
     """Positions of the model; None where they are not bounded or not known."""
+    reserved: int = 0
+    """Positions that are left for the completions that the model samples."""
 
     @property
     def bound(self) -> str:
         """What bounds the length of a row, for messages."""
-        if self.positions is not None and self.positions <= self.max_length:
-            return f"the model has {self.positions} positions"
+        if self.positions is not None and self.positions - self.reserved <= self.max_length:
+            left = f", {self.reserved} of them for completions" if self.reserved else ""
+            return f"the model has {self.positions} positions{left}"
         return f"training.maxLength is {self.max_length}"
 
     @property

@@ -87,7 +87,7 @@ def trained_tokens(inputs: Inputs, steps: int) -> int:
     rows = workload.rows
     per_pass = max(1, -(-rows // batch))
     passes, rest = divmod(steps, per_pass)
-    return passes * workload.tokens + round(min(rest * batch, rows) * workload.mean_length)
+    return passes * workload.tokens + round(min(rest * batch, rows) * workload.mean_row)
 
 
 def disk_bytes(inputs: Inputs, setup: Setup) -> int:

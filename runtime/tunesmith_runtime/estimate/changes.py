@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tunesmith_api.compatibility import available
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.training import Strategy, Tuner
+from tunesmith_api.training import Method, Strategy, Tuner
 
 Need = Callable[[FineTuneJobSpec], int]
 """Bytes that a job needs on each device."""
@@ -54,7 +54,8 @@ def _micro_batches(job: FineTuneJobSpec) -> Iterator[Change]:
     devices = job.parallelism.nodes * job.resources.processes
     share = job.training.global_batch_size // devices
     now = job.training.micro_batch_size or 8
-    for size in range(min(now - 1, share), 0, -1):
+    least = 2 if job.method is Method.KTO else 1
+    for size in range(min(now - 1, share), least - 1, -1):
         if share % size == 0:
             yield Change(f"training.microBatchSize: {size}", _with_training(job, micro_batch_size=size))
 

@@ -31,7 +31,7 @@ def operations_per_token(setup: Setup, length: float) -> float:
     """
     sizes = setup.architecture
     weights = sizes.active_parameters if setup.tuner is Tuner.FULL else setup.trained
-    passes = 3 if setup.checkpointing else 2
+    passes = 2 + setup.checkpointing + setup.has_reference
     attention = FORWARD * sizes.layers * sizes.query_size * length  # each token attends to half of the row on average
     return FORWARD * (passes * sizes.active_parameters + weights) + attention * (passes + 1)
 

@@ -7,6 +7,7 @@ sums with measured peaks.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -44,8 +45,8 @@ class Numbers:
     """Activations: 2 if the device computes in bfloat16, else 4."""
     trained: int = FLOAT32
     gradient: int = FLOAT32
-    optimizer: int = 2 * FLOAT32
-    """The two moments of AdamW."""
+    optimizer: float = 2 * FLOAT32
+    """State of the optimizer, by default the two moments of AdamW."""
     cast: int = 0
     """Copy of a trained weight in the number format of the computation, which autocast keeps for the backward pass."""
 
@@ -101,6 +102,10 @@ class Setup:
     offloads: bool = False
     """Whether the optimizer's state is in the memory of the CPU (a formula; this version has no such setting)."""
     logits_limit: int = LOGITS_LIMIT
+    has_reference: bool = False
+    """Whether the model is compared with itself before the training: with its base, or with tuner full with a frozen copy."""
+    chunks_logits: bool = True
+    """Whether the loss computes large logits in chunks."""
     converts: bool = False
     """Whether the weights are loaded in another number format than that of the files."""
 
@@ -121,7 +126,34 @@ class Setup:
         """Trained parameters."""
         if self.tuner is Tuner.FULL:
             return self.architecture.parameters
-        return self.architecture.layers * sum(self.rank * (each.inputs + each.outputs) for each in self.adapted)
+        return self.architecture.layers * sum(adapter_size(self.tuner, self.rank, each) for each in self.adapted)
+
+
+def adapter_size(tuner: Tuner, rank: int, linear: Linear) -> int:
+    """Return the trained parameters that a tuner adds to a linear layer."""
+    low_rank = rank * (linear.inputs + linear.outputs)
+    if tuner is Tuner.DORA:
+        return low_rank + linear.outputs  # a magnitude for each output
+    if tuner is Tuner.LOHA:
+        return 2 * low_rank
+    if tuner is Tuner.LOKR:
+        return kronecker_size(rank, linear)
+    if tuner is Tuner.VERA:
+        return rank + linear.outputs
+    return low_rank
+
+
+def kronecker_size(rank: int, linear: Linear) -> int:
+    """Return the numbers of both factors of LoKr, as PEFT divides the sizes of a layer (peft.tuners.lokr.layer)."""
+    (rows, large_rows), (columns, large_columns) = _near_square(linear.outputs), _near_square(linear.inputs)
+    is_low_rank = rank < max(large_rows, large_columns) / 2
+    return rows * columns + (rank * (large_rows + large_columns) if is_low_rank else large_rows * large_columns)
+
+
+def _near_square(size: int) -> tuple[int, int]:
+    """Return the two factors of a size that are nearest to each other, the smaller first."""
+    smaller = next(each for each in range(math.isqrt(size), 0, -1) if size % each == 0)
+    return smaller, size // smaller
 
 
 @dataclass(frozen=True)
@@ -161,6 +193,8 @@ def _static(setup: Setup) -> Memory:
     strategy = setup.strategy
     frozen = 0 if setup.tuner is Tuner.FULL else setup.architecture.parameters
     weights = frozen * _base_bytes(setup) + setup.trained * setup.numbers.trained
+    if setup.has_reference and setup.tuner is Tuner.FULL:
+        weights += setup.architecture.parameters * setup.numbers.compute
     optimizer: float = setup.trained * setup.numbers.optimizer
     if strategy in (Strategy.ZERO2, Strategy.ZERO3, Strategy.FSDP):
         optimizer /= shards
@@ -240,7 +274,7 @@ def _logits(setup: Setup) -> float:
     hidden = labelled * sizes.hidden * (setup.numbers.compute + FLOAT32)
     head = sizes.vocabulary * sizes.hidden * FLOAT32 if setup.tuner is Tuner.FULL else 0
     chunked = min(CHUNK_BYTES, LOGITS_COPIES * whole) + hidden + head
-    if setup.accelerator == "nvidia" or whole * FLOAT32 > setup.logits_limit:
+    if setup.chunks_logits and (setup.accelerator == "nvidia" or whole * FLOAT32 > setup.logits_limit):
         return chunked
     return LOGITS_COPIES * whole + hidden
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from tunesmith_api.batches import micro_batch
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.pods import Accelerator
-from tunesmith_api.training import Lora, Precision, Strategy, Tuner
+from tunesmith_api.training import Dpo, Grpo, Lora, Method, Precision, Strategy, Tuner
 from tunesmith_runtime.estimate.architecture import Architecture
 from tunesmith_runtime.estimate.devices import Device, find_device
 from tunesmith_runtime.estimate.memory import Numbers, Setup
 from tunesmith_runtime.estimate.workload import Workload
+from tunesmith_runtime.train.optimizers import OPTIMIZERS
 
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 """Flags of CPUs that compute in bfloat16 (train/device.py)."""
@@ -42,6 +43,13 @@ def computes_in_bf16(job: FineTuneJobSpec, device: Device | None, cpu_has_bf16: 
     return device is None or device.has_bf16
 
 
+def has_reference(job: FineTuneJobSpec) -> bool:
+    """Return whether the training compares its model with the model before the training."""
+    if job.method is Method.GRPO:
+        return bool((job.grpo or Grpo()).beta)
+    return job.method is Method.KTO or (job.method is Method.DPO and not (job.dpo or Dpo()).reference_free)
+
+
 def setup_of(
     job: FineTuneJobSpec,
     architecture: Architecture,
@@ -62,7 +70,12 @@ def setup_of(
         architecture=architecture,
         tuner=job.tuner,
         batch=workload.batch(rows),
-        numbers=Numbers(base=loaded, compute=number, cast=number if is_full and bf16 else 0),
+        numbers=Numbers(
+            base=loaded,
+            compute=number,
+            optimizer=OPTIMIZERS[training.optimizer].state_bytes,
+            cast=number if is_full and bf16 else 0,
+        ),
         accelerator=str(job.resources.accelerator),
         rank=lora.rank,
         dropout=lora.dropout,
@@ -71,5 +84,7 @@ def setup_of(
         accumulates=training.global_batch_size // devices > rows,
         strategy=Strategy.DDP if job.parallelism.strategy is Strategy.AUTO else job.parallelism.strategy,
         devices=devices,
+        has_reference=has_reference(job),
+        chunks_logits=job.method in (Method.SFT, Method.PRETRAIN),
         converts=abs(stored - loaded) > 0.1,
     )

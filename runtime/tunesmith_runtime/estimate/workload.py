@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import nlargest
 
 from tunesmith_runtime.estimate.memory import Batch
@@ -28,17 +28,25 @@ class Workload:
 
     sequences: int | None = None
     """Sequences that packing makes of the rows, where they were packed."""
+    answers: int = 1
+    """Sequences of each row: 2 for preferences, of which `longest` has the longer."""
+
+    @property
+    def mean_row(self) -> float:
+        """Tokens of a row on average, in all its sequences."""
+        return self.tokens / max(1, self.rows)
 
     @property
     def mean_length(self) -> float:
-        """Tokens of a row on average."""
-        return self.tokens / max(1, self.rows)
+        """Tokens of a sequence on average."""
+        return self.mean_row / self.answers
 
     def batch(self, rows: int) -> Batch:
         """Return the micro batch of the longest rows, which the dry pass of a training uses too."""
         available = min(rows, self.rows)
         lengths = [self.longest[min(index, len(self.longest) - 1)] for index in range(max(1, available))]
         labelled = [self.most_labelled[min(index, len(self.most_labelled) - 1)] for index in range(max(1, available))]
+        lengths *= self.answers
         return Batch(tuple(lengths), min(sum(labelled), sum(lengths)))
 
     def packed(self, max_length: int) -> Workload:
@@ -51,16 +59,18 @@ class Workload:
 
     def scaled(self, rows: int) -> Workload:
         """Return the workload of `rows` rows, of which this is a sample."""
-        return Workload(rows, round(self.mean_length * rows), self.longest, self.most_labelled, is_exact=False)
+        return replace(self, rows=rows, tokens=round(self.mean_row * rows), is_exact=False)
 
 
-def count(lengths: Sequence[int], labelled: Sequence[int]) -> Workload:
-    """Return the workload of rows by their tokens and their tokens with a label."""
+def count(lengths: Sequence[int], labelled: Sequence[int], answers: int = 1) -> Workload:
+    """Return the workload of sequences by their tokens and their tokens with a label; every `answers` of them are a row."""
+    rows = range(0, len(lengths), answers)
     return Workload(
-        rows=len(lengths),
+        rows=len(rows),
         tokens=sum(lengths),
-        longest=tuple(nlargest(KEPT, lengths)) or (1,),
-        most_labelled=tuple(nlargest(KEPT, labelled)) or (1,),
+        longest=tuple(nlargest(KEPT, (max(lengths[row : row + answers]) for row in rows))) or (1,),
+        most_labelled=tuple(nlargest(KEPT, (sum(labelled[row : row + answers]) for row in rows))) or (1,),
+        answers=answers,
     )
 
 

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
+from torch.nn import Module
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.loading import with_adapter
 from tunesmith_runtime.train.model import load_model, load_tokenizer, save_model, stored_dtype
-from tunesmith_runtime.train.tuners.lora import updates
-from tunesmith_runtime.train.weight_change import changes_stored
+from tunesmith_runtime.train.weight_change import stored_bits
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,13 @@ def merge(base: Path, adapter: Path, folder: Path, prompts: list[str], trust_rem
     tokenizer = load_tokenizer(adapter, trust_remote_code)
     model = with_adapter(load_model(base, torch.float32, trust_remote_code), "default", adapter)
     dtype = stored_dtype(base)
-    check_changes(model, dtype)
     batches = [ids for prompt in (*PROBES, *prompts) if (ids := _ids(tokenizer, prompt)).numel()]
     expected = logits(model, batches)
+    adapted = adapted_weights(model)
+    before = checksums(adapted, dtype)
     merged = model.merge_and_unload(safe_merge=True)
     compare_logits("merged", expected, logits(merged, batches), TOLERANCE)
+    check_changed(before, checksums(adapted, dtype), dtype)
     save_model(merged.to(dtype), folder, base)
     tokenizer.save_pretrained(folder)
     del model, merged
@@ -55,12 +58,20 @@ def merge(base: Path, adapter: Path, folder: Path, prompts: list[str], trust_rem
     return folder
 
 
-def check_changes(model: PeftModel, dtype: torch.dtype) -> None:
-    """Refuse a merge that would equal the base because `dtype` rounds the whole update away.
+def adapted_weights(model: PeftModel) -> list[tuple[Module, str]]:
+    """Return the layers of the base that an adapter of any kind changes, each with the name of the parameter."""
+    layers = (layer for layer in model.modules() if isinstance(layer, BaseTunerLayer))
+    return [(layer.get_base_layer(), getattr(layer, "parameter_name", "weight")) for layer in layers]
 
-    Raises RunFailure (NothingLearned).
-    """
-    if not any(changes_stored(update, weight, dtype) for update, weight in updates(model)):
+
+def checksums(weights: list[tuple[Module, str]], dtype: torch.dtype) -> list[int]:
+    """Return a checksum of each weight as stored in `dtype`."""
+    return [stored_bits(getattr(layer, name), dtype, 0.0) for layer, name in weights]
+
+
+def check_changed(before: list[int], after: list[int], dtype: torch.dtype) -> None:
+    """Refuse a merge that equals the base because `dtype` rounds the whole update away. Raises RunFailure (NothingLearned)."""
+    if before == after:
         raise RunFailure(
             FailureClass.NOTHING_LEARNED,
             f"the adapter is too small to change a single weight of the base in {str(dtype).removeprefix('torch.')}: the merged model would equal the base",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import Estimate, FineTuneJobSpec, Rows
 from tunesmith_api.run import RunSpec
-from tunesmith_api.training import Fit, Training, Until
+from tunesmith_api.training import Fit, Grpo, Method, Until
 from tunesmith_runtime.chat_template import read_template
 from tunesmith_runtime.data.load import Data as Encoded
 from tunesmith_runtime.errors import RunFailure
@@ -149,12 +149,11 @@ def read_rows(
     if size <= WHOLE_BYTES or job.until is Until.DATA:
         download_rows(storage, job, data, scratch)
         encoded = _encode_whole(job, scratch, template, encode_again)
-        return count_encoded(encoded, job.training), encoded.rows
+        return count_encoded(encoded, job), encoded.rows
     try:
         share = _download_sample(storage, sources, scratch)
-        sample = count_encoded(
-            encode_lightly(job.model_copy(update={"validation": None, "decontaminate": None}), scratch, template)
-        )
+        unpacked = job.model_copy(update={"validation": None, "decontaminate": None})
+        sample = count_encoded(encode_lightly(unpacked, scratch, template), job, packs=False)
     except RunFailure as failure:
         log.info("rows are not counted: %s", failure)
         return assume(max(1, size // (BYTES_PER_TOKEN * job.training.max_length)), job.training.max_length), None
@@ -195,10 +194,14 @@ def _encode_as_training(spec: RunSpec, job: FineTuneJobSpec, scratch: Work) -> E
 
 def encode_lightly(job: FineTuneJobSpec, scratch: Work, template: str | None = None) -> Encoded:
     """Encode rows without torch and transformers. Raises RunFailure, of class BadModel without a tokenizer.json."""
+    from tunesmith_runtime.data.example_file import open_columns
     from tunesmith_runtime.data.load import load
     from tunesmith_runtime.train.methods import METHODS
 
-    return load(scratch, job, light_encoder(scratch.model(), job, template), METHODS[job.method].learns_from)
+    method = METHODS[job.method]
+    encoded = load(scratch, job, light_encoder(scratch.model(), job, template), method.learns_from)
+    method.check_rows(open_columns(encoded.train_file))
+    return encoded
 
 
 def light_encoder(folder: Path, job: FineTuneJobSpec, template: str | None = None) -> Encoder:
@@ -206,7 +209,7 @@ def light_encoder(folder: Path, job: FineTuneJobSpec, template: str | None = Non
 
     Raises RunFailure (BadModel) without a tokenizer.json.
     """
-    from tunesmith_runtime.data.encode import Encoder
+    from tunesmith_runtime.data.encode import Encoder, completion_tokens
     from tunesmith_runtime.data.tokenizer_file import TokenizerFile
     from tunesmith_runtime.data.turns import end_of_turn
 
@@ -218,20 +221,30 @@ def light_encoder(folder: Path, job: FineTuneJobSpec, template: str | None = Non
     ends = [tokenizer.eos_token_id, end_of_turn(tokenizer), *tokenizer.configured_ends]
     stop_ids = frozenset(token for token in ends if token is not None)
     config = json.loads((folder / CONFIG).read_bytes())
-    return Encoder.of(tokenizer, stop_ids, job.training, limits_of(config), job.method)
+    return Encoder.of(tokenizer, stop_ids, job.training, limits_of(config), job.method, completion_tokens(job))
 
 
-def count_encoded(encoded: Encoded, training: Training | None = None) -> Workload:
-    """Return the workload of encoded rows, packed if `training` packs them."""
+def count_encoded(encoded: Encoded, job: FineTuneJobSpec, packs: bool = True) -> Workload:
+    """Return the workload of encoded rows, packed if the job packs them, and unless they are a sample."""
     from tunesmith_runtime.data.example_file import example_lengths, labelled_counts, open_columns
     from tunesmith_runtime.data.packing import best_fit
+    from tunesmith_runtime.train.methods import METHODS
 
     columns = open_columns(encoded.train_file)
     lengths = example_lengths(columns)
-    found = count(lengths, labelled_counts(columns))
-    if training is None or not training.packing:
+    if job.method is Method.GRPO:
+        return _sampled(lengths, job.grpo or Grpo())
+    found = count(lengths, labelled_counts(columns), METHODS[job.method].answers)
+    if not packs or not job.training.packing:
         return found
-    return replace(found, sequences=int(best_fit(lengths, training.max_length, training.seed).max()) + 1)
+    return replace(found, sequences=int(best_fit(lengths, job.training.max_length, job.training.seed).max()) + 1)
+
+
+def _sampled(prompts: Sequence[int], grpo: Grpo) -> Workload:
+    """Return the workload of groups of completions to prompts of these lengths, each as long as it may be."""
+    most = grpo.max_completion_length
+    of_group = count([length + most for length in prompts], [most] * len(prompts))
+    return replace(of_group, rows=of_group.rows * grpo.num_generations, tokens=of_group.tokens * grpo.num_generations)
 
 
 def download_small_files(storage: Storage, uri: str, folder: Path) -> None:

@@ -21,6 +21,8 @@ from tunesmith_runtime.modelcheck.files import UPLOAD
 from tunesmith_runtime.modelcheck.report import ADAPTER_HINT, HINT, check_adapter_report, check_report
 
 MERGE = "merge the adapter into its base, and name the merged model"
+ADAPTED = r"(?:lora|hada|lokr|vera_lambda|trainable_tokens)_\w+|modules_to_save"
+"""Names of the modules and tensors of adapters, by kind."""
 META = {"device_map": "meta"}
 """Options that load names and shapes without values."""
 
@@ -82,7 +84,7 @@ def with_adapter(model: Any, name: str, folder: Path) -> Any:
     except Exception as error:  # PEFT raises errors of any type for unexpected settings and shapes
         raise bad_model(f"adapter {name}", None, f"does not fit its base: {detail(error)}", ADAPTER_HINT) from error
     # PEFT searches for the name anywhere in a key: `de` matches `model`, and `model` matches keys of other adapters
-    own = re.compile(rf"\.(lora_\w+|trainable_tokens_\w+|modules_to_save)\.{re.escape(name)}(\.|$)")
+    own = re.compile(rf"\.({ADAPTED})\.{re.escape(name)}(\.|$)")
     missing = [key for key in result.missing_keys if own.search(key)]
     check_adapter_report(f"adapter {name}", missing, result.unexpected_keys)
     return model.eval()

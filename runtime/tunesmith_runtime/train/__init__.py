@@ -15,6 +15,7 @@ from tunesmith_runtime.train.agreement import agree_on_run
 from tunesmith_runtime.train.heap import return_freed_tensors
 from tunesmith_runtime.train.imports import hidden, sleep_when_idle
 from tunesmith_runtime.train.methods import METHODS
+from tunesmith_runtime.train.optimizers import OPTIMIZERS
 from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
 from tunesmith_runtime.train.processes import launch
 from tunesmith_runtime.train.rendezvous import AlreadyTrained, clear_environment, join
@@ -58,7 +59,7 @@ def train(
     job = spec.fine_tune_job()
     if job.resources.accelerator is Accelerator.CPU:
         return_freed_tensors()
-    with hidden(METHODS[job.method].needs | TUNERS[job.tuner].needs):
+    with hidden(METHODS[job.method].needs | TUNERS[job.tuner].needs | OPTIMIZERS[job.training.optimizer].needs):
         from tunesmith_runtime.train import course
 
         return course.train(spec, work, run_directory, progress, group)

@@ -8,8 +8,9 @@ from typing import Any
 from tunesmith_api.batches import batch_refusal, micro_batch, total_steps
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.training import LEARNING_RATES
+from tunesmith_api.training import default_learning_rate
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.train.optimizers import OPTIMIZERS
 from tunesmith_runtime.train.process_group import ProcessGroup
 
 
@@ -36,7 +37,9 @@ def training_arguments(
         "per_device_train_batch_size": rows,
         "per_device_eval_batch_size": rows,
         "gradient_accumulation_steps": training.global_batch_size // group.size // rows,
-        "learning_rate": training.learning_rate or LEARNING_RATES[job.tuner],
+        "learning_rate": training.learning_rate or default_learning_rate(job.method, job.tuner),
+        "optim": OPTIMIZERS[training.optimizer].argument,
+        "neftune_noise_alpha": training.neftune_alpha,
         "lr_scheduler_type": str(training.scheduler),
         "warmup_steps": training.warmup_ratio,  # below 1 it is a share of the steps
         "weight_decay": training.weight_decay,
@@ -64,6 +67,6 @@ def training_arguments(
 def rows_per_device(job: FineTuneJobSpec, devices: int) -> int:
     """Return the rows of a forward pass on each device. Raises RunFailure (BadSpec) if they do not divide the batch."""
     training = job.training
-    if refusal := batch_refusal(training.global_batch_size, devices, training.micro_batch_size):
+    if refusal := batch_refusal(training.global_batch_size, devices, training.micro_batch_size, job.method):
         raise RunFailure(FailureClass.BAD_SPEC, refusal.message, refusal.hint)
     return micro_batch(training.global_batch_size, training.micro_batch_size, devices)

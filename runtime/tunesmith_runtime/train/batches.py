@@ -38,7 +38,8 @@ def append_blank(examples: Dataset, token: int) -> Dataset:
     """Return `examples` and, at the end, a row without labels, which fills up a batch and contributes nothing to the loss."""
     from datasets import Dataset, concatenate_datasets
 
-    blank = {"input_ids": [[token, token]], "labels": [[IGNORED, IGNORED]]}
+    blank = {"input_ids": [[token, token]], "labels": [[IGNORED, IGNORED]], "value": [None], "columns": [None]}
+    blank = {name: blank[name] for name in examples.column_names}
     return concatenate_datasets([examples, Dataset.from_dict(blank, features=examples.features)])
 
 

@@ -19,7 +19,8 @@ from tunesmith_api.training import Training
 from tunesmith_api.training import Tuner as TunerName
 from tunesmith_runtime.chat_template import bad_template, read_template
 from tunesmith_runtime.data.dropped_rows import FILE as DROPPED_FILE
-from tunesmith_runtime.data.encode import Encoder
+from tunesmith_runtime.data.encode import Encoder, completion_tokens
+from tunesmith_runtime.data.example_file import open_columns
 from tunesmith_runtime.data.load import Data, StreamedData, load, load_stream, open_data
 from tunesmith_runtime.data.packing import PackedRows
 from tunesmith_runtime.disk_space import check_room, extra_bytes
@@ -89,6 +90,7 @@ def train(
     metrics_log = MetricsLog(run)
     reporter = ProgressReporter(progress, checkpoints, lambda: data.rows, resumed_from_step)
 
+    held_out = None if data.validation is None else method.arrange(data.validation, job)
     trainer = method.build_trainer(
         Setup(
             job=job,
@@ -96,7 +98,7 @@ def train(
             model=model,
             tokenizer=tokenizer,
             train_dataset=rows,
-            eval_dataset=data.validation,
+            eval_dataset=held_out,
             arguments=training_arguments(
                 job, count_of(rows), data.validation is not None, run.local / "checkpoints", group, device.name, bf16
             ),
@@ -142,7 +144,9 @@ def load_rows(
     most = limits(work.model(), spec.base.trust_remote_code)
     if most.vocabulary is not None:
         check_vocabulary(BASE, tokenizer, most.vocabulary)
-    encoder = Encoder.of(tokenizer, stop_ids(work.model(), tokenizer), job.training, most, job.method)
+    encoder = Encoder.of(
+        tokenizer, stop_ids(work.model(), tokenizer), job.training, most, job.method, completion_tokens(job)
+    )
     if job.training.streaming:
         arrange = arrangement(job.training, encoder.max_length)
         with naming_positions(most, job.training), group.pod_leader_first():
@@ -150,8 +154,9 @@ def load_rows(
         return tokenizer, stream, StreamedRows(stream.stream)
     with naming_positions(most, job.training), group.pod_leader_first():
         data = load(work, job, encoder, method.learns_from) if group.is_pod_leader else open_data(work)
+    method.check_rows(open_columns(data.train_file))
     log.info("rows: %s", data.rows.to_dict())
-    return tokenizer, data, packed(data.train, encoder.max_length, job.training) if job.training.packing else data.train
+    return tokenizer, data, arranged(data.train, encoder.max_length, job, method)
 
 
 def set_template(tokenizer: PreTrainedTokenizerBase, spec: RunSpec) -> None:
@@ -165,6 +170,11 @@ def set_template(tokenizer: PreTrainedTokenizerBase, spec: RunSpec) -> None:
         raise bad_template(spec, f"has an error in line {error.lineno}: {error.message}") from error
     except Exception as error:  # noqa: BLE001  # templates raise errors of any type; rows that one refuses are named
         log.info("the chat template does not render a plain question: %s", error)
+
+
+def arranged(examples: Dataset, capacity: int, job: FineTuneJobSpec, method: Method) -> TrainingRows:
+    """Arrange the training examples as the method and `job` need them."""
+    return packed(examples, capacity, job.training) if job.training.packing else method.arrange(examples, job)
 
 
 def packed(examples: Dataset, capacity: int, training: Training) -> PackedRows:

@@ -1,4 +1,4 @@
-"""The three forms of training rows (one by one, packed, streamed) where they differ."""
+"""The forms of training rows (one by one, in pairs, in groups, packed, streamed) where they differ."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from datasets import Dataset
 
 from tunesmith_runtime.data.example_file import example_lengths
 from tunesmith_runtime.data.packing import PackedRows
+from tunesmith_runtime.data.pairs import Pairs
+from tunesmith_runtime.data.prompts import Prompts
 from tunesmith_runtime.train.batches import append_blank
 from tunesmith_runtime.train.streaming import StreamedRows
 
-TrainingRows: TypeAlias = Dataset | PackedRows | StreamedRows
+TrainingRows: TypeAlias = Dataset | Pairs | Prompts | PackedRows | StreamedRows
 
 
 def known(rows: TrainingRows) -> Any:
@@ -25,7 +27,7 @@ def lengths_of(rows: TrainingRows) -> Sequence[int]:
     """Tokens of each row or sequence that is known."""
     if isinstance(rows, StreamedRows):
         return [len(row["input_ids"]) for row in rows.first_window()]
-    return rows.lengths if isinstance(rows, PackedRows) else example_lengths(rows.data)
+    return rows.lengths if isinstance(rows, PackedRows | Pairs | Prompts) else example_lengths(rows.data)
 
 
 def count_of(rows: TrainingRows) -> int:
@@ -39,7 +41,7 @@ def as_dataset(rows: TrainingRows) -> Dataset:
         return Dataset.from_list(
             [{name: row[name] for name in ("input_ids", "labels")} for row in rows.first_window()[:1]]
         )
-    return rows.examples if isinstance(rows, PackedRows) else rows
+    return rows.examples if isinstance(rows, PackedRows | Pairs | Prompts) else rows
 
 
 def fill_batches(rows: TrainingRows, token: int) -> TrainingRows:
@@ -49,4 +51,6 @@ def fill_batches(rows: TrainingRows, token: int) -> TrainingRows:
     if isinstance(rows, PackedRows):
         sequence_of = numpy.append(rows.sequence_of, numpy.int32(len(rows)))
         return PackedRows(append_blank(rows.examples, token), sequence_of)
+    if isinstance(rows, Pairs):
+        return Pairs(append_blank(append_blank(rows.examples, token), token))
     return append_blank(rows, token)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -155,7 +155,7 @@ class RunMixin(Trainer):  # type: ignore[misc]
         longest = nlargest(self.args.train_batch_size, range(len(lengths)), key=lengths.__getitem__)
         return self._prepare_inputs(self.data_collator([rows[index] for index in longest]))
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> ByLength:
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         """Batches of rows of similar length, in an order that depends on the seed and the epoch alone."""
         lengths = self.row_lengths(self.train_dataset)
         batch = self.global_batch_size

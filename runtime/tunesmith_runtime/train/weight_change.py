@@ -54,8 +54,3 @@ def stored_bits(weight: Tensor, dtype: torch.dtype, floor: float) -> int:
 def has_effect(update: Tensor, weight: Tensor) -> bool:
     """Return whether adding `update` to `weight` changes a layer by more than the rounding of float32."""
     return bool(update.abs().max() > ROUNDING * weight.abs().max())
-
-
-def changes_stored(update: Tensor, weight: Tensor, dtype: torch.dtype) -> bool:
-    """Return whether `weight` + `update` differs from `weight` when both are stored in `dtype`."""
-    return bool(((weight + update).to(dtype) != weight.to(dtype)).any())

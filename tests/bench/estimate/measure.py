@@ -56,5 +56,5 @@ def estimated(run: Run, model: Path, scratch: Path) -> tuple[Memory, Architectur
     work.model().symlink_to(model)
     (scratch / "data").symlink_to(run.work.data)
     architecture = read_architecture(open_storage(run.spec.store), f"file://{model}")
-    workload = count_encoded(encode_lightly(job, work))
+    workload = count_encoded(encode_lightly(job, work), job, packs=False)
     return peak(setup_of(job, architecture, workload)), architecture

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith_api.compatibility import CHOICES, LIMITS, Choice, refusals, values_at
+from tunesmith_api.compatibility import CHOICES, LIMITS, METHODS, Choice, refusals, values_at
 from tunesmith_api.crdgen.crd import KINDS, root_schema
 from tunesmith_api.crdgen.rules import conflict_rule
 
@@ -23,7 +23,7 @@ SPEC: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("method", ["sft", "pretrain"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_spec_of_available_values_is_accepted(method: str) -> None:
     assert refusals("FineTuneJob", SPEC | {"method": method}) == []
 
@@ -32,8 +32,11 @@ def test_a_spec_of_available_values_is_accepted(method: str) -> None:
     ("change", "sentence"),
     [
         (
-            {"method": "kto"},
-            "method kto: not available in this version; use sft or pretrain, and remove the block of the other method",
+            {"method": "ppo"},
+            (
+                "method ppo: not available in this version; use sft, pretrain, dpo, kto, orpo, simpo, cpo or grpo, "
+                "and remove the block of the other method"
+            ),
         ),
         (
             {"parallelism": {"strategy": "zero3"}},
@@ -64,7 +67,7 @@ def test_values_that_cannot_go_together_are_refused() -> None:
 
 
 def test_all_problems_are_reported_together() -> None:
-    assert len(refusals("FineTuneJob", SPEC | {"method": "kto", "tuner": "qlora", "export": {"quantize": {}}})) == 3
+    assert len(refusals("FineTuneJob", SPEC | {"method": "ppo", "tuner": "qlora", "export": {"quantize": {}}})) == 3
 
 
 def field_at(schema: dict[str, Any], path: str) -> dict[str, Any]:
@@ -79,6 +82,17 @@ SCHEMAS = {kind.name: root_schema(kind)["properties"]["spec"] for kind in KINDS}
 TUNE = SCHEMAS["FineTuneJob"]
 
 
+SETTINGS = {
+    "lora.useRslora",
+    "resources.accelerator",
+    "training.truncation",
+    "training.packing",
+    "training.streaming",
+    "training.lossOn",
+}
+"""Fields that have rows for the values alone that some method excludes."""
+
+
 def test_every_limit_names_a_field_and_values_of_the_schema() -> None:
     for row in LIMITS:
         field = field_at(SCHEMAS[row.kind], row.field)
@@ -88,13 +102,19 @@ def test_every_limit_names_a_field_and_values_of_the_schema() -> None:
 def test_every_combination_names_fields_and_values_of_the_schema() -> None:
     for choice in CHOICES:
         for path, values in choice.excludes.items():
-            assert set(values) <= set(field_at(TUNE, path)["enum"]), choice
+            assert set(values) <= set(values_of(TUNE, path)), choice
 
 
-@pytest.mark.parametrize("path", sorted({choice.field for choice in CHOICES}))
+def values_of(schema: dict[str, Any], path: str) -> list[Any]:
+    """The values that the field at a path can have."""
+    field = field_at(schema, path)
+    return [True, False] if field.get("type") == "boolean" else field["enum"]
+
+
+@pytest.mark.parametrize("path", sorted({choice.field for choice in CHOICES if choice.field not in SETTINGS}))
 def test_the_table_has_one_row_for_each_value_of_a_choice(path: str) -> None:
-    rows = [str(choice.value) for choice in CHOICES if choice.field == path]
-    assert sorted(rows) == sorted(field_at(TUNE, path)["enum"])
+    rows = [choice.value for choice in CHOICES if choice.field == path]
+    assert sorted(rows) == sorted(values_of(TUNE, path))
 
 
 PATHS = ("method", "datasets[].format", "export.quantize.method", "training.lossOn", "lora.useRslora")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tunesmith_api.compatibility import refusals
@@ -13,5 +15,7 @@ def test_every_tuner_of_this_version_has_a_default_learning_rate_that_the_refere
     spec = {"method": "sft", "tuner": str(tuner), "resources": {"accelerator": "cpu"}}
     assert (tuner in LEARNING_RATES) == (not refusals("FineTuneJob", spec))
     if tuner in LEARNING_RATES:
-        shown, _, _ = str(Training.model_fields["learning_rate"].description).partition(f" with tuner {tuner}")
-        assert float(shown.split()[-1]) == LEARNING_RATES[tuner]
+        by_tuner, _, _ = str(Training.model_fields["learning_rate"].description).partition(";")
+        rates = dict(re.findall(r"([\d.]+) with tuner ((?:\w+(?:, | or )?)+)", by_tuner))
+        [rate] = [rate for rate, names in rates.items() if tuner in re.split(", | or ", names)]
+        assert float(rate) == LEARNING_RATES[tuner]

@@ -11,7 +11,8 @@ from tunesmith_api.compatibility import available
 from tunesmith_api.training import LEARNING_RATES, RowFormat
 from tunesmith_runtime.data import formats
 from tunesmith_runtime.data.encoders import ENCODERS
-from tunesmith_runtime.data.records import Record
+from tunesmith_runtime.data.encoders.rated import RATED
+from tunesmith_runtime.data.records import Prompt, Record
 from tunesmith_runtime.serve.engines import ENGINES
 from tunesmith_runtime.train.methods import METHODS
 from tunesmith_runtime.train.tuners import TUNERS
@@ -40,4 +41,4 @@ def test_exactly_the_engines_of_the_table_are_implemented() -> None:
 def test_each_record_that_a_method_learns_from_is_read_and_encoded() -> None:
     read = set().union(*(row_format.records for row_format in formats.FORMATS.values()))
     assert read >= LEARNED
-    assert set(ENCODERS) >= LEARNED
+    assert {*ENCODERS, *RATED, Prompt} >= LEARNED

@@ -71,7 +71,7 @@ def test_a_verb_that_succeeds_exits_with_zero(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message", "hint"),
     [
-        ({"method": "dpo"}, "method dpo: not available in this version", "use sft or pretrain, and remove the block"),
+        ({"method": "ppo"}, "method ppo: not available in this version", "use sft, pretrain, dpo, "),
         ({"export": {"quantize": {"method": "awq"}}}, "export.quantize: not available", "remove the block"),
         (
             {"parallelism": {"strategy": "fsdp"}},

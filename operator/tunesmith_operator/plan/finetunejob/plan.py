@@ -40,7 +40,8 @@ def _roles(spec: FineTuneJobSpec) -> Sequence[Role]:
 
 
 def _refusals(spec: FineTuneJobSpec, config: OperatorConfig) -> Sequence[Refusal]:
-    refusal = batch_refusal(spec.training.global_batch_size, spec.parallelism.nodes * spec.resources.processes)
+    training, devices = spec.training, spec.parallelism.nodes * spec.resources.processes
+    refusal = batch_refusal(training.global_batch_size, devices, training.micro_batch_size, spec.method)
     return [refusal] if refusal else []
 
 

@@ -25,7 +25,10 @@ VERBS = (Verb.PREPARE, Verb.FETCH, Verb.TRAIN, Verb.EXPORT)
 REPORTED = ("runUri", "artifacts", "rows", "estimate", "metrics", "resumedFromStep", "lastCheckpoint")
 PREPARED = ("estimate", "rows")
 PUSHED = ("rows", "lastCheckpoint", "resumedFromStep")
-PROGRESS = ("epoch", "loss", "evalLoss", "evalLosses", "learningRate", "tokensPerSecond", "etaSeconds")
+PROGRESS = (
+    "epoch", "loss", "evalLoss", "evalLosses", "reward", "samplingShare", "rewardMargin", "rewardAccuracy", "kl",
+    "learningRate", "tokensPerSecond", "etaSeconds",
+)  # fmt: skip
 
 
 def report(context: JobContext[FineTuneJobSpec]) -> Raw:

@@ -14,8 +14,12 @@ from tunesmith_runtime.workdir import Work
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from pyarrow import Table
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+    from tunesmith_runtime.data.pairs import Pairs
+    from tunesmith_runtime.data.prompts import Prompts
     from tunesmith_runtime.train.rows import TrainingRows
     from tunesmith_runtime.train.trainer import RunMixin
 
@@ -32,7 +36,7 @@ class Setup:
     """The model to train, with its tuner applied."""
     tokenizer: PreTrainedTokenizerBase
     train_dataset: TrainingRows
-    eval_dataset: Dataset | None
+    eval_dataset: Dataset | Pairs | Prompts | None
     arguments: Mapping[str, Any]
     """Keyword arguments of transformers.TrainingArguments that all methods share."""
     callbacks: Sequence[TrainerCallback]
@@ -47,5 +51,25 @@ class Method:
     learns_from: frozenset[type[Record]]
     """Types of the records that it reads; rows of other types are refused."""
     build_trainer: Callable[[Setup], RunMixin]
+    answers: int = 1
+    """Answers of a row, each of which is an example: 2 for preferences, the chosen one and the rejected one."""
+    arrange: Callable[[Dataset, FineTuneJobSpec], Dataset | Pairs | Prompts] = lambda examples, job: examples
+    """Make the rows of a batch from the encoded examples."""
+    check_rows: Callable[[Table], None] = lambda _: None
+    """Refuse training rows from which the method cannot learn as a whole. Raises RunFailure."""
     needs: frozenset[str] = frozenset()
     """Optional packages that it imports; all others stay hidden (`train.imports`)."""
+
+
+def in_pairs(examples: Dataset, job: FineTuneJobSpec) -> Pairs:
+    """Return the examples of preferences as pairs."""
+    from tunesmith_runtime.data.pairs import Pairs
+
+    return Pairs(examples)
+
+
+def log_sigmoid(value: Tensor) -> Tensor:
+    """Return log(1 / (1 + exp(-value))) without overflow."""
+    from torch.nn.functional import logsigmoid
+
+    return logsigmoid(value)

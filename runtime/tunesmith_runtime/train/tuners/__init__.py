@@ -6,9 +6,13 @@ from collections.abc import Mapping
 
 from tunesmith_api.training import Tuner as TunerName
 from tunesmith_runtime.train.tuners.base import Tuner
+from tunesmith_runtime.train.tuners.dora import DORA
 from tunesmith_runtime.train.tuners.full import FULL
+from tunesmith_runtime.train.tuners.loha import LOHA
+from tunesmith_runtime.train.tuners.lokr import LOKR
 from tunesmith_runtime.train.tuners.lora import LORA
+from tunesmith_runtime.train.tuners.vera import VERA
 
 __all__ = ["TUNERS", "Tuner"]
 
-TUNERS: Mapping[TunerName, Tuner] = {tuner.name: tuner for tuner in (LORA, FULL)}
+TUNERS: Mapping[TunerName, Tuner] = {tuner.name: tuner for tuner in (LORA, FULL, DORA, LOHA, LOKR, VERA)}

@@ -3,52 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.status import ArtifactType
 from tunesmith_api.training import Lora
 from tunesmith_api.training import Tuner as TunerName
-from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.train.tuners.adapter import add_adapter, check_adapter
 from tunesmith_runtime.train.tuners.base import Tuner
 
 if TYPE_CHECKING:
     import torch
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
     from torch import Tensor
-    from transformers import PreTrainedModel
 
 
-def check(model: PreTrainedModel, job: FineTuneJobSpec) -> None:
-    """Refuse layers that `model` does not have, and whatever else peft refuses. Adapts `model`."""
-    from tunesmith_runtime.train.targets import check_targets
+def config(job: FineTuneJobSpec, lora: Lora, targets: Any) -> PeftConfig:
+    """Return PEFT's configuration."""
+    from peft import LoraConfig
 
-    check_targets(model, job.lora or Lora(), job.export.merge)
-    apply(model, job)
-
-
-def apply(model: PreTrainedModel, job: FineTuneJobSpec) -> PeftModel:
-    """Return `model` with new adapters in float32. Raises RunFailure (BadSpec) for settings that peft refuses."""
-    from peft import LoraConfig, get_peft_model
-
-    from tunesmith_runtime.train.targets import default_targets, linear_names
-
-    lora = job.lora or Lora()
-    config = LoraConfig(
+    return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=lora.target_modules or default_targets(model),
+        target_modules=targets,
         use_rslora=lora.use_rslora,
-        task_type="CAUSAL_LM",
     )
-    try:
-        return get_peft_model(model, config)
-    except ValueError as error:
-        names = f"set spec.lora.targetModules to some of {', '.join(linear_names(model))}"
-        hint = "set spec.lora.dropout: 0" if lora.dropout else names
-        raise RunFailure(FailureClass.BAD_SPEC, f"the block lora does not fit the model: {error}", hint) from error
+
+
+check = partial(check_adapter, make_config=config)
+apply = partial(add_adapter, make_config=config)
 
 
 def record_weights(model: PeftModel, dtype: torch.dtype) -> Callable[[], bool]:

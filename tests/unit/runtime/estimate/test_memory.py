@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from tests.unit.runtime.estimate.test_architecture import LLAMA_3_1_8B, LLAMA_3_2_3B
-from tunesmith_api.training import Strategy, Tuner
-from tunesmith_runtime.estimate.architecture import from_config
-from tunesmith_runtime.estimate.memory import Batch, Numbers, Setup, peak
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.training import Lora, Strategy, Tuner
+from tunesmith_runtime.estimate.architecture import Linear, Place, from_config
+from tunesmith_runtime.estimate.memory import Batch, Numbers, Setup, adapter_size, peak
 
 SIZES = from_config(LLAMA_3_2_3B)
 BF16 = Numbers(base=2, compute=2)
@@ -91,3 +93,15 @@ def test_no_part_is_negative_and_one_more_row_never_needs_less(
     assert all(size >= 0 for size in vars(found).values())
     longer = Batch((*lengths, max(lengths)), labelled)
     assert peak(replace(setup, batch=longer)).total >= found.total
+
+
+@pytest.mark.parametrize("tuner", [Tuner.LORA, Tuner.DORA, Tuner.LOHA, Tuner.LOKR, Tuner.VERA])
+def test_the_trained_parameters_of_an_adapter_are_those_of_peft(tuner: Tuner) -> None:
+    from peft import get_peft_model
+    from torch import nn
+
+    linear, lora = Linear("up", 96, 250, Place.MLP), Lora(rank=4)
+    job = FineTuneJobSpec.model_validate({"model": {"name": "m"}, "datasets": [{"name": "d"}], "tuner": tuner})
+    config = import_module(f"tunesmith_runtime.train.tuners.{tuner}").config(job, lora, ["up"])
+    adapted = get_peft_model(nn.ModuleDict({"up": nn.Linear(linear.inputs, linear.outputs)}), config)
+    assert adapter_size(tuner, 4, linear) == sum(each.numel() for each in adapted.parameters() if each.requires_grad)

@@ -160,9 +160,24 @@ def test_rows_are_encoded_as_in_a_training_without_its_libraries(tiny: Path, tmp
     run = make_run(tmp_path, tiny, rows, validation={"fraction": 0.2})
     job = run.spec.fine_tune_job()
     light = module.encode_lightly(job, run.work)
-    counted = module.count_encoded(light)
+    counted = module.count_encoded(light, job)
     inputs = [list(row) for row in (*light.train["input_ids"], *light.train["labels"])]
     real = load_rows(run.spec, job, METHODS[job.method], run.work, ALONE)[1]
     assert inputs == [list(row) for row in (*real.train["input_ids"], *real.train["labels"])]
     assert counted.tokens == sum(map(len, real.train["input_ids"]))
     assert sum(counted.most_labelled) == sum(label != -100 for row in real.train["labels"] for label in row[1:])
+
+
+def test_the_two_answers_of_a_preference_are_a_row_of_two_sequences(tiny: Path, tmp_path: Path) -> None:
+    from tests.unit.runtime.train.methods.preferences import preferences
+    from tests.unit.runtime.train.support import make_run
+
+    run = make_run(tmp_path, tiny, preferences(10), method="dpo")
+    job = run.spec.fine_tune_job()
+    light = module.encode_lightly(job, run.work)
+    counted = module.count_encoded(light, job)
+    lengths = [len(each) for each in light.train["input_ids"]]
+    assert (counted.rows, counted.tokens, len(lengths)) == (10, sum(lengths), 20)
+    assert counted.longest[0] == max(lengths)
+    assert counted.batch(4).rows == 8
+    assert counted.mean_row == 2 * counted.mean_length

@@ -8,15 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests import tinymodel
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import spec_hash
-from tunesmith_api.run import ModelRole, ResolvedModel, RunReport, RunSpec, Store
+from tunesmith_api.run import ModelRole, ProgressReport, ResolvedModel, RunReport, RunSpec, Store
 from tunesmith_api.run_spec import run_id
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rundirectory import RunDirectory, open_run
@@ -101,6 +104,19 @@ def again(run: Run, model: Path, rows: list[dict[str, Any]], attempt: int) -> Ru
     """Return the same run in the pod of a further attempt."""
     root = run.work.root.with_name(f"work-{attempt}")
     return Run(run.spec, fetched(root, run.spec, model, rows))
+
+
+@contextmanager
+def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProgressPusher]:
+    """Yield a pusher that sends SIGTERM to this process when it reports `step`."""
+
+    class Stopping(ProgressPusher):
+        def push(self, report: ProgressReport) -> None:
+            if report.step == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("tunesmith_runtime.train.reporting.SECONDS_BETWEEN_REPORTS", 0.0)
+    yield Stopping(None, None)
 
 
 def terminate_when(process: subprocess.Popen[str], text: str, patience: float = 300.0) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from tests import tinymodel
 from tests.servers import free_port
+from tests.unit.runtime.train.methods.preferences import preferences
 from tests.unit.runtime.train.support import ROOT, Run, again, fetched, make_run
 from tunesmith_api.failures import FAILURES, FailureClass
 from tunesmith_api.run import INDEX_VARIABLE, Outcome, RunReport, World
@@ -75,13 +76,14 @@ def start(
     nodes: int = 2,
     processes: int = 1,
     started: int | None = None,
+    rows: list[dict[str, Any]] = ROWS,
     **environment: str,
 ) -> Pods:
     """Start an attempt at `run` with `nodes` pods, or only the first `started` of them."""
     world = World(nodes=nodes, processes=processes, port=free_port())
     spec = run.spec.model_copy(update={"world": world, "attempt": attempt})
     folders = [run.work.root.with_name(f"pod-{attempt}-{index}") for index in range(started or nodes)]
-    works = [fetched(folder, spec, model, ROWS) for folder in folders]
+    works = [fetched(folder, spec, model, rows) for folder in folders]
     runs = [Run(spec, work) for work in works]
     environment = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "7", **environment}
     pods = [each.start("train", **{INDEX_VARIABLE: str(index)}, **environment) for index, each in enumerate(runs)]
@@ -138,6 +140,23 @@ def test_two_pods_compute_the_steps_of_one_with_the_loss_for_gpus(
     together = make_run(tmp_path / "two", tiny, ROWS, settings, tuner="lora")
     assert start(together, tiny, 1, PYTHONPATH=path).reports()[0].outcome is Outcome.SUCCEEDED
     assert losses(together) == pytest.approx(losses(alone), abs=2e-5)
+
+
+@pytest.mark.deep
+def test_two_pods_compute_the_steps_of_one_with_preferences(tiny: Path, tmp_path: Path) -> None:
+    """The last batch of an epoch is filled up with blank pairs."""
+    rows, settings = preferences(22), {**FP32, "globalBatchSize": 8, "microBatchSize": 2, "epochs": 2}
+    alone = make_run(tmp_path / "one", tiny, rows, settings, method="dpo", tuner="full")
+    expected = alone.do(train.run)
+    together = make_run(tmp_path / "two", tiny, rows, settings, method="dpo", tuner="full")
+    leader, _ = start(together, tiny, 1, rows=rows).reports()
+    assert losses(together) == pytest.approx(losses(alone), abs=2e-5)
+    assert [value for _, value in curve(together, "rewards/margins")] == pytest.approx(
+        [value for _, value in curve(alone, "rewards/margins")], abs=2e-5
+    )
+    assert leader.metrics
+    assert expected.metrics
+    assert (leader.metrics.steps, leader.metrics.tokens) == (expected.metrics.steps, expected.metrics.tokens)
 
 
 def test_all_pods_report_nothing_learned(tiny: Path, tmp_path: Path) -> None:

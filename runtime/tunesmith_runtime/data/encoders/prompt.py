@@ -1,0 +1,23 @@
+"""Encoder of prompts whose answers the model writes itself."""
+
+from __future__ import annotations
+
+import json
+
+from tunesmith_runtime.data.encoders.conversation import render
+from tunesmith_runtime.data.examples import IGNORED, Example
+from tunesmith_runtime.data.records import Conversation, Prompt
+from tunesmith_runtime.data.text_encoder import TextEncoder
+
+
+def encode_prompt(record: Prompt, text: TextEncoder) -> Example:
+    """The tokens that a server makes of the prompt, without labels; the columns that rewards read.
+
+    Raises RowError where the template refuses the prompt.
+    """
+    if isinstance(record.prompt, str):
+        ids = text.leading_ids() + text.ids(record.prompt)
+    else:
+        conversation = Conversation(record.prompt, record.tools)
+        ids = text.ids(render(conversation, len(record.prompt), text, add_generation_prompt=True))
+    return Example(ids, [IGNORED] * len(ids), columns=json.dumps(dict(record.columns), ensure_ascii=False))

@@ -1,0 +1,31 @@
+"""The description of a reward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith_api.training import Reward, RewardType
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the model wrote after a prompt."""
+
+    text: str
+    """Without special tokens."""
+    tokens: int
+    most_tokens: int
+    """grpo.maxCompletionLength."""
+    columns: Mapping[str, Any]
+    """Further columns of the prompt's row."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """How a type of reward is computed."""
+
+    type: RewardType
+    score: Callable[[Completion, Reward], float]
+    """Return the reward of a completion before its weight. Raises RunFailure for a row that it cannot be computed for."""

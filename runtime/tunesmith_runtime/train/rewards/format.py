@@ -1,0 +1,32 @@
+"""Reward of a form: 1 if a regular expression is found in the completion, else 0."""
+
+from __future__ import annotations
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.training import Reward, RewardType
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.train.rewards.base import Completion, Scorer
+
+SECONDS = 1.0
+"""Time that a search may take. A completion is what a model wrote, so that a pattern can meet its worst case."""
+
+
+def score(completion: Completion, reward: Reward) -> float:
+    """Search the pattern, whose . matches line breaks too. A search that takes too long counts as not found."""
+    import regex
+
+    try:
+        return float(
+            regex.search(reward.pattern or "", completion.text, flags=regex.DOTALL, timeout=SECONDS) is not None
+        )
+    except TimeoutError:
+        return 0.0
+    except regex.error as error:
+        raise RunFailure(
+            FailureClass.BAD_SPEC,
+            f"rewards[].pattern {reward.pattern!r} of {reward.name} is no regular expression: {error}",
+            f"correct pattern of {reward.name} in spec.rewards",
+        ) from error
+
+
+FORMAT = Scorer(RewardType.FORMAT, score)

@@ -1,0 +1,65 @@
+"""What methods share whose loss is a mean over rows, not over tokens: its division, and metrics of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tunesmith_runtime.data.examples import IGNORED
+from tunesmith_runtime.train.trainer import RunMixin
+
+
+class RowLoss(RunMixin):
+    """The loss of a step is the mean over its rows, however they are spread over micro batches and devices.
+
+    Batches have labels of the shape (rows, 2, length). A row without a label fills up a batch and counts nothing.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._metrics: dict[str, dict[str, list[Tensor]]] = {"train": {}, "eval": {}}
+        super().__init__(*arguments, **options)
+        self.model_accepts_loss_kwargs = True  # or the Trainer would divide the loss by the number of micro batches
+
+    def mean_over_rows(self, losses: Tensor, rows_of_step: Tensor | None) -> Tensor:
+        """Return the mean of the losses of a micro batch, (rows,); or their part of the mean over `rows_of_step` rows."""
+        if rows_of_step is None:
+            return losses.sum() / max(1, len(losses))
+        return losses.sum() / rows_of_step * self.group.size  # DDP averages the gradients of all processes
+
+    def record(self, values: Mapping[str, Tensor]) -> None:
+        """Record metrics of the rows of a micro batch, each (rows,), for the next log."""
+        for name, each in values.items():
+            total = each.detach().float().sum()
+            self._recorded.setdefault(name, []).append(torch.stack([total, total.new_tensor(float(len(each)))]))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the means over the rows of all processes since the last log; those of validation rows with the prefix `eval_`."""
+        prefix = "" if self.model.training else "eval_"
+        for name in sorted(self._recorded):
+            total, count = self.accelerator.reduce(torch.stack(self._recorded[name]).sum(dim=0), "sum").tolist()
+            if count:
+                logs[f"{prefix}{name}"] = total / count
+        self._recorded.clear()
+        super().log(logs, start_time)
+
+    @property
+    def _recorded(self) -> dict[str, list[Tensor]]:
+        """Sums and counts of the metrics of training or of validation, by the mode that the model is in."""
+        return self._metrics["train" if self.model.training else "eval"]
+
+    def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
+        """Count the tokens of rows, without those of blank rows."""
+        super()._track_num_input_tokens({**inputs, "attention_mask": inputs["attention_mask"][is_row(inputs)]})
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor:
+        """Return the number of rows of a step, over all processes."""
+        rows = sum(is_row(batch).sum() for batch in batch_samples)
+        return self.accelerator.reduce(torch.as_tensor(rows, device=device), "sum")  # type: ignore[no-any-return]
+
+
+def is_row(inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return for each row of a batch whether it has a label, (rows,). One without fills up a batch."""
+    return (inputs["labels"] != IGNORED).flatten(1).any(dim=1)

@@ -1,0 +1,67 @@
+"""What all tuners share that add an adapter of PEFT to a frozen base."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.training import Lora
+from tunesmith_api.training import Tuner as TunerName
+from tunesmith_runtime.errors import RunFailure
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel
+
+MakeConfig = Callable[[FineTuneJobSpec, Lora, Any], "PeftConfig"]
+"""Makes the configuration of an adapter from a job, its block lora and the targets: names of layers, or PEFT's keyword for all."""
+
+
+def add_adapter(model: PreTrainedModel, job: FineTuneJobSpec, make_config: MakeConfig) -> PeftModel:
+    """Return `model` with a new adapter in float32. Raises RunFailure (BadSpec) for settings that PEFT refuses."""
+    from peft import get_peft_model
+
+    from tunesmith_runtime.train.targets import default_targets, linear_names
+
+    lora = job.lora or Lora()
+    config = make_config(job, lora, lora.target_modules or default_targets(model))
+    config.task_type = "CAUSAL_LM"
+    try:
+        return get_peft_model(model, config)
+    except TypeError as error:  # a kind of layer that this adapter cannot be added to
+        raise _refused(error, f"set spec.tuner: {TunerName.LORA}") from error
+    except ValueError as error:
+        names = f"set spec.lora.targetModules to some of {', '.join(linear_names(model))}"
+        raise _refused(error, "set spec.lora.dropout: 0" if lora.dropout else names) from error
+
+
+def _refused(error: Exception, hint: str) -> RunFailure:
+    return RunFailure(FailureClass.BAD_SPEC, f"the adapter does not fit the model: {error}", hint)
+
+
+def check_adapter(model: PreTrainedModel, job: FineTuneJobSpec, make_config: MakeConfig) -> None:
+    """Refuse layers that `model` does not have, and whatever else PEFT refuses. Adapts `model`."""
+    from tunesmith_runtime.train.targets import check_targets
+
+    check_targets(model, job.lora or Lora(), job.export.merge)
+    add_adapter(model, job, make_config)
+
+
+def record_trained(model: PeftModel, dtype: torch.dtype) -> Callable[[], bool]:
+    """Record a checksum of each trained weight; the returned function tests whether one has changed.
+
+    `dtype` is that of the base: weights of an adapter are stored in float32.
+    """
+    import torch
+
+    from tunesmith_runtime.train.weight_change import stored_bits
+
+    def bits() -> dict[str, int]:
+        trained = ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
+        return {name: stored_bits(weight, torch.float32, 0.0) for name, weight in trained}
+
+    before = bits()
+    return lambda: bits() != before

@@ -1,0 +1,40 @@
+"""Vector-based random matrix adaptation (Kopiczko et al., 2024, https://arxiv.org/abs/2310.11454): all layers share two frozen random
+matrices, drawn by the seed and saved with the adapter, and each layer trains two vectors that scale them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.status import ArtifactType
+from tunesmith_api.training import Lora
+from tunesmith_api.training import Tuner as TunerName
+from tunesmith_runtime.train.tuners.adapter import add_adapter, check_adapter, record_trained
+from tunesmith_runtime.train.tuners.base import Tuner
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+
+def config(job: FineTuneJobSpec, lora: Lora, targets: Any) -> PeftConfig:
+    """Return PEFT's configuration. There is no alpha: the vectors are trained."""
+    from peft import VeraConfig
+
+    return VeraConfig(
+        r=lora.rank,
+        vera_dropout=lora.dropout,
+        target_modules=targets,
+        projection_prng_key=job.training.seed,
+        save_projection=True,
+    )
+
+
+VERA = Tuner(
+    TunerName.VERA,
+    artifact=ArtifactType.ADAPTER,
+    has_frozen_base=True,
+    check=partial(check_adapter, make_config=config),
+    apply=partial(add_adapter, make_config=config),
+    record_weights=record_trained,
+)

@@ -1,0 +1,73 @@
+"""Rewards: what each type makes of a completion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.training import Match, Reward, RewardType
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.train.rewards import SCORERS, Completion
+
+
+def scored(text: str, tokens: int = 1, columns: dict[str, Any] | None = None, **reward: Any) -> float:
+    settings = Reward.model_validate({"name": "r", **reward})
+    return SCORERS[settings.type].score(Completion(text, tokens, 100, columns or {}), settings)
+
+
+def test_every_type_of_the_api_is_implemented() -> None:
+    assert set(SCORERS) == set(RewardType)
+
+
+@pytest.mark.parametrize(
+    ("match", "text", "answer", "value"),
+    [
+        (Match.EXACT, " metal\n", "metal", 1),
+        (Match.EXACT, "a metal", "metal", 0),
+        (Match.CHOICE, "Both A and B are close, so B.", "b", 1),
+        (Match.CHOICE, "Both A and B are close, so B.", "A", 0),
+        (Match.CHOICE, "no letter", "A", 0),
+        (Match.MATH, "so the result is \\boxed{\\frac{1}{2}}", "0.5", 1),
+        (Match.MATH, "the answer is 72", "48 / 2 = 24\n48 + 24 = 72\n#### 72", 1),
+        (Match.MATH, "the answer is 71", "#### 72", 0),
+        (Match.MATH, "", "72", 0),
+        (Match.MATH, "so $1024$", "2^{10}", 1),
+        (Match.MATH, "so $2$", "2^{10}", 0),
+        (Match.MATH, "it is $\\sqrt{2}$", "\\sqrt{2}", 1),
+        (Match.MATH, "any text", "see the drawing", 0),
+        (Match.MATH, "see the drawing", "see the drawing", 1),
+        (Match.MATH, "any text", "$\\frac{", 0),
+    ],
+)
+def test_accuracy_is_1_for_the_right_answer(match: Match, text: str, answer: str, value: float) -> None:
+    assert scored(text, columns={"answer": answer}, type="accuracy", match=match) == value
+
+
+def test_accuracy_names_the_columns_that_a_row_has() -> None:
+    with pytest.raises(RunFailure, match="has no column 'answer'; its further columns are id, solution") as failure:
+        scored("1", columns={"solution": "1", "id": 3}, type="accuracy")
+    assert failure.value.failure is FailureClass.BAD_ROW
+    assert scored("1", columns={"solution": "1"}, type="accuracy", column="solution") == 1
+
+
+def test_format_is_1_where_the_pattern_is_found() -> None:
+    pattern = r"^<think>.*</think>\s*\S"
+    assert scored("<think>a\nb</think> c", type="format", pattern=pattern) == 1
+    assert scored("c", type="format", pattern=pattern) == 0
+
+
+def test_a_pattern_at_its_worst_ends_in_time() -> None:
+    assert scored("a" * 40, type="format", pattern=r"^(a|aa)+$b") == 0
+
+
+def test_a_pattern_that_is_none_is_refused() -> None:
+    with pytest.raises(RunFailure, match="is no regular expression") as failure:
+        scored("a", type="format", pattern="(")
+    assert failure.value.failure is FailureClass.BAD_SPEC
+
+
+@pytest.mark.parametrize(("tokens", "value"), [(1, 0), (60, 0), (80, -0.5), (100, -1)])
+def test_length_falls_from_the_free_tokens_to_the_longest_completion(tokens: int, value: float) -> None:
+    assert scored("", tokens, type="length", freeTokens=60) == value

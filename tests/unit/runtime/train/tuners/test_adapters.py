@@ -1,0 +1,53 @@
+"""What holds for every tuner that adds an adapter: it learns, resumes exactly, and merges into what it computed beside its base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tinymodel
+from tests.unit.runtime.train.support import Run, again, make_run, stop_after
+from tunesmith_api.run import Outcome
+from tunesmith_runtime import export, train
+from tunesmith_runtime.progress_push import ProgressPusher
+
+TUNERS = ["dora", "loha", "lokr", "vera"]
+ROWS = tinymodel.rows(96)
+SETTINGS: dict[str, Any] = {"epochs": 2, "globalBatchSize": 16, "precision": "fp32"}
+LEARNING_RATES = {"vera": 3e-2}
+"""Of tuners that need larger steps on the tiny model than the others."""
+
+
+def adapter_run(folder: Path, model: Path, tuner: str) -> Run:
+    settings = SETTINGS | {"learningRate": LEARNING_RATES.get(tuner, 1e-2)}
+    return make_run(folder, model, ROWS, settings, tuner=tuner, lora={"rank": 8})
+
+
+def losses(run: Run) -> list[float]:
+    return [entry["loss"] for entry in run.log_history()]
+
+
+@pytest.mark.parametrize("tuner", TUNERS)
+def test_the_loss_falls_and_the_adapter_is_merged(tuner: str, tmp_path: Path, tiny: Path) -> None:
+    run = adapter_run(tmp_path, tiny, tuner)
+    assert run.do(train.run).outcome is Outcome.SUCCEEDED
+    assert losses(run)[-1] < 0.8 * losses(run)[0]
+    report = run.do(export.run)  # compares the logits of the merged model with those of base and adapter
+    assert [artifact.name for artifact in report.artifacts or []] == ["adapter", "merged"]
+
+
+@pytest.mark.parametrize(
+    "tuner", [pytest.param(tuner, marks=[] if tuner == "dora" else pytest.mark.deep) for tuner in TUNERS]
+)
+def test_a_stopped_run_resumes_exactly(tuner: str, tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = adapter_run(tmp_path / "whole", tiny, tuner)
+    expected = whole.do(train.run)
+    run = adapter_run(tmp_path / "stopped", tiny, tuner)
+    with stop_after(3, monkeypatch) as pusher:
+        assert train.run(run.spec, run.work, pusher).outcome is Outcome.PREEMPTED
+    resumed = again(run, tiny, ROWS, 2)
+    report = train.run(resumed.spec, resumed.work, ProgressPusher(None, None))
+    assert losses(resumed) == losses(whole)
+    assert [each.digest for each in report.artifacts or []] == [each.digest for each in expected.artifacts or []]
