@@ -16,8 +16,7 @@ def accelerate_bytes(sizes: Architecture) -> int:
 def training_hub_bytes(case: Case, sizes: Architecture) -> int:
     """Return the middle estimate of training_hub 0.11.2, by the formulas of its profiling/memory_estimator.py.
 
-    BasicEstimator for all weights, LoRAEstimator for an adapter; one GPU. The package itself downloads the model and needs a
-    package for GPUs.
+    BasicEstimator for all weights, LoRAEstimator for an adapter; one GPU.
     """
     tokens = case.rows * case.length
     if case.tuner == "full":

@@ -118,6 +118,7 @@ FULL: dict[str, dict[str, Any]] = {
         "model": {"fineTuneJob": {"name": "first"}},
         "datasets": [{"uri": "s3://data/train.jsonl"}, {"uri": "s3://data/more.jsonl", "template": TEMPLATE}],
         "validation": {"datasets": [{"uri": "s3://data/held-out.jsonl", "template": TEMPLATE}]},
+        "decontaminate": [{"uri": "s3://data/test.jsonl"}],
         "dpo": {},
         "kto": {},
         "orpo": {},
