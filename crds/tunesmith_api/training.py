@@ -260,8 +260,9 @@ class Dpo(ApiModel):
     loss_weights: list[Annotated[float, Field(ge=0)]] | None = Field(
         None, max_length=8, description="Weight of each loss. Default 1 each.", json_schema_extra=ATOMIC_LIST
     )
+    # Not lt=0.5: the API server compares a whole number, such as 0, with the bound without its fraction.
     label_smoothing: float = Field(
-        0.0, ge=0, lt=0.5, description="Share of the pairs that are the wrong way round, for loss robust. Default 0."
+        0.0, ge=0, le=0.49, description="Share of the pairs that are the wrong way round, for loss robust. Default 0."
     )
     reference_free: bool = Field(
         False,
