@@ -707,7 +707,9 @@ def test_a_status_is_stored_and_an_unknown_failure_class_is_rejected(api: Api) -
 def test_explain_shows_descriptions_defaults_and_values(api: Api) -> None:
     explained = api.kubectl("explain", "finetunejob.spec.training")
     assert "Optimization." in explained
-    assert "Peak learning rate. Default 0.0001 with tuner lora, dora, loha or lokr, 0.001 with tuner vera" in " ".join(explained.split())
+    assert "Peak learning rate. Default 0.0001 with tuner lora, dora, loha or lokr, 0.001 with tuner vera" in " ".join(
+        explained.split()
+    )
     assert "enum: cosine, linear, constant" in explained
     assert "Tunes a model on data sets" in api.kubectl("explain", "ftj")
 
