@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -20,6 +21,7 @@ from devcluster.builds import ensure_programs, source_folder
 from devcluster.controlplane import free_ports
 from devcluster.paths import Paths
 from devcluster.toolchain import ensure_go
+from tests.established import until_established
 from tunesmith_operator.plan.types import Raw
 
 GROUP = "kueue.x-k8s.io/v1beta1"
@@ -33,7 +35,7 @@ def kueue(paths: Paths, kubeconfig: Path, folder: Path) -> Iterator[None]:
     kubectl = [paths.program("kubectl"), "--kubeconfig", str(kubeconfig)]
     crds = source_folder(paths, "kueue") / "config" / "components" / "crd" / "bases"
     _run(*kubectl, "apply", "--server-side", "--filename", str(crds))
-    _run(*kubectl, "wait", "--for=condition=Established", "--timeout=60s", "--filename", str(crds))
+    until_established(partial(_run, *kubectl), "--filename", str(crds))
     health = _configure(folder)
     command = [paths.program("kueue"), f"--kubeconfig={kubeconfig}", f"--config={folder / 'kueue.json'}"]
     command += ["--feature-gates=VisibilityOnDemand=false", "--zap-log-level=info"]

@@ -17,6 +17,7 @@ from tests.apiserver.chart import RELEASE, VALUES, render, without_workloads
 from tests.apiserver.cluster import NODE, Cluster, administrator, namespaces
 from tests.apiserver.operator_process import OperatorProcess
 from tests.apiserver.scope import HOME, LABELS, NAMESPACED, leave
+from tests.established import until_established
 
 NAMES = namespaces()
 
@@ -45,7 +46,7 @@ def plane() -> Iterator[ControlPlane]:
     ) as plane:
         cluster = Cluster(plane, administrator(plane), "default")
         cluster.kubectl("apply", "--filename", "-", stdin=without_workloads(render(plane, {**VALUES, **HOME})))
-        cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all")
+        until_established(cluster.kubectl, "customresourcedefinitions", "--all")
         # Pods on a node that is not there would be removed after 40 s.
         cluster.request("POST", "/api/v1/nodes", {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}})
         yield plane

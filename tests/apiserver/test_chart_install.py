@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from devcluster.controlplane import ControlPlane
+from tests.established import until_established
 from tests.releases import release
 from tests.unit.chart.test_values import LEAVES, another, nested
 from tunesmith_api.release import VERSION
@@ -84,7 +85,7 @@ def cluster() -> Iterator[Cluster]:
 def installed(cluster: Cluster) -> Iterator[str]:
     """The release for the whole cluster; its notes."""
     notes = cluster.install(SYSTEM, values={"store": {"credentialsSecret": "store"}})
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *(f"crd/{name}" for name in CRDS))
+    until_established(cluster.kubectl, *(f"crd/{name}" for name in CRDS))
     yield notes
     cluster.uninstall(SYSTEM)
 

@@ -13,6 +13,7 @@ import pytest
 from kubernetes import client, config
 
 from devcluster.controlplane import ControlPlane
+from tests.established import until_established
 from tunesmith_api import VERSION
 from tunesmith_api.compatibility import Choice
 from tunesmith_api.crdgen.crd import KINDS, crd
@@ -54,7 +55,7 @@ def objects() -> Iterator[Any]:
     with ControlPlane() as cluster:
         kubectl = [str(cluster.program("kubectl")), "--kubeconfig", str(cluster.kubeconfig)]
         subprocess.run([*kubectl, "apply", "-f", "-"], input=json.dumps(definition()), text=True, check=True)
-        subprocess.run([*kubectl, "wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"], check=True)
+        until_established(lambda *words: subprocess.run([*kubectl, *words], check=True), "crd", "--all")
         yield client.CustomObjectsApi(config.new_client_from_config(str(cluster.kubeconfig)))  # type: ignore[no-untyped-call]
 
 

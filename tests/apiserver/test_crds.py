@@ -18,6 +18,7 @@ from kubernetes import client, config
 from devcluster.controlplane import ControlPlane
 from tests.apiserver.sentences import PLACES, REFUSED, followed
 from tests.apiserver.specs import specs
+from tests.established import until_established
 from tests.hints import FOLLOWED, Fix
 from tunesmith_api import API_VERSION, GROUP, VERSION
 from tunesmith_api.compatibility import refusals
@@ -167,7 +168,7 @@ def api() -> Iterator[Api]:
         api = Api(cluster, client.CustomObjectsApi(connection))
         api.kubectl("apply", "--filename", str(ROOT / "crds"))  # client-side: its annotation bounds the size of a CRD
         api.kubectl("apply", "--filename", "-", stdin=json.dumps(KSERVE))
-        api.kubectl("wait", "--for=condition=Established", "--timeout=60s", "customresourcedefinitions", "--all")
+        until_established(api.kubectl, "customresourcedefinitions", "--all")
         yield api
 
 

@@ -28,6 +28,7 @@ from devcluster.controlplane import ControlPlane
 from tests.apiserver import cluster as api
 from tests.apiserver.background import every
 from tests.commands import Command, commands
+from tests.established import until_established
 from tests.releases import release
 from tunesmith_operator.plan.names import labels
 
@@ -164,9 +165,7 @@ class Reader:
     def install(self, *options: str) -> str:
         command = f"helm upgrade --install tunesmith charts/tunesmith --namespace {SYSTEM} --create-namespace"
         notes = self.must(" ".join([command, *options]))
-        self.must(
-            f"kubectl wait --for=condition=Established --timeout=60s {' '.join(f'crd/{n}' for n in _full_names())}"
-        )
+        until_established(lambda *words: self.must(" ".join(("kubectl", *words))), *(f"crd/{n}" for n in _full_names()))
         return notes
 
     def uninstall(self) -> None:

@@ -38,6 +38,7 @@ from tests.apiserver.upgrade_cases import (
     pods_of_service,
     serving,
 )
+from tests.established import until_established
 from tests.releases import release
 from tunesmith_api.evaljob import EvalJob
 from tunesmith_api.finetunejob import FineTuneJob
@@ -97,7 +98,7 @@ class World:
         """Install or upgrade, without waiting for pods: no node takes them."""
         self.helm("upgrade", "--install", RELEASE, str(chart), "--namespace", NAMESPACE, "--values=-")
         names = [f"crd/{name}" for name in CRDS]
-        self.cluster.kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
+        until_established(self.cluster.kubectl, *names)
 
     def operator(self, name: str, **code: str) -> Installed:
         operator = Installed(self.plane, self.folder, name, **code)
