@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 from tests.unit.runtime.train.methods.preferences import preferences
 from tests.unit.runtime.train.support import Run, again, make_run, stop_after
 from tunesmith_api.run import Outcome
+from tunesmith_api.training import Cpo, Orpo, Simpo
 from tunesmith_runtime import export, train
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.progress_push import ProgressPusher
+from tunesmith_runtime.train.methods import cpo, orpo, simpo
 
 METHODS = ["dpo", "orpo", "simpo", "cpo"]
 ROWS = preferences(192)
@@ -81,3 +84,34 @@ def test_rows_of_another_format_are_refused_with_the_format_to_use(tmp_path: Pat
     run = make_run(tmp_path, tiny, [{"prompt": "A kiwi is a ", "completion": "fruit"}], SETTINGS, method="dpo")
     with pytest.raises(RunFailure, match="method dpo learns from preference"):
         run.do(train.run)
+
+
+def log_sigmoid(value: float) -> float:
+    return -math.log1p(math.exp(-value))
+
+
+def log_odds(mean: float) -> float:
+    return math.log(math.exp(mean) / (1 - math.exp(mean)))
+
+
+CHOSEN, REJECTED = (-3.0, 5), (-4.0, 4)
+"""Sum of the log-probabilities of an answer, and its tokens."""
+
+
+@pytest.mark.parametrize(
+    ("loss", "settings", "expected"),
+    [
+        (orpo.loss, Orpo(beta=0.2), 0.6 - 0.2 * log_sigmoid(log_odds(-0.6) - log_odds(-1.0))),
+        (simpo.loss, Simpo(beta=2, gamma=0.5), -log_sigmoid(2 * (-0.6 + 1.0) - 0.5)),
+        (cpo.loss, Cpo(beta=0.2, alpha=0.5), -log_sigmoid(0.2 * (-3 + 4)) + 0.5 * 0.6),
+    ],
+    ids=["orpo", "simpo", "cpo"],
+)
+def test_each_loss_is_that_of_its_paper(loss: Any, settings: Any, expected: float) -> None:
+    import torch
+
+    from tunesmith_runtime.train.log_probs import LogProbs
+    from tunesmith_runtime.train.preference import Answers
+
+    chosen, rejected = (LogProbs(torch.tensor([total]), torch.tensor([tokens])) for total, tokens in (CHOSEN, REJECTED))
+    assert loss(Answers(chosen, rejected), settings).tolist() == [pytest.approx(expected, rel=1e-5)]
