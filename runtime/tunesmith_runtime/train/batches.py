@@ -6,6 +6,9 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Sampler
 
 from tunesmith_runtime.data.examples import IGNORED
@@ -32,6 +35,16 @@ def order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int | str) 
         generator.shuffle(batches)
         ordered += [index for batch in batches + smaller for index in batch]
     return ordered
+
+
+def padded(ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], pad_token: int) -> dict[str, Tensor]:
+    """Return a batch of sequences: input_ids, attention_mask and labels, each (sequences, length), padded at the end."""
+    tokens = [torch.tensor(each) for each in ids]
+    return {
+        "input_ids": pad_sequence(tokens, batch_first=True, padding_value=pad_token),
+        "attention_mask": pad_sequence([torch.ones_like(each) for each in tokens], batch_first=True),
+        "labels": pad_sequence([torch.tensor(each) for each in labels], batch_first=True, padding_value=IGNORED),
+    }
 
 
 def append_blank(examples: Dataset, token: int) -> Dataset:

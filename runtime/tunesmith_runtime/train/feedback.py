@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.train.log_probs import answer_log_probs
 from tunesmith_runtime.train.preference import collate
-from tunesmith_runtime.train.row_loss import RowLoss, is_row
-from tunesmith_runtime.train.rows import fill_batches
+from tunesmith_runtime.train.row_loss import RowLoss, is_row, trainer_options
 
 if TYPE_CHECKING:
     from tunesmith_runtime.train.methods.base import Setup
@@ -90,19 +89,10 @@ class FeedbackTrainer(RowLoss):
 
 def build_trainer(setup: Setup, loss: Callable[[Rated], Tensor], beta: float, reference: Reference) -> FeedbackTrainer:
     """Return the trainer of a loss."""
-    from transformers import TrainingArguments
-
     token = setup.tokenizer.pad_token_id
-    rows = fill_batches(setup.train_dataset, token) if setup.group.size > 1 else setup.train_dataset
     return FeedbackTrainer(
-        model=setup.model,
-        args=TrainingArguments(**setup.arguments, remove_unused_columns=False),
-        train_dataset=rows,
-        eval_dataset=setup.eval_dataset,
+        **trainer_options(setup),
         data_collator=lambda rows: collate_feedback(rows, token),
-        processing_class=setup.tokenizer,
-        callbacks=list(setup.callbacks),
-        group=setup.group,
         loss=loss,
         beta=beta,
         reference=reference,

@@ -17,11 +17,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tunesmith_api.training import Grpo, Reward
 from tunesmith_runtime.data.examples import IGNORED
-from tunesmith_runtime.train.batches import order
+from tunesmith_runtime.train.batches import order, padded
 from tunesmith_runtime.train.log_probs import token_log_probs
 from tunesmith_runtime.train.reference import Reference, evaluating
 from tunesmith_runtime.train.rewards import SCORERS, Completion
-from tunesmith_runtime.train.row_loss import RowLoss
+from tunesmith_runtime.train.row_loss import RowLoss, trainer_options
 
 if TYPE_CHECKING:
     from tunesmith_runtime.train.methods.base import Setup
@@ -194,10 +194,6 @@ class GroupTrainer(RowLoss):
         """Rows are counted when they are sampled."""
         return None
 
-    def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
-        """Count prompts and completions."""
-        super(RowLoss, self)._track_num_input_tokens(inputs)
-
 
 class GroupSampler(torch.utils.data.Sampler[int]):
     """`order` of the prompts, each with all rows of its group."""
@@ -226,15 +222,9 @@ def until_end(tokens: list[int], stop_ids: Sequence[int]) -> list[int]:
 def collate(rows: list[dict[str, Any]], completions: list[list[int]], pad_token: int) -> dict[str, Tensor]:
     """Return a batch of prompts with their completions, which have labels."""
     prompts = [row["input_ids"] for row in rows]
-    ids = [torch.tensor([*prompt, *tokens]) for prompt, tokens in zip(prompts, completions, strict=True)]
-    labels = [
-        torch.tensor([*[IGNORED] * len(prompt), *tokens]) for prompt, tokens in zip(prompts, completions, strict=True)
-    ]
-    return {
-        "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_token),
-        "attention_mask": pad_sequence([torch.ones_like(each) for each in ids], batch_first=True),
-        "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
-    }
+    ids = [[*prompt, *tokens] for prompt, tokens in zip(prompts, completions, strict=True)]
+    labels = [[*[IGNORED] * len(prompt), *tokens] for prompt, tokens in zip(prompts, completions, strict=True)]
+    return padded(ids, labels, pad_token)
 
 
 def divergence(log_probs: Tensor, reference: Tensor) -> Tensor:
@@ -246,18 +236,11 @@ def divergence(log_probs: Tensor, reference: Tensor) -> Tensor:
 
 def build_trainer(setup: Setup, policy: Policy, grpo: Grpo) -> GroupTrainer:
     """Return the trainer of a policy."""
-    from transformers import TrainingArguments
-
     from tunesmith_runtime.train.model import stop_ids
 
     return GroupTrainer(
-        model=setup.model,
-        args=TrainingArguments(**setup.arguments, remove_unused_columns=False),
-        train_dataset=setup.train_dataset,
+        **trainer_options(setup),
         data_collator=lambda rows: {"rows": rows},
-        processing_class=setup.tokenizer,
-        callbacks=list(setup.callbacks),
-        group=setup.group,
         policy=policy,
         grpo=grpo,
         rewards=setup.job.rewards or (),

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.data.packing import PackedRows
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.train.batches import padded
 from tunesmith_runtime.train.rows import known
 from tunesmith_runtime.train.streaming import StreamedRows
 
@@ -39,15 +39,11 @@ class PackedCollator:
         """A batch. Its attention mask counts tokens only: `without_mask` removes it before the model."""
         if "seq_lengths" not in sequences[0]:
             return self.unpacked(sequences)
-        ids = [torch.tensor(sequence["input_ids"]) for sequence in sequences]
+        ids, labels = ([sequence[name] for sequence in sequences] for name in ("input_ids", "labels"))
         positions = [torch.cat([torch.arange(length) for length in sequence["seq_lengths"]]) for sequence in sequences]
         return {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_token),
-            "labels": pad_sequence(
-                [torch.tensor(each["labels"]) for each in sequences], batch_first=True, padding_value=IGNORED
-            ),
+            **padded(ids, labels, self.pad_token),
             "position_ids": pad_sequence(positions, batch_first=True),  # a token of padding is a row of its own
-            "attention_mask": pad_sequence([torch.ones_like(each) for each in ids], batch_first=True),
         }
 
 

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
-from tunesmith_runtime.data.examples import IGNORED
+from tunesmith_runtime.train.batches import padded
 from tunesmith_runtime.train.log_probs import LogProbs, answer_log_probs
-from tunesmith_runtime.train.row_loss import RowLoss, is_row
-from tunesmith_runtime.train.rows import fill_batches
+from tunesmith_runtime.train.row_loss import RowLoss, is_row, trainer_options
 
 if TYPE_CHECKING:
     from tunesmith_runtime.train.methods.base import Setup
@@ -88,30 +86,13 @@ class PreferenceTrainer(RowLoss):
 
 def build_trainer(setup: Setup, objective: Objective) -> PreferenceTrainer:
     """Return the trainer of an objective."""
-    from transformers import TrainingArguments
-
     token = setup.tokenizer.pad_token_id
-    rows = fill_batches(setup.train_dataset, token) if setup.group.size > 1 else setup.train_dataset
     return PreferenceTrainer(
-        model=setup.model,
-        args=TrainingArguments(**setup.arguments, remove_unused_columns=False),
-        train_dataset=rows,
-        eval_dataset=setup.eval_dataset,
-        data_collator=lambda rows: collate(rows, token),
-        processing_class=setup.tokenizer,
-        callbacks=list(setup.callbacks),
-        group=setup.group,
-        objective=objective,
+        **trainer_options(setup), data_collator=lambda rows: collate(rows, token), objective=objective
     )
 
 
 def collate(rows: list[dict[str, Any]], pad_token: int) -> dict[str, Tensor]:
     """Return a batch of rows of two sequences: input_ids, attention_mask and labels, each (rows, 2, length)."""
-    ids = [torch.tensor(each) for row in rows for each in row["input_ids"]]
-    labels = [torch.tensor(each) for row in rows for each in row["labels"]]
-    batch = {
-        "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_token),
-        "attention_mask": pad_sequence([torch.ones_like(each) for each in ids], batch_first=True),
-        "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
-    }
-    return {name: each.unflatten(0, (len(rows), 2)) for name, each in batch.items()}
+    ids, labels = ([each for row in rows for each in row[name]] for name in ("input_ids", "labels"))
+    return {name: each.unflatten(0, (len(rows), 2)) for name, each in padded(ids, labels, pad_token).items()}

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from tunesmith_runtime.data.examples import IGNORED
+from tunesmith_runtime.train.rows import fill_batches
 from tunesmith_runtime.train.trainer import RunMixin
+
+if TYPE_CHECKING:
+    from tunesmith_runtime.train.methods.base import Setup
 
 
 class RowLoss(RunMixin):
@@ -58,6 +62,22 @@ class RowLoss(RunMixin):
         """Return the number of rows of a step, over all processes."""
         rows = sum(is_row(batch).sum() for batch in batch_samples)
         return self.accelerator.reduce(torch.as_tensor(rows, device=device), "sum")  # type: ignore[no-any-return]
+
+
+def trainer_options(setup: Setup) -> dict[str, Any]:
+    """Return the options that all trainers with such a loss are built from. With several processes, a blank row fills up batches."""
+    from transformers import TrainingArguments
+
+    rows = setup.train_dataset
+    return {
+        "model": setup.model,
+        "args": TrainingArguments(**setup.arguments, remove_unused_columns=False),
+        "train_dataset": fill_batches(rows, setup.tokenizer.pad_token_id) if setup.group.size > 1 else rows,
+        "eval_dataset": setup.eval_dataset,
+        "processing_class": setup.tokenizer,
+        "callbacks": list(setup.callbacks),
+        "group": setup.group,
+    }
 
 
 def is_row(inputs: Mapping[str, Tensor]) -> Tensor:
