@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.status import ArtifactType
 from tunesmith_api.training import Lora
 from tunesmith_api.training import Tuner as TunerName
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.train.tuners.base import Tuner
 
 if TYPE_CHECKING:
     import torch
@@ -65,3 +68,19 @@ def record_trained(model: PeftModel, dtype: torch.dtype) -> Callable[[], bool]:
 
     before = bits()
     return lambda: bits() != before
+
+
+def adapter_tuner(
+    name: TunerName,
+    make_config: MakeConfig,
+    record_weights: Callable[[Any, torch.dtype], Callable[[], bool]] = record_trained,
+) -> Tuner:
+    """Return the description of a tuner that adds such an adapter."""
+    return Tuner(
+        name,
+        artifact=ArtifactType.ADAPTER,
+        has_frozen_base=True,
+        check=partial(check_adapter, make_config=make_config),
+        apply=partial(add_adapter, make_config=make_config),
+        record_weights=record_weights,
+    )

@@ -3,15 +3,12 @@ matrices of low rank, whose rank is up to the square of theirs."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.status import ArtifactType
 from tunesmith_api.training import Lora
 from tunesmith_api.training import Tuner as TunerName
-from tunesmith_runtime.train.tuners.adapter import add_adapter, check_adapter, record_trained
-from tunesmith_runtime.train.tuners.base import Tuner
+from tunesmith_runtime.train.tuners.adapter import adapter_tuner
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -24,11 +21,4 @@ def config(job: FineTuneJobSpec, lora: Lora, targets: Any) -> PeftConfig:
     return LoHaConfig(r=lora.rank, alpha=lora.alpha, rank_dropout=lora.dropout, target_modules=targets)
 
 
-LOHA = Tuner(
-    TunerName.LOHA,
-    artifact=ArtifactType.ADAPTER,
-    has_frozen_base=True,
-    check=partial(check_adapter, make_config=config),
-    apply=partial(add_adapter, make_config=config),
-    record_weights=record_trained,
-)
+LOHA = adapter_tuner(TunerName.LOHA, config)

@@ -3,15 +3,12 @@ matrix and one of low rank."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.status import ArtifactType
 from tunesmith_api.training import Lora
 from tunesmith_api.training import Tuner as TunerName
-from tunesmith_runtime.train.tuners.adapter import add_adapter, check_adapter, record_trained
-from tunesmith_runtime.train.tuners.base import Tuner
+from tunesmith_runtime.train.tuners.adapter import adapter_tuner
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -26,11 +23,4 @@ def config(job: FineTuneJobSpec, lora: Lora, targets: Any) -> PeftConfig:
     )
 
 
-LOKR = Tuner(
-    TunerName.LOKR,
-    artifact=ArtifactType.ADAPTER,
-    has_frozen_base=True,
-    check=partial(check_adapter, make_config=config),
-    apply=partial(add_adapter, make_config=config),
-    record_weights=record_trained,
-)
+LOKR = adapter_tuner(TunerName.LOKR, config)

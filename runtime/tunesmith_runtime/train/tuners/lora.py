@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.status import ArtifactType
 from tunesmith_api.training import Lora
 from tunesmith_api.training import Tuner as TunerName
-from tunesmith_runtime.train.tuners.adapter import add_adapter, check_adapter
-from tunesmith_runtime.train.tuners.base import Tuner
+from tunesmith_runtime.train.tuners.adapter import adapter_tuner
 
 if TYPE_CHECKING:
     import torch
-    from peft import PeftConfig, PeftModel
+    from peft import LoraConfig, PeftModel
     from torch import Tensor
 
 
-def config(job: FineTuneJobSpec, lora: Lora, targets: Any) -> PeftConfig:
+def config(job: FineTuneJobSpec, lora: Lora, targets: Any) -> LoraConfig:
     """Return PEFT's configuration."""
     from peft import LoraConfig
 
@@ -30,10 +27,6 @@ def config(job: FineTuneJobSpec, lora: Lora, targets: Any) -> PeftConfig:
         target_modules=targets,
         use_rslora=lora.use_rslora,
     )
-
-
-check = partial(check_adapter, make_config=config)
-apply = partial(add_adapter, make_config=config)
 
 
 def record_weights(model: PeftModel, dtype: torch.dtype) -> Callable[[], bool]:
@@ -57,11 +50,4 @@ def updates(model: PeftModel) -> Iterator[tuple[Tensor, Tensor]]:
             yield update, layer.get_param() if isinstance(layer, ParamWrapper) else layer.get_base_layer().weight
 
 
-LORA = Tuner(
-    TunerName.LORA,
-    artifact=ArtifactType.ADAPTER,
-    has_frozen_base=True,
-    check=check,
-    apply=apply,
-    record_weights=record_weights,
-)
+LORA = adapter_tuner(TunerName.LORA, config, record_weights)

@@ -21,7 +21,8 @@ from tunesmith_api.training import Lora
 from tunesmith_runtime import export, train
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.targets import check_targets, linear_names, skeleton
-from tunesmith_runtime.train.tuners import lora as tuner
+from tunesmith_runtime.train.tuners.lora import LORA as tuner
+from tunesmith_runtime.train.tuners.lora import updates
 from tunesmith_runtime.train.weight_change import has_effect
 
 SMALL: dict[str, Any] = {
@@ -85,7 +86,7 @@ def test_each_proposed_name_is_accepted_and_no_head_is_proposed(kind: str) -> No
 def test_without_names_every_architecture_can_be_adapted(kind: str) -> None:
     tuner.check(model_of(kind), job())
     model = tuner.apply(model_of(kind, "cpu"), job())
-    assert not any(has_effect(update, weight) for update, weight in tuner.updates(model))
+    assert not any(has_effect(update, weight) for update, weight in updates(model))
 
 
 def test_the_hint_lists_the_layers_of_gpt2() -> None:
