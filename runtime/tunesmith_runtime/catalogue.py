@@ -270,7 +270,7 @@ def _record(found: Dataset | EvalDataset | BenchmarkDataset, name: str, where: s
 
 
 def eval_data_of(dataset: T, entry: DatasetEntry, uri: str) -> T:
-    """Return the data of an entry at `uri` for an evaluation. What the spec says has precedence.
+    """Return the data of an entry at `uri` for an evaluation. The spec's settings have precedence over the entry's.
 
     They have no default split here: that of a hub is its split for tests. Rows that are no questions with answers are read as
     they are, without the columns of the entry, which are those of a training.

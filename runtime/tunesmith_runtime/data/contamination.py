@@ -50,7 +50,7 @@ SHOWN = 100
 
 
 class Questions:
-    """The questions of an evaluation, as hashes: about 100 bytes for each of their words."""
+    """The questions of an evaluation, as hashes of their words."""
 
     def __init__(self) -> None:
         self._whole = set[int]()

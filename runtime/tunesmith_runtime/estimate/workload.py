@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import nlargest
 
@@ -64,14 +64,18 @@ class Workload:
 
 def count(lengths: Sequence[int], labelled: Sequence[int], answers: int = 1) -> Workload:
     """Return the workload of sequences by their tokens and their tokens with a label; every `answers` of them are a row."""
-    rows = range(0, len(lengths), answers)
     return Workload(
-        rows=len(rows),
+        rows=len(lengths) // answers,
         tokens=sum(lengths),
-        longest=tuple(nlargest(KEPT, (max(lengths[row : row + answers]) for row in rows))) or (1,),
-        most_labelled=tuple(nlargest(KEPT, (sum(labelled[row : row + answers]) for row in rows))) or (1,),
+        longest=tuple(nlargest(KEPT, map(max, _rows(lengths, answers)))) or (1,),
+        most_labelled=tuple(nlargest(KEPT, map(sum, _rows(labelled, answers)))) or (1,),
         answers=answers,
     )
+
+
+def _rows(values: Sequence[int], answers: int) -> Iterator[tuple[int, ...]]:
+    """The values of the sequences of each row."""
+    return zip(*[iter(values)] * answers, strict=True)
 
 
 def assume(rows: int, max_length: int) -> Workload:
