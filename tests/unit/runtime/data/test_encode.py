@@ -39,11 +39,6 @@ REFUSES = "{{ raise_exception('roles must alternate') }}"
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(str.strip)
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> Any:
-    return tinymodel.make_tokenizer()
-
-
 def encoder(tokenizer: Any, template: str | None = tinymodel.CHAT_TEMPLATE, **settings: Any) -> Encoder:
     changed = copy.deepcopy(tokenizer)
     changed.chat_template = template

@@ -12,7 +12,6 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from tests import tinymodel
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.examples import IGNORED
@@ -38,11 +37,6 @@ CONTENT = {
     "00.csv": "".join(["prompt,completion\n", *(f"{row['prompt']},{row['completion']}\n" for row in ROWS)]).encode(),
     "00.parquet": parquet(),
 }
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Any:
-    return tinymodel.make_tokenizer()
 
 
 def read(folder: Path, tokenizer: Any, name: str, content: bytes, **dataset: Any) -> Data:
