@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tunesmith_api.datasets import BadRows, Dataset
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.refusal import Refusal
-from tunesmith_api.training import BadRows, Dataset
 from tunesmith_cli.sources import NotKnown, cause_of, check_readable, is_of_this_machine
 from tunesmith_runtime.data.contamination import Questions, read_questions
 from tunesmith_runtime.data.drop_reasons import DropReason

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from tunesmith_api.catalogue import builtin
 from tunesmith_api.catalogue.entries import Entry
 from tunesmith_api.catalogue.nearest import nearest
+from tunesmith_api.datasets import Dataset, EvalDataset
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.run import Store
-from tunesmith_api.training import Dataset, EvalDataset
 from tunesmith_cli import hubfiles
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith_api.datasets import RowFormat
 from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.pods import Accelerator
 from tunesmith_api.refusal import Refusal
@@ -23,7 +24,6 @@ from tunesmith_api.training import (
     Method,
     Optimizer,
     QuantizationMethod,
-    RowFormat,
     Strategy,
     Truncation,
     Tuner,

@@ -24,11 +24,11 @@ from tunesmith_api.base import (
 )
 from tunesmith_api.catalogue import name_uri
 from tunesmith_api.common import ModelSource, Output, Storage
+from tunesmith_api.datasets import RowTemplate
 from tunesmith_api.grammar import Grammar
 from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.pods import PodSettings, Resources
 from tunesmith_api.status import Artifact, JobStatus, ModelStatus
-from tunesmith_api.training import RowTemplate
 
 BENCHMARK_NAME = Grammar(
     pattern="^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",

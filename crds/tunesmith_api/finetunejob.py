@@ -20,16 +20,13 @@ from tunesmith_api.base import (
 )
 from tunesmith_api.batches import batch_rule
 from tunesmith_api.common import ModelSource, Output, Storage
+from tunesmith_api.datasets import BadRows, Dataset, Droppable, EvalDataset, Validation
 from tunesmith_api.pods import PodSettings, TuningResources
 from tunesmith_api.status import Artifact, JobStatus, ModelStatus
 from tunesmith_api.training import (
-    BadRows,
     Checkpointing,
     Cpo,
-    Dataset,
     Dpo,
-    Droppable,
-    EvalDataset,
     Export,
     Fit,
     Grpo,
@@ -43,7 +40,6 @@ from tunesmith_api.training import (
     Training,
     Tuner,
     Until,
-    Validation,
 )
 
 INT64: dict[str, Any] = {"format": "int64"}

@@ -22,12 +22,12 @@ from tunesmith_api.catalogue.entries import HUBS, DatasetEntry, Entry
 from tunesmith_api.catalogue.nearest import nearest
 from tunesmith_api.catalogue.own import BadEntry, dataset_entry, model_entry, read_entries
 from tunesmith_api.compatibility import refusals
+from tunesmith_api.datasets import Dataset, EvalDataset, RowFormat, RowTemplate, ValidationDataset
 from tunesmith_api.evaljob import BenchmarkDataset, BenchmarkType
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.hashing import digest
 from tunesmith_api.refusal import combine
 from tunesmith_api.run import CATALOGUE_DIRECTORY, Hub, ModelRole, ResolvedModel, RunSpec, Verb
-from tunesmith_api.training import Dataset, EvalDataset, RowFormat, RowTemplate, ValidationDataset
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.storage import Storage, join, open_storage
 from tunesmith_runtime.version_names import record_uri, with_recorded_uris

@@ -19,8 +19,8 @@ import yaml
 from pydantic import ValidationError
 
 from tunesmith_api.catalogue.entries import HUBS, DatasetEntry, DatasetTask, ModelEntry, ModelTask
+from tunesmith_api.datasets import RowFormat, RowTemplate
 from tunesmith_api.grammar import Grammar
-from tunesmith_api.training import RowFormat, RowTemplate
 from tunesmith_api.uris import DATA, MODEL
 
 ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*")

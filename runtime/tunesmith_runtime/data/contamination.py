@@ -15,8 +15,8 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
+from tunesmith_api.datasets import EvalDataset
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.training import EvalDataset
 from tunesmith_runtime.data import formats
 from tunesmith_runtime.data.dataset_rows import dataset_rows
 from tunesmith_runtime.data.drop_reasons import MEANING, DropReason

@@ -8,9 +8,10 @@ from itertools import compress, islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from tunesmith_api.datasets import BadRows, Dataset, Droppable, RowFormat
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.training import BadRows, Dataset, Droppable, Method, RowFormat
+from tunesmith_api.training import Method
 from tunesmith_runtime.data import formats
 from tunesmith_runtime.data.contamination import Questions
 from tunesmith_runtime.data.dataset_rows import dataset_rows

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
 
+from tunesmith_api.datasets import Dataset, EvalDataset
 from tunesmith_api.evaljob import BenchmarkDataset, BenchmarkType
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import digest
 from tunesmith_api.run import Hub
 from tunesmith_api.splits import parse_split
-from tunesmith_api.training import Dataset, EvalDataset
 from tunesmith_runtime.data.files import ending_of, of_one_type
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.fetch.data_layout import CARD, CARD_BYTES, TRAIN, LayoutError, choose

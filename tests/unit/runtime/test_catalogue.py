@@ -15,10 +15,10 @@ from tunesmith_api.catalogue import SCHEME
 from tunesmith_api.catalogue.builtin import datasets
 from tunesmith_api.catalogue.entries import DatasetEntry
 from tunesmith_api.compatibility import LIMITS
+from tunesmith_api.datasets import Dataset, RowTemplate
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.hashing import spec_hash
 from tunesmith_api.run import Hub, HubName, RunReport, RunSpec, Store, Verb
-from tunesmith_api.training import Dataset, RowTemplate
 from tunesmith_runtime import __main__, catalogue
 from tunesmith_runtime.catalogue import Catalogue, data_of, look_up, resolve
 from tunesmith_runtime.errors import RunFailure

@@ -8,7 +8,8 @@ import pytest
 
 from tunesmith_api import compatibility
 from tunesmith_api.compatibility import available
-from tunesmith_api.training import LEARNING_RATES, RowFormat
+from tunesmith_api.datasets import RowFormat
+from tunesmith_api.training import LEARNING_RATES
 from tunesmith_runtime.data import formats
 from tunesmith_runtime.data.encoders import ENCODERS
 from tunesmith_runtime.data.encoders.rated import RATED

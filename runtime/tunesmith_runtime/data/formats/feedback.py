@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tunesmith_api.training import RowFormat
+from tunesmith_api.datasets import RowFormat
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats import answers
 from tunesmith_runtime.data.formats.format import Format, beside

@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
-from tunesmith_api.training import RowFormat
+from tunesmith_api.datasets import RowFormat
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats import answers, prompts
 from tunesmith_runtime.data.formats.format import Format, beside

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from tunesmith_api.training import RowTemplate
+from tunesmith_api.datasets import RowTemplate
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats.format import Format
 from tunesmith_runtime.data.formats.messages import answered

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from tunesmith_api.training import RowFormat
+from tunesmith_api.datasets import RowFormat
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats import answers
 from tunesmith_runtime.data.formats.alpaca import turn

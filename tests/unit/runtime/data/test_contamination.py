@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunesmith_api.datasets import EvalDataset
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.training import EvalDataset
 from tunesmith_runtime.data.contamination import WORDS, Questions, question_of, read_questions, words_of
 from tunesmith_runtime.data.records import Continuation, Conversation, PlainText, Preference, Record
 from tunesmith_runtime.data.row_error import RowError

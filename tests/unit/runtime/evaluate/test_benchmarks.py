@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from tunesmith_api.datasets import Dataset
 from tunesmith_api.evaljob import Benchmark, Generation
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.training import Dataset
 from tunesmith_runtime.data import formats
 from tunesmith_runtime.data.formats.template import template_format
 from tunesmith_runtime.data.records import Continuation, Conversation, PlainText

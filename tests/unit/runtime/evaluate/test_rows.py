@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunesmith_api.datasets import RowTemplate
 from tunesmith_api.evaljob import BenchmarkDataset, BenchmarkType
-from tunesmith_api.training import RowTemplate
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.evaluate.rows import Row, convert_choice, convert_question, converter
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith_api.training import RowFormat
+from tunesmith_api.datasets import RowFormat
 from tunesmith_runtime.data import formats
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.duplicates import digest_of

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tunesmith_api.training import RowTemplate
+from tunesmith_api.datasets import RowTemplate
 from tunesmith_runtime.data import formats
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats.format import Format

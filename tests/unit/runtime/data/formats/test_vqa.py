@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith_api.training import RowFormat
+from tunesmith_api.datasets import RowFormat
 from tunesmith_runtime.data import formats
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats import FORMATS
