@@ -21,26 +21,10 @@ from tunesmith_api.base import (
 from tunesmith_api.batches import batch_rule
 from tunesmith_api.common import ModelSource, Output, Storage
 from tunesmith_api.datasets import BadRows, Dataset, Droppable, EvalDataset, Validation
+from tunesmith_api.methods import Cpo, Dpo, Grpo, Kto, Orpo, Reward, Simpo
 from tunesmith_api.pods import PodSettings, TuningResources
 from tunesmith_api.status import Artifact, JobStatus, ModelStatus
-from tunesmith_api.training import (
-    Checkpointing,
-    Cpo,
-    Dpo,
-    Export,
-    Fit,
-    Grpo,
-    Kto,
-    Lora,
-    Method,
-    Orpo,
-    Parallelism,
-    Reward,
-    Simpo,
-    Training,
-    Tuner,
-    Until,
-)
+from tunesmith_api.training import Checkpointing, Export, Fit, Lora, Method, Parallelism, Training, Tuner, Until
 
 INT64: dict[str, Any] = {"format": "int64"}
 DEVICES = "(has(self.resources.count) ? self.resources.count : 1)"

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.training import Grpo, LossOn, Method, Training, Truncation
+from tunesmith_api.methods import Grpo
+from tunesmith_api.training import LossOn, Method, Training, Truncation
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.encoders import ENCODERS
 from tunesmith_runtime.data.encoders.conversation import render

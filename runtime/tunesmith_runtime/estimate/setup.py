@@ -6,8 +6,9 @@ from pathlib import Path
 
 from tunesmith_api.batches import micro_batch
 from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.methods import Dpo, Grpo
 from tunesmith_api.pods import Accelerator
-from tunesmith_api.training import Dpo, Grpo, Lora, Method, Precision, Strategy, Tuner
+from tunesmith_api.training import Lora, Method, Precision, Strategy, Tuner
 from tunesmith_runtime.estimate.architecture import Architecture
 from tunesmith_runtime.estimate.devices import Device, find_device
 from tunesmith_runtime.estimate.memory import Numbers, Setup

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import Estimate, FineTuneJobSpec, Rows
+from tunesmith_api.methods import Grpo
 from tunesmith_api.run import RunSpec
-from tunesmith_api.training import Fit, Grpo, Method, Until
+from tunesmith_api.training import Fit, Method, Until
 from tunesmith_runtime.chat_template import read_template
 from tunesmith_runtime.data.load import Data as Encoded
 from tunesmith_runtime.errors import RunFailure

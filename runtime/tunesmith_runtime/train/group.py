@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from tunesmith_api.training import Grpo, Reward
+from tunesmith_api.methods import Grpo, Reward
 from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.train.batches import order, padded
 from tunesmith_runtime.train.log_probs import token_log_probs

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tunesmith_api.training import Cpo
+from tunesmith_api.methods import Cpo
 from tunesmith_api.training import Method as MethodName
 from tunesmith_runtime.data.records import Preference
 from tunesmith_runtime.train.methods.base import Method, Setup, in_pairs, log_sigmoid

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tunesmith_api.training import Dpo, DpoLoss
+from tunesmith_api.methods import Dpo, DpoLoss
 from tunesmith_api.training import Method as MethodName
 from tunesmith_runtime.data.records import Preference
 from tunesmith_runtime.train.methods.base import Method, Setup, in_pairs, log_sigmoid

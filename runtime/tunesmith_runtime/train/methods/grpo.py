@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.training import Grpo, GrpoLoss
+from tunesmith_api.methods import Grpo, GrpoLoss
 from tunesmith_api.training import Method as MethodName
 from tunesmith_runtime.data.records import Prompt
 from tunesmith_runtime.train.methods.base import Method, Setup

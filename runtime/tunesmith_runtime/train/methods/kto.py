@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.training import Kto
+from tunesmith_api.methods import Kto
 from tunesmith_api.training import Method as MethodName
 from tunesmith_runtime.data.records import Feedback
 from tunesmith_runtime.errors import RunFailure

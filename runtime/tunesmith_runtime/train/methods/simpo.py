@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunesmith_api.methods import Simpo
 from tunesmith_api.training import Method as MethodName
-from tunesmith_api.training import Simpo
 from tunesmith_runtime.data.records import Preference
 from tunesmith_runtime.train.methods.base import Method, Setup, in_pairs, log_sigmoid
 

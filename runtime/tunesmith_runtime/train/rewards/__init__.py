@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tunesmith_api.training import RewardType
+from tunesmith_api.methods import RewardType
 from tunesmith_runtime.train.rewards.accuracy import ACCURACY
 from tunesmith_runtime.train.rewards.base import Completion, Scorer
 from tunesmith_runtime.train.rewards.format import FORMAT

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.training import Match, Reward, RewardType
+from tunesmith_api.methods import Match, Reward, RewardType
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.rewards.base import Completion, Scorer
 

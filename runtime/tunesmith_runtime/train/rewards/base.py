@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith_api.training import Reward, RewardType
+from tunesmith_api.methods import Reward, RewardType
 
 
 @dataclass(frozen=True)

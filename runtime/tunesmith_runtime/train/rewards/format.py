@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.training import Reward, RewardType
+from tunesmith_api.methods import Reward, RewardType
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.rewards.base import Completion, Scorer
 

@@ -3,7 +3,7 @@ falling to -1 at the longest completion."""
 
 from __future__ import annotations
 
-from tunesmith_api.training import Reward, RewardType
+from tunesmith_api.methods import Reward, RewardType
 from tunesmith_runtime.train.rewards.base import Completion, Scorer
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.runtime.train.methods.preferences import preferences
 from tests.unit.runtime.train.support import make_run
-from tunesmith_api.training import Dpo, DpoLoss
+from tunesmith_api.methods import Dpo, DpoLoss
 from tunesmith_runtime import train
 from tunesmith_runtime.train.methods.dpo import LOSSES, Ratios
 

@@ -11,8 +11,8 @@ import pytest
 from tests import tinymodel
 from tests.unit.runtime.train.support import Run, again, make_run, stop_after
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.methods import Grpo
 from tunesmith_api.run import Outcome
-from tunesmith_api.training import Grpo
 from tunesmith_runtime import export, train
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.progress_push import ProgressPusher

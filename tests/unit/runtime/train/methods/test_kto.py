@@ -11,8 +11,8 @@ import pytest
 from tests.unit.runtime.train.methods.preferences import feedback
 from tests.unit.runtime.train.support import again, make_run, stop_after
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.methods import Kto
 from tunesmith_api.run import Outcome
-from tunesmith_api.training import Kto
 from tunesmith_runtime import train
 from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.errors import RunFailure

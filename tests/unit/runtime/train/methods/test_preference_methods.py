@@ -10,8 +10,8 @@ import pytest
 
 from tests.unit.runtime.train.methods.preferences import preferences
 from tests.unit.runtime.train.support import Run, again, make_run, stop_after
+from tunesmith_api.methods import Cpo, Orpo, Simpo
 from tunesmith_api.run import Outcome
-from tunesmith_api.training import Cpo, Orpo, Simpo
 from tunesmith_runtime import export, train
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.progress_push import ProgressPusher

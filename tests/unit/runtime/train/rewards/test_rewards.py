@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.training import Match, Reward, RewardType
+from tunesmith_api.methods import Match, Reward, RewardType
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.rewards import SCORERS, Completion
 
