@@ -55,9 +55,9 @@ def test_check_lists_outdated_files_and_changes_nothing(tmp_path: Path, capsys: 
 
 
 @EACH_KIND
-def test_a_crd_takes_at_most_half_of_the_annotation_of_plain_apply(kind: Kind) -> None:
+def test_a_crd_leaves_a_third_of_the_annotation_of_plain_apply_free(kind: Kind) -> None:
     """kubectl apply stores the object as compact JSON in an annotation, and all annotations have at most 256 KiB."""
-    assert len(json.dumps(crd(kind), separators=(",", ":"), ensure_ascii=False).encode()) < 120_000
+    assert len(json.dumps(crd(kind), separators=(",", ":"), ensure_ascii=False).encode()) < 160_000
 
 
 @EACH_KIND
