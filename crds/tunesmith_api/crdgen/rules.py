@@ -70,7 +70,8 @@ def immutability_rules(kind: str, schema: Schema, mutable: frozenset[str]) -> tu
     """Return a transition rule for each field that cannot change; an optional field can be neither set nor removed later."""
     return tuple(
         Rule(
-            f"self.?{field} == oldSelf.?{field}"
+            # The API server's cost estimate of `self.?x == oldSelf.?x` is unbounded.
+            f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
             if is_optional(schema, field)
             else f"self.{field} == oldSelf.{field}",
             f"spec.{field} is immutable: create a new {kind} with another name",
