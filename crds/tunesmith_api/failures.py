@@ -382,7 +382,7 @@ FAILURES: dict[FailureClass, Failure] = {
     FailureClass.DIVERGED: Failure(
         85,
         Retry.NEVER,
-        "the training loss is NaN or infinite",
+        "the training loss is NaN or infinite, or rises to several times its first value",
         "lower the learning rate",
         {TUNE: "set spec.training.learningRate to a tenth, or raise spec.training.warmupRatio"},
     ),

@@ -73,6 +73,14 @@ class FineTuneJobSpec(ApiModel):
             "weights and drop need all rows before the training, which streaming reads while it trains: remove them, or streaming",
         ),
         Rule(
+            "!has(self.training.earlyStopping) || has(self.validation)",
+            "training.earlyStopping watches the validation loss: set validation, or remove earlyStopping",
+        ),
+        Rule(
+            "self.export.weights == 'last' || has(self.validation)",
+            "export.weights best is the step with the lowest validation loss: set validation, or weights: last",
+        ),
+        Rule(
             "!has(self.training.chatTemplate) || self.tuner == 'full' || self.export.merge",
             "training.chatTemplate is saved with a merged model; an adapter is served with the template of its base: set export.merge: true",
         ),
@@ -320,6 +328,8 @@ class Metrics(ApiModel):
         description="That of each of validation.datasets, if there are several.",
         json_schema_extra=ATOMIC_LIST,
     )
+    best_step: int | None = Field(None, ge=0, description="Step with the lowest validation loss.")
+    best_eval_loss: float | None = Field(None, description="Lowest validation loss.")
     steps: int | None = Field(None, ge=0, description="Optimizer steps done.")
     tokens: int | None = Field(None, ge=0, description="Tokens trained on.", json_schema_extra={"format": "int64"})
     train_seconds: float | None = Field(None, ge=0, description="Seconds of training, over all attempts.")

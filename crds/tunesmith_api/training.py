@@ -151,6 +151,20 @@ def _either(names: Sequence[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
+class EarlyStopping(ApiModel):
+    """End of a training whose validation loss no longer falls."""
+
+    patience: int = Field(
+        3,
+        ge=1,
+        le=1000,
+        description="Measurements without a lower validation loss, after which training ends. Default 3.",
+    )
+    min_delta: float = Field(
+        0.0, ge=0, description="Difference from the lowest loss that counts as a lower one. Default 0: any."
+    )
+
+
 class Training(ApiModel):
     """Optimization. Steps are optimizer steps; the batch of a step spans all devices."""
 
@@ -231,6 +245,9 @@ class Training(ApiModel):
     logging_steps: int = Field(1, ge=1, description="Steps between two entries of the loss in the log. Default 1.")
     eval_steps: int | None = Field(
         None, ge=1, description="Steps between two measurements of the validation loss. Default: once per epoch."
+    )
+    early_stopping: EarlyStopping | None = Field(
+        None, description="End the training when the validation loss no longer falls. Default: train all steps."
     )
 
 
@@ -327,10 +344,21 @@ class Quantize(ApiModel):
     group_size: int = Field(128, ge=-1, le=1024, description="Weights that share a scale; -1: a row. Default 128.")
 
 
+class Weights(StrEnum):
+    """The step whose weights are the result."""
+
+    LAST = "last"
+    BEST = "best"
+
+
 class Export(ApiModel):
     """Processing of the trained weights."""
 
     merge: bool = Field(
         True, description="Merge the adapter into the base model, checked by comparing logits. Default true."
+    )
+    weights: Weights = Field(
+        Weights.LAST,
+        description="Weights of the last step, or of that with the lowest validation loss (best). Default last.",
     )
     quantize: Quantize | None = Field(None, description="Quantize the merged model. Default: no quantization.")

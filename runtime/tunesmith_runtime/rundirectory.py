@@ -125,11 +125,12 @@ class RunDirectory:
         content = self.storage.read_bytes(join(self.uri, name))
         return None if content is None else json.loads(content)
 
-    def save_checkpoint(self, directory: Path, step: int, keep: int) -> LastCheckpoint:
-        """Upload a local folder as the state after `step`, then delete all but the newest `keep` checkpoints."""
+    def save_checkpoint(self, directory: Path, step: int, keep: int, kept_step: int | None = None) -> LastCheckpoint:
+        """Upload a local folder as the state after `step`, then delete all but the newest `keep` checkpoints and that of `kept_step`."""
         artifact = publish_directory(self.storage, directory, join(self.uri, CHECKPOINTS), f"step-{step:08d}")
-        for _, old in self.checkpoints()[keep:]:
-            delete_directory(self.storage, old)
+        for old_step, old in self.checkpoints()[keep:]:
+            if old_step != kept_step:
+                delete_directory(self.storage, old)
         return LastCheckpoint(uri=artifact.uri, step=step, time=now())
 
     def checkpoints(self) -> list[tuple[int, str]]:
@@ -153,6 +154,17 @@ class RunDirectory:
                 continue
             return LastCheckpoint(uri=uri, step=step)
         return None
+
+    def fetch_checkpoint(self, step: int, directory: Path) -> None:
+        """Download the checkpoint of `step` to a local folder. Raises RunFailure (StorageCorrupt)."""
+        uri = dict(self.checkpoints()).get(step)
+        if uri is None:
+            raise RunFailure(
+                FailureClass.STORAGE_CORRUPT,
+                f"{join(self.uri, CHECKPOINTS)} has no checkpoint of step {step}, whose weights are the result",
+                "delete the run's folder to repeat the run",
+            )
+        download_directory(self.storage, uri, directory)
 
     def finish(self, record: RunRecord) -> RunRecord:
         """Write run.json unless another pod has; return the stored record, which is the run's result.

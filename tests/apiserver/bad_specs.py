@@ -61,6 +61,14 @@ BAD = {
     "two validations": Bad(
         "FineTuneJob", {"validation": {"fraction": 0.1, "uri": "s3://data/v.jsonl"}}, "set exactly one of fraction, uri, datasets"
     ),
+    "early stopping without validation": Bad(
+        "FineTuneJob", {"training": {"earlyStopping": {}}}, "training.earlyStopping watches the validation loss: set validation, or remove earlyStopping"
+    ),
+    "best weights without validation": Bad(
+        "FineTuneJob",
+        {"export": {"weights": "best"}},
+        "export.weights best is the step with the lowest validation loss: set validation, or weights: last",
+    ),
     "share of bad rows that fail": Bad("FineTuneJob", {"maxBadShare": 0.5}, "maxBadShare goes with onBadRow: Drop; remove maxBadShare or set onBadRow: Drop"),
     "weight of one data set": Bad(
         "FineTuneJob",

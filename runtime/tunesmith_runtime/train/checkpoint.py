@@ -7,7 +7,7 @@ import logging
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,10 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         resumed: LastCheckpoint | None,
         elapsed: float,
         group: ProcessGroup = ALONE,
+        kept_step: Callable[[TrainerState], int | None] = lambda _: None,
     ) -> None:
+        """`kept_step` returns the step whose checkpoint stays, in addition to the newest ones."""
+        self._kept_step = kept_step
         self._run, self._settings, self._group, self._sigterm = run, settings, group, False
         self._elapsed_before, self._started, self._saved = elapsed, time.monotonic(), time.monotonic()
         self.last, self.stopping = resumed, False
@@ -118,20 +121,20 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         rank, alone = self._group.rank, self._group.size == 1
         states = [] if alone else self._group.gather((folder / RANDOM_STATE.format(rank)).read_bytes())
-        saved = self._upload(folder, states, state.global_step) if self._group.is_leader else None
+        saved = self._upload(folder, states, state) if self._group.is_leader else None
         content = self._group.broadcast(saved and saved.to_dict())  # returns when the state is in the store
         self.last = LastCheckpoint.model_validate(content)
         if self._group.is_pod_leader:
             shutil.rmtree(folder)
         self._saved = time.monotonic()
 
-    def _upload(self, folder: Path, states: list[bytes], step: int) -> LastCheckpoint:
+    def _upload(self, folder: Path, states: list[bytes], state: TrainerState) -> LastCheckpoint:
         (folder / PICKLED_ARGUMENTS).unlink(missing_ok=True)
         (folder / ELAPSED).write_text(json.dumps({"seconds": self.elapsed}))
         for rank, content in enumerate(states):
             (folder / RANDOM_STATE.format(rank)).write_bytes(content)
-        saved = self._run.save_checkpoint(folder, step, self._settings.keep)
-        log.info("checkpoint of step %d: %s", step, saved.uri)
+        saved = self._run.save_checkpoint(folder, state.global_step, self._settings.keep, self._kept_step(state))
+        log.info("checkpoint of step %d: %s", state.global_step, saved.uri)
         return saved
 
 
@@ -161,6 +164,13 @@ def download_latest(run: RunDirectory, folder: Path, group: ProcessGroup) -> Las
         run.fetch(Artifact(name="checkpoint", uri=checkpoint.uri), folder)
     group.barrier()  # the first process of each pod has downloaded it
     return checkpoint
+
+
+def download_step(run: RunDirectory, step: int, folder: Path, group: ProcessGroup) -> None:
+    """Download the checkpoint of `step` to `folder`, once per pod. Raises RunFailure (StorageCorrupt) if it is damaged or lost."""
+    if group.is_pod_leader:
+        run.fetch_checkpoint(step, folder)
+    group.barrier()
 
 
 def read_elapsed(folder: Path) -> float:

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec, Rows
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
-from tunesmith_api.training import Training
+from tunesmith_api.training import Training, Weights
 from tunesmith_api.training import Tuner as TunerName
 from tunesmith_runtime.chat_template import bad_template, read_template
 from tunesmith_runtime.data.dropped_rows import FILE as DROPPED_FILE
@@ -30,8 +30,10 @@ from tunesmith_runtime.modelcheck.tokenizer import check_vocabulary
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.train.arguments import rows_per_device, training_arguments
+from tunesmith_runtime.train.best import WatchValidation, best_step, is_exhausted, load_best
 from tunesmith_runtime.train.checkpoint import Checkpoints, download_latest, is_evaluated, read_elapsed
 from tunesmith_runtime.train.device import find_device, memory_failures
+from tunesmith_runtime.train.explosion import WatchLoss
 from tunesmith_runtime.train.methods import METHODS, Method, Setup
 from tunesmith_runtime.train.model import (
     BASE,
@@ -86,7 +88,11 @@ def train(
     state = run.local / "resume"
     resumed = download_latest(run, state, group)
     resumed_from_step = resumed.step if resumed else None
-    checkpoints = Checkpoints(run, job.checkpoint, resumed, read_elapsed(state) if resumed else 0.0, group)
+    keeps_best = job.export.weights is Weights.BEST
+    checkpoints = Checkpoints(
+        run, job.checkpoint, resumed, read_elapsed(state) if resumed else 0.0, group,
+        kept_step=lambda state: (best_step(state.log_history) or (None,))[0] if keeps_best else None,
+    )  # fmt: skip
     metrics_log = MetricsLog(run)
     reporter = ProgressReporter(progress, checkpoints, lambda: data.rows, resumed_from_step)
 
@@ -102,7 +108,12 @@ def train(
             arguments=training_arguments(
                 job, count_of(rows), data.validation is not None, run.local / "checkpoints", group, device.name, bf16
             ),
-            callbacks=[checkpoints, *((reporter, metrics_log) if group.is_leader else ())],
+            callbacks=[
+                checkpoints,
+                WatchLoss(),
+                WatchValidation(job),
+                *((reporter, metrics_log) if group.is_leader else ()),
+            ],
             group=group,
         )
     )
@@ -117,13 +128,18 @@ def train(
             checkpoints.agree()
             if data.validation and not checkpoints.stopping and not is_evaluated(trainer.state):
                 trainer.evaluate()
-        if trainer.state.global_step < trainer.args.max_steps or (data.validation and not is_evaluated(trainer.state)):
+        ended = trainer.state.global_step >= trainer.args.max_steps or is_exhausted(
+            trainer.state.log_history, job.training.early_stopping
+        )
+        if not ended or (data.validation and not is_evaluated(trainer.state)):
             return RunReport(
                 verb=Verb.TRAIN, outcome=Outcome.PREEMPTED, run_uri=run.uri,
                 last_checkpoint=checkpoints.last, resumed_from_step=resumed_from_step,
             )  # fmt: skip
 
         # From here on SIGTERM changes nothing: the result follows.
+        if keeps_best:
+            load_best(trainer, run, run.local / "best", group)
         check_learned(model, has_changed, trainer.state.global_step)
         if not group.is_leader:
             group.wait_for_leader()

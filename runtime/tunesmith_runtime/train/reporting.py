@@ -14,6 +14,7 @@ from tunesmith_api.finetunejob import Metrics, Rows
 from tunesmith_api.run import ProgressReport
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rundirectory import RunDirectory
+from tunesmith_runtime.train.best import best_step
 from tunesmith_runtime.train.checkpoint import Checkpoints
 from tunesmith_runtime.train.trainer import SET_LOSS
 
@@ -159,10 +160,13 @@ def metrics(state: TrainerState, seconds: float) -> Metrics:
     latest: dict[str, float] = {}
     for entry in state.log_history:
         latest |= entry
+    best = best_step(state.log_history)
     return Metrics(
         train_loss=latest.get("loss"),
         eval_loss=latest.get("eval_loss"),
         eval_losses=eval_losses(latest),
+        best_step=best and best[0],
+        best_eval_loss=best and best[1],
         steps=state.global_step,
         tokens=int(state.num_input_tokens_seen),
         train_seconds=round(seconds, 3),

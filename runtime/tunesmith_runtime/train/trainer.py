@@ -4,6 +4,7 @@ between processes."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from heapq import nlargest
 from pathlib import Path
@@ -30,6 +31,10 @@ from tunesmith_runtime.train.streaming import CountPasses, StreamedRows
 
 SET_LOSS = "eval_loss_"
 """Name of the loss of a validation set in the log, before the set's index."""
+
+
+class EndOfTraining(Exception):
+    """A resumed training has nothing left to train."""
 
 
 class RunMixin(Trainer):  # type: ignore[misc]
@@ -65,14 +70,19 @@ class RunMixin(Trainer):  # type: ignore[misc]
         if isinstance(self.train_dataset, StreamedRows):
             self.train_dataset.resume(folder, state.global_step * self.global_batch_size)
         if state.global_step >= self.args.max_steps:  # the Trainer would train a further step within an epoch
-            self._load_from_checkpoint(str(folder))
+            self.load_weights(folder)
             self.state = state
         else:
             self.args.eval_on_start = misses_evaluation(state, self.args)
             if isinstance(self.train_dataset, StreamedRows):
                 self.args.ignore_data_skip = True  # the stream itself begins behind the rows that are trained on
                 self._random_state = folder
-            self.train(resume_from_checkpoint=str(folder))
+            with suppress(EndOfTraining):
+                self.train(resume_from_checkpoint=str(folder))
+
+    def load_weights(self, folder: Path) -> None:
+        """Load the trained weights of the checkpoint in `folder`."""
+        self._load_from_checkpoint(str(folder))
 
     @property
     def global_batch_size(self) -> int:
