@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from tunesmith_api.methods import Grpo, Reward
 from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.train.batches import order, padded
 from tunesmith_runtime.train.log_probs import token_log_probs
-from tunesmith_runtime.train.reference import Reference, evaluating
+from tunesmith_runtime.train.reference import Reference
 from tunesmith_runtime.train.rewards import SCORERS, Completion
 from tunesmith_runtime.train.row_loss import RowLoss, trainer_options
+from tunesmith_runtime.train.sampling import Sampling, sample, sampling_of
 
 if TYPE_CHECKING:
     from tunesmith_runtime.train.methods.base import Setup
@@ -64,10 +64,10 @@ class GroupTrainer(RowLoss):
         policy: Policy,
         grpo: Grpo,
         rewards: Sequence[Reward],
-        stop_ids: Sequence[int],
+        sampling: Sampling,
         **options: Any,
     ) -> None:
-        self._policy, self._grpo, self._rewards, self._stop_ids = policy, grpo, rewards, list(stop_ids)
+        self._policy, self._grpo, self._rewards, self._sampling = policy, grpo, rewards, sampling
         self._step_began, self._sampling_seconds = time.monotonic(), 0.0
         super().__init__(*arguments, **options)
 
@@ -107,34 +107,12 @@ class GroupTrainer(RowLoss):
         loss = self._policy.loss(sampled, *whole)
         return (loss, {}) if return_outputs else loss
 
-    @torch.no_grad()
     def _sample(self, rows: list[dict[str, Any]], part: int) -> list[list[int]]:
-        """Return the tokens of a completion of each row of a micro batch, up to and with the first that ends an answer.
-
-        `part`: number of the micro batch in its step.
-        """
-        model = self.accelerator.unwrap_model(self.model)
-        ids = [torch.tensor(row["input_ids"]) for row in rows]
-        token = self.processing_class.pad_token_id
-        padded = pad_sequence(ids, batch_first=True, padding_value=token, padding_side="left").to(self.args.device)
-        mask = pad_sequence([torch.ones_like(each) for each in ids], batch_first=True, padding_side="left")
-        with evaluating(model), self.accelerator.autocast(), torch.random.fork_rng():
-            torch.manual_seed((self.args.seed * STRIDE + self.state.global_step) * STRIDE + part)
-            sequences = model.generate(
-                input_ids=padded,
-                attention_mask=mask.to(self.args.device),
-                do_sample=True,
-                temperature=self._grpo.temperature,
-                top_p=self._grpo.top_p,
-                top_k=0,
-                repetition_penalty=1.0,
-                num_beams=1,
-                max_new_tokens=self._grpo.max_completion_length,
-                eos_token_id=self._stop_ids,
-                pad_token_id=token,
-                use_cache=True,
-            )
-        return [until_end(each, self._stop_ids) for each in sequences[:, padded.shape[1] :].tolist()]
+        """Return a completion of each row of the micro batch with the number `part` in its step."""
+        seed = (self.args.seed * STRIDE + self.state.global_step) * STRIDE + part
+        with self.accelerator.autocast():
+            model = self.accelerator.unwrap_model(self.model)
+            return sample(model, [row["input_ids"] for row in rows], self._sampling, seed)
 
     def _advantages(self, rows: list[dict[str, Any]], completions: list[list[int]]) -> Tensor:
         """Reward the completions, record the rewards, and return the advantage of each, (rows,)."""
@@ -154,7 +132,7 @@ class GroupTrainer(RowLoss):
         return self._policy.advantages(groups).flatten()
 
     def _record_samples(self, total: Tensor, groups: Tensor, completions: list[list[int]]) -> None:
-        ends = torch.tensor([float(bool(tokens) and tokens[-1] in self._stop_ids) for tokens in completions])
+        ends = torch.tensor([float(bool(tokens) and tokens[-1] in self._sampling.stop_ids) for tokens in completions])
         self.record(
             {
                 "reward": total,
@@ -213,12 +191,6 @@ class GroupSampler(torch.utils.data.Sampler[int]):
         return len(self._lengths) * self._group
 
 
-def until_end(tokens: list[int], stop_ids: Sequence[int]) -> list[int]:
-    """Return the tokens up to and with the first that ends an answer."""
-    end = next((at + 1 for at, token in enumerate(tokens) if token in stop_ids), len(tokens))
-    return tokens[:end]
-
-
 def collate(rows: list[dict[str, Any]], completions: list[list[int]], pad_token: int) -> dict[str, Tensor]:
     """Return a batch of prompts with their completions, which have labels."""
     prompts = [row["input_ids"] for row in rows]
@@ -236,13 +208,11 @@ def divergence(log_probs: Tensor, reference: Tensor) -> Tensor:
 
 def build_trainer(setup: Setup, policy: Policy, grpo: Grpo) -> GroupTrainer:
     """Return the trainer of a policy."""
-    from tunesmith_runtime.train.model import stop_ids
-
     return GroupTrainer(
         **trainer_options(setup),
         data_collator=lambda rows: {"rows": rows},
         policy=policy,
         grpo=grpo,
         rewards=setup.job.rewards or (),
-        stop_ids=sorted(stop_ids(setup.work.model(), setup.tokenizer)),
+        sampling=sampling_of(setup, grpo.max_completion_length, grpo.temperature, grpo.top_p),
     )

@@ -134,13 +134,6 @@ def test_the_rows_of_a_step_are_whole_groups() -> None:
     assert len(sampler) == 20
 
 
-def test_a_completion_ends_with_the_first_of_all_tokens_that_end_an_answer() -> None:
-    from tunesmith_runtime.train.group import until_end
-
-    assert until_end([7, 5, 2, 0], stop_ids=[2, 5]) == [7, 5]
-    assert until_end([7, 8], stop_ids=[2, 5]) == [7, 8]
-
-
 def test_a_completion_that_leaves_no_room_for_a_prompt_is_refused(tmp_path: Path, tiny: Path) -> None:
     run = grpo_run(tmp_path, tiny, grpo=GROUPS | {"maxCompletionLength": 512})
     with pytest.raises(
