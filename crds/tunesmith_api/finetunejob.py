@@ -333,6 +333,12 @@ class Metrics(ApiModel):
     steps: int | None = Field(None, ge=0, description="Optimizer steps done.")
     tokens: int | None = Field(None, ge=0, description="Tokens trained on.", json_schema_extra={"format": "int64"})
     train_seconds: float | None = Field(None, ge=0, description="Seconds of training, over all attempts.")
+    peak_memory_bytes: int | None = Field(
+        None,
+        ge=0,
+        description="Peak memory of a device, or of the process on a CPU, in the last attempt, in bytes.",
+        json_schema_extra={"format": "int64"},
+    )
 
 
 class FineTuneJobStatus(JobStatus):
@@ -347,6 +353,9 @@ class FineTuneJobStatus(JobStatus):
         None, max_length=16, description="Artifacts in the store.", json_schema_extra=map_list("name")
     )
     run_uri: UriText | None = Field(None, description="The run's folder, with run.json, logs and checkpoints.")
+    report_uri: UriText | None = Field(
+        None, description="Page (HTML) with settings, rows, curves and figures of the run."
+    )
     spec_hash: ShortText | None = Field(
         None,
         description="Hash of the fields that decide the result. Jobs with equal hashes and data adopt each other's runs.",

@@ -287,6 +287,7 @@ class RunReport(ApiModel):
     verb: Verb = Field(description="The verb.")
     outcome: Outcome = Field(description="Outcome of the verb.")
     run_uri: str | None = Field(None, description="The run's folder in the store.")
+    report_uri: str | None = Field(None, description="export: the page that describes the run.")
     model_uri: str | None = Field(
         None, description="prepare, fetch: URI in the store that the model was read from (after an import)."
     )

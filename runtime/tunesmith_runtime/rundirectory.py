@@ -59,6 +59,7 @@ class RunRecord(ApiModel):
     artifacts: list[Artifact] = Field(
         default_factory=list, description="Artifacts, with the digests of their manifests."
     )
+    report_uri: str | None = Field(None, description="Page that describes the run.")
     finished_at: str = Field(description="Time of completion (RFC 3339).")
 
     def report(self, verb: Verb, outcome: Outcome, run_uri: str | None) -> RunReport:
@@ -67,6 +68,7 @@ class RunRecord(ApiModel):
             verb=verb,
             outcome=outcome,
             run_uri=run_uri,
+            report_uri=self.report_uri,
             model_uri=self.model_uri,
             model_digest=self.model_digest,
             rows=self.rows,
@@ -113,6 +115,10 @@ class RunDirectory:
     def upload_file(self, path: Path, name: str) -> None:
         """Upload a file such as a log to `name` below the run's folder; overwrites."""
         self.storage.upload(path, join(self.uri, name))
+
+    def read_bytes(self, name: str) -> bytes | None:
+        """Return the content of a file below the run's folder, or None."""
+        return self.storage.read_bytes(join(self.uri, name))
 
     def write_json(self, name: str, value: dict[str, Any]) -> dict[str, Any]:
         """Write `value` below the run's folder unless there is one; return the stored value."""

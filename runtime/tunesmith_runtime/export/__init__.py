@@ -11,6 +11,7 @@ from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_api.status import Artifact, ArtifactType
 from tunesmith_runtime.data.files import rows_or_errors
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.export.report import publish_report
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rank import in_leading_pod
 from tunesmith_runtime.rundirectory import RunDirectory, RunRecord, open_run, record_of
@@ -48,6 +49,7 @@ def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
         record_of(
             spec, fetched, seeds=result.seeds, template_hash=result.template_hash,
             rows=result.rows, metrics=result.metrics, artifacts=artifacts,
+            report_uri=publish_report(spec, work, run_directory, result, artifacts),
         )
     )  # fmt: skip
     log.info("finished %s", run_directory.uri)

@@ -46,7 +46,7 @@ from tunesmith_runtime.train.model import (
     stored_dtype,
 )
 from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
-from tunesmith_runtime.train.reporting import MetricsLog, ProgressReporter, metrics
+from tunesmith_runtime.train.reporting import MetricsLog, ProgressReporter, metrics, peak_memory
 from tunesmith_runtime.train.rows import TrainingRows, count_of
 from tunesmith_runtime.train.streaming import StreamedRows, arrangement
 from tunesmith_runtime.train.targets import skeleton
@@ -252,7 +252,7 @@ def publish(
     return TrainingResult(
         artifact=run.publish(tuner.artifact, folder),
         rows=rows,
-        metrics=metrics(trainer.state, elapsed_seconds),
+        metrics=metrics(trainer.state, elapsed_seconds, peak_memory(trainer.args.device)),
         seeds={"training": spec.fine_tune_job().training.seed},
         template_hash=hash_of_template(tokenizer),
         resumed_from_step=resumed_from_step,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import resource
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tunesmith_api.finetunejob import Metrics, Rows
@@ -155,8 +157,15 @@ def eval_losses(latest: Mapping[str, float]) -> list[float] | None:
     return [latest[f"{SET_LOSS}{index}"] for index in range(count)] or None
 
 
-def metrics(state: TrainerState, seconds: float) -> Metrics:
-    """Return the metrics of a finished run from the Trainer's log."""
+def peak_memory(device: torch.device) -> int:
+    """Return the peak memory of `device`, or of this process on a CPU, in bytes."""
+    if device.type == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return int(torch.accelerator.max_memory_allocated(device))
+
+
+def metrics(state: TrainerState, seconds: float, memory: int | None = None) -> Metrics:
+    """Return the metrics of a finished run from the Trainer's log; `memory` is its peak in bytes."""
     latest: dict[str, float] = {}
     for entry in state.log_history:
         latest |= entry
@@ -170,4 +179,5 @@ def metrics(state: TrainerState, seconds: float) -> Metrics:
         steps=state.global_step,
         tokens=int(state.num_input_tokens_seen),
         train_seconds=round(seconds, 3),
+        peak_memory_bytes=memory,
     )

@@ -22,7 +22,7 @@ from tunesmith_operator.plan.types import Progress, Raw
 
 VERBS = (Verb.PREPARE, Verb.FETCH, Verb.TRAIN, Verb.EXPORT)
 """The containers in the order in which they report."""
-REPORTED = ("runUri", "artifacts", "rows", "estimate", "metrics", "resumedFromStep", "lastCheckpoint")
+REPORTED = ("runUri", "reportUri", "artifacts", "rows", "estimate", "metrics", "resumedFromStep", "lastCheckpoint")
 PREPARED = ("estimate", "rows")
 PUSHED = ("rows", "lastCheckpoint", "resumedFromStep")
 PROGRESS = (

@@ -110,7 +110,7 @@ def test_a_job_until_training_that_is_applied_again_until_export_merges_without_
     after = stored(first.folder)
     assert {path: after[path] for path in first.after_training} == first.after_training
     new = {path.split("/")[4] for path in after.keys() - first.after_training.keys()}
-    assert {name.split("-")[0] for name in new} == {"merged", "run.json"}
+    assert {name.split("-")[0] for name in new} == {"merged", "run.json", "report.html", "loss.png"}
     assert not (first.folder / "work-export" / "examples").exists(), "rows were encoded again"
 
 
