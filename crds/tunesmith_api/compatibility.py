@@ -20,6 +20,7 @@ from tunesmith_api.training import (
     LEARNING_RATES,
     PREFERENCE_METHODS,
     RATED_METHODS,
+    BaseQuantization,
     LossOn,
     Method,
     Optimizer,
@@ -87,11 +88,11 @@ CHOICES: tuple[Choice, ...] = (
     Choice(
         "tuner",
         Tuner.QLORA,
-        is_available=False,
         excludes=NO_ASCEND,
         reason="bitsandbytes has no Ascend kernels",
         hint="use tuner lora",
     ),
+    *(Choice("qlora.quantization", each, is_available=each is not BaseQuantization.HQQ) for each in BaseQuantization),
     *(Choice("datasets[].format", form, is_available=form not in UNLEARNED) for form in RowFormat),
     *(Choice("export.quantize.method", method, is_available=False) for method in QuantizationMethod),
     *(
@@ -232,6 +233,7 @@ URI_FIELDS: tuple[tuple[str, str], ...] = (*MODEL_URIS, *DATA_URIS, *OUTPUT_URIS
 LIMITS: tuple[Limit, ...] = (
     _choice("method", "use {}, and remove the block of the other method"),
     _choice("tuner", "use {} (with full, remove the block lora)"),
+    _choice("qlora.quantization", "use {}"),
     _choice("datasets[].format", "use {}"),
     _choice("validation.datasets[].format", "use {}", choice="datasets[].format"),
     Limit("FineTuneJob", "export.quantize", "remove the block"),

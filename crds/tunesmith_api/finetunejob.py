@@ -24,7 +24,7 @@ from tunesmith_api.datasets import BadRows, Dataset, Droppable, EvalDataset, Val
 from tunesmith_api.methods import Cpo, Dpo, Grpo, Kto, Orpo, Reward, Simpo
 from tunesmith_api.pods import PodSettings, TuningResources
 from tunesmith_api.status import Artifact, JobStatus, ModelStatus
-from tunesmith_api.training import Checkpointing, Export, Fit, Lora, Method, Parallelism, Training, Tuner, Until
+from tunesmith_api.training import Checkpointing, Export, Fit, Lora, Method, Parallelism, Qlora, Training, Tuner, Until
 
 INT64: dict[str, Any] = {"format": "int64"}
 DEVICES = "(has(self.resources.count) ? self.resources.count : 1)"
@@ -60,6 +60,7 @@ class FineTuneJobSpec(ApiModel):
             "!has(self.lora) || self.tuner != 'full'",
             "the block lora goes with tuners that add an adapter; remove the block or set tuner: lora",
         ),
+        *member_only_with("tuner", "qlora"),
         Rule(
             batch_rule(DEVICES_IN_BOUNDS, "self.parallelism.nodes", DEVICES),
             "training.globalBatchSize is a multiple of all devices (parallelism.nodes x resources.count): change one of them",
@@ -144,6 +145,7 @@ class FineTuneJobSpec(ApiModel):
         Tuner.LORA, description="lora, full, qlora, dora, adalora, oft, loha, lokr, vera or ia3. Default lora."
     )
     lora: Lora | None = Field(None, description="Settings of the adapter, for all tuners but full. vera has no alpha.")
+    qlora: Qlora | None = Field(None, description="Quantization of the base, for tuner qlora.")
     training: Training = Field(default_factory=Training, description="Optimization.")
     parallelism: Parallelism = Field(default_factory=Parallelism, description="Distribution over pods and devices.")
     resources: TuningResources = Field(default_factory=TuningResources, description="Resources of each pod.")

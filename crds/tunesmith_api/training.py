@@ -70,6 +70,25 @@ class Lora(ApiModel):
     use_rslora: bool = Field(False, description="Scale by alpha / sqrt(rank) (Kalajdzievski, 2023). Default false.")
 
 
+class BaseQuantization(StrEnum):
+    """Number format of the frozen weights that an adapter is trained beside."""
+
+    NF4 = "nf4"
+    INT8 = "int8"
+    HQQ = "hqq"
+
+
+class Qlora(ApiModel):
+    """Quantization of the base while an adapter is trained (Dettmers et al., 2023)."""
+
+    quantization: BaseQuantization = Field(
+        BaseQuantization.NF4, description="nf4 (4 bits), int8 (8 bits, LLM.int8) or hqq. Default nf4."
+    )
+    double_quantization: bool = Field(
+        True, description="With nf4: quantize the scales too, which saves 0.37 bits a weight. Default true."
+    )
+
+
 class Precision(StrEnum):
     """Number format of weights and activations in training."""
 
@@ -85,6 +104,7 @@ RATED_METHODS = (*PREFERENCE_METHODS, Method.KTO)
 
 LEARNING_RATES: dict[Tuner, float] = {
     Tuner.LORA: 1e-4,
+    Tuner.QLORA: 1e-4,
     Tuner.DORA: 1e-4,
     Tuner.LOHA: 1e-4,
     Tuner.LOKR: 1e-4,

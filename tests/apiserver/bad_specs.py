@@ -133,8 +133,8 @@ BAD = {
         "labels below tunesmith.dev/ and app.kubernetes.io/ are the operator's; remove them",
     ),
     "method of a later version": Bad("FineTuneJob", {"method": "ppo"}, "method ppo: not available in this version; use sft"),
-    "tuner of a later version": Bad(
-        "FineTuneJob", {"tuner": "qlora"}, "tuner qlora: not available in this version; use lora, full, dora, loha, lokr or vera (with full, remove the block lora)"
+    "quantization of a later version": Bad(
+        "FineTuneJob", {"tuner": "qlora", "qlora": {"quantization": "hqq"}}, "qlora.quantization hqq: not available in this version; use nf4 or int8"
     ),
     "tuner without kernels on the accelerator": Bad(
         "FineTuneJob",
@@ -173,10 +173,8 @@ BAD = {
     "packed pairs": Bad(
         "FineTuneJob", {"method": "dpo", "training": {"packing": True}}, "training.packing true with method dpo"
     ),
-    "tuner with the block lora": Bad(
-        "FineTuneJob",
-        {"tuner": "qlora", "lora": {"rank": 8}},
-        "tuner qlora: not available in this version; use lora, full, dora, loha, lokr or vera (with full, remove the block lora)",
+    "a quantized base without qlora": Bad(
+        "FineTuneJob", {"qlora": {}}, "the block qlora goes with tuner: qlora; remove the block"
     ),
     "batch that the devices do not divide": Bad(
         "FineTuneJob",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tunesmith_api.compatibility import available
+from tunesmith_api.compatibility import available, refusals
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.training import Method, Strategy, Tuner
 
@@ -75,8 +75,9 @@ def _adapter(job: FineTuneJobSpec) -> Iterator[Change]:
     """An adapter instead of all weights, or a quantized base, where this version has them."""
     order = {Tuner.FULL: (Tuner.LORA, Tuner.QLORA), Tuner.LORA: (Tuner.QLORA,), Tuner.DORA: (Tuner.QLORA,)}
     for tuner in order.get(job.tuner, ()):
-        if tuner in available("tuner"):
-            yield Change(f"tuner: {tuner}", job.model_copy(update={"tuner": tuner}))
+        changed = job.model_copy(update={"tuner": tuner})
+        if not refusals("FineTuneJob", changed.to_dict()):
+            yield Change(f"tuner: {tuner}", changed)
 
 
 def _sharding(job: FineTuneJobSpec) -> Iterator[Change]:

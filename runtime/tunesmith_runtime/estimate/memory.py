@@ -18,8 +18,10 @@ from tunesmith_runtime.estimate.architecture import Architecture, Linear, Place
 FLOAT32 = 4
 GIB = 1 << 30
 MIB = 1 << 20
-NF4_BYTES = 0.516
-"""Bytes of a number in NF4 with double quantization: 4 bits, and the scales of 64 numbers (Dettmers et al., 2023)."""
+NF4_BYTES = 0.5 + FLOAT32 / 64
+"""Bytes of a number in NF4: 4 bits, and a scale for each 64 numbers (Dettmers et al., 2023)."""
+NF4_DOUBLE_BYTES = 0.5 + (1 + FLOAT32 / 256) / 64
+"""The same with double quantization: the scales have 8 bits, and a scale for each 256 of them."""
 LOGITS_COPIES = 12
 """Bytes of each logit at the start of the backward pass: log-softmax, its gradient and the gradient of the loss, in float32."""
 LOGITS_LIMIT = 1 << 30
@@ -47,6 +49,8 @@ class Numbers:
     gradient: int = FLOAT32
     optimizer: float = 2 * FLOAT32
     """State of the optimizer, by default the two moments of AdamW."""
+    quantized: float = 0
+    """Weights of linear layers in a base that is quantized; 0: all weights of the base have the same size."""
     cast: int = 0
     """Copy of a trained weight in the number format of the computation, which autocast keeps for the backward pass."""
 
@@ -209,13 +213,13 @@ def _static(setup: Setup) -> Memory:
 
 
 def _base_bytes(setup: Setup) -> float:
-    """Bytes of a frozen weight, on average: with QLoRA, embeddings and head stay in 16 bits."""
-    if setup.tuner is not Tuner.QLORA:
-        return setup.numbers.base
-    sizes = setup.architecture
+    """Bytes of a frozen weight, on average: embeddings and head are not quantized."""
+    sizes, numbers = setup.architecture, setup.numbers
+    if not numbers.quantized:
+        return numbers.base
     quantized = sizes.layers * sum(each.parameters for each in sizes.linears)
     share = min(1.0, quantized / max(1, sizes.parameters))
-    return share * NF4_BYTES + (1 - share) * 2
+    return share * numbers.quantized + (1 - share) * numbers.base
 
 
 def _buffers(setup: Setup) -> float:
@@ -291,7 +295,7 @@ def _kept_per_token(setup: Setup) -> float:
 
 def _stream_bytes(setup: Setup) -> int:
     """Bytes of a number of the residual stream: that of the embedding's weights, beside which autocast has no effect."""
-    return setup.numbers.trained if setup.tuner is Tuner.FULL else setup.numbers.compute
+    return round(setup.numbers.trained if setup.tuner is Tuner.FULL else setup.numbers.base)
 
 
 def layer_bytes(setup: Setup) -> float:

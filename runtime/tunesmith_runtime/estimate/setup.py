@@ -8,10 +8,10 @@ from tunesmith_api.batches import micro_batch
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.methods import Dpo, Grpo
 from tunesmith_api.pods import Accelerator
-from tunesmith_api.training import Lora, Method, Precision, Strategy, Tuner
+from tunesmith_api.training import BaseQuantization, Lora, Method, Precision, Qlora, Strategy, Tuner
 from tunesmith_runtime.estimate.architecture import Architecture
 from tunesmith_runtime.estimate.devices import Device, find_device
-from tunesmith_runtime.estimate.memory import Numbers, Setup
+from tunesmith_runtime.estimate.memory import FLOAT32, NF4_BYTES, NF4_DOUBLE_BYTES, Numbers, Setup
 from tunesmith_runtime.estimate.workload import Workload
 from tunesmith_runtime.train.optimizers import OPTIMIZERS
 
@@ -51,6 +51,16 @@ def has_reference(job: FineTuneJobSpec) -> bool:
     return job.method is Method.KTO or (job.method is Method.DPO and not (job.dpo or Dpo()).reference_free)
 
 
+def quantized_bytes(job: FineTuneJobSpec) -> float:
+    """Return the bytes of a weight of the base's linear layers if the tuner quantizes them, else 0."""
+    if job.tuner is not Tuner.QLORA:
+        return 0
+    settings = job.qlora or Qlora()
+    if settings.quantization is BaseQuantization.INT8:
+        return 1
+    return NF4_DOUBLE_BYTES if settings.double_quantization else NF4_BYTES
+
+
 def setup_of(
     job: FineTuneJobSpec,
     architecture: Architecture,
@@ -65,7 +75,8 @@ def setup_of(
     bf16 = computes_in_bf16(job, device, cpu_has_bf16)
     number = 2 if bf16 else 4
     is_full = job.tuner is Tuner.FULL
-    loaded = 4 if is_full else number
+    quantized = quantized_bytes(job)
+    loaded = FLOAT32 if is_full or quantized else number
     stored = architecture.stored_bytes / max(1, architecture.parameters)
     return Setup(
         architecture=architecture,
@@ -74,6 +85,7 @@ def setup_of(
         numbers=Numbers(
             base=loaded,
             compute=number,
+            quantized=quantized,
             optimizer=OPTIMIZERS[training.optimizer].state_bytes,
             cast=number if is_full and bf16 else 0,
         ),
@@ -87,5 +99,5 @@ def setup_of(
         devices=devices,
         has_reference=has_reference(job),
         chunks_logits=job.method in (Method.SFT, Method.PRETRAIN),
-        converts=abs(stored - loaded) > 0.1,
+        converts=bool(quantized) or abs(stored - loaded) > 0.1,
     )

@@ -61,11 +61,20 @@ def _merged(spec: RunSpec, work: Work, run_directory: RunDirectory, result: Trai
     adapter = work.run / ArtifactType.ADAPTER
     run_directory.fetch(result.artifact, adapter)  # files from the verb train are verified, not downloaded
     sleep_when_idle()
-    with hidden(TUNERS[spec.fine_tune_job().tuner].needs):
+    job = spec.fine_tune_job()
+    tuner = TUNERS[job.tuner]
+    with hidden(tuner.needs):
+        import torch
+
         from tunesmith_runtime.export.merge import merge
 
         folder = merge(
-            work.model(), adapter, work.run / ArtifactType.MERGED, _prompts(work), spec.base.trust_remote_code
+            work.model(),
+            adapter,
+            work.run / ArtifactType.MERGED,
+            _prompts(work),
+            spec.base.trust_remote_code,
+            tuner.load_options(job, torch.float32, "cpu") if tuner.quantizes_base else None,
         )
     return run_directory.publish(ArtifactType.MERGED, folder)
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from torch.nn import Module
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.export.logits import logits
+from tunesmith_runtime.export.quantized_base import check_distance, trained_logits
 from tunesmith_runtime.modelcheck.loading import with_adapter
 from tunesmith_runtime.train.model import load_model, load_tokenizer, save_model, stored_dtype
 from tunesmith_runtime.train.weight_change import stored_bits
@@ -31,27 +35,39 @@ PROBES = ("The quick brown fox jumps over the lazy dog.", "1, 2, 3, 5, 8, 13,", 
 """Prompts for the comparison, beside rows of the data."""
 
 
-def merge(base: Path, adapter: Path, folder: Path, prompts: list[str], trust_remote_code: bool = False) -> Path:
+def merge(
+    base: Path,
+    adapter: Path,
+    folder: Path,
+    prompts: list[str],
+    trust_remote_code: bool = False,
+    quantization: Mapping[str, Any] | None = None,
+) -> Path:
     """Merge the adapter into the base, save the model in `folder` in the base's number format, and return `folder`.
 
     The base is loaded again in float32, as training may have changed the number format of its weights. The saved model is
     loaded from `folder` and compared with base and adapter, so that the comparison covers the model that is served.
+    `quantization`: options that quantize the base as the training did; the merged model is then compared with that too.
     A single model is in memory at a time. Raises RunFailure (NothingLearned, MergeMismatch).
     """
     tokenizer = load_tokenizer(adapter, trust_remote_code)
-    model = with_adapter(load_model(base, torch.float32, trust_remote_code), "default", adapter)
     dtype = stored_dtype(base)
     batches = [ids for prompt in (*PROBES, *prompts) if (ids := _ids(tokenizer, prompt)).numel()]
+    trained = trained_logits(base, adapter, batches, quantization, trust_remote_code) if quantization else None
+    model = with_adapter(load_model(base, trust_remote_code, dtype=torch.float32), "default", adapter)
     expected = logits(model, batches)
     adapted = adapted_weights(model)
     before = checksums(adapted, dtype)
+    if trained:
+        with model.disable_adapter():
+            check_distance(trained, logits(model, batches), expected)
     merged = model.merge_and_unload(safe_merge=True)
     compare_logits("merged", expected, logits(merged, batches), TOLERANCE)
     check_changed(before, checksums(adapted, dtype), dtype)
     save_model(merged.to(dtype), folder, base)
     tokenizer.save_pretrained(folder)
     del model, merged
-    stored = load_model(folder, torch.float32, trust_remote_code)
+    stored = load_model(folder, trust_remote_code, dtype=torch.float32)
     compare_logits(
         "stored", expected, logits(stored, batches), TOLERANCE if dtype is torch.float32 else STORED_TOLERANCE
     )
@@ -96,13 +112,6 @@ def compare_logits(model: str, expected: list[Tensor], actual: list[Tensor], tol
             FailureClass.MERGE_MISMATCH,
             f"the logits of the {model} model differ from those of base and adapter by {difference:.1e} of the largest, more than {tolerance:.0e}",
         )
-
-
-@torch.no_grad()
-def logits(model: PreTrainedModel | PeftModel, batches: list[Tensor]) -> list[Tensor]:
-    """Return the logits (tokens, vocabulary) of each prompt (1, tokens)."""
-    model.eval()
-    return [model(input_ids=ids, use_cache=False).logits[0].float() for ids in batches]
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> Tensor:

@@ -79,7 +79,7 @@ def train(
 
     device = find_device(job.resources.accelerator)
     bf16 = device.computes_in_bf16(job.training.precision)
-    model = load_trainable(spec, job, tuner, work, bf16)
+    model = load_trainable(spec, job, tuner, work, torch.bfloat16 if bf16 else torch.float32, device.name)
     if group.is_leader:
         check_disk(model, job, work)
     has_changed = tuner.record_weights(model, stored_dtype(work.model()))
@@ -221,15 +221,17 @@ def _upload_dropped_rows(work: Work, run: RunDirectory, group: ProcessGroup) -> 
         run.upload_file(path, DROPPED_FILE)
 
 
-def load_trainable(spec: RunSpec, job: FineTuneJobSpec, tuner: Tuner, work: Work, bf16: bool) -> Any:
+def load_trainable(
+    spec: RunSpec, job: FineTuneJobSpec, tuner: Tuner, work: Work, compute: torch.dtype, device: str
+) -> Any:
     """Load the base, and return the model to train: with the tuner applied, by the seed of the run.
 
-    Names and shapes show whether the tuner fits the model, before its weights are read. A base that is only read may be in
-    bfloat16; weights that are trained are in float32.
+    Names and shapes show whether the tuner fits the model, before its weights are read. The number format of a base that is
+    only read follows from `compute`, that of the computation; weights that are trained are in float32.
     """
     folder, trusted = work.model(), spec.base.trust_remote_code
     tuner.check(skeleton(folder, trusted), job)
-    base = load_model(folder, torch.bfloat16 if bf16 and tuner.has_frozen_base else torch.float32, trusted)
+    base = load_model(folder, trusted, **tuner.load_options(job, compute, device))
     set_seed(job.training.seed)
     return tuner.apply(base, job)
 
@@ -278,7 +280,7 @@ def naming_positions(most: Limits, training: Training) -> Iterator[None]:
 def check_disk(model: Any, job: FineTuneJobSpec, work: Work) -> None:
     """Check that a checkpoint and the results fit on the disk beside the model and the data. Raises RunFailure (DiskFull)."""
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    base = sum(weight.numel() for weight in model.parameters() if not weight.requires_grad)
     number = stored_dtype(work.model()).itemsize
-    needed = extra_bytes(base, trained, number, job.export.merge and job.tuner is not TunerName.FULL)
+    base = sum(path.stat().st_size for path in work.model().glob("*.safetensors"))
+    needed = extra_bytes(base // number, trained, number, job.export.merge and job.tuner is not TunerName.FULL)
     check_room(work.root, job.resources.ephemeral_storage, needed, "a checkpoint or the results of the run")

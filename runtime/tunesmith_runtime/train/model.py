@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -36,9 +37,12 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
     return tokenizer
 
 
-def load_model(folder: Path, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:
-    """Load the causal language model in `folder` on the CPU. Raises RunFailure (BadModel) if weights are missing."""
-    model = load_weights(BASE, folder, dtype=dtype, trust_remote_code=trust_remote_code)
+def load_model(folder: Path, trust_remote_code: bool = False, **options: Any) -> PreTrainedModel:
+    """Load the causal language model in `folder` on the CPU, unless `options` of `from_pretrained` name another device.
+
+    Raises RunFailure (BadModel) if weights are missing.
+    """
+    model = load_weights(BASE, folder, trust_remote_code=trust_remote_code, **options)
     drop_unsavable(getattr(model, "generation_config", None))
     return model
 

@@ -11,8 +11,9 @@ from tunesmith_runtime.train.tuners.full import FULL
 from tunesmith_runtime.train.tuners.loha import LOHA
 from tunesmith_runtime.train.tuners.lokr import LOKR
 from tunesmith_runtime.train.tuners.lora import LORA
+from tunesmith_runtime.train.tuners.qlora import QLORA
 from tunesmith_runtime.train.tuners.vera import VERA
 
 __all__ = ["TUNERS", "Tuner"]
 
-TUNERS: Mapping[TunerName, Tuner] = {tuner.name: tuner for tuner in (LORA, FULL, DORA, LOHA, LOKR, VERA)}
+TUNERS: Mapping[TunerName, Tuner] = {tuner.name: tuner for tuner in (LORA, FULL, QLORA, DORA, LOHA, LOKR, VERA)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -70,17 +70,22 @@ def record_trained(model: PeftModel, dtype: torch.dtype) -> Callable[[], bool]:
     return lambda: bits() != before
 
 
+def load_options(job: FineTuneJobSpec, compute: torch.dtype, device: str) -> Mapping[str, Any]:
+    """Return the options of a base that is only read: it is loaded in the number format of the computation."""
+    return {"dtype": compute}
+
+
 def adapter_tuner(
     name: TunerName,
     make_config: MakeConfig,
     record_weights: Callable[[Any, torch.dtype], Callable[[], bool]] = record_trained,
+    **fields: Any,
 ) -> Tuner:
-    """Return the description of a tuner that adds such an adapter."""
+    """Return the description of a tuner that adds such an adapter; `fields`: those in which it differs from the others."""
     return Tuner(
         name,
         artifact=ArtifactType.ADAPTER,
-        has_frozen_base=True,
         check=partial(check_adapter, make_config=make_config),
-        apply=partial(add_adapter, make_config=make_config),
         record_weights=record_weights,
+        **{"load_options": load_options, "apply": partial(add_adapter, make_config=make_config), **fields},
     )

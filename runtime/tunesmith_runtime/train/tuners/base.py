@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,9 @@ class Tuner:
     name: TunerName
     artifact: ArtifactType
     """What a run publishes."""
-    has_frozen_base: bool
-    """Whether the base is only read, so that it may be loaded in the number format that the device computes in."""
+    load_options: Callable[[FineTuneJobSpec, torch.dtype, str], Mapping[str, Any]]
+    """Return options of `from_pretrained` for the base, by the number format that the device computes in and torch's name of
+    the device."""
     check: Callable[[PreTrainedModel, FineTuneJobSpec], None]
     """Refuse a job that does not fit the model, which may have no weights, and which may be changed.
     Raises RunFailure (BadSpec)."""
@@ -32,5 +33,7 @@ class Tuner:
     record_weights: Callable[[Any, torch.dtype], Callable[[], bool]]
     """Record the weights before the first step. The returned function tests whether they have changed since then, as
     stored in the given number format."""
+    quantizes_base: bool = False
+    """Whether the base is quantized while it is loaded. The adapter is merged into the base as it was before."""
     needs: frozenset[str] = frozenset()
     """Optional packages that it imports; all others stay hidden (`train.imports`)."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.status import ArtifactType
@@ -13,6 +13,13 @@ from tunesmith_runtime.train.tuners.base import Tuner
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+
+def load_options(job: FineTuneJobSpec, compute: torch.dtype, device: str) -> Mapping[str, Any]:
+    """Return the options with which weights that are trained are loaded: in float32."""
+    import torch
+
+    return {"dtype": torch.float32}
 
 
 def check(model: PreTrainedModel, job: FineTuneJobSpec) -> None:
@@ -39,7 +46,7 @@ def record_weights(model: PreTrainedModel, dtype: torch.dtype) -> Callable[[], b
 FULL = Tuner(
     TunerName.FULL,
     artifact=ArtifactType.MODEL,
-    has_frozen_base=False,
+    load_options=load_options,
     check=check,
     apply=apply,
     record_weights=record_weights,

@@ -41,13 +41,19 @@ def updates(model: PeftModel) -> Iterator[tuple[Tensor, Tensor]]:
     import torch
     from peft.tuners.lora import LoraLayer
     from peft.tuners.lora.layer import ParamWrapper
+    from peft.utils.integrations import dequantize_module_weight
 
     for layer in model.modules():
         if isinstance(layer, LoraLayer):
             (name,) = layer.active_adapters
             with torch.no_grad():
                 update = layer.get_delta_weight(name)
-            yield update, layer.get_param() if isinstance(layer, ParamWrapper) else layer.get_base_layer().weight
+            yield (
+                update,
+                layer.get_param()
+                if isinstance(layer, ParamWrapper)
+                else dequantize_module_weight(layer.get_base_layer()),
+            )
 
 
 LORA = adapter_tuner(TunerName.LORA, config, record_weights)

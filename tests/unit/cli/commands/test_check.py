@@ -109,9 +109,9 @@ def test_without_a_tokenizer_the_rest_is_read_and_what_is_not_checked_is_named(t
 
 
 def test_every_refusal_of_the_spec_is_a_problem_with_its_fix(tmp_path: Path) -> None:
-    code, found = check(tmp_path, {"train.jsonl": GOOD}, tuner="qlora", onBadRows="Drop")
+    code, found = check(tmp_path, {"train.jsonl": GOOD}, qlora={"quantization": "hqq"}, tuner="qlora", onBadRows="Drop")
     assert code == 1
-    assert [each["message"].split(":")[0] for each in found["problems"]] == ["spec.onBadRows", "tuner qlora"]
+    assert [each["message"].split(":")[0] for each in found["problems"]] == ["spec.onBadRows", "qlora.quantization hqq"]
     assert all(each["hint"] for each in found["problems"])
     assert found["datasets"][0]["kept"] == 1
 

@@ -109,3 +109,26 @@ def test_a_job_that_fits_is_not_refused() -> None:
 )
 def test_durations_are_written_in_words(seconds: float, words: str) -> None:
     assert in_words(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("qlora", "bytes_of_a_weight"),
+    [({}, 0.516), ({"doubleQuantization": False}, 0.5625), ({"quantization": "int8"}, 1.0)],
+)
+def test_qlora_holds_quantized_layers_beside_embeddings_and_head_in_float32(
+    qlora: dict[str, Any], bytes_of_a_weight: float
+) -> None:
+    sizes = from_config(LLAMA_3_1_8B)
+    _, found = estimated(LLAMA_3_1_8B, 100, 8, tuner="qlora", qlora=qlora, lora={"rank": 1})
+    quantized = sizes.layers * sum(each.parameters for each in sizes.linears)
+    expected = bytes_of_a_weight * quantized + 4 * (sizes.parameters - quantized)
+    assert found.memory is not None
+    assert (found.memory.weights or 0) == pytest.approx(expected, rel=0.01)
+
+
+def test_a_change_to_qlora_is_proposed_only_where_it_is_accepted() -> None:
+    on = {"deviceMemory": "12Gi"}
+    _, found = estimated(LLAMA_3_1_8B, 100, 500, resources={"accelerator": "nvidia", **on})
+    assert any("tuner: qlora" in each for each in found.changes or [])
+    _, refused = estimated(LLAMA_3_1_8B, 100, 500, resources={"accelerator": "ascend", **on})
+    assert refused.changes is None

@@ -14,7 +14,7 @@ from tests.unit.runtime.estimate.test_architecture import LLAMA_3_1_8B, LLAMA_3_
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.training import Lora, Strategy, Tuner
 from tunesmith_runtime.estimate.architecture import Linear, Place, from_config
-from tunesmith_runtime.estimate.memory import Batch, Numbers, Setup, adapter_size, peak
+from tunesmith_runtime.estimate.memory import NF4_DOUBLE_BYTES, Batch, Numbers, Setup, adapter_size, peak
 
 SIZES = from_config(LLAMA_3_2_3B)
 BF16 = Numbers(base=2, compute=2)
@@ -57,7 +57,8 @@ def test_on_a_cpu_logits_grow_with_the_labelled_tokens_alone_until_they_are_comp
 
 def test_the_base_of_qlora_takes_about_half_a_byte_a_parameter() -> None:
     base = from_config(LLAMA_3_1_8B)
-    found = peak(Setup(base, Tuner.QLORA, Batch((8,), 1), BF16, "nvidia"))
+    numbers = Numbers(base=2, quantized=NF4_DOUBLE_BYTES, compute=2)
+    found = peak(Setup(base, Tuner.QLORA, Batch((8,), 1), numbers, "nvidia"))
     assert found.weights / base.parameters == pytest.approx(0.7, abs=0.1)
 
 
@@ -95,7 +96,7 @@ def test_no_part_is_negative_and_one_more_row_never_needs_less(
     assert peak(replace(setup, batch=longer)).total >= found.total
 
 
-@pytest.mark.parametrize("tuner", [Tuner.LORA, Tuner.DORA, Tuner.LOHA, Tuner.LOKR, Tuner.VERA])
+@pytest.mark.parametrize("tuner", [Tuner.LORA, Tuner.DORA, Tuner.LOHA, Tuner.LOKR, Tuner.VERA, Tuner.QLORA])
 def test_the_trained_parameters_of_an_adapter_are_those_of_peft(tuner: Tuner) -> None:
     from peft import get_peft_model
     from torch import nn

@@ -6,7 +6,7 @@ of torch's allocator, without the context of the device. Where a source leaves t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -14,12 +14,15 @@ import pytest
 from tests.unit.runtime.estimate.test_architecture import LLAMA_3_2_3B, MISTRAL_7B
 from tunesmith_api.training import Tuner
 from tunesmith_runtime.estimate.architecture import from_config
-from tunesmith_runtime.estimate.memory import GIB, Batch, Numbers, Setup, peak
+from tunesmith_runtime.estimate.memory import GIB, NF4_DOUBLE_BYTES, Batch, Numbers, Setup, peak
 
 BF16 = Numbers(base=2, compute=2, trained=2, gradient=2, optimizer=4)
 """Everything in bfloat16, as torchtune and PEFT's comparison train."""
 ADAPTER_FP32 = Numbers(base=2, compute=2)
 """A base in bfloat16 with adapters in float32, as PEFT's autocast_adapter_dtype makes them."""
+
+QUANTIZED = replace(ADAPTER_FP32, quantized=NF4_DOUBLE_BYTES)
+"""The same with linear layers in NF4, with double quantization."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ FIGURES = [
         (("checkpointing", True), ("rank", 64)),
     ),
     Published(
-        "torchtune QLoRA, packed, chunked loss, checkpointing", 4.6, LLAMA_3_2_3B, Tuner.QLORA, 2, 4096, BF16, 0.0,
+        "torchtune QLoRA, packed, chunked loss, checkpointing", 4.6, LLAMA_3_2_3B, Tuner.QLORA, 2, 4096,
+        replace(BF16, quantized=NF4_DOUBLE_BYTES), 0.0,
         (("checkpointing", True), ("rank", 64)),
     ),
     Published(
@@ -63,7 +67,7 @@ FIGURES = [
         (("checkpointing", True),),
     ),
     Published(
-        "fms-acceleration Mistral 7B QLoRA nf4, 4 rows", 15.9 * GB, MISTRAL_7B, Tuner.QLORA, 4, 4096, ADAPTER_FP32, 1.0,
+        "fms-acceleration Mistral 7B QLoRA nf4, 4 rows", 15.9 * GB, MISTRAL_7B, Tuner.QLORA, 4, 4096, QUANTIZED, 1.0,
         (("checkpointing", True),),
     ),
     # MetaMathQA rows have up to 768 tokens in this comparison.

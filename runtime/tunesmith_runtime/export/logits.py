@@ -1,0 +1,19 @@
+"""Logits of a model on fixed prompts, by which models are compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+@torch.no_grad()
+def logits(model: PreTrainedModel | PeftModel, batches: list[Tensor]) -> list[Tensor]:
+    """Return the logits (tokens, vocabulary) of each prompt (1, tokens)."""
+    model.eval()
+    return [model(input_ids=ids, use_cache=False).logits[0].float() for ids in batches]

@@ -1,0 +1,62 @@
+"""Low-rank adaptation of a quantized base (Dettmers et al., 2023, https://arxiv.org/abs/2305.14314), by bitsandbytes.
+
+Linear layers are quantized one after the other while they are loaded. All other weights (embeddings, norms, the output head) are in float32,
+as PEFT's `prepare_model_for_kbit_training` makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.training import BaseQuantization, Qlora
+from tunesmith_api.training import Tuner as TunerName
+from tunesmith_runtime.train.tuners.adapter import add_adapter, adapter_tuner
+from tunesmith_runtime.train.tuners.lora import config, record_weights
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+def load_options(job: FineTuneJobSpec, compute: torch.dtype, device: str) -> Mapping[str, Any]:
+    """Return the options that quantize the base. Quantized weights can't be moved: they are loaded on the device."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    settings = job.qlora or Qlora()
+    if settings.quantization is BaseQuantization.INT8:
+        quantization = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=settings.double_quantization,
+            bnb_4bit_compute_dtype=compute,
+        )
+    return {"dtype": torch.float32, "quantization_config": quantization, "device_map": {"": device}}
+
+
+def apply(model: PreTrainedModel, job: FineTuneJobSpec) -> PeftModel:
+    """Return the quantized `model` with a new adapter in float32."""
+    adapted = add_adapter(model, job, config)
+    for module in model.modules():
+        # An evaluation would repack the weights for AVX512-BF16, with which later steps compute otherwise than a resumed run.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+    # TRL's trainers convert the adapter of a model with these marks to bfloat16, which rounds small updates away.
+    model.is_loaded_in_4bit = model.is_loaded_in_8bit = False
+    return adapted
+
+
+QLORA = adapter_tuner(
+    TunerName.QLORA,
+    config,
+    record_weights,
+    apply=apply,
+    load_options=load_options,
+    quantizes_base=True,
+    needs=frozenset({"bitsandbytes"}),
+)
