@@ -67,7 +67,14 @@ def test_values_that_cannot_go_together_are_refused() -> None:
 
 
 def test_all_problems_are_reported_together() -> None:
-    assert len(refusals("FineTuneJob", SPEC | {"method": "ppo", "qlora": {"quantization": "hqq"}, "export": {"quantize": {}}})) == 3
+    assert (
+        len(
+            refusals(
+                "FineTuneJob", SPEC | {"method": "ppo", "qlora": {"quantization": "hqq"}, "export": {"quantize": {}}}
+            )
+        )
+        == 3
+    )
 
 
 def field_at(schema: dict[str, Any], path: str) -> dict[str, Any]:

@@ -61,4 +61,8 @@ def test_a_refusal_has_the_field_and_the_fix(
 
 def test_all_refusals_of_a_job_are_found_at_once(tmp_path: Path) -> None:
     (found,) = read(tmp_path, job(tuner="qlora", qlora={"quantization": "hqq"}, method="ppo", unknown=1))
-    assert [each.message.split(":")[0] for each in found.refused] == ["spec.unknown", "method ppo", "qlora.quantization hqq"]
+    assert [each.message.split(":")[0] for each in found.refused] == [
+        "spec.unknown",
+        "method ppo",
+        "qlora.quantization hqq",
+    ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.training import BaseQuantization, Qlora
 from tunesmith_api.training import Tuner as TunerName
-from tunesmith_runtime.train.tuners.adapter import add_adapter, adapter_tuner
+from tunesmith_runtime.train.tuners.adapter import adapter_tuner, add_adapter
 from tunesmith_runtime.train.tuners.lora import config, record_weights
 
 if TYPE_CHECKING:

@@ -72,7 +72,11 @@ def test_linear_layers_are_quantized_and_all_other_weights_are_in_float32(tmp_pa
     kinds = Counter((type(weight).__name__, weight.dtype) for weight in model.get_base_model().parameters())
     assert kinds == {("Params4bit", torch.uint8): 14, ("Parameter", torch.float32): 2 * 14 + 10}
     layer = next(each for each in model.modules() if isinstance(each, bitsandbytes.nn.Linear4bit))
-    assert (layer.weight.quant_type, layer.weight.quant_state.nested, layer.compute_dtype) == ("nf4", True, torch.bfloat16)
+    assert (layer.weight.quant_type, layer.weight.quant_state.nested, layer.compute_dtype) == (
+        "nf4",
+        True,
+        torch.bfloat16,
+    )
 
 
 def test_double_quantization_can_be_turned_off(tmp_path: Path, tiny: Path) -> None:
