@@ -24,7 +24,19 @@ from tunesmith_api.datasets import BadRows, Dataset, Droppable, EvalDataset, Val
 from tunesmith_api.methods import Cpo, Dpo, Grpo, Kto, Orpo, Reward, Simpo
 from tunesmith_api.pods import PodSettings, TuningResources
 from tunesmith_api.status import Artifact, JobStatus, ModelStatus
-from tunesmith_api.training import Checkpointing, Export, Fit, Lora, Method, Parallelism, Qlora, Training, Tuner, Until
+from tunesmith_api.training import (
+    Checkpointing,
+    Export,
+    Fit,
+    Lora,
+    Method,
+    Parallelism,
+    Qlora,
+    Samples,
+    Training,
+    Tuner,
+    Until,
+)
 
 INT64: dict[str, Any] = {"format": "int64"}
 DEVICES = "(has(self.resources.count) ? self.resources.count : 1)"
@@ -72,6 +84,10 @@ class FineTuneJobSpec(ApiModel):
         Rule(
             f"{NOT_STREAMED} || (!has(self.drop) && self.datasets.all(each, !has(each.weight)))",
             "weights and drop need all rows before the training, which streaming reads while it trains: remove them, or streaming",
+        ),
+        Rule(
+            "!has(self.samples) || !(self.method in ['reward', 'classify', 'embed'])",
+            "samples are answers in words, which models of method reward, classify and embed do not give: remove samples",
         ),
         Rule(
             "!has(self.training.earlyStopping) || has(self.validation)",
@@ -147,6 +163,9 @@ class FineTuneJobSpec(ApiModel):
     lora: Lora | None = Field(None, description="Settings of the adapter, for all tuners but full. vera has no alpha.")
     qlora: Qlora | None = Field(None, description="Quantization of the base, for tuner qlora.")
     training: Training = Field(default_factory=Training, description="Optimization.")
+    samples: Samples | None = Field(
+        None, description="Answers of the model to fixed prompts, in the run's folder and on its page. Default: none."
+    )
     parallelism: Parallelism = Field(default_factory=Parallelism, description="Distribution over pods and devices.")
     resources: TuningResources = Field(default_factory=TuningResources, description="Resources of each pod.")
     checkpoint: Checkpointing = Field(default_factory=Checkpointing, description="Checkpoints in the store.")

@@ -32,7 +32,7 @@ SPECS: dict[str, type[ApiModel]] = {
 IRRELEVANT = frozenset(
     {
         "suspend", "queueName", "retries", "deadline", "pendingDeadline", "ttlAfterFinished",
-        "pod", "resources", "checkpoint", "output", "storage", "parallelism.near", "until", "fit",
+        "pod", "resources", "checkpoint", "output", "storage", "parallelism.near", "until", "fit", "samples",
     }
 )  # fmt: skip
 """Paths below spec that decide where, when and how often a run takes place, but not its result."""

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from tunesmith_api.base import (
+    ATOMIC_LIST,
     SET_LIST,
     ApiModel,
     Rule,
@@ -269,6 +270,20 @@ class Training(ApiModel):
     early_stopping: EarlyStopping | None = Field(
         None, description="End the training when the validation loss no longer falls. Default: train all steps."
     )
+
+
+class Samples(ApiModel):
+    """Answers to fixed prompts before, in and after the training."""
+
+    prompts: list[Annotated[str, Field(min_length=1, max_length=4096)]] = Field(
+        min_length=1, max_length=16, description="What a user asks.", json_schema_extra=ATOMIC_LIST
+    )
+    every_steps: int | None = Field(
+        None,
+        ge=1,
+        description="Steps between two rounds of answers. Default: before the first and after the last step only.",
+    )
+    max_tokens: int = Field(128, ge=1, le=4096, description="Tokens of an answer at most. Default 128.")
 
 
 class Strategy(StrEnum):

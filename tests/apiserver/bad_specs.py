@@ -61,6 +61,7 @@ BAD = {
     "two validations": Bad(
         "FineTuneJob", {"validation": {"fraction": 0.1, "uri": "s3://data/v.jsonl"}}, "set exactly one of fraction, uri, datasets"
     ),
+    "samples without prompts": Bad("FineTuneJob", {"samples": {"prompts": []}}, "spec.samples.prompts"),
     "early stopping without validation": Bad(
         "FineTuneJob", {"training": {"earlyStopping": {}}}, "training.earlyStopping watches the validation loss: set validation, or remove earlyStopping"
     ),

@@ -16,6 +16,7 @@ from tunesmith_api.run import RunSpec
 from tunesmith_api.status import Artifact
 from tunesmith_runtime.export.curves import as_svg, draw
 from tunesmith_runtime.rundirectory import RunDirectory, versions
+from tunesmith_runtime.sample_files import read_samples
 from tunesmith_runtime.storage import join
 from tunesmith_runtime.train.training_result import TrainingResult
 from tunesmith_runtime.workdir import Work
@@ -45,7 +46,8 @@ def publish_report(
         figure = draw(history, work.root / "matplotlib")
         if figure is not None:
             figure.savefig(folder / CURVES, dpi=120)
-        (folder / PAGE).write_text(page(spec, result, artifacts, as_svg(figure) if figure else None), encoding="utf-8")
+        content = page(spec, result, artifacts, as_svg(figure) if figure else None, read_samples(run))
+        (folder / PAGE).write_text(content, encoding="utf-8")
     except Exception as error:  # noqa: BLE001  # a finished training must not fail by its page
         log.warning("%s cannot be made: %s: %s", PAGE, type(error).__name__, error)
         return None
@@ -54,8 +56,14 @@ def publish_report(
     return join(run.uri, PAGE)
 
 
-def page(spec: RunSpec, result: TrainingResult, artifacts: Sequence[Artifact], curves: str | None) -> str:
-    """Return the page (HTML). `curves` is an SVG element."""
+def page(
+    spec: RunSpec,
+    result: TrainingResult,
+    artifacts: Sequence[Artifact],
+    curves: str | None,
+    samples: Sequence[dict[str, Any]] = (),
+) -> str:
+    """Return the page (HTML). `curves` is an SVG element; `samples` are rounds of answers, of which the first and the last are shown."""
     job = spec.fine_tune_job()
     devices = job.parallelism.nodes * (job.resources.count or 1)
     settings = yaml.safe_dump(decisive(spec.kind, spec.spec), allow_unicode=True, sort_keys=False)
@@ -65,6 +73,7 @@ def page(spec: RunSpec, result: TrainingResult, artifacts: Sequence[Artifact], c
         f"<p>{escape(f'Method {job.method}, tuner {job.tuner}, on {spec.base.uri}.')}</p>",
         _table("Figures", figures(result.metrics, devices, job.resources.accelerator)),
         _section("Curves", f"<figure>{curves}</figure>") if curves else "",
+        answers(samples[0], samples[-1]) if samples else "",
         _table("Rows", row_counts(result.rows)),
         _table("Artifacts", [(artifact.name, f"{artifact.uri}  sha256 {artifact.digest}") for artifact in artifacts]),
         _section("Settings", f"<p>Fields that have their default are left out.</p><pre>{escape(settings)}</pre>"),
@@ -74,6 +83,17 @@ def page(spec: RunSpec, result: TrainingResult, artifacts: Sequence[Artifact], c
     return (
         f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n' + "\n".join(sections) + "\n</body></html>\n"
     )
+
+
+def answers(first: dict[str, Any], last: dict[str, Any]) -> str:
+    """Return a table of the prompts with the answers of two rounds."""
+    head = f"<tr><th>Prompt</th><th>Step {first['step']}</th><th>Step {last['step']}</th></tr>"
+    rows = (
+        (before["prompt"], before["answer"], after["answer"])
+        for before, after in zip(first["answers"], last["answers"], strict=True)
+    )
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return _section("Answers before and after", f"<table>{head}{body}</table>")
 
 
 def figures(metrics: Metrics, devices: int, accelerator: str) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec, Rows
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
+from tunesmith_api.training import Method as MethodName
 from tunesmith_api.training import Training, Weights
 from tunesmith_api.training import Tuner as TunerName
 from tunesmith_runtime.chat_template import bad_template, read_template
@@ -48,6 +49,7 @@ from tunesmith_runtime.train.model import (
 from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
 from tunesmith_runtime.train.reporting import MetricsLog, ProgressReporter, metrics, peak_memory
 from tunesmith_runtime.train.rows import TrainingRows, count_of
+from tunesmith_runtime.train.samples import AnswerPrompts
 from tunesmith_runtime.train.streaming import StreamedRows, arrangement
 from tunesmith_runtime.train.targets import skeleton
 from tunesmith_runtime.train.trainer import RunMixin
@@ -95,6 +97,11 @@ def train(
     )  # fmt: skip
     metrics_log = MetricsLog(run)
     reporter = ProgressReporter(progress, checkpoints, lambda: data.rows, resumed_from_step)
+    answers = None
+    if job.samples:
+        is_chat = job.method is not MethodName.PRETRAIN and tokenizer.chat_template is not None
+        answers = AnswerPrompts(run, job.samples, tokenizer, sorted(stop_ids(work.model(), tokenizer)), is_chat)
+    of_leader = [reporter, metrics_log, *([answers] if answers else ())]
 
     held_out = None if data.validation is None else method.arrange(data.validation, job)
     trainer = method.build_trainer(
@@ -112,7 +119,7 @@ def train(
                 checkpoints,
                 WatchLoss(),
                 WatchValidation(job),
-                *((reporter, metrics_log) if group.is_leader else ()),
+                *(of_leader if group.is_leader else ()),
             ],
             group=group,
         )
@@ -144,6 +151,8 @@ def train(
         if not group.is_leader:
             group.wait_for_leader()
             return RunReport(verb=Verb.TRAIN, outcome=Outcome.SUCCEEDED, run_uri=run.uri)
+        if answers:
+            answers.answer(model, trainer.args, trainer.state.global_step)
         result = publish(spec, work, run, tuner, trainer, tokenizer, data.rows, checkpoints.elapsed, resumed_from_step)
         metrics_log.upload(trainer.state)
         report = write_result(run, result).report(run.uri)

@@ -26,6 +26,7 @@ class Sampling:
     """Tokens that end a completion."""
     pad_token: int
     temperature: float = 1.0
+    """0: always the most probable token."""
     top_p: float = 1.0
 
 
@@ -50,10 +51,11 @@ def sample(model: Any, prompts: Sequence[Sequence[int]], sampling: Sampling, see
         sequences = model.generate(
             input_ids=padded,
             attention_mask=mask.to(device),
-            do_sample=True,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=0,
+            **(
+                {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
+                if sampling.temperature
+                else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+            ),
             repetition_penalty=1.0,
             num_beams=1,
             max_new_tokens=sampling.max_tokens,
