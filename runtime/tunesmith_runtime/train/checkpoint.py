@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,10 @@ class StopEvaluation(Exception):
 
 
 class Checkpoints(TrainerCallback):  # type: ignore[misc]
-    """Saves the state of the run to the store. `stopping`: whether any process of the group has received SIGTERM."""
+    """Saves the state of the run to the store. `stopping`: whether any process of the group has received SIGTERM.
+
+    Training waits for the state to be written to the disk. The leader uploads it while the next steps train, one checkpoint at a time.
+    """
 
     def __init__(
         self,
@@ -50,7 +54,30 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         self._kept_step = kept_step
         self._run, self._settings, self._group, self._sigterm = run, settings, group, False
         self._elapsed_before, self._started, self._saved = elapsed, time.monotonic(), time.monotonic()
-        self.last, self.stopping = resumed, False
+        self._saved_step = resumed.step if resumed else None
+        self._uploads = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._upload_of_last: Future[LastCheckpoint] | None = None
+        self._last, self.stopping = resumed, False
+
+    @property
+    def last(self) -> LastCheckpoint | None:
+        """The newest checkpoint that is complete in the store, as the leader knows it. Raises RunFailure if its upload failed."""
+        upload = self._upload_of_last
+        if upload is not None and upload.done():
+            self._last, self._upload_of_last = upload.result(), None
+        return self._last
+
+    def wait(self) -> None:
+        """Wait until the latest checkpoint is in the store. Raises RunFailure if its upload failed."""
+        if self._upload_of_last is not None:
+            wait([self._upload_of_last])
+            _ = self.last
+
+    def finish(self) -> LastCheckpoint | None:
+        """Wait until the latest checkpoint is in the store, and return it, in all processes."""
+        self.wait()
+        content = self._group.broadcast(self._last and self._last.to_dict())
+        return None if content is None else LastCheckpoint.model_validate(content)
 
     @property
     def elapsed(self) -> float:
@@ -59,7 +86,10 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
 
     @contextmanager
     def on_sigterm(self) -> Iterator[None]:
-        """Within the block, SIGTERM requests a checkpoint and the end of training after the current step."""
+        """Within the block, SIGTERM requests a checkpoint and the end of training after the current step.
+
+        A checkpoint whose upload has begun is complete after the block, also where training fails.
+        """
 
         def stop(*_: Any) -> None:
             log.info("received SIGTERM: saving a checkpoint after this step")
@@ -69,6 +99,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         try:
             yield
         finally:
+            self._uploads.shutdown()
             signal.signal(signal.SIGTERM, before)
 
     def agree(self, due: bool = False) -> bool:
@@ -87,7 +118,10 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         due = time.monotonic() - self._saved >= self._settings.every_minutes * 60
         due |= bool(self._settings.every_steps and state.global_step % self._settings.every_steps == 0)
         control.should_save = self.agree(due) and state.global_step < state.max_steps
-        return self._stopped(args, state, control)
+        self._stopped(args, state, control)
+        if control.should_save:  # a single checkpoint is on the disk at a time
+            self.wait()
+        return control
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -113,28 +147,30 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
             unfinished = state.global_step < state.max_steps or args.eval_strategy != IntervalStrategy.NO
             control.should_evaluate = False
             control.should_training_stop = True
-            control.should_save = unfinished and (self.last is None or self.last.step != state.global_step)
+            control.should_save = unfinished and self._saved_step != state.global_step
         return control
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Upload the checkpoint that the Trainer has saved, with the random states of all processes, and remove it here."""
+        """Begin to upload the checkpoint that the Trainer has saved, with the random states of all processes."""
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         rank, alone = self._group.rank, self._group.size == 1
         states = [] if alone else self._group.gather((folder / RANDOM_STATE.format(rank)).read_bytes())
-        saved = self._upload(folder, states, state) if self._group.is_leader else None
-        content = self._group.broadcast(saved and saved.to_dict())  # returns when the state is in the store
-        self.last = LastCheckpoint.model_validate(content)
-        if self._group.is_pod_leader:
+        if self._group.is_leader:
+            self.wait()
+            for place, content in enumerate(states):
+                (folder / RANDOM_STATE.format(place)).write_bytes(content)
+            (folder / PICKLED_ARGUMENTS).unlink(missing_ok=True)
+            (folder / ELAPSED).write_text(json.dumps({"seconds": self.elapsed}))
+            self._upload_of_last = self._uploads.submit(self._upload, folder, state.global_step, self._kept_step(state))
+        elif self._group.is_pod_leader:
             shutil.rmtree(folder)
-        self._saved = time.monotonic()
+        self._saved, self._saved_step = time.monotonic(), state.global_step
 
-    def _upload(self, folder: Path, states: list[bytes], state: TrainerState) -> LastCheckpoint:
-        (folder / PICKLED_ARGUMENTS).unlink(missing_ok=True)
-        (folder / ELAPSED).write_text(json.dumps({"seconds": self.elapsed}))
-        for rank, content in enumerate(states):
-            (folder / RANDOM_STATE.format(rank)).write_bytes(content)
-        saved = self._run.save_checkpoint(folder, state.global_step, self._settings.keep, self._kept_step(state))
-        log.info("checkpoint of step %d: %s", state.global_step, saved.uri)
+    def _upload(self, folder: Path, step: int, kept_step: int | None) -> LastCheckpoint:
+        """Upload a checkpoint, and remove it here."""
+        saved = self._run.save_checkpoint(folder, step, self._settings.keep, kept_step)
+        shutil.rmtree(folder)
+        log.info("checkpoint of step %d: %s", step, saved.uri)
         return saved
 
 

@@ -138,10 +138,11 @@ def train(
         ended = trainer.state.global_step >= trainer.args.max_steps or is_exhausted(
             trainer.state.log_history, job.training.early_stopping
         )
+        checkpoints.wait()
         if not ended or (data.validation and not is_evaluated(trainer.state)):
             return RunReport(
                 verb=Verb.TRAIN, outcome=Outcome.PREEMPTED, run_uri=run.uri,
-                last_checkpoint=checkpoints.last, resumed_from_step=resumed_from_step,
+                last_checkpoint=checkpoints.finish(), resumed_from_step=resumed_from_step,
             )  # fmt: skip
 
         # From here on SIGTERM changes nothing: the result follows.
