@@ -128,6 +128,23 @@ class Scheduler(StrEnum):
     COSINE = "cosine"
     LINEAR = "linear"
     CONSTANT = "constant"
+    POLYNOMIAL = "polynomial"
+    COSINE_WITH_RESTARTS = "cosineWithRestarts"
+    INVERSE_SQRT = "inverseSqrt"
+    WARMUP_STABLE_DECAY = "warmupStableDecay"
+
+
+class SchedulerOptions(ApiModel):
+    """Settings that single schedulers read."""
+
+    power: float = Field(2.0, gt=0, le=10, description="Of polynomial: exponent of the share of steps left. Default 2.")
+    cycles: int = Field(2, ge=1, le=1000, description="Of cosineWithRestarts: falls from the peak. Default 2.")
+    decay_ratio: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="Of warmupStableDecay: share of the steps, at the end, over which the rate falls. Default 0.1.",
+    )
 
 
 class Optimizer(StrEnum):
@@ -194,6 +211,10 @@ class Training(ApiModel):
             "!has(self.streaming) || !self.streaming || (has(self.maxSteps) && !has(self.epochs))",
             "streaming ends after maxSteps, as the number of rows is not known beforehand: set maxSteps, and remove epochs",
         ),
+        Rule(
+            "!has(self.minLearningRate) || !has(self.learningRate) || self.minLearningRate <= self.learningRate",
+            "minLearningRate is at most learningRate: lower it",
+        ),
     )
 
     epochs: float | None = Field(
@@ -234,7 +255,17 @@ class Training(ApiModel):
     neftune_alpha: float | None = Field(
         None, gt=0, le=1000, description="Scale of the noise that NEFTune adds to embeddings, such as 5. Default: none."
     )
-    scheduler: Scheduler = Field(Scheduler.COSINE, description="cosine, linear or constant. Default cosine.")
+    scheduler: Scheduler = Field(
+        Scheduler.COSINE,
+        description="cosine, linear, constant, polynomial, cosineWithRestarts, inverseSqrt or warmupStableDecay. Default cosine.",
+    )
+    scheduler_options: SchedulerOptions | None = Field(None, description="Settings that single schedulers read.")
+    min_learning_rate: float | None = Field(
+        None, ge=0, le=1, description="Learning rate to which the scheduler falls, below learningRate. Default 0."
+    )
+    warmup_steps: int | None = Field(
+        None, ge=0, description="Steps over which the learning rate rises. Default: by warmupRatio."
+    )
     warmup_ratio: float = Field(
         0.03, ge=0, lt=1, description="Share of the steps over which the learning rate rises. Default 0.03."
     )

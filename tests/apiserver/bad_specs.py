@@ -182,6 +182,11 @@ BAD = {
         {"parallelism": {"nodes": 3}},
         "training.globalBatchSize is a multiple of all devices (parallelism.nodes x resources.count): change one of them",
     ),
+    "a lowest learning rate above the highest": Bad(
+        "FineTuneJob",
+        {"training": {"learningRate": 0.0001, "minLearningRate": 0.001}},
+        "minLearningRate is at most learningRate: lower it",
+    ),
     "near one pod": Bad(
         "FineTuneJob",
         {"parallelism": {"near": {"topologyKey": "topology.kubernetes.io/zone"}}},

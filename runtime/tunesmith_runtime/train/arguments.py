@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tunesmith_api.training import default_learning_rate
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.optimizers import OPTIMIZERS
 from tunesmith_runtime.train.process_group import ProcessGroup
+from tunesmith_runtime.train.schedule import schedule_of
 
 
 def training_arguments(
@@ -28,7 +30,7 @@ def training_arguments(
     `count`: rows or sequences of an epoch; a stream has no epochs.
     """
     training, rows = job.training, rows_per_device(job, group.size)
-    steps = total_steps(training, count)
+    steps, peak = total_steps(training, count), peak_rate(job)
     eval_steps = training.eval_steps or (steps if training.streaming else None)
     evaluation = "no" if not is_validated else "steps" if eval_steps else "epoch"
     return {
@@ -37,11 +39,11 @@ def training_arguments(
         "per_device_train_batch_size": rows,
         "per_device_eval_batch_size": rows,
         "gradient_accumulation_steps": training.global_batch_size // group.size // rows,
-        "learning_rate": training.learning_rate or default_learning_rate(job.method, job.tuner),
+        "learning_rate": peak,
         "optim": OPTIMIZERS[training.optimizer].argument,
         "neftune_noise_alpha": training.neftune_alpha,
-        "lr_scheduler_type": str(training.scheduler),
-        "warmup_steps": training.warmup_ratio,  # below 1 it is a share of the steps
+        "lr_scheduler_kwargs": asdict(schedule_of(training, peak)),
+        "warmup_steps": training.warmup_ratio if training.warmup_steps is None else training.warmup_steps,
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "gradient_checkpointing": training.gradient_checkpointing,
@@ -62,6 +64,18 @@ def training_arguments(
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def peak_rate(job: FineTuneJobSpec) -> float:
+    """Return the highest learning rate. Raises RunFailure (BadSpec) if training.minLearningRate is above a default."""
+    peak = job.training.learning_rate or default_learning_rate(job.method, job.tuner)
+    if (job.training.min_learning_rate or 0) > peak:
+        raise RunFailure(
+            FailureClass.BAD_SPEC,
+            f"training.minLearningRate {job.training.min_learning_rate:g} is above training.learningRate, by default {peak:g}",
+            "lower spec.training.minLearningRate, or set spec.training.learningRate",
+        )
+    return peak
 
 
 def rows_per_device(job: FineTuneJobSpec, devices: int) -> int:

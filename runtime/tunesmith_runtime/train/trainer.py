@@ -19,14 +19,13 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.training import Scheduler
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.batches import ByLength
 from tunesmith_runtime.train.checkpoint import StopEvaluation, misses_evaluation
 from tunesmith_runtime.train.packing import check_separate_rows, two_rows
 from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
 from tunesmith_runtime.train.rows import known, lengths_of
-from tunesmith_runtime.train.schedule import share
+from tunesmith_runtime.train.schedule import Schedule, share
 from tunesmith_runtime.train.streaming import CountPasses, StreamedRows
 
 SET_LOSS = "eval_loss_"
@@ -126,9 +125,9 @@ class RunMixin(Trainer):  # type: ignore[misc]
         return loss
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
-        """Create the learning rate schedule from `schedule.share`."""
-        steps, name = num_training_steps, self.args.lr_scheduler_type
-        rate = partial(share, steps=steps, warmup=self.args.get_warmup_steps(steps), scheduler=Scheduler(name.value))
+        """Create the learning rate schedule from `schedule.share`. The arguments hold the fields of a Schedule."""
+        steps, schedule = num_training_steps, Schedule(**(self.args.lr_scheduler_kwargs or {}))
+        rate = partial(share, steps=steps, warmup=self.args.get_warmup_steps(steps), schedule=schedule)
         self.lr_scheduler: LambdaLR = LambdaLR(optimizer or self.optimizer, rate)
         return self.lr_scheduler
 
