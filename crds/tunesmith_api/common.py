@@ -50,6 +50,15 @@ class ModelSource(ApiModel):
     )
 
 
+class AdapterSource(ApiModel):
+    """Source of an adapter: a URI, or the FineTuneJob that has made it."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (exactly_one("uri", "fineTuneJob"),)
+
+    uri: ModelUri | None = Field(None, description="s3://bucket/prefix of the adapter.")
+    fine_tune_job: Reference | None = Field(None, description="FineTuneJob whose adapter to use.")
+
+
 KEY = Grammar(
     pattern="^[-._A-Za-z0-9]+$",
     problem="is not a ConfigMap key",

@@ -207,6 +207,7 @@ def _choice(field: str, hint: str, *, choice: str | None = None, at_apply: bool 
 
 MODEL_URIS: tuple[tuple[str, str], ...] = (
     ("FineTuneJob", "model.uri"),
+    ("FineTuneJob", "lora.from.uri"),
     ("EvalJob", "model.uri"),
     ("EvalJob", "baseline.uri"),
     ("InferenceService", "model.uri"),

@@ -19,7 +19,7 @@ from tunesmith_api.base import (
     member_only_with,
 )
 from tunesmith_api.batches import batch_rule
-from tunesmith_api.common import ModelSource, Output, Storage
+from tunesmith_api.common import AdapterSource, ModelSource, Output, Storage
 from tunesmith_api.datasets import BadRows, Dataset, Droppable, EvalDataset, Validation
 from tunesmith_api.methods import Cpo, Dpo, Grpo, Kto, Orpo, Reward, Simpo
 from tunesmith_api.pods import PodSettings, TuningResources
@@ -206,6 +206,11 @@ class FineTuneJobSpec(ApiModel):
         None,
         description="Any text. Specs that differ in it only are different runs, so that a finished run is not adopted. Default: none.",
     )
+
+    @property
+    def initial_adapter(self) -> AdapterSource | None:
+        """The adapter that the training goes on with; None for a new one."""
+        return self.lora.from_ if self.lora else None
 
 
 class Progress(ApiModel):
@@ -395,6 +400,12 @@ class FineTuneJob(ApiModel):
             " || self.spec.model.fineTuneJob.name != self.metadata.name",
             "spec.model.fineTuneJob names the job itself, which would wait for itself: name another, or set spec.model.uri",
             field_path=".spec.model.fineTuneJob.name",
+        ),
+        Rule(
+            "(has(self.status) && has(self.status.phase)) || !has(self.spec.lora) || !has(self.spec.lora.from)"
+            " || !has(self.spec.lora.from.fineTuneJob) || self.spec.lora.from.fineTuneJob.name != self.metadata.name",
+            "spec.lora.from.fineTuneJob names the job itself, which would wait for itself: name another, or set spec.lora.from.uri",
+            field_path=".spec.lora",
         ),
     )
 

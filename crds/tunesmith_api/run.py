@@ -146,6 +146,12 @@ class ModelRole(StrEnum):
     REWARD = "reward"
     TEACHER = "teacher"
     LABELLER = "labeller"
+    INITIAL = "initial"
+    """Adapter on the base with which a tuning begins."""
+
+
+ADAPTER_ROLES = frozenset({ModelRole.ADAPTER, ModelRole.INITIAL})
+"""Roles of adapters on the base; in all others are whole models."""
 
 
 def models_by_role(model: ResolvedModel) -> dict[ModelRole, ResolvedModel]:

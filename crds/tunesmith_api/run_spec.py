@@ -9,7 +9,7 @@ from tunesmith_api.evaljob import EvalJobSpec
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import SPECS, decisive, digest, spec_hash
 from tunesmith_api.inferenceservice import Engine, InferenceServiceSpec
-from tunesmith_api.run import TEMPLATE_FILE, Hub, NamedAdapter, ResolvedModel, RunSpec, Store, World, models_by_role
+from tunesmith_api.run import TEMPLATE_FILE, Hub, ModelRole, NamedAdapter, ResolvedModel, RunSpec, Store, World
 
 SCORING_FIELDS = ("benchmarks", "generation", "engine", "rerun")
 """Fields of an EvalJob's spec that decide the score of a model. EvalJobs that share them share the scores of a model,
@@ -21,7 +21,7 @@ NOT_OF_A_VERSION = frozenset({"replicas", "autoscaling", "suspend", "rollout", "
 def run_spec(
     resource: Mapping[str, Any],
     spec: FineTuneJobSpec | EvalJobSpec | InferenceServiceSpec,
-    model: ResolvedModel,
+    models: Mapping[ModelRole, ResolvedModel],
     store: Store,
     *,
     adapters: Sequence[NamedAdapter] = (),
@@ -32,7 +32,7 @@ def run_spec(
     world: World | None = None,
     hub: Hub | None = None,
 ) -> RunSpec:
-    """Return the RunSpec of a resource with the typed `spec`, whose references are resolved to `model` and `adapters`.
+    """Return the RunSpec of a resource with the typed `spec`, whose references are resolved to `models` and `adapters`.
 
     `engine`: the resolved engine of an EvalJob or an InferenceService.
     """
@@ -59,7 +59,7 @@ def run_spec(
         spec_hash=spec_hash(kind, identifying),
         store=store,
         hub=hub,
-        models=models_by_role(model),
+        models=dict(models),
         adapters=list(adapters),
         output_uri=wanted or f"{store.uri}/{folder}",
         chat_template_file=TEMPLATE_FILE if isinstance(spec, FineTuneJobSpec) and spec.training.chat_template else None,

@@ -15,7 +15,7 @@ from tunesmith_api.base import (
     Rule,
     ShortText,
 )
-from tunesmith_api.common import TextSource
+from tunesmith_api.common import AdapterSource, TextSource
 from tunesmith_api.pods import LABEL_KEY
 
 
@@ -69,6 +69,12 @@ class Lora(ApiModel):
         json_schema_extra=SET_LIST,
     )
     use_rslora: bool = Field(False, description="Scale by alpha / sqrt(rank) (Kalajdzievski, 2023). Default false.")
+    from_: AdapterSource | None = Field(
+        None,
+        alias="from",
+        description="Adapter to go on with, of the same tuner, rank, alpha and base. Its layers are the default of targetModules. "
+        "Default: a new adapter.",
+    )
 
 
 class BaseQuantization(StrEnum):

@@ -10,7 +10,8 @@ from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.fetch import find_run
 from tunesmith_runtime.fetch.assessment import Assessment, assess
 from tunesmith_runtime.fetch.checks import is_lenient
-from tunesmith_runtime.fetch.models import find_model
+from tunesmith_runtime.fetch.initial import check_initial
+from tunesmith_runtime.fetch.models import find_further, find_model
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rundirectory import RunRecord
 from tunesmith_runtime.storage import open_storage
@@ -24,10 +25,12 @@ def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
     """
     storage = open_storage(spec.store)
     model = find_model(storage, spec.store.uri, spec.subject, work, is_lenient(spec), spec.hub)
-    found, data = find_run(spec, work, storage, model)
+    further = find_further(storage, spec, work)
+    found, data = find_run(spec, work, storage, model, further)
     is_tuning = spec.kind == "FineTuneJob"
     if found.record is not None and (not is_tuning or spec.fine_tune_job().until.trains):
         return RunRecord.model_validate(found.record).report(Verb.PREPARE, Outcome.ADOPTED, found.run_uri)
+    check_initial(storage, spec, model, further)
     has_looked_up = spec.looked_up is not None  # then the status shows what the name stands for, also before the import
     known = assess(spec, work, storage, model, data) if is_tuning else Assessment()
     return RunReport(

@@ -7,10 +7,11 @@ finished run is adopted. A model from a hub or in GGUF is imported into the stor
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import Estimate
-from tunesmith_api.run import Outcome, ProgressReport, RunReport, RunSpec, Verb
+from tunesmith_api.run import ModelRole, Outcome, ProgressReport, RunReport, RunSpec, Verb
 from tunesmith_api.run_spec import run_id
 from tunesmith_api.status import Artifact
 from tunesmith_api.training import Tuner
@@ -21,12 +22,13 @@ from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.assessment import assess
 from tunesmith_runtime.fetch.checks import check_all, is_lenient
 from tunesmith_runtime.fetch.data import Data, DataSource, download_benchmark, download_rows, find_data, row_sources
-from tunesmith_runtime.fetch.models import Model, find_adapter, find_model
+from tunesmith_runtime.fetch.initial import check_initial
+from tunesmith_runtime.fetch.models import Model, find_adapter, find_further, find_model
 from tunesmith_runtime.fetch.names import SAFE, is_wanted
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rank import in_leading_pod
 from tunesmith_runtime.rundirectory import RunDirectory
-from tunesmith_runtime.storage import Storage, join, open_storage
+from tunesmith_runtime.storage import Entry, Storage, join, open_storage
 from tunesmith_runtime.version_names import record_uris
 from tunesmith_runtime.workdir import Fetched, Work
 
@@ -74,14 +76,17 @@ def fetch_service(spec: RunSpec, work: Work, storage: Storage, model: Model, cac
 
 def fetch_run(spec: RunSpec, work: Work, storage: Storage, model: Model, cache: Cache | None) -> Fetched:
     """Download the model and the data of a FineTuneJob or an EvalJob, unless its run is finished."""
-    fetched, data = find_run(spec, work, storage, model)
+    further = find_further(storage, spec, work)
+    fetched, data = find_run(spec, work, storage, model, further)
     if fetched.adopted:
         return fetched
-    check_disk(spec, work, storage, model, data, cache)
+    check_initial(storage, spec, model, further)
+    check_disk(spec, work, storage, [model, *further.values()], data, cache)
     estimate = estimate_unprepared(spec, work, storage, model, data)
     download_data(spec, work, storage, data)
-    model.download(storage, cache)
-    check_all(storage, spec, model)
+    for each in (model, *further.values()):
+        each.download(storage, cache)
+    check_all(storage, spec, model, further=further)
     return fetched.model_copy(update={"model_uri": model.uri, "model_digest": model.digest, "estimate": estimate})
 
 
@@ -102,13 +107,16 @@ def estimate_unprepared(spec: RunSpec, work: Work, storage: Storage, model: Mode
         return None
 
 
-def find_run(spec: RunSpec, work: Work, storage: Storage, model: Model) -> tuple[Fetched, FoundData]:
+def find_run(
+    spec: RunSpec, work: Work, storage: Storage, model: Model, further: Mapping[ModelRole, Model]
+) -> tuple[Fetched, FoundData]:
     """Identify the run of a spec by the present content of its URIs, with its record if it is finished; and find the data.
 
-    Raises RunFailure where an object is missing, or the run's folder cannot be written.
+    `further`: the models in other roles. Raises RunFailure where an object is missing, or the run's folder cannot be written.
     """
     data = find_data(storage, data_sources(spec), spec.hub)
     content = {each.uri: each.fingerprint for each in data.values()}
+    content |= {str(role): each.fingerprint for role, each in further.items()}
     fingerprints = {**model.fingerprints, **content, **(spec.looked_up or {}), **template_fingerprint(spec)}
     identity = run_id(spec, fingerprints)
     uri = join(spec.output_uri, identity)
@@ -131,23 +139,29 @@ def find_run(spec: RunSpec, work: Work, storage: Storage, model: Model) -> tuple
 
 
 def check_disk(
-    spec: RunSpec, work: Work, storage: Storage, model: Model, data: FoundData, cache: Cache | None = None
+    spec: RunSpec, work: Work, storage: Storage, models: Sequence[Model], data: FoundData, cache: Cache | None = None
 ) -> None:
-    """Refuse a FineTuneJob whose model, data and results don't fit on the disk together. Files in the cache take no room.
+    """Refuse a FineTuneJob whose models, data and results don't fit on the disk together. Files in the cache take no room.
+    The first model is the one that is tuned.
 
     The size of a model that is not imported yet is unknown, so it is not checked. Raises RunFailure (DiskFull).
     """
-    if spec.kind != "FineTuneJob" or model.uri is None:
+    if spec.kind != "FineTuneJob" or models[0].uri is None:
         return
     job = spec.fine_tune_job()
-    files = [entry for entry in storage.list(model.uri) if is_wanted(entry.path, model.trusted)]
-    size = sum(entry.size_bytes for entry in files if not (cache and cache.takes(entry)))
-    weights = sum(entry.size_bytes for entry in files if entry.path.endswith(SAFE))
+    files = [_files(storage, model) for model in models]
+    size = sum(entry.size_bytes for each in files for entry in each if not (cache and cache.takes(entry)))
+    weights = sum(entry.size_bytes for entry in files[0] if entry.path.endswith(SAFE))
     rows = sum(entry.size_bytes for each in data.values() for _, entry in each.rows())
     results = extra_bytes_of(weights, full=job.tuner is Tuner.FULL, merge=job.export.merge)
     needed = max(0, size + rows - used(work.root)) + (results if in_leading_pod(spec.world) else 0)
     what = f"the run (model {size / 1e9:.1f} GB, data {rows / 1e9:.1f} GB, results at least {results / 1e9:.1f} GB)"
     check_room(work.root, job.resources.ephemeral_storage, needed, what)
+
+
+def _files(storage: Storage, model: Model) -> list[Entry]:
+    """The files of a model that are downloaded; none before it is imported."""
+    return [entry for entry in storage.list(model.uri) if is_wanted(entry.path, model.trusted)] if model.uri else []
 
 
 def data_sources(spec: RunSpec) -> list[DataSource]:

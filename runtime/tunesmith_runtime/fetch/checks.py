@@ -9,7 +9,7 @@ from functools import partial
 
 from tunesmith_api.hashing import digest
 from tunesmith_api.inferenceservice import Engine
-from tunesmith_api.run import RunSpec
+from tunesmith_api.run import ADAPTER_ROLES, ModelRole, RunSpec
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.imports import MODELS
 from tunesmith_runtime.fetch.models import Model
@@ -27,19 +27,32 @@ def is_lenient(spec: RunSpec) -> bool:
     return spec.kind != "FineTuneJob" and engine_of(spec) is not Engine.TRANSFORMERS
 
 
-def check_all(storage: Storage, spec: RunSpec, model: Model, adapters: Mapping[str, Model] | None = None) -> None:
-    """Check a downloaded model, and each adapter against it. Raises RunFailure (BadModel, ModelNotFound)."""
+def check_all(
+    storage: Storage,
+    spec: RunSpec,
+    model: Model,
+    adapters: Mapping[str, Model] | None = None,
+    further: Mapping[ModelRole, Model] | None = None,
+) -> None:
+    """Check a downloaded model, each adapter against it, and the models in further roles.
+
+    Raises RunFailure (BadModel, ModelNotFound).
+    """
     base, all_adapters = model.base or model, dict(adapters or {})
     if model.base:
         all_adapters[spec.name] = model
+    all_adapters |= {str(role): each for role, each in (further or {}).items() if role in ADAPTER_ROLES}
     passed = _PassedChecks(storage, spec.store.uri)
     check_base = partial(check_model, base.source, base.directory, base.trusted, is_lenient(spec))
     is_whole = passed.check_once([base.digest], check_base)
     for name, adapter in all_adapters.items():
         check_files(adapter.source, adapter.directory)
         if is_whole:
-            check = partial(check_fit, name, adapter.directory, base.directory)
+            check = partial(check_fit, name, adapter.directory, base.directory, is_served=name != ModelRole.INITIAL)
             passed.check_once([base.digest, adapter.digest], check)
+    for role, each in (further or {}).items():
+        if role not in ADAPTER_ROLES:
+            passed.check_once([each.digest], partial(check_model, each.source, each.directory, each.trusted, False))
 
 
 class _PassedChecks:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.hashing import digest
-from tunesmith_api.run import Hub, ModelRole, ResolvedModel
+from tunesmith_api.run import ADAPTER_ROLES, Hub, ModelRole, ResolvedModel, RunSpec
 from tunesmith_runtime.cache import Cache
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.fetch.archives import ARCHIVES, unpack
@@ -113,6 +113,16 @@ def find_adapter(
 ) -> Model:
     """Find an adapter, for `directory`; its base is not downloaded."""
     return _find(storage, store_uri, asked, directory, adapter=True, hub=hub)
+
+
+def find_further(storage: Storage, spec: RunSpec, work: Work) -> dict[ModelRole, Model]:
+    """Find the models in other roles than those of the spec's subject, each for the folder of its role."""
+    found: dict[ModelRole, Model] = {}
+    for role, asked in spec.models.items():
+        if role not in (ModelRole.BASE, ModelRole.ADAPTER):
+            find = find_adapter if role in ADAPTER_ROLES else partial(_find_base, is_lenient=False)
+            found[role] = find(storage, spec.store.uri, asked, work.model(role), hub=spec.hub)
+    return found
 
 
 def _find_base(

@@ -58,12 +58,13 @@ def check_model(uri: str, directory: Path, trusted: bool, is_lenient: bool) -> b
     return True
 
 
-def check_fit(name: str, adapter: Path, base: Path) -> bool:
+def check_fit(name: str, adapter: Path, base: Path, is_served: bool = True) -> bool:
     """Check an adapter against its checked base; return True.
 
-    Raises RunFailure: BadSpec for an adapter that is not a plain LoRA, BadModel for an adapter that does not fit.
+    Raises RunFailure: BadSpec for an adapter to be served that is not a plain LoRA, BadModel for an adapter that does not fit.
     """
-    check_kind(name, adapter)
+    if is_served:
+        check_kind(name, adapter)
     from tunesmith_runtime.train.imports import hidden
 
     with hidden():

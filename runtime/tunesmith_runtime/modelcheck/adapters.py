@@ -33,15 +33,21 @@ def check_kind(name: str, folder: Path) -> None:
 
 def _kind(config: Mapping[str, Any]) -> str | None:
     """Return the method of an adapter; None for a plain LoRA."""
-    method, start = config.get("peft_type"), config.get("init_lora_weights")
+    method = config.get("peft_type")
     if method != "LORA":
         return str(method)
     if config.get("use_dora"):
         return "DoRA"
     if config.get("alora_invocation_tokens"):
         return "an activated LoRA"
-    changes = isinstance(start, str) and start.lower().startswith(BASE_CHANGING)
-    return f"a LoRA that changes the base (init_lora_weights: {start})" if changes else None
+    start = changes_base(config)
+    return f"a LoRA that changes the base (init_lora_weights: {start})" if start else None
+
+
+def changes_base(config: Mapping[str, Any]) -> str | None:
+    """Return the start of an adapter that is subtracted from the base's weights; None for one that leaves them alone."""
+    start = config.get("init_lora_weights")
+    return start if isinstance(start, str) and start.lower().startswith(BASE_CHANGING) else None
 
 
 def base_weights(name: str, folder: Path) -> Iterator[tuple[str, str]]:

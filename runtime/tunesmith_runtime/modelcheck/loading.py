@@ -71,23 +71,28 @@ def check_finite(uri: str, file: str | None, name: str, tensor: torch.Tensor) ->
         raise bad_model(uri, file, f"{count} of {tensor.numel()} numbers of {name} are NaN or infinite", UPLOAD)
 
 
-def with_adapter(model: Any, name: str, folder: Path) -> Any:
-    """Add an adapter for inference and return the model. Raises RunFailure (BadModel) if the adapter does not fit."""
+def with_adapter(model: Any, name: str, folder: Path, trained_with: Mapping[str, Any] | None = None) -> Any:
+    """Add an adapter for inference and return the model. Raises RunFailure (BadModel) if the adapter does not fit.
+
+    `trained_with`: the adapter is to be trained further, with these settings in the place of its own.
+    """
+    is_trained = trained_with is not None
     from peft import PeftConfig, PeftModel, PeftModelForCausalLM
 
     check_base_kept(model.get_base_model() if isinstance(model, PeftModel) else model, name, folder)
     try:
         if not isinstance(model, PeftModel):
-            config = PeftConfig.from_pretrained(str(folder), inference_mode=True)
+            config = PeftConfig.from_pretrained(str(folder))
+            vars(config).update(trained_with or {}, inference_mode=not is_trained)
             model = PeftModelForCausalLM(model, config, adapter_name=name)
-        result = model.load_adapter(str(folder), adapter_name=name)
+        result = model.load_adapter(str(folder), adapter_name=name, is_trainable=is_trained)
     except Exception as error:  # PEFT raises errors of any type for unexpected settings and shapes
         raise bad_model(f"adapter {name}", None, f"does not fit its base: {detail(error)}", ADAPTER_HINT) from error
     # PEFT searches for the name anywhere in a key: `de` matches `model`, and `model` matches keys of other adapters
     own = re.compile(rf"\.({ADAPTED})\.{re.escape(name)}(\.|$)")
     missing = [key for key in result.missing_keys if own.search(key)]
     check_adapter_report(f"adapter {name}", missing, result.unexpected_keys)
-    return model.eval()
+    return model if is_trained else model.eval()
 
 
 def check_base_kept(model: torch.nn.Module, name: str, folder: Path) -> None:

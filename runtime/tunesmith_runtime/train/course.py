@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec, Rows
-from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
+from tunesmith_api.run import ModelRole, Outcome, RunReport, RunSpec, Verb
 from tunesmith_api.training import Method as MethodName
 from tunesmith_api.training import Training, Weights
 from tunesmith_api.training import Tuner as TunerName
@@ -236,14 +236,17 @@ def load_trainable(
 ) -> Any:
     """Load the base, and return the model to train: with the tuner applied, by the seed of the run.
 
-    Names and shapes show whether the tuner fits the model, before its weights are read. The number format of a base that is
-    only read follows from `compute`, that of the computation; weights that are trained are in float32.
+    Names and shapes show whether the tuner fits the model, before its weights are read; fetch has checked an adapter that the
+    training goes on with. The number format of a base that is only read follows from `compute`, that of the computation;
+    weights that are trained are in float32.
     """
+    initial = work.model(ModelRole.INITIAL) if job.initial_adapter else None
     folder, trusted = work.model(), spec.base.trust_remote_code
-    tuner.check(skeleton(folder, trusted), job)
+    if initial is None:
+        tuner.check(skeleton(folder, trusted), job)
     base = load_model(folder, trusted, **tuner.load_options(job, compute, device))
     set_seed(job.training.seed)
-    return tuner.apply(base, job)
+    return tuner.apply(base, job, initial)
 
 
 def publish(

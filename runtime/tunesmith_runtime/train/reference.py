@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_runtime.train.log_probs import LogProbs, answer_log_probs, token_log_probs
+from tunesmith_runtime.train.tuners.adapter import begins_as_base
 
 
 class Reference(Protocol):
@@ -27,36 +29,67 @@ class Reference(Protocol):
         ...
 
 
-def reference_of(model: nn.Module, bf16: bool) -> Reference:
-    """Return the reference of a model that is not trained yet: the base below its adapter, or else a frozen copy.
+def reference_of(model: nn.Module, job: FineTuneJobSpec, bf16: bool) -> Reference:
+    """Return the reference of a model that is not trained yet: the base below its adapter, with the adapter as it is now if
+    that has an effect, or else a frozen copy.
 
     `bf16`: whether the training computes in bfloat16, in which the copy is kept then.
     """
     if isinstance(model, PeftModel):
-        return WithoutAdapter(model)
+        return WithoutAdapter(model) if begins_as_base(job) else WithInitialAdapter(model)
     return Frozen(model, torch.bfloat16 if bf16 else torch.float32)
 
 
-@dataclass(frozen=True)
-class WithoutAdapter:
-    """The base of an adapter. It takes no memory of its own."""
+class Below:
+    """The base of an adapter, which is in memory anyway, in a state that `_reference` sets for one forward pass."""
 
-    model: PeftModel
+    def __init__(self, model: PeftModel) -> None:
+        self._model = model
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> LogProbs:
-        """With the adapter switched off for one forward pass."""
-        with self._base() as base:
-            return answer_log_probs(base, base.get_output_embeddings(), inputs)
+        """As `Reference`."""
+        with torch.no_grad(), evaluating(self._model), self._reference():
+            return answer_log_probs(self._model, self._model.get_output_embeddings(), inputs)
 
     def of_tokens(self, inputs: Mapping[str, Tensor], temperature: float) -> Tensor:
-        """With the adapter switched off for one forward pass."""
-        with self._base() as base:
-            return token_log_probs(base, base.get_output_embeddings(), inputs, temperature)[0]
+        """As `Reference`."""
+        with torch.no_grad(), evaluating(self._model), self._reference():
+            return token_log_probs(self._model, self._model.get_output_embeddings(), inputs, temperature)[0]
+
+    @abstractmethod
+    def _reference(self) -> AbstractContextManager[None]:
+        """Within the block, the model is the reference."""
+
+
+class WithoutAdapter(Below):
+    """The base with the adapter switched off. It takes no memory of its own."""
 
     @contextmanager
-    def _base(self) -> Iterator[PeftModel]:
-        with torch.no_grad(), evaluating(self.model), self.model.disable_adapter():
-            yield self.model
+    def _reference(self) -> Iterator[None]:
+        with self._model.disable_adapter():
+            yield
+
+
+class WithInitialAdapter(Below):
+    """The base with the adapter as it was before the training, of which a copy is kept."""
+
+    def __init__(self, model: PeftModel) -> None:
+        super().__init__(model)
+        self._trained = [weight for weight in model.parameters() if weight.requires_grad]
+        self._initial = [weight.detach().clone() for weight in self._trained]
+
+    @contextmanager
+    def _reference(self) -> Iterator[None]:
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        """Exchange the values of the adapter and of the copy, which follows the adapter to its device."""
+        for at, weight in enumerate(self._trained):
+            weight.data, self._initial[at] = self._initial[at].to(weight.device), weight.data
 
 
 class Frozen:

@@ -126,7 +126,7 @@ FULL: dict[str, dict[str, Any]] = {
         "cpo": {},
         "grpo": {},
         "rewards": [{"name": "right", "type": "accuracy"}],
-        "lora": {},
+        "lora": {"from": {"uri": "s3://a/adapter"}},
         "training": {"chatTemplate": {"configMap": {"name": "templates", "key": "chat.jinja"}}},
         "export": {"quantize": {"method": "awq"}},
     },

@@ -12,7 +12,7 @@ from tunesmith_api.evaljob import EvalJobSpec, Generation
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import SPECS
 from tunesmith_api.inferenceservice import Engine, InferenceServiceSpec
-from tunesmith_api.run import ModelRole, ResolvedModel, RunSpec, Store
+from tunesmith_api.run import ModelRole, ResolvedModel, RunSpec, Store, models_by_role
 from tunesmith_api.run_spec import run_id, run_spec
 
 MODEL: dict[str, Any] = {"model": {"uri": "file:///models/base"}}
@@ -24,11 +24,13 @@ LOCAL: dict[str, Any] = {"metadata": {"name": "mine"}}
 
 
 def tuning(**fields: Any) -> RunSpec:
-    return run_spec(LOCAL, FineTuneJobSpec.model_validate({**TUNE, **fields}), BASE, STORE)
+    return run_spec(LOCAL, FineTuneJobSpec.model_validate({**TUNE, **fields}), {ModelRole.BASE: BASE}, STORE)
 
 
 def scoring(model: ResolvedModel = BASE, engine: Engine = Engine.TRANSFORMERS, **fields: Any) -> RunSpec:
-    return run_spec(LOCAL, EvalJobSpec.model_validate({**EVAL, **fields}), model, STORE, engine=engine, role="model")
+    return run_spec(
+        LOCAL, EvalJobSpec.model_validate({**EVAL, **fields}), models_by_role(model), STORE, engine=engine, role="model"
+    )
 
 
 def test_a_resource_in_a_file_is_enough_for_a_local_run() -> None:
@@ -40,7 +42,9 @@ def test_a_resource_in_a_file_is_enough_for_a_local_run() -> None:
 
 
 def test_results_go_where_the_spec_names_or_below_the_store() -> None:
-    service = run_spec(LOCAL, InferenceServiceSpec.model_validate(MODEL), BASE, STORE, engine=Engine.VLLM)
+    service = run_spec(
+        LOCAL, InferenceServiceSpec.model_validate(MODEL), {ModelRole.BASE: BASE}, STORE, engine=Engine.VLLM
+    )
     assert tuning(output={"uri": "s3://mine/out"}).output_uri == "s3://mine/out"
     assert scoring().output_uri == "file:///store/evals"
     assert service.output_uri == "file:///store/services/default/mine"

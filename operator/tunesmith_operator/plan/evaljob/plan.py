@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from tunesmith_api.engines import resolve_engine
 from tunesmith_api.evaljob import EvalJobSpec
 from tunesmith_api.refusal import Refusal
-from tunesmith_api.run import ResolvedModel
+from tunesmith_api.run import models_by_role
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.evaljob.pod import plan_pod
 from tunesmith_operator.plan.evaljob.report import complete, report
 from tunesmith_operator.plan.evaljob.roles import BASELINE, KIND, MODEL
 from tunesmith_operator.plan.jobs.attempts import Role
 from tunesmith_operator.plan.jobs.decide import kind_plan
-from tunesmith_operator.plan.jobs.kind import JobKind, Models
+from tunesmith_operator.plan.jobs.kind import JobKind, Models, ModelsOfRun
 from tunesmith_operator.plan.pods import engines
 from tunesmith_operator.plan.spec.references import References, Refused, Waiting, referenced_by, resolve
 from tunesmith_operator.plan.spec.validate import parse_spec
@@ -39,13 +39,13 @@ def _refusals(spec: EvalJobSpec, config: OperatorConfig) -> Sequence[Refusal]:
 
 def _models(spec: EvalJobSpec, references: References) -> Models | Waiting | Refused:
     """The models of all roles, or the first obstacle: neither role starts before both models are known."""
-    found: dict[Role, ResolvedModel] = {}
+    found: dict[Role, ModelsOfRun] = {}
     for role, source in ((MODEL, spec.model), (BASELINE, spec.baseline)):
         model = resolve(source, references) if source else None
         if isinstance(model, Waiting | Refused):
             return model
         if model:
-            found[role] = model
+            found[role] = models_by_role(model)
     return found
 
 

@@ -26,7 +26,7 @@ def plan_pod(attempt: NewAttempt[EvalJobSpec]) -> PodPlan:
     run = run_spec(
         resource,
         spec,
-        attempt.model,
+        attempt.models,
         access.store,
         engine=engine,
         attempt=attempt.number,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tunesmith_api.batches import batch_refusal
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.refusal import Refusal
-from tunesmith_api.run import ResolvedModel
+from tunesmith_api.run import ModelRole, ResolvedModel
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.finetunejob import distributed
 from tunesmith_operator.plan.finetunejob.pod import plan_pod
@@ -17,15 +17,22 @@ from tunesmith_operator.plan.jobs.attempts import Role
 from tunesmith_operator.plan.jobs.decide import kind_plan
 from tunesmith_operator.plan.jobs.kind import JobKind, Models
 from tunesmith_operator.plan.names import name_of
-from tunesmith_operator.plan.spec.references import References, Refused, Waiting, referenced_by, resolve_base
+from tunesmith_operator.plan.spec.references import (
+    References,
+    Refused,
+    Waiting,
+    referenced_by,
+    resolve_adapter_source,
+    resolve_base,
+)
 from tunesmith_operator.plan.spec.validate import parse_spec
 from tunesmith_operator.plan.types import Key, Raw, Reference
 
 
 def references(resource: Raw) -> frozenset[Reference]:
-    """The resource that makes its base model, if it names one."""
+    """The resources that make its base model and the adapter that it goes on with, if it names them."""
     spec = parse_spec(FineTuneJobSpec, resource)
-    return frozenset() if isinstance(spec, Refused) else referenced_by(spec.model)
+    return frozenset() if isinstance(spec, Refused) else referenced_by(spec.model, spec.initial_adapter)
 
 
 def gets(resource: Raw) -> frozenset[Key]:
@@ -46,8 +53,12 @@ def _refusals(spec: FineTuneJobSpec, config: OperatorConfig) -> Sequence[Refusal
 
 
 def _models(spec: FineTuneJobSpec, references: References) -> Models | Waiting | Refused:
-    base = resolve_base(spec.model, references)
-    return {tuning(spec): base} if isinstance(base, ResolvedModel) else base
+    """The base, and the adapter that the training goes on with; or the first obstacle."""
+    found = {ModelRole.BASE: resolve_base(spec.model, references)}
+    if spec.initial_adapter:
+        found[ModelRole.INITIAL] = resolve_adapter_source(spec.initial_adapter, references)
+    obstacle = next((each for each in found.values() if not isinstance(each, ResolvedModel)), None)
+    return obstacle or {tuning(spec): {role: each for role, each in found.items() if isinstance(each, ResolvedModel)}}
 
 
 def _services(resource: Raw, spec: FineTuneJobSpec) -> tuple[Raw, ...]:

@@ -23,7 +23,7 @@ def plan_pod(attempt: NewAttempt[FineTuneJobSpec]) -> PodPlan:
     run = run_spec(
         resource,
         spec,
-        attempt.model,
+        attempt.models,
         access.store,
         attempt=attempt.number,
         progress_url=config.progress_url,

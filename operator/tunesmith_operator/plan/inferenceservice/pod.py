@@ -8,7 +8,7 @@ from tunesmith_api.base import parse_duration
 from tunesmith_api.engines import resolve_engine
 from tunesmith_api.hashing import digest
 from tunesmith_api.inferenceservice import InferenceServiceSpec
-from tunesmith_api.run import ENGINE_PORT, READY_PORT, NamedAdapter, ResolvedModel, Verb
+from tunesmith_api.run import ENGINE_PORT, READY_PORT, NamedAdapter, ResolvedModel, Verb, models_by_role
 from tunesmith_api.run_spec import run_spec
 from tunesmith_operator.plan.config import HubDefaults, OperatorConfig
 from tunesmith_operator.plan.names import VERSION_ANNOTATION, labels
@@ -34,7 +34,9 @@ def pod_template(
     access = resolve_storage(spec.storage, config.store)
     engine = resolve_engine(spec.engine, spec.resources.accelerator, engines.installed(config.images))
     hub = _hub_settings(config, [model, *(adapter.model for adapter in adapters)])
-    run = run_spec(resource, spec, model, access.store, adapters=adapters, engine=engine, hub=hub.for_pods)
+    run = run_spec(
+        resource, spec, models_by_role(model), access.store, adapters=adapters, engine=engine, hub=hub.for_pods
+    )
     serve = Stage(Verb.SERVE, str(engines.image(engine, config.images)), computes=True, extra=_ports_and_probes(spec))
     pod = PodPlan(
         init=(Stage(Verb.FETCH, config.images.runtime),),

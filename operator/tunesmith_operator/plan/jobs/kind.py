@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from tunesmith_api.evaljob import EvalJobSpec
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.refusal import Refusal
-from tunesmith_api.run import ResolvedModel
+from tunesmith_api.run import ModelRole, ResolvedModel
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.jobs.attempts import Attempts, Role
 from tunesmith_operator.plan.jobs.state import State
@@ -21,7 +21,8 @@ from tunesmith_operator.plan.types import Key, Observed, Raw, TokenFor
 
 Spec = TypeVar("Spec", bound=FineTuneJobSpec | EvalJobSpec)
 
-Models = Mapping[Role, ResolvedModel]
+ModelsOfRun = Mapping[ModelRole, ResolvedModel]
+Models = Mapping[Role, ModelsOfRun]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class NewAttempt(Generic[Spec]):
     spec: Spec
     role: Role
     number: int
-    model: ResolvedModel
+    models: ModelsOfRun
     config: OperatorConfig
 
 

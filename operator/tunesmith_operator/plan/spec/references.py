@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tunesmith_api.catalogue import name_uri
-from tunesmith_api.common import ModelSource
+from tunesmith_api.common import AdapterSource, ModelSource
 from tunesmith_api.inferenceservice import Adapter
 from tunesmith_api.run import NamedAdapter, ResolvedModel, RunReport
 from tunesmith_api.status import LANGUAGE_MODELS, ArtifactType
@@ -37,7 +37,7 @@ class Refused:
 References = Mapping[Reference, Raw | None]
 
 
-def referenced_by(*sources: ModelSource | Adapter | None) -> frozenset[Reference]:
+def referenced_by(*sources: ModelSource | AdapterSource | Adapter | None) -> frozenset[Reference]:
     """Return the resources that models and adapters name."""
     kinds = {"fine_tune_job": "FineTuneJob", "inference_service": "InferenceService"}
     return frozenset(
@@ -73,11 +73,18 @@ def resolve_base(source: ModelSource, references: References) -> ResolvedModel |
 
 def resolve_adapter(adapter: Adapter, references: References) -> NamedAdapter | Waiting | Refused:
     """Resolve an adapter of an InferenceService."""
-    if not adapter.fine_tune_job:
-        return NamedAdapter(name=adapter.name, model=ResolvedModel(uri=str(adapter.uri)))
-    found = _finished(adapter.fine_tune_job.name, references)
-    model = found if isinstance(found, Waiting) else _artifact(found, (ArtifactType.ADAPTER,))
+    model = resolve_adapter_source(adapter, references)
     return model if isinstance(model, Waiting | Refused) else NamedAdapter(name=adapter.name, model=model)
+
+
+def resolve_adapter_source(
+    source: AdapterSource | Adapter, references: References
+) -> ResolvedModel | Waiting | Refused:
+    """Resolve an adapter. That of a FineTuneJob has its base."""
+    if not source.fine_tune_job:
+        return ResolvedModel(uri=str(source.uri))
+    found = _finished(source.fine_tune_job.name, references)
+    return found if isinstance(found, Waiting) else _artifact(found, (ArtifactType.ADAPTER,))
 
 
 def with_trust(model: ResolvedModel, trust_remote_code: bool) -> ResolvedModel:

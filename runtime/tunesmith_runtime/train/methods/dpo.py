@@ -132,7 +132,7 @@ def build_trainer(setup: Setup) -> RunMixin:
     objective = preference.Objective(
         loss=lambda answers: loss(answers, dpo),
         rewards=lambda answers: rewards(answers, dpo),
-        reference=None if dpo.reference_free else reference_of(setup.model, bool(setup.arguments["bf16"])),
+        reference=None if dpo.reference_free else reference_of(setup.model, setup.job, bool(setup.arguments["bf16"])),
     )
     return preference.build_trainer(setup, objective)
 

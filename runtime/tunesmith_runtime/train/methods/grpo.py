@@ -61,7 +61,7 @@ def build_trainer(setup: Setup) -> RunMixin:
     policy = group.Policy(
         advantages=lambda rewards: advantages(rewards, grpo),
         loss=lambda sampled, rows, tokens: loss(sampled, rows, tokens, grpo),
-        reference=reference_of(setup.model, bool(setup.arguments["bf16"])) if grpo.beta else None,
+        reference=reference_of(setup.model, setup.job, bool(setup.arguments["bf16"])) if grpo.beta else None,
     )
     return group.build_trainer(setup, policy, grpo)
 

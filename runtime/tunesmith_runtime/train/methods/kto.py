@@ -51,7 +51,7 @@ def build_trainer(setup: Setup) -> RunMixin:
     from tunesmith_runtime.train.reference import reference_of
 
     kto = setup.job.kto or Kto()
-    reference = reference_of(setup.model, bool(setup.arguments["bf16"]))
+    reference = reference_of(setup.model, setup.job, bool(setup.arguments["bf16"]))
     return feedback.build_trainer(setup, lambda rated: loss(rated, kto), kto.beta, reference)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.failures import FailureClass
@@ -23,8 +24,18 @@ MakeConfig = Callable[[FineTuneJobSpec, Lora, Any], "PeftConfig"]
 """Makes the configuration of an adapter from a job, its block lora and the targets: names of layers, or PEFT's keyword for all."""
 
 
-def add_adapter(model: PreTrainedModel, job: FineTuneJobSpec, make_config: MakeConfig) -> PeftModel:
-    """Return `model` with a new adapter in float32. Raises RunFailure (BadSpec) for settings that PEFT refuses."""
+def begins_as_base(job: FineTuneJobSpec) -> bool:
+    """Return whether the model with its adapter computes the same as its base before the first step."""
+    return job.initial_adapter is None
+
+
+def add_adapter(
+    model: PreTrainedModel, job: FineTuneJobSpec, initial: Path | None = None, *, make_config: MakeConfig
+) -> PeftModel:
+    """Return `model` with a new adapter in float32, or with the one in the folder `initial`.
+
+    Raises RunFailure: BadSpec for settings that PEFT refuses, BadModel for an adapter that does not fit.
+    """
     from peft import get_peft_model
 
     from tunesmith_runtime.train.targets import default_targets, linear_names
@@ -32,6 +43,8 @@ def add_adapter(model: PreTrainedModel, job: FineTuneJobSpec, make_config: MakeC
     lora = job.lora or Lora()
     config = make_config(job, lora, lora.target_modules or default_targets(model))
     config.task_type = "CAUSAL_LM"
+    if initial is not None:
+        return load_initial(model, initial, config)
     try:
         return get_peft_model(model, config)
     except TypeError as error:  # a kind of layer that this adapter cannot be added to
@@ -39,6 +52,14 @@ def add_adapter(model: PreTrainedModel, job: FineTuneJobSpec, make_config: MakeC
     except ValueError as error:
         names = f"set spec.lora.targetModules to some of {', '.join(linear_names(model))}"
         raise _refused(error, "set spec.lora.dropout: 0" if lora.dropout else names) from error
+
+
+def load_initial(model: PreTrainedModel, folder: Path, config: PeftConfig) -> PeftModel:
+    """Return `model` with the adapter in `folder`, to be trained with the dropout of `config`. Raises RunFailure (BadModel)."""
+    from tunesmith_runtime.modelcheck.loading import with_adapter
+
+    dropout = {name: value for name, value in config.to_dict().items() if name.endswith("dropout")}
+    return with_adapter(model, "default", folder, trained_with=dropout)
 
 
 def _refused(error: Exception, hint: str) -> RunFailure:
@@ -50,7 +71,7 @@ def check_adapter(model: PreTrainedModel, job: FineTuneJobSpec, make_config: Mak
     from tunesmith_runtime.train.targets import check_targets
 
     check_targets(model, job.lora or Lora(), job.export.merge)
-    add_adapter(model, job, make_config)
+    add_adapter(model, job, make_config=make_config)
 
 
 def record_trained(model: PeftModel, dtype: torch.dtype) -> Callable[[], bool]:

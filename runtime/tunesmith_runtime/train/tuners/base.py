@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
@@ -28,8 +29,9 @@ class Tuner:
     check: Callable[[PreTrainedModel, FineTuneJobSpec], None]
     """Refuse a job that does not fit the model, which may have no weights, and which may be changed.
     Raises RunFailure (BadSpec)."""
-    apply: Callable[[PreTrainedModel, FineTuneJobSpec], Any]
-    """Return the model to train. Initial values follow torch's seed. Raises RunFailure (BadSpec)."""
+    apply: Callable[[PreTrainedModel, FineTuneJobSpec, Path | None], Any]
+    """Return the model to train, with a new adapter, whose values follow torch's seed, or the one in a folder.
+    Raises RunFailure (BadSpec, BadModel)."""
     record_weights: Callable[[Any, torch.dtype], Callable[[], bool]]
     """Record the weights before the first step. The returned function tests whether they have changed since then, as
     stored in the given number format."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
@@ -26,8 +27,8 @@ def check(model: PreTrainedModel, job: FineTuneJobSpec) -> None:
     """Accept every model."""
 
 
-def apply(model: PreTrainedModel, job: FineTuneJobSpec) -> PreTrainedModel:
-    """Return the model itself."""
+def apply(model: PreTrainedModel, job: FineTuneJobSpec, initial: Path | None = None) -> PreTrainedModel:
+    """Return the model itself. There is no adapter."""
     return model
 
 

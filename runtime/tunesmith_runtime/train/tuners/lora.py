@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.training import Lora
 from tunesmith_api.training import Tuner as TunerName
-from tunesmith_runtime.train.tuners.adapter import adapter_tuner
+from tunesmith_runtime.train.tuners.adapter import adapter_tuner, record_trained
 
 if TYPE_CHECKING:
     import torch
     from peft import LoraConfig, PeftModel
     from torch import Tensor
+
+
+OUTWARD = ".lora_B."
+"""Part of the names of the matrices B of linear layers."""
 
 
 def config(job: FineTuneJobSpec, lora: Lora, targets: Any) -> LoraConfig:
@@ -30,9 +34,12 @@ def config(job: FineTuneJobSpec, lora: Lora, targets: Any) -> LoraConfig:
 
 
 def record_weights(model: PeftModel, dtype: torch.dtype) -> Callable[[], bool]:
-    """Return a function that tests whether the adapter has an effect. A new adapter has none: its matrices B are zero."""
+    """Return a function that tests whether the adapter has an effect. A new adapter has none: its matrices B are zero.
+    One that has an effect before the training is tested for any change."""
     from tunesmith_runtime.train.weight_change import has_effect
 
+    if any(bool(weight.any()) for name, weight in model.named_parameters() if OUTWARD in name):
+        return record_trained(model, dtype)
     return lambda: any(has_effect(update, weight) for update, weight in updates(model))
 
 

@@ -7,6 +7,7 @@ as PEFT's `prepare_model_for_kbit_training` makes them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
@@ -39,9 +40,9 @@ def load_options(job: FineTuneJobSpec, compute: torch.dtype, device: str) -> Map
     return {"dtype": torch.float32, "quantization_config": quantization, "device_map": {"": device}}
 
 
-def apply(model: PreTrainedModel, job: FineTuneJobSpec) -> PeftModel:
-    """Return the quantized `model` with a new adapter in float32."""
-    adapted = add_adapter(model, job, config)
+def apply(model: PreTrainedModel, job: FineTuneJobSpec, initial: Path | None = None) -> PeftModel:
+    """Return the quantized `model` with a new adapter in float32, or with the one in the folder `initial`."""
+    adapted = add_adapter(model, job, initial, make_config=config)
     for module in model.modules():
         # An evaluation would repack the weights for AVX512-BF16, with which later steps compute otherwise than a resumed run.
         if hasattr(module, "support_avx512bf16_for_cpu"):

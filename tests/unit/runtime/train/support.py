@@ -67,9 +67,14 @@ class Run:
 
 
 def make_run(
-    folder: Path, model: Path, rows: list[dict[str, Any]], training: Mapping[str, Any] | None = None, **spec: Any
+    folder: Path,
+    model: Path,
+    rows: list[dict[str, Any]],
+    training: Mapping[str, Any] | None = None,
+    initial: Path | None = None,
+    **spec: Any,
 ) -> Run:
-    """Return a run on `model` and `rows` that fetch has prepared."""
+    """Return a run on `model` and `rows` that fetch has prepared, which goes on with the adapter in `initial`."""
     spec_data = {
         "model": {"uri": "s3://models/tiny"},
         "datasets": [{"uri": "s3://data/train.jsonl"}],
@@ -82,14 +87,16 @@ def make_run(
         kind="FineTuneJob", name="tiny", namespace="default", uid="u", spec=full, spec_hash=spec_hash("FineTuneJob", full),
         store=Store(uri=store), models={ModelRole.BASE: ResolvedModel(uri="s3://models/tiny")}, output_uri=f"{store}/runs",
     )  # fmt: skip
-    return Run(run_spec, fetched(folder / "work", run_spec, model, rows))
+    return Run(run_spec, fetched(folder / "work", run_spec, model, rows, initial))
 
 
-def fetched(root: Path, spec: RunSpec, model: Path, rows: list[dict[str, Any]]) -> Work:
+def fetched(root: Path, spec: RunSpec, model: Path, rows: list[dict[str, Any]], initial: Path | None = None) -> Work:
     """Return a work directory as fetch leaves it. Each attempt has its own."""
     work = Work(root)
     root.mkdir(parents=True)
     work.model().symlink_to(model)
+    if initial:
+        work.model(ModelRole.INITIAL).symlink_to(initial)
     tinymodel.write_rows(work.data / "00.jsonl", rows)
     work.write_data_files([DataFile(path="00.jsonl", uri="s3://data/train.jsonl", dataset=0)])
     run = run_id(spec, {"s3://data/train.jsonl": "1"})
@@ -103,7 +110,8 @@ def fetched(root: Path, spec: RunSpec, model: Path, rows: list[dict[str, Any]]) 
 def again(run: Run, model: Path, rows: list[dict[str, Any]], attempt: int) -> Run:
     """Return the same run in the pod of a further attempt."""
     root = run.work.root.with_name(f"work-{attempt}")
-    return Run(run.spec, fetched(root, run.spec, model, rows))
+    link = run.work.model(ModelRole.INITIAL)
+    return Run(run.spec, fetched(root, run.spec, model, rows, link.resolve() if link.exists() else None))
 
 
 @contextmanager

@@ -56,3 +56,17 @@ def test_an_adapter_alone_cannot_be_tuned_further():
     cluster.settle()
     assert (cluster.status["phase"], cluster.status["reason"]) == ("Failed", "BadSpec")
     assert "export.merge: true" in cluster.status["message"]
+
+
+def test_it_waits_for_the_adapter_that_it_goes_on_with_and_trains_it_on_the_named_base():
+    lora = {"from": {"fineTuneJob": {"name": "first"}}}
+    cluster = begun(fine_tune_job(lora=lora))
+    assert cluster.jobs == {}
+    assert "FineTuneJob first" in cluster.status["waitingFor"]
+    cluster.others[Reference("FineTuneJob", "first")] = tuned("first")
+    cluster.settle()
+    run = json.loads(cluster.jobs["support-tune-1"]["spec"]["template"]["metadata"]["annotations"]["tunesmith.dev/run"])
+    base, initial = run["models"]["base"], run["models"]["initial"]
+    assert base["uri"] == fine_tune_job()["spec"]["model"]["uri"]
+    assert initial["uri"] == "s3://store/run/adapter"
+    assert initial["base"]["uri"] == tuned("first")["status"]["model"]["uri"]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.operator.plan.world import CONFIG, fine_tune_job
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.run import ResolvedModel
+from tunesmith_api.run import ModelRole, ResolvedModel
 from tunesmith_operator.plan.finetunejob.pod import plan_pod
 from tunesmith_operator.plan.jobs.attempts import Role
 from tunesmith_operator.plan.jobs.kind import NewAttempt
@@ -20,7 +20,7 @@ ROLE = Role(label="tune", preparation_label="prepare")
 def pod(uri: str = "s3://models/base", **spec: Any) -> PodPlan:
     resource = fine_tune_job(**spec)
     typed = FineTuneJobSpec.model_validate(resource["spec"])
-    return plan_pod(NewAttempt(resource, typed, ROLE, 2, ResolvedModel(uri=uri), CONFIG))
+    return plan_pod(NewAttempt(resource, typed, ROLE, 2, {ModelRole.BASE: ResolvedModel(uri=uri)}, CONFIG))
 
 
 def test_it_fetches_trains_and_exports_and_only_training_gets_the_devices() -> None:

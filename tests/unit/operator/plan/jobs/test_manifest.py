@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.unit.operator.plan.world import CONFIG, fine_tune_job
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.run import ResolvedModel
+from tunesmith_api.run import ModelRole, ResolvedModel
 from tunesmith_operator.plan.finetunejob.pod import plan_pod
 from tunesmith_operator.plan.jobs.attempts import Role
 from tunesmith_operator.plan.jobs.kind import NewAttempt
@@ -20,7 +20,7 @@ ROLE = Role(label="tune", preparation_label="prepare")
 def manifest(queue: str | None = None, **spec: Any) -> Raw:
     resource = fine_tune_job(**spec)
     typed = FineTuneJobSpec.model_validate(resource["spec"])
-    attempt = NewAttempt(resource, typed, ROLE, 3, ResolvedModel(uri="s3://models/base"), CONFIG)
+    attempt = NewAttempt(resource, typed, ROLE, 3, {ModelRole.BASE: ResolvedModel(uri="s3://models/base")}, CONFIG)
     return job_manifest(resource, ROLE.label, plan_pod(attempt), 2, lambda uid, name: f"{uid} {name}", queue)
 
 

@@ -1,0 +1,73 @@
+"""Checks that a tuning can go on with the adapter of `lora.from`: the same tuner, settings and base. Reads its configuration alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.run import ModelRole, ResolvedModel, RunSpec
+from tunesmith_api.training import Lora, Tuner
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.fetch.models import Model
+from tunesmith_runtime.modelcheck.adapters import ADAPTER_CONFIG, changes_base
+from tunesmith_runtime.modelcheck.files import parse_json
+from tunesmith_runtime.storage import Storage, join
+
+SETTINGS = {"r": "rank", "lora_alpha": "alpha", "alpha": "alpha", "use_rslora": "useRslora"}
+"""PEFT's name of a setting -> its name in the block lora."""
+
+
+def check_initial(storage: Storage, spec: RunSpec, base: Model, further: Mapping[ModelRole, Model]) -> None:
+    """Refuse an adapter that the training cannot go on with. Raises RunFailure (BadSpec, BadModel, ModelNotFound)."""
+    initial = further.get(ModelRole.INITIAL)
+    if initial is None or initial.uri is None:
+        return
+    content = storage.read_bytes(join(initial.uri, ADAPTER_CONFIG))
+    if content is None:
+        raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"lora.from: {initial.source} has no {ADAPTER_CONFIG}")
+    config = parse_json(f"lora.from: {initial.source}", ADAPTER_CONFIG, content)
+    trained_on = spec.models[ModelRole.INITIAL].base
+    faults = [*_other_base(trained_on, base), *_differences(spec.fine_tune_job(), config)]
+    if faults:
+        sentences, changes = zip(*faults, strict=True)
+        message = f"the adapter of lora.from, {initial.source}, {' and '.join(sentences)}"
+        raise RunFailure(FailureClass.BAD_SPEC, message, "; ".join(changes))
+
+
+def _other_base(trained_on: ResolvedModel | None, base: Model) -> Iterator[tuple[str, str]]:
+    """Yield the fault, with its remedy, if the adapter is known to be of another base."""
+    if trained_on is None:
+        return  # an adapter that is named by its URI: its shapes are compared with the base after the download
+    has_digests = trained_on.digest and base.digest
+    if (trained_on.digest != base.digest) if has_digests else (trained_on.uri != (base.uri or base.source)):
+        yield f"was trained on {trained_on.uri}, not on {base.source}", f"set spec.model: {{uri: {trained_on.uri!r}}}"
+
+
+def _differences(job: FineTuneJobSpec, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each setting of the adapter that differs from that of the job, with its remedy."""
+    if start := changes_base(config):
+        yield (
+            f"changes its base (init_lora_weights: {start})",
+            "merge it into its base, and set spec.model to the result",
+        )
+        return
+    tuner = tuner_of(config)
+    if tuner != (Tuner.LORA if job.tuner is Tuner.QLORA else job.tuner):
+        yield f"is of tuner {tuner}, not {job.tuner}", f"set spec.tuner: {tuner}, or remove spec.lora.from"
+        return
+    lora = job.lora or Lora()
+    wanted = lora.to_dict()
+    for key, name in SETTINGS.items():
+        if key in config and config[key] != wanted[name]:
+            value = str(config[key]).lower()
+            yield f"has {name} {value}, not {str(wanted[name]).lower()}", f"set spec.lora.{name}: {value}"
+    targets = config.get("target_modules")
+    if lora.target_modules is not None and (not isinstance(targets, list) or {*targets} != {*lora.target_modules}):
+        yield f"adapts {targets}, not {lora.target_modules}", "remove spec.lora.targetModules"
+
+
+def tuner_of(config: Mapping[str, Any]) -> str:
+    """Return the tuner that makes adapters with this configuration, or PEFT's name of another kind."""
+    return Tuner.DORA if config.get("use_dora") else str(config.get("peft_type")).lower()
