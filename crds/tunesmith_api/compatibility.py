@@ -76,6 +76,17 @@ NO_ASCEND = {"resources.accelerator": (Accelerator.ASCEND.value,)}
 METHODS = (Method.SFT, Method.PRETRAIN, *RATED_METHODS, Method.GRPO)
 """The methods that this version has."""
 
+STRATEGIES = (Strategy.AUTO, Strategy.DDP, Strategy.FSDP)
+"""The strategies that this version has."""
+SHARDED = (Strategy.FSDP, Strategy.ZERO1, Strategy.ZERO2, Strategy.ZERO3)
+"""Strategies that divide weights, gradients or the optimizer's state among devices."""
+SHARDED_METHODS = (Method.SFT, Method.PRETRAIN, *RATED_METHODS)
+"""The methods that train a divided model."""
+WHOLE_TUNERS = tuple(tuner for tuner in Tuner if tuner not in (Tuner.LORA, Tuner.FULL))
+WHOLE_METHODS = tuple(method for method in METHODS if method not in SHARDED_METHODS)
+WHOLE_OPTIMIZERS = tuple(optimizer for optimizer in Optimizer if optimizer is not Optimizer.ADAMW)
+"""What needs whole weights on each device."""
+
 UNLEARNED = (
     RowFormat.CLASSIFICATION, RowFormat.EMBEDDING,
     RowFormat.VQA, RowFormat.CAPTION,
@@ -95,9 +106,28 @@ CHOICES: tuple[Choice, ...] = (
     *(Choice("qlora.quantization", each, is_available=each is not BaseQuantization.HQQ) for each in BaseQuantization),
     *(Choice("datasets[].format", form, is_available=form not in UNLEARNED) for form in RowFormat),
     *(Choice("export.quantize.method", method, is_available=False) for method in QuantizationMethod),
+    *(Choice("parallelism.strategy", strategy, is_available=strategy in STRATEGIES) for strategy in Strategy),
     *(
-        Choice("parallelism.strategy", strategy, is_available=strategy in (Strategy.AUTO, Strategy.DDP))
-        for strategy in Strategy
+        Choice(
+            "parallelism.strategy", strategy, excludes={field: others}, reason=reason, hint=f"{hint}, or strategy ddp"
+        )
+        for strategy in STRATEGIES
+        if strategy in SHARDED
+        for field, others, reason, hint in (
+            (
+                "tuner",
+                WHOLE_TUNERS,
+                "its weights are not divided among devices in this version",
+                "use tuner lora or full",
+            ),
+            ("method", WHOLE_METHODS, "its model is not divided among devices in this version", "use one device"),
+            (
+                "training.optimizer",
+                WHOLE_OPTIMIZERS,
+                "only the state of adamw is divided among devices",
+                "use optimizer adamw",
+            ),
+        )
     ),
     Choice(
         "resources.accelerator",
@@ -194,7 +224,8 @@ class Limit:
 
 def available(field: str) -> tuple[str, ...]:
     """The values of a choice that this version has."""
-    return tuple(str(choice.value) for choice in CHOICES if choice.field == field and choice.is_available)
+    values = (str(choice.value) for choice in CHOICES if choice.field == field and choice.is_available)
+    return tuple(dict.fromkeys(values))
 
 
 def _choice(field: str, hint: str, *, choice: str | None = None, at_apply: bool = True) -> Limit:

@@ -33,6 +33,7 @@ from tunesmith_api.training import (
     Parallelism,
     Qlora,
     Samples,
+    Strategy,
     Training,
     Tuner,
     Until,
@@ -335,6 +336,9 @@ class Estimate(ApiModel):
     tokens: int | None = Field(None, ge=0, description="Tokens to train on, over all epochs.", json_schema_extra=INT64)
     steps: int | None = Field(None, ge=0, description="Optimizer steps.")
     sampled: bool | None = Field(None, description="Whether rows, tokens and steps follow from a sample of the rows.")
+    strategy: Strategy | None = Field(
+        None, description="How several devices share the training: parallelism.strategy, or what auto takes."
+    )
     device: ShortText | None = Field(None, description="Device that the hours are for.")
     hours: float | None = Field(None, ge=0, description="Hours of training on that device.")
     accelerator_hours: float | None = Field(None, ge=0, description="Hours multiplied by devices.")

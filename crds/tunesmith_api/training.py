@@ -329,6 +329,7 @@ class Strategy(StrEnum):
     AUTO = "auto"
     DDP = "ddp"
     FSDP = "fsdp"
+    ZERO1 = "zero1"
     ZERO2 = "zero2"
     ZERO3 = "zero3"
 
@@ -359,7 +360,10 @@ class Parallelism(ApiModel):
         description="Pods that train together; if a pod fails, all restart from the last checkpoint. Default 1.",
     )
     near: Near | None = Field(None, description="Place the pods close to each other. Default: no constraint.")
-    strategy: Strategy = Field(Strategy.AUTO, description="auto, ddp, fsdp, zero2 or zero3. Default auto.")
+    strategy: Strategy = Field(
+        Strategy.AUTO,
+        description="auto, ddp, fsdp, zero1, zero2 or zero3. Default auto: ddp if it fits into the devices, otherwise fsdp.",
+    )
     tensor_parallel: int = Field(1, ge=1, le=64, description="Devices that share each layer. Default 1.")
 
 

@@ -10,10 +10,10 @@ from tunesmith_api.finetunejob import Estimate, EstimatedMemory, FineTuneJobSpec
 from tunesmith_api.pods import Accelerator
 from tunesmith_api.quantities import bytes_of
 from tunesmith_api.refusal import Refusal
-from tunesmith_api.training import Tuner
+from tunesmith_api.training import Strategy, Tuner
 from tunesmith_runtime.disk_space import extra_bytes
 from tunesmith_runtime.estimate.architecture import Architecture
-from tunesmith_runtime.estimate.changes import steps_to_fit
+from tunesmith_runtime.estimate.changes import divided, steps_to_fit
 from tunesmith_runtime.estimate.devices import Device, smallest_that_fits
 from tunesmith_runtime.estimate.duration import in_words, seconds
 from tunesmith_runtime.estimate.memory import GIB, Memory, Setup, peak
@@ -42,17 +42,19 @@ class Inputs:
 
 def estimate(inputs: Inputs) -> Estimate:
     """Return the estimate. Raises ValueError if the devices or the micro batch do not divide the batch."""
-    job, workload = inputs.job, inputs.used
-    named = device_of(job)
+    named = device_of(inputs.job)
+    limit = memory_limit(inputs.job, named)
+    job, why = with_strategy(inputs, limit)
+    workload = inputs.used
     setup = setup_of(job, inputs.architecture, workload, named, inputs.cpu_has_bf16)
     memory = peak(setup)
-    limit = memory_limit(job, named)
     device = named or smallest_that_fits(job.resources.accelerator, limit or memory.total)
     steps = total_steps(job.training, workload.rows)
     tokens = trained_tokens(inputs, steps)
     hours = seconds(setup, tokens, workload.mean_length, steps, device) / 3600 if device else None
     return Estimate(
-        summary=summary(memory, limit, setup, device, hours, steps, is_named=named is not None),
+        summary=summary(memory, limit, setup, device, hours, steps, is_named=named is not None) + why,
+        strategy=job.parallelism.strategy if setup.devices > 1 else None,
         memory_bytes=memory.total,
         memory=EstimatedMemory(**{name: size for name, size in vars(memory).items() if size}),
         device_memory_bytes=limit,
@@ -69,6 +71,25 @@ def estimate(inputs: Inputs) -> Estimate:
         accelerator_hours=None if hours is None else round(hours * setup.devices, 3),
         changes=changes(inputs, limit) if limit and memory.total > limit else None,
     )
+
+
+def with_strategy(inputs: Inputs, limit: int | None) -> tuple[FineTuneJobSpec, str]:
+    """Return the job with the strategy of `auto`, and the reason for the line: ddp if it fits, otherwise fsdp."""
+    job = inputs.job
+    if job.parallelism.strategy is not Strategy.AUTO:
+        return job, ""
+    whole = job.model_copy(update={"parallelism": job.parallelism.model_copy(update={"strategy": Strategy.DDP})})
+    needed = needed_bytes(inputs, whole)
+    sharded = divided(job)
+    if limit is None or needed <= limit or sharded is None:
+        return whole, ""
+    return sharded, f"; strategy fsdp, as ddp needs {needed / GIB:.1f} GiB"
+
+
+def needed_bytes(inputs: Inputs, job: FineTuneJobSpec) -> int:
+    """Return the bytes that a device needs for a variant of the job."""
+    used = replace(inputs, job=job).used
+    return peak(setup_of(job, inputs.architecture, used, device_of(job), inputs.cpu_has_bf16)).total
 
 
 def memory_limit(job: FineTuneJobSpec, named: Device | None) -> int | None:
@@ -104,8 +125,7 @@ def changes(inputs: Inputs, limit: int) -> list[str] | None:
     """Return the changes, made together, with which the job fits; None if no known change is enough."""
 
     def need(job: FineTuneJobSpec) -> int:
-        used = replace(inputs, job=job).used
-        return peak(setup_of(job, inputs.architecture, used, device_of(job), inputs.cpu_has_bf16)).total
+        return needed_bytes(inputs, with_strategy(replace(inputs, job=job), limit)[0])
 
     steps = steps_to_fit(inputs.job, need, limit)
     is_enough = bool(steps) and steps[-1].bytes_needed <= limit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tunesmith_api.compatibility import available, refusals
+from tunesmith_api.compatibility import refusals
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.training import Method, Strategy, Tuner
 
@@ -81,11 +81,17 @@ def _adapter(job: FineTuneJobSpec) -> Iterator[Change]:
 
 
 def _sharding(job: FineTuneJobSpec) -> Iterator[Change]:
-    """Weights, gradients and optimizer divided among the devices, where this version has it."""
-    devices = job.parallelism.nodes * job.resources.processes
-    if devices > 1 and Strategy.ZERO3 in available("parallelism.strategy"):
-        update = {"parallelism": job.parallelism.model_copy(update={"strategy": Strategy.ZERO3})}
-        yield Change("parallelism.strategy: zero3", job.model_copy(update=update))
+    """Weights, gradients and optimizer divided among the devices. `auto` has divided them already where that helps."""
+    if job.parallelism.strategy is not Strategy.AUTO and (sharded := divided(job)):
+        yield Change(f"parallelism.strategy: {Strategy.FSDP}", sharded)
+
+
+def divided(job: FineTuneJobSpec) -> FineTuneJobSpec | None:
+    """Return `job` with strategy fsdp; None for a single device, or where fsdp does not go with the job."""
+    parallelism = job.parallelism.model_copy(update={"strategy": Strategy.FSDP})
+    sharded = job.model_copy(update={"parallelism": parallelism})
+    is_refused = job.parallelism.nodes * job.resources.processes == 1 or refusals("FineTuneJob", sharded.to_dict())
+    return None if is_refused else sharded
 
 
 ORDER: tuple[Callable[[FineTuneJobSpec], Iterator[Change]], ...] = (

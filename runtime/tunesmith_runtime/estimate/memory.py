@@ -30,6 +30,12 @@ CHUNK_BYTES = 256 * MIB
 """Buffers of the loss in chunks (trl.kernels.chunked_logprob)."""
 BUCKET_BYTES = 25 * MIB
 """Size of a bucket of DistributedDataParallel."""
+ZERO_BUCKET_BYTES = 80 * MIB
+"""Size of a bucket of ZeRO (train/strategies/zero.py)."""
+SHARDS_WEIGHTS = frozenset({Strategy.ZERO3, Strategy.FSDP})
+SHARDS_GRADIENTS = SHARDS_WEIGHTS | {Strategy.ZERO2}
+SHARDS_OPTIMIZER = SHARDS_GRADIENTS | {Strategy.ZERO1}
+"""Strategies that divide weights, gradients or the optimizer's state among the devices."""
 GATHERED_LAYERS = 2
 """Decoder layers whose weights ZeRO-3 and FSDP hold at a time: the one that computes, and the next."""
 RUNTIME_BYTES = {"cpu": 0.9 * GIB, "nvidia": 0.9 * GIB, "ascend": 1.0 * GIB}
@@ -193,22 +199,30 @@ def peak(setup: Setup) -> Memory:
 
 def _static(setup: Setup) -> Memory:
     """What is there throughout the training."""
-    shards = setup.devices
-    strategy = setup.strategy
-    frozen = 0 if setup.tuner is Tuner.FULL else setup.architecture.parameters
-    weights = frozen * _base_bytes(setup) + setup.trained * setup.numbers.trained
-    if setup.has_reference and setup.tuner is Tuner.FULL:
-        weights += setup.architecture.parameters * setup.numbers.compute
     optimizer: float = setup.trained * setup.numbers.optimizer
-    if strategy in (Strategy.ZERO2, Strategy.ZERO3, Strategy.FSDP):
-        optimizer /= shards
-    if strategy in (Strategy.ZERO3, Strategy.FSDP):
-        weights /= shards
+    if setup.strategy in SHARDS_OPTIMIZER:
+        optimizer /= setup.devices
+    weights = _weights(setup) / (setup.devices if setup.strategy in SHARDS_WEIGHTS else 1) + _reference(setup)
     return Memory(
         weights=round(weights),
         optimizer=0 if setup.offloads else round(optimizer),
         buffers=round(_buffers(setup)),
         runtime=round(RUNTIME_BYTES.get(setup.accelerator, GIB)),
+    )
+
+
+def _weights(setup: Setup) -> float:
+    """Bytes of all weights, before they are divided among devices."""
+    frozen = 0 if setup.tuner is Tuner.FULL else setup.architecture.parameters
+    return frozen * _base_bytes(setup) + setup.trained * setup.numbers.trained
+
+
+def _reference(setup: Setup) -> int:
+    """Bytes of the frozen copy that a model with tuner full is compared with; each device has a whole one."""
+    return (
+        setup.architecture.parameters * setup.numbers.compute
+        if setup.has_reference and setup.tuner is Tuner.FULL
+        else 0
     )
 
 
@@ -227,17 +241,19 @@ def _buffers(setup: Setup) -> float:
     if setup.devices == 1:
         return 0
     gradients = setup.trained * setup.numbers.gradient
-    if setup.strategy in (Strategy.ZERO3, Strategy.FSDP):
+    if setup.strategy in SHARDS_WEIGHTS:
         number = setup.numbers.trained if setup.tuner is Tuner.FULL else setup.numbers.base
         return GATHERED_LAYERS * setup.architecture.largest_layer * number + BUCKET_BYTES
-    if setup.strategy is Strategy.ZERO2:
-        return min(gradients, 2 * 200 * MIB)
+    if setup.strategy in (Strategy.ZERO1, Strategy.ZERO2):
+        return min(gradients, 2 * ZERO_BUCKET_BYTES)
     return gradients  # the reducer of DDP keeps a copy in its buckets
 
 
 def _loading(setup: Setup) -> Memory:
     """The files are mapped into memory while weights are converted."""
     static = replace(_static(setup), optimizer=0)
+    if setup.strategy is Strategy.ZERO3 or (setup.strategy is Strategy.FSDP and setup.accelerator == "cpu"):
+        static = replace(static, weights=round(_weights(setup)) + _reference(setup))  # they are divided afterwards
     if setup.accelerator != "cpu" or not setup.converts:
         return static
     return replace(static, buffers=static.buffers + setup.architecture.stored_bytes)
@@ -268,7 +284,7 @@ def _end_of_backward(setup: Setup) -> Memory:
 
 def _gradients(setup: Setup) -> float:
     size = setup.trained * setup.numbers.gradient
-    return size / setup.devices if setup.strategy in (Strategy.ZERO2, Strategy.ZERO3, Strategy.FSDP) else size
+    return size / setup.devices if setup.strategy in SHARDS_GRADIENTS else size
 
 
 def _logits(setup: Setup) -> float:

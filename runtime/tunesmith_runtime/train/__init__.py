@@ -7,6 +7,7 @@ import os
 
 from tunesmith_api.pods import Accelerator
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
+from tunesmith_api.training import Strategy
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rank import PROCESS_VARIABLE
 from tunesmith_runtime.rundirectory import RunDirectory, open_run
@@ -19,6 +20,7 @@ from tunesmith_runtime.train.optimizers import OPTIMIZERS
 from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
 from tunesmith_runtime.train.processes import launch
 from tunesmith_runtime.train.rendezvous import AlreadyTrained, clear_environment, join
+from tunesmith_runtime.train.strategies import STRATEGIES, strategy_of
 from tunesmith_runtime.train.training_result import TrainingResult, read_result
 from tunesmith_runtime.train.tuners import TUNERS
 from tunesmith_runtime.workdir import Work
@@ -57,9 +59,11 @@ def train(
         return result.report(run_directory.uri)
     sleep_when_idle()
     job = spec.fine_tune_job()
+    group.strategy = Strategy(group.broadcast(strategy_of(job, group.size, work.fetched().estimate)))
     if job.resources.accelerator is Accelerator.CPU:
         return_freed_tensors()
-    with hidden(METHODS[job.method].needs | TUNERS[job.tuner].needs | OPTIMIZERS[job.training.optimizer].needs):
+    parts = METHODS[job.method], TUNERS[job.tuner], OPTIMIZERS[job.training.optimizer], STRATEGIES[group.strategy]
+    with hidden({package for part in parts for package in part.needs}):
         from tunesmith_runtime.train import course
 
         return course.train(spec, work, run_directory, progress, group)

@@ -14,6 +14,7 @@ from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.optimizers import OPTIMIZERS
 from tunesmith_runtime.train.process_group import ProcessGroup
 from tunesmith_runtime.train.schedule import schedule_of
+from tunesmith_runtime.train.strategies import STRATEGIES
 
 
 def training_arguments(
@@ -63,6 +64,7 @@ def training_arguments(
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
+        **STRATEGIES[group.strategy].arguments(device, bf16),
     }
 
 

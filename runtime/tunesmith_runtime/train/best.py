@@ -77,5 +77,6 @@ def load_best(trainer: RunMixin, run: RunDirectory, folder: Path, group: Process
     if best is None or best[0] == trainer.state.global_step:
         return
     download_step(run, best[0], folder, group)
-    trainer.load_weights(folder)
+    if group.is_leader or not trainer.strategy.is_sharded:
+        trainer.load_weights(folder)
     log.info("loaded the weights of step %d, whose validation loss %.4f is the lowest", *best)

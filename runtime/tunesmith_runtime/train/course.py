@@ -146,9 +146,10 @@ def train(
             )  # fmt: skip
 
         # From here on SIGTERM changes nothing: the result follows.
+        trainer.strategy.make_whole(trainer.model, keep=group.is_leader)
         if keeps_best:
             load_best(trainer, run, run.local / "best", group)
-        check_learned(model, has_changed, trainer.state.global_step)
+        group.check_in_leader(lambda: check_learned(model, has_changed, trainer.state.global_step))
         if not group.is_leader:
             group.wait_for_leader()
             return RunReport(verb=Verb.TRAIN, outcome=Outcome.SUCCEEDED, run_uri=run.uri)

@@ -10,10 +10,13 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.chat_template import template_hash
 from tunesmith_runtime.data.turns import end_of_turn
+from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.config import Limits, positions
 from tunesmith_runtime.modelcheck.failure import bad_model, detail
 from tunesmith_runtime.modelcheck.loading import load_weights
@@ -76,9 +79,23 @@ def save_trained(
         model.save_pretrained(folder, save_embedding_layers=False)
     else:
         save_model(model.to(stored_dtype(base)), folder, base)
+    check_whole(folder)
     tokenizer.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # an empty card; run.json is the record
     return folder
+
+
+def check_whole(folder: Path) -> None:
+    """Check that no saved tensor is empty, as that of a process which holds no part of it. Raises RunFailure (ProcessError)."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  # not a dictionary
+                if 0 in tensors.get_slice(name).get_shape():
+                    raise RunFailure(
+                        FailureClass.PROCESS_ERROR,
+                        f"{path.name}: the tensor {name} has no elements, so that it was not gathered from all devices",
+                        "set spec.parallelism.strategy: ddp, and report this model",
+                    )
 
 
 def save_model(model: PreTrainedModel, folder: Path, base: Path) -> None:

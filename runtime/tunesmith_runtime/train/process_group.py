@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.training import Strategy
+from tunesmith_runtime.errors import RunFailure
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -29,6 +33,8 @@ class ProcessGroup:
 
     def __init__(self, rank: int = 0, size: int = 1, local_rank: int = 0, store: Store | None = None) -> None:
         self.rank, self.size, self._local_rank, self._store = rank, size, local_rank, store
+        self.strategy = Strategy.DDP
+        """How the processes divide the model."""
         self._rounds = 0
 
     @property
@@ -97,6 +103,19 @@ class ProcessGroup:
         lost before it published the result, its replacement would wait for that pod in vain.
         """
         self.broadcast(None)
+
+    def check_in_leader(self, check: Callable[[], None]) -> None:
+        """Run `check` in the leader, and raise its RunFailure in all processes."""
+        failure: RunFailure | None = None
+        try:
+            if self.is_leader:
+                check()
+        except RunFailure as error:
+            failure = error
+        raised = self.broadcast(failure and [failure.failure, failure.message, failure.hint])
+        if raised:
+            class_, message, hint = raised
+            raise failure or RunFailure(FailureClass(class_), message, hint)
 
     @contextmanager
     def serving_store(self) -> Iterator[None]:

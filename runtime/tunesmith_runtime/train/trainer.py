@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset, Sampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
+from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -26,6 +26,7 @@ from tunesmith_runtime.train.packing import check_separate_rows, two_rows
 from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
 from tunesmith_runtime.train.rows import known, lengths_of
 from tunesmith_runtime.train.schedule import Schedule, share
+from tunesmith_runtime.train.sharding import ShardingMixin
 from tunesmith_runtime.train.streaming import CountPasses, StreamedRows
 
 SET_LOSS = "eval_loss_"
@@ -36,7 +37,7 @@ class EndOfTraining(Exception):
     """A resumed training has nothing left to train."""
 
 
-class RunMixin(Trainer):  # type: ignore[misc]
+class RunMixin(ShardingMixin):
     """Combine it with a trainer of TRL: `class DPO(RunMixin, DPOTrainer)`.
 
     With several processes, the last row of `train_dataset` is a blank row, which fills up batches: the method appends a row
@@ -101,8 +102,9 @@ class RunMixin(Trainer):  # type: ignore[misc]
             model.train()
             with self.compute_loss_context_manager():
                 loss = self.compute_loss(model, self._longest_rows(self.train_dataset))
-            self.accelerator.backward(loss)
-            model.zero_grad()
+            if not self.strategy.steps_in_backward:
+                self.accelerator.backward(loss)
+                model.zero_grad()
             if self.eval_dataset is not None:
                 model.eval()
                 with torch.no_grad(), self.compute_loss_context_manager():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from tests.unit.runtime.estimate.test_architecture import LLAMA_3_1_8B, LLAMA_3_2_3B
 from tunesmith_api.finetunejob import Estimate, FineTuneJobSpec
+from tunesmith_api.training import Strategy
 from tunesmith_runtime.estimate.architecture import from_config
 from tunesmith_runtime.estimate.bill import Inputs, estimate, refusal
 from tunesmith_runtime.estimate.duration import in_words
@@ -132,3 +134,33 @@ def test_a_change_to_qlora_is_proposed_only_where_it_is_accepted() -> None:
     assert any("tuner: qlora" in each for each in found.changes or [])
     _, refused = estimated(LLAMA_3_1_8B, 100, 500, resources={"accelerator": "ascend", **on})
     assert refused.changes is None
+
+
+TWO_L4: dict[str, Any] = {**ON_L4, "resources": {"accelerator": "nvidia", "count": 2}}
+
+
+def test_auto_takes_the_strategy_with_the_least_communication_that_fits_and_says_why() -> None:
+    _, small = estimated(LLAMA_3_2_3B, 100, 100, training={"microBatchSize": 1}, **TWO_L4)
+    assert small.strategy is Strategy.DDP
+    assert "strategy" not in (small.summary or "")
+    _, large = estimated(LLAMA_3_1_8B, 100, 100, training={"microBatchSize": 1, "precision": "fp32"}, **TWO_L4)
+    assert large.strategy is Strategy.FSDP
+    assert (large.memory_bytes or 0) <= (large.device_memory_bytes or 0)
+    assert re.search(r"; strategy fsdp, as ddp needs 3\d\.\d GiB$", large.summary or "")
+
+
+def test_auto_divides_nothing_that_needs_whole_weights_or_without_a_limit() -> None:
+    large = {"training": {"microBatchSize": 1, "precision": "fp32", "optimizer": "adafactor"}}
+    _, whole = estimated(LLAMA_3_1_8B, 100, 100, **large, **TWO_L4)
+    assert whole.strategy is Strategy.DDP
+    _, unknown = estimated(LLAMA_3_1_8B, 100, 100, resources={"accelerator": "nvidia", "count": 2})
+    assert unknown.strategy is Strategy.DDP
+    _, alone = estimated(LLAMA_3_1_8B, 100, 100, **ON_L4)
+    assert alone.strategy is None
+
+
+def test_fsdp_is_proposed_for_ddp_that_does_not_fit() -> None:
+    settings = {"microBatchSize": 1, "precision": "fp32", "gradientCheckpointing": True}
+    _, found = estimated(LLAMA_3_1_8B, 100, 100, training=settings, parallelism={"strategy": "ddp"}, **TWO_L4)
+    assert found.changes
+    assert found.changes[-1].startswith("spec.parallelism.strategy: fsdp (needs ") or "qlora" in found.changes[0]

@@ -68,9 +68,9 @@ def test_sharding_needs_less_than_copies_on_each_device(strategy: Strategy) -> N
     assert total(strategy=strategy, **full) < total(strategy=Strategy.DDP, **full)
 
 
-def test_zero_3_divides_weights_gradients_and_optimizer_by_the_devices() -> None:
+def test_fsdp_divides_weights_gradients_and_optimizer_by_the_devices() -> None:
     alone = peak(replace(SETUP, tuner=Tuner.FULL, batch=Batch((8,), 1)))
-    shard = peak(replace(SETUP, tuner=Tuner.FULL, batch=Batch((8,), 1), devices=8, strategy=Strategy.ZERO3))
+    shard = peak(replace(SETUP, tuner=Tuner.FULL, batch=Batch((8,), 1), devices=8, strategy=Strategy.FSDP))
     assert 8 * (shard.weights + shard.optimizer) == pytest.approx(alone.weights + alone.optimizer, rel=0.01)
 
 

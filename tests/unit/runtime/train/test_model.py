@@ -1,4 +1,4 @@
-"""Stop tokens from a model's folder."""
+"""Stop tokens from a model's folder, and what is saved in one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import pytest
 from transformers import GenerationConfig
 
 from tests import tinymodel
+from tunesmith_api.failures import FailureClass
 from tunesmith_api.training import Training
 from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.examples import IGNORED, Example
 from tunesmith_runtime.data.records import Conversation
+from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.serve.generation.model import end_tokens
-from tunesmith_runtime.train.model import stop_ids
+from tunesmith_runtime.train.model import check_whole, stop_ids
 
 NO_END = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 REFUSES = "{{ raise_exception('roles must alternate') }}"
@@ -49,3 +51,15 @@ def test_a_template_that_refuses_a_plain_turn_adds_no_stop_token(tmp_path: Path)
     tokenizer = tinymodel.make_tokenizer()
     tokenizer.chat_template = REFUSES
     assert stop_ids(tmp_path, tokenizer) == {tokenizer.eos_token_id}
+
+
+def test_an_empty_tensor_is_not_published(tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"a.weight": torch.ones(2, 3), "b.weight": torch.ones(0)}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(
+        RunFailure, match=r"adapter_model\.safetensors: the tensor b\.weight has no elements"
+    ) as refused:
+        check_whole(tmp_path)
+    assert refused.value.failure is FailureClass.PROCESS_ERROR
