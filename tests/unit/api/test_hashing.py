@@ -62,6 +62,7 @@ WITHOUT_EFFECT = {
     "storage": {"region": "eu"},
     "until": "train",
     "fit": "Refuse",
+    "samples": {"prompts": ["Name a metal."]},
 }
 
 
