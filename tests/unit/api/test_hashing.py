@@ -127,8 +127,13 @@ FULL: dict[str, dict[str, Any]] = {
         "cpo": {},
         "grpo": {},
         "rewards": [{"name": "right", "type": "accuracy"}],
-        "lora": {"from": {"uri": "s3://a/adapter"}},
-        "training": {"chatTemplate": {"configMap": {"name": "templates", "key": "chat.jinja"}}},
+        "lora": {"from": {"uri": "s3://adapters/fr"}},
+        "qlora": {},
+        "training": {
+            "chatTemplate": {"configMap": {"name": "templates", "key": "chat.jinja"}},
+            "earlyStopping": {},
+            "schedulerOptions": {},
+        },
         "export": {"quantize": {"method": "awq"}},
     },
     "EvalJob": {
