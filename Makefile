@@ -108,6 +108,8 @@ lock: | $(UV)    ## Pin the dependencies, LMDeploy's first because its bounds ar
 	$(COMPILE) --extra operator --extra runtime --extra test -c locks/lmdeploy.txt -o locks/dev.txt
 	$(COMPILE) --extra runtime -c locks/dev.txt -o locks/runtime.txt
 	$(COMPILE) --extra operator -c locks/dev.txt -o locks/operator.txt
+	test -s locks/ascend.txt || cp locks/runtime.txt locks/ascend.txt
+	$(COMPILE) --extra ascend -o locks/ascend.txt
 
 generate: env    ## Write the generated files: CRDs, chart copies, reference pages
 	$(PYTHON) -m tunesmith_api.crdgen

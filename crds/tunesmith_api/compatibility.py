@@ -182,7 +182,9 @@ CHOICES: tuple[Choice, ...] = (
 """Values of a FineTuneJob."""
 
 ENGINES: tuple[Choice, ...] = (
-    Choice("engine", Engine.LMDEPLOY, excludes=DEVICES_ONLY),
+    Choice(
+        "engine", Engine.LMDEPLOY, excludes={"resources.accelerator": (Accelerator.CPU.value, Accelerator.AMD.value)}
+    ),
     Choice("engine", Engine.VLLM, excludes=DEVICES_ONLY),
     Choice("engine", Engine.SGLANG, excludes=DEVICES_ONLY),
     Choice("engine", Engine.TRANSFORMERS),

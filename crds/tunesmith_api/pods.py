@@ -147,12 +147,21 @@ class PodSettings(ApiModel):
     scheduler_name: ObjectName | None = Field(None, description="Scheduler of the pods. Default: the cluster's.")
 
 
+PROFILE = Grammar(
+    pattern=r"^mig-[1-7]g\.[0-9]{1,3}gb(\.me)?$",
+    problem="is not a MIG profile",
+    advice="write it as the node's resource nvidia.com/mig-... without the domain, such as mig-3g.40gb",
+    terse=True,
+)
+
+
 class Accelerator(StrEnum):
     """Device type: a vendor's accelerator, or the CPU."""
 
     CPU = "cpu"
     NVIDIA = "nvidia"
     ASCEND = "ascend"
+    AMD = "amd"
 
 
 class Resources(ApiModel):
@@ -161,12 +170,19 @@ class Resources(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "self.accelerator != 'cpu' || !has(self.count)",
-            "accelerator cpu has no count; remove count, or set accelerator: nvidia or ascend",
+            "accelerator cpu has no count; remove count, or set accelerator: nvidia, ascend or amd",
+        ),
+        Rule(
+            "!has(self.profile) || (self.accelerator == 'nvidia' && (!has(self.count) || self.count == 1))",
+            "profile is a part of one device of accelerator nvidia: remove profile, or count",
         ),
     )
 
-    accelerator: Accelerator = Field(Accelerator.CPU, description="cpu, nvidia or ascend. Default cpu.")
-    count: int | None = Field(None, ge=1, le=64, description="Devices per pod. Default 1 with nvidia and ascend.")
+    accelerator: Accelerator = Field(Accelerator.CPU, description="cpu, nvidia, ascend or amd. Default cpu.")
+    count: int | None = Field(None, ge=1, le=64, description="Devices per pod. Default 1, except with cpu.")
+    profile: Annotated[str, Field(max_length=63), PROFILE] | None = Field(
+        None, description="MIG profile of a part of a GPU, such as mig-3g.40gb. Default: the whole GPU."
+    )
     cpu: Quantity | None = Field(None, description="CPU request of a pod, in cores. Default 500m.")
     memory: Quantity | None = Field(None, description="Memory request and limit of a pod, in bytes. Default: no limit.")
     ephemeral_storage: Quantity | None = Field(

@@ -62,6 +62,16 @@ BAD = {
         "FineTuneJob", {"validation": {"fraction": 0.1, "uri": "s3://data/v.jsonl"}}, "set exactly one of fraction, uri, datasets"
     ),
     "samples without prompts": Bad("FineTuneJob", {"samples": {"prompts": []}}, "spec.samples.prompts"),
+    "MIG profile of several devices": Bad(
+        "FineTuneJob",
+        {"resources": {"accelerator": "nvidia", "count": 2, "profile": "mig-1g.5gb"}},
+        "profile is a part of one device of accelerator nvidia: remove profile, or count",
+    ),
+    "MIG profile with the domain": Bad(
+        "FineTuneJob",
+        {"resources": {"accelerator": "nvidia", "profile": "nvidia.com/mig-1g.5gb"}},
+        "the value is not a MIG profile: write it as the node's resource nvidia.com/mig-... without the domain, such as mig-3g.40gb",
+    ),
     "early stopping without validation": Bad(
         "FineTuneJob", {"training": {"earlyStopping": {}}}, "training.earlyStopping watches the validation loss: set validation, or remove earlyStopping"
     ),

@@ -35,3 +35,12 @@ def test_the_chart_claims_the_oldest_kubernetes_that_is_tested() -> None:
     assert claim == f">=1.{min(minors)}.0-0"
     for page in ("docs/chart.md", "docs/operations.md", "docs/your-own-cluster.md"):
         assert f"1.{min(minors)}" in (ROOT / page).read_text(), page
+
+
+def test_the_image_for_ascend_differs_from_the_runtime_by_torch_npu_for_its_torch_alone() -> None:
+    runtime, ascend = (
+        dict(re.findall(r"(?m)^([a-z0-9-]+)==(\S+)", (ROOT / f"locks/{name}.txt").read_text()))
+        for name in ("runtime", "ascend")
+    )
+    assert {name: version for name, version in ascend.items() if name != "torch-npu"} == runtime
+    assert ascend["torch-npu"].split(".")[:2] == ascend["torch"].split(".")[:2]

@@ -71,6 +71,10 @@ images:
   engines:
     {{- toYaml . | nindent 4 }}
   {{- end }}
+{{- with include "tunesmith.accelerators" .Values.accelerators | fromYaml }}
+accelerators:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 store:
   {{- include "tunesmith.present" (omit .Values.store "caBundle") | nindent 2 }}
   {{- if .Values.store.caBundle.name }}
@@ -104,6 +108,24 @@ cache:
 podPolicy:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{/* The settings of the accelerators that have any, as YAML. */}}
+{{- define "tunesmith.accelerators" -}}
+{{- $configured := dict }}
+{{- range $name, $settings := . }}
+{{- $own := include "tunesmith.present" (omit $settings "engines" "groups") | fromYaml }}
+{{- with include "tunesmith.present" $settings.engines | fromYaml }}
+{{- $_ := set $own "engines" . }}
+{{- end }}
+{{- if kindIs "slice" $settings.groups }}
+{{- $_ := set $own "groups" $settings.groups }}
+{{- end }}
+{{- if $own }}
+{{- $_ := set $configured $name $own }}
+{{- end }}
+{{- end }}
+{{- toYaml $configured }}
 {{- end }}
 
 {{/* A map as YAML, without empty strings. */}}

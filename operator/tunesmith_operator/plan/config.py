@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, Self
+from dataclasses import replace
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from tunesmith_api.base import Endpoint, ObjectName, Quantity, StoreUri
 from tunesmith_api.common import ConfigMapKey
+from tunesmith_api.pods import Accelerator as AcceleratorName
 from tunesmith_api.run import Hub, HubName, World
 from tunesmith_operator.plan.pods.accelerators import ACCELERATORS
+from tunesmith_operator.plan.pods.accelerators.base import Accelerator
+
+EXTENDED_RESOURCE = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+"""Name of a resource that a device plugin offers: a domain, and a name in it."""
 
 
 class Settings(BaseModel):
@@ -34,6 +40,18 @@ class Images(Settings):
     runtime: str
     engines: Engines = Field(default_factory=Engines)
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+
+
+class AcceleratorSettings(Settings):
+    """What an installation has for the devices of a vendor. None: as without."""
+
+    image: str | None = None
+    """Runtime image of the pods with such devices."""
+    engines: Engines = Field(default_factory=Engines)
+    resource: Annotated[str, Field(pattern=EXTENDED_RESOURCE)] | None = None
+    """Extended resource of one device."""
+    groups: tuple[int, ...] | None = None
+    """Groups that may open the device files of the nodes."""
 
 
 class StoreDefaults(Settings):
@@ -168,6 +186,7 @@ class OperatorConfig(Settings):
     """The whole file."""
 
     images: Images
+    accelerators: dict[AcceleratorName, AcceleratorSettings] = Field(default_factory=dict)
     store: StoreDefaults
     hub: HubDefaults = Field(default_factory=HubDefaults)
     pod_policy: PodPolicy = Field(default_factory=PodPolicy)
@@ -185,3 +204,15 @@ class OperatorConfig(Settings):
     together: ProcessGroupTimeouts = Field(default_factory=ProcessGroupTimeouts)
     allow_trust_remote_code: bool = False
     """Whether resources may run Python code that comes with a model."""
+
+    def images_on(self, accelerator: AcceleratorName) -> Images:
+        """Return the images of the pods with such devices."""
+        settings = self.accelerators.get(accelerator, AcceleratorSettings())
+        engines = self.images.engines.model_copy(update=settings.engines.model_dump(exclude_none=True))
+        return self.images.model_copy(update={"runtime": settings.image or self.images.runtime, "engines": engines})
+
+    def accelerator(self, name: AcceleratorName) -> Accelerator:
+        """Return what pods with such devices need in this installation."""
+        settings, usual = self.accelerators.get(name, AcceleratorSettings()), ACCELERATORS[name]
+        groups = usual.groups if settings.groups is None else settings.groups
+        return replace(usual, resource=settings.resource or usual.resource, groups=groups)

@@ -14,7 +14,7 @@ from tunesmith_api.training import Strategy, Tuner
 from tunesmith_runtime.disk_space import extra_bytes
 from tunesmith_runtime.estimate.architecture import Architecture
 from tunesmith_runtime.estimate.changes import divided, steps_to_fit
-from tunesmith_runtime.estimate.devices import Device, smallest_that_fits
+from tunesmith_runtime.estimate.devices import Device, partition_bytes, smallest_that_fits
 from tunesmith_runtime.estimate.duration import in_words, seconds
 from tunesmith_runtime.estimate.memory import GIB, Memory, Setup, peak
 from tunesmith_runtime.estimate.setup import device_of, setup_of
@@ -99,6 +99,8 @@ def memory_limit(job: FineTuneJobSpec, named: Device | None) -> int | None:
         return bytes_of(resources.device_memory)
     if resources.accelerator is Accelerator.CPU:
         return bytes_of(resources.memory) if resources.memory else None
+    if resources.profile:
+        return partition_bytes(resources.profile)
     return named.memory_bytes if named else None
 
 

@@ -38,10 +38,11 @@ class Device:
         return not self.name.startswith(("T4", "V100", "Ascend 910A"))
 
 
-NVIDIA, ASCEND = Accelerator.NVIDIA, Accelerator.ASCEND
+NVIDIA, ASCEND, AMD = Accelerator.NVIDIA, Accelerator.ASCEND, Accelerator.AMD
 SHEETS = "https://www.nvidia.com/en-us/data-center/"
 GEFORCE = "https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf"
 AMPERE = "https://www.nvidia.com/content/PDF/nvidia-ampere-ga-102-gpu-architecture-whitepaper-v2.pdf"
+INSTINCT = "https://www.amd.com/en/products/accelerators/instinct/"
 HUAWEI = "https://www.hiascend.com/en/hardware"
 
 DEVICES: tuple[Device, ...] = (
@@ -70,11 +71,24 @@ DEVICES: tuple[Device, ...] = (
     Device("GH200", NVIDIA, r"\bgh200\b", 96, 989, 4000, SHEETS + "grace-hopper-superchip/"),
     Device("H200", NVIDIA, r"\bh200\b", 140.4, 989, 4800, SHEETS + "h200/"),
     Device("B200", NVIDIA, r"\bg?b200\b", 179, 2250, 8000, SHEETS + "dgx-b200/"),
+    Device("MI210", AMD, r"mi210", 64, 181, 1638, INSTINCT + "mi200/mi210.html"),
+    Device("MI300X", AMD, r"mi300x", 192, 1307, 5300, INSTINCT + "mi300/mi300x.html"),
+    Device("MI325X", AMD, r"mi325x", 256, 1307, 6000, INSTINCT + "mi300/mi325x.html"),
     Device("Ascend 910A", ASCEND, r"910a\b|910-?(pro)?a$", 32, 256, 1200, HUAWEI),
     Device("Ascend 910B", ASCEND, r"910b", 64, 313, 1600, HUAWEI),
     Device("Ascend 910C", ASCEND, r"910c|910_93", 128, 752, 3200, HUAWEI),
 )  # fmt: skip
 """The accelerators that are known. Memory is what the driver reports as usable."""
+
+
+PARTITION_SHARE = 0.95
+"""Share of the gigabytes in the name of a MIG profile that the partition has in GiB: 4,864 MiB with 1g.5gb, 40,192 MiB with 3g.40gb."""
+
+
+def partition_bytes(profile: str) -> int:
+    """Return the memory of a MIG partition such as mig-3g.40gb, in bytes."""
+    gigabytes = int(profile.partition(".")[2].partition("gb")[0])
+    return round(gigabytes * PARTITION_SHARE * GIB)
 
 
 def find_device(labels: Iterable[str]) -> Device | None:

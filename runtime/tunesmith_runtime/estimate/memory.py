@@ -38,7 +38,7 @@ SHARDS_OPTIMIZER = SHARDS_GRADIENTS | {Strategy.ZERO1}
 """Strategies that divide weights, gradients or the optimizer's state among the devices."""
 GATHERED_LAYERS = 2
 """Decoder layers whose weights ZeRO-3 and FSDP hold at a time: the one that computes, and the next."""
-RUNTIME_BYTES = {"cpu": 0.9 * GIB, "nvidia": 0.9 * GIB, "ascend": 1.0 * GIB}
+RUNTIME_BYTES = {"cpu": 0.9 * GIB, "nvidia": 0.9 * GIB, "ascend": 1.0 * GIB, "amd": 1.0 * GIB}
 """Memory of a process before it loads a model: Python and the libraries, or the context of the device with the workspaces of
 its libraries. On a CPU, trainings without a model to speak of had 872 to 889 MiB."""
 

@@ -40,7 +40,9 @@ def find_device(accelerator: Accelerator) -> Device:
     if accelerator is Accelerator.CPU:
         capabilities = torch.cpu.get_capabilities()
         return Device("cpu", bf16=any(capabilities.get(instruction) for instruction in CPU_BF16))
-    if accelerator is Accelerator.NVIDIA and torch.cuda.is_available():
+    # PyTorch for ROCm presents AMD's GPUs as torch.cuda.
+    is_rocm = torch.version.hip is not None
+    if accelerator is (Accelerator.AMD if is_rocm else Accelerator.NVIDIA) and torch.cuda.is_available():
         return Device("cuda", bf16=torch.cuda.is_bf16_supported(including_emulation=False))
     if accelerator is Accelerator.ASCEND:
         try:
@@ -49,7 +51,7 @@ def find_device(accelerator: Accelerator) -> Device:
             raise RunFailure(
                 FailureClass.BAD_SPEC,
                 f"resources.accelerator is ascend, and the image has no torch_npu: {error}",
-                "set images.runtime in the chart's values to an image built on a base with torch_npu (BASE in runtime/Containerfile)",
+                "set accelerators.ascend.image in the chart's values to an image built with LOCK=ascend (docs/images.md)",
             ) from error
         if torch_npu.npu.is_available():
             return Device("npu", bf16=True)

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 BACKENDS = {
     Accelerator.CPU: "gloo",
     Accelerator.NVIDIA: "cpu:gloo,cuda:nccl",
+    Accelerator.AMD: "cpu:gloo,cuda:nccl",  # RCCL, by the name of NCCL
     Accelerator.ASCEND: "cpu:gloo,npu:hccl",
 }
 """Backends of the process group: the vendor's library for tensors on devices, gloo for flags on the CPU."""
@@ -127,7 +128,7 @@ def _select_device(accelerator: Accelerator, index: int) -> None:
 
     if accelerator is Accelerator.CPU:  # torch.load does not know accelerate's own cpu:0, cpu:1
         os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
-    if accelerator is Accelerator.NVIDIA:
+    if accelerator in (Accelerator.NVIDIA, Accelerator.AMD):
         torch.cuda.set_device(index)
     if accelerator is Accelerator.ASCEND:
         import torch_npu  # type: ignore[import-not-found]  # part of the vendor's base image

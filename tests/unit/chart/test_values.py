@@ -36,6 +36,8 @@ HAS_A: dict[str, Any] = {"matchExpressions": [{"key": "a", "operator": "Exists"}
 OTHERS: dict[str, Any] = {
     "images.operator": "registry/operator:1",
     "images.pullPolicy": "Always",
+    **{f"accelerators.{vendor}.resource": "example.com/device" for vendor in ("nvidia", "ascend", "amd")},
+    **{f"accelerators.{vendor}.groups": [44, 109] for vendor in ("nvidia", "ascend", "amd")},
     "store.uri": "s3://other",
     "store.endpoint": "https://minio:9000",
     "store.pathStyle": False,
@@ -141,7 +143,7 @@ PLACES: dict[str, tuple[str, str, Any]] = {
 }
 """The field of a manifest that a value sets, and its content."""
 CONFIGURED = ("images.runtime", "images.engines.", "store.", "podPolicy.", "client.", "together.", "leaderElection.")
-CONFIGURED += ("cache.", "hub.", "workers", "allowTrustRemoteCode", "images.pullPolicy")
+CONFIGURED += ("accelerators.", "cache.", "hub.", "workers", "allowTrustRemoteCode", "images.pullPolicy")
 """Prefixes of the values that have the same name in the operator's configuration."""
 ELSEWHERE = {
     "scope.namespaces": "test_an_install_for_namespaces_has_no_cluster_role",

@@ -33,8 +33,9 @@ def _roles(spec: EvalJobSpec) -> Sequence[Role]:
 
 def _refusals(spec: EvalJobSpec, config: OperatorConfig) -> Sequence[Refusal]:
     accelerator = spec.resources.accelerator
-    engine = resolve_engine(spec.engine, accelerator, engines.installed(config.images))
-    return engines.refusals(engine, accelerator, config.images)
+    images = config.images_on(accelerator)
+    engine = resolve_engine(spec.engine, accelerator, engines.installed(images))
+    return engines.refusals(engine, accelerator, images)
 
 
 def _models(spec: EvalJobSpec, references: References) -> Models | Waiting | Refused:

@@ -22,7 +22,8 @@ def plan_pod(attempt: NewAttempt[EvalJobSpec]) -> PodPlan:
     resource, spec, config = attempt.resource, attempt.spec, attempt.config
     access = resolve_storage(spec.storage, config.store)
     previous = (resource.get("status") or {}).get("engine")  # scores of different engines are not comparable
-    engine = resolve_engine(spec.engine, spec.resources.accelerator, engines.installed(config.images), previous)
+    images = config.images_on(spec.resources.accelerator)
+    engine = resolve_engine(spec.engine, spec.resources.accelerator, engines.installed(images), previous)
     run = run_spec(
         resource,
         spec,
@@ -38,12 +39,14 @@ def plan_pod(attempt: NewAttempt[EvalJobSpec]) -> PodPlan:
         "restartPolicy": "Always",
         "startupProbe": http_probe("/ready", READY_PORT, STARTUP_PERIOD, STARTUP_FAILURES),
     }
-    serve = Stage(Verb.SERVE, str(engines.image(engine, config.images)), computes=True, extra=sidecar)
+    serve = Stage(Verb.SERVE, str(engines.image(engine, images)), computes=True, extra=sidecar)
     pod = PodPlan(
-        init=(Stage(Verb.FETCH, config.images.runtime), serve),
-        main=Stage(Verb.EVALUATE, config.images.runtime, light=True),
+        init=(Stage(Verb.FETCH, images.runtime), serve),
+        main=Stage(Verb.EVALUATE, images.runtime, light=True),
         run=run,
         resources=spec.resources,
+        accelerator=config.accelerator(spec.resources.accelerator),
+        plain_image=config.images.runtime,
         settings=spec.pod,
         access=access,
         hub_token_secret=config.hub.token_secret,

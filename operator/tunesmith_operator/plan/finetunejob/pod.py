@@ -30,13 +30,15 @@ def plan_pod(attempt: NewAttempt[FineTuneJobSpec]) -> PodPlan:
         hub=config.hub.for_pods,
         world=world,
     )
-    image = config.images.runtime
+    image = config.images_on(spec.resources.accelerator).runtime
     fetch, train, export = Stage(Verb.FETCH, image), Stage(Verb.TRAIN, image, computes=True), Stage(Verb.EXPORT, image)
     plan = PodPlan(
         init=(fetch,) if spec.until is Until.TRAIN else (fetch, train),
         main=train if spec.until is Until.TRAIN else export,
         run=run,
         resources=spec.resources,
+        accelerator=config.accelerator(spec.resources.accelerator),
+        plain_image=config.images.runtime,
         settings=spec.pod,
         access=access,
         hub_token_secret=config.hub.token_secret,

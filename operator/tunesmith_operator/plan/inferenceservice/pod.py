@@ -32,17 +32,20 @@ def pod_template(
 ) -> Raw:
     """The template of the version that serves `model` with `adapters`, with the version in an annotation."""
     access = resolve_storage(spec.storage, config.store)
-    engine = resolve_engine(spec.engine, spec.resources.accelerator, engines.installed(config.images))
+    images = config.images_on(spec.resources.accelerator)
+    engine = resolve_engine(spec.engine, spec.resources.accelerator, engines.installed(images))
     hub = _hub_settings(config, [model, *(adapter.model for adapter in adapters)])
     run = run_spec(
         resource, spec, models_by_role(model), access.store, adapters=adapters, engine=engine, hub=hub.for_pods
     )
-    serve = Stage(Verb.SERVE, str(engines.image(engine, config.images)), computes=True, extra=_ports_and_probes(spec))
+    serve = Stage(Verb.SERVE, str(engines.image(engine, images)), computes=True, extra=_ports_and_probes(spec))
     pod = PodPlan(
-        init=(Stage(Verb.FETCH, config.images.runtime),),
+        init=(Stage(Verb.FETCH, images.runtime),),
         main=serve,
         run=run,
         resources=spec.resources,
+        accelerator=config.accelerator(spec.resources.accelerator),
+        plain_image=config.images.runtime,
         settings=spec.pod,
         access=access,
         hub_token_secret=hub.token_secret,

@@ -103,10 +103,11 @@ def _requested(
 
 def _refusals(resource: Raw, spec: InferenceServiceSpec, config: OperatorConfig) -> list[Refusal]:
     accelerator = spec.resources.accelerator
-    engine = resolve_engine(spec.engine, accelerator, engines.installed(config.images))
+    images = config.images_on(accelerator)
+    engine = resolve_engine(spec.engine, accelerator, engines.installed(images))
     return [
         *spec_refusals("InferenceService", spec, config, namespace_of(resource)),
-        *engines.refusals(engine, accelerator, config.images),
+        *engines.refusals(engine, accelerator, images),
     ]
 
 

@@ -35,7 +35,7 @@ def preparation_pod(work: PodPlan, labels: Mapping[str, str]) -> PodPlan:
     return replace(
         work,
         init=(),
-        main=Stage(Verb.PREPARE, work.init[0].image, light=not any(map(_needs_import, work.run.models.values()))),
+        main=Stage(Verb.PREPARE, work.plain_image, light=not any(map(_needs_import, work.run.models.values()))),
         run=work.run.model_copy(update={"world": None, "cache": None}),
         resources=work.resources.model_copy(update={"shared_memory": None, "cpu": LIGHT_REQUESTS["cpu"]}),
         settings=work.settings.model_copy(update={"runtime_class_name": None}),

@@ -8,7 +8,6 @@ from typing import Any
 
 from tunesmith_api.catalogue import CONFIG_MAP as CATALOGUE
 from tunesmith_api.common import ConfigMapText
-from tunesmith_api.pods import Accelerator as AcceleratorName
 from tunesmith_api.pods import PodSettings, Resources, is_reserved
 from tunesmith_api.run import (
     CACHE_DIRECTORY,
@@ -25,7 +24,7 @@ from tunesmith_api.run import (
     Verb,
 )
 from tunesmith_api.volumes import VOLUMES, claims_of
-from tunesmith_operator.plan.pods.accelerators import ACCELERATORS
+from tunesmith_operator.plan.pods.accelerators.base import Accelerator
 from tunesmith_operator.plan.pods.members import INDEX_ANNOTATION
 from tunesmith_operator.plan.pods.storage import CA_DIRECTORY, Access
 from tunesmith_operator.plan.types import Raw
@@ -71,6 +70,9 @@ class PodPlan:
     main: Stage
     run: RunSpec
     resources: Resources
+    accelerator: Accelerator
+    plain_image: str
+    """Runtime image for nodes without devices."""
     settings: PodSettings
     access: Access
     pull_policy: str
@@ -99,7 +101,7 @@ def build_template(plan: PodPlan) -> Raw:
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": _pod_security(plan.resources.accelerator),
+        "securityContext": _pod_security(plan.accelerator),
         "initContainers": [_container(stage, plan) for stage in plan.init],
         "containers": [_container(plan.main, plan)],
         "volumes": [
@@ -156,7 +158,7 @@ def _container(stage: Stage, plan: PodPlan) -> Raw:
         "imagePullPolicy": plan.pull_policy,
         "args": [stage.verb.value, "--spec", SPEC_FILE],
         "env": _env(stage, plan),
-        "resources": _resources(stage, plan.resources),
+        "resources": _resources(stage, plan),
         "volumeMounts": [*(mount for _, mount in _volumes(plan)), *_own_mounts(stage, plan)],
         "securityContext": _container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -164,8 +166,8 @@ def _container(stage: Stage, plan: PodPlan) -> Raw:
     }
 
 
-def _pod_security(accelerator: AcceleratorName) -> Raw:
-    groups = list(ACCELERATORS[accelerator].groups)
+def _pod_security(accelerator: Accelerator) -> Raw:
+    groups = list(accelerator.groups)
     return {
         "runAsNonRoot": True,
         "runAsUser": USER,
@@ -193,8 +195,7 @@ def _env(stage: Stage, plan: PodPlan) -> list[Raw]:
         if variable.name not in ours and not is_reserved(variable.name)
     }
     tokens = {name: value for name, value in _hub_tokens(stage, plan).items() if name not in users}
-    accelerator = ACCELERATORS[plan.resources.accelerator]
-    presets = accelerator.env if stage.computes else accelerator.env_without_devices
+    presets = plan.accelerator.env if stage.computes else plan.accelerator.env_without_devices
     defaults = {name: {"value": value} for name, value in presets.items() if name not in users}
     return [{"name": name, **value} for name, value in {**users, **defaults, **tokens, **ours}.items()]
 
@@ -228,9 +229,10 @@ def _secret_key(name: str, key: str, optional: bool = False) -> Raw:
     return {"valueFrom": {"secretKeyRef": {"name": name, "key": key, **({"optional": True} if optional else {})}}}
 
 
-def _resources(stage: Stage, resources: Resources) -> Raw:
+def _resources(stage: Stage, plan: PodPlan) -> Raw:
     if stage.light:
         return {"requests": dict(LIGHT_REQUESTS)}
+    resources = plan.resources
     requests = {"cpu": str(resources.cpu or DEFAULT_CPU)}
     limits: dict[str, str] = {}
     if resources.memory:
@@ -238,7 +240,7 @@ def _resources(stage: Stage, resources: Resources) -> Raw:
     if resources.ephemeral_storage:
         requests["ephemeral-storage"] = str(resources.ephemeral_storage)
     if stage.computes:
-        devices = ACCELERATORS[resources.accelerator].amounts(resources.devices)
+        devices = plan.accelerator.amounts(resources.devices, resources.profile)
         requests, limits = {**requests, **devices}, {**limits, **devices}
     return {"requests": requests, **({"limits": limits} if limits else {})}
 

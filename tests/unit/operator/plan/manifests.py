@@ -42,6 +42,8 @@ RESOURCES: dict[str, Raw] = {
     "finetunejob-cpu": fine_tune_job(),
     "finetunejob-nvidia": fine_tune_job(resources=NVIDIA, pod=POD),
     "finetunejob-ascend": fine_tune_job(resources=ASCEND, storage=OWN_STORAGE, output={"uri": "s3://mine/out"}),
+    "finetunejob-mig": fine_tune_job(resources={"accelerator": "nvidia", "profile": "mig-3g.40gb"}),
+    "finetunejob-amd": fine_tune_job(resources={"accelerator": "amd", "count": 4}),
     "finetunejob-pods": fine_tune_job(
         resources={**NVIDIA, "count": 8, "sharedMemory": None},
         parallelism={"nodes": 2, "near": {"topologyKey": "topology.kubernetes.io/zone"}},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tunesmith_api.pods import Accelerator
-from tunesmith_runtime.estimate.devices import DEVICES, GIB, find_device, smallest_that_fits
+from tunesmith_runtime.estimate.devices import DEVICES, GIB, find_device, partition_bytes, smallest_that_fits
 
 LABELS = {
     "NVIDIA-L4": "L4",
@@ -35,6 +35,8 @@ LABELS = {
     "Tesla-V100-SXM2-32GB": "V100 32 GB",
     "NVIDIA-B200": "B200",
     "910B4": "Ascend 910B",
+    "AMD_Instinct_MI300X_OAM": "MI300X",
+    "AMD_Instinct_MI210": "MI210",
 }
 
 
@@ -65,3 +67,11 @@ def test_the_smallest_device_that_holds_the_memory_is_found() -> None:
     assert least is not None
     assert least.name == "L4"
     assert smallest_that_fits(Accelerator.NVIDIA, 1000 * GIB) is None
+
+
+@pytest.mark.parametrize(
+    ("profile", "mebibytes"),
+    [("mig-1g.5gb", 4864), ("mig-3g.20gb", 19968), ("mig-3g.40gb", 40192), ("mig-7g.80gb", 81152)],
+)
+def test_the_memory_of_a_mig_partition_is_not_overestimated(profile: str, mebibytes: int) -> None:
+    assert 0.94 * mebibytes <= partition_bytes(profile) / 2**20 <= mebibytes

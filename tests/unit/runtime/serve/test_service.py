@@ -195,7 +195,9 @@ def test_a_stopping_server_refuses_new_requests_and_finishes_running_requests(wo
         assert reading.result() == ["length"] * 8
 
 
-@pytest.mark.parametrize(("accelerator", "why"), [("nvidia", "no such device"), ("ascend", "no torch_npu")])
+@pytest.mark.parametrize(
+    ("accelerator", "why"), [("nvidia", "no such device"), ("amd", "no such device"), ("ascend", "no torch_npu")]
+)
 def test_a_model_for_a_device_is_not_served_by_the_cpu(work: Path, accelerator: str, why: str) -> None:
     """The engine stops with BadSpec before it loads anything; this machine has neither device."""
     if accelerator == "nvidia" and torch.cuda.is_available():

@@ -27,6 +27,9 @@ class Accelerator:
         """Pattern of the taint keys by which the vendor's tools reserve nodes: all of the resource's domain."""
         return f"{self.resource.partition('/')[0]}/*" if self.resource else None
 
-    def amounts(self, count: int) -> dict[str, str]:
-        """Return requests and limits for `count` devices."""
-        return {self.resource: str(count)} if self.resource else {}
+    def amounts(self, count: int, profile: str | None = None) -> dict[str, str]:
+        """Return requests and limits for `count` devices, or partitions of that profile."""
+        if self.resource is None:
+            return {}
+        resource = f"{self.resource.partition('/')[0]}/{profile}" if profile else self.resource
+        return {resource: str(count)}

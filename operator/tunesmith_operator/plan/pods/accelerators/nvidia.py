@@ -1,4 +1,5 @@
-"""NVIDIA GPUs, by the NVIDIA device plugin for Kubernetes: whole GPUs, whose device files are open to all users.
+"""NVIDIA GPUs, by the NVIDIA device plugin for Kubernetes: whole GPUs, whose device files are open to all users, or partitions
+of them (MIG with the strategy `mixed`, https://docs.nvidia.com/datacenter/cloud-native/kubernetes/latest/index.html).
 
 On a node whose default container runtime is NVIDIA's, an image with NVIDIA_VISIBLE_DEVICES=all gives a container every GPU
 of the node, also without a request. `void` prevents that.

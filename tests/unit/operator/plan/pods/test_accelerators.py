@@ -18,5 +18,9 @@ def test_devices_are_requested_by_the_resource_of_the_accelerator(name: Accelera
 
 def test_the_default_policy_tolerates_the_taints_of_every_vendor() -> None:
     keys = {accelerator.taint_keys for accelerator in ACCELERATORS.values() if accelerator.resource}
-    assert keys == {"nvidia.com/*", "huawei.com/*"}
+    assert keys == {"nvidia.com/*", "huawei.com/*", "amd.com/*"}
     assert keys == set(PodPolicy().tolerations)
+
+
+def test_a_mig_profile_is_a_resource_of_the_vendors_domain() -> None:
+    assert ACCELERATORS[AcceleratorName.NVIDIA].amounts(1, "mig-3g.40gb") == {"nvidia.com/mig-3g.40gb": "1"}
