@@ -9,24 +9,34 @@ from tunesmith_api.training import Method, Training
 
 LARGEST_MICRO_BATCH = 8
 """Default of training.microBatchSize, where it divides the rows of a device."""
+SAMPLED_ROWS = 32
+"""Completions that a device samples at a time, while a method samples them."""
 
 
 def batch_refusal(
-    global_batch_size: int, devices: int, micro_batch_size: int | None = None, method: Method = Method.SFT
+    global_batch_size: int,
+    devices: int,
+    micro_batch_size: int | None = None,
+    method: Method = Method.SFT,
+    group: int = 1,
 ) -> Refusal | None:
-    """Return why `devices`, with `micro_batch_size` rows each, can't share a batch of that size; None if they can."""
+    """Return why `devices`, with `micro_batch_size` rows each, can't share a batch of that size; None if they can.
+
+    `group`: rows that stay on one device, such as the completions of a prompt.
+    """
     batch = f"training.globalBatchSize {global_batch_size}"
-    if method is Method.GRPO and devices > 1:
-        return Refusal(
-            f"method grpo trains on one device in this version, and parallelism.nodes x resources.count is {devices}",
-            "set spec.parallelism.nodes: 1 and spec.resources.count: 1",
-        )
     if global_batch_size % devices:
         below = global_batch_size // devices * devices
         sizes = f"{below} or {below + devices}" if below else str(devices)
         return Refusal(
             f"{batch} is not a multiple of the {devices} devices (parallelism.nodes x resources.count)",
             f"set spec.training.globalBatchSize to {sizes}",
+        )
+    if global_batch_size // devices % group:
+        share = f" on each of {devices} devices" if devices > 1 else ""
+        return Refusal(
+            f"{batch} counts completions, and is no multiple of {method}.numGenerations {group}{share}",
+            f"set spec.training.globalBatchSize to a multiple of {group * devices}",
         )
     if micro_batch_size and global_batch_size // devices % micro_batch_size:
         on = f" on each of {devices} devices" if devices > 1 else ""
@@ -77,3 +87,16 @@ def batch_rule(in_bounds: str, nodes: str, devices_per_pod: str) -> str:
     """
     size = "self.training.globalBatchSize"
     return f"!({in_bounds}) || {size} < 1 || {size} % ({nodes} * {devices_per_pod}) == 0"
+
+
+def group_rule(in_bounds: str, method: str, nodes: str, devices_per_pod: str) -> str:
+    """Return the CEL expression by which the API server checks that the devices share whole groups of completions.
+
+    `method`: the name of a method and of its block. `in_bounds`: as of `batch_rule`.
+    """
+    of_group = f"(has(self.{method}) ? self.{method}.numGenerations : 8)"
+    size = "self.training.globalBatchSize"
+    return (
+        f"self.method != '{method}' || !({in_bounds}) || {size} < 1 || {of_group} < 1 || "
+        f"{size} % ({of_group} * {nodes} * {devices_per_pod}) == 0"
+    )

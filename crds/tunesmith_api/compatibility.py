@@ -20,6 +20,7 @@ from tunesmith_api.training import (
     LEARNING_RATES,
     PREFERENCE_METHODS,
     RATED_METHODS,
+    SAMPLING_METHODS,
     BaseQuantization,
     LossOn,
     Method,
@@ -69,11 +70,11 @@ def _shown(value: str | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-RATED: dict[str, tuple[str | bool, ...]] = {"method": (*RATED_METHODS, Method.GRPO)}
+RATED: dict[str, tuple[str | bool, ...]] = {"method": (*RATED_METHODS, *SAMPLING_METHODS)}
 DEVICES_ONLY = {"resources.accelerator": (Accelerator.CPU.value,)}
 NO_ASCEND = {"resources.accelerator": (Accelerator.ASCEND.value,)}
 
-METHODS = (Method.SFT, Method.PRETRAIN, *RATED_METHODS, Method.GRPO)
+METHODS = (Method.SFT, Method.PRETRAIN, *RATED_METHODS, *SAMPLING_METHODS)
 """The methods that this version has."""
 
 STRATEGIES = (Strategy.AUTO, Strategy.DDP, Strategy.FSDP)

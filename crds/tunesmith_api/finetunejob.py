@@ -18,10 +18,10 @@ from tunesmith_api.base import (
     map_list,
     member_only_with,
 )
-from tunesmith_api.batches import batch_rule
+from tunesmith_api.batches import batch_rule, group_rule
 from tunesmith_api.common import AdapterSource, ModelSource, Output, Storage
 from tunesmith_api.datasets import BadRows, Dataset, Droppable, EvalDataset, Validation
-from tunesmith_api.methods import Cpo, Dpo, Grpo, Kto, Orpo, Reward, Simpo
+from tunesmith_api.methods import Cpo, Dpo, Grpo, Kto, Orpo, Reward, Rloo, Rollouts, Simpo
 from tunesmith_api.pods import PodSettings, TuningResources
 from tunesmith_api.status import Artifact, JobStatus, ModelStatus
 from tunesmith_api.training import (
@@ -45,6 +45,8 @@ DEVICES_IN_BOUNDS = " && ".join(
     f"{value} >= 1 && {value} <= {most}" for value, most in (("self.parallelism.nodes", 1024), (DEVICES, 64))
 )
 """CEL rules run although a bound of the schema is broken: unguarded arithmetic on such a value would fail."""
+SAMPLES = "(self.method in ['grpo', 'rloo'])"
+"""CEL: the method learns from completions that the model samples."""
 NOT_STREAMED = "!has(self.training.streaming) || !self.training.streaming"
 """CEL: the rows are read before the training."""
 
@@ -56,18 +58,22 @@ class FineTuneJobSpec(ApiModel):
         {"suspend", "retries", "deadline", "pendingDeadline", "ttlAfterFinished"}
     )
     rules: ClassVar[tuple[Rule, ...]] = (
-        *member_only_with("method", "dpo", "kto", "orpo", "simpo", "cpo", "grpo"),
+        *member_only_with("method", "dpo", "kto", "orpo", "simpo", "cpo", "grpo", "rloo"),
         Rule(
-            "(self.method == 'grpo') == has(self.rewards)",
-            "rewards go with method: grpo, which needs them: set rewards, or remove them",
+            f"{SAMPLES} == has(self.rewards)",
+            "rewards go with methods grpo and rloo, which need them: set rewards, or remove them",
+        ),
+        *(
+            Rule(
+                group_rule(DEVICES_IN_BOUNDS, method, "self.parallelism.nodes", DEVICES),
+                f"training.globalBatchSize counts completions, and each device takes whole groups: it is a multiple of {method}.numGenerations "
+                "x parallelism.nodes x resources.count; change one of them",
+            )
+            for method in ("grpo", "rloo")
         ),
         Rule(
-            "self.method != 'grpo' || self.training.globalBatchSize % (has(self.grpo) ? self.grpo.numGenerations : 8) == 0",
-            "training.globalBatchSize counts completions, and is a multiple of grpo.numGenerations: change one of them",
-        ),
-        Rule(
-            "self.method != 'grpo' || !has(self.validation)",
-            "method grpo has no validation loss, as it samples its own completions: remove validation",
+            f"!{SAMPLES} || !has(self.validation)",
+            "methods grpo and rloo have no validation loss, as they sample their own completions: remove validation",
         ),
         Rule(
             "!has(self.lora) || self.tuner != 'full'",
@@ -151,11 +157,12 @@ class FineTuneJobSpec(ApiModel):
     simpo: Simpo | None = Field(None, description="Settings of method simpo.")
     cpo: Cpo | None = Field(None, description="Settings of method cpo.")
     grpo: Grpo | None = Field(None, description="Settings of method grpo.")
+    rloo: Rloo | None = Field(None, description="Settings of method rloo.")
     rewards: list[Reward] | None = Field(
         None,
         min_length=1,
         max_length=16,
-        description="Rewards of method grpo, which are added.",
+        description="Rewards of methods grpo and rloo, which are added.",
         json_schema_extra=map_list("name"),
     )
     tuner: Tuner = Field(
@@ -213,6 +220,11 @@ class FineTuneJobSpec(ApiModel):
         """The adapter that the training goes on with; None for a new one."""
         return self.lora.from_ if self.lora else None
 
+    @property
+    def rollouts(self) -> Rollouts | None:
+        """How the method samples completions; None for a method that samples none."""
+        return {Method.GRPO: self.grpo or Grpo(), Method.RLOO: self.rloo or Rloo()}.get(self.method)
+
 
 class Progress(ApiModel):
     """Progress of the run."""
@@ -231,6 +243,9 @@ class Progress(ApiModel):
         json_schema_extra=ATOMIC_LIST,
     )
     reward: float | None = Field(None, description="Latest mean reward of completions.")
+    truncated_share: float | None = Field(
+        None, ge=0, le=1, description="Latest share of completions that maxCompletionLength cut off."
+    )
     sampling_share: float | None = Field(None, ge=0, description="Latest share of the time that sampling takes.")
     reward_margin: float | None = Field(
         None, description="Latest mean reward of chosen beyond that of rejected answers."

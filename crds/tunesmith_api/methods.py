@@ -91,27 +91,84 @@ class Kto(ApiModel):
     undesirable_weight: float = Field(1.0, gt=0, description="Weight of the undesirable rows' loss. Default 1.")
 
 
+class Clip(ApiModel):
+    """Bounds of the ratio between the probabilities of a completion now and when it was sampled (Schulman et al., 2017)."""
+
+    low: float = Field(0.2, gt=0, le=1, description="The ratio counts down to 1 - low. Default 0.2.")
+    high: float = Field(
+        0.2, gt=0, le=100, description="The ratio counts up to 1 + high. Default 0.2; 0.28 in DAPO (Yu et al., 2025)."
+    )
+
+
+class Rollouts(ApiModel):
+    """Settings of the methods that learn from groups of completions which the model samples."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.clip) || self.stepsPerRollout > 1",
+            "clip goes with stepsPerRollout of 2 or more, since the ratio is 1 in the first step: set stepsPerRollout, or remove clip",
+        ),
+    )
+
+    num_generations: int = Field(8, ge=2, le=128, description="Completions sampled per prompt. Default 8.")
+    max_completion_length: int = Field(512, ge=1, le=131072, description="Tokens of a completion at most. Default 512.")
+    temperature: float = Field(1.0, gt=0, le=10, description="Temperature of sampling. Default 1.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Share of the probability that is sampled from. Default 1.")
+    steps_per_rollout: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Optimizer steps for which completions are sampled at once, with the weights before the first. Default 1.",
+    )
+    clip: Clip | None = Field(
+        None, description="With stepsPerRollout of 2 or more: bounds of the ratio. Default low 0.2 and high 0.2."
+    )
+    mask_truncated: bool = Field(
+        False,
+        description="Learn nothing from completions that maxCompletionLength cut off (Yu et al., 2025); "
+        "their rewards still count in the mean of the group. Default false.",
+    )
+
+
 class GrpoLoss(StrEnum):
     """Weights of the tokens of a batch of completions."""
 
     GRPO = "grpo"
     DR_GRPO = "drGrpo"
     DAPO = "dapo"
+    BNPO = "bnpo"
 
 
-class Grpo(ApiModel):
+class Importance(StrEnum):
+    """What the ratio of probabilities is taken of."""
+
+    TOKEN = "token"
+    SEQUENCE = "sequence"
+
+
+class Grpo(Rollouts):
     """Group relative policy optimization (Shao et al., 2024)."""
 
     beta: float = Field(0.0, ge=0, description="Weight of the KL term. Default 0.")
-    num_generations: int = Field(8, ge=2, le=128, description="Completions sampled per prompt. Default 8.")
-    max_completion_length: int = Field(512, ge=1, le=131072, description="Tokens of a completion at most. Default 512.")
     loss: GrpoLoss = Field(
         GrpoLoss.GRPO,
-        description="grpo, drGrpo or dapo. Default grpo.",
+        description="grpo, drGrpo, dapo or bnpo. Default grpo.",
     )
-    temperature: float = Field(1.0, gt=0, le=10, description="Temperature of sampling. Default 1.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Share of the probability that is sampled from. Default 1.")
+    importance: Importance = Field(
+        Importance.TOKEN,
+        description="Ratio of each token, or of the sequence (GSPO, Zheng et al., 2025), the mean over its tokens. Default token.",
+    )
     scale_rewards: bool = Field(True, description="Divide advantages by the deviation of their group. Default true.")
+
+
+class Rloo(Rollouts):
+    """REINFORCE leave-one-out (Ahmadian et al., 2024)."""
+
+    beta: float = Field(
+        0.05,
+        ge=0,
+        description="Weight of the KL divergence from the model before the training, which lowers the reward. Default 0.05.",
+    )
 
 
 class RewardType(StrEnum):
@@ -159,5 +216,5 @@ class Reward(ApiModel):
     free_tokens: int | None = Field(
         None,
         ge=0,
-        description="length: tokens up to which the reward is 0; it is -1 at grpo.maxCompletionLength.",
+        description="length: tokens up to which the reward is 0; it is -1 at maxCompletionLength.",
     )

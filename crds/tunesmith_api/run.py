@@ -322,6 +322,7 @@ class ProgressReport(ApiModel):
     )
     reward: float | None = Field(None, description="As Progress.reward.")
     sampling_share: float | None = Field(None, description="As Progress.samplingShare.")
+    truncated_share: float | None = Field(None, description="As Progress.truncatedShare.")
     reward_margin: float | None = Field(None, description="As Progress.rewardMargin.")
     reward_accuracy: float | None = Field(None, description="As Progress.rewardAccuracy.")
     kl: float | None = Field(None, description="As Progress.kl.")

@@ -158,13 +158,28 @@ BAD = {
         "export.quantize: not available in this version; remove the block",
     ),
     "rewards without grpo": Bad(
-        "FineTuneJob", {"rewards": [{"name": "a", "type": "accuracy"}]}, "rewards go with method: grpo, which needs them"
+        "FineTuneJob", {"rewards": [{"name": "a", "type": "accuracy"}]}, "rewards go with methods grpo and rloo, which need them"
     ),
-    "grpo without rewards": Bad("FineTuneJob", {"method": "grpo"}, "rewards go with method: grpo, which needs them"),
+    "grpo without rewards": Bad("FineTuneJob", {"method": "grpo"}, "rewards go with methods grpo and rloo, which need them"),
     "groups that do not fill a batch": Bad(
         "FineTuneJob",
         {"method": "grpo", "rewards": [{"name": "a", "type": "accuracy"}], "grpo": {"numGenerations": 5}},
-        "training.globalBatchSize counts completions, and is a multiple of grpo.numGenerations: change one of them",
+        "training.globalBatchSize counts completions, and each device takes whole groups: it is a multiple of grpo.numGenerations",
+    ),
+    "groups that devices cannot share": Bad(
+        "FineTuneJob",
+        {
+            "method": "rloo",
+            "rewards": [{"name": "a", "type": "accuracy"}],
+            "rloo": {"numGenerations": 8},
+            "parallelism": {"nodes": 4},
+        },
+        "it is a multiple of rloo.numGenerations x parallelism.nodes x resources.count",
+    ),
+    "bounds of a ratio that is 1": Bad(
+        "FineTuneJob",
+        {"method": "grpo", "rewards": [{"name": "a", "type": "accuracy"}], "grpo": {"clip": {"high": 0.28}}},
+        "clip goes with stepsPerRollout of 2 or more",
     ),
     "a form without a pattern": Bad(
         "FineTuneJob",

@@ -14,19 +14,19 @@ from tests import tinymodel
 from tests.cluster.conftest import BUCKET, fine_tune_job, resource
 from tests.unit.runtime.train.methods.preferences import feedback, preferences
 
+PROMPTS = [{"prompt": row["messages"][:1]} for row in tinymodel.rows(32)]
 ROWS: dict[str, list[dict[str, Any]]] = {
     "dpo": preferences(128),
     "orpo": preferences(128),
     "simpo": preferences(128),
     "cpo": preferences(128),
     "kto": feedback(128),
-    "grpo": [{"prompt": row["messages"][:1]} for row in tinymodel.rows(32)],
+    "grpo": PROMPTS,
+    "rloo": PROMPTS,
 }
 """Rows by method."""
-GROUPS: dict[str, Any] = {
-    "grpo": {"numGenerations": 4, "maxCompletionLength": 8},
-    "rewards": [{"name": "vowel", "type": "format", "pattern": "e"}],
-}
+GROUPS: dict[str, Any] = {"numGenerations": 4, "maxCompletionLength": 8}
+VOWEL: dict[str, Any] = {"name": "vowel", "type": "format", "pattern": "e"}
 TURN = datetime.now(UTC).toordinal() % 3
 
 
@@ -57,7 +57,7 @@ def test_a_model_is_trained(
             method=method,
             datasets=[{"uri": uri, "format": "auto"}],
             training=training,
-            **(GROUPS if method == "grpo" else {}),
+            **({method: GROUPS, "rewards": [VOWEL]} if ROWS[method] is PROMPTS else {}),
         )
     )
     status = wait_for(f"finetunejob/{method}")

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.methods import Grpo
 from tunesmith_api.training import LossOn, Method, Training, Truncation
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.encoders import ENCODERS
@@ -41,7 +40,7 @@ CUTS: Mapping[Truncation, Callable[[Example, int], Example]] = {
 
 def completion_tokens(job: FineTuneJobSpec) -> int:
     """Tokens that the model may write after each prompt while it trains."""
-    return (job.grpo or Grpo()).max_completion_length if job.method is Method.GRPO else 0
+    return job.rollouts.max_completion_length if job.rollouts else 0
 
 
 def truncation_of(training: Training, method: Method) -> Truncation:
@@ -71,8 +70,8 @@ class Encoder(TextEncoder):
         if limits.positions is not None and reserved >= limits.positions:
             raise RunFailure(
                 FailureClass.BAD_SPEC,
-                f"grpo.maxCompletionLength is {reserved}, and the model has {limits.positions} positions for prompt and completion",
-                f"set spec.grpo.maxCompletionLength to {limits.positions // 2} or less",
+                f"{method}.maxCompletionLength is {reserved}, and the model has {limits.positions} positions for prompt and completion",
+                f"set spec.{method}.maxCompletionLength to {limits.positions // 2} or less",
             )
         length = min(training.max_length, (limits.positions or training.max_length + reserved) - reserved)
         return cls(

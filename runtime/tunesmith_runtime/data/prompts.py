@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Prompts:
     """Each prompt as a group of rows, one for each completion: the rows of prompt p begin at index p * group."""
 
-    column_names = ("input_ids", "columns")
+    column_names = ("input_ids", "columns", "index")
 
     def __init__(self, examples: Dataset, group: int) -> None:
         self.examples, self.group = examples, group
@@ -25,9 +25,10 @@ class Prompts:
         return len(self.examples) * self.group
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The tokens of the prompt, and the columns that rewards read."""
+        """The tokens of the prompt, the columns that rewards read, and the index. A row that fills up a batch has no columns."""
         row = self.examples[index // self.group]
-        return {"input_ids": row["input_ids"], "columns": json.loads(row["columns"])}
+        columns = row["columns"] and json.loads(row["columns"])
+        return {"input_ids": row["input_ids"], "columns": columns, "index": index}
 
     @property
     def lengths(self) -> Sequence[int]:

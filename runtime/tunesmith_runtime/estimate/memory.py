@@ -24,6 +24,8 @@ NF4_DOUBLE_BYTES = 0.5 + (1 + FLOAT32 / 256) / 64
 """The same with double quantization: the scales have 8 bits, and a scale for each 256 of them."""
 LOGITS_COPIES = 12
 """Bytes of each logit at the start of the backward pass: log-softmax, its gradient and the gradient of the loss, in float32."""
+DRAWN_COPIES = 28
+"""Bytes of each logit from which a token is drawn: in float32, and with its probabilities and their sums in float64."""
 LOGITS_LIMIT = 1 << 30
 """Bytes of the logits in float32 above which the loss is computed in chunks (train/loss.py)."""
 CHUNK_BYTES = 256 * MIB
@@ -116,6 +118,8 @@ class Setup:
     """Whether the model is compared with itself before the training: with its base, or with tuner full with a frozen copy."""
     chunks_logits: bool = True
     """Whether the loss computes large logits in chunks."""
+    sampled_rows: int = 0
+    """Completions that are sampled at a time; 0 for a method that samples none."""
     converts: bool = False
     """Whether the weights are loaded in another number format than that of the files."""
 
@@ -193,7 +197,8 @@ class Memory:
 def peak(setup: Setup) -> Memory:
     """Return the memory at the moment of a step, or of loading, in which a device needs most."""
     return max(
-        (moment(setup) for moment in (_loading, _start_of_backward, _end_of_backward)), key=lambda each: each.total
+        (moment(setup) for moment in (_loading, _sampling, _start_of_backward, _end_of_backward)),
+        key=lambda each: each.total,
     )
 
 
@@ -257,6 +262,16 @@ def _loading(setup: Setup) -> Memory:
     if setup.accelerator != "cpu" or not setup.converts:
         return static
     return replace(static, buffers=static.buffers + setup.architecture.stored_bytes)
+
+
+def _sampling(setup: Setup) -> Memory:
+    """The keys and values of all tokens are cached, beside the activations of a layer and the logits of the last tokens."""
+    static, sizes, number = _static(setup), setup.architecture, setup.numbers.compute
+    tokens = setup.sampled_rows * setup.batch.length
+    cache = tokens * sizes.layers * 2 * sizes.key_size * number
+    layer = tokens * (3 * sizes.intermediate + 2 * sizes.hidden) * number
+    logits = setup.sampled_rows * sizes.vocabulary * DRAWN_COPIES
+    return replace(static, activations=round(cache + layer), logits=round(logits))
 
 
 def _start_of_backward(setup: Setup) -> Memory:

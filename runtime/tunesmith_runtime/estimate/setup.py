@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tunesmith_api.batches import micro_batch
+from tunesmith_api.batches import SAMPLED_ROWS, micro_batch
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.methods import Dpo, Grpo
+from tunesmith_api.methods import Dpo, Grpo, Rloo
 from tunesmith_api.pods import Accelerator
 from tunesmith_api.training import BaseQuantization, Lora, Method, Precision, Qlora, Strategy, Tuner
 from tunesmith_runtime.estimate.architecture import Architecture
@@ -46,8 +46,8 @@ def computes_in_bf16(job: FineTuneJobSpec, device: Device | None, cpu_has_bf16: 
 
 def has_reference(job: FineTuneJobSpec) -> bool:
     """Return whether the training compares its model with the model before the training."""
-    if job.method is Method.GRPO:
-        return bool((job.grpo or Grpo()).beta)
+    if isinstance(job.rollouts, Grpo | Rloo):
+        return bool(job.rollouts.beta)
     return job.method is Method.KTO or (job.method is Method.DPO and not (job.dpo or Dpo()).reference_free)
 
 
@@ -59,6 +59,12 @@ def quantized_bytes(job: FineTuneJobSpec) -> float:
     if settings.quantization is BaseQuantization.INT8:
         return 1
     return NF4_DOUBLE_BYTES if settings.double_quantization else NF4_BYTES
+
+
+def sampled_rows(job: FineTuneJobSpec, devices: int) -> int:
+    """Return the completions that a device samples at a time."""
+    steps = job.rollouts.steps_per_rollout if job.rollouts else 0
+    return min(SAMPLED_ROWS, steps * job.training.global_batch_size // devices)
 
 
 def setup_of(
@@ -98,6 +104,7 @@ def setup_of(
         strategy=Strategy.DDP if job.parallelism.strategy is Strategy.AUTO else job.parallelism.strategy,
         devices=devices,
         has_reference=has_reference(job),
+        sampled_rows=sampled_rows(job, devices),
         chunks_logits=job.method in (Method.SFT, Method.PRETRAIN),
         converts=bool(quantized) or abs(stored - loaded) > 0.1,
     )

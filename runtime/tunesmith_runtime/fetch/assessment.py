@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import Estimate, FineTuneJobSpec, Rows
-from tunesmith_api.methods import Grpo
+from tunesmith_api.methods import Rollouts
 from tunesmith_api.run import RunSpec
-from tunesmith_api.training import Fit, Method, Until
+from tunesmith_api.training import Fit, Until
 from tunesmith_runtime.chat_template import read_template
 from tunesmith_runtime.data.load import Data as Encoded
 from tunesmith_runtime.errors import RunFailure
@@ -233,19 +233,21 @@ def count_encoded(encoded: Encoded, job: FineTuneJobSpec, packs: bool = True) ->
 
     columns = open_columns(encoded.train_file)
     lengths = example_lengths(columns)
-    if job.method is Method.GRPO:
-        return _sampled(lengths, job.grpo or Grpo())
+    if job.rollouts:
+        return _sampled(lengths, job.rollouts)
     found = count(lengths, labelled_counts(columns), METHODS[job.method].answers)
     if not packs or not job.training.packing:
         return found
     return replace(found, sequences=int(best_fit(lengths, job.training.max_length, job.training.seed).max()) + 1)
 
 
-def _sampled(prompts: Sequence[int], grpo: Grpo) -> Workload:
+def _sampled(prompts: Sequence[int], rollouts: Rollouts) -> Workload:
     """Return the workload of groups of completions to prompts of these lengths, each as long as it may be."""
-    most = grpo.max_completion_length
+    most = rollouts.max_completion_length
     of_group = count([length + most for length in prompts], [most] * len(prompts))
-    return replace(of_group, rows=of_group.rows * grpo.num_generations, tokens=of_group.tokens * grpo.num_generations)
+    return replace(
+        of_group, rows=of_group.rows * rollouts.num_generations, tokens=of_group.tokens * rollouts.num_generations
+    )
 
 
 def download_small_files(storage: Storage, uri: str, folder: Path) -> None:

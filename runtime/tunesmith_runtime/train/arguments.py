@@ -82,7 +82,7 @@ def peak_rate(job: FineTuneJobSpec) -> float:
 
 def rows_per_device(job: FineTuneJobSpec, devices: int) -> int:
     """Return the rows of a forward pass on each device. Raises RunFailure (BadSpec) if they do not divide the batch."""
-    training = job.training
-    if refusal := batch_refusal(training.global_batch_size, devices, training.micro_batch_size, job.method):
+    training, group = job.training, job.rollouts.num_generations if job.rollouts else 1
+    if refusal := batch_refusal(training.global_batch_size, devices, training.micro_batch_size, job.method, group):
         raise RunFailure(FailureClass.BAD_SPEC, refusal.message, refusal.hint)
     return micro_batch(training.global_batch_size, training.micro_batch_size, devices)

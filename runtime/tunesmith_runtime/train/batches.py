@@ -76,3 +76,40 @@ class ByLength(Sampler[int]):
 
     def __len__(self) -> int:
         return len(self._lengths) + len(self._filling)
+
+
+class Groups(Sampler[int]):
+    """`order` of prompts, each with the rows of all its completions, which stay in one process.
+
+    Processes take micro batches in turn. Each takes whole groups of a step: the rows of prompts that follow each other in `order`. The
+    last step of an epoch is filled up for several processes with rows behind the last prompt.
+    """
+
+    def __init__(
+        self, lengths: Sequence[int], prompts: int, group: int, seed: int, processes: int = 1, micro_batch: int = 1
+    ) -> None:
+        """`prompts`: of a step. `group`: completions of a prompt. `micro_batch`: rows, a divisor of those of a process."""
+        self._lengths, self._prompts, self._group, self._seed, self._epoch = lengths, prompts, group, seed, 0
+        self._processes, self._micro_batch = processes, micro_batch
+        self._filling = [len(lengths)] * (-len(lengths) % prompts if processes > 1 else 0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch. The Trainer calls it before each epoch, and when it resumes."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        prompts = order(self._lengths, self._prompts, self._seed, self._epoch) + self._filling
+        for start in range(0, len(prompts), self._prompts):
+            step = prompts[start : start + self._prompts]
+            yield from self._in_turn([prompt * self._group + row for prompt in step for row in range(self._group)])
+
+    def _in_turn(self, rows: list[int]) -> Iterator[int]:
+        """The rows of a step by micro batches, of which the processes take one each in turn."""
+        share = len(rows) // self._processes
+        for start in range(0, share, self._micro_batch):
+            for process in range(self._processes):
+                first = process * share + start
+                yield from rows[first : min(first + self._micro_batch, (process + 1) * share)]
+
+    def __len__(self) -> int:
+        return (len(self._lengths) + len(self._filling)) * self._group

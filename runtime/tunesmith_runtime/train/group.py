@@ -1,47 +1,39 @@
-"""The trainer of GRPO: the model writes a group of completions for each prompt, and learns from what rewards make of them.
+"""The trainer of methods by which the model writes a group of completions for each prompt, and learns from their rewards.
 
-Each step samples its completions with the weights that the step begins with, so that the policy of the samples is that of the
-gradient. The seed of the run and the number of the step are the seed of the sampling: a resumed run samples the same completions.
+Completions are sampled for one or several steps at once, with the weights before the first of them. The seed of the run, the number
+of that step and the row are the seed of a completion; a checkpoint holds the completions that are not learned yet: a resumed run
+learns from the same ones.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from tunesmith_api.methods import Grpo, Reward
-from tunesmith_runtime.data.examples import IGNORED
-from tunesmith_runtime.train.batches import order, padded
+from tunesmith_api.batches import SAMPLED_ROWS
+from tunesmith_api.methods import Reward, Rollouts
+from tunesmith_runtime.train.batches import Groups
 from tunesmith_runtime.train.log_probs import token_log_probs
-from tunesmith_runtime.train.reference import Reference
+from tunesmith_runtime.train.policy_loss import Sampled, divergence
+from tunesmith_runtime.train.reference import Reference, evaluating
 from tunesmith_runtime.train.rewards import SCORERS, Completion
-from tunesmith_runtime.train.row_loss import RowLoss, trainer_options
+from tunesmith_runtime.train.rollout import BLANK, Answer, collate, load_rollout, save_rollout
+from tunesmith_runtime.train.row_loss import RowLoss, is_row, trainer_options
 from tunesmith_runtime.train.sampling import Sampling, sample, sampling_of
 
 if TYPE_CHECKING:
     from tunesmith_runtime.train.methods.base import Setup
 
-
 STRIDE = 1_000_003
-"""Distance of the seeds of two runs, and of two steps: more than a run has steps, or a step micro batches."""
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """Log-probabilities of a micro batch of completions; each tensor is (rows, tokens)."""
-
-    log_probs: Tensor
-    is_token: Tensor
-    """Whether there is a token of the completion; elsewhere is its prompt, or padding."""
-    reference: Tensor | None
-    """Log-probabilities by the reference model, for a loss with a KL term."""
-    advantages: Tensor
-    """(rows,)"""
+"""Distance of the seeds of two runs: more than a run has steps."""
 
 
 @dataclass(frozen=True)
@@ -51,73 +43,118 @@ class Policy:
     advantages: Callable[[Tensor], Tensor]
     """Return the advantage of each completion from the rewards (groups, completions) of groups; of the same shape."""
     loss: Callable[[Sampled, int, int], Tensor]
-    """Return the part of a micro batch of the loss of a step, which has so many rows and so many tokens."""
+    """Return the part of a micro batch of the loss of a step, which learns from so many completions and so many tokens."""
+    clipped: Callable[[Sampled], Tensor]
+    """Return the share of clipped tokens of each completion, (rows,)."""
     reference: Reference | None = None
+    reward_beta: float = 0.0
+    """Weight of the KL divergence from the reference in the reward. With 0, a divergence is a term of the loss."""
 
 
 class GroupTrainer(RowLoss):
-    """Samples the completions of a step before it computes their gradients, in micro batches."""
+    """Samples the completions of a rollout before it computes their gradients, step by step in micro batches."""
 
     def __init__(
         self,
         *arguments: Any,
         policy: Policy,
-        grpo: Grpo,
+        rollouts: Rollouts,
         rewards: Sequence[Reward],
         sampling: Sampling,
         **options: Any,
     ) -> None:
-        self._policy, self._grpo, self._rewards, self._sampling = policy, grpo, rewards, sampling
-        self._step_began, self._sampling_seconds = time.monotonic(), 0.0
+        self._policy, self._rollouts, self._rewards, self._sampling = policy, rollouts, rewards, sampling
+        self._ahead: deque[list[Answer]] = deque()
+        self._resumed_steps = 0
+        self._rollout_began, self._sampling_seconds = time.monotonic(), 0.0
         super().__init__(*arguments, **options)
 
-    def get_batch_samples(self, *arguments: Any, **options: Any) -> tuple[list[Any], Any]:
-        """Replace the prompts of a step by micro batches of sampled completions."""
+    def get_batch_samples(self, iterator: Any, count: int, device: torch.device) -> tuple[list[Any], Any]:
+        """Replace the prompts of a step by micro batches of completions; sample those of a rollout in its first step."""
         self.model.train()  # a resumed model is in the mode of evaluation, whose metrics are apart
-        batches, _ = super().get_batch_samples(*arguments, **options)
-        rows = [row for batch in batches for row in batch["rows"]]
-        if not rows:
-            return batches, None
-        now = time.monotonic()
-        step_seconds, self._step_began = now - self._step_began, now
-        if self._sampling_seconds:
-            self.record({"sampling_share": torch.tensor([self._sampling_seconds / step_seconds])})
+        for _ in range(self._resumed_steps):
+            super().get_batch_samples(iterator, self.args.gradient_accumulation_steps, device)
+        self._resumed_steps = 0
+        if not self._ahead:
+            steps = min(self._rollouts.steps_per_rollout, self.args.max_steps - self.state.global_step)
+            prompts = [
+                super(GroupTrainer, self).get_batch_samples(iterator, self.args.gradient_accumulation_steps, device)[0]
+                for _ in range(steps)
+            ]
+            self._roll_out([[row for batch in batches for row in batch["rows"]] for batches in prompts if batches])
+        if not self._ahead:
+            return [], None
+        answers = self._ahead.popleft()
+        learned = [answer for answer in answers if answer.is_learned]
         size = self.args.per_device_train_batch_size
-        parts = [slice(start, start + size) for start in range(0, len(rows), size)]
-        completions = [tokens for number, part in enumerate(parts) for tokens in self._sample(rows[part], number)]
-        self._sampling_seconds = time.monotonic() - now
-        advantages = self._advantages(rows, completions)
-        sampled = [self._batch(rows[part], completions[part], advantages[part]) for part in parts]
-        return sampled, torch.tensor([len(rows), sum(map(len, completions))])
+        batches = [
+            self._batch(answers[start : start + size], self._needs_old) for start in range(0, len(answers), size)
+        ]
+        counts = torch.tensor([len(learned), sum(len(answer.tokens) for answer in learned)], device=device)
+        return batches, self.accelerator.reduce(counts, "sum")
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return the loss of a micro batch. `num_items_in_batch`: rows and tokens of the whole step."""
-        advantages = inputs["advantages"]
+        """Return the loss of a micro batch. `num_items_in_batch`: completions and tokens of the whole step."""
         head = self.accelerator.unwrap_model(model).get_output_embeddings()
-        log_probs, is_token = token_log_probs(model, head, inputs, self._grpo.temperature)
-        reference = None
-        if self._policy.reference is not None:
-            with self.accelerator.autocast():
-                reference = self._policy.reference.of_tokens(inputs, self._grpo.temperature)
-            self._record_divergence(log_probs.detach(), reference, is_token)
-        sampled = Sampled(log_probs, is_token, reference, advantages)
-        whole = (len(advantages), int(is_token.sum())) if num_items_in_batch is None else num_items_in_batch.tolist()
-        loss = self._policy.loss(sampled, *whole)
+        log_probs, is_token = token_log_probs(model, head, inputs, self._rollouts.temperature)
+        reference = None if self._policy.reward_beta else self._by_reference(inputs)
+        sampled = Sampled(log_probs, is_token, inputs["advantages"], inputs.get("old"), reference)
+        self._record_policy(sampled, is_row(inputs))
+        if num_items_in_batch is None:
+            counts, scale = (int(is_row(inputs).sum()), int(is_token.sum())), 1
+        else:
+            counts, scale = tuple(num_items_in_batch.tolist()), self.group.size  # DDP averages gradients
+        loss = self._policy.loss(sampled, *(max(1, each) for each in counts)) * scale
         return (loss, {}) if return_outputs else loss
 
-    def _sample(self, rows: list[dict[str, Any]], part: int) -> list[list[int]]:
-        """Return a completion of each row of the micro batch with the number `part` in its step."""
-        seed = (self.args.seed * STRIDE + self.state.global_step) * STRIDE + part
-        with self.accelerator.autocast():
-            model = self.accelerator.unwrap_model(self.model)
-            return sample(model, [row["input_ids"] for row in rows], self._sampling, seed)
+    def resume(self, folder: Path) -> None:
+        """Resume from a checkpoint, which may lie within a rollout."""
+        self._ahead.extend(load_rollout(folder, self.global_batch_size // self.group.size, self.group))
+        self._resumed_steps = len(self._ahead)
+        super().resume(folder)
 
-    def _advantages(self, rows: list[dict[str, Any]], completions: list[list[int]]) -> Tensor:
-        """Reward the completions, record the rewards, and return the advantage of each, (rows,)."""
-        texts = self.processing_class.batch_decode(completions, skip_special_tokens=True)
-        most = self._grpo.max_completion_length
+    def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
+        """Save the completions that are not learned yet with the state of the Trainer."""
+        super()._save_checkpoint(*arguments, **options)
+        if self._ahead:
+            folder = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            save_rollout(folder, self._ahead, self.group)
+
+    def _roll_out(self, steps: list[list[dict[str, Any]]]) -> None:
+        """Sample and rate a completion of each row of the steps ahead."""
+        now = time.monotonic()
+        if self._sampling_seconds:
+            share = self._sampling_seconds / (now - self._rollout_began)
+            self.record({"sampling_share": torch.tensor([share])})
+        self._rollout_began = now
+        rows = [row for step in steps for row in step if row["columns"] is not None]
+        completions = self._sample(rows)
+        self._sampling_seconds = time.monotonic() - now
+        answers = {answer.index: answer for answer in self._rate(rows, completions)}
+        blank = Answer(BLANK, [], 0.0, is_learned=False)
+        self._ahead.extend([answers.get(row["index"], blank) for row in step] for step in steps)
+
+    def _sample(self, rows: list[dict[str, Any]]) -> list[list[int]]:
+        """Return a completion of each row."""
+        model, seed = self.accelerator.unwrap_model(self.model), self.args.seed * STRIDE + self.state.global_step
+        completions: list[list[int]] = []
+        with self.accelerator.autocast():
+            for start in range(0, len(rows), SAMPLED_ROWS):
+                part = rows[start : start + SAMPLED_ROWS]
+                prompts, numbers = [row["input_ids"] for row in part], [row["index"] for row in part]
+                completions += sample(model, prompts, self._sampling, seed, numbers)
+        return completions
+
+    def _rate(self, rows: list[dict[str, Any]], completions: list[list[int]]) -> list[Answer]:
+        """Reward the completions, record the rewards, and return them as they are learned."""
+        is_finished = [bool(tokens) and tokens[-1] in self._sampling.stop_ids for tokens in completions]
+        texts = [
+            self.processing_class.decode(tokens[:-1] if finished else tokens, skip_special_tokens=True)
+            for tokens, finished in zip(completions, is_finished, strict=True)
+        ]
+        most = self._rollouts.max_completion_length
         scored = [
             Completion(text, len(tokens), most, row["columns"])
             for row, tokens, text in zip(rows, completions, texts, strict=True)
@@ -127,92 +164,122 @@ class GroupTrainer(RowLoss):
             values = torch.tensor([SCORERS[reward.type].score(each, reward) for each in scored])
             self.record({f"rewards/{reward.name}": values})
             total += reward.weight * values
-        groups = total.unflatten(0, (-1, self._grpo.num_generations))
-        self._record_samples(total, groups, completions)
-        return self._policy.advantages(groups).flatten()
+        old, penalties = self._measure(rows, completions)
+        size = self._rollouts.num_generations
+        groups = (total - penalties).reshape(len(rows) // size, size)
+        self._record_rewards(total, groups, completions, is_finished)
+        advantages = self._policy.advantages(groups).flatten().tolist()
+        is_learned = [finished or not self._rollouts.mask_truncated for finished in is_finished]
+        return [
+            Answer(row["index"], *each)
+            for row, *each in zip(rows, completions, advantages, is_learned, old, strict=True)
+        ]
 
-    def _record_samples(self, total: Tensor, groups: Tensor, completions: list[list[int]]) -> None:
-        ends = torch.tensor([float(bool(tokens) and tokens[-1] in self._sampling.stop_ids) for tokens in completions])
+    def _measure(self, rows: list[dict[str, Any]], completions: list[list[int]]) -> tuple[list[Tensor | None], Tensor]:
+        """Return the log-probabilities of each completion, where its loss needs them; and what a divergence from the reference
+        takes from its reward, (rows,)."""
+        penalties = torch.zeros(len(rows))
+        if not self._needs_old and not self._policy.reward_beta:
+            return [None] * len(rows), penalties
+        answers = [Answer(row["index"], tokens, 0.0) for row, tokens in zip(rows, completions, strict=True)]
+        old: list[Tensor | None] = []
+        divergences: list[Tensor] = []
+        size = self.args.per_device_train_batch_size
+        model = self.accelerator.unwrap_model(self.model)
+        for start in range(0, len(answers), size):
+            inputs = self._prepare_inputs(self._batch(answers[start : start + size]))
+            with torch.no_grad(), evaluating(model), self.accelerator.autocast():
+                head = model.get_output_embeddings()
+                log_probs, is_token = token_log_probs(model, head, inputs, self._rollouts.temperature)
+            old += [each[mask].cpu() for each, mask in zip(log_probs, is_token, strict=True)]
+            if self._policy.reward_beta and (reference := self._by_reference(inputs)) is not None:
+                divergences.append(((log_probs - reference) * is_token).sum(dim=1).cpu())
+        if self._policy.reward_beta:
+            divergence_of_rows = torch.cat([penalties[:0], *divergences])
+            self.record({"kl": divergence_of_rows})
+            penalties = self._policy.reward_beta * divergence_of_rows
+        return old if self._needs_old else [None] * len(rows), penalties
+
+    def _by_reference(self, inputs: dict[str, Tensor]) -> Tensor | None:
+        """Log-probabilities of tokens by the reference model, where the method has one."""
+        if self._policy.reference is None:
+            return None
+        with self.accelerator.autocast():
+            return self._policy.reference.of_tokens(inputs, self._rollouts.temperature)
+
+    def _record_rewards(
+        self, total: Tensor, groups: Tensor, completions: list[list[int]], is_finished: list[bool]
+    ) -> None:
+        deviations = groups.std(dim=1)
         self.record(
             {
-                "reward": total,
-                "reward_std": groups.std(dim=1),
+                "reward": total[~total.isnan()],
+                "reward_std": deviations[~deviations.isnan()],
                 "completions/length": torch.tensor([float(len(tokens)) for tokens in completions]),
-                "completions/unfinished": 1 - ends,
+                "completions/truncated": torch.tensor([float(not finished) for finished in is_finished]),
             }
         )
 
-    def _record_divergence(self, log_probs: Tensor, reference: Tensor, is_token: Tensor) -> None:
-        of_rows = (divergence(log_probs, reference) * is_token).sum(dim=1) / is_token.sum(dim=1).clamp(min=1)
-        self.record({"kl": of_rows})
+    def _record_policy(self, sampled: Sampled, is_learned: Tensor) -> None:
+        if sampled.reference is not None:
+            of_tokens = divergence(sampled.log_probs.detach(), sampled.reference) * sampled.is_token
+            self.record({"kl": (of_tokens.sum(dim=1) / sampled.lengths)[is_learned]})
+        if sampled.old is not None:
+            self.record({"clip_ratio": self._policy.clipped(sampled)[is_learned]})
 
-    def _batch(self, rows: list[dict[str, Any]], completions: list[list[int]], advantages: Tensor) -> dict[str, Tensor]:
-        """Return a micro batch: input_ids, attention_mask and labels, (rows, length); advantages, (rows,)."""
-        token = self.processing_class.pad_token_id
-        return {**collate(rows, completions, token), "advantages": advantages}
+    @property
+    def _needs_old(self) -> bool:
+        """Whether the weights change between the sampling of a completion and its step."""
+        return self._rollouts.steps_per_rollout > 1
+
+    def _batch(self, answers: Sequence[Answer], has_old: bool = False) -> dict[str, Tensor]:
+        """Return a micro batch of answers, with the log-probabilities when they were sampled if `has_old`."""
+        prompts = [self._prompt(answer.index) for answer in answers]
+        return collate(prompts, answers, self.processing_class.pad_token_id, has_old)
+
+    def _prompt(self, index: int) -> list[int]:
+        rows: Any = self.train_dataset
+        if index == BLANK:
+            return [self.processing_class.pad_token_id] * 2
+        return list(rows[index]["input_ids"])
 
     def _longest_rows(self, dataset: Any) -> dict[str, Tensor]:
         """A micro batch of the longest prompts with completions of full length, for the dry pass."""
-        count = self.args.per_device_train_batch_size
-        longest = max(dataset.lengths)
-        token = self.processing_class.pad_token_id
-        rows = [{"input_ids": [token] * longest}] * count
-        completions = [[token] * self._grpo.max_completion_length] * count
-        batch = self._batch(rows, completions, torch.ones(count))
+        lengths, tokens = (
+            list(dataset.lengths),
+            [self.processing_class.pad_token_id] * self._rollouts.max_completion_length,
+        )
+        longest = Answer(lengths.index(max(lengths)), tokens, 1.0, log_probs=torch.zeros(len(tokens)))
+        batch = self._batch([longest] * self.args.per_device_train_batch_size, self._needs_old)
         prepared: dict[str, Tensor] = self._prepare_inputs(batch)
         return prepared
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> GroupSampler:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Groups:
         """Prompts of similar length together, in an order that depends on the seed and the epoch alone."""
-        prompts = self.train_dataset
-        group = prompts.group
-        return GroupSampler(list(prompts.lengths)[::group], self.global_batch_size // group, group, self.args.seed)
+        prompts: Any = self.train_dataset
+        blanks = 1 if self.group.size > 1 else 0
+        lengths = list(prompts.lengths)[:: prompts.group]
+        return Groups(
+            lengths[: len(lengths) - blanks],
+            self.global_batch_size // prompts.group,
+            prompts.group,
+            self.args.seed,
+            self.group.size,
+            self.args.per_device_train_batch_size,
+        )
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
         """Rows are counted when they are sampled."""
         return None
 
 
-class GroupSampler(torch.utils.data.Sampler[int]):
-    """`order` of the prompts, each with all rows of its group."""
-
-    def __init__(self, lengths: Sequence[int], prompts: int, group: int, seed: int) -> None:
-        self._lengths, self._prompts, self._group, self._seed, self._epoch = lengths, prompts, group, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch. The Trainer calls it before each epoch, and when it resumes."""
-        self._epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        for prompt in order(self._lengths, self._prompts, self._seed, self._epoch):
-            yield from range(prompt * self._group, (prompt + 1) * self._group)
-
-    def __len__(self) -> int:
-        return len(self._lengths) * self._group
-
-
-def collate(rows: list[dict[str, Any]], completions: list[list[int]], pad_token: int) -> dict[str, Tensor]:
-    """Return a batch of prompts with their completions, which have labels."""
-    prompts = [row["input_ids"] for row in rows]
-    ids = [[*prompt, *tokens] for prompt, tokens in zip(prompts, completions, strict=True)]
-    labels = [[*[IGNORED] * len(prompt), *tokens] for prompt, tokens in zip(prompts, completions, strict=True)]
-    return padded(ids, labels, pad_token)
-
-
-def divergence(log_probs: Tensor, reference: Tensor) -> Tensor:
-    """Return the estimate of the KL divergence at each token: exp(d) - d - 1 with d = reference - log_probs
-    (Schulman, 2020, http://joschu.net/blog/kl-approx.html), never negative."""
-    delta = reference - log_probs
-    return delta.exp() - delta - 1
-
-
-def build_trainer(setup: Setup, policy: Policy, grpo: Grpo) -> GroupTrainer:
+def build_trainer(setup: Setup, policy: Policy, rollouts: Rollouts) -> GroupTrainer:
     """Return the trainer of a policy."""
     return GroupTrainer(
         **trainer_options(setup),
         data_collator=lambda rows: {"rows": rows},
         policy=policy,
-        grpo=grpo,
+        rollouts=rollouts,
         rewards=setup.job.rewards or (),
-        sampling=sampling_of(setup, grpo.max_completion_length, grpo.temperature, grpo.top_p),
+        sampling=sampling_of(setup, rollouts.max_completion_length, rollouts.temperature, rollouts.top_p),
     )

@@ -99,6 +99,7 @@ class ProgressReporter(TrainerCallback):  # type: ignore[misc]
             eval_losses=eval_losses(self._latest),
             reward=self._latest.get("reward"),
             sampling_share=self._latest.get("sampling_share"),
+            truncated_share=self._latest.get("completions/truncated"),
             reward_margin=self._latest.get("rewards/margins"),
             reward_accuracy=self._latest.get("rewards/accuracies"),
             kl=self._latest.get("kl"),

@@ -53,4 +53,6 @@ def fill_batches(rows: TrainingRows, token: int) -> TrainingRows:
         return PackedRows(append_blank(rows.examples, token), sequence_of)
     if isinstance(rows, Pairs):
         return Pairs(append_blank(append_blank(rows.examples, token), token))
+    if isinstance(rows, Prompts):
+        return Prompts(append_blank(rows.examples, token), rows.group)
     return append_blank(rows, token)

@@ -1,19 +1,32 @@
-"""Completions that a model samples while it trains, by transformers' generation in the process itself."""
+"""Completions that a model samples while it trains, by transformers' generation in the process itself.
+
+Each completion has random numbers of its own, so that it depends on its seed, its prompt and the weights, but neither on the other
+rows of its batch nor on the number of processes.
+"""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from transformers import LogitsProcessorList
 
 from tunesmith_runtime.train.model import stop_ids
 from tunesmith_runtime.train.reference import evaluating
 
 if TYPE_CHECKING:
     from tunesmith_runtime.train.methods.base import Setup
+
+PLAIN: dict[str, Any] = {
+    "do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_new_tokens": 0,
+    "suppress_tokens": [], "begin_suppress_tokens": [], "use_cache": True,
+}  # fmt: skip
+"""Settings of generation that leave the model's probabilities as they are, also where its generation_config.json changes them."""
 
 
 @dataclass(frozen=True)
@@ -37,33 +50,68 @@ def sampling_of(setup: Setup, max_tokens: int, temperature: float, top_p: float 
 
 
 @torch.no_grad()
-def sample(model: Any, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[list[int]]:
+def sample(
+    model: Any, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int, rows: Sequence[int] | None = None
+) -> list[list[int]]:
     """Return the tokens of a completion of each prompt, up to and with the first that ends it.
 
-    The completions depend on the arguments alone; random states and the mode of the model stay unchanged.
+    `rows` are the numbers by which, with `seed`, the completions differ: by default those of their places. Random states and the mode
+    of the model stay unchanged.
     """
-    device = model.device
+    seeds = [f"{seed} {row}" for row in (range(len(prompts)) if rows is None else rows)]
     ids = [torch.tensor(prompt) for prompt in prompts]
-    padded = pad_sequence(ids, batch_first=True, padding_value=sampling.pad_token, padding_side="left").to(device)
+    padded = pad_sequence(ids, batch_first=True, padding_value=sampling.pad_token, padding_side="left")
     mask = pad_sequence([torch.ones_like(each) for each in ids], batch_first=True, padding_side="left")
-    with evaluating(model), torch.random.fork_rng():
-        torch.manual_seed(seed)
+    numbers = torch.tensor([uniforms(each, sampling.max_tokens) for each in seeds], dtype=torch.float64)
+    draw = Draw(numbers.to(model.device), padded.shape[1], sampling)
+    with evaluating(model):
         sequences = model.generate(
-            input_ids=padded,
-            attention_mask=mask.to(device),
-            **(
-                {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-                if sampling.temperature
-                else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-            ),
-            repetition_penalty=1.0,
-            num_beams=1,
+            input_ids=padded.to(model.device),
+            attention_mask=mask.to(model.device),
             max_new_tokens=sampling.max_tokens,
             eos_token_id=list(sampling.stop_ids),
             pad_token_id=sampling.pad_token,
-            use_cache=True,
+            logits_processor=LogitsProcessorList([draw] if sampling.temperature else []),
+            **PLAIN,
         )
-    return [until_end(each, sampling.stop_ids) for each in sequences[:, padded.shape[1] :].tolist()]
+    return [until_end(tokens, sampling.stop_ids) for tokens in sequences[:, padded.shape[1] :].tolist()]
+
+
+class Draw:
+    """A logits processor that leaves one token of each row, drawn with the row's own random number."""
+
+    def __init__(self, numbers: Tensor, start: int, sampling: Sampling) -> None:
+        """`numbers`: from 0 to 1, (rows, tokens of a completion at most). `start`: tokens of the padded prompts."""
+        self._numbers, self._start, self._sampling = numbers, start, sampling
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return scores, (rows, vocabulary), of 0 for the drawn token and of -inf for all others."""
+        number = self._numbers[:, input_ids.shape[1] - self._start]
+        token = drawn(scores, number, self._sampling.temperature, self._sampling.top_p)
+        return torch.full_like(scores, -torch.inf).scatter(1, token[:, None], 0.0)
+
+
+def drawn(logits: Tensor, numbers: Tensor, temperature: float, top_p: float) -> Tensor:
+    """Return the token of each row, (rows,): the first at which the cumulative probability exceeds the row's number.
+
+    `logits`: (rows, vocabulary). `numbers`: (rows,), from 0 to 1. With `top_p` below 1, only the most probable tokens count whose
+    probabilities together reach it (Holtzman et al., 2019, https://arxiv.org/abs/1904.09751).
+    """
+    probabilities = (logits.double() / temperature).softmax(dim=1)
+    if top_p < 1:
+        falling, tokens = probabilities.sort(dim=1, descending=True, stable=True)
+        is_outside = falling.cumsum(dim=1) - falling >= top_p
+        probabilities = probabilities.masked_fill(is_outside.gather(1, tokens.argsort(dim=1)), 0.0)
+    cumulative = probabilities.cumsum(dim=1)
+    return torch.searchsorted(cumulative, numbers[:, None] * cumulative[:, -1:], right=True)[:, 0].clamp(
+        max=logits.shape[1] - 1
+    )
+
+
+def uniforms(seed: str, count: int) -> list[float]:
+    """Return `count` random numbers from 0 to 1, which depend on the seed alone."""
+    generator = random.Random(seed)
+    return [generator.random() for _ in range(count)]
 
 
 def until_end(tokens: list[int], stop_ids: Sequence[int]) -> list[int]:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith_api.batches import batch_refusal, batch_rule
+from tunesmith_api.batches import batch_refusal, batch_rule, group_rule
+from tunesmith_api.training import Method
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,23 @@ def test_the_rule_of_the_crd_refuses_what_the_function_refuses(batch: int, nodes
     admitted = eval(as_python, {}, {"batch": batch, "nodes": nodes, "devices": devices})
     is_valid = batch >= 1 and nodes >= 1 and devices >= 1
     assert admitted == (not is_valid or batch_refusal(batch, nodes * devices) is None)
+
+
+@pytest.mark.parametrize(("devices", "group", "advice"), [(1, 5, "5"), (2, 16, "32"), (4, 4, None)])
+def test_a_device_takes_whole_groups_of_completions(devices: int, group: int, advice: str | None) -> None:
+    refusal = batch_refusal(16, devices, None, Method.RLOO, group)
+    assert (refusal and refusal.hint) == (advice and f"set spec.training.globalBatchSize to a multiple of {advice}")
+
+
+@given(batch=st.integers(0, 64), nodes=st.integers(0, 4), group=st.integers(0, 9))
+def test_the_rule_of_groups_refuses_what_the_function_refuses(batch: int, nodes: int, group: int) -> None:
+    rule = group_rule("nodes >= 1", "grpo", "nodes", "2")
+    for cel, python in (
+        ("(has(self.grpo) ? self.grpo.numGenerations : 8)", "group"), ("self.training.globalBatchSize", "batch"),
+        ("self.method != 'grpo'", "False"), ("!(", "not ("), ("||", "or"),
+    ):  # fmt: skip
+        rule = rule.replace(cel, python)
+    admitted = eval(rule, {}, {"batch": batch, "nodes": nodes, "group": group})
+    is_valid = batch >= 1 and nodes >= 1 and group >= 1
+    refused = is_valid and (batch % (2 * nodes) or batch_refusal(batch, 2 * nodes, None, Method.GRPO, group))
+    assert admitted == (not refused)

@@ -48,7 +48,8 @@ def _roles(spec: FineTuneJobSpec) -> Sequence[Role]:
 
 def _refusals(spec: FineTuneJobSpec, config: OperatorConfig) -> Sequence[Refusal]:
     training, devices = spec.training, spec.parallelism.nodes * spec.resources.processes
-    refusal = batch_refusal(training.global_batch_size, devices, training.micro_batch_size, spec.method)
+    group = spec.rollouts.num_generations if spec.rollouts else 1
+    refusal = batch_refusal(training.global_batch_size, devices, training.micro_batch_size, spec.method, group)
     return [refusal] if refusal else []
 
 

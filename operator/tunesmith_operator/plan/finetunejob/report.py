@@ -26,7 +26,7 @@ REPORTED = ("runUri", "reportUri", "artifacts", "rows", "estimate", "metrics", "
 PREPARED = ("estimate", "rows")
 PUSHED = ("rows", "lastCheckpoint", "resumedFromStep")
 PROGRESS = (
-    "epoch", "loss", "evalLoss", "evalLosses", "reward", "samplingShare", "rewardMargin", "rewardAccuracy", "kl",
+    "epoch", "loss", "evalLoss", "evalLosses", "reward", "samplingShare", "truncatedShare", "rewardMargin", "rewardAccuracy", "kl",
     "learningRate", "tokensPerSecond", "etaSeconds",
 )  # fmt: skip
 

@@ -12,11 +12,12 @@ from tunesmith_runtime.train.methods.grpo import GRPO
 from tunesmith_runtime.train.methods.kto import KTO
 from tunesmith_runtime.train.methods.orpo import ORPO
 from tunesmith_runtime.train.methods.pretrain import PRETRAIN
+from tunesmith_runtime.train.methods.rloo import RLOO
 from tunesmith_runtime.train.methods.sft import SFT
 from tunesmith_runtime.train.methods.simpo import SIMPO
 
 __all__ = ["METHODS", "Method", "Setup"]
 
 METHODS: Mapping[MethodName, Method] = {
-    method.name: method for method in (SFT, PRETRAIN, DPO, ORPO, SIMPO, CPO, KTO, GRPO)
+    method.name: method for method in (SFT, PRETRAIN, DPO, ORPO, SIMPO, CPO, KTO, GRPO, RLOO)
 }

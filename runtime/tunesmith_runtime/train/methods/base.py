@@ -68,6 +68,14 @@ def in_pairs(examples: Dataset, job: FineTuneJobSpec) -> Pairs:
     return Pairs(examples)
 
 
+def in_groups(examples: Dataset, job: FineTuneJobSpec) -> Prompts:
+    """Return each prompt as a group of rows, one for each completion that is sampled."""
+    from tunesmith_runtime.data.prompts import Prompts
+
+    assert job.rollouts is not None
+    return Prompts(examples, job.rollouts.num_generations)
+
+
 def log_sigmoid(value: Tensor) -> Tensor:
     """Return log(1 / (1 + exp(-value))) without overflow."""
     from torch.nn.functional import logsigmoid

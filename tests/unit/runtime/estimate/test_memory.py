@@ -106,3 +106,10 @@ def test_the_trained_parameters_of_an_adapter_are_those_of_peft(tuner: Tuner) ->
     config = import_module(f"tunesmith_runtime.train.tuners.{tuner}").config(job, lora, ["up"])
     adapted = get_peft_model(nn.ModuleDict({"up": nn.Linear(linear.inputs, linear.outputs)}), config)
     assert adapter_size(tuner, 4, linear) == sum(each.numel() for each in adapted.parameters() if each.requires_grad)
+
+
+def test_sampling_caches_the_keys_and_values_of_all_completions() -> None:
+    few, many = (total(sampled_rows=rows, checkpointing=True) for rows in (1024, 1025))
+    cache = 1024 * 28 * 2 * 8 * 128 * BF16.compute  # tokens, layers, keys and values, heads, their size
+    assert cache <= many - few < 2 * cache
+    assert few > total(checkpointing=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tunesmith_api.batches import micro_batch
 from tunesmith_runtime.data.example_file import example_lengths, open_examples, write_examples
 from tunesmith_runtime.data.examples import IGNORED, Example
-from tunesmith_runtime.train.batches import ByLength, append_blank, order
+from tunesmith_runtime.train.batches import ByLength, Groups, append_blank, order
 
 lengths = st.lists(st.integers(1, 500), min_size=1, max_size=300)
 
@@ -120,3 +121,25 @@ def test_the_micro_batch_divides_the_share_of_a_device(
 def test_devices_that_do_not_divide_the_batch_are_refused(requested: int | None, devices: int, wrong: str) -> None:
     with pytest.raises(ValueError, match=wrong):
         micro_batch(16, requested, devices)
+
+
+def test_the_rows_of_a_step_are_whole_groups() -> None:
+    sampler = Groups([3, 1, 2, 5, 4], prompts=2, group=4, seed=0)
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        indices = list(sampler)
+        groups = [indices[start : start + 4] for start in range(0, 20, 4)]
+        assert all(group == list(range(group[0], group[0] + 4)) and group[0] % 4 == 0 for group in groups)
+        assert sorted(indices) == list(range(20))
+    assert len(sampler) == 20
+
+
+def test_processes_take_whole_groups_of_the_same_steps() -> None:
+    settings: dict[str, Any] = {"prompts": 4, "group": 4, "seed": 0}
+    alone = list(Groups([3, 1, 2, 5, 4], **settings))
+    together = list(Groups([3, 1, 2, 5, 4], **settings, processes=2, micro_batch=2))
+    assert len(together) == len(Groups([3, 1, 2, 5, 4], **settings, processes=2, micro_batch=2)) == 32
+    for step, rows in ((0, alone[:16]), (1, alone[16:] + [20, 21, 22, 23] * 3)):
+        micro_batches = [together[step * 16 + start :][:2] for start in range(0, 16, 2)]
+        shares = [[row for batch in micro_batches[process::2] for row in batch] for process in range(2)]
+        assert shares == [rows[:8], rows[8:]]
