@@ -18,6 +18,8 @@ from tunesmith_cli.sources import NotKnown, cause_of, check_readable, is_of_this
 from tunesmith_runtime.data.contamination import Questions, read_questions
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.dropped_rows import DroppedRows
+from tunesmith_runtime.data.encoders.rated import RATED
+from tunesmith_runtime.data.example_file import RowWriter, open_columns, write_examples
 from tunesmith_runtime.data.examples import Example
 from tunesmith_runtime.data.files import ending_of
 from tunesmith_runtime.data.records import Record
@@ -25,7 +27,6 @@ from tunesmith_runtime.data.row_counts import RowCounts
 from tunesmith_runtime.data.row_encoder import (
     MAX_BAD_SHARE,
     DatasetEncoder,
-    Learnable,
     RecordEncoder,
     RowEncoder,
     Source,
@@ -37,17 +38,20 @@ from tunesmith_runtime.storage.files import path_of
 from tunesmith_runtime.train.methods import METHODS
 from tunesmith_runtime.workdir import DataFile, Work
 
+EXAMPLES = "examples.arrow"
+"""Name of the file with the examples of the training rows."""
+
 
 @dataclass(frozen=True)
 class FormatsOnly:
-    """Stands for an encoder where the tokenizer is not known: every record is kept, with no tokens."""
+    """Stands for an encoder where the tokenizer is not known: every record is kept, with no tokens but the number that belongs to it."""
 
     bound: str
     """See `TextEncoder.bound`."""
 
     def examples(self, record: Record) -> list[Example] | DropReason:
-        """Return no examples."""
-        return []
+        """Return an example without tokens for a rated record, and none for others."""
+        return [Example([], [], value=RATED[type(record)](record).value)] if type(record) in RATED else []
 
     def fit(self, examples: list[Example]) -> list[Example] | DropReason:
         """Return the examples."""
@@ -60,7 +64,7 @@ class FormatsOnly:
 
 @dataclass
 class Counter:
-    """Counts rows in the place of the writer of examples."""
+    """Counts the validation rows in the place of a writer of examples."""
 
     rows: int = 0
 
@@ -100,20 +104,30 @@ def check_rows(spec: FineTuneJobSpec, storage: Storage, encoder: RecordEncoder, 
     if spec.method not in METHODS:
         raise NotKnown(f"method {spec.method} is not available, so the rows are not read")
     counting = spec.model_copy(update={"on_bad_row": BadRows.DROP, "max_bad_share": 1.0})
-    learnable = Learnable(spec.method, METHODS[spec.method].learns_from)
-    run = RowEncoder(Work(scratch), encoder, learnable, counting)
+    method = METHODS[spec.method]
+    run = RowEncoder(Work(scratch), encoder, method.learnable(spec), counting)
     held_out = spec.validation.separate if spec.validation else []
     is_uri = bool(spec.validation and spec.validation.uri)
     # The validation rows first, as in the training: a training row that repeats one of them is the duplicate.
     validation = [
-        _check(run, spec, storage, each, "validation.uri" if is_uri else f"validation.datasets[{index}]", scratch)
+        _check(
+            run,
+            spec,
+            storage,
+            each,
+            "validation.uri" if is_uri else f"validation.datasets[{index}]",
+            scratch,
+            Counter(),
+        )
         for index, each in enumerate(held_out)
     ]
     evaluations, questions = _read_evaluations(spec, storage, scratch)
     run = replace(run, questions=questions)
-    train = [
-        _check(run, spec, storage, each, f"datasets[{index}]", scratch) for index, each in enumerate(spec.datasets)
-    ]
+    with write_examples(scratch / EXAMPLES) as writer:
+        train = [
+            _check(run, spec, storage, each, f"datasets[{index}]", scratch, writer)
+            for index, each in enumerate(spec.datasets)
+        ]
     return train + validation + evaluations
 
 
@@ -139,18 +153,23 @@ def _read_evaluations(
             if is_of_this_machine(error):
                 reports.append(DatasetReport(field, dataset.source, unknown=cause_of(error)))
             else:
-                refused = Refusal(f"{error.failure}: {error.message}", error.hint or "")
-                reports.append(DatasetReport(field, dataset.source, failure=refused))
+                reports.append(DatasetReport(field, dataset.source, failure=refusal_of(error)))
     return reports, questions if spec.decontaminate else None
 
 
 def _check(
-    run: RowEncoder, spec: FineTuneJobSpec, storage: Storage, dataset: Dataset, field: str, scratch: Path
+    run: RowEncoder,
+    spec: FineTuneJobSpec,
+    storage: Storage,
+    dataset: Dataset,
+    field: str,
+    scratch: Path,
+    writer: RowWriter,
 ) -> DatasetReport:
-    """Read the rows of a data set."""
+    """Read the rows of a data set, and write their examples."""
     is_validation = field.startswith("validation")
     source = DataSource.of_validation(dataset) if is_validation else DataSource.of(dataset)
-    counts, writer, dropped = RowCounts(), Counter(), DroppedRows()
+    counts, dropped, before = RowCounts(), DroppedRows(), writer.rows
     one = replace(run, dropped=dropped)
     failure = None
     try:
@@ -163,17 +182,17 @@ def _check(
     except RunFailure as error:
         if is_of_this_machine(error):
             return DatasetReport(field, dataset.source, unknown=cause_of(error))
-        failure = Refusal(f"{error.failure}: {error.message}", error.hint or "")
-    bad = counts.dropped[DropReason.BAD_ROW]
+        failure = refusal_of(error)
+    bad, kept = counts.dropped[DropReason.BAD_ROW], writer.rows - before
     return DatasetReport(
         field,
         dataset.source,
-        kept=writer.rows,
+        kept=kept,
         truncated=counts.truncated,
         dropped=dict(sorted(counts.dropped.items())),
         ignored=dict(counts.ignored.most_common()),
         examples=dropped.examples,
-        failure=failure or _too_many_bad(spec, field, bad, writer.rows + counts.dropped.total()),
+        failure=failure or _too_many_bad(spec, field, bad, kept + counts.dropped.total()),
     )
 
 
@@ -204,6 +223,22 @@ def _too_many_bad(spec: FineTuneJobSpec, field: str, bad: int, rows: int) -> Ref
             "correct the rows, or raise spec.maxBadShare",
         )
     return None
+
+
+def refusal_of(failure: RunFailure) -> Refusal:
+    """Return a failure of the training as a refusal."""
+    return Refusal(f"{failure.failure}: {failure.message}", failure.hint or "")
+
+
+def unlearnable_rows(spec: FineTuneJobSpec, reports: Sequence[DatasetReport], scratch: Path) -> list[Refusal]:
+    """Return why the method cannot learn from the training rows as a whole, where all were read without a failure by `check_rows`."""
+    if any(each.unknown or each.failure for each in reports if each.field.startswith("datasets")):
+        return []
+    try:
+        METHODS[spec.method].check_rows(open_columns(scratch / EXAMPLES))
+    except RunFailure as error:
+        return [refusal_of(error)]
+    return []
 
 
 def missing_rows(spec: FineTuneJobSpec, reports: Sequence[DatasetReport]) -> list[Refusal]:

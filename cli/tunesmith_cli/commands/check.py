@@ -95,13 +95,17 @@ def _local_uris(spec: FineTuneJobSpec, data: tuple[Path, ...]) -> Iterator[str]:
 def _read(spec: FineTuneJobSpec, model: Path | None, notes: list[str]) -> tuple[list[DatasetReport], list[Refusal]]:
     """Read the rows of a job: what becomes of them, and why the job would fail. Adds to `notes` what is not known."""
     from tunesmith_cli.sources import NotKnown, missing_package, storage_of
+    from tunesmith_runtime.errors import RunFailure
 
     try:
-        from tunesmith_cli.rowcheck import check_rows, missing_rows
+        from tunesmith_cli.rowcheck import check_rows, missing_rows, refusal_of, unlearnable_rows
 
         with tempfile.TemporaryDirectory(prefix="tunesmith-") as scratch:
             encoder = _encoder(spec, model, Path(scratch), notes)
             reports = check_rows(spec, storage_of(spec), encoder, Path(scratch))
+            unlearnable = unlearnable_rows(spec, reports, Path(scratch))
+    except RunFailure as error:
+        return [], [refusal_of(error)]
     except NotKnown as error:
         notes.append(str(error))
         return [], []
@@ -109,7 +113,7 @@ def _read(spec: FineTuneJobSpec, model: Path | None, notes: list[str]) -> tuple[
         notes.append(f"the rows are not read: {missing_package(error)}")
         return [], []
     failures = [each.failure for each in reports if each.failure]
-    return reports, [*failures, *missing_rows(spec, reports)]
+    return reports, [*failures, *missing_rows(spec, reports), *unlearnable]
 
 
 def _encoder(spec: FineTuneJobSpec, model: Path | None, scratch: Path, notes: list[str]) -> RecordEncoder:

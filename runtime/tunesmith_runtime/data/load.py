@@ -6,7 +6,7 @@ Each row is kept, or dropped for a reason that is counted, or refused with its f
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import DatasetRows, DroppedRows, FineTuneJobSpec, Rows
+from tunesmith_api.training import Method
 from tunesmith_runtime.data.contamination import Questions, read_questions
 from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.example_file import RowWriter, move_rows, open_examples, open_parts, repeat_rows
 from tunesmith_runtime.data.mixing import Draw, draw
-from tunesmith_runtime.data.records import Record
 from tunesmith_runtime.data.row_counts import RowCounts, ignored_keys, warn_of_ignored
 from tunesmith_runtime.data.row_encoder import Learnable, RowEncoder, Source
 from tunesmith_runtime.data.split import held_out_rows
@@ -64,14 +64,14 @@ class Data:
         return open_parts(self.validation_file, self.validation_ends) if self.validation_file else ()
 
 
-def load(work: Work, spec: FineTuneJobSpec, encoder: Encoder, learns_from: Collection[type[Record]]) -> Data:
-    """Encode the rows of all data sets in their order, and the validation rows. `learns_from` are the record types that the
-    method learns from. The first dropped rows of each reason are in `dropped_rows.FILE` then, also after a failure.
+def load(work: Work, spec: FineTuneJobSpec, encoder: Encoder, learnable: Learnable) -> Data:
+    """Encode the rows of all data sets in their order, and the validation rows. The first dropped rows of each reason are in
+    `dropped_rows.FILE` then, also after a failure.
 
     Raises RunFailure: BadRow with file and line, EmptyDataset, ChatTemplateMissing, BadSpec for rows that the method
     does not learn from, DiskFull.
     """
-    rows = RowEncoder(work, encoder, Learnable(spec.method, learns_from), spec, questions=_questions(work, spec))
+    rows = RowEncoder(work, encoder, learnable, spec, questions=_questions(work, spec))
     try:
         return _load(rows, spec, encoder)
     finally:
@@ -82,7 +82,7 @@ def load_stream(
     work: Work,
     spec: FineTuneJobSpec,
     encoder: Encoder,
-    learns_from: Collection[type[Record]],
+    learnable: Learnable,
     arrange: Arrange,
     is_leader: bool,
 ) -> StreamedData:
@@ -90,7 +90,7 @@ def load_stream(
 
     Raises RunFailure as `load`, for validation rows.
     """
-    learnable, sources = Learnable(spec.method, learns_from), _sources(work, spec)
+    sources = _sources(work, spec)
     separate = _validation_sources(work, spec)
     held_out_file, counts_file = work.examples / VALIDATION, work.examples / VALIDATION_COUNTS
     if separate and is_leader:
@@ -107,7 +107,7 @@ def load_stream(
         Stream(
             encode,
             arrange,
-            lambda counts: _empty(", ".join(dataset.source for dataset in spec.datasets), counts, encoder),
+            lambda counts: _empty(", ".join(dataset.source for dataset in spec.datasets), counts, encoder, spec.method),
         ),
         open_examples(held_out_file) if held_out else None,
         held_out,
@@ -246,7 +246,7 @@ def _check_kept(spec: FineTuneJobSpec, train: RowCounts, encoder: Encoder) -> No
     """Raise RunFailure (EmptyDataset) where there are too few rows to train with."""
     uris, validation = ", ".join(dataset.source for dataset in spec.datasets), spec.validation
     if not train.kept:
-        raise _empty(uris, train, encoder)
+        raise _empty(uris, train, encoder, spec.method)
     if validation and validation.fraction and train.kept == 1:
         raise RunFailure(
             FailureClass.EMPTY_DATASET,
@@ -255,16 +255,20 @@ def _check_kept(spec: FineTuneJobSpec, train: RowCounts, encoder: Encoder) -> No
         )
 
 
-def _empty(uri: str, counts: RowCounts, encoder: Encoder) -> RunFailure:
+def _empty(uri: str, counts: RowCounts, encoder: Encoder, method: Method = Method.SFT) -> RunFailure:
     """The failure of data without a usable row. Its hint lets rows fit that were too long."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.dropped.items()))
     message = f"no row of {uri} can be used: " + (f"dropped {reasons}" if reasons else "there are none")
     if counts.too_long is None:
         return RunFailure(FailureClass.EMPTY_DATASET, message)
     shortest, longest = counts.too_long
-    most = min(encoder.most_tokens, MAX_LENGTH, encoder.positions or MAX_LENGTH)
+    positions = encoder.positions or MAX_LENGTH
+    most = min(encoder.most_tokens, MAX_LENGTH, positions - encoder.reserved)
     settable = [length for length in (longest, shortest) if length <= most]
     hint = f"set spec.training.maxLength to {settable[0]} or more" if settable else "split the rows into shorter ones"
+    if encoder.reserved and not settable and shortest < min(positions, encoder.most_tokens):
+        left = positions - (longest if longest < positions else shortest)
+        hint = f"set spec.{method}.maxCompletionLength to {left} or less, and spec.training.maxLength to {positions - left} or more"
     lengths = f"rows have {_length(shortest, encoder)} to {_length(longest, encoder)} tokens"
     return RunFailure(FailureClass.EMPTY_DATASET, f"{message}; {lengths}, and {encoder.bound}", hint)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import compress, islice
 from pathlib import Path
@@ -38,10 +38,13 @@ NAMED = 3
 
 @dataclass(frozen=True)
 class Learnable:
-    """The types of the records that a method learns from."""
+    """The records that a method learns from."""
 
     method: Method
     records: Collection[type[Record]]
+    """Their types."""
+    check: Callable[[Record], None] = lambda _: None
+    """Raises RowError for a record that cannot be learned from with the settings of the job."""
 
     def check_format(self, row_format: Format, subject: str) -> None:
         """Raise RunFailure (BadSpec) for a format whose rows never yield such a record. `subject` names the format."""
@@ -49,9 +52,10 @@ class Learnable:
             raise self._refused(subject)
 
     def check_record(self, record: Record, row_format: Format) -> None:
-        """Raise RunFailure (BadSpec) for a record of another type."""
+        """Raise RunFailure (BadSpec) for a record of another type, and RowError for one that cannot be learned from."""
         if type(record) not in self.records:
             raise self._refused(f"the row is a {type(record).__name__} of format {row_format.name}")
+        self.check(record)
 
     def _refused(self, subject: str) -> RunFailure:
         names = ", ".join(formats.yielding(self.records))

@@ -73,7 +73,10 @@ def assess(spec: RunSpec, work: Work, storage: Storage, model: Model, data: Mapp
     Raises RunFailure: WillNotFit if spec.fit is Refuse; with `until: data`, and where all rows were counted, the failures of
     the training's rows (BadRow, EmptyDataset, ChatTemplateMissing, BadSpec).
     """
+    from tunesmith_runtime.train.methods import METHODS
+
     job = spec.fine_tune_job()
+    METHODS[job.method].row_check(job)
     base = model.base or model
     if base.uri is None and not job.until.trains and base.importer is not None:
         base.uri, base.digest = base.importer(base.directory)
@@ -200,7 +203,7 @@ def encode_lightly(job: FineTuneJobSpec, scratch: Work, template: str | None = N
     from tunesmith_runtime.train.methods import METHODS
 
     method = METHODS[job.method]
-    encoded = load(scratch, job, light_encoder(scratch.model(), job, template), method.learns_from)
+    encoded = load(scratch, job, light_encoder(scratch.model(), job, template), method.learnable(job))
     method.check_rows(open_columns(encoded.train_file))
     return encoded
 

@@ -176,11 +176,11 @@ def load_rows(
     )
     if job.training.streaming:
         arrange = arrangement(job.training, encoder.max_length)
-        with naming_positions(most, job.training), group.pod_leader_first():
-            stream = load_stream(work, job, encoder, method.learns_from, arrange, group.is_pod_leader)
+        with naming_positions(most, job), group.pod_leader_first():
+            stream = load_stream(work, job, encoder, method.learnable(job), arrange, group.is_pod_leader)
         return tokenizer, stream, StreamedRows(stream.stream)
-    with naming_positions(most, job.training), group.pod_leader_first():
-        data = load(work, job, encoder, method.learns_from) if group.is_pod_leader else open_data(work)
+    with naming_positions(most, job), group.pod_leader_first():
+        data = load(work, job, encoder, method.learnable(job)) if group.is_pod_leader else open_data(work)
     method.check_rows(open_columns(data.train_file))
     log.info("rows: %s", data.rows.to_dict())
     return tokenizer, data, arranged(data.train, encoder.max_length, job, method)
@@ -276,12 +276,18 @@ def publish(
 
 
 @contextmanager
-def naming_positions(most: Limits, training: Training) -> Iterator[None]:
-    """Within the block, name the model's positions in the log and in EmptyDataset if they are fewer than training.maxLength."""
-    if most.positions is None or most.positions >= training.max_length:
+def naming_positions(most: Limits, job: FineTuneJobSpec) -> Iterator[None]:
+    """Within the block, name the positions that the model has for a row, in the log and in EmptyDataset, if they are fewer than
+    training.maxLength."""
+    length, reserved = job.training.max_length, completion_tokens(job)
+    if most.positions is None or most.positions - reserved >= length:
         yield
         return
-    text = f"training.maxLength is {training.max_length} and the model has {most.positions} positions, so a row holds at most {most.positions} tokens"
+    left = f", {reserved} of them for completions" if reserved else ""
+    text = (
+        f"training.maxLength is {length} and the model has {most.positions} positions{left}, "
+        f"so a row holds at most {most.positions - reserved} tokens"
+    )
     log.warning("%s", text)
     try:
         yield

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.training import Method as MethodName
 from tunesmith_runtime.data.records import Record
+from tunesmith_runtime.data.row_encoder import Learnable
 from tunesmith_runtime.train.process_group import ProcessGroup
 from tunesmith_runtime.workdir import Work
 
@@ -57,8 +58,15 @@ class Method:
     """Make the rows of a batch from the encoded examples."""
     check_rows: Callable[[Table], None] = lambda _: None
     """Refuse training rows from which the method cannot learn as a whole. Raises RunFailure."""
+    row_check: Callable[[FineTuneJobSpec], Callable[[Record], None]] = lambda _: lambda _: None
+    """Return what raises RowError for a record to which the settings of a job do not apply. Raises RunFailure (BadSpec) for
+    settings that apply to none."""
     needs: frozenset[str] = frozenset()
     """Optional packages that it imports; all others stay hidden (`train.imports`)."""
+
+    def learnable(self, job: FineTuneJobSpec) -> Learnable:
+        """Return the records that it learns from with the settings of a job. Raises RunFailure (BadSpec)."""
+        return Learnable(self.name, self.learns_from, self.row_check(job))
 
 
 def in_pairs(examples: Dataset, job: FineTuneJobSpec) -> Pairs:

@@ -15,6 +15,7 @@ from tunesmith_api.methods import Grpo, GrpoLoss, Importance
 from tunesmith_api.training import Method as MethodName
 from tunesmith_runtime.data.records import Prompt
 from tunesmith_runtime.train.methods.base import Method, Setup, in_groups
+from tunesmith_runtime.train.rewards import row_check
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,5 +83,6 @@ GRPO = Method(
     learns_from=frozenset({Prompt}),
     build_trainer=build_trainer,
     arrange=in_groups,
+    row_check=row_check,
     needs=frozenset({"math_verify"}),
 )

@@ -13,6 +13,7 @@ from tunesmith_api.methods import Rloo
 from tunesmith_api.training import Method as MethodName
 from tunesmith_runtime.data.records import Prompt
 from tunesmith_runtime.train.methods.base import Method, Setup, in_groups
+from tunesmith_runtime.train.rewards import row_check
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,5 +64,6 @@ RLOO = Method(
     learns_from=frozenset({Prompt}),
     build_trainer=build_trainer,
     arrange=in_groups,
+    row_check=row_check,
     needs=frozenset({"math_verify"}),
 )

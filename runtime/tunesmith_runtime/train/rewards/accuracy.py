@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from tunesmith_api.failures import FailureClass
 from tunesmith_api.methods import Match, Reward, RewardType
-from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.train.rewards.base import Completion, Scorer
 
 LETTER = re.compile(r"\b[A-Z]\b")
+NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+"""Answers that are mathematics without a look by math-verify, whose import takes seconds."""
 FINAL = "####"
 """Mark of GSM8K before the final result of a solution."""
 SECONDS = 2
@@ -19,15 +21,27 @@ SECONDS = 2
 
 def score(completion: Completion, reward: Reward) -> float:
     """Compare the completion with the column of its row that has the answer."""
-    answer = completion.columns.get(reward.column)
-    if answer is None:
-        known = ", ".join(sorted(completion.columns)) or "none"
-        raise RunFailure(
-            FailureClass.BAD_ROW,
-            f"reward {reward.name}: a row has no column {reward.column!r}; its further columns are {known}",
-            f"set column of {reward.name} in spec.rewards to the column with the right answer, or rename it by spec.datasets[].columns",
-        )
-    return float(MATCHES[reward.match](completion.text, str(answer)))
+    return float(MATCHES[reward.match](completion.text, str(completion.columns[reward.column])))
+
+
+def check(reward: Reward) -> Callable[[Mapping[str, Any]], None]:
+    """Return what raises RowError for columns without an answer, or with one that cannot be compared."""
+
+    def check_columns(columns: Mapping[str, Any]) -> None:
+        answer = columns.get(reward.column)
+        if answer is None:
+            known = ", ".join(sorted(columns)) or "none"
+            raise RowError(
+                f"has no answer in {reward.column!r}, the column of reward {reward.name}; its further columns are {known}",
+                f"set column of {reward.name} in spec.rewards to the column with the right answer, or rename it by spec.datasets[].columns",
+            )
+        if reward.match is Match.MATH and not is_mathematics(str(answer)):
+            raise RowError(
+                f"has the answer {str(answer)[:80]!r} in {reward.column!r}, which reward {reward.name} cannot read as mathematics",
+                f"correct the answer, set match: exact for {reward.name} in spec.rewards, or set spec.onBadRow: Drop",
+            )
+
+    return check_columns
 
 
 def is_equal(text: str, answer: str) -> bool:
@@ -42,18 +56,30 @@ def is_choice(text: str, answer: str) -> bool:
 
 
 def is_equivalent(text: str, answer: str) -> bool:
-    """Whether both are equal as mathematics (math-verify), or as texts where the answer is no mathematics.
-
-    Of a solution that ends like GSM8K's, the final result counts.
-    """
+    """Whether both are equal as mathematics (math-verify). Of a solution that ends like GSM8K's, the final result counts."""
     from math_verify import parse, verify
 
-    result = answer.rpartition(FINAL)[2].strip()
-    expected = parse(f"${result}$" if is_latex(result) else result, parsing_timeout=SECONDS)
-    if not expected:
-        return is_equal(text, result)
     found = parse(text, parsing_timeout=SECONDS)
-    return bool(verify(expected, found, timeout_seconds=SECONDS))
+    return bool(verify(parsed(answer), found, timeout_seconds=SECONDS))
+
+
+def is_mathematics(answer: str) -> bool:
+    """Whether an answer can be compared as mathematics."""
+    return bool(NUMBER.fullmatch(result_of(answer)) or parsed(answer))
+
+
+def parsed(answer: str) -> list[Any]:
+    """Return the forms of an answer as mathematics; empty if it is none."""
+    from math_verify import parse
+
+    result = result_of(answer)
+    forms: list[Any] = parse(f"${result}$" if is_latex(result) else result, parsing_timeout=SECONDS)
+    return forms
+
+
+def result_of(answer: str) -> str:
+    """Return an answer without the way to it."""
+    return answer.rpartition(FINAL)[2].strip()
 
 
 def is_latex(answer: str) -> bool:
@@ -67,4 +93,4 @@ MATCHES: Mapping[Match, Callable[[str, str], bool]] = {
     Match.MATH: is_equivalent,
 }
 
-ACCURACY = Scorer(RewardType.ACCURACY, score)
+ACCURACY = Scorer(RewardType.ACCURACY, score, check)

@@ -28,4 +28,7 @@ class Scorer:
 
     type: RewardType
     score: Callable[[Completion, Reward], float]
-    """Return the reward of a completion before its weight. Raises RunFailure for a row that it cannot be computed for."""
+    """Return the reward of a completion before its weight."""
+    check: Callable[[Reward], Callable[[Mapping[str, Any]], None]] = lambda _: lambda _: None
+    """Return what raises RowError for columns of a row that the reward cannot be computed from. Raises RunFailure (BadSpec) for
+    settings of a reward with which it cannot be computed at all."""

@@ -129,6 +129,29 @@ def test_data_of_which_no_row_remains_are_a_problem(tmp_path: Path) -> None:
     assert found["problems"][0]["message"].startswith("EmptyDataset: no row of ")
 
 
+@pytest.mark.parametrize("has_tokenizer", [True, False])
+def test_rows_from_which_the_method_cannot_learn_as_a_whole_are_a_problem(has_tokenizer: bool, tmp_path: Path) -> None:
+    good = b'{"prompt": "a", "completion": "b", "label": true}\n'
+    model = put(tmp_path / "m", WORDS) if has_tokenizer else UNKNOWN_MODEL
+    code, found = check(tmp_path, {"train.jsonl": good * 2}, model, method="kto")
+    assert code == 1
+    assert found["problems"][0]["message"].startswith("EmptyDataset: all 2 rows have a good answer")
+    both = {"train.jsonl": good + good.replace(b"true", b"false")}
+    assert check(tmp_path, both, model, method="kto")[0] == 0
+
+
+def test_what_rewards_cannot_read_is_a_problem(tmp_path: Path) -> None:
+    rows = {"train.jsonl": b'{"prompt": "a", "answer": "1"}\n{"prompt": "a", "solution": "1"}\n'}
+    rewards: list[dict[str, Any]] = [{"name": "right", "type": "accuracy"}]
+    code, found = check(tmp_path, rows, method="grpo", rewards=rewards)
+    assert code == 1
+    assert found["problems"][0]["message"].startswith("BadRow: 1 of 2 rows of datasets[0] are bad")
+    rewards = [{"name": "form", "type": "format", "pattern": "("}]
+    code, found = check(tmp_path, rows, method="grpo", rewards=rewards)
+    assert code == 1
+    assert "is no regular expression" in found["problems"][0]["message"]
+
+
 def test_a_missing_file_and_a_damaged_file_are_problems(tmp_path: Path) -> None:
     job = manifest("demo", UNKNOWN_MODEL, (tmp_path / "none.jsonl").as_uri())
     result = run(write(tmp_path, job))

@@ -12,6 +12,7 @@ from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.data.load import Data, load
 from tunesmith_runtime.data.records import Continuation, Conversation, PlainText, Record
+from tunesmith_runtime.data.row_encoder import Learnable
 from tunesmith_runtime.workdir import DataFile, Work
 
 SOUND = {"prompt": "2 + 2 =", "completion": " 4"}
@@ -36,7 +37,12 @@ def given_files(work: Work, *files: tuple[int | None, list[Any]]) -> None:
 def read(work: Work, tokenizer: Any, learns_from: frozenset[type[Record]] = ALL_RECORDS, **spec: Any) -> Data:
     made = {"model": {"uri": "s3://models/base"}, "datasets": [{"uri": "s3://data/part-0/train.jsonl"}], **spec}
     job = FineTuneJobSpec.model_validate(made)
-    return load(work, job, Encoder.of(tokenizer, frozenset([tokenizer.eos_token_id]), job.training), learns_from)
+    return load(
+        work,
+        job,
+        Encoder.of(tokenizer, frozenset([tokenizer.eos_token_id]), job.training),
+        Learnable(job.method, learns_from),
+    )
 
 
 def with_template(tokenizer: Any, template: str) -> Any:

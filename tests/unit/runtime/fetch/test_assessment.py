@@ -181,3 +181,27 @@ def test_the_two_answers_of_a_preference_are_a_row_of_two_sequences(tiny: Path, 
     assert counted.longest[0] == max(lengths)
     assert counted.batch(4).rows == 8
     assert counted.mean_row == 2 * counted.mean_length
+
+
+def asked(*answers: str) -> bytes:
+    return b"".join(json.dumps({"prompt": "a b", "answer": answer}).encode() + b"\n" for answer in answers)
+
+
+RIGHT = {"method": "grpo", "rewards": [{"name": "right", "type": "accuracy"}]}
+
+
+def test_an_answer_that_no_reward_can_compare_is_named_before_a_device_is_taken(fetcher: Fetcher) -> None:
+    rows = asked("1", "2", "see the drawing", "4")
+    with pytest.raises(RunFailure, match=r"line 3: has the answer 'see the drawing' in 'answer'") as failure:
+        prepared(fetcher, rows, **RIGHT)
+    assert failure.value.failure is FailureClass.BAD_ROW
+    report = prepared(fetcher, rows, **RIGHT, onBadRow="Drop", maxBadShare=0.5)
+    assert report.rows is not None
+    assert report.rows.kept == 3
+
+
+def test_a_pattern_that_cannot_be_searched_is_refused_before_rows_are_read(fetcher: Fetcher) -> None:
+    rewards = [{"name": "form", "type": "format", "pattern": "("}]
+    with pytest.raises(RunFailure, match=r"rewards\[\]\.pattern '\(' of form is no regular expression") as failure:
+        prepared(fetcher, b"broken", method="grpo", rewards=rewards)
+    assert failure.value.failure is FailureClass.BAD_SPEC

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.unit.runtime.train.methods.samples import FULL, history, sampling_run
+from tests.unit.runtime.train.methods.samples import FULL, PROMPTS, history, sampling_run
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.methods import Grpo
 from tunesmith_api.run import Outcome
 from tunesmith_runtime import train
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.fetch.assessment import encode_lightly
 from tunesmith_runtime.train.methods import grpo as method
 
 
@@ -120,8 +122,31 @@ def test_a_completion_that_leaves_no_room_for_a_prompt_is_refused(tmp_path: Path
     assert failure.value.failure is FailureClass.BAD_SPEC
 
 
+def test_prompts_that_completions_leave_no_room_for_are_dropped_with_a_hint_that_lets_them_fit(
+    tmp_path: Path, tiny: Path
+) -> None:
+    """The model has 512 positions."""
+    run = sampling_run(tmp_path / "long", tiny, {"maxSteps": 1}, settings={"maxCompletionLength": 505})
+    with pytest.raises(RunFailure, match="so a row holds at most 7 tokens") as failure:
+        run.do(train.run)
+    assert failure.value.failure is FailureClass.EMPTY_DATASET
+    hint = re.fullmatch(
+        r"set spec\.grpo\.maxCompletionLength to (\d+) or less, and spec\.training\.maxLength to (\d+) or more",
+        failure.value.hint or "",
+    )
+    assert hint is not None
+    completion, prompt = map(int, hint.groups())
+    assert completion + prompt == 512
+    fitting = sampling_run(
+        tmp_path / "fitting", tiny, {"maxLength": prompt}, settings={"maxCompletionLength": completion}
+    )
+    assert encode_lightly(fitting.spec.fine_tune_job(), fitting.work).rows.kept == len(PROMPTS)
+
+
 def test_a_row_without_the_column_of_the_answer_is_named(tmp_path: Path, tiny: Path) -> None:
     rewards = [{"name": "right", "type": "accuracy", "match": "exact", "column": "solution"}]
     run = sampling_run(tmp_path, tiny, {"maxSteps": 1}, rewards=rewards)
-    with pytest.raises(RunFailure, match="a row has no column 'solution'; its further columns are answer"):
+    expected = "line 1: has no answer in 'solution', the column of reward right; its further columns are answer"
+    with pytest.raises(RunFailure, match=expected) as failure:
         run.do(train.run)
+    assert failure.value.failure is FailureClass.BAD_ROW

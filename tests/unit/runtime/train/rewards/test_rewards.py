@@ -8,6 +8,7 @@ import pytest
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.methods import Match, Reward, RewardType
+from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.rewards import SCORERS, Completion
 
@@ -37,7 +38,6 @@ def test_every_type_of_the_api_is_implemented() -> None:
         (Match.MATH, "so $2$", "2^{10}", 0),
         (Match.MATH, "it is $\\sqrt{2}$", "\\sqrt{2}", 1),
         (Match.MATH, "any text", "see the drawing", 0),
-        (Match.MATH, "see the drawing", "see the drawing", 1),
         (Match.MATH, "any text", "$\\frac{", 0),
     ],
 )
@@ -45,11 +45,30 @@ def test_accuracy_is_1_for_the_right_answer(match: Match, text: str, answer: str
     assert scored(text, columns={"answer": answer}, type="accuracy", match=match) == value
 
 
-def test_accuracy_names_the_columns_that_a_row_has() -> None:
-    with pytest.raises(RunFailure, match="has no column 'answer'; its further columns are id, solution") as failure:
-        scored("1", columns={"solution": "1", "id": 3}, type="accuracy")
-    assert failure.value.failure is FailureClass.BAD_ROW
-    assert scored("1", columns={"solution": "1"}, type="accuracy", column="solution") == 1
+def check(columns: dict[str, Any], **reward: Any) -> None:
+    settings = Reward.model_validate({"name": "right", **reward})
+    SCORERS[settings.type].check(settings)(columns)
+
+
+def test_a_row_without_the_answer_names_the_columns_that_it_has() -> None:
+    expected = "has no answer in 'answer', the column of reward right; its further columns are id, solution"
+    with pytest.raises(RowError, match=expected) as error:
+        check({"solution": "1", "id": 3}, type="accuracy")
+    assert error.value.hint is not None
+    assert error.value.hint.startswith("set column of right in spec.rewards")
+    check({"solution": "1"}, type="accuracy", column="solution")
+
+
+@pytest.mark.parametrize("answer", ["72", "-1.5", "#### 72", "2^{10}", "\\frac{1}{2}", "1,000", 3])
+def test_answers_that_are_mathematics_are_accepted(answer: Any) -> None:
+    check({"answer": answer}, type="accuracy")
+
+
+@pytest.mark.parametrize("answer", ["see the drawing", "$\\frac{", "yes", ""])
+def test_an_answer_that_is_no_mathematics_is_compared_as_a_text_only_if_asked(answer: str) -> None:
+    with pytest.raises(RowError, match="which reward right cannot read as mathematics"):
+        check({"answer": answer}, type="accuracy")
+    check({"answer": answer}, type="accuracy", match="exact")
 
 
 def test_format_is_1_where_the_pattern_is_found() -> None:
@@ -64,7 +83,7 @@ def test_a_pattern_at_its_worst_ends_in_time() -> None:
 
 def test_a_pattern_that_is_none_is_refused() -> None:
     with pytest.raises(RunFailure, match="is no regular expression") as failure:
-        scored("a", type="format", pattern="(")
+        check({}, type="format", pattern="(")
     assert failure.value.failure is FailureClass.BAD_SPEC
 
 
