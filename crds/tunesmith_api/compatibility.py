@@ -104,6 +104,10 @@ CHOICES: tuple[Choice, ...] = (
         reason="bitsandbytes has no Ascend kernels",
         hint="use tuner lora",
     ),
+    *(
+        Choice("training.optimizer", each, is_available=each not in (Optimizer.GALORE, Optimizer.APOLLO))
+        for each in Optimizer
+    ),
     *(Choice("qlora.quantization", each, is_available=each is not BaseQuantization.HQQ) for each in BaseQuantization),
     *(Choice("datasets[].format", form, is_available=form not in UNLEARNED) for form in RowFormat),
     *(Choice("export.quantize.method", method, is_available=False) for method in QuantizationMethod),
@@ -269,6 +273,7 @@ LIMITS: tuple[Limit, ...] = (
     _choice("method", "use {}, and remove the block of the other method"),
     _choice("tuner", "use {} (with full, remove the block lora)"),
     _choice("qlora.quantization", "use {}"),
+    _choice("training.optimizer", "use {}"),
     _choice("datasets[].format", "use {}"),
     _choice("validation.datasets[].format", "use {}", choice="datasets[].format"),
     Limit("FineTuneJob", "export.quantize", "remove the block"),

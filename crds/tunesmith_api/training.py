@@ -164,6 +164,9 @@ class Optimizer(StrEnum):
     ADAFACTOR = "adafactor"
     LION = "lion"
     LION_8BIT = "lion8bit"
+    MUON = "muon"
+    GALORE = "galore"
+    APOLLO = "apollo"
 
 
 class Truncation(StrEnum):
@@ -258,7 +261,7 @@ class Training(ApiModel):
     )
     optimizer: Optimizer = Field(
         Optimizer.ADAMW,
-        description="adamw, adamw8bit or pagedAdamw8bit (state in 8 bits), adafactor, lion or lion8bit. Default adamw.",
+        description="adamw, adamw8bit or pagedAdamw8bit (state in 8 bits), adafactor, lion, lion8bit, muon, galore or apollo. Default adamw.",
     )
     neftune_alpha: float | None = Field(
         None, gt=0, le=1000, description="Scale of the noise that NEFTune adds to embeddings, such as 5. Default: none."

@@ -199,6 +199,9 @@ BAD = {
     "packed pairs": Bad(
         "FineTuneJob", {"method": "dpo", "training": {"packing": True}}, "training.packing true with method dpo"
     ),
+    "optimizer of a later version": Bad(
+        "FineTuneJob", {"training": {"optimizer": "galore"}}, "training.optimizer galore: not available in this version; use adamw,"
+    ),
     "a quantized base without qlora": Bad(
         "FineTuneJob", {"qlora": {}}, "the block qlora goes with tuner: qlora; remove the block"
     ),

@@ -67,6 +67,16 @@ def sampled_rows(job: FineTuneJobSpec, devices: int) -> int:
     return min(SAMPLED_ROWS, steps * job.training.global_batch_size // devices)
 
 
+def optimizer_bytes(job: FineTuneJobSpec, architecture: Architecture) -> float:
+    """Return the bytes of the optimizer's state for each trained weight, on average. Adapters train no embeddings."""
+    optimizer = OPTIMIZERS[job.training.optimizer]
+    if job.tuner is not Tuner.FULL or optimizer.embedding_state_bytes is None:
+        return optimizer.state_bytes
+    tables = architecture.vocabulary * architecture.hidden * (1 if architecture.is_tied else 2)
+    share = min(1.0, tables / max(1, architecture.parameters))
+    return share * optimizer.embedding_state_bytes + (1 - share) * optimizer.state_bytes
+
+
 def setup_of(
     job: FineTuneJobSpec,
     architecture: Architecture,
@@ -92,7 +102,7 @@ def setup_of(
             base=loaded,
             compute=number,
             quantized=quantized,
-            optimizer=OPTIMIZERS[training.optimizer].state_bytes,
+            optimizer=optimizer_bytes(job, architecture),
             cast=number if is_full and bf16 else 0,
         ),
         accelerator=str(job.resources.accelerator),

@@ -46,6 +46,7 @@ from tunesmith_runtime.train.model import (
     stop_ids,
     stored_dtype,
 )
+from tunesmith_runtime.train.optimizers import OPTIMIZERS
 from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
 from tunesmith_runtime.train.reporting import MetricsLog, ProgressReporter, metrics, peak_memory
 from tunesmith_runtime.train.rows import TrainingRows, count_of
@@ -125,6 +126,7 @@ def train(
         )
     )
     trainer.validation_sets = data.validation_sets
+    trainer.own_optimizer = OPTIMIZERS[job.training.optimizer].create
     trainer.remove_callback(PrinterCallback)
     if group.rank:  # equal weights, but another dropout on each device
         set_seed(job.training.seed + group.rank)

@@ -3,7 +3,7 @@ between processes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from heapq import nlargest
@@ -50,6 +50,8 @@ class RunMixin(ShardingMixin):
         self.group = group
         self.validation_sets: Sequence[Dataset[Any]] = ()
         """The parts of `eval_dataset` whose losses are measured apart; empty: it is one part."""
+        self.own_optimizer: Callable[..., torch.optim.Optimizer] | None = None
+        """Creates an optimizer that transformers does not have (`Optimizer.create`)."""
         self._random_state: Path | None = None
         super().__init__(*arguments, **options)
 
@@ -125,6 +127,13 @@ class RunMixin(ShardingMixin):
                 FailureClass.DIVERGED, f"the loss became {loss.item()} in step {self.state.global_step + 1}"
             )
         return loss
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Create the optimizer: our own, or that of transformers."""
+        if self.optimizer is None and self.own_optimizer is not None:
+            trained = self.model if model is None else model
+            self.optimizer = self.own_optimizer(trained, self.get_decay_parameter_names(trained), self.args)
+        return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
         """Create the learning rate schedule from `schedule.share`. The arguments hold the fields of a Schedule."""

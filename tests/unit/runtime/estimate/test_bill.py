@@ -164,3 +164,10 @@ def test_fsdp_is_proposed_for_ddp_that_does_not_fit() -> None:
     _, found = estimated(LLAMA_3_1_8B, 100, 100, training=settings, parallelism={"strategy": "ddp"}, **TWO_L4)
     assert found.changes
     assert found.changes[-1].startswith("spec.parallelism.strategy: fsdp (needs ") or "qlora" in found.changes[0]
+
+
+def test_muon_keeps_one_moment_of_matrices_and_two_of_embeddings() -> None:
+    sizes = from_config(LLAMA_3_2_3B)
+    _, found = estimated(LLAMA_3_2_3B, 100, 8, tuner="full", training={"optimizer": "muon"})
+    assert found.memory is not None
+    assert found.memory.optimizer == pytest.approx(4 * (sizes.parameters + 128256 * 3072), rel=0.001)
