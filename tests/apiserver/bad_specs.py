@@ -335,7 +335,8 @@ FOLLOWED_REFUSALS: dict[str, tuple[dict[str, Any], ...]] = {
     "variable of the operator": ({"pod": {"env": None}},),
     "label of the operator": ({"pod": {"labels": None}},),
     "method of a later version": ({"method": "sft"},),
-    "tuner of a later version": ({"tuner": "lora"}, {"tuner": "full"}),
+    "quantization of a later version": ({"qlora": {"quantization": "nf4"}}, {"qlora": {"quantization": "int8"}}),
+    "optimizer of a later version": ({"training": {"optimizer": "adamw"}}, {"training": {"optimizer": "muon"}}),
     "tuner without kernels on the accelerator": ({"tuner": "lora"},),
     "quantization": ({"export": {"quantize": None}},),
     "rows of a later version": tuple(

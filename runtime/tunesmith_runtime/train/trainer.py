@@ -45,6 +45,7 @@ class RunMixin(ShardingMixin):
     """
 
     control: TrainerControl
+    optimizer: Any
 
     def __init__(self, *arguments: Any, group: ProcessGroup = ALONE, **options: Any) -> None:
         self.group = group

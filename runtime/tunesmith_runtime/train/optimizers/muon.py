@@ -71,6 +71,7 @@ def _groups(weights: list[list[nn.Parameter]], decay: float) -> list[dict[str, A
 
 def table_weights(model: nn.Module) -> set[int]:
     """Return the ids of embeddings and of the output head: a row belongs to a token, so directions mean nothing there."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    find = getattr(model, "get_output_embeddings", None)
+    head = find() if find else None
     modules = [*(each for each in model.modules() if isinstance(each, nn.Embedding)), *([head] if head else [])]
     return {id(weight) for module in modules for weight in module.parameters()}
