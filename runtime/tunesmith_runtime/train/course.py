@@ -46,7 +46,7 @@ from tunesmith_runtime.train.model import (
     stop_ids,
     stored_dtype,
 )
-from tunesmith_runtime.train.optimizers import OPTIMIZERS
+from tunesmith_runtime.train.optimizers.own import CREATORS
 from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
 from tunesmith_runtime.train.reporting import MetricsLog, ProgressReporter, metrics, peak_memory
 from tunesmith_runtime.train.rows import TrainingRows, count_of
@@ -126,7 +126,7 @@ def train(
         )
     )
     trainer.validation_sets = data.validation_sets
-    trainer.own_optimizer = OPTIMIZERS[job.training.optimizer].create
+    trainer.own_optimizer = CREATORS.get(job.training.optimizer)
     trainer.remove_callback(PrinterCallback)
     if group.rank:  # equal weights, but another dropout on each device
         set_seed(job.training.seed + group.rank)

@@ -52,7 +52,7 @@ class RunMixin(ShardingMixin):
         self.validation_sets: Sequence[Dataset[Any]] = ()
         """The parts of `eval_dataset` whose losses are measured apart; empty: it is one part."""
         self.own_optimizer: Callable[..., torch.optim.Optimizer] | None = None
-        """Creates an optimizer that transformers does not have (`Optimizer.create`)."""
+        """Creates an optimizer that transformers does not have (`optimizers.own`)."""
         self._random_state: Path | None = None
         super().__init__(*arguments, **options)
 
