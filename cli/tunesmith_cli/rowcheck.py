@@ -19,6 +19,7 @@ from tunesmith_runtime.data.contamination import Questions, read_questions
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.dropped_rows import DroppedRows
 from tunesmith_runtime.data.encoders.rated import RATED
+from tunesmith_runtime.data.encoding import Encoding, Known, Tokens, needs_no_tokens
 from tunesmith_runtime.data.example_file import RowWriter, open_columns, write_examples
 from tunesmith_runtime.data.examples import Example
 from tunesmith_runtime.data.files import ending_of
@@ -49,9 +50,14 @@ class FormatsOnly:
     bound: str
     """See `TextEncoder.bound`."""
 
-    def examples(self, record: Record) -> list[Example] | DropReason:
+    def tokenize(self, texts: Sequence[str], known: Known) -> Sequence[Tokens]:
+        """Return no tokens."""
+        return [[] for _ in texts]
+
+    def examples(self, record: Record) -> Encoding[list[Example] | DropReason]:
         """Return an example without tokens for a rated record, and none for others."""
-        return [Example([], [], value=RATED[type(record)](record).value)] if type(record) in RATED else []
+        is_rated = type(record) in RATED
+        return needs_no_tokens([Example([], [], value=RATED[type(record)](record).value)] if is_rated else [])
 
     def fit(self, examples: list[Example]) -> list[Example] | DropReason:
         """Return the examples."""

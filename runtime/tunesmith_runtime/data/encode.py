@@ -21,7 +21,8 @@ from tunesmith_runtime.data.encoders import ENCODERS
 from tunesmith_runtime.data.encoders.conversation import render
 from tunesmith_runtime.data.encoders.prompt import encode_prompt
 from tunesmith_runtime.data.encoders.rated import RATED, Rated
-from tunesmith_runtime.data.examples import Example, join_turns, keep_end, keep_start, pieces
+from tunesmith_runtime.data.encoding import Encoding, complete
+from tunesmith_runtime.data.examples import Example, Turn, join_turns, keep_end, keep_start, pieces
 from tunesmith_runtime.data.records import Conversation, PlainText, Prompt, Record
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.text_encoder import TextEncoder
@@ -91,19 +92,19 @@ class Encoder(TextEncoder):
         Raises RowError where the template, the tokenizer or a library fails on this record, RunFailure
         (ChatTemplateMissing, BadModel) where the tokenizer has no template, or a template that cannot be trained on.
         """
-        examples = self.examples(record)
+        examples = complete(self.examples(record), self.tokenize)
         return examples if isinstance(examples, DropReason) else self.fit(examples)
 
-    def examples(self, record: Record) -> list[Example] | DropReason:
+    def examples(self, record: Record) -> Encoding[list[Example] | DropReason]:
         """The examples of a record in full length: more than one where the chat template rewrites earlier turns.
 
         With truncation split, those of plain text are pieces of at most max_length.
         """
         if isinstance(record, Prompt):
-            return [encode_prompt(record, self)]
+            return [(yield from encode_prompt(record, self))]
         if type(record) in RATED:
-            return self._answers(RATED[type(record)](record))
-        turns = ENCODERS[type(record)](record, self)
+            return (yield from self._answers(RATED[type(record)](record)))
+        turns: list[Turn] | DropReason = yield from ENCODERS[type(record)](record, self)
         if isinstance(turns, DropReason):
             return turns
         examples = join_turns(turns)
@@ -133,13 +134,15 @@ class Encoder(TextEncoder):
 
     def prompt_ids(self, conversation: Conversation, messages: int) -> list[int]:
         """The tokens of the prompt that a server builds of the first `messages` messages."""
-        return self.ids(render(conversation, messages, self, add_generation_prompt=True))
+        prompt = render(conversation, self, messages, add_generation_prompt=True)
+        [ids] = complete(self.ids(prompt), self.tokenize)
+        return ids
 
-    def _answers(self, rated: Rated) -> list[Example] | DropReason:
+    def _answers(self, rated: Rated) -> Encoding[list[Example] | DropReason]:
         """One example for each answer. Raises RowError where an answer is not one text after its prompt."""
         found: list[Example] = []
         for answer in rated.answers:
-            examples = self.examples(answer)
+            examples = yield from self.examples(answer)
             if isinstance(examples, DropReason):
                 return examples
             if not examples:

@@ -25,7 +25,7 @@ class Example:
     @property
     def has_labels(self) -> bool:
         """Whether the loss is taken on any token. The first token is never predicted, so its label does not count."""
-        return any(label != IGNORED for label in self.labels[1:])
+        return self.labels[1:].count(IGNORED) < len(self.labels) - 1
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def join_turns(turns: Sequence[Turn]) -> list[Example]:
     for turn in turns:
         before = examples.pop() if examples and starts_with(turn.prompt, examples[-1].input_ids) else Example([], [])
         context = [IGNORED] * (len(turn.prompt) - len(before.input_ids))
-        answer = [token if at < turn.learned else IGNORED for at, token in enumerate(turn.answer)]
+        answer = turn.answer[: turn.learned] + [IGNORED] * (len(turn.answer) - turn.learned)
         examples.append(Example(turn.prompt + turn.answer, [*before.labels, *context, *answer]))
     return [example for example in examples if example.has_labels]
 

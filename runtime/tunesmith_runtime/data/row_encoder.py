@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import compress, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tunesmith_api.datasets import BadRows, Dataset, Droppable, RowFormat
 from tunesmith_api.failures import FailureClass
@@ -18,6 +19,7 @@ from tunesmith_runtime.data.dataset_rows import dataset_rows
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.dropped_rows import FILE, DroppedRows
 from tunesmith_runtime.data.duplicates import Digests, digest_of
+from tunesmith_runtime.data.encoding import Encoding, Tokenize, complete_all
 from tunesmith_runtime.data.example_file import RowWriter, write_examples
 from tunesmith_runtime.data.examples import Example
 from tunesmith_runtime.data.files.place import Place, bad_row
@@ -89,7 +91,12 @@ class RecordEncoder(Protocol):
         """What bounds the length of a row, for messages."""
         ...
 
-    def examples(self, record: Record) -> list[Example] | DropReason:
+    @property
+    def tokenize(self) -> Tokenize:
+        """Returns the tokens of texts."""
+        ...
+
+    def examples(self, record: Record) -> Encoding[list[Example] | DropReason]:
         """The examples of a record in full length."""
         ...
 
@@ -135,6 +142,24 @@ class RowEncoder:
         return Droppable.DUPLICATE in (self.spec.drop or ()) and not self._digests.add(digest_of(record))
 
 
+def characters_of(row: Any) -> int:
+    """About the number of characters of a row."""
+    if isinstance(row, str):
+        return len(row)
+    if isinstance(row, dict):
+        return sum(map(characters_of, row.values()))
+    return sum(map(characters_of, row)) if isinstance(row, list) else 1
+
+
+class Encoded(NamedTuple):
+    """A row with its columns renamed, its keys that are not read, and its examples or why it is dropped."""
+
+    row: dict[str, Any]
+    ignored: set[str]
+    record: Record | DropReason
+    examples: list[Example] | DropReason
+
+
 class DatasetEncoder:
     """Encodes the rows of a data set. Its first readable row decides the format, and maxRows counts over all its files."""
 
@@ -146,18 +171,18 @@ class DatasetEncoder:
 
     def encode(self) -> None:
         """Encode, drop or refuse each row. Raises RunFailure."""
-        for file, place, row in self._chosen():
-            self._read += 1
-            try:
-                with row_errors("cannot be read"):
-                    if isinstance(row, RowError):
-                        raise row
-                    self._encode_row(row, file, place)
-            except RowError as error:
-                self._refuse(bad_row(file.uri, place, str(error), error.hint), file, place, row, error)
-            except RunFailure as failure:
-                message = f"{Path(file.uri).name} {place}: {failure.message} ({file.uri})"
-                raise RunFailure(failure.failure, message, failure.hint) from failure
+        rows = (((file, place, row), characters_of(row), self._encoding(row)) for file, place, row in self._chosen())
+        with closing(complete_all(rows, self._run.encoder.tokenize)) as completed:
+            for (file, place, row), encoded in completed:
+                self._read += 1
+                try:
+                    with row_errors("cannot be read"):
+                        self._settle(encoded.result(), file, place)
+                except RowError as error:
+                    self._refuse(bad_row(file.uri, place, str(error), error.hint), file, place, row, error)
+                except RunFailure as failure:
+                    message = f"{Path(file.uri).name} {place}: {failure.message} ({file.uri})"
+                    raise RunFailure(failure.failure, message, failure.hint) from failure
         self._check_share()
 
     def _declared(self) -> Format | None:
@@ -184,20 +209,29 @@ class DatasetEncoder:
         count = sum(1 for _ in self._rows())
         return compress(self._rows(), sample_mask(count, dataset.max_rows, self._run.spec.training.seed))
 
-    def _encode_row(self, row: dict[str, Any], file: DataFile, place: Place) -> None:
+    def _encoding(self, row: dict[str, Any] | RowError) -> Encoding[Encoded]:
+        """Read a row, and encode it in full length."""
+        with row_errors("cannot be read"):
+            if isinstance(row, RowError):
+                raise row
+            run = self._run
+            row = formats.rename(row, self._source.dataset.columns or {})
+            if self._format is None:
+                found = formats.detect(row, run.learnable.records, self._renamed_by())
+                run.learnable.check_format(found, f"the row is of format {found.name}")
+                self._format = found
+            record, ignored = formats.read(row, self._format), formats.ignored(row, self._format)
+            if isinstance(record, DropReason):
+                return Encoded(row, ignored, record, [])
+            run.learnable.check_record(record, self._format)
+            return Encoded(row, ignored, record, (yield from run.encoder.examples(record)))
+
+    def _settle(self, encoded: Encoded, file: DataFile, place: Place) -> None:
         """Write the examples of a row, or count it as dropped."""
-        run, counts = self._run, self._counts
-        row = formats.rename(row, self._source.dataset.columns or {})
-        if self._format is None:
-            found = formats.detect(row, run.learnable.records, self._renamed_by())
-            run.learnable.check_format(found, f"the row is of format {found.name}")
-            self._format = found
-        record = formats.read(row, self._format)
-        count_ignored(counts.ignored, formats.ignored(row, self._format))
+        run, counts, row, record, examples = self._run, self._counts, encoded.row, encoded.record, encoded.examples
+        count_ignored(counts.ignored, encoded.ignored)
         if isinstance(record, DropReason):
             return self._drop(record, file, place, row)
-        run.learnable.check_record(record, self._format)
-        examples = run.encoder.examples(record)
         if isinstance(examples, DropReason):
             return self._drop(examples, file, place, row)
         fitting = run.encoder.fit(examples)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tunesmith_api.training import LossOn, Truncation
+from tunesmith_runtime.data.encoding import Encoding, Tokens
 from tunesmith_runtime.data.examples import Turn, starts_with
-from tunesmith_runtime.data.row_error import row_errors
+from tunesmith_runtime.data.text_tokenizer import TextTokenizer
+from tunesmith_runtime.data.traced_template import TracedTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,52 +51,72 @@ class TextEncoder:
         """Tokens beyond which a text is not read further, far more than any example has."""
         return max(2 * self.max_length + 1000, COUNTED)
 
-    def ids(self, text: str) -> list[int]:
-        """The tokens of a text, without special tokens at its start or end.
+    @cached_property
+    def tokenize(self) -> TextTokenizer:
+        """Tokenizes texts of at most PIECE characters."""
+        return TextTokenizer(self.tokenizer)
+
+    @cached_property
+    def template(self) -> TracedTemplate:
+        """Renders conversations once where that is enough."""
+        return TracedTemplate(self.tokenizer)
+
+    def ids(self, *texts: str) -> Encoding[Sequence[Tokens]]:
+        """The tokens of texts, without special tokens at their start or end.
 
         Of a very long text only the beginning is read where the rest would be cut off or the row dropped; else it is tokenized
-        in sections. Raises RowError where the tokenizer refuses the text.
+        in sections. Raises RowError where the tokenizer refuses a text.
         """
-        with row_errors("is refused by the model's tokenizer"):
-            if len(text) <= PIECE:
-                return self._tokenized(text)
-            if self.truncation in (Truncation.DROP, Truncation.TRUNCATE):
-                return self._tokenized(self._beginning(text))
-            return [token for section in sections(text) for token in self._tokenized(section)]
+        if all(len(text) <= PIECE for text in texts):
+            return (yield texts)
+        found: list[Tokens] = []
+        for text in texts:
+            is_cut = self.truncation in (Truncation.DROP, Truncation.TRUNCATE)
+            read = [(yield from self._beginning(text))] if is_cut else list(sections(text))
+            found.append([token for tokens in (yield read) for token in tokens])
+        return found
 
+    @cached_property
     def leading_ids(self) -> list[int]:
         """The tokens that the tokenizer puts before plain text, such as a BOS token. A chat template writes its own."""
         ids = list(self.tokenizer("")["input_ids"])
         ends = ids and ids[-1] == self.tokenizer.eos_token_id and ids != [self.tokenizer.bos_token_id]
         return ids[:-1] if ends else ids
 
-    def answer_ids(self, prompt: list[int], whole: str, answer: str) -> list[int]:
-        """The tokens of `answer` at the end of `whole`: those after the prompt's, or, where tokens merge over the seam, its own."""
-        ids = self.ids(whole)
-        return ids[len(prompt) :] if starts_with(ids, prompt) else self.ids(answer)
+    def answered(self, prompt: str, answer: str) -> Encoding[tuple[Tokens, Tokens]]:
+        """The tokens of a prompt, and those of its answer: what follows the prompt's in the whole text, or, where tokens merge
+        over the seam, the answer's own."""
+        prompt_ids, whole_ids = yield from self.ids(prompt, prompt + answer)
+        if starts_with(whole_ids, prompt_ids):
+            return prompt_ids, whole_ids[len(prompt_ids) :]
+        [answer_ids] = yield from self.ids(answer)
+        return prompt_ids, answer_ids
 
     def turn(self, prompt: list[int], answer: list[int]) -> Turn:
         """The turn, with a stop token at the end of the answer, as otherwise the model would not learn to end.
 
         What a template writes after the stop token, such as a line break, is never the model's to generate.
         """
-        end = max((at + 1 for at, token in enumerate(answer) if token in self.stop_ids), default=0)
+        end = last_of(answer, self.stop_ids) + 1
         if (not end or self.tokenizer.decode(answer[end:]).strip()) and self.tokenizer.eos_token_id is not None:
             answer = [*answer, self.tokenizer.eos_token_id]
             end = len(answer)
         return Turn(prompt, answer, learned=end or len(answer))
 
-    def _beginning(self, text: str) -> str:
+    def _beginning(self, text: str) -> Encoding[str]:
         """As much of a long text as has more than `most_tokens`, or all of it."""
         count = 0
         for end in range(PIECE, len(text), PIECE):
-            count += len(self._tokenized(text[end - PIECE : end]))
+            [tokens] = yield [text[end - PIECE : end]]
+            count += len(tokens)
             if count > self.most_tokens:
                 return text[:end]
         return text
 
-    def _tokenized(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+def last_of(tokens: Tokens, wanted: Collection[int]) -> int:
+    """Index of the last token that is among those wanted; -1 if none is."""
+    return next((at for at in range(len(tokens) - 1, -1, -1) if tokens[at] in wanted), -1)
 
 
 def sections(text: str) -> Iterator[str]:

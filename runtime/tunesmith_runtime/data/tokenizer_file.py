@@ -43,6 +43,11 @@ class TokenizerFile:
         path = folder / TEMPLATE
         self.chat_template: str | None = path.read_text() if path.is_file() else _template(self._config)
 
+    @property
+    def backend_tokenizer(self) -> Tokenizer:
+        """The tokenizer of the package tokenizers."""
+        return self._tokenizer
+
     def __call__(self, text: str, add_special_tokens: bool = True, **_: Any) -> dict[str, list[int]]:
         """Return {"input_ids": tokens of `text`}."""
         return {"input_ids": self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids}
@@ -90,14 +95,23 @@ class TokenizerFile:
         add_generation_prompt: bool = False,
     ) -> str:
         """Return the messages as the chat template writes them."""
-        names = {f"{name}_token": self._text(f"{name}_token") for name in ("bos", "eos", "unk", "pad")}
-        special = {name: text for name, text in names.items() if text is not None}
-        return self._compiled.render(
-            messages=messages, tools=tools, documents=None, add_generation_prompt=add_generation_prompt, **special
+        return self.compiled.render(
+            messages=messages,
+            tools=tools,
+            documents=None,
+            add_generation_prompt=add_generation_prompt,
+            **self.special_tokens_map,
         )
 
+    @property
+    def special_tokens_map(self) -> dict[str, str]:
+        """The special tokens that a template can name."""
+        names = {f"{name}_token": self._text(f"{name}_token") for name in ("bos", "eos", "unk", "pad")}
+        return {name: text for name, text in names.items() if text is not None}
+
     @cached_property
-    def _compiled(self) -> Template:
+    def compiled(self) -> Template:
+        """The chat template."""
         return compile_template(self.chat_template or "")
 
     def _text(self, name: str) -> str | None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.encoders.continuation import encode_continuation
 from tunesmith_runtime.data.encoders.conversation import encode_conversation
 from tunesmith_runtime.data.encoders.plain_text import encode_plain_text
-from tunesmith_runtime.data.examples import Turn
+from tunesmith_runtime.data.encoding import Encoding
 from tunesmith_runtime.data.records import Continuation, Conversation, PlainText, Record
 from tunesmith_runtime.data.text_encoder import TextEncoder
 
-ENCODERS: dict[type[Record], Callable[[Any, TextEncoder], list[Turn] | DropReason]] = {
+ENCODERS: dict[type[Record], Callable[[Any, TextEncoder], Encoding[Any]]] = {
     Conversation: encode_conversation,
     Continuation: encode_continuation,
     PlainText: encode_plain_text,
 }
-"""For each record type the function that encodes such a record."""
+"""For each record type the function that encodes such a record as turns (list[Turn]), or drops it (DropReason)."""

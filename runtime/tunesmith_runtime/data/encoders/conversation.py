@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from jinja2 import TemplateSyntaxError
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.training import LossOn, Truncation
 from tunesmith_runtime.data.drop_reasons import DropReason
+from tunesmith_runtime.data.encoding import Encoding
 from tunesmith_runtime.data.examples import Turn
 from tunesmith_runtime.data.records import Conversation
 from tunesmith_runtime.data.row_error import RowError, row_errors
@@ -16,8 +19,11 @@ from tunesmith_runtime.data.text_encoder import TextEncoder
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.messages import THOUGHTS, left_out, longest_word, unwritten, writes
 
+Render = Callable[[int, bool], str]
+"""Renders the first messages of a conversation: their number, and whether the prompt of an answer follows."""
 
-def encode_conversation(record: Conversation, text: TextEncoder) -> list[Turn] | DropReason:
+
+def encode_conversation(record: Conversation, text: TextEncoder) -> Encoding[list[Turn] | DropReason]:
     """The turns whose answers are learned; only the last turn if it is too long already, which drops the row.
 
     Raises RowError where the template refuses the conversation or leaves a part of it out, RunFailure
@@ -29,12 +35,13 @@ def encode_conversation(record: Conversation, text: TextEncoder) -> list[Turn] |
     if _refuses_opening(record, text):
         return DropReason.NO_PROMPT
     *earlier, end = record.learned
-    last = _turn(record, end, text)
+    rendered = _renderer(record, text)
+    last = yield from _turn(record, end, text, rendered)
     if text.truncation in (Truncation.DROP, Truncation.SPLIT) and len(last.prompt) + len(last.answer) > text.max_length:
         return [last]
     turns: list[Turn] = []
     for index in earlier:
-        turns.append(_turn(record, index, text))
+        turns.append((yield from _turn(record, index, text, rendered)))
         if (
             text.truncation is Truncation.TRUNCATE and len(turns[-1].prompt) >= text.max_length
         ):  # later turns are cut off
@@ -42,7 +49,7 @@ def encode_conversation(record: Conversation, text: TextEncoder) -> list[Turn] |
     return [*turns, last]
 
 
-def render(record: Conversation, count: int, text: TextEncoder, add_generation_prompt: bool) -> str:
+def render(record: Conversation, text: TextEncoder, count: int, add_generation_prompt: bool) -> str:
     """The first `count` messages, as the chat template writes them."""
     if not text.tokenizer.chat_template:
         raise RunFailure(
@@ -63,10 +70,15 @@ def render(record: Conversation, count: int, text: TextEncoder, add_generation_p
     return str(rendered)
 
 
-def _turn(record: Conversation, index: int, text: TextEncoder) -> Turn:
+def _renderer(record: Conversation, text: TextEncoder) -> Render:
+    """A function that renders the first messages, without a rendering of their own where that is proved to be the same."""
+    traced = text.template.trace(record.messages, record.tools)
+    return traced.render if traced else partial(render, record, text)
+
+
+def _turn(record: Conversation, index: int, text: TextEncoder, rendered: Render) -> Encoding[Turn]:
     """The answer at `index`, after the prompt that a server would build for it."""
-    prompt = render(record, index, text, add_generation_prompt=True)
-    whole = render(record, index + 1, text, add_generation_prompt=False)
+    prompt, whole = rendered(index, True), rendered(index + 1, False)
     if not whole.startswith(prompt):
         raise RunFailure(
             FailureClass.CHAT_TEMPLATE_MISSING,
@@ -76,8 +88,7 @@ def _turn(record: Conversation, index: int, text: TextEncoder) -> Turn:
         )
     answer = whole[len(prompt) :]
     _check_written(record, index, prompt, answer)
-    prompt_ids = text.ids(prompt)
-    return text.turn(prompt_ids, text.answer_ids(prompt_ids, whole, answer))
+    return text.turn(*(yield from text.answered(prompt, answer)))
 
 
 def _refuses_opening(record: Conversation, text: TextEncoder) -> bool:
@@ -87,10 +98,10 @@ def _refuses_opening(record: Conversation, text: TextEncoder) -> bool:
     if len(without) == len(opening):
         return False
     try:
-        render(record, len(opening), text, add_generation_prompt=True)
+        render(record, text, len(opening), add_generation_prompt=True)
     except RowError:
         rest = replace(record, messages=[*without, *record.messages[len(opening) :]])
-        render(rest, len(rest.messages), text, add_generation_prompt=False)
+        render(rest, text, len(rest.messages), add_generation_prompt=False)
         return True
     return False
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from tunesmith_runtime.data.encoding import Encoding
 from tunesmith_runtime.data.examples import Turn
 from tunesmith_runtime.data.records import PlainText
 from tunesmith_runtime.data.text_encoder import TextEncoder
 
 
-def encode_plain_text(record: PlainText, text: TextEncoder) -> list[Turn]:
+def encode_plain_text(record: PlainText, text: TextEncoder) -> Encoding[list[Turn]]:
     """The text as the answer to nothing but the tokenizer's leading tokens."""
-    return [text.turn(text.leading_ids(), text.ids(record.text))]
+    [ids] = yield from text.ids(record.text)
+    return [text.turn(text.leading_ids, ids)]
