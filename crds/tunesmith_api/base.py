@@ -208,6 +208,9 @@ Quantity = Annotated[
 ModelUri = Annotated[str, Field(max_length=1024), MODEL]
 """`hf://org/name@revision`, `ms://org/name@revision`, `s3://bucket/prefix`, `pvc://claim/path` or `file:///path`."""
 
+FurtherModelUri = Annotated[str, Field(max_length=1024), replace(MODEL, terse=True)]
+"""A `ModelUri` in a further place of a CRD."""
+
 DataUri = Annotated[str, Field(max_length=1024), DATA]
 """`s3://bucket/key` (`*` matches names), `https://host/file`, `pvc://claim/path`, `hf://org/name`, `ms://org/name` or `file:///path`."""
 

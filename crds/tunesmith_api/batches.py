@@ -25,6 +25,11 @@ def batch_refusal(
     `group`: rows that stay on one device, such as the completions of a prompt.
     """
     batch = f"training.globalBatchSize {global_batch_size}"
+    if method is Method.GKD and devices > 1:
+        return Refusal(
+            f"method gkd trains on one device in this version, and parallelism.nodes x resources.count is {devices}",
+            "set spec.parallelism.nodes: 1 and spec.resources.count: 1",
+        )
     if global_batch_size % devices:
         below = global_batch_size // devices * devices
         sizes = f"{below} or {below + devices}" if below else str(devices)

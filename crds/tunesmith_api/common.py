@@ -10,6 +10,8 @@ from tunesmith_api.base import (
     ApiModel,
     CatalogueName,
     Endpoint,
+    FurtherCatalogueName,
+    FurtherModelUri,
     ModelUri,
     Name,
     ObjectName,
@@ -57,6 +59,21 @@ class AdapterSource(ApiModel):
 
     uri: ModelUri | None = Field(None, description="s3://bucket/prefix of the adapter.")
     fine_tune_job: Reference | None = Field(None, description="FineTuneJob whose adapter to use.")
+
+
+class FurtherModel(ApiModel):
+    """Source of a model that a training uses beside the one that it tunes."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (exactly_one("name", "uri", "fineTuneJob"),)
+
+    name: FurtherCatalogueName | None = Field(None, description="As spec.model.name.")
+    uri: FurtherModelUri | None = Field(None, description="As spec.model.uri.")
+    fine_tune_job: Reference | None = Field(None, description="FineTuneJob whose model to use.")
+
+    @property
+    def source(self) -> ModelSource:
+        """The same source as that of a model whose code does not run."""
+        return ModelSource(name=self.name, uri=self.uri, fine_tune_job=self.fine_tune_job)
 
 
 KEY = Grammar(

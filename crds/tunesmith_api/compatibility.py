@@ -70,11 +70,11 @@ def _shown(value: str | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-RATED: dict[str, tuple[str | bool, ...]] = {"method": (*RATED_METHODS, *SAMPLING_METHODS)}
+RATED: dict[str, tuple[str | bool, ...]] = {"method": (*RATED_METHODS, *SAMPLING_METHODS, Method.GKD)}
 DEVICES_ONLY = {"resources.accelerator": (Accelerator.CPU.value,)}
 NO_ASCEND = {"resources.accelerator": (Accelerator.ASCEND.value,)}
 
-METHODS = (Method.SFT, Method.PRETRAIN, *RATED_METHODS, *SAMPLING_METHODS)
+METHODS = (Method.SFT, Method.PRETRAIN, *RATED_METHODS, *SAMPLING_METHODS, Method.GKD)
 """The methods that this version has."""
 
 STRATEGIES = (Strategy.AUTO, Strategy.DDP, Strategy.FSDP)
@@ -245,6 +245,7 @@ def _choice(field: str, hint: str, *, choice: str | None = None, at_apply: bool 
 
 MODEL_URIS: tuple[tuple[str, str], ...] = (
     ("FineTuneJob", "model.uri"),
+    ("FineTuneJob", "gkd.teacher.uri"),
     ("FineTuneJob", "lora.from.uri"),
     ("EvalJob", "model.uri"),
     ("EvalJob", "baseline.uri"),

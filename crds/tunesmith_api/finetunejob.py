@@ -21,7 +21,7 @@ from tunesmith_api.base import (
 from tunesmith_api.batches import batch_rule, group_rule
 from tunesmith_api.common import AdapterSource, ModelSource, Output, Storage
 from tunesmith_api.datasets import BadRows, Dataset, Droppable, EvalDataset, Validation
-from tunesmith_api.methods import Cpo, Dpo, Grpo, Kto, Orpo, Reward, Rloo, Rollouts, Simpo
+from tunesmith_api.methods import Cpo, Dpo, Gkd, Grpo, Kto, Orpo, Reward, Rloo, Rollouts, Simpo
 from tunesmith_api.pods import PodSettings, TuningResources
 from tunesmith_api.status import Artifact, JobStatus, ModelStatus
 from tunesmith_api.training import (
@@ -58,7 +58,11 @@ class FineTuneJobSpec(ApiModel):
         {"suspend", "retries", "deadline", "pendingDeadline", "ttlAfterFinished"}
     )
     rules: ClassVar[tuple[Rule, ...]] = (
-        *member_only_with("method", "dpo", "kto", "orpo", "simpo", "cpo", "grpo", "rloo"),
+        *member_only_with("method", "dpo", "kto", "orpo", "simpo", "cpo", "grpo", "rloo", "gkd"),
+        Rule(
+            "self.method != 'gkd' || has(self.gkd)",
+            "method gkd learns from a teacher: set gkd.teacher, or another method",
+        ),
         Rule(
             f"{SAMPLES} == has(self.rewards)",
             "rewards go with methods grpo and rloo, which need them: set rewards, or remove them",
@@ -157,6 +161,7 @@ class FineTuneJobSpec(ApiModel):
     simpo: Simpo | None = Field(None, description="Settings of method simpo.")
     cpo: Cpo | None = Field(None, description="Settings of method cpo.")
     grpo: Grpo | None = Field(None, description="Settings of method grpo.")
+    gkd: Gkd | None = Field(None, description="Settings of method gkd.")
     rloo: Rloo | None = Field(None, description="Settings of method rloo.")
     rewards: list[Reward] | None = Field(
         None,
@@ -253,7 +258,7 @@ class Progress(ApiModel):
     reward_accuracy: float | None = Field(
         None, description="Latest share of pairs whose chosen answer has more reward."
     )
-    kl: float | None = Field(None, description="Latest KL divergence from the reference model.")
+    kl: float | None = Field(None, description="Latest KL divergence from the reference model, or from the teacher.")
     learning_rate: float | None = Field(None, description="Current learning rate.")
     tokens_per_second: float | None = Field(None, ge=0, description="Tokens trained on per second.")
     eta_seconds: int | None = Field(None, ge=0, description="Estimated seconds left.")
@@ -425,6 +430,12 @@ class FineTuneJob(ApiModel):
             " || !has(self.spec.lora.from.fineTuneJob) || self.spec.lora.from.fineTuneJob.name != self.metadata.name",
             "spec.lora.from.fineTuneJob names the job itself, which would wait for itself: name another, or set spec.lora.from.uri",
             field_path=".spec.lora",
+        ),
+        Rule(
+            "!has(self.spec.gkd) || !has(self.spec.gkd.teacher.fineTuneJob)"
+            " || self.spec.gkd.teacher.fineTuneJob.name != self.metadata.name",
+            "spec.gkd.teacher.fineTuneJob names the job itself, which would wait for itself: name another",
+            field_path=".spec.gkd.teacher.fineTuneJob.name",
         ),
     )
 

@@ -13,6 +13,7 @@ from tunesmith_api.base import (
     Rule,
     ShortText,
 )
+from tunesmith_api.common import FurtherModel
 
 
 class DpoLoss(StrEnum):
@@ -168,6 +169,34 @@ class Rloo(Rollouts):
         0.05,
         ge=0,
         description="Weight of the KL divergence from the model before the training, which lowers the reward. Default 0.05.",
+    )
+
+
+class Gkd(ApiModel):
+    """Generalized knowledge distillation (Agarwal et al., 2024)."""
+
+    teacher: FurtherModel = Field(
+        description="The model whose probabilities are learned; it has the tokens of the student."
+    )
+    beta: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Divergence: 0 is KL(teacher, student), 1 is KL(student, teacher), between them is the generalized "
+        "Jensen-Shannon divergence with this weight of the teacher. Default 0.5.",
+    )
+    lambda_: float = Field(
+        0.5,
+        alias="lambda",
+        ge=0,
+        le=1,
+        description="Share of the rows whose last answer the student samples; the others have the answers of the data. Default 0.5.",
+    )
+    temperature: float = Field(
+        1.0, gt=0, le=10, description="Temperature of sampling and of the compared probabilities. Default 1."
+    )
+    max_completion_length: int = Field(
+        512, ge=1, le=131072, description="Tokens of a sampled answer at most. Default 512."
     )
 
 

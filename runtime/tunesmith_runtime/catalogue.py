@@ -46,13 +46,15 @@ class Section(Generic[E]):
     noun: str
     file: str
     field: str
-    """The field of a spec that has the name; {} is the role of the model."""
+    """The field of a spec that has the name; {} is the field of the model."""
     missing: FailureClass
     parse: Callable[[str, Any], E]
     builtin: Callable[[], Mapping[str, E]]
 
 
 MODELS = Section("model", MODELS_FILE, "spec.{}", FailureClass.MODEL_NOT_FOUND, model_entry, builtin.models)
+FIELDS: Mapping[ModelRole, str] = {ModelRole.TEACHER: "gkd.teacher"}
+"""Role of a model -> the field below spec that names it, unless that is the model of the spec."""
 DATASETS = Section(
     "data set", DATASETS_FILE, "spec.datasets[]", FailureClass.DATASET_NOT_FOUND, dataset_entry, builtin.datasets
 )
@@ -183,7 +185,8 @@ def resolve(spec: RunSpec, catalogue: Catalogue) -> RunSpec:
 def _named_model(model: ResolvedModel, role: ModelRole, spec: RunSpec, catalogue: Catalogue) -> ResolvedModel:
     if not model.is_named:
         return model
-    where = MODELS.field.format("baseline" if spec.role == "baseline" else "model")
+    field = FIELDS.get(role) or ("baseline" if spec.role == "baseline" else "model")
+    where = MODELS.field.format(field)
     name = model.uri.removeprefix(SCHEME)
     uri = catalogue.uri(MODELS, catalogue.find(MODELS, name, where), where)
     _check_available(spec, f"model {name!r}", where, {"model": {"uri": uri}}, uri)

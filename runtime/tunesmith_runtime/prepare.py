@@ -9,7 +9,7 @@ from __future__ import annotations
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.fetch import find_run
 from tunesmith_runtime.fetch.assessment import Assessment, assess
-from tunesmith_runtime.fetch.checks import is_lenient
+from tunesmith_runtime.fetch.checks import check_vocabularies, is_lenient
 from tunesmith_runtime.fetch.initial import check_initial
 from tunesmith_runtime.fetch.models import find_further, find_model
 from tunesmith_runtime.progress_push import ProgressPusher
@@ -31,8 +31,9 @@ def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
     if found.record is not None and (not is_tuning or spec.fine_tune_job().until.trains):
         return RunRecord.model_validate(found.record).report(Verb.PREPARE, Outcome.ADOPTED, found.run_uri)
     check_initial(storage, spec, model, further)
+    check_vocabularies(storage, model, further)
     has_looked_up = spec.looked_up is not None  # then the status shows what the name stands for, also before the import
-    known = assess(spec, work, storage, model, data) if is_tuning else Assessment()
+    known = assess(spec, work, storage, model, data, further) if is_tuning else Assessment()
     return RunReport(
         verb=Verb.PREPARE,
         outcome=Outcome.SUCCEEDED,

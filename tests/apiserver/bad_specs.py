@@ -160,6 +160,15 @@ BAD = {
     "rewards without grpo": Bad(
         "FineTuneJob", {"rewards": [{"name": "a", "type": "accuracy"}]}, "rewards go with methods grpo and rloo, which need them"
     ),
+    "gkd without a teacher": Bad("FineTuneJob", {"method": "gkd"}, "method gkd learns from a teacher: set gkd.teacher"),
+    "a teacher without gkd": Bad(
+        "FineTuneJob", {"gkd": {"teacher": {"name": "qwen3-8b"}}}, "the block gkd goes with method: gkd; remove the block"
+    ),
+    "a teacher of two sources": Bad(
+        "FineTuneJob",
+        {"method": "gkd", "gkd": {"teacher": {"name": "qwen3-8b", "uri": "s3://models/teacher"}}},
+        "set exactly one of name, uri, fineTuneJob",
+    ),
     "grpo without rewards": Bad("FineTuneJob", {"method": "grpo"}, "rewards go with methods grpo and rloo, which need them"),
     "groups that do not fill a batch": Bad(
         "FineTuneJob",

@@ -96,7 +96,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
         "engine": "vllm",
     },
 }
-OF_A_METHOD = {"dpo", "kto", "orpo", "simpo", "cpo", "grpo", "rloo", "rewards"}
+OF_A_METHOD = {"dpo", "kto", "orpo", "simpo", "cpo", "grpo", "rloo", "gkd", "rewards"}
 """Fields of a FineTuneJob that go with one method each."""
 
 

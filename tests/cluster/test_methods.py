@@ -23,10 +23,12 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "kto": feedback(128),
     "grpo": PROMPTS,
     "rloo": PROMPTS,
+    "gkd": tinymodel.rows(128),
 }
 """Rows by method."""
 GROUPS: dict[str, Any] = {"numGenerations": 4, "maxCompletionLength": 8}
 VOWEL: dict[str, Any] = {"name": "vowel", "type": "format", "pattern": "e"}
+TEACHER: dict[str, Any] = {"teacher": {"fineTuneJob": {"name": "teacher"}}, "maxCompletionLength": 8}
 TURN = datetime.now(UTC).toordinal() % 3
 
 
@@ -49,7 +51,9 @@ def test_a_model_is_trained(
 ) -> None:
     uri = put_rows(s3, data, f"{method}.jsonl", ROWS[method])
     training = {"learningRate": 3e-3, "epochs": 1, "globalBatchSize": 16, "maxLength": 64}
+    teacher = [fine_tune_job("teacher", namespace, data)] if method == "gkd" else []
     kubectl.apply(
+        *teacher,
         fine_tune_job(
             method,
             namespace,
@@ -58,7 +62,8 @@ def test_a_model_is_trained(
             datasets=[{"uri": uri, "format": "auto"}],
             training=training,
             **({method: GROUPS, "rewards": [VOWEL]} if ROWS[method] is PROMPTS else {}),
-        )
+            **({"gkd": TEACHER} if method == "gkd" else {}),
+        ),
     )
     status = wait_for(f"finetunejob/{method}")
     assert status["phase"] == "Succeeded", status

@@ -20,7 +20,7 @@ Manifest = dict[str, Any]
 
 CATALOGUE = {
     *("model/name", "baseline/name", "datasets/name", "validation/datasets/name"),
-    *("decontaminate/name", "benchmarks/dataset/name"),
+    *("decontaminate/name", "benchmarks/dataset/name", "gkd/teacher/name"),
 }
 NO_REFERENCES = {
     *(

@@ -13,6 +13,7 @@ from tunesmith_cli.tables import print_fields, print_json
 
 if TYPE_CHECKING:
     from tunesmith_api.finetunejob import Estimate, FineTuneJobSpec
+    from tunesmith_runtime.estimate.architecture import Architecture
 
 GIB = 1 << 30
 
@@ -66,6 +67,7 @@ def _estimate(name: str, spec: FineTuneJobSpec, model: Path | None, rows: int | 
 
     with tempfile.TemporaryDirectory(prefix="tunesmith-") as scratch:
         uri, architecture = find_architecture(spec, model, Path(scratch))
+        teacher = _teacher(name, spec, Path(scratch) / "teacher")
         try:
             workload, size = count_rows(spec, uri, Path(scratch))
         except NotKnown as error:
@@ -77,9 +79,22 @@ def _estimate(name: str, spec: FineTuneJobSpec, model: Path | None, rows: int | 
             if spec.training.chat_template:
                 click.echo(f"{name}: training.chatTemplate is not read: counted with the model's own", err=True)
     try:
-        return estimate(Inputs(spec, architecture, workload, size, cpu_computes_in_bf16()))
+        return estimate(Inputs(spec, architecture, workload, size, cpu_computes_in_bf16(), teacher))
     except ValueError as error:
         raise NotKnown(str(error)) from error
+
+
+def _teacher(name: str, spec: FineTuneJobSpec, scratch: Path) -> Architecture | None:
+    """Return the sizes of the teacher of a job; None, with a line printed, where it cannot be read from here."""
+    from tunesmith_cli.sources import NotKnown, find_architecture
+
+    if spec.gkd is None:
+        return None
+    try:
+        return find_architecture(spec.model_copy(update={"model": spec.gkd.teacher.source}), None, scratch)[1]
+    except NotKnown as error:
+        click.echo(f"{name}: the teacher is not counted: {error}", err=True)
+        return None
 
 
 def _fields(found: Estimate) -> dict[str, str]:

@@ -41,7 +41,9 @@ CUTS: Mapping[Truncation, Callable[[Example, int], Example]] = {
 
 def completion_tokens(job: FineTuneJobSpec) -> int:
     """Tokens that the model may write after each prompt while it trains."""
-    return job.rollouts.max_completion_length if job.rollouts else 0
+    if job.rollouts:
+        return job.rollouts.max_completion_length
+    return job.gkd.max_completion_length if job.gkd and job.gkd.lambda_ else 0
 
 
 def truncation_of(training: Training, method: Method) -> Truncation:

@@ -172,6 +172,22 @@ def example_lengths(columns: pyarrow.Table) -> Sequence[int]:
     return array("i", b"".join(pyarrow.compute.list_value_length(chunk).to_numpy().tobytes() for chunk in chunks))
 
 
+def last_answer_starts(columns: pyarrow.Table) -> Sequence[int]:
+    """Index of the first token of the last answer of each example: of its last run of labels; 0 without one."""
+    starts_of_answers = array("i")
+    for chunk in columns["labels"].chunks:
+        offsets = chunk.offsets.to_numpy()
+        is_learned = chunk.values.to_numpy()[: offsets[-1]] != IGNORED
+        begins = is_learned.copy()
+        begins[1:] &= ~is_learned[:-1]
+        begins[offsets[:-1]] = False  # an answer without a prompt begins at 0 all the same
+        within = numpy.arange(len(is_learned)) - numpy.repeat(offsets[:-1], numpy.diff(offsets))
+        if len(chunk):
+            found = numpy.maximum.reduceat(begins * within, offsets[:-1])
+            starts_of_answers.frombytes(found.astype(numpy.int32).tobytes())
+    return starts_of_answers
+
+
 def labelled_counts(columns: pyarrow.Table) -> Sequence[int]:
     """Tokens of each example that the loss is taken on. The first token is never predicted, so its label does not count."""
     counts = array("i")

@@ -28,6 +28,12 @@ class Example:
         return self.labels[1:].count(IGNORED) < len(self.labels) - 1
 
 
+def last_answer_start(labels: Sequence[int]) -> int:
+    """Return the index of the first token of the last answer: of the last run of labels; 0 without one."""
+    end = next((at for at in range(len(labels), 0, -1) if labels[at - 1] != IGNORED), 0)
+    return next((at for at in range(end, 0, -1) if labels[at - 1] == IGNORED), 0)
+
+
 @dataclass(frozen=True)
 class Turn:
     """Tokens of a prompt as a server builds it, and of the answer to it."""

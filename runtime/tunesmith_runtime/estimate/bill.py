@@ -32,6 +32,13 @@ class Inputs:
     """Size of the files of rows."""
     cpu_has_bf16: bool = True
     """Whether the CPU computes in bfloat16, for accelerator cpu."""
+    teacher: Architecture | None = None
+    """The model of spec.gkd.teacher."""
+
+    @property
+    def model_bytes(self) -> int:
+        """Size of the files of all models."""
+        return self.architecture.stored_bytes + (self.teacher.stored_bytes if self.teacher else 0)
 
     @property
     def used(self) -> Workload:
@@ -46,7 +53,7 @@ def estimate(inputs: Inputs) -> Estimate:
     limit = memory_limit(inputs.job, named)
     job, why = with_strategy(inputs, limit)
     workload = inputs.used
-    setup = setup_of(job, inputs.architecture, workload, named, inputs.cpu_has_bf16)
+    setup = setup_of(job, inputs.architecture, workload, named, inputs.cpu_has_bf16, inputs.teacher)
     memory = peak(setup)
     device = named or smallest_that_fits(job.resources.accelerator, limit or memory.total)
     steps = total_steps(job.training, workload.rows)
@@ -60,7 +67,7 @@ def estimate(inputs: Inputs) -> Estimate:
         device_memory_bytes=limit,
         parameters=inputs.architecture.parameters,
         trained_parameters=setup.trained,
-        download_bytes=inputs.architecture.stored_bytes + inputs.data_bytes,
+        download_bytes=inputs.model_bytes + inputs.data_bytes,
         disk_bytes=disk_bytes(inputs, setup),
         rows=workload.rows,
         tokens=tokens,
@@ -89,7 +96,7 @@ def with_strategy(inputs: Inputs, limit: int | None) -> tuple[FineTuneJobSpec, s
 def needed_bytes(inputs: Inputs, job: FineTuneJobSpec) -> int:
     """Return the bytes that a device needs for a variant of the job."""
     used = replace(inputs, job=job).used
-    return peak(setup_of(job, inputs.architecture, used, device_of(job), inputs.cpu_has_bf16)).total
+    return peak(setup_of(job, inputs.architecture, used, device_of(job), inputs.cpu_has_bf16, inputs.teacher)).total
 
 
 def memory_limit(job: FineTuneJobSpec, named: Device | None) -> int | None:
@@ -120,7 +127,7 @@ def disk_bytes(inputs: Inputs, setup: Setup) -> int:
     is_full = job.tuner is Tuner.FULL
     frozen = 0 if is_full else sizes.parameters
     results = extra_bytes(frozen, setup.trained, number, job.export.merge and not is_full)
-    return sizes.stored_bytes + inputs.data_bytes + results
+    return inputs.model_bytes + inputs.data_bytes + results
 
 
 def changes(inputs: Inputs, limit: int) -> list[str] | None:

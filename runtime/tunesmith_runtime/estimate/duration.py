@@ -33,7 +33,8 @@ def operations_per_token(setup: Setup, length: float) -> float:
     weights = sizes.active_parameters if setup.tuner is Tuner.FULL else setup.trained
     passes = 2 + setup.checkpointing + setup.has_reference
     attention = FORWARD * sizes.layers * sizes.query_size * length  # each token attends to half of the row on average
-    return FORWARD * (passes * sizes.active_parameters + weights) + attention * (passes + 1)
+    teacher = FORWARD * setup.teacher.active_parameters if setup.teacher else 0
+    return FORWARD * (passes * sizes.active_parameters + weights) + attention * (passes + 1) + teacher
 
 
 def seconds_per_token(setup: Setup, length: float, device: Device) -> float:

@@ -30,6 +30,11 @@ LOGITS_LIMIT = 1 << 30
 """Bytes of the logits in float32 above which the loss is computed in chunks (train/loss.py)."""
 CHUNK_BYTES = 256 * MIB
 """Buffers of the loss in chunks (trl.kernels.chunked_logprob)."""
+DISTILLED_COPIES = 3
+"""Logits of the student, their gradient and those of the teacher, in the number format of the computation."""
+DISTILLED_CHUNK_BYTES = 8 * 64 * MIB
+"""Buffers of a chunk of logits whose divergence is computed (train/distillation.py): log-probabilities, probabilities, their
+mixture and gradients, in float32."""
 BUCKET_BYTES = 25 * MIB
 """Size of a bucket of DistributedDataParallel."""
 ZERO_BUCKET_BYTES = 80 * MIB
@@ -116,6 +121,8 @@ class Setup:
     logits_limit: int = LOGITS_LIMIT
     has_reference: bool = False
     """Whether the model is compared with itself before the training: with its base, or with tuner full with a frozen copy."""
+    teacher: Architecture | None = None
+    """The model whose probabilities are learned, which is held beside the trained one."""
     chunks_logits: bool = True
     """Whether the loss computes large logits in chunks."""
     sampled_rows: int = 0
@@ -208,6 +215,8 @@ def _static(setup: Setup) -> Memory:
     if setup.strategy in SHARDS_OPTIMIZER:
         optimizer /= setup.devices
     weights = _weights(setup) / (setup.devices if setup.strategy in SHARDS_WEIGHTS else 1) + _reference(setup)
+    if setup.teacher:
+        weights += setup.teacher.parameters * setup.numbers.compute
     return Memory(
         weights=round(weights),
         optimizer=0 if setup.offloads else round(optimizer),
@@ -308,6 +317,9 @@ def _logits(setup: Setup) -> float:
     whole = labelled * sizes.vocabulary
     hidden = labelled * sizes.hidden * (setup.numbers.compute + FLOAT32)
     head = sizes.vocabulary * sizes.hidden * FLOAT32 if setup.tuner is Tuner.FULL else 0
+    if setup.teacher:
+        chunk = min(DISTILLED_CHUNK_BYTES, LOGITS_COPIES * whole)
+        return DISTILLED_COPIES * setup.numbers.compute * whole + chunk + hidden
     chunked = min(CHUNK_BYTES, LOGITS_COPIES * whole) + hidden + head
     if setup.chunks_logits and (setup.accelerator == "nvidia" or whole * FLOAT32 > setup.logits_limit):
         return chunked

@@ -83,6 +83,7 @@ def setup_of(
     workload: Workload,
     device: Device | None = None,
     cpu_has_bf16: bool = True,
+    teacher: Architecture | None = None,
 ) -> Setup:
     """Return the setup of a job. Raises ValueError if its devices or micro batch do not divide its batch."""
     training, lora = job.training, job.lora or Lora()
@@ -114,6 +115,7 @@ def setup_of(
         strategy=Strategy.DDP if job.parallelism.strategy is Strategy.AUTO else job.parallelism.strategy,
         devices=devices,
         has_reference=has_reference(job),
+        teacher=teacher,
         sampled_rows=sampled_rows(job, devices),
         chunks_logits=job.method in (Method.SFT, Method.PRETRAIN),
         converts=bool(quantized) or abs(stored - loaded) > 0.1,

@@ -20,7 +20,7 @@ from tunesmith_runtime.chat_template import template_fingerprint
 from tunesmith_runtime.disk_space import check_room, extra_bytes_of, used
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.assessment import assess
-from tunesmith_runtime.fetch.checks import check_all, is_lenient
+from tunesmith_runtime.fetch.checks import check_all, check_vocabularies, is_lenient
 from tunesmith_runtime.fetch.data import Data, DataSource, download_benchmark, download_rows, find_data, row_sources
 from tunesmith_runtime.fetch.initial import check_initial
 from tunesmith_runtime.fetch.models import Model, find_adapter, find_further, find_model
@@ -82,15 +82,18 @@ def fetch_run(spec: RunSpec, work: Work, storage: Storage, model: Model, cache: 
         return fetched
     check_initial(storage, spec, model, further)
     check_disk(spec, work, storage, [model, *further.values()], data, cache)
-    estimate = estimate_unprepared(spec, work, storage, model, data)
+    estimate = estimate_unprepared(spec, work, storage, model, data, further)
     download_data(spec, work, storage, data)
     for each in (model, *further.values()):
         each.download(storage, cache)
+    check_vocabularies(storage, model, further)
     check_all(storage, spec, model, further=further)
     return fetched.model_copy(update={"model_uri": model.uri, "model_digest": model.digest, "estimate": estimate})
 
 
-def estimate_unprepared(spec: RunSpec, work: Work, storage: Storage, model: Model, data: FoundData) -> Estimate | None:
+def estimate_unprepared(
+    spec: RunSpec, work: Work, storage: Storage, model: Model, data: FoundData, further: Mapping[ModelRole, Model]
+) -> Estimate | None:
     """Estimate a FineTuneJob without devices, which no pod has prepared. Only its fit is a reason to fail here: the training
     reads the same rows next, and names what is wrong with them.
 
@@ -99,7 +102,7 @@ def estimate_unprepared(spec: RunSpec, work: Work, storage: Storage, model: Mode
     if spec.kind != "FineTuneJob" or spec.fine_tune_job().resources.devices or not in_leading_pod(spec.world):
         return None
     try:
-        return assess(spec, work, storage, model, data).estimate
+        return assess(spec, work, storage, model, data, further).estimate
     except RunFailure as failure:
         if failure.failure is FailureClass.WILL_NOT_FIT:
             raise

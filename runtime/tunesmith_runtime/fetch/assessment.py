@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import Estimate, FineTuneJobSpec, Rows
-from tunesmith_api.methods import Rollouts
-from tunesmith_api.run import RunSpec
+from tunesmith_api.methods import Gkd, Rollouts
+from tunesmith_api.run import ModelRole, RunSpec
 from tunesmith_api.training import Fit, Until
 from tunesmith_runtime.chat_template import read_template
 from tunesmith_runtime.data.load import Data as Encoded
@@ -42,6 +42,8 @@ from tunesmith_runtime.storage import Entry, Storage, join
 from tunesmith_runtime.workdir import DataFile, Work
 
 if TYPE_CHECKING:
+    from pyarrow import Table
+
     from tunesmith_runtime.data.encode import Encoder
 
 log = logging.getLogger(__name__)
@@ -67,8 +69,15 @@ class Assessment:
     """The rows as the training will count them; None where they were only sampled."""
 
 
-def assess(spec: RunSpec, work: Work, storage: Storage, model: Model, data: Mapping[DataSource, Data]) -> Assessment:
-    """Estimate a FineTuneJob.
+def assess(
+    spec: RunSpec,
+    work: Work,
+    storage: Storage,
+    model: Model,
+    data: Mapping[DataSource, Data],
+    further: Mapping[ModelRole, Model],
+) -> Assessment:
+    """Estimate a FineTuneJob on `model`, with the models in further roles.
 
     Raises RunFailure: WillNotFit if spec.fit is Refuse; with `until: data`, and where all rows were counted, the failures of
     the training's rows (BadRow, EmptyDataset, ChatTemplateMissing, BadSpec).
@@ -78,8 +87,9 @@ def assess(spec: RunSpec, work: Work, storage: Storage, model: Model, data: Mapp
     job = spec.fine_tune_job()
     METHODS[job.method].row_check(job)
     base = model.base or model
-    if base.uri is None and not job.until.trains and base.importer is not None:
-        base.uri, base.digest = base.importer(base.directory)
+    for each in (base, *further.values()):
+        if each.uri is None and not job.until.trains and each.importer is not None:
+            each.uri, each.digest = each.importer(each.directory)
     if base.uri is None:
         log.info("no estimate: %s is not imported yet", base.source)
         return Assessment()
@@ -88,7 +98,7 @@ def assess(spec: RunSpec, work: Work, storage: Storage, model: Model, data: Mapp
         workload, rows = read_rows(
             job, scratch, storage, base.uri, data, read_template(spec), partial(_encode_as_training, spec, job, scratch)
         )
-        found = _estimate(job, storage, base.uri, workload, data)
+        found = _estimate(job, storage, base, further.get(ModelRole.TEACHER), workload, data)
     finally:
         shutil.rmtree(scratch.root, ignore_errors=True)
     if found is None:
@@ -100,16 +110,30 @@ def assess(spec: RunSpec, work: Work, storage: Storage, model: Model, data: Mapp
 
 
 def _estimate(
-    job: FineTuneJobSpec, storage: Storage, uri: str, workload: Workload, data: Mapping[DataSource, Data]
+    job: FineTuneJobSpec,
+    storage: Storage,
+    base: Model,
+    teacher: Model | None,
+    workload: Workload,
+    data: Mapping[DataSource, Data],
 ) -> Estimate | None:
     """The estimate; None, with a line in the log, for an architecture whose sizes are not known."""
-    try:
-        architecture = read_architecture(storage, uri)
-    except UnknownArchitecture as error:
-        log.warning("no estimate: %s: %s", uri, error)
+    architecture, sizes_of_teacher = _sizes(storage, base), _sizes(storage, teacher)
+    if architecture is None or (teacher is not None and sizes_of_teacher is None):
         return None
     size = sum(entry.size_bytes for each in data.values() for _, entry in each.rows())
-    return estimate(Inputs(job, architecture, workload, size, cpu_computes_in_bf16()))
+    return estimate(Inputs(job, architecture, workload, size, cpu_computes_in_bf16(), sizes_of_teacher))
+
+
+def _sizes(storage: Storage, model: Model | None) -> Architecture | None:
+    """The sizes of a model in the store; None, with a line in the log, where they are not known."""
+    if model is None or model.uri is None:
+        return None
+    try:
+        return read_architecture(storage, model.uri)
+    except UnknownArchitecture as error:
+        log.warning("no estimate: %s: %s", model.uri, error)
+        return None
 
 
 def read_architecture(storage: Storage, uri: str) -> Architecture:
@@ -238,6 +262,8 @@ def count_encoded(encoded: Encoded, job: FineTuneJobSpec, packs: bool = True) ->
     lengths = example_lengths(columns)
     if job.rollouts:
         return _sampled(lengths, job.rollouts)
+    if job.gkd and job.gkd.lambda_:
+        return _distilled(columns, job.gkd)
     found = count(lengths, labelled_counts(columns), METHODS[job.method].answers)
     if not packs or not job.training.packing:
         return found
@@ -251,6 +277,17 @@ def _sampled(prompts: Sequence[int], rollouts: Rollouts) -> Workload:
     return replace(
         of_group, rows=of_group.rows * rollouts.num_generations, tokens=of_group.tokens * rollouts.num_generations
     )
+
+
+def _distilled(columns: Table, gkd: Gkd) -> Workload:
+    """Return the workload of rows of which a share gets a sampled answer, as long as it may be, instead of the last one."""
+    from tunesmith_runtime.data.example_file import example_lengths, labelled_counts, last_answer_starts
+
+    most, share = gkd.max_completion_length, gkd.lambda_
+    lengths, labelled = example_lengths(columns), labelled_counts(columns)
+    sampled = [start + most for start in last_answer_starts(columns)]
+    found = count(list(map(max, lengths, sampled)), [max(each, most) for each in labelled])
+    return replace(found, tokens=round((1 - share) * sum(lengths) + share * sum(sampled)))
 
 
 def download_small_files(storage: Storage, uri: str, folder: Path) -> None:

@@ -14,6 +14,7 @@ from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.imports import MODELS
 from tunesmith_runtime.fetch.models import Model
 from tunesmith_runtime.modelcheck import VERSION, check_files, check_fit, check_model
+from tunesmith_runtime.modelcheck.vocabularies import TOKENIZER, check_equal, tokens_of
 from tunesmith_runtime.serve.config import engine_of
 from tunesmith_runtime.storage import Storage, join
 
@@ -53,6 +54,23 @@ def check_all(
     for role, each in (further or {}).items():
         if role not in ADAPTER_ROLES:
             passed.check_once([each.digest], partial(check_model, each.source, each.directory, each.trusted, False))
+
+
+def check_vocabularies(storage: Storage, model: Model, further: Mapping[ModelRole, Model]) -> None:
+    """Check that a teacher has the tokens of the model, where both are in the store with a tokenizer.json.
+
+    The training compares other tokenizers when it has loaded them. Raises RunFailure (BadSpec).
+    """
+    teacher = further.get(ModelRole.TEACHER)
+    if teacher is None or model.uri is None or teacher.uri is None:
+        return
+    files = [storage.read_bytes(join(uri, TOKENIZER)) for uri in (model.uri, teacher.uri)]
+    try:
+        tokens, others = (tokens_of(content or b"") for content in files)
+    except ValueError as error:
+        log.info("the vocabularies are compared by the training: %s", error)
+        return
+    check_equal(model.source, tokens, teacher.source, others)
 
 
 class _PassedChecks:

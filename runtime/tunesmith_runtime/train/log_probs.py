@@ -48,8 +48,16 @@ def token_log_probs(
     """
     targets = inputs["labels"][:, 1:]
     wanted = targets != IGNORED
-    with only_where(head, wanted):
-        logits = model(**{name: inputs[name] for name in MODEL_INPUTS if name in inputs}, use_cache=False).logits
+    logits = answer_logits(model, head, inputs)
     of_tokens = -cross_entropy(logits.float() / temperature, targets[wanted], reduction="none")
     # masked_scatter writes in a fixed order on every device, unlike index_add.
     return torch.zeros_like(wanted, dtype=torch.float32).masked_scatter(wanted, of_tokens), wanted
+
+
+def answer_logits(model: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the logits that predict the labelled tokens, in their order, (tokens, vocabulary); arguments as of `token_log_probs`."""
+    with only_where(head, inputs["labels"][:, 1:] != IGNORED):
+        logits: Tensor = model(
+            **{name: inputs[name] for name in MODEL_INPUTS if name in inputs}, use_cache=False
+        ).logits
+    return logits

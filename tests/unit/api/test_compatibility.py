@@ -34,7 +34,7 @@ def test_a_spec_of_available_values_is_accepted(method: str) -> None:
         (
             {"method": "ppo"},
             (
-                "method ppo: not available in this version; use sft, pretrain, dpo, kto, orpo, simpo, cpo, grpo or rloo, "
+                "method ppo: not available in this version; use sft, pretrain, dpo, kto, orpo, simpo, cpo, grpo, rloo or gkd, "
                 "and remove the block of the other method"
             ),
         ),

@@ -30,9 +30,11 @@ from tunesmith_operator.plan.types import Key, Raw, Reference
 
 
 def references(resource: Raw) -> frozenset[Reference]:
-    """The resources that make its base model and the adapter that it goes on with, if it names them."""
+    """The resources that make its base model, the adapter that it goes on with and its teacher, if it names them."""
     spec = parse_spec(FineTuneJobSpec, resource)
-    return frozenset() if isinstance(spec, Refused) else referenced_by(spec.model, spec.initial_adapter)
+    if isinstance(spec, Refused):
+        return frozenset()
+    return referenced_by(spec.model, spec.initial_adapter, spec.gkd.teacher.source if spec.gkd else None)
 
 
 def gets(resource: Raw) -> frozenset[Key]:
@@ -54,10 +56,12 @@ def _refusals(spec: FineTuneJobSpec, config: OperatorConfig) -> Sequence[Refusal
 
 
 def _models(spec: FineTuneJobSpec, references: References) -> Models | Waiting | Refused:
-    """The base, and the adapter that the training goes on with; or the first obstacle."""
+    """The base, the adapter that the training goes on with, and the teacher; or the first obstacle."""
     found = {ModelRole.BASE: resolve_base(spec.model, references)}
     if spec.initial_adapter:
         found[ModelRole.INITIAL] = resolve_adapter_source(spec.initial_adapter, references)
+    if spec.gkd:
+        found[ModelRole.TEACHER] = resolve_base(spec.gkd.teacher.source, references)
     obstacle = next((each for each in found.values() if not isinstance(each, ResolvedModel)), None)
     return obstacle or {tuning(spec): {role: each for role, each in found.items() if isinstance(each, ResolvedModel)}}
 

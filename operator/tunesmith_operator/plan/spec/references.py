@@ -61,11 +61,11 @@ def resolve(source: ModelSource, references: References) -> ResolvedModel | Wait
 
 
 def resolve_base(source: ModelSource, references: References) -> ResolvedModel | Waiting | Refused:
-    """Resolve the model of `source` as a base of tuning, which an adapter cannot be."""
+    """Resolve a whole model of a tuning, its base or its teacher, which an adapter cannot be."""
     model = resolve(source, references)
     if isinstance(model, ResolvedModel) and model.base:
         return Refused(
-            f"{describe(source)} has published an adapter only, which cannot be tuned further",
+            f"{describe(source)} has published an adapter only, and a tuning needs whole models",
             f"create {describe(source)} again with spec.export.merge: true and spec.until: export",
         )
     return model

@@ -1,4 +1,4 @@
-"""A prompt whose answers the model writes itself, with further columns that rewards read. For GRPO and its kin, and GKD.
+"""A prompt whose answers the model writes itself, with further columns that rewards read. For GRPO and its kin.
 
 {"prompt": "…" or messages, "answer": "…"}, or the keys of a row of prompt and answer. An answer at the end of the messages
 is left out.

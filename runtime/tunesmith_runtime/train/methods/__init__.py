@@ -8,6 +8,7 @@ from tunesmith_api.training import Method as MethodName
 from tunesmith_runtime.train.methods.base import Method, Setup
 from tunesmith_runtime.train.methods.cpo import CPO
 from tunesmith_runtime.train.methods.dpo import DPO
+from tunesmith_runtime.train.methods.gkd import GKD
 from tunesmith_runtime.train.methods.grpo import GRPO
 from tunesmith_runtime.train.methods.kto import KTO
 from tunesmith_runtime.train.methods.orpo import ORPO
@@ -19,5 +20,5 @@ from tunesmith_runtime.train.methods.simpo import SIMPO
 __all__ = ["METHODS", "Method", "Setup"]
 
 METHODS: Mapping[MethodName, Method] = {
-    method.name: method for method in (SFT, PRETRAIN, DPO, ORPO, SIMPO, CPO, KTO, GRPO, RLOO)
+    method.name: method for method in (SFT, PRETRAIN, DPO, ORPO, SIMPO, CPO, KTO, GRPO, RLOO, GKD)
 }

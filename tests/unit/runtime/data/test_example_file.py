@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from tunesmith_runtime.data import example_file
 from tunesmith_runtime.data.example_file import (
     example_lengths,
+    last_answer_starts,
     move_rows,
     open_columns,
     open_examples,
     repeat_rows,
     write_examples,
 )
-from tunesmith_runtime.data.examples import IGNORED, Example
+from tunesmith_runtime.data.examples import IGNORED, Example, last_answer_start
 
 tokens = st.lists(st.tuples(st.integers(0, 2**31 - 1), st.booleans()), min_size=1, max_size=6)
 examples = tokens.map(lambda pairs: Example([id for id, _ in pairs], [id if has else IGNORED for id, has in pairs]))
@@ -52,6 +53,14 @@ def test_examples_are_read_as_they_were_written(tmp_path: Path, rows: list[list[
     assert dataset.column_names == ["input_ids", "labels"]
     lengths = [len(example.input_ids) for row in rows for example in row]
     assert list(example_lengths(dataset.data)) == list(example_lengths(open_columns(path))) == lengths
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=rows)
+def test_the_last_answer_of_each_example_is_found_in_its_columns(tmp_path: Path, rows: list[list[Example]]) -> None:
+    path = written(tmp_path / "train.arrow", rows)
+    expected = [last_answer_start(example.labels) for row in rows for example in row]
+    assert list(last_answer_starts(open_columns(path))) == expected
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

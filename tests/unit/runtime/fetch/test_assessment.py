@@ -10,9 +10,9 @@ import pytest
 
 from tests import tinymodel
 from tests.s3 import S3Server
-from tests.unit.runtime.fetch.support import CONFIG, MODEL, ROWS, TOKENIZER, Fetcher, names
+from tests.unit.runtime.fetch.support import ADAPTER, CONFIG, MODEL, ROWS, TOKENIZER, Fetcher, names
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.run import TERMINATION_MESSAGE_BYTES, Outcome, RunReport, Store
+from tunesmith_api.run import TERMINATION_MESSAGE_BYTES, ModelRole, Outcome, ResolvedModel, RunReport, RunSpec, Store
 from tunesmith_api.training import Until
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch import assessment as module
@@ -58,6 +58,53 @@ def test_a_job_without_devices_is_estimated_by_fetch(fetcher: Fetcher) -> None:
     assert report.estimate.summary is not None
     assert report.estimate.summary.endswith(" of 2 GiB; 13 steps")
     assert len(encode(report)) < TERMINATION_MESSAGE_BYTES
+
+
+def with_teacher(fetcher: Fetcher, files: dict[str, bytes], share: float = 0.5, name: str = "teacher") -> RunSpec:
+    gkd = {"teacher": {"uri": fetcher.put(name, files)}, "lambda": share, "maxCompletionLength": 100}
+    data = fetcher.put("data", {"train.jsonl": MANY})
+    job = fetcher.job(fetcher.put("m", WORDS), data, **GPU, method="gkd", gkd=gkd)
+    teacher = ResolvedModel(uri=gkd["teacher"]["uri"])
+    return job.model_copy(update={"models": {**job.models, ModelRole.TEACHER: teacher}})
+
+
+def test_a_teacher_is_estimated_with_its_sampled_answers(fetcher: Fetcher) -> None:
+    plain = prepared(fetcher, MANY).estimate
+    estimates = [fetcher.prepare(with_teacher(fetcher, WORDS, share))[0].estimate for share in (0.0, 0.5)]
+    assert plain is not None
+    for found in estimates:
+        assert found is not None
+        assert found.download_bytes == (plain.download_bytes or 0) + 4 * PARAMETERS
+        assert found.memory is not None
+        assert plain.memory is not None
+        assert found.memory.weights == (plain.memory.weights or 0) + 2 * PARAMETERS  # in bfloat16
+    assert [found.tokens for found in estimates if found] == [200 * 5, 200 * (5 + 4 + 100) // 2]
+
+
+def test_the_content_of_a_teacher_identifies_the_run(fetcher: Fetcher) -> None:
+    config = json.dumps(CONFIG | {"rms_norm_eps": 1e-5}).encode()
+    first, again = (fetcher.prepare(with_teacher(fetcher, WORDS))[0].run_uri for _ in range(2))
+    other = fetcher.prepare(with_teacher(fetcher, {**WORDS, "config.json": config}))[0].run_uri
+    assert first == again != other
+
+
+def test_a_teacher_with_other_tokens_is_refused_before_a_device_is_requested(fetcher: Fetcher) -> None:
+    vocabulary = {"</s>": 0, "b": 1, "a": 2}
+    model = {**TOKENIZER["model"], "vocab": vocabulary}  # type: ignore[dict-item]
+    tokenizer = json.dumps({**TOKENIZER, "model": model}).encode()
+    with pytest.raises(RunFailure, match="'a' is token 2 of the teacher and token 1 of the student") as failure:
+        fetcher.prepare(with_teacher(fetcher, {**WORDS, "tokenizer.json": tokenizer}))
+    assert failure.value.failure is FailureClass.BAD_SPEC
+
+
+def test_a_teacher_is_downloaded_and_checked_beside_the_model(fetcher: Fetcher) -> None:
+    _, work = fetcher.fetch(with_teacher(fetcher, WORDS))
+    assert (work.model(ModelRole.TEACHER) / "model.safetensors").read_bytes() == WORDS["model.safetensors"]
+    with pytest.raises(RunFailure) as failure:
+        fetcher.fetch(
+            with_teacher(fetcher, {**WORDS, "model.safetensors": ADAPTER["adapter_model.safetensors"]}, name="bad")
+        )
+    assert failure.value.failure is FailureClass.BAD_MODEL
 
 
 def test_of_large_data_a_sample_is_read_and_the_rest_follows_from_its_bytes(

@@ -70,3 +70,14 @@ def test_it_waits_for_the_adapter_that_it_goes_on_with_and_trains_it_on_the_name
     assert base["uri"] == fine_tune_job()["spec"]["model"]["uri"]
     assert initial["uri"] == "s3://store/run/adapter"
     assert initial["base"]["uri"] == tuned("first")["status"]["model"]["uri"]
+
+
+def test_it_waits_for_its_teacher_and_fetches_it_beside_its_model():
+    gkd = {"teacher": {"fineTuneJob": {"name": "first"}}}
+    cluster = begun(fine_tune_job(method="gkd", gkd=gkd))
+    assert "FineTuneJob first" in cluster.status["waitingFor"]
+    cluster.others[Reference("FineTuneJob", "first")] = tuned("first")
+    cluster.settle()
+    run = json.loads(cluster.jobs["support-tune-1"]["spec"]["template"]["metadata"]["annotations"]["tunesmith.dev/run"])
+    assert run["models"]["teacher"] == {"uri": "s3://store/run/merged", "digest": "d2", "trustRemoteCode": False}
+    assert set(run["models"]) == {"base", "teacher"}
