@@ -29,6 +29,7 @@ from tunesmith_api.training import (
     Strategy,
     Truncation,
     Tuner,
+    Weights,
 )
 
 NOT_AVAILABLE = "not available in this version"
@@ -108,6 +109,13 @@ CHOICES: tuple[Choice, ...] = (
         Choice("training.optimizer", each, is_available=each not in (Optimizer.GALORE, Optimizer.APOLLO))
         for each in Optimizer
     ),
+    Choice(
+        "export.weights",
+        Weights.BEST,
+        excludes={"tuner": (Tuner.ADALORA,)},
+        reason="the ranks are those of lora.rank at the end of the training only",
+        hint="remove export.weights, or use tuner lora",
+    ),
     *(Choice("qlora.quantization", each, is_available=each is not BaseQuantization.HQQ) for each in BaseQuantization),
     *(Choice("datasets[].format", form, is_available=form not in UNLEARNED) for form in RowFormat),
     *(Choice("export.quantize.method", method, is_available=False) for method in QuantizationMethod),
@@ -151,7 +159,7 @@ CHOICES: tuple[Choice, ...] = (
     Choice(
         "lora.useRslora",
         True,
-        excludes={"tuner": (Tuner.LOHA, Tuner.LOKR, Tuner.VERA)},
+        excludes={"tuner": (Tuner.LOHA, Tuner.LOKR, Tuner.VERA, Tuner.ADALORA, Tuner.OFT, Tuner.IA3, Tuner.MISS)},
         reason="only LoRA scales by its rank",
         hint="remove lora.useRslora",
     ),

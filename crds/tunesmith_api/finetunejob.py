@@ -25,6 +25,7 @@ from tunesmith_api.methods import Cpo, Dpo, Gkd, Grpo, Kto, Orpo, Reward, Rloo, 
 from tunesmith_api.pods import PodSettings, TuningResources
 from tunesmith_api.status import Artifact, JobStatus, ModelStatus
 from tunesmith_api.training import (
+    AdaLora,
     Checkpointing,
     Export,
     Fit,
@@ -83,7 +84,24 @@ class FineTuneJobSpec(ApiModel):
             "!has(self.lora) || self.tuner != 'full'",
             "the block lora goes with tuners that add an adapter; remove the block or set tuner: lora",
         ),
-        *member_only_with("tuner", "qlora"),
+        *member_only_with("tuner", "qlora", "adalora"),
+        Rule(
+            "self.tuner != 'ia3' || !has(self.lora) || !has(self.lora.dropout) || self.lora.dropout == 0.0",
+            "tuner ia3 has no dropout: remove lora.dropout",
+        ),
+        Rule(
+            "self.tuner != 'adalora' || !has(self.lora) || !has(self.lora.from)",
+            "the ranks of an adapter of adalora are settled: remove lora.from, or go on from the merged model",
+        ),
+        Rule(
+            "!has(self.adalora) || !has(self.adalora.initialRank) || self.adalora.initialRank > "
+            "(has(self.lora) && has(self.lora.rank) ? self.lora.rank : 16)",
+            "adalora.initialRank is reduced to lora.rank: set it to more than lora.rank (default 16)",
+        ),
+        Rule(
+            "self.tuner != 'adalora' || !has(self.training) || !has(self.training.earlyStopping)",
+            "the ranks of adalora are settled by the number of steps: remove training.earlyStopping",
+        ),
         Rule(
             batch_rule(DEVICES_IN_BOUNDS, "self.parallelism.nodes", DEVICES),
             "training.globalBatchSize is a multiple of all devices (parallelism.nodes x resources.count): change one of them",
@@ -171,9 +189,13 @@ class FineTuneJobSpec(ApiModel):
         json_schema_extra=map_list("name"),
     )
     tuner: Tuner = Field(
-        Tuner.LORA, description="lora, full, qlora, dora, adalora, oft, loha, lokr, vera or ia3. Default lora."
+        Tuner.LORA, description="lora, full, qlora, dora, adalora, oft, loha, lokr, vera, ia3 or miss. Default lora."
     )
-    lora: Lora | None = Field(None, description="Settings of the adapter, for all tuners but full. vera has no alpha.")
+    adalora: AdaLora | None = Field(None, description="Settings of tuner adalora.")
+    lora: Lora | None = Field(
+        None,
+        description="Settings of the adapter, for all tuners but full. vera, oft, ia3 and miss have no alpha, and ia3 has no rank.",
+    )
     qlora: Qlora | None = Field(None, description="Quantization of the base, for tuner qlora.")
     training: Training = Field(default_factory=Training, description="Optimization.")
     samples: Samples | None = Field(

@@ -49,6 +49,7 @@ class Tuner(StrEnum):
     LOKR = "lokr"
     VERA = "vera"
     IA3 = "ia3"
+    MISS = "miss"
 
 
 class Lora(ApiModel):
@@ -96,6 +97,25 @@ class Qlora(ApiModel):
     )
 
 
+class AdaLora(ApiModel):
+    """Ranks of tuner adalora (Zhang et al., 2023): each layer begins with initialRank, and lora.rank remains on average."""
+
+    initial_rank: int | None = Field(
+        None, ge=2, le=1024, description="Rank of each layer at the start. Default: one and a half times lora.rank."
+    )
+    initial_steps: int | None = Field(
+        None, ge=0, description="Steps before ranks are reduced. Default: a tenth of the steps."
+    )
+    final_steps: int | None = Field(
+        None, ge=0, description="Steps at the end, with ranks that stay. Default: three tenths of the steps."
+    )
+    every_steps: int = Field(1, ge=1, description="Steps between two reductions. Default 1.")
+
+    def begins_with(self, rank: int) -> int:
+        """Return the rank at the start, for lora.rank `rank`."""
+        return self.initial_rank or max(rank + 1, 3 * rank // 2)
+
+
 class Precision(StrEnum):
     """Number format of weights and activations in training."""
 
@@ -118,6 +138,10 @@ LEARNING_RATES: dict[Tuner, float] = {
     Tuner.LOHA: 1e-4,
     Tuner.LOKR: 1e-4,
     Tuner.VERA: 1e-3,
+    Tuner.ADALORA: 1e-3,
+    Tuner.OFT: 1e-4,
+    Tuner.IA3: 1e-3,
+    Tuner.MISS: 1e-4,
     Tuner.FULL: 1e-5,
 }
 """Default of training.learningRate by tuner."""

@@ -36,6 +36,19 @@ BAD = {
         {"tuner": "full", "lora": {"rank": 8}},
         "the block lora goes with tuners that add an adapter; remove the block or set tuner: lora",
     ),
+    "dropout of tuner ia3": Bad(
+        "FineTuneJob", {"tuner": "ia3", "lora": {"dropout": 0.1}}, "tuner ia3 has no dropout: remove lora.dropout"
+    ),
+    "going on with an adapter of adalora": Bad(
+        "FineTuneJob",
+        {"tuner": "adalora", "lora": {"from": {"uri": "s3://models/adapter"}}},
+        "the ranks of an adapter of adalora are settled: remove lora.from",
+    ),
+    "an initial rank below the target": Bad(
+        "FineTuneJob",
+        {"tuner": "adalora", "lora": {"rank": 8}, "adalora": {"initialRank": 8}},
+        "adalora.initialRank is reduced to lora.rank: set it to more than lora.rank",
+    ),
     "block of another method": Bad(
         "FineTuneJob", {"dpo": {"beta": 0.1}}, "the block dpo goes with method: dpo; remove the block"
     ),
@@ -316,7 +329,8 @@ BAD = {
 FOLLOWED_REFUSALS: dict[str, tuple[dict[str, Any], ...]] = {
     "lora block with tuner full": ({"lora": None}, {"tuner": "lora"}),
     "block of another method": ({"dpo": None},),
-    "tuner with the block lora": ({"tuner": "lora"}, {"tuner": "full", "lora": None}),
+    "dropout of tuner ia3": ({"lora": {"dropout": None}},),
+    "an initial rank below the target": ({"adalora": {"initialRank": 12}},),
     "two sources": ({"model": {"uri": None}}, {"model": {"fineTuneJob": None}}),
     "two validations": ({"validation": {"uri": None}}, {"validation": {"fraction": None}}),
     "share of bad rows that fail": ({"maxBadShare": None}, {"onBadRow": "Drop"}),

@@ -161,6 +161,14 @@ def adapter_size(tuner: Tuner, rank: int, linear: Linear) -> int:
         return kronecker_size(rank, linear)
     if tuner is Tuner.VERA:
         return rank + linear.outputs
+    if tuner is Tuner.ADALORA:
+        return low_rank + rank  # the singular values
+    if tuner is Tuner.OFT:
+        return linear.inputs * (rank - 1) // 2  # a skew-symmetric matrix for each block of inputs
+    if tuner is Tuner.IA3:
+        return linear.outputs
+    if tuner is Tuner.MISS:
+        return rank * linear.outputs
     return low_rank
 
 
@@ -366,10 +374,15 @@ def layer_bytes(setup: Setup) -> float:
     total += width * (3 if sizes.has_gate else 1)
     if inputs[Place.DOWN] or is_full:
         total += width
-    total += sum(setup.rank * number for each in setup.adapted)
+    total += sum(_kept_by_adapter(setup, each) * number for each in setup.adapted)
     if setup.dropout:
         total += sum(each.inputs * (1 + number) for each in setup.adapted)
     return total
+
+
+def _kept_by_adapter(setup: Setup, linear: Linear) -> int:
+    """Numbers that an adapter keeps of a token beside the inputs of its layer."""
+    return {Tuner.IA3: linear.outputs, Tuner.OFT: linear.inputs}.get(setup.tuner, setup.rank)
 
 
 def _masks(setup: Setup) -> float:

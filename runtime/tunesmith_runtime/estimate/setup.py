@@ -8,7 +8,7 @@ from tunesmith_api.batches import SAMPLED_ROWS, micro_batch
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.methods import Dpo, Grpo, Rloo
 from tunesmith_api.pods import Accelerator
-from tunesmith_api.training import BaseQuantization, Lora, Method, Precision, Qlora, Strategy, Tuner
+from tunesmith_api.training import AdaLora, BaseQuantization, Lora, Method, Precision, Qlora, Strategy, Tuner
 from tunesmith_runtime.estimate.architecture import Architecture
 from tunesmith_runtime.estimate.devices import Device, find_device
 from tunesmith_runtime.estimate.memory import FLOAT32, NF4_BYTES, NF4_DOUBLE_BYTES, Numbers, Setup
@@ -107,7 +107,7 @@ def setup_of(
             cast=number if is_full and bf16 else 0,
         ),
         accelerator=str(job.resources.accelerator),
-        rank=lora.rank,
+        rank=(job.adalora or AdaLora()).begins_with(lora.rank) if job.tuner is Tuner.ADALORA else lora.rank,
         dropout=lora.dropout,
         targets=lora.target_modules,
         checkpointing=training.gradient_checkpointing,

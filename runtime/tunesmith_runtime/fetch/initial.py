@@ -15,7 +15,7 @@ from tunesmith_runtime.modelcheck.adapters import ADAPTER_CONFIG, changes_base
 from tunesmith_runtime.modelcheck.files import parse_json
 from tunesmith_runtime.storage import Storage, join
 
-SETTINGS = {"r": "rank", "lora_alpha": "alpha", "alpha": "alpha", "use_rslora": "useRslora"}
+SETTINGS = {"r": "rank", "oft_block_size": "rank", "lora_alpha": "alpha", "alpha": "alpha", "use_rslora": "useRslora"}
 """PEFT's name of a setting -> its name in the block lora."""
 
 
@@ -60,7 +60,7 @@ def _differences(job: FineTuneJobSpec, config: Mapping[str, Any]) -> Iterator[tu
     lora = job.lora or Lora()
     wanted = lora.to_dict()
     for key, name in SETTINGS.items():
-        if key in config and config[key] != wanted[name]:
+        if key in config and config[key] != wanted[name] and not (key == "r" and tuner == Tuner.OFT):
             value = str(config[key]).lower()
             yield f"has {name} {value}, not {str(wanted[name]).lower()}", f"set spec.lora.{name}: {value}"
     targets = config.get("target_modules")

@@ -13,7 +13,7 @@ from tunesmith_runtime.modelcheck.files import read_header, read_json
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Prefixes of PEFT's `init_lora_weights` that subtract the initial adapter from the base's weights."""
-OWN = ("lora_", "hada_", "lokr_", "vera_", "trainable_tokens_")
+OWN = ("lora_", "hada_", "lokr_", "vera_", "oft_", "ia3_", "miss_", "trainable_tokens_")
 """Parts of names of the tensors of adapters, by kind."""
 PREFIX, WRAPPED = "base_model.model.", "base_layer."
 """PEFT's prefix of names of the base's weights, and its infix for weights of adapted layers."""

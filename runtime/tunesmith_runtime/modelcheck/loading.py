@@ -21,7 +21,7 @@ from tunesmith_runtime.modelcheck.files import UPLOAD
 from tunesmith_runtime.modelcheck.report import ADAPTER_HINT, HINT, check_adapter_report, check_report
 
 MERGE = "merge the adapter into its base, and name the merged model"
-ADAPTED = r"(?:lora|hada|lokr|vera_lambda|trainable_tokens)_\w+|modules_to_save"
+ADAPTED = r"(?:lora|hada|lokr|vera_lambda|oft|ia3|miss|trainable_tokens)_\w+|modules_to_save"
 """Names of the modules and tensors of adapters, by kind."""
 META = {"device_map": "meta"}
 """Options that load names and shapes without values."""

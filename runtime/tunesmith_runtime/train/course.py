@@ -12,6 +12,7 @@ from datasets import Dataset
 from jinja2 import TemplateSyntaxError
 from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 
+from tunesmith_api.batches import total_steps
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec, Rows
 from tunesmith_api.run import ModelRole, Outcome, RunReport, RunSpec, Verb
@@ -82,6 +83,8 @@ def train(
 
     device = find_device(job.resources.accelerator)
     bf16 = device.computes_in_bf16(job.training.precision)
+    steps = total_steps(job.training, count_of(rows))
+    tuner.check_steps(job, steps)
     model = load_trainable(spec, job, tuner, work, torch.bfloat16 if bf16 else torch.float32, device.name)
     if group.is_leader:
         check_disk(model, job, work)
@@ -117,6 +120,7 @@ def train(
                 job, count_of(rows), data.validation is not None, run.local / "checkpoints", group, device.name, bf16
             ),
             callbacks=[
+                *tuner.callbacks(model, job, steps, state if resumed else None),
                 checkpoints,
                 WatchLoss(),
                 WatchValidation(job),

@@ -12,7 +12,9 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.log_probs import LogProbs, answer_log_probs, token_log_probs
 from tunesmith_runtime.train.tuners.adapter import begins_as_base
 
@@ -87,7 +89,17 @@ class WithInitialAdapter(Below):
             self._exchange()
 
     def _exchange(self) -> None:
-        """Exchange the values of the adapter and of the copy, which follows the adapter to its device."""
+        """Exchange the values of the adapter and of the copy, which follows the adapter to its device.
+
+        Raises RunFailure (BadSpec) if a strategy has put divided weights in the place of the adapter's.
+        """
+        present = {id(weight) for weight in self._model.parameters()}
+        if not present.issuperset(map(id, self._trained)):
+            raise RunFailure(
+                FailureClass.BAD_SPEC,
+                "the reference is the base with the adapter of lora.from, which is not divided among devices in this version",
+                "set spec.parallelism.strategy: ddp",
+            )
         for at, weight in enumerate(self._trained):
             weight.data, self._initial[at] = self._initial[at].to(weight.device), weight.data
 

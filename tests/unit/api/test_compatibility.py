@@ -90,6 +90,7 @@ TUNE = SCHEMAS["FineTuneJob"]
 
 
 SETTINGS = {
+    "export.weights",
     "lora.useRslora",
     "resources.accelerator",
     "training.truncation",

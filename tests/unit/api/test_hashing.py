@@ -131,6 +131,7 @@ FULL: dict[str, dict[str, Any]] = {
         "rewards": [{"name": "right", "type": "accuracy"}],
         "lora": {"from": {"uri": "s3://adapters/fr"}},
         "qlora": {},
+        "adalora": {},
         "training": {
             "chatTemplate": {"configMap": {"name": "templates", "key": "chat.jinja"}},
             "earlyStopping": {},

@@ -106,7 +106,11 @@ def adapter_tuner(
     return Tuner(
         name,
         artifact=ArtifactType.ADAPTER,
-        check=partial(check_adapter, make_config=make_config),
         record_weights=record_weights,
-        **{"load_options": load_options, "apply": partial(add_adapter, make_config=make_config), **fields},
+        **{
+            "load_options": load_options,
+            "check": partial(check_adapter, make_config=make_config),
+            "apply": partial(add_adapter, make_config=make_config),
+            **fields,
+        },
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from tunesmith_api.training import Tuner as TunerName
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, TrainerCallback
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Tuner:
     record_weights: Callable[[Any, torch.dtype], Callable[[], bool]]
     """Record the weights before the first step. The returned function tests whether they have changed since then, as
     stored in the given number format."""
+    check_steps: Callable[[FineTuneJobSpec, int], None] = lambda job, steps: None
+    """Refuse a job that does not fit the number of its steps. Raises RunFailure (BadSpec)."""
+    callbacks: Callable[[Any, FineTuneJobSpec, int, Path | None], Sequence[TrainerCallback]] = lambda *_: ()
+    """Return what else happens in a training of a model: by the number of its steps, and the checkpoint that it resumes from."""
     quantizes_base: bool = False
     """Whether the base is quantized while it is loaded. The adapter is merged into the base as it was before."""
     needs: frozenset[str] = frozenset()

@@ -15,6 +15,7 @@ from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.training import Lora, Strategy, Tuner
 from tunesmith_runtime.estimate.architecture import Linear, Place, from_config
 from tunesmith_runtime.estimate.memory import NF4_DOUBLE_BYTES, Batch, Numbers, Setup, adapter_size, peak
+from tunesmith_runtime.train.tuners import TUNERS
 
 SIZES = from_config(LLAMA_3_2_3B)
 BF16 = Numbers(base=2, compute=2)
@@ -96,7 +97,7 @@ def test_no_part_is_negative_and_one_more_row_never_needs_less(
     assert peak(replace(setup, batch=longer)).total >= found.total
 
 
-@pytest.mark.parametrize("tuner", [Tuner.LORA, Tuner.DORA, Tuner.LOHA, Tuner.LOKR, Tuner.VERA, Tuner.QLORA])
+@pytest.mark.parametrize("tuner", [each for each in TUNERS if each is not Tuner.FULL])
 def test_the_trained_parameters_of_an_adapter_are_those_of_peft(tuner: Tuner) -> None:
     from peft import get_peft_model
     from torch import nn
@@ -105,7 +106,8 @@ def test_the_trained_parameters_of_an_adapter_are_those_of_peft(tuner: Tuner) ->
     job = FineTuneJobSpec.model_validate({"model": {"name": "m"}, "datasets": [{"name": "d"}], "tuner": tuner})
     config = import_module(f"tunesmith_runtime.train.tuners.{tuner}").config(job, lora, ["up"])
     adapted = get_peft_model(nn.ModuleDict({"up": nn.Linear(linear.inputs, linear.outputs)}), config)
-    assert adapter_size(tuner, 4, linear) == sum(each.numel() for each in adapted.parameters() if each.requires_grad)
+    rank = config.init_r if tuner is Tuner.ADALORA else 4
+    assert adapter_size(tuner, rank, linear) == sum(each.numel() for each in adapted.parameters() if each.requires_grad)
 
 
 def test_sampling_caches_the_keys_and_values_of_all_completions() -> None:

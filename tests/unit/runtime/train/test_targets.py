@@ -23,6 +23,7 @@ from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.targets import check_targets, linear_names, skeleton
 from tunesmith_runtime.train.tuners.lora import LORA as tuner
 from tunesmith_runtime.train.tuners.lora import updates
+from tunesmith_runtime.train.tuners.oft import OFT
 from tunesmith_runtime.train.weight_change import has_effect
 
 SMALL: dict[str, Any] = {
@@ -210,3 +211,11 @@ def test_the_hint_for_a_tied_embedding_works(tmp_path: Path, tiny: Path) -> None
     run = make_run(tmp_path, tiny, tinymodel.rows(16), {"epochs": 1}, lora=lora, export={"merge": False})
     run.do(train.run)
     assert run.do(export.run).outcome is Outcome.SUCCEEDED
+
+
+def test_blocks_that_do_not_divide_the_inputs_of_a_layer_are_refused_with_a_size_that_does() -> None:
+    refused = job(tuner="oft", lora={"rank": 10})
+    with pytest.raises(RunFailure, match="divides neither the") as failure:
+        OFT.check(model_of("llama"), refused)
+    size = int(str(failure.value.hint).rsplit(" ", 1)[-1])
+    OFT.check(model_of("llama"), job(tuner="oft", lora={"rank": size}))

@@ -13,10 +13,10 @@ from tunesmith_api.run import Outcome
 from tunesmith_runtime import export, train
 from tunesmith_runtime.progress_push import ProgressPusher
 
-TUNERS = ["dora", "loha", "lokr", "vera"]
+TUNERS = ["dora", "loha", "lokr", "vera", "oft", "ia3", "miss"]
 ROWS = tinymodel.rows(96)
 SETTINGS: dict[str, Any] = {"epochs": 2, "globalBatchSize": 16, "precision": "fp32"}
-LEARNING_RATES = {"vera": 3e-2}
+LEARNING_RATES = {"vera": 3e-2, "ia3": 1e-1}
 """Of tuners that need larger steps on the tiny model than the others."""
 
 

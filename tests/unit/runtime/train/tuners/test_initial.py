@@ -13,6 +13,7 @@ from tests.unit.runtime.train.methods.preferences import preferences
 from tests.unit.runtime.train.support import Run, again, make_run, stop_after
 from tunesmith_api.run import Outcome
 from tunesmith_runtime import export, train
+from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.progress_push import ProgressPusher
 
 ROWS = tinymodel.rows(64, seed=1)
@@ -87,3 +88,22 @@ def test_the_reference_of_dpo_is_the_base_with_the_adapter_as_it_was(
     resumed = again(stopped, tiny, rows, 2)
     train.run(resumed.spec, resumed.work, ProgressPusher(None, None))
     assert losses(resumed) == losses(run)
+
+
+def test_a_reference_of_an_adapter_whose_weights_are_replaced_is_refused(tiny: Path) -> None:
+    """FSDP puts divided weights in the place of those of which the reference has a copy."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from tunesmith_runtime.train.model import load_model
+    from tunesmith_runtime.train.reference import WithInitialAdapter
+
+    model = get_peft_model(load_model(tiny, dtype=torch.float32), LoraConfig(target_modules=["q_proj"]))
+    reference = WithInitialAdapter(model)
+    inputs = {name: torch.ones(1, 4, dtype=torch.long) for name in ("input_ids", "attention_mask", "labels")}
+    reference(inputs)
+    layer = model.get_submodule("base_model.model.model.layers.0.self_attn.q_proj.lora_A.default")
+    layer.weight = torch.nn.Parameter(layer.weight.detach().clone())
+    with pytest.raises(RunFailure, match="not divided among devices") as failure:
+        reference(inputs)
+    assert failure.value.hint == "set spec.parallelism.strategy: ddp"

@@ -1,0 +1,24 @@
+"""Infused adapter by inhibiting and amplifying inner activations (Liu et al., 2022, https://arxiv.org/abs/2205.05638): a trained factor
+for each output of a layer. To scale the outputs of `up_proj` is to scale the inner activations of a gated MLP, as the paper does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.training import Lora
+from tunesmith_api.training import Tuner as TunerName
+from tunesmith_runtime.train.tuners.adapter import adapter_tuner
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+
+def config(job: FineTuneJobSpec, lora: Lora, targets: Any) -> PeftConfig:
+    """Return PEFT's configuration. There is neither a rank nor an alpha."""
+    from peft import IA3Config
+
+    return IA3Config(target_modules=targets, feedforward_modules=[])
+
+
+IA3 = adapter_tuner(TunerName.IA3, config)
