@@ -21,6 +21,17 @@ def test_the_reward_rises(tmp_path: Path, tiny: Path) -> None:
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.2
 
 
+def test_the_divergence_in_the_reward_keeps_the_model_near_its_start(tmp_path: Path, tiny: Path) -> None:
+    """Measured: 0.49 with a strong pull, 1.6 with a weak one."""
+    last = {}
+    for beta in (0.001, 5.0):
+        training = {"maxSteps": 24, "learningRate": 1e-3}
+        run = sampling_run(tmp_path / str(beta), tiny, training, "rloo", {"beta": beta}, **FULL)
+        run.do(train.run)
+        last[beta] = sum(history(run, "kl")[-6:]) / 6
+    assert last[5.0] < last[0.001] / 2
+
+
 def test_the_baseline_of_a_completion_is_the_mean_of_the_others() -> None:
     import torch
 
