@@ -78,14 +78,18 @@ NO_ASCEND = {"resources.accelerator": (Accelerator.ASCEND.value,)}
 METHODS = (Method.SFT, Method.PRETRAIN, *RATED_METHODS, *SAMPLING_METHODS, Method.GKD)
 """The methods that this version has."""
 
-STRATEGIES = (Strategy.AUTO, Strategy.DDP, Strategy.FSDP)
-"""The strategies that this version has."""
 SHARDED = (Strategy.FSDP, Strategy.ZERO1, Strategy.ZERO2, Strategy.ZERO3)
 """Strategies that divide weights, gradients or the optimizer's state among devices."""
-SHARDED_METHODS = (Method.SFT, Method.PRETRAIN, *RATED_METHODS)
-"""The methods that train a divided model."""
+ZERO_METHODS = (Method.SFT, Method.PRETRAIN)
+SHARDED_METHODS = (*ZERO_METHODS, *RATED_METHODS)
+"""The methods that train a model that ZeRO, or FSDP, divides."""
 WHOLE_TUNERS = tuple(tuner for tuner in Tuner if tuner not in (Tuner.LORA, Tuner.FULL))
-WHOLE_METHODS = tuple(method for method in METHODS if method not in SHARDED_METHODS)
+WHOLE_METHODS = {
+    strategy: tuple(
+        method for method in METHODS if method not in (SHARDED_METHODS if strategy is Strategy.FSDP else ZERO_METHODS)
+    )
+    for strategy in SHARDED
+}
 WHOLE_OPTIMIZERS = tuple(optimizer for optimizer in Optimizer if optimizer is not Optimizer.ADAMW)
 """What needs whole weights on each device."""
 
@@ -119,13 +123,12 @@ CHOICES: tuple[Choice, ...] = (
     *(Choice("qlora.quantization", each, is_available=each is not BaseQuantization.HQQ) for each in BaseQuantization),
     *(Choice("datasets[].format", form, is_available=form not in UNLEARNED) for form in RowFormat),
     *(Choice("export.quantize.method", method, is_available=False) for method in QuantizationMethod),
-    *(Choice("parallelism.strategy", strategy, is_available=strategy in STRATEGIES) for strategy in Strategy),
+    *(Choice("parallelism.strategy", strategy) for strategy in Strategy),
     *(
         Choice(
             "parallelism.strategy", strategy, excludes={field: others}, reason=reason, hint=f"{hint}, or strategy ddp"
         )
-        for strategy in STRATEGIES
-        if strategy in SHARDED
+        for strategy in SHARDED
         for field, others, reason, hint in (
             (
                 "tuner",
@@ -133,7 +136,12 @@ CHOICES: tuple[Choice, ...] = (
                 "its weights are not divided among devices in this version",
                 "use tuner lora or full",
             ),
-            ("method", WHOLE_METHODS, "its model is not divided among devices in this version", "use one device"),
+            (
+                "method",
+                WHOLE_METHODS[strategy],
+                "its model is not divided among devices in this version",
+                "use one device",
+            ),
             (
                 "training.optimizer",
                 WHOLE_OPTIMIZERS,

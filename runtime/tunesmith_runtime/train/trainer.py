@@ -75,6 +75,9 @@ class RunMixin(ShardingMixin):
         if state.global_step >= self.args.max_steps:  # the Trainer would train a further step within an epoch
             self.load_weights(folder)
             self.state = state
+            self.is_deepspeed_enabled = (
+                False  # nothing is trained, and DeepSpeed would prepare an evaluation for stage 3 alone
+            )
         else:
             self.args.eval_on_start = misses_evaluation(state, self.args)
             if isinstance(self.train_dataset, StreamedRows):

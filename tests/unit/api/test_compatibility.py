@@ -39,10 +39,6 @@ def test_a_spec_of_available_values_is_accepted(method: str) -> None:
             ),
         ),
         (
-            {"parallelism": {"strategy": "zero3"}},
-            "parallelism.strategy zero3: not available in this version; use strategy: auto, ddp or fsdp",
-        ),
-        (
             {"parallelism": {"tensorParallel": 2}},
             "parallelism.tensorParallel 2: not available in this version; remove it",
         ),

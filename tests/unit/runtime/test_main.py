@@ -74,9 +74,9 @@ def test_a_verb_that_succeeds_exits_with_zero(tmp_path: Path) -> None:
         ({"method": "ppo"}, "method ppo: not available in this version", "use sft, pretrain, dpo, "),
         ({"export": {"quantize": {"method": "awq"}}}, "export.quantize: not available", "remove the block"),
         (
-            {"parallelism": {"strategy": "zero3"}},
-            "parallelism.strategy zero3: not available",
-            "use strategy: auto, ddp or fsdp",
+            {"parallelism": {"tensorParallel": 2}},
+            "parallelism.tensorParallel 2: not available",
+            "remove it",
         ),
     ],
     ids=["method", "block", "not at apply"],

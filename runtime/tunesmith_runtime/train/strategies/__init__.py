@@ -8,12 +8,16 @@ from tunesmith_api.finetunejob import Estimate, FineTuneJobSpec
 from tunesmith_api.training import Strategy as StrategyName
 from tunesmith_runtime.train.strategies.base import Strategy
 from tunesmith_runtime.train.strategies.fsdp import Fsdp
+from tunesmith_runtime.train.strategies.zero import Zero
 
 __all__ = ["STRATEGIES", "Strategy", "strategy_of"]
 
 STRATEGIES: Mapping[StrategyName, Strategy] = {
     StrategyName.DDP: Strategy(),
     StrategyName.FSDP: Fsdp(),
+    StrategyName.ZERO1: Zero(1),
+    StrategyName.ZERO2: Zero(2),
+    StrategyName.ZERO3: Zero(3),
 }
 """The strategies of this version; `auto` is one of them."""
 
