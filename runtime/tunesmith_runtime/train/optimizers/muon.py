@@ -16,16 +16,19 @@ from transformers import TrainingArguments
 
 
 class Muon(Optimizer):
-    """Muon for matrices beside AdamW for the other weights. Its parameter groups are those of both."""
+    """Muon for matrices beside AdamW for the other weights. Its parameter groups and its state are those of both."""
 
     def __init__(self, parts: list[Optimizer]) -> None:
         self.parts = parts
         super().__init__([group for part in parts for group in part.param_groups], {})
-        self._share_groups()
+        self._share()
 
-    def _share_groups(self) -> None:
-        """Let a schedule that sets the rate of a group set that of the part."""
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
+    def _share(self) -> None:
+        """Let both parts work on the groups and the state of this optimizer, which schedules and checkpoints see."""
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            part.state = self.state
+            part.param_groups = [next(groups) for _ in part.param_groups]
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Change all weights once."""
@@ -34,15 +37,10 @@ class Muon(Optimizer):
             part.step()
         return loss
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the states of both parts."""
-        return {"parts": [part.state_dict() for part in self.parts]}
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the states of both parts."""
-        for part, state in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)
-        self._share_groups()
+        """Load the state of both parts."""
+        super().load_state_dict(state_dict)
+        self._share()
 
 
 def create(model: nn.Module, decaying: Collection[str], arguments: TrainingArguments) -> Muon:
