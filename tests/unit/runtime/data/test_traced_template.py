@@ -22,7 +22,7 @@ messages = st.lists(
     min_size=1, max_size=6,
 )  # fmt: skip
 EXCHANGE = [{"role": "user", "content": "kiwi?"}, {"role": "assistant", "content": "fruit"}]
-TRACED = {"chatml", "llama", "mistral", "tools", "qwen2_5", "llama3", "llama3_2", "gemma3", "phi3", "smolvlm"}
+TRACED = {"chatml", "llama", "mistral", "tools", "qwen2_5", "llama3_2", "gemma3", "phi3", "smolvlm"}
 
 
 def agree(tokenizer: Any, template: str, turns: list[dict[str, Any]], tools: Any = None) -> bool:
