@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,13 @@ class Questions:
 
     def find_in(self, record: Record) -> str | None:
         """The words that a record has in common with a question; None if it is not contaminated."""
+        words_once = cache(words_of)  # a prompt is one of the record's texts
         for prompt in prompts_of(record):
-            words = words_of(prompt)
+            words = words_once(prompt)
             if hash(tuple(words)) in self._whole:
                 return " ".join(words)[:SHOWN]
         for text in _texts(record):
-            words = words_of(text)
+            words = words_once(text)
             for start, sequence in _sequences(words):
                 if self._sequences.get(sequence, SHARED) != SHARED:
                     return " ".join(words[start : start + WORDS])[:SHOWN]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tunesmith_api.datasets import EvalDataset
 from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.data import contamination
 from tunesmith_runtime.data.contamination import WORDS, Questions, question_of, read_questions, words_of
 from tunesmith_runtime.data.records import Continuation, Conversation, PlainText, Preference, Record
 from tunesmith_runtime.data.row_error import RowError
@@ -142,3 +143,15 @@ def test_data_without_a_question_are_an_empty_dataset(tmp_path: Path) -> None:
     with pytest.raises(RunFailure) as failure:
         read(tmp_path, '{"question": "?"}\n')
     assert failure.value.failure is FailureClass.EMPTY_DATASET
+
+
+def test_the_words_of_each_text_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asking, seen = questions(DUCKS), list[str]()
+
+    def recorded(text: str) -> list[str]:
+        seen.append(text)
+        return words_of(text)
+
+    monkeypatch.setattr(contamination, "words_of", recorded)
+    assert asking.find_in(asked(BOLTS)) is None
+    assert sorted(text for text in seen if text in (BOLTS, "yes", "Be kind.")) == sorted([BOLTS, "yes", "Be kind."])
