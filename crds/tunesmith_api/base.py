@@ -27,7 +27,7 @@ class Rule:
     message_expression: str | None = None
     field_path: str | None = None
 
-    def schema(self) -> dict[str, str]:
+    def schema(self) -> dict[str, Any]:
         """The rule as an entry of `x-kubernetes-validations`."""
         entry = {"rule": self.expression, "message": self.message}
         if self.message_expression:

@@ -48,7 +48,7 @@ DEVICES_IN_BOUNDS = " && ".join(
 """CEL rules run although a bound of the schema is broken: unguarded arithmetic on such a value would fail."""
 SAMPLES = "(self.method in ['grpo', 'rloo'])"
 """CEL: the method learns from completions that the model samples."""
-NOT_STREAMED = "!has(self.training.streaming) || !self.training.streaming"
+NOT_STREAMED = "!self.training.streaming"
 """CEL: the rows are read before the training."""
 
 
@@ -77,7 +77,7 @@ class FineTuneJobSpec(ApiModel):
             for method in ("grpo", "rloo")
         ),
         Rule(
-            f"!{SAMPLES} || !has(self.validation)",
+            f"!has(self.validation) || !{SAMPLES}",
             "methods grpo and rloo have no validation loss, as they sample their own completions: remove validation",
         ),
         Rule(
@@ -107,7 +107,7 @@ class FineTuneJobSpec(ApiModel):
             "training.globalBatchSize is a multiple of all devices (parallelism.nodes x resources.count): change one of them",
         ),
         Rule(
-            f"{NOT_STREAMED} || !has(self.validation) || !has(self.validation.fraction)",
+            f"!has(self.validation) || !has(self.validation.fraction) || {NOT_STREAMED}",
             "validation.fraction holds out a share of all rows, whose number is not known when they are streamed: use validation.uri",
         ),
         Rule(
@@ -135,7 +135,7 @@ class FineTuneJobSpec(ApiModel):
             "maxBadShare goes with onBadRow: Drop; remove maxBadShare or set onBadRow: Drop",
         ),
         Rule(
-            "self.datasets.all(each, has(each.weight)) || !self.datasets.exists(each, has(each.weight))",
+            "!self.datasets.exists(each, has(each.weight)) || self.datasets.all(each, has(each.weight))",
             "weights are relative to each other: give each of datasets a weight, or none",
         ),
     )

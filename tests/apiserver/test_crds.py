@@ -284,6 +284,14 @@ def test_a_block_that_was_set_cannot_be_removed_from_a_running_job(api: Api) -> 
     assert api.change("FineTuneJob", "with-lora", {"suspend": True})["spec"]["suspend"] is True
 
 
+@pytest.mark.parametrize("change", [{"maxLength": 1024}, {"epochs": 2}, {"epochs": None}, {"maxSteps": 7}], ids=str)
+def test_a_setting_of_a_block_cannot_be_changed_set_or_removed(api: Api, change: dict[str, Any]) -> None:
+    name = f"fixed-{next(iter(change)).lower()}-{next(iter(change.values()))}".lower()
+    api.create("FineTuneJob", TUNE | {"training": {"epochs": 1}}, name, dry_run=False)
+    with pytest.raises(Refused, match=r"spec\.training is immutable"):
+        api.change("FineTuneJob", name, {"training": change})
+
+
 def test_an_inference_service_can_be_changed(api: Api) -> None:
     api.create("InferenceService", SERVE, "changing", dry_run=False)
     assert api.change("InferenceService", "changing", {"model": {"fineTuneJob": {"name": "newer"}}})

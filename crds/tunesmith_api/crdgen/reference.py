@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from tunesmith_api import API_VERSION
 from tunesmith_api.compatibility import LIMITS, NOT_AVAILABLE, Limit, conflicts
 from tunesmith_api.crdgen.crd import Kind, root_schema
-from tunesmith_api.crdgen.rules import is_optional
+from tunesmith_api.crdgen.rules import is_optional, is_transition
 from tunesmith_api.crdgen.structural import Schema
 from tunesmith_api.engines import RUNS_ON
 from tunesmith_api.failures import BY_EXIT_CODE, FAILURES
@@ -36,18 +36,22 @@ def kind_page(kind: Kind) -> str:
         f"{NOTE}# {kind.name}\n\n{root['description']}\n\n"
         f"`apiVersion: {API_VERSION}`, `kind: {kind.name}`; `kubectl get {kind.short_name}`:\n\n{columns}"
     )
-    objects = [section for name in ("spec", "status") for section in _sections(name, root["properties"][name])]
+    spec, status = (root["properties"][name] for name in ("spec", "status"))
+    immutable = [
+        f"`spec.{field}`" for field in spec["properties"] if kind.spec.mutable and field not in kind.spec.mutable
+    ]
+    objects = [*_sections("spec", spec, immutable), *_sections("status", status)]
     return "\n".join([head, _rules(root), *objects]).replace("\n\n\n", "\n\n")
 
 
-def _sections(path: str, schema: Schema) -> Iterator[str]:
+def _sections(path: str, schema: Schema, immutable: Sequence[str] = ()) -> Iterator[str]:
     """Yield the tables of an object and of the objects below it."""
     rows = [
         (f"`{name}`", type_words(below), default_words(schema, name), below["description"])
         for name, below in schema["properties"].items()
     ]
     header = ("field", "type", "default", "description")
-    yield f"\n## {path}\n\n{schema.get('description', '')}\n\n{table(header, rows)}\n{_rules(schema)}"
+    yield f"\n## {path}\n\n{schema.get('description', '')}\n\n{table(header, rows)}\n{_rules(schema, immutable)}"
     for name, below in schema["properties"].items():
         inner, mark = (below["items"], "[]") if below.get("type") == "array" else (below, "")
         if len(inner.get("properties", ())) > 1:
@@ -86,17 +90,12 @@ def default_words(schema: Schema, field: str) -> str:
     return f"`{json.dumps(below['default'])}`"
 
 
-def _rules(schema: Schema) -> str:
-    """Return the rules that the types cannot express, by their messages."""
+def _rules(schema: Schema, immutable: Sequence[str] = ()) -> str:
+    """Return the rules that the types cannot express, by their messages, with the fields that are `immutable`."""
     messages = [
         rule["message"]
         for rule in schema.get("x-kubernetes-validations", ())
-        if "oldSelf" not in rule["rule"] and NOT_AVAILABLE not in rule["message"]
-    ]
-    immutable = [
-        f"`{rule['message'].split()[0]}`"
-        for rule in schema.get("x-kubernetes-validations", ())
-        if "oldSelf" in rule["rule"]
+        if not is_transition(rule) and NOT_AVAILABLE not in rule["message"]
     ]
     lines = [f"- {message}\n" for message in messages]
     if immutable:

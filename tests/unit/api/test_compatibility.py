@@ -151,7 +151,7 @@ def put(spec: dict[str, Any], path: list[str], value: str) -> None:
     [
         (
             Choice("export.quantize.method", "awq", excludes={"method": ("sft",)}),
-            '!(has(self.export.quantize) && self.export.quantize.method in ["awq"] && self.method in ["sft"])',
+            '!(self.method in ["sft"] && has(self.export.quantize) && self.export.quantize.method in ["awq"])',
         ),
         (
             Choice("datasets[].format", "text", excludes={"lora.useRslora": ("true",), "datasets[].maxRows": ("1",)}),
