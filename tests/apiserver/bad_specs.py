@@ -137,7 +137,7 @@ BAD = {
         "columns are of your own rows; remove columns",
     ),
     "count of cpus": Bad(
-        "FineTuneJob", {"resources": {"count": 2}}, "accelerator cpu has no count; remove count, or set accelerator: nvidia or ascend"
+        "FineTuneJob", {"resources": {"count": 2}}, "accelerator cpu has no count; remove count, or set accelerator: nvidia, ascend or amd"
     ),
     "variable of the operator": Bad(
         "FineTuneJob",

@@ -43,7 +43,7 @@ def values(schema: Schema) -> st.SearchStrategy[Any]:
 def _strings(schema: Schema) -> st.SearchStrategy[str]:
     rules = schema.get("x-kubernetes-validations")
     if not rules:
-        return WORDS
+        return WORDS.filter(lambda text: len(text) >= schema.get("minLength", 0))
     grammar = GRAMMARS[rules[0]["rule"]]
     printable = st.characters(min_codepoint=33, max_codepoint=126)
     shortest, longest = schema.get("minLength", 0), schema["maxLength"]
