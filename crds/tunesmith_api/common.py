@@ -57,7 +57,7 @@ class AdapterSource(ApiModel):
 
     rules: ClassVar[tuple[Rule, ...]] = (exactly_one("uri", "fineTuneJob"),)
 
-    uri: ModelUri | None = Field(None, description="s3://bucket/prefix of the adapter.")
+    uri: FurtherModelUri | None = Field(None, description="s3://bucket/prefix of the adapter.")
     fine_tune_job: Reference | None = Field(None, description="FineTuneJob whose adapter to use.")
 
 
