@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from tunesmith_api import API_VERSION
-from tunesmith_api.compatibility import LIMITS, NOT_AVAILABLE, Limit, conflicts
+from tunesmith_api.compatibility import LIMITS, NOT_AVAILABLE, Limit, available, conflicts, refusals
 from tunesmith_api.crdgen.crd import Kind, root_schema
 from tunesmith_api.crdgen.rules import is_optional, is_transition
 from tunesmith_api.crdgen.structural import Schema
@@ -159,9 +160,44 @@ def compatibility_page() -> str:
         + table(("kind", "field", "this version", "instead", "refused by"), limits)
         + "\nValues that cannot go together:\n\n"
         + table(("refusal", "instead"), combinations)
+        + "\nMethods by tuner. ✓: it trains, and a run that is stopped resumes to the bit on a CPU, which `tests/unit/runtime/train/test_matrix.py` "
+        "tests for each; -: refused.\n\n"
+        + _matrix("method", "tuner")
+        + "\nMethods by strategy, with several devices (gkd trains on one):\n\n"
+        + _matrix("method", "parallelism.strategy")
+        + "\nTuners by strategy:\n\n"
+        + _matrix("tuner", "parallelism.strategy")
         + "\nEngines, in the order in which `auto` prefers them:\n\n"
         + table(("engine", "accelerators"), engines)
     )
+
+
+def _matrix(rows: str, columns: str) -> str:
+    """Return a table of the available values of two choices, with a check mark for each pair that is admitted."""
+    heads = [f"`{value}`" for value in available(columns)]
+    body = [
+        (
+            f"`{row}`",
+            *(
+                "-" if refusals("FineTuneJob", _nested({rows: row, columns: column})) else "✓"
+                for column in available(columns)
+            ),
+        )
+        for row in available(rows)
+    ]
+    return table((rows, *heads), body)
+
+
+def _nested(values: Mapping[str, str]) -> dict[str, Any]:
+    """Return a spec with values at dotted paths."""
+    spec: dict[str, Any] = {}
+    for path, value in values.items():
+        *parents, leaf = path.split(".")
+        place = spec
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[leaf] = value
+    return spec
 
 
 def _can(row: Limit) -> str:

@@ -1,0 +1,95 @@
+"""Each method with each tuner that the table admits: it trains, and resumes to the bit.
+
+docs/reference/compatibility.md has the matrix, generated from the same table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tinymodel
+from tests.unit.runtime.train.methods.preferences import feedback, preferences
+from tests.unit.runtime.train.support import Run, again, make_run, stop_after
+from tunesmith_api.compatibility import available, refusals
+from tunesmith_api.run import ModelRole, Outcome
+from tunesmith_api.training import Method
+from tunesmith_runtime import train
+from tunesmith_runtime.progress_push import ProgressPusher
+
+pytestmark = pytest.mark.deep
+
+PROMPTS = [{"prompt": row["messages"][:1]} for row in tinymodel.rows(16)]
+TEXTS = [{"text": "one two three four five six seven"}] * 16
+ROWS: Mapping[Method, list[dict[str, Any]]] = {
+    Method.PRETRAIN: TEXTS,
+    Method.KTO: feedback(16),
+    **dict.fromkeys((Method.GRPO, Method.RLOO, Method.PPO), PROMPTS),
+    **dict.fromkeys((Method.DPO, Method.ORPO, Method.SIMPO, Method.CPO, Method.REWARD), preferences(16)),
+}
+"""Rows by method; others learn from conversations."""
+GROUPS = {"numGenerations": 4, "maxCompletionLength": 4}
+VOWEL = {"name": "vowel", "type": "format", "pattern": "e"}
+BLOCKS: Mapping[Method, dict[str, Any]] = {
+    Method.GRPO: {"grpo": GROUPS, "rewards": [VOWEL]},
+    Method.RLOO: {"rloo": GROUPS, "rewards": [VOWEL]},
+    Method.PPO: {"ppo": {"maxCompletionLength": 4}, "rewards": [VOWEL]},
+    Method.GKD: {"gkd": {"teacher": {"uri": "s3://models/teacher"}, "maxCompletionLength": 4}},
+}
+"""Blocks that a method needs."""
+TRAINING = {
+    "maxSteps": 4,
+    "epochs": 10,
+    "globalBatchSize": 8,
+    "maxLength": 64,
+    "learningRate": 1e-3,
+    "precision": "fp32",
+}
+
+
+def pairs() -> list[tuple[str, str]]:
+    """Return the methods and tuners that go together."""
+    return [
+        (method, tuner)
+        for method in available("method")
+        for tuner in available("tuner")
+        if not refusals("FineTuneJob", {"method": method, "tuner": tuner})
+    ]
+
+
+def matrix_run(folder: Path, model: Path, method: str, tuner: str) -> Run:
+    options: dict[str, Any] = {"adalora": {"initialRank": 6}} if tuner == "adalora" else {}
+    if tuner != "full":
+        options["lora"] = {"rank": 4}
+    rows = ROWS.get(Method(method), tinymodel.rows(16))
+    run = make_run(
+        folder, model, rows, TRAINING, method=method, tuner=tuner, **BLOCKS.get(Method(method), {}), **options
+    )
+    return with_teacher(run, model)
+
+
+def with_teacher(run: Run, model: Path) -> Run:
+    if run.spec.fine_tune_job().method is Method.GKD:
+        run.work.model(ModelRole.TEACHER).symlink_to(model)
+    return run
+
+
+@pytest.mark.parametrize(("method", "tuner"), pairs())
+def test_a_stopped_run_ends_as_an_undisturbed_one(
+    method: str, tuner: str, tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = matrix_run(tmp_path / "whole", tiny, method, tuner)
+    expected = whole.do(train.run)
+    assert expected.outcome is Outcome.SUCCEEDED
+    run = matrix_run(tmp_path / "stopped", tiny, method, tuner)
+    with stop_after(1, monkeypatch) as pusher:
+        assert train.run(run.spec, run.work, pusher).outcome is Outcome.PREEMPTED
+    rows = ROWS.get(Method(method), tinymodel.rows(16))
+    resumed = with_teacher(again(run, tiny, rows, 2), tiny)
+    report = train.run(resumed.spec, resumed.work, ProgressPusher(None, None))
+    assert report.resumed_from_step
+    assert [entry["loss"] for entry in resumed.log_history()] == [entry["loss"] for entry in whole.log_history()]
+    assert [each.digest for each in report.artifacts or []] == [each.digest for each in expected.artifacts or []]
