@@ -82,20 +82,23 @@ SPEAKS_TO: dict[str, tuple[str, ...]] = {
     "runtime/tunesmith_runtime/evaluate": (EVAL,),
     "runtime/tunesmith_runtime/serve": (SERVE,),
     "runtime/tunesmith_runtime/fetch": (TUNE, EVAL, SERVE),
+    "runtime/tunesmith_runtime/fetch/initial.py": (TUNE,),
     "runtime/tunesmith_runtime/storage": (TUNE, EVAL, SERVE),
 }
-"""Folder -> the kinds that report its messages: all of them for the runtime, at least one of them for the operator."""
+"""Folder, or file that is apart from its folder -> the kinds that report its messages: all of them for the runtime, at least one of them for the operator."""
 OF_OTHERS = frozenset({"spec.active"})
 """Fields of kinds of other APIs (Kueue's Workload)."""
 
 
 def texts(folder: str) -> Iterator[str]:
     """Yield the strings of a package without docstrings."""
-    for path in sorted((ROOT / folder).rglob("*.py")):
+    place = ROOT / folder
+    apart = {ROOT / name for name in SPEAKS_TO} - {place}
+    for path in [place] if place.is_file() else sorted({*place.rglob("*.py")} - apart):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        apart = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in apart:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
                 yield node.value
 
 

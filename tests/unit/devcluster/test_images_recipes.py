@@ -84,7 +84,7 @@ def test_a_reference_names_registry_image_and_tag() -> None:
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
 def test_the_tag_covers_the_files_that_the_containerfile_copies(image: Image) -> None:
-    lines = (ROOT / image.containerfile).read_text().splitlines()
+    lines = (ROOT / image.containerfile).read_text().replace("${LOCK}", "runtime").splitlines()
     copied = {name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]}
     ignore = (ROOT / ".dockerignore").read_text().splitlines()
     let_in = {line[1:] for line in ignore if line.startswith("!") and "*" not in line}

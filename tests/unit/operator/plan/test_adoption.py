@@ -23,6 +23,7 @@ OTHER_VALUES: Raw = {
     "resources": {"accelerator": "nvidia"},
     "checkpoint": {"keep": 5},
     "fit": "Refuse",
+    "samples": {"prompts": ["Name a metal."]},
 }
 """Fields that determine where, when and how often work runs, but not its result."""
 ELSEWHERE = {"output", "storage", "until"}
