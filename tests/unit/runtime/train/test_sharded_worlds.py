@@ -31,8 +31,16 @@ def divided(strategy: str) -> dict[str, Any]:
     return {"parallelism": {"strategy": strategy}}
 
 
-@pytest.mark.parametrize("tuner", ["full", "lora"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+def combinations(others: tuple[str, ...], quick: set[tuple[str, str]]) -> list[Any]:
+    """Each strategy with each of `others` as parameters; all but the quick ones are deep, as a world takes many seconds to start."""
+    return [
+        pytest.param(strategy, other, marks=() if (strategy, other) in quick else pytest.mark.deep)
+        for strategy in STRATEGIES
+        for other in others
+    ]
+
+
+@pytest.mark.parametrize(("strategy", "tuner"), combinations(("full", "lora"), {("fsdp", "lora"), ("zero2", "full")}))
 def test_two_processes_that_divide_the_model_compute_the_steps_of_one(
     tiny: Path, tmp_path: Path, strategy: str, tuner: str
 ) -> None:
@@ -86,12 +94,9 @@ LONG: dict[str, Any] = {**FP32, "epochs": 4}
 WITH_DROPOUT: dict[str, Any] = {"lora": {"dropout": 0.1}, "validation": {"fraction": 0.1}}
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize(("tuner", "spec"), [("lora", WITH_DROPOUT), ("full", {})])
-def test_a_stopped_world_resumes_to_the_bit(
-    tiny: Path, tmp_path: Path, strategy: str, tuner: str, spec: dict[str, Any]
-) -> None:
-    spec = {**spec, "tuner": tuner, **divided(strategy)}
+@pytest.mark.parametrize(("strategy", "tuner"), combinations(("full", "lora"), {("fsdp", "lora"), ("zero3", "full")}))
+def test_a_stopped_world_resumes_to_the_bit(tiny: Path, tmp_path: Path, strategy: str, tuner: str) -> None:
+    spec = {**(WITH_DROPOUT if tuner == "lora" else {}), "tuner": tuner, **divided(strategy)}
     whole = make_run(tmp_path / "whole", tiny, ROWS, LONG, **spec)
     expected = trained(whole)
     run = make_run(tmp_path / "parts", tiny, ROWS, LONG, **spec)
@@ -107,10 +112,9 @@ def test_a_stopped_world_resumes_to_the_bit(
     assert report.artifacts[0].digest == expected.artifacts[0].digest
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize(("processes", "other"), [(1, "fsdp"), (2, "ddp")])
+@pytest.mark.parametrize(("strategy", "other"), combinations(("fsdp", "ddp"), {("fsdp", "fsdp")}))
 def test_another_world_goes_on_with_the_checkpoint_of_two(
-    tiny: Path, tmp_path: Path, strategy: str, processes: int, other: str
+    tiny: Path, tmp_path: Path, strategy: str, other: str
 ) -> None:
     """The losses go on as if nothing had happened: weights, moments and the learning rate are those of the checkpoint."""
     whole = make_run(tmp_path / "whole", tiny, ROWS, LONG, tuner="full", **divided(strategy))
@@ -119,6 +123,6 @@ def test_another_world_goes_on_with_the_checkpoint_of_two(
     trained(run, stop_at=STOPPED_AT)
     resumed = again(run, tiny, ROWS, 2)
     resumed.spec.spec["parallelism"]["strategy"] = other
-    report = trained(resumed, processes=processes)
+    report = trained(resumed, processes=1 if other == "fsdp" else 2)
     assert report.resumed_from_step
     assert losses(run) == pytest.approx(losses(whole), abs=1e-4)
