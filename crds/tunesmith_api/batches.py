@@ -11,6 +11,8 @@ LARGEST_MICRO_BATCH = 8
 """Default of training.microBatchSize, where it divides the rows of a device."""
 SAMPLED_ROWS = 32
 """Completions that a device samples at a time, while a method samples them."""
+ONE_DEVICE = frozenset({Method.GKD, Method.PPO})
+"""Methods that train on one device."""
 
 
 def batch_refusal(
@@ -25,9 +27,9 @@ def batch_refusal(
     `group`: rows that stay on one device, such as the completions of a prompt.
     """
     batch = f"training.globalBatchSize {global_batch_size}"
-    if method is Method.GKD and devices > 1:
+    if method in ONE_DEVICE and devices > 1:
         return Refusal(
-            f"method gkd trains on one device in this version, and parallelism.nodes x resources.count is {devices}",
+            f"method {method} trains on one device in this version, and parallelism.nodes x resources.count is {devices}",
             "set spec.parallelism.nodes: 1 and spec.resources.count: 1",
         )
     if global_batch_size % devices:

@@ -151,6 +151,13 @@ CHOICES: tuple[Choice, ...] = (
         )
     ),
     Choice(
+        "training.optimizer",
+        Optimizer.MUON,
+        excludes={"method": (Method.PPO,)},
+        reason="it trains no value head in this version",
+        hint="use optimizer adamw",
+    ),
+    Choice(
         "resources.accelerator",
         Accelerator.ASCEND,
         excludes={

@@ -21,7 +21,7 @@ from tunesmith_api.base import (
 from tunesmith_api.batches import batch_rule, group_rule
 from tunesmith_api.common import AdapterSource, ModelSource, Output, Storage
 from tunesmith_api.datasets import BadRows, Dataset, Droppable, EvalDataset, Validation
-from tunesmith_api.methods import Cpo, Dpo, Gkd, Grpo, Kto, Orpo, Reward, Rloo, Rollouts, Simpo
+from tunesmith_api.methods import Cpo, Dpo, Gkd, Grpo, Kto, Orpo, Ppo, Reward, Rloo, Rollouts, Simpo
 from tunesmith_api.pods import PodSettings, TuningResources
 from tunesmith_api.status import Artifact, JobStatus, ModelStatus
 from tunesmith_api.training import (
@@ -46,7 +46,7 @@ DEVICES_IN_BOUNDS = " && ".join(
     f"{value} >= 1 && {value} <= {most}" for value, most in (("self.parallelism.nodes", 1024), (DEVICES, 64))
 )
 """CEL rules run although a bound of the schema is broken: unguarded arithmetic on such a value would fail."""
-SAMPLES = "(self.method in ['grpo', 'rloo'])"
+SAMPLES = "(self.method in ['grpo', 'rloo', 'ppo'])"
 """CEL: the method learns from completions that the model samples."""
 NOT_STREAMED = "!self.training.streaming"
 """CEL: the rows are read before the training."""
@@ -59,14 +59,14 @@ class FineTuneJobSpec(ApiModel):
         {"suspend", "retries", "deadline", "pendingDeadline", "ttlAfterFinished"}
     )
     rules: ClassVar[tuple[Rule, ...]] = (
-        *member_only_with("method", "dpo", "kto", "orpo", "simpo", "cpo", "grpo", "rloo", "gkd"),
+        *member_only_with("method", "dpo", "kto", "orpo", "simpo", "cpo", "grpo", "rloo", "ppo", "gkd"),
         Rule(
             "self.method != 'gkd' || has(self.gkd)",
             "method gkd learns from a teacher: set gkd.teacher, or another method",
         ),
         Rule(
             f"{SAMPLES} == has(self.rewards)",
-            "rewards go with methods grpo and rloo, which need them: set rewards, or remove them",
+            "rewards go with methods grpo, rloo and ppo, which need them: set rewards, or remove them",
         ),
         *(
             Rule(
@@ -78,7 +78,7 @@ class FineTuneJobSpec(ApiModel):
         ),
         Rule(
             f"!has(self.validation) || !{SAMPLES}",
-            "methods grpo and rloo have no validation loss, as they sample their own completions: remove validation",
+            "methods grpo, rloo and ppo have no validation loss, as they sample their own completions: remove validation",
         ),
         Rule(
             "!has(self.lora) || self.tuner != 'full'",
@@ -181,11 +181,12 @@ class FineTuneJobSpec(ApiModel):
     grpo: Grpo | None = Field(None, description="Settings of method grpo.")
     gkd: Gkd | None = Field(None, description="Settings of method gkd.")
     rloo: Rloo | None = Field(None, description="Settings of method rloo.")
+    ppo: Ppo | None = Field(None, description="Settings of method ppo.")
     rewards: list[Reward] | None = Field(
         None,
         min_length=1,
         max_length=16,
-        description="Rewards of methods grpo and rloo, which are added.",
+        description="Rewards of methods grpo, rloo and ppo, which are added.",
         json_schema_extra=map_list("name"),
     )
     tuner: Tuner = Field(
@@ -249,8 +250,13 @@ class FineTuneJobSpec(ApiModel):
 
     @property
     def rollouts(self) -> Rollouts | None:
-        """How the method samples completions; None for a method that samples none."""
+        """How the method samples groups of completions; None for a method that samples none."""
         return {Method.GRPO: self.grpo or Grpo(), Method.RLOO: self.rloo or Rloo()}.get(self.method)
+
+    @property
+    def actor_critic(self) -> Ppo | None:
+        """The settings of method ppo; None for another method."""
+        return (self.ppo or Ppo()) if self.method is Method.PPO else None
 
 
 class Progress(ApiModel):

@@ -200,6 +200,44 @@ class Gkd(ApiModel):
     )
 
 
+class Ppo(ApiModel):
+    """Proximal policy optimization (Schulman et al., 2017; Ouyang et al., 2022)."""
+
+    kl_coefficient: float = Field(
+        0.05,
+        ge=0,
+        description="What a token's log-probability beyond that of the model before the training takes from its reward. Default 0.05.",
+    )
+    epochs: int = Field(4, ge=1, le=64, description="Passes over the completions of a rollout. Default 4.")
+    minibatches: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Steps of a pass: a rollout has minibatches x globalBatchSize completions. Default 1.",
+    )
+    clip_range: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="The ratio of probabilities counts from 1 - clipRange to 1 + clipRange. Default 0.2.",
+    )
+    value_clip_range: float = Field(
+        0.2, gt=0, description="A value counts up to this distance from that at the sampling. Default 0.2."
+    )
+    value_coefficient: float = Field(0.1, ge=0, description="Weight of the value loss. Default 0.1.")
+    gamma: float = Field(1.0, gt=0, le=1, description="Discount of the rewards of later tokens. Default 1.")
+    lambda_: float = Field(
+        0.95,
+        alias="lambda",
+        ge=0,
+        le=1,
+        description="Weight of later tokens in generalized advantage estimation. Default 0.95.",
+    )
+    max_completion_length: int = Field(512, ge=1, le=131072, description="Tokens of a completion at most. Default 512.")
+    temperature: float = Field(1.0, gt=0, le=10, description="Temperature of sampling. Default 1.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Share of the probability that is sampled from. Default 1.")
+
+
 class RewardType(StrEnum):
     """How a completion is rewarded."""
 

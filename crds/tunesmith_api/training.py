@@ -128,7 +128,7 @@ PREFERENCE_METHODS = (Method.DPO, Method.ORPO, Method.SIMPO, Method.CPO)
 """Methods that learn from a chosen and a rejected answer."""
 RATED_METHODS = (*PREFERENCE_METHODS, Method.KTO)
 """Methods that learn from answers that are compared or rated."""
-SAMPLING_METHODS = (Method.GRPO, Method.RLOO)
+SAMPLING_METHODS = (Method.GRPO, Method.RLOO, Method.PPO)
 """Methods that learn from completions which the model samples and rewards rate."""
 
 LEARNING_RATES: dict[Tuner, float] = {

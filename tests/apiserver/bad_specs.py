@@ -156,7 +156,6 @@ BAD = {
         {"pod": {"labels": {"tunesmith.dev/uid": "x"}}},
         "labels below tunesmith.dev/ and app.kubernetes.io/ are the operator's; remove them",
     ),
-    "method of a later version": Bad("FineTuneJob", {"method": "ppo"}, "method ppo: not available in this version; use sft"),
     "quantization of a later version": Bad(
         "FineTuneJob", {"tuner": "qlora", "qlora": {"quantization": "hqq"}}, "qlora.quantization hqq: not available in this version; use nf4 or int8"
     ),
@@ -171,7 +170,7 @@ BAD = {
         "export.quantize: not available in this version; remove the block",
     ),
     "rewards without grpo": Bad(
-        "FineTuneJob", {"rewards": [{"name": "a", "type": "accuracy"}]}, "rewards go with methods grpo and rloo, which need them"
+        "FineTuneJob", {"rewards": [{"name": "a", "type": "accuracy"}]}, "rewards go with methods grpo, rloo and ppo, which need them"
     ),
     "gkd without a teacher": Bad("FineTuneJob", {"method": "gkd"}, "method gkd learns from a teacher: set gkd.teacher"),
     "a teacher without gkd": Bad(
@@ -182,7 +181,19 @@ BAD = {
         {"method": "gkd", "gkd": {"teacher": {"name": "qwen3-8b", "uri": "s3://models/teacher"}}},
         "set exactly one of name, uri, fineTuneJob",
     ),
-    "grpo without rewards": Bad("FineTuneJob", {"method": "grpo"}, "rewards go with methods grpo and rloo, which need them"),
+    "grpo without rewards": Bad("FineTuneJob", {"method": "grpo"}, "rewards go with methods grpo, rloo and ppo, which need them"),
+    "ppo without rewards": Bad("FineTuneJob", {"method": "ppo"}, "rewards go with methods grpo, rloo and ppo, which need them"),
+    "settings of ppo for another method": Bad("FineTuneJob", {"ppo": {"epochs": 2}}, "the block ppo goes with method: ppo; remove the block"),
+    "ppo with validation": Bad(
+        "FineTuneJob",
+        {"method": "ppo", "rewards": [{"name": "a", "type": "accuracy"}], "validation": {"fraction": 0.1}},
+        "methods grpo, rloo and ppo have no validation loss",
+    ),
+    "a value head trained by muon": Bad(
+        "FineTuneJob",
+        {"method": "ppo", "rewards": [{"name": "a", "type": "accuracy"}], "training": {"optimizer": "muon"}},
+        "training.optimizer muon with method ppo: it trains no value head in this version; use optimizer adamw",
+    ),
     "groups that do not fill a batch": Bad(
         "FineTuneJob",
         {"method": "grpo", "rewards": [{"name": "a", "type": "accuracy"}], "grpo": {"numGenerations": 5}},

@@ -23,12 +23,19 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "kto": feedback(128),
     "grpo": PROMPTS,
     "rloo": PROMPTS,
+    "ppo": PROMPTS,
     "gkd": tinymodel.rows(128),
 }
 """Rows by method."""
 GROUPS: dict[str, Any] = {"numGenerations": 4, "maxCompletionLength": 8}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "grpo": GROUPS,
+    "rloo": GROUPS,
+    "ppo": {"epochs": 4, "maxCompletionLength": 8},
+    "gkd": {"teacher": {"fineTuneJob": {"name": "teacher"}}, "maxCompletionLength": 8},
+}
+"""The block of a method."""
 VOWEL: dict[str, Any] = {"name": "vowel", "type": "format", "pattern": "e"}
-TEACHER: dict[str, Any] = {"teacher": {"fineTuneJob": {"name": "teacher"}}, "maxCompletionLength": 8}
 TURN = datetime.now(UTC).toordinal() % 3
 
 
@@ -61,14 +68,14 @@ def test_a_model_is_trained(
             method=method,
             datasets=[{"uri": uri, "format": "auto"}],
             training=training,
-            **({method: GROUPS, "rewards": [VOWEL]} if ROWS[method] is PROMPTS else {}),
-            **({"gkd": TEACHER} if method == "gkd" else {}),
+            **({method: SETTINGS[method]} if method in SETTINGS else {}),
+            **({"rewards": [VOWEL]} if ROWS[method] is PROMPTS else {}),
         ),
     )
     status = wait_for(f"finetunejob/{method}")
     assert status["phase"] == "Succeeded", status
     assert status["rows"]["kept"] == len(ROWS[method])
-    assert status["metrics"]["steps"] == 8  # 128 rows, or 32 prompts with 4 completions each
+    assert status["metrics"]["steps"] == 8  # 128 rows, or 32 prompts with 4 completions each, or with one for 4 passes
     assert [artifact["name"] for artifact in status["artifacts"]] == ["model"]
 
 

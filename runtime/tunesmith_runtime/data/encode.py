@@ -43,6 +43,8 @@ def completion_tokens(job: FineTuneJobSpec) -> int:
     """Tokens that the model may write after each prompt while it trains."""
     if job.rollouts:
         return job.rollouts.max_completion_length
+    if job.actor_critic:
+        return job.actor_critic.max_completion_length
     return job.gkd.max_completion_length if job.gkd and job.gkd.lambda_ else 0
 
 

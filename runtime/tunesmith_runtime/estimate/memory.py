@@ -127,6 +127,8 @@ class Setup:
     """Whether the loss computes large logits in chunks."""
     sampled_rows: int = 0
     """Completions that are sampled at a time; 0 for a method that samples none."""
+    has_value_head: bool = False
+    """Whether a linear function of the last hidden states is trained beside the model."""
     converts: bool = False
     """Whether the weights are loaded in another number format than that of the files."""
 
@@ -145,9 +147,10 @@ class Setup:
     @property
     def trained(self) -> int:
         """Trained parameters."""
+        head = self.architecture.hidden + 1 if self.has_value_head else 0
         if self.tuner is Tuner.FULL:
-            return self.architecture.parameters
-        return self.architecture.layers * sum(adapter_size(self.tuner, self.rank, each) for each in self.adapted)
+            return self.architecture.parameters + head
+        return head + self.architecture.layers * sum(adapter_size(self.tuner, self.rank, each) for each in self.adapted)
 
 
 def adapter_size(tuner: Tuner, rank: int, linear: Linear) -> int:
@@ -323,7 +326,8 @@ def _logits(setup: Setup) -> float:
     """Logits with their gradients, of the labelled tokens alone: in full, or in chunks (train/loss.py)."""
     sizes, labelled = setup.architecture, setup.batch.labelled
     whole = labelled * sizes.vocabulary
-    hidden = labelled * sizes.hidden * (setup.numbers.compute + FLOAT32)
+    heads = 2 if setup.has_value_head else 1
+    hidden = heads * labelled * sizes.hidden * (setup.numbers.compute + FLOAT32)
     head = sizes.vocabulary * sizes.hidden * FLOAT32 if setup.tuner is Tuner.FULL else 0
     if setup.teacher:
         chunk = min(DISTILLED_CHUNK_BYTES, LOGITS_COPIES * whole)

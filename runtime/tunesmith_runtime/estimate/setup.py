@@ -48,6 +48,8 @@ def has_reference(job: FineTuneJobSpec) -> bool:
     """Return whether the training compares its model with the model before the training."""
     if isinstance(job.rollouts, Grpo | Rloo):
         return bool(job.rollouts.beta)
+    if job.actor_critic:
+        return bool(job.actor_critic.kl_coefficient)
     return job.method is Method.KTO or (job.method is Method.DPO and not (job.dpo or Dpo()).reference_free)
 
 
@@ -63,7 +65,7 @@ def quantized_bytes(job: FineTuneJobSpec) -> float:
 
 def sampled_rows(job: FineTuneJobSpec, devices: int) -> int:
     """Return the completions that a device samples at a time."""
-    steps = job.rollouts.steps_per_rollout if job.rollouts else 0
+    steps = job.rollouts.steps_per_rollout if job.rollouts else job.actor_critic.minibatches if job.actor_critic else 0
     return min(SAMPLED_ROWS, steps * job.training.global_batch_size // devices)
 
 
@@ -117,6 +119,7 @@ def setup_of(
         has_reference=has_reference(job),
         teacher=teacher,
         sampled_rows=sampled_rows(job, devices),
+        has_value_head=job.actor_critic is not None,
         chunks_logits=job.method in (Method.SFT, Method.PRETRAIN),
         converts=bool(quantized) or abs(stored - loaded) > 0.1,
     )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import Estimate, FineTuneJobSpec, Rows
-from tunesmith_api.methods import Gkd, Rollouts
+from tunesmith_api.methods import Gkd
 from tunesmith_api.run import ModelRole, RunSpec
 from tunesmith_api.training import Fit, Until
 from tunesmith_runtime.chat_template import read_template
@@ -261,7 +261,9 @@ def count_encoded(encoded: Encoded, job: FineTuneJobSpec, packs: bool = True) ->
     columns = open_columns(encoded.train_file)
     lengths = example_lengths(columns)
     if job.rollouts:
-        return _sampled(lengths, job.rollouts)
+        return _sampled(lengths, job.rollouts.max_completion_length, job.rollouts.num_generations)
+    if job.actor_critic:
+        return _sampled(lengths, job.actor_critic.max_completion_length, job.actor_critic.epochs)
     if job.gkd and job.gkd.lambda_:
         return _distilled(columns, job.gkd)
     found = count(lengths, labelled_counts(columns), METHODS[job.method].answers)
@@ -270,13 +272,10 @@ def count_encoded(encoded: Encoded, job: FineTuneJobSpec, packs: bool = True) ->
     return replace(found, sequences=int(best_fit(lengths, job.training.max_length, job.training.seed).max()) + 1)
 
 
-def _sampled(prompts: Sequence[int], rollouts: Rollouts) -> Workload:
-    """Return the workload of groups of completions to prompts of these lengths, each as long as it may be."""
-    most = rollouts.max_completion_length
-    of_group = count([length + most for length in prompts], [most] * len(prompts))
-    return replace(
-        of_group, rows=of_group.rows * rollouts.num_generations, tokens=of_group.tokens * rollouts.num_generations
-    )
+def _sampled(prompts: Sequence[int], most: int, times: int) -> Workload:
+    """Return the workload of completions of `most` tokens to prompts of these lengths, `times` of them for each prompt."""
+    once = count([length + most for length in prompts], [most] * len(prompts))
+    return replace(once, rows=once.rows * times, tokens=once.tokens * times)
 
 
 def _distilled(columns: Table, gkd: Gkd) -> Workload:

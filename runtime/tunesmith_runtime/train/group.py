@@ -18,22 +18,18 @@ import torch
 from torch import Tensor, nn
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from tunesmith_api.batches import SAMPLED_ROWS
 from tunesmith_api.methods import Reward, Rollouts
 from tunesmith_runtime.train.batches import Groups
 from tunesmith_runtime.train.log_probs import token_log_probs
 from tunesmith_runtime.train.policy_loss import Sampled, divergence
+from tunesmith_runtime.train.rating import rate
 from tunesmith_runtime.train.reference import Reference, evaluating
-from tunesmith_runtime.train.rewards import SCORERS, Completion
 from tunesmith_runtime.train.rollout import BLANK, Answer, collate, load_rollout, save_rollout
 from tunesmith_runtime.train.row_loss import RowLoss, is_row, trainer_options
-from tunesmith_runtime.train.sampling import Sampling, sample, sampling_of
+from tunesmith_runtime.train.sampling import Sampling, sample_rows, sampling_of, step_seed
 
 if TYPE_CHECKING:
     from tunesmith_runtime.train.methods.base import Setup
-
-STRIDE = 1_000_003
-"""Distance of the seeds of two runs: more than a run has steps."""
 
 
 @dataclass(frozen=True)
@@ -138,38 +134,20 @@ class GroupTrainer(RowLoss):
 
     def _sample(self, rows: list[dict[str, Any]]) -> list[list[int]]:
         """Return a completion of each row."""
-        model, seed = self.accelerator.unwrap_model(self.model), self.args.seed * STRIDE + self.state.global_step
-        completions: list[list[int]] = []
+        model = self.accelerator.unwrap_model(self.model)
         with self.accelerator.autocast():
-            for start in range(0, len(rows), SAMPLED_ROWS):
-                part = rows[start : start + SAMPLED_ROWS]
-                prompts, numbers = [row["input_ids"] for row in part], [row["index"] for row in part]
-                completions += sample(model, prompts, self._sampling, seed, numbers)
-        return completions
+            return sample_rows(model, rows, self._sampling, step_seed(self.args.seed, self.state.global_step))
 
     def _rate(self, rows: list[dict[str, Any]], completions: list[list[int]]) -> list[Answer]:
         """Reward the completions, record the rewards, and return them as they are learned."""
-        is_finished = [bool(tokens) and tokens[-1] in self._sampling.stop_ids for tokens in completions]
-        texts = [
-            self.processing_class.decode(tokens[:-1] if finished else tokens, skip_special_tokens=True)
-            for tokens, finished in zip(completions, is_finished, strict=True)
-        ]
-        most = self._rollouts.max_completion_length
-        scored = [
-            Completion(text, len(tokens), most, row["columns"])
-            for row, tokens, text in zip(rows, completions, texts, strict=True)
-        ]
-        total = torch.zeros(len(rows))
-        for reward in self._rewards:
-            values = torch.tensor([SCORERS[reward.type].score(each, reward) for each in scored])
-            self.record({f"rewards/{reward.name}": values})
-            total += reward.weight * values
+        rating = rate(rows, completions, self._rewards, self._sampling, self.processing_class)
         old, penalties = self._measure(rows, completions)
         size = self._rollouts.num_generations
-        groups = (total - penalties).reshape(len(rows) // size, size)
-        self._record_rewards(total, groups, completions, is_finished)
+        groups = (rating.total - penalties).reshape(len(rows) // size, size)
+        deviations = groups.std(dim=1)
+        self.record({**rating.metrics, "reward_std": deviations[~deviations.isnan()]})
         advantages = self._policy.advantages(groups).flatten().tolist()
-        is_learned = [finished or not self._rollouts.mask_truncated for finished in is_finished]
+        is_learned = [finished or not self._rollouts.mask_truncated for finished in rating.is_finished]
         return [
             Answer(row["index"], *each)
             for row, *each in zip(rows, completions, advantages, is_learned, old, strict=True)
@@ -206,19 +184,6 @@ class GroupTrainer(RowLoss):
             return None
         with self.accelerator.autocast():
             return self._policy.reference.of_tokens(inputs, self._rollouts.temperature)
-
-    def _record_rewards(
-        self, total: Tensor, groups: Tensor, completions: list[list[int]], is_finished: list[bool]
-    ) -> None:
-        deviations = groups.std(dim=1)
-        self.record(
-            {
-                "reward": total[~total.isnan()],
-                "reward_std": deviations[~deviations.isnan()],
-                "completions/length": torch.tensor([float(len(tokens)) for tokens in completions]),
-                "completions/truncated": torch.tensor([float(not finished) for finished in is_finished]),
-            }
-        )
 
     def _record_policy(self, sampled: Sampled, is_learned: Tensor) -> None:
         if sampled.reference is not None:

@@ -7,7 +7,7 @@ rows of its batch nor on the number of processes.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessorList
 
+from tunesmith_api.batches import SAMPLED_ROWS
 from tunesmith_runtime.train.model import stop_ids
 from tunesmith_runtime.train.reference import evaluating
 
 if TYPE_CHECKING:
     from tunesmith_runtime.train.methods.base import Setup
 
+STRIDE = 1_000_003
+"""Distance of the seeds of two runs: more than a run has steps."""
 PLAIN: dict[str, Any] = {
     "do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_new_tokens": 0,
     "suppress_tokens": [], "begin_suppress_tokens": [], "use_cache": True,
@@ -47,6 +50,21 @@ def sampling_of(setup: Setup, max_tokens: int, temperature: float, top_p: float 
     """Return how a run samples: a completion ends with the tokens that end an answer when the model is served."""
     ends = sorted(stop_ids(setup.work.model(), setup.tokenizer))
     return Sampling(max_tokens, ends, setup.tokenizer.pad_token_id, temperature, top_p)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Return the seed of what is sampled before a step of the run with `seed`."""
+    return seed * STRIDE + step
+
+
+def sample_rows(model: Any, rows: Sequence[Mapping[str, Any]], sampling: Sampling, seed: int) -> list[list[int]]:
+    """Return the tokens of a completion of each row of `Prompts`, SAMPLED_ROWS at a time, as `sample` does."""
+    completions: list[list[int]] = []
+    for start in range(0, len(rows), SAMPLED_ROWS):
+        part = rows[start : start + SAMPLED_ROWS]
+        prompts, numbers = [row["input_ids"] for row in part], [row["index"] for row in part]
+        completions += sample(model, prompts, sampling, seed, numbers)
+    return completions
 
 
 @torch.no_grad()

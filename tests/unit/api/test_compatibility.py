@@ -32,10 +32,10 @@ def test_a_spec_of_available_values_is_accepted(method: str) -> None:
     ("change", "sentence"),
     [
         (
-            {"method": "ppo"},
+            {"training": {"optimizer": "galore"}},
             (
-                "method ppo: not available in this version; use sft, pretrain, dpo, kto, orpo, simpo, cpo, grpo, rloo or gkd, "
-                "and remove the block of the other method"
+                "training.optimizer galore: not available in this version; use adamw, adamw8bit, pagedAdamw8bit, adafactor, lion, "
+                "lion8bit or muon"
             ),
         ),
         (
@@ -66,7 +66,13 @@ def test_all_problems_are_reported_together() -> None:
     assert (
         len(
             refusals(
-                "FineTuneJob", SPEC | {"method": "ppo", "qlora": {"quantization": "hqq"}, "export": {"quantize": {}}}
+                "FineTuneJob",
+                SPEC
+                | {
+                    "training": {"optimizer": "galore"},
+                    "qlora": {"quantization": "hqq"},
+                    "export": {"quantize": {}},
+                },
             )
         )
         == 3

@@ -127,6 +127,7 @@ FULL: dict[str, dict[str, Any]] = {
         "cpo": {},
         "grpo": {"clip": {}},
         "rloo": {},
+        "ppo": {},
         "gkd": {"teacher": {"fineTuneJob": {"name": "first"}}},
         "rewards": [{"name": "right", "type": "accuracy"}],
         "lora": {"from": {"uri": "s3://adapters/fr"}},

@@ -41,7 +41,11 @@ def test_every_fine_tune_job_of_every_document_and_list_is_read(tmp_path: Path) 
         ({"datasets": [{"uri": "s3://my-bucket/a", "spilt": "train"}]}, "spec.datasets[0].spilt: unknown field", None),
         ({"training": {"maxLength": 0}}, "spec.training.maxLength: ", None),
         ({"datasets": [{"uri": "train.jsonl"}]}, 'spec.datasets[0].uri: "train.jsonl" ', None),
-        ({"method": "ppo"}, "method ppo: not available in this version", "use sft, pretrain, dpo, "),
+        (
+            {"training": {"optimizer": "galore"}},
+            "training.optimizer galore: not available in this version",
+            "use adamw, ",
+        ),
         ({"model": {}}, "spec.model: 0 of name, uri, fineTuneJob, inferenceService are set", "set exactly one"),
         (
             {"validation": {"datasets": [{"name": "a", "uri": "s3://my-bucket/v"}]}},
@@ -60,9 +64,11 @@ def test_a_refusal_has_the_field_and_the_fix(
 
 
 def test_all_refusals_of_a_job_are_found_at_once(tmp_path: Path) -> None:
-    (found,) = read(tmp_path, job(tuner="qlora", qlora={"quantization": "hqq"}, method="ppo", unknown=1))
+    (found,) = read(
+        tmp_path, job(tuner="qlora", qlora={"quantization": "hqq"}, training={"optimizer": "galore"}, unknown=1)
+    )
     assert [each.message.split(":")[0] for each in found.refused] == [
         "spec.unknown",
-        "method ppo",
         "qlora.quantization hqq",
+        "training.optimizer galore",
     ]

@@ -71,7 +71,11 @@ def test_a_verb_that_succeeds_exits_with_zero(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message", "hint"),
     [
-        ({"method": "ppo"}, "method ppo: not available in this version", "use sft, pretrain, dpo, "),
+        (
+            {"tuner": "qlora", "qlora": {"quantization": "hqq"}},
+            "qlora.quantization hqq: not available in this version",
+            "use nf4 or int8",
+        ),
         ({"export": {"quantize": {"method": "awq"}}}, "export.quantize: not available", "remove the block"),
         (
             {"parallelism": {"tensorParallel": 2}},

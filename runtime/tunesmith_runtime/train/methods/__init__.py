@@ -12,6 +12,7 @@ from tunesmith_runtime.train.methods.gkd import GKD
 from tunesmith_runtime.train.methods.grpo import GRPO
 from tunesmith_runtime.train.methods.kto import KTO
 from tunesmith_runtime.train.methods.orpo import ORPO
+from tunesmith_runtime.train.methods.ppo import PPO
 from tunesmith_runtime.train.methods.pretrain import PRETRAIN
 from tunesmith_runtime.train.methods.rloo import RLOO
 from tunesmith_runtime.train.methods.sft import SFT
@@ -20,5 +21,5 @@ from tunesmith_runtime.train.methods.simpo import SIMPO
 __all__ = ["METHODS", "Method", "Setup"]
 
 METHODS: Mapping[MethodName, Method] = {
-    method.name: method for method in (SFT, PRETRAIN, DPO, ORPO, SIMPO, CPO, KTO, GRPO, RLOO, GKD)
+    method.name: method for method in (SFT, PRETRAIN, DPO, ORPO, SIMPO, CPO, KTO, GRPO, RLOO, PPO, GKD)
 }

@@ -17,7 +17,7 @@ class Completion:
     """Without special tokens."""
     tokens: int
     most_tokens: int
-    """grpo.maxCompletionLength."""
+    """maxCompletionLength of the method."""
     columns: Mapping[str, Any]
     """Further columns of the prompt's row."""
 
