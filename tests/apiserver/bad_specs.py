@@ -368,7 +368,6 @@ FOLLOWED_REFUSALS: dict[str, tuple[dict[str, Any], ...]] = {
     ),
     "variable of the operator": ({"pod": {"env": None}},),
     "label of the operator": ({"pod": {"labels": None}},),
-    "method of a later version": ({"method": "sft"},),
     "quantization of a later version": ({"qlora": {"quantization": "nf4"}}, {"qlora": {"quantization": "int8"}}),
     "optimizer of a later version": ({"training": {"optimizer": "adamw"}}, {"training": {"optimizer": "muon"}}),
     "tuner without kernels on the accelerator": ({"tuner": "lora"},),

@@ -163,7 +163,7 @@ def compatibility_page() -> str:
         + "\nMethods by tuner. ✓: it trains, and a run that is stopped resumes to the bit on a CPU, which `tests/unit/runtime/train/test_matrix.py` "
         "tests for each; -: refused.\n\n"
         + _matrix("method", "tuner")
-        + "\nMethods by strategy, with several devices (gkd trains on one):\n\n"
+        + "\nMethods by strategy, with several devices (ppo and gkd train on one):\n\n"
         + _matrix("method", "parallelism.strategy")
         + "\nTuners by strategy:\n\n"
         + _matrix("tuner", "parallelism.strategy")

@@ -64,3 +64,14 @@ def test_the_rule_of_groups_refuses_what_the_function_refuses(batch: int, nodes:
     is_valid = batch >= 1 and nodes >= 1 and group >= 1
     refused = is_valid and (batch % (2 * nodes) or batch_refusal(batch, 2 * nodes, None, Method.GRPO, group))
     assert admitted == (not refused)
+
+
+@pytest.mark.parametrize("method", [Method.GKD, Method.PPO])
+def test_a_method_that_trains_on_one_device_is_refused_on_several(method: Method) -> None:
+    refusal = batch_refusal(16, 2, None, method)
+    assert refusal is not None
+    assert (
+        refusal.message
+        == f"method {method} trains on one device in this version, and parallelism.nodes x resources.count is 2"
+    )
+    assert batch_refusal(16, 1, None, method) is None

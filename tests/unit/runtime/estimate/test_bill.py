@@ -13,7 +13,8 @@ from tunesmith_api.training import Strategy
 from tunesmith_runtime.estimate.architecture import from_config
 from tunesmith_runtime.estimate.bill import Inputs, estimate, refusal
 from tunesmith_runtime.estimate.duration import in_words
-from tunesmith_runtime.estimate.memory import GIB
+from tunesmith_runtime.estimate.memory import GIB, Setup
+from tunesmith_runtime.estimate.setup import setup_of
 from tunesmith_runtime.estimate.workload import count
 
 ON_L4: dict[str, Any] = {
@@ -171,3 +172,15 @@ def test_muon_keeps_one_moment_of_matrices_and_two_of_embeddings() -> None:
     _, found = estimated(LLAMA_3_2_3B, 100, 8, tuner="full", training={"optimizer": "muon"})
     assert found.memory is not None
     assert found.memory.optimizer == pytest.approx(4 * (sizes.parameters + 128256 * 3072), rel=0.001)
+
+
+def test_ppo_has_a_value_head_a_reference_and_the_cache_of_a_rollout() -> None:
+    rewards = [{"name": "short", "type": "length", "freeTokens": 4}]
+
+    def setup(**ppo: Any) -> Setup:
+        spec = job(method="ppo", ppo=ppo, rewards=rewards, training={"globalBatchSize": 4})
+        return setup_of(spec, from_config(LLAMA_3_1_8B), count([64] * 32, [8] * 32))
+
+    found = setup(minibatches=3)
+    assert (found.has_value_head, found.has_reference, found.sampled_rows) == (True, True, 12)
+    assert not setup(klCoefficient=0).has_reference

@@ -115,3 +115,10 @@ def test_sampling_caches_the_keys_and_values_of_all_completions() -> None:
     cache = 1024 * 28 * 2 * 8 * 128 * BF16.compute  # tokens, layers, keys and values, heads, their size
     assert cache <= many - few < 2 * cache
     assert few > total(checkpointing=True)
+
+
+def test_a_value_head_is_trained_in_float32_beside_the_adapter() -> None:
+    plain, valued = SETUP, replace(SETUP, has_value_head=True)
+    assert valued.trained == plain.trained + SIZES.hidden + 1
+    hidden_states = SETUP.batch.labelled * SIZES.hidden * (2 + 4)  # as the head receives them, and in float32
+    assert peak(valued).logits == peak(plain).logits + hidden_states

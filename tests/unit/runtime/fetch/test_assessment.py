@@ -234,15 +234,14 @@ def asked(*answers: str) -> bytes:
     return b"".join(json.dumps({"prompt": "a b", "answer": answer}).encode() + b"\n" for answer in answers)
 
 
-RIGHT = {"method": "grpo", "rewards": [{"name": "right", "type": "accuracy"}]}
-
-
-def test_an_answer_that_no_reward_can_compare_is_named_before_a_device_is_taken(fetcher: Fetcher) -> None:
+@pytest.mark.parametrize("method", ["grpo", "ppo"])
+def test_an_answer_that_no_reward_can_compare_is_named_before_a_device_is_taken(method: str, fetcher: Fetcher) -> None:
+    spec = {"method": method, "rewards": [{"name": "right", "type": "accuracy"}]}
     rows = asked("1", "2", "see the drawing", "4")
     with pytest.raises(RunFailure, match=r"line 3: has the answer 'see the drawing' in 'answer'") as failure:
-        prepared(fetcher, rows, **RIGHT)
+        prepared(fetcher, rows, **spec)
     assert failure.value.failure is FailureClass.BAD_ROW
-    report = prepared(fetcher, rows, **RIGHT, onBadRow="Drop", maxBadShare=0.5)
+    report = prepared(fetcher, rows, **spec, onBadRow="Drop", maxBadShare=0.5)
     assert report.rows is not None
     assert report.rows.kept == 3
 
