@@ -25,6 +25,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.load import load_stream
+from tunesmith_runtime.data.row_encoder import Learnable
 from tunesmith_runtime.data.stream import Place
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.workdir import Work
@@ -185,7 +186,12 @@ def test_a_stream_drops_rows_with_a_question_of_an_evaluation(work: Work, tokeni
     )
     encoder = Encoder.of(tokenizer, frozenset([tokenizer.eos_token_id]), job.training)
     streamed = load_stream(
-        work, job, encoder, ALL_RECORDS, lambda examples, _: [{"input_ids": []}] * len(examples), True
+        work,
+        job,
+        encoder,
+        Learnable(job.method, ALL_RECORDS),
+        lambda examples, _: [{"input_ids": []}] * len(examples),
+        True,
     )
     assert len(next(streamed.stream.windows(Place()))[1]) == 1
     assert streamed.rows.to_dict()["dropped"] == [{"reason": "Contaminated", "count": 1}]

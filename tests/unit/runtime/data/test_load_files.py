@@ -17,6 +17,7 @@ from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.data.load import Data, load
 from tunesmith_runtime.data.records import Continuation, Conversation, PlainText
+from tunesmith_runtime.data.row_encoder import Learnable
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.workdir import DataFile, Work
 
@@ -47,7 +48,7 @@ def read(folder: Path, tokenizer: Any, name: str, content: bytes, **dataset: Any
     (work.data / name).write_bytes(content)
     job = FineTuneJobSpec.model_validate({"model": {"uri": "s3://models/base"}, "datasets": [{"uri": uri, **dataset}]})
     encoder = Encoder.of(tokenizer, frozenset([tokenizer.eos_token_id]), job.training)
-    return load(work, job, encoder, frozenset({Conversation, Continuation, PlainText}))
+    return load(work, job, encoder, Learnable(job.method, frozenset({Conversation, Continuation, PlainText})))
 
 
 def answers(tokenizer: Any, data: Data) -> list[str]:

@@ -13,6 +13,7 @@ from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.load import load
 from tunesmith_runtime.data.records import PlainText
+from tunesmith_runtime.data.row_encoder import Learnable
 from tunesmith_runtime.workdir import DataFile, Work
 
 ROWS = 1_000_000
@@ -44,7 +45,7 @@ def memory_of_loading(root: Path) -> tuple[int, int, int]:
     encoder.encode(PlainText("warm up"))
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before = memory("VmRSS")
-    data = load(Work(root), job, encoder, frozenset({PlainText}))
+    data = load(Work(root), job, encoder, Learnable(job.method, frozenset({PlainText})))
     epoch = order(example_lengths(data.train.data), 16, seed=1, epoch=0)
     for index in epoch[:10_000]:
         assert data.train[index]["input_ids"]
