@@ -17,6 +17,7 @@ from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.pods import Accelerator
 from tunesmith_api.refusal import Refusal
 from tunesmith_api.training import (
+    HEAD_METHODS,
     LEARNING_RATES,
     PREFERENCE_METHODS,
     RATED_METHODS,
@@ -71,11 +72,11 @@ def _shown(value: str | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-RATED: dict[str, tuple[str | bool, ...]] = {"method": (*RATED_METHODS, *SAMPLING_METHODS, Method.GKD)}
+RATED: dict[str, tuple[str | bool, ...]] = {"method": (*RATED_METHODS, *HEAD_METHODS, *SAMPLING_METHODS, Method.GKD)}
 DEVICES_ONLY = {"resources.accelerator": (Accelerator.CPU.value,)}
 NO_ASCEND = {"resources.accelerator": (Accelerator.ASCEND.value,)}
 
-METHODS = (Method.SFT, Method.PRETRAIN, *RATED_METHODS, *SAMPLING_METHODS, Method.GKD)
+METHODS = (Method.SFT, Method.PRETRAIN, *RATED_METHODS, *HEAD_METHODS, *SAMPLING_METHODS, Method.GKD)
 """The methods that this version has."""
 
 SHARDED = (Strategy.FSDP, Strategy.ZERO1, Strategy.ZERO2, Strategy.ZERO3)
@@ -93,6 +94,9 @@ WHOLE_METHODS = {
 WHOLE_OPTIMIZERS = tuple(optimizer for optimizer in Optimizer if optimizer is not Optimizer.ADAMW)
 """What needs whole weights on each device."""
 
+HEADLESS_TUNERS = (Tuner.QLORA, Tuner.ADALORA)
+"""Tuners that train no head."""
+
 UNLEARNED = (
     RowFormat.CLASSIFICATION, RowFormat.EMBEDDING,
     RowFormat.VQA, RowFormat.CAPTION,
@@ -101,6 +105,19 @@ UNLEARNED = (
 
 CHOICES: tuple[Choice, ...] = (
     *(Choice("method", method, is_available=method in METHODS) for method in Method),
+    *(
+        Choice("method", method, excludes={field: others}, reason=reason, hint=hint)
+        for method in HEAD_METHODS
+        for field, others, reason, hint in (
+            (
+                "tuner",
+                HEADLESS_TUNERS,
+                "a head beside such an adapter is not trained in this version",
+                "use tuner lora or full",
+            ),
+            ("training.optimizer", (Optimizer.MUON,), "Muon would train the head as a matrix", "use optimizer adamw"),
+        )
+    ),
     *(Choice("tuner", tuner, is_available=tuner in LEARNING_RATES) for tuner in Tuner if tuner is not Tuner.QLORA),
     Choice(
         "tuner",
@@ -195,7 +212,7 @@ CHOICES: tuple[Choice, ...] = (
     Choice(
         "training.truncation",
         Truncation.LEFT,
-        excludes={"method": PREFERENCE_METHODS},
+        excludes={"method": (*PREFERENCE_METHODS, Method.REWARD)},
         reason="both answers of a pair would be compared after different prompts",
         hint="use truncation drop or truncate",
     ),

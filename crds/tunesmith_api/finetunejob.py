@@ -21,7 +21,7 @@ from tunesmith_api.base import (
 from tunesmith_api.batches import batch_rule, group_rule
 from tunesmith_api.common import AdapterSource, ModelSource, Output, Storage
 from tunesmith_api.datasets import BadRows, Dataset, Droppable, EvalDataset, Validation
-from tunesmith_api.methods import Cpo, Dpo, Gkd, Grpo, Kto, Orpo, Ppo, Reward, Rloo, Rollouts, Simpo
+from tunesmith_api.methods import Cpo, Dpo, Gkd, Grpo, Kto, Orpo, Ppo, Reward, RewardModel, Rloo, Rollouts, Simpo
 from tunesmith_api.pods import PodSettings, TuningResources
 from tunesmith_api.status import Artifact, JobStatus, ModelStatus
 from tunesmith_api.training import (
@@ -59,7 +59,7 @@ class FineTuneJobSpec(ApiModel):
         {"suspend", "retries", "deadline", "pendingDeadline", "ttlAfterFinished"}
     )
     rules: ClassVar[tuple[Rule, ...]] = (
-        *member_only_with("method", "dpo", "kto", "orpo", "simpo", "cpo", "grpo", "rloo", "ppo", "gkd"),
+        *member_only_with("method", "dpo", "kto", "orpo", "simpo", "cpo", "reward", "grpo", "rloo", "ppo", "gkd"),
         Rule(
             "self.method != 'gkd' || has(self.gkd)",
             "method gkd learns from a teacher: set gkd.teacher, or another method",
@@ -113,6 +113,10 @@ class FineTuneJobSpec(ApiModel):
         Rule(
             f"{NOT_STREAMED} || (!has(self.drop) && self.datasets.all(each, !has(each.weight)))",
             "weights and drop need all rows before the training, which streaming reads while it trains: remove them, or streaming",
+        ),
+        Rule(
+            "!has(self.lora) || !has(self.lora.from) || self.method != 'reward'",
+            "lora.from names an adapter of a model that writes text, and method reward trains a model with a head: remove lora.from",
         ),
         Rule(
             "!has(self.samples) || !(self.method in ['reward', 'classify', 'embed'])",
@@ -178,6 +182,7 @@ class FineTuneJobSpec(ApiModel):
     orpo: Orpo | None = Field(None, description="Settings of method orpo.")
     simpo: Simpo | None = Field(None, description="Settings of method simpo.")
     cpo: Cpo | None = Field(None, description="Settings of method cpo.")
+    reward: RewardModel | None = Field(None, description="Settings of method reward.")
     grpo: Grpo | None = Field(None, description="Settings of method grpo.")
     gkd: Gkd | None = Field(None, description="Settings of method gkd.")
     rloo: Rloo | None = Field(None, description="Settings of method rloo.")

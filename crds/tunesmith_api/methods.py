@@ -84,6 +84,16 @@ class Cpo(ApiModel):
     alpha: float = Field(1.0, ge=0, description="Weight of the chosen answer's cross entropy. Default 1.")
 
 
+class RewardModel(ApiModel):
+    """Reward modelling (Ouyang et al., 2022)."""
+
+    center_coefficient: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the squared sum of the scores of a pair, which keeps their mean near 0, such as 0.01. Default 0.",
+    )
+
+
 class Kto(ApiModel):
     """Kahneman-Tversky optimization (Ethayarajh et al., 2024)."""
 

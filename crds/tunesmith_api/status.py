@@ -52,6 +52,10 @@ class ArtifactType(StrEnum):
     MODEL = "model"
     """All weights, trained with tuner full."""
     ADAPTER = "adapter"
+    REWARD_MODEL = "rewardModel"
+    """A whole model that scores answers."""
+    TASK_ADAPTER = "taskAdapter"
+    """An adapter with a head of its own, of a model that does not write text."""
     REPORT = "report"
 
 
@@ -62,7 +66,9 @@ LANGUAGE_MODELS = (ArtifactType.QUANTIZED, ArtifactType.MERGED, ArtifactType.MOD
 class Artifact(ApiModel):
     """A finished result in the store."""
 
-    name: ShortText = Field(description="Type of the artifact: quantized, merged, model, adapter or report.")
+    name: ShortText = Field(
+        description="Type of the artifact: quantized, merged, model, adapter, rewardModel, taskAdapter or report."
+    )
     uri: UriText = Field(description="Folder in the store.")
     digest: ShortText | None = Field(None, description="sha256 of its manifest.")
     size_bytes: int | None = Field(None, ge=0, description="Size in bytes.", json_schema_extra={"format": "int64"})

@@ -131,6 +131,9 @@ RATED_METHODS = (*PREFERENCE_METHODS, Method.KTO)
 SAMPLING_METHODS = (Method.GRPO, Method.RLOO, Method.PPO)
 """Methods that learn from completions which the model samples and rewards rate."""
 
+HEAD_METHODS = (Method.REWARD,)
+"""Methods that train a model with a head of its own, which does not write text."""
+
 LEARNING_RATES: dict[Tuner, float] = {
     Tuner.LORA: 1e-4,
     Tuner.QLORA: 1e-4,

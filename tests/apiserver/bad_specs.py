@@ -232,6 +232,22 @@ BAD = {
     "packed pairs": Bad(
         "FineTuneJob", {"method": "dpo", "training": {"packing": True}}, "training.packing true with method dpo"
     ),
+    "settings of a reward model for another method": Bad(
+        "FineTuneJob", {"reward": {"centerCoefficient": 0.01}}, "the block reward goes with method: reward; remove the block"
+    ),
+    "a reward model on a quantized base": Bad(
+        "FineTuneJob", {"method": "reward", "tuner": "qlora"}, "method reward with tuner qlora or adalora"
+    ),
+    "a reward model that goes on with an adapter": Bad(
+        "FineTuneJob",
+        {"method": "reward", "lora": {"from": {"uri": "s3://models/adapter"}}},
+        "method reward trains a model with a head: remove lora.from",
+    ),
+    "a head trained by muon": Bad(
+        "FineTuneJob",
+        {"method": "reward", "training": {"optimizer": "muon"}},
+        "method reward with optimizer muon: Muon would train the head as a matrix",
+    ),
     "optimizer of a later version": Bad(
         "FineTuneJob", {"training": {"optimizer": "galore"}}, "training.optimizer galore: not available in this version; use adamw,"
     ),
@@ -368,6 +384,9 @@ FOLLOWED_REFUSALS: dict[str, tuple[dict[str, Any], ...]] = {
     ),
     "variable of the operator": ({"pod": {"env": None}},),
     "label of the operator": ({"pod": {"labels": None}},),
+    "a reward model on a quantized base": ({"tuner": "lora"}, {"tuner": "full"}),
+    "a reward model that goes on with an adapter": ({"lora": {"from": None}},),
+    "a head trained by muon": ({"training": {"optimizer": "adamw"}},),
     "quantization of a later version": ({"qlora": {"quantization": "nf4"}}, {"qlora": {"quantization": "int8"}}),
     "optimizer of a later version": ({"training": {"optimizer": "adamw"}}, {"training": {"optimizer": "muon"}}),
     "tuner without kernels on the accelerator": ({"tuner": "lora"},),

@@ -97,7 +97,7 @@ def _with_member(
     return st.fixed_dictionaries({**required, member: fields[member]}, optional=rest)
 
 
-BLOCKS = ("dpo", "kto", "orpo", "simpo", "cpo", "grpo", "rloo", "ppo", "gkd", "rewards")
+BLOCKS = ("dpo", "kto", "orpo", "simpo", "cpo", "reward", "grpo", "rloo", "ppo", "gkd", "rewards")
 """Fields that go with one method each."""
 
 
@@ -128,7 +128,7 @@ def mended(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 def _mend_method(spec: dict[str, Any]) -> None:
     """Leave out what does not go with the method, the tuner or the accelerator."""
-    if spec.get("method") in ("grpo", "rloo", "ppo", "gkd"):
+    if spec.get("method") in ("grpo", "rloo", "ppo", "gkd", "reward"):
         spec["method"] = "sft"
     for setting in ("packing", "streaming", "lossOn", "optimizer", "truncation"):
         spec.get("training", {}).pop(setting, None)

@@ -97,7 +97,21 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
         "engine": "vllm",
     },
 }
-OF_A_CHOICE = {"dpo", "kto", "orpo", "simpo", "cpo", "grpo", "rloo", "ppo", "gkd", "rewards", "qlora", "adalora"}
+OF_A_CHOICE = {
+    "dpo",
+    "kto",
+    "orpo",
+    "simpo",
+    "cpo",
+    "reward",
+    "grpo",
+    "rloo",
+    "ppo",
+    "gkd",
+    "rewards",
+    "qlora",
+    "adalora",
+}
 """Fields of a FineTuneJob that go with one method or tuner each."""
 
 

@@ -21,6 +21,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "simpo": preferences(128),
     "cpo": preferences(128),
     "kto": feedback(128),
+    "reward": preferences(128),
     "grpo": PROMPTS,
     "rloo": PROMPTS,
     "ppo": PROMPTS,
@@ -36,6 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """The block of a method."""
 VOWEL: dict[str, Any] = {"name": "vowel", "type": "format", "pattern": "e"}
+ARTIFACTS = {"reward": "rewardModel"}
 TURN = datetime.now(UTC).toordinal() % 3
 
 
@@ -76,7 +78,7 @@ def test_a_model_is_trained(
     assert status["phase"] == "Succeeded", status
     assert status["rows"]["kept"] == len(ROWS[method])
     assert status["metrics"]["steps"] == 8  # 128 rows, or 32 prompts with 4 completions each, or with one for 4 passes
-    assert [artifact["name"] for artifact in status["artifacts"]] == ["model"]
+    assert [artifact["name"] for artifact in status["artifacts"]] == [ARTIFACTS.get(method, "model")]
 
 
 def test_a_model_pretrained_on_text_is_evaluated(

@@ -132,6 +132,16 @@ class Architecture:
         return max(0, self.parameters - embeddings) // max(self.layers, 1)
 
 
+def without_output_layer(architecture: Architecture) -> Architecture:
+    """Return `architecture` with a head of a few labels in the place of the output layer."""
+    layer = 0 if architecture.is_tied else architecture.vocabulary * architecture.hidden
+    return replace(
+        architecture,
+        parameters=architecture.parameters - layer,
+        active_parameters=max(1, architecture.active_parameters - architecture.vocabulary * architecture.hidden),
+    )
+
+
 def from_config(config: Mapping[str, Any]) -> Architecture:
     """Return the architecture of a config.json. Parameters are counted by the sizes alone.
 

@@ -129,6 +129,8 @@ class Setup:
     """Completions that are sampled at a time; 0 for a method that samples none."""
     has_value_head: bool = False
     """Whether a linear function of the last hidden states is trained beside the model."""
+    has_head: bool = False
+    """Whether a head of a few labels is in the place of the output layer, so that there are no logits of the vocabulary."""
     converts: bool = False
     """Whether the weights are loaded in another number format than that of the files."""
 
@@ -324,6 +326,8 @@ def _gradients(setup: Setup) -> float:
 
 def _logits(setup: Setup) -> float:
     """Logits with their gradients, of the labelled tokens alone: in full, or in chunks (train/loss.py)."""
+    if setup.has_head:
+        return 0
     sizes, labelled = setup.architecture, setup.batch.labelled
     whole = labelled * sizes.vocabulary
     heads = 2 if setup.has_value_head else 1

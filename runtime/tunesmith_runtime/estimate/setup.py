@@ -8,8 +8,18 @@ from tunesmith_api.batches import SAMPLED_ROWS, micro_batch
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.methods import Dpo, Grpo, Rloo
 from tunesmith_api.pods import Accelerator
-from tunesmith_api.training import AdaLora, BaseQuantization, Lora, Method, Precision, Qlora, Strategy, Tuner
-from tunesmith_runtime.estimate.architecture import Architecture
+from tunesmith_api.training import (
+    HEAD_METHODS,
+    AdaLora,
+    BaseQuantization,
+    Lora,
+    Method,
+    Precision,
+    Qlora,
+    Strategy,
+    Tuner,
+)
+from tunesmith_runtime.estimate.architecture import Architecture, without_output_layer
 from tunesmith_runtime.estimate.devices import Device, find_device
 from tunesmith_runtime.estimate.memory import FLOAT32, NF4_BYTES, NF4_DOUBLE_BYTES, Numbers, Setup
 from tunesmith_runtime.estimate.workload import Workload
@@ -97,8 +107,9 @@ def setup_of(
     quantized = quantized_bytes(job)
     loaded = FLOAT32 if is_full or quantized else number
     stored = architecture.stored_bytes / max(1, architecture.parameters)
+    has_head = job.method in HEAD_METHODS
     return Setup(
-        architecture=architecture,
+        architecture=without_output_layer(architecture) if has_head else architecture,
         tuner=job.tuner,
         batch=workload.batch(rows),
         numbers=Numbers(
@@ -121,5 +132,6 @@ def setup_of(
         sampled_rows=sampled_rows(job, devices),
         has_value_head=job.actor_critic is not None,
         chunks_logits=job.method in (Method.SFT, Method.PRETRAIN),
+        has_head=has_head,
         converts=bool(quantized) or abs(stored - loaded) > 0.1,
     )

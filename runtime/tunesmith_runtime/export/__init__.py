@@ -16,6 +16,7 @@ from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rank import in_leading_pod
 from tunesmith_runtime.rundirectory import RunDirectory, RunRecord, open_run, record_of
 from tunesmith_runtime.storage import open_storage
+from tunesmith_runtime.tasks import task_of
 from tunesmith_runtime.train.imports import hidden, sleep_when_idle
 from tunesmith_runtime.train.training_result import RESULT_FILE, TrainingResult, read_result
 from tunesmith_runtime.train.tuners import TUNERS
@@ -23,6 +24,7 @@ from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger(__name__)
 
+ADAPTERS = (ArtifactType.ADAPTER, ArtifactType.TASK_ADAPTER)
 PROMPTS = 4
 """Number of rows on which the merged model is compared with base and adapter."""
 PROMPT_CHARACTERS = 4096
@@ -43,7 +45,7 @@ def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
             FailureClass.PROCESS_ERROR, f"{run_directory.uri}/{RESULT_FILE} is missing: the verb train has not finished"
         )
     artifacts = [result.artifact]
-    if spec.fine_tune_job().export.merge and result.artifact.name == ArtifactType.ADAPTER:
+    if spec.fine_tune_job().export.merge and result.artifact.name in ADAPTERS:
         artifacts.append(_merged(spec, work, run_directory, result))
     record = run_directory.finish(
         record_of(
@@ -58,7 +60,8 @@ def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
 
 def _merged(spec: RunSpec, work: Work, run_directory: RunDirectory, result: TrainingResult) -> Artifact:
     """Merge the adapter, check the merged model and publish it."""
-    adapter = work.run / ArtifactType.ADAPTER
+    task = task_of(spec.fine_tune_job().method)
+    adapter, merged = work.run / result.artifact.name, task.artifact(ArtifactType.MERGED)
     run_directory.fetch(result.artifact, adapter)  # files from the verb train are verified, not downloaded
     sleep_when_idle()
     job = spec.fine_tune_job()
@@ -71,12 +74,13 @@ def _merged(spec: RunSpec, work: Work, run_directory: RunDirectory, result: Trai
         folder = merge(
             work.model(),
             adapter,
-            work.run / ArtifactType.MERGED,
+            work.run / merged,
             _prompts(work),
             spec.base.trust_remote_code,
             tuner.load_options(job, torch.float32, "cpu") if tuner.quantizes_base else None,
+            task,
         )
-    return run_directory.publish(ArtifactType.MERGED, folder)
+    return run_directory.publish(merged, folder)
 
 
 def _prompts(work: Work) -> list[str]:

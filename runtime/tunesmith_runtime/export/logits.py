@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def logits(model: PreTrainedModel | PeftModel, batches: list[Tensor]) -> list[Tensor]:
-    """Return the logits (tokens, vocabulary) of each prompt (1, tokens)."""
+    """Return the logits (tokens, vocabulary) of each prompt (1, tokens); of a head, those of all prompts (prompts, labels)."""
     model.eval()
-    return [model(input_ids=ids, use_cache=False).logits[0].float() for ids in batches]
+    found = [model(input_ids=ids, use_cache=False).logits.float() for ids in batches]
+    return [each[0] for each in found] if found[0].dim() == 3 else [torch.cat(found)]

@@ -12,13 +12,14 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from torch.nn import Module
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.export.logits import logits
 from tunesmith_runtime.export.quantized_base import check_distance, trained_logits
 from tunesmith_runtime.modelcheck.loading import with_adapter
+from tunesmith_runtime.tasks import LANGUAGE, Task
 from tunesmith_runtime.train.model import load_model, load_tokenizer, save_model, stored_dtype
 from tunesmith_runtime.train.weight_change import stored_bits
 
@@ -42,19 +43,24 @@ def merge(
     prompts: list[str],
     trust_remote_code: bool = False,
     quantization: Mapping[str, Any] | None = None,
+    task: Task = LANGUAGE,
 ) -> Path:
     """Merge the adapter into the base, save the model in `folder` in the base's number format, and return `folder`.
 
     The base is loaded again in float32, as training may have changed the number format of its weights. The saved model is
     loaded from `folder` and compared with base and adapter, so that the comparison covers the model that is served.
     `quantization`: options that quantize the base as the training did; the merged model is then compared with that too.
-    A single model is in memory at a time. Raises RunFailure (NothingLearned, MergeMismatch).
+    The head of a model that is no language model is that of the adapter. A single model is in memory at a time.
+    Raises RunFailure (NothingLearned, MergeMismatch).
     """
     tokenizer = load_tokenizer(adapter, trust_remote_code)
+    head: dict[str, Any] = {"task": task}
+    if task is not LANGUAGE:
+        head["config"] = AutoConfig.from_pretrained(adapter, trust_remote_code=trust_remote_code)
     dtype = stored_dtype(base)
     batches = [ids for prompt in (*PROBES, *prompts) if (ids := _ids(tokenizer, prompt)).numel()]
     trained = trained_logits(base, adapter, batches, quantization, trust_remote_code) if quantization else None
-    model = with_adapter(load_model(base, trust_remote_code, dtype=torch.float32), "default", adapter)
+    model = with_adapter(load_model(base, trust_remote_code, dtype=torch.float32, **head), "default", adapter)
     expected = logits(model, batches)
     adapted = adapted_weights(model)
     before = checksums(adapted, dtype)
@@ -67,7 +73,7 @@ def merge(
     save_model(merged.to(dtype), folder, base)
     tokenizer.save_pretrained(folder)
     del model, merged
-    stored = load_model(folder, trust_remote_code, dtype=torch.float32)
+    stored = load_model(folder, trust_remote_code, task, dtype=torch.float32)
     compare_logits(
         "stored", expected, logits(stored, batches), TOLERANCE if dtype is torch.float32 else STORED_TOLERANCE
     )
@@ -96,7 +102,7 @@ def check_changed(before: list[int], after: list[int], dtype: torch.dtype) -> No
 
 
 def compare_logits(model: str, expected: list[Tensor], actual: list[Tensor], tolerance: float) -> None:
-    """Compare logits, a tensor (tokens, vocabulary) for each prompt.
+    """Compare logits as `logits` returns them.
 
     Raises RunFailure (MergeMismatch) if the largest difference, relative to the largest logit, is above `tolerance`.
     """

@@ -19,7 +19,7 @@ from tunesmith_runtime.fetch.import_parts import Parts
 from tunesmith_runtime.fetch.imports import MODELS, import_once, imported, key_of
 from tunesmith_runtime.fetch.names import GGUF, SAFE, check_gguf_name, check_names, is_wanted
 from tunesmith_runtime.modelcheck import check_files, check_model
-from tunesmith_runtime.modelcheck.config import CONFIG, parse_config, read_config, refuse_quantized
+from tunesmith_runtime.modelcheck.config import CONFIG, parse_config, read_config, refuse_head, refuse_quantized
 from tunesmith_runtime.storage import Entry, Storage, join, name_of
 from tunesmith_runtime.storage.directory import download_directory, read_manifest
 from tunesmith_runtime.workdir import Work
@@ -128,17 +128,25 @@ def find_further(storage: Storage, spec: RunSpec, work: Work) -> dict[ModelRole,
 def _find_base(
     storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path, is_lenient: bool, hub: Hub | None
 ) -> Model:
-    """Find a model that is not an adapter. Unless `is_lenient`, refuse a quantized model by its config.json before the download."""
+    """Find a model that is not an adapter. Refuse a model that writes no text by its config.json before the download, and,
+    unless `is_lenient`, a quantized model."""
     model = _find(storage, store_uri, asked, directory, adapter=False, is_lenient=is_lenient, hub=hub)
-    content = storage.read_bytes(join(model.uri, CONFIG)) if model.uri and not is_lenient else None
+    content = storage.read_bytes(join(model.uri, CONFIG)) if model.uri else None
     if content is not None:
-        refuse_quantized(asked.uri, parse_config(asked.uri, content))
+        config = parse_config(asked.uri, content)
+        refuse_head(asked.uri, config)
+        if not is_lenient:
+            refuse_quantized(asked.uri, config)
     return model
 
 
 def _check_config(uri: str, may_be_quantized: bool, folder: Path) -> None:
-    if (folder / CONFIG).is_file() and not may_be_quantized:
-        refuse_quantized(uri, read_config(uri, folder))
+    if not (folder / CONFIG).is_file():
+        return
+    config = read_config(uri, folder)
+    refuse_head(uri, config)
+    if not may_be_quantized:
+        refuse_quantized(uri, config)
 
 
 def _find(

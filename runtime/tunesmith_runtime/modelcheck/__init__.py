@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 
 from tunesmith_runtime.modelcheck.adapters import check_kind
-from tunesmith_runtime.modelcheck.config import quantization, read_config, refuse_quantized
+from tunesmith_runtime.modelcheck.config import quantization, read_config, refuse_head, refuse_quantized
 from tunesmith_runtime.modelcheck.files import check_files
 from tunesmith_runtime.modelcheck.tokenizer_files import check_tokenizer_files
 
@@ -33,6 +33,7 @@ def check_model(uri: str, directory: Path, trusted: bool, is_lenient: bool) -> b
     """
     started = time.monotonic()
     config = read_config(uri, directory)
+    refuse_head(uri, config)
     if not is_lenient:
         refuse_quantized(uri, config)
     check_files(uri, directory)

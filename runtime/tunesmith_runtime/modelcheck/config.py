@@ -14,6 +14,8 @@ from tunesmith_runtime.modelcheck.files import parse_json
 CONFIG = "config.json"
 QUANTIZATIONS = ("quantization_config", "compression_config", "quantization")
 """Keys of quantization settings in config.json: transformers, compressed-tensors, MLX."""
+HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+"""Endings of architectures with a head in the place of the output layer."""
 SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
 """Files with the quantization settings of older tools -> tool."""
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
@@ -61,6 +63,14 @@ def refuse_quantized(uri: str, config: Mapping[str, Any]) -> None:
     """Raise RunFailure (BadModel) for a model whose weights are quantized."""
     if (method := quantization(config)) is not None:
         raise quantized(uri, method)
+
+
+def refuse_head(uri: str, config: Mapping[str, Any]) -> None:
+    """Raise RunFailure (BadModel) for a model that scores or classifies text, such as a reward model, instead of writing it."""
+    named = config.get("architectures")
+    found = (name for name in (named if isinstance(named, list) else []) if str(name).endswith(HEADS))
+    if (name := next(found, None)) is not None:
+        raise bad_model(uri, CONFIG, f"the model is a {name}, which writes no text", "name a model that continues text")
 
 
 def quantized(uri: str, method: str) -> RunFailure:

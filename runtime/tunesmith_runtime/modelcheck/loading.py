@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from tunesmith_api.failures import FailureClass
@@ -19,32 +20,35 @@ from tunesmith_runtime.modelcheck.config import CONFIG
 from tunesmith_runtime.modelcheck.failure import bad_model, detail
 from tunesmith_runtime.modelcheck.files import UPLOAD
 from tunesmith_runtime.modelcheck.report import ADAPTER_HINT, HINT, check_adapter_report, check_report
+from tunesmith_runtime.tasks import LANGUAGE, Task
 
 MERGE = "merge the adapter into its base, and name the merged model"
 ADAPTED = r"(?:lora|hada|lokr|vera_lambda|oft|ia3|miss|trainable_tokens)_\w+|modules_to_save"
 """Names of the modules and tensors of adapters, by kind."""
-META = {"device_map": "meta"}
+META: dict[str, Any] = {"device_map": "meta"}
 """Options that load names and shapes without values."""
 
 
-def load_weights(uri: str, folder: Path, **options: Any) -> PreTrainedModel:
-    """Load the causal language model in `folder`, from safetensors only, with `options` of `from_pretrained`.
+def load_weights(uri: str, folder: Path, task: Task = LANGUAGE, **options: Any) -> PreTrainedModel:
+    """Load the model in `folder` for a task, from safetensors only, with `options` of `from_pretrained`. With the option
+    `config` it gets a new head; then `folder` may hold a language model.
 
     Messages name `uri`. Raises RunFailure: ModelNotFound for a missing file, BadModel for a model that cannot be loaded
     completely.
     """
     if not options.get("trust_remote_code"):
-        _load(uri, folder, META)  # find missing weights before memory is allocated
-    model = _load(uri, folder, options)
+        head = {"config": options["config"]} if "config" in options else {}
+        _load(uri, folder, task, {**META, **head})  # find missing weights before memory is allocated
+    model = _load(uri, folder, task, options)
     for name, parameter in model.named_parameters():
         check_finite(uri, None, name, parameter.detach())
     return model
 
 
-def _load(uri: str, folder: Path, options: Mapping[str, Any]) -> PreTrainedModel:
+def _load(uri: str, folder: Path, task: Task, options: Mapping[str, Any]) -> PreTrainedModel:
     disable_progress_bar()  # progress bars fill a log with control characters
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = getattr(transformers, task.auto_class).from_pretrained(
             folder,
             use_safetensors=True,
             local_files_only=True,
@@ -56,8 +60,16 @@ def _load(uri: str, folder: Path, options: Mapping[str, Any]) -> PreTrainedModel
         raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"{uri} cannot be loaded: {detail(error)}") from error
     except Exception as error:  # architectures raise errors of any type for unexpected values
         raise bad_model(uri, None, f"{CONFIG} and the weights cannot be loaded: {detail(error)}", HINT) from error
-    check_report(uri, report)
+    check_report(uri, without_heads(report, model, task) if options.get("config") else report)
     return model  # type: ignore[no-any-return]
+
+
+def without_heads(report: Mapping[str, Any], model: PreTrainedModel, task: Task) -> dict[str, Any]:
+    """Return the report of loading a language model without its output layer, and without the new head in its place."""
+    body = f"{model.base_model_prefix}."
+    missing = {name for name in report["missing_keys"] if name.split(".")[0] not in task.heads}
+    unexpected = {name for name in report["unexpected_keys"] if name.startswith(body)}
+    return {**report, "missing_keys": missing, "unexpected_keys": unexpected}
 
 
 def check_finite(uri: str, file: str | None, name: str, tensor: torch.Tensor) -> None:
@@ -77,14 +89,15 @@ def with_adapter(model: Any, name: str, folder: Path, trained_with: Mapping[str,
     `trained_with`: the adapter is to be trained further, with these settings in the place of its own.
     """
     is_trained = trained_with is not None
-    from peft import PeftConfig, PeftModel, PeftModelForCausalLM
+    from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftConfig, PeftModel
 
     check_base_kept(model.get_base_model() if isinstance(model, PeftModel) else model, name, folder)
     try:
         if not isinstance(model, PeftModel):
             config = PeftConfig.from_pretrained(str(folder))
             vars(config).update(trained_with or {}, inference_mode=not is_trained)
-            model = PeftModelForCausalLM(model, config, adapter_name=name)
+            wrapper = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, PeftModel)
+            model = wrapper(model, config, adapter_name=name)
         result = model.load_adapter(str(folder), adapter_name=name, is_trainable=is_trained)
     except Exception as error:  # PEFT raises errors of any type for unexpected settings and shapes
         raise bad_model(f"adapter {name}", None, f"does not fit its base: {detail(error)}", ADAPTER_HINT) from error

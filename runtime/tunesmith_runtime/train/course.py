@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 from tunesmith_api.batches import total_steps
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec, Rows
-from tunesmith_api.run import ModelRole, Outcome, RunReport, RunSpec, Verb
+from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_api.training import Method as MethodName
 from tunesmith_api.training import Training, Weights
 from tunesmith_api.training import Tuner as TunerName
@@ -31,17 +31,18 @@ from tunesmith_runtime.modelcheck.config import Limits
 from tunesmith_runtime.modelcheck.tokenizer import check_vocabulary
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rundirectory import RunDirectory
+from tunesmith_runtime.tasks import LANGUAGE, task_of
 from tunesmith_runtime.train.arguments import rows_per_device, training_arguments
 from tunesmith_runtime.train.best import WatchValidation, best_step, is_exhausted, load_best
 from tunesmith_runtime.train.checkpoint import Checkpoints, download_latest, is_evaluated, read_elapsed
 from tunesmith_runtime.train.device import find_device, memory_failures
 from tunesmith_runtime.train.explosion import WatchLoss
+from tunesmith_runtime.train.head import set_padding
 from tunesmith_runtime.train.methods import METHODS, Method, Setup
 from tunesmith_runtime.train.model import (
     BASE,
     hash_of_template,
     limits,
-    load_model,
     load_tokenizer,
     save_trained,
     stop_ids,
@@ -53,7 +54,7 @@ from tunesmith_runtime.train.reporting import MetricsLog, ProgressReporter, metr
 from tunesmith_runtime.train.rows import TrainingRows, count_of
 from tunesmith_runtime.train.samples import AnswerPrompts
 from tunesmith_runtime.train.streaming import StreamedRows, arrangement
-from tunesmith_runtime.train.targets import skeleton
+from tunesmith_runtime.train.trainable import load_trainable
 from tunesmith_runtime.train.trainer import RunMixin
 from tunesmith_runtime.train.training_result import TrainingResult, write_result
 from tunesmith_runtime.train.tuners import TUNERS, Tuner
@@ -85,7 +86,9 @@ def train(
     bf16 = device.computes_in_bf16(job.training.precision)
     steps = total_steps(job.training, count_of(rows))
     tuner.check_steps(job, steps)
-    model = load_trainable(spec, job, tuner, work, torch.bfloat16 if bf16 else torch.float32, device.name)
+    head = method.head(job, open_columns(data.train_file)) if isinstance(data, Data) else {}
+    compute = torch.bfloat16 if bf16 else torch.float32
+    model = load_trainable(spec, job, tuner, work, compute, device.name, tokenizer, head)
     if group.is_leader:
         check_disk(model, job, work)
     has_changed = tuner.record_weights(model, stored_dtype(work.model()))
@@ -177,9 +180,10 @@ def load_rows(
     most = limits(work.model(), spec.base.trust_remote_code)
     if most.vocabulary is not None:
         check_vocabulary(BASE, tokenizer, most.vocabulary)
-    encoder = Encoder.of(
-        tokenizer, stop_ids(work.model(), tokenizer), job.training, most, job.method, completion_tokens(job)
-    )
+    ends = stop_ids(work.model(), tokenizer)
+    if task_of(job.method) is not LANGUAGE:
+        set_padding(tokenizer, ends)
+    encoder = Encoder.of(tokenizer, ends, job.training, most, job.method, completion_tokens(job))
     if job.training.streaming:
         arrange = arrangement(job.training, encoder.max_length)
         with naming_positions(most, job), group.pod_leader_first():
@@ -238,24 +242,6 @@ def _upload_dropped_rows(work: Work, run: RunDirectory, group: ProcessGroup) -> 
         run.upload_file(path, DROPPED_FILE)
 
 
-def load_trainable(
-    spec: RunSpec, job: FineTuneJobSpec, tuner: Tuner, work: Work, compute: torch.dtype, device: str
-) -> Any:
-    """Load the base, and return the model to train: with the tuner applied, by the seed of the run.
-
-    Names and shapes show whether the tuner fits the model, before its weights are read; fetch has checked an adapter that the
-    training goes on with. The number format of a base that is only read follows from `compute`, that of the computation;
-    weights that are trained are in float32.
-    """
-    initial = work.model(ModelRole.INITIAL) if job.initial_adapter else None
-    folder, trusted = work.model(), spec.base.trust_remote_code
-    if initial is None:
-        tuner.check(skeleton(folder, trusted), job)
-    base = load_model(folder, trusted, **tuner.load_options(job, compute, device))
-    set_seed(job.training.seed)
-    return tuner.apply(base, job, initial)
-
-
 def publish(
     spec: RunSpec,
     work: Work,
@@ -270,9 +256,11 @@ def publish(
     """Save the trained weights, publish them as the tuner's artifact, and return the result of the training."""
     base_uri = work.fetched().model_uri or spec.base.uri
     trained = trainer.accelerator.unwrap_model(trainer.model)
-    folder = save_trained(trained, tokenizer, run.local / tuner.artifact, work.model(), base_uri)
+    task = task_of(spec.fine_tune_job().method)
+    artifact = task.artifact(tuner.artifact)
+    folder = save_trained(trained, tokenizer, run.local / artifact, work.model(), base_uri, task)
     return TrainingResult(
-        artifact=run.publish(tuner.artifact, folder),
+        artifact=run.publish(artifact, folder),
         rows=rows,
         metrics=metrics(trainer.state, elapsed_seconds, peak_memory(trainer.args.device)),
         seeds={"training": spec.fine_tune_job().training.seed},

@@ -20,6 +20,7 @@ from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.config import Limits, positions
 from tunesmith_runtime.modelcheck.failure import bad_model, detail
 from tunesmith_runtime.modelcheck.loading import load_weights
+from tunesmith_runtime.tasks import LANGUAGE, Task
 
 BASE = "the base model"
 GENERATION = "generation_config.json"
@@ -40,12 +41,13 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
     return tokenizer
 
 
-def load_model(folder: Path, trust_remote_code: bool = False, **options: Any) -> PreTrainedModel:
-    """Load the causal language model in `folder` on the CPU, unless `options` of `from_pretrained` name another device.
+def load_model(folder: Path, trust_remote_code: bool = False, task: Task = LANGUAGE, **options: Any) -> PreTrainedModel:
+    """Load the model in `folder` for a task on the CPU, unless `options` of `from_pretrained` name another device. With the
+    option `config`, which has a new head, `folder` may hold a language model.
 
     Raises RunFailure (BadModel) if weights are missing.
     """
-    model = load_weights(BASE, folder, trust_remote_code=trust_remote_code, **options)
+    model = load_weights(BASE, folder, task, trust_remote_code=trust_remote_code, **options)
     drop_unsavable(getattr(model, "generation_config", None))
     return model
 
@@ -64,12 +66,18 @@ def drop_unsavable(generation: GenerationConfig | None) -> None:
 
 
 def save_trained(
-    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, base: Path, base_uri: str
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    base: Path,
+    base_uri: str,
+    task: Task = LANGUAGE,
 ) -> Path:
     """Save the adapter or the model in `folder` as safetensors, with tokenizer and chat template; return `folder`.
 
-    An adapter names its base by `base_uri`, as the path in this pod means nothing elsewhere. A model is stored in the number
-    format of its base, so that it needs no more room where it is served.
+    An adapter names its base by `base_uri`, as the path in this pod means nothing elsewhere. If it has a head, the config.json
+    beside it describes the base with this head. A model is stored in the number format of its base, so that it needs no more
+    room where it is served.
     """
     shutil.rmtree(folder, ignore_errors=True)
     if isinstance(model, PeftModel):
@@ -77,6 +85,8 @@ def save_trained(
         config.base_model_name_or_path = base_uri
         config.target_modules = sorted(config.target_modules)  # a set is written in a random order
         model.save_pretrained(folder, save_embedding_layers=False)
+        if task is not LANGUAGE:
+            model.get_base_model().config.save_pretrained(folder)
     else:
         save_model(model.to(stored_dtype(base)), folder, base)
     check_whole(folder)

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from peft import LoraConfig
 from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.training import Lora
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.tasks import LANGUAGE, REWARD, Task
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +35,14 @@ STATE_SPACE_NAMES = frozenset({"out_proj", "conv1d"})
 UNSET = "remove spec.lora.targetModules to adapt all linear layers"
 
 
-def skeleton(folder: Path, trust_remote_code: bool = False) -> PreTrainedModel:
-    """Return the model of config.json in `folder` on torch's meta device: names and shapes without numbers."""
+def skeleton(
+    folder: Path, trust_remote_code: bool = False, task: Task = LANGUAGE, config: PretrainedConfig | None = None
+) -> PreTrainedModel:
+    """Return the model of `config`, by default config.json in `folder`, on torch's meta device: names and shapes without numbers."""
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, **options)
+    config = config or AutoConfig.from_pretrained(folder, local_files_only=True, **options)
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)
+        model: PreTrainedModel = getattr(transformers, task.auto_class).from_config(config, **options)
     return model
 
 
@@ -105,9 +109,10 @@ class Layers:
 
     @cached_property
     def head(self) -> nn.Module | None:
-        """The output head, called lm_head in most models."""
+        """The output head, called lm_head in most language models; the head of a model that has another task."""
         find = getattr(self.model, "get_output_embeddings", None)
-        return find() if find else None
+        heads = (self.modules.get(name) for name in REWARD.heads)
+        return (find() if find else None) or next((head for head in heads if head is not None), None)
 
     @cached_property
     def names(self) -> list[str]:

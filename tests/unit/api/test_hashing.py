@@ -125,6 +125,7 @@ FULL: dict[str, dict[str, Any]] = {
         "orpo": {},
         "simpo": {},
         "cpo": {},
+        "reward": {},
         "grpo": {"clip": {}},
         "rloo": {},
         "ppo": {},

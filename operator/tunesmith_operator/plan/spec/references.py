@@ -10,7 +10,7 @@ from tunesmith_api.common import AdapterSource, ModelSource
 from tunesmith_api.inferenceservice import Adapter
 from tunesmith_api.run import NamedAdapter, ResolvedModel, RunReport
 from tunesmith_api.status import LANGUAGE_MODELS, ArtifactType
-from tunesmith_api.training import Until
+from tunesmith_api.training import HEAD_METHODS, Method, Until
 from tunesmith_operator.plan.phases import Phase, Reason, is_final
 from tunesmith_operator.plan.types import Raw, Reference
 
@@ -138,11 +138,8 @@ def _artifact(job: Raw, preferred: tuple[ArtifactType, ...]) -> ResolvedModel | 
     name = next((name for name in preferred if name in made), None)
     if name is None:
         wanted, has = " or ".join(preferred), ", ".join(sorted(map(str, made))) or "nothing"
-        until = job["spec"].get("until", Until.EXPORT)
-        change = "spec.tuner: lora" if Until(until).trains else f"spec.until: {Until.EXPORT} instead of {until}"
         return Refused(
-            f"FineTuneJob {job['metadata']['name']} has published {has}, but {wanted} is needed",
-            f"create FineTuneJob {job['metadata']['name']} again with {change}",
+            f"FineTuneJob {job['metadata']['name']} has published {has}, but {wanted} is needed", _other_model(job)
         )
     model = ResolvedModel(uri=made[name]["uri"], digest=made[name].get("digest"))
     if name is not ArtifactType.ADAPTER:
@@ -153,6 +150,15 @@ def _artifact(job: Raw, preferred: tuple[ArtifactType, ...]) -> ResolvedModel | 
     if not uri:
         return Refused(f"FineTuneJob {job['metadata']['name']} names no base model of its adapter")
     return model.model_copy(update={"base": ResolvedModel(uri=uri, digest=base.get("digest"))})
+
+
+def _other_model(job: Raw) -> str:
+    """Return what to do about a job that has not published what another resource needs."""
+    method, until = job["spec"].get("method", Method.SFT), job["spec"].get("until", Until.EXPORT)
+    if method in HEAD_METHODS:
+        return f"name a FineTuneJob of another method: a model of method {method} writes no text"
+    change = "spec.tuner: lora" if Until(until).trains else f"spec.until: {Until.EXPORT} instead of {until}"
+    return f"create FineTuneJob {job['metadata']['name']} again with {change}"
 
 
 def _served(name: str, references: References) -> ResolvedModel | Waiting:

@@ -14,6 +14,7 @@ from tunesmith_runtime.train.methods.kto import KTO
 from tunesmith_runtime.train.methods.orpo import ORPO
 from tunesmith_runtime.train.methods.ppo import PPO
 from tunesmith_runtime.train.methods.pretrain import PRETRAIN
+from tunesmith_runtime.train.methods.reward import REWARD
 from tunesmith_runtime.train.methods.rloo import RLOO
 from tunesmith_runtime.train.methods.sft import SFT
 from tunesmith_runtime.train.methods.simpo import SIMPO
@@ -21,5 +22,5 @@ from tunesmith_runtime.train.methods.simpo import SIMPO
 __all__ = ["METHODS", "Method", "Setup"]
 
 METHODS: Mapping[MethodName, Method] = {
-    method.name: method for method in (SFT, PRETRAIN, DPO, ORPO, SIMPO, CPO, KTO, GRPO, RLOO, PPO, GKD)
+    method.name: method for method in (SFT, PRETRAIN, DPO, ORPO, SIMPO, CPO, KTO, REWARD, GRPO, RLOO, PPO, GKD)
 }

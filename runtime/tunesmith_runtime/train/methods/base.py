@@ -52,6 +52,9 @@ class Method:
     learns_from: frozenset[type[Record]]
     """Types of the records that it reads; rows of other types are refused."""
     build_trainer: Callable[[Setup], RunMixin]
+    head: Callable[[FineTuneJobSpec, Table], Mapping[str, Any]] = lambda job, rows: {}
+    """Return the settings of config.json for the head of the model, such as num_labels, by the training rows. For methods whose
+    task is not to write text."""
     answers: int = 1
     """Answers of a row, each of which is an example: 2 for preferences, the chosen one and the rejected one."""
     arrange: Callable[[Dataset, FineTuneJobSpec], Dataset | Pairs | Prompts] = lambda examples, job: examples

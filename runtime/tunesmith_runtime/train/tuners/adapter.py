@@ -13,6 +13,7 @@ from tunesmith_api.status import ArtifactType
 from tunesmith_api.training import Lora
 from tunesmith_api.training import Tuner as TunerName
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.tasks import task_of
 from tunesmith_runtime.train.tuners.base import Tuner
 
 if TYPE_CHECKING:
@@ -42,11 +43,11 @@ def add_adapter(
 
     lora = job.lora or Lora()
     config = make_config(job, lora, lora.target_modules or default_targets(model))
-    config.task_type = "CAUSAL_LM"
+    config.task_type = task_of(job.method).adapter_type
     if initial is not None:
         return load_initial(model, initial, config)
     try:
-        return get_peft_model(model, config)
+        return with_float32_head(get_peft_model(model, config))
     except TypeError as error:  # a kind of layer that this adapter cannot be added to
         raise _refused(error, f"set spec.tuner: {TunerName.LORA}") from error
     except ValueError as error:
@@ -60,6 +61,14 @@ def load_initial(model: PreTrainedModel, folder: Path, config: PeftConfig) -> Pe
 
     dropout = {name: value for name, value in config.to_dict().items() if name.endswith("dropout")}
     return with_adapter(model, "default", folder, trained_with=dropout)
+
+
+def with_float32_head(model: PeftModel) -> PeftModel:
+    """Return `model` with a trained head in float32, as the adapter is. PEFT leaves it in the number format of the base."""
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
+    return model
 
 
 def _refused(error: Exception, hint: str) -> RunFailure:

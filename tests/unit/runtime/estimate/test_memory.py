@@ -15,6 +15,8 @@ from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.training import Lora, Strategy, Tuner
 from tunesmith_runtime.estimate.architecture import Linear, Place, from_config
 from tunesmith_runtime.estimate.memory import NF4_DOUBLE_BYTES, Batch, Numbers, Setup, adapter_size, peak
+from tunesmith_runtime.estimate.setup import setup_of
+from tunesmith_runtime.estimate.workload import Workload
 from tunesmith_runtime.train.tuners import TUNERS
 
 SIZES = from_config(LLAMA_3_2_3B)
@@ -54,6 +56,22 @@ def test_on_a_cpu_logits_grow_with_the_labelled_tokens_alone_until_they_are_comp
     few, more, chunked = (peak(replace(cpu, batch=Batch((1024,) * 4, labels))) for labels in (100, 200, 4000))
     assert more.logits == pytest.approx(2 * few.logits, rel=0.01)
     assert chunked.logits < 12 * 4000 * SIZES.vocabulary / 4
+
+
+def test_a_model_with_a_head_has_no_logits_of_the_vocabulary_and_no_output_layer() -> None:
+    job = {
+        "model": {"uri": "s3://models/m"},
+        "datasets": [{"uri": "s3://data/d.jsonl"}],
+        "resources": {"accelerator": "nvidia"},
+    }
+    workload = Workload(64, 64 * 512, (512,) * 8, (512,) * 8, answers=2)
+    dpo, reward = (
+        setup_of(FineTuneJobSpec.model_validate({**job, "method": method}), from_config(LLAMA_3_1_8B), workload)
+        for method in ("orpo", "reward")
+    )
+    assert peak(dpo).logits > 0
+    assert peak(reward).logits == 0
+    assert dpo.architecture.parameters - reward.architecture.parameters == 128256 * 4096
 
 
 def test_the_base_of_qlora_takes_about_half_a_byte_a_parameter() -> None:

@@ -50,6 +50,18 @@ def test_a_quantized_model_is_refused_before_its_weights_are_downloaded(fetcher:
     assert not (fetcher.folder / "pod-1/model").exists()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+def test_a_model_that_writes_no_text_is_refused_before_its_weights_are_downloaded(
+    fetcher: Fetcher, kind: str, engine: str
+) -> None:
+    config = json.dumps(CONFIG | {"architectures": ["LlamaForSequenceClassification"]}).encode()
+    options = {} if kind == "FineTuneJob" else {"engine": engine}
+    found = fault(fetcher, spec(fetcher, kind, fetcher.put("base", {**MODEL, "config.json": config}), **options))
+    assert "the model is a LlamaForSequenceClassification, which writes no text" in found.message
+    assert not (fetcher.folder / "pod-1/model").exists()
+
+
 def test_a_quantized_base_is_refused_before_a_device_is_requested(fetcher: Fetcher) -> None:
     with pytest.raises(RunFailure, match="quantized"):
         fetcher.prepare(spec(fetcher, "FineTuneJob", fetcher.put("base", QUANTIZED)))

@@ -143,12 +143,13 @@ def test_two_pods_compute_the_steps_of_one_with_the_loss_for_gpus(
 
 
 @pytest.mark.deep
-def test_two_pods_compute_the_steps_of_one_with_preferences(tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["dpo", "reward"])
+def test_two_pods_compute_the_steps_of_one_with_preferences(method: str, tiny: Path, tmp_path: Path) -> None:
     """The last batch of an epoch is filled up with blank pairs."""
     rows, settings = preferences(22), {**FP32, "globalBatchSize": 8, "microBatchSize": 2, "epochs": 2}
-    alone = make_run(tmp_path / "one", tiny, rows, settings, method="dpo", tuner="full")
+    alone = make_run(tmp_path / "one", tiny, rows, settings, method=method, tuner="full")
     expected = alone.do(train.run)
-    together = make_run(tmp_path / "two", tiny, rows, settings, method="dpo", tuner="full")
+    together = make_run(tmp_path / "two", tiny, rows, settings, method=method, tuner="full")
     leader, _ = start(together, tiny, 1, rows=rows).reports()
     assert losses(together) == pytest.approx(losses(alone), abs=2e-5)
     assert [value for _, value in curve(together, "rewards/margins")] == pytest.approx(

@@ -51,6 +51,15 @@ def test_an_artifact_that_is_no_language_model_is_refused(type_: ArtifactType):
     assert f"has published {type_}, but" in model.text
 
 
+@pytest.mark.parametrize("artifacts", [("taskAdapter",), ("taskAdapter", "rewardModel")])
+def test_a_reward_model_is_no_language_model(artifacts: tuple[str, ...]):
+    job = published(*artifacts)
+    job["spec"]["method"] = "reward"
+    model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: job})
+    assert isinstance(model, Refused)
+    assert model.hint == "name a FineTuneJob of another method: a model of method reward writes no text"
+
+
 def test_a_name_is_left_to_the_pod_to_look_up():
     named = source(name="qwen3-8b", trustRemoteCode=True)
     assert resolve(named, {}) == ResolvedModel(uri="catalogue://qwen3-8b", trust_remote_code=True)

@@ -1,0 +1,41 @@
+"""What models compute: the class of transformers that loads them, and the artifacts that runs publish of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tunesmith_api.status import ArtifactType
+from tunesmith_api.training import Method
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model computes of its tokens."""
+
+    auto_class: str
+    """Name of the class of transformers that loads such a model."""
+    adapter_type: str
+    """Name of PEFT's TaskType, by which its adapters wrap a model."""
+    heads: tuple[str, ...] = ()
+    """Names that architectures give to the layer in the place of the output layer; it is new in a base that writes text."""
+    whole: ArtifactType | None = None
+    """Type of a published model; None for language models, whose types say how they were made."""
+
+    def artifact(self, made: ArtifactType) -> ArtifactType:
+        """Return the type under which a run publishes what is a `made` (adapter, merged, model) of a language model."""
+        if self.whole is None:
+            return made
+        return ArtifactType.TASK_ADAPTER if made is ArtifactType.ADAPTER else self.whole
+
+
+LANGUAGE = Task("AutoModelForCausalLM", "CAUSAL_LM")
+REWARD = Task("AutoModelForSequenceClassification", "SEQ_CLS", ("score", "classifier"), ArtifactType.REWARD_MODEL)
+
+TASKS: Mapping[Method, Task] = {Method.REWARD: REWARD}
+"""Tasks by method; those of all other methods are LANGUAGE."""
+
+
+def task_of(method: Method) -> Task:
+    """Return the task of the models that a method trains."""
+    return TASKS.get(method, LANGUAGE)
