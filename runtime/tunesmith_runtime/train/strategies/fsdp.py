@@ -92,6 +92,7 @@ class Fsdp(Strategy):
                     gathered[id(weight)] = nn.Parameter(whole(weight, keep), weight.requires_grad)
                 if keep:
                     module.register_parameter(name, gathered[id(weight)])
+                    module._load_state_dict_post_hooks.clear()  # FSDP's own, which expect shards
 
 
 def base_of(model: Any) -> Any:

@@ -7,6 +7,7 @@ compiled: the optimizer is torch's, and gloo exchanges what DeepSpeed's own oper
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.failures import FailureClass
@@ -89,8 +90,9 @@ class Zero(Strategy):
             if keep:
                 full = {key: value.reshape(shape_of(weight)).cpu() for key, value in moments.items()}
                 states[index] = {"step": steps, **full}
-        rates = [{"lr": group["lr"]} for group in zero_of(trainer).param_groups]
-        groups = [{**group, **rate} for group, rate in zip(trainer.optimizer_groups, rates, strict=True)]
+        groups = [dict(group) for group in trainer.optimizer_groups]
+        for group, own in in_pairs(groups, zero_of(trainer).param_groups):
+            group["lr"] = own["lr"]
         return {"state": states, "param_groups": groups}
 
     def load_optimizer_state(self, trainer: Trainer, state: dict[str, Any]) -> None:
@@ -106,8 +108,8 @@ class Zero(Strategy):
         for index, weight in enumerate(trainer.optimized):
             for key in MOMENTS:
                 set_moment(weight, key, state["state"][index][key])
-        for group, saved in zip(zero.param_groups, state["param_groups"], strict=True):
-            group["lr"] = saved["lr"]
+        for saved, own in in_pairs(state["param_groups"], zero.param_groups):
+            own["lr"] = saved["lr"]
 
     def make_whole(self, model: nn.Module, keep: bool) -> None:
         """Turn the model into one that is not divided."""
@@ -146,6 +148,14 @@ def start_on_cpus() -> None:
 def unsharded(what: str) -> RunFailure:
     """Return the failure of a model that is not divided."""
     return RunFailure(FailureClass.PROCESS_ERROR, f"strategy zero: {what}, so that nothing is sharded")
+
+
+def in_pairs(
+    groups: list[dict[str, Any]], own: list[dict[str, Any]]
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Yield each group of a state dictionary with that of DeepSpeed, whose stage 3 drops groups without weights."""
+    kept = groups if len(groups) == len(own) else [group for group in groups if group["params"]]
+    yield from zip(kept, own, strict=True)
 
 
 def zero_of(trainer: Trainer) -> Any:

@@ -10,6 +10,7 @@ import pytest
 from tests import tinymodel
 from tests.unit.runtime.train.methods.preferences import feedback, preferences
 from tests.unit.runtime.train.support import Run, again, make_run
+from tests.unit.runtime.train.test_best import noise as random_answers
 from tests.unit.runtime.train.test_world import FP32, curve, losses
 from tests.unit.runtime.train.worlds import tensors_of, train_together
 from tunesmith_api.run import Outcome, RunReport
@@ -126,3 +127,25 @@ def test_another_world_goes_on_with_the_checkpoint_of_two(
     report = trained(resumed, processes=1 if other == "fsdp" else 2)
     assert report.resumed_from_step
     assert losses(run) == pytest.approx(losses(whole), abs=1e-4)
+
+
+@pytest.mark.parametrize(("strategy", "tuner"), combinations(("full", "lora"), {("fsdp", "full"), ("zero3", "lora")}))
+def test_the_best_weights_of_a_divided_model_are_published(
+    tiny: Path, tmp_path: Path, strategy: str, tuner: str
+) -> None:
+    """They equal the last weights of a world that trains up to the best step; the schedule does not depend on the steps."""
+    settings = {**FP32, "globalBatchSize": 8, "epochs": 12, "scheduler": "constant", "warmupRatio": 0}
+    settings["learningRate"] = 2e-2 if tuner == "lora" else 3e-3
+    spec = {"tuner": tuner, "validation": {"fraction": 0.25}, **divided(strategy)}
+    rows = random_answers(48, seed=3)
+    best = trained(make_run(tmp_path / "best", tiny, rows, settings, export={"weights": "best"}, **spec))
+    assert best.metrics
+    assert best.metrics.best_step
+    assert best.metrics.steps
+    assert best.metrics.best_step < best.metrics.steps
+    until_best = trained(
+        make_run(tmp_path / "last", tiny, rows, {**settings, "maxSteps": best.metrics.best_step}, **spec)
+    )
+    assert best.artifacts
+    assert until_best.artifacts
+    assert best.artifacts[0].digest == until_best.artifacts[0].digest
