@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from statistics import median
 from typing import Any
 
@@ -19,11 +20,16 @@ FACTOR, DIFFERENCE = 3.0, 2.0
 
 def explosion(history: Sequence[dict[str, Any]]) -> tuple[float, float] | None:
     """Return the first and the latest loss, each a median of WINDOW, if the loss has exploded."""
-    losses = [entry["loss"] for entry in history if "loss" in entry]
-    if len(losses) < 2 * WINDOW:
-        return None
-    first, latest = median(losses[:WINDOW]), median(losses[-WINDOW:])
+    begin, end = _losses(history), _losses(reversed(history))
+    if len(begin) < WINDOW or begin[-1][0] >= end[-1][0]:
+        return None  # the windows overlap
+    first, latest = (median(loss for _, loss in window) for window in (begin, end))
     return (first, latest) if latest > max(FACTOR * first, first + DIFFERENCE) else None
+
+
+def _losses(history: Iterable[dict[str, Any]]) -> list[tuple[int, float]]:
+    """Return the first WINDOW steps with a loss, and the losses. It is called at each log, so it reads no more entries than that."""
+    return list(islice(((entry["step"], entry["loss"]) for entry in history if "loss" in entry), WINDOW))
 
 
 class WatchLoss(TrainerCallback):  # type: ignore[misc]
