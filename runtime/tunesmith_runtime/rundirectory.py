@@ -86,7 +86,7 @@ class RunDirectory:
 
     def finished(self) -> RunRecord | None:
         """Return run.json, or None if the run is not finished. Raises RunFailure (StorageCorrupt)."""
-        content = self.storage.read_bytes(join(self.uri, RECORD))
+        content = self.read_bytes(RECORD)
         if content is None:
             return None
         try:
@@ -128,7 +128,7 @@ class RunDirectory:
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """Return the value that `write_json` stored, or None."""
-        content = self.storage.read_bytes(join(self.uri, name))
+        content = self.read_bytes(name)
         return None if content is None else json.loads(content)
 
     def save_checkpoint(self, directory: Path, step: int, keep: int, kept_step: int | None = None) -> LastCheckpoint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,21 @@ def is_exhausted(history: History, stopping: EarlyStopping | None) -> bool:
         else:
             fruitless += 1
     return fruitless >= stopping.patience
+
+
+def has_ended(state: TrainerState, job: FineTuneJobSpec) -> bool:
+    """Return whether no step is left to train."""
+    return state.global_step >= state.max_steps or is_exhausted(state.log_history, job.training.early_stopping)
+
+
+def kept_step(job: FineTuneJobSpec) -> Callable[[TrainerState], int | None]:
+    """Return a function that returns the step whose checkpoint `export.weights` needs at the end."""
+
+    def best(state: TrainerState) -> int | None:
+        found = best_step(state.log_history)
+        return found and found[0]
+
+    return best if job.export.weights is Weights.BEST else lambda _: None
 
 
 class WatchValidation(TrainerCallback):  # type: ignore[misc]

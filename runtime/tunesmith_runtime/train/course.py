@@ -16,7 +16,6 @@ from tunesmith_api.batches import total_steps
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec, Rows
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
-from tunesmith_api.training import Method as MethodName
 from tunesmith_api.training import Training, Weights
 from tunesmith_api.training import Tuner as TunerName
 from tunesmith_runtime.chat_template import bad_template, read_template
@@ -33,7 +32,7 @@ from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.tasks import LANGUAGE, task_of
 from tunesmith_runtime.train.arguments import rows_per_device, training_arguments
-from tunesmith_runtime.train.best import WatchValidation, best_step, is_exhausted, load_best
+from tunesmith_runtime.train.best import WatchValidation, has_ended, kept_step, load_best
 from tunesmith_runtime.train.checkpoint import Checkpoints, download_latest, is_evaluated, read_elapsed
 from tunesmith_runtime.train.device import find_device, memory_failures
 from tunesmith_runtime.train.explosion import WatchLoss
@@ -52,7 +51,7 @@ from tunesmith_runtime.train.optimizers.own import CREATORS
 from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
 from tunesmith_runtime.train.reporting import MetricsLog, ProgressReporter, metrics, peak_memory
 from tunesmith_runtime.train.rows import TrainingRows, count_of
-from tunesmith_runtime.train.samples import AnswerPrompts
+from tunesmith_runtime.train.samples import answers_of
 from tunesmith_runtime.train.streaming import StreamedRows, arrangement
 from tunesmith_runtime.train.trainable import load_trainable
 from tunesmith_runtime.train.trainer import RunMixin
@@ -97,17 +96,11 @@ def train(
     state = run.local / "resume"
     resumed = download_latest(run, state, group)
     resumed_from_step = resumed.step if resumed else None
-    keeps_best = job.export.weights is Weights.BEST
-    checkpoints = Checkpoints(
-        run, job.checkpoint, resumed, read_elapsed(state) if resumed else 0.0, group,
-        kept_step=lambda state: (best_step(state.log_history) or (None,))[0] if keeps_best else None,
-    )  # fmt: skip
+    elapsed = read_elapsed(state) if resumed else 0.0
+    checkpoints = Checkpoints(run, job.checkpoint, resumed, elapsed, group, kept_step(job))
     metrics_log = MetricsLog(run)
     reporter = ProgressReporter(progress, checkpoints, lambda: data.rows, resumed_from_step)
-    answers = None
-    if job.samples:
-        is_chat = job.method is not MethodName.PRETRAIN and tokenizer.chat_template is not None
-        answers = AnswerPrompts(run, job.samples, tokenizer, sorted(stop_ids(work.model(), tokenizer)), is_chat)
+    answers = answers_of(job, run, tokenizer, stop_ids(work.model(), tokenizer))
     of_leader = [reporter, metrics_log, *([answers] if answers else ())]
 
     held_out = None if data.validation is None else method.arrange(data.validation, job)
@@ -144,11 +137,8 @@ def train(
             checkpoints.agree()
             if data.validation and not checkpoints.stopping and not is_evaluated(trainer.state):
                 trainer.evaluate()
-        ended = trainer.state.global_step >= trainer.args.max_steps or is_exhausted(
-            trainer.state.log_history, job.training.early_stopping
-        )
         checkpoints.wait()
-        if not ended or (data.validation and not is_evaluated(trainer.state)):
+        if not has_ended(trainer.state, job) or (data.validation and not is_evaluated(trainer.state)):
             return RunReport(
                 verb=Verb.TRAIN, outcome=Outcome.PREEMPTED, run_uri=run.uri,
                 last_checkpoint=checkpoints.finish(), resumed_from_step=resumed_from_step,
@@ -156,7 +146,7 @@ def train(
 
         # From here on SIGTERM changes nothing: the result follows.
         trainer.strategy.make_whole(trainer.model, keep=group.is_leader)
-        if keeps_best:
+        if job.export.weights is Weights.BEST:
             load_best(trainer, run, run.local / "best", group)
         group.check_in_leader(lambda: check_learned(model, has_changed, trainer.state.global_step))
         if not group.is_leader:

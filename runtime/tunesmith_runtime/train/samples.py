@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tunesmith_api.training import Samples
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.training import Method, Samples
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.sample_files import write_samples
 from tunesmith_runtime.train.sampling import Sampling, sample
@@ -55,6 +57,16 @@ class AnswerPrompts(TrainerCallback):  # type: ignore[misc]
         texts = self._tokenizer.batch_decode(completions, skip_special_tokens=True)
         uri = write_samples(self._run, step, self._samples.prompts, texts)
         log.info("answers of step %d: %s", step, uri)
+
+
+def answers_of(
+    job: FineTuneJobSpec, run: RunDirectory, tokenizer: PreTrainedTokenizerBase, stop_ids: Collection[int]
+) -> AnswerPrompts | None:
+    """Return the callback that answers the prompts of `samples`, if the job has some."""
+    if job.samples is None:
+        return None
+    is_chat = job.method is not Method.PRETRAIN and tokenizer.chat_template is not None
+    return AnswerPrompts(run, job.samples, tokenizer, sorted(stop_ids), is_chat)
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str, is_chat: bool) -> list[int]:
