@@ -19,8 +19,9 @@ import pytest
 from tests import tinymodel
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import spec_hash
-from tunesmith_api.run import ModelRole, ProgressReport, ResolvedModel, RunReport, RunSpec, Store
+from tunesmith_api.run import ModelRole, Outcome, ProgressReport, ResolvedModel, RunReport, RunSpec, Store
 from tunesmith_api.run_spec import run_id
+from tunesmith_runtime import train
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rundirectory import RunDirectory, open_run
 from tunesmith_runtime.storage import open_storage
@@ -125,6 +126,24 @@ def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[ProgressP
 
     monkeypatch.setattr("tunesmith_runtime.train.reporting.SECONDS_BETWEEN_REPORTS", 0.0)
     yield Stopping(None, None)
+
+
+def stop_and_resume(
+    run: Run,
+    model: Path,
+    rows: list[dict[str, Any]],
+    step: int,
+    monkeypatch: pytest.MonkeyPatch,
+    prepare: Callable[[Run], Run] = lambda resumed: resumed,
+) -> tuple[Run, RunReport]:
+    """Stop the training by SIGTERM when it reports `step`, and resume it in another pod, which `prepare` has completed.
+
+    Return that run and its report.
+    """
+    with stop_after(step, monkeypatch) as pusher:
+        assert train.run(run.spec, run.work, pusher).outcome is Outcome.PREEMPTED
+    resumed = prepare(again(run, model, rows, 2))
+    return resumed, resumed.do(train.run)
 
 
 def terminate_when(process: subprocess.Popen[str], text: str, patience: float = 300.0) -> str:

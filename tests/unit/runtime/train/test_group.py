@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 
 from tests.unit.runtime.train.methods.samples import FULL, PROMPTS, history, sampling_run
-from tests.unit.runtime.train.support import again, stop_after
+from tests.unit.runtime.train.support import stop_and_resume
 from tests.unit.runtime.train.test_world import start
-from tunesmith_api.run import Outcome
 from tunesmith_runtime import export, train
-from tunesmith_runtime.progress_push import ProgressPusher
 
 SEVERAL: dict[str, Any] = {"stepsPerRollout": 4, "clip": {"low": 0.2, "high": 0.28}}
 
@@ -35,10 +33,7 @@ def test_a_stopped_run_samples_and_learns_the_same(
     whole = sampling_run(tmp_path / "whole", tiny, training, method, settings)
     expected = whole.do(train.run)
     run = sampling_run(tmp_path / "stopped", tiny, training, method, settings)
-    with stop_after(stop, monkeypatch) as pusher:
-        assert train.run(run.spec, run.work, pusher).outcome is Outcome.PREEMPTED
-    resumed = again(run, tiny, PROMPTS, 2)
-    report = train.run(resumed.spec, resumed.work, ProgressPusher(None, None))
+    resumed, report = stop_and_resume(run, tiny, PROMPTS, stop, monkeypatch)
     assert report.resumed_from_step
     assert history(resumed, "reward") == history(whole, "reward")
     assert history(resumed, "loss") == history(whole, "loss")

@@ -13,12 +13,11 @@ import pytest
 
 from tests import tinymodel
 from tests.unit.runtime.train.methods.preferences import feedback, preferences
-from tests.unit.runtime.train.support import Run, again, make_run, stop_after
+from tests.unit.runtime.train.support import Run, make_run, stop_and_resume
 from tunesmith_api.compatibility import available, refusals
 from tunesmith_api.run import ModelRole, Outcome
 from tunesmith_api.training import Method
 from tunesmith_runtime import train
-from tunesmith_runtime.progress_push import ProgressPusher
 
 pytestmark = pytest.mark.deep
 
@@ -85,11 +84,8 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(
     expected = whole.do(train.run)
     assert expected.outcome is Outcome.SUCCEEDED
     run = matrix_run(tmp_path / "stopped", tiny, method, tuner)
-    with stop_after(1, monkeypatch) as pusher:
-        assert train.run(run.spec, run.work, pusher).outcome is Outcome.PREEMPTED
     rows = ROWS.get(Method(method), tinymodel.rows(16))
-    resumed = with_teacher(again(run, tiny, rows, 2), tiny)
-    report = train.run(resumed.spec, resumed.work, ProgressPusher(None, None))
+    resumed, report = stop_and_resume(run, tiny, rows, 1, monkeypatch, lambda pod: with_teacher(pod, tiny))
     assert report.resumed_from_step
     assert [entry["loss"] for entry in resumed.log_history()] == [entry["loss"] for entry in whole.log_history()]
     assert [each.digest for each in report.artifacts or []] == [each.digest for each in expected.artifacts or []]

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 from tests import tinymodel
-from tests.unit.runtime.train.support import Run, again, make_run, stop_after
+from tests.unit.runtime.train.support import Run, make_run, stop_and_resume
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import ModelRole, Outcome
 from tunesmith_runtime import export, train
 from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.train.methods.gkd import loss
 
 ROWS = tinymodel.rows(64)
@@ -78,10 +77,7 @@ def test_a_stopped_run_samples_and_learns_the_same(
     whole = gkd_run(tmp_path / "whole", tiny, teacher, **options)
     expected = whole.do(train.run)
     run = gkd_run(tmp_path / "stopped", tiny, teacher, **options)
-    with stop_after(2, monkeypatch) as pusher:
-        assert train.run(run.spec, run.work, pusher).outcome is Outcome.PREEMPTED
-    resumed = with_teacher(again(run, tiny, ROWS, 2), teacher)
-    report = train.run(resumed.spec, resumed.work, ProgressPusher(None, None))
+    resumed, report = stop_and_resume(run, tiny, ROWS, 2, monkeypatch, lambda pod: with_teacher(pod, teacher))
     assert report.resumed_from_step
     assert history(resumed, "kl") == history(whole, "kl")
     assert history(resumed, "loss") == history(whole, "loss")

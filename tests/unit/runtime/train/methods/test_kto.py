@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 
 from tests.unit.runtime.train.methods.preferences import feedback
-from tests.unit.runtime.train.support import again, make_run, stop_after
+from tests.unit.runtime.train.support import make_run, stop_and_resume
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.methods import Kto
 from tunesmith_api.run import Outcome
 from tunesmith_runtime import train
 from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.train.methods.kto import loss
 
 SETTINGS: dict[str, Any] = {"epochs": 2, "globalBatchSize": 16, "learningRate": 3e-3}
@@ -54,10 +53,7 @@ def test_a_stopped_run_resumes_exactly(tmp_path: Path, tiny: Path, monkeypatch: 
     whole = make_run(tmp_path / "whole", tiny, rows, SETTINGS, **options)
     expected = whole.do(train.run)
     run = make_run(tmp_path / "stopped", tiny, rows, SETTINGS, **options)
-    with stop_after(2, monkeypatch) as pusher:
-        assert train.run(run.spec, run.work, pusher).outcome is Outcome.PREEMPTED
-    resumed = again(run, tiny, rows, 2)
-    report = train.run(resumed.spec, resumed.work, ProgressPusher(None, None))
+    resumed, report = stop_and_resume(run, tiny, rows, 2, monkeypatch)
     kl = [[entry["kl"] for entry in each.log_history("kl")] for each in (whole, resumed)]
     assert kl[0] == kl[1]
     assert [each.digest for each in report.artifacts or []] == [each.digest for each in expected.artifacts or []]

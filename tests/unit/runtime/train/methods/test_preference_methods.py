@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from tests.unit.runtime.train.methods.preferences import preferences
-from tests.unit.runtime.train.support import Run, again, make_run, stop_after
+from tests.unit.runtime.train.support import Run, make_run, stop_and_resume
 from tunesmith_api.methods import Cpo, Orpo, Simpo
 from tunesmith_api.run import Outcome
 from tunesmith_runtime import export, train
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.train.methods import cpo, orpo, simpo
 
 METHODS = ["dpo", "orpo", "simpo", "cpo"]
@@ -52,10 +51,7 @@ def test_a_stopped_run_resumes_exactly(
     whole = make_run(tmp_path / "whole", tiny, ROWS[:64], settings, method=method, **VALIDATED)
     expected = whole.do(train.run)
     run = make_run(tmp_path / "stopped", tiny, ROWS[:64], settings, method=method, **VALIDATED)
-    with stop_after(2, monkeypatch) as pusher:
-        assert train.run(run.spec, run.work, pusher).outcome is Outcome.PREEMPTED
-    resumed = again(run, tiny, ROWS[:64], 2)
-    report = train.run(resumed.spec, resumed.work, ProgressPusher(None, None))
+    resumed, report = stop_and_resume(run, tiny, ROWS[:64], 2, monkeypatch)
     assert report.resumed_from_step
     assert history(resumed, "loss") == history(whole, "loss")
     assert history(resumed, "rewards/margins") == history(whole, "rewards/margins")

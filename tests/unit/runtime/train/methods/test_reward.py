@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from tests.unit.runtime.train.methods.preferences import preferences
-from tests.unit.runtime.train.support import Run, again, make_run, stop_after
+from tests.unit.runtime.train.support import Run, make_run, stop_and_resume
 from tunesmith_api.compatibility import HEADLESS_TUNERS
 from tunesmith_api.methods import RewardModel
 from tunesmith_api.run import Outcome
 from tunesmith_api.training import LEARNING_RATES, Tuner
 from tunesmith_runtime import export, train
-from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.storage.directory import download_directory
 from tunesmith_runtime.train.methods.reward import loss
 
@@ -81,10 +80,7 @@ def test_a_stopped_run_resumes_exactly(tuner: str, tmp_path: Path, tiny: Path, m
     whole = make_run(tmp_path / "whole", tiny, ROWS[:64], settings, **options)
     expected = whole.do(train.run)
     run = make_run(tmp_path / "stopped", tiny, ROWS[:64], settings, **options)
-    with stop_after(2, monkeypatch) as pusher:
-        assert train.run(run.spec, run.work, pusher).outcome is Outcome.PREEMPTED
-    resumed = again(run, tiny, ROWS[:64], 2)
-    report = train.run(resumed.spec, resumed.work, ProgressPusher(None, None))
+    resumed, report = stop_and_resume(run, tiny, ROWS[:64], 2, monkeypatch)
     assert report.resumed_from_step
     assert history(resumed, "loss") == history(whole, "loss")
     assert [each.digest for each in report.artifacts or []] == [each.digest for each in expected.artifacts or []]

@@ -8,12 +8,10 @@ from typing import Any
 import pytest
 
 from tests import tinymodel
-from tests.unit.runtime.train.support import Run, again, make_run, stop_after
+from tests.unit.runtime.train.support import Run, make_run, stop_and_resume
 from tunesmith_api.compatibility import available
-from tunesmith_api.run import Outcome
 from tunesmith_api.training import Optimizer
 from tunesmith_runtime import train
-from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.train.optimizers import OPTIMIZERS
 
 ROWS = tinymodel.rows(96)
@@ -48,10 +46,7 @@ def test_the_loss_falls_and_a_stopped_run_resumes_exactly(
     expected = whole.do(train.run)
     assert losses(whole)[-1] < 0.8 * losses(whole)[0]
     run = optimized(tmp_path / "stopped", tiny, optimizer)
-    with stop_after(3, monkeypatch) as pusher:
-        assert train.run(run.spec, run.work, pusher).outcome is Outcome.PREEMPTED
-    resumed = again(run, tiny, ROWS, 2)
-    report = train.run(resumed.spec, resumed.work, ProgressPusher(None, None))
+    resumed, report = stop_and_resume(run, tiny, ROWS, 3, monkeypatch)
     assert losses(resumed) == losses(whole)
     assert [each.digest for each in report.artifacts or []] == [each.digest for each in expected.artifacts or []]
 

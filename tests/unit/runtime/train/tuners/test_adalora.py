@@ -10,12 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from tests import tinymodel
-from tests.unit.runtime.train.support import Run, again, make_run, stop_after
+from tests.unit.runtime.train.support import Run, make_run, stop_and_resume
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.run import Outcome
 from tunesmith_runtime import export, train
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.progress_push import ProgressPusher
 
 ROWS = tinymodel.rows(96)
 START, TARGET, STEPS = 8, 2, 30
@@ -64,10 +62,7 @@ def test_a_resumed_run_has_the_same_ranks(
     whole: tuple[Run, Any], step: int, tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = adalora_run(tmp_path, tiny)
-    with stop_after(step, monkeypatch) as pusher:
-        assert train.run(run.spec, run.work, pusher).outcome is Outcome.PREEMPTED
-    resumed = again(run, tiny, ROWS, 2)
-    report = train.run(resumed.spec, resumed.work, ProgressPusher(None, None))
+    resumed, report = stop_and_resume(run, tiny, ROWS, step, monkeypatch)
     assert losses(resumed) == losses(whole[0])
     assert [each.digest for each in report.artifacts or []] == [each.digest for each in whole[1].artifacts or []]
 

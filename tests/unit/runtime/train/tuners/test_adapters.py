@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from tests import tinymodel
-from tests.unit.runtime.train.support import Run, again, make_run, stop_after
+from tests.unit.runtime.train.support import Run, make_run, stop_and_resume
 from tunesmith_api.run import Outcome
 from tunesmith_runtime import export, train
-from tunesmith_runtime.progress_push import ProgressPusher
 
 TUNERS = ["dora", "loha", "lokr", "vera", "oft", "ia3", "miss"]
 ROWS = tinymodel.rows(96)
@@ -45,9 +44,6 @@ def test_a_stopped_run_resumes_exactly(tuner: str, tmp_path: Path, tiny: Path, m
     whole = adapter_run(tmp_path / "whole", tiny, tuner)
     expected = whole.do(train.run)
     run = adapter_run(tmp_path / "stopped", tiny, tuner)
-    with stop_after(3, monkeypatch) as pusher:
-        assert train.run(run.spec, run.work, pusher).outcome is Outcome.PREEMPTED
-    resumed = again(run, tiny, ROWS, 2)
-    report = train.run(resumed.spec, resumed.work, ProgressPusher(None, None))
+    resumed, report = stop_and_resume(run, tiny, ROWS, 3, monkeypatch)
     assert losses(resumed) == losses(whole)
     assert [each.digest for each in report.artifacts or []] == [each.digest for each in expected.artifacts or []]

@@ -10,7 +10,7 @@ import pytest
 
 from tests import tinymodel
 from tests.unit.runtime.train.methods.preferences import preferences
-from tests.unit.runtime.train.support import Run, again, make_run, stop_after
+from tests.unit.runtime.train.support import Run, again, make_run, stop_after, stop_and_resume
 from tunesmith_api.run import Outcome
 from tunesmith_runtime import export, train
 from tunesmith_runtime.errors import RunFailure
@@ -62,10 +62,7 @@ def test_a_stopped_run_resumes_exactly(
     whole = continued(tmp_path / "whole", tiny, first, ROWS, training=settings)
     expected = whole.do(train.run)
     run = continued(tmp_path / "stopped", tiny, first, ROWS, training=settings)
-    with stop_after(3, monkeypatch) as pusher:
-        assert train.run(run.spec, run.work, pusher).outcome is Outcome.PREEMPTED
-    resumed = again(run, tiny, ROWS, 2)
-    report = train.run(resumed.spec, resumed.work, ProgressPusher(None, None))
+    resumed, report = stop_and_resume(run, tiny, ROWS, 3, monkeypatch)
     assert losses(resumed) == losses(whole)
     assert [each.digest for each in report.artifacts or []] == [each.digest for each in expected.artifacts or []]
 

@@ -12,10 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests import tinymodel
-from tests.unit.runtime.train.support import Run, again, make_run, stop_after
-from tunesmith_api.run import Outcome
+from tests.unit.runtime.train.support import Run, make_run, stop_and_resume
 from tunesmith_runtime import export, train
-from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.train.model import load_model
 from tunesmith_runtime.train.tuners.qlora import QLORA
 
@@ -45,10 +43,7 @@ def test_a_stopped_run_resumes_to_the_bit(
     expected = whole.do(train.run)
     assert losses(whole)[-1] < 0.8 * losses(whole)[0]
     run = qlora_run(tmp_path / "stopped", tiny, quantization=quantization)
-    with stop_after(3, monkeypatch) as pusher:
-        assert train.run(run.spec, run.work, pusher).outcome is Outcome.PREEMPTED
-    resumed = again(run, tiny, ROWS, 2)
-    report = train.run(resumed.spec, resumed.work, ProgressPusher(None, None))
+    resumed, report = stop_and_resume(run, tiny, ROWS, 3, monkeypatch)
     assert losses(resumed) == losses(whole)
     assert [each.digest for each in report.artifacts or []] == [each.digest for each in expected.artifacts or []]
 
