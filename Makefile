@@ -11,9 +11,11 @@ PATHS  := cli crds operator runtime devcluster tools tests examples
 # CRD rules, the life of each kind, messages of admission and controllers, tables, rights.
 KUBERNETES_VERSIONS := 1.30.14 1.37.2
 VERSION_TESTS := $(patsubst %,tests/apiserver/test_%.py,crds operator_chain job_life serving truth tables rights)
+GPU_PACKAGES := pydantic|pydantic-core|annotated-types|typing-inspection|datasets|dill|multiprocess|trl|bitsandbytes|boto3|botocore|s3transfer|jmespath
 
-.PHONY: help demo test test-deep test-deep-cluster test-deep-apiserver test-namespaced test-kubernetes-versions verify \
-	bench bench-scale bench-peers bench-estimate images sbom audit cluster cluster-down env lock generate format
+.PHONY: help demo test test-train test-unit test-cluster test-deep test-deep-cluster test-deep-apiserver test-namespaced \
+	test-kubernetes-versions verify bench bench-scale bench-peers bench-train bench-gpu bench-gpu-packages bench-estimate images sbom \
+	audit cluster cluster-down env lock generate format
 
 help:            ## List the targets
 	@grep -hE '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -21,10 +23,21 @@ help:            ## List the targets
 demo: env        ## Tune, evaluate and serve a real model on a real cluster
 	$(PYTHON) examples/quickstart/demo.py
 
-test: env        ## Unit tests, then tests on a real API server, then tests with real pods
+test: env        ## Unit tests on both cores, then tests on a real API server, then tests with real pods
+	$(MAKE) --jobs 2 --output-sync=target test-train test-unit
+	$(MAKE) test-cluster
+
+test-train:
+	$(PYTHON) -m pytest -m "not deep" tests/unit/runtime/train
+
+test-unit:
+	$(PYTHON) -m pytest -m "not deep" tests/unit --ignore tests/unit/runtime/train
+
+# Alone on the machine, because its deadlines are those of a real cluster.
+test-cluster:
 	python3 -m devcluster up
 	python3 -m devcluster images
-	$(PYTHON) -m pytest -m "not deep" tests/unit tests/apiserver tests/cluster
+	$(PYTHON) -m pytest -m "not deep" tests/apiserver tests/cluster
 	TUNESMITH_TEST_SCOPE=namespaces $(PYTHON) -m pytest -q tests/apiserver/test_operator_chain.py
 
 test-deep: env   ## Long tests: every kill and fault, ten random minutes, Roles instead of ClusterRoles, other Kubernetes versions
@@ -72,6 +85,18 @@ bench-peers: env ## Five races beside plain Jobs and Kubeflow Trainer: median an
 	python3 -m devcluster tools
 	$(PYTHON) -m tests.bench.scale --peers --races 5
 
+bench-train: env ## LoRA on this machine beside ms-swift, LLaMA-Factory, axolotl, TRL and a bare loop
+	$(PYTHON) -m tests.bench.training
+
+bench-gpu:       ## LoRA, QLoRA and full tuning of 8B on one GPU, in eight minutes; needs no network
+	python3 -m tests.bench.bench_gpu
+
+bench-gpu-packages: | $(UV) ## What bench-gpu needs beside PyTorch, transformers, peft and accelerate, in build/
+	$(UV) pip install --quiet --target build/gpu-packages --python-version 3.12 --python-platform x86_64-manylinux_2_28 --no-deps \
+		$$(grep -ohE '^($(GPU_PACKAGES))==[^ ]+' locks/dev.txt)
+	find build/gpu-packages/bitsandbytes -name '*.so' ! -name '*_cpu.so' ! -name '*_cuda130.so' -delete
+	find build/gpu-packages/botocore/data -mindepth 1 -maxdepth 1 -type d -exec rm -r {} +
+
 bench-estimate: env ## Estimated beside measured memory of trainings
 	$(PYTHON) -m tests.bench.estimate
 
@@ -110,6 +135,8 @@ lock: | $(UV)    ## Pin the dependencies, LMDeploy's first because its bounds ar
 	$(COMPILE) --extra operator -c locks/dev.txt -o locks/operator.txt
 	test -s locks/ascend.txt || cp locks/runtime.txt locks/ascend.txt
 	$(COMPILE) --extra ascend -o locks/ascend.txt
+	test -s locks/vllm.txt || cp locks/runtime.txt locks/vllm.txt
+	$(COMPILE) --extra vllm --override locks/vllm.overrides -o locks/vllm.txt
 
 generate: env    ## Write the generated files: CRDs, chart copies, reference pages
 	$(PYTHON) -m tunesmith_api.crdgen

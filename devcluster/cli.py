@@ -111,7 +111,7 @@ def logs(paths: Paths, arguments: argparse.Namespace) -> int:
 
 
 def tools(paths: Paths, arguments: argparse.Namespace) -> int:
-    """Build programs only: kubectl and helm for a cluster of the user, or the programs of devcluster.controlplane."""
+    """Build programs only: kubectl and helm for a cluster of the user, or the programs of devcluster.standalone."""
     with _one_at_a_time(paths):
         if not arguments.names:
             toolchain.ensure_debian(paths)

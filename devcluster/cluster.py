@@ -184,8 +184,8 @@ def _ensure(paths: Paths, stage: Stage) -> None:
 def _start(processes: Supervisor, component: Component) -> None:
     """Start a component, at most twice: some programs end if a dependency is slow to answer."""
     for attempt in range(1, ATTEMPTS + 1):
-        processes.start(component)
         try:
+            processes.start(component)
             return processes.wait(component)
         except ComponentEnded:
             if attempt == ATTEMPTS:

@@ -25,6 +25,7 @@ SERVED: dict[str, Any] = {
     "maxModelLength": 4096,
     "resources": {"accelerator": "nvidia", "count": 2, "memory": "4Gi"},
 }
+JUDGE = {"url": "https://judge.example/v1", "model": "m", "rubric": "{completion}"}
 BEFORE = {TUNE: TUNED, EVAL: EVALUATED, SERVE: SERVED}
 
 
@@ -102,6 +103,27 @@ FOLLOWED: dict[str, Fix] = {
             ({"datasets.0.format": "promptCompletion"}, {"model.uri": "s3://models/other"}),
         ),
         Fix(C.MERGE_MISMATCH, TUNE, ({"export.merge": False},)),
+        Fix(C.RELOAD_MISMATCH, TUNE, ({"tuner": "lora"}, {"tuner": "full"})),
+        Fix(
+            C.JUDGE_FAILED,
+            TUNE,
+            tuple(
+                {"method": "grpo", "rewards": [{"name": "a", "type": "judge", "judge": JUDGE | change}]}
+                for change in ({"url": "https://judge-2.example/v1"}, {"timeout": "5m"}, {"concurrency": 1})
+            ),
+        ),
+        Fix(
+            C.REWARD_CODE_FAILED,
+            TUNE,
+            (
+                {
+                    "method": "grpo",
+                    "rewards": [
+                        {"name": "a", "type": "code", "code": {"configMap": {"name": "rewards", "key": "r.py"}}}
+                    ],
+                },
+            ),
+        ),
         Fix(C.DIVERGED, TUNE, ({"training.learningRate": 0.0001}, {"training.warmupRatio": 0.1})),
         Fix(
             C.NOTHING_LEARNED,

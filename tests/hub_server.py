@@ -96,6 +96,8 @@ class Hub:
     """Path and headers of each request, the names in lower case."""
     sent: Counter[str] = field(default_factory=Counter)
     """Bytes of the content of each file that were sent."""
+    ignores_ranges: bool = False
+    """Whether a whole file is sent in place of a range."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fault(self, method: str, path: str) -> Fault | None:
@@ -205,7 +207,8 @@ class _Handler(BaseHTTPRequestHandler):
     def send_file(self, path: str, content: bytes, headers: Mapping[str, str], fault: Fault) -> None:
         """Send a file, or the range of it that is asked for."""
         content = content if fault.content is None else fault.content
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        asked = "" if self.hub.ignores_ranges else self.headers.get("Range", "")
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", asked)
         status, first, last = 200, 0, len(content)
         more = {"Accept-Ranges": "bytes", **headers, **fault.headers}
         if wanted:
@@ -234,10 +237,10 @@ class _Handler(BaseHTTPRequestHandler):
         end = len(body) if fault is None or fault.cut_after is None else min(fault.cut_after, len(body))
         for start in range(0, end, BLOCK_BYTES):
             block = body[start : min(start + BLOCK_BYTES, end)]
-            self.wfile.write(b"%x\r\n%b\r\n" % (len(block), block) if is_unfinished else block)
-            if counts_for:
+            if counts_for:  # before the client has the block, and looks at the count
                 with self.hub.lock:
                     self.hub.sent[counts_for] += len(block)
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(block), block) if is_unfinished else block)
             if fault is not None and fault.block_seconds:
                 time.sleep(fault.block_seconds)
         if end < len(body) or is_unfinished:

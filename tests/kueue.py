@@ -18,8 +18,8 @@ from pathlib import Path
 import yaml
 
 from devcluster.builds import ensure_programs, source_folder
-from devcluster.controlplane import free_ports
 from devcluster.paths import Paths
+from devcluster.standalone import free_ports
 from devcluster.toolchain import ensure_go
 from tests.established import until_established
 from tunesmith_operator.plan.types import Raw

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from devcluster.standalone import free_ports
+
 START_SECONDS = 240
 """Time within which a server must be ready. Imports are slow on a busy machine."""
 
@@ -38,9 +40,8 @@ def run_spec(kind: str, name: str, spec: Mapping[str, Any] | None = None, **fiel
 def free_port() -> int:
     """A free port of 127.0.0.1 whose successor, for /ready, is free too."""
     while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
+        [port] = free_ports(1)
+        with socket.socket() as second:
             try:
                 second.bind(("127.0.0.1", port + 1))
             except OSError:

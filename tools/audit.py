@@ -15,8 +15,8 @@ from typing import Any
 from devcluster.errors import ClusterError
 from devcluster.images import ROOT
 
-LOCKS = tuple(ROOT / "locks" / f"{name}.txt" for name in ("operator", "runtime", "lmdeploy", "ascend", "dev"))
-"""The locks of both images, of the engine that can be added to the runtime, of the runtime for Ascend, and of development."""
+LOCKS = tuple(ROOT / "locks" / f"{name}.txt" for name in ("operator", "runtime", "lmdeploy", "vllm", "ascend", "dev"))
+"""The locks of both images, of the engines that can be added to the runtime, of the runtime for Ascend, and of development."""
 PROGRAM = ("tool", "run", "--from", "pip-audit==2.10.0", "pip-audit")
 OPTIONS = ("--strict", "--disable-pip", "--require-hashes", "--progress-spinner=off", "--format=json")
 

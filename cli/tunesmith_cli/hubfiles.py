@@ -6,9 +6,10 @@ import os
 import shutil
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.parse import quote
 
@@ -45,6 +46,11 @@ HUBS = {
 """Scheme of a URI -> its hub."""
 
 
+def endpoint_of(hub: Hub) -> str:
+    """Return the URL of the server of a hub."""
+    return (os.environ.get(hub.endpoint_variable) or hub.endpoint).rstrip("/")
+
+
 class NotRead(Exception):
     """A file cannot be downloaded. The message has its URL and the cause."""
 
@@ -57,38 +63,45 @@ def download(uri: str, folder: Path) -> None:
     scheme, _, rest = uri.partition("://")
     hub = HUBS[scheme]
     name, _, revision = rest.partition("@")
-    endpoint = (os.environ.get(hub.endpoint_variable) or hub.endpoint).rstrip("/")
     folder.mkdir(parents=True, exist_ok=True)
     for file in (CONFIG, *TOKENIZER_FILES):
         path = hub.path.format(name=name, revision=quote(revision or hub.revision, safe=""), file=file)
-        url = f"{endpoint}/{path}"
+        url = f"{endpoint_of(hub)}/{path}"
         try:
-            _download(url, os.environ.get(hub.token_variable), folder / file)
+            save(url, folder / file, os.environ.get(hub.token_variable))
         except (OSError, HTTPException, ValueError) as error:
             if file == CONFIG or not _is_absent(error):
-                raise NotRead(f"{url}: {_cause(error, hub)}") from error
+                raise NotRead(f"{url}: {cause_of(error, hub)}") from error
 
 
 def _is_absent(error: Exception) -> bool:
     return isinstance(error, urllib.error.HTTPError) and error.code == HTTPStatus.NOT_FOUND
 
 
-def _cause(error: Exception, hub: Hub) -> str:
+def cause_of(error: Exception, hub: Hub | None = None) -> str:
     """Return why a file was not read, with the fix where the hub refuses access or its endpoint is no URL."""
-    if isinstance(error, urllib.error.HTTPError) and error.code in FORBIDDEN:
+    if hub and isinstance(error, urllib.error.HTTPError) and error.code in FORBIDDEN:
         return f"{error}: set {hub.token_variable} to a token that may read the repository"
     if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
         return str(error.reason)
-    return f"{error}: set {hub.endpoint_variable} to a URL" if isinstance(error, ValueError) else str(error)
+    return f"{error}: set {hub.endpoint_variable} to a URL" if hub and isinstance(error, ValueError) else str(error)
 
 
-def _download(url: str, token: str | None, path: Path) -> None:
-    request = urllib.request.Request(url)
+def open_url(url: str, token: str | None = None, headers: Mapping[str, str] | None = None) -> HTTPResponse:
+    """Return the answer of a server. Raises OSError, HTTPException and ValueError."""
+    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", **(headers or {})})
     if token:
         # A hub redirects to the servers of its CDN, which must not get the token.
         request.add_unredirected_header("Authorization", f"Bearer {token}")
+    response: HTTPResponse = urllib.request.urlopen(request, timeout=SECONDS)
+    return response
+
+
+def save(url: str, path: Path, token: str | None = None) -> None:
+    """Download a URL to `path`. Raises OSError, HTTPException and ValueError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     incomplete = path.with_name(f"{path.name}.incomplete")
-    with urllib.request.urlopen(request, timeout=SECONDS) as response, incomplete.open("wb") as target:
+    with open_url(url, token) as response, incomplete.open("wb") as target:
         shutil.copyfileobj(response, target)
         size = response.headers["Content-Length"]
         if size and target.tell() != int(size):

@@ -1,7 +1,7 @@
 """Reads the rows of a job's data sets with the code of the training, and reports what becomes of each.
 
 With the model's tokenizer the rows are encoded as the training encodes them. Without it they are read by their formats alone, so
-that neither lengths nor the chat template are checked.
+that neither lengths nor the chat template are checked. Of large files on a hub or a web server the first rows are read.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from typing import Any
 from tunesmith_api.datasets import BadRows, Dataset
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.refusal import Refusal
+from tunesmith_cli.remote_rows import find_rows
 from tunesmith_cli.sources import NotKnown, cause_of, check_readable, is_of_this_machine
 from tunesmith_runtime.data.contamination import Questions, read_questions
 from tunesmith_runtime.data.drop_reasons import DropReason
-from tunesmith_runtime.data.dropped_rows import DroppedRows
+from tunesmith_runtime.data.dropped_rows import DropLog
 from tunesmith_runtime.data.encoders.rated import RATED
 from tunesmith_runtime.data.encoding import Encoding, Known, Tokens, needs_no_tokens
 from tunesmith_runtime.data.example_file import RowWriter, open_columns, write_examples
 from tunesmith_runtime.data.examples import Example
 from tunesmith_runtime.data.files import ending_of
+from tunesmith_runtime.data.files.jsonl import JSONL
 from tunesmith_runtime.data.records import Record
 from tunesmith_runtime.data.row_counts import RowCounts
 from tunesmith_runtime.data.row_encoder import (
@@ -33,7 +35,16 @@ from tunesmith_runtime.data.row_encoder import (
     Source,
 )
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.fetch.data import Data, DataSource, find_data
+from tunesmith_runtime.fetch.data import Data, DataSource
+from tunesmith_runtime.fetch.row_count import WHOLE_BYTES as REMOTE_BYTES
+from tunesmith_runtime.fetch.row_sample import (
+    SAMPLE_BYTES,
+    RemoteFile,
+    sample_file,
+    size_of,
+    write_lines,
+    write_start,
+)
 from tunesmith_runtime.storage import Storage
 from tunesmith_runtime.storage.files import path_of
 from tunesmith_runtime.train.methods import METHODS
@@ -88,6 +99,8 @@ class DatasetReport:
     source: str
     unknown: str | None = None
     """Why the rows cannot be read from here."""
+    sampled: bool = False
+    """Whether only the first rows were read."""
     kept: int = 0
     truncated: int = 0
     dropped: Mapping[str, int] | None = None
@@ -111,7 +124,7 @@ def check_rows(spec: FineTuneJobSpec, storage: Storage, encoder: RecordEncoder, 
         raise NotKnown(f"method {spec.method} is not available, so the rows are not read")
     counting = spec.model_copy(update={"on_bad_row": BadRows.DROP, "max_bad_share": 1.0})
     method = METHODS[spec.method]
-    run = RowEncoder(Work(scratch), encoder, method.learnable(spec), counting)
+    run = RowEncoder(Work(scratch), encoder, method.learnable(spec, Work(scratch)), counting)
     held_out = spec.validation.separate if spec.validation else []
     is_uri = bool(spec.validation and spec.validation.uri)
     # The validation rows first, as in the training: a training row that repeats one of them is the duplicate.
@@ -147,12 +160,8 @@ def _read_evaluations(
         try:
             check_readable(dataset)
             source = DataSource.of_evaluation(dataset)
-            read_questions(
-                scratch,
-                dataset,
-                _local_files(storage, find_data(storage, [source])[source], scratch / field),
-                questions,
-            )
+            files, _ = _local_files(storage, find_rows(storage, source), scratch / field)
+            read_questions(scratch, dataset, files, questions)
         except NotKnown as error:
             reports.append(DatasetReport(field, dataset.source, unknown=str(error)))
         except RunFailure as error:
@@ -175,14 +184,15 @@ def _check(
     """Read the rows of a data set, and write their examples."""
     is_validation = field.startswith("validation")
     source = DataSource.of_validation(dataset) if is_validation else DataSource.of(dataset)
-    counts, dropped, before = RowCounts(), DroppedRows(), writer.rows
+    counts, dropped, before = RowCounts(), DropLog(), writer.rows
     one = replace(run, dropped=dropped)
-    failure = None
+    failure, sampled = None, False
     try:
         check_readable(dataset)
-        files = _local_files(storage, find_data(storage, [source])[source], scratch / field)
+        data = find_rows(storage, source)
+        files, sampled = _local_files(storage, data, scratch / field)
         path = "validation.datasets[]" if is_validation else "datasets[]"
-        DatasetEncoder(one, Source(dataset, files, path), writer, counts).encode()
+        DatasetEncoder(one, Source(dataset, files, path, data.media_files(storage)), writer, counts).encode()
     except NotKnown as error:
         return DatasetReport(field, dataset.source, unknown=str(error))
     except RunFailure as error:
@@ -193,37 +203,57 @@ def _check(
     return DatasetReport(
         field,
         dataset.source,
+        sampled=sampled,
         kept=kept,
         truncated=counts.truncated,
         dropped=dict(sorted(counts.dropped.items())),
         ignored=dict(counts.ignored.most_common()),
         examples=dropped.examples,
-        failure=failure or _too_many_bad(spec, field, bad, kept + counts.dropped.total()),
+        failure=failure or _too_many_bad(spec, field, bad, kept + counts.dropped.total(), sampled),
     )
 
 
-def _local_files(storage: Storage, data: Data, folder: Path) -> list[DataFile]:
-    """The files of a data set: local files where they are, others downloaded into `folder`."""
+def _local_files(storage: Storage, data: Data, folder: Path) -> tuple[list[DataFile], bool]:
+    """The files of a data set: local files where they are, others downloaded into `folder`; and whether they hold the first rows only,
+    as of large files on a hub or a web server."""
+    if data.origin and size_of(data) > REMOTE_BYTES and not data.captions():
+        return [_first_rows(storage, data, folder)], True
     files: list[DataFile] = []
+    captions = data.captions()
     for number, (uri, entry) in enumerate(data.rows()):
         if uri.startswith("file://"):
             path = path_of(uri)
         else:
             path = folder / f"{number:04d}{ending_of(uri)}"
-            storage.download(uri, path, entry)
-        files.append(DataFile(path=str(path.absolute()), uri=uri))
-    return files
+            (data.origin or storage).download(uri, path, entry)
+        files.append(DataFile(path=str(path.absolute()), uri=uri, caption_of=captions.get(entry.path)))
+    return files, False
 
 
-def _too_many_bad(spec: FineTuneJobSpec, field: str, bad: int, rows: int) -> Refusal | None:
-    """Return the failure of a job with `bad` bad rows among `rows` of a data set."""
+def _first_rows(storage: Storage, data: Data, folder: Path) -> DataFile:
+    """The first rows of the first file of a data set. JSON lines keep their places, and their bad rows; other rows that can be read are
+    written as JSON lines."""
+    uri, entry = data.rows()[0]
+    file, wanted = RemoteFile(storage, data, uri, entry), min(SAMPLE_BYTES, entry.size_bytes)
+    path = (folder / "first.jsonl").absolute()
+    if uri.endswith(JSONL.endings):
+        write_start(file, wanted, path)
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_lines(sample_file(file, wanted, folder).rows, path)
+    return DataFile(path=str(path), uri=uri)
+
+
+def _too_many_bad(spec: FineTuneJobSpec, field: str, bad: int, rows: int, sampled: bool) -> Refusal | None:
+    """Return the failure of a job with `bad` bad rows among `rows` of a data set, of which these may be the first ones only."""
     if bad and spec.on_bad_row is BadRows.FAIL:
+        of = f"of the first {rows}" if sampled else f"of {rows}"
         return Refusal(
-            f"BadRow: {bad} of {rows} rows of {field} are bad, and onBadRow is Fail",
+            f"BadRow: {bad} {of} rows of {field} are bad, and onBadRow is Fail",
             "correct the rows, or set spec.onBadRow: Drop",
         )
     most = MAX_BAD_SHARE if spec.max_bad_share is None else spec.max_bad_share
-    if bad > most * rows:
+    if bad > most * rows and not sampled:
         return Refusal(
             f"BadRow: {bad} of {rows} rows of {field} are bad, and maxBadShare is {most:g}",
             "correct the rows, or raise spec.maxBadShare",
@@ -238,10 +268,10 @@ def refusal_of(failure: RunFailure) -> Refusal:
 
 def unlearnable_rows(spec: FineTuneJobSpec, reports: Sequence[DatasetReport], scratch: Path) -> list[Refusal]:
     """Return why the method cannot learn from the training rows as a whole, where all were read without a failure by `check_rows`."""
-    if any(each.unknown or each.failure for each in reports if each.field.startswith("datasets")):
+    if any(each.unknown or each.failure or each.sampled for each in reports if each.field.startswith("datasets")):
         return []
     try:
-        METHODS[spec.method].check_rows(open_columns(scratch / EXAMPLES))
+        METHODS[spec.method].check_rows(spec, open_columns(scratch / EXAMPLES))
     except RunFailure as error:
         return [refusal_of(error)]
     return []
@@ -252,7 +282,7 @@ def missing_rows(spec: FineTuneJobSpec, reports: Sequence[DatasetReport]) -> lis
     found: list[Refusal] = []
     for prefix in ("datasets", "validation"):
         kind = [each for each in reports if each.field.startswith(prefix)]
-        if not kind or any(each.unknown or each.failure for each in kind):
+        if not kind or any(each.unknown or each.failure or each.sampled for each in kind):
             continue
         kept = sum(each.kept for each in kind)
         names = ", ".join(each.source for each in kind)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tunesmith_api.base import listed
 from tunesmith_api.catalogue import builtin
 from tunesmith_api.catalogue.entries import Entry
 from tunesmith_api.catalogue.nearest import nearest
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
     from tunesmith_runtime.storage import Storage
 
 READABLE = ("file", "s3")
-"""Schemes of URIs that are read from this machine."""
+"""Schemes of URIs of models that are read from this machine, beside those of hubs."""
+READABLE_ROWS = (*READABLE, *hubfiles.HUBS, "https")
+"""Schemes of URIs of rows that are read from this machine."""
 ASSUMED_ROWS = 1000
 """Rows of a data set that is not read, where neither the catalogue nor the spec has their number."""
 
-OF_THIS_MACHINE = "Storage"
-"""Failure classes that begin with it are about this machine's access, not about the job."""
+OF_THIS_MACHINE = ("Storage", "Hub")
+"""Failure classes that begin so are about this machine's access, not about the job."""
 GIVE_MODEL = "give a folder with config.json by --model"
 
 
@@ -38,14 +41,15 @@ class NotKnown(Exception):
 
 
 def is_of_this_machine(failure: RunFailure) -> bool:
-    """Return whether a failure is about the access of this machine to the storage."""
+    """Return whether a failure is about the access of this machine to a storage, a hub or a web server."""
     return str(failure.failure).startswith(OF_THIS_MACHINE)
 
 
 def cause_of(failure: RunFailure) -> str:
     """Return what prevented a read. The hints of failures are for pods, so that of the storage is about this shell."""
     variables = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL and AWS_REGION"
-    return f"{failure.message}; check {variables} in this shell" if is_of_this_machine(failure) else failure.message
+    is_storage = str(failure.failure).startswith("Storage")
+    return f"{failure.message}; check {variables} in this shell" if is_storage else failure.message
 
 
 def storage_of(spec: FineTuneJobSpec) -> Storage:
@@ -85,10 +89,9 @@ def names_not_builtin(spec: FineTuneJobSpec) -> Iterator[str]:
 
 
 def _not_builtin(field: str, name: str, known: Mapping[str, Entry]) -> str:
-    *most, last = nearest(name, known)
     return (
         f"{field} {name} is not in the built-in catalogue, so only the cluster can look it up: "
-        f"unless it is in a catalogue of your own, write {', '.join(most)} or {last}"
+        f"unless it is in a catalogue of your own, write {listed(nearest(name, known))}"
     )
 
 
@@ -127,43 +130,57 @@ def find_architecture(spec: FineTuneJobSpec, given: Path | None, scratch: Path) 
             folder = scratch / "hub"
             hubfiles.download(uri, folder)
             return folder.as_uri(), from_config(parse_config(uri, (folder / hubfiles.CONFIG).read_bytes()))
-        from tunesmith_runtime.fetch.assessment import read_architecture
+        from tunesmith_runtime.fetch.model_files import StoredFiles
+        from tunesmith_runtime.fetch.model_sizes import read_architecture
 
-        return uri, read_architecture(storage_of(spec), uri)
+        return uri, read_architecture(StoredFiles(storage_of(spec), uri))
 
 
-def find_encoder(spec: FineTuneJobSpec, given: Path | None, folder: Path) -> Encoder:
-    """Return the encoder of a job, by the small files of its model, which are left in `folder`. Raises NotKnown."""
-    if spec.training.chat_template:
-        raise NotKnown("training.chatTemplate is in a ConfigMap, which is not read from here")
+def find_encoder(spec: FineTuneJobSpec, given: Path | None, folder: Path, template: str | None = None) -> Encoder:
+    """Return the encoder of a job, by the small files of its model, which are left in `folder`. Raises NotKnown.
+
+    `template`: a chat template, instead of that of the job or the model.
+    """
+    if spec.training.chat_template and template is None:
+        raise NotKnown(
+            "training.chatTemplate is in a ConfigMap, which is not read from here: give its text by --chat-template"
+        )
     uri, is_on_hub = _readable_model(spec, given)
     with _faults_of(uri):
-        from tunesmith_runtime.fetch.assessment import download_small_files, light_encoder
+        from tunesmith_runtime.fetch.model_files import StoredFiles
+        from tunesmith_runtime.fetch.row_count import light_encoder
+        from tunesmith_runtime.fetch.small_files import download_small_files
 
         if is_on_hub:
             hubfiles.download(uri, folder)
         else:
-            download_small_files(storage_of(spec), uri, folder)
-        return light_encoder(folder, spec)
+            download_small_files(StoredFiles(storage_of(spec), uri), folder)
+        return light_encoder(folder, spec, template)
 
 
 def count_rows(spec: FineTuneJobSpec, model: str, scratch: Path) -> tuple[Workload, int]:
     """Return the rows of a job, counted by the tokenizer in the folder `model`, and the bytes of their files. Raises NotKnown."""
     spec = spec.model_copy(update={"decontaminate": None})  # the rows that are dropped are assumed to be few
+    try:
+        spec = with_builtin_data(spec)
+    except ImportError as error:
+        raise NotKnown(missing_package(error)) from error
     for dataset in (*spec.datasets, *(spec.validation.separate if spec.validation else [])):
         check_readable(dataset)
     try:
+        from tunesmith_cli.remote_rows import find_rows
         from tunesmith_runtime.errors import RunFailure
-        from tunesmith_runtime.fetch.assessment import read_rows
-        from tunesmith_runtime.fetch.data import find_data, row_sources
+        from tunesmith_runtime.fetch.data import row_sources
+        from tunesmith_runtime.fetch.model_files import StoredFiles
+        from tunesmith_runtime.fetch.row_count import read_rows
         from tunesmith_runtime.workdir import Work
     except ImportError as error:
         raise NotKnown(missing_package(error)) from error
     storage = storage_of(spec)
     sources = [source for _, source in row_sources(spec)]
     try:
-        data = find_data(storage, sources)
-        workload, _ = read_rows(spec, Work(scratch / "work"), storage, model, data)
+        data = {source: find_rows(storage, source) for source in sources}
+        workload, _ = read_rows(spec, Work(scratch / "work"), StoredFiles(storage, model), storage, data)
     except ImportError as error:
         raise NotKnown(missing_package(error)) from error
     except RunFailure as failure:
@@ -176,8 +193,30 @@ def check_readable(dataset: Dataset | EvalDataset) -> None:
     scheme = dataset.source.partition("://")[0]
     if dataset.name is not None:
         raise NotKnown(f"{dataset.name} is a name, which the cluster looks up")
-    if scheme not in READABLE:
+    if scheme not in READABLE_ROWS:
         raise NotKnown(f"{dataset.source}: {scheme}:// is not read from here")
+
+
+def with_builtin_data(spec: FineTuneJobSpec) -> FineTuneJobSpec:
+    """Return a job with the data sets of the built-in catalogue in the place of their names. Other names stay."""
+    from tunesmith_runtime.catalogue import data_of, eval_data_of
+
+    known = builtin.datasets()
+
+    def found(dataset: Dataset) -> Dataset:
+        entry = known.get(dataset.name or "")
+        return data_of(dataset, entry, entry.uris()[0]) if entry else dataset
+
+    def questions(dataset: EvalDataset) -> EvalDataset:
+        entry = known.get(dataset.name or "")
+        return eval_data_of(dataset, entry, entry.uris()[0]) if entry else dataset
+
+    validation = spec.validation
+    if validation and validation.datasets:
+        validation = validation.model_copy(update={"datasets": [found(each) for each in validation.datasets]})
+    decontaminate = [questions(each) for each in spec.decontaminate] if spec.decontaminate else spec.decontaminate
+    datasets = [found(each) for each in spec.datasets]
+    return spec.model_copy(update={"datasets": datasets, "validation": validation, "decontaminate": decontaminate})
 
 
 def assumed_rows(spec: FineTuneJobSpec) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, get_args, get_origin
 
@@ -12,46 +13,43 @@ from pydantic_core import CoreSchema
 
 from tunesmith_api.grammar import Grammar, Slip
 from tunesmith_api.splits import SPLIT
-from tunesmith_api.uris import DATA, ENDPOINT, MODEL, STORE
+from tunesmith_api.uris import DATA, ENDPOINT, MODEL, STORE, TRACKER
 
 
 @dataclass(frozen=True)
 class Rule:
     """A CEL rule of the CRD (KEP-2876): where `expression` is false, the API server refuses the object with `message`.
 
-    `message_expression` is CEL that computes the message from the value; `message` is then the fallback.
+    `message_expression` is CEL that computes the message from the value; `message` is then the fallback, which is not needed
+    where the expression cannot fail.
     """
 
     expression: str
-    message: str
+    message: str = ""
     message_expression: str | None = None
     field_path: str | None = None
 
     def schema(self) -> dict[str, Any]:
         """The rule as an entry of `x-kubernetes-validations`."""
-        entry = {"rule": self.expression, "message": self.message}
-        if self.message_expression:
-            entry["messageExpression"] = self.message_expression
-        if self.field_path:
-            entry["fieldPath"] = self.field_path
-        return entry
+        entry = {
+            "rule": self.expression,
+            "message": self.message,
+            "messageExpression": self.message_expression,
+            "fieldPath": self.field_path,
+        }
+        return {name: value for name, value in entry.items() if value}
+
+
+def listed(names: Sequence[str], word: str = "or") -> str:
+    """Return names as "a, b or c"."""
+    *most, last = names
+    return f"{', '.join(most)} {word} {last}" if most else last
 
 
 def exactly_one(*fields: str) -> Rule:
     """Return the rule that exactly one of `fields` is set."""
     count = " + ".join(f"(has(self.{field}) ? 1 : 0)" for field in fields)
     return Rule(f"{count} == 1", f"set exactly one of {', '.join(fields)}")
-
-
-def member_only_with(selector: str, *members: str) -> tuple[Rule, ...]:
-    """A union the Kubernetes way: the block `member` may be set only where `selector` names it."""
-    return tuple(
-        Rule(
-            f"!has(self.{member}) || self.{selector} == '{member}'",
-            f"the block {member} goes with {selector}: {member}; remove the block",
-        )
-        for member in members
-    )
 
 
 class ApiModel(BaseModel):
@@ -64,6 +62,9 @@ class ApiModel(BaseModel):
 
     mutable: ClassVar[frozenset[str]] = frozenset()
     """For a spec: the fields (camelCase) that may change after creation. Empty means: no rule about it."""
+
+    unions: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """For a spec: a field -> blocks, of which the one may be set that is named by the value of the field."""
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -121,7 +122,7 @@ CATALOGUE_NAME = Grammar(
     lower=True,
 )
 LABEL_VALUE = Grammar(
-    pattern="^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$",
+    pattern=r"^(([A-Za-z0-9][-\w.]*)?[A-Za-z0-9])?$",
     problem="is not a label value",
     advice=f"write letters, digits, -, _ and ., {_ENDS}",
     repairs=((" ", "-"), ("/", "-"), (":", "-"), ("@", "-")),
@@ -149,12 +150,19 @@ QUANTITY = Grammar(
     repairs=((" ", ""), ("iB", "i"), ("GB", "Gi"), ("MB", "Mi"), ("gb", "Gi")),
     number=True,
 )
+QUANTITY_TEXT = replace(QUANTITY, number=False, terse=True)
 
 Name = Annotated[str, Field(min_length=1, max_length=45), NAME]
 """The name of a resource of this API: a DNS label, short enough for the names of its children (63 characters)."""
 
+FurtherName = Annotated[str, Field(min_length=1, max_length=45), replace(NAME, terse=True)]
+"""A `Name` in a further place of a CRD."""
+
 ObjectName = Annotated[str, Field(min_length=1, max_length=253), OBJECT_NAME]
 """The name of any other object of the cluster (Secret, ConfigMap, ServiceAccount, class)."""
+
+FurtherObjectName = Annotated[str, Field(min_length=1, max_length=253), replace(OBJECT_NAME, terse=True)]
+"""An `ObjectName` in a further place of a CRD."""
 
 QueueName = Annotated[str, Field(min_length=1, max_length=63), OBJECT_NAME]
 """The name of a queue, short enough for the value of a label."""
@@ -180,6 +188,10 @@ LabelValue = Annotated[str, Field(max_length=63), LABEL_VALUE]
 
 Duration = Annotated[str, Field(max_length=32), DURATION]
 """A duration such as `90s`, `30m`, `1h30m`, `2d`; longer ones are cut to ten years."""
+
+FurtherDuration = Annotated[str, Field(max_length=32), replace(DURATION, terse=True)]
+"""A `Duration` in a further place of a CRD."""
+
 LONGEST_SECONDS = 10 * 365 * 86400.0
 """Ten years: fits the 32-bit fields of a Deployment, and the calendar of datetime."""
 
@@ -205,6 +217,9 @@ Quantity = Annotated[
 ]
 """A Kubernetes quantity such as `500m`, `2`, `16Gi`."""
 
+QuantityText = Annotated[str, Field(max_length=32), QUANTITY_TEXT]
+"""A quantity in an item of a list, where Kubernetes 1.30 takes a rule on an integer or string for too expensive."""
+
 ModelUri = Annotated[str, Field(max_length=1024), MODEL]
 """`hf://org/name@revision`, `ms://org/name@revision`, `s3://bucket/prefix`, `pvc://claim/path` or `file:///path`."""
 
@@ -215,7 +230,7 @@ DataUri = Annotated[str, Field(max_length=1024), DATA]
 """`s3://bucket/key` (`*` matches names), `https://host/file`, `pvc://claim/path`, `hf://org/name`, `ms://org/name` or `file:///path`."""
 
 FurtherDataUri = Annotated[str, Field(max_length=1024), replace(DATA, terse=True)]
-"""A `DataUri` in a further place of a CRD, in which DATA's sentences would not fit twice."""
+"""A further `DataUri` of a CRD, with short messages: those of DATA do not fit twice."""
 
 SplitText = Annotated[str, Field(max_length=128), SPLIT]
 """A split of a data set, such as `train` or `train[:90%]`."""
@@ -228,6 +243,16 @@ StoreUri = Annotated[str, Field(max_length=1024), STORE]
 
 Endpoint = Annotated[str, Field(max_length=512), ENDPOINT]
 """The URL of an S3 API."""
+
+JudgeUrl = Annotated[
+    str,
+    Field(max_length=512),
+    replace(ENDPOINT, problem="is not the URL of an OpenAI API", advice="write https://HOST/v1", slips=(), terse=True),
+]
+"""The URL of an OpenAI API."""
+
+TrackerUrl = Annotated[str, Field(max_length=512), TRACKER]
+"""The URL of a tracking server."""
 
 
 def parse_duration(text: str) -> float:

@@ -12,6 +12,8 @@ from tunesmith_api.base import (
     Endpoint,
     FurtherCatalogueName,
     FurtherModelUri,
+    FurtherName,
+    FurtherObjectName,
     ModelUri,
     Name,
     ObjectName,
@@ -26,6 +28,12 @@ class Reference(ApiModel):
     """A resource of this API in the same namespace."""
 
     name: Name = Field(description="Name of the resource, in the same namespace.")
+
+
+class FurtherReference(Reference):
+    """A `Reference` in a further place of a CRD."""
+
+    name: FurtherName = Field(description="Name of the resource, in the same namespace.")
 
 
 class ModelSource(ApiModel):
@@ -58,7 +66,7 @@ class AdapterSource(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (exactly_one("uri", "fineTuneJob"),)
 
     uri: FurtherModelUri | None = Field(None, description="s3://bucket/prefix of the adapter.")
-    fine_tune_job: Reference | None = Field(None, description="FineTuneJob whose adapter to use.")
+    fine_tune_job: FurtherReference | None = Field(None, description="FineTuneJob whose adapter to use.")
 
 
 class FurtherModel(ApiModel):
@@ -68,22 +76,22 @@ class FurtherModel(ApiModel):
 
     name: FurtherCatalogueName | None = Field(None, description="As spec.model.name.")
     uri: FurtherModelUri | None = Field(None, description="As spec.model.uri.")
-    fine_tune_job: Reference | None = Field(None, description="FineTuneJob whose model to use.")
+    fine_tune_job: FurtherReference | None = Field(None, description="FineTuneJob whose model to use.")
 
     @property
     def source(self) -> ModelSource:
-        """The same source as that of a model whose code does not run."""
+        """The source of a model that runs without its own code."""
         return ModelSource(name=self.name, uri=self.uri, fine_tune_job=self.fine_tune_job)
 
 
 KEY = Grammar(
-    pattern="^[-._A-Za-z0-9]+$",
+    pattern=r"^[-.\w]+$",
     problem="is not a ConfigMap key",
     advice="write letters, digits, -, _ and ., such as ca.crt",
     tightened=True,
 )
 REGION = Grammar(
-    pattern="^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$",
+    pattern=r"^[A-Za-z0-9]([-.\w]*[A-Za-z0-9])?$",
     problem="is not a region name",
     advice="write letters, digits and -, such as us-east-1",
     tightened=True,
@@ -100,7 +108,7 @@ class ConfigMapKey(ApiModel):
 class ConfigMapText(ApiModel):
     """A text in a ConfigMap of the resource's namespace."""
 
-    name: ObjectName = Field(description="Name of the ConfigMap.")
+    name: FurtherObjectName = Field(description="Name of the ConfigMap.")
     key: Annotated[str, Field(max_length=253), KEY] = Field(description="Key within it.")
 
 

@@ -117,7 +117,19 @@ class Dataset(ApiModel):
 class ValidationDataset(Dataset):
     """A data set of validation rows."""
 
+    name: FurtherCatalogueName | None = Field(None, description="As datasets[].name.")
     uri: FurtherDataUri | None = Field(None, description="As datasets[].uri.")
+    subset: ShortText | None = Field(None, description="As datasets[].subset. Default: its default or only one.")
+    split: FurtherSplitText | None = Field(
+        None, description="As datasets[].split. Default: train of a hub, all rows of other data."
+    )
+    format: RowFormat = Field(RowFormat.AUTO, description="As datasets[].format. Default auto.")
+    template: RowTemplate | None = Field(None, description="As datasets[].template. Default: by format.")
+    columns: dict[str, ShortText] | None = Field(None, max_length=16, description="As datasets[].columns.")
+    sample: bool = Field(False, description="As datasets[].sample. Default false.")
+    weight: float | None = Field(
+        None, gt=0, le=1000000, description="Only of datasets, as each validation row is measured once. Default: none."
+    )
 
 
 class EvalDataset(ApiModel):

@@ -31,7 +31,7 @@ from tunesmith_api.pods import PodSettings, Resources
 from tunesmith_api.status import Artifact, JobStatus, ModelStatus
 
 BENCHMARK_NAME = Grammar(
-    pattern="^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+    pattern=r"^[A-Za-z0-9]([-\w.]*[A-Za-z0-9])?$",
     problem="is not a benchmark name",
     advice="write letters, digits, -, _ and ., beginning and ending with a letter or digit",
     repairs=((" ", "-"), ("/", "-"), (":", "-")),
@@ -170,7 +170,10 @@ class EvalJobSpec(ApiModel):
         None, description="Model to compare with, scored on the same benchmarks. Default: none."
     )
     benchmarks: list[Benchmark] = Field(
-        min_length=1, max_length=32, description="Benchmarks to score on.", json_schema_extra=map_list("name")
+        min_length=1,
+        max_length=32,
+        description="Benchmarks of EvalScope, or your own data sets, to score on.",
+        json_schema_extra=map_list("name"),
     )
     gates: list[Gate] | None = Field(
         None,

@@ -50,8 +50,11 @@ class FailureClass(StrEnum):
     HUB_RATE_LIMITED = "HubRateLimited"
     HUB_CORRUPT = "HubCorrupt"
     MERGE_MISMATCH = "MergeMismatch"
+    RELOAD_MISMATCH = "ReloadMismatch"
     ENGINE_FAILED = "EngineFailed"
     EVALUATION_FAILED = "EvaluationFailed"
+    JUDGE_FAILED = "JudgeFailed"
+    REWARD_CODE_FAILED = "RewardCodeFailed"
     DIVERGED = "Diverged"
     NOTHING_LEARNED = "NothingLearned"
     NAME_CONFLICT = "NameConflict"
@@ -81,13 +84,13 @@ class Failure:
     """One row of the table."""
 
     exit_code: int | None
-    """Exit code of our containers; None: none of them exits for this cause."""
+    """Exit code of our containers; None if no container exits for this cause."""
     retry: Retry
     meaning: str
     hint: str
     """What to do. Fields of the resource begin with `spec.`."""
     hints: Mapping[str, str] = field(default_factory=dict)
-    """By kind: the hint for kinds that have fields of their own for it."""
+    """Kind -> its own hint, if the kind has other fields for the remedy."""
 
     def hint_for(self, kind: str) -> str:
         """Return the hint for a resource of `kind`."""
@@ -337,7 +340,8 @@ FAILURES: dict[FailureClass, Failure] = {
         81,
         Retry.COUNTED,
         "the hub does not answer",
-        "check the network to the hub, or copy the files into the store and name their s3:// URI in place of the hub's",
+        "check the network to the hub; list a mirror that is reachable in hub.endpoints of the chart's values, or, for names of the "
+        "catalogue, put the other hub first in hub.order; or copy the files into the store and name their s3:// URI in place of the hub's",
     ),
     FailureClass.HUB_FORBIDDEN: Failure(
         92,
@@ -367,6 +371,13 @@ FAILURES: dict[FailureClass, Failure] = {
         "use the adapter without merging it",
         {TUNE: "set spec.export.merge: false, which publishes the adapter only, and report the model as a bug"},
     ),
+    FailureClass.RELOAD_MISMATCH: Failure(
+        98,
+        Retry.NEVER,
+        "the saved weights, loaded again, do not compute what the trained model computed",
+        "train with another tuner",
+        {TUNE: "set spec.tuner: lora, or full if it is lora, and report the model and the tuner as a bug"},
+    ),
     FailureClass.ENGINE_FAILED: Failure(
         83,
         Retry.COUNTED,
@@ -378,6 +389,23 @@ FAILURES: dict[FailureClass, Failure] = {
         Retry.NEVER,
         "a benchmark could not be scored",
         "read the log tail: it names the questions or the data that failed",
+    ),
+    FailureClass.JUDGE_FAILED: Failure(
+        96,
+        Retry.COUNTED,
+        "the judge of a reward does not answer, or answers without a score",
+        "check the log of the judge's server, and the network policies of the namespace",
+        {
+            TUNE: "check spec.rewards[].judge.url, the log of its server, and the network policies of the namespace; for a judge that is "
+            "slow, raise spec.rewards[].judge.timeout, or lower spec.rewards[].judge.concurrency"
+        },
+    ),
+    FailureClass.REWARD_CODE_FAILED: Failure(
+        97,
+        Retry.NEVER,
+        "the code of a reward fails, or returns no rewards",
+        "correct the code in the ConfigMap, and apply the resource again",
+        {TUNE: "correct the code in the ConfigMap that spec.rewards[].code names, and create the job again"},
     ),
     FailureClass.DIVERGED: Failure(
         85,

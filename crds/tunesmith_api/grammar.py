@@ -2,7 +2,7 @@
 
 An OpenAPI `pattern` is reported as a bare regular expression. A `Grammar` becomes a CEL rule (KEP-2876) instead, whose
 `messageExpression` names the fault of the value and, if it can be guessed, the text to write. All patterns are RE2
-(https://github.com/google/re2/wiki/Syntax) that Python's `re` reads in the same way.
+(https://github.com/google/re2/wiki/Syntax) that `compiled` translates for Python's `re`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ CLASSES = {r"\pC": CONTROL, r"\pZ": SPACES}
 ADMITTED: dict[str, Any] = {}
 """Context of a pydantic validation of stored objects: tightened grammars accept any text."""
 
-INVISIBLE = "\\pC\\pZ\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef"
+CONTROLS = r"\pC\pZ"
+INVISIBLE = CONTROLS + (
+    r"\x{34f}\x{115f}\x{1160}\x{17b4}\x{17b5}\x{180b}-\x{180f}\x{2800}\x{3164}\x{fe00}-\x{fe0f}\x{ffa0}\x{e0100}-\x{e01ef}"
+)
 """Control characters, separators and invisible characters, for use in brackets of a pattern. The key of an object may
 have letters of every script."""
-
-SHOWN = f"^( |[^{INVISIBLE}])*"
-"""The part of a text that a refusal quotes: up to the first invisible character."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Grammar:
         slip = next((slip for slip in self.slips if found(slip.pattern, text)), Slip("", self.problem))
         guess = self._guess(text)
         hidden = self.secret and found(self.secret, text)
-        seen = None if self.number else re.match(_python(SHOWN), text)
+        seen = None if self.number else compiled(self._quoted).match(text)
         shown = "the value" if hidden else f'"{seen[0] if seen else text}"'
         return f"{shown} {slip.problem}: {f'write {guess}' if self.admits(guess) else slip.advice or self.advice}"
 
@@ -99,11 +99,17 @@ class Grammar:
     def rule(self) -> dict[str, str]:
         """Return the entry of `x-kubernetes-validations`."""
         holds = self._admits_in_cel("self")
-        rule = {
-            "rule": f"type(self) == int || {holds}" if self.number else holds,
-            "message": f"the value {self.problem}: {self.advice}",
-        }
+        rule = {"rule": f"type(self) == int || {holds}" if self.number else holds}
+        # The API server falls back to the message where the sentence has a line break or more than 5 KiB.
+        if self.terse or self.number or self.secret:
+            rule["message"] = f"the value {self.problem}: {self.advice}"
         return rule if self.terse else {**rule, "messageExpression": self._sentence_in_cel()}
+
+    @property
+    def _quoted(self) -> str:
+        """Pattern of the part of a text that a refusal quotes: up to the first control character, separator, or invisible letter
+        where the grammar refuses those."""
+        return f"^( |[^{INVISIBLE if INVISIBLE in self.refused else CONTROLS}])*"
 
     def _guess(self, text: str) -> str:
         text = f"{self.prefix[1]}{text}" if found(self.prefix[0], text) else text
@@ -118,20 +124,29 @@ class Grammar:
         return f"{name}.matches({cel(self.pattern)}){refused}"
 
     def _sentence_in_cel(self) -> str:
-        """CEL of `sentence`: g is the guess, w the text to write, empty if the guess is not accepted."""
+        """CEL of `sentence`: g is the guess, and t what is wrong with what to do, cut after the fault if g is accepted."""
         # CEL estimates the cost of an int-or-string by the size of a request, so each further function is expensive.
-        shown = "'\"' + self + '\"'" if self.number else f"'\"' + self.find({cel(SHOWN)}) + '\"'"
+        text = "self" if self.number else f"self.find({cel(self._quoted)})"
+        admitted, guess = self._admits_in_cel("g"), self._guess_in_cel()
+        if not self.slips:
+            fault = cel(f'" {self.problem}: ')
+            return f"[{guess}].map(g, '\"' + {text} + {fault} + ({admitted} ? 'write ' + g : {cel(self.advice)}))[0]"
+        shown = f"'\"' + {text} + '\"'"
         if self.secret:
-            shown = f"(self.matches({cel(self.secret)}) ? {cel('the value')} : {shown})"
-        text = _in_cel(self.problem, self.advice)
-        for slip in reversed(self.slips):
-            text = f"self.matches({cel(slip.pattern)}) ? {_in_cel(slip.problem, slip.advice or self.advice)} : {text}"
-        write = f'[{self._guess_in_cel()}].map(g, {self._admits_in_cel("g")} ? "write " + g : "")[0]'
-        return f"[{write}].map(w, {shown} + ({text}))[0]"
+            shown = f"(self.matches({cel(self.secret)}) ? 'the value' : {shown})"
+        faults = "".join(f"self.matches({cel(slip.pattern)}) ? {self._fault_in_cel(slip)} : " for slip in self.slips)
+        faults += self._fault_in_cel(Slip("", self.problem))
+        # CEL does not know the size of what comes out of a list of literals, but that of a variable of map.
+        return (
+            f"[{guess}].map(g, [{faults}].map(t, {shown} + ({admitted} ? t.find('^.*?: ') + 'write ' + g : t))[0])[0]"
+        )
+
+    def _fault_in_cel(self, slip: Slip) -> str:
+        return cel(f" {slip.problem}: {slip.advice or self.advice}")
 
     def _guess_in_cel(self) -> str:
         text = (
-            f'((self.matches({cel(self.prefix[0])}) ? {cel(self.prefix[1])} : "") + self)' if self.prefix[1] else "self"
+            f"((self.matches({cel(self.prefix[0])}) ? {cel(self.prefix[1])} : '') + self)" if self.prefix[1] else "self"
         )
         text += ".trim().lowerAscii()" if self.lower else ".trim()"
         return text + "".join(f".replace({cel(old)}, {cel(new)})" for old, new in self.repairs)
@@ -145,28 +160,28 @@ class Grammar:
 
 def found(pattern: str, text: str) -> bool:
     """Return whether `pattern` (RE2) matches somewhere in `text`."""
-    return re.search(_python(pattern), text) is not None
+    return compiled(pattern).search(text) is not None
 
 
 @cache
-def _python(pattern: str) -> str:
-    """Translate an RE2 pattern for `re`, in which $ would also match before a final line feed."""
+def compiled(pattern: str) -> re.Pattern[str]:
+    """Compile an RE2 pattern with `re`, which has other names for characters, and whose $ also matches before a final line feed."""
     for name, ranges in CLASSES.items():
         pattern = pattern.replace(name, ranges)
-    return re.sub(r"(?<!\\)\$", r"\\Z", pattern)
-
-
-def _in_cel(problem: str, advice: str) -> str:
-    return f'{cel(f" {problem}: ")} + (w == "" ? {cel(advice)} : w)'
+    pattern = re.sub(r"\\x\{([0-9a-f]+)\}", lambda code: chr(int(code[1], 16)), pattern)
+    return re.compile(re.sub(r"(?<!\\)\$", r"\\Z", pattern), re.ASCII)
 
 
 def cel(text: str) -> str:
-    """Return `text` as a string literal of CEL, in ASCII."""
-    return '"' + "".join(_escaped(character) for character in text) + '"'
+    """Return `text` as a string literal of CEL, in ASCII: a raw one if it has backslashes."""
+    quote = '"' if "'" in text else "'"
+    if "\\" in text and quote not in text and text.isascii() and text.isprintable():
+        return f"r{quote}{text}{quote}"
+    return quote + "".join(_escaped(character, quote) for character in text) + quote
 
 
-def _escaped(character: str) -> str:
-    if character in '\\"':
+def _escaped(character: str, quote: str) -> str:
+    if character in ("\\", quote):
         return f"\\{character}"
     if " " <= character <= "~":
         return character

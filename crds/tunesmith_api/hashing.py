@@ -32,7 +32,9 @@ SPECS: dict[str, type[ApiModel]] = {
 IRRELEVANT = frozenset(
     {
         "suspend", "queueName", "retries", "deadline", "pendingDeadline", "ttlAfterFinished",
-        "pod", "resources", "checkpoint", "output", "storage", "parallelism.near", "until", "fit", "samples",
+        "pod", "resources", "checkpoint", "output", "storage", "parallelism.near", "until", "fit", "samples", "tracking",
+        "rewards[].judge.apiKeySecret", "rewards[].judge.timeout", "rewards[].judge.retries", "rewards[].judge.concurrency",
+        "rewards[].code.timeout", "rewards[].code.memory", "grpo.gpuMemoryShare", "rloo.gpuMemoryShare",
     }
 )  # fmt: skip
 """Paths below spec that decide where, when and how often a run takes place, but not its result."""

@@ -81,7 +81,7 @@ class Rollout(ApiModel):
 
 
 METRIC_NAME = Grammar(
-    pattern="^[A-Za-z_:][A-Za-z0-9_:./-]*$",
+    pattern=r"^[A-Za-z_:][\w:./-]*$",
     problem="is not a metric name",
     advice="write letters, digits, _, :, ., / and -, beginning with a letter, such as queue_length",
     repairs=((" ", "_"),),
@@ -169,7 +169,7 @@ class InferenceServiceSpec(ApiModel):
     adapters: list[Adapter] | None = Field(
         None,
         max_length=64,
-        description="LoRA adapters served beside the base model.",
+        description="LoRA adapters served beside the base model, each chosen by its name as the model of a request.",
         json_schema_extra=map_list("name"),
     )
     rollout: Rollout = Field(default_factory=Rollout, description="Replacement of the pods by a new version.")

@@ -1,4 +1,4 @@
-"""Settings of the training methods that have some, and rewards."""
+"""Settings of the training methods that have some."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field
 
 from tunesmith_api.base import (
     ATOMIC_LIST,
+    SET_LIST,
     ApiModel,
     Rule,
     ShortText,
@@ -41,6 +42,10 @@ class Dpo(ApiModel):
             "self.labelSmoothing == 0.0 || 'robust' in self.loss",
             "dpo.labelSmoothing goes with loss: [robust]; remove it, or add robust to dpo.loss",
         ),
+        Rule(
+            "!self.precomputeReference || !self.referenceFree",
+            "dpo.precomputeReference goes with a reference: remove it, or remove dpo.referenceFree",
+        ),
     )
 
     beta: float = Field(0.1, gt=0, description="Strength of the pull towards the reference model. Default 0.1.")
@@ -61,6 +66,9 @@ class Dpo(ApiModel):
     reference_free: bool = Field(
         False,
         description="Use no reference model. Default false.",
+    )
+    precompute_reference: bool = Field(
+        False, description="Compute the reference once before the first step, and keep no copy of it. Default false."
     )
 
 
@@ -94,6 +102,73 @@ class RewardModel(ApiModel):
     )
 
 
+MOST_CLASSES = 1024
+"""Classes that method classify learns at most."""
+
+
+class Problem(StrEnum):
+    """Kind of label that method classify learns."""
+
+    SINGLE_LABEL = "singleLabel"
+    MULTI_LABEL = "multiLabel"
+    REGRESSION = "regression"
+
+
+class Classify(ApiModel):
+    """Sequence classification and regression."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.labels) || !has(self.problem) || self.problem != 'regression'",
+            "classify.labels names classes, and problem regression learns numbers: remove labels, or set another problem",
+        ),
+    )
+
+    problem: Problem | None = Field(
+        None,
+        description="singleLabel (one class a text), multiLabel (any number of them) or regression (numbers). "
+        "Default: multiLabel if the labels of the rows are lists, else singleLabel.",
+    )
+    labels: list[ShortText] | None = Field(
+        None,
+        min_length=2,
+        max_length=MOST_CLASSES,
+        description="Names of the classes, in the order of the model's outputs; a number in a row is an index into them. "
+        "Default: the labels of the rows, sorted.",
+        json_schema_extra=SET_LIST,
+    )
+
+
+class Pooling(StrEnum):
+    """How the hidden states of a text become its vector."""
+
+    LAST_TOKEN = "lastToken"
+    MEAN = "mean"
+
+
+class Embed(ApiModel):
+    """Embedding models (van den Oord et al., 2018; Karpukhin et al., 2020)."""
+
+    pooling: Pooling = Field(
+        Pooling.LAST_TOKEN,
+        description="lastToken (the last hidden state) or mean (the mean of the last layer). Default lastToken.",
+    )
+    normalize: bool = Field(True, description="Whether the model gives vectors of length 1. Default true.")
+    temperature: float = Field(
+        0.05,
+        gt=0,
+        le=10,
+        description="What cosine similarities are divided by before the softmax over candidates. Default 0.05.",
+    )
+    dimensions: list[Annotated[int, Field(ge=1, le=65536)]] | None = Field(
+        None,
+        min_length=1,
+        max_length=16,
+        description="Lengths to which vectors can be cut later (Matryoshka), which the loss is averaged over. Default: the whole only.",
+        json_schema_extra=SET_LIST,
+    )
+
+
 class Kto(ApiModel):
     """Kahneman-Tversky optimization (Ethayarajh et al., 2024)."""
 
@@ -111,10 +186,21 @@ class Clip(ApiModel):
     )
 
 
+class RolloutEngine(StrEnum):
+    """Engine that samples completions during the training."""
+
+    TRANSFORMERS = "transformers"
+    VLLM = "vllm"
+
+
 class Rollouts(ApiModel):
     """Settings of the methods that learn from groups of completions which the model samples."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.gpuMemoryShare) || self.engine == 'vllm'",
+            "gpuMemoryShare goes with engine vllm: remove it, or set engine: vllm",
+        ),
         Rule(
             "!has(self.clip) || self.stepsPerRollout > 1",
             "clip goes with stepsPerRollout of 2 or more, since the ratio is 1 in the first step: set stepsPerRollout, or remove clip",
@@ -130,6 +216,13 @@ class Rollouts(ApiModel):
         ge=1,
         le=64,
         description="Optimizer steps for which completions are sampled at once, with the weights before the first. Default 1.",
+    )
+    engine: RolloutEngine = Field(
+        RolloutEngine.TRANSFORMERS,
+        description="What samples: transformers, or vllm beside the training, which needs images.engines.vllm. Default transformers.",
+    )
+    gpu_memory_share: float | None = Field(
+        None, gt=0, le=0.9, description="With engine vllm: its share of the device's memory. Default 0.3."
     )
     clip: Clip | None = Field(
         None, description="With stepsPerRollout of 2 or more: bounds of the ratio. Default low 0.2 and high 0.2."
@@ -151,7 +244,7 @@ class GrpoLoss(StrEnum):
 
 
 class Importance(StrEnum):
-    """What the ratio of probabilities is taken of."""
+    """Unit for which the ratio of probabilities is computed."""
 
     TOKEN = "token"
     SEQUENCE = "sequence"
@@ -246,52 +339,3 @@ class Ppo(ApiModel):
     max_completion_length: int = Field(512, ge=1, le=131072, description="Tokens of a completion at most. Default 512.")
     temperature: float = Field(1.0, gt=0, le=10, description="Temperature of sampling. Default 1.")
     top_p: float = Field(1.0, gt=0, le=1, description="Share of the probability that is sampled from. Default 1.")
-
-
-class RewardType(StrEnum):
-    """How a completion is rewarded."""
-
-    ACCURACY = "accuracy"
-    FORMAT = "format"
-    LENGTH = "length"
-
-
-class Match(StrEnum):
-    """When a completion has the right answer."""
-
-    MATH = "math"
-    EXACT = "exact"
-    CHOICE = "choice"
-
-
-class Reward(ApiModel):
-    """A reward of completions."""
-
-    rules: ClassVar[tuple[Rule, ...]] = (
-        Rule("(self.type == 'format') == has(self.pattern)", "pattern goes with type: format: set it, or remove it"),
-        Rule(
-            "(self.type == 'length') == has(self.freeTokens)", "freeTokens goes with type: length: set it, or remove it"
-        ),
-    )
-
-    name: Annotated[str, Field(min_length=1, max_length=63)] = Field(description="Name in logs.")
-    type: RewardType = Field(
-        description="accuracy (1 for the right answer), format (1 if pattern is found) or length (0, down to -1)."
-    )
-    weight: float = Field(1.0, description="Factor in the sum of rewards. Default 1.")
-    column: ShortText = Field(
-        "answer", description="accuracy: column of the rows with the right answer. Default answer."
-    )
-    match: Match = Field(
-        Match.MATH,
-        description="accuracy: math (an equal expression), exact or choice (the last letter). Default math.",
-    )
-    pattern: Annotated[str, Field(min_length=1, max_length=1024)] | None = Field(
-        None,
-        description="format: regular expression that is searched in the completion; its . matches line breaks too.",
-    )
-    free_tokens: int | None = Field(
-        None,
-        ge=0,
-        description="length: tokens up to which the reward is 0; it is -1 at maxCompletionLength.",
-    )

@@ -11,6 +11,7 @@ from pydantic import Field
 from tunesmith_api.base import (
     ATOMIC_LIST,
     ApiModel,
+    FurtherObjectName,
     LabelValue,
     ObjectName,
     Quantity,
@@ -57,7 +58,7 @@ def is_reserved(variable: str) -> bool:
 
 
 VARIABLE_NAME = Grammar(
-    pattern="^[A-Za-z_][A-Za-z0-9_]*$",
+    pattern=r"^[A-Za-z_]\w*$",
     problem="is not a variable name",
     advice="write letters, digits and _, not beginning with a digit",
     repairs=(("-", "_"), (".", "_"), (" ", "_")),
@@ -65,10 +66,10 @@ VARIABLE_NAME = Grammar(
 
 
 class EnvVar(ApiModel):
-    """An environment variable with a literal value: $(NAME) is not expanded. Don't put secrets here.
+    """An environment variable with a literal value.
 
-    Variables that decide where a pod fetches from, what it trusts or what code it loads are refused (AWS_*, *_PROXY,
-    HF_ENDPOINT, CA bundles, PYTHON*, LD_*, PATH and others), as pods import models into a store that others read.
+    Variables that decide where a pod fetches from, what it trusts or what code it loads are refused, as pods import models
+    into a store that others read.
     """
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -86,11 +87,11 @@ class EnvVar(ApiModel):
 class LocalObject(ApiModel):
     """A named object such as an image pull secret."""
 
-    name: ObjectName = Field(description="Name of the object in this namespace.")
+    name: FurtherObjectName = Field(description="Name of the object in this namespace.")
 
 
 LABEL_KEY = Grammar(
-    pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+    pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-\w.]*[A-Za-z0-9])?$",
     problem="is not a label key",
     advice="write the key of a label that nodes have, such as topology.kubernetes.io/zone",
     repairs=((" ", "-"),),
@@ -131,20 +132,21 @@ class PodSettings(ApiModel):
     env: list[EnvVar] | None = Field(
         None,
         max_length=64,
-        description="Environment variables with literal values: $(NAME) is not expanded. Variables that decide where a pod "
-        "fetches from, what it trusts or what code it loads are refused.",
+        description="Environment variables with literal values: $(NAME) is not expanded. Do not put secrets here. Variables that "
+        "decide where a pod fetches from, what it trusts or what code it loads are refused (AWS_*, *_PROXY, HF_ENDPOINT, CA "
+        "bundles, PYTHON*, LD_*, PATH and others).",
         json_schema_extra=map_list("name"),
     )
     labels: dict[str, LabelValue] | None = Field(None, max_length=32, description="Labels added to the pods.")
     annotations: dict[str, Text] | None = Field(None, max_length=32, description="Annotations added to the pods.")
-    priority_class_name: ObjectName | None = Field(
+    priority_class_name: FurtherObjectName | None = Field(
         None, description="PriorityClass of the pods. Default: the cluster's."
     )
-    runtime_class_name: ObjectName | None = Field(
+    runtime_class_name: FurtherObjectName | None = Field(
         None,
         description="RuntimeClass of the pods, except of a preparation pod without devices. Default: the node's runtime.",
     )
-    scheduler_name: ObjectName | None = Field(None, description="Scheduler of the pods. Default: the cluster's.")
+    scheduler_name: FurtherObjectName | None = Field(None, description="Scheduler of the pods. Default: the cluster's.")
 
 
 PROFILE = Grammar(
@@ -164,6 +166,10 @@ class Accelerator(StrEnum):
     AMD = "amd"
 
 
+MOST_DEVICES = 64
+"""Devices of a pod at most."""
+
+
 class Resources(ApiModel):
     """Resources of each pod. Requests equal limits for memory and devices; CPU has a request only."""
 
@@ -179,7 +185,7 @@ class Resources(ApiModel):
     )
 
     accelerator: Accelerator = Field(Accelerator.CPU, description="cpu, nvidia, ascend or amd. Default cpu.")
-    count: int | None = Field(None, ge=1, le=64, description="Devices per pod. Default 1, except with cpu.")
+    count: int | None = Field(None, ge=1, le=MOST_DEVICES, description="Devices per pod. Default 1, except with cpu.")
     profile: Annotated[str, Field(max_length=63), PROFILE] | None = Field(
         None, description="MIG profile of a part of a GPU, such as mig-3g.40gb. Default: the whole GPU."
     )

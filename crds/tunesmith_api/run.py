@@ -15,11 +15,12 @@ from pydantic import Field, field_validator, model_validator
 
 from tunesmith_api.base import ApiModel, UriText
 from tunesmith_api.catalogue import SCHEME
-from tunesmith_api.compatibility import DATA_NAMES, values_at
 from tunesmith_api.evaljob import EvalJobSpec, Result
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import Estimate, FineTuneJobSpec, LastCheckpoint, Metrics, Rows
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.finetunejob_status import Estimate, LastCheckpoint, MeanReward, Metrics, Rows
 from tunesmith_api.inferenceservice import InferenceServiceSpec
+from tunesmith_api.spec_fields import DATA_NAMES, values_at
 from tunesmith_api.status import Artifact
 
 RUN_ANNOTATION = "tunesmith.dev/run"
@@ -29,9 +30,15 @@ CATALOGUE_DIRECTORY = "/etc/tunesmith-catalogue"
 """Where the namespace's ConfigMap of catalogue entries is mounted in a pod that looks up names."""
 TEMPLATE_FILE = "/etc/tunesmith-template/chat_template.jinja"
 """The text of training.chatTemplate, which the operator mounts."""
+REWARD_CODE_FILE = "/etc/tunesmith-rewards/reward.py"
+"""The text of rewards[].code. The operator mounts it in the containers that identify it and in the one that runs it."""
+REWARD_SOCKET = "/run/tunesmith-rewards/socket"
+"""Unix socket between the container of that code and the training."""
 TERMINATION_MESSAGE_BYTES = 3072
-"""The kubelet cuts a message at 4,096 bytes, and those of a pod at 12 KiB shared evenly by its containers
-(kubernetes/pkg/kubelet/status/status_manager.go). Our pods have three; a fourth may be injected into them."""
+"""The kubelet cuts a message at 4,096 bytes, and all messages of a pod at 12 KiB, shared evenly by its containers
+(kubernetes/pkg/kubelet/status/status_manager.go). Our pods have three or four containers."""
+LOG_TAIL_CHARACTERS = 1500
+"""Maximum length of the end of the log in the report of a failure."""
 
 CACHE_DIRECTORY = "/cache"
 """Where containers mount the cache of model files: fetch for writing, all others read-only."""
@@ -40,6 +47,8 @@ CACHE_LEASES_DIRECTORY = "/cache-leases"
 
 PROGRESS_TOKEN_VARIABLE = "TUNESMITH_PROGRESS_TOKEN"
 """Environment variable with the bearer token that authorizes progress reports of this Job only."""
+API_KEY_VARIABLE = "TUNESMITH_API_KEY"
+"""Environment variable with the key that requests to a model server must carry. If it is absent, requests need no key."""
 POD_NAME_VARIABLE = "TUNESMITH_POD"
 INDEX_VARIABLE = "TUNESMITH_INDEX"
 """Environment variable with the index of a pod among those of its Job, from 0; absent for a single pod."""
@@ -47,6 +56,11 @@ ENGINE_PORT = 8000
 """Port of the OpenAI API and of /health in a serving pod, with every engine."""
 READY_PORT = 8001
 """Port of /ready in a serving pod, with every engine: succeeds once the engine has generated a token."""
+
+
+def judge_key_variable(index: int) -> str:
+    """Return the environment variable with the API key of the judge of spec.rewards[index]."""
+    return f"TUNESMITH_REWARD_{index}_API_KEY"
 
 
 class Verb(StrEnum):
@@ -147,7 +161,7 @@ class ModelRole(StrEnum):
     TEACHER = "teacher"
     LABELLER = "labeller"
     INITIAL = "initial"
-    """Adapter on the base with which a tuning begins."""
+    """Adapter on the base, from which a training continues."""
 
 
 ADAPTER_ROLES = frozenset({ModelRole.ADAPTER, ModelRole.INITIAL})
@@ -210,6 +224,9 @@ class RunSpec(ApiModel):
     chat_template_file: str | None = Field(
         None,
         description="Path, in the container, of the chat template of training.chatTemplate; absent: none is given.",
+    )
+    reward_code_file: str | None = Field(
+        None, description="Path, in the container, of the code of rewards[].code; absent: there is none."
     )
     progress_url: str | None = Field(None, description="URL that receives progress reports; absent: none.")
     world: World | None = Field(None, description="Process group; absent: a single process.")
@@ -284,7 +301,9 @@ class FailureReport(ApiModel):
     class_: FailureClass = Field(alias="class", description="Failure class.")
     message: str = Field(description="What happened and where: file, line, URI.")
     hint: str | None = Field(None, description="What to do, if it is more specific than the hint of the class.")
-    log_tail: str | None = Field(None, description="Last lines of the log, at most 1,500 characters.")
+    log_tail: str | None = Field(
+        None, description=f"Last lines of the log, at most {LOG_TAIL_CHARACTERS:,} characters."
+    )
 
 
 class RunReport(ApiModel):
@@ -302,6 +321,7 @@ class RunReport(ApiModel):
     rows: Rows | None = Field(None, description="prepare, train: counts of the rows.")
     estimate: Estimate | None = Field(None, description="prepare, fetch: what the run is expected to need.")
     metrics: Metrics | None = Field(None, description="train, export: figures of the run.")
+    tracking_url: str | None = Field(None, description="train: page of the run on the tracker's server.")
     results: list[Result] | None = Field(None, description="evaluate: the scores of this model.")
     resumed_from_step: int | None = Field(None, description="train: step from which it resumed.")
     last_checkpoint: LastCheckpoint | None = Field(None, description="train: newest checkpoint in the store.")
@@ -321,14 +341,20 @@ class ProgressReport(ApiModel):
         None, description="Latest loss of each of validation.datasets, if there are several."
     )
     reward: float | None = Field(None, description="As Progress.reward.")
+    rewards: list[MeanReward] | None = Field(None, description="As Progress.rewards.")
     sampling_share: float | None = Field(None, description="As Progress.samplingShare.")
     truncated_share: float | None = Field(None, description="As Progress.truncatedShare.")
     reward_margin: float | None = Field(None, description="As Progress.rewardMargin.")
     reward_accuracy: float | None = Field(None, description="As Progress.rewardAccuracy.")
     kl: float | None = Field(None, description="As Progress.kl.")
+    eval_accuracy: float | None = Field(None, description="As Progress.evalAccuracy.")
+    eval_f1: float | None = Field(None, description="As Progress.evalF1.")
+    eval_correlation: float | None = Field(None, description="As Progress.evalCorrelation.")
+    eval_recall: float | None = Field(None, description="As Progress.evalRecall.")
     learning_rate: float | None = Field(None, description="Current learning rate.")
     tokens_per_second: float | None = Field(None, description="Tokens trained on per second.")
     eta_seconds: int | None = Field(None, description="Seconds left.")
     resumed_from_step: int | None = Field(None, description="Step from which this attempt resumed.")
     rows: Rows | None = Field(None, description="Counts of the rows, once known.")
+    tracking_url: str | None = Field(None, description="Page of the run on the tracker's server, once known.")
     last_checkpoint: LastCheckpoint | None = Field(None, description="Newest checkpoint in the store.")

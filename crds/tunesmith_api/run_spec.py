@@ -9,7 +9,17 @@ from tunesmith_api.evaljob import EvalJobSpec
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import SPECS, decisive, digest, spec_hash
 from tunesmith_api.inferenceservice import Engine, InferenceServiceSpec
-from tunesmith_api.run import TEMPLATE_FILE, Hub, ModelRole, NamedAdapter, ResolvedModel, RunSpec, Store, World
+from tunesmith_api.run import (
+    REWARD_CODE_FILE,
+    TEMPLATE_FILE,
+    Hub,
+    ModelRole,
+    NamedAdapter,
+    ResolvedModel,
+    RunSpec,
+    Store,
+    World,
+)
 
 SCORING_FIELDS = ("benchmarks", "generation", "engine", "rerun")
 """Fields of an EvalJob's spec that decide the score of a model. EvalJobs that share them share the scores of a model,
@@ -63,6 +73,7 @@ def run_spec(
         adapters=list(adapters),
         output_uri=wanted or f"{store.uri}/{folder}",
         chat_template_file=TEMPLATE_FILE if isinstance(spec, FineTuneJobSpec) and spec.training.chat_template else None,
+        reward_code_file=REWARD_CODE_FILE if isinstance(spec, FineTuneJobSpec) and spec.reward_code else None,
         progress_url=progress_url,
         world=world,
     )

@@ -9,7 +9,7 @@ from tunesmith_api.grammar import Grammar
 
 _BOUND = "-?[0-9]{1,12}%?"
 SPLIT = Grammar(
-    pattern=rf"^[A-Za-z0-9_][A-Za-z0-9_.-]*(\[({_BOUND})?:({_BOUND})?\])?$",
+    pattern=rf"^\w[\w.-]*(\[({_BOUND})?:({_BOUND})?\])?$",
     problem="is not a split",
     advice="write a name such as train, or a part of it such as train[:90%] or train[1000:2000]",
     repairs=((" ", ""),),

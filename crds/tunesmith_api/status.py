@@ -54,6 +54,10 @@ class ArtifactType(StrEnum):
     ADAPTER = "adapter"
     REWARD_MODEL = "rewardModel"
     """A whole model that scores answers."""
+    CLASSIFIER = "classifier"
+    """A whole model that classifies texts, or gives them numbers."""
+    EMBEDDING_MODEL = "embeddingModel"
+    """A whole model that turns texts into vectors."""
     TASK_ADAPTER = "taskAdapter"
     """An adapter with a head of its own, of a model that does not write text."""
     REPORT = "report"
@@ -67,11 +71,11 @@ class Artifact(ApiModel):
     """A finished result in the store."""
 
     name: ShortText = Field(
-        description="Type of the artifact: quantized, merged, model, adapter, rewardModel, taskAdapter or report."
+        description="Type of the artifact: quantized, merged, model, adapter, rewardModel, classifier, embeddingModel, taskAdapter or report."
     )
     uri: UriText = Field(description="Folder in the store.")
     digest: ShortText | None = Field(None, description="sha256 of its manifest.")
-    size_bytes: int | None = Field(None, ge=0, description="Size in bytes.", json_schema_extra={"format": "int64"})
+    size_bytes: int | None = Field(None, ge=0, description="Size in bytes.")
 
 
 FAILURE_CHARACTERS = 2048
@@ -113,7 +117,6 @@ class Status(ApiModel):
         None,
         ge=-1,
         description="Generation of the spec that this status describes; -1 until the operator has observed the resource.",
-        json_schema_extra={"format": "int64"},
     )
     conditions: list[Condition] | None = Field(
         None,
@@ -155,14 +158,11 @@ class Attempt(ApiModel):
     failures: int | None = Field(
         None, ge=0, description="Failures of this role so far that count towards spec.retries, including this attempt."
     )
-    queued_seconds: int | None = Field(
-        None, ge=0, description="Seconds it waited, in its queue and for a node.", json_schema_extra={"format": "int64"}
-    )
+    queued_seconds: int | None = Field(None, ge=0, description="Seconds it waited, in its queue and for a node.")
     accelerator_seconds: int | None = Field(
         None,
         ge=0,
         description="Devices multiplied by the seconds that it held them.",
-        json_schema_extra={"format": "int64"},
     )
 
 
@@ -180,7 +180,11 @@ class JobStatus(Status):
         description="Attempts that were preempted or evicted; they do not count towards spec.retries.",
     )
     attempts: list[Attempt] | None = Field(
-        None, max_length=16, description="The newest attempts, oldest first.", json_schema_extra=ATOMIC_LIST
+        None,
+        max_length=16,
+        description="The newest attempts, oldest first: periods in which their pods held nodes, with the wait before. An attempt that its "
+        "queue suspends and admits again has several.",
+        json_schema_extra=ATOMIC_LIST,
     )
     accelerator_hours: float | None = Field(
         None,
@@ -191,5 +195,4 @@ class JobStatus(Status):
         None,
         ge=0,
         description="Seconds that attempts waited, in a queue and for a node, over all attempts.",
-        json_schema_extra={"format": "int64"},
     )

@@ -1,4 +1,4 @@
-"""Causes of failures by what a process leaves behind: error texts of libraries, and the signals that end processes."""
+"""Causes of failures, by the error texts of libraries and the signals that end processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIGNALS: dict[int, tuple[str, str]] = {
         "read the log tail, and try an image with other library versions: a native library crashed",
     ),
 }
-"""Exit code of a process that one of its own signals ended -> name of the signal, and hint."""
+"""Exit code of a process that a signal ended -> name of the signal, and hint."""
 
 SYMPTOMS: tuple[tuple[FailureClass, re.Pattern[str]], ...] = (
     (
@@ -47,7 +47,7 @@ SYMPTOMS: tuple[tuple[FailureClass, re.Pattern[str]], ...] = (
         re.compile(
             r"collective operation timeout|DistBackendError|DistNetworkError|DistStoreError|RendezvousTimeoutError"
             r"|NCCL error|nccl(?:System|Internal|Remote|UnhandledCuda)Error|HCCL (?:function )?error|call hccl api failed"
-            r"|\bEI000[26]\b|third_party/gloo"
+            r"|\bEI000[26]\b|HCCL OP RETRY FAILED|SUSPECT REMOTE ERROR|third_party/gloo"
         ),
     ),
     (
@@ -56,6 +56,7 @@ SYMPTOMS: tuple[tuple[FailureClass, re.Pattern[str]], ...] = (
             r"uncorrectable ECC error|CUDA-capable device|No CUDA GPUs are available|Found no NVIDIA driver"
             r"|CUDA driver version is insufficient|Driver/library version mismatch|GPU is lost|fallen off the bus"
             r"|nvidia-container-cli: (?:initialization|device) error|unresolvable CDI devices"
+            r"|\b(?:UCE|HBM MULTI BIT ECC|SUSPECT MEM|HCCS LINK) ERROR"  # of torch_npu
         ),
     ),
     (FailureClass.DISK_FULL, re.compile(r"No space left on device|Disk quota exceeded", re.IGNORECASE)),

@@ -1,8 +1,7 @@
-"""How a FineTuneJob trains: method, tuner, optimization, spread over devices, checkpoints and export."""
+"""How a FineTuneJob trains: method, optimization, spread over devices, checkpoints and export."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
@@ -14,106 +13,12 @@ from tunesmith_api.base import (
     ApiModel,
     Rule,
     ShortText,
+    listed,
 )
-from tunesmith_api.common import AdapterSource, TextSource
+from tunesmith_api.common import TextSource
+from tunesmith_api.method_facts import METHOD_FACTS, RATED_METHODS, Method
 from tunesmith_api.pods import LABEL_KEY
-
-
-class Method(StrEnum):
-    """Training method."""
-
-    SFT = "sft"
-    PRETRAIN = "pretrain"
-    DPO = "dpo"
-    KTO = "kto"
-    ORPO = "orpo"
-    SIMPO = "simpo"
-    CPO = "cpo"
-    REWARD = "reward"
-    GRPO = "grpo"
-    RLOO = "rloo"
-    PPO = "ppo"
-    GKD = "gkd"
-
-
-class Tuner(StrEnum):
-    """Choice of the trained weights."""
-
-    LORA = "lora"
-    FULL = "full"
-    QLORA = "qlora"
-    DORA = "dora"
-    ADALORA = "adalora"
-    OFT = "oft"
-    LOHA = "loha"
-    LOKR = "lokr"
-    VERA = "vera"
-    IA3 = "ia3"
-    MISS = "miss"
-
-
-class Lora(ApiModel):
-    """Adapters, such as low-rank adaptation (Hu et al., 2021)."""
-
-    rank: int = Field(16, ge=1, le=1024, description="Rank r of the update. Default 16.")
-    alpha: int = Field(32, ge=1, le=4096, description="Scale: the update is multiplied by alpha / rank. Default 32.")
-    dropout: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Dropout on the adapter's input; with loha and lokr, of rows of the update. Default 0.",
-    )
-    target_modules: list[ShortText] | None = Field(
-        None,
-        max_length=64,
-        description="Names of the linear layers to adapt. Default: all except the output head.",
-        json_schema_extra=SET_LIST,
-    )
-    use_rslora: bool = Field(False, description="Scale by alpha / sqrt(rank) (Kalajdzievski, 2023). Default false.")
-    from_: AdapterSource | None = Field(
-        None,
-        alias="from",
-        description="Adapter to go on with, of the same tuner, rank, alpha and base. Its layers are the default of targetModules. "
-        "Default: a new adapter.",
-    )
-
-
-class BaseQuantization(StrEnum):
-    """Number format of the frozen weights that an adapter is trained beside."""
-
-    NF4 = "nf4"
-    INT8 = "int8"
-    HQQ = "hqq"
-
-
-class Qlora(ApiModel):
-    """Quantization of the base while an adapter is trained (Dettmers et al., 2023)."""
-
-    quantization: BaseQuantization = Field(
-        BaseQuantization.NF4, description="nf4 (4 bits), int8 (8 bits, LLM.int8) or hqq. Default nf4."
-    )
-    double_quantization: bool = Field(
-        True, description="With nf4: quantize the scales too, which saves 0.37 bits a weight. Default true."
-    )
-
-
-class AdaLora(ApiModel):
-    """Ranks of tuner adalora (Zhang et al., 2023): each layer begins with initialRank, and lora.rank remains on average."""
-
-    initial_rank: int | None = Field(
-        None, ge=2, le=1024, description="Rank of each layer at the start. Default: one and a half times lora.rank."
-    )
-    initial_steps: int | None = Field(
-        None, ge=0, description="Steps before ranks are reduced. Default: a tenth of the steps."
-    )
-    final_steps: int | None = Field(
-        None, ge=0, description="Steps at the end, with ranks that stay. Default: three tenths of the steps."
-    )
-    every_steps: int = Field(1, ge=1, description="Steps between two reductions. Default 1.")
-
-    def begins_with(self, rank: int) -> int:
-        """Return the rank at the start, for lora.rank `rank`."""
-        return self.initial_rank or max(rank + 1, 3 * rank // 2)
+from tunesmith_api.tuners import TUNER_FACTS, Tuner
 
 
 class Precision(StrEnum):
@@ -124,37 +29,9 @@ class Precision(StrEnum):
     FP32 = "fp32"
 
 
-PREFERENCE_METHODS = (Method.DPO, Method.ORPO, Method.SIMPO, Method.CPO)
-"""Methods that learn from a chosen and a rejected answer."""
-RATED_METHODS = (*PREFERENCE_METHODS, Method.KTO)
-"""Methods that learn from answers that are compared or rated."""
-SAMPLING_METHODS = (Method.GRPO, Method.RLOO, Method.PPO)
-"""Methods that learn from completions which the model samples and rewards rate."""
-
-HEAD_METHODS = (Method.REWARD,)
-"""Methods that train a model with a head of its own, which does not write text."""
-
-LEARNING_RATES: dict[Tuner, float] = {
-    Tuner.LORA: 1e-4,
-    Tuner.QLORA: 1e-4,
-    Tuner.DORA: 1e-4,
-    Tuner.LOHA: 1e-4,
-    Tuner.LOKR: 1e-4,
-    Tuner.VERA: 1e-3,
-    Tuner.ADALORA: 1e-3,
-    Tuner.OFT: 1e-4,
-    Tuner.IA3: 1e-3,
-    Tuner.MISS: 1e-4,
-    Tuner.FULL: 1e-5,
-}
-"""Default of training.learningRate by tuner."""
-RATED_SHARE = 0.1
-"""Share of that default with which RATED_METHODS train: larger steps make them forget what the model knew."""
-
-
 def default_learning_rate(method: Method, tuner: Tuner) -> float:
     """Return the default of training.learningRate."""
-    return LEARNING_RATES[tuner] * (RATED_SHARE if method in RATED_METHODS else 1)
+    return TUNER_FACTS[tuner].learning_rate * METHOD_FACTS[method].learning_rate_factor
 
 
 class Scheduler(StrEnum):
@@ -183,7 +60,7 @@ class SchedulerOptions(ApiModel):
 
 
 class Optimizer(StrEnum):
-    """Rule by which gradients change the weights."""
+    """Optimizer that updates the weights."""
 
     ADAMW = "adamw"
     ADAMW_8BIT = "adamw8bit"
@@ -215,16 +92,21 @@ class LossOn(StrEnum):
 def _default_learning_rates() -> str:
     """Return the defaults in words. Decimal notation, which every YAML parser reads as a number."""
     tuners: dict[float, list[Tuner]] = {}
-    for tuner, rate in LEARNING_RATES.items():
-        tuners.setdefault(rate, []).append(tuner)
-    by_tuner = ", ".join(f"{f'{rate:f}'.rstrip('0')} with tuner {_either(names)}" for rate, names in tuners.items())
-    return f"{by_tuner}; a tenth with method {_either(RATED_METHODS)}"
+    for tuner, facts in TUNER_FACTS.items():
+        tuners.setdefault(facts.learning_rate, []).append(tuner)
+    by_tuner = ", ".join(f"{f'{rate:f}'.rstrip('0')} with tuner {listed(names)}" for rate, names in tuners.items())
+    return f"{by_tuner}; a tenth with method {listed(RATED_METHODS)}"
 
 
-def _either(names: Sequence[str]) -> str:
-    """Return names as "a, b or c"."""
-    *most, last = names
-    return f"{', '.join(most)} or {last}" if most else last
+class Kernels(StrEnum):
+    """Choice of the code that computes attention, the loss and the optimizer's step."""
+
+    AUTO = "auto"
+    PLAIN = "plain"
+
+
+FROZEN_PARTS = "embeddings|head|layers:[0-9]+(-[0-9]+)?|pattern:.+"
+"""Regular expression of the parts that training.freeze names."""
 
 
 class EarlyStopping(ApiModel):
@@ -253,6 +135,10 @@ class Training(ApiModel):
             "!has(self.minLearningRate) || !has(self.learningRate) || self.minLearningRate <= self.learningRate",
             "minLearningRate is at most learningRate: lower it",
         ),
+        Rule(
+            f"!has(self.freeze) || self.freeze.all(part, part.matches('^({FROZEN_PARTS})$'))",
+            "freeze has the parts embeddings, head, layers:FIRST-LAST (from 0) and pattern:REGEX of names of weights: write one of them",
+        ),
     )
 
     epochs: float | None = Field(
@@ -274,7 +160,7 @@ class Training(ApiModel):
         None,
         ge=1,
         le=4096,
-        description="Rows, or packed sequences, per device and forward pass. Default: globalBatchSize / devices, at most 8.",
+        description="Rows, or packed sequences, per device and forward pass. Default: globalBatchSize / devices, at most 8; with method embed at most 64.",
     )
     max_length: int = Field(2048, ge=8, le=1048576, description="Maximum tokens of a row. Default 2048.")
     truncation: Truncation = Field(
@@ -288,14 +174,14 @@ class Training(ApiModel):
     )
     optimizer: Optimizer = Field(
         Optimizer.ADAMW,
-        description="adamw, adamw8bit or pagedAdamw8bit (state in 8 bits), adafactor, lion, lion8bit, muon, galore or apollo. Default adamw.",
+        description="Optimizer of the weights; adamw8bit, pagedAdamw8bit and lion8bit keep their state in 8 bits. Default adamw.",
     )
     neftune_alpha: float | None = Field(
         None, gt=0, le=1000, description="Scale of the noise that NEFTune adds to embeddings, such as 5. Default: none."
     )
     scheduler: Scheduler = Field(
         Scheduler.COSINE,
-        description="cosine, linear, constant, polynomial, cosineWithRestarts, inverseSqrt or warmupStableDecay. Default cosine.",
+        description="Course of the learning rate after the warm-up. Default cosine.",
     )
     scheduler_options: SchedulerOptions | None = Field(None, description="Settings that single schedulers read.")
     min_learning_rate: float | None = Field(
@@ -307,6 +193,14 @@ class Training(ApiModel):
     warmup_ratio: float = Field(
         0.03, ge=0, lt=1, description="Share of the steps over which the learning rate rises. Default 0.03."
     )
+    freeze: list[ShortText] | None = Field(
+        None,
+        min_length=1,
+        max_length=32,
+        description="With tuner full, parts that are not trained: embeddings, head, layers:0-15 (numbers from 0), or pattern: and a regular "
+        "expression that whole names of weights match. Default: none.",
+        json_schema_extra=SET_LIST,
+    )
     weight_decay: float = Field(0.0, ge=0, le=1, description="Weight decay. Default 0.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm. Default 1.")
     precision: Precision = Field(
@@ -316,6 +210,14 @@ class Training(ApiModel):
     gradient_checkpointing: bool = Field(
         False,
         description="Recompute activations in the backward pass, which saves memory and takes time. Default false.",
+    )
+    kernels: Kernels = Field(
+        Kernels.AUTO,
+        description="auto: the fast paths that the device has; plain: none of them, to compare with. Default auto.",
+    )
+    compile: bool = Field(
+        False,
+        description="Compile the decoder layers with torch.compile: later steps are faster, the first ones take minutes. Default false.",
     )
     packing: bool = Field(
         False,
@@ -366,6 +268,14 @@ class Strategy(StrEnum):
     ZERO3 = "zero3"
 
 
+class Offload(StrEnum):
+    """State that is kept in the memory of the pod instead of the memory of its devices."""
+
+    NONE = "none"
+    OPTIMIZER = "optimizer"
+    ALL = "all"
+
+
 class Near(ApiModel):
     """Placement of the pods of a job close to each other."""
 
@@ -396,7 +306,40 @@ class Parallelism(ApiModel):
         Strategy.AUTO,
         description="auto, ddp, fsdp, zero1, zero2 or zero3. Default auto: ddp if it fits into the devices, otherwise fsdp.",
     )
-    tensor_parallel: int = Field(1, ge=1, le=64, description="Devices that share each layer. Default 1.")
+    offload: Offload = Field(
+        Offload.NONE,
+        description="Keep in the memory of the pod instead of that of its devices: nothing (none), the state of the optimizer, which steps on "
+        "the CPU (optimizer), or weights and gradients too (all). It saves memory and takes time. Default none.",
+    )
+    tensor_parallel: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Devices that share each layer and take the same rows; it divides nodes x resources.count. Default 1.",
+    )
+    pipeline_parallel: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Devices that hold some layers each and pass micro batches on; it divides nodes x resources.count. Default 1.",
+    )
+    context_parallel: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Devices that have a part of the tokens of each row; it divides nodes x resources.count. Default 1.",
+    )
+
+    @property
+    def sharing(self) -> tuple[str, int]:
+        """The field that lets several devices take the same rows, and the number of these devices. Only one such field
+        can be above 1."""
+        fields = {
+            "tensorParallel": self.tensor_parallel,
+            "pipelineParallel": self.pipeline_parallel,
+            "contextParallel": self.context_parallel,
+        }
+        return max(fields.items(), key=lambda each: each[1])
 
 
 class Checkpointing(ApiModel):
@@ -424,12 +367,12 @@ class Until(StrEnum):
 
     @property
     def trains(self) -> bool:
-        """Whether the job comes to training, for which it needs its devices."""
+        """Whether the job trains, for which it needs its devices."""
         return self in (Until.TRAIN, Until.EXPORT)
 
 
 class Fit(StrEnum):
-    """What to do with a job that is expected not to fit into the memory of its devices."""
+    """Handling of a job that is not expected to fit into the memory of its devices."""
 
     WARN = "Warn"
     REFUSE = "Refuse"
@@ -453,7 +396,7 @@ class Quantize(ApiModel):
 
 
 class Weights(StrEnum):
-    """The step whose weights are the result."""
+    """Step that gives the published weights."""
 
     LAST = "last"
     BEST = "best"

@@ -5,16 +5,18 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html def
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tunesmith_api.grammar import INVISIBLE, Grammar, Slip
 
 BUCKET = "[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
-HUB = "(hf|ms)://[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*(@[A-Za-z0-9_][A-Za-z0-9_./-]*)?"
+HUB = r"(hf|ms)://\w[\w.-]*/\w[\w.-]*(@\w[\w./-]*)?"
 S3 = f"s3://{BUCKET}(/.*)?"
-CLAIM = r"pvc://[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(/.*)?"
+CLAIM = r"pvc://[a-z0-9]+((\.|-+)[a-z0-9]+)*(/.*)?"
 LOCAL = "file:///.+"
-LABEL = "[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
-HOST = rf"{LABEL}(\.{LABEL})*"
-SERVER = f"https://{HOST}(:[0-9]{{1,5}})?"
+HOST = r"[A-Za-z0-9]+((\.|-+)[A-Za-z0-9]+)*"
+"""Labels between dots, which neither begin nor end with -."""
+SERVER = rf"https://{HOST}(:\d{{1,5}})?"
 WEB = rf"{SERVER}/.+\.(gguf|safetensors|tar\.gz|tgz|tar\.zst|zip)"
 """A file of a model on a web server."""
 WEB_DATA = f"{SERVER}/.*[^/]"
@@ -26,7 +28,7 @@ LABELS = r"^s3://[^/]*(\.\.|\.-|-\.)"
 DOTS = r"/\.\.?(/|$)"
 EMPTY = ":///?[^/].*//|:////"
 ODD = r'[?#*\\<>{}^|"`]'
-PERCENT = "^[^f].*%[0-9A-Fa-f][0-9A-Fa-f]"
+PERCENT = "^[^f].*%[0-9A-Fa-f]{2}"
 """Except in file:///, as Python's Path.as_uri percent-encodes."""
 REFUSED = f"[{INVISIBLE}]|{ODD}|{PERCENT}|{DOTS}|{EMPTY}|{ADDRESS}|{LABELS}"
 
@@ -73,7 +75,7 @@ HALF = (
     "lacks the organization or the model",
     "write both as in the address of the model's page, such as hf://Qwen/Qwen3-8B",
 )
-"""What is wrong with a hub's URI that lacks one of its two parts, and what to do."""
+"""The fault of a hub's URI that lacks one of its two parts, and the hint."""
 
 HALF_DATA = (
     "lacks the organization or the name",
@@ -144,7 +146,7 @@ MODEL = Grammar(
         Slip("^(hf|ms)://[^@]*/[^@]*/", "has more than an organization and a name", "write hf://ORG/NAME; a single file of a model cannot be named"),
         Slip("^[^:/]+/[^:/]+$", "names a model without its hub"),
     ),
-    prefix=("^ *[A-Za-z0-9_][A-Za-z0-9_.-]*/[A-Za-z0-9_][A-Za-z0-9_.-]*(@[^ ]*)? *$", "hf:"),
+    prefix=(r"^ *\w[\w.-]*/\w[\w.-]*(@[^ ]*)? *$", "hf:"),
     repairs=(*HUBS, *SCHEMES),
 )  # fmt: skip
 
@@ -152,7 +154,7 @@ OBJECT_HOST = f"{PAGES[0].pattern}|^https?://(s3|oss|cos|obs|storage)[.-]|^https
 """Addresses of objects, by the names of S3's servers and the port of MinIO."""
 DATA_ODD = r'[?#\\<>{}^|"`]'
 """Unlike other URIs, those of data may have *."""
-DATA_PERCENT = "^[^fh].*%[0-9A-Fa-f][0-9A-Fa-f]"
+DATA_PERCENT = "^[^fh].*%[0-9A-Fa-f]{2}"
 """Except in file:/// and https://."""
 DATA_REFUSED = (
     f"[{INVISIBLE}]|{DATA_ODD}|{DATA_PERCENT}|^https:.*[*]|{DOTS}|{EMPTY}|{ADDRESS}|{LABELS}|{HUB_PAGE}|{OBJECT_HOST}"
@@ -213,6 +215,14 @@ ENDPOINT = Grammar(
         Slip("^https?://[^/]*_", "has a host with _", "write https://HOST with letters, digits, - and . only"),
         Slip("^https?://[^/]*:[0-9]+(/|$)", "has no port from 1 to 65535"),
     ),
-    prefix=("^ *[A-Za-z0-9_.-]+(:[0-9]+)?/? *$", "https://"),
+    prefix=(r"^ *[\w.-]+(:\d+)?/? *$", "https://"),
     repairs=(("HTTP://", "http://"), ("HTTPS://", "https://"), ("Https://", "https://"), ("Http://", "http://")),
 )  # fmt: skip
+TRACKER = replace(
+    ENDPOINT,
+    problem="is not the URL of a tracking server",
+    slips=(
+        Slip("://[^/]*@", "holds credentials", "remove them; spec.tracking.secret names a Secret"),
+        *ENDPOINT.slips[1:],
+    ),
+)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tunesmith_api.compatibility import DATA_URIS, values_at
 from tunesmith_api.run import RunSpec
+from tunesmith_api.spec_fields import DATA_URIS, values_at
 
 VOLUMES = "/volumes"
 """Folder in a pod with a folder for each claim that its run reads."""

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from tunesmith_api.base import CATALOGUE_NAME
+from tunesmith_api.base import CATALOGUE_NAME, listed
 from tunesmith_api.catalogue import CONFIG_MAP, DATASETS_FILE, MODELS_FILE, SCHEME, STORE_FOLDER, builtin
 from tunesmith_api.catalogue.entries import HUBS, DatasetEntry, Entry
 from tunesmith_api.catalogue.nearest import nearest
@@ -53,7 +53,7 @@ class Section(Generic[E]):
 
 
 MODELS = Section("model", MODELS_FILE, "spec.{}", FailureClass.MODEL_NOT_FOUND, model_entry, builtin.models)
-FIELDS: Mapping[ModelRole, str] = {ModelRole.TEACHER: "gkd.teacher"}
+FIELDS: Mapping[ModelRole, str] = {ModelRole.TEACHER: "gkd.teacher", ModelRole.REWARD: "rewards[].model"}
 """Role of a model -> the field below spec that names it, unless that is the model of the spec."""
 DATASETS = Section(
     "data set", DATASETS_FILE, "spec.datasets[]", FailureClass.DATASET_NOT_FOUND, dataset_entry, builtin.datasets
@@ -104,10 +104,8 @@ class Catalogue:
         message = (
             f"{section.noun} {name!r} is in no catalogue: looked up in {', '.join(places)} and the built-in catalogue"
         )
-        *most, last = nearest(name, names)
-        return RunFailure(
-            section.missing, message, f"write {', '.join(most)} or {last} in {where}.name, or set {where}.uri instead"
-        )
+        close = listed(nearest(name, names))
+        return RunFailure(section.missing, message, f"write {close} in {where}.name, or set {where}.uri instead")
 
     @cached_property
     def _model_files(self) -> dict[str, str | None]:

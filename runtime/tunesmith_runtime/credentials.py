@@ -75,3 +75,8 @@ def secrets_of(environment: Mapping[str, str]) -> list[str]:
 def redacted(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """Return `text` without the secrets of this process and without anything that has the form of a secret."""
     return redact(text, secrets_of(environment))
+
+
+def without_secrets(environment: Mapping[str, str], keep: Collection[str] = ()) -> dict[str, str]:
+    """Return the environment of a program that needs no credentials but those in `keep`."""
+    return {name: value for name, value in environment.items() if name in keep or not SECRET.fullmatch(name)}

@@ -40,8 +40,12 @@ OTHER_ROLES: Mapping[str, str] = {
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """Keys in which templates expect the assistant's thoughts before its answer."""
 
-WEIGHTS = ("weight", "loss", "train", "loss_scale", "loss_weight", "loss_mask", "trainable", "training")
+SCALES = ("loss_scale", "loss_weight", "weight")
+"""Keys with the factor of an answer's loss, as named by ms-swift, and by OpenAI for the factors 0 and 1."""
+WEIGHTS = (*SCALES, "loss", "train", "loss_mask", "trainable", "training")
 """Keys that decide whether an answer is learned (1 or true, 0 or false), as named by OpenAI, ms-swift, Axolotl and verl."""
+MOST_WEIGHT = 100.0
+"""The largest factor of an answer's loss."""
 
 KNOWN = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "annotations", *THOUGHTS})
 """Keys that are read of every message. Annotations (OpenAI) are citations, which are not part of the text."""
@@ -128,25 +132,31 @@ def message(value: Any, place: str) -> Message:
     return made
 
 
-def is_learned(value: Mapping[str, Any], place: str) -> bool:
-    """Whether a message is learned if it is an answer: its weight is 1, or it has no weight.
+def weight_of(value: Mapping[str, Any], place: str) -> float:
+    """The factor of a message's loss if it is an answer: 1 where it has none, 0 where it is context only.
 
-    Raises RowError for a weight other than 0 and 1, and for weight 1 of a message that is not an answer.
+    Raises RowError for a weight out of range, and for a weight other than 0 of a message that is not an answer.
     """
-    found: dict[str, bool] = {}
-    for key in WEIGHTS:
-        weight = value.get(key)
-        if weight is None:
-            continue
-        if not isinstance(weight, int | float) or weight not in (0, 1):
-            shown = f"{weight!r:.40}"
-            raise wrong(f"{place}.{key}", f"is {shown}; expected 0 (context only) or 1 (learned)", "use 0 or 1")
-        found[key] = bool(weight)
+    found = {key: _weight(value[key], key, f"{place}.{key}") for key in WEIGHTS if value.get(key) is not None}
     if len(set(found.values())) > 1:
         raise wrong(place, f"has {' and '.join(found)} that contradict each other", "remove all but one")
-    if any(found.values()) and value.get("role") != "assistant":
-        raise wrong(f"{place}.{next(iter(found))}", "is 1 in a message that is not an answer", "remove the key")
-    return all(found.values())
+    key, weight = next(iter(found.items()), ("", 1.0))
+    if key and weight and value.get("role") != "assistant":
+        raise wrong(f"{place}.{key}", f"is {weight:g} in a message that is not an answer", "remove the key")
+    return weight
+
+
+def _weight(weight: Any, key: str, place: str) -> float:
+    """The weight at a key of a message. Raises RowError."""
+    is_number = isinstance(weight, int | float)
+    if is_number and (weight in (0, 1) or (key in SCALES and 0 <= weight <= MOST_WEIGHT)):
+        return float(weight)
+    if is_number and key not in SCALES:
+        raise wrong(
+            place, f"is {weight!r:.40}; expected 0 (context only) or 1 (learned)", f"rename the key to {SCALES[0]}"
+        )
+    expected = f"0 (context only), 1 (learned) or another factor of the loss up to {MOST_WEIGHT:g}"
+    raise wrong(place, f"is {weight!r:.40}; expected {expected}", f"write a number from 0 to {MOST_WEIGHT:g}")
 
 
 def tools(value: Any, place: str = "tools") -> list[dict[str, Any]] | None:

@@ -13,15 +13,14 @@ from pathlib import Path
 
 from tunesmith_api.evaljob import Result
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import IgnoredKey, Rows
-from tunesmith_api.run import TERMINATION_MESSAGE_BYTES, FailureReport, Outcome, RunReport, Verb
+from tunesmith_api.finetunejob_status import IgnoredKey, Rows
+from tunesmith_api.run import LOG_TAIL_CHARACTERS, TERMINATION_MESSAGE_BYTES, FailureReport, Outcome, RunReport, Verb
 from tunesmith_runtime.credentials import redacted
 from tunesmith_runtime.data.row_counts import OTHER_KEYS
 from tunesmith_runtime.errors import RunFailure
 
 TERMINATION_LOG_VARIABLE = "TUNESMITH_TERMINATION_LOG"
 TERMINATION_LOG = Path("/dev/termination-log")
-LOG_TAIL_CHARACTERS = 1500
 LOGGED_REPORT_BYTES = 2000
 """The kubelet uses the last 2,048 bytes of the log if the termination message is empty."""
 

@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 from tunesmith_api.base import ApiModel
 from tunesmith_api.evaljob import Result
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import LastCheckpoint, Metrics, Rows
+from tunesmith_api.finetunejob_status import LastCheckpoint, Metrics, Rows
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_api.status import Artifact, ArtifactType
 from tunesmith_runtime.errors import RunFailure
@@ -52,6 +52,9 @@ class RunRecord(ApiModel):
     model_digest: str | None = Field(None, description="sha256 of their manifest.")
     versions: dict[str, str] = Field(description="Versions of Python and of the libraries.")
     seeds: dict[str, int] = Field(default_factory=dict, description="Seeds of the random number generators.")
+    kernels: dict[str, str] | None = Field(
+        None, description="The code that computed the parts of a step: attention, loss, optimizer, compile."
+    )
     template_hash: str | None = Field(None, description="sha256 of the chat template.")
     rows: Rows | None = Field(None, description="Number of rows by outcome.")
     metrics: Metrics | None = Field(None, description="Figures of the run.")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from tunesmith_api.method_facts import METHOD_FACTS, Head, Method
 from tunesmith_api.status import ArtifactType
-from tunesmith_api.training import Method
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,17 @@ class Task:
 
 LANGUAGE = Task("AutoModelForCausalLM", "CAUSAL_LM")
 REWARD = Task("AutoModelForSequenceClassification", "SEQ_CLS", ("score", "classifier"), ArtifactType.REWARD_MODEL)
+CLASSIFY = replace(REWARD, whole=ArtifactType.CLASSIFIER)
+EMBED = Task("AutoModel", "FEATURE_EXTRACTION", whole=ArtifactType.EMBEDDING_MODEL)
 
-TASKS: Mapping[Method, Task] = {Method.REWARD: REWARD}
-"""Tasks by method; those of all other methods are LANGUAGE."""
+TASKS: Mapping[Head, Task] = {
+    Head.VOCABULARY: LANGUAGE,
+    Head.SCORE: REWARD,
+    Head.LABELS: CLASSIFY,
+    Head.NONE: EMBED,
+}
 
 
 def task_of(method: Method) -> Task:
     """Return the task of the models that a method trains."""
-    return TASKS.get(method, LANGUAGE)
+    return TASKS[METHOD_FACTS[method].head]

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from tunesmith_api.base import ApiModel
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import Estimate
+from tunesmith_api.finetunejob_status import Estimate
 from tunesmith_api.run import ModelRole, RunSpec
 from tunesmith_runtime.errors import RunFailure
 
@@ -24,6 +24,10 @@ class DataFile(ApiModel):
     dataset: int | None = Field(None, description="Index in spec.datasets; absent for other rows.")
     evaluation: int | None = Field(None, description="Index in spec.decontaminate; absent for other rows.")
     validation: int = Field(0, ge=0, description="Without both: index in spec.validation.datasets; 0 for its uri.")
+    listing: str | None = Field(
+        None, description="File name below /work/data of a list of the files that its rows may name."
+    )
+    caption_of: str | None = Field(None, description="Path of the image that its text describes, as a single row.")
 
 
 class Fetched(ApiModel):

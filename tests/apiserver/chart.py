@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from devcluster.controlplane import ControlPlane
+from devcluster.standalone import ControlPlane
+from tests.manifests import dump_all, load_all
 from tunesmith_operator.plan.types import Raw
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "tunesmith"
@@ -32,10 +34,16 @@ def account(release: str) -> str:
 
 def render(plane: ControlPlane, values: Mapping[str, Any], release: str = RELEASE) -> list[Raw]:
     """What `helm install` with these values would create."""
-    command = [plane.program("helm"), "template", release, str(CHART), "--namespace", NAMESPACE, "--values", "-"]
-    done = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, check=False)
+    return load_all(_rendered(str(plane.program("helm")), json.dumps(values), release))
+
+
+@cache
+def _rendered(helm: str, values: str, release: str) -> str:
+    """Nearly all operators have the same values."""
+    command = [helm, "template", release, str(CHART), "--namespace", NAMESPACE, "--values", "-"]
+    done = subprocess.run(command, input=values, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+    return done.stdout
 
 
 def of_kind(manifests: list[Raw], kind: str) -> Raw:
@@ -54,4 +62,4 @@ def without_workloads(manifests: list[Raw]) -> str:
     """All but what would run: there is no node. As a YAML stream, with the namespace."""
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     kept = [manifest for manifest in manifests if manifest["kind"] not in ("Deployment", "Service")]
-    return yaml.safe_dump_all([namespace, *kept])
+    return dump_all([namespace, *kept])

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 import urllib3
 
-from devcluster.controlplane import ControlPlane
+from devcluster.standalone import ControlPlane
 from tunesmith_operator.client import RESOURCES, ApiResource
 from tunesmith_operator.plan.types import Raw
 

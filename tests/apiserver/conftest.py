@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from devcluster.controlplane import AUDIT_EVERYTHING, ControlPlane
+from devcluster.standalone import AUDIT_EVERYTHING, ControlPlane
 from tests.apiserver.chart import RELEASE, VALUES, render, without_workloads
 from tests.apiserver.cluster import NODE, Cluster, administrator, namespaces
 from tests.apiserver.operator_process import OperatorProcess

@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from devcluster.controlplane import ControlPlane, free_ports
 from devcluster.pki import kubeconfig
+from devcluster.standalone import ControlPlane, free_ports
 from tests.apiserver.chart import NAMESPACE, RELEASE, VALUES, account, operator_config, render
 from tests.apiserver.scope import in_scope
 

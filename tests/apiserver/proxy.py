@@ -20,7 +20,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from devcluster.controlplane import ControlPlane, free_ports
+from devcluster.standalone import ControlPlane, free_ports
 
 HOST = "127.0.0.1"
 REQUEST_HEADERS = ("Authorization", "Accept", "Content-Type", "User-Agent")

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from devcluster.controlplane import ControlPlane
+from devcluster.standalone import ControlPlane
 from tests.apiserver.chart import NAMESPACE, render, without_workloads
 from tests.apiserver.cluster import Cluster, administrator
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from tunesmith_api import base, common, evaljob, inferenceservice, pods, splits, uris
-from tunesmith_api.grammar import CONTROL, INVISIBLE, SPACES, Grammar
+from tunesmith_api.grammar import INVISIBLE, Grammar, compiled
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,7 @@ ADVICE: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("write the name itself", lambda text: re.sub(r"\$?[({<]+[^)}>]*[)}>]+|\$[A-Z]+", "name", text)),
     ("a bucket is 3 to 63", lambda text: re.sub("//[^/]*", "//bucket", text)),
     ("write one, and each further one", lambda text: re.split("[, ]", text)[0]),
-    (
-        "retype it by hand",
-        lambda text: re.sub(f"[{INVISIBLE}]".replace(r"\pC", CONTROL).replace(r"\pZ", SPACES), "", text),
-    ),
+    ("retype it by hand", lambda text: compiled(f"[{INVISIBLE}]").sub("", text)),
     ("write both as in the address", lambda text: "hf://Qwen/Qwen3-8B"),
 )
 """How to follow advice that states no value: its beginning, and the change of the text."""

@@ -9,8 +9,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tunesmith_api import base, common, evaljob, inferenceservice, pods
-from tunesmith_api.compatibility import LIMITS, Limit
+from tunesmith_api.choices import Limit
+from tunesmith_api.compatibility import LIMITS
 from tunesmith_api.crdgen.crd import Kind, root_schema
+from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.grammar import Grammar
 
 Schema = dict[str, Any]
@@ -84,7 +86,7 @@ def _objects(schema: Schema) -> st.SearchStrategy[dict[str, Any]]:
     required = {name: fields[name] for name in schema.get("required", ())}
     optional = {name: below for name, below in fields.items() if name not in required}
     for rule in schema.get("x-kubernetes-validations", ()):
-        if rule["message"].startswith(ONE_OF):
+        if rule.get("message", "").startswith(ONE_OF):
             members = rule["message"].removeprefix(ONE_OF).split(", ")
             rest = {name: below for name, below in optional.items() if name not in members}
             return st.sampled_from(members).flatmap(partial(_with_member, required, fields, rest))
@@ -97,15 +99,17 @@ def _with_member(
     return st.fixed_dictionaries({**required, member: fields[member]}, optional=rest)
 
 
-BLOCKS = ("dpo", "kto", "orpo", "simpo", "cpo", "reward", "grpo", "rloo", "ppo", "gkd", "rewards")
+BLOCKS = (*FineTuneJobSpec.unions["method"], "rewards")
 """Fields that go with one method each."""
 
 
 def mended(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
     """`spec` without what most often breaks a rule."""
     for row in LIMITS:
-        if row.kind == kind and row.at_apply:
+        if row.kind == kind:
             _mend(spec, row.field, row)
+    if "tracking" in spec:
+        spec["tracking"] = {"url": "https://tracker.example", "secret": "tunesmith-tracker", **spec["tracking"]}
     for block in (*BLOCKS, *(("lora",) if spec.get("tuner") == "full" else ())):
         spec.pop(block, None)
     if spec.get("resources", {}).get("accelerator", "cpu") == "cpu":
@@ -128,16 +132,23 @@ def mended(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 def _mend_method(spec: dict[str, Any]) -> None:
     """Leave out what does not go with the method, the tuner or the accelerator."""
-    if spec.get("method") in ("grpo", "rloo", "ppo", "gkd", "reward"):
+    if spec.get("method") in ("grpo", "rloo", "ppo", "gkd", "reward", "classify", "embed"):
         spec["method"] = "sft"
+    for block in FineTuneJobSpec.unions["tuner"]:
+        if block != spec.get("tuner"):
+            spec.pop(block, None)
     for setting in ("packing", "streaming", "lossOn", "optimizer", "truncation"):
         spec.get("training", {}).pop(setting, None)
     spec.get("lora", {}).pop("useRslora", None)
 
 
 def _mend_devices(spec: dict[str, Any]) -> None:
-    """Let the devices divide the batch, and nothing be near one pod."""
+    """Let the devices divide the batch and share no layers, and nothing be near one pod, offloaded or answered by a part of a model."""
     parallelism, training = spec.get("parallelism", {}), spec.get("training", {})
+    for setting in ("tensorParallel", "pipelineParallel", "contextParallel", "offload"):
+        parallelism.pop(setting, None)
+    if parallelism.get("strategy") in ("fsdp", "zero3"):
+        spec.pop("samples", None)
     count = parallelism.get("nodes", 1) * spec.get("resources", {}).get("count", 1)
     if training.get("globalBatchSize", 16) % count:
         spec["training"] = {**training, "globalBatchSize": count}

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import urllib3
 
-from devcluster.controlplane import ControlPlane
+from devcluster.standalone import ControlPlane
 from tests.apiserver.chain import BASE_DIGEST, DIGEST, EVAL, SERVE, TUNE, UNJUDGED, evaluated
 from tests.apiserver.cluster import Cluster, Kubelet, Raw
 from tests.apiserver.conftest import NAMES, make_namespace

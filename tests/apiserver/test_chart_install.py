@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from devcluster.controlplane import ControlPlane
+from devcluster.standalone import ControlPlane
 from tests.established import until_established
 from tests.releases import release
 from tests.unit.chart.test_values import LEAVES, another, nested

@@ -12,21 +12,22 @@ from unittest.mock import patch
 import pytest
 from kubernetes import client, config
 
-from devcluster.controlplane import ControlPlane
+from devcluster.standalone import ControlPlane
 from tests.established import until_established
 from tunesmith_api import VERSION
-from tunesmith_api.compatibility import Choice
+from tunesmith_api.choices import Choice
 from tunesmith_api.crdgen.crd import KINDS, crd
 
 GROUP = "table.example"
 KIND = next(kind for kind in KINDS if kind.name == "FineTuneJob")
 ROWS = (
-    Choice("export.quantize.method", "awq", excludes={"tuner": ("full",)}, reason="a test"),
-    Choice("datasets[].format", "text", excludes={"training.lossOn": ("answer",)}, reason="a test"),
-    Choice("validation.uri", "s3://data/held-out.jsonl", excludes={"tuner": ("lora",)}, reason="a test"),
-    Choice("tuner", "lora", excludes={"parallelism.near.topologyKey": ("rack",)}, reason="a test"),
+    Choice("export.quantize.method", ("awq",), excludes={"tuner": ("full",)}, reason="a test"),
+    Choice("datasets[].format", ("text",), excludes={"training.lossOn": ("answer",)}, reason="a test"),
+    Choice("validation.uri", ("s3://data/held-out.jsonl",), excludes={"tuner": ("lora",)}, reason="a test"),
+    Choice("tuner", ("lora",), excludes={"parallelism.near.topologyKey": ("rack",)}, reason="a test"),
+    Choice("tuner", ("lora",), excludes={"export.quantize.method": ("gptq", "fp8")}, reason="a test"),
 )
-"""Rows on required fields, on fields with defaults, on items of lists and on fields of optional blocks."""
+"""Rows on required fields, on fields with defaults, on items of lists and on fields of optional blocks; two for the same value."""
 PARTS: tuple[tuple[dict[str, Any], ...], ...] = (
     ({}, {"tuner": "full"}),
     ({}, {"export": {"quantize": {"method": "awq"}}}, {"export": {"quantize": {"method": "gptq"}}}),

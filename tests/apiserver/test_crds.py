@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from kubernetes import client, config
 
-from devcluster.controlplane import ControlPlane
+from devcluster.standalone import ControlPlane
 from tests.apiserver.bad_specs import BAD, FOLLOWED_REFUSALS, GOOD, OUT_OF_BOUNDS, SERVE, TUNE, Bad
 from tests.apiserver.sentences import PLACES, REFUSED, followed
 from tests.apiserver.specs import specs
@@ -24,6 +26,7 @@ from tests.hints import FOLLOWED, Fix
 from tunesmith_api import API_VERSION, GROUP, VERSION
 from tunesmith_api.compatibility import refusals
 from tunesmith_api.crdgen.crd import KINDS, Kind, root_schema
+from tunesmith_api.finetunejob import FineTuneJobSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 BY_NAME = {kind.name: kind for kind in KINDS}
@@ -81,6 +84,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
         "tuner": "full",
         "lora": {"rank": 8},
         "samples": {"prompts": ["Name a metal."]},
+        "tracking": {"to": "mlflow", "url": "https://mlflow.example"},
         "training": {"epochs": 2},
         "parallelism": {"nodes": 2},
         "checkpoint": {"keep": 3},
@@ -97,21 +101,7 @@ OTHER_VALUES: dict[str, dict[str, Any]] = {
         "engine": "vllm",
     },
 }
-OF_A_CHOICE = {
-    "dpo",
-    "kto",
-    "orpo",
-    "simpo",
-    "cpo",
-    "reward",
-    "grpo",
-    "rloo",
-    "ppo",
-    "gkd",
-    "rewards",
-    "qlora",
-    "adalora",
-}
+OF_A_CHOICE = {*chain(*FineTuneJobSpec.unions.values()), "rewards"}
 """Fields of a FineTuneJob that go with one method or tuner each."""
 
 
@@ -246,7 +236,7 @@ def test_a_minimal_spec_is_admitted(api: Api, kind: str) -> None:
 def test_training_on_many_devices_is_admitted_and_left_to_the_operator(api: Api) -> None:
     spec = TUNE | {
         "tuner": "full",
-        "parallelism": {"nodes": 2, "strategy": "zero3", "tensorParallel": 2},
+        "parallelism": {"nodes": 2, "strategy": "zero3", "offload": "all"},
         "resources": {"accelerator": "nvidia", "count": 8},
     }
     assert api.create("FineTuneJob", spec)["spec"]["parallelism"]["nodes"] == 2
@@ -297,6 +287,14 @@ def test_a_block_that_was_set_cannot_be_removed_from_a_running_job(api: Api) -> 
     with pytest.raises(Refused, match=r"spec\.lora is immutable"):
         api.change("FineTuneJob", "with-lora", {"lora": None})
     assert api.change("FineTuneJob", "with-lora", {"suspend": True})["spec"]["suspend"] is True
+
+
+@pytest.mark.parametrize("change", [{"dpo": {"beta": 0.2}}, {"dpo": None}, {"kto": {}}], ids=str)
+def test_the_block_of_a_method_cannot_be_changed_removed_or_replaced(api: Api, change: dict[str, Any]) -> None:
+    name = f"with-{next(iter(change))}-{len(str(change))}"
+    api.create("FineTuneJob", TUNE | {"method": "dpo", "dpo": {"beta": 0.1}}, name, dry_run=False)
+    with pytest.raises(Refused, match=r"the block of spec\.method is immutable: create a new FineTuneJob"):
+        api.change("FineTuneJob", name, change)
 
 
 @pytest.mark.parametrize("change", [{"maxLength": 1024}, {"epochs": 2}, {"epochs": None}, {"maxSteps": 7}], ids=str)
@@ -446,13 +444,16 @@ def merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 
 def rule_messages(schema: Any) -> Iterator[str]:
-    """The messages of all rules in a schema; of a message with a value, the text after the value."""
+    """The messages of all rules in a schema; of those with a value, their literals."""
     if isinstance(schema, list):
         for item in schema:
             yield from rule_messages(item)
     elif isinstance(schema, dict):
         for rule in schema.get("x-kubernetes-validations", ()):
-            yield rule["message"]
-            yield rule.get("messageExpression", rule["message"]).rpartition(" + '")[2].rstrip("'")
+            if message := rule.get("message"):
+                yield message
+            if expression := rule.get("messageExpression"):
+                literals = re.findall(r"""'[^']*'|"[^"]*\"""", expression)
+                yield from (text[1:-1] for text in literals if len(text) > 20)
         for value in schema.values():
             yield from rule_messages(value)

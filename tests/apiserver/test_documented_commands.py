@@ -24,7 +24,7 @@ import pytest
 import urllib3
 import yaml
 
-from devcluster.controlplane import ControlPlane
+from devcluster.standalone import ControlPlane
 from tests.apiserver import cluster as api
 from tests.apiserver.background import every
 from tests.commands import Command, commands

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import pytest
 import urllib3
 
-from devcluster.controlplane import ControlPlane
+from devcluster.standalone import ControlPlane
 from tests.apiserver.cluster import Cluster
 from tests.apiserver.finetunejobs import tune
 from tests.apiserver.proxy import Answer, Call, Dropped, Fault, Forward, Lines, Tamper, no_fault, no_tampering

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from devcluster.controlplane import ControlPlane
+from devcluster.standalone import ControlPlane
 from tests.apiserver.background import every
 from tests.apiserver.chain import BASE_DIGEST, evaluated
 from tests.apiserver.cluster import Cluster, Kubelet, Raw, Refused, administrator

@@ -10,7 +10,7 @@ import pytest
 import urllib3
 import yaml
 
-from devcluster.controlplane import ControlPlane
+from devcluster.standalone import ControlPlane
 from tests.apiserver.chain import evaluated
 from tests.apiserver.chart import VALUES, render, without_workloads
 from tests.apiserver.cluster import Cluster, Kubelet, Raw, Refused

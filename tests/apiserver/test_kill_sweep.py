@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import urllib3
 
-from devcluster.controlplane import ControlPlane
+from devcluster.standalone import ControlPlane
 from tests.apiserver.proxy import Answer, Call, Dropped, Forward
 from tests.apiserver.survival import (
     CHAIN,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from devcluster.controlplane import ControlPlane
+from devcluster.standalone import ControlPlane
 from tests.apiserver.chart import NAMESPACE, VALUES, operator_config, render
 from tests.apiserver.cluster import Cluster, Raw
 from tests.apiserver.finetunejobs import started, tune

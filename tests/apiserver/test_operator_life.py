@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from devcluster.controlplane import ControlPlane
+from devcluster.standalone import ControlPlane
 from tests.apiserver.chart import NAMESPACE, VALUES, render, without_workloads
 from tests.apiserver.cluster import Cluster, Kubelet
 from tests.apiserver.conftest import StartOperator

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from devcluster.controlplane import ControlPlane
 from devcluster.paths import cache_paths
+from devcluster.standalone import ControlPlane
 from tests.apiserver.chart import NAMESPACE, VALUES, account, render, without_workloads
 from tests.apiserver.cluster import KINDS, Cluster, Kubelet, Raw
 from tests.apiserver.conftest import StartOperator

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from devcluster.controlplane import ControlPlane
+from devcluster.standalone import ControlPlane
 from tests.apiserver.chart import NAMESPACE, VALUES, render
 from tests.apiserver.cluster import Cluster, Kubelet, Raw
 from tests.apiserver.conftest import StartOperator

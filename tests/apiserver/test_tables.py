@@ -12,11 +12,11 @@ import pytest
 import urllib3
 
 from devcluster.builds import ensure_programs
-from devcluster.controlplane import ControlPlane
+from devcluster.standalone import ControlPlane
 from tests.apiserver.cluster import KINDS, Cluster, Raw
 from tests.apiserver.conftest import NAMES, make_namespace
 from tests.apiserver.scope import leave
-from tests.unit.operator.plan.recorded import scenes
+from tests.unit.operator.plan.recorded import SUMMARY, scenes
 
 OURS = ("FineTuneJob", "EvalJob", "InferenceService")
 EACH_KIND = pytest.mark.parametrize("kind", OURS)
@@ -118,6 +118,10 @@ AT_A_GLANCE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "FineTuneJob Succeeded": (
         {"PHASE": "Succeeded", "REASON": "Completed", "PROGRESS": 100, "LOSS": None},
         {"METHOD": "sft", "MODEL": "hf://Qwen/Qwen3-8B", "ETA": None, "ESTIMATE": None},
+    ),
+    "FineTuneJob Succeeded, estimated": (
+        {"PHASE": "Succeeded", "REASON": "Completed", "PROGRESS": None, "LOSS": None},
+        {"METHOD": "sft", "MODEL": "hf://Qwen/Qwen3-8B", "ETA": None, "ESTIMATE": SUMMARY, "MESSAGE": SUMMARY},
     ),
     "EvalJob Running": (
         {"PHASE": "Running", "REASON": "Running", "SCORE": None, "VERDICT": None},

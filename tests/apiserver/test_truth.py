@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from devcluster.controlplane import ControlPlane, free_ports
+from devcluster.standalone import ControlPlane, free_ports
 from tests.apiserver.cluster import Cluster, Kubelet, Raw
 from tests.apiserver.conftest import StartOperator
 from tests.apiserver.finetunejobs import MESSAGES, prepared, started, tune

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from devcluster.controlplane import ControlPlane
+from devcluster.standalone import ControlPlane
 from tests.apiserver.chart import CHART, NAMESPACE, RELEASE, VALUES
 from tests.apiserver.cluster import NODE, Cluster, Raw, Refused, administrator
 from tests.apiserver.finetunejobs import MESSAGES, SPEC

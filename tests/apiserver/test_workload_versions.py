@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from devcluster.controlplane import ControlPlane
 from devcluster.paths import cache_paths
+from devcluster.standalone import ControlPlane
 from tests.apiserver.chart import VALUES, render, without_workloads
 from tests.apiserver.cluster import Cluster, Raw
 from tests.apiserver.conftest import StartOperator

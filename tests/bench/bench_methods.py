@@ -1,7 +1,8 @@
-"""Speed and memory of DPO beside TRL's DPOTrainer: `python -m tests.bench.bench_methods`.
+"""Speed and memory of DPO and GRPO beside TRL's DPOTrainer and GRPOTrainer: `python -m tests.bench.bench_methods`.
 
-A Qwen3 of 10 million parameters with a vocabulary of 49,152, random weights, LoRA of rank 16 on all linear layers, float32, batches of
-8 pairs, answers of 5 to 60 words. Each round starts both in turn, each in a process of its own.
+A Qwen3 of 10 million parameters with a vocabulary of 49,152, random weights, LoRA of rank 16 on all linear layers, float32. DPO has batches
+of 8 pairs with answers of 5 to 60 words; GRPO has batches of 16 completions of 32 tokens, 4 of each prompt, which transformers samples, and
+rewards a letter. Each round starts both in turn, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from typing import Any
 
 from tests import tinymodel
 
-ROUNDS = 5
+ROUNDS = 3
 ROWS = 128
 VOCABULARY = 49_152
 CONTESTANTS = ("tunesmith", "trl")
-FIGURES = ("first_step_seconds", "rows_per_second", "rss_bytes")
+METHODS = {"dpo": ("prompt", "chosen", "rejected"), "grpo": ("prompt",)}
+"""The methods, and the columns of their rows."""
+FIGURES = ("first_step_seconds", "rows_per_second", "rows_per_cpu_second", "rss_bytes")
 
 Figures = dict[str, float]
 
@@ -60,11 +63,11 @@ def preferences(seed: int) -> Iterator[dict[str, Any]]:
         yield {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 
-def measure(folder: Path) -> Iterator[tuple[str, Figures]]:
+def measure(method: str, folder: Path) -> Iterator[tuple[str, Figures]]:
     """Yield the figures of both contestants, in alternating order."""
     for round_ in range(ROUNDS):
         for contestant in CONTESTANTS if round_ % 2 else reversed(CONTESTANTS):
-            command = [sys.executable, "-m", "tests.bench.method_process", contestant, str(folder)]
+            command = [sys.executable, "-m", "tests.bench.method_process", contestant, method, str(folder)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise SystemExit(f"{contestant} ended with {done.returncode}: {done.stderr}")
@@ -74,15 +77,22 @@ def measure(folder: Path) -> Iterator[tuple[str, Figures]]:
 
 
 def main() -> None:
-    """Print the median and the range of each figure, and of the ratio in each round."""
-    found: dict[str, list[Figures]] = {name: [] for name in CONTESTANTS}
+    """Print the figures of each method."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_model(folder / "model")
-        tinymodel.write_rows(folder / "rows.jsonl", list(preferences(0)))
-        for contestant, figures in measure(folder):
-            found[contestant].append(figures)
-    print("| DPO | Tunesmith | TRL | ratio |\n|---|---|---|---|")
+        for method, columns in METHODS.items():
+            rows = [{column: row[column] for column in columns} for row in preferences(0)]
+            tinymodel.write_rows(folder / f"{method}.jsonl", rows)
+            report(method, folder)
+
+
+def report(method: str, folder: Path) -> None:
+    """Print the median and the range of each figure, and of the ratio in each round."""
+    found: dict[str, list[Figures]] = {name: [] for name in CONTESTANTS}
+    for contestant, figures in measure(method, folder):
+        found[contestant].append(figures)
+    print(f"| {method.upper()} | Tunesmith | TRL | ratio |\n|---|---|---|---|")
     for figure in FIGURES:
         ours, theirs = ([each[figure] for each in found[name]] for name in CONTESTANTS)
         ratios = [a / b for a, b in zip(ours, theirs, strict=True)]

@@ -58,7 +58,7 @@ CASES = {
     "half-a-character": Case("BadRow", "line 3", rows="surrogate.jsonl"),
     "more-layers-than-weights": Case("BadModel", "layers.2", model="more-layers"),
     "tokens-without-embedding": Case("BadModel", "512", model="more-tokens"),
-    "quantized-base": Case("BadModel", "awq", model="quantized"),
+    "quantized-base": Case("BadSpec", "awq", model="quantized"),
     "half-a-template": Case("BadModel", "chat_template.jinja", model="half-a-template"),
     "split-gguf": Case("BadModel", "part 1 of 2", model="split"),
     "tied-target": Case(

@@ -13,6 +13,7 @@ from devcluster.kubectl import Kubectl
 from tests import tinymodel
 from tests.cluster.conftest import BUCKET, fine_tune_job, resource
 from tests.unit.runtime.train.methods.preferences import feedback, preferences
+from tests.unit.runtime.train.methods.texts import labelled, pairs
 
 PROMPTS = [{"prompt": row["messages"][:1]} for row in tinymodel.rows(32)]
 ROWS: dict[str, list[dict[str, Any]]] = {
@@ -22,6 +23,8 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "cpo": preferences(128),
     "kto": feedback(128),
     "reward": preferences(128),
+    "classify": labelled(128),
+    "embed": pairs(128),
     "grpo": PROMPTS,
     "rloo": PROMPTS,
     "ppo": PROMPTS,
@@ -37,7 +40,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """The block of a method."""
 VOWEL: dict[str, Any] = {"name": "vowel", "type": "format", "pattern": "e"}
-ARTIFACTS = {"reward": "rewardModel"}
+ARTIFACTS = {"reward": "rewardModel", "classify": "classifier", "embed": "embeddingModel"}
 TURN = datetime.now(UTC).toordinal() % 3
 
 

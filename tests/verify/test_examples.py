@@ -13,13 +13,15 @@ import pytest
 import yaml
 
 from devcluster.paths import cache_paths
+from tests.manifests import load_all
 from tunesmith_api.catalogue import DATASETS_FILE, MODELS_FILE, builtin
 from tunesmith_api.catalogue.own import dataset_entry, model_entry, read_entries
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = {
     crd["spec"]["names"]["kind"]: crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    for crd in (yaml.safe_load(path.read_text()) for path in (ROOT / "crds").glob("*.yaml"))
+    for path in (ROOT / "crds").glob("*.yaml")
+    for crd in load_all(path.read_text())
 }
 
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from devcluster.paths import cache_paths
+from tests.manifests import load_all
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ROOT / "examples" / "kustomize" / "tunesmith-names.yaml"
@@ -20,7 +21,7 @@ Manifest = dict[str, Any]
 
 CATALOGUE = {
     *("model/name", "baseline/name", "datasets/name", "validation/datasets/name"),
-    *("decontaminate/name", "benchmarks/dataset/name", "gkd/teacher/name"),
+    *("decontaminate/name", "benchmarks/dataset/name", "gkd/teacher/name", "rewards/model/name"),
 }
 NO_REFERENCES = {
     *(
@@ -57,6 +58,16 @@ def other(api_version: str, kind: str, name: str, **fields: Any) -> Manifest:
 RESOURCES = [
     ours("FineTuneJob", "tune", model={"uri": "s3://models/base"}, queueName="gpus", **COMMON),
     ours("FineTuneJob", "again", model=TUNED, training={"chatTemplate": {"configMap": {"name": "ca", "key": "t"}}}),
+    ours(
+        "FineTuneJob",
+        "sampled",
+        model=TUNED,
+        rewards=[
+            {"judge": {"apiKeySecret": "key"}},
+            {"code": {"configMap": {"name": "ca", "key": "t"}}},
+            {"model": TUNED},
+        ],
+    ),
     ours("EvalJob", "score", model=TUNED, baseline=SERVED, benchmarks=[{"name": "tune"}], queueName="gpus", **COMMON),
     ours("EvalJob", "score-served", model=SERVED, baseline=TUNED),
     ours(
@@ -81,7 +92,7 @@ def kustomize(folder: Path) -> list[Manifest]:
     command = [cache_paths().program("kubectl"), "kustomize", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
+    return load_all(done.stdout)
 
 
 def leaves(thing: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -148,7 +159,8 @@ def named_in_the_crds() -> set[str]:
             found.add("/".join(path))
 
     for file in (ROOT / "crds").glob("*.yaml"):
-        version = yaml.safe_load(file.read_text())["spec"]["versions"][0]
+        [crd] = load_all(file.read_text())
+        version = crd["spec"]["versions"][0]
         for name, below in version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"].items():
             walk(below, [name])
     return found

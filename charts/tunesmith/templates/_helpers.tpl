@@ -114,12 +114,15 @@ podPolicy:
 {{- define "tunesmith.accelerators" -}}
 {{- $configured := dict }}
 {{- range $name, $settings := . }}
-{{- $own := include "tunesmith.present" (omit $settings "engines" "groups") | fromYaml }}
+{{- $own := include "tunesmith.present" (omit $settings "engines" "groups" "env") | fromYaml }}
 {{- with include "tunesmith.present" $settings.engines | fromYaml }}
 {{- $_ := set $own "engines" . }}
 {{- end }}
 {{- if kindIs "slice" $settings.groups }}
 {{- $_ := set $own "groups" $settings.groups }}
+{{- end }}
+{{- with $settings.env }}
+{{- $_ := set $own "env" . }}
 {{- end }}
 {{- if $own }}
 {{- $_ := set $configured $name $own }}

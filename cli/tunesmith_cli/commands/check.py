@@ -33,15 +33,24 @@ CHARACTERS = 160
     multiple=True,
     help="File or folder to read instead of a data set; the first one instead of spec.datasets[0].",
 )
+@click.option(
+    "--chat-template",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File with the chat template, instead of that of the job or its model.",
+)
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="Default: table.")
-def COMMAND(filename: Path, model: Path | None, data: tuple[Path, ...], output: str) -> None:
+def COMMAND(
+    filename: Path, model: Path | None, data: tuple[Path, ...], chat_template: Path | None, output: str
+) -> None:
     """Check the spec and every row of FineTuneJobs, without a cluster.
 
+    Of data sets on a hub or a web server with more than 16 MB, the first rows are read.
     Prints the counts of each data set and its first bad rows with file, line and fix. Exits with 1 if a job would fail.
     """
     from tunesmith_cli.jobfile import read_jobs
 
-    results = [_checked(job, model, data) for job in read_jobs(filename)]
+    template = _text_of(chat_template) if chat_template else None
+    results = [_checked(job, model, data, template) for job in read_jobs(filename)]
     if output == "json":
         print_json(results)
     else:
@@ -49,7 +58,15 @@ def COMMAND(filename: Path, model: Path | None, data: tuple[Path, ...], output: 
     sys.exit(1 if any(each["problems"] for each in results) else 0)
 
 
-def _checked(job: JobFile, model: Path | None, data: tuple[Path, ...]) -> dict[str, Any]:
+def _text_of(file: Path) -> str:
+    """The text of a file. Raises click.ClickException."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.ClickException(f"{file}: {error}") from error
+
+
+def _checked(job: JobFile, model: Path | None, data: tuple[Path, ...], template: str | None) -> dict[str, Any]:
     """The result of a job, as JSON."""
     from tunesmith_cli.sources import names_not_builtin
 
@@ -61,7 +78,7 @@ def _checked(job: JobFile, model: Path | None, data: tuple[Path, ...]) -> dict[s
         notes += [
             f"{uri}: pods read file:// only where the chart's store is file://" for uri in _local_uris(spec, data)
         ]
-        reports, further = _read(spec, model, notes)
+        reports, further = _read(spec, model, template, notes)
         problems += further
     return {
         "name": job.name,
@@ -84,7 +101,7 @@ def _with_data(spec: FineTuneJobSpec, data: tuple[Path, ...]) -> FineTuneJobSpec
 
 def _local_uris(spec: FineTuneJobSpec, data: tuple[Path, ...]) -> Iterator[str]:
     """Yield the file:// URIs of a spec that are not by --data."""
-    from tunesmith_api.compatibility import URI_FIELDS, values_at
+    from tunesmith_api.spec_fields import URI_FIELDS, values_at
 
     content = spec.model_copy(update={"datasets": spec.datasets[len(data) :]}).to_dict()
     for kind, field in URI_FIELDS:
@@ -92,16 +109,19 @@ def _local_uris(spec: FineTuneJobSpec, data: tuple[Path, ...]) -> Iterator[str]:
             yield from (str(uri) for uri in values_at(content, field) if str(uri).startswith("file://"))
 
 
-def _read(spec: FineTuneJobSpec, model: Path | None, notes: list[str]) -> tuple[list[DatasetReport], list[Refusal]]:
+def _read(
+    spec: FineTuneJobSpec, model: Path | None, template: str | None, notes: list[str]
+) -> tuple[list[DatasetReport], list[Refusal]]:
     """Read the rows of a job: what becomes of them, and why the job would fail. Adds to `notes` what is not known."""
-    from tunesmith_cli.sources import NotKnown, missing_package, storage_of
+    from tunesmith_cli.sources import NotKnown, missing_package, storage_of, with_builtin_data
     from tunesmith_runtime.errors import RunFailure
 
     try:
         from tunesmith_cli.rowcheck import check_rows, missing_rows, refusal_of, unlearnable_rows
 
+        spec = with_builtin_data(spec)
         with tempfile.TemporaryDirectory(prefix="tunesmith-") as scratch:
-            encoder = _encoder(spec, model, Path(scratch), notes)
+            encoder = _encoder(spec, model, template, Path(scratch), notes)
             reports = check_rows(spec, storage_of(spec), encoder, Path(scratch))
             unlearnable = unlearnable_rows(spec, reports, Path(scratch))
     except RunFailure as error:
@@ -116,13 +136,15 @@ def _read(spec: FineTuneJobSpec, model: Path | None, notes: list[str]) -> tuple[
     return reports, [*failures, *missing_rows(spec, reports), *unlearnable]
 
 
-def _encoder(spec: FineTuneJobSpec, model: Path | None, scratch: Path, notes: list[str]) -> RecordEncoder:
+def _encoder(
+    spec: FineTuneJobSpec, model: Path | None, template: str | None, scratch: Path, notes: list[str]
+) -> RecordEncoder:
     """The encoder of the training, or one that reads formats alone, with a note."""
     from tunesmith_cli.rowcheck import FormatsOnly
     from tunesmith_cli.sources import NotKnown, find_encoder
 
     try:
-        return find_encoder(spec, model, scratch / "model")
+        return find_encoder(spec, model, scratch / "model", template)
     except NotKnown as error:
         notes.append(f"rows are read by their formats alone, without lengths and chat template: {error}")
         return FormatsOnly(f"training.maxLength is {spec.training.max_length}")
@@ -131,7 +153,7 @@ def _encoder(spec: FineTuneJobSpec, model: Path | None, scratch: Path, notes: li
 def _as_json(report: DatasetReport) -> dict[str, Any]:
     """A report without its empty fields."""
     fields = {**asdict(report), "rows": report.rows}
-    return {name: value for name, value in fields.items() if value not in (None, (), [], {})}
+    return {name: value for name, value in fields.items() if value is not False and value not in (None, (), [], {})}
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:
@@ -155,7 +177,12 @@ def _dataset_lines(report: dict[str, Any]) -> Iterator[str]:
         return
     dropped = [f"{count:,} {reason}" for reason, count in report.get("dropped", {}).items()]
     truncated = [f"{report['truncated']:,} of them truncated"] if report["truncated"] else []
-    counts = [f"{report['rows']:,} row{'' if report['rows'] == 1 else 's'}", f"{report['kept']:,} kept", *truncated]
+    first = "the first " if report.get("sampled") else ""
+    counts = [
+        f"{first}{report['rows']:,} row{'' if report['rows'] == 1 else 's'}",
+        f"{report['kept']:,} kept",
+        *truncated,
+    ]
     yield f"  {report['field']} {report['source']}: {', '.join(counts)}" + (
         f", dropped {', '.join(dropped)}" if dropped else ""
     )

@@ -12,7 +12,9 @@ import click
 from tunesmith_cli.tables import print_fields, print_json
 
 if TYPE_CHECKING:
-    from tunesmith_api.finetunejob import Estimate, FineTuneJobSpec
+    from tunesmith_api.common import FurtherModel
+    from tunesmith_api.finetunejob import FineTuneJobSpec
+    from tunesmith_api.finetunejob_status import Estimate
     from tunesmith_runtime.estimate.architecture import Architecture
 
 GIB = 1 << 30
@@ -67,7 +69,8 @@ def _estimate(name: str, spec: FineTuneJobSpec, model: Path | None, rows: int | 
 
     with tempfile.TemporaryDirectory(prefix="tunesmith-") as scratch:
         uri, architecture = find_architecture(spec, model, Path(scratch))
-        teacher = _teacher(name, spec, Path(scratch) / "teacher")
+        teacher = _sizes(name, "teacher", spec, spec.gkd.teacher if spec.gkd else None, Path(scratch))
+        reward_model = _sizes(name, "reward model", spec, spec.reward_model, Path(scratch))
         try:
             workload, size = count_rows(spec, uri, Path(scratch))
         except NotKnown as error:
@@ -79,21 +82,23 @@ def _estimate(name: str, spec: FineTuneJobSpec, model: Path | None, rows: int | 
             if spec.training.chat_template:
                 click.echo(f"{name}: training.chatTemplate is not read: counted with the model's own", err=True)
     try:
-        return estimate(Inputs(spec, architecture, workload, size, cpu_computes_in_bf16(), teacher))
+        return estimate(Inputs(spec, architecture, workload, size, cpu_computes_in_bf16(), teacher, reward_model))
     except ValueError as error:
         raise NotKnown(str(error)) from error
 
 
-def _teacher(name: str, spec: FineTuneJobSpec, scratch: Path) -> Architecture | None:
-    """Return the sizes of the teacher of a job; None, with a line printed, where it cannot be read from here."""
+def _sizes(
+    name: str, what: str, spec: FineTuneJobSpec, model: FurtherModel | None, scratch: Path
+) -> Architecture | None:
+    """Return the sizes of a further model of a job; None, with a line printed, where it cannot be read from here."""
     from tunesmith_cli.sources import NotKnown, find_architecture
 
-    if spec.gkd is None:
+    if model is None:
         return None
     try:
-        return find_architecture(spec.model_copy(update={"model": spec.gkd.teacher.source}), None, scratch)[1]
+        return find_architecture(spec.model_copy(update={"model": model.source}), None, scratch / what)[1]
     except NotKnown as error:
-        click.echo(f"{name}: the teacher is not counted: {error}", err=True)
+        click.echo(f"{name}: the {what} is not counted: {error}", err=True)
         return None
 
 

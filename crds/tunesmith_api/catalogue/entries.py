@@ -59,7 +59,7 @@ class DatasetTask(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What models and data sets have in common."""
+    """The fields that models and data sets have in common."""
 
     name: str
     huggingface: str | None = None

@@ -29,7 +29,7 @@ DATASET_KEYS = ("train", "val", *HUBS, "subset", "split", "format", "columns", "
 
 
 class BadEntry(ValueError):
-    """A file or an entry that cannot be used: what is wrong, and what to write instead."""
+    """A file or an entry that cannot be used: the fault, and the correct form."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -92,7 +92,7 @@ def dataset_entry(name: str, value: Any) -> DatasetEntry:
 
 
 def _fields(value: Any, shorthand: str, known: tuple[str, ...]) -> dict[str, Any]:
-    """The keys of an entry; a text alone is its place."""
+    """The keys of an entry; a plain text is its location."""
     if isinstance(value, str):
         return {shorthand: value}
     if not isinstance(value, dict):

@@ -11,7 +11,8 @@ from tunesmith_api.common import NAME_RULES
 from tunesmith_api.crdgen.rules import add_rules
 from tunesmith_api.crdgen.structural import Schema, structural_schema
 from tunesmith_api.evaljob import EvalJob, EvalJobSpec, EvalJobStatus
-from tunesmith_api.finetunejob import FineTuneJob, FineTuneJobSpec, FineTuneJobStatus
+from tunesmith_api.finetunejob import FineTuneJob, FineTuneJobSpec
+from tunesmith_api.finetunejob_status import FineTuneJobStatus
 from tunesmith_api.inferenceservice import InferenceService, InferenceServiceSpec, InferenceServiceStatus
 
 WIDE = 1

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tunesmith_api import API_VERSION
-from tunesmith_api.compatibility import LIMITS, NOT_AVAILABLE, Limit, available, conflicts, refusals
+from tunesmith_api.choices import NOT_AVAILABLE, Choice, Limit
+from tunesmith_api.compatibility import LIMITS, available, conflicts, refusals
 from tunesmith_api.crdgen.crd import Kind, root_schema
 from tunesmith_api.crdgen.rules import is_optional, is_transition
 from tunesmith_api.crdgen.structural import Schema
 from tunesmith_api.engines import RUNS_ON
 from tunesmith_api.failures import BY_EXIT_CODE, FAILURES
+from tunesmith_api.kernels import FAST_PATHS
 from tunesmith_api.pods import Accelerator
 
 NOTE = (
@@ -92,13 +94,19 @@ def default_words(schema: Schema, field: str) -> str:
 
 
 def _rules(schema: Schema, immutable: Sequence[str] = ()) -> str:
-    """Return the rules that the types cannot express, by their messages, with the fields that are `immutable`."""
+    """Return the rules that the types cannot express, by their messages, with the fields that are `immutable`.
+
+    The page of what goes with what has those of its tables.
+    """
+    tabled = {"", *(str(choice.refusal()) for choice in conflicts())}
     messages = [
-        rule["message"]
+        rule.get("message", "")
         for rule in schema.get("x-kubernetes-validations", ())
-        if not is_transition(rule) and NOT_AVAILABLE not in rule["message"]
+        if not is_transition(rule) and NOT_AVAILABLE not in rule.get("message", "")
     ]
-    lines = [f"- {message}\n" for message in messages]
+    lines = [f"- {message}\n" for message in messages if message not in tabled]
+    if len(lines) < len(messages):
+        lines.append("- values that do not go together: [what goes with what](compatibility.md)\n")
     if immutable:
         lines.append(f"- cannot be changed after creation: {', '.join(immutable)}\n")
     return "Rules:\n\n" + "".join(lines) if lines else ""
@@ -144,11 +152,10 @@ def compatibility_page() -> str:
             f"`{row.field}`",
             _can(row),
             row.hint,
-            "apply" if row.at_apply else "condition",
         )
         for row in LIMITS
     ]
-    combinations = [(choice.refusal.message, choice.refusal.hint) for choice in conflicts()]
+    combinations = [(refusal.message, refusal.hint) for refusal in map(Choice.refusal, conflicts())]
     engines = [
         (f"`{engine}`", ", ".join(f"`{accelerator}`" for accelerator in Accelerator if accelerator in supported))
         for engine, supported in RUNS_ON.items()
@@ -157,16 +164,26 @@ def compatibility_page() -> str:
         f"{NOTE}# What goes with what\n\n"
         "The schema names more than this version has. The API server refuses the rest at apply; what it cannot decide, the "
         "operator refuses with the condition Stalled and the failure class BadSpec. A run on your machine refuses it alike.\n\n"
-        + table(("kind", "field", "this version", "instead", "refused by"), limits)
+        + table(("kind", "field", "this version", "instead"), limits)
         + "\nValues that cannot go together:\n\n"
         + table(("refusal", "instead"), combinations)
         + "\nMethods by tuner. ✓: it trains, and a run that is stopped resumes to the bit on a CPU, which `tests/unit/runtime/train/test_matrix.py` "
         "tests for each; -: refused.\n\n"
         + _matrix("method", "tuner")
-        + "\nMethods by strategy, with several devices (ppo and gkd train on one):\n\n"
+        + "\nMethods by strategy, with several devices:\n\n"
         + _matrix("method", "parallelism.strategy")
         + "\nTuners by strategy:\n\n"
         + _matrix("tuner", "parallelism.strategy")
+        + "\nOffloading by strategy:\n\n"
+        + _matrix("parallelism.offload", "parallelism.strategy")
+        + "\nMethods with `parallelism.tensorParallel`:\n\n"
+        + _matrix("method", "parallelism.tensorParallel")
+        + "\nMethods with `parallelism.pipelineParallel`:\n\n"
+        + _matrix("method", "parallelism.pipelineParallel")
+        + "\nMethods with `parallelism.contextParallel`:\n\n"
+        + _matrix("method", "parallelism.contextParallel")
+        + "\nFast paths of a training, by `training.kernels` and device ([what they are](../training.md#fast-paths)):\n\n"
+        + _fast_paths()
         + "\nEngines, in the order in which `auto` prefers them:\n\n"
         + table(("engine", "accelerators"), engines)
     )
@@ -186,6 +203,13 @@ def _matrix(rows: str, columns: str) -> str:
         for row in available(rows)
     ]
     return table((rows, *heads), body)
+
+
+def _fast_paths() -> str:
+    """Return the table of the fast paths of each device."""
+    heads = [f"`auto`, `{accelerator}`" for accelerator in Accelerator]
+    rows = [(path.part, *(path.fast[accelerator] for accelerator in Accelerator), path.plain) for path in FAST_PATHS]
+    return table(("part of a step", *heads, "`plain`"), rows)
 
 
 def _nested(values: Mapping[str, str]) -> dict[str, Any]:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from itertools import chain
 
 from tunesmith_api.base import ApiModel, Rule
-from tunesmith_api.compatibility import LIMITS, NOT_AVAILABLE, Choice, Limit, conflicts
+from tunesmith_api.choices import ANY, NOT_AVAILABLE, SEVERAL, Choice, Limit, Values, shown
+from tunesmith_api.compatibility import LIMITS, conflicts
 from tunesmith_api.crdgen.structural import Schema
+from tunesmith_api.grammar import cel
 
 MANY_FIELDS = 20
 """An object with more fields is compared field by field, because its own `==` takes time by the square of their number."""
@@ -21,19 +26,26 @@ def add_rules(kind: str, spec: type[ApiModel], schema: Schema) -> None:
     reads can change.
     """
     for row in LIMITS:
-        if row.kind == kind and row.at_apply:
+        if row.kind == kind:
             parent, leaf = _parent(schema, row.field)
+            field = parent["properties"][leaf]
             if row.allowed or row.refused_schemes:
-                _append(parent["properties"][leaf], limit_rule(row))
+                _append(field, limit_rule(row, field.get("enum", ())))
             else:
                 _append(parent, Rule(f"!has(self.{leaf})", str(row.refusal())))
     if kind == "FineTuneJob":
+        rows: dict[tuple[str, Values], list[Choice]] = {}
         for choice in conflicts():
-            _append(schema, conflict_rule(choice, schema))
+            rows.setdefault((choice.field, choice.values), []).append(choice)
+        for choices in rows.values():
+            _append(schema, conflict_rule(choices, schema))
+    for selector, blocks in spec.unions.items():
+        for block in blocks:
+            _append(schema, block_rule(selector, block))
     if spec.mutable:
         skip_on_update(schema, spec.mutable)
-        for field in [name for name in schema["properties"] if name not in spec.mutable]:
-            make_immutable(schema, field, f"spec.{field} is immutable: create a new {kind} with another name")
+        for name, fields in _immutable(spec, schema).items():
+            make_immutable(schema, fields, f"{name} is immutable: create a new {kind} with another name")
 
 
 def is_optional(schema: Schema, field: str) -> bool:
@@ -46,57 +58,132 @@ def is_transition(rule: Schema) -> bool:
     return "oldSelf" in rule["rule"] and not rule.get("optionalOldSelf")
 
 
-def limit_rule(row: Limit) -> Rule:
-    """Return `row`, a limit of the values of a field, as a rule on the field."""
-    holds = (
-        f"!self.matches('^({'|'.join(row.refused_schemes)})://')"
-        if row.refused_schemes
-        else f"self in {json.dumps(row.allowed)}"
-    )
-    # A message can contain strings only: the estimated cost of string(self) is unbounded.
-    has_strings = row.refused_schemes or all(isinstance(value, str) for value in row.allowed)
+def block_rule(selector: str, block: str) -> Rule:
+    """Return the rule that a block of a union may be set only where `selector` names it."""
     return Rule(
-        holds,
-        str(row.refusal()),
-        message_expression=f"'{row.field} ' + self + ': {NOT_AVAILABLE}; {row.hint}'" if has_strings else None,
+        f"!has(self.{block}) || self.{selector} == {cel(block)}",
+        f"the block {block} goes with {selector}: {block}; remove the block",
     )
 
 
-def conflict_rule(choice: Choice, schema: Schema) -> Rule:
-    """Return `choice` as a rule on a spec of that schema, which must not have it together with an excluded value.
+def limit_rule(row: Limit, enum: Sequence[str] = ()) -> Rule:
+    """Return `row`, a limit of the values of a field of that enum, as a rule on the field."""
+    schemes = f"^({'|'.join(row.refused_schemes)})://"
+    return Rule(
+        f"!self.matches({cel(schemes)})" if row.refused_schemes else _is_among("self", row.allowed, enum),
+        # The API server falls back to the message if the value has line breaks, as a URI can.
+        str(row.refusal()) if row.refused_schemes else "",
+        message_expression=f"{cel(f'{row.field} ')} + self + {cel(f': {NOT_AVAILABLE}; {row.hint}')}",
+    )
 
-    The shortest path comes first, because it is the cheapest to read.
+
+def conflict_rule(choices: Sequence[Choice], schema: Schema) -> Rule:
+    """Return rows of the table, all for the same values of a field, as one rule on a spec of that schema.
+
+    A spec must not have these values together with those that any of the rows excludes. The message is that of the first
+    such row, and names the values that the spec has.
     """
-    combination = {choice.field: (choice.value,), **choice.excludes}
-    shortest_first = sorted(combination.items(), key=lambda item: item[0].count("."))
-    parts = (_has_value(schema, "self", path, values) for path, values in shortest_first)
-    return Rule(f"!({' && '.join(parts)})", str(choice.refusal))
+    own = _has_value(schema, "self", choices[0].field, choices[0].values)
+    excluded = [
+        " && ".join(_has_value(schema, "self", path, values) for path, values in choice.excludes.items())
+        for choice in choices
+    ]
+    texts = [_text_with_paths(choice) for choice in choices]
+    if len(choices) > 1:
+        message = _first_of(excluded, texts)
+        return Rule(f"!({own} && ({' || '.join(excluded)}))", message_expression=message)
+    rule = Rule(f"!({own} && {excluded[0]})")
+    is_fixed = "\0" not in texts[0]
+    return replace(rule, message=texts[0]) if is_fixed else replace(rule, message_expression=_joined(texts[0]))
 
 
-def _has_value(schema: Schema, subject: str, path: str, values: tuple[str | bool, ...]) -> str:
-    """Return CEL that is true if `subject` has one of `values` at `path`, and false if the field is absent."""
+def _text_with_paths(choice: Choice) -> str:
+    """Return the refusal of a row, where \0PATH\0 stands for the value at a path of which the row has several."""
+    several = [path for path, values in choice.combination.items() if len(values) > 1 and "[]" not in path]
+    text = choice.message(
+        lambda path, values: f"\0self.{path}\0" if path in several else " or ".join(map(shown, values))
+    )
+    return f"{text}; {choice.hint}"
+
+
+def _first_of(conditions: Sequence[str], texts: Sequence[str]) -> str:
+    """Return CEL of the text of the first of `conditions` that holds. All texts begin with the same `FIELD VALUE with `."""
+    head, tail = f"{texts[0].partition(' with ')[0]} with ", _common_end(texts)
+    parts = [_joined(text.removeprefix(head).removesuffix(tail)) for text in texts]
+    chosen = "".join(f"{condition} ? {part} : " for condition, part in zip(conditions, parts[:-1], strict=False))
+    return f"{_joined(head)} + ({chosen}{parts[-1]})" + (f" + {cel(tail)}" if tail else "")
+
+
+def _common_end(texts: Sequence[str]) -> str:
+    """Return the longest end of all texts that begins with the reason, the hint, or the hint's last alternative."""
+    first = texts[0]
+    ends = (first[at:] for at in range(len(first)) if first.startswith((": ", "; ", ", or "), at))
+    return next((end for end in ends if "\0" not in end and all(text.endswith(end) for text in texts)), "")
+
+
+def _joined(text: str) -> str:
+    """Return CEL of a text of `_text_with_paths`."""
+    return " + ".join(piece if piece.startswith("self.") else cel(piece) for piece in text.split("\0") if piece)
+
+
+def _has_value(schema: Schema, subject: str, path: str, values: Values) -> str:
+    """Return CEL that is true if `subject` has one of `values` at `path`, or any if there are none, and false if the field is absent."""
     part, _, rest = path.partition(".")
     name = part.removesuffix("[]")
     field, below = f"{subject}.{name}", schema["properties"][name]
+    if not rest and values == ANY:
+        return f"has({field})"
     guard = f"has({field}) && " if is_optional(schema, name) else ""
     if part.endswith("[]"):
-        inner = _has_value(below["items"], "item", rest, values) if rest else f"item in {json.dumps(values)}"
+        inner = _has_value(below["items"], "item", rest, values) if rest else f"item in {_literal(values)}"
         return f"{guard}{field}.exists(item, {inner})"
-    return guard + (_has_value(below, field, rest, values) if rest else f"{field} in {json.dumps(values)}")
+    return guard + (_has_value(below, field, rest, values) if rest else _is_among(field, values, below.get("enum", ())))
 
 
-def make_immutable(schema: Schema, field: str, message: str) -> None:
-    """Add transition rules by which `field` of an object cannot change; an optional field can be neither set nor removed."""
-    below = schema["properties"][field]
-    if is_optional(schema, field):
-        # The API server's cost estimate of `self.?x == oldSelf.?x` is unbounded.
-        same = f"has(oldSelf.{field}) && self.{field} == oldSelf.{field}"
-        _append(schema, Rule(f"has(self.{field}) ? {same} : !has(oldSelf.{field})", message))
-    elif len(below.get("properties", ())) > MANY_FIELDS:
-        for name in below["properties"]:
-            make_immutable(below, name, message)
-    else:
-        _append(below, Rule("self == oldSelf", message))
+def _is_among(field: str, values: Values, enum: Sequence[str]) -> str:
+    """Return the shortest CEL that is true if a field, of an enum where there are names, has one of `values`."""
+    if values == (SEVERAL,):
+        return f"{field} > 1"
+    if values == (True,):
+        return field
+    others = [value for value in enum if value not in values]
+    among = f"{field} == {_literal(values[0])}" if len(values) == 1 else f"{field} in {_literal(values)}"
+    if not 0 < len(others) < len(values):
+        return among
+    return f"{field} != {_literal(others[0])}" if len(others) == 1 else f"!({field} in {_literal(others)})"
+
+
+def _literal(value: str | bool | Sequence[str | bool]) -> str:
+    """Return a value, or a list of values, as a literal of CEL."""
+    if isinstance(value, str):
+        return cel(value)
+    return json.dumps(value) if isinstance(value, bool) else f"[{', '.join(map(_literal, value))}]"
+
+
+def _immutable(spec: type[ApiModel], schema: Schema) -> dict[str, tuple[str, ...]]:
+    """Return the immutable fields of a spec by the name in their message, which the blocks of a union share: one is set at most."""
+    unions = {f"the block of spec.{selector}": blocks for selector, blocks in spec.unions.items()}
+    others = {*spec.mutable, *chain(*unions.values())}
+    return {f"spec.{field}": (field,) for field in schema["properties"] if field not in others} | unions
+
+
+def make_immutable(schema: Schema, fields: Collection[str], message: str) -> None:
+    """Add transition rules by which `fields` of an object cannot change; optional ones can be neither set nor removed."""
+    optional = [field for field in fields if is_optional(schema, field)]
+    if optional:
+        _append(schema, Rule(" && ".join(map(_is_unchanged, optional)), message))
+    for field in fields:
+        below = schema["properties"][field]
+        if field not in optional and len(below.get("properties", ())) > MANY_FIELDS:
+            make_immutable(below, below["properties"], message)
+        elif field not in optional:
+            _append(below, Rule("self == oldSelf", message))
+
+
+def _is_unchanged(field: str) -> str:
+    """Return CEL that is true if an optional field is as it was."""
+    # The API server's cost estimate of `self.?x == oldSelf.?x` is unbounded.
+    return f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
 
 
 def skip_on_update(schema: Schema, mutable: frozenset[str] = frozenset()) -> None:

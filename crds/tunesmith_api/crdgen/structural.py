@@ -58,6 +58,7 @@ def _structural(schema: Schema, definitions: dict[str, Schema], defaults: bool) 
     for below in ("items", "additionalProperties"):
         if below in schema:
             schema[below] = _structural(schema[below], definitions, defaults)
+            schema[below].pop("description", None)  # the description of the field covers them
     if unknown := schema.keys() - set(KEYWORDS):
         raise ValueError(f"a structural schema cannot have {sorted(unknown)}: change the type of {schema}")
     return {key: schema[key] for key in KEYWORDS if key in schema}
@@ -81,12 +82,10 @@ def _single_type(schema: Schema, definitions: dict[str, Schema]) -> Schema:
 
 
 def _bounds(schema: Schema) -> Schema:
-    """OpenAPI v3.0 has exclusive bounds as flags, and integers need a format."""
+    """OpenAPI v3.0 has exclusive bounds as flags. Of the formats of numbers, only int64 adds to type and bounds."""
     for exclusive, bound in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
         if exclusive in schema:
             schema[bound], schema[exclusive] = schema[exclusive], True
-    if schema.get("type") == "integer":
-        schema.setdefault("format", "int32" if schema.get("maximum", INT32_MAX + 1) <= INT32_MAX else "int64")
-    if schema.get("type") == "number":
-        schema.setdefault("format", "double")
+    if schema.get("type") == "integer" and schema.get("maximum", INT32_MAX + 1) > INT32_MAX:
+        schema["format"] = "int64"
     return schema

@@ -11,6 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from tunesmith_api.base import Endpoint, ObjectName, Quantity, StoreUri
 from tunesmith_api.common import ConfigMapKey
+from tunesmith_api.pods import VARIABLE_NAME
 from tunesmith_api.pods import Accelerator as AcceleratorName
 from tunesmith_api.run import Hub, HubName, World
 from tunesmith_operator.plan.pods.accelerators import ACCELERATORS
@@ -52,6 +53,8 @@ class AcceleratorSettings(Settings):
     """Extended resource of one device."""
     groups: tuple[int, ...] | None = None
     """Groups that may open the device files of the nodes."""
+    env: dict[Annotated[str, Field(pattern=VARIABLE_NAME.pattern)], str] = Field(default_factory=dict)
+    """Environment of the containers that request such devices."""
 
 
 class StoreDefaults(Settings):
@@ -120,6 +123,9 @@ class PodPolicy(Settings):
     config_maps: tuple[str, ...] = ("tunesmith-*",)
     endpoints: tuple[str, ...] = ()
     """In addition to that of the default store."""
+    judges: tuple[str, ...] = ()
+    reward_code: bool = False
+    """Whether code in a ConfigMap may reward completions, in a container of its own."""
     priority_classes: tuple[str, ...] = ()
     runtime_classes: tuple[str, ...] = ()
     schedulers: tuple[str, ...] = ("default-scheduler",)
@@ -215,4 +221,5 @@ class OperatorConfig(Settings):
         """Return what pods with such devices need in this installation."""
         settings, usual = self.accelerators.get(name, AcceleratorSettings()), ACCELERATORS[name]
         groups = usual.groups if settings.groups is None else settings.groups
-        return replace(usual, resource=settings.resource or usual.resource, groups=groups)
+        resource = settings.resource or usual.resource
+        return replace(usual, resource=resource, groups=groups, env_installed=settings.env)

@@ -25,12 +25,27 @@ def dataset_rows(
 
     Raises RunFailure (BadRow).
     """
-    rows = ((file, *row) for file in files for row in rows_or_errors(folder / file.path, file.uri))
+    rows = ((file, *row) for file in files for row in _rows_of(folder, file))
     if split is None:
         return rows
     part = parse_split(split)
-    count = sum(count_rows(folder / file.path, file.uri) for file in files) if part.needs_count else None
+    count = sum(_count_rows(folder, file) for file in files) if part.needs_count else None
     return islice(rows, *part.rows(count))
+
+
+def _count_rows(folder: Path, file: DataFile) -> int:
+    return 1 if file.caption_of else count_rows(folder / file.path, file.uri)
+
+
+def _rows_of(folder: Path, file: DataFile) -> Iterator[tuple[Place, Row | RowError]]:
+    """The rows of a file: the lines of a caption are one, with its image."""
+    rows = rows_or_errors(folder / file.path, file.uri)
+    if file.caption_of is None:
+        yield from rows
+        return
+    lines = [row["text"] if isinstance(row, dict) else row for _, row in rows]
+    error = next((line for line in lines if isinstance(line, RowError)), None)
+    yield Place(1), error or {"file_name": file.caption_of, "text": "\n".join(map(str, lines))}
 
 
 def parts_of(files: Sequence[tuple[Path, str]], split: str | None) -> list[Part]:

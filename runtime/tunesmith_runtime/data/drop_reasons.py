@@ -28,7 +28,7 @@ MEANING: Mapping[DropReason, str] = {
     DropReason.NOT_LEARNED: "the weights of the messages exclude every answer",
     DropReason.TOO_LONG: "the row has more than training.maxLength tokens, and training.truncation is drop",
     DropReason.ANSWER_CUT_OFF: "truncation leaves no token of an answer",
-    DropReason.EQUAL_ANSWERS: "the chosen and the rejected answer are equal",
+    DropReason.EQUAL_ANSWERS: "the chosen and the rejected answer, or the texts that are compared, are equal",
     DropReason.CONTAMINATED: "the row has the text of a question of spec.decontaminate",
     DropReason.DUPLICATE: "an earlier row has the same text, but for white space",
     DropReason.BAD_ROW: "the row cannot be read, and onBadRow is Drop",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,15 @@ CHARACTERS = 300
 """Characters of a row's text that are kept."""
 
 
-class DroppedRows:
-    """The first MOST dropped rows of each reason, in bounded memory."""
+class DropLog:
+    """The first MOST dropped rows of each reason, in memory, and in a file as they are found."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        """`folder`: of FILE, which is written with the first row, and removed until then; None: no file is written."""
         self.examples: list[dict[str, Any]] = []
-        self._count = Counter[DropReason]()
+        self._file = folder / FILE if folder else None
+        if self._file:
+            self._file.unlink(missing_ok=True)
 
     def add(
         self,
@@ -33,28 +35,26 @@ class DroppedRows:
         sentence: str | None = None,
         hint: str | None = None,
     ) -> None:
-        """Keep a row if it is among the first of its reason. `sentence` is its cause, `hint` what to do."""
-        self._count[reason] += 1
-        if self._count[reason] > MOST:
+        """Keep a row if it is among the first of its reason, once. `sentence` is its cause, `hint` what to do."""
+        if sum(example["reason"] == reason for example in self.examples) >= MOST:
             return
         text = row if isinstance(row, str) else json.dumps(row, ensure_ascii=False, default=str)
         shown = text if len(text) <= CHARACTERS else f"{text[:CHARACTERS]}…"
-        self.examples.append(
-            {
-                "reason": reason,
-                "file": uri,
-                "place": str(place),
-                "sentence": (sentence or MEANING[reason])[:MAX_SENTENCE],
-                "row": shown,
-            }
-            | ({"hint": hint[:MAX_SENTENCE]} if hint else {})
-        )
+        example = {
+            "reason": reason,
+            "file": uri,
+            "place": str(place),
+            "sentence": (sentence or MEANING[reason])[:MAX_SENTENCE],
+            "row": shown,
+        }
+        self.keep(example | ({"hint": hint[:MAX_SENTENCE]} if hint else {}))
 
-    def write(self, folder: Path) -> None:
-        """Write a line for each row that is kept to FILE; no file if there is none."""
-        if not self.examples:
+    def keep(self, example: dict[str, Any]) -> None:
+        """Keep a row of `examples`, for example one that an earlier attempt has found."""
+        if example in self.examples:
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        lines = (json.dumps(example, ensure_ascii=False) for example in self.examples)
-        text = "".join(f"{line}\n" for line in lines)
-        (folder / FILE).write_text(text, encoding="utf-8", errors="backslashreplace")
+        self.examples.append(example)
+        if self._file:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(f"{json.dumps(example, ensure_ascii=False)}\n")

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.training import LossOn, Method, Training, Truncation
+from tunesmith_api.method_facts import METHOD_FACTS, Method
+from tunesmith_api.training import LossOn, Training, Truncation
 from tunesmith_runtime.data.drop_reasons import DropReason
-from tunesmith_runtime.data.encoders import ENCODERS
+from tunesmith_runtime.data.encoders import ENCODERS, TEXTS
 from tunesmith_runtime.data.encoders.conversation import render
 from tunesmith_runtime.data.encoders.prompt import encode_prompt
 from tunesmith_runtime.data.encoders.rated import RATED, Rated
@@ -50,7 +51,7 @@ def completion_tokens(job: FineTuneJobSpec) -> int:
 
 def truncation_of(training: Training, method: Method) -> Truncation:
     """The truncation of a run: a corpus that is packed loses no token, so that dropping is splitting."""
-    splits = method is Method.PRETRAIN and training.packing and training.truncation is Truncation.DROP
+    splits = METHOD_FACTS[method].is_plain_text and training.packing and training.truncation is Truncation.DROP
     return Truncation.SPLIT if splits else training.truncation
 
 
@@ -106,6 +107,8 @@ class Encoder(TextEncoder):
         """
         if isinstance(record, Prompt):
             return [(yield from encode_prompt(record, self))]
+        if type(record) in TEXTS:
+            return (yield from TEXTS[type(record)](record, self))
         if type(record) in RATED:
             return (yield from self._answers(RATED[type(record)](record)))
         turns: list[Turn] | DropReason = yield from ENCODERS[type(record)](record, self)
@@ -120,7 +123,7 @@ class Encoder(TextEncoder):
 
     def fit(self, examples: list[Example]) -> list[Example] | DropReason:
         """The examples as they are learned, none longer than max_length."""
-        if not examples:
+        if not examples or not all(example.input_ids for example in examples):
             return DropReason.EMPTY_ANSWER
         learned: list[Example] = []
         for example in examples:
@@ -163,7 +166,7 @@ class Encoder(TextEncoder):
         self._check_tokens(example)
         if len(example.input_ids) <= self.max_length:
             return example
-        if self.truncation not in CUTS or example.columns is not None:
+        if self.truncation not in CUTS or not example.has_labels:
             return DropReason.TOO_LONG
         cut = CUTS[self.truncation](example, self.max_length)
         return cut if cut.has_labels else DropReason.ANSWER_CUT_OFF

@@ -34,9 +34,13 @@ SCHEMA = pyarrow.schema(
         "labels": TOKENS,
         "value": pyarrow.float64(),
         "columns": pyarrow.string(),
+        "weights": pyarrow.list_(pyarrow.float32()),
     }
 )
-"""`row` counts the rows of the file from 0; a row may have several examples. `value` and `columns` are those of the example, or null."""
+"""`row` counts the rows of the file from 0; a row may have several examples. `value`, `columns` and `weights` are those of the example,
+or null."""
+FURTHER = ("value", "columns", "weights")
+"""Columns that a dataset has where an example has a value for them."""
 
 
 class RowWriter(Protocol):
@@ -67,6 +71,7 @@ class ExampleWriter:
             self._offsets.append(len(self._input_ids))
             self._values.append(example.value)
             self._columns.append(example.columns)
+            self._weights.append(example.weights)
         self.rows += 1
         if len(self._input_ids) >= BUFFERED_TOKENS:
             self.flush()
@@ -80,7 +85,8 @@ class ExampleWriter:
         )
         columns = [pyarrow.ListArray.from_arrays(offsets, tokens, type=TOKENS) for tokens in (input_ids, labels)]
         rows = pyarrow.array(numpy.frombuffer(self._rows, numpy.int64))
-        further = [pyarrow.array(self._values, pyarrow.float64()), pyarrow.array(self._columns, pyarrow.string())]
+        values = zip((self._values, self._columns, self._weights), FURTHER, strict=True)
+        further = [pyarrow.array(found, SCHEMA.field(name).type) for found, name in values]
         self._stream.write_batch(pyarrow.RecordBatch.from_arrays([rows, *columns, *further], schema=SCHEMA))
         self._clear()
 
@@ -88,6 +94,7 @@ class ExampleWriter:
         self._rows, self._offsets, self._input_ids, self._labels = array("q"), array("i", [0]), array("i"), array("i")
         self._values: list[float | None] = []
         self._columns: list[str | None] = []
+        self._weights: list[list[float] | None] = []
 
 
 @contextmanager
@@ -144,7 +151,7 @@ def open_examples(path: Path) -> Dataset:
     from datasets import Dataset
 
     examples = Dataset.from_file(str(path))
-    further = [name for name in ("value", "columns") if examples.data[name].null_count < len(examples)]
+    further = [name for name in FURTHER if examples.data[name].null_count < len(examples)]
     return examples.select_columns(["input_ids", "labels", *further])
 
 
@@ -160,9 +167,8 @@ def open_parts(path: Path, ends: Sequence[int]) -> list[Dataset]:
 
     if len(ends) < 2:
         return []
-    rows = Dataset.from_file(str(path))
-    stops = numpy.searchsorted(rows.data["row"].to_numpy(), ends).tolist()
-    examples = rows.select_columns(["input_ids", "labels"])
+    stops = numpy.searchsorted(Dataset.from_file(str(path)).data["row"].to_numpy(), ends).tolist()
+    examples = open_examples(path)
     return [examples.select(range(start, stop)) for start, stop in zip([0, *stops], stops, strict=False)]
 
 

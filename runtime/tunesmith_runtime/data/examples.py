@@ -20,7 +20,10 @@ class Example:
     value: float | None = None
     """Number that belongs to the answer: the margin of a preference, 1 or 0 for feedback that is good or bad."""
     columns: str | None = None
-    """JSON object of the columns that rewards read, of a prompt without an answer."""
+    """What else belongs to an example: of a prompt without an answer, a JSON object of its prompt, tools and columns, which rewards read;
+    of a labelled text, its label as JSON; of texts that are compared, the role (`TextRole`)."""
+    weights: list[float] | None = None
+    """Factor of the loss of each token; None if all are 1."""
 
     @property
     def has_labels(self) -> bool:
@@ -42,6 +45,8 @@ class Turn:
     answer: list[int]
     learned: int
     """How many tokens of the answer are learned, from its start."""
+    weight: float = 1.0
+    """Factor of the loss of the answer's tokens."""
 
 
 def join_turns(turns: Sequence[Turn]) -> list[Example]:
@@ -54,13 +59,29 @@ def join_turns(turns: Sequence[Turn]) -> list[Example]:
         before = examples.pop() if examples and starts_with(turn.prompt, examples[-1].input_ids) else Example([], [])
         context = [IGNORED] * (len(turn.prompt) - len(before.input_ids))
         answer = turn.answer[: turn.learned] + [IGNORED] * (len(turn.answer) - turn.learned)
-        examples.append(Example(turn.prompt + turn.answer, [*before.labels, *context, *answer]))
+        ids, labels = turn.prompt + turn.answer, [*before.labels, *context, *answer]
+        examples.append(Example(ids, labels, weights=_weights(before, len(ids), turn.weight)))
     return [example for example in examples if example.has_labels]
+
+
+def _weights(before: Example, length: int, weight: float) -> list[float] | None:
+    """The weights of `length` tokens of which those behind an example have `weight`; None if all are 1."""
+    if weight == 1 and before.weights is None:
+        return None
+    earlier = before.weights or [1.0] * len(before.input_ids)
+    return earlier + [weight] * (length - len(earlier))
+
+
+def part_of(example: Example, start: int, end: int) -> Example:
+    """The tokens of an example from `start` to `end`."""
+    part = slice(start, end)
+    weights = example.weights[part] if example.weights else None
+    return replace(example, input_ids=example.input_ids[part], labels=example.labels[part], weights=weights)
 
 
 def keep_start(example: Example, length: int) -> Example:
     """The first `length` tokens of an example."""
-    return replace(example, input_ids=example.input_ids[:length], labels=example.labels[:length])
+    return part_of(example, 0, length)
 
 
 def keep_end(example: Example, length: int) -> Example:
@@ -68,7 +89,7 @@ def keep_end(example: Example, length: int) -> Example:
     start = max(0, len(example.input_ids) - length)
     while not example.is_text and 0 < start < len(example.labels) and example.labels[start] != IGNORED:
         start += 1
-    return replace(example, input_ids=example.input_ids[start:], labels=example.labels[start:])
+    return part_of(example, start, len(example.input_ids))
 
 
 def pieces(example: Example, length: int) -> list[Example]:

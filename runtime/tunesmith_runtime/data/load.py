@@ -14,20 +14,32 @@ from typing import TYPE_CHECKING
 
 import numpy
 from numpy.typing import NDArray
+from pyarrow import Table, concat_tables
 
+from tunesmith_api.datasets import Dataset as DatasetSpec
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import DatasetRows, DroppedRows, FineTuneJobSpec, Rows
-from tunesmith_api.training import Method
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.finetunejob_status import DatasetRows, DroppedRows, Rows
+from tunesmith_api.method_facts import Method
 from tunesmith_runtime.data.contamination import Questions, read_questions
+from tunesmith_runtime.data.dropped_rows import DropLog
 from tunesmith_runtime.data.encode import Encoder
-from tunesmith_runtime.data.example_file import RowWriter, move_rows, open_examples, open_parts, repeat_rows
+from tunesmith_runtime.data.example_file import (
+    RowWriter,
+    move_rows,
+    open_columns,
+    open_examples,
+    open_parts,
+    repeat_rows,
+)
+from tunesmith_runtime.data.media_files import MediaFiles
 from tunesmith_runtime.data.mixing import Draw, draw
 from tunesmith_runtime.data.row_counts import RowCounts, ignored_keys, warn_of_ignored
 from tunesmith_runtime.data.row_encoder import Learnable, RowEncoder, Source
 from tunesmith_runtime.data.split import held_out_rows
 from tunesmith_runtime.data.stream import COUNTS, Arrange, Stream
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.workdir import Work
+from tunesmith_runtime.workdir import DataFile, Work
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -48,6 +60,11 @@ class Data:
     validation_ends: Sequence[int] = ()
     """For each validation data set the number of rows up to its end."""
 
+    def columns(self) -> Table:
+        """The examples to train on, then those held out, as columns."""
+        files = [file for file in (self.train_file, self.validation_file) if file]
+        return concat_tables(map(open_columns, files))
+
     @cached_property
     def train(self) -> Dataset:
         """The examples to train on, memory-mapped."""
@@ -66,16 +83,13 @@ class Data:
 
 def load(work: Work, spec: FineTuneJobSpec, encoder: Encoder, learnable: Learnable) -> Data:
     """Encode the rows of all data sets in their order, and the validation rows. The first dropped rows of each reason are in
-    `dropped_rows.FILE` then, also after a failure.
+    `dropped_rows.FILE`, also after a failure.
 
     Raises RunFailure: BadRow with file and line, EmptyDataset, ChatTemplateMissing, BadSpec for rows that the method
     does not learn from, DiskFull.
     """
-    rows = RowEncoder(work, encoder, learnable, spec, questions=_questions(work, spec))
-    try:
-        return _load(rows, spec, encoder)
-    finally:
-        rows.dropped.write(work.examples)
+    rows = RowEncoder(work, encoder, learnable, spec, DropLog(work.examples), _questions(work, spec))
+    return _load(rows, spec, encoder)
 
 
 def load_stream(
@@ -86,28 +100,31 @@ def load_stream(
     arrange: Arrange,
     is_leader: bool,
 ) -> StreamedData:
-    """The rows of all data sets as a stream; and the validation rows, which the leader of the pod encodes now.
+    """The rows of all data sets as a stream; and the validation rows, which the leader of the pod encodes now. The leader also
+    writes the first dropped rows of each reason to `dropped_rows.FILE`, as they are found.
 
     Raises RunFailure as `load`, for validation rows.
     """
     sources = _sources(work, spec)
     separate = _validation_sources(work, spec)
+    dropped = DropLog(work.examples if is_leader else None)
     held_out_file, counts_file = work.examples / VALIDATION, work.examples / VALIDATION_COUNTS
     if separate and is_leader:
-        encoded = RowEncoder(work, encoder, learnable, spec).encode(separate, held_out_file)
+        encoded = RowEncoder(work, encoder, learnable, spec, dropped).encode(separate, held_out_file)
         _check_held_out(separate, encoded, encoder)
         counts_file.write_bytes(COUNTS.dump_json(encoded))
     held_out = COUNTS.validate_json(counts_file.read_bytes()) if separate else None
     questions = _questions(work, spec)
 
     def encode(writer: RowWriter, counts: RowCounts) -> None:
-        RowEncoder(work, encoder, learnable, spec, questions=questions).encode_to(sources, writer, counts)
+        RowEncoder(work, encoder, learnable, spec, dropped, questions).encode_to(sources, writer, counts)
 
     return StreamedData(
         Stream(
             encode,
             arrange,
             lambda counts: _empty(", ".join(dataset.source for dataset in spec.datasets), counts, encoder, spec.method),
+            dropped,
         ),
         open_examples(held_out_file) if held_out else None,
         held_out,
@@ -192,7 +209,7 @@ def open_data(work: Work) -> Data:
 def _sources(work: Work, spec: FineTuneJobSpec) -> list[Source]:
     files = work.data_files()
     return [
-        Source(dataset, [file for file in files if file.dataset == index], "datasets[]")
+        _source(work, dataset, [file for file in files if file.dataset == index], "datasets[]")
         for index, dataset in enumerate(spec.datasets)
     ]
 
@@ -200,9 +217,14 @@ def _sources(work: Work, spec: FineTuneJobSpec) -> list[Source]:
 def _validation_sources(work: Work, spec: FineTuneJobSpec) -> list[Source]:
     files = [file for file in work.data_files() if file.dataset is None and file.evaluation is None]
     return [
-        Source(dataset, [file for file in files if file.validation == index], "validation.datasets[]")
+        _source(work, dataset, [file for file in files if file.validation == index], "validation.datasets[]")
         for index, dataset in enumerate(spec.validation.separate if spec.validation else [])
     ]
+
+
+def _source(work: Work, dataset: DatasetSpec, files: list[DataFile], path: str) -> Source:
+    listing = next((file.listing for file in files if file.listing), None)
+    return Source(dataset, files, path, MediaFiles.read(work.data / listing) if listing else None)
 
 
 def _questions(work: Work, spec: FineTuneJobSpec) -> Questions | None:

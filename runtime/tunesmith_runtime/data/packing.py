@@ -54,7 +54,7 @@ def best_fit(lengths: Sequence[int], capacity: int, seed: int) -> NDArray[numpy.
 
 
 class PackedRows:
-    """Sequences of rows as a dataset: input_ids, labels, and seq_lengths, the lengths of the rows in them."""
+    """Sequences of rows as a dataset: input_ids, labels, seq_lengths, the lengths of the rows in them, and weights if a row has some."""
 
     column_names = ("input_ids", "labels", "seq_lengths")
 
@@ -78,14 +78,18 @@ class PackedRows:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, index: int) -> dict[str, list[int]]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         """A sequence. The first token of a row is never predicted, as the token before it belongs to another row."""
         start = self._ends[index - 1] if index else 0
         rows = self.examples[self._rows[start : self._ends[index]].tolist()]
-        return joined(rows["input_ids"], rows["labels"])
+        sequence = joined(rows["input_ids"], rows["labels"])
+        if "weights" in rows:
+            weights = map(token_weights, rows["weights"], rows["input_ids"])
+            sequence["weights"] = list(chain.from_iterable(weights))
+        return sequence
 
 
-def joined(input_ids: Sequence[list[int]], labels: Sequence[list[int]]) -> dict[str, list[int]]:
+def joined(input_ids: Sequence[list[int]], labels: Sequence[list[int]]) -> dict[str, Any]:
     """Rows as a sequence."""
     first_unlearned: Any = ([IGNORED, *row[1:]] for row in labels)
     return {
@@ -93,3 +97,8 @@ def joined(input_ids: Sequence[list[int]], labels: Sequence[list[int]]) -> dict[
         "labels": list(chain.from_iterable(first_unlearned)),
         "seq_lengths": [len(row) for row in input_ids],
     }
+
+
+def token_weights(weights: list[float] | None, input_ids: Sequence[int]) -> list[float]:
+    """The factor of the loss of each token of a row."""
+    return weights or [1.0] * len(input_ids)

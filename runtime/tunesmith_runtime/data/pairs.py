@@ -11,6 +11,7 @@ from tunesmith_runtime.data.example_file import example_lengths
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from torch import Tensor
 
 
 class Pairs:
@@ -18,8 +19,9 @@ class Pairs:
 
     column_names = ("input_ids", "labels", "value")
 
-    def __init__(self, examples: Dataset) -> None:
-        self.examples = examples
+    def __init__(self, examples: Dataset, reference: Tensor | None = None) -> None:
+        """`reference`: log-probabilities (pairs, 2) of both answers by a reference model. Those of further rows are 0."""
+        self.examples, self.reference = examples, reference
 
     def __len__(self) -> int:
         return len(self.examples) // 2
@@ -27,6 +29,8 @@ class Pairs:
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Each column as a list of two: of the chosen answer, and of the rejected answer."""
         row: dict[str, Any] = self.examples[2 * index : 2 * index + 2]
+        if self.reference is not None:
+            row["reference"] = self.reference[index].tolist() if index < len(self.reference) else [0.0, 0.0]
         return row
 
     @property

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Prompts:
     """Each prompt as a group of rows, one for each completion: the rows of prompt p begin at index p * group."""
 
-    column_names = ("input_ids", "columns", "index")
+    column_names = ("input_ids", "prompt", "tools", "columns", "index")
 
     def __init__(self, examples: Dataset, group: int) -> None:
         self.examples, self.group = examples, group
@@ -25,10 +25,11 @@ class Prompts:
         return len(self.examples) * self.group
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The tokens of the prompt, the columns that rewards read, and the index. A row that fills up a batch has no columns."""
+        """The tokens of the prompt, the prompt, its tools and the columns that rewards read, and the index. A row that fills up a
+        batch has no columns."""
         row = self.examples[index // self.group]
-        columns = row["columns"] and json.loads(row["columns"])
-        return {"input_ids": row["input_ids"], "columns": columns, "index": index}
+        read = json.loads(row["columns"]) if row["columns"] else {"columns": None}
+        return {"input_ids": row["input_ids"], "index": index, **read}
 
     @property
     def lengths(self) -> Sequence[int]:

@@ -16,8 +16,18 @@ class Conversation:
     tools: list[dict[str, Any]] | None = None
     learn_from: int = 0
     """Index from which answers are learned; earlier answers are context."""
-    context: frozenset[int] = frozenset()
-    """Indices of further answers that are context, because their weight is 0."""
+    weights: Mapping[int, float] = field(default_factory=dict)
+    """Factors of the loss other than 1, by the index of the message. An answer of weight 0 is context."""
+
+    @property
+    def has_context(self) -> bool:
+        """Whether the weight of a message is 0."""
+        return 0 in self.weights.values()
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the weight of a message is neither 0 nor 1."""
+        return any(self.weights.values())
 
     @property
     def first_question(self) -> int:
@@ -32,7 +42,7 @@ class Conversation:
         return [
             index
             for index, message in enumerate(self.messages)
-            if index >= first and message["role"] == "assistant" and index not in self.context
+            if index >= first and message["role"] == "assistant" and self.weights.get(index) != 0
         ]
 
 
@@ -88,7 +98,7 @@ class Labelled:
     """Text or messages with a class, the classes that apply, or numbers."""
 
     content: str | list[dict[str, Any]]
-    label: int | float | str | tuple[int | float, ...]
+    label: int | float | str | tuple[int | float | str, ...]
 
 
 @dataclass(frozen=True)
@@ -175,3 +185,6 @@ Record = (
     | MultimodalConversation
     | Caption
 )
+
+WITH_MEDIA: frozenset[type[Record]] = frozenset({MultimodalConversation, Caption})
+"""Records with images, videos or sounds, which no method of this version learns from."""

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from tunesmith_api.finetunejob import IgnoredKey
+from tunesmith_api.finetunejob_status import IgnoredKey
 from tunesmith_runtime.data.drop_reasons import DropReason
 
 log = logging.getLogger(__name__)
@@ -17,6 +17,21 @@ MAX_KEYS = 8
 OTHER_KEYS = "(others)"
 MAX_DISTINCT = 1000
 """Number of distinct ignored keys that are counted by name; all others are counted together."""
+
+
+@dataclass
+class Reading:
+    """How far the data sets were read."""
+
+    dataset: int = 0
+    """Index of the data set."""
+    rows: int = 0
+    """Rows of it that were read."""
+    bad: int = 0
+    first_bad: list[str] = field(default_factory=list)
+    """Messages of the first bad ones."""
+    format: str | None = None
+    """The format that the first row decided."""
 
 
 @dataclass
@@ -32,6 +47,7 @@ class RowCounts:
     """Rows of `kept` that are trained on in part or in pieces."""
     too_long: tuple[int, int] | None = None
     """Tokens of the shortest and of the longest row that did not fit."""
+    reading: Reading = field(default_factory=Reading)
 
     def drop(self, reason: DropReason, tokens: int | None = None) -> None:
         """Count a dropped row; `tokens` is its length where it did not fit."""

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple, Protocol
 from tunesmith_api.datasets import BadRows, Dataset, Droppable, RowFormat
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.training import Method
+from tunesmith_api.method_facts import Method
 from tunesmith_runtime.data import formats
 from tunesmith_runtime.data.contamination import Questions
 from tunesmith_runtime.data.dataset_rows import dataset_rows
 from tunesmith_runtime.data.drop_reasons import DropReason
-from tunesmith_runtime.data.dropped_rows import FILE, DroppedRows
+from tunesmith_runtime.data.dropped_rows import FILE, DropLog
 from tunesmith_runtime.data.duplicates import Digests, digest_of
 from tunesmith_runtime.data.encoding import Encoding, Tokenize, complete_all
 from tunesmith_runtime.data.example_file import RowWriter, write_examples
@@ -25,9 +25,10 @@ from tunesmith_runtime.data.examples import Example
 from tunesmith_runtime.data.files.place import Place, bad_row
 from tunesmith_runtime.data.formats.format import Format
 from tunesmith_runtime.data.formats.template import template_format
+from tunesmith_runtime.data.media_files import MediaFiles
 from tunesmith_runtime.data.mixing import sample_mask
-from tunesmith_runtime.data.records import Record
-from tunesmith_runtime.data.row_counts import RowCounts, count_ignored
+from tunesmith_runtime.data.records import Conversation, Record
+from tunesmith_runtime.data.row_counts import Reading, RowCounts, count_ignored
 from tunesmith_runtime.data.row_error import RowError, row_errors
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.workdir import DataFile, Work
@@ -36,6 +37,8 @@ MAX_BAD_SHARE = 0.1
 """Default of maxBadShare."""
 NAMED = 3
 """Bad rows that a failure names."""
+SHARE_ROWS = 10_000
+"""Rows after which the share of bad ones is compared with maxBadShare where rows are streamed: their number is not known."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +50,25 @@ class Learnable:
     """Their types."""
     check: Callable[[Record], None] = lambda _: None
     """Raises RowError for a record that cannot be learned from with the settings of the job."""
+    scales: bool = False
+    """Whether the method learns answers with weights other than 0 and 1."""
+    validated: Collection[type[Record]] = ()
+    """Types of further records that are read and counted, and not learned from."""
 
     def check_format(self, row_format: Format, subject: str) -> None:
         """Raise RunFailure (BadSpec) for a format whose rows never yield such a record. `subject` names the format."""
-        if row_format.records.isdisjoint(self.records):
+        if row_format.records.isdisjoint({*self.records, *self.validated}):
             raise self._refused(subject)
 
     def check_record(self, record: Record, row_format: Format) -> None:
         """Raise RunFailure (BadSpec) for a record of another type, and RowError for one that cannot be learned from."""
+        if type(record) in self.validated:
+            return
         if type(record) not in self.records:
             raise self._refused(f"the row is a {type(record).__name__} of format {row_format.name}")
+        if isinstance(record, Conversation) and record.is_scaled and not self.scales:
+            message = f"has a message of a weight other than 0 and 1, which method {self.method} does not learn with"
+            raise RowError(message, "write weight 0 or 1, or remove the key")
         self.check(record)
 
     def _refused(self, subject: str) -> RunFailure:
@@ -76,6 +88,8 @@ class Source:
     files: list[DataFile]
     path: str
     """Path of the field that holds the data set, below spec."""
+    media: MediaFiles | None = None
+    """The files that rows may name; None where they are not listed."""
 
     @property
     def is_held_out(self) -> bool:
@@ -117,7 +131,7 @@ class RowEncoder:
     encoder: RecordEncoder
     learnable: Learnable
     spec: FineTuneJobSpec
-    dropped: DroppedRows = field(default_factory=DroppedRows)
+    dropped: DropLog = field(default_factory=DropLog)
     questions: Questions | None = None
     """Questions that no training row may have."""
     _digests: Digests = field(default_factory=Digests)
@@ -132,10 +146,11 @@ class RowEncoder:
         return counts
 
     def encode_to(self, sources: list[Source], writer: RowWriter, counts: RowCounts) -> None:
-        """Write the examples of data sets, and count their rows."""
-        for source in sources:
-            DatasetEncoder(self, source, writer, counts).encode()
+        """Write the examples of data sets, and count their rows, from where `counts` stand on."""
+        for index in range(counts.reading.dataset, len(sources)):
+            DatasetEncoder(self, sources[index], writer, counts).encode()
             counts.ends.append(writer.rows)
+            counts.reading = Reading(index + 1)
 
     def is_duplicate(self, record: Record) -> bool:
         """Whether spec.drop has Duplicate and an earlier record is equal. Remembers the record."""
@@ -165,16 +180,15 @@ class DatasetEncoder:
 
     def __init__(self, run: RowEncoder, source: Source, writer: RowWriter, counts: RowCounts) -> None:
         self._run, self._source, self._writer, self._counts = run, source, writer, counts
-        self._format = self._declared()
-        self._read = self._bad = 0
-        self._first_bad: list[str] = []
+        self._reading = counts.reading
+        self._format = formats.FORMATS[RowFormat(self._reading.format)] if self._reading.format else self._declared()
 
     def encode(self) -> None:
         """Encode, drop or refuse each row. Raises RunFailure."""
         rows = (((file, place, row), characters_of(row), self._encoding(row)) for file, place, row in self._chosen())
         with closing(complete_all(rows, self._run.encoder.tokenize)) as completed:
             for (file, place, row), encoded in completed:
-                self._read += 1
+                self._reading.rows += 1
                 try:
                     with row_errors("cannot be read"):
                         self._settle(encoded.result(), file, place)
@@ -183,6 +197,8 @@ class DatasetEncoder:
                 except RunFailure as failure:
                     message = f"{Path(file.uri).name} {place}: {failure.message} ({file.uri})"
                     raise RunFailure(failure.failure, message, failure.hint) from failure
+                if self._run.spec.training.streaming and self._reading.rows % SHARE_ROWS == 0:
+                    self._check_share()
         self._check_share()
 
     def _declared(self) -> Format | None:
@@ -202,12 +218,13 @@ class DatasetEncoder:
         return dataset_rows(self._run.work.data, self._source.files, self._source.dataset.split)
 
     def _chosen(self) -> Iterator[tuple[DataFile, Place, dict[str, Any] | RowError]]:
-        """The rows that maxRows and sample choose."""
-        dataset = self._source.dataset
+        """The rows that maxRows and sample choose, but those that were read before."""
+        dataset, read = self._source.dataset, self._reading.rows
         if not dataset.sample or dataset.max_rows is None:
-            return islice(self._rows(), dataset.max_rows)
+            return islice(self._rows(), read, dataset.max_rows)
         count = sum(1 for _ in self._rows())
-        return compress(self._rows(), sample_mask(count, dataset.max_rows, self._run.spec.training.seed))
+        mask = sample_mask(count, dataset.max_rows, self._run.spec.training.seed)
+        return islice(compress(self._rows(), mask), read, None)
 
     def _encoding(self, row: dict[str, Any] | RowError) -> Encoding[Encoded]:
         """Read a row, and encode it in full length."""
@@ -220,10 +237,13 @@ class DatasetEncoder:
                 found = formats.detect(row, run.learnable.records, self._renamed_by())
                 run.learnable.check_format(found, f"the row is of format {found.name}")
                 self._format = found
+                self._reading.format = found.name
             record, ignored = formats.read(row, self._format), formats.ignored(row, self._format)
             if isinstance(record, DropReason):
                 return Encoded(row, ignored, record, [])
             run.learnable.check_record(record, self._format)
+            if type(record) in run.learnable.validated:
+                return Encoded(row, ignored, record, [])
             return Encoded(row, ignored, record, (yield from run.encoder.examples(record)))
 
     def _settle(self, encoded: Encoded, file: DataFile, place: Place) -> None:
@@ -234,7 +254,10 @@ class DatasetEncoder:
             return self._drop(record, file, place, row)
         if isinstance(examples, DropReason):
             return self._drop(examples, file, place, row)
-        fitting = run.encoder.fit(examples)
+        is_validated = type(record) in run.learnable.validated
+        if is_validated and self._source.media:
+            self._source.media.check(record, file.uri)
+        fitting = examples if is_validated else run.encoder.fit(examples)
         if isinstance(fitting, DropReason):
             return self._drop(fitting, file, place, row, max((len(each.input_ids) for each in examples), default=None))
         if run.questions and not self._source.is_held_out and (common := run.questions.find_in(record)):
@@ -261,22 +284,22 @@ class DatasetEncoder:
         """Count a bad row. Raises `failure` unless onBadRow is Drop."""
         if self._run.spec.on_bad_row is BadRows.FAIL:
             raise failure from error
-        self._bad += 1
-        if self._bad <= NAMED:
-            self._first_bad.append(failure.message)
+        self._reading.bad += 1
+        if self._reading.bad <= NAMED:
+            self._reading.first_bad.append(failure.message)
         self._counts.drop(DropReason.BAD_ROW)
         self._run.dropped.add(DropReason.BAD_ROW, file.uri, place, "" if row is error else row, str(error), error.hint)
 
     def _check_share(self) -> None:
         """Raise RunFailure (BadRow) if more rows of the data set are bad than maxBadShare allows."""
         most = MAX_BAD_SHARE if self._run.spec.max_bad_share is None else self._run.spec.max_bad_share
-        if self._bad > most * self._read:
-            where = "" if self._run.spec.training.streaming else f" (the run's folder has the first ones in {FILE})"
+        reading = self._reading
+        if reading.bad > most * reading.rows:
             raise RunFailure(
                 FailureClass.BAD_ROW,
-                f"{self._bad} of {self._read} rows of {self._source.dataset.source} are bad, and maxBadShare is {most:g}; "
-                f"the first: {'; '.join(self._first_bad)}",
-                f"correct the rows{where}, or raise spec.maxBadShare",
+                f"{reading.bad} of {reading.rows} rows of {self._source.dataset.source} are bad, and maxBadShare is {most:g}; "
+                f"the first: {'; '.join(reading.first_bad)}",
+                f"correct the rows (the run's folder has the first ones in {FILE}), or raise spec.maxBadShare",
             )
 
     def _renamed_by(self) -> str:

@@ -83,6 +83,16 @@ class TextEncoder:
         ends = ids and ids[-1] == self.tokenizer.eos_token_id and ids != [self.tokenizer.bos_token_id]
         return ids[:-1] if ends else ids
 
+    @cached_property
+    def closing_ids(self) -> list[int]:
+        """The tokens that the tokenizer puts after plain text, such as an EOS token."""
+        return list(self.tokenizer("")["input_ids"])[len(self.leading_ids) :]
+
+    def whole(self, text: str) -> Encoding[Tokens]:
+        """The tokens of a plain text as a call of the tokenizer returns them, with those that it puts before and after it."""
+        [ids] = yield from self.ids(text)
+        return [*self.leading_ids, *ids, *self.closing_ids]
+
     def answered(self, prompt: str, answer: str) -> Encoding[tuple[Tokens, Tokens]]:
         """The tokens of a prompt, and those of its answer: what follows the prompt's in the whole text, or, where tokens merge
         over the seam, the answer's own."""

@@ -41,7 +41,7 @@ class TokenizerFile:
         self._config = {**_json(folder / "special_tokens_map.json"), **_json(folder / CONFIG)}
         self._generation = _json(folder / GENERATION)
         path = folder / TEMPLATE
-        self.chat_template: str | None = path.read_text() if path.is_file() else _template(self._config)
+        self.chat_template: str | None = path.read_text() if path.is_file() else template_of(self._config)
 
     @property
     def backend_tokenizer(self) -> Tokenizer:
@@ -166,7 +166,7 @@ def _json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _template(config: Mapping[str, Any]) -> str | None:
+def template_of(config: Mapping[str, Any]) -> str | None:
     """The chat template in tokenizer_config.json: a text, or the one named default of several."""
     template = config.get("chat_template")
     if isinstance(template, list):

@@ -60,7 +60,7 @@ class UnknownArchitecture(ValueError):
 
 
 class Place(StrEnum):
-    """Where in a decoder layer a linear layer stands, which decides with which others it shares its input."""
+    """Place of a linear layer in a decoder layer. Layers of the same place share their input."""
 
     ATTENTION = "attention"
     """Queries, keys and values."""
@@ -133,7 +133,7 @@ class Architecture:
 
 
 def without_output_layer(architecture: Architecture) -> Architecture:
-    """Return `architecture` with a head of a few labels in the place of the output layer."""
+    """Return `architecture` with a small head instead of the output layer."""
     layer = 0 if architecture.is_tied else architecture.vocabulary * architecture.hidden
     return replace(
         architecture,
@@ -142,60 +142,100 @@ def without_output_layer(architecture: Architecture) -> Architecture:
     )
 
 
+def sliced(architecture: Architecture, devices: int) -> Architecture:
+    """Return the part of `architecture` on each of `devices` that share its layers: heads, and a slice of each linear
+    layer."""
+    linears = tuple(
+        replace(each, inputs=each.inputs // devices)
+        if each.place in (Place.OUTPUT, Place.DOWN)
+        else replace(each, outputs=each.outputs // devices)
+        for each in architecture.linears
+    )
+    saved = sum(each.parameters for each in architecture.linears) - sum(each.parameters for each in linears)
+    return replace(
+        architecture,
+        heads=max(1, architecture.heads // devices),
+        key_value_heads=max(1, architecture.key_value_heads // devices),
+        intermediate=architecture.intermediate // devices,
+        linears=linears,
+        parameters=architecture.parameters - architecture.layers * saved,
+    )
+
+
+def staged(architecture: Architecture, stages: int) -> Architecture:
+    """Return the largest part of `architecture` on a device of a pipeline with `stages` stages: layers, and the
+    embedding or the head."""
+    layers, table = -(-architecture.layers // stages), architecture.vocabulary * architecture.hidden
+    return replace(
+        architecture,
+        layers=layers,
+        is_tied=True,
+        parameters=layers * architecture.largest_layer + table + architecture.hidden,
+    )
+
+
+@dataclass(frozen=True)
+class Mlp:
+    """The MLP of a decoder layer, or its experts."""
+
+    linears: tuple[Linear, ...]
+    """Its linear layers, without experts, which are not adapted."""
+    intermediate: int
+    """Width that computes for a token."""
+    parameters: int
+    active_parameters: int
+    """Those that compute for a token."""
+
+
+def _mlp_of(text: Mapping[str, Any], kind: str, hidden: int) -> Mlp:
+    dense, experts, has_gate = _size(text, INTERMEDIATE, 4 * hidden), _size(text, EXPERTS, 0), kind not in PLAIN_MLP
+    if not experts:
+        linears = _mlp(kind, hidden, dense, has_gate)
+        parameters = sum(each.parameters for each in linears)
+        return Mlp(linears, dense, parameters, parameters)
+    width, per_token = _size(text, EXPERT_INTERMEDIATE, dense), _size(text, EXPERTS_PER_TOKEN, 2)
+    expert, router = hidden * width * (3 if has_gate else 2), hidden * experts
+    return Mlp((), width * per_token, experts * expert + router, per_token * expert + router)
+
+
 def from_config(config: Mapping[str, Any]) -> Architecture:
-    """Return the architecture of a config.json. Parameters are counted by the sizes alone.
+    """Return the architecture of a config.json. Parameters are counted from the sizes only.
 
     Raises UnknownArchitecture if a size is missing.
     """
     text = {**config, **config["text_config"]} if isinstance(config.get("text_config"), Mapping) else dict(config)
     kind = str(text.get("model_type") or config.get("model_type") or "")
     hidden, layers, heads = _size(text, HIDDEN), _size(text, LAYERS), _size(text, HEADS)
-    vocabulary = _size(text, VOCABULARY)
-    key_value_heads = (
-        1
-        if text.get("multi_query") and not text.get("new_decoder_architecture")
-        else _size(text, KEY_VALUE_HEADS, heads)
-    )
-    head_size = _size(text, ("head_dim",), hidden // heads)
-    dense = _size(text, INTERMEDIATE, 4 * hidden)
+    vocabulary, head_size = _size(text, VOCABULARY), _size(text, ("head_dim",), hidden // heads)
+    has_one_key = text.get("multi_query") and not text.get("new_decoder_architecture")
+    key_value_heads = 1 if has_one_key else _size(text, KEY_VALUE_HEADS, heads)
     tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
-    has_gate = kind not in PLAIN_MLP
-    experts, per_token = _size(text, EXPERTS, 0), _size(text, EXPERTS_PER_TOKEN, 2)
-    width = _size(text, EXPERT_INTERMEDIATE, dense)
-    attention = _attention(kind, hidden, heads * head_size, key_value_heads * head_size)
-    mlp = _mlp(kind, hidden, dense, has_gate)
-    found = Architecture(
+    is_tied = bool(tied) if tied is not None else kind in TIED
+    attention, mlp = (
+        _attention(kind, hidden, heads * head_size, key_value_heads * head_size),
+        _mlp_of(text, kind, hidden),
+    )
+    layer = sum(each.parameters for each in attention) + 2 * hidden
+    embedding = vocabulary * hidden
+    positions = _size(text, POSITIONS, 0) * hidden if kind in LEARNED_POSITIONS else 0
+    total = layers * (layer + mlp.parameters) + embedding * (1 if is_tied else 2) + positions + hidden
+    dtype = text.get("dtype") or text.get("torch_dtype") or config.get("torch_dtype") or config.get("dtype")
+    return Architecture(
         model_type=kind,
         hidden=hidden,
         layers=layers,
         heads=heads,
         key_value_heads=key_value_heads,
         head_size=head_size,
-        intermediate=width * per_token if experts else dense,
+        intermediate=mlp.intermediate,
         vocabulary=vocabulary,
-        is_tied=bool(tied) if tied is not None else kind in TIED,
-        has_gate=has_gate,
+        is_tied=is_tied,
+        has_gate=kind not in PLAIN_MLP,
         has_qk_norm=kind in QK_NORMS,
-        linears=attention if experts else (*attention, *mlp),
-        parameters=0,
-        active_parameters=0,
-        stored_bytes=0,
-    )
-    expert = hidden * width * (3 if has_gate else 2)
-    layer = sum(each.parameters for each in attention) + 2 * hidden
-    mlp_all = experts * expert + hidden * experts if experts else sum(each.parameters for each in mlp)
-    mlp_active = per_token * expert + hidden * experts if experts else mlp_all
-    embedding = vocabulary * hidden
-    positions = _size(text, POSITIONS, 0) * hidden if kind in LEARNED_POSITIONS else 0
-    total = layers * (layer + mlp_all) + embedding * (1 if found.is_tied else 2) + positions + hidden
-    number = CONFIG_BYTES.get(
-        str(text.get("dtype") or text.get("torch_dtype") or config.get("torch_dtype") or config.get("dtype")), 4
-    )
-    return replace(
-        found,
+        linears=(*attention, *mlp.linears),
         parameters=total,
-        active_parameters=layers * (layer + mlp_active) + hidden + embedding,
-        stored_bytes=total * number,
+        active_parameters=layers * (layer + mlp.active_parameters) + hidden + embedding,
+        stored_bytes=total * CONFIG_BYTES.get(str(dtype), 4),
     )
 
 
@@ -228,7 +268,7 @@ EXPERT = re.compile(r"\.experts\.|\.block_sparse_moe\.")
 ATTENTION = re.compile(r"\.(self_attn|attn|attention|self_attention|mixer)\.")
 OUTPUTS = frozenset({"o_proj", "out_proj", "c_proj", "dense", "wo", "attn_out"})
 DOWN = frozenset({"c_proj", "fc_out", "down_proj", "w2", "fc2", "dense_4h_to_h"})
-"""Last names of modules, for layers of which other families have several with one shape."""
+"""Last names of modules that other families split into several layers of one shape."""
 NOT_LANGUAGE = re.compile(r"(^|\.)(visual|vision_\w+|audio_\w+|multi_modal_projector)\.")
 
 

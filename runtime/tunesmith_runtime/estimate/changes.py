@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from tunesmith_api.batches import job_refusal, largest_micro_batch, replicas_of
 from tunesmith_api.compatibility import refusals
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.training import Method, Strategy, Tuner
+from tunesmith_api.method_facts import METHOD_FACTS
+from tunesmith_api.pods import MOST_DEVICES, Accelerator
+from tunesmith_api.training import Offload, Strategy
+from tunesmith_api.tuners import Tuner
 
-Need = Callable[[FineTuneJobSpec], int]
-"""Bytes that a job needs on each device."""
+Need = Callable[[FineTuneJobSpec], float]
+"""Bytes that a job needs on each device; infinite where its pod lacks memory for what the devices offload."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A change of a job: the field with its new value, and the job that has it."""
+    """A change of a job: the field below spec with its new value, and the job that has it."""
 
     field: str
     job: FineTuneJobSpec
@@ -26,7 +30,7 @@ class Step:
     """A change on the way to a job that fits, and the bytes that the job needs with it and those before."""
 
     field: str
-    bytes_needed: int
+    bytes_needed: float
 
 
 def steps_to_fit(job: FineTuneJobSpec, need: Need, limit: int) -> list[Step]:
@@ -51,10 +55,9 @@ def steps_to_fit(job: FineTuneJobSpec, need: Need, limit: int) -> list[Step]:
 
 def _micro_batches(job: FineTuneJobSpec) -> Iterator[Change]:
     """Smaller micro batches, which take the same steps: the largest first."""
-    devices = job.parallelism.nodes * job.resources.processes
-    share = job.training.global_batch_size // devices
-    now = job.training.micro_batch_size or 8
-    least = 2 if job.method is Method.KTO else 1
+    share = job.training.global_batch_size // replicas_of(_devices(job), job.parallelism.sharing[1])
+    now = job.training.micro_batch_size or largest_micro_batch(job.method, share, job.parallelism.pipeline_parallel)
+    least = 2 if METHOD_FACTS[job.method].comparison else 1
     for size in range(min(now - 1, share), least - 1, -1):
         if share % size == 0:
             yield Change(f"training.microBatchSize: {size}", _with_training(job, micro_batch_size=size))
@@ -80,29 +83,65 @@ def _adapter(job: FineTuneJobSpec) -> Iterator[Change]:
             yield Change(f"tuner: {tuner}", changed)
 
 
+def _offloading(job: FineTuneJobSpec) -> Iterator[Change]:
+    """The optimizer, or the weights too, in the memory of the pods: every step copies them. On a CPU that is the same memory."""
+    if _devices(job) == 1 or job.resources.accelerator is Accelerator.CPU:
+        return
+    for strategy, offload in OFFLOADED:
+        changed = _with_parallelism(job, strategy=strategy, offload=offload)
+        if not refusals("FineTuneJob", changed.to_dict()):
+            yield Change(f"parallelism.strategy: {strategy} and spec.parallelism.offload: {offload}", changed)
+
+
 def _sharding(job: FineTuneJobSpec) -> Iterator[Change]:
     """Weights, gradients and optimizer divided among the devices. `auto` has divided them already where that helps."""
     if job.parallelism.strategy is not Strategy.AUTO and (sharded := divided(job)):
         yield Change(f"parallelism.strategy: {Strategy.FSDP}", sharded)
 
 
+def _more_devices(job: FineTuneJobSpec) -> Iterator[Change]:
+    """Twice, four times, ... as many devices in each pod, as long as the batch divides among them."""
+    count = job.resources.devices
+    if not count or job.resources.profile:
+        return
+    while (count := 2 * count) <= MOST_DEVICES:
+        changed = job.model_copy(update={"resources": job.resources.model_copy(update={"count": count})})
+        if not job_refusal(changed) and not refusals("FineTuneJob", changed.to_dict()):
+            yield Change(f"resources.count: {count}", changed)
+
+
 def divided(job: FineTuneJobSpec) -> FineTuneJobSpec | None:
     """Return `job` with strategy fsdp; None for a single device, or where fsdp does not go with the job."""
-    parallelism = job.parallelism.model_copy(update={"strategy": Strategy.FSDP})
-    sharded = job.model_copy(update={"parallelism": parallelism})
-    is_refused = job.parallelism.nodes * job.resources.processes == 1 or refusals("FineTuneJob", sharded.to_dict())
-    return None if is_refused else sharded
+    sharded = _with_parallelism(job, strategy=Strategy.FSDP)
+    return None if _devices(job) == 1 or refusals("FineTuneJob", sharded.to_dict()) else sharded
 
+
+OFFLOADED = (
+    (Strategy.ZERO1, Offload.OPTIMIZER),
+    (Strategy.ZERO2, Offload.OPTIMIZER),
+    (Strategy.ZERO3, Offload.ALL),
+)
+"""What offloads what, the least first."""
 
 ORDER: tuple[Callable[[FineTuneJobSpec], Iterator[Change]], ...] = (
     _micro_batches,
     _checkpointing,
     _packing_off,
     _adapter,
+    _offloading,
     _sharding,
+    _more_devices,
 )
 """Kinds of changes, the cheapest first. Each yields changes of which a later one saves more."""
 
 
 def _with_training(job: FineTuneJobSpec, **fields: object) -> FineTuneJobSpec:
     return job.model_copy(update={"training": job.training.model_copy(update=fields)})
+
+
+def _with_parallelism(job: FineTuneJobSpec, **fields: object) -> FineTuneJobSpec:
+    return job.model_copy(update={"parallelism": job.parallelism.model_copy(update=fields)})
+
+
+def _devices(job: FineTuneJobSpec) -> int:
+    return job.parallelism.nodes * job.resources.processes

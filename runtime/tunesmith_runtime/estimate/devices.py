@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from tunesmith_api.pods import Accelerator
 
 GIB = 1 << 30
+CPU_BF16 = ("amx_bf16", "avx512_bf16")
+"""CPU instructions for products in bfloat16. With either, LoRA trains about 1.4 times as fast as in float32."""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ The four constants are fitted to published throughputs of models without torch.c
 
 from __future__ import annotations
 
-from tunesmith_api.training import Tuner
+from tunesmith_api.tuners import Tuner
+from tunesmith_runtime.estimate.device_setup import Setup
 from tunesmith_runtime.estimate.devices import Device
-from tunesmith_runtime.estimate.memory import Setup, layer_bytes
+from tunesmith_runtime.estimate.memory import layer_bytes
 
 FORWARD = 2
 """Operations per parameter and token of a forward pass (Kaplan et al., 2020)."""
@@ -17,7 +18,8 @@ UTILIZATION = 0.6
 TRAFFIC = 10
 """Bytes that a step reads and writes for each byte of activations that it keeps: elementwise operations are not fused."""
 LAUNCH_SECONDS = 3e-3
-"""Time in which Python launches the kernels of one decoder layer, forward and backward: the least that a micro batch takes."""
+"""Time that Python takes to launch the kernels of one decoder layer, forward and backward: the minimum for a micro
+batch."""
 OPTIMIZER_TRAFFIC = 80
 """Bytes that clipping and AdamW read and write for each trained parameter."""
 RECOMPUTATION = 4 / 3
@@ -31,10 +33,10 @@ def operations_per_token(setup: Setup, length: float) -> float:
     """
     sizes = setup.architecture
     weights = sizes.active_parameters if setup.tuner is Tuner.FULL else setup.trained
-    passes = 2 + setup.checkpointing + setup.has_reference
+    passes = 2 + setup.checkpointing + setup.reference_passes
     attention = FORWARD * sizes.layers * sizes.query_size * length  # each token attends to half of the row on average
-    teacher = FORWARD * setup.teacher.active_parameters if setup.teacher else 0
-    return FORWARD * (passes * sizes.active_parameters + weights) + attention * (passes + 1) + teacher
+    further = FORWARD * sum(model.active_parameters for model in (setup.teacher, setup.reward_model) if model)
+    return FORWARD * (passes * sizes.active_parameters + weights) + attention * (passes + 1) + further
 
 
 def seconds_per_token(setup: Setup, length: float, device: Device) -> float:
@@ -52,7 +54,8 @@ def seconds(setup: Setup, tokens: int, length: float, steps: int, device: Device
     Loading the model, checkpoints and communication between devices are not part of it.
     """
     update = OPTIMIZER_TRAFFIC * setup.trained / _bandwidth(device)
-    return tokens * seconds_per_token(setup, length, device) / setup.devices + steps * update
+    busy = setup.devices * (1 - setup.idle)
+    return tokens * seconds_per_token(setup, length, device) / busy + steps * update
 
 
 def _bandwidth(device: Device) -> float:

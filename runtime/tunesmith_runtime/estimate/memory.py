@@ -1,21 +1,21 @@
 """Memory of each device in training, by part: a sum over the tensors that autograd, the optimizer and the loss keep.
 
 Sizes follow from what `torch.autograd` saves in each operation of transformers' decoder layers with the attention `sdpa`,
-from train/loss.py and trl.kernels (logits), and from AdamW (Loshchilov and Hutter, 2019). `make bench-estimate` compares the
+from train/losses/cross_entropy.py and trl.kernels (logits), and from AdamW (Loshchilov and Hutter, 2019). `make bench-estimate` compares the
 sums with measured peaks.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tunesmith_api.training import Strategy, Tuner
-from tunesmith_runtime.estimate.architecture import Architecture, Linear, Place
+from tunesmith_api.training import Offload, Strategy
+from tunesmith_api.tuners import Tuner
+from tunesmith_runtime.estimate.adapter_size import ADAPTER_SIZES
+from tunesmith_runtime.estimate.architecture import Place, sliced, staged
+from tunesmith_runtime.estimate.device_setup import FLOAT32, Setup
 
-FLOAT32 = 4
 GIB = 1 << 30
 MIB = 1 << 20
 NF4_BYTES = 0.5 + FLOAT32 / 64
@@ -25,16 +25,15 @@ NF4_DOUBLE_BYTES = 0.5 + (1 + FLOAT32 / 256) / 64
 LOGITS_COPIES = 12
 """Bytes of each logit at the start of the backward pass: log-softmax, its gradient and the gradient of the loss, in float32."""
 DRAWN_COPIES = 28
-"""Bytes of each logit from which a token is drawn: in float32, and with its probabilities and their sums in float64."""
-LOGITS_LIMIT = 1 << 30
-"""Bytes of the logits in float32 above which the loss is computed in chunks (train/loss.py)."""
+"""Bytes of each logit when a token is drawn: the logit in float32, its probability and the cumulative sum in float64."""
 CHUNK_BYTES = 256 * MIB
 """Buffers of the loss in chunks (trl.kernels.chunked_logprob)."""
 DISTILLED_COPIES = 3
 """Logits of the student, their gradient and those of the teacher, in the number format of the computation."""
-DISTILLED_CHUNK_BYTES = 8 * 64 * MIB
-"""Buffers of a chunk of logits whose divergence is computed (train/distillation.py): log-probabilities, probabilities, their
-mixture and gradients, in float32."""
+DISTILLED_CHUNK_COPIES = 8
+DISTILLED_CHUNK_BYTES = DISTILLED_CHUNK_COPIES * 64 * MIB
+"""Buffers for the divergence of a chunk of logits (train/trainers/distillation.py): log-probabilities, probabilities,
+their mixture and gradients, in float32."""
 BUCKET_BYTES = 25 * MIB
 """Size of a bucket of DistributedDataParallel."""
 ZERO_BUCKET_BYTES = 80 * MIB
@@ -48,146 +47,6 @@ GATHERED_LAYERS = 2
 RUNTIME_BYTES = {"cpu": 0.9 * GIB, "nvidia": 0.9 * GIB, "ascend": 1.0 * GIB, "amd": 1.0 * GIB}
 """Memory of a process before it loads a model: Python and the libraries, or the context of the device with the workspaces of
 its libraries. On a CPU, trainings without a model to speak of had 872 to 889 MiB."""
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """Bytes of a number in each place."""
-
-    base: float
-    """Weights that are only read."""
-    compute: int
-    """Activations: 2 if the device computes in bfloat16, else 4."""
-    trained: int = FLOAT32
-    gradient: int = FLOAT32
-    optimizer: float = 2 * FLOAT32
-    """State of the optimizer, by default the two moments of AdamW."""
-    quantized: float = 0
-    """Weights of linear layers in a base that is quantized; 0: all weights of the base have the same size."""
-    cast: int = 0
-    """Copy of a trained weight in the number format of the computation, which autocast keeps for the backward pass."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The micro batch that needs most: its rows are padded to the longest."""
-
-    lengths: tuple[int, ...]
-    """Tokens of each row."""
-    labelled: int
-    """Tokens on which the loss is taken."""
-
-    @property
-    def rows(self) -> int:
-        """Rows."""
-        return len(self.lengths)
-
-    @property
-    def length(self) -> int:
-        """Tokens of a row with its padding."""
-        return max(self.lengths)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens with padding."""
-        return self.rows * self.length
-
-    @property
-    def is_padded(self) -> bool:
-        """Whether a row is shorter than another, so that attention needs a mask."""
-        return min(self.lengths) < self.length
-
-
-@dataclass(frozen=True)
-class Setup:
-    """Everything that the memory of a device follows from."""
-
-    architecture: Architecture
-    tuner: Tuner
-    batch: Batch
-    numbers: Numbers
-    accelerator: str
-    rank: int = 16
-    dropout: float = 0.0
-    targets: Sequence[str] | None = None
-    """Names of the layers that an adapter is added to; None: all linear layers."""
-    checkpointing: bool = False
-    accumulates: bool = False
-    """Whether a step has several micro batches, so that gradients are there in the next forward pass."""
-    strategy: Strategy = Strategy.DDP
-    devices: int = 1
-    offloads: bool = False
-    """Whether the optimizer's state is in the memory of the CPU (a formula; this version has no such setting)."""
-    logits_limit: int = LOGITS_LIMIT
-    has_reference: bool = False
-    """Whether the model is compared with itself before the training: with its base, or with tuner full with a frozen copy."""
-    teacher: Architecture | None = None
-    """The model whose probabilities are learned, which is held beside the trained one."""
-    chunks_logits: bool = True
-    """Whether the loss computes large logits in chunks."""
-    sampled_rows: int = 0
-    """Completions that are sampled at a time; 0 for a method that samples none."""
-    has_value_head: bool = False
-    """Whether a linear function of the last hidden states is trained beside the model."""
-    has_head: bool = False
-    """Whether a head of a few labels is in the place of the output layer, so that there are no logits of the vocabulary."""
-    converts: bool = False
-    """Whether the weights are loaded in another number format than that of the files."""
-
-    @property
-    def adapted(self) -> list[Linear]:
-        """The layers that an adapter is added to; none with tuner full."""
-        if self.tuner is Tuner.FULL:
-            return []
-        linears = self.architecture.linears
-        return [
-            each
-            for each in linears
-            if self.targets is None or each.name in {name.rsplit(".", 1)[-1] for name in self.targets}
-        ]
-
-    @property
-    def trained(self) -> int:
-        """Trained parameters."""
-        head = self.architecture.hidden + 1 if self.has_value_head else 0
-        if self.tuner is Tuner.FULL:
-            return self.architecture.parameters + head
-        return head + self.architecture.layers * sum(adapter_size(self.tuner, self.rank, each) for each in self.adapted)
-
-
-def adapter_size(tuner: Tuner, rank: int, linear: Linear) -> int:
-    """Return the trained parameters that a tuner adds to a linear layer."""
-    low_rank = rank * (linear.inputs + linear.outputs)
-    if tuner is Tuner.DORA:
-        return low_rank + linear.outputs  # a magnitude for each output
-    if tuner is Tuner.LOHA:
-        return 2 * low_rank
-    if tuner is Tuner.LOKR:
-        return kronecker_size(rank, linear)
-    if tuner is Tuner.VERA:
-        return rank + linear.outputs
-    if tuner is Tuner.ADALORA:
-        return low_rank + rank  # the singular values
-    if tuner is Tuner.OFT:
-        return linear.inputs * (rank - 1) // 2  # a skew-symmetric matrix for each block of inputs
-    if tuner is Tuner.IA3:
-        return linear.outputs
-    if tuner is Tuner.MISS:
-        return rank * linear.outputs
-    return low_rank
-
-
-def kronecker_size(rank: int, linear: Linear) -> int:
-    """Return the numbers of both factors of LoKr, as PEFT divides the sizes of a layer (peft.tuners.lokr.layer)."""
-    (rows, large_rows), (columns, large_columns) = _near_square(linear.outputs), _near_square(linear.inputs)
-    is_low_rank = rank < max(large_rows, large_columns) / 2
-    return rows * columns + (rank * (large_rows + large_columns) if is_low_rank else large_rows * large_columns)
-
-
-def _near_square(size: int) -> tuple[int, int]:
-    """Return the two factors of a size that are nearest to each other, the smaller first."""
-    smaller = next(each for each in range(math.isqrt(size), 0, -1) if size % each == 0)
-    return smaller, size // smaller
 
 
 @dataclass(frozen=True)
@@ -215,33 +74,83 @@ class Memory:
 
 
 def peak(setup: Setup) -> Memory:
-    """Return the memory at the moment of a step, or of loading, in which a device needs most."""
-    return max(
-        (moment(setup) for moment in (_loading, _sampling, _start_of_backward, _end_of_backward)),
-        key=lambda each: each.total,
+    """Return the memory of a device when it needs most: at a moment of a step, or of loading."""
+    held = _parts_of(setup)
+    # on a CPU, a process loads all weights before it keeps its part
+    loaded = [replace(setup, devices=held[0].devices)] if setup.accelerator == "cpu" else held
+    moments = [*map(_loading, loaded), *(moment(part) for part in held for moment in MOMENTS)]
+    if setup.accelerator == "cpu":
+        moments.append(replace(_static(held[0]), buffers=collected(setup)))
+    return max(moments, key=lambda each: each.total)
+
+
+def _parts_of(setup: Setup) -> list[Setup]:
+    """Return the setups of the devices that have a model together, as far as they differ."""
+    own = replace(
+        setup, batch=setup.batch.divided(setup.context_parallel), devices=setup.devices // setup.tensor_parallel
     )
+    if setup.tensor_parallel > 1:
+        return [replace(own, architecture=sliced(setup.architecture, setup.tensor_parallel), tensor_parallel=1)]
+    if setup.pipeline_parallel == 1:
+        return [own]
+    layers = staged(setup.architecture, setup.pipeline_parallel)
+    stage = replace(setup, architecture=layers, devices=1, pipeline_parallel=1)  # gradients are averaged in their place
+    first = replace(stage, has_logits=False, in_flight=min(setup.pipeline_parallel, setup.micro_batches))
+    return [first, stage]
 
 
 def _static(setup: Setup) -> Memory:
-    """What is there throughout the training."""
-    optimizer: float = setup.trained * setup.numbers.optimizer
-    if setup.strategy in SHARDS_OPTIMIZER:
-        optimizer /= setup.devices
-    weights = _weights(setup) / (setup.devices if setup.strategy in SHARDS_WEIGHTS else 1) + _reference(setup)
-    if setup.teacher:
-        weights += setup.teacher.parameters * setup.numbers.compute
+    """Memory that is held throughout the training."""
+    optimizer = 0 if setup.moved is not Offload.NONE else _optimizer(setup)
+    weights = 0 if setup.moved is Offload.ALL else _weights(setup) / _shares(setup, SHARDS_WEIGHTS)
+    weights += _reference(setup)
+    for model in (setup.teacher, setup.reward_model):
+        weights += model.parameters * setup.numbers.compute if model else 0
     return Memory(
         weights=round(weights),
-        optimizer=0 if setup.offloads else round(optimizer),
+        optimizer=round(optimizer),
         buffers=round(_buffers(setup)),
         runtime=round(RUNTIME_BYTES.get(setup.accelerator, GIB)),
     )
 
 
+def host(setup: Setup) -> int:
+    """Return the bytes that each device uses in the memory of its pod: offloaded state, and the float32 weights that
+    ZeRO updates there."""
+    if setup.moved is Offload.NONE:
+        return 0
+    here = replace(setup, offload=Offload.NONE)
+    weights = _weights(here) / _shares(here, SHARDS_WEIGHTS) if setup.moved is Offload.ALL else 0
+    stepped = 0 if setup.strategy is Strategy.FSDP else setup.trained * FLOAT32 / _shares(here, SHARDS_OPTIMIZER)
+    return round(weights + stepped + _optimizer(here) + _gradients(here))
+
+
+def collected(setup: Setup) -> int:
+    """Return the bytes that the first process collects from all in the memory of its pod, which no device holds: the state of the optimizer
+    for a checkpoint, or whole weights at the end."""
+    shares_layers = setup.tensor_parallel > 1 or setup.pipeline_parallel > 1
+    if setup.devices == 1 or not (shares_layers or setup.strategy in SHARDS_OPTIMIZER):
+        return 0
+    is_divided = shares_layers or setup.strategy in SHARDS_WEIGHTS
+    weights = _weights(setup) if is_divided else setup.trained * FLOAT32
+    return round(max(weights, setup.trained * setup.numbers.optimizer))
+
+
+def _shares(setup: Setup, strategies: frozenset[Strategy]) -> int:
+    """Parts into which something is divided that `strategies` divide."""
+    return setup.devices if setup.strategy in strategies else 1
+
+
+def _optimizer(setup: Setup) -> float:
+    """Bytes of the optimizer's state of a device, wherever it is."""
+    return setup.trained * setup.numbers.optimizer / _shares(setup, SHARDS_OPTIMIZER)
+
+
 def _weights(setup: Setup) -> float:
     """Bytes of all weights, before they are divided among devices."""
-    frozen = 0 if setup.tuner is Tuner.FULL else setup.architecture.parameters
-    return frozen * _base_bytes(setup) + setup.trained * setup.numbers.trained
+    frozen = setup.frozen if setup.tuner is Tuner.FULL else setup.architecture.parameters
+    trained = setup.numbers.compute if setup.moved is Offload.OPTIMIZER else setup.numbers.trained
+    return frozen * _base_bytes(setup) + setup.trained * trained
 
 
 def _reference(setup: Setup) -> int:
@@ -289,6 +198,10 @@ def _loading(setup: Setup) -> Memory:
 def _sampling(setup: Setup) -> Memory:
     """The keys and values of all tokens are cached, beside the activations of a layer and the logits of the last tokens."""
     static, sizes, number = _static(setup), setup.architecture, setup.numbers.compute
+    if setup.sampled_rows and setup.strategy in SHARDS_WEIGHTS:
+        static = replace(
+            static, weights=round(_weights(setup)) + _reference(setup)
+        )  # gathered while completions are sampled
     tokens = setup.sampled_rows * setup.batch.length
     cache = tokens * sizes.layers * 2 * sizes.key_size * number
     layer = tokens * (3 * sizes.intermediate + 2 * sizes.hidden) * number
@@ -297,12 +210,12 @@ def _sampling(setup: Setup) -> Memory:
 
 
 def _start_of_backward(setup: Setup) -> Memory:
-    """All activations are kept, beside the logits or what the last layer computes with."""
+    """All activations are kept, beside the logits or the working memory of the last layer."""
     static, batch = _static(setup), setup.batch
-    kept = batch.tokens * _kept_per_token(setup) + _masks(setup)
+    kept = setup.in_flight * (batch.tokens * _kept_per_token(setup) + _masks(setup))
     working = _working(setup)
     logits = _logits(setup)
-    gradients = _gradients(setup) if setup.accumulates else 0
+    gradients = _gradients(setup) if setup.micro_batches > 1 else 0
     casts = setup.trained * setup.numbers.cast
     return replace(
         static,
@@ -315,26 +228,39 @@ def _start_of_backward(setup: Setup) -> Memory:
 
 def _end_of_backward(setup: Setup) -> Memory:
     """All gradients are there; the first layer is the last to compute."""
-    layer = setup.batch.tokens * layer_bytes(setup) + _working(setup)
-    return replace(_static(setup), gradients=round(_gradients(setup)), activations=round(layer))
+    layer = setup.batch.tokens * layer_bytes(setup) + _layer_gradients(setup)
+    gradients = _gradients(setup) + _second_gradient(setup)
+    return replace(_static(setup), gradients=round(gradients), activations=round(layer))
+
+
+MOMENTS = (_sampling, _start_of_backward, _end_of_backward)
+"""The moments of a step when a device may need most."""
 
 
 def _gradients(setup: Setup) -> float:
-    size = setup.trained * setup.numbers.gradient
-    return size / setup.devices if setup.strategy in SHARDS_GRADIENTS else size
+    if setup.moved is Offload.ALL:
+        return 0
+    return setup.trained * setup.numbers.gradient / _shares(setup, SHARDS_GRADIENTS)
+
+
+def _second_gradient(setup: Setup) -> int:
+    """The gradient of the embedding, before it is added to that of the head, which is the same matrix."""
+    sizes = setup.architecture
+    is_tied = setup.tuner is Tuner.FULL and setup.has_logits and sizes.is_tied
+    return sizes.vocabulary * sizes.hidden * setup.numbers.gradient if is_tied else 0
 
 
 def _logits(setup: Setup) -> float:
-    """Logits with their gradients, of the labelled tokens alone: in full, or in chunks (train/loss.py)."""
-    if setup.has_head:
+    """Logits of the labelled tokens, with their gradients: in full, or in chunks (train/losses/cross_entropy.py)."""
+    if not setup.has_logits:
         return 0
     sizes, labelled = setup.architecture, setup.batch.labelled
     whole = labelled * sizes.vocabulary
     heads = 2 if setup.has_value_head else 1
     hidden = heads * labelled * sizes.hidden * (setup.numbers.compute + FLOAT32)
-    head = sizes.vocabulary * sizes.hidden * FLOAT32 if setup.tuner is Tuner.FULL else 0
+    head = sizes.vocabulary * sizes.hidden * FLOAT32 if setup.tuner is Tuner.FULL or setup.saves_head else 0
     if setup.teacher:
-        chunk = min(DISTILLED_CHUNK_BYTES, LOGITS_COPIES * whole)
+        chunk = min(DISTILLED_CHUNK_BYTES, DISTILLED_CHUNK_COPIES * FLOAT32 * whole)
         return DISTILLED_COPIES * setup.numbers.compute * whole + chunk + hidden
     chunked = min(CHUNK_BYTES, LOGITS_COPIES * whole) + hidden + head
     if setup.chunks_logits and (setup.accelerator == "nvidia" or whole * FLOAT32 > setup.logits_limit):
@@ -353,7 +279,8 @@ def _kept_per_token(setup: Setup) -> float:
 
 
 def _stream_bytes(setup: Setup) -> int:
-    """Bytes of a number of the residual stream: that of the embedding's weights, beside which autocast has no effect."""
+    """Bytes of a number of the residual stream: it has the format of the embedding's weights, which autocast does not
+    change."""
     return round(setup.numbers.trained if setup.tuner is Tuner.FULL else setup.numbers.base)
 
 
@@ -371,7 +298,7 @@ def layer_bytes(setup: Setup) -> float:
     total += sizes.hidden * number * (sum(shared) if is_cast else sum(min(count, 1) for count in shared))
     # Queries, keys and values as attention receives them, its output, and one sum of exponentials per head.
     repeats = setup.batch.is_padded or setup.accelerator == "cpu"
-    keys = sizes.query_size if repeats else sizes.key_size
+    keys = (sizes.query_size if repeats else sizes.key_size) * setup.context_parallel  # those of whole rows
     total += number * (2 * sizes.query_size + 2 * keys) + FLOAT32 * sizes.heads
     if sizes.has_qk_norm:
         total += (sizes.query_size + sizes.key_size) * (FLOAT32 + (number if is_full else 0))
@@ -382,15 +309,10 @@ def layer_bytes(setup: Setup) -> float:
     total += width * (3 if sizes.has_gate else 1)
     if inputs[Place.DOWN] or is_full:
         total += width
-    total += sum(_kept_by_adapter(setup, each) * number for each in setup.adapted)
+    total += sum(ADAPTER_SIZES[setup.tuner].kept(setup.rank, each) * number for each in setup.adapted)
     if setup.dropout:
         total += sum(each.inputs * (1 + number) for each in setup.adapted)
     return total
-
-
-def _kept_by_adapter(setup: Setup, linear: Linear) -> int:
-    """Numbers that an adapter keeps of a token beside the inputs of its layer."""
-    return {Tuner.IA3: linear.outputs, Tuner.OFT: linear.inputs}.get(setup.tuner, setup.rank)
 
 
 def _masks(setup: Setup) -> float:
@@ -403,8 +325,13 @@ def _masks(setup: Setup) -> float:
 
 
 def _working(setup: Setup) -> float:
-    """Bytes that the backward pass of a layer computes with: gradients of the MLP, and with checkpointing its activations."""
-    sizes, batch = setup.architecture, setup.batch
-    gradients = batch.tokens * (3 * sizes.intermediate + 2 * sizes.hidden) * setup.numbers.compute
-    recomputed = batch.tokens * layer_bytes(setup) if setup.checkpointing else 0
-    return gradients + recomputed
+    """Working memory of the backward pass of a layer: gradients of the MLP, and with checkpointing the recomputed
+    activations."""
+    recomputed = setup.batch.tokens * layer_bytes(setup) if setup.checkpointing else 0
+    return _layer_gradients(setup) + recomputed
+
+
+def _layer_gradients(setup: Setup) -> float:
+    """Bytes of the gradients of a layer's activations. The MLP has the largest ones."""
+    sizes = setup.architecture
+    return setup.batch.tokens * (3 * sizes.intermediate + 2 * sizes.hidden) * setup.numbers.compute

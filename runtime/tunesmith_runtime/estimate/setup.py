@@ -4,29 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tunesmith_api.batches import SAMPLED_ROWS, micro_batch
+from tunesmith_api.batches import SAMPLED_ROWS, largest_micro_batch, micro_batch, replicas_of, total_steps
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.methods import Dpo, Grpo, Rloo
+from tunesmith_api.method_facts import METHOD_FACTS
 from tunesmith_api.pods import Accelerator
-from tunesmith_api.training import (
-    HEAD_METHODS,
-    AdaLora,
-    BaseQuantization,
-    Lora,
-    Method,
-    Precision,
-    Qlora,
-    Strategy,
-    Tuner,
-)
+from tunesmith_api.training import Precision, Strategy
+from tunesmith_api.tuners import AdaLora, BaseQuantization, Lora, Qlora, Tuner
 from tunesmith_runtime.estimate.architecture import Architecture, without_output_layer
-from tunesmith_runtime.estimate.devices import Device, find_device
-from tunesmith_runtime.estimate.memory import FLOAT32, NF4_BYTES, NF4_DOUBLE_BYTES, Numbers, Setup
+from tunesmith_runtime.estimate.device_setup import FLOAT32, Numbers, Setup
+from tunesmith_runtime.estimate.devices import CPU_BF16, Device, find_device
+from tunesmith_runtime.estimate.memory import NF4_BYTES, NF4_DOUBLE_BYTES
 from tunesmith_runtime.estimate.workload import Workload
 from tunesmith_runtime.train.optimizers import OPTIMIZERS
 
-BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
-"""Flags of CPUs that compute in bfloat16 (train/device.py)."""
+EMBEDDINGS = frozenset({"embed_tokens", "wte", "embed_in", "word_embeddings"})
+HEADS = frozenset({"lm_head", "embed_out"})
+"""Last names of the modules that have a row for each token."""
 CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -36,11 +29,11 @@ def cpu_computes_in_bf16(cpu_info: Path = CPU_INFO) -> bool:
         lines = cpu_info.read_text().splitlines()
     except OSError:
         return False
-    return any(BF16_FLAGS & set(line.split()) for line in lines if line.startswith("flags"))
+    return any({*CPU_BF16} & {*line.split()} for line in lines if line.startswith("flags"))
 
 
 def device_of(job: FineTuneJobSpec) -> Device | None:
-    """Return the accelerator that spec.pod.nodeSelector names; None if it names none of a known kind."""
+    """Return the accelerator that spec.pod.nodeSelector names; None if it does not name a known kind."""
     found = find_device((job.pod.node_selector or {}).values())
     return found if found and found.accelerator is job.resources.accelerator else None
 
@@ -54,13 +47,14 @@ def computes_in_bf16(job: FineTuneJobSpec, device: Device | None, cpu_has_bf16: 
     return device is None or device.has_bf16
 
 
-def has_reference(job: FineTuneJobSpec) -> bool:
-    """Return whether the training compares its model with the model before the training."""
-    if isinstance(job.rollouts, Grpo | Rloo):
-        return bool(job.rollouts.beta)
-    if job.actor_critic:
-        return bool(job.actor_critic.kl_coefficient)
-    return job.method is Method.KTO or (job.method is Method.DPO and not (job.dpo or Dpo()).reference_free)
+def reference_passes(job: FineTuneJobSpec, rows: int) -> float:
+    """Return how often a trained token passes through a reference: once, or with a precomputed one the part that a single pass over all
+    rows has of it."""
+    facts = METHOD_FACTS[job.method]
+    if not facts.has_reference(job):
+        return 0.0
+    trained = total_steps(job.training, rows) * job.training.global_batch_size
+    return rows / max(1, trained) if facts.precomputes_reference(job) else 1.0
 
 
 def quantized_bytes(job: FineTuneJobSpec) -> float:
@@ -80,13 +74,64 @@ def sampled_rows(job: FineTuneJobSpec, devices: int) -> int:
 
 
 def optimizer_bytes(job: FineTuneJobSpec, architecture: Architecture) -> float:
-    """Return the bytes of the optimizer's state for each trained weight, on average. Adapters train no embeddings."""
+    """Return the mean bytes of the optimizer's state for a trained weight. If an adapter trains embeddings, all weights
+    count as embeddings."""
     optimizer = OPTIMIZERS[job.training.optimizer]
-    if job.tuner is not Tuner.FULL or optimizer.embedding_state_bytes is None:
+    if optimizer.embedding_state_bytes is None:
         return optimizer.state_bytes
+    if job.tuner is not Tuner.FULL:
+        return optimizer.embedding_state_bytes if saved_numbers(job, architecture) else optimizer.state_bytes
     tables = architecture.vocabulary * architecture.hidden * (1 if architecture.is_tied else 2)
     share = min(1.0, tables / max(1, architecture.parameters))
     return share * optimizer.embedding_state_bytes + (1 - share) * optimizer.state_bytes
+
+
+def saved_names(job: FineTuneJobSpec) -> set[str]:
+    """Return the last names of the modules of lora.modulesToSave."""
+    return {name.rsplit(".", 1)[-1] for name in (job.lora and job.lora.modules_to_save) or ()}
+
+
+def saved_numbers(job: FineTuneJobSpec, architecture: Architecture) -> int:
+    """Return the numbers that are trained beside an adapter: modulesToSave (a norm is one of each layer), trainableTokens, virtual tokens."""
+    lora, sizes, names = job.lora or Lora(), architecture, saved_names(job)
+    tokens = len(lora.trainable_tokens or ()) + job.virtual_tokens
+    tables = bool(names & EMBEDDINGS) + bool(names & HEADS)
+    tables = min(tables, 1) if sizes.is_tied else tables
+    norms = len(names - EMBEDDINGS - HEADS) * sizes.layers
+    return sizes.hidden * (tables * sizes.vocabulary + norms + tokens)
+
+
+def frozen_numbers(job: FineTuneJobSpec, architecture: Architecture) -> int:
+    """Return the number of weights that training.freeze excludes. Patterns are not counted, as the names of the weights
+    are unknown here."""
+    sizes, numbers = architecture, 0
+    for part in job.training.freeze or ():
+        kind, _, place = part.partition(":")
+        first, _, last = place.partition("-")
+        if kind == "layers" and first.isdigit():
+            numbers += (int(last or first) - int(first) + 1) * sizes.largest_layer
+        elif kind == "embeddings" or (kind == "head" and not sizes.is_tied):
+            numbers += sizes.vocabulary * sizes.hidden
+    return max(0, min(numbers, sizes.parameters))
+
+
+def numbers_of(job: FineTuneJobSpec, architecture: Architecture, bf16: bool) -> Numbers:
+    """Return the number formats of a training that computes in bfloat16 (`bf16`) or in float32."""
+    compute, is_full, quantized = 2 if bf16 else FLOAT32, job.tuner is Tuner.FULL, quantized_bytes(job)
+    is_float32 = is_full or quantized or (job.lora or Lora()).init.changes_base
+    return Numbers(
+        base=FLOAT32 if is_float32 else compute,
+        compute=compute,
+        quantized=quantized,
+        optimizer=optimizer_bytes(job, architecture),
+        cast=compute if is_full and bf16 else 0,
+    )
+
+
+def rank_of(job: FineTuneJobSpec) -> int:
+    """Return the rank of the adapter on each layer at the start."""
+    rank = (job.lora or Lora()).rank
+    return (job.adalora or AdaLora()).initial_rank_for(rank) if job.tuner is Tuner.ADALORA else rank
 
 
 def setup_of(
@@ -96,42 +141,45 @@ def setup_of(
     device: Device | None = None,
     cpu_has_bf16: bool = True,
     teacher: Architecture | None = None,
+    reward_model: Architecture | None = None,
 ) -> Setup:
     """Return the setup of a job. Raises ValueError if its devices or micro batch do not divide its batch."""
-    training, lora = job.training, job.lora or Lora()
-    devices = job.parallelism.nodes * job.resources.processes
-    rows = micro_batch(training.global_batch_size, training.micro_batch_size, devices)
-    bf16 = computes_in_bf16(job, device, cpu_has_bf16)
-    number = 2 if bf16 else 4
-    is_full = job.tuner is Tuner.FULL
-    quantized = quantized_bytes(job)
-    loaded = FLOAT32 if is_full or quantized else number
+    training, parallelism, lora = job.training, job.parallelism, job.lora or Lora()
+    devices, stages = parallelism.nodes * job.resources.processes, parallelism.pipeline_parallel
+    replicas = replicas_of(devices, parallelism.sharing[1])
+    share = training.global_batch_size // replicas
+    largest = largest_micro_batch(job.method, share, stages)
+    rows = micro_batch(training.global_batch_size, training.micro_batch_size, replicas, largest)
+    facts, is_full = METHOD_FACTS[job.method], job.tuner is Tuner.FULL
+    numbers = numbers_of(job, architecture, computes_in_bf16(job, device, cpu_has_bf16))
     stored = architecture.stored_bytes / max(1, architecture.parameters)
-    has_head = job.method in HEAD_METHODS
     return Setup(
-        architecture=without_output_layer(architecture) if has_head else architecture,
+        architecture=architecture if facts.writes_text else without_output_layer(architecture),
         tuner=job.tuner,
-        batch=workload.batch(rows),
-        numbers=Numbers(
-            base=loaded,
-            compute=number,
-            quantized=quantized,
-            optimizer=optimizer_bytes(job, architecture),
-            cast=number if is_full and bf16 else 0,
-        ),
+        batch=workload.batch(rows).behind(job.virtual_tokens),
+        numbers=numbers,
         accelerator=str(job.resources.accelerator),
-        rank=(job.adalora or AdaLora()).begins_with(lora.rank) if job.tuner is Tuner.ADALORA else lora.rank,
+        rank=rank_of(job),
         dropout=lora.dropout,
         targets=lora.target_modules,
         checkpointing=training.gradient_checkpointing,
-        accumulates=training.global_batch_size // devices > rows,
-        strategy=Strategy.DDP if job.parallelism.strategy is Strategy.AUTO else job.parallelism.strategy,
+        micro_batches=share // rows,
+        strategy=Strategy.DDP if parallelism.strategy is Strategy.AUTO else parallelism.strategy,
         devices=devices,
-        has_reference=has_reference(job),
+        tensor_parallel=parallelism.tensor_parallel,
+        pipeline_parallel=stages,
+        context_parallel=parallelism.context_parallel,
+        offload=parallelism.offload,
+        has_reference=facts.has_reference(job) and not facts.precomputes_reference(job),
+        reference_passes=reference_passes(job, workload.rows),
         teacher=teacher,
-        sampled_rows=sampled_rows(job, devices),
+        reward_model=reward_model,
+        sampled_rows=sampled_rows(job, replicas),
         has_value_head=job.actor_critic is not None,
-        chunks_logits=job.method in (Method.SFT, Method.PRETRAIN),
-        has_head=has_head,
-        converts=bool(quantized) or abs(stored - loaded) > 0.1,
+        chunks_logits=facts.is_cross_entropy and stages == parallelism.context_parallel == 1,
+        has_logits=facts.writes_text,
+        saved=0 if is_full else saved_numbers(job, architecture),
+        frozen=frozen_numbers(job, architecture) if is_full else 0,
+        saves_head=bool(saved_names(job) & (HEADS | EMBEDDINGS)),
+        converts=bool(numbers.quantized) or abs(stored - numbers.base) > 0.1,
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import nlargest
 
-from tunesmith_runtime.estimate.memory import Batch
+from tunesmith_runtime.estimate.device_setup import Batch
 
 KEPT = 64
 """Longest rows that are kept: larger micro batches are filled with the shortest of them."""
@@ -29,7 +29,7 @@ class Workload:
     sequences: int | None = None
     """Sequences that packing makes of the rows, where they were packed."""
     answers: int = 1
-    """Sequences of each row: 2 for preferences, of which `longest` has the longer."""
+    """Sequences of each row: 2 for preferences. `longest` is the length of the longer one."""
 
     @property
     def mean_row(self) -> float:
@@ -58,7 +58,7 @@ class Workload:
         )
 
     def scaled(self, rows: int) -> Workload:
-        """Return the workload of `rows` rows, of which this is a sample."""
+        """Return the workload of all `rows` rows, from this sample."""
         return replace(self, rows=rows, tokens=round(self.mean_row * rows), is_exact=False)
 
 

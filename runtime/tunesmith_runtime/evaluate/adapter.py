@@ -1,4 +1,4 @@
-"""Our benchmark of questions and answers for EvalScope (see matching.py), and our parser of choices (see choices.py).
+"""Our benchmark of questions and answers for EvalScope (see answers/matching.py), and our parser of choices (see answers/choices.py).
 
 EvalScope's `general_qa` measures the overlap of words (BLEU, ROUGE), which says little about short answers. Its parser of
 choices takes the last capital letter of any text.
@@ -15,9 +15,9 @@ from evalscope.api.messages import dict_to_chat_message
 from evalscope.api.registry import register_benchmark
 from evalscope.benchmarks.ceval.ceval_adapter import CEVALAdapter
 
+from tunesmith_runtime.answers.choices import read_choice
+from tunesmith_runtime.answers.matching import answer_of, normalized
 from tunesmith_runtime.evaluate.benchmarks import QA
-from tunesmith_runtime.evaluate.choices import read_choice
-from tunesmith_runtime.evaluate.matching import answer_of, normalized
 
 DESCRIPTION = """
 ## Overview

@@ -1,4 +1,4 @@
-"""The verb export: merge the adapter if `export.merge` is set, and finish the run with run.json."""
+"""The verb export: check that the weights reload as trained, merge the adapter if `export.merge` is set, and finish the run with run.json."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import logging
 from itertools import islice
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_api.status import Artifact, ArtifactType
+from tunesmith_api.tuners import Lora, LoraInit
 from tunesmith_runtime.data.files import rows_or_errors
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.export.report import publish_report
@@ -18,7 +20,7 @@ from tunesmith_runtime.rundirectory import RunDirectory, RunRecord, open_run, re
 from tunesmith_runtime.storage import open_storage
 from tunesmith_runtime.tasks import task_of
 from tunesmith_runtime.train.imports import hidden, sleep_when_idle
-from tunesmith_runtime.train.training_result import RESULT_FILE, TrainingResult, read_result
+from tunesmith_runtime.train.training_result import RESULT_FILE, TrainedLogits, TrainingResult, read_result
 from tunesmith_runtime.train.tuners import TUNERS
 from tunesmith_runtime.workdir import Work
 
@@ -47,9 +49,11 @@ def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
     artifacts = [result.artifact]
     if spec.fine_tune_job().export.merge and result.artifact.name in ADAPTERS:
         artifacts.append(_merged(spec, work, run_directory, result))
+    elif result.logits:
+        _check_reloaded(spec, work, run_directory, result, result.logits)
     record = run_directory.finish(
         record_of(
-            spec, fetched, seeds=result.seeds, template_hash=result.template_hash,
+            spec, fetched, seeds=result.seeds, kernels=result.kernels, template_hash=result.template_hash,
             rows=result.rows, metrics=result.metrics, artifacts=artifacts,
             report_uri=publish_report(spec, work, run_directory, result, artifacts),
         )
@@ -70,6 +74,8 @@ def _merged(spec: RunSpec, work: Work, run_directory: RunDirectory, result: Trai
         import torch
 
         from tunesmith_runtime.export.merge import merge
+        from tunesmith_runtime.export.reload import check_for
+        from tunesmith_runtime.train.tuners.start import as_trained
 
         folder = merge(
             work.model(),
@@ -79,8 +85,32 @@ def _merged(spec: RunSpec, work: Work, run_directory: RunDirectory, result: Trai
             spec.base.trust_remote_code,
             tuner.load_options(job, torch.float32, "cpu") if tuner.quantizes_base else None,
             task,
+            as_trained(adapter, work.run / "trained") if begins_with_error(job) else None,
+            check_for(result.logits, tuner, work.model()),
         )
     return run_directory.publish(merged, folder)
+
+
+def _check_reloaded(
+    spec: RunSpec, work: Work, run_directory: RunDirectory, result: TrainingResult, trained: TrainedLogits
+) -> None:
+    """Load what was published, without a merge, and compare it with the trained model."""
+    folder = work.run / result.artifact.name
+    run_directory.fetch(result.artifact, folder)  # files from the verb train are verified, not downloaded
+    sleep_when_idle()
+    job = spec.fine_tune_job()
+    with hidden(TUNERS[job.tuner].needs):
+        from tunesmith_runtime.export.reload import check_artifact
+        from tunesmith_runtime.train.tuners.start import as_trained
+
+        if begins_with_error(job):
+            folder = as_trained(folder, work.run / "trained")
+        check_artifact(job, trained, work.model(), folder, spec.base.trust_remote_code)
+
+
+def begins_with_error(job: FineTuneJobSpec) -> bool:
+    """Return whether the adapter was trained beside the error of its quantized base, which the published one leaves out."""
+    return job.initial_adapter is None and (job.lora or Lora()).init is LoraInit.LOFTQ
 
 
 def _prompts(work: Work) -> list[str]:

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 PANELS: Mapping[str, Mapping[str, str]] = {
     "loss": {"loss": "training", "eval_loss": "validation"},
     "reward": {"reward": "mean of completions", "rewards/margins": "margin of chosen answers"},
-    "share": {"rewards/accuracies": "chosen answers with more reward", "sampling_share": "time for sampling"},
+    "share": {
+        "rewards/accuracies": "chosen answers with more reward",
+        "sampling_share": "time for sampling",
+        "eval_accuracy": "validation rows classified right",
+        "eval_recall": "validation rows whose positive is nearest",
+    },
     "KL divergence": {"kl": "from the reference"},
     "learning rate": {"learning_rate": ""},
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.export.logits import logits
 from tunesmith_runtime.export.quantized_base import check_distance, trained_logits
 from tunesmith_runtime.modelcheck.loading import with_adapter
 from tunesmith_runtime.tasks import LANGUAGE, Task
-from tunesmith_runtime.train.model import load_model, load_tokenizer, save_model, stored_dtype
-from tunesmith_runtime.train.weight_change import stored_bits
+from tunesmith_runtime.train.models.embedding import copy_files
+from tunesmith_runtime.train.models.files import load_model, load_tokenizer, save_model, stored_dtype
+from tunesmith_runtime.train.models.logits import logits
+from tunesmith_runtime.train.models.weight_change import stored_bits
 
 log = logging.getLogger(__name__)
 
@@ -44,23 +45,29 @@ def merge(
     trust_remote_code: bool = False,
     quantization: Mapping[str, Any] | None = None,
     task: Task = LANGUAGE,
+    trained_adapter: Path | None = None,
+    check: Callable[[Any], None] = lambda model: None,
 ) -> Path:
     """Merge the adapter into the base, save the model in `folder` in the base's number format, and return `folder`.
 
     The base is loaded again in float32, as training may have changed the number format of its weights. The saved model is
     loaded from `folder` and compared with base and adapter, so that the comparison covers the model that is served.
-    `quantization`: options that quantize the base as the training did; the merged model is then compared with that too.
+    `quantization`: options that quantize the base as the training did; the merged model is then compared with that too, beside the
+    `trained_adapter` if that is another. `check` compares base and adapter, as loaded, with the model that was trained.
     The head of a model that is no language model is that of the adapter. A single model is in memory at a time.
-    Raises RunFailure (NothingLearned, MergeMismatch).
+    Raises RunFailure (NothingLearned, MergeMismatch, ReloadMismatch).
     """
     tokenizer = load_tokenizer(adapter, trust_remote_code)
-    head: dict[str, Any] = {"task": task}
-    if task is not LANGUAGE:
-        head["config"] = AutoConfig.from_pretrained(adapter, trust_remote_code=trust_remote_code)
     dtype = stored_dtype(base)
     batches = [ids for prompt in (*PROBES, *prompts) if (ids := _ids(tokenizer, prompt)).numel()]
-    trained = trained_logits(base, adapter, batches, quantization, trust_remote_code) if quantization else None
+    trained = None
+    if quantization:
+        options = {**quantization, **loaded_with(adapter, task, trust_remote_code)}
+        trained = trained_logits(base, trained_adapter or adapter, batches, options, trust_remote_code, check)
+    head = loaded_with(adapter, task, trust_remote_code)
     model = with_adapter(load_model(base, trust_remote_code, dtype=torch.float32, **head), "default", adapter)
+    if not quantization:
+        check(model)
     expected = logits(model, batches)
     adapted = adapted_weights(model)
     before = checksums(adapted, dtype)
@@ -72,12 +79,20 @@ def merge(
     check_changed(before, checksums(adapted, dtype), dtype)
     save_model(merged.to(dtype), folder, base)
     tokenizer.save_pretrained(folder)
+    copy_files(adapter, folder)
     del model, merged
     stored = load_model(folder, trust_remote_code, task, dtype=torch.float32)
     compare_logits(
         "stored", expected, logits(stored, batches), TOLERANCE if dtype is torch.float32 else STORED_TOLERANCE
     )
     return folder
+
+
+def loaded_with(adapter: Path, task: Task, trust_remote_code: bool) -> dict[str, Any]:
+    """Return the options that load a base for the task of an adapter: with the config beside it, unless it writes text."""
+    if task is LANGUAGE:
+        return {"task": task}
+    return {"task": task, "config": AutoConfig.from_pretrained(adapter, trust_remote_code=trust_remote_code)}
 
 
 def adapted_weights(model: PeftModel) -> list[tuple[Module, str]]:

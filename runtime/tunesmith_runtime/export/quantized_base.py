@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.export.logits import logits
 from tunesmith_runtime.modelcheck.loading import with_adapter
-from tunesmith_runtime.train.model import load_model
+from tunesmith_runtime.train.models.files import load_model
+from tunesmith_runtime.train.models.logits import logits
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +32,16 @@ class Trained:
 
 
 def trained_logits(
-    base: Path, adapter: Path, batches: list[Tensor], options: Mapping[str, Any], trust_remote_code: bool
+    base: Path,
+    adapter: Path,
+    batches: list[Tensor],
+    options: Mapping[str, Any],
+    trust_remote_code: bool,
+    check: Callable[[Any], None],
 ) -> Trained:
-    """Return the logits of the model as it was trained: `options` quantize the base."""
+    """Return the logits of the model as it was trained, which passes `check`: `options` quantize the base."""
     model = with_adapter(load_model(base, trust_remote_code, **options), "default", adapter)
+    check(model)
     adapted = logits(model, batches)
     with model.disable_adapter():
         return Trained(adapted, logits(model, batches))

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tunesmith_api.finetunejob import Metrics, Rows
+from tunesmith_api.finetunejob_status import Metrics, Rows
 from tunesmith_api.hashing import decisive
 from tunesmith_api.run import RunSpec
 from tunesmith_api.status import Artifact
@@ -103,6 +103,10 @@ def figures(metrics: Metrics, devices: int, accelerator: str) -> list[tuple[str,
         ("Training loss", _number(metrics.train_loss)),
         ("Validation loss", _number(metrics.eval_loss)),
         ("Lowest validation loss", metrics.best_step is not None and f"{_number(metrics.best_eval_loss)} in step {metrics.best_step}"),
+        ("Validation accuracy", _number(metrics.eval_accuracy)),
+        ("Validation F1", _number(metrics.eval_f1)),
+        ("Validation correlation", _number(metrics.eval_correlation)),
+        ("Validation recall at 1", _number(metrics.eval_recall)),
         ("Steps", metrics.steps is not None and f"{metrics.steps:,}"),
         ("Tokens", tokens is not None and f"{tokens:,}"),
         ("Time", seconds is not None and f"{seconds / 3600:.2f} h on {devices} x {accelerator}"),

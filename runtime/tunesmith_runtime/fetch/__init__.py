@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import Estimate
+from tunesmith_api.finetunejob_status import Estimate
 from tunesmith_api.run import ModelRole, Outcome, ProgressReport, RunReport, RunSpec, Verb
 from tunesmith_api.run_spec import run_id
 from tunesmith_api.status import Artifact
-from tunesmith_api.training import Tuner
+from tunesmith_api.tuners import Tuner
 from tunesmith_runtime.cache import Cache, open_cache
 from tunesmith_runtime.chat_template import template_fingerprint
 from tunesmith_runtime.disk_space import check_room, extra_bytes_of, used
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.fetch.adapter_template import check_template
 from tunesmith_runtime.fetch.assessment import assess
 from tunesmith_runtime.fetch.checks import check_all, check_vocabularies, is_lenient
 from tunesmith_runtime.fetch.data import Data, DataSource, download_benchmark, download_rows, find_data, row_sources
 from tunesmith_runtime.fetch.initial import check_initial
-from tunesmith_runtime.fetch.models import Model, find_adapter, find_further, find_model
+from tunesmith_runtime.fetch.models import Model, disk_limit_of, find_adapter, find_further, find_model
 from tunesmith_runtime.fetch.names import SAFE, is_wanted
+from tunesmith_runtime.fetch.quantized_base import check_quantized
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rank import in_leading_pod
+from tunesmith_runtime.reward_code import code_fingerprint
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.storage import Entry, Storage, join, open_storage
 from tunesmith_runtime.version_names import record_uris
@@ -41,7 +45,10 @@ def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
     """Fetch the model and the data of a resource of any kind."""
     progress.push(ProgressReport(stage=Verb.FETCH))
     storage, cache = open_storage(spec.store), open_cache(spec)
-    model = find_model(storage, spec.store.uri, spec.subject, work, is_lenient(spec), spec.hub)
+    accept = partial(check_quantized, spec)
+    model = find_model(
+        storage, spec.store.uri, spec.subject, work, is_lenient(spec), spec.hub, accept, disk_limit_of(spec)
+    )
     fetched = (
         fetch_service(spec, work, storage, model, cache)
         if spec.kind == "InferenceService"
@@ -77,25 +84,39 @@ def fetch_service(spec: RunSpec, work: Work, storage: Storage, model: Model, cac
 def fetch_run(spec: RunSpec, work: Work, storage: Storage, model: Model, cache: Cache | None) -> Fetched:
     """Download the model and the data of a FineTuneJob or an EvalJob, unless its run is finished."""
     further = find_further(storage, spec, work)
-    fetched, data = find_run(spec, work, storage, model, further)
+    data = find_data(storage, data_sources(spec), spec.hub)
+    models = [model, *further.values()]
+    waiting = waiting_for_import(models)
+    estimate = estimate_unprepared(spec, work, storage, model, data, further) if waiting else None
+    for each in waiting:
+        each.bring_in()
+    fetched = find_run(spec, work, storage, model, further, data)
     if fetched.adopted:
         return fetched
     check_initial(storage, spec, model, further)
-    check_disk(spec, work, storage, [model, *further.values()], data, cache)
-    estimate = estimate_unprepared(spec, work, storage, model, data, further)
+    check_disk(spec, work, storage, models, data, cache)
+    if not waiting:
+        estimate = estimate_unprepared(spec, work, storage, model, data, further)
     download_data(spec, work, storage, data)
-    for each in (model, *further.values()):
+    for each in models:
         each.download(storage, cache)
+    check_template(storage, spec, model, further)
     check_vocabularies(storage, model, further)
     check_all(storage, spec, model, further=further)
     return fetched.model_copy(update={"model_uri": model.uri, "model_digest": model.digest, "estimate": estimate})
+
+
+def waiting_for_import(models: Sequence[Model]) -> list[Model]:
+    """Return the models, and the bases of adapters, of a hub or a web server that are not in the store: a run is identified by their
+    content, but can be estimated before they are imported."""
+    return [each for model in models for each in model.with_base() if each.is_remote and each.uri is None]
 
 
 def estimate_unprepared(
     spec: RunSpec, work: Work, storage: Storage, model: Model, data: FoundData, further: Mapping[ModelRole, Model]
 ) -> Estimate | None:
     """Estimate a FineTuneJob without devices, which no pod has prepared. Only its fit is a reason to fail here: the training
-    reads the same rows next, and names what is wrong with them.
+    reads the same rows, and names what is wrong with them.
 
     Raises RunFailure (WillNotFit).
     """
@@ -111,16 +132,16 @@ def estimate_unprepared(
 
 
 def find_run(
-    spec: RunSpec, work: Work, storage: Storage, model: Model, further: Mapping[ModelRole, Model]
-) -> tuple[Fetched, FoundData]:
-    """Identify the run of a spec by the present content of its URIs, with its record if it is finished; and find the data.
+    spec: RunSpec, work: Work, storage: Storage, model: Model, further: Mapping[ModelRole, Model], data: FoundData
+) -> Fetched:
+    """Identify the run of a spec by the present content of its URIs, with its record if it is finished.
 
-    `further`: the models in other roles. Raises RunFailure where an object is missing, or the run's folder cannot be written.
+    `further`: the models in other roles. Raises RunFailure if the run's folder cannot be written.
     """
-    data = find_data(storage, data_sources(spec), spec.hub)
     content = {each.uri: each.fingerprint for each in data.values()}
     content |= {str(role): each.fingerprint for role, each in further.items()}
-    fingerprints = {**model.fingerprints, **content, **(spec.looked_up or {}), **template_fingerprint(spec)}
+    texts = template_fingerprint(spec) | code_fingerprint(spec)
+    fingerprints = {**model.fingerprints, **content, **(spec.looked_up or {}), **texts}
     identity = run_id(spec, fingerprints)
     uri = join(spec.output_uri, identity)
     fetched = Fetched(
@@ -135,10 +156,10 @@ def find_run(
             "model_uri": record.model_uri,
             "model_digest": record.model_digest,
         }
-        return fetched.model_copy(update=found), data
+        return fetched.model_copy(update=found)
     log.info("run %s", uri)
     folder.check_writable()
-    return fetched, data
+    return fetched
 
 
 def check_disk(

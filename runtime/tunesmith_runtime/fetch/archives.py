@@ -1,4 +1,4 @@
-"""Archives of models: .tar.gz, .tar.zst and .zip, of which only the files of a model are unpacked.
+"""Archives of models: .tar.gz, .tar.zst and .zip. Only the files of a model are unpacked.
 
 An archive is not trusted: a path that leads out of the folder, a link, a device, too many files, and a content that is much
 larger than the archive are refused. Nothing is written beyond the free space of the disk.
@@ -97,7 +97,7 @@ def _zip_members(uri: str, archive: Path, limit: int) -> Iterator[tuple[str, IO[
 
 
 class _ZipFile(FileIO):
-    """A zip file of which no more than a directory of the allowed size is read at once."""
+    """A zip file that reads its directory only up to the allowed size."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > DIRECTORY_BYTES:
@@ -173,7 +173,7 @@ def _is_wanted(path: str) -> bool:
 
 
 def _lift(content: Path, directory: Path) -> None:
-    """Move what is in `content`, or in the only folder there, into `directory`."""
+    """Move the files in `content`, or in its only folder, into `directory`."""
     top = content
     while len(entries := list(top.iterdir())) == 1 and entries[0].is_dir():
         (top,) = entries

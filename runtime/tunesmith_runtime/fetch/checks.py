@@ -12,20 +12,29 @@ from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.run import ADAPTER_ROLES, ModelRole, RunSpec
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.imports import MODELS
-from tunesmith_runtime.fetch.models import Model
+from tunesmith_runtime.fetch.models import Model, task_in
 from tunesmith_runtime.modelcheck import VERSION, check_files, check_fit, check_model
-from tunesmith_runtime.modelcheck.vocabularies import TOKENIZER, check_equal, tokens_of
+from tunesmith_runtime.modelcheck.adapters import ADAPTER_CONFIG, adapter_config, check_kind
+from tunesmith_runtime.modelcheck.files import parse_json
+from tunesmith_runtime.modelcheck.tokenizer_files import TOKENIZER
+from tunesmith_runtime.modelcheck.vocabularies import check_equal, tokens_of
 from tunesmith_runtime.serve.config import engine_of
 from tunesmith_runtime.storage import Storage, join
+from tunesmith_runtime.tasks import LANGUAGE
 
 log = logging.getLogger(__name__)
 
 CHECKED = "checked"
 
 
+def loading_engine(spec: RunSpec) -> Engine:
+    """Return the engine that loads the model. A training loads it with transformers."""
+    return Engine.TRANSFORMERS if spec.kind == "FineTuneJob" else engine_of(spec)
+
+
 def is_lenient(spec: RunSpec) -> bool:
     """Whether an engine other than transformers loads the model; such an engine decides itself what it can load."""
-    return spec.kind != "FineTuneJob" and engine_of(spec) is not Engine.TRANSFORMERS
+    return loading_engine(spec) is not Engine.TRANSFORMERS
 
 
 def check_all(
@@ -37,23 +46,40 @@ def check_all(
 ) -> None:
     """Check a downloaded model, each adapter against it, and the models in further roles.
 
-    Raises RunFailure (BadModel, ModelNotFound).
+    Raises RunFailure (BadModel, ModelNotFound; BadSpec for an adapter that the engine does not serve).
     """
-    base, all_adapters = model.base or model, dict(adapters or {})
-    if model.base:
-        all_adapters[spec.name] = model
-    all_adapters |= {str(role): each for role, each in (further or {}).items() if role in ADAPTER_ROLES}
+    base, engine = model.base or model, loading_engine(spec)
+    served = {**(adapters or {}), **({spec.name: model} if model.base else {})}
+    continued = {str(role): each for role, each in (further or {}).items() if role in ADAPTER_ROLES}
     passed = _PassedChecks(storage, spec.store.uri)
     check_base = partial(check_model, base.source, base.directory, base.trusted, is_lenient(spec))
     is_whole = passed.check_once([base.digest], check_base)
-    for name, adapter in all_adapters.items():
+    for name, adapter in {**served, **continued}.items():
         check_files(adapter.source, adapter.directory)
+        if name in served:
+            check_kind(name, adapter_config(name, adapter.directory), engine, is_alone=len(served) == 1)
         if is_whole:
-            check = partial(check_fit, name, adapter.directory, base.directory, is_served=name != ModelRole.INITIAL)
-            passed.check_once([base.digest, adapter.digest], check)
+            is_mixed = name in served and engine is Engine.TRANSFORMERS
+            check = partial(check_fit, name, adapter.directory, base.directory, is_mixed)
+            passed.check_once([base.digest, adapter.digest, *(["mixed"] if is_mixed else [])], check)
     for role, each in (further or {}).items():
         if role not in ADAPTER_ROLES:
-            passed.check_once([each.digest], partial(check_model, each.source, each.directory, each.trusted, False))
+            task = task_in(role)
+            content = [each.digest, *([] if task is LANGUAGE else [task.auto_class])]
+            passed.check_once(content, partial(check_model, each.source, each.directory, each.trusted, False, task))
+
+
+def check_served(storage: Storage, spec: RunSpec, model: Model) -> None:
+    """Check that the engine serves the model if it is an adapter in the store, by its configuration alone.
+
+    Raises RunFailure (BadSpec, BadModel).
+    """
+    if model.base is None or model.uri is None:
+        return
+    content = storage.read_bytes(join(model.uri, ADAPTER_CONFIG))
+    if content is not None:
+        config = parse_json(f"adapter {spec.name}", ADAPTER_CONFIG, content)
+        check_kind(spec.name, config, loading_engine(spec), is_alone=True)
 
 
 def check_vocabularies(storage: Storage, model: Model, further: Mapping[ModelRole, Model]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
 
-from tunesmith_api.datasets import Dataset, EvalDataset
+from tunesmith_api.datasets import Dataset, EvalDataset, RowFormat
 from tunesmith_api.evaljob import BenchmarkDataset, BenchmarkType
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
@@ -19,8 +19,9 @@ from tunesmith_api.hashing import digest
 from tunesmith_api.run import Hub
 from tunesmith_api.splits import parse_split
 from tunesmith_runtime.data.files import ending_of, of_one_type
+from tunesmith_runtime.data.media_files import MediaFiles
 from tunesmith_runtime.errors import NotFound, RunFailure
-from tunesmith_runtime.fetch.data_layout import CARD, CARD_BYTES, TRAIN, LayoutError, choose
+from tunesmith_runtime.fetch.data_layout import CARD, CARD_BYTES, TRAIN, LayoutError, caption_files, choose
 from tunesmith_runtime.fetch.globs import has_wildcard, parent_of, pattern
 from tunesmith_runtime.storage import Entry, Storage, join
 from tunesmith_runtime.storage.directory import rate
@@ -33,16 +34,18 @@ FOR_TRAINING = (TRAIN,)
 FOR_VALIDATION = ("validation", "test")
 FOR_EVALUATION = ("test", "validation", TRAIN)
 """The splits of a hub's data set that are taken where none is named, in this order."""
-
+MEDIA_FORMATS = (RowFormat.VQA, RowFormat.CAPTION)
+"""Formats of rows that name files."""
 
 Purpose = dict[str, int]
 """What rows are for: a field of `DataFile` with the index of the data set."""
 
 
 class Origin(Protocol):
-    """Where files are downloaded from: a Storage, or a hub."""
+    """Where files are read from that are not in the storage: a hub, or a web server."""
 
     def download(self, uri: str, path: Path, entry: Entry | None = None) -> None: ...
+    def read_range(self, uri: str, entry: Entry, start: int, length: int) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -57,16 +60,19 @@ class DataSource:
     """The splits to take from a hub where none is named."""
     has_rows: bool = True
     """Whether the files hold rows, and are not the files of a benchmark of EvalScope."""
+    has_media: bool = False
+    """Whether the rows name images, videos or sounds beside them."""
 
     @classmethod
     def of(cls, dataset: Dataset) -> DataSource:
         """The source of a FineTuneJob's data set."""
-        return cls(dataset.source, dataset.subset, _name(dataset.split))
+        return cls(dataset.source, dataset.subset, _name(dataset.split), has_media=dataset.format in MEDIA_FORMATS)
 
     @classmethod
     def of_validation(cls, dataset: Dataset) -> DataSource:
         """The source of a data set of validation rows."""
-        return cls(dataset.source, dataset.subset, _name(dataset.split), FOR_VALIDATION)
+        has_media = dataset.format in MEDIA_FORMATS
+        return cls(dataset.source, dataset.subset, _name(dataset.split), FOR_VALIDATION, has_media=has_media)
 
     @classmethod
     def of_benchmark(cls, dataset: BenchmarkDataset) -> DataSource:
@@ -113,10 +119,30 @@ class Data:
             rows = list(self.entries.items())
         else:
             uris = {entry.path: uri for uri, entry in self.entries.items()}
-            rows = [(uris[path], self.entries[uris[path]]) for path in self._paths(list(uris))]
+            paths, captions = self._paths(list(uris)), self.captions()
+            if captions and not {*paths}.isdisjoint(captions):
+                paths = [path for path in paths if path in captions]
+            rows = [(uris[path], self.entries[uris[path]]) for path in paths]
         if not any(entry.size_bytes for _, entry in rows):
             raise RunFailure(FailureClass.EMPTY_DATASET, f"data set {self.uri}: {len(rows)} files, all empty")
         return rows
+
+    def captions(self) -> dict[str, str]:
+        """The paths of text files that describe an image beside them, and of that image; none unless the rows have media."""
+        paths = [entry.path for entry in self.entries.values()]
+        return caption_files(paths) if self.source and self.source.has_media else {}
+
+    def media_files(self, storage: Storage) -> MediaFiles | None:
+        """The files that rows may name; None where they cannot be listed, as on a web server, and unless the rows have media."""
+        if not self.source or not self.source.has_media:
+            return None
+        uri, entry = next(iter(self.entries.items()))
+        if self.uri in self.entries:
+            return None if self.origin else _listed(storage, parent_of(self.uri)[0])
+        root = uri.removesuffix(entry.path).rstrip("/")
+        if has_wildcard(self.uri):
+            return _listed(storage, root)
+        return MediaFiles(root, frozenset(each.path for each in self.entries.values()))
 
     def _paths(self, paths: list[str]) -> list[str]:
         """The paths of the files with rows."""
@@ -140,6 +166,10 @@ class Data:
                 "data set %s: %d files are read, %d others are not: name files with *", self.uri, len(rows), others
             )
         return rows
+
+
+def _listed(storage: Storage, root: str) -> MediaFiles:
+    return MediaFiles(root, frozenset(entry.path for entry in storage.list(root)))
 
 
 def find_data(storage: Storage, sources: Iterable[DataSource], hub: Hub | None = None) -> dict[DataSource, Data]:
@@ -223,10 +253,15 @@ def download_rows(storage: Storage, job: FineTuneJobSpec, found: Mapping[DataSou
     started, size, files = time.monotonic(), 0, list[DataFile]()
     for purpose, source in row_sources(job):
         data = found[source]
+        captions, listing = data.captions(), None
+        if media := data.media_files(storage):
+            listing = f"files-{len(files):02d}.json"
+            media.write(work.data / listing)
         for uri, entry in data.rows():
             name = f"{len(files):02d}{ending_of(uri)}"
             (data.origin or storage).download(uri, work.data / name, entry)
-            files.append(DataFile.model_validate({"path": name, "uri": uri, **purpose}))
+            described = {"listing": listing, "caption_of": captions.get(entry.path)}
+            files.append(DataFile.model_validate({"path": name, "uri": uri, **described, **purpose}))
             size += entry.size_bytes
     work.write_data_files(files)
     log.info("data: %d files, %s", len(files), rate(size, time.monotonic() - started))

@@ -6,7 +6,7 @@ Pure functions of names and the text of README.md. No code of a data set runs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -28,6 +28,8 @@ KEYWORDS = {
 """Words in the names of files and folders -> the split that they mean, as in `datasets`."""
 CONVERTED = "refs/convert/parquet"
 """Revision of a hub with its own Parquet copies: SUBSET/SPLIT/0000.parquet."""
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
+"""Endings of images."""
 NO_ROWS = frozenset({"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "metadata.json"})
 """Files that describe a data set and hold no rows."""
 
@@ -81,6 +83,14 @@ def choose(
     if split not in splits:
         raise LayoutError(f"has no split {split}; it has {there}", f"set split to one of {there}")
     return list(splits[split])
+
+
+def caption_files(paths: Collection[str]) -> dict[str, str]:
+    """Text files that describe an image of the same name beside them -> that image, as tools for image models write them."""
+    named = {str(PurePosixPath(path).with_suffix("")): path for path in paths if path.lower().endswith(IMAGES)}
+    return {
+        path: named[stem] for path in paths if path.endswith(".txt") and (stem := path.removesuffix(".txt")) in named
+    }
 
 
 def _splits(rows: list[str], card: str | None, subset: str | None, is_converted: bool) -> Mapping[str, list[str]]:

@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import gguf
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
 
 from tunesmith_runtime.data.turns import end_of_turn
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.fetch.names import part_of
+from tunesmith_runtime.fetch.gguf_header import ROPE, UPLOAD, check_magic, check_parts
 from tunesmith_runtime.modelcheck.failure import bad_model, detail
-from tunesmith_runtime.modelcheck.files import file_type
 from tunesmith_runtime.modelcheck.report import check_report
 
 log = logging.getLogger(__name__)
 
-MAGIC, ROPE = b"GGUF", "rope_"
-"""First bytes of a file; prefix of the tensors that are computed from the metadata."""
-UPLOAD = "upload the file again, or the model as safetensors"
 SPECIAL_TOKENS = {
     "bos_token": "tokenizer.ggml.bos_token_id",
     "eos_token": "tokenizer.ggml.eos_token_id",
@@ -38,13 +34,18 @@ SPECIAL_TOKENS = {
 
 
 @contextmanager
-def _parsed_once() -> Iterator[None]:
-    """Within the block, cache the parsed file: transformers parses it five times for config, tokenizer and weights."""
+def _reading(uri: str) -> Iterator[None]:
+    """Within the block, cache the parsed file, which transformers parses five times for config, tokenizer and weights, and raise
+    RunFailure (BadModel) that names `uri` for whatever it raises."""
     functions = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
     for name, function in functions.items():
         setattr(gguf, name, functools.cache(function))
     try:
         yield
+    except RunFailure:
+        raise
+    except Exception as error:  # the readers raise any exception on unexpected content
+        raise bad_model(uri, None, f"the GGUF file cannot be read: {detail(error)}", UPLOAD) from error
     finally:
         for name, function in functions.items():
             setattr(gguf, name, function)
@@ -53,29 +54,20 @@ def _parsed_once() -> Iterator[None]:
 def convert_gguf(uri: str, file: Path, directory: Path) -> None:
     """Write the model of the GGUF `file` to `directory` in the form of transformers. Raises RunFailure (BadModel) that names `uri`."""
     check_magic(uri, file)
-    try:
-        with _parsed_once():
-            reader = gguf.GGUFReader(str(file))
-            fields = reader.fields
-            check_parts(uri, {name: field.contents() for name, field in fields.items() if name.startswith("split.")})
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-            model, report = AutoModelForCausalLM.from_pretrained(
-                file.parent,
-                gguf_file=file.name,
-                dtype=torch.bfloat16,
-                quantization_config=GgufConfig(dequantize=True),
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # check_report refuses them
-            )
-    except RunFailure:
-        raise
-    except Exception as error:  # the readers raise any exception on unexpected content
-        raise bad_model(uri, None, f"the GGUF file cannot be read: {detail(error)}", UPLOAD) from error
+    with _reading(uri):
+        reader = gguf.GGUFReader(str(file))
+        check_parts(uri, reader)
+        tokenizer = _load_tokenizer(file, reader)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            file.parent,
+            gguf_file=file.name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # check_report refuses them
+        )
     check_report(uri, report)
     check_all_used(uri, reader.tensors, model)
-    set_special_tokens(
-        tokenizer, {token: fields[name].contents() for token, name in SPECIAL_TOKENS.items() if name in fields}
-    )
     if tokenizer.chat_template is None:
         log.warning("%s has no chat template", uri)
     for config in (model.config, model.generation_config):
@@ -90,19 +82,26 @@ def convert_gguf(uri: str, file: Path, directory: Path) -> None:
     tokenizer.save_pretrained(directory)
 
 
-def check_magic(uri: str, file: Path) -> None:
-    """Raise RunFailure (BadModel) for a file that does not begin as a GGUF file."""
-    with file.open("rb") as opened:
-        start = opened.read(64)
-    if not start.startswith(MAGIC):
-        what, hint = file_type(start) or ("not a GGUF file", UPLOAD)
-        raise bad_model(uri, None, f"the GGUF file cannot be read: it is {what}", hint)
+def write_small_files(uri: str, file: Path, directory: Path) -> None:
+    """Write config.json and the tokenizer of the GGUF `file`, of which only the header is needed, to `directory`.
+
+    Raises RunFailure (BadModel) that names `uri`.
+    """
+    with _reading(uri):
+        tokenizer = _load_tokenizer(file, gguf.GGUFReader(str(file)))
+        config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+    config.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
 
 
-def check_parts(uri: str, split: Mapping[str, int]) -> None:
-    """Raise RunFailure (BadModel) for a part of a split model, by the metadata that gguf-split writes."""
-    if (parts := split.get("split.count", 1)) > 1:
-        raise part_of(uri, split.get("split.no", 0) + 1, parts)
+def _load_tokenizer(file: Path, reader: gguf.GGUFReader) -> PreTrainedTokenizerBase:
+    """The tokenizer of a GGUF file, with the special tokens that its metadata name."""
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    fields = reader.fields
+    set_special_tokens(
+        tokenizer, {token: fields[name].contents() for token, name in SPECIAL_TOKENS.items() if name in fields}
+    )
+    return tokenizer
 
 
 def check_all_used(uri: str, tensors: Sequence[Any], model: Any) -> None:

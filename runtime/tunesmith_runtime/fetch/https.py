@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,9 @@ import httpx
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.hub_errors import unreachable
-from tunesmith_runtime.fetch.hub_types import MODEL, RateLimited, RepositoryKind, wait_out
-from tunesmith_runtime.storage import name_of
+from tunesmith_runtime.fetch.hub_types import MODEL, RateLimited, RepositoryKind, range_header, read_part, wait_out
+from tunesmith_runtime.retry_after import retry_after
+from tunesmith_runtime.storage import Entry, name_of
 from tunesmith_runtime.storage.files import disk_failures
 from tunesmith_runtime.storage.manifest import INCOMPLETE
 
@@ -53,6 +53,41 @@ class WebFile:
         return f"{self.etag}/{self.size_bytes}" if self.etag else ""
 
 
+@dataclass(frozen=True)
+class WebFiles:
+    """Files of a folder on a web server, by name."""
+
+    uri: str
+    files: Mapping[str, WebFile]
+
+    def list(self) -> list[Entry]:
+        """Return the files."""
+        return [Entry(name, file.size_bytes or 0, file.etag) for name, file in self.files.items()]
+
+    def read_bytes(self, path: str) -> bytes | None:
+        """Return the content of a small file; None if there is none."""
+        file = self.files.get(path)
+        return read_range(file, 0, file.size_bytes or 0) if file else None
+
+    def read_range(self, path: str, start: int, length: int) -> bytes:
+        """Return up to `length` bytes of a file from the byte `start` on."""
+        return read_range(self.files[path], start, length)
+
+    def download(self, entry: Entry, target: Path) -> None:
+        """Download a file to `target`."""
+        download(self.files[entry.path], target)
+
+
+def files_of(files: Sequence[WebFile]) -> WebFiles | None:
+    """Return files of one folder; None if the server omits the size of one of them."""
+    folder = files[0].uri.rpartition("/")[0]
+    return (
+        WebFiles(folder, {name_of(each.uri): each for each in files})
+        if all(each.size_bytes for each in files)
+        else None
+    )
+
+
 def look_up(uri: str, kind: RepositoryKind = MODEL) -> WebFile:
     """Return the file at a URI. Raises RunFailure (HubForbidden, HubRateLimited, HubUnreachable, or `kind.missing`)."""
     return wait_out(lambda: _look_up(uri, kind))
@@ -69,6 +104,21 @@ def download(file: WebFile, path: Path) -> str:
         partial.replace(path)
     log.info("%s: %d bytes, sha256 %s", file.uri, path.stat().st_size, sha256)
     return sha256
+
+
+def read_range(file: WebFile, start: int, length: int) -> bytes:
+    """Return up to `length` bytes of a file from the byte `start` on. Raises RunFailure as `look_up` does."""
+    return wait_out(lambda: _read_range(file, start, length))
+
+
+def _read_range(file: WebFile, start: int, length: int) -> bytes:
+    with (
+        _failures(file.uri, file.kind),
+        _client() as client,
+        client.stream("GET", file.uri, headers=range_header(start, length)) as answer,
+    ):
+        _check_status(file.uri, file.kind, answer)
+        return read_part(answer.iter_raw(), answer.status_code, start, length)
 
 
 def _look_up(uri: str, kind: RepositoryKind) -> WebFile:
@@ -172,6 +222,5 @@ def _check_status(uri: str, kind: RepositoryKind, answer: httpx.Response) -> Non
     if status in (404, 410):
         raise RunFailure(kind.missing, message, f"check the path of {name_of(uri)} in {kind.field}")
     if status == 429:
-        text = answer.headers.get("Retry-After", "")
-        raise RateLimited(message, float(text) if re.fullmatch("[0-9]{1,9}", text) else None)
+        raise RateLimited(message, retry_after(answer.headers.get("Retry-After", "")))
     raise RunFailure(FailureClass.HUB_UNREACHABLE, message)

@@ -82,7 +82,8 @@ def endpoints_of(uri: str, hub: Hub | None) -> list[str]:
 def redirection(uri: str, hub: Hub | None, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment variables that redirect the client of a hub URI to a server other than the hub's; usually empty.
 
-    The chart's endpoints take precedence over them, and are no redirection: their content counts as that of the hub.
+    The chart's endpoints take precedence over them. They do not count as a redirection: their content is trusted like
+    the hub's.
     """
     if endpoints_of(uri, hub):
         return {}
@@ -118,6 +119,24 @@ def on_any_server(servers: Sequence[HubServer], call: Callable[[HubServer], Resu
             if server is not servers[-1]:
                 log.warning("%s; trying the next server of hub.endpoints", failure.message)
     raise _combined(failures)
+
+
+def choose(uri: str, server: HubServer, listing: Listing, trusted: bool, adapter: bool) -> list[HubFile]:
+    """Return the files of a listing that are the model: safetensors or the only GGUF file, small files, and code if it is trusted.
+
+    Raises RunFailure (ModelNotFound, UnsafeWeights, BadModel).
+    """
+    names = [file.path for file in listing.files]
+    check_names(f"{uri} at {server.server}", names, adapter)
+    weights = WANTED if any(name.endswith(SAFE) for name in names) else (f"*{GGUF}",)
+    patterns = (*weights, *(CODE if trusted else ()))
+    chosen = [file for file in listing.files if _matches(file.path, patterns) and not _matches(file.path, UNWANTED)]
+    for file in chosen:
+        try:
+            inside(file.path)
+        except ValueError as error:
+            raise RunFailure(FailureClass.BAD_MODEL, f"model {uri}: {error}") from error
+    return chosen
 
 
 @dataclass
@@ -161,26 +180,13 @@ class Download:
         raise AssertionError("unreachable")
 
     def _download(self, server: HubServer, listing: Listing) -> None:
-        wanted = self._choose(server, listing)
+        wanted = choose(self.uri, server, listing, self.trust_remote_code, self.adapter)
         self._check_room(server, wanted)
         log.info("%s: %d files of revision %s from %s", self.uri, len(wanted), listing.revision, server.server)
         first = [file for file in wanted if file.path == CONFIG]
         for files in (first, [file for file in wanted if file.path != CONFIG]):
             _for_each(lambda file: self._bring(server, listing, file), files)
             self.check_config(self.directory)
-
-    def _choose(self, server: HubServer, listing: Listing) -> list[HubFile]:
-        names = [file.path for file in listing.files]
-        check_names(f"{self.uri} at {server.server}", names, self.adapter)
-        weights = WANTED if any(name.endswith(SAFE) for name in names) else (f"*{GGUF}",)
-        patterns = (*weights, *(CODE if self.trust_remote_code else ()))
-        chosen = [file for file in listing.files if _matches(file.path, patterns) and not _matches(file.path, UNWANTED)]
-        for file in chosen:
-            try:
-                inside(file.path)
-            except ValueError as error:
-                raise RunFailure(FailureClass.BAD_MODEL, f"model {self.uri}: {error}") from error
-        return chosen
 
     def _check_room(self, server: HubServer, wanted: Sequence[HubFile]) -> None:
         """Raise RunFailure (DiskFull) if the files that are not on the disk yet do not fit on it."""

@@ -17,13 +17,15 @@ TLS_HINT = (
 )
 DNS_HINT = (
     "check the host's name in hub.endpoints of the chart's values and the DNS of the cluster; if the cluster has no way to the "
-    "hub, copy its files into the store and name their s3:// URI in {field}"
+    "hub, list a mirror in hub.endpoints, or, for a name of the catalogue, put the other hub first in hub.order; or copy the files "
+    "into the store and name their s3:// URI in {field}"
 )
 CHARACTERS = 300
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error, cut. One in another language (ModelScope's) is replaced by that of its cause."""
+    """Return the first line of an error, cut. A message of ModelScope in another language is replaced by the message of
+    its cause."""
     for each in causes(error):
         lines = [line.strip() for line in str(each).splitlines() if line.strip()]
         if lines and lines[0].isascii():

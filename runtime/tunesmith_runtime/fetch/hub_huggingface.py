@@ -15,14 +15,24 @@ from typing import Any
 
 import httpx
 import huggingface_hub
-from huggingface_hub import HfApi, errors
-from huggingface_hub.utils import parse_ratelimit_headers
-from huggingface_hub.utils._http import default_client_factory
+from huggingface_hub import HfApi, errors, hf_hub_url
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, parse_ratelimit_headers
+from huggingface_hub.utils._http import default_client_factory, http_stream_backoff
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.hub_errors import causes, first_line, no_hub, unreachable
-from tunesmith_runtime.fetch.hub_types import MODEL, Digest, HubFile, Listing, RateLimited, RepositoryKind
+from tunesmith_runtime.fetch.hub_types import (
+    MODEL,
+    Digest,
+    HubFile,
+    Listing,
+    RateLimited,
+    RepositoryKind,
+    range_header,
+    read_part,
+)
+from tunesmith_runtime.retry_after import retry_after
 
 LIST_SECONDS = 20.0
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -69,6 +79,16 @@ class HuggingFace:
             self._api.hf_hub_download(
                 self._name, file.path, repo_type=self._kind.name, revision=revision, local_dir=directory
             )
+
+    def read_range(self, file: HubFile, revision: str, start: int, length: int) -> bytes:
+        url = hf_hub_url(
+            self._name, file.path, repo_type=self._kind.name, revision=revision, endpoint=self._api.endpoint
+        )
+        # Errors within the block are not for http_stream_backoff, which would begin the block again.
+        asked = {"headers": build_hf_headers() | range_header(start, length), "timeout": LIST_SECONDS}
+        with self._failures(file.path), http_stream_backoff("GET", url, retry_on_exceptions=(), **asked) as answer:
+            hf_raise_for_status(answer)
+            return read_part(answer.iter_raw(), answer.status_code, start, length)
 
     @contextmanager
     def _failures(self, path: str | None = None) -> Iterator[None]:
@@ -126,8 +146,7 @@ def _retry_after(response: httpx.Response) -> float | None:
     limits = parse_ratelimit_headers(response.headers)
     if limits is not None and limits.remaining == 0:
         return float(limits.reset_in_seconds)
-    text = response.headers.get("Retry-After", "")
-    return float(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
+    return retry_after(response.headers.get("Retry-After", ""))
 
 
 def _file(sibling: Any) -> HubFile:

@@ -16,9 +16,19 @@ from modelscope_hub import HubApi, errors
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.hub_errors import first_line, no_hub, unreachable
-from tunesmith_runtime.fetch.hub_types import MODEL, Digest, HubFile, Listing, RateLimited, RepositoryKind
+from tunesmith_runtime.fetch.hub_types import (
+    MODEL,
+    Digest,
+    HubFile,
+    Listing,
+    RateLimited,
+    RepositoryKind,
+    range_header,
+    read_part,
+)
 
 BRANCH = "master"
+BLOCK_BYTES = 64 << 10
 DENIED = {
     errors.AuthenticationError: "correct MODELSCOPE_API_TOKEN in the Secret that hub.tokenSecret of the chart's values names",
     errors.PermissionDeniedError: "ask its owner for access on its page, and put a token of that account as "
@@ -54,6 +64,14 @@ class ModelScope:
                 expected_sha256=file.digest.hex if file.digest else None,
                 file_size=file.size_bytes,
             )
+
+    def read_range(self, file: HubFile, revision: str, start: int, length: int) -> bytes:
+        asked = range_header(start, length)
+        with (
+            self._failures(file.path),
+            self._api.legacy.download_stream(self._name, self._kind.name, file.path, revision, asked) as answer,
+        ):
+            return read_part(answer.iter_content(BLOCK_BYTES), answer.status_code, start, length)
 
     @contextmanager
     def _failures(self, path: str | None = None) -> Iterator[None]:

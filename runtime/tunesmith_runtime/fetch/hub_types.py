@@ -1,11 +1,11 @@
-"""What the import of a hub's model and the clients of the two hubs agree on: files with digests, and their failures."""
+"""Types that the import of a hub's model shares with the clients of the two hubs: files with digests, and failures."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class RepositoryKind:
-    """What a repository, or a file on a web server, holds."""
+    """Content of a repository, or of a file on a web server."""
 
     name: str
     """Its name in the APIs of both hubs."""
@@ -81,6 +81,25 @@ class HubServer(Protocol):
 
     def download(self, file: HubFile, revision: str, directory: Path) -> None:
         """Download a file of a listing to DIRECTORY/PATH. Raises RunFailure as well as HubCorrupt and DiskFull."""
+
+    def read_range(self, file: HubFile, revision: str, start: int, length: int) -> bytes:
+        """Return up to `length` bytes of a file of a listing from the byte `start` on. Raises RunFailure as well as HubCorrupt."""
+
+
+def range_header(start: int, length: int) -> dict[str, str]:
+    """Return the headers that ask for `length` bytes from the byte `start` on (RFC 9110, 14.2)."""
+    return {"Range": f"bytes={start}-{start + length - 1}", "Accept-Encoding": "identity"}
+
+
+def read_part(chunks: Iterable[bytes], status: int, start: int, length: int) -> bytes:
+    """Return `length` bytes of an answer to `range_header`. Of a server that sends the whole file (200) no more is read than needed."""
+    skipped = start if status == 200 else 0
+    content = bytearray()
+    for chunk in chunks:
+        content += chunk
+        if len(content) >= skipped + length:
+            break
+    return bytes(content[skipped : skipped + length])
 
 
 class RateLimited(RunFailure):

@@ -85,7 +85,7 @@ def import_once(
 
 
 def _clean_up(claim: _Claim, parts: Parts) -> None:
-    """Delete what a pod has left that was killed after it had written model.json."""
+    """Delete the remains of a pod that was killed after it had written model.json."""
     parts.delete()
     try:
         claim.storage.delete(claim.uri)

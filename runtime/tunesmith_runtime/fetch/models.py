@@ -1,12 +1,13 @@
-"""Models: identify the content of a URI, refuse unsafe weights, import hub and GGUF models, download."""
+"""Models: identify the content of a URI, refuse unsafe weights, import hub, GGUF and quantized models, download."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.hashing import digest
@@ -15,26 +16,40 @@ from tunesmith_runtime.cache import Cache
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.fetch.archives import ARCHIVES, unpack
 from tunesmith_runtime.fetch.hub import Download, redirection
+from tunesmith_runtime.fetch.hub_files import find_model_files
 from tunesmith_runtime.fetch.import_parts import Parts
 from tunesmith_runtime.fetch.imports import MODELS, import_once, imported, key_of
+from tunesmith_runtime.fetch.model_files import ModelFiles, StoredFiles
 from tunesmith_runtime.fetch.names import GGUF, SAFE, check_gguf_name, check_names, is_wanted
+from tunesmith_runtime.fetch.restored import restored_model
 from tunesmith_runtime.modelcheck import check_files, check_model
-from tunesmith_runtime.modelcheck.config import CONFIG, parse_config, read_config, refuse_head, refuse_quantized
+from tunesmith_runtime.modelcheck.config import CONFIG, check_task, parse_config, quantization, read_config
+from tunesmith_runtime.modelcheck.restorable import refuse_unrestorable
 from tunesmith_runtime.storage import Entry, Storage, join, name_of
 from tunesmith_runtime.storage.directory import download_directory, read_manifest
+from tunesmith_runtime.tasks import LANGUAGE, REWARD, Task
 from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger(__name__)
 
 
+class Imported(NamedTuple):
+    """A model that is in the store since its import."""
+
+    uri: str
+    digest: str
+    fingerprint: str
+    """Identifies its content where it comes from."""
+
+
 @dataclass
 class Model:
-    """A model or adapter that was found. If it must be imported first, `download` sets its uri and digest."""
+    """A model or adapter that was found. If it must be imported first, `bring_in` sets its uri, digest and fingerprint."""
 
     source: str
     """The URI in the spec."""
     fingerprint: str
-    """Identifies its content."""
+    """Identifies its content; empty for a model of a hub until it is imported."""
     directory: Path
     """Where it is downloaded to."""
     trusted: bool
@@ -43,8 +58,12 @@ class Model:
     """The folder of safetensors in the store; None until it is imported."""
     digest: str | None = None
     """sha256 of its manifest, if it has a manifest."""
-    importer: Callable[[Path], tuple[str, str]] | None = None
-    """Imports it through a local folder, which then holds the model or is empty; returns uri and digest."""
+    importer: Callable[[Path], Imported] | None = None
+    """Imports it through a local folder, which then holds the model or is empty."""
+    origin: ModelFiles | None = None
+    """Its files where it comes from; None if they can only be read after the import, as those of an archive."""
+    is_remote: bool = False
+    """Whether it comes from a hub or a web server, so that it is imported before devices are requested."""
     base: Model | None = None
     """The base model of an adapter."""
     listed: list[Entry] | None = None
@@ -55,13 +74,28 @@ class Model:
         """Fingerprints of the model and of its base."""
         return {"model": self.fingerprint} | ({"base": self.base.fingerprint} if self.base else {})
 
+    def files(self, storage: Storage) -> ModelFiles | None:
+        """Return its files, in the store or where it comes from; None if they can't be read before the import."""
+        return self.origin if self.uri is None else StoredFiles(storage, self.uri)
+
+    def with_base(self) -> Iterator[Model]:
+        """Yield its base if it is an adapter, then the model."""
+        if self.base is not None:
+            yield from self.base.with_base()
+        yield self
+
+    def bring_in(self) -> None:
+        """Import it unless it is in the store. Raises RunFailure."""
+        if self.uri is None:
+            assert self.importer is not None
+            self.uri, self.digest, self.fingerprint = self.importer(self.directory)
+
     def download(self, storage: Storage, cache: Cache | None = None) -> None:
         """Download the model and its base, through the cache if there is one, after the import if there is none yet."""
         if self.base is not None:
             self.base.download(storage, cache)
-        if self.uri is None:
-            assert self.importer is not None
-            self.uri, self.digest = self.importer(self.directory)
+        self.bring_in()
+        assert self.uri is not None
         try:
             download = cache.download_directory if cache else download_directory
             manifest = download(storage, self.uri, self.directory, keep=partial(is_wanted, trusted=self.trusted))
@@ -80,7 +114,8 @@ class Model:
         self.digest = manifest.digest
 
     def _check_unchanged(self, storage: Storage) -> None:
-        """Raise RunFailure (StorageCorrupt) if the files are no longer those of the fingerprint, by which the run is known."""
+        """Raise RunFailure (StorageCorrupt) if the files no longer have the fingerprint that is part of the run's
+        identity."""
         if self.listed is None or self.uri is None:
             return
         there = [entry for entry in storage.list(self.uri) if is_wanted(entry.path, self.trusted)]
@@ -95,16 +130,42 @@ class Model:
             )
 
 
+CheckQuantized = Callable[[str, str], None]
+"""Refuses a model, by its URI and the method of its quantization, before its weights are restored."""
+
+
+def _accept(uri: str, method: str) -> None:
+    pass
+
+
 def find_model(
-    storage: Storage, store_uri: str, asked: ResolvedModel, work: Work, is_lenient: bool, hub: Hub | None = None
+    storage: Storage,
+    store_uri: str,
+    asked: ResolvedModel,
+    work: Work,
+    is_lenient: bool,
+    hub: Hub | None = None,
+    check_quantized: CheckQuantized = _accept,
+    disk_limit: str | None = None,
 ) -> Model:
     """Find the model of a spec, for /work/model. An adapter is for /work/adapter, and its base for /work/model.
 
-    `is_lenient`: see check_model. Raises RunFailure (ModelNotFound, BadModel, UnsafeWeights, StorageCorrupt, Hub...).
+    `is_lenient`: see check_model. `disk_limit`: maximum size of the work directory. Raises RunFailure (ModelNotFound, BadModel,
+    UnsafeWeights, StorageCorrupt, DiskFull, Hub...), and what `check_quantized` raises.
     """
+    find = partial(
+        _find_base,
+        storage,
+        store_uri,
+        directory=work.model(),
+        is_lenient=is_lenient,
+        hub=hub,
+        check_quantized=check_quantized,
+        disk_limit=disk_limit,
+    )
     if asked.base is None:
-        return _find_base(storage, store_uri, asked, work.model(), is_lenient, hub)
-    base = _find_base(storage, store_uri, asked.base, work.model(), is_lenient, hub)
+        return find(asked)
+    base = find(asked.base)
     return replace(_find(storage, store_uri, asked, work.model(ModelRole.ADAPTER), adapter=True, hub=hub), base=base)
 
 
@@ -120,33 +181,79 @@ def find_further(storage: Storage, spec: RunSpec, work: Work) -> dict[ModelRole,
     found: dict[ModelRole, Model] = {}
     for role, asked in spec.models.items():
         if role not in (ModelRole.BASE, ModelRole.ADAPTER):
-            find = find_adapter if role in ADAPTER_ROLES else partial(_find_base, is_lenient=False)
+            of_base = partial(_find_base, is_lenient=False, task=task_in(role), disk_limit=disk_limit_of(spec))
+            find = find_adapter if role in ADAPTER_ROLES else of_base
             found[role] = find(storage, spec.store.uri, asked, work.model(role), hub=spec.hub)
     return found
 
 
+def disk_limit_of(spec: RunSpec) -> str | None:
+    """Return the maximum size of the work directory, as a quantity; None without one."""
+    limit = (spec.spec.get("resources") or {}).get("ephemeralStorage")
+    return None if limit is None else str(limit)
+
+
+def task_in(role: ModelRole) -> Task:
+    """Return what the model in a role computes."""
+    return REWARD if role is ModelRole.REWARD else LANGUAGE
+
+
 def _find_base(
-    storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path, is_lenient: bool, hub: Hub | None
+    storage: Storage,
+    store_uri: str,
+    asked: ResolvedModel,
+    directory: Path,
+    is_lenient: bool,
+    hub: Hub | None,
+    task: Task = LANGUAGE,
+    check_quantized: CheckQuantized = _accept,
+    disk_limit: str | None = None,
 ) -> Model:
-    """Find a model that is not an adapter. Refuse a model that writes no text by its config.json before the download, and,
-    unless `is_lenient`, a quantized model."""
-    model = _find(storage, store_uri, asked, directory, adapter=False, is_lenient=is_lenient, hub=hub)
-    content = storage.read_bytes(join(model.uri, CONFIG)) if model.uri else None
-    if content is not None:
-        config = parse_config(asked.uri, content)
-        refuse_head(asked.uri, config)
-        if not is_lenient:
-            refuse_quantized(asked.uri, config)
-    return model
+    """Find a model that is not an adapter. Refuse a model of another task by its config.json before the download. Unless
+    `is_lenient`, a quantized model is imported again with restored weights."""
+
+    def settle(found: Model) -> Model:
+        config = _config_of(storage, found)
+        if config is None:
+            return found
+        check_task(asked.uri, config, task)
+        if is_lenient or (method := quantization(config)) is None:
+            return found
+        refuse_unrestorable(asked.uri, config)
+        check_quantized(asked.uri, method)
+        if found.uri is None:
+            return found  # restored after its import
+        return restored_model(storage, store_uri, found, config, method, task, disk_limit)
+
+    found = _find(storage, store_uri, asked, directory, adapter=False, is_lenient=is_lenient, hub=hub, task=task)
+    model = settle(found)
+    return replace(model, importer=partial(_import_and, settle, model)) if model.uri is None else model
 
 
-def _check_config(uri: str, may_be_quantized: bool, folder: Path) -> None:
+def _import_and(settle: Callable[[Model], Model], model: Model, directory: Path) -> Imported:
+    """Import a model, and then what `settle` makes of it."""
+    imported_model = replace(model, directory=directory)
+    imported_model.bring_in()
+    settled = settle(imported_model)
+    assert settled.uri is not None
+    assert settled.digest is not None
+    return Imported(settled.uri, settled.digest, settled.fingerprint)
+
+
+def _config_of(storage: Storage, model: Model) -> dict[str, Any] | None:
+    """The config.json of a model; None if there is none, or it can't be read before the import."""
+    files = model.files(storage)
+    content = files.read_bytes(CONFIG) if files else None
+    return None if content is None else parse_config(model.source, content)
+
+
+def _check_config(uri: str, is_lenient: bool, task: Task, folder: Path) -> None:
     if not (folder / CONFIG).is_file():
         return
     config = read_config(uri, folder)
-    refuse_head(uri, config)
-    if not may_be_quantized:
-        refuse_quantized(uri, config)
+    check_task(uri, config, task)
+    if not is_lenient:
+        refuse_unrestorable(uri, config)
 
 
 def _find(
@@ -157,11 +264,12 @@ def _find(
     adapter: bool,
     is_lenient: bool = False,
     hub: Hub | None = None,
+    task: Task = LANGUAGE,
 ) -> Model:
     if asked.is_on_hub:
-        return _hub_model(storage, store_uri, asked, directory, adapter, is_lenient, hub)
+        return _hub_model(storage, store_uri, asked, directory, adapter, is_lenient, hub, task)
     if asked.is_on_web:
-        return _web_model(storage, store_uri, asked, directory, adapter, is_lenient)
+        return _web_model(storage, store_uri, asked, directory, adapter, is_lenient, task)
     check_gguf_name(asked.uri)
     try:
         single = storage.stat(asked.uri) if asked.uri.endswith(GGUF) else None
@@ -203,54 +311,77 @@ def _hub_model(
     adapter: bool,
     is_lenient: bool,
     hub: Hub | None,
+    task: Task,
 ) -> Model:
-    """Import a hub's model first: its digest is known only then."""
+    """A model of a hub. Its fingerprint is the digest of its files, which is known after its import."""
     key = key_of(asked.uri, "", trusted=asked.trust_remote_code, server=redirection(asked.uri, hub))
     parts = Parts(storage, join(store_uri, MODELS, key))
 
     def make(folder: Path) -> dict[str, str]:
-        check_config = partial(_check_config, asked.uri, is_lenient or adapter)
+        check_config = partial(_check_config, asked.uri, is_lenient or adapter, task)
         download = Download(asked.uri, folder, asked.trust_remote_code, adapter, check_config, parts)
         origin = download.run(hub)
-        _finish(asked.uri, folder, asked.trust_remote_code, adapter, is_lenient)
+        _finish(asked.uri, folder, asked.trust_remote_code, adapter, is_lenient, task)
         return origin
 
-    uri, found = import_once(storage, store_uri, key, asked.uri, directory, make, parts)
-    return Model(asked.uri, found, directory, asked.trust_remote_code, uri, found)
+    def bring_in(folder: Path) -> Imported:
+        uri, found = import_once(storage, store_uri, key, asked.uri, folder, make, parts)
+        return Imported(uri, found, found)
+
+    if imported(storage, store_uri, key) is not None:
+        there = bring_in(directory)  # removes what a killed import has left
+        return Model(asked.uri, there.fingerprint, directory, asked.trust_remote_code, there.uri, there.digest)
+    files = find_model_files(asked.uri, hub, asked.trust_remote_code, adapter)
+    return Model(asked.uri, "", directory, asked.trust_remote_code, importer=bring_in, origin=files, is_remote=True)
 
 
 def _web_model(
-    storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path, adapter: bool, is_lenient: bool
+    storage: Storage, store_uri: str, asked: ResolvedModel, directory: Path, adapter: bool, is_lenient: bool, task: Task
 ) -> Model:
-    """Import a file of a web server, unless this version of it is imported already."""
+    """A file of a web server, with the files beside safetensors, in the version that the server has now."""
     check_gguf_name(asked.uri)
     from tunesmith_runtime.fetch import https
+    from tunesmith_runtime.fetch.web_siblings import download_all, find_siblings
 
     file = https.look_up(asked.uri)
     if not file.fingerprint:
         log.warning("%s: the server sends neither ETag nor Last-Modified, so a change would go unnoticed", asked.uri)
-    key = key_of(asked.uri, file.fingerprint)
+    siblings = find_siblings(asked.uri, adapter) if asked.uri.endswith(SAFE) else []
+    fingerprint = file.fingerprint
+    if siblings and fingerprint:
+        fingerprint = digest({each.uri: each.fingerprint for each in (file, *siblings)})
+    key = key_of(asked.uri, fingerprint)
+    if (there := imported(storage, store_uri, key)) is not None:
+        return Model(asked.uri, fingerprint or there[1], directory, False, *there)
 
     def make(folder: Path) -> dict[str, str]:
-        sha256 = https.download(file, folder / name_of(asked.uri))
+        if siblings:
+            sha256 = download_all(file, siblings, folder, adapter)
+        else:
+            sha256 = https.download(file, folder / name_of(asked.uri))
         if asked.uri.endswith(ARCHIVES):
             unpack(asked.uri, folder / name_of(asked.uri), folder)
         check_names(asked.uri, [path.relative_to(folder).as_posix() for path in folder.rglob("*")], adapter)
-        _finish(asked.uri, folder, False, adapter, is_lenient)
+        _finish(asked.uri, folder, False, adapter, is_lenient, task)
         return {"sha256": sha256, "revision": file.etag}
 
-    uri, found = import_once(storage, store_uri, key, asked.uri, directory, make)
-    return Model(asked.uri, file.fingerprint or found, directory, False, uri, found)
+    def bring_in(folder: Path) -> Imported:
+        uri, found = import_once(storage, store_uri, key, asked.uri, folder, make)
+        return Imported(uri, found, fingerprint or found)
+
+    files = https.files_of([file, *siblings]) if siblings or asked.uri.endswith(GGUF) else None
+    return Model(asked.uri, fingerprint, directory, False, importer=bring_in, origin=files, is_remote=True)
 
 
-def _finish(uri: str, folder: Path, trusted: bool, adapter: bool, is_lenient: bool) -> None:
+def _finish(uri: str, folder: Path, trusted: bool, adapter: bool, is_lenient: bool, task: Task) -> None:
     """Convert and check a model that was downloaded to a local folder. Raises RunFailure (BadModel, ModelNotFound)."""
     for file in folder.glob(f"*{GGUF}"):
         _convert(uri, file, folder)
     if adapter:
         check_files(uri, folder)
     else:
-        check_model(uri, folder, trusted, is_lenient)
+        is_quantized = (folder / CONFIG).is_file() and quantization(read_config(uri, folder)) is not None
+        check_model(uri, folder, trusted, is_lenient or is_quantized, task)
 
 
 def _gguf_model(storage: Storage, store_uri: str, uri: str, entry: Entry, directory: Path) -> Model:
@@ -263,16 +394,14 @@ def _gguf_model(storage: Storage, store_uri: str, uri: str, entry: Entry, direct
         _convert(uri, file, folder)
         check_model(uri, folder, trusted=False, is_lenient=False)
 
-    place, found = imported(storage, store_uri, key) or (None, None)
-    return Model(
-        uri,
-        fingerprint,
-        directory,
-        False,
-        place,
-        found,
-        lambda folder: import_once(storage, store_uri, key, uri, folder, make),
-    )
+    if (there := imported(storage, store_uri, key)) is not None:
+        return Model(uri, fingerprint, directory, False, *there)
+
+    def bring_in(folder: Path) -> Imported:
+        return Imported(*import_once(storage, store_uri, key, uri, folder, make), fingerprint)
+
+    parent, _, name = uri.rpartition("/")
+    return Model(uri, fingerprint, directory, False, importer=bring_in, origin=StoredFiles(storage, parent, name))
 
 
 def _convert(uri: str, file: Path, folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.modelcheck.adapters import ADAPTER_CONFIG
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 """Weights whose loading can run code."""
@@ -14,7 +15,7 @@ CODE = (".py", ".pyc", ".pyd", ".so", ".sh")
 """Programs: downloaded only with a model whose code is trusted."""
 PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 """The end of the file names that gguf-split writes: part and number of parts."""
-SAFE, GGUF, ADAPTER_CONFIG = ".safetensors", ".gguf", "adapter_config.json"
+SAFE, GGUF = ".safetensors", ".gguf"
 
 
 def check_names(uri: str, names: list[str], adapter: bool) -> None:

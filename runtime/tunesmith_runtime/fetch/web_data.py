@@ -48,6 +48,14 @@ class WebOrigin:
         self.sha256 = https.download(self.file, self.ahead)
         return self.sha256
 
+    def read_range(self, uri: str, entry: Entry, start: int, length: int) -> bytes:
+        """Return up to `length` bytes of the file from the byte `start` on. Raises RunFailure."""
+        if self.ahead is None:
+            return https.read_range(self.file, start, length)
+        with disk_failures(self.ahead), self.ahead.open("rb") as content:
+            content.seek(start)
+            return content.read(length)
+
     def download(self, uri: str, path: Path, entry: Entry | None = None) -> None:
         """Get the file to `path`. Raises RunFailure, HubCorrupt if its content is no longer that of `sha256`."""
         if self.ahead is not None:

@@ -11,10 +11,10 @@ import time
 import warnings
 from pathlib import Path
 
-from tunesmith_runtime.modelcheck.adapters import check_kind
-from tunesmith_runtime.modelcheck.config import quantization, read_config, refuse_head, refuse_quantized
+from tunesmith_runtime.modelcheck.config import check_task, quantization, read_config, refuse_quantized
 from tunesmith_runtime.modelcheck.files import check_files
 from tunesmith_runtime.modelcheck.tokenizer_files import check_tokenizer_files
+from tunesmith_runtime.tasks import LANGUAGE, Task
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +22,8 @@ VERSION = 1
 """Version of the checks. Increase it with every new check, so that models that passed before are checked again."""
 
 
-def check_model(uri: str, directory: Path, trusted: bool, is_lenient: bool) -> bool:
-    """Check files, config, weights and tokenizer of a model folder; return whether every check was made.
+def check_model(uri: str, directory: Path, trusted: bool, is_lenient: bool, task: Task = LANGUAGE) -> bool:
+    """Check files, config, weights and tokenizer of a model folder for a task; return whether every check was made.
 
     `is_lenient`: the model is for an engine with its own loaders, so quantized weights and architectures that transformers
     does not have are left to that engine. A model with its own code (`trusted`) is checked where it is loaded, because the
@@ -33,7 +33,7 @@ def check_model(uri: str, directory: Path, trusted: bool, is_lenient: bool) -> b
     """
     started = time.monotonic()
     config = read_config(uri, directory)
-    refuse_head(uri, config)
+    check_task(uri, config, task)
     if not is_lenient:
         refuse_quantized(uri, config)
     check_files(uri, directory)
@@ -48,7 +48,7 @@ def check_model(uri: str, directory: Path, trusted: bool, is_lenient: bool) -> b
         from tunesmith_runtime.modelcheck.weights import UnknownArchitecture, check_weights
 
         try:
-            rows = check_weights(uri, directory)
+            rows = check_weights(uri, directory, task)
         except UnknownArchitecture as error:
             if not is_lenient:
                 raise error.failure from error
@@ -59,21 +59,22 @@ def check_model(uri: str, directory: Path, trusted: bool, is_lenient: bool) -> b
     return True
 
 
-def check_fit(name: str, adapter: Path, base: Path, is_served: bool = True) -> bool:
-    """Check an adapter against its checked base; return True.
+def check_fit(name: str, adapter: Path, base: Path, is_mixed: bool = True) -> bool:
+    """Check an adapter against its checked base; return True. `is_mixed`: the engine transformers serves it.
 
-    Raises RunFailure: BadSpec for an adapter to be served that is not a plain LoRA, BadModel for an adapter that does not fit.
+    Raises RunFailure: BadModel for an adapter that does not fit, BadSpec for one whose rows cannot be mixed with others.
     """
-    if is_served:
-        check_kind(name, adapter)
     from tunesmith_runtime.train.imports import hidden
 
     with hidden():
+        from tunesmith_runtime.modelcheck.adapter_batching import check_mixable
         from tunesmith_runtime.modelcheck.loading import META, load_weights, with_adapter
         from tunesmith_runtime.modelcheck.weights import check_numbers
 
         check_numbers(f"adapter {name}", adapter)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about values that the meta device ignores
-            with_adapter(load_weights(f"the base of adapter {name}", base, **META), name, adapter)
+            model = with_adapter(load_weights(f"the base of adapter {name}", base, **META), name, adapter)
+        if is_mixed:
+            check_mixable(name, model)
     return True

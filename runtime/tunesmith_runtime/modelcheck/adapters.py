@@ -1,4 +1,4 @@
-"""Detects adapters that cannot share a base with others: methods other than LoRA, and adapters that change the base."""
+"""Detects adapters that cannot be served beside a base: methods other than LoRA, and adapters that change the base or parts of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tunesmith_api.engines import adapter_refusal
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.inferenceservice import Engine
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.files import read_header, read_json
 
@@ -19,16 +21,23 @@ PREFIX, WRAPPED = "base_model.model.", "base_layer."
 """PEFT's prefix of names of the base's weights, and its infix for weights of adapted layers."""
 
 
-def check_kind(name: str, folder: Path) -> None:
-    """Raise RunFailure (BadSpec, ModelNotFound, BadModel) unless the adapter is a plain LoRA."""
+def adapter_config(name: str, folder: Path) -> dict[str, Any]:
+    """Return the configuration of the adapter in a folder. Raises RunFailure (ModelNotFound, BadModel)."""
     if not (folder / ADAPTER_CONFIG).is_file():
         raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"adapter {name}: {folder} has no {ADAPTER_CONFIG}")
-    if kind := _kind(read_json(f"adapter {name}", folder / ADAPTER_CONFIG)):
-        raise RunFailure(
-            FailureClass.BAD_SPEC,
-            f"adapter {name} is {kind}: only plain LoRA adapters are served beside a base model",
-            "merge the adapter (export.merge: true) and serve the merged model",
-        )
+    return read_json(f"adapter {name}", folder / ADAPTER_CONFIG)
+
+
+def check_kind(name: str, config: Mapping[str, Any], engine: Engine, is_alone: bool) -> None:
+    """Check that an engine serves an adapter beside its base, alone or with other adapters. Raises RunFailure (BadSpec)."""
+    if refusal := adapter_refusal(name, _kind(config), trained_parts(config), engine, is_alone):
+        raise RunFailure(FailureClass.BAD_SPEC, refusal.message, refusal.hint)
+
+
+def trained_parts(config: Mapping[str, Any]) -> list[str]:
+    """Return what was trained beside the layers of an adapter: modules as a whole, and embeddings of single tokens."""
+    modules = dict.fromkeys(str(name).rsplit(".", 1)[-1] for name in config.get("modules_to_save") or ())
+    return [*modules, *(["embeddings of tokens"] if config.get("trainable_token_indices") else [])]
 
 
 def _kind(config: Mapping[str, Any]) -> str | None:

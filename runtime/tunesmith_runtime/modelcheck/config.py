@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.failure import bad_model
 from tunesmith_runtime.modelcheck.files import parse_json
+from tunesmith_runtime.tasks import LANGUAGE, Task
 
 CONFIG = "config.json"
 QUANTIZATIONS = ("quantization_config", "compression_config", "quantization")
 """Keys of quantization settings in config.json: transformers, compressed-tensors, MLX."""
 HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 """Endings of architectures with a head in the place of the output layer."""
+SCORES = (
+    "name a model with one score (num_labels: 1), such as the artifact rewardModel of a FineTuneJob of method reward"
+)
+BODY = re.compile(r"(?<!LMHead)(?<!DoubleHeads)Model$")
+"""Ending of architectures without an output layer, such as embedding models. Code of a repository may name others so."""
 SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
 """Files with the quantization settings of older tools -> tool."""
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
@@ -27,6 +34,10 @@ class Limits:
 
     positions: int | None = None
     vocabulary: int | None = None
+
+    def behind(self, tokens: int) -> Limits:
+        """Return the limits of rows behind `tokens` positions that are taken."""
+        return self if self.positions is None else replace(self, positions=max(1, self.positions - tokens))
 
 
 NO_LIMITS = Limits()
@@ -66,11 +77,29 @@ def refuse_quantized(uri: str, config: Mapping[str, Any]) -> None:
 
 
 def refuse_head(uri: str, config: Mapping[str, Any]) -> None:
-    """Raise RunFailure (BadModel) for a model that scores or classifies text, such as a reward model, instead of writing it."""
+    """Raise RunFailure (BadModel) for a model that scores, classifies or embeds text instead of writing it."""
     named = config.get("architectures")
-    found = (name for name in (named if isinstance(named, list) else []) if str(name).endswith(HEADS))
+    names = map(str, named if isinstance(named, list) else [])
+    found = (name for name in names if name.endswith(HEADS) or (BODY.search(name) and "auto_map" not in config))
     if (name := next(found, None)) is not None:
         raise bad_model(uri, CONFIG, f"the model is a {name}, which writes no text", "name a model that continues text")
+
+
+def check_task(uri: str, config: Mapping[str, Any], task: Task) -> None:
+    """Raise RunFailure (BadModel) for a model that does not compute what `task` says: text, or a score."""
+    if task is LANGUAGE:
+        refuse_head(uri, config)
+        return
+    named = config.get("architectures")
+    name = named[0] if isinstance(named, list) and named else "model without architectures"
+    if not str(name).endswith(HEADS[0]):
+        raise bad_model(uri, CONFIG, f"the model is a {name}, which scores no answers", SCORES)
+    labels = config.get("id2label")
+    count = len(labels) if isinstance(labels, dict) else config.get("num_labels", 2)
+    if count != 1:
+        raise bad_model(
+            uri, CONFIG, f"the model is a {name} with {count} labels, and a reward is a single score", SCORES
+        )
 
 
 def quantized(uri: str, method: str) -> RunFailure:

@@ -25,6 +25,8 @@ from tunesmith_runtime.tasks import LANGUAGE, Task
 MERGE = "merge the adapter into its base, and name the merged model"
 ADAPTED = r"(?:lora|hada|lokr|vera_lambda|oft|ia3|miss|trainable_tokens)_\w+|modules_to_save"
 """Names of the modules and tensors of adapters, by kind."""
+VIRTUAL_TOKENS = "prompt_embeddings"
+"""Tensor of virtual tokens. PEFT loads it completely, and reports it as unexpected all the same."""
 META: dict[str, Any] = {"device_map": "meta"}
 """Options that load names and shapes without values."""
 
@@ -42,7 +44,16 @@ def load_weights(uri: str, folder: Path, task: Task = LANGUAGE, **options: Any) 
     model = _load(uri, folder, task, options)
     for name, parameter in model.named_parameters():
         check_finite(uri, None, name, parameter.detach())
+    keep_layout(model)
     return model
+
+
+def keep_layout(model: Any) -> None:
+    """Keep bitsandbytes from packing quantized weights again for CPUs with AVX512-BF16 in an evaluation: later steps would compute otherwise
+    than those of a resumed run, and layers of some sizes cannot be packed."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _load(uri: str, folder: Path, task: Task, options: Mapping[str, Any]) -> PreTrainedModel:
@@ -104,7 +115,10 @@ def with_adapter(model: Any, name: str, folder: Path, trained_with: Mapping[str,
     # PEFT searches for the name anywhere in a key: `de` matches `model`, and `model` matches keys of other adapters
     own = re.compile(rf"\.({ADAPTED})\.{re.escape(name)}(\.|$)")
     missing = [key for key in result.missing_keys if own.search(key)]
-    check_adapter_report(f"adapter {name}", missing, result.unexpected_keys)
+    unexpected = [
+        key for key in result.unexpected_keys if key != VIRTUAL_TOKENS or not hasattr(model, "prompt_encoder")
+    ]
+    check_adapter_report(f"adapter {name}", missing, unexpected)
     return model if is_trained else model.eval()
 
 

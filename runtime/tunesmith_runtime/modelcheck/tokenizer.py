@@ -12,17 +12,17 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from tunesmith_runtime.modelcheck.failure import bad_model, detail, first_of
 from tunesmith_runtime.modelcheck.files import read_json
+from tunesmith_runtime.modelcheck.tokenizer_files import TEMPLATE, TOKENIZER, TOKENIZER_CONFIG
 
 log = logging.getLogger(__name__)
 
-TOKENIZER = "tokenizer.json"
 CONVERT = "add tokenizer.json: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes it where sentencepiece and tiktoken are installed"
 SPECIAL = ("eos_token_id", "bos_token_id", "pad_token_id")
 CONFIGS = ("config.json", "generation_config.json")
 ELSEWHERE = ("image", "video", "audio", "boi", "eoi", "boa", "eoa")
 """Special tokens for pictures, video and sound, for which a text model of such a family has no embedding rows."""
 PLAIN = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello"}]
-TEMPLATE, TEMPLATES, TOKENIZER_CONFIG = "chat_template.jinja", "additional_chat_templates", "tokenizer_config.json"
+TEMPLATES = "additional_chat_templates"
 
 
 def check_tokenizer(uri: str, directory: Path, rows: int) -> None:

@@ -7,16 +7,17 @@ from pathlib import Path
 from tunesmith_runtime.modelcheck.failure import bad_model
 from tunesmith_runtime.modelcheck.files import JSON, file_type, read_json
 
+TOKENIZER, TOKENIZER_CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 JSON_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
+    TOKENIZER,
+    TOKENIZER_CONFIG,
     "special_tokens_map.json",
     "added_tokens.json",
     "generation_config.json",
     "chat_template.json",
 )
 VOCABULARIES = (
-    "tokenizer.json",
+    TOKENIZER,
     "*.model",
     "*.tiktoken",
     "vocab.json",

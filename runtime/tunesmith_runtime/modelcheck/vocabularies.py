@@ -7,8 +7,7 @@ from collections.abc import Mapping
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
-
-TOKENIZER = "tokenizer.json"
+from tunesmith_runtime.modelcheck.tokenizer_files import TOKENIZER
 
 
 def tokens_of(content: bytes) -> dict[str, int]:

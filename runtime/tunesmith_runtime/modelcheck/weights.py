@@ -8,7 +8,13 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    PreTrainedModel,
+)
 
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.adapters import ADAPTER_CONFIG
@@ -17,9 +23,12 @@ from tunesmith_runtime.modelcheck.failure import bad_model, detail, first_of
 from tunesmith_runtime.modelcheck.files import read_header, read_json
 from tunesmith_runtime.modelcheck.loading import META, check_finite, load_weights
 from tunesmith_runtime.modelcheck.report import HINT
+from tunesmith_runtime.tasks import LANGUAGE, REWARD, Task
 
 KNOWN = "name a model of an architecture that transformers has, or set spec.model.trustRemoteCode: true, which allowTrustRemoteCode in the chart's values must allow"
 FLOATING = "upload the weights as they were before quantization or conversion"
+LOADABLE = {LANGUAGE: MODEL_FOR_CAUSAL_LM_MAPPING, REWARD: MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING}
+"""Task -> the configs of the models that transformers has for it."""
 VISION = "ForConditionalGeneration"
 """Architectures with this ending may be loaded as their language part."""
 
@@ -32,7 +41,7 @@ class UnknownArchitecture(Exception):
         self.failure = failure
 
 
-def check_weights(uri: str, directory: Path) -> int:
+def check_weights(uri: str, directory: Path, task: Task = LANGUAGE) -> int:
     """Check the weights in a folder against config.json, and each value; return the number of rows of the embedding.
 
     Raises RunFailure (BadModel), and UnknownArchitecture.
@@ -40,15 +49,15 @@ def check_weights(uri: str, directory: Path) -> int:
     if (directory / ADAPTER_CONFIG).is_file():
         sentence = "lies beside a whole model, and transformers would load the adapter that it describes"
         raise bad_model(uri, ADAPTER_CONFIG, sentence, "remove it, or name the adapter and its base apart")
-    config = read_architecture(uri, directory)
-    model = load_weights(uri, directory, **META)
+    config = read_architecture(uri, directory, task)
+    model = load_weights(uri, directory, task, **META)
     check_name(uri, config.architectures or [], type(model).__name__)
     check_numbers(uri, directory)
     check_ties(uri, directory, model)
     return int(model.get_input_embeddings().weight.shape[0])
 
 
-def read_architecture(uri: str, directory: Path) -> Any:
+def read_architecture(uri: str, directory: Path, task: Task = LANGUAGE) -> Any:
     """Return the transformers config of a folder. Raises RunFailure (BadModel), UnknownArchitecture."""
     content = read_json(uri, directory / CONFIG)
     kind, layers = content.get("model_type"), content.get("num_hidden_layers") or content.get("n_layer")
@@ -63,8 +72,9 @@ def read_architecture(uri: str, directory: Path) -> Any:
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # config classes raise errors of any type for unexpected values
         raise bad_model(uri, CONFIG, f"cannot be used: {detail(error)}", HINT) from error
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise UnknownArchitecture(bad_model(uri, CONFIG, f"transformers has no language model of type {kind}", KNOWN))
+    if type(config) not in LOADABLE[task]:
+        what = "language model" if task is LANGUAGE else "model with a score"
+        raise UnknownArchitecture(bad_model(uri, CONFIG, f"transformers has no {what} of type {kind}", KNOWN))
     return config
 
 

@@ -7,11 +7,10 @@ import os
 import signal
 import threading
 
-from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
+from tunesmith_api.run import API_KEY_VARIABLE, Outcome, RunReport, RunSpec, Verb
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.serve.config import engine_of, serve_config
 from tunesmith_runtime.serve.engines import ENGINES
-from tunesmith_runtime.serve.keys import API_KEY_VARIABLE
 from tunesmith_runtime.serve.probes import ProbeServer
 from tunesmith_runtime.workdir import Work
 

@@ -12,6 +12,7 @@ from tunesmith_api.engines import resolve_engine
 from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.pods import Accelerator
 from tunesmith_api.run import ENGINE_PORT, READY_PORT, ModelRole, RunSpec
+from tunesmith_runtime.modelcheck.adapters import ADAPTER_CONFIG
 from tunesmith_runtime.serve.keys import api_key
 from tunesmith_runtime.workdir import Work
 
@@ -59,7 +60,7 @@ class ServeConfig:
     @property
     def adapter_rank(self) -> int:
         """Highest rank of the adapters; 0 without adapters."""
-        configs = (json.loads((path / "adapter_config.json").read_text()) for path in self.adapters.values())
+        configs = (json.loads((path / ADAPTER_CONFIG).read_text()) for path in self.adapters.values())
         return max(
             (max(config.get("r", 0), *config.get("rank_pattern", {}).values(), 0) for config in configs), default=0
         )

@@ -7,11 +7,9 @@ import os
 from collections.abc import Mapping
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import API_KEY_VARIABLE
 from tunesmith_runtime.credentials import strip_padding
 from tunesmith_runtime.errors import RunFailure
-
-API_KEY_VARIABLE = "TUNESMITH_API_KEY"
-"""Environment variable with the key that requests must carry. If it is absent, requests need no key."""
 
 
 def api_key(environment: Mapping[str, str] = os.environ) -> str | None:

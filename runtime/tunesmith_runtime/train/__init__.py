@@ -12,17 +12,17 @@ from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rank import PROCESS_VARIABLE
 from tunesmith_runtime.rundirectory import RunDirectory, open_run
 from tunesmith_runtime.storage import open_storage
-from tunesmith_runtime.train.agreement import agree_on_run
-from tunesmith_runtime.train.heap import return_freed_tensors
+from tunesmith_runtime.train.heap import is_short, return_freed_tensors
 from tunesmith_runtime.train.imports import hidden, sleep_when_idle
 from tunesmith_runtime.train.methods import METHODS
 from tunesmith_runtime.train.optimizers import OPTIMIZERS
-from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
-from tunesmith_runtime.train.processes import launch
-from tunesmith_runtime.train.rendezvous import AlreadyTrained, clear_environment, join
-from tunesmith_runtime.train.strategies import STRATEGIES, strategy_of
+from tunesmith_runtime.train.strategies import sharing_in, strategy_in, strategy_of
 from tunesmith_runtime.train.training_result import TrainingResult, read_result
 from tunesmith_runtime.train.tuners import TUNERS
+from tunesmith_runtime.train.world.agreement import agree_on_run
+from tunesmith_runtime.train.world.process_group import ALONE, ProcessGroup
+from tunesmith_runtime.train.world.processes import launch
+from tunesmith_runtime.train.world.rendezvous import AlreadyTrained, clear_environment, join
 from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger(__name__)
@@ -60,13 +60,20 @@ def train(
     sleep_when_idle()
     job = spec.fine_tune_job()
     group.strategy = Strategy(group.broadcast(strategy_of(job, group.size, work.fetched().estimate)))
-    if job.resources.accelerator is Accelerator.CPU:
+    group.offload = job.parallelism.offload
+    group.tensor_parallel, group.pipeline_parallel, group.context_parallel = sharing_in(job, group.size)
+    if job.resources.accelerator is Accelerator.CPU and is_short(work.fetched().estimate):
         return_freed_tensors()
-    parts = METHODS[job.method], TUNERS[job.tuner], OPTIMIZERS[job.training.optimizer], STRATEGIES[group.strategy]
+    parts = METHODS[job.method], TUNERS[job.tuner], OPTIMIZERS[job.training.optimizer], strategy_in(group)
     with hidden({package for part in parts for package in part.needs}):
         from tunesmith_runtime.train import course
+        from tunesmith_runtime.train.tracking import tracked
 
-        return course.train(spec, work, run_directory, progress, group)
+        with tracked(spec, run_directory, group.is_leader) as track:
+            report = course.train(spec, work, run_directory, progress, group, track)
+            if track:
+                track.outcome = report.outcome
+            return report
 
 
 def _earlier_result(run: RunDirectory, group: ProcessGroup) -> TrainingResult | None:

@@ -6,15 +6,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tunesmith_api.batches import batch_refusal, micro_batch, total_steps
+from tunesmith_api.batches import batch_refusal, largest_micro_batch, micro_batch, total_steps
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.training import default_learning_rate
+from tunesmith_api.method_facts import METHOD_FACTS
+from tunesmith_api.training import Kernels, Training, default_learning_rate
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.optimizers import OPTIMIZERS
-from tunesmith_runtime.train.process_group import ProcessGroup
 from tunesmith_runtime.train.schedule import schedule_of
-from tunesmith_runtime.train.strategies import STRATEGIES
+from tunesmith_runtime.train.strategies import strategy_in
+from tunesmith_runtime.train.world.process_group import ProcessGroup
 
 
 def training_arguments(
@@ -30,7 +31,8 @@ def training_arguments(
 
     `count`: rows or sequences of an epoch; a stream has no epochs.
     """
-    training, rows = job.training, rows_per_device(job, group.size)
+    training, rows = job.training, rows_per_device(job, group)
+    compared = micro_batch(training.global_batch_size, training.micro_batch_size, 1, largest_micro_batch(job.method))
     steps, peak = total_steps(training, count), peak_rate(job)
     eval_steps = training.eval_steps or (steps if training.streaming else None)
     evaluation = "no" if not is_validated else "steps" if eval_steps else "epoch"
@@ -38,10 +40,10 @@ def training_arguments(
         "output_dir": str(folder),
         "max_steps": steps,
         "per_device_train_batch_size": rows,
-        "per_device_eval_batch_size": rows,
-        "gradient_accumulation_steps": training.global_batch_size // group.size // rows,
+        "per_device_eval_batch_size": compared if METHOD_FACTS[job.method].comparison else rows,
+        "gradient_accumulation_steps": training.global_batch_size // group.replicas // rows,
         "learning_rate": peak,
-        "optim": OPTIMIZERS[training.optimizer].argument,
+        "optim": optimizer_argument(training),
         "neftune_noise_alpha": training.neftune_alpha,
         "lr_scheduler_kwargs": asdict(schedule_of(training, peak)),
         "warmup_steps": training.warmup_ratio if training.warmup_steps is None else training.warmup_steps,
@@ -64,8 +66,14 @@ def training_arguments(
         "save_strategy": "no",
         "report_to": "none",
         "disable_tqdm": True,
-        **STRATEGIES[group.strategy].arguments(device, bf16),
+        **strategy_in(group).arguments(device, bf16, group.offload),
     }
+
+
+def optimizer_argument(training: Training) -> str:
+    """Return the name of the optimizer in transformers."""
+    optimizer = OPTIMIZERS[training.optimizer]
+    return (optimizer.plain if training.kernels is Kernels.PLAIN else None) or optimizer.argument
 
 
 def peak_rate(job: FineTuneJobSpec) -> float:
@@ -80,9 +88,10 @@ def peak_rate(job: FineTuneJobSpec) -> float:
     return peak
 
 
-def rows_per_device(job: FineTuneJobSpec, devices: int) -> int:
+def rows_per_device(job: FineTuneJobSpec, group: ProcessGroup) -> int:
     """Return the rows of a forward pass on each device. Raises RunFailure (BadSpec) if they do not divide the batch."""
-    training, group = job.training, job.rollouts.num_generations if job.rollouts else 1
-    if refusal := batch_refusal(training.global_batch_size, devices, training.micro_batch_size, job.method, group):
+    training, together = job.training, job.rollouts.num_generations if job.rollouts else 1
+    batch, rows, devices = training.global_batch_size, training.micro_batch_size, group.replicas
+    if refusal := batch_refusal(batch, devices, rows, job.method, together):
         raise RunFailure(FailureClass.BAD_SPEC, refusal.message, refusal.hint)
-    return micro_batch(training.global_batch_size, training.micro_batch_size, devices)
+    return micro_batch(batch, rows, devices, largest_micro_batch(job.method, batch // devices, group.pipeline_parallel))

@@ -1,4 +1,4 @@
-"""The validation loss decides: the step with the lowest one, the end of a training in which it no longer falls."""
+"""Decisions by the validation loss: the best step, and the end of a training when the loss no longer falls."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.training import EarlyStopping, Weights
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.train.checkpoint import download_step
-from tunesmith_runtime.train.process_group import ProcessGroup
-from tunesmith_runtime.train.trainer import EndOfTraining, RunMixin
+from tunesmith_runtime.train.trainers.base import EndOfTraining, RunMixin
+from tunesmith_runtime.train.world.process_group import ProcessGroup
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def has_ended(state: TrainerState, job: FineTuneJobSpec) -> bool:
 
 
 def kept_step(job: FineTuneJobSpec) -> Callable[[TrainerState], int | None]:
-    """Return a function that returns the step whose checkpoint `export.weights` needs at the end."""
+    """Return a function that returns the step of the checkpoint that `export.weights` needs at the end."""
 
     def best(state: TrainerState) -> int | None:
         found = best_step(state.log_history)

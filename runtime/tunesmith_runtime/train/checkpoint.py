@@ -16,11 +16,11 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
-from tunesmith_api.finetunejob import LastCheckpoint
+from tunesmith_api.finetunejob_status import LastCheckpoint
 from tunesmith_api.status import Artifact
 from tunesmith_api.training import Checkpointing
 from tunesmith_runtime.rundirectory import RunDirectory
-from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
+from tunesmith_runtime.train.world.process_group import ALONE, ProcessGroup
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +155,7 @@ class Checkpoints(TrainerCallback):  # type: ignore[misc]
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         rank, alone = self._group.rank, self._group.size == 1
         states = [] if alone else self._group.gather((folder / RANDOM_STATE.format(rank)).read_bytes())
+        self._group.barrier()  # each process of a pod has written and read its file in the folder
         if self._group.is_leader:
             self.wait()
             for place, content in enumerate(states):

@@ -3,282 +3,328 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
-from jinja2 import TemplateSyntaxError
-from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
+from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from tunesmith_api.batches import total_steps
-from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import FineTuneJobSpec, Rows
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.finetunejob_status import Rows
+from tunesmith_api.method_facts import METHOD_FACTS
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
-from tunesmith_api.training import Training, Weights
-from tunesmith_api.training import Tuner as TunerName
-from tunesmith_runtime.chat_template import bad_template, read_template
+from tunesmith_api.training import Weights
+from tunesmith_api.tuners import Tuner as TunerName
 from tunesmith_runtime.data.dropped_rows import FILE as DROPPED_FILE
-from tunesmith_runtime.data.encode import Encoder, completion_tokens
-from tunesmith_runtime.data.example_file import open_columns
-from tunesmith_runtime.data.load import Data, StreamedData, load, load_stream, open_data
-from tunesmith_runtime.data.packing import PackedRows
+from tunesmith_runtime.data.load import Data
 from tunesmith_runtime.disk_space import check_room, extra_bytes
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.modelcheck.config import Limits
-from tunesmith_runtime.modelcheck.tokenizer import check_vocabulary
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rundirectory import RunDirectory
-from tunesmith_runtime.tasks import LANGUAGE, task_of
+from tunesmith_runtime.tasks import task_of
 from tunesmith_runtime.train.arguments import rows_per_device, training_arguments
 from tunesmith_runtime.train.best import WatchValidation, has_ended, kept_step, load_best
 from tunesmith_runtime.train.checkpoint import Checkpoints, download_latest, is_evaluated, read_elapsed
-from tunesmith_runtime.train.device import find_device, memory_failures
+from tunesmith_runtime.train.device import Device, find_device, memory_failures
 from tunesmith_runtime.train.explosion import WatchLoss
-from tunesmith_runtime.train.head import set_padding
+from tunesmith_runtime.train.kernels.choice import Choice, choose, compile_layers, settle
 from tunesmith_runtime.train.methods import METHODS, Method, Setup
-from tunesmith_runtime.train.model import (
-    BASE,
-    hash_of_template,
-    limits,
-    load_tokenizer,
-    save_trained,
-    stop_ids,
-    stored_dtype,
-)
-from tunesmith_runtime.train.optimizers.own import CREATORS
-from tunesmith_runtime.train.process_group import ALONE, ProcessGroup
+from tunesmith_runtime.train.models.files import hash_of_template, save_trained, stop_ids, stored_dtype
+from tunesmith_runtime.train.models.logits import record_logits
+from tunesmith_runtime.train.models.trainable import load_trainable
+from tunesmith_runtime.train.models.weight_change import check_learned
+from tunesmith_runtime.train.optimizers import OPTIMIZERS
 from tunesmith_runtime.train.reporting import MetricsLog, ProgressReporter, metrics, peak_memory
-from tunesmith_runtime.train.rows import TrainingRows, count_of
+from tunesmith_runtime.train.rows.forms import count_of
+from tunesmith_runtime.train.rows.loading import LoadedRows, load_rows
+from tunesmith_runtime.train.rows.packing import two_rows
 from tunesmith_runtime.train.samples import answers_of
-from tunesmith_runtime.train.streaming import StreamedRows, arrangement
-from tunesmith_runtime.train.trainable import load_trainable
-from tunesmith_runtime.train.trainer import RunMixin
-from tunesmith_runtime.train.training_result import TrainingResult, write_result
+from tunesmith_runtime.train.strategies import strategy_in
+from tunesmith_runtime.train.tracking import Track
+from tunesmith_runtime.train.trainers.base import RunMixin
+from tunesmith_runtime.train.training_result import TrainedLogits, TrainingResult, write_result
 from tunesmith_runtime.train.tuners import TUNERS, Tuner
-from tunesmith_runtime.train.weight_change import check_learned
+from tunesmith_runtime.train.world.process_group import ALONE, ProcessGroup
 from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger(__name__)
 
 
 def train(
-    spec: RunSpec, work: Work, run: RunDirectory, progress: ProgressPusher, group: ProcessGroup = ALONE
+    spec: RunSpec,
+    work: Work,
+    run: RunDirectory,
+    progress: ProgressPusher,
+    group: ProcessGroup = ALONE,
+    track: Track | None = None,
 ) -> RunReport:
-    """Train and publish the artifact; or, after SIGTERM, save a checkpoint and report Preempted.
+    """Train and publish the artifact; or, after SIGTERM, save a checkpoint and report Preempted. Afterwards, also after a failure,
+    the run's folder has the first dropped rows of each reason.
 
-    All processes of `group` compute; the leader writes and reports.
+    All processes of `group` compute; the leader writes and reports, also to the tracker of `track`.
 
     Raises RunFailure: BadRow, EmptyDataset, ChatTemplateMissing, BadModel, ModelNotFound, BadSpec, DiskFull,
     DeviceOutOfMemory, Diverged, NothingLearned.
     """
-    job = spec.fine_tune_job()
-    method, tuner = METHODS[job.method], TUNERS[job.tuner]
-    rows_per_device(job, group.size)
+    course = Course(spec, work, run, group, track)
+    try:
+        report = _train(course, progress)
+    except RunFailure:
+        with suppress(RunFailure):  # the failure of the training is the cause
+            upload_dropped_rows(course)
+        raise
+    upload_dropped_rows(course)
+    return report
+
+
+@dataclass(frozen=True)
+class Course:
+    """A process's task in a training, and the places that it reads and writes."""
+
+    spec: RunSpec
+    work: Work
+    run: RunDirectory
+    group: ProcessGroup
+    track: Track | None
+
+    @cached_property
+    def job(self) -> FineTuneJobSpec:
+        """The job of the run."""
+        return self.spec.fine_tune_job()
+
+    @property
+    def method(self) -> Method:
+        """How the model learns."""
+        return METHODS[self.job.method]
+
+    @property
+    def tuner(self) -> Tuner:
+        """Which weights it learns with."""
+        return TUNERS[self.job.tuner]
+
+
+@dataclass(frozen=True)
+class Learner:
+    """The model, with the tuner applied, on the device that trains it."""
+
+    model: Any
+    device: Device
+    bf16: bool
+    """Whether it computes in bfloat16."""
+    kernels: Choice
+    """The fast paths that it may take."""
+    fit_to_base: Callable[[Path], None]
+    """Makes the saved weights in a folder those for the untouched base."""
+    has_changed: Callable[[], bool]
+    """Whether a weight differs from its start."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Where this attempt begins, and the checkpoints that it writes."""
+
+    checkpoints: Checkpoints
+    state: Path | None
+    """The folder with the state of an earlier attempt, if there is one."""
+    resumed_from_step: int | None
+
+
+def _train(course: Course, progress: ProgressPusher) -> RunReport:
+    job, run, group = course.job, course.run, course.group
+    rows_per_device(job, group)
 
     # Rows first: a mistake in them shows before weights are read.
-    with uploading_dropped_rows(work, run, group):
-        tokenizer, data, rows = load_rows(spec, job, method, work, group)
+    rows = load_rows(course.spec, job, course.method, course.work, group)
+    upload_dropped_rows(course)
+    course.tuner.check_steps(job, total_steps(job.training, count_of(rows.train)))
+    learner = load_learner(course, rows)
+    attempt = begin(course)
 
-    device = find_device(job.resources.accelerator)
-    bf16 = device.computes_in_bf16(job.training.precision)
-    steps = total_steps(job.training, count_of(rows))
-    tuner.check_steps(job, steps)
-    head = method.head(job, open_columns(data.train_file)) if isinstance(data, Data) else {}
-    compute = torch.bfloat16 if bf16 else torch.float32
-    model = load_trainable(spec, job, tuner, work, compute, device.name, tokenizer, head)
-    if group.is_leader:
-        check_disk(model, job, work)
-    has_changed = tuner.record_weights(model, stored_dtype(work.model()))
-
-    # The state of an earlier attempt, if there is one.
-    state = run.local / "resume"
-    resumed = download_latest(run, state, group)
-    resumed_from_step = resumed.step if resumed else None
-    elapsed = read_elapsed(state) if resumed else 0.0
-    checkpoints = Checkpoints(run, job.checkpoint, resumed, elapsed, group, kept_step(job))
-    metrics_log = MetricsLog(run)
-    reporter = ProgressReporter(progress, checkpoints, lambda: data.rows, resumed_from_step)
-    answers = answers_of(job, run, tokenizer, stop_ids(work.model(), tokenizer))
-    of_leader = [reporter, metrics_log, *([answers] if answers else ())]
-
-    held_out = None if data.validation is None else method.arrange(data.validation, job)
-    trainer = method.build_trainer(
-        Setup(
-            job=job,
-            work=work,
-            model=model,
-            tokenizer=tokenizer,
-            train_dataset=rows,
-            eval_dataset=held_out,
-            arguments=training_arguments(
-                job, count_of(rows), data.validation is not None, run.local / "checkpoints", group, device.name, bf16
-            ),
-            callbacks=[
-                *tuner.callbacks(model, job, steps, state if resumed else None),
-                checkpoints,
-                WatchLoss(),
-                WatchValidation(job),
-                *(of_leader if group.is_leader else ()),
-            ],
-            group=group,
-        )
+    metrics_log, answers = (
+        MetricsLog(run),
+        answers_of(job, run, rows.tokenizer, stop_ids(course.work.model(), rows.tokenizer)),
     )
-    trainer.validation_sets = data.validation_sets
-    trainer.own_optimizer = CREATORS.get(job.training.optimizer)
-    trainer.remove_callback(PrinterCallback)
-    if group.rank:  # equal weights, but another dropout on each device
-        set_seed(job.training.seed + group.rank)
+    reporter = progress_reporter(course, progress, attempt, lambda: rows.data.rows)
+    of_leader = [reporter, metrics_log, *(each for each in (answers, course.track) if each)]
+    trainer = build_trainer(course, rows, learner, attempt, of_leader if group.is_leader else [])
 
-    with checkpoints.on_sigterm():
-        with memory_failures("training"):
-            trainer.start(state if resumed else None)
-            checkpoints.agree()
-            if data.validation and not checkpoints.stopping and not is_evaluated(trainer.state):
-                trainer.evaluate()
-        checkpoints.wait()
-        if not has_ended(trainer.state, job) or (data.validation and not is_evaluated(trainer.state)):
+    with attempt.checkpoints.on_sigterm():
+        if not run_to_end(trainer, job, attempt, validates=rows.data.validation is not None):
             return RunReport(
                 verb=Verb.TRAIN, outcome=Outcome.PREEMPTED, run_uri=run.uri,
-                last_checkpoint=checkpoints.finish(), resumed_from_step=resumed_from_step,
+                last_checkpoint=attempt.checkpoints.finish(), resumed_from_step=attempt.resumed_from_step,
             )  # fmt: skip
-
         # From here on SIGTERM changes nothing: the result follows.
-        trainer.strategy.make_whole(trainer.model, keep=group.is_leader)
-        if job.export.weights is Weights.BEST:
-            load_best(trainer, run, run.local / "best", group)
-        group.check_in_leader(lambda: check_learned(model, has_changed, trainer.state.global_step))
+        settle_weights(course, trainer, learner)
         if not group.is_leader:
             group.wait_for_leader()
             return RunReport(verb=Verb.TRAIN, outcome=Outcome.SUCCEEDED, run_uri=run.uri)
         if answers:
-            answers.answer(model, trainer.args, trainer.state.global_step)
-        result = publish(spec, work, run, tuner, trainer, tokenizer, data.rows, checkpoints.elapsed, resumed_from_step)
+            answers.answer(learner.model, trainer.args, trainer.state.global_step)
+        result = publish(course, trainer, learner, rows, attempt)
         metrics_log.upload(trainer.state)
         report = write_result(run, result).report(run.uri)
         group.wait_for_leader()
         return report
 
 
-def load_rows(
-    spec: RunSpec, job: FineTuneJobSpec, method: Method, work: Work, group: ProcessGroup
-) -> tuple[PreTrainedTokenizerBase, Data | StreamedData, TrainingRows]:
-    """Load the tokenizer, and encode all rows within the limits of the model, once per pod; or open them as a stream."""
-    tokenizer = load_tokenizer(work.model(), spec.base.trust_remote_code)
-    set_template(tokenizer, spec)
-    most = limits(work.model(), spec.base.trust_remote_code)
-    if most.vocabulary is not None:
-        check_vocabulary(BASE, tokenizer, most.vocabulary)
-    ends = stop_ids(work.model(), tokenizer)
-    if task_of(job.method) is not LANGUAGE:
-        set_padding(tokenizer, ends)
-    encoder = Encoder.of(tokenizer, ends, job.training, most, job.method, completion_tokens(job))
-    if job.training.streaming:
-        arrange = arrangement(job.training, encoder.max_length)
-        with naming_positions(most, job), group.pod_leader_first():
-            stream = load_stream(work, job, encoder, method.learnable(job), arrange, group.is_pod_leader)
-        return tokenizer, stream, StreamedRows(stream.stream)
-    with naming_positions(most, job), group.pod_leader_first():
-        data = load(work, job, encoder, method.learnable(job)) if group.is_pod_leader else open_data(work)
-    method.check_rows(open_columns(data.train_file))
-    log.info("rows: %s", data.rows.to_dict())
-    return tokenizer, data, arranged(data.train, encoder.max_length, job, method)
+def load_learner(course: Course, rows: LoadedRows) -> Learner:
+    """Load the model, and apply the tuner. Raises RunFailure."""
+    job, group = course.job, course.group
+    device = find_device(job.resources.accelerator)
+    bf16 = device.computes_in_bf16(job.training.precision)
+    head = course.method.head(job, rows.data.columns()) if isinstance(rows.data, Data) else {}
+    strategy = strategy_in(group)
+    kernels = choose(job, strategy.is_sharded or strategy.splits_sequences, bf16)
+    model = load_trainable(
+        course.spec, job, course.tuner, course.work, torch.bfloat16 if bf16 else torch.float32, device.name,
+        rows.tokenizer, head, kernels.load_options,
+    )  # fmt: skip
+    if group.is_leader:
+        check_disk(model, job, course.work)
+    fit_to_base = course.tuner.record_start(model, job)
+    has_changed = course.tuner.record_weights(model, stored_dtype(course.work.model()))
+    return Learner(model, device, bf16, kernels, fit_to_base, has_changed)
 
 
-def set_template(tokenizer: PreTrainedTokenizerBase, spec: RunSpec) -> None:
-    """Set the chat template that the spec gives; it is saved with the tokenizer. Raises RunFailure (BadSpec) for a syntax error."""
-    if (template := read_template(spec)) is None:
-        return
-    tokenizer.chat_template = template
-    try:
-        tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
-    except TemplateSyntaxError as error:
-        raise bad_template(spec, f"has an error in line {error.lineno}: {error.message}") from error
-    except Exception as error:  # noqa: BLE001  # templates raise errors of any type; rows that one refuses are named
-        log.info("the chat template does not render a plain question: %s", error)
+def begin(course: Course) -> Attempt:
+    """Download the newest checkpoint of an earlier attempt, if there is one."""
+    state = course.run.local / "resume"
+    resumed = download_latest(course.run, state, course.group)
+    elapsed = read_elapsed(state) if resumed else 0.0
+    checkpoints = Checkpoints(course.run, course.job.checkpoint, resumed, elapsed, course.group, kept_step(course.job))
+    return Attempt(checkpoints, state if resumed else None, resumed.step if resumed else None)
 
 
-def arranged(examples: Dataset, capacity: int, job: FineTuneJobSpec, method: Method) -> TrainingRows:
-    """Arrange the training examples as the method and `job` need them."""
-    return packed(examples, capacity, job.training) if job.training.packing else method.arrange(examples, job)
-
-
-def packed(examples: Dataset, capacity: int, training: Training) -> PackedRows:
-    """Combine the training rows into sequences of at most `capacity` tokens. Those of validation stay apart."""
-    rows = PackedRows.of(examples, capacity, training.seed)
-    full = sum(rows.lengths) / (len(rows) * capacity)
-    log.info(
-        "packing: %d rows in %d sequences of %d tokens, %.1f%% full", len(examples), len(rows), capacity, 100 * full
+def progress_reporter(
+    course: Course, progress: ProgressPusher, attempt: Attempt, rows: Callable[[], Rows]
+) -> ProgressReporter:
+    """Return the callback that reports progress to the operator; `rows` counts those read so far."""
+    names = [reward.name for reward in course.job.rewards or ()]
+    track = course.track
+    return ProgressReporter(
+        progress, attempt.checkpoints, rows, attempt.resumed_from_step, names, lambda: track.page if track else None
     )
-    return rows
 
 
-@contextmanager
-def uploading_dropped_rows(work: Work, run: RunDirectory, group: ProcessGroup) -> Iterator[None]:
-    """After the block, also where it fails, upload the first dropped rows of each reason to the run's folder."""
-    try:
-        yield
-    except RunFailure:
-        with suppress(RunFailure):  # the failure of the block is the cause
-            _upload_dropped_rows(work, run, group)
-        raise
-    _upload_dropped_rows(work, run, group)
+def build_trainer(
+    course: Course, rows: LoadedRows, learner: Learner, attempt: Attempt, callbacks: Sequence[TrainerCallback]
+) -> RunMixin:
+    """Build the method's trainer on the device, with its fast paths settled and its replica's seed set."""
+    job, data, method, tuner = course.job, rows.data, course.method, course.tuner
+    number = count_of(rows.train)
+    setup = Setup(
+        job=job,
+        work=course.work,
+        model=learner.model,
+        tokenizer=rows.tokenizer,
+        train_dataset=rows.train,
+        eval_dataset=None if data.validation is None else method.arrange(data.validation, job),
+        arguments=training_arguments(
+            job, number, data.validation is not None, course.run.local / "checkpoints", course.group,
+            learner.device.name, learner.bf16,
+        ),
+        callbacks=[
+            *tuner.callbacks(learner.model, job, total_steps(job.training, number), attempt.state),
+            attempt.checkpoints,
+            *([] if METHOD_FACTS[job.method].samples else [WatchLoss()]),  # such a loss follows the rewards, and may rise
+            WatchValidation(job),
+            *callbacks,
+        ],
+        group=course.group,
+    )  # fmt: skip
+    trainer = method.build_trainer(setup)
+    if attempt.state is None and job.initial_adapter is None:
+        with trainer.compute_loss_context_manager(), memory_failures("passing the first rows"):
+            tuner.initialize_from_rows(learner.model, job, rows.first())
+    trainer.validation_sets = [method.arrange(part, job) for part in data.validation_sets]
+    trainer.rate_factor = tuner.rate_factor(job)
+    trainer.own_optimizer = OPTIMIZERS[job.training.optimizer].create
+    settle_kernels(trainer, rows, learner)
+    trainer.remove_callback(PrinterCallback)
+    if course.group.replica:  # equal weights, but another dropout for each replica
+        set_seed(job.training.seed + course.group.replica)
+    return trainer
 
 
-def _upload_dropped_rows(work: Work, run: RunDirectory, group: ProcessGroup) -> None:
-    path = work.examples / DROPPED_FILE
-    if group.is_leader and path.is_file():
-        run.upload_file(path, DROPPED_FILE)
+def settle_kernels(trainer: RunMixin, rows: LoadedRows, learner: Learner) -> None:
+    """Keep the fast paths that work on two rows of the training, and compile the layers where the job asks for it."""
+    with trainer.compute_loss_context_manager():
+        trainer.kernels = settle(learner.kernels, learner.model, two_rows(rows.train), trainer.args.device)
+    if learner.kernels.compiled:
+        compile_layers(learner.model)
+    log.info("kernels: %s", trainer.kernels.to_dict())
 
 
-def publish(
-    spec: RunSpec,
-    work: Work,
-    run: RunDirectory,
-    tuner: Tuner,
-    trainer: RunMixin,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Rows,
-    elapsed_seconds: float,
-    resumed_from_step: int | None,
-) -> TrainingResult:
-    """Save the trained weights, publish them as the tuner's artifact, and return the result of the training."""
-    base_uri = work.fetched().model_uri or spec.base.uri
+def run_to_end(trainer: RunMixin, job: FineTuneJobSpec, attempt: Attempt, validates: bool) -> bool:
+    """Train from where the attempt begins, and wait for its checkpoints; return whether all steps, and the last validation, are done."""
+    checkpoints = attempt.checkpoints
+    with memory_failures("training"):
+        trainer.start(attempt.state)
+        checkpoints.agree()
+        if validates and not checkpoints.stopping and not is_evaluated(trainer.state):
+            trainer.evaluate()
+    checkpoints.wait()
+    return has_ended(trainer.state, job) and (not validates or is_evaluated(trainer.state))
+
+
+def settle_weights(course: Course, trainer: RunMixin, learner: Learner) -> None:
+    """Gather the weights in the leader, take the best ones if the job asks for them, and check that they have changed."""
+    group = course.group
+    trainer.strategy.make_whole(trainer.model, keep=group.is_leader)
+    if course.job.export.weights is Weights.BEST:
+        load_best(trainer, course.run, course.run.local / "best", group)
+    group.check_in_leader(lambda: check_learned(learner.model, learner.has_changed, trainer.state.global_step))
+
+
+def upload_dropped_rows(course: Course) -> None:
+    """Upload the first dropped rows of each reason to the run's folder, if there are any."""
+    path = course.work.examples / DROPPED_FILE
+    if course.group.is_leader and path.is_file():
+        course.run.upload_file(path, DROPPED_FILE)
+
+
+def publish(course: Course, trainer: RunMixin, learner: Learner, rows: LoadedRows, attempt: Attempt) -> TrainingResult:
+    """Save the trained weights, fit them to the untouched base, publish them as the tuner's artifact, and return the result of the training."""
+    job, work, run = course.job, course.work, course.run
     trained = trainer.accelerator.unwrap_model(trainer.model)
-    task = task_of(spec.fine_tune_job().method)
-    artifact = task.artifact(tuner.artifact)
-    folder = save_trained(trained, tokenizer, run.local / artifact, work.model(), base_uri, task)
+    task = task_of(job.method)
+    artifact = task.artifact(course.tuner.artifact)
+    base_uri = work.fetched().model_uri or course.spec.base.uri
+    logits = trained_logits(trainer, trained, rows, learner.bf16)  # before saving, which may round the weights
+    folder = save_trained(trained, rows.tokenizer, run.local / artifact, work.model(), base_uri, task)
+    course.method.describe(job, trained, folder)
+    learner.fit_to_base(folder)
     return TrainingResult(
         artifact=run.publish(artifact, folder),
-        rows=rows,
-        metrics=metrics(trainer.state, elapsed_seconds, peak_memory(trainer.args.device)),
-        seeds={"training": spec.fine_tune_job().training.seed},
-        template_hash=hash_of_template(tokenizer),
-        resumed_from_step=resumed_from_step,
+        rows=rows.data.rows,
+        metrics=metrics(trainer.state, attempt.checkpoints.elapsed, peak_memory(trainer.args.device)),
+        seeds={"training": job.training.seed},
+        kernels=trainer.kernels.to_dict(),
+        template_hash=hash_of_template(rows.tokenizer),
+        resumed_from_step=attempt.resumed_from_step,
+        tracking_url=course.track.page if course.track else None,
+        logits=logits,
     )
 
 
-@contextmanager
-def naming_positions(most: Limits, job: FineTuneJobSpec) -> Iterator[None]:
-    """Within the block, name the positions that the model has for a row, in the log and in EmptyDataset, if they are fewer than
-    training.maxLength."""
-    length, reserved = job.training.max_length, completion_tokens(job)
-    if most.positions is None or most.positions - reserved >= length:
-        yield
-        return
-    left = f", {reserved} of them for completions" if reserved else ""
-    text = (
-        f"training.maxLength is {length} and the model has {most.positions} positions{left}, "
-        f"so a row holds at most {most.positions - reserved} tokens"
-    )
-    log.warning("%s", text)
-    try:
-        yield
-    except RunFailure as failure:
-        if failure.failure is not FailureClass.EMPTY_DATASET:
-            raise
-        raise RunFailure(failure.failure, f"{failure.message}; {text}", failure.hint) from failure
+def trained_logits(trainer: RunMixin, trained: Any, rows: LoadedRows, bf16: bool) -> TrainedLogits | None:
+    """Return logits of short rows by the trained model, with which export compares the reloaded one; None where processes have divided it."""
+    strategy = trainer.strategy
+    if strategy.is_sharded or strategy.splits_sequences or strategy.is_pipelined:
+        log.info("the reloaded weights are not compared with the trained model, which is divided among processes")
+        return None
+    if any(type(module).__name__ == "Linear8bitLt" for module in trained.modules()):
+        log.info(
+            "the reloaded weights are not compared with the trained model: bitsandbytes computes int8 in training alone"
+        )
+        return None
+    return record_logits(trained, filter(None, rows.first()), bf16)
 
 
 def check_disk(model: Any, job: FineTuneJobSpec, work: Work) -> None:

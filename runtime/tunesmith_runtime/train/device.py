@@ -12,6 +12,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.pods import Accelerator
 from tunesmith_api.training import Precision
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.estimate.devices import CPU_BF16
 
 OUT_OF_MEMORY = (
     "out of memory",
@@ -19,8 +20,6 @@ OUT_OF_MEMORY = (
     "DefaultCPUAllocator: not enough memory",
 )
 """Messages of devices that raise a plain RuntimeError (CPU, Ascend)."""
-CPU_BF16 = ("amx_bf16", "avx512_bf16")
-"""CPU instructions for products in bfloat16. With either, LoRA trains about 1.4 times as fast as in float32."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 OPTIONAL = frozenset(
-    {"bitsandbytes", "deepspeed", "llmcompressor", "scipy", "sklearn", "torchao", "torchvision", "wandb"}
+    {"bitsandbytes", "deepspeed", "llmcompressor", "scipy", "sklearn", "swanlab", "torchao", "torchvision", "wandb"}
 )
 
 

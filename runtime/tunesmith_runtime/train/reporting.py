@@ -6,19 +6,19 @@ import json
 import logging
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tunesmith_api.finetunejob import Metrics, Rows
+from tunesmith_api.finetunejob_status import MeanReward, Metrics, Rows
 from tunesmith_api.run import ProgressReport
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.train.best import best_step
 from tunesmith_runtime.train.checkpoint import Checkpoints
-from tunesmith_runtime.train.trainer import SET_LOSS
+from tunesmith_runtime.train.validation import SET_LOSS
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 SECONDS_BETWEEN_REPORTS = 2.0
 SMOOTHING = 0.7
 """Weight of earlier steps in the average pace, which gives the remaining time."""
+
+HELD_OUT = ("eval_accuracy", "eval_f1", "eval_correlation", "eval_recall")
+"""Figures of the validation rows in the log, and in Progress and Metrics."""
 
 
 class ProgressReporter(TrainerCallback):  # type: ignore[misc]
@@ -39,8 +42,12 @@ class ProgressReporter(TrainerCallback):  # type: ignore[misc]
         checkpoints: Checkpoints,
         rows: Callable[[], Rows],
         resumed_from_step: int | None,
+        rewards: Sequence[str] = (),
+        tracking_url: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """`rows` returns the counts of the rows, which grow while they are streamed."""
+        """`rows` returns the counts of the rows, which grow while they are streamed; `rewards` are the names of spec.rewards, and
+        `tracking_url` returns the page of the run on the tracker's server."""
+        self._rewards, self._tracking_url = rewards, tracking_url
         self._progress, self._checkpoints = progress, checkpoints
         self._rows, self._resumed_from_step = rows, resumed_from_step
         self._latest: dict[str, float] = {}
@@ -98,16 +105,19 @@ class ProgressReporter(TrainerCallback):  # type: ignore[misc]
             eval_loss=self._latest.get("eval_loss"),
             eval_losses=eval_losses(self._latest),
             reward=self._latest.get("reward"),
+            rewards=mean_rewards(self._latest, self._rewards),
             sampling_share=self._latest.get("sampling_share"),
             truncated_share=self._latest.get("completions/truncated"),
             reward_margin=self._latest.get("rewards/margins"),
             reward_accuracy=self._latest.get("rewards/accuracies"),
             kl=self._latest.get("kl"),
+            **held_out_figures(self._latest),
             learning_rate=self._latest.get("learning_rate"),
             tokens_per_second=round(self._tokens_per_second, 1),
             eta_seconds=round((state.max_steps - state.global_step) * (self._seconds_per_step or 0.0)),
             resumed_from_step=self._resumed_from_step,
             rows=self._rows(),
+            tracking_url=self._tracking_url(),
             last_checkpoint=self._checkpoints.last,
         )
 
@@ -126,8 +136,7 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
         writer = self._open_writer(state.global_step)
         for name, value in logs.items():
             if isinstance(value, int | float):
-                tag = f"eval/{name.removeprefix('eval_')}" if name.startswith("eval_") else f"train/{name}"
-                writer.add_scalar(tag, value, state.global_step)
+                writer.add_scalar(tag(name), value, state.global_step)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Upload the metrics so far with each checkpoint."""
@@ -152,10 +161,26 @@ class MetricsLog(TrainerCallback):  # type: ignore[misc]
         return self._writer
 
 
+def tag(name: str) -> str:
+    """Return the name of a logged metric in TensorBoard and in trackers."""
+    return f"eval/{name.removeprefix('eval_')}" if name.startswith("eval_") else f"train/{name}"
+
+
 def eval_losses(latest: Mapping[str, float]) -> list[float] | None:
     """Return the latest loss of each validation set in their order; None unless there are several."""
     count = sum(name.startswith(SET_LOSS) for name in latest)
     return [latest[f"{SET_LOSS}{index}"] for index in range(count)] or None
+
+
+def mean_rewards(latest: Mapping[str, float], names: Sequence[str]) -> list[MeanReward] | None:
+    """Return the latest mean of each reward; None before the first."""
+    found = ((name, latest.get(f"rewards/{name}")) for name in names)
+    return [MeanReward(name=name, mean=mean) for name, mean in found if mean is not None] or None
+
+
+def held_out_figures(latest: Mapping[str, float]) -> dict[str, float | None]:
+    """Return the latest figures of the validation rows, beside their loss, by their names in the API."""
+    return {name: latest.get(name) for name in HELD_OUT}
 
 
 def peak_memory(device: torch.device) -> int:
@@ -177,6 +202,7 @@ def metrics(state: TrainerState, seconds: float, memory: int | None = None) -> M
         eval_losses=eval_losses(latest),
         best_step=best and best[0],
         best_eval_loss=best and best[1],
+        **held_out_figures(latest),
         steps=state.global_step,
         tokens=int(state.num_input_tokens_seen),
         train_seconds=round(seconds, 3),

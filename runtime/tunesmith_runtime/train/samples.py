@@ -10,17 +10,18 @@ import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.training import Method, Samples
+from tunesmith_api.method_facts import METHOD_FACTS
+from tunesmith_api.training import Samples
 from tunesmith_runtime.rundirectory import RunDirectory
 from tunesmith_runtime.sample_files import write_samples
-from tunesmith_runtime.train.sampling import Sampling, sample
+from tunesmith_runtime.train.rollouts.sampler import Sampling, sample
 
 log = logging.getLogger(__name__)
 
 
 class AnswerPrompts(TrainerCallback):  # type: ignore[misc]
-    """Answers before the first step and every `samples.everySteps`. The training stays the same: the most probable tokens are
-    taken, and random states are left alone."""
+    """Answers before the first step and every `samples.everySteps`. Decoding is greedy and uses no random state, so
+    that the training does not change."""
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ def answers_of(
     """Return the callback that answers the prompts of `samples`, if the job has some."""
     if job.samples is None:
         return None
-    is_chat = job.method is not Method.PRETRAIN and tokenizer.chat_template is not None
+    is_chat = not METHOD_FACTS[job.method].is_plain_text and tokenizer.chat_template is not None
     return AnswerPrompts(run, job.samples, tokenizer, sorted(stop_ids), is_chat)
 
 

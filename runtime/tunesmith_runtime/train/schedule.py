@@ -17,7 +17,8 @@ TIMESCALE = 10_000
 
 @dataclass(frozen=True)
 class Schedule:
-    """A schedule with its settings, as in the API. All values are those of JSON: arguments of a Trainer hold it."""
+    """A schedule with its settings, as in the API. All values are JSON values, so that the arguments of a Trainer can
+    hold it."""
 
     scheduler: str = Scheduler.COSINE
     floor: float = 0.0

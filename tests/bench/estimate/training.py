@@ -25,6 +25,7 @@ def write_model(case: Case, folder: Path) -> None:
         ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
         name = FAMILIES[case.family]
         config = getattr(transformers, f"{name}Config")(**case.config, **ends)
+        torch.manual_seed(0)
         model = getattr(transformers, f"{name}ForCausalLM")(config).to(getattr(torch, case.stored))
         model.generation_config = transformers.GenerationConfig(**ends)
         model.save_pretrained(folder)

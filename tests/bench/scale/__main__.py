@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from devcluster.builds import CHECKERS, PROGRAMS
-from devcluster.controlplane import ControlPlane
+from devcluster.standalone import ControlPlane
 from tests.apiserver.cluster import Cluster, Raw, administrator
 from tests.apiserver.operator_process import USER, OperatorProcess
 from tests.bench.scale.contestants import (

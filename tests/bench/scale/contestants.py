@@ -16,9 +16,9 @@ import urllib3
 import yaml
 
 from devcluster.builds import ensure_programs, source_folder
-from devcluster.controlplane import ControlPlane, free_ports
 from devcluster.paths import cache_paths
 from devcluster.pki import kubeconfig
+from devcluster.standalone import ControlPlane, free_ports
 from tests.apiserver.chart import VALUES, render, without_workloads
 from tests.apiserver.cluster import KINDS, Cluster, Raw
 from tests.apiserver.finetunejobs import SPEC

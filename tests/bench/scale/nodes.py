@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from devcluster.builds import ensure_programs
-from devcluster.controlplane import ControlPlane, free_ports
 from devcluster.paths import cache_paths
+from devcluster.standalone import ControlPlane, free_ports
 from tests.apiserver.cluster import Cluster, administrator
 from tests.apiserver.finetunejobs import MESSAGES
 

@@ -17,8 +17,8 @@ from typing import Any
 import orjson
 import urllib3
 
-from devcluster.controlplane import ControlPlane
 from devcluster.processes import Record
+from devcluster.standalone import ControlPlane
 from tests.apiserver.cluster import KINDS, Cluster, Raw
 
 CREATORS = 8

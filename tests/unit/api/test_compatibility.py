@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tunesmith_api.compatibility import CHOICES, LIMITS, METHODS, Choice, refusals, values_at
+from tunesmith_api.choices import ANY, SEVERAL, Choice
+from tunesmith_api.compatibility import CHOICES, LIMITS, SHARDED, WHOLE_OPTIMIZERS, refusals
 from tunesmith_api.crdgen.crd import KINDS, root_schema
 from tunesmith_api.crdgen.rules import conflict_rule
+from tunesmith_api.method_facts import METHOD_FACTS, OTHER_LOSS_METHODS
 
 SPEC: dict[str, Any] = {
     "model": {"uri": "s3://models/base"},
@@ -23,7 +23,7 @@ SPEC: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHOD_FACTS)
 def test_a_spec_of_available_values_is_accepted(method: str) -> None:
     assert refusals("FineTuneJob", SPEC | {"method": method}) == []
 
@@ -32,15 +32,8 @@ def test_a_spec_of_available_values_is_accepted(method: str) -> None:
     ("change", "sentence"),
     [
         (
-            {"training": {"optimizer": "galore"}},
-            (
-                "training.optimizer galore: not available in this version; use adamw, adamw8bit, pagedAdamw8bit, adafactor, lion, "
-                "lion8bit or muon"
-            ),
-        ),
-        (
-            {"parallelism": {"tensorParallel": 2}},
-            "parallelism.tensorParallel 2: not available in this version; remove it",
+            {"tuner": "qlora", "qlora": {"quantization": "hqq"}},
+            "qlora.quantization hqq: not available in this version; use nf4 or int8",
         ),
         (
             {"export": {"quantize": {"method": "awq"}}},
@@ -53,6 +46,14 @@ def test_an_unavailable_value_is_refused_with_the_alternative(change: dict[str, 
     assert [str(refusal) for refusal in refusals("FineTuneJob", SPEC | change)] == [sentence]
 
 
+@pytest.mark.parametrize("form", ["vqa", "caption"])
+def test_rows_with_media_are_validated_and_not_learned(form: str) -> None:
+    spec = SPEC | {"datasets": [{"uri": "s3://data/train.jsonl", "format": form}]}
+    assert refusals("FineTuneJob", spec | {"until": "data"}) == []
+    (refused,) = refusals("FineTuneJob", spec | {"until": "export"})
+    assert str(refused).startswith(f"datasets[].format {form} with until export: no method of this version learns from")
+
+
 def test_values_that_cannot_go_together_are_refused() -> None:
     spec = SPEC | {"tuner": "qlora", "resources": {"accelerator": "ascend"}}
     refused = refusals("FineTuneJob", spec)
@@ -60,6 +61,64 @@ def test_values_that_cannot_go_together_are_refused() -> None:
         "tuner qlora with accelerator ascend: bitsandbytes has no Ascend kernels",
         "use tuner lora",
     )
+
+
+@pytest.mark.parametrize(
+    ("parallelism", "sentence"),
+    [
+        (
+            {"tensorParallel": 2, "strategy": "fsdp"},
+            (
+                "parallelism.tensorParallel > 1 with strategy fsdp: slices of layers are not divided once more in "
+                "this version; use strategy ddp, or remove parallelism.tensorParallel"
+            ),
+        ),
+        (
+            {"pipelineParallel": 2, "tensorParallel": 2},
+            (
+                "parallelism.pipelineParallel > 1 with tensorParallel > 1: stages are not divided once more in this version; "
+                "set parallelism.tensorParallel: 1, or remove parallelism.pipelineParallel"
+            ),
+        ),
+        (
+            {"contextParallel": 2, "tensorParallel": 2},
+            (
+                "parallelism.contextParallel > 1 with tensorParallel > 1: not supported with contextParallel in this version; "
+                "set parallelism.tensorParallel: 1, or remove parallelism.contextParallel"
+            ),
+        ),
+        (
+            {"strategy": "fsdp", "offload": "optimizer"},
+            (
+                "parallelism.offload optimizer with strategy fsdp: only ZeRO keeps the optimizer's state apart from the "
+                "weights; use strategy zero1, zero2 or zero3, or with strategy fsdp offload: all"
+            ),
+        ),
+    ],
+    ids=["tensorParallel", "pipelineParallel", "contextParallel", "offload"],
+)
+def test_a_division_that_does_not_go_with_another_is_refused(parallelism: dict[str, Any], sentence: str) -> None:
+    spec = SPEC | {"tuner": "full", "parallelism": parallelism}
+    assert [str(refusal) for refusal in refusals("FineTuneJob", spec)] == [sentence]
+    assert (
+        refusals("FineTuneJob", spec | {"parallelism": {**parallelism, "tensorParallel": 1, "offload": "none"}}) == []
+    )
+
+
+@pytest.mark.parametrize("method", OTHER_LOSS_METHODS)
+def test_stages_are_refused_with_a_method_whose_loss_they_do_not_compute(method: str) -> None:
+    refused = refusals("FineTuneJob", SPEC | {"method": method, "parallelism": {"pipelineParallel": 2}})
+    assert [each.hint for each in refused] == ["use method sft or pretrain, or remove parallelism.pipelineParallel"]
+
+
+@pytest.mark.parametrize(
+    "parallelism", [{"strategy": "fsdp"}, {"strategy": "zero3"}, {"tensorParallel": 2}, {"pipelineParallel": 2}]
+)
+def test_samples_are_refused_where_no_process_has_a_whole_model(parallelism: dict[str, Any]) -> None:
+    """One process answers while the others wait for its next step."""
+    (refused,) = refusals("FineTuneJob", SPEC | {"parallelism": parallelism, "samples": {"prompts": ["?"]}})
+    assert refused.message.startswith("samples with ")
+    assert refusals("FineTuneJob", SPEC | {"parallelism": {"strategy": "ddp"}, "samples": {"prompts": ["?"]}}) == []
 
 
 def test_all_problems_are_reported_together() -> None:
@@ -93,9 +152,22 @@ TUNE = SCHEMAS["FineTuneJob"]
 
 SETTINGS = {
     "export.weights",
+    "grpo.engine",
+    "lora.init",
+    "lora.modulesToSave",
+    "lora.plusRatio",
+    "lora.trainableTokens",
     "lora.useRslora",
+    "parallelism.contextParallel",
+    "parallelism.pipelineParallel",
+    "parallelism.tensorParallel",
     "resources.accelerator",
+    "rloo.engine",
+    "samples",
+    "training.freeze",
+    "training.neftuneAlpha",
     "training.truncation",
+    "training.compile",
     "training.packing",
     "training.streaming",
     "training.lossOn",
@@ -118,73 +190,74 @@ def test_every_combination_names_fields_and_values_of_the_schema() -> None:
 def values_of(schema: dict[str, Any], path: str) -> list[Any]:
     """The values that the field at a path can have."""
     field = field_at(schema, path)
-    return [True, False] if field.get("type") == "boolean" else field["enum"]
+    if field.get("type") == "integer":
+        return [SEVERAL]
+    return [True, False] if field.get("type") == "boolean" else field.get("enum", [])
 
 
 @pytest.mark.parametrize("path", sorted({choice.field for choice in CHOICES if choice.field not in SETTINGS}))
 def test_the_table_has_one_row_for_each_value_of_a_choice(path: str) -> None:
     """A row that excludes further values may come beside it."""
-    rows = dict.fromkeys(choice.value for choice in CHOICES if choice.field == path)
+    rows = dict.fromkeys(value for choice in CHOICES if choice.field == path for value in choice.values)
     assert sorted(rows) == sorted(values_of(TUNE, path))
-
-
-PATHS = ("method", "datasets[].format", "export.quantize.method", "training.lossOn", "lora.useRslora")
-
-
-@given(st.sampled_from(PATHS), st.sampled_from(PATHS), st.data())
-def test_an_absent_field_matches_no_combination(first: str, second: str, data: st.DataObject) -> None:
-    """Two present fields match exactly if both have a listed value."""
-    values = {path: data.draw(st.sampled_from(["a", "b", None])) for path in {first, second}}
-    spec: dict[str, Any] = {}
-    for path, value in values.items():
-        if value is not None:
-            put(spec, path.split("."), value)
-    choice = Choice(first, "a", excludes={second: ("a",)})
-    assert choice.matches(spec) is (set(values.values()) == {"a"})
-
-
-def put(spec: dict[str, Any], path: list[str], value: str) -> None:
-    """Write `value` at a path; a new list gets a single item."""
-    *parents, leaf = path
-    for part in parents:
-        below = spec.setdefault(part.removesuffix("[]"), [{}] if part.endswith("[]") else {})
-        spec = below[0] if isinstance(below, list) else below
-    spec[leaf] = value
 
 
 @pytest.mark.parametrize(
     ("choice", "rule"),
     [
         (
-            Choice("export.quantize.method", "awq", excludes={"method": ("sft",)}),
-            '!(self.method in ["sft"] && has(self.export.quantize) && self.export.quantize.method in ["awq"])',
+            Choice("export.quantize.method", ("awq",), excludes={"method": ("sft",)}),
+            "!(has(self.export.quantize) && self.export.quantize.method == 'awq' && self.method == 'sft')",
         ),
         (
-            Choice("datasets[].format", "text", excludes={"lora.useRslora": ("true",), "datasets[].maxRows": ("1",)}),
+            Choice("parallelism.tensorParallel", (SEVERAL,), excludes={"method": ("gkd",)}),
+            "!(self.parallelism.tensorParallel > 1 && self.method == 'gkd')",
+        ),
+        (
+            Choice(
+                "datasets[].format", ("text",), excludes={"lora.useRslora": ("true",), "datasets[].maxRows": ("1",)}
+            ),
             (
-                '!(self.datasets.exists(item, item.format in ["text"])'
-                ' && has(self.lora) && self.lora.useRslora in ["true"]'
-                ' && self.datasets.exists(item, has(item.maxRows) && item.maxRows in ["1"]))'
+                "!(self.datasets.exists(item, item.format == 'text')"
+                " && has(self.lora) && self.lora.useRslora == 'true'"
+                " && self.datasets.exists(item, has(item.maxRows) && item.maxRows == '1'))"
             ),
         ),
+        (
+            Choice("lora.plusRatio", ANY, excludes={"tuner": ("vera",)}),
+            "!(has(self.lora) && has(self.lora.plusRatio) && self.tuner == 'vera')",
+        ),
     ],
-    ids=["block", "list"],
+    ids=["block", "number", "list", "any value"],
 )
 def test_the_cel_of_a_combination_asks_first_whether_optional_fields_are_set(choice: Choice, rule: str) -> None:
-    assert conflict_rule(choice, TUNE).expression == rule
+    assert conflict_rule([choice], TUNE).expression == rule
 
 
-@pytest.mark.parametrize(
-    ("path", "found"),
-    [
-        ("a", [{"b": 1}]),
-        ("a.b", [1]),
-        ("a.c", []),
-        ("l[].x", [1, 2]),
-        ("l[].y.z", [3]),
-        ("absent[].x", []),
-        ("null.x", []),
-    ],
-)
-def test_a_path_finds_each_value_there_is(path: str, found: list[Any]) -> None:
-    assert list(values_at({"a": {"b": 1}, "l": [{"x": 1}, {"x": 2, "y": {"z": 3}}], "null": None}, path)) == found
+def test_a_row_of_several_values_is_one_rule_whose_message_names_the_value() -> None:
+    choice = Choice("tuner", ("ia3", "oft"), True, {"lora.useRslora": (True,)}, "a reason", "a hint")
+    rule = conflict_rule([choice], TUNE)
+    assert rule.expression == "!(self.tuner in ['ia3', 'oft'] && has(self.lora) && self.lora.useRslora)"
+    assert rule.message_expression == "'tuner ' + self.tuner + ' with useRslora true: a reason; a hint'"
+
+
+def test_rows_for_the_same_values_are_one_rule_whose_message_is_that_of_the_first_that_holds() -> None:
+    method = Choice("training.packing", (True,), True, {"method": ("dpo", "kto")}, "a reason", "remove it")
+    tuner = Choice("training.packing", (True,), True, {"tuner": ("prompt",)}, "another", "remove it")
+    rule = conflict_rule([method, tuner], TUNE)
+    either = "self.method in ['dpo', 'kto'] || self.tuner == 'prompt'"
+    assert rule.expression == f"!(self.training.packing && ({either}))"
+    chosen = "self.method in ['dpo', 'kto'] ? 'method ' + self.method + ': a reason' : 'tuner prompt: another'"
+    assert rule.message_expression == f"'training.packing true with ' + ({chosen}) + '; remove it'"
+
+
+def test_most_values_of_an_enum_are_written_as_all_but_the_others() -> None:
+    choice = Choice("parallelism.strategy", SHARDED, excludes={"training.optimizer": WHOLE_OPTIMIZERS})
+    expression = "!(!(self.parallelism.strategy in ['auto', 'ddp']) && self.training.optimizer != 'adamw')"
+    assert conflict_rule([choice], TUNE).expression == expression
+
+
+def test_an_unavailable_value_has_a_limit() -> None:
+    unavailable = {choice.field for choice in CHOICES if not choice.is_available}
+    limited = {row.field for row in LIMITS}
+    assert [field for field in unavailable if not limited & {field, field.rpartition(".")[0]}] == []

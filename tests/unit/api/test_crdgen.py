@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from pydantic import Field
 
+from tests.manifests import load_all
 from tunesmith_api.base import ApiModel
+from tunesmith_api.choices import NOT_AVAILABLE
 from tunesmith_api.compatibility import LIMITS
 from tunesmith_api.crdgen.__main__ import main
 from tunesmith_api.crdgen.crd import KINDS, Kind, crd, root_schema
@@ -55,9 +57,21 @@ def test_check_lists_outdated_files_and_changes_nothing(tmp_path: Path, capsys: 
 
 
 @EACH_KIND
-def test_a_crd_leaves_a_third_of_the_annotation_of_plain_apply_free(kind: Kind) -> None:
-    """kubectl apply stores the object as compact JSON in an annotation, and all annotations have at most 256 KiB."""
-    assert len(json.dumps(crd(kind), separators=(",", ":"), ensure_ascii=False).encode()) < 160_000
+def test_a_crd_leaves_a_fifth_of_the_annotation_of_plain_apply_free(kind: Kind) -> None:
+    """kubectl apply stores the object as compact JSON of Go in an annotation, and all annotations have at most 256 KiB."""
+    text = json.dumps(crd(kind), separators=(",", ":"), ensure_ascii=False)
+    assert len(re.sub("[<>&]", r"\\u0026", text).encode()) < 200_000
+
+
+@EACH_KIND
+def test_no_integer_or_string_in_a_list_has_a_rule(kind: Kind) -> None:
+    """Kubernetes 1.30 estimates its length by the size of a request, times the items, and rejects the CRD."""
+    costly = [
+        path
+        for path, field in spec_and_status(kind)
+        if "[]" in path and field.get("x-kubernetes-int-or-string") and "x-kubernetes-validations" in field
+    ]
+    assert costly == []
 
 
 @EACH_KIND
@@ -99,7 +113,7 @@ def test_the_description_of_an_optional_field_explains_its_absence(kind: Kind) -
         and name not in schema.get("required", ())
         and "default" not in below
         and "Default" not in below["description"]
-        and not any(name in rule["message"] for rule in schema.get("x-kubernetes-validations", ()))
+        and not any(name in rule.get("message", "") for rule in schema.get("x-kubernetes-validations", ()))
     ]
     assert silent == []
 
@@ -120,9 +134,7 @@ def is_bounded(schema: dict[str, Any]) -> bool:
             return "maxProperties" in schema
         case "object":
             return "properties" in schema
-        case "integer" | "number":
-            return "format" in schema
-        case "boolean":
+        case "integer" | "number" | "boolean":
             return True
         case None:
             return schema.get("x-kubernetes-int-or-string") is True and "maxLength" in schema
@@ -147,19 +159,18 @@ def test_every_column_shows_a_field_of_the_schema(kind: Kind) -> None:
 
 
 @EACH_KIND
-def test_every_limit_refused_at_apply_is_a_rule(kind: Kind) -> None:
+def test_every_limit_is_a_rule(kind: Kind) -> None:
     text = json.dumps(crd(kind))
-    for row in LIMITS:
-        if row.kind == kind.name:
-            assert (json.dumps(str(row.refusal()))[1:-1] in text) == row.at_apply, row
+    assert [row for row in LIMITS if row.kind == kind.name and f": {NOT_AVAILABLE}; {row.hint}" not in text] == []
 
 
 @EACH_KIND
 def test_the_message_of_a_rule_fits_a_line_and_gives_advice(kind: Kind) -> None:
     for _, schema in [("", root_schema(kind)), *spec_and_status(kind)]:
         for rule in schema.get("x-kubernetes-validations", ()):
-            assert "\n" not in rule["rule"] + rule["message"]
-            assert len(rule["message"]) > 20, rule
+            message = rule.get("message") or rule["messageExpression"]
+            assert "\n" not in rule["rule"] + message
+            assert len(message) > 20, rule
 
 
 def test_yaml_has_no_anchors_and_keeps_its_order() -> None:
@@ -169,7 +180,7 @@ def test_yaml_has_no_anchors_and_keeps_its_order() -> None:
 
 def test_the_files_are_the_crds() -> None:
     for kind in KINDS:
-        assert yaml.safe_load((ROOT / "crds" / f"{kind.plural}.yaml").read_text(encoding="utf-8")) == crd(kind)
+        assert load_all((ROOT / "crds" / f"{kind.plural}.yaml").read_text(encoding="utf-8")) == [crd(kind)]
 
 
 class Inner(ApiModel):

@@ -85,6 +85,9 @@ def test_an_exit_code_never_changes_its_meaning() -> None:
         93: "HubRateLimited",
         94: "HubCorrupt",
         95: "WillNotFit",
+        96: "JudgeFailed",
+        97: "RewardCodeFailed",
+        98: "ReloadMismatch",
         137: "OOMKilled",
     }
 

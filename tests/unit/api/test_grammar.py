@@ -105,8 +105,19 @@ def test_a_pattern_does_not_end_before_a_final_line_feed() -> None:
     assert found(r"a\$", "a$")
 
 
-def test_a_literal_of_cel_is_ascii() -> None:
-    assert cel('a"b\\c\u200bd\n') == r'"a\"b\\c\u200bd\u000a"'
+@pytest.mark.parametrize(
+    ("text", "literal"),
+    [
+        ('"a"', """'"a"'"""),
+        ("it's", '"it\'s"'),
+        (r"a\.b", r"r'a\.b'"),
+        (r"it\'s", 'r"it\\\'s"'),
+        ("\\'\"", r'''"\\'\""'''),
+        ("\\\u200b\n", r"'\\\u200b\u000a'"),
+    ],
+)
+def test_a_literal_of_cel_is_ascii_and_raw_if_it_has_backslashes(text: str, literal: str) -> None:
+    assert cel(text) == literal
 
 
 def test_the_first_slip_explains_and_the_grammar_advises_by_default() -> None:

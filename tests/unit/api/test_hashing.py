@@ -63,6 +63,7 @@ WITHOUT_EFFECT = {
     "until": "train",
     "fit": "Refuse",
     "samples": {"prompts": ["Name a metal."]},
+    "tracking": {"to": "mlflow", "url": "https://mlflow.example"},
 }
 
 
@@ -113,6 +114,29 @@ def test_every_irrelevant_field_has_a_case() -> None:
     assert set(WITHOUT_EFFECT) == {path for path in IRRELEVANT if "." not in path}
 
 
+JUDGE = {"url": "https://judge.example/v1", "model": "m", "rubric": "{completion}"}
+CODE = {"configMap": {"name": "rewards", "key": "r.py"}}
+
+
+@pytest.mark.parametrize(
+    ("type_", "block", "change", "counts"),
+    [
+        ("judge", JUDGE, {"rubric": "Rate {completion}."}, True),
+        ("judge", JUDGE, {"apiKeySecret": "tunesmith-a", "timeout": "5s", "retries": 1, "concurrency": 1}, False),
+        ("code", CODE, {"timeout": "5s", "memory": "2Gi"}, False),
+    ],
+)
+def test_a_reward_is_known_by_what_it_asks_and_not_by_how_long(
+    type_: str, block: dict[str, Any], change: dict[str, Any], counts: bool
+) -> None:
+    specs = [
+        SPEC | {"method": "grpo", "rewards": [{"name": "a", "type": type_, type_: each}]}
+        for each in (block, block | change)
+    ]
+    first, second = (spec_hash("FineTuneJob", filled(spec)) for spec in specs)
+    assert (first != second) is counts
+
+
 TEMPLATE = {"prompt": "{question}", "completion": "{answer}"}
 FULL: dict[str, dict[str, Any]] = {
     "FineTuneJob": {
@@ -126,14 +150,22 @@ FULL: dict[str, dict[str, Any]] = {
         "simpo": {},
         "cpo": {},
         "reward": {},
+        "classify": {},
+        "embed": {},
         "grpo": {"clip": {}},
         "rloo": {},
         "ppo": {},
         "gkd": {"teacher": {"fineTuneJob": {"name": "first"}}},
-        "rewards": [{"name": "right", "type": "accuracy"}],
+        "rewards": [
+            {"name": "right", "type": "accuracy"},
+            {"name": "taste", "type": "model", "model": {"uri": "s3://models/taste"}},
+            {"name": "helpful", "type": "judge", "judge": JUDGE | {"scale": {}}},
+            {"name": "tests", "type": "code", "code": CODE},
+        ],
         "lora": {"from": {"uri": "s3://adapters/fr"}},
         "qlora": {},
         "adalora": {},
+        "prompt": {},
         "training": {
             "chatTemplate": {"configMap": {"name": "templates", "key": "chat.jinja"}},
             "earlyStopping": {},

@@ -82,7 +82,9 @@ SPEAKS_TO: dict[str, tuple[str, ...]] = {
     "runtime/tunesmith_runtime/evaluate": (EVAL,),
     "runtime/tunesmith_runtime/serve": (SERVE,),
     "runtime/tunesmith_runtime/fetch": (TUNE, EVAL, SERVE),
+    "runtime/tunesmith_runtime/fetch/adapter_template.py": (TUNE,),
     "runtime/tunesmith_runtime/fetch/initial.py": (TUNE,),
+    "runtime/tunesmith_runtime/fetch/quantized_base.py": (TUNE,),
     "runtime/tunesmith_runtime/storage": (TUNE, EVAL, SERVE),
 }
 """Folder, or file that is apart from its folder -> the kinds that report its messages: all of them for the runtime, at least one of them for the operator."""
@@ -141,7 +143,7 @@ def enum_at(kind: str, path: str) -> list[Any]:
 
 
 def test_the_hint_of_a_conflict_proposes_only_what_is_available() -> None:
-    proposed = {name for choice in conflicts() for name in re.findall(r"use tuner (\w+)", choice.refusal.hint)}
+    proposed = {name for choice in conflicts() for name in re.findall(r"use tuner (\w+)", choice.refusal().hint)}
     assert proposed <= set(available("tuner"))
 
 

@@ -36,10 +36,10 @@ def test_a_write_of_the_status_evaluates_transition_rules_only(kind: Kind) -> No
 def test_a_field_that_is_always_present_is_compared_at_the_field() -> None:
     schema: Schema = {"required": ["a"], "properties": {"a": {"type": "string"}, "b": {"type": "string"}}}
     for field in schema["properties"]:
-        make_immutable(schema, field, "fixed")
+        make_immutable(schema, [field], "fixed")
     assert rules_of(schema["properties"]["a"]) == [{"rule": "self == oldSelf", "message": "fixed"}]
     assert [rule["rule"] for rule in rules_of(schema)] == [
-        "has(self.b) ? has(oldSelf.b) && self.b == oldSelf.b : !has(oldSelf.b)"
+        "has(self.b) == has(oldSelf.b) && (!has(self.b) || self.b == oldSelf.b)"
     ]
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from devcluster.paths import cache_paths
+from tests.manifests import load_all
 
 CHART = Path(__file__).resolve().parents[3] / "charts" / "tunesmith"
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
@@ -47,6 +47,6 @@ def render(helm: Helm) -> Render:
         return done.stdout
 
     def rendered(**values: Any) -> list[Manifest]:
-        return [manifest for manifest in yaml.safe_load_all(rendered_as(json.dumps(values))) if manifest]
+        return load_all(rendered_as(json.dumps(values)))
 
     return rendered

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.manifests import load_all
 from tests.unit.chart.conftest import CHART, SCHEMA, Helm, Manifest, Render
 from tunesmith_api.finetunejob import FineTuneJob
 from tunesmith_operator.client import RESOURCES
@@ -18,7 +19,10 @@ from tunesmith_operator.plan.config import OperatorConfig
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMESPACED = {"scope": {"namespaces": ["team-a", "team-b"]}, "crds": {"enabled": False}}
-POLICY = {name: [f"{name}-*"] for name in SCHEMA["properties"]["podPolicy"]["properties"]}
+POLICY = {
+    name: schema["type"] == "boolean" or [f"{name}-*"]
+    for name, schema in SCHEMA["properties"]["podPolicy"]["properties"].items()
+}
 
 
 def only(manifests: list[Manifest], kind: str) -> Manifest:
@@ -244,7 +248,7 @@ def test_people_get_our_kinds_with_view_and_edit_unless_switched_off(render: Ren
 
 def test_the_crds_are_those_of_the_project(render: Render) -> None:
     rendered = {m["metadata"]["name"]: m for m in render() if m["kind"] == "CustomResourceDefinition"}
-    files = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in (ROOT / "crds").glob("*.yaml")]
+    files = [crd for path in (ROOT / "crds").glob("*.yaml") for crd in load_all(path.read_text(encoding="utf-8"))]
     assert len(files) == 3
     assert {crd["metadata"]["name"]: crd["spec"] for crd in files} == {
         name: crd["spec"] for name, crd in rendered.items()
@@ -308,7 +312,7 @@ def test_the_notes_need_no_credentials_where_pods_have_an_identity(notes: Callab
 def test_names_follow_the_release(helm: Helm) -> None:
     done = helm("template", "other", str(CHART), "--namespace=elsewhere")
     assert done.returncode == 0, done.stderr
-    manifests = [m for m in yaml.safe_load_all(done.stdout) if m and m["kind"] != "CustomResourceDefinition"]
+    manifests = [m for m in load_all(done.stdout) if m["kind"] != "CustomResourceDefinition"]
     assert {m["metadata"]["name"].partition("-")[0] for m in manifests} == {"other"}
     namespaces = {m["metadata"].get("namespace", "elsewhere") for m in manifests}
     assert namespaces == {"elsewhere"}

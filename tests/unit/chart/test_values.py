@@ -38,6 +38,7 @@ OTHERS: dict[str, Any] = {
     "images.pullPolicy": "Always",
     **{f"accelerators.{vendor}.resource": "example.com/device" for vendor in ("nvidia", "ascend", "amd")},
     **{f"accelerators.{vendor}.groups": [44, 109] for vendor in ("nvidia", "ascend", "amd")},
+    **{f"accelerators.{vendor}.env": {"NCCL_SOCKET_IFNAME": "net1", "A": ""} for vendor in ("nvidia", "ascend", "amd")},
     "store.uri": "s3://other",
     "store.endpoint": "https://minio:9000",
     "store.pathStyle": False,

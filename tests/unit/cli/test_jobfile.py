@@ -43,8 +43,8 @@ def test_every_fine_tune_job_of_every_document_and_list_is_read(tmp_path: Path) 
         ({"datasets": [{"uri": "train.jsonl"}]}, 'spec.datasets[0].uri: "train.jsonl" ', None),
         (
             {"training": {"optimizer": "galore"}},
-            "training.optimizer galore: not available in this version",
-            "use adamw, ",
+            "training.optimizer galore with tuner lora: ",
+            "use optimizer adamw, or tuner full",
         ),
         ({"model": {}}, "spec.model: 0 of name, uri, fineTuneJob, inferenceService are set", "set exactly one"),
         (
@@ -70,5 +70,5 @@ def test_all_refusals_of_a_job_are_found_at_once(tmp_path: Path) -> None:
     assert [each.message.split(":")[0] for each in found.refused] == [
         "spec.unknown",
         "qlora.quantization hqq",
-        "training.optimizer galore",
+        "training.optimizer galore with tuner qlora",
     ]

@@ -1,15 +1,16 @@
 """When a cluster is rebuilt, and when its data are kept."""
 
+import os
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from devcluster import cluster, mounts
+from devcluster import cluster, mounts, processes
 from devcluster.errors import ClusterError, ComponentEnded
 from devcluster.paths import Paths
-from devcluster.processes import Component, Supervisor
+from devcluster.processes import Component, Identity, Supervisor
 
 BROKEN_ETCD = ComponentEnded("etcd", "etcd ended while it started")
 
@@ -99,19 +100,27 @@ def _command(pid: int) -> str:
         return ""
 
 
-def test_a_component_that_ends_once_is_restarted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["while it is awaited", "before it is identified"])
+def test_a_component_that_ends_once_is_restarted(tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mark = tmp_path / "started once"
     script = f"test -e '{mark}' && exec sleep 60; touch '{mark}'; exit 1"
     component = Component("shaky", ("/bin/sh", "-c", script), ready=lambda: "" if alive() else "not running")
-    processes = Supervisor(tmp_path / "run", tmp_path / "logs")
+    supervisor, identify = Supervisor(tmp_path / "run", tmp_path / "logs"), processes.identify
+
+    def identified_late(pid: int) -> Identity | None:
+        if not mark.exists():
+            os.waitpid(pid, 0)
+        return identify(pid)
 
     def alive() -> bool:
         time.sleep(0.3)
-        record = processes.record("shaky")
+        record = supervisor.record("shaky")
         return record is not None and _command(record.identity.pid) == "sleep"
 
+    if when == "before it is identified":
+        monkeypatch.setattr(processes, "identify", identified_late)
     try:
-        cluster._start(processes, component)
+        cluster._start(supervisor, component)
         assert alive()
     finally:
-        processes.stop("shaky")
+        supervisor.stop("shaky")

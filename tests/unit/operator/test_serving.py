@@ -5,7 +5,7 @@ import asyncio
 import aiohttp
 from aiohttp import web
 
-from devcluster.controlplane import free_ports
+from devcluster.standalone import free_ports
 from tunesmith_operator.serving import serving
 
 

@@ -9,11 +9,11 @@ import pytest
 from tunesmith_api import compatibility
 from tunesmith_api.compatibility import available
 from tunesmith_api.datasets import RowFormat
-from tunesmith_api.training import LEARNING_RATES
+from tunesmith_api.tuners import TUNER_FACTS
 from tunesmith_runtime.data import formats
-from tunesmith_runtime.data.encoders import ENCODERS
+from tunesmith_runtime.data.encoders import ENCODERS, TEXTS
 from tunesmith_runtime.data.encoders.rated import RATED
-from tunesmith_runtime.data.records import Prompt, Record
+from tunesmith_runtime.data.records import WITH_MEDIA, Prompt, Record
 from tunesmith_runtime.serve.engines import ENGINES
 from tunesmith_runtime.train.methods import METHODS
 from tunesmith_runtime.train.tuners import TUNERS
@@ -27,8 +27,8 @@ LEARNED = frozenset[type[Record]]().union(*(method.learns_from for method in MET
     [
         ("method", METHODS),
         ("tuner", TUNERS),
-        ("tuner", LEARNING_RATES),
-        ("datasets[].format", {*formats.yielding(LEARNED), RowFormat.AUTO}),
+        ("tuner", TUNER_FACTS),
+        ("datasets[].format", {*formats.yielding(LEARNED | WITH_MEDIA), RowFormat.AUTO}),
     ],
 )
 def test_exactly_the_available_values_are_implemented(field: str, implemented: Collection[str]) -> None:
@@ -36,10 +36,10 @@ def test_exactly_the_available_values_are_implemented(field: str, implemented: C
 
 
 def test_exactly_the_engines_of_the_table_are_implemented() -> None:
-    assert {engine.value for engine in compatibility.ENGINES} == {str(engine) for engine in ENGINES}
+    assert {str(engine) for row in compatibility.ENGINES for engine in row.values} == {*map(str, ENGINES)}
 
 
 def test_each_record_that_a_method_learns_from_is_read_and_encoded() -> None:
     read = set().union(*(row_format.records for row_format in formats.FORMATS.values()))
     assert read >= LEARNED
-    assert {*ENCODERS, *RATED, Prompt} >= LEARNED
+    assert {*ENCODERS, *TEXTS, *RATED, Prompt} >= LEARNED

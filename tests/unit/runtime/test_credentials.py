@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tunesmith_api.failures import FAILURES, FailureClass, Retry
 from tunesmith_api.run import Store
-from tunesmith_runtime.credentials import AWS, HUBS, check, redacted, secrets_of, trim
+from tunesmith_runtime.credentials import AWS, HUBS, check, redacted, secrets_of, trim, without_secrets
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.fetch.hub import Download
 from tunesmith_runtime.fetch.import_parts import Parts
@@ -138,3 +138,10 @@ def test_a_token_that_cannot_be_sent_is_refused_before_a_hub_is_contacted(
     with pytest.raises(RunFailure, match=f"{name} has white space within it, at character 7") as wrong:
         Download(uri, tmp_path / "model", False, False, lambda _: None, parts).run(None)
     assert wrong.value.failure is FailureClass.MODEL_NOT_FOUND
+
+
+def test_a_program_gets_no_credentials_but_its_own() -> None:
+    environment = {
+        "WANDB_API_KEY": "k1", "HF_TOKEN": "k2", "AWS_SECRET_ACCESS_KEY": "k3", "TUNESMITH_PROGRESS_TOKEN": "k4", "PATH": "/bin",
+    }  # fmt: skip
+    assert without_secrets(environment, keep=["WANDB_API_KEY"]) == {"WANDB_API_KEY": "k1", "PATH": "/bin"}

@@ -78,12 +78,12 @@ def test_a_verb_that_succeeds_exits_with_zero(tmp_path: Path) -> None:
         ),
         ({"export": {"quantize": {"method": "awq"}}}, "export.quantize: not available", "remove the block"),
         (
-            {"parallelism": {"tensorParallel": 2}},
-            "parallelism.tensorParallel 2: not available",
-            "remove it",
+            {"parallelism": {"tensorParallel": 2, "nodes": 2}, "tuner": "dora"},
+            "parallelism.tensorParallel > 1 with tuner ",
+            "use tuner lora or full, or remove",
         ),
     ],
-    ids=["method", "block", "not at apply"],
+    ids=["method", "block", "combination"],
 )
 def test_a_local_run_is_refused_as_the_operator_refuses_it(
     tmp_path: Path, spec: dict[str, Any], message: str, hint: str

@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.messages import (
     KNOWN,
+    MOST_WEIGHT,
     OTHER_ROLES,
     REFUSED,
+    SCALES,
     WEIGHTS,
     conversation,
-    is_learned,
     message,
     tools,
     unknown,
     unwritten,
+    weight_of,
 )
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
@@ -133,23 +135,33 @@ def test_what_is_no_list_of_messages_is_refused(value: Any) -> None:
 @pytest.mark.parametrize("key", WEIGHTS)
 def test_a_weight_of_zero_makes_an_answer_context(key: str) -> None:
     weights = (0, 1, False, True, 0.0, 1.0, None)
-    found = [is_learned({"role": "assistant", key: weight}, "messages[0]") for weight in weights]
-    assert found == [False, True, False, True, False, True, True]
+    found = [weight_of({"role": "assistant", key: weight}, "messages[0]") for weight in weights]
+    assert found == [0, 1, 0, 1, 0, 1, 1]
+
+
+@pytest.mark.parametrize("key", SCALES)
+def test_a_scale_is_any_number_up_to_the_largest(key: str) -> None:
+    found = [weight_of({"role": "assistant", key: weight}, "messages[0]") for weight in (0.5, 2, 1e-3, MOST_WEIGHT)]
+    assert found == [0.5, 2, 1e-3, MOST_WEIGHT]
 
 
 @pytest.mark.parametrize(
     ("turn", "words"),
     [
-        ({"role": "assistant", "weight": 0.5}, r"messages\[0\]\.weight is 0\.5; expected 0 .* or 1"),
+        ({"role": "assistant", "loss": 0.5}, r"messages\[0\]\.loss is 0\.5; expected 0 .* or 1"),
+        ({"role": "assistant", "weight": -0.5}, r"messages\[0\]\.weight is -0\.5; expected 0 .* up to 100"),
+        ({"role": "assistant", "loss_scale": float("nan")}, r"messages\[0\]\.loss_scale is nan"),
         ({"role": "assistant", "weight": "1"}, r"messages\[0\]\.weight is '1'"),
-        ({"role": "assistant", "loss_scale": 2}, r"messages\[0\]\.loss_scale is 2"),
+        ({"role": "assistant", "loss_scale": 101}, r"messages\[0\]\.loss_scale is 101"),
+        ({"role": "assistant", "loss_scale": 0.5, "weight": 1}, "loss_scale and weight that contradict each other"),
         ({"role": "assistant", "weight": 1, "loss": False}, "weight and loss that contradict each other"),
         ({"role": "user", "weight": 1}, r"messages\[0\]\.weight is 1 in a message that is not an answer"),
+        ({"role": "tool", "loss_scale": 0.3}, r"messages\[0\]\.loss_scale is 0\.3 in a message that is not"),
     ],
 )
 def test_a_weight_that_cannot_be_honoured_is_refused(turn: dict[str, Any], words: str) -> None:
     with pytest.raises(RowError, match=words):
-        is_learned(turn, "messages[0]")
+        weight_of(turn, "messages[0]")
 
 
 def test_nulls_in_an_object_of_arguments_are_absent_and_those_in_json_text_are_kept() -> None:
@@ -262,7 +274,10 @@ json_values = st.recursive(
 )
 turns = st.fixed_dictionaries(
     {"role": st.sampled_from(["user", "assistant", "system", "tool", "developer"]) | json_values},
-    optional={key: json_values for key in sorted((KNOWN | REFUSED.keys() | {"weight", "loss", "else"}) - {"role"})},
+    optional={
+        key: json_values
+        for key in sorted((KNOWN | REFUSED.keys() | {"weight", "loss", "loss_scale", "else"}) - {"role"})
+    },
 )
 
 
@@ -270,7 +285,7 @@ turns = st.fixed_dictionaries(
 def test_every_value_is_read_or_refused_and_reading_again_changes_nothing(value: Any) -> None:
     try:
         read = conversation(value, "messages")
-        assert all(isinstance(is_learned(each, "messages[0]"), bool) for each in value)
+        assert all(0 <= weight_of(each, "messages[0]") <= MOST_WEIGHT for each in value)
     except RowError:
         return
     assert conversation(read, "messages") == read

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tunesmith_api.evaljob import Result
 from tunesmith_api.failures import FAILURES, FailureClass
-from tunesmith_api.finetunejob import DatasetRows, IgnoredKey, Rows
+from tunesmith_api.finetunejob_status import DatasetRows, IgnoredKey, Rows
 from tunesmith_api.run import Outcome, RunReport, Verb
 from tunesmith_api.status import Artifact
 from tunesmith_runtime.data.row_counts import OTHER_KEYS

@@ -45,7 +45,7 @@ def test_the_audit_passes_only_if_every_lock_was_checked(
 ) -> None:
     assert main(pip_audit(CLEAN)) == 0
     assert (
-        "no known vulnerability in operator.txt, runtime.txt, lmdeploy.txt, ascend.txt, dev.txt"
+        "no known vulnerability in operator.txt, runtime.txt, lmdeploy.txt, vllm.txt, ascend.txt, dev.txt"
         in capsys.readouterr().out
     )
 

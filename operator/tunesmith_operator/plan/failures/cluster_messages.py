@@ -22,7 +22,7 @@ class Row:
 
     pattern: re.Pattern[str]
     hint: str
-    """`{name}` is a group of the pattern or one of `last_failure.hint_values`."""
+    """`{name}` is a group of the pattern or a key of `hints.hint_values`."""
     class_: FailureClass | None = None
     """The class, if the message is more exact than the place where it was found."""
 

@@ -16,6 +16,7 @@ from tunesmith_operator.plan.failures.pod_disruption import disruption_failure
 from tunesmith_operator.plan.failures.pod_start import start_failure
 from tunesmith_operator.plan.names import is_deleting, name_of
 from tunesmith_operator.plan.pods.read import Container, containers, describe, is_true
+from tunesmith_operator.plan.pods.reward_code import REWARD_CODE
 from tunesmith_operator.plan.types import Raw
 
 CRASH_LOOP_RESTARTS = 3
@@ -27,6 +28,7 @@ PROBE_HINTS: dict[str, str] = {
     SERVE: "read the log tail to see how far the engine came; if the model loads slowly, raise spec.rollout.readyTimeout or "
     "spec.resources.cpu",
 }
+MEMORY_HINTS: dict[str, str] = {REWARD_CODE: "raise code.memory in spec.rewards, or let the code take less memory"}
 KILLED_HINT = (
     "read the log tail, and check the node's kernel log for out-of-memory kills: if there is one, set spec.resources.memory to "
     "what the pod needs"
@@ -79,7 +81,8 @@ def _out_of_memory(pod: Raw, ended: Iterable[Container]) -> LastFailure | None:
             report = container.report.failure if container.report else None
             tail = report.log_tail if report else container.log_tail
             message = f"{describe(pod, container)} used more than {bound}"
-            return container_failure(pod, container, FailureClass.OOM_KILLED, message, log_tail=tail)
+            hint = MEMORY_HINTS.get(container.name)
+            return container_failure(pod, container, FailureClass.OOM_KILLED, message, hint, tail)
     return None
 
 

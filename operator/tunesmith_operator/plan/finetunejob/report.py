@@ -22,11 +22,14 @@ from tunesmith_operator.plan.types import Progress, Raw
 
 VERBS = (Verb.PREPARE, Verb.FETCH, Verb.TRAIN, Verb.EXPORT)
 """The containers in the order in which they report."""
-REPORTED = ("runUri", "reportUri", "artifacts", "rows", "estimate", "metrics", "resumedFromStep", "lastCheckpoint")
+REPORTED = (
+    "runUri", "reportUri", "artifacts", "rows", "estimate", "metrics", "resumedFromStep", "lastCheckpoint", "trackingUrl",
+)  # fmt: skip
 PREPARED = ("estimate", "rows")
-PUSHED = ("rows", "lastCheckpoint", "resumedFromStep")
+PUSHED = ("rows", "lastCheckpoint", "resumedFromStep", "trackingUrl")
 PROGRESS = (
-    "epoch", "loss", "evalLoss", "evalLosses", "reward", "samplingShare", "truncatedShare", "rewardMargin", "rewardAccuracy", "kl",
+    "epoch", "loss", "evalLoss", "evalLosses", "reward", "rewards", "samplingShare", "truncatedShare", "rewardMargin", "rewardAccuracy", "kl",
+    "evalAccuracy", "evalF1", "evalCorrelation", "evalRecall",
     "learningRate", "tokensPerSecond", "etaSeconds",
 )  # fmt: skip
 

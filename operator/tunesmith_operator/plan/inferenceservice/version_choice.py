@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from tunesmith_api.common import ModelSource
 from tunesmith_api.engines import resolve_engine
-from tunesmith_api.inferenceservice import Engine, InferenceServiceSpec, RolledBack
+from tunesmith_api.inferenceservice import Adapter, Engine, InferenceServiceSpec, RolledBack
 from tunesmith_api.refusal import Refusal
 from tunesmith_api.run import NamedAdapter, ResolvedModel, RunSpec
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.inferenceservice.pod import pod_template
 from tunesmith_operator.plan.inferenceservice.promotion import Blocked, promote, recorded_passes
 from tunesmith_operator.plan.inferenceservice.versions import Versions, request_hash
-from tunesmith_operator.plan.names import namespace_of
+from tunesmith_operator.plan.names import name_of, namespace_of
 from tunesmith_operator.plan.pods import engines
 from tunesmith_operator.plan.pods.template import run_spec_of
 from tunesmith_operator.plan.spec.references import References, Refused, Waiting, resolve, resolve_adapter
+from tunesmith_operator.plan.spec.served_adapters import unserved_adapters
 from tunesmith_operator.plan.spec.validate import as_refused, spec_refusals
 from tunesmith_operator.plan.types import Raw
 
@@ -89,6 +91,8 @@ def _requested(
         return Target(kept, obstacle=model)
     if isinstance(adapters, Waiting | Refused):
         return Target(kept, model, adapters)
+    if unserved := list(unserved_adapters(_served_adapters(resource, spec, model), _engine(spec, config), references)):
+        return Target(kept, model, as_refused(unserved))
     allowed = promote(spec.promotion, spec.model, model, references)
     deployed = run_spec_of(kept) if kept else None
     is_deployed = deployed is not None and _serves(deployed, spec, model)
@@ -103,12 +107,23 @@ def _requested(
 
 def _refusals(resource: Raw, spec: InferenceServiceSpec, config: OperatorConfig) -> list[Refusal]:
     accelerator = spec.resources.accelerator
-    images = config.images_on(accelerator)
-    engine = resolve_engine(spec.engine, accelerator, engines.installed(images))
     return [
         *spec_refusals("InferenceService", spec, config, namespace_of(resource)),
-        *engines.refusals(engine, accelerator, images),
+        *engines.refusals(_engine(spec, config), accelerator, config.images_on(accelerator)),
     ]
+
+
+def _engine(spec: InferenceServiceSpec, config: OperatorConfig) -> Engine:
+    accelerator = spec.resources.accelerator
+    return resolve_engine(spec.engine, accelerator, engines.installed(config.images_on(accelerator)))
+
+
+def _served_adapters(
+    resource: Raw, spec: InferenceServiceSpec, model: ResolvedModel
+) -> Mapping[str, ModelSource | Adapter]:
+    """The adapters that are served beside the base: those of the spec, and the model itself if it is one."""
+    own: dict[str, ModelSource | Adapter] = {name_of(resource): spec.model} if model.base else {}
+    return own | {adapter.name: adapter for adapter in spec.adapters or ()}
 
 
 def _serves(deployed: RunSpec, spec: InferenceServiceSpec, model: ResolvedModel) -> bool:

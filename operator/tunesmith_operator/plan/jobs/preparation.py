@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.pods import Resources
-from tunesmith_api.run import Outcome, ResolvedModel, Verb
+from tunesmith_api.run import Outcome, ResolvedModel, RunSpec, Verb
 from tunesmith_operator.plan.jobs.attempts import Attempts, Role
 from tunesmith_operator.plan.jobs.state import State
 from tunesmith_operator.plan.pods.template import LIGHT_REQUESTS, PodPlan, Stage
@@ -30,12 +31,19 @@ def needs_preparation(role: Role, resources: Resources) -> bool:
 def preparation_pod(work: PodPlan, labels: Mapping[str, str]) -> PodPlan:
     """The pod that prepares the work of the pod `work`.
 
-    It has neither devices nor a runtime class, which only their nodes may have, and is small unless it imports a model.
+    It has neither devices nor a runtime class, which only their nodes may have, and is small unless it imports a model, or may find one
+    whose weights are quantized.
     """
+    models = work.run.models.values()
     return replace(
         work,
         init=(),
-        main=Stage(Verb.PREPARE, work.plain_image, light=not any(map(_needs_import, work.run.models.values()))),
+        main=Stage(
+            Verb.PREPARE,
+            work.plain_image,
+            light=not any(map(_needs_import, models)),
+            restores=_may_restore(work.run),
+        ),
         run=work.run.model_copy(update={"world": None, "cache": None}),
         resources=work.resources.model_copy(update={"shared_memory": None, "cpu": LIGHT_REQUESTS["cpu"]}),
         settings=work.settings.model_copy(update={"runtime_class_name": None}),
@@ -78,6 +86,13 @@ def _is_blocked(preparation: Attempts) -> bool:
     """Whether the preparation pod may be blocked indefinitely, for example by a queue that adopts unlabelled Jobs."""
     has_trouble = preparation.trouble is not None and preparation.trouble.class_ in BLOCKING
     return preparation.state is State.QUEUED or (preparation.state is State.STARTING and has_trouble)
+
+
+def _may_restore(run: RunSpec) -> bool:
+    """Whether a model of a run may turn out to be quantized, for a tuning or the engine transformers: those that a run has published are
+    not."""
+    restores = run.kind == "FineTuneJob" or run.spec.get("engine") == Engine.TRANSFORMERS
+    return restores and any((model.base or model).digest is None for model in run.models.values())
 
 
 def _needs_import(model: ResolvedModel) -> bool:

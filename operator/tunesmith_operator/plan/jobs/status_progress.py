@@ -38,4 +38,6 @@ def _rounded(value: object) -> object:
     """Floats of four digits fit a printer column."""
     if isinstance(value, list):
         return [_rounded(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
     return float(f"{value:.4g}") if isinstance(value, float) else value

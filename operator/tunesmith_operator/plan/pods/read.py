@@ -8,11 +8,9 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from tunesmith_api.run import RunReport
+from tunesmith_api.run import LOG_TAIL_CHARACTERS, RunReport
 from tunesmith_operator.plan.names import name_of
 from tunesmith_operator.plan.types import Raw
-
-LOG_TAIL_CHARACTERS = 1500
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from tunesmith_api.catalogue import CONFIG_MAP as CATALOGUE
 from tunesmith_api.common import ConfigMapText
 from tunesmith_api.pods import PodSettings, Resources, is_reserved
 from tunesmith_api.run import (
+    API_KEY_VARIABLE,
     CACHE_DIRECTORY,
     CACHE_LEASES_DIRECTORY,
     CATALOGUE_DIRECTORY,
@@ -23,9 +24,18 @@ from tunesmith_api.run import (
     RunSpec,
     Verb,
 )
+from tunesmith_api.tracking import CREDENTIALS as TRACKER_KEYS
+from tunesmith_api.tracking import Tracking
 from tunesmith_api.volumes import VOLUMES, claims_of
 from tunesmith_operator.plan.pods.accelerators.base import Accelerator
 from tunesmith_operator.plan.pods.members import INDEX_ANNOTATION
+from tunesmith_operator.plan.pods.reward_code import (
+    CODE_MOUNT,
+    SOCKET_MOUNT,
+    RewardContainer,
+    reward_container,
+    reward_volumes,
+)
 from tunesmith_operator.plan.pods.storage import CA_DIRECTORY, Access
 from tunesmith_operator.plan.types import Raw
 
@@ -40,12 +50,18 @@ HUB_TOKENS = ("HF_TOKEN", "MODELSCOPE_API_TOKEN")
 READS_SOURCES = frozenset({Verb.PREPARE, Verb.FETCH})
 """Verbs that read hubs and the volumes of claims: only their containers have the hubs' tokens and mount the volumes. The others
 read what fetch has left in the work directory."""
-API_KEY_VARIABLE = "TUNESMITH_API_KEY"
+REWARD_MOUNTS: Mapping[Verb, list[Raw]] = {
+    **{verb: [CODE_MOUNT] for verb in READS_SOURCES},
+    Verb.TRAIN: [SOCKET_MOUNT],
+}
+"""The code of a reward is read by the verbs that identify the run; the training asks for rewards at the socket."""
 CACHE, CACHE_LEASES = "cache", "leases"
 """Name of the cache's volume, and the folder in it that all stages may write."""
 DEFAULT_CPU = "500m"
 LIGHT_REQUESTS = {"cpu": "100m", "memory": "512Mi"}
 """Requests of a stage that leaves the work to the engine beside it, or to a later pod."""
+RESTORING_MEMORY = "2Gi"
+"""Request of a stage that may have to restore the weights of a quantized model: its files and layers are restored one after the other."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,8 @@ class Stage:
     """Whether it requests the devices."""
     light: bool = False
     """Whether it only exchanges data with an engine in the same pod, or with the store."""
+    restores: bool = False
+    """Whether it may have to restore the weights of a quantized model, which only the pod can know."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the container, such as probes."""
 
@@ -82,6 +100,8 @@ class PodPlan:
     api_key_secret: str | None = None
     hub_token_secret: str | None = None
     """Secret with the tokens for hubs, which a namespace need not have."""
+    tracking: Tracking | None = None
+    """The tracker that the training reports to."""
     subdomain: str | None = None
     """Name of the Service that gives the pods DNS names."""
     affinity: Raw | None = None
@@ -91,6 +111,9 @@ class PodPlan:
     """Size of a memory-backed /dev/shm if `resources` has none."""
     cache_volume: Raw | None = None
     """Volume of the cache of model files."""
+    reward_code: RewardContainer | None = None
+    judge_secrets: Mapping[str, str] = field(default_factory=dict)
+    """Variable of the training -> Secret with the API key of a judge."""
 
 
 def build_template(plan: PodPlan) -> Raw:
@@ -102,11 +125,12 @@ def build_template(plan: PodPlan) -> Raw:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": _pod_security(plan.accelerator),
-        "initContainers": [_container(stage, plan) for stage in plan.init],
+        "initContainers": [container for stage in plan.init for container in _init_containers(stage, plan)],
         "containers": [_container(plan.main, plan)],
         "volumes": [
             *(volume for volume, _ in (*_volumes(plan), *_claims(plan.run))),
             *([plan.cache_volume] if plan.cache_volume else []),
+            *(reward_volumes(plan.reward_code, runs=bool(plan.init)) if plan.reward_code else []),
         ],
         "nodeSelector": settings.node_selector,
         "tolerations": [toleration.to_dict() for toleration in settings.tolerations or []],
@@ -166,6 +190,15 @@ def _container(stage: Stage, plan: PodPlan) -> Raw:
     }
 
 
+def _init_containers(stage: Stage, plan: PodPlan) -> list[Raw]:
+    """Return the container of a stage; after fetch, that which runs the code of a reward until the pod ends."""
+    container = _container(stage, plan)
+    if not plan.reward_code or stage.verb is not Verb.FETCH:
+        return [container]
+    shared = {name: container[name] for name in ("imagePullPolicy", "securityContext", "terminationMessagePolicy")}
+    return [container, reward_container(plan.reward_code, plan.accelerator.env_without_devices, shared)]
+
+
 def _pod_security(accelerator: Accelerator) -> Raw:
     groups = list(accelerator.groups)
     return {
@@ -195,9 +228,16 @@ def _env(stage: Stage, plan: PodPlan) -> list[Raw]:
         if variable.name not in ours and not is_reserved(variable.name)
     }
     tokens = {name: value for name, value in _hub_tokens(stage, plan).items() if name not in users}
-    presets = plan.accelerator.env if stage.computes else plan.accelerator.env_without_devices
-    defaults = {name: {"value": value} for name, value in presets.items() if name not in users}
+    defaults = {name: {"value": value} for name, value in _vendor_env(stage, plan).items() if name not in users}
     return [{"name": name, **value} for name, value in {**users, **defaults, **tokens, **ours}.items()]
+
+
+def _vendor_env(stage: Stage, plan: PodPlan) -> Mapping[str, str]:
+    """The accelerator's variables: of the vendor, for processes that train together, and of the installation."""
+    accelerator, world = plan.accelerator, plan.run.world
+    if not stage.computes:
+        return accelerator.env_without_devices
+    return {**accelerator.env, **(accelerator.env_together(world) if world else {}), **accelerator.env_installed}
 
 
 def _operator_env(stage: Stage, plan: PodPlan) -> dict[str, Raw]:
@@ -213,6 +253,11 @@ def _operator_env(stage: Stage, plan: PodPlan) -> dict[str, Raw]:
         env |= {name: _secret_key(secret, name, optional) for name, optional in CREDENTIALS.items()}
     if plan.api_key_secret and stage.verb is Verb.SERVE:
         env[API_KEY_VARIABLE] = _secret_key(plan.api_key_secret, "api-key")
+    if stage.verb is Verb.TRAIN:
+        env |= {variable: _secret_key(secret, "api-key") for variable, secret in plan.judge_secrets.items()}
+    if plan.tracking and plan.tracking.secret and stage.verb is Verb.TRAIN:
+        keys = TRACKER_KEYS[plan.tracking.to]
+        env |= {name: _secret_key(plan.tracking.secret, name, optional=True) for name in keys}
     return env
 
 
@@ -230,10 +275,11 @@ def _secret_key(name: str, key: str, optional: bool = False) -> Raw:
 
 
 def _resources(stage: Stage, plan: PodPlan) -> Raw:
+    restoring = {"memory": RESTORING_MEMORY} if stage.restores else {}
     if stage.light:
-        return {"requests": dict(LIGHT_REQUESTS)}
+        return {"requests": LIGHT_REQUESTS | restoring}
     resources = plan.resources
-    requests = {"cpu": str(resources.cpu or DEFAULT_CPU)}
+    requests = {"cpu": str(resources.cpu or DEFAULT_CPU), **restoring}
     limits: dict[str, str] = {}
     if resources.memory:
         requests["memory"] = limits["memory"] = str(resources.memory)
@@ -282,7 +328,8 @@ def _volumes(plan: PodPlan) -> list[tuple[Raw, Raw]]:
 def _own_mounts(stage: Stage, plan: PodPlan) -> list[Raw]:
     """Return the mounts that not all stages have."""
     claims = [mount for _, mount in _claims(plan.run)] if stage.verb in READS_SOURCES else []
-    return claims + (_cache_mounts(stage) if plan.cache_volume else [])
+    rewards = REWARD_MOUNTS.get(stage.verb, []) if plan.reward_code else []
+    return claims + (_cache_mounts(stage) if plan.cache_volume else []) + rewards
 
 
 def _cache_mounts(stage: Stage) -> list[Raw]:

@@ -11,23 +11,33 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 from tunesmith_api.catalogue import STORE_FOLDER
-from tunesmith_api.compatibility import values_at
 from tunesmith_api.refusal import Refusal
+from tunesmith_api.spec_fields import values_at
+from tunesmith_api.tracking import SERVERS
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.types import Raw
 
 NAMES: dict[str, str] = {
     "storage.credentialsSecret": "credentialsSecrets",
     "storage.endpoint": "endpoints",
+    "tracking.secret": "credentialsSecrets",
+    "tracking.url": "endpoints",
     "training.chatTemplate.configMap.name": "configMaps",
+    "rewards[].judge.apiKeySecret": "credentialsSecrets",
+    "rewards[].judge.url": "judges",
+    "rewards[].code.configMap.name": "configMaps",
     "pod.serviceAccountName": "serviceAccounts",
     "pod.priorityClassName": "priorityClasses",
     "pod.runtimeClassName": "runtimeClasses",
     "pod.schedulerName": "schedulers",
 }
 """Field below spec -> the list of the policy that must contain its value."""
-REQUIRED = ".configMap.name"
-"""End of a field that is removed together with the field above it."""
+REQUIRED = (".configMap.name", ".url")
+"""Ends of fields that are removed together with the field above them."""
+REWARD = "rewards[]."
+"""Beginning of a field that is removed together with its reward."""
+URLS = frozenset({"endpoints", "judges"})
+"""Lists of URLs."""
 KEYS: dict[str, str] = {"pod.labels": "labels", "pod.annotations": "annotations"}
 """Map below spec -> the list that must contain its keys."""
 
@@ -43,26 +53,39 @@ def policy_refusals(spec: Raw, config: OperatorConfig, namespace: str) -> Iterat
     lists["credentialsSecrets"] = [*lists["credentialsSecrets"], config.store.credentials_secret]
     lists["endpoints"] = [*lists["endpoints"], config.store.endpoint]
     for field, name, policy in _requested_values(spec):
-        listed = _is_endpoint if policy == "endpoints" else fnmatchcase
+        listed = _is_endpoint if policy in URLS else fnmatchcase
         if not any(listed(name, pattern) for pattern in lists[policy] if pattern):
             yield Refusal(
                 f"{field} {name or 'without a key'}: the operator's policy does not allow it",
                 f"{_removal(field)}, or ask an administrator to add it to podPolicy.{policy} in the chart's values",
             )
+    if any(values_at(spec, "rewards[].code")) and not config.pod_policy.reward_code:
+        yield Refusal(
+            "rewards[].code: the operator's policy does not allow it",
+            "remove the reward from spec.rewards, or ask an administrator to set podPolicy.rewardCode: true in the chart's values",
+        )
     for uri in values_at(spec, "output.uri"):
         yield from _foreign_folder(str(uri), config.store.uri, namespace)
 
 
 def _removal(field: str) -> str:
     """How to do without the value of a field."""
-    above = field.removesuffix(REQUIRED)
-    return f"remove it from spec.{field}" if above == field else f"remove spec.{above}"
+    if field.startswith(REWARD):
+        return "remove the reward from spec.rewards"
+    end = next((each for each in REQUIRED if field.endswith(each)), None)
+    return f"remove spec.{field.removesuffix(end)}" if end else f"remove it from spec.{field}"
 
 
 def _requested_values(spec: Raw) -> Iterator[tuple[str, str, str]]:
-    """Yield (field, value, list of the policy). A toleration without a key tolerates every taint."""
+    """Yield (field, value, list of the policy). A toleration without a key tolerates every taint.
+
+    A tracker without a URL has that of its public server.
+    """
     for field, policy in NAMES.items():
         yield from ((field, str(name), policy) for name in values_at(spec, field))
+    for tracking in values_at(spec, "tracking"):
+        if not tracking.get("url") and tracking.get("to") in SERVERS:
+            yield "tracking.url", SERVERS[tracking["to"]], "endpoints"
     for field, policy in KEYS.items():
         yield from ((field, key, policy) for map_ in values_at(spec, field) for key in map_)
     for toleration in values_at(spec, "pod.tolerations[]"):

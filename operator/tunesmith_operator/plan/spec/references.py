@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from tunesmith_api.catalogue import name_uri
 from tunesmith_api.common import AdapterSource, ModelSource
 from tunesmith_api.inferenceservice import Adapter
+from tunesmith_api.method_facts import HEAD_METHODS, Method
 from tunesmith_api.run import NamedAdapter, ResolvedModel, RunReport
 from tunesmith_api.status import LANGUAGE_MODELS, ArtifactType
-from tunesmith_api.training import HEAD_METHODS, Method, Until
+from tunesmith_api.training import Until
 from tunesmith_operator.plan.phases import Phase, Reason, is_final
 from tunesmith_operator.plan.types import Raw, Reference
 
@@ -34,6 +35,8 @@ class Refused:
     """What to do; empty if `text` contains it."""
 
 
+WHOLE = "spec.export.merge: true and spec.until: export"
+"""The settings with which a FineTuneJob publishes a whole model."""
 References = Mapping[Reference, Raw | None]
 
 
@@ -48,11 +51,13 @@ def referenced_by(*sources: ModelSource | AdapterSource | Adapter | None) -> fro
     )
 
 
-def resolve(source: ModelSource, references: References) -> ResolvedModel | Waiting | Refused:
-    """Resolve the model of `source`."""
+def resolve(
+    source: ModelSource, references: References, preferred: tuple[ArtifactType, ...] = LANGUAGE_MODELS
+) -> ResolvedModel | Waiting | Refused:
+    """Resolve the model of `source`: of a FineTuneJob, the first of the `preferred` artifacts that it has."""
     if source.fine_tune_job:
         found = _finished(source.fine_tune_job.name, references)
-        model = found if isinstance(found, Waiting) else _artifact(found, LANGUAGE_MODELS)
+        model = found if isinstance(found, Waiting) else _artifact(found, preferred)
     elif source.inference_service:
         model = _served(source.inference_service.name, references)
     else:
@@ -66,9 +71,14 @@ def resolve_base(source: ModelSource, references: References) -> ResolvedModel |
     if isinstance(model, ResolvedModel) and model.base:
         return Refused(
             f"{describe(source)} has published an adapter only, and a tuning needs whole models",
-            f"create {describe(source)} again with spec.export.merge: true and spec.until: export",
+            f"create {describe(source)} again with {WHOLE}",
         )
     return model
+
+
+def resolve_reward_model(source: ModelSource, references: References) -> ResolvedModel | Waiting | Refused:
+    """Resolve a model that scores answers."""
+    return resolve(source, references, (ArtifactType.REWARD_MODEL,))
 
 
 def resolve_adapter(adapter: Adapter, references: References) -> NamedAdapter | Waiting | Refused:
@@ -139,7 +149,8 @@ def _artifact(job: Raw, preferred: tuple[ArtifactType, ...]) -> ResolvedModel | 
     if name is None:
         wanted, has = " or ".join(preferred), ", ".join(sorted(map(str, made))) or "nothing"
         return Refused(
-            f"FineTuneJob {job['metadata']['name']} has published {has}, but {wanted} is needed", _other_model(job)
+            f"FineTuneJob {job['metadata']['name']} has published {has}, but {wanted} is needed",
+            _other_model(job, preferred),
         )
     model = ResolvedModel(uri=made[name]["uri"], digest=made[name].get("digest"))
     if name is not ArtifactType.ADAPTER:
@@ -152,9 +163,13 @@ def _artifact(job: Raw, preferred: tuple[ArtifactType, ...]) -> ResolvedModel | 
     return model.model_copy(update={"base": ResolvedModel(uri=uri, digest=base.get("digest"))})
 
 
-def _other_model(job: Raw) -> str:
-    """Return what to do about a job that has not published what another resource needs."""
+def _other_model(job: Raw, wanted: tuple[ArtifactType, ...]) -> str:
+    """Return what to do about a job that has published none of the `wanted` artifacts, which another resource needs."""
     method, until = job["spec"].get("method", Method.SFT), job["spec"].get("until", Until.EXPORT)
+    if ArtifactType.REWARD_MODEL in wanted:
+        if method != Method.REWARD:
+            return f"name a FineTuneJob of method {Method.REWARD}: a model of method {method} scores no answers"
+        return f"create FineTuneJob {job['metadata']['name']} again with {WHOLE}"
     if method in HEAD_METHODS:
         return f"name a FineTuneJob of another method: a model of method {method} writes no text"
     change = "spec.tuner: lora" if Until(until).trains else f"spec.until: {Until.EXPORT} instead of {until}"

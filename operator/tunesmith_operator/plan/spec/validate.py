@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from tunesmith_api.base import ApiModel
-from tunesmith_api.compatibility import URI_FIELDS, refusals, values_at
+from tunesmith_api.compatibility import refusals
 from tunesmith_api.grammar import ADMITTED
 from tunesmith_api.refusal import Refusal, combine
+from tunesmith_api.spec_fields import URI_FIELDS, values_at
 from tunesmith_operator.plan.config import OperatorConfig
 from tunesmith_operator.plan.spec.policy import policy_refusals
 from tunesmith_operator.plan.spec.references import Refused

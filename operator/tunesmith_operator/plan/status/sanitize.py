@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tunesmith_api.evaljob import EvalJobStatus
-from tunesmith_api.finetunejob import FineTuneJobStatus
+from tunesmith_api.finetunejob_status import FineTuneJobStatus
 from tunesmith_api.inferenceservice import InferenceServiceStatus
 from tunesmith_api.redaction import redact
 from tunesmith_api.status import Status
@@ -26,7 +26,12 @@ TYPES: dict[str, type[Status]] = {
 TIMES = frozenset({"time", "updated", "startTime", "endTime", "completionTime"})
 """Fields with format date-time."""
 YEARS = range(1970, 9999)
-KEYS: dict[str, tuple[str, ...]] = {"dropped": ("reason",), "artifacts": ("name",), "results": ("benchmark", "metric")}
+KEYS: dict[str, tuple[str, ...]] = {
+    "dropped": ("reason",),
+    "artifacts": ("name",),
+    "results": ("benchmark", "metric"),
+    "rewards": ("name",),
+}
 """Lists from reports that the API server merges by keys: it rejects duplicates."""
 LARGEST = 2**63 - 1
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

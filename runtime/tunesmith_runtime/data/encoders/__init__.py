@@ -7,9 +7,12 @@ from typing import Any
 
 from tunesmith_runtime.data.encoders.continuation import encode_continuation
 from tunesmith_runtime.data.encoders.conversation import encode_conversation
+from tunesmith_runtime.data.encoders.labelled import encode_labelled
 from tunesmith_runtime.data.encoders.plain_text import encode_plain_text
+from tunesmith_runtime.data.encoders.texts import encode_contrast, encode_pair
 from tunesmith_runtime.data.encoding import Encoding
-from tunesmith_runtime.data.records import Continuation, Conversation, PlainText, Record
+from tunesmith_runtime.data.examples import Example
+from tunesmith_runtime.data.records import Continuation, Contrast, Conversation, Labelled, Pair, PlainText, Record
 from tunesmith_runtime.data.text_encoder import TextEncoder
 
 ENCODERS: dict[type[Record], Callable[[Any, TextEncoder], Encoding[Any]]] = {
@@ -18,3 +21,10 @@ ENCODERS: dict[type[Record], Callable[[Any, TextEncoder], Encoding[Any]]] = {
     PlainText: encode_plain_text,
 }
 """For each record type the function that encodes such a record as turns (list[Turn]), or drops it (DropReason)."""
+
+TEXTS: dict[type[Record], Callable[[Any, TextEncoder], Encoding[list[Example]]]] = {
+    Labelled: encode_labelled,
+    Pair: encode_pair,
+    Contrast: encode_contrast,
+}
+"""For each record type without an answer the function that encodes its texts, of which every token is read."""

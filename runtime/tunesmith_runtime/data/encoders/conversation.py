@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from jinja2 import TemplateSyntaxError
 
@@ -19,6 +20,9 @@ from tunesmith_runtime.data.text_encoder import TextEncoder
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.messages import THOUGHTS, left_out, longest_word, unwritten, writes
 
+OPENED, CLOSED = "<think>", "</think>"
+"""The ends of a thought, as the templates of models that think in every answer write them."""
+
 Render = Callable[[int, bool], str]
 """Renders the first messages of a conversation: their number, and whether the prompt of an answer follows."""
 
@@ -29,9 +33,10 @@ def encode_conversation(record: Conversation, text: TextEncoder) -> Encoding[lis
     Raises RowError where the template refuses the conversation or leaves a part of it out, RunFailure
     (ChatTemplateMissing, BadModel) where there is no template or it cannot be trained on.
     """
-    if text.loss_on is LossOn.ALL and record.context:
+    if text.loss_on is LossOn.ALL and (record.has_context or record.is_scaled):
         hint = "set spec.training.lossOn: answer, or remove the weights"
-        raise RowError("has messages of weight 0, and training.lossOn: all learns every token", hint)
+        named = "weight 0" if record.has_context else "a weight other than 1"
+        raise RowError(f"has messages of {named}, and training.lossOn: all learns every token", hint)
     if _refuses_opening(record, text):
         return DropReason.NO_PROMPT
     *earlier, end = record.learned
@@ -79,16 +84,41 @@ def _renderer(record: Conversation, text: TextEncoder) -> Render:
 def _turn(record: Conversation, index: int, text: TextEncoder, rendered: Render) -> Encoding[Turn]:
     """The answer at `index`, after the prompt that a server would build for it."""
     prompt, whole = rendered(index, True), rendered(index + 1, False)
-    if not whole.startswith(prompt):
+    answer = whole[len(prompt) :] if whole.startswith(prompt) else _closed(prompt, whole, record.messages[index])
+    if answer is None:
         raise RunFailure(
             FailureClass.CHAT_TEMPLATE_MISSING,
             "the model's chat template renders a prompt differently once its answer follows: "
             f"{prompt[-60:]!r} does not begin {whole[-120:]!r}, so training text cannot equal what a server builds",
             "correct the template so that the prompt with add_generation_prompt is a prefix of the whole, or use rows of prompt and completion",
         )
-    answer = whole[len(prompt) :]
     _check_written(record, index, prompt, answer)
-    return text.turn(*(yield from text.answered(prompt, answer)))
+    turn = text.turn(*(yield from text.answered(prompt, answer)))
+    return replace(turn, weight=record.weights.get(index, 1.0))
+
+
+def _closed(prompt: str, whole: str, message: Mapping[str, Any]) -> str | None:
+    """The answer to a prompt that ends within a thought, where the template writes the answer without the thought or with another one;
+    None if that is not the only difference.
+
+    A model that thinks writes its thoughts first, closes them, and answers. Without thoughts in the row it learns to close them at once,
+    as templates write answers without thinking: `<think>`, an empty line, `</think>`.
+    """
+    before, opened, space = prompt.rpartition(OPENED)
+    if not opened or space.strip() or not whole.startswith(before):
+        return None
+    written = whole[len(before) :]
+    if written.startswith(OPENED):
+        return written.removeprefix(OPENED)
+    return f"{_thoughts(message)}\n{CLOSED}\n\n" + written.lstrip("\n")
+
+
+def _thoughts(message: Mapping[str, Any]) -> str:
+    """The thoughts of an answer: in a key of their own, or at the beginning of its content."""
+    found = next((message[key] for key in THOUGHTS if message.get(key)), None)
+    if found is None:
+        found = message["content"].rpartition(CLOSED)[0].strip().removeprefix(OPENED)
+    return str(found).strip()
 
 
 def _refuses_opening(record: Conversation, text: TextEncoder) -> bool:

@@ -12,7 +12,7 @@ from tunesmith_runtime.data.text_encoder import TextEncoder
 
 
 def encode_prompt(record: Prompt, text: TextEncoder) -> Encoding[Example]:
-    """The tokens that a server makes of the prompt, without labels; the columns that rewards read.
+    """The tokens that a server makes of the prompt, without labels; the prompt itself and the columns, which rewards read.
 
     Raises RowError where the template refuses the prompt.
     """
@@ -22,4 +22,4 @@ def encode_prompt(record: Prompt, text: TextEncoder) -> Encoding[Example]:
     else:
         conversation = Conversation(record.prompt, record.tools)
         [ids] = yield from text.ids(render(conversation, text, len(record.prompt), add_generation_prompt=True))
-    return Example(ids, [IGNORED] * len(ids), columns=json.dumps(dict(record.columns), ensure_ascii=False))
+    return Example(ids, [IGNORED] * len(ids), columns=json.dumps(vars(record), ensure_ascii=False, default=dict))

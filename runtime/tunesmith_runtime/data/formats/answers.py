@@ -7,7 +7,7 @@ from typing import Any
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats.alpaca import ALPACA
 from tunesmith_runtime.data.formats.format import Format
-from tunesmith_runtime.data.formats.messages import MESSAGES
+from tunesmith_runtime.data.formats.messages import MESSAGES, scaled
 from tunesmith_runtime.data.formats.prompt_completion import PROMPT_COMPLETION
 from tunesmith_runtime.data.formats.query_response import QUERY_RESPONSE
 from tunesmith_runtime.data.formats.sharegpt import SHAREGPT
@@ -34,4 +34,6 @@ def read(row: dict[str, Any]) -> Answered | DropReason:
         raise RowError(f"has no prompt with an answer; its keys are {keys_of(row)}; expected {expected}")
     record = row_format.read(row)
     assert isinstance(record, Conversation | Continuation | DropReason), f"{row_format.name} yields {type(record)}"
+    if isinstance(record, Conversation) and record.is_scaled:
+        raise scaled(next(key for key in row_format.turns if key in row))
     return record

@@ -1,6 +1,7 @@
-"""A text, a question or messages with "label": a class, a list of classes that apply, or one or several numbers.
+"""A text, two texts, a question or messages with "label": a class, a list of classes that apply, or one or several numbers.
 
-The schema of ms-swift (seq_cls), and {text, label} of the data sets for transformers' sequence classification.
+The schema of ms-swift (seq_cls), and {text, label} of the data sets for transformers' sequence classification. Two texts are joined by
+a line break; their names are those of GLUE's data sets.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.row_fields import has, keys_of, kind_of, text_of
 
 TEXTS = ("text", "sentence")
+PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("text1", "text2"))
 
 
 def read(row: dict[str, Any]) -> Labelled | DropReason:
@@ -27,6 +29,8 @@ def read(row: dict[str, Any]) -> Labelled | DropReason:
 
 
 def _content(row: dict[str, Any]) -> str | list[dict[str, Any]]:
+    if pair := next((pair for pair in PAIRS if has(row, *pair)), None):
+        return "\n".join(text_of(row, key) for key in pair)
     if key := next((key for key in TEXTS if has(row, key)), None):
         return text_of(row, key)
     if (found := prompts.find(row)) is None:
@@ -35,20 +39,24 @@ def _content(row: dict[str, Any]) -> str | list[dict[str, Any]]:
 
 
 def _label(value: Any) -> int | float | str | tuple[int | float, ...]:
-    if isinstance(value, list) and value and all(isinstance(each, int | float) for each in value):
+    if isinstance(value, list) and all(_is_single(each) for each in value):
         return tuple(value)
-    if isinstance(value, int | float) or (isinstance(value, str) and value.strip()):
-        return value
-    shown = "empty" if value in ("", []) else kind_of(value)
-    raise RowError(f"'label' is {shown}; expected a class (a number or a text), or a list of numbers", field="label")
+    if _is_single(value):
+        return value  # type: ignore[no-any-return]
+    shown = "empty" if value == "" else kind_of(value)
+    raise RowError(f"'label' is {shown}; expected a class (a number or a text), or a list of them", field="label")
+
+
+def _is_single(value: Any) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, str) and bool(value.strip()))
 
 
 CLASSIFICATION = Format(
     RowFormat.CLASSIFICATION,
     records=frozenset({Labelled}),
-    spellings=beside((*((key,) for key in TEXTS), *((key,) for key in prompts.KEYS)), "label"),
+    spellings=beside((*PAIRS, *((key,) for key in TEXTS), *((key,) for key in prompts.KEYS)), "label"),
     expected='{"text", "label"}',
-    known=prompts.READ | {*TEXTS, "label"},
+    known=prompts.READ | {*TEXTS, *(key for pair in PAIRS for key in pair), "label"},
     read=read,
     turns=prompts.TURNS,
 )

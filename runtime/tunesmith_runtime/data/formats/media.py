@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from tunesmith_runtime.data.media_files import ELSEWHERE
 from tunesmith_runtime.data.records import Box, Media, MediaKind, Part, Reference
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.row_fields import has, kind_of
@@ -59,7 +60,7 @@ def _source(value: Any, place: str) -> str:
     if not isinstance(value, str) or not value.strip():
         shown = "empty" if isinstance(value, str) else kind_of(value)
         raise RowError(f"{place} is {shown}; expected a path or a URL", field=place)
-    if value.startswith(("http://", "https://", "s3://", "data:")):
+    if value.startswith(ELSEWHERE):
         return value
     if "\0" in value or value.startswith(("/", "file:")) or ".." in re.split(r"[/\\]", value):
         raise RowError(

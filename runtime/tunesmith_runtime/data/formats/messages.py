@@ -24,31 +24,51 @@ CALLS = ("function_call", "tool_call")
 RESULTS = ("observation", "tool_response", "function_response")
 """Further names of the role tool."""
 
+UNWEIGHTED: Mapping[int, float] = {}
+"""The weights of messages that all have weight 1."""
+
 _REWRITTEN = frozenset((*CALLS, *RESULTS))
 
 
 def read(row: dict[str, Any]) -> Conversation | DropReason:
     """The conversation up to the last answer that is learned."""
-    messages, context = conversation(row["messages"], "messages")
-    return answered(row, messages, context)
+    messages, weights = conversation(row["messages"], "messages")
+    return answered(row, messages, weights)
 
 
-def conversation(value: Any, place: str) -> tuple[list[dict[str, Any]], frozenset[int]]:
-    """The messages at `place` of a row in the form of templates, and the indices of those of weight 0.
+def conversation(value: Any, place: str) -> tuple[list[dict[str, Any]], Mapping[int, float]]:
+    """The messages at `place` of a row in the form of templates, and the weights other than 1 by the index of the message.
 
     Raises RowError that names the message and the field.
     """
     if not isinstance(value, list):
         raise chat.not_a_list(value, place)
     messages: list[dict[str, Any]] = []
-    context = set()
+    weights: dict[int, float] = {}
     for index, each in enumerate(value):
         where = f"{place}[{index}]"
         for turn in rewritten(each, where) if _is_rewritten(each) else (each,):
             messages.append(chat.message(turn, where))
-            if not chat.is_learned(turn, where):
-                context.add(len(messages) - 1)
-    return messages, frozenset(context)
+            if (weight := chat.weight_of(turn, where)) != 1:
+                weights[len(messages) - 1] = weight
+    return messages, weights
+
+
+def unscaled(value: Any, place: str) -> tuple[list[dict[str, Any]], Mapping[int, float]]:
+    """The same where only the weights 0 and 1 have a meaning. Raises RowError also for others."""
+    messages, weights = conversation(value, place)
+    if any(weights.values()):
+        raise scaled(place)
+    return messages, weights
+
+
+def scaled(place: str) -> RowError:
+    """The error of messages with a weight other than 0 and 1 in rows that sft does not learn from."""
+    return RowError(
+        f"'{place}' has a message of a weight other than 0 and 1, which only answers to learn with method sft have",
+        "write weight 0 or 1, or remove the key",
+        place,
+    )
 
 
 def _is_rewritten(message: Any) -> bool:
@@ -105,16 +125,19 @@ def with_system(row: Mapping[str, Any], messages: list[dict[str, Any]]) -> list[
 
 
 def answered(
-    row: Mapping[str, Any], messages: list[dict[str, Any]], context: frozenset[int] = frozenset(), learn_from: int = 0
+    row: Mapping[str, Any],
+    messages: list[dict[str, Any]],
+    weights: Mapping[int, float] = UNWEIGHTED,
+    learn_from: int = 0,
 ) -> Conversation | DropReason:
     """The conversation of `messages` with the row's system prompt and tools, or the reason why nothing in it is learned.
 
-    `context` has the indices of messages that are not learned; neither are messages before `learn_from`.
+    `weights` are those of `conversation`. Messages before `learn_from` are context.
     """
     given, messages = messages, with_system(row, messages)
     if messages is not given:
-        context, learn_from = frozenset(index + 1 for index in context), learn_from and learn_from + 1
-    whole = Conversation(messages, chat.tools(anthropic.tools(row.get("tools"))), learn_from, context)
+        weights, learn_from = {index + 1: weight for index, weight in weights.items()}, learn_from and learn_from + 1
+    whole = Conversation(messages, chat.tools(anthropic.tools(row.get("tools"))), learn_from, weights)
     answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
     if not answers:
         return DropReason.NO_ANSWER
@@ -125,7 +148,8 @@ def answered(
     if any(_is_empty(messages[index]) for index in whole.learned):
         return DropReason.EMPTY_ANSWER
     end = whole.learned[-1] + 1
-    return Conversation(messages[:end], whole.tools, learn_from, frozenset(index for index in context if index < end))
+    kept = {index: weight for index, weight in weights.items() if index < end}
+    return Conversation(messages[:end], whole.tools, learn_from, kept)
 
 
 def _is_empty(message: dict[str, Any]) -> bool:

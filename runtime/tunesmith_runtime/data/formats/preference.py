@@ -9,6 +9,7 @@ Prompt and answers part between messages only. Texts without a prompt have the e
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import takewhile
 from typing import Any
@@ -17,7 +18,7 @@ from tunesmith_api.datasets import RowFormat
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats import answers, prompts
 from tunesmith_runtime.data.formats.format import Format, beside
-from tunesmith_runtime.data.formats.messages import answered, conversation, with_system
+from tunesmith_runtime.data.formats.messages import UNWEIGHTED, answered, unscaled, with_system
 from tunesmith_runtime.data.formats.sharegpt import TURNS, turns
 from tunesmith_runtime.data.records import Answered, Continuation, Conversation, Preference
 from tunesmith_runtime.data.row_error import RowError
@@ -57,7 +58,7 @@ def _after_answer(row: dict[str, Any]) -> tuple[Answered, Answered] | DropReason
     else:
         answer = _listed(other, key)
         answer = answer[_common(prompt, answer) or _common(prompt[1:], answer) :]
-    rejected = _answered(row, prompt, answer, key, chosen.context)
+    rejected = _answered(row, prompt, answer, key, chosen.weights)
     if isinstance(rejected, DropReason):
         return rejected
     return replace(chosen, learn_from=end), replace(rejected, tools=chosen.tools)
@@ -92,8 +93,8 @@ def _listed(value: Any, key: str) -> list[dict[str, Any]]:
     listed = [value] if isinstance(value, dict) else value
     if isinstance(listed, list) and any(isinstance(each, dict) and has(each, "from") for each in listed):
         listed = turns(listed, key)
-    messages, context = conversation(listed, key)
-    if len(messages) - 1 in context:
+    messages, weights = unscaled(listed, key)
+    if len(messages) - 1 in weights:
         raise RowError(
             f"'{key}' ends with a message of weight 0, and both answers are learned", "remove the weight", key
         )
@@ -114,7 +115,7 @@ def _answered(
     prompt: list[dict[str, Any]],
     answer: list[dict[str, Any]],
     key: str,
-    context: frozenset[int] = frozenset(),
+    weights: Mapping[int, float] = UNWEIGHTED,
 ) -> Conversation | DropReason:
     """The conversation of prompt and answer. Raises RowError unless the answer is the assistant's."""
     if not answer:
@@ -126,7 +127,7 @@ def _answered(
             f"'{key}' has a message of role {role} after the prompt; expected the assistant's answer", field=key
         )
     tools = {"tools": row.get("tools")}
-    return answered(tools, [*prompt, *answer], context, learn_from=len(prompt))
+    return answered(tools, [*prompt, *answer], weights, learn_from=len(prompt))
 
 
 def _common(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> int:

@@ -8,7 +8,7 @@ from tunesmith_api.datasets import RowFormat
 from tunesmith_runtime import messages as chat
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats.format import Format
-from tunesmith_runtime.data.formats.messages import TURNS, answered, conversation
+from tunesmith_runtime.data.formats.messages import TURNS, answered, conversation, unscaled
 from tunesmith_runtime.data.records import Continuation, Conversation
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.row_fields import text_of
@@ -30,15 +30,16 @@ def read(row: dict[str, Any]) -> Continuation | Conversation | DropReason:
 
 
 def _conversation(row: dict[str, Any]) -> Conversation | DropReason:
-    completion, weightless = conversation(row.get("completion"), "completion")
+    completion, of_completion = conversation(row.get("completion"), "completion")
     if [message["role"] for message in completion] != ["assistant"]:
         raise RowError(
             "'completion' is not a single message of role assistant", "use the format messages for several turns"
         )
-    prompt, context = conversation(row["prompt"], "prompt")
-    if weightless:
+    prompt, weights = unscaled(row["prompt"], "prompt")
+    if 0 in of_completion.values():
         return DropReason.NOT_LEARNED
-    return answered(row, prompt + completion, context, learn_from=len(prompt))
+    weights = {**weights, **{len(prompt): weight for weight in of_completion.values()}}
+    return answered(row, prompt + completion, weights, learn_from=len(prompt))
 
 
 PROMPT_COMPLETION = Format(

@@ -6,7 +6,7 @@ from typing import Any
 
 from tunesmith_runtime.data.formats.alpaca import history
 from tunesmith_runtime.data.formats.messages import TURNS as MESSAGE_TURNS
-from tunesmith_runtime.data.formats.messages import conversation, with_system
+from tunesmith_runtime.data.formats.messages import unscaled, with_system
 from tunesmith_runtime.data.formats.sharegpt import KEYS as CONVERSATIONS
 from tunesmith_runtime.data.formats.sharegpt import TURNS as CONVERSATION_TURNS
 from tunesmith_runtime.data.formats.sharegpt import turns
@@ -44,9 +44,9 @@ def read(row: dict[str, Any], key: str) -> str | Messages:
         asked = [part for part in (text_of(row, name, "") for name in (key, *_further(key))) if part]
         messages = [*history(row), {"role": "user", "content": "\n".join(asked)}]
     elif key in CONVERSATIONS:
-        messages, _ = conversation(turns(value, key), key)
+        messages, _ = unscaled(turns(value, key), key)
     elif isinstance(value, list):
-        messages, _ = conversation(value, key)
+        messages, _ = unscaled(value, key)
     else:
         expected = "a string or a list of messages" if key == "prompt" else "a list of messages"
         raise RowError(f"'{key}' is {kind_of(value)}; expected {expected}", field=key)

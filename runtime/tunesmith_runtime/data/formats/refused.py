@@ -6,8 +6,11 @@ from collections.abc import Mapping
 
 _MEDIA = (
     "images", "image", "image_path", "videos", "video", "video_path", "audios", "audio", "audio_path", "objects",
+    *(f"{side}_{media}" for side in ("positive", "negative", "rejected") for media in ("images", "videos", "audios")),
 )  # fmt: skip
-_PREFERENCES = ("chosen", "rejected", "rejected_response", "rejected_messages", "kto_tag")
+_PREFERENCES = (
+    "chosen", "rejected", "rejected_response", "rejected_messages", "positive_messages", "negative_messages", "kto_tag",
+)  # fmt: skip
 _TOKENS = ("input_ids", "labels", "attention_mask", "assistant_masks", "completion_mask")
 
 WEIGHTS = ("weight", "weights", "loss", "loss_scale", "loss_weight", "sample_weight")

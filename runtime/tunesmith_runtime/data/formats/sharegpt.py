@@ -32,8 +32,8 @@ PAIR = ("human", "assistant")
 def read(row: dict[str, Any]) -> Conversation | DropReason:
     """The conversation, with its turns as messages."""
     key = next((key for key in KEYS if has(row, key)), KEYS[0])
-    messages, context = conversation(turns(row.get(key), key), key)
-    return answered(row, messages, context)
+    messages, weights = conversation(turns(row.get(key), key), key)
+    return answered(row, messages, weights)
 
 
 def turns(value: Any, key: str = KEYS[0]) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ def template_format(template: RowTemplate, place: str) -> Format:
     texts = {"prompt": template.prompt, "completion": template.completion}
     if template.system is not None:
         texts = {"system": template.system, **texts}
-    fills = {name: _fill(text, f"{place}.{name}") for name, text in texts.items()}
+    fills = {name: filler(text, f"{place}.{name}") for name, text in texts.items()}
     roles = {"system": "system", "prompt": "user", "completion": "assistant"}
 
     def read(row: dict[str, Any]) -> Conversation | DropReason:
@@ -55,7 +55,7 @@ def columns_of(text: str) -> list[str]:
     return [piece[1:-1] for piece in _PIECE.findall(text) if piece.startswith("{") and piece != "{{"]
 
 
-def _fill(text: str, field: str) -> Fill:
+def filler(text: str, field: str) -> Fill:
     """A function that makes the text of a row. It raises RowError for a column that is missing or has no text."""
     pieces = _PIECE.findall(text)
     literals = {"{{": "{", "}}": "}"}

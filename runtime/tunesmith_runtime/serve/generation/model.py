@@ -14,11 +14,13 @@ import torch
 from transformers import AutoTokenizer
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.inferenceservice import Engine
 from tunesmith_runtime.data.row_error import RowError, row_errors
 from tunesmith_runtime.data.turns import end_of_turn
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.messages import unwritten
-from tunesmith_runtime.modelcheck.adapters import check_kind
+from tunesmith_runtime.modelcheck.adapter_batching import check_mixable
+from tunesmith_runtime.modelcheck.adapters import adapter_config, check_kind
 from tunesmith_runtime.modelcheck.config import positions
 from tunesmith_runtime.modelcheck.failure import bad_model, detail
 from tunesmith_runtime.modelcheck.loading import load_weights, with_adapter
@@ -133,7 +135,7 @@ def load(
     check_loaded(str(path), path, tokenizer, vocabulary)
     end, length = end_tokens(model, tokenizer), context_length(model.config, max_length)
     for name, folder in adapters.items():
-        check_kind(name, folder)
+        check_kind(name, adapter_config(name, folder), Engine.TRANSFORMERS, len(adapters) == 1)
         model = with_adapter(model, name, folder)
         check_mixable(name, model)
     model.requires_grad_(False)
@@ -141,18 +143,3 @@ def load(
         log.warning("memory beside the weights holds at most %d tokens, fewer than the model's %d", most, length)
         length = most
     return LoadedModel(Forward(model, bool(adapters)), tokenizer, length, end, vocabulary)
-
-
-def check_mixable(name: str, model: torch.nn.Module) -> None:
-    """Refuse an adapter that PEFT cannot mix with others in a batch, because each request to it would fail.
-
-    Raises RunFailure (BadSpec).
-    """
-    from peft.tuners.lora.layer import ParamWrapper
-
-    if any(isinstance(layer, ParamWrapper) for layer in model.modules()):
-        raise RunFailure(
-            FailureClass.BAD_SPEC,
-            f"adapter {name} adapts the weights of experts, which the engine transformers cannot serve beside a base model",
-            "merge the adapter (export.merge: true) and serve the merged model",
-        )

@@ -248,67 +248,87 @@ async def stream(form: Bodies, pending: PendingAnswers, include_usage: bool) -> 
     yield DONE
 
 
-def create_app(service: Service) -> Starlette:
-    """Return the application: the API, and the pod's probes."""
+Prompts = Callable[[Service, Body], list[list[int]]]
+"""Returns the tokens of the prompts in a body."""
 
-    def check_name(name: str) -> str:
-        if name not in service.names:
-            raise model_not_found(name, list(service.names))
-        return name
 
-    large_bodies = asyncio.Semaphore(1)
+class Endpoints:
+    """The handlers of the API, and of the pod's probes."""
 
-    def parse_body(kind: type[Body], raw: bytes, prompts: Callable[[Service, Body], list[list[int]]]) -> Any:
-        body = parse(kind, decode_body(raw))
-        check_name(body.model)
-        return body, prompts(service, body)
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._large_bodies = asyncio.Semaphore(1)
 
-    async def handle(
-        request: Request, kind: type[Body], prompts: Callable[[Service, Body], list[list[int]]], bodies: type[Bodies]
-    ) -> Response:
-        raw = await read_body(request)
-        # parsing large bodies takes seconds of CPU time: one at a time, so that other requests are not delayed
-        async with large_bodies if len(raw) > LARGE_BODY_BYTES else contextlib.nullcontext():
-            body, encoded = await asyncio.to_thread(parse_body, kind, raw, prompts)
-        return await respond(service, request, body, encoded, bodies)
+    async def chat(self, request: Request) -> Response:
+        """Answer a conversation."""
+        return await self._answer(request, ChatRequest, chat_prompts, Chat)
 
-    async def chat(request: Request) -> Response:
-        return await handle(request, ChatRequest, chat_prompts, Chat)
+    async def completion(self, request: Request) -> Response:
+        """Continue a text."""
+        return await self._answer(request, CompletionRequest, completion_prompts, Completion)
 
-    async def completion(request: Request) -> Response:
-        return await handle(request, CompletionRequest, completion_prompts, Completion)
-
-    async def models(request: Request) -> Response:
+    async def models(self, request: Request) -> Response:
+        """Return the list of the models."""
+        service = self._service
         return JSONResponse(model_list(list(service.names), service.created, service.max_length))
 
-    async def model(request: Request) -> Response:
-        return JSONResponse(model_card(check_name(request.path_params["name"]), service.created, service.max_length))
+    async def model(self, request: Request) -> Response:
+        """Return a model of the list."""
+        name = self._known(request.path_params["name"])
+        return JSONResponse(model_card(name, self._service.created, self._service.max_length))
 
-    async def health(request: Request) -> Response:
-        if not service.healthy:
+    async def health(self, request: Request) -> Response:
+        """Return whether the service can answer at all."""
+        if not self._service.healthy:
             return JSONResponse({"status": "the generating thread has ended"}, 503)
         return JSONResponse({"status": "ok"})
 
-    async def ready(request: Request) -> Response:
-        return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
+    async def ready(self, request: Request) -> Response:
+        """Return whether the service accepts requests."""
+        return JSONResponse({"ready": self._service.ready}, 200 if self._service.ready else 503)
 
-    def require_key(handler: Handler) -> Handler:
+    def with_key(self, handler: Handler) -> Handler:
+        """Return a handler that answers only requests with the API key, if the service has one."""
+
         async def checked(request: Request) -> Response:
-            if service.api_key is not None:
+            if self._service.api_key is not None:
                 token = bearer_token(request.headers.get("authorization", ""))
-                if not accepts(service.api_key, token):
+                if not accepts(self._service.api_key, token):
                     raise unauthorized(bool(token))
             return await handler(request)
 
         return checked
 
+    async def _answer(
+        self, request: Request, kind: type[Body], prompts: Prompts[Body], bodies: type[Bodies]
+    ) -> Response:
+        raw = await read_body(request)
+        # parsing large bodies takes seconds of CPU time: one at a time, so that other requests are not delayed
+        async with self._large_bodies if len(raw) > LARGE_BODY_BYTES else contextlib.nullcontext():
+            body, encoded = await asyncio.to_thread(self._parse, kind, raw, prompts)
+        return await respond(self._service, request, body, encoded, bodies)
+
+    def _parse(self, kind: type[Body], raw: bytes, prompts: Prompts[Body]) -> tuple[Body, list[list[int]]]:
+        body = parse(kind, decode_body(raw))
+        self._known(body.model)
+        return body, prompts(self._service, body)
+
+    def _known(self, name: str) -> str:
+        if name not in self._service.names:
+            raise model_not_found(name, list(self._service.names))
+        return name
+
+
+def create_app(service: Service) -> Starlette:
+    """Return the application: the API, and the pod's probes."""
+    endpoints = Endpoints(service)
     routes = [
-        Route("/v1/chat/completions", require_key(chat), methods=["POST"]),
-        Route("/v1/completions", require_key(completion), methods=["POST"]),
-        Route("/v1/models", require_key(models)),
-        Route("/v1/models/{name}", require_key(model)),
-        Route("/health", health),
-        Route("/ready", ready),
+        Route("/v1/chat/completions", endpoints.with_key(endpoints.chat), methods=["POST"]),
+        Route("/v1/completions", endpoints.with_key(endpoints.completion), methods=["POST"]),
+        Route("/v1/models", endpoints.with_key(endpoints.models)),
+        Route("/v1/models/{name}", endpoints.with_key(endpoints.model)),
+        Route("/health", endpoints.health),
+        Route("/ready", endpoints.ready),
     ]
     handlers: dict[Any, Any] = {ApiError: _api_error, HTTPException: _http_error, Exception: _unexpected}
     return Starlette(routes=routes, exception_handlers=handlers)

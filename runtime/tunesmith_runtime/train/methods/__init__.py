@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tunesmith_api.training import Method as MethodName
+from tunesmith_api.method_facts import Method as MethodName
 from tunesmith_runtime.train.methods.base import Method, Setup
+from tunesmith_runtime.train.methods.classify import CLASSIFY
 from tunesmith_runtime.train.methods.cpo import CPO
 from tunesmith_runtime.train.methods.dpo import DPO
+from tunesmith_runtime.train.methods.embed import EMBED
 from tunesmith_runtime.train.methods.gkd import GKD
 from tunesmith_runtime.train.methods.grpo import GRPO
 from tunesmith_runtime.train.methods.kto import KTO
@@ -22,5 +24,6 @@ from tunesmith_runtime.train.methods.simpo import SIMPO
 __all__ = ["METHODS", "Method", "Setup"]
 
 METHODS: Mapping[MethodName, Method] = {
-    method.name: method for method in (SFT, PRETRAIN, DPO, ORPO, SIMPO, CPO, KTO, REWARD, GRPO, RLOO, PPO, GKD)
+    method.name: method
+    for method in (SFT, PRETRAIN, DPO, ORPO, SIMPO, CPO, KTO, REWARD, CLASSIFY, EMBED, GRPO, RLOO, PPO, GKD)
 }

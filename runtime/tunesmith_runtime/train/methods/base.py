@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.training import Method as MethodName
-from tunesmith_runtime.data.records import Record
+from tunesmith_api.method_facts import Method as MethodName
+from tunesmith_api.training import Until
+from tunesmith_runtime.data.records import WITH_MEDIA, Record
 from tunesmith_runtime.data.row_encoder import Learnable
-from tunesmith_runtime.train.process_group import ProcessGroup
+from tunesmith_runtime.train.world.process_group import ProcessGroup
 from tunesmith_runtime.workdir import Work
 
 if TYPE_CHECKING:
@@ -21,8 +23,9 @@ if TYPE_CHECKING:
 
     from tunesmith_runtime.data.pairs import Pairs
     from tunesmith_runtime.data.prompts import Prompts
-    from tunesmith_runtime.train.rows import TrainingRows
-    from tunesmith_runtime.train.trainer import RunMixin
+    from tunesmith_runtime.data.text_groups import TextGroups
+    from tunesmith_runtime.train.rows.forms import TrainingRows
+    from tunesmith_runtime.train.trainers.base import RunMixin
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Setup:
     """The model to train, with its tuner applied."""
     tokenizer: PreTrainedTokenizerBase
     train_dataset: TrainingRows
-    eval_dataset: Dataset | Pairs | Prompts | None
+    eval_dataset: Dataset | Pairs | Prompts | TextGroups | None
     arguments: Mapping[str, Any]
     """Keyword arguments of transformers.TrainingArguments that all methods share."""
     callbacks: Sequence[TrainerCallback]
@@ -46,30 +49,37 @@ class Setup:
 
 @dataclass(frozen=True)
 class Method:
-    """How a model learns. Importing a method imports neither torch nor TRL; building its trainer does."""
+    """A training method. Importing a method imports neither torch nor TRL; building its trainer does."""
 
     name: MethodName
     learns_from: frozenset[type[Record]]
     """Types of the records that it reads; rows of other types are refused."""
     build_trainer: Callable[[Setup], RunMixin]
     head: Callable[[FineTuneJobSpec, Table], Mapping[str, Any]] = lambda job, rows: {}
-    """Return the settings of config.json for the head of the model, such as num_labels, by the training rows. For methods whose
-    task is not to write text."""
+    """Return the settings of config.json for the head of the model, such as num_labels, from the training rows and the
+    held-out rows. For methods that do not train a language model."""
     answers: int = 1
-    """Answers of a row, each of which is an example: 2 for preferences, the chosen one and the rejected one."""
-    arrange: Callable[[Dataset, FineTuneJobSpec], Dataset | Pairs | Prompts] = lambda examples, job: examples
+    """Examples of a row, one for each answer: 2 for preferences, the chosen and the rejected answer."""
+    arrange: Callable[[Dataset, FineTuneJobSpec], Dataset | Pairs | Prompts | TextGroups] = lambda examples, job: (
+        examples
+    )
     """Make the rows of a batch from the encoded examples."""
-    check_rows: Callable[[Table], None] = lambda _: None
+    check_rows: Callable[[FineTuneJobSpec, Table], None] = lambda job, rows: None
     """Refuse training rows from which the method cannot learn as a whole. Raises RunFailure."""
-    row_check: Callable[[FineTuneJobSpec], Callable[[Record], None]] = lambda _: lambda _: None
-    """Return what raises RowError for a record to which the settings of a job do not apply. Raises RunFailure (BadSpec) for
-    settings that apply to none."""
+    row_check: Callable[[FineTuneJobSpec, Work], Callable[[Record], None]] = lambda _, __: lambda _: None
+    """Return a check of a record against the settings of a job and the further models in its work directory. The check raises RowError.
+    Raises RunFailure (BadSpec) for settings that no record can satisfy."""
+    describe: Callable[[FineTuneJobSpec, Any, Path], None] = lambda job, model, folder: None
+    """Write further files of a published model into its folder, such as those that describe how its outputs are pooled."""
+    scales: bool = False
+    """Whether its loss has the weights of answers as factors. Other methods learn answers of weight 1 alone."""
     needs: frozenset[str] = frozenset()
     """Optional packages that it imports; all others stay hidden (`train.imports`)."""
 
-    def learnable(self, job: FineTuneJobSpec) -> Learnable:
+    def learnable(self, job: FineTuneJobSpec, work: Work) -> Learnable:
         """Return the records that it learns from with the settings of a job. Raises RunFailure (BadSpec)."""
-        return Learnable(self.name, self.learns_from, self.row_check(job))
+        validated = WITH_MEDIA if job.until is Until.DATA else frozenset[type[Record]]()
+        return Learnable(self.name, self.learns_from, self.row_check(job, work), self.scales, validated)
 
 
 def in_pairs(examples: Dataset, job: FineTuneJobSpec) -> Pairs:
@@ -77,6 +87,13 @@ def in_pairs(examples: Dataset, job: FineTuneJobSpec) -> Pairs:
     from tunesmith_runtime.data.pairs import Pairs
 
     return Pairs(examples)
+
+
+def in_texts(examples: Dataset, job: FineTuneJobSpec) -> TextGroups:
+    """Return the examples of texts that are compared as rows of several texts."""
+    from tunesmith_runtime.data.text_groups import TextGroups
+
+    return TextGroups(examples)
 
 
 def in_groups(examples: Dataset, job: FineTuneJobSpec) -> Prompts:

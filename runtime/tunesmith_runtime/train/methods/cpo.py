@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunesmith_api.method_facts import Method as MethodName
 from tunesmith_api.methods import Cpo
-from tunesmith_api.training import Method as MethodName
 from tunesmith_runtime.data.records import Preference
 from tunesmith_runtime.train.methods.base import Method, Setup, in_pairs, log_sigmoid
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tunesmith_runtime.train.preference import Answers
-    from tunesmith_runtime.train.trainer import RunMixin
+    from tunesmith_runtime.train.trainers.base import RunMixin
+    from tunesmith_runtime.train.trainers.preference import Answers
 
 
 def loss(answers: Answers, cpo: Cpo) -> Tensor:
@@ -29,7 +29,7 @@ def loss(answers: Answers, cpo: Cpo) -> Tensor:
 
 def build_trainer(setup: Setup) -> RunMixin:
     """Return the trainer."""
-    from tunesmith_runtime.train import preference
+    from tunesmith_runtime.train.trainers import preference
 
     cpo = setup.job.cpo or Cpo()
     objective = preference.Objective(

@@ -10,21 +10,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tunesmith_api.method_facts import Method as MethodName
 from tunesmith_api.methods import Dpo, DpoLoss
-from tunesmith_api.training import Method as MethodName
 from tunesmith_runtime.data.records import Preference
 from tunesmith_runtime.train.methods.base import Method, Setup, in_pairs, log_sigmoid
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tunesmith_runtime.train.preference import Answers
-    from tunesmith_runtime.train.trainer import RunMixin
+    from tunesmith_runtime.train.models.reference import Reference
+    from tunesmith_runtime.train.trainers.base import RunMixin
+    from tunesmith_runtime.train.trainers.preference import Answers
 
 
 @dataclass(frozen=True)
 class Ratios:
-    """What the losses are made of; each tensor is (pairs,)."""
+    """Inputs of the losses; each tensor is (pairs,)."""
 
     chosen: Tensor
     """Log-ratio of the chosen answer."""
@@ -33,7 +34,7 @@ class Ratios:
     """Log-ratio for each token of the chosen answer, on average."""
     rejected_mean: Tensor
     chosen_log_prob: Tensor
-    """Log-probability of a token of the chosen answer, on average, by the trained model alone."""
+    """Mean log-probability of a token of the chosen answer by the trained model, without the reference."""
 
 
 def sigmoid(ratios: Ratios, dpo: Dpo) -> Tensor:
@@ -123,16 +124,25 @@ def rewards(answers: Answers, dpo: Dpo) -> tuple[Tensor, Tensor]:
     return dpo.beta * ratios.chosen, dpo.beta * ratios.rejected
 
 
+def reference_for(setup: Setup, dpo: Dpo) -> Reference:
+    """Return the reference of each step, or that of the pass before the first step."""
+    from tunesmith_runtime.train.models.reference import present_reference, reference_of
+
+    if dpo.precompute_reference:
+        return present_reference(setup.model, setup.job)
+    return reference_of(setup.model, setup.job, bool(setup.arguments["bf16"]))
+
+
 def build_trainer(setup: Setup) -> RunMixin:
     """Return the trainer, with a reference unless dpo.referenceFree."""
-    from tunesmith_runtime.train import preference
-    from tunesmith_runtime.train.reference import reference_of
+    from tunesmith_runtime.train.trainers import preference
 
     dpo = setup.job.dpo or Dpo()
     objective = preference.Objective(
         loss=lambda answers: loss(answers, dpo),
         rewards=lambda answers: rewards(answers, dpo),
-        reference=None if dpo.reference_free else reference_of(setup.model, setup.job, bool(setup.arguments["bf16"])),
+        reference=None if dpo.reference_free else reference_for(setup, dpo),
+        precomputes=dpo.precompute_reference,
     )
     return preference.build_trainer(setup, objective)
 

@@ -11,15 +11,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from tunesmith_api.method_facts import Method as MethodName
 from tunesmith_api.run import ModelRole
-from tunesmith_api.training import Method as MethodName
 from tunesmith_runtime.data.records import Continuation, Conversation
 from tunesmith_runtime.train.methods.base import Method, Setup
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tunesmith_runtime.train.trainer import RunMixin
+    from tunesmith_runtime.train.trainers.base import RunMixin
 
 
 def loss(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
@@ -45,8 +45,8 @@ def build_trainer(setup: Setup) -> RunMixin:
     import torch
 
     from tunesmith_runtime.modelcheck.vocabularies import check_equal
-    from tunesmith_runtime.train import distillation
-    from tunesmith_runtime.train.model import load_model, load_tokenizer
+    from tunesmith_runtime.train.models.files import load_model, load_tokenizer
+    from tunesmith_runtime.train.trainers import distillation
 
     gkd, folder = setup.job.gkd, setup.work.model(ModelRole.TEACHER)
     assert gkd is not None, "a rule of FineTuneJobSpec"

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunesmith_api.method_facts import Method as MethodName
 from tunesmith_api.methods import Grpo, GrpoLoss, Importance
-from tunesmith_api.training import Method as MethodName
 from tunesmith_runtime.data.records import Prompt
 from tunesmith_runtime.train.methods.base import Method, Setup, in_groups
 from tunesmith_runtime.train.rewards import row_check
@@ -20,15 +20,16 @@ from tunesmith_runtime.train.rewards import row_check
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tunesmith_runtime.train.policy_loss import Sampled
-    from tunesmith_runtime.train.trainer import RunMixin
+    from tunesmith_runtime.train.losses.policy_loss import Sampled
+    from tunesmith_runtime.train.trainers.base import RunMixin
 
 SMALL = 1e-4
-"""Added to a standard deviation: a group of equal rewards has none, and no advantages."""
+"""Added to a standard deviation, which is 0 in a group of equal rewards."""
 
 
 def advantages(rewards: Tensor, grpo: Grpo) -> Tensor:
-    """Return the advantages of groups of completions, both (groups, completions). A reward of NaN is none: it has advantage 0."""
+    """Return the advantages of groups of completions, both (groups, completions). NaN stands for a missing reward, and
+    gives advantage 0."""
     centered = rewards - rewards.nanmean(dim=1, keepdim=True)
     if grpo.scale_rewards and grpo.loss is not GrpoLoss.DR_GRPO:
         rated = (~rewards.isnan()).sum(dim=1, keepdim=True)
@@ -46,7 +47,7 @@ def log_ratios(sampled: Sampled, grpo: Grpo) -> Tensor:
 
 def loss(sampled: Sampled, rows: int, tokens: int, grpo: Grpo) -> Tensor:
     """Return the part of a micro batch of the loss of a step with `rows` completions of `tokens` tokens in all."""
-    from tunesmith_runtime.train.policy_loss import divergence, surrogate
+    from tunesmith_runtime.train.losses.policy_loss import divergence, surrogate
 
     of_tokens = surrogate(log_ratios(sampled, grpo), sampled, grpo.clip)
     if sampled.reference is not None:
@@ -64,18 +65,18 @@ def loss(sampled: Sampled, rows: int, tokens: int, grpo: Grpo) -> Tensor:
 
 def build_trainer(setup: Setup) -> RunMixin:
     """Return the trainer; it has a reference model if beta is not 0."""
-    from tunesmith_runtime.train import group
-    from tunesmith_runtime.train.policy_loss import clipped_share
-    from tunesmith_runtime.train.reference import reference_of
+    from tunesmith_runtime.train.losses.policy_loss import clipped_share
+    from tunesmith_runtime.train.models.reference import reference_of
+    from tunesmith_runtime.train.trainers import group_sampling
 
     grpo = setup.job.grpo or Grpo()
-    policy = group.Policy(
+    policy = group_sampling.Policy(
         advantages=lambda rewards: advantages(rewards, grpo),
         loss=lambda sampled, rows, tokens: loss(sampled, rows, tokens, grpo),
         clipped=lambda sampled: clipped_share(log_ratios(sampled, grpo), sampled, grpo.clip),
         reference=reference_of(setup.model, setup.job, bool(setup.arguments["bf16"])) if grpo.beta else None,
     )
-    return group.build_trainer(setup, policy, grpo)
+    return group_sampling.build_trainer(setup, policy, grpo)
 
 
 GRPO = Method(

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.method_facts import Method as MethodName
 from tunesmith_api.methods import Kto
-from tunesmith_api.training import Method as MethodName
 from tunesmith_runtime.data.records import Feedback
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.methods.base import Method, Setup
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from pyarrow import Table
     from torch import Tensor
 
-    from tunesmith_runtime.train.feedback import Rated
-    from tunesmith_runtime.train.trainer import RunMixin
+    from tunesmith_runtime.train.trainers.base import RunMixin
+    from tunesmith_runtime.train.trainers.feedback import Rated
 
 
 def loss(rated: Rated, kto: Kto) -> Tensor:
@@ -31,7 +32,7 @@ def loss(rated: Rated, kto: Kto) -> Tensor:
     return weight * (1 - (kto.beta * sign * (rated.ratios - rated.divergence)).sigmoid())
 
 
-def check_rows(columns: Table) -> None:
+def check_rows(job: FineTuneJobSpec, columns: Table) -> None:
     """Raise RunFailure (EmptyDataset) unless there are good and bad answers."""
     import pyarrow.compute
 
@@ -47,8 +48,8 @@ def check_rows(columns: Table) -> None:
 
 def build_trainer(setup: Setup) -> RunMixin:
     """Return the trainer."""
-    from tunesmith_runtime.train import feedback
-    from tunesmith_runtime.train.reference import reference_of
+    from tunesmith_runtime.train.models.reference import reference_of
+    from tunesmith_runtime.train.trainers import feedback
 
     kto = setup.job.kto or Kto()
     reference = reference_of(setup.model, setup.job, bool(setup.arguments["bf16"]))

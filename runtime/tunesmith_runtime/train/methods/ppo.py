@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.method_facts import Method as MethodName
 from tunesmith_api.methods import Ppo
-from tunesmith_api.training import Method as MethodName
 from tunesmith_runtime.data.records import Prompt
 from tunesmith_runtime.train.methods.base import Method, Setup
 from tunesmith_runtime.train.rewards import row_check
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tunesmith_runtime.data.prompts import Prompts
-    from tunesmith_runtime.train.trainer import RunMixin
+    from tunesmith_runtime.train.trainers.base import RunMixin
 
 SMALL = 1e-8
 """Added to a variance, which is 0 where all advantages are equal."""
@@ -66,8 +66,8 @@ def value_losses(values: Tensor, old: Tensor, returns: Tensor, ppo: Ppo) -> Tens
 
 def build_trainer(setup: Setup) -> RunMixin:
     """Return the trainer, with a reference unless ppo.klCoefficient is 0."""
-    from tunesmith_runtime.train import actor_critic
-    from tunesmith_runtime.train.reference import reference_of
+    from tunesmith_runtime.train.models.reference import reference_of
+    from tunesmith_runtime.train.trainers import actor_critic
 
     ppo = setup.job.ppo or Ppo()
     reference = reference_of(setup.model, setup.job, bool(setup.arguments["bf16"])) if ppo.kl_coefficient else None

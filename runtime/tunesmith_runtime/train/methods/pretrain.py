@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunesmith_api.training import Method as MethodName
+from tunesmith_api.method_facts import Method as MethodName
 from tunesmith_runtime.data.records import PlainText
 from tunesmith_runtime.train.methods.base import Method
 from tunesmith_runtime.train.methods.sft import build_trainer

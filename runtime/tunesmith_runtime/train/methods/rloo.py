@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunesmith_api.method_facts import Method as MethodName
 from tunesmith_api.methods import Rloo
-from tunesmith_api.training import Method as MethodName
 from tunesmith_runtime.data.records import Prompt
 from tunesmith_runtime.train.methods.base import Method, Setup, in_groups
 from tunesmith_runtime.train.rewards import row_check
@@ -18,12 +18,13 @@ from tunesmith_runtime.train.rewards import row_check
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tunesmith_runtime.train.policy_loss import Sampled
-    from tunesmith_runtime.train.trainer import RunMixin
+    from tunesmith_runtime.train.losses.policy_loss import Sampled
+    from tunesmith_runtime.train.trainers.base import RunMixin
 
 
 def advantages(rewards: Tensor) -> Tensor:
-    """Return the advantages of groups of completions, both (groups, completions). A reward of NaN is none: it has advantage 0."""
+    """Return the advantages of groups of completions, both (groups, completions). NaN stands for a missing reward, and
+    gives advantage 0."""
     rated = (~rewards.isnan()).sum(dim=1, keepdim=True)
     others = (rewards.nansum(dim=1, keepdim=True) - rewards) / (rated - 1).clamp(min=1)
     return ((rewards - others) * (rated > 1)).nan_to_num()
@@ -36,7 +37,7 @@ def log_ratios(sampled: Sampled) -> Tensor:
 
 def loss(sampled: Sampled, rows: int, rloo: Rloo) -> Tensor:
     """Return the part of a micro batch of the mean loss of a step with `rows` completions."""
-    from tunesmith_runtime.train.policy_loss import surrogate
+    from tunesmith_runtime.train.losses.policy_loss import surrogate
 
     of_rows = surrogate(log_ratios(sampled), sampled, rloo.clip)[:, 0]
     return (of_rows * sampled.is_token.any(dim=1)).sum() / rows
@@ -44,19 +45,19 @@ def loss(sampled: Sampled, rows: int, rloo: Rloo) -> Tensor:
 
 def build_trainer(setup: Setup) -> RunMixin:
     """Return the trainer; it has a reference model if beta is not 0."""
-    from tunesmith_runtime.train import group
-    from tunesmith_runtime.train.policy_loss import clipped_share
-    from tunesmith_runtime.train.reference import reference_of
+    from tunesmith_runtime.train.losses.policy_loss import clipped_share
+    from tunesmith_runtime.train.models.reference import reference_of
+    from tunesmith_runtime.train.trainers import group_sampling
 
     rloo = setup.job.rloo or Rloo()
-    policy = group.Policy(
+    policy = group_sampling.Policy(
         advantages=advantages,
         loss=lambda sampled, rows, _: loss(sampled, rows, rloo),
         clipped=lambda sampled: clipped_share(log_ratios(sampled), sampled, rloo.clip),
         reference=reference_of(setup.model, setup.job, bool(setup.arguments["bf16"])) if rloo.beta else None,
         reward_beta=rloo.beta,
     )
-    return group.build_trainer(setup, policy, rloo)
+    return group_sampling.build_trainer(setup, policy, rloo)
 
 
 RLOO = Method(

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tunesmith_api.method_facts import Method as MethodName
 from tunesmith_api.methods import Simpo
-from tunesmith_api.training import Method as MethodName
 from tunesmith_runtime.data.records import Preference
 from tunesmith_runtime.train.methods.base import Method, Setup, in_pairs, log_sigmoid
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tunesmith_runtime.train.preference import Answers
-    from tunesmith_runtime.train.trainer import RunMixin
+    from tunesmith_runtime.train.trainers.base import RunMixin
+    from tunesmith_runtime.train.trainers.preference import Answers
 
 
 def loss(answers: Answers, simpo: Simpo) -> Tensor:
@@ -26,7 +26,7 @@ def loss(answers: Answers, simpo: Simpo) -> Tensor:
 
 def build_trainer(setup: Setup) -> RunMixin:
     """Return the trainer."""
-    from tunesmith_runtime.train import preference
+    from tunesmith_runtime.train.trainers import preference
 
     simpo = setup.job.simpo or Simpo()
     objective = preference.Objective(

@@ -2,31 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.methods import RewardType
+from tunesmith_api.rewards import Reward, RewardType
 from tunesmith_runtime.data.records import Prompt, Record
 from tunesmith_runtime.train.rewards.accuracy import ACCURACY
-from tunesmith_runtime.train.rewards.base import Completion, Scorer
+from tunesmith_runtime.train.rewards.base import Completion, Rate, Scorer
+from tunesmith_runtime.train.rewards.code import CODE
 from tunesmith_runtime.train.rewards.format import FORMAT
+from tunesmith_runtime.train.rewards.judge import JUDGE
 from tunesmith_runtime.train.rewards.length import LENGTH
+from tunesmith_runtime.train.rewards.model import MODEL
+from tunesmith_runtime.workdir import Work
 
-__all__ = ["SCORERS", "Completion", "Scorer", "row_check"]
+if TYPE_CHECKING:
+    from tunesmith_runtime.train.methods.base import Setup
 
-SCORERS: Mapping[RewardType, Scorer] = {scorer.type: scorer for scorer in (ACCURACY, FORMAT, LENGTH)}
+__all__ = ["SCORERS", "Completion", "Rater", "Scorer", "open_raters", "row_check"]
+
+SCORERS: Mapping[RewardType, Scorer] = {
+    scorer.type: scorer for scorer in (ACCURACY, FORMAT, LENGTH, MODEL, JUDGE, CODE)
+}
 
 
-def row_check(job: FineTuneJobSpec) -> Callable[[Record], None]:
-    """Return what raises RowError for a prompt whose columns a reward of the job cannot be computed from.
+@dataclass(frozen=True)
+class Rater:
+    """A reward that is ready to rate completions."""
 
-    Raises RunFailure (BadSpec) for a reward that cannot be computed at all.
+    reward: Reward
+    rate: Rate
+
+
+def open_raters(setup: Setup) -> Sequence[Rater]:
+    """Return the rewards of a job, ready to rate. Raises RunFailure."""
+    return [Rater(reward, SCORERS[reward.type].open(reward, setup)) for reward in setup.job.rewards or ()]
+
+
+def row_check(job: FineTuneJobSpec, work: Work) -> Callable[[Record], None]:
+    """Return a check of a prompt, which raises RowError if a reward of the job cannot rate its completions.
+
+    `work` has the further models, if they have been fetched. Raises RunFailure (BadSpec) for a reward that cannot rate
+    any completion.
     """
-    checks = [SCORERS[reward.type].check(reward) for reward in job.rewards or ()]
+    checks = [SCORERS[reward.type].check(reward, work) for reward in job.rewards or ()]
 
     def check(record: Record) -> None:
         if isinstance(record, Prompt):
-            for check_columns in checks:
-                check_columns(record.columns)
+            for check_prompt in checks:
+                check_prompt(record)
 
     return check

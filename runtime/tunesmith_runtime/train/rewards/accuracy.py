@@ -6,11 +6,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tunesmith_api.methods import Match, Reward, RewardType
+from tunesmith_api.rewards import Match, Reward, RewardType
+from tunesmith_runtime.answers.choices import read_letter
+from tunesmith_runtime.answers.matching import answer_of
+from tunesmith_runtime.data.records import Prompt
 from tunesmith_runtime.data.row_error import RowError
-from tunesmith_runtime.train.rewards.base import Completion, Scorer
+from tunesmith_runtime.train.rewards.base import Completion, Scorer, each
+from tunesmith_runtime.workdir import Work
 
-LETTER = re.compile(r"\b[A-Z]\b")
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 """Answers that are mathematics without a look by math-verify, whose import takes seconds."""
 FINAL = "####"
@@ -24,10 +27,11 @@ def score(completion: Completion, reward: Reward) -> float:
     return float(MATCHES[reward.match](completion.text, str(completion.columns[reward.column])))
 
 
-def check(reward: Reward) -> Callable[[Mapping[str, Any]], None]:
+def check(reward: Reward, _: Work) -> Callable[[Prompt], None]:
     """Return what raises RowError for columns without an answer, or with one that cannot be compared."""
 
-    def check_columns(columns: Mapping[str, Any]) -> None:
+    def check_columns(prompt: Prompt) -> None:
+        columns = prompt.columns
         answer = columns.get(reward.column)
         if answer is None:
             known = ", ".join(sorted(columns)) or "none"
@@ -50,9 +54,9 @@ def is_equal(text: str, answer: str) -> bool:
 
 
 def is_choice(text: str, answer: str) -> bool:
-    """Whether the last single capital letter is the answer."""
-    letters = LETTER.findall(text)
-    return bool(letters) and letters[-1] == answer.strip().upper()
+    """Whether the text names the letter of the answer, as an evaluation reads it after the thoughts of the model."""
+    reply = answer_of(text)
+    return reply is not None and read_letter(reply) == answer.strip().upper()
 
 
 def is_equivalent(text: str, answer: str) -> bool:
@@ -93,4 +97,4 @@ MATCHES: Mapping[Match, Callable[[str, str], bool]] = {
     Match.MATH: is_equivalent,
 }
 
-ACCURACY = Scorer(RewardType.ACCURACY, score, check)
+ACCURACY = Scorer(RewardType.ACCURACY, each(score), check)

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tunesmith_api.methods import Reward, RewardType
+from tunesmith_api.rewards import Reward, RewardType
+from tunesmith_runtime.data.records import Prompt
+from tunesmith_runtime.workdir import Work
+
+if TYPE_CHECKING:
+    from tunesmith_runtime.train.methods.base import Setup
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What the model wrote after a prompt."""
+    """A completion of a prompt by the model."""
 
     text: str
     """Without special tokens."""
     tokens: int
     most_tokens: int
     """maxCompletionLength of the method."""
-    columns: Mapping[str, Any]
-    """Further columns of the prompt's row."""
+    prompt: Prompt
+    """With the further columns of its row."""
+    is_finished: bool = True
+    """Whether it has ended within maxCompletionLength."""
+
+    @property
+    def columns(self) -> Mapping[str, Any]:
+        """Further columns of the prompt's row."""
+        return self.prompt.columns
+
+
+Rate = Callable[[Sequence[Completion]], Sequence[float]]
+"""Return the reward of each completion before its weight."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +43,13 @@ class Scorer:
     """How a type of reward is computed."""
 
     type: RewardType
-    score: Callable[[Completion, Reward], float]
-    """Return the reward of a completion before its weight."""
-    check: Callable[[Reward], Callable[[Mapping[str, Any]], None]] = lambda _: lambda _: None
-    """Return what raises RowError for columns of a row that the reward cannot be computed from. Raises RunFailure (BadSpec) for
-    settings of a reward with which it cannot be computed at all."""
+    open: Callable[[Reward, Setup], Rate]
+    """Return a function that rates completions in a training. Raises RunFailure."""
+    check: Callable[[Reward, Work], Callable[[Prompt], None]] = lambda _, __: lambda _: None
+    """Return a check of a prompt, which raises RowError if the reward cannot rate its completions. Raises RunFailure (BadSpec) for
+    settings with which the reward cannot rate any completion."""
+
+
+def each(score: Callable[[Completion, Reward], float]) -> Callable[[Reward, Setup], Rate]:
+    """Return the `open` of a reward that scores each completion on its own."""
+    return lambda reward, _: lambda completions: [score(completion, reward) for completion in completions]

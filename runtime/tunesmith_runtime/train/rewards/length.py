@@ -3,8 +3,8 @@ falling to -1 at the longest completion."""
 
 from __future__ import annotations
 
-from tunesmith_api.methods import Reward, RewardType
-from tunesmith_runtime.train.rewards.base import Completion, Scorer
+from tunesmith_api.rewards import Reward, RewardType
+from tunesmith_runtime.train.rewards.base import Completion, Scorer, each
 
 
 def score(completion: Completion, reward: Reward) -> float:
@@ -14,4 +14,4 @@ def score(completion: Completion, reward: Reward) -> float:
     return -min(1.0, over / max(1, completion.most_tokens - free)) if over > 0 else 0.0
 
 
-LENGTH = Scorer(RewardType.LENGTH, score)
+LENGTH = Scorer(RewardType.LENGTH, each(score))

@@ -1,4 +1,5 @@
-"""What a strategy decides: how the processes of a group divide weights and optimizer, and how the parts are put together.
+"""The interface of a strategy: how the processes of a group divide weights and optimizer, and how they put the parts
+together.
 
 Whatever the strategy, a checkpoint and an artifact have the files of a single process: whole tensors under the names of the
 undivided model. So any world, and any strategy, can resume a checkpoint.
@@ -6,12 +7,19 @@ undivided model. So any world, and any strategy, can resume a checkpoint.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from torch import nn
+from tunesmith_api.training import Offload
 
-    from tunesmith_runtime.train.sharding import ShardingMixin as Trainer
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from tunesmith_runtime.train.strategies.sharding import ShardingMixin as Trainer
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""The state of AdamW for each weight."""
 
 
 class Strategy:
@@ -26,20 +34,36 @@ class Strategy:
     needs: frozenset[str] = frozenset()
     """Optional packages that it imports; all others stay hidden (`train.imports`)."""
     steps_in_backward = False
-    """Whether a backward pass steps the optimizer, so that there is none without a step."""
+    """Whether each backward pass also steps the optimizer."""
+    is_pipelined = False
+    """Whether the micro batches of a step pass through the model together, from process to process."""
+    splits_sequences = False
+    """Whether each process has whole weights and computes a part of the tokens of each row."""
 
-    def arguments(self, device: str, bf16: bool) -> dict[str, Any]:
+    def arguments(self, device: str, bf16: bool, offload: Offload) -> dict[str, Any]:
         """Return keyword arguments of transformers.TrainingArguments beside those that all strategies share."""
         return {}
+
+    def prepare(self, trainer: Trainer) -> None:
+        """Change how `trainer` divides rows among processes, before it reads any."""
 
     def shard(self, trainer: Trainer) -> None:
         """Divide the model of `trainer`, which has its initial or resumed weights, before its optimizer is created."""
 
     def check(self, trainer: Trainer) -> None:
-        """Check that each process holds its part alone. Raises RunFailure (ProcessError)."""
+        """Check that each process holds only its part. Raises RunFailure (ProcessError)."""
+
+    def take_step(self, trainer: Trainer, model: nn.Module, batches: Sequence[Any], tokens: Any) -> Tensor:
+        """Compute the gradients of a step from all its micro batches; return its loss. `tokens`: their number in all
+        processes."""
+        raise NotImplementedError
+
+    def validation_loss(self, trainer: Trainer, model: nn.Module, batch: Any) -> Tensor | None:
+        """Return the loss of a batch where a process has no whole model to compute it with."""
+        return None
 
     def weights(self, trainer: Trainer) -> dict[str, Any]:
-        """Return what a checkpoint needs of the model's state dictionary in whole tensors, to the leader."""
+        """Return to the leader the whole tensors of the model's state dictionary that a checkpoint needs."""
         raise NotImplementedError
 
     def optimizer_state(self, trainer: Trainer) -> dict[str, Any]:
@@ -47,8 +71,19 @@ class Strategy:
         raise NotImplementedError
 
     def load_optimizer_state(self, trainer: Trainer, state: dict[str, Any]) -> None:
-        """Load a state dictionary of whole tensors, of which each process takes its part."""
+        """Load a state dictionary of whole tensors. Each process takes its part."""
         raise NotImplementedError
+
+    @contextmanager
+    def counting_rows_once(self, trainer: Trainer) -> Iterator[None]:
+        """Within the block, what `trainer` gathers counts each row once."""
+        yield
+
+    @contextmanager
+    def whole_weights(self, trainer: Trainer) -> Iterator[None]:
+        """Within the block, each process has whole weights, so that processes can pass different numbers of rows
+        through the model."""
+        yield
 
     def make_whole(self, model: nn.Module, keep: bool) -> None:
         """Replace the parts by whole tensors on the CPU, where `keep` is set, after the last step."""

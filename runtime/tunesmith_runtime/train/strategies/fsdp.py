@@ -1,22 +1,25 @@
 """Fully sharded data parallel (Zhao et al., 2023, https://arxiv.org/abs/2304.11277) by torch's `fully_shard` (FSDP2).
 
-Each process holds a slice of every weight, its gradient and its optimizer state. The weights of a decoder layer are gathered
-while it computes, those of embedding, last norm and head throughout a pass.
+Each process holds a slice of every weight, its gradient and its optimizer state. The weights of a decoder layer are
+gathered while it computes; the weights of embedding, last norm and head are gathered throughout a pass.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.training import Offload
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.strategies.base import Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tunesmith_runtime.train.sharding import ShardingMixin as Trainer
+    from tunesmith_runtime.train.strategies.sharding import ShardingMixin as Trainer
 
 
 class Fsdp(Strategy):
@@ -25,15 +28,16 @@ class Fsdp(Strategy):
     is_sharded = True
 
     def shard(self, trainer: Trainer) -> None:
-        """Divide each decoder layer, then what is left. Buffers stay whole."""
+        """Divide each decoder layer, then the remaining weights. Buffers stay whole."""
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
-        model = base_of(trainer.model)
-        mesh = init_device_mesh(trainer.args.device.type, (trainer.args.world_size,))
-        for layer in decoder_layers(model):
-            fully_shard(layer, mesh=mesh)
-        fully_shard(model, mesh=mesh)
+        model, device = base_of(trainer.model), trainer.args.device.type
+        mesh = init_device_mesh(device, (trainer.args.world_size,))
+        is_offloaded = trainer.group.offload is Offload.ALL
+        policy = CPUOffloadPolicy(pin_memory=device != "cpu") if is_offloaded else OffloadPolicy()
+        for part in (*decoder_layers(model), model):
+            fully_shard(part, mesh=mesh, offload_policy=policy)
         # accelerate would wrap the model in DistributedDataParallel, which divides nothing.
         trainer.accelerator.prepare_model = partial(trainer.accelerator.prepare_model, evaluation_mode=True)
 
@@ -72,6 +76,23 @@ class Fsdp(Strategy):
         }
         trainer.optimizer.load_state_dict({**state, "state": parts})
 
+    @contextmanager
+    def whole_weights(self, trainer: Trainer) -> Iterator[None]:
+        """Gather the weights of all layers, and keep them until the end of the block."""
+        from torch.distributed.fsdp import FSDPModule
+
+        root, *layers = [each for each in trainer.model.modules() if isinstance(each, FSDPModule)]
+        root.set_reshard_after_forward(False)
+        for part in (root, *layers):
+            part.unshard()
+        try:
+            yield
+        finally:
+            for part in (root, *layers):
+                part.reshard()
+            for layer in layers:
+                layer.set_reshard_after_forward(True)
+
     def make_whole(self, model: nn.Module, keep: bool) -> None:
         """Turn the model into one that is not sharded."""
         from torch import nn
@@ -93,6 +114,15 @@ class Fsdp(Strategy):
                 if keep:
                     module.register_parameter(name, gathered[id(weight)])
                     module._load_state_dict_post_hooks.clear()  # FSDP's own, which expect shards
+
+
+def give_back(model: nn.Module) -> None:
+    """Drop the whole weights that a pass has gathered and kept, such as those of the head, so that the next pass gathers them again."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def base_of(model: Any) -> Any:

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.training import Offload
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.train.strategies.base import Strategy
+from tunesmith_runtime.train.strategies.base import MOMENTS, Strategy
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from tunesmith_runtime.train.sharding import ShardingMixin as Trainer
+    from tunesmith_runtime.train.strategies.sharding import ShardingMixin as Trainer
 
 BUCKET = 20_000_000
 """Numbers of a bucket of gradients. DeepSpeed's default of 5e8 takes 2 GB, also for an adapter."""
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""The state of AdamW for each weight."""
 
 
 class Zero(Strategy):
@@ -35,7 +35,7 @@ class Zero(Strategy):
     def __init__(self, stage: int) -> None:
         self._stage = stage
 
-    def arguments(self, device: str, bf16: bool) -> dict[str, Any]:
+    def arguments(self, device: str, bf16: bool, offload: Offload) -> dict[str, Any]:
         """Return DeepSpeed's configuration."""
         build_nothing(device)
         config = {
@@ -44,8 +44,10 @@ class Zero(Strategy):
                 "reduce_bucket_size": BUCKET,
                 "allgather_bucket_size": BUCKET,
                 "overlap_comm": False,
+                **offloaded(offload, device),
             },
             "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
             "bf16": {"enabled": bf16},
             "train_micro_batch_size_per_gpu": "auto",
             "gradient_accumulation_steps": "auto",
@@ -89,7 +91,8 @@ class Zero(Strategy):
             moments = {key: safe_get_full_optimizer_state(weight, key) for key in MOMENTS}
             if keep:
                 full = {key: value.reshape(shape_of(weight)).cpu() for key, value in moments.items()}
-                states[index] = {"step": steps, **full}
+                # a tensor of its own, as a saved file keeps what is shared, and torch's optimizer counts in place
+                states[index] = {"step": steps.clone(), **full}
         groups = [dict(group) for group in trainer.optimizer_groups]
         for group, own in in_pairs(groups, zero_of(trainer).param_groups):
             group["lr"] = own["lr"]
@@ -111,6 +114,14 @@ class Zero(Strategy):
         for saved, own in in_pairs(state["param_groups"], zero.param_groups):
             own["lr"] = saved["lr"]
 
+    @contextmanager
+    def whole_weights(self, trainer: Trainer) -> Iterator[None]:
+        """Gather the weights that stage 3 divides."""
+        from trl.models import unwrap_model_for_generation
+
+        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator):
+            yield
+
     def make_whole(self, model: nn.Module, keep: bool) -> None:
         """Turn the model into one that is not divided."""
         from torch import nn
@@ -127,8 +138,21 @@ class Zero(Strategy):
                     module._parameters[name] = gathered[id(weight)]
 
 
+def offloaded(offload: Offload, device: str) -> dict[str, Any]:
+    """Return DeepSpeed's configuration of the state that stays in the memory of the pod, page-locked for copies to a
+    device."""
+    place = {"device": "cpu", "pin_memory": device != "cpu"}
+    parts = {
+        Offload.NONE: (),
+        Offload.OPTIMIZER: ("offload_optimizer",),
+        Offload.ALL: ("offload_optimizer", "offload_param"),
+    }
+    return dict.fromkeys(parts[offload], place)
+
+
 def build_nothing(device: str) -> None:
-    """Keep DeepSpeed from compiling operators: a build takes minutes, and one that is killed leaves a lock on which later ones wait for ever."""
+    """Keep DeepSpeed from compiling operators: a build takes minutes, and a killed build leaves a lock that blocks all
+    later builds."""
     os.environ["DS_ACCELERATOR"] = device
     import deepspeed.ops
 
@@ -153,13 +177,13 @@ def unsharded(what: str) -> RunFailure:
 def in_pairs(
     groups: list[dict[str, Any]], own: list[dict[str, Any]]
 ) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """Yield each group of a state dictionary with that of DeepSpeed, whose stage 3 drops groups without weights."""
+    """Yield each group of a state dictionary with DeepSpeed's group. DeepSpeed's stage 3 drops groups without weights."""
     kept = groups if len(groups) == len(own) else [group for group in groups if group["params"]]
     yield from zip(kept, own, strict=True)
 
 
 def zero_of(trainer: Trainer) -> Any:
-    """Return the optimizer of DeepSpeed, around that of torch."""
+    """Return DeepSpeed's optimizer, which wraps torch's."""
     return trainer.deepspeed.optimizer
 
 
@@ -175,8 +199,8 @@ def flats(trainer: Trainer) -> list[Tensor]:
 
 
 def link_moments(zero: Any) -> None:
-    """Let DeepSpeed find the moments of each weight of stages 1 and 2. By itself it looks for them after the step of the first group
-    of weights, when those of the other groups do not exist."""
+    """Let DeepSpeed find the moments of each weight of stages 1 and 2. By default, it looks for them after the step of
+    the first group of weights, when the moments of the other groups do not exist yet."""
     if hasattr(zero, "_hp_optimizer_states_linked"):
         zero._hp_optimizer_states_linked = False
         zero._lazy_init_hp_params_optimizer_state()
@@ -218,7 +242,7 @@ def gathered_weight(weight: Any) -> Tensor:
 
 
 def set_moment(weight: Any, key: str, value: Tensor) -> None:
-    """Set the state `key` of a weight in the optimizer of each process from that of the whole weight."""
+    """Set the state `key` of a weight in the optimizer of each process from the state of the whole weight."""
     from deepspeed.utils import (
         safe_get_local_optimizer_state,
         safe_set_full_optimizer_state,

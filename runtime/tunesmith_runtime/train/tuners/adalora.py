@@ -1,5 +1,5 @@
-"""Adaptive low-rank adaptation (Zhang et al., 2023, https://arxiv.org/abs/2303.10512): updates in the form of a singular value
-decomposition, whose least important singular values are set to zero while it trains."""
+"""Adaptive low-rank adaptation (Zhang et al., 2023, https://arxiv.org/abs/2303.10512): updates in the form of a
+singular value decomposition. The least important singular values are set to zero during the training."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.training import AdaLora, Lora
-from tunesmith_api.training import Tuner as TunerName
+from tunesmith_api.tuners import AdaLora, Lora
+from tunesmith_api.tuners import Tuner as TunerName
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.tuners.adapter import adapter_tuner
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 UNKNOWN_STEPS = 1 << 30
-"""Steps of the schedule in PEFT's configuration until those of the run are known."""
+"""Placeholder for the steps in PEFT's configuration, until the number of the run's steps is known."""
 INITIAL_SHARE, FINAL_SHARE = 0.1, 0.3
 """Shares of the steps that are the defaults of adalora.initialSteps and finalSteps."""
 
 
 def config(job: FineTuneJobSpec, lora: Lora, targets: Any) -> PeftConfig:
-    """Return PEFT's configuration, in which the schedule is still open."""
+    """Return PEFT's configuration, without the schedule."""
     from peft import AdaLoraConfig
 
     return AdaLoraConfig(
-        init_r=(job.adalora or AdaLora()).begins_with(lora.rank),
+        init_r=(job.adalora or AdaLora()).initial_rank_for(lora.rank),
         target_r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
@@ -39,9 +39,8 @@ def config(job: FineTuneJobSpec, lora: Lora, targets: Any) -> PeftConfig:
 
 
 def schedule(job: FineTuneJobSpec, steps: int) -> tuple[int, int]:
-    """Return the steps before ranks are reduced, and those after.
-
-    Raises RunFailure (BadSpec) if a run of `steps` steps has none between them.
+    """Return the number of steps before and after the reduction of ranks. Raises RunFailure (BadSpec) if a run of
+    `steps` steps has no step between them.
     """
     settings = job.adalora or AdaLora()
     initial = round(INITIAL_SHARE * steps) if settings.initial_steps is None else settings.initial_steps
@@ -57,7 +56,7 @@ def schedule(job: FineTuneJobSpec, steps: int) -> tuple[int, int]:
 
 def callbacks(model: PeftModel, job: FineTuneJobSpec, steps: int, resumed: Path | None) -> Sequence[TrainerCallback]:
     """Return the callback that reduces the ranks."""
-    from tunesmith_runtime.train.rank_allocation import RankAllocation
+    from tunesmith_runtime.train.tuners.rank_allocation import RankAllocation
 
     initial, final = schedule(job, steps)
     settings = model.peft_config["default"]

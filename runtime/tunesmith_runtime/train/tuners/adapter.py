@@ -1,8 +1,8 @@
-"""What all tuners share that add an adapter of PEFT to a frozen base."""
+"""Base of all tuners that add an adapter of PEFT to a frozen base."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.status import ArtifactType
-from tunesmith_api.training import Lora
-from tunesmith_api.training import Tuner as TunerName
+from tunesmith_api.training import Strategy
+from tunesmith_api.tuners import Lora, LoraInit
+from tunesmith_api.tuners import Tuner as TunerName
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.tasks import task_of
 from tunesmith_runtime.train.tuners.base import Tuner
@@ -25,34 +26,80 @@ MakeConfig = Callable[[FineTuneJobSpec, Lora, Any], "PeftConfig"]
 """Makes the configuration of an adapter from a job, its block lora and the targets: names of layers, or PEFT's keyword for all."""
 
 
-def begins_as_base(job: FineTuneJobSpec) -> bool:
-    """Return whether the model with its adapter computes the same as its base before the first step."""
-    return job.initial_adapter is None
+def compares_with_base(job: FineTuneJobSpec) -> bool:
+    """Return whether the reference, the model before the training, is the base without the adapter. It is not if the
+    adapter has been trained before, or begins with a part of the base."""
+    return job.initial_adapter is None and not (job.lora or Lora()).init.has_effect
+
+
+def check_reference(job: FineTuneJobSpec) -> None:
+    """Refuse a strategy with which a method cannot compare the model with an adapter as it was: stage 3 of ZeRO fetches weights ahead of
+    the layers, so that no values can be exchanged between two passes. Raises RunFailure (BadSpec)."""
+    if job.parallelism.strategy is Strategy.ZERO3 and job.tuner is not TunerName.FULL and not compares_with_base(job):
+        start = "lora.from" if job.initial_adapter else f"lora.init {(job.lora or Lora()).init}"
+        raise RunFailure(
+            FailureClass.BAD_SPEC,
+            f"parallelism.strategy zero3 with {start}: method {job.method} compares the model with the adapter before the training, to whose "
+            "values this strategy does not go back in this version",
+            f"set spec.parallelism.strategy to fsdp, zero2 or ddp, or remove spec.{start.split()[0]}",
+        )
 
 
 def add_adapter(
-    model: PreTrainedModel, job: FineTuneJobSpec, initial: Path | None = None, *, make_config: MakeConfig
+    model: PreTrainedModel,
+    job: FineTuneJobSpec,
+    initial: Path | None = None,
+    tokens: Sequence[int] = (),
+    *,
+    make_config: MakeConfig,
 ) -> PeftModel:
     """Return `model` with a new adapter in float32, or with the one in the folder `initial`.
+
+    `tokens`: ids of the tokens whose embeddings are trained too.
 
     Raises RunFailure: BadSpec for settings that PEFT refuses, BadModel for an adapter that does not fit.
     """
     from peft import get_peft_model
 
-    from tunesmith_runtime.train.targets import default_targets, linear_names
+    from tunesmith_runtime.train.tuners.targets import linear_names, targets_of
 
     lora = job.lora or Lora()
-    config = make_config(job, lora, lora.target_modules or default_targets(model))
+    config: Any = make_config(job, lora, targets_of(model, lora, job.export.merge))
     config.task_type = task_of(job.method).adapter_type
     if initial is not None:
         return load_initial(model, initial, config)
+    name_parts(config, model, lora, tokens)
     try:
-        return with_float32_head(get_peft_model(model, config))
+        return tied_if_wanted(with_float32_head(get_peft_model(model, config)), config)
     except TypeError as error:  # a kind of layer that this adapter cannot be added to
         raise _refused(error, f"set spec.tuner: {TunerName.LORA}") from error
     except ValueError as error:
         names = f"set spec.lora.targetModules to some of {', '.join(linear_names(model))}"
         raise _refused(error, "set spec.lora.dropout: 0" if lora.dropout else names) from error
+
+
+def name_parts(config: Any, model: PreTrainedModel, lora: Lora, tokens: Sequence[int]) -> None:
+    """Write the modules and tokens that are trained beside the layers into the configuration of a LoRA adapter. Raises
+    RunFailure (BadSpec)."""
+    from tunesmith_runtime.train.tuners.saved_modules import saved_modules, tied_names
+    from tunesmith_runtime.train.tuners.targets import Layers
+
+    if lora.modules_to_save:
+        config.modules_to_save = saved_modules(model, lora)
+        config.ensure_weight_tying = not {*tied_names(Layers(model))}.isdisjoint(config.modules_to_save)
+    if tokens:
+        config.trainable_token_indices = [*tokens]
+
+
+def tied_if_wanted(model: PeftModel, config: Any) -> PeftModel:
+    """Return `model` after a check that embedding and output head share a weight if `config` requires it. Raises
+    RunFailure (BadSpec)."""
+    if getattr(config, "ensure_weight_tying", False):
+        table, head = model.get_input_embeddings(), model.get_output_embeddings()
+        if table.weight is not head.weight:
+            sentence = "embedding and output head share their weight, and the adapter would train them apart"
+            raise _refused(ValueError(sentence), "remove spec.lora.modulesToSave")
+    return model
 
 
 def load_initial(model: PreTrainedModel, folder: Path, config: PeftConfig) -> PeftModel:
@@ -75,22 +122,28 @@ def _refused(error: Exception, hint: str) -> RunFailure:
     return RunFailure(FailureClass.BAD_SPEC, f"the adapter does not fit the model: {error}", hint)
 
 
-def check_adapter(model: PreTrainedModel, job: FineTuneJobSpec, make_config: MakeConfig) -> None:
+def check_adapter(
+    model: PreTrainedModel, job: FineTuneJobSpec, tokens: Sequence[int] = (), *, make_config: MakeConfig
+) -> None:
     """Refuse layers that `model` does not have, and whatever else PEFT refuses. Adapts `model`."""
-    from tunesmith_runtime.train.targets import check_targets
+    from tunesmith_runtime.train.tuners.start import check_start
+    from tunesmith_runtime.train.tuners.targets import check_targets
 
-    check_targets(model, job.lora or Lora(), job.export.merge)
-    add_adapter(model, job, make_config=make_config)
+    lora = job.lora or Lora()
+    check_targets(model, lora, job.export.merge)
+    check_start(model, lora, job.export.merge)
+    plain = lora.model_copy(update={"init": LoraInit.DEFAULT})  # a start needs the numbers of the weights
+    add_adapter(model, job.model_copy(update={"lora": plain}), tokens=tokens, make_config=make_config)
 
 
 def record_trained(model: PeftModel, dtype: torch.dtype) -> Callable[[], bool]:
     """Record a checksum of each trained weight; the returned function tests whether one has changed.
 
-    `dtype` is that of the base: weights of an adapter are stored in float32.
+    `dtype`, the number format of the base, is not used: weights of an adapter are stored in float32.
     """
     import torch
 
-    from tunesmith_runtime.train.weight_change import stored_bits
+    from tunesmith_runtime.train.models.weight_change import stored_bits
 
     def bits() -> dict[str, int]:
         trained = ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
@@ -101,8 +154,11 @@ def record_trained(model: PeftModel, dtype: torch.dtype) -> Callable[[], bool]:
 
 
 def load_options(job: FineTuneJobSpec, compute: torch.dtype, device: str) -> Mapping[str, Any]:
-    """Return the options of a base that is only read: it is loaded in the number format of the computation."""
-    return {"dtype": compute}
+    """Return the options of a frozen base: it is loaded in the number format of the computation. A base that the start
+    of the adapter changes is in float32, as the removal of the start would otherwise leave rounding errors."""
+    import torch
+
+    return {"dtype": torch.float32 if (job.lora or Lora()).init.changes_base else compute}
 
 
 def adapter_tuner(
@@ -111,7 +167,7 @@ def adapter_tuner(
     record_weights: Callable[[Any, torch.dtype], Callable[[], bool]] = record_trained,
     **fields: Any,
 ) -> Tuner:
-    """Return the description of a tuner that adds such an adapter; `fields`: those in which it differs from the others."""
+    """Return the description of a tuner that adds such an adapter. `fields`: its differences from the other adapters."""
     return Tuner(
         name,
         artifact=ArtifactType.ADAPTER,

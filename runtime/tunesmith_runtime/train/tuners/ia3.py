@@ -1,13 +1,14 @@
-"""Infused adapter by inhibiting and amplifying inner activations (Liu et al., 2022, https://arxiv.org/abs/2205.05638): a trained factor
-for each output of a layer. To scale the outputs of `up_proj` is to scale the inner activations of a gated MLP, as the paper does."""
+"""Infused adapter by inhibiting and amplifying inner activations (Liu et al., 2022, https://arxiv.org/abs/2205.05638):
+a trained factor for each output of a layer. Scaling the outputs of `up_proj` scales the inner activations of a gated
+MLP, as in the paper."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.training import Lora
-from tunesmith_api.training import Tuner as TunerName
+from tunesmith_api.tuners import Lora
+from tunesmith_api.tuners import Tuner as TunerName
 from tunesmith_runtime.train.tuners.adapter import adapter_tuner
 
 if TYPE_CHECKING:

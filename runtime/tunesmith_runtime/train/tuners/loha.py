@@ -1,13 +1,13 @@
-"""Low-rank Hadamard product (Hyeon-Woo et al., 2022, https://arxiv.org/abs/2108.06098): the update is the elementwise product of two
-matrices of low rank, whose rank is up to the square of theirs."""
+"""Low-rank Hadamard product (Hyeon-Woo et al., 2022, https://arxiv.org/abs/2108.06098): the update is the elementwise
+product of two matrices of low rank. Its rank is up to the square of theirs."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.training import Lora
-from tunesmith_api.training import Tuner as TunerName
+from tunesmith_api.tuners import Lora
+from tunesmith_api.tuners import Tuner as TunerName
 from tunesmith_runtime.train.tuners.adapter import adapter_tuner
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.training import Lora
-from tunesmith_api.training import Tuner as TunerName
+from tunesmith_api.tuners import Lora
+from tunesmith_api.tuners import Tuner as TunerName
 from tunesmith_runtime.train.tuners.adapter import adapter_tuner
 
 if TYPE_CHECKING:

@@ -4,12 +4,13 @@ inputs of a layer are rotated, in blocks of `rank` inputs that each have a train
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.training import Lora
-from tunesmith_api.training import Tuner as TunerName
+from tunesmith_api.tuners import Lora
+from tunesmith_api.tuners import Tuner as TunerName
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.tuners.adapter import adapter_tuner, check_adapter
 
@@ -25,11 +26,11 @@ def config(job: FineTuneJobSpec, lora: Lora, targets: Any) -> PeftConfig:
     return OFTConfig(r=0, oft_block_size=lora.rank, module_dropout=lora.dropout, target_modules=targets)
 
 
-def check(model: PreTrainedModel, job: FineTuneJobSpec) -> None:
-    """Refuse blocks that do not divide the inputs of a layer, for which PEFT would take other blocks. Adapts `model`."""
+def check(model: PreTrainedModel, job: FineTuneJobSpec, tokens: Sequence[int] = ()) -> None:
+    """Refuse blocks that do not divide the inputs of a layer: PEFT would choose other blocks. Adapts `model`."""
     from peft.tuners.oft import OFTLayer
 
-    check_adapter(model, job, config)
+    check_adapter(model, job, make_config=config)
     rank = (job.lora or Lora()).rank
     layers = {
         name.rsplit(".", 1)[-1]: each.in_features for name, each in model.named_modules() if isinstance(each, OFTLayer)

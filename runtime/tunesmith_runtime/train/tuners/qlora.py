@@ -6,15 +6,17 @@ as PEFT's `prepare_model_for_kbit_training` makes them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.training import BaseQuantization, Qlora
-from tunesmith_api.training import Tuner as TunerName
+from tunesmith_api.tuners import BaseQuantization, Lora, LoraInit, Qlora
+from tunesmith_api.tuners import Tuner as TunerName
 from tunesmith_runtime.train.tuners.adapter import adapter_tuner, add_adapter
-from tunesmith_runtime.train.tuners.lora import config, record_weights
+from tunesmith_runtime.train.tuners.loftq import begin_with_error
+from tunesmith_runtime.train.tuners.lora import config, initialize_from_rows, rate_factor, record_weights
+from tunesmith_runtime.train.tuners.start import record_start
 
 if TYPE_CHECKING:
     import torch
@@ -40,13 +42,14 @@ def load_options(job: FineTuneJobSpec, compute: torch.dtype, device: str) -> Map
     return {"dtype": torch.float32, "quantization_config": quantization, "device_map": {"": device}}
 
 
-def apply(model: PreTrainedModel, job: FineTuneJobSpec, initial: Path | None = None) -> PeftModel:
-    """Return the quantized `model` with a new adapter in float32, or with the one in the folder `initial`."""
-    adapted = add_adapter(model, job, initial, make_config=config)
-    for module in model.modules():
-        # An evaluation would repack the weights for AVX512-BF16, with which later steps compute otherwise than a resumed run.
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+def apply(
+    model: PreTrainedModel, job: FineTuneJobSpec, initial: Path | None = None, tokens: Sequence[int] = ()
+) -> PeftModel:
+    """Return the quantized `model` with a new adapter in float32, or with the one in the folder `initial`. Raises RunFailure (BadSpec,
+    BadModel)."""
+    adapted = add_adapter(model, job, initial, tokens, make_config=config)
+    if initial is None and (job.lora or Lora()).init is LoraInit.LOFTQ:
+        begin_with_error(adapted, Path(model.name_or_path))
     # TRL's trainers convert the adapter of a model with these marks to bfloat16, which rounds small updates away.
     model.is_loaded_in_4bit = model.is_loaded_in_8bit = False
     return adapted
@@ -58,6 +61,9 @@ QLORA = adapter_tuner(
     record_weights,
     apply=apply,
     load_options=load_options,
+    initialize_from_rows=initialize_from_rows,
+    rate_factor=rate_factor,
+    record_start=record_start,
     quantizes_base=True,
     needs=frozenset({"bitsandbytes"}),
 )

@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.hub_server import hub
 from tests.s3 import S3Server, s3, s3_server
 from tests.unit.cli.commands.test_estimate import HEAVY, PROGRAM, WORDS, manifest, put, write
+from tests.unit.runtime.fetch.conftest import certificate
+from tunesmith_cli import rowcheck
 from tunesmith_cli.main import main
 
-__all__ = ["s3", "s3_server"]
+__all__ = ["certificate", "s3", "s3_server"]
 
 GOOD = b'{"prompt": "a", "completion": "b", "note": 1}\n'
 NO_COMPLETION = b'{"prompt": "a", "completion": 3}\n'
@@ -105,7 +108,9 @@ def test_without_a_tokenizer_the_rest_is_read_and_what_is_not_checked_is_named(t
     )
     config_map = {"chatTemplate": {"configMap": {"name": "t", "key": "k"}}, "globalBatchSize": 8}
     _, found = check(tmp_path, {"train.jsonl": GOOD}, put(tmp_path / "m", WORDS), training=config_map)
-    assert found["notes"][-1].endswith("training.chatTemplate is in a ConfigMap, which is not read from here")
+    assert found["notes"][-1].endswith(
+        "training.chatTemplate is in a ConfigMap, which is not read from here: give its text by --chat-template"
+    )
 
 
 def test_every_refusal_of_the_spec_is_a_problem_with_its_fix(tmp_path: Path) -> None:
@@ -172,30 +177,29 @@ def test_validation_rows_are_read_and_a_training_row_that_repeats_one_is_the_dup
     assert (validation["field"], validation["kept"]) == ("validation.uri", 1)
 
 
-def test_rows_with_a_question_of_an_evaluation_are_counted(tmp_path: Path) -> None:
+def test_rows_with_a_question_of_an_evaluation_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     tests = put(tmp_path / "tests", {"qa.jsonl": b'{"question": "A"}\n'})
     rows = {"train.jsonl": GOOD + b'{"prompt": "b", "completion": "a"}\n'}
     code, found = check(tmp_path, rows, decontaminate=[{"uri": tests}, {"name": "gsm8k"}])
     train, unread = found["datasets"]
     assert (code, train["kept"], train["dropped"]) == (0, 1, {"Contaminated": 1})
-    assert (unread["field"], unread["unknown"]) == (
-        "decontaminate[1]",
-        "gsm8k is a name, which the cluster looks up",
-    )
+    assert unread["field"] == "decontaminate[1]"
+    assert unread["unknown"].startswith("data set hf://openai/gsm8k: http://127.0.0.1:9/api/datasets/openai/gsm8k/")
     code, found = check(tmp_path, rows, decontaminate=[{"uri": put(tmp_path / "bad", {"qa.jsonl": b"{}\n"})}])
     assert code == 1
     assert found["problems"][0]["message"].startswith("BadRow: qa.jsonl line 1:")
 
 
 def test_files_of_this_machine_can_stand_for_the_data_sets(tmp_path: Path) -> None:
-    job = manifest("demo", UNKNOWN_MODEL, "s3://my-bucket/a.jsonl", "hf://org/rows")
+    job = manifest("demo", UNKNOWN_MODEL, "s3://my-bucket/a.jsonl", "pvc://claim/rows")
     put(tmp_path / "data", {"new.jsonl": GOOD * 2})
     path, file = write(tmp_path, job), str(tmp_path / "data" / "new.jsonl")
     result = run(path, "--data", file, "-o", "json")
     first, second = json.loads(result.stdout)[0]["datasets"]
     assert result.exit_code == 0
     assert not any("file://" in note for note in json.loads(result.stdout)[0]["notes"])
-    assert (first["kept"], second["unknown"]) == (2, "hf://org/rows: hf:// is not read from here")
+    assert (first["kept"], second["unknown"]) == (2, "pvc://claim/rows: pvc:// is not read from here")
     assert run(path, *("--data", file) * 3).exit_code == 2
 
 
@@ -245,3 +249,76 @@ def test_python_m_tunesmith_cli_checks_without_a_framework_or_a_client_of_a_clus
     assert (done.returncode, done.stderr) == (1, "")
     assert "BadRow: train.jsonl line 2: " in done.stdout
     assert HEAVY & set(json.loads(program("-c", PROGRAM).stderr)) == set()
+
+
+def test_rows_with_images_are_checked_with_the_files_that_they_name(tmp_path: Path) -> None:
+    rows = b'{"image": "a.jpg", "caption": "a kiwi"}\n{"image": "b.jpg", "caption": "a pear"}\n'
+    data = put(tmp_path / "data", {"train.jsonl": rows, "a.jpg": b"not read"})
+    datasets = [{"uri": data, "format": "caption"}]
+    code, found = check(tmp_path, {}, datasets=datasets, until="data")
+    (example,) = found["datasets"][0]["examples"]
+    assert (code, found["datasets"][0]["kept"]) == (1, 1)
+    assert (example["place"], "names the file 'b.jpg'" in example["sentence"]) == ("line 2", True)
+    put(tmp_path / "data", {"b.jpg": b"not read"})
+    code, found = check(tmp_path, {}, datasets=datasets, until="data")
+    assert (code, found["problems"], found["datasets"][0]["kept"]) == (0, [], 2)
+
+
+def test_rows_are_rendered_in_the_chat_template_that_is_given(tmp_path: Path) -> None:
+    template = tmp_path / "chat.jinja"
+    template.write_text("{% for m in messages %}{{ 'a ' * 30 }}{{ m.content }} {% endfor %}")
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    data = put(tmp_path / "data", {"train.jsonl": json.dumps({"messages": messages}).encode()})
+    training = {"maxLength": 40, "globalBatchSize": 8, "chatTemplate": {"configMap": {"name": "t", "key": "k"}}}
+    path = write(tmp_path, manifest("demo", put(tmp_path / "m", WORDS), data, training=training))
+    (found,) = json.loads(run(path, "-o", "json", "--chat-template", str(template)).stdout)
+    assert found["datasets"][0]["dropped"] == {"TooLong": 1}
+    assert not any("by their formats alone" in note for note in found["notes"])
+
+
+@pytest.mark.parametrize(("scheme", "endpoint"), [("hf", "HF_ENDPOINT"), ("ms", "MODELSCOPE_ENDPOINT")])
+def test_rows_of_a_hub_are_read_with_their_places(
+    scheme: str, endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"README.md": b"", "train.jsonl": GOOD + NO_COMPLETION + GOOD}
+    path = write(tmp_path, manifest("demo", put(tmp_path / "m", WORDS), f"{scheme}://org/rows"))
+    with hub({"datasets/org/rows": files}) as server:
+        monkeypatch.setenv(endpoint, server.url)
+        result = run(path)
+    assert result.exit_code == 1
+    assert f"datasets[0] {scheme}://org/rows: 3 rows, 2 kept, dropped 1 BadRow" in result.stdout
+    assert "BadRow: train.jsonl line 2: 'completion' is a number; expected a string" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "train.csv.gz"])
+def test_of_large_rows_of_a_hub_the_first_ones_are_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rowcheck, "REMOTE_BYTES", 100)
+    monkeypatch.setattr(rowcheck, "SAMPLE_BYTES", 300)
+    table = b"prompt,completion\n" + b"".join(b"%d,b\n" % number for number in range(3000))
+    files = {"train.jsonl": GOOD * 4 + BROKEN + GOOD * 100, "train.csv.gz": gzip.compress(table)}
+    path = write(tmp_path, manifest("demo", put(tmp_path / "m", WORDS), "hf://org/rows", onBadRow="Drop"))
+    with hub({"datasets/org/rows": {name: files[name]}}) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        result = run(path)
+        assert server.sent[name] < len(files[name])
+    assert result.exit_code == 0
+    assert "datasets[0] hf://org/rows: the first " in result.stdout
+    assert ("BadRow: train.jsonl line 5: " in result.stdout) is (name == "train.jsonl")
+
+
+def test_a_file_of_a_web_server_is_read_and_a_server_that_does_not_answer_is_named(
+    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with hub({"web/files": {"rows.jsonl": GOOD * 3}}, certificate) as server:
+        urls = [f"{server.url}/web/{name}.jsonl" for name in ("rows", "absent")]
+        path = write(tmp_path, manifest("demo", put(tmp_path / "m", WORDS), *urls))
+        result = run(path)
+    assert result.exit_code == 1
+    assert f"datasets[0] {urls[0]}: 3 rows, 3 kept" in result.stdout
+    assert f"  DatasetNotFound: data set {urls[1]}: {urls[1]}: HTTP Error 404: Not Found" in result.stdout
+    result = run(path)
+    assert result.exit_code == 0
+    assert f"datasets[0] {urls[0]}: not read: data set {urls[0]}: {urls[0]}: [Errno 111]" in result.stdout

@@ -16,8 +16,10 @@ from click.testing import CliRunner, Result
 from tests import hub_server
 from tests.s3 import S3Server, s3, s3_server
 from tests.unit.runtime.fetch.support import MODEL, TOKENIZER
-from tunesmith_api.catalogue.builtin import models
+from tests.unit.runtime.fetch.test_row_sample import in_parquet, some_rows
+from tunesmith_api.catalogue.builtin import datasets, models
 from tunesmith_cli.main import main
+from tunesmith_runtime.fetch import row_count, row_sample
 
 __all__ = ["s3", "s3_server"]
 
@@ -112,7 +114,7 @@ def test_a_job_that_will_not_fit_exits_with_1_and_the_changes_that_make_it_fit(t
     model = put(tmp_path / "m", {"config.json": json.dumps(config).encode()})
     job = manifest("big", model, "s3://my-bucket/train.jsonl", tuner="full")
     small = {"training": {"maxLength": 64, "microBatchSize": 1, "globalBatchSize": 8, "gradientCheckpointing": True}}
-    result = run(write(tmp_path, job, manifest("adapter", model, "hf://org/rows", **small)), "--rows", "5000")
+    result = run(write(tmp_path, job, manifest("adapter", model, "pvc://claim/rows", **small)), "--rows", "5000")
     assert result.exit_code == 1
     big, adapter = map(fields, result.stdout.split("\n\n"))
     assert big["summary"].startswith("will not fit: needs")
@@ -120,7 +122,7 @@ def test_a_job_that_will_not_fit_exits_with_1_and_the_changes_that_make_it_fit(t
     assert "will not fit" not in adapter["summary"]
     assert adapter["rows"] == "about 5,000"
     assert (
-        "adapter: the rows are not counted: hf://org/rows: hf:// is not read from here; assuming 5,000 rows"
+        "adapter: the rows are not counted: pvc://claim/rows: pvc:// is not read from here; assuming 5,000 rows"
         in result.stderr
     )
 
@@ -153,16 +155,51 @@ def test_of_a_model_on_a_hub_only_the_small_files_are_downloaded(
     assert estimates(result)["words"]["parameters"] == PARAMETERS
 
 
-def test_a_name_of_the_catalogue_is_its_model_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = models()["qwen3-8b"]
-    assert entry.huggingface is not None
-    job = manifest("named", {"name": "qwen3-8b"}, datasets=[{"name": "alpaca-zh", "maxRows": 300}])
-    with hub_server.hub({entry.huggingface: WORDS}) as hub:
+def test_a_name_of_the_catalogue_is_its_model_and_its_rows_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data = models()["qwen3-8b"], datasets()["alpaca-zh"]
+    assert model.huggingface is not None
+    job = manifest("named", {"name": "qwen3-8b"}, datasets=[{"name": "alpaca-zh", "maxRows": 150}])
+    rows = b'{"instruction": "a a a a", "input": "", "output": "b"}\n' * 200
+    chat = {**WORDS, "chat_template.jinja": b"{% for m in messages %}{{ m.content }} {% endfor %}"}
+    repositories = {model.huggingface: chat, f"datasets/{data.huggingface}": {"train.jsonl": rows}}
+    with hub_server.hub(repositories) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         result = run(write(tmp_path, job), "-o", "json")
-    assert result.exit_code == 0
-    assert estimates(result)["named"]["rows"] == 300
-    assert "alpaca-zh is a name, which the cluster looks up; assuming 300 rows of training.maxLength" in result.stderr
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert estimates(result)["named"]["rows"] == 150
+    with hub_server.hub({model.huggingface: WORDS}) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        result = run(write(tmp_path, job), "-o", "json")
+    assert f"data set hf://{data.huggingface}: {hub.url}/api/datasets/" in result.stderr
+    assert "HTTP Error 404: Not Found; assuming 150 rows of training.maxLength" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("scheme", "endpoint", "token"),
+    [("hf", "HF_ENDPOINT", "HF_TOKEN"), ("ms", "MODELSCOPE_ENDPOINT", "MODELSCOPE_API_TOKEN")],
+)
+def test_rows_of_a_hub_are_counted_and_of_large_ones_a_part_is_read(
+    scheme: str, endpoint: str, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = write(tmp_path, manifest("words", put(tmp_path / "m", WORDS), f"{scheme}://org/rows"))
+    files = {"README.md": b"", "data/train.parquet": in_parquet(some_rows(30_000))}
+    with hub_server.hub({"datasets/org/rows": hub_server.Repository(files, needs_token="secret")}) as hub:
+        monkeypatch.setenv(endpoint, hub.url)
+        monkeypatch.setenv(token, "secret")
+        whole = estimates(run(job, "-o", "json"))["words"]
+        assert (whole["rows"], whole.get("sampled")) == (30_000, None)
+        hub.sent.clear()
+        monkeypatch.setattr(row_count, "WHOLE_BYTES", 1000)
+        monkeypatch.setattr(row_sample, "SAMPLE_BYTES", 20_000)
+        part = estimates(run(job, "-o", "json"))["words"]
+        assert hub.sent["data/train.parquet"] < len(files["data/train.parquet"]) / 2
+        cdn = [headers for path, headers in hub.headers if path.startswith("/cdn/")]
+        assert cdn
+        assert not any("secret" in text for headers in cdn for text in headers.values())
+    assert (part["rows"], part["sampled"]) == (30_000, True)
+    assert part["tokens"] == pytest.approx(whole["tokens"], rel=0.15)
 
 
 def test_a_model_that_only_the_cluster_has_is_named_and_the_next_job_is_estimated(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.unit.operator.plan.world import Cluster, eval_job, fine_tune_job, inference_service, tuned
+from tunesmith_operator.plan.pods.reward_code import REWARD_CODE
 from tunesmith_operator.plan.types import Raw, Reference
 
 POD = {
@@ -42,6 +43,7 @@ RESOURCES: dict[str, Raw] = {
     "finetunejob-cpu": fine_tune_job(),
     "finetunejob-nvidia": fine_tune_job(resources=NVIDIA, pod=POD),
     "finetunejob-ascend": fine_tune_job(resources=ASCEND, storage=OWN_STORAGE, output={"uri": "s3://mine/out"}),
+    "finetunejob-ascend-pods": fine_tune_job(resources={**ASCEND, "count": 8}, parallelism={"nodes": 2}),
     "finetunejob-mig": fine_tune_job(resources={"accelerator": "nvidia", "profile": "mig-3g.40gb"}),
     "finetunejob-amd": fine_tune_job(resources={"accelerator": "amd", "count": 4}),
     "finetunejob-pods": fine_tune_job(
@@ -56,6 +58,24 @@ RESOURCES: dict[str, Raw] = {
     ),
     "finetunejob-named": fine_tune_job(
         model={"name": "qwen3-8b"}, datasets=[{"name": "alpaca-zh"}, {"uri": "s3://data/b.jsonl"}], resources=NVIDIA
+    ),
+    "finetunejob-rewards": fine_tune_job(
+        method="ppo",
+        rewards=[
+            {"name": "taste", "type": "model", "model": {"uri": "s3://models/taste"}},
+            {
+                "name": "helpful",
+                "type": "judge",
+                "judge": {
+                    "url": "https://judge.example/v1",
+                    "model": "qwen3-32b",
+                    "apiKeySecret": "tunesmith-judge",
+                    "rubric": "Rate {completion}.",
+                },
+            },
+            {"name": "tests", "type": "code", "code": {"configMap": {"name": "tunesmith-rewards", "key": "tests.py"}}},
+        ],
+        resources=NVIDIA,
     ),
     "evaljob-cpu": eval_job(model={"fineTuneJob": {"name": "support"}}, baseline={"uri": "hf://Qwen/Qwen3-8B"}),
     "evaljob-nvidia": eval_job(resources=NVIDIA),
@@ -91,4 +111,6 @@ CONTAINERS = {
     f"{name}/{container['name']}": container
     for name, template in TEMPLATES.items()
     for container in [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]
+    if container["name"] != REWARD_CODE
 }
+"""Those that run a verb."""

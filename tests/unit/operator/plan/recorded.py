@@ -251,6 +251,17 @@ def suspended_service() -> Raw:
     return settled(cluster)
 
 
+SUMMARY = "needs 21.4 of 22.5 GiB on each device; about 3 h 10 min on one L4"
+
+
+def estimated() -> Raw:
+    cluster = begun(fine_tune_job(until="estimate", resources={"accelerator": "nvidia"}))
+    message = report("prepare", estimate={"summary": SUMMARY, "memoryBytes": 22978461696})
+    cluster.start_pod("support-tune-1", "Succeeded", {"prepare": ended(message=message)})
+    cluster.end_job("support-tune-1", "Complete")
+    return settled(cluster)
+
+
 REFUSED_MODEL = {"uri": "file:///m"}
 
 SCENES: dict[str, tuple[Callable[[], Raw], str, str, str, str]] = {
@@ -278,6 +289,7 @@ SCENES: dict[str, tuple[Callable[[], Raw], str, str, str, str]] = {
     "FineTuneJob Suspended, stopping": (stopping, "Suspended", "Suspended", "InProgress", "Progressing"),
     "FineTuneJob Suspended": (stopped, "Suspended", "Suspended", "Current", "Suspended"),
     "FineTuneJob Succeeded": (tuned, "Succeeded", "Completed", "Current", "Healthy"),
+    "FineTuneJob Succeeded, estimated": (estimated, "Succeeded", "Completed", "Current", "Healthy"),
     "FineTuneJob Succeeded, adopted": (adopted, "Succeeded", "AdoptedExisting", "Current", "Healthy"),
     "FineTuneJob Failed": (failed, "Failed", "BadRow", "Failed", "Degraded"),
     "FineTuneJob Failed, refused": (

@@ -24,6 +24,7 @@ OTHER_VALUES: Raw = {
     "checkpoint": {"keep": 5},
     "fit": "Refuse",
     "samples": {"prompts": ["Name a metal."]},
+    "tracking": {"to": "mlflow", "url": "https://mlflow.example"},
 }
 """Fields that determine where, when and how often work runs, but not its result."""
 ELSEWHERE = {"output", "storage", "until"}

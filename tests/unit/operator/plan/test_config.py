@@ -27,6 +27,7 @@ def test_the_smallest_file_is_an_image_and_a_store():
         {**SMALLEST, "client": {"qps": 0}},
         {**SMALLEST, "accelerators": {"tpu": {"image": "r:tpu"}}},
         {**SMALLEST, "accelerators": {"ascend": {"resource": "Ascend910"}}},
+        {**SMALLEST, "accelerators": {"nvidia": {"env": {"NCCL-DEBUG": "INFO"}}}},
         {**SMALLEST, "cache": {"hostPath": "/cache", "claim": "models"}},
         {**SMALLEST, "cache": {"hostPath": "/"}},
         {**SMALLEST, "cache": {"hostPath": "/var/../etc"}},

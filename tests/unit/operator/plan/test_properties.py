@@ -29,7 +29,7 @@ from tests.unit.operator.plan.world import (
     with_spec,
 )
 from tunesmith_api.failures import FAILURES, FailureClass
-from tunesmith_api.finetunejob import LastCheckpoint, Rows
+from tunesmith_api.finetunejob_status import LastCheckpoint, MeanReward, Rows
 from tunesmith_api.run import ProgressReport
 from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.failures.pod_start import pending_failure
@@ -475,6 +475,7 @@ pushes = st.builds(
     eval_loss=floats,
     eval_losses=st.none() | st.lists(st.floats(), max_size=20),
     reward=floats,
+    rewards=st.none() | st.lists(st.builds(MeanReward, name=st.text(max_size=300), mean=st.floats()), max_size=20),
     sampling_share=floats,
     reward_margin=floats,
     reward_accuracy=floats,

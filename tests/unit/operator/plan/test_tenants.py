@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.apiserver.specs import specs
 from tests.unit.operator.plan.world import CONFIG, Cluster, condition, ended, fine_tune_job, resource, tuned, waiting
 from tunesmith_api.crdgen.crd import KINDS as TYPES
+from tunesmith_api.tracking import CREDENTIALS
 from tunesmith_api.uris import MODEL
 from tunesmith_operator.client import RESOURCES
 from tunesmith_operator.plan import KINDS
@@ -91,7 +92,10 @@ def assert_structure(child: Raw) -> None:
                 assert source["secretKeyRef"]["key"] in {*CREDENTIAL_KEYS, "api-key"}
 
 
-CREDENTIAL_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+CREDENTIAL_KEYS = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    *(key for keys in CREDENTIALS.values() for key in keys),
+)
 
 
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.name)

@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonschema import Draft202012Validator
 
+from tests.manifests import load_all
 from tunesmith_operator.client import RESOURCES
 from tunesmith_operator.plan import KINDS
 from tunesmith_operator.plan.config import Engines, OperatorConfig, PodPolicy
@@ -33,7 +33,7 @@ CONFIG = OperatorConfig.model_validate(
             "caBundle": {"name": "s3-ca", "key": "ca.crt"},
             "credentialsSecret": "s3-credentials",
         },
-        "podPolicy": {name: ["*"] for name in PodPolicy().model_dump(by_alias=True)},
+        "podPolicy": {name: value is False or ["*"] for name, value in PodPolicy().model_dump(by_alias=True).items()},
         "progressUrl": "http://tunesmith-operator.system.svc:8082/v1/progress",
     }
 )
@@ -126,7 +126,8 @@ def condition(type_: str, status: bool = True, reason: str = "", message: str = 
 def status_validator(kind: str) -> Draft202012Validator:
     """Validator of a kind's status by its CRD. It rejects unknown fields, which the API server would drop."""
     text = (CRDS / f"{RESOURCES[kind].plural}.yaml").read_text()
-    version = yaml.safe_load(text)["spec"]["versions"][0]
+    [crd] = load_all(text)
+    version = crd["spec"]["versions"][0]
     return Draft202012Validator(_strict(version["schema"]["openAPIV3Schema"]["properties"]["status"]))
 
 

@@ -42,8 +42,6 @@ CONVERSATIONS: dict[str, Messages] = {
     ],
 }
 
-OPENS_A_THOUGHT = "renders a prompt differently once its answer follows"
-"""The prompt opens a thought, which the template closes or leaves out once the answer follows."""
 ALTERNATES = "roles must alternate"
 NO_CALLS = "does not write tool_calls"
 PARTS = "the model's chat template"
@@ -51,25 +49,22 @@ PARTS = "the model's chat template"
 REFUSED: dict[str, dict[str, str]] = {
     "cohere": {"tools": ALTERNATES},
     "cohere2": {"tools": ALTERNATES},
-    "deepseek_r1_distill": {"turns": OPENS_A_THOUGHT, "system": OPENS_A_THOUGHT, "tools": NO_CALLS},
-    "deepseekv3": {"turns": OPENS_A_THOUGHT, "system": OPENS_A_THOUGHT, "tools": "can only concatenate str"},
+    "deepseek_r1_distill": {"tools": NO_CALLS},
+    "deepseekv3": {"tools": "can only concatenate str"},
     "gemma": {"system": "System role not supported", "tools": ALTERNATES},
     "gemma3": {"tools": ALTERNATES},
     "idefics3": dict.fromkeys(CONVERSATIONS, PARTS),
     "lfm2": {"tools": NO_CALLS},
     "llama3": {"tools": NO_CALLS},
     "llava_next": dict.fromkeys(CONVERSATIONS, PARTS),
-    **{
-        f"nemotron_3_{size}": dict.fromkeys(CONVERSATIONS, OPENS_A_THOUGHT)
-        for size in ("nano", "super", "ultra", "5_lightning")
-    },
     "phi3": {"tools": NO_CALLS},
     "phi3_5": {"tools": NO_CALLS},
     "qwen2_5_vl": {"tools": NO_CALLS},
     "smolvlm": dict.fromkeys(CONVERSATIONS, PARTS),
 }
 """Family -> conversation -> why it is refused."""
-BY_VARIANT = {"deepseekv3_training": {"tools": OPENS_A_THOUGHT}}
+VARIANTS = {"deepseekv3_training": dict[str, str]()}
+"""Those of training templates that differ."""
 
 
 def folder() -> Path:
@@ -91,7 +86,7 @@ def tokenizer() -> Any:
 
 
 def test_the_table_has_the_families_that_there_are() -> None:
-    assert REFUSED.keys() | BY_VARIANT.keys() <= set(TEMPLATES)
+    assert REFUSED.keys() | VARIANTS.keys() <= set(TEMPLATES)
     assert len({name.removesuffix("_training") for name in TEMPLATES}) >= 40
 
 
@@ -102,7 +97,7 @@ def test_answers_follow_the_tokens_of_the_servers_prompt(tokenizer: Any, name: s
     messages = CONVERSATIONS[kind]
     record = read({"messages": messages}, MESSAGES)
     assert isinstance(record, Conversation)
-    reasons = REFUSED.get(name.removesuffix("_training"), {}) | BY_VARIANT.get(name, {})
+    reasons = VARIANTS.get(name, REFUSED.get(name.removesuffix("_training"), {}))
     if kind in reasons:
         with pytest.raises((RowError, RunFailure), match=reasons[kind]):
             chat.encode(record)
@@ -114,3 +109,49 @@ def test_answers_follow_the_tokens_of_the_servers_prompt(tokenizer: Any, name: s
     answers = [messages[index]["content"] or "weather" for index in record.learned]
     text = "".join(learned(chat, example) for example in made)
     assert [answer for answer in answers if answer not in text] == []
+
+
+ASKED = {"role": "user", "content": "kiwi?"}
+PLAIN = {"role": "assistant", "content": "fruit"}
+THOUGHT = {**PLAIN, "reasoning_content": "A bird?\n\nNo."}
+INLINE = {"role": "assistant", "content": "<think>\nA bird?\n\nNo.\n</think>\n\nfruit"}
+BEGUN = {"role": "assistant", "content": "A bird?\n\nNo.\n</think>\n\nfruit"}
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "expected"),
+    [
+        ("deepseek_r1_distill", PLAIN, "\n</think>\n\nfruit"),
+        *(("deepseek_r1_distill", each, "A bird?\n\nNo.\n</think>\n\nfruit") for each in (THOUGHT, INLINE, BEGUN)),
+        ("deepseekv3", THOUGHT, "A bird?\n\nNo.\n</think>\n\nfruit"),
+        ("nemotron_3_nano", PLAIN, "</think>fruit"),
+        ("nemotron_3_nano", THOUGHT, "A bird?\n\nNo.\n</think>\nfruit"),
+        ("qwen3_5_think", PLAIN, "\n</think>\n\nfruit"),
+    ],
+)
+def test_a_thought_that_the_prompt_opens_is_closed_before_the_answer(
+    tokenizer: Any, name: str, answer: dict[str, Any], expected: str
+) -> None:
+    chat = encoder(tokenizer, (folder() / f"{name}.jinja").read_text())
+    later = [{"role": "user", "content": "otter?"}, {"role": "assistant", "content": "animal"}]
+    for messages in ([ASKED, answer], [ASKED, PLAIN, *later, ASKED, answer]):
+        *_, last = examples(chat.encode(Conversation(messages)))
+        (*_, (start, _)) = spans(last)
+        assert chat.tokenizer.decode(last.input_ids[:start]).endswith("<think>\n")
+        text = chat.tokenizer.decode([label for label in last.labels[start:] if label >= 0])
+        assert text.startswith(expected)
+        assert text.count("</think>") == text.count("fruit") == 1
+
+
+@pytest.mark.parametrize("name", ["qwen3", "deepseek_r1_distill", "nemotron_3_nano"])
+def test_each_answer_is_trained_with_its_thoughts_behind_a_prompt_without_earlier_ones(
+    tokenizer: Any, name: str
+) -> None:
+    chat = encoder(tokenizer, (folder() / f"{name}.jinja").read_text())
+    second = {"role": "assistant", "content": "animal", "reasoning_content": "It swims."}
+    made = examples(chat.encode(Conversation([ASKED, THOUGHT, {"role": "user", "content": "otter?"}, second])))
+    assert len(made) == 2
+    for example, thought in zip(made, ("A bird?\n\nNo.", "It swims."), strict=True):
+        ((start, _),) = spans(example)
+        assert thought in chat.tokenizer.decode(example.input_ids[start:])
+        assert "A bird?" not in chat.tokenizer.decode(example.input_ids[:start])

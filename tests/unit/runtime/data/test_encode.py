@@ -13,7 +13,8 @@ from tests import tinymodel
 from tests.unit.runtime.data.families import CHATML, GEMMA, LLAMA, MISTRAL, QWEN3, STATEFUL, TOOLS
 from tunesmith_api.datasets import RowFormat
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.training import LossOn, Method, Training, Truncation
+from tunesmith_api.method_facts import Method
+from tunesmith_api.training import LossOn, Training, Truncation
 from tunesmith_runtime.data import text_encoder
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.encode import Encoder, truncation_of

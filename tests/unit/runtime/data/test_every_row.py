@@ -9,8 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.runtime.data.families import FAMILIES
-from tests.unit.runtime.data.loading import given_files, read, with_template
+from tests.unit.runtime.data.loading import ALL_RECORDS, given_files, read, with_template
+from tunesmith_api.datasets import RowFormat
 from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.data.formats import FORMATS
+from tunesmith_runtime.data.records import Record
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.workdir import Work
 
@@ -50,7 +53,7 @@ answers = st.fixed_dictionaries(
     optional={
         "tool_calls": mostly(st.lists(calls, max_size=2)),
         "reasoning_content": mostly(words),
-        "weight": mostly(st.sampled_from([0, 1])),
+        "weight": mostly(st.sampled_from([0, 1, 0.5])),
         "extra": wrong,
     },
 )
@@ -116,6 +119,47 @@ shapes = {
 }
 
 
+verdicts = st.sampled_from([True, False, 1, 0, "true", 0.5, [0, 2], "spam"])
+
+
+pictures = st.sampled_from(["a.jpg", "b/c.png", "https://host/a.jpg", "../a.jpg", ""])
+
+
+further_shapes = {
+    "preference": st.fixed_dictionaries(
+        {"chosen": mostly(words), "rejected": mostly(words)}, optional={"prompt": mostly(words), "margin": verdicts}
+    )
+    | st.fixed_dictionaries(
+        {"prompt": mostly(message_lists), "chosen": mostly(exchanges), "rejected": mostly(exchanges)}
+    )
+    | st.fixed_dictionaries({"messages": mostly(message_lists), "rejected_response": mostly(words)}),
+    "feedback": st.fixed_dictionaries({"messages": mostly(message_lists), "label": mostly(verdicts)})
+    | st.fixed_dictionaries({"prompt": mostly(words), "completion": mostly(words), "kto_tag": mostly(verdicts)}),
+    "prompt": st.fixed_dictionaries({"prompt": mostly(words) | mostly(message_lists)}, optional={"answer": wrong}),
+    "classification": st.fixed_dictionaries(
+        {"text": mostly(words), "label": mostly(verdicts)},
+    )
+    | st.fixed_dictionaries({"messages": mostly(message_lists), "label": mostly(verdicts)}),
+    "embedding": st.fixed_dictionaries(
+        {"anchor": mostly(words), "positive": mostly(words)}, optional={"negative": mostly(words), "score": verdicts}
+    )
+    | st.fixed_dictionaries(
+        {"messages": mostly(message_lists), "positive_messages": mostly(st.lists(message_lists, max_size=2))},
+        optional={"label": verdicts},
+    ),
+    "vqa": st.fixed_dictionaries(
+        {"image_path": mostly(pictures), "text": mostly(words), "answer": mostly(words)},
+    )
+    | st.fixed_dictionaries({"messages": mostly(message_lists), "images": mostly(st.lists(pictures, max_size=2))}),
+    "caption": st.fixed_dictionaries({"image": mostly(pictures), "caption": mostly(words)}),
+}
+"""Those of other methods than sft."""
+
+
+def test_every_format_has_rows() -> None:
+    assert shapes.keys() | further_shapes.keys() == FORMATS.keys()
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -123,14 +167,35 @@ shapes = {
 def test_every_row_is_kept_dropped_or_refused_by_its_line(
     work: Work, tokenizer: Any, family: str, form: str, data: st.DataObject
 ) -> None:
-    rows = data.draw(st.lists(shapes[form], min_size=1, max_size=3))
+    check(work, with_template(tokenizer, FAMILIES[family]), form, shapes[form], ALL_RECORDS, data)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+@pytest.mark.parametrize("form", sorted(further_shapes))
+def test_so_is_every_row_of_other_methods(work: Work, tokenizer: Any, form: str, data: st.DataObject) -> None:
+    family = data.draw(st.sampled_from(sorted(FAMILIES)))
+    records = FORMATS[RowFormat(form)].records
+    check(work, with_template(tokenizer, FAMILIES[family]), form, further_shapes[form], records, data)
+
+
+def check(
+    work: Work,
+    tokenizer: Any,
+    form: str,
+    shape: st.SearchStrategy[dict[str, Any]],
+    records: frozenset[type[Record]],
+    data: st.DataObject,
+) -> None:
+    """Read some rows, and check that each is accounted for."""
+    rows = data.draw(st.lists(shape, min_size=1, max_size=3))
     handling = data.draw(st.sampled_from(({}, {"onBadRow": "Drop", "maxBadShare": 1})))
     given_files(work, (0, rows))
     dataset = {"uri": "s3://data/part-0/train.jsonl", "format": form}
     refused: RunFailure | None = None
     counted = 0
     try:
-        summary = read(work, with_template(tokenizer, FAMILIES[family]), datasets=[dataset], **handling).rows
+        summary = read(work, tokenizer, records, datasets=[dataset], **handling).rows
         counted = summary.kept + sum(entry.count for entry in summary.dropped or [])
     except RunFailure as failure:
         refused = failure

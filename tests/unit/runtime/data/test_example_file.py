@@ -55,6 +55,18 @@ def test_examples_are_read_as_they_were_written(tmp_path: Path, rows: list[list[
     assert list(example_lengths(dataset.data)) == list(example_lengths(open_columns(path))) == lengths
 
 
+def test_weights_stay_with_their_rows(tmp_path: Path) -> None:
+    kinds = [None, [0.5, 1.0], [2.0, 0.25]]
+    rows = [[Example([number, number], [number, number], weights=kinds[number % 3])] for number in range(30)]
+    train, validation = written(tmp_path / "train.arrow", rows), tmp_path / "validation.arrow"
+    move_rows(train, numpy.arange(30) % 2 == 0, validation)
+    repeat_rows(validation, numpy.full(30, 2, numpy.int32))
+    for path in (train, validation):
+        examples = open_examples(path).to_list()
+        assert examples
+        assert all(example["weights"] == kinds[example["input_ids"][0] % 3] for example in examples)
+
+
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=rows)
 def test_the_last_answer_of_each_example_is_found_in_its_columns(tmp_path: Path, rows: list[list[Example]]) -> None:

@@ -71,7 +71,6 @@ def test_a_format_that_sft_does_not_learn_from_is_refused(work: Work, tokenizer:
     ("form", "row", "refused"),
     [
         ("messages", chat(ASKED, ANSWERED), "datasets[].format messages"),
-        ("auto", chat(ASKED, ANSWERED), "the row is of format messages"),
         ("auto", SOUND, "the row is of format promptCompletion"),
         ("preference", {"chosen": "a", "rejected": "b"}, "datasets[].format preference"),
         ("auto", {"prompt": "a", "chosen": "a", "rejected": "b"}, "the row is of format preference"),

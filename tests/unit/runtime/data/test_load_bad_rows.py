@@ -23,8 +23,9 @@ from tests.unit.runtime.data.loading import (
 )
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_runtime.data import row_encoder
 from tunesmith_runtime.data.encode import Encoder
-from tunesmith_runtime.data.load import load_stream
+from tunesmith_runtime.data.load import StreamedData, load_stream
 from tunesmith_runtime.data.row_encoder import Learnable
 from tunesmith_runtime.data.stream import Place
 from tunesmith_runtime.errors import RunFailure
@@ -172,26 +173,37 @@ def test_training_rows_with_a_question_of_an_evaluation_are_dropped_and_shown(wo
     assert (shown["place"], shown["sentence"]) == ("line 2", "shares with a question: 2 + 2 =")
 
 
+def streamed(work: Work, tokenizer: Any, **spec: Any) -> StreamedData:
+    """The rows of the first file as a stream."""
+    made = {
+        "model": {"uri": "s3://models/base"},
+        "datasets": [{"uri": "s3://data/part-0/train.jsonl"}],
+        "training": {"streaming": True, "maxSteps": 1},
+        **spec,
+    }
+    job = FineTuneJobSpec.model_validate(made)
+    encoder = Encoder.of(tokenizer, frozenset([tokenizer.eos_token_id]), job.training)
+    learnable = Learnable(job.method, ALL_RECORDS)
+    return load_stream(
+        work, job, encoder, learnable, lambda examples, _: [{"input_ids": []}] * len(examples), is_leader=True
+    )
+
+
 def test_a_stream_drops_rows_with_a_question_of_an_evaluation(work: Work, tokenizer: Any) -> None:
     given_files(work, (0, [SOUND, {**SOUND, "prompt": "2 + 3 ="}]), (None, [SOUND]))
     files = work.data_files()
     work.write_data_files([files[0], files[1].model_copy(update={"evaluation": 0})])
-    job = FineTuneJobSpec.model_validate(
-        {
-            "model": {"uri": "s3://models/base"},
-            "datasets": [{"uri": "s3://data/part-0/train.jsonl"}],
-            "decontaminate": [{"uri": "s3://tests/qa.jsonl"}],
-            "training": {"streaming": True, "maxSteps": 1},
-        }
-    )
-    encoder = Encoder.of(tokenizer, frozenset([tokenizer.eos_token_id]), job.training)
-    streamed = load_stream(
-        work,
-        job,
-        encoder,
-        Learnable(job.method, ALL_RECORDS),
-        lambda examples, _: [{"input_ids": []}] * len(examples),
-        True,
-    )
-    assert len(next(streamed.stream.windows(Place()))[1]) == 1
-    assert streamed.rows.to_dict()["dropped"] == [{"reason": "Contaminated", "count": 1}]
+    rows = streamed(work, tokenizer, decontaminate=[{"uri": "s3://tests/qa.jsonl"}])
+    assert len(next(rows.stream.windows(Place()))[1]) == 1
+    assert rows.rows.to_dict()["dropped"] == [{"reason": "Contaminated", "count": 1}]
+
+
+def test_a_stream_with_too_many_bad_rows_ends_before_its_last_row(
+    work: Work, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_encoder, "SHARE_ROWS", 4)
+    given_files(work, (0, [SOUND, *[NUMBER] * 99]))
+    rows = streamed(work, tokenizer, onBadRow="Drop", maxBadShare=0.5)
+    with pytest.raises(RunFailure, match=r"^BadRow: 3 of 4 rows of s3://data/part-0/train\.jsonl are bad"):
+        next(rows.stream.windows(Place()))
+    assert [row["place"] for row in dropped(work)] == ["line 2", "line 3", "line 4"]

@@ -22,6 +22,7 @@ from tests.unit.runtime.data.loading import (
     with_template,
 )
 from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.data.load import open_data
 from tunesmith_runtime.data.records import PlainText
 from tunesmith_runtime.errors import RunFailure
@@ -75,11 +76,60 @@ def test_a_row_whose_answers_all_have_weight_zero_is_dropped(work: Work, tokeniz
     assert read(work, tokenizer).rows.to_dict() == {"kept": 1, "dropped": [{"reason": "NotLearned", "count": 1}]}
 
 
-def test_a_weight_is_refused_where_every_token_is_learned(work: Work, tokenizer: Any) -> None:
-    row = chat(ASKED, {"role": "assistant", "content": "a metal", "weight": 0}, ASKED, ANSWERED)
+@pytest.mark.parametrize(("weight", "named"), [(0, "weight 0"), (0.5, "a weight other than 1")])
+def test_a_weight_is_refused_where_every_token_is_learned(
+    work: Work, tokenizer: Any, weight: float, named: str
+) -> None:
+    row = chat(ASKED, {"role": "assistant", "content": "a metal", "weight": weight}, ASKED, ANSWERED)
     given_files(work, (0, [row]))
-    with pytest.raises(RunFailure, match=r"line 1: has messages of weight 0, and training\.lossOn: all"):
+    with pytest.raises(RunFailure, match=rf"line 1: has messages of {named}, and training\.lossOn: all"):
         read(work, tokenizer, training={"lossOn": "all"})
+
+
+def scaled(*weights: float | None) -> dict[str, Any]:
+    """A conversation with a system prompt whose answers have these values of loss_scale."""
+    turns = [
+        turn
+        for number, weight in enumerate(weights)
+        for turn in (ASKED, {"role": "assistant", "content": f"fruit {number}", "loss_scale": weight})
+    ]
+    return chat(*turns, system="One word.")
+
+
+def test_the_tokens_of_an_answer_have_its_weight(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, [scaled(0.25, 0, 3), scaled(None)]))
+    first, second = read(work, tokenizer).train
+    factors = [
+        (weight, label) for weight, label in zip(first["weights"], first["labels"], strict=True) if label != IGNORED
+    ]
+    for weight, content in ((0.25, "fruit 0<|im_end|>"), (3, "fruit 2<|im_end|>")):
+        assert tokenizer.decode([label for each, label in factors if each == weight]) == content
+    assert len({weight for weight, _ in factors}) == 2
+    assert second["weights"] is None
+
+
+def test_rows_whose_weights_are_all_one_are_encoded_as_rows_without(work: Work, tokenizer: Any) -> None:
+    found = []
+    for row in (scaled(1.0, 1, 0.0), scaled(None, None, 0)):
+        given_files(work, (0, [row]))
+        found.append(read(work, tokenizer).train_file.read_bytes())
+    assert found[0] == found[1]
+
+
+def test_weights_are_cut_with_the_tokens(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, [scaled(0.25, 3)]))
+    for way in ("truncate", "left"):
+        data = read(work, tokenizer, training={"truncation": way, "maxLength": 40})
+        (example,) = data.train
+        assert len(example["weights"]) == len(example["labels"]) == len(example["input_ids"]) <= 40
+
+
+def test_a_method_that_has_no_weights_refuses_them(work: Work, tokenizer: Any) -> None:
+    given_files(work, (0, [scaled(1, 0), scaled(0.5)]))
+    words = r"line 2: has a message of a weight other than 0 and 1, which method gkd does not learn with"
+    with pytest.raises(RunFailure, match=words) as failure:
+        read(work, tokenizer, method="gkd", gkd={"teacher": {"uri": "s3://models/teacher"}})
+    assert failure.value.hint == "write weight 0 or 1, or remove the key"
 
 
 def test_sharegpt_is_the_same_conversation(work: Work, tokenizer: Any) -> None:

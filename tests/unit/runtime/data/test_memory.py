@@ -31,7 +31,7 @@ def memory_of_loading(root: Path) -> tuple[int, int, int]:
     import datasets  # noqa: F401  # its import is not what is measured
 
     from tunesmith_runtime.data.example_file import example_lengths
-    from tunesmith_runtime.train.batches import order
+    from tunesmith_runtime.train.rows.batches import order
 
     job = FineTuneJobSpec.model_validate(
         {

@@ -72,3 +72,12 @@ def test_a_sequence_holds_whole_rows_whose_first_tokens_have_no_label(tmp_path: 
             at += length
         assert at == len(ids)
     assert sorted(found) == [[100 * row + at for at in range(length)] for row, length in enumerate(lengths)]
+
+
+def test_a_sequence_has_the_weights_of_its_rows(tmp_path: Path) -> None:
+    with write_examples(tmp_path / "train.arrow") as writer:
+        writer.write([Example([1, 2, 3], [1, 2, 3], weights=[1.0, 0.5, 0.5])])
+        writer.write([Example([4, 5], [4, 5])])
+    (sequence,) = PackedRows.of(open_examples(tmp_path / "train.arrow"), 8, seed=1)  # type: ignore[misc]
+    of_token = dict(zip(sequence["input_ids"], sequence["weights"], strict=True))
+    assert of_token == {1: 1.0, 2: 0.5, 3: 0.5, 4: 1.0, 5: 1.0}

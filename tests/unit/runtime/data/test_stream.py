@@ -23,12 +23,18 @@ def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WINDOW_ROWS", 4)
 
 
+encoded: list[int] = []
+"""The rows that were encoded."""
+
+
 def encode(writer: RowWriter, counts: RowCounts) -> None:
-    """Ten rows, and one that is dropped after each third of them."""
-    for row in range(10):
-        writer.write([Example([row], [row])])
+    """Ten rows, and one that is dropped after each third of them, from where the counts stand on."""
+    for row in range(counts.reading.rows, 10):
+        counts.reading.rows += 1
         if row % 3 == 2:
             counts.drop(DropReason.TOO_LONG, 99)
+        encoded.append(row)
+        writer.write([Example([row], [row])])
 
 
 def arranged(examples: list[Example], window: str) -> list[Sequence]:
@@ -54,14 +60,27 @@ def test_windows_follow_the_rows_pass_after_pass() -> None:
     assert read(Stream(encode, arranged, empty), Place(), 4) == passes
 
 
-def test_a_stream_begins_at_any_pass_with_the_counts_of_the_first() -> None:
+@pytest.mark.parametrize("window", range(7))
+def test_a_stream_begins_at_any_window_encodes_nothing_before_it_and_counts_all(window: int) -> None:
     stream = Stream(encode, arranged, empty)
     places = [place for place, _ in islice(stream.windows(Place()), 7)]
-    assert [(place.passes, place.sequences) for place in places] == [(0, 0)] * 3 + [(1, 10)] * 3 + [(2, 20)]
+    assert [(place.passes, place.window, place.sequences) for place in places] == [
+        (0, 0, 0), (0, 1, 4), (0, 2, 8), (1, 0, 10), (1, 1, 14), (1, 2, 18), (2, 0, 20)
+    ]  # fmt: skip
+    kept = Place.model_validate_json(places[window].model_dump_json(by_alias=True))
     again = Stream(encode, arranged, empty)
-    kept = Place.model_validate_json(places[-1].model_dump_json(by_alias=True))
-    assert read(again, kept, 3) == read(stream, places[-1], 3)
-    assert again.counts == stream.counts == RowCounts(10, dropped=Counter({DropReason.TOO_LONG: 3}), too_long=(99, 99))
+    encoded.clear()
+    assert read(again, kept, 9 - window) == read(stream, Place(), 9)[window:]
+    assert encoded[0] == 4 * (window % 3)
+    assert again.counts == stream.counts
+    assert again.counts.dropped == Counter({DropReason.TOO_LONG: 3})
+
+
+def test_a_place_of_an_earlier_version_begins_at_its_pass() -> None:
+    stream = Stream(encode, arranged, empty)
+    place = Place.model_validate_json('{"passes": 1, "sequences": 10, "counts": {"kept": 10}}')
+    assert read(stream, place, 1) == [(1, [[10, 0], [10, 1], [10, 2], [10, 3]])]
+    assert stream.counts == RowCounts(10)
 
 
 def test_counts_end_with_the_window_that_was_given_last() -> None:

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from tests.unit.runtime.estimate.test_architecture import LLAMA_3_1_8B, LLAMA_3_2_3B
-from tunesmith_api.finetunejob import Estimate, FineTuneJobSpec
+from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.finetunejob_status import Estimate
 from tunesmith_api.training import Strategy
 from tunesmith_runtime.estimate.architecture import from_config
 from tunesmith_runtime.estimate.bill import Inputs, estimate, refusal
+from tunesmith_runtime.estimate.device_setup import Setup
 from tunesmith_runtime.estimate.duration import in_words
-from tunesmith_runtime.estimate.memory import GIB, Setup
+from tunesmith_runtime.estimate.memory import GIB, peak
 from tunesmith_runtime.estimate.setup import setup_of
 from tunesmith_runtime.estimate.workload import count
 
@@ -101,6 +103,50 @@ def test_where_no_change_is_enough_the_hint_names_the_memory_that_is() -> None:
     assert refusal(enough, again) is None
 
 
+def test_devices_that_share_layers_need_less_each_and_the_line_says_so() -> None:
+    resources = {"accelerator": "nvidia", "count": 4}
+    apart, shared = (
+        estimated(LLAMA_3_1_8B, 64, 512, resources=resources, tuner="full", parallelism={"tensorParallel": sharing})[1]
+        for sharing in (1, 4)
+    )
+    assert shared.summary
+    assert shared.summary.endswith("; 4 devices share each layer")
+    assert shared.strategy is Strategy.DDP
+    assert (shared.memory_bytes or 0) < 0.5 * (apart.memory_bytes or 0)
+    assert shared.trained_parameters == apart.trained_parameters == shared.parameters
+
+
+def test_the_stages_of_a_pipeline_need_less_each_and_the_line_says_how_long_they_wait() -> None:
+    spec = {"resources": {"accelerator": "nvidia", "count": 4}, "tuner": "full"}
+    apart, few, many = (
+        estimated(LLAMA_3_1_8B, 64, 512, **spec, training=training, parallelism={"pipelineParallel": stages})[1]
+        for stages, training in ((1, {}), (4, {}), (4, {"globalBatchSize": 64, "microBatchSize": 1}))
+    )
+    assert few.summary
+    assert many.summary
+    assert few.summary.endswith("; 4 devices have some layers each, and wait for each other in 43% of a step")
+    assert many.summary.endswith(" in 4% of a step")
+    assert (few.memory_bytes or 0) < 0.5 * (apart.memory_bytes or 0)
+    assert (few.hours or 0) > (apart.hours or 0)
+    assert few.trained_parameters == few.parameters
+
+
+def test_offloading_is_compared_with_the_memory_of_the_pod() -> None:
+    resources = {"accelerator": "nvidia", "count": 4, "memory": "16Gi", "deviceMemory": "80Gi"}
+    wanted, found = estimated(
+        LLAMA_3_1_8B, 64, 512, tuner="full", resources=resources, parallelism={"strategy": "zero3", "offload": "all"}
+    )
+    assert found.summary
+    assert "GiB of the pod's memory for each" in found.summary
+    refused = refusal(wanted, found)
+    assert refused
+    assert refused.message.startswith("what is offloaded, and what the first pod collects")
+    assert refused.message.endswith("GiB of the memory of a pod, and resources.memory is 16Gi")
+    room = int(re.findall(r"(\d+)Gi", refused.hint)[0]) + 1
+    enough = wanted.model_copy(update={"resources": wanted.resources.model_copy(update={"memory": f"{room}Gi"})})
+    assert refusal(enough, found) is None
+
+
 def test_a_job_that_fits_is_not_refused() -> None:
     wanted, found = estimated(LLAMA_3_2_3B, 10, 100, training={"microBatchSize": 1}, **ON_L4)
     assert refusal(wanted, found) is None
@@ -134,7 +180,7 @@ def test_a_change_to_qlora_is_proposed_only_where_it_is_accepted() -> None:
     _, found = estimated(LLAMA_3_1_8B, 100, 500, resources={"accelerator": "nvidia", **on})
     assert any("tuner: qlora" in each for each in found.changes or [])
     _, refused = estimated(LLAMA_3_1_8B, 100, 500, resources={"accelerator": "ascend", **on})
-    assert refused.changes is None
+    assert not any("qlora" in each for each in refused.changes or [])
 
 
 TWO_L4: dict[str, Any] = {**ON_L4, "resources": {"accelerator": "nvidia", "count": 2}}
@@ -160,11 +206,20 @@ def test_auto_divides_nothing_that_needs_whole_weights_or_without_a_limit() -> N
     assert alone.strategy is None
 
 
-def test_fsdp_is_proposed_for_ddp_that_does_not_fit() -> None:
-    settings = {"microBatchSize": 1, "precision": "fp32", "gradientCheckpointing": True}
-    _, found = estimated(LLAMA_3_1_8B, 100, 100, training=settings, parallelism={"strategy": "ddp"}, **TWO_L4)
-    assert found.changes
-    assert found.changes[-1].startswith("spec.parallelism.strategy: fsdp (needs ") or "qlora" in found.changes[0]
+def test_offloading_is_proposed_where_the_pod_has_room_for_it_and_makes_the_job_fit() -> None:
+    settings = {"microBatchSize": 1, "gradientCheckpointing": True}
+
+    def found(parallelism: dict[str, Any], **resources: Any) -> tuple[FineTuneJobSpec, Estimate]:
+        on = {"accelerator": "ascend", "count": 2, "deviceMemory": "22.5Gi", **resources}
+        spec = {"training": settings, "lora": {"rank": 256}, "parallelism": parallelism, "resources": on}
+        return estimated(LLAMA_3_1_8B, 100, 100, **spec)
+
+    (change,) = found({"strategy": "ddp"})[1].changes or []
+    assert change.startswith("spec.parallelism.strategy: zero1 and spec.parallelism.offload: optimizer (needs ")
+    assert refusal(*found({"strategy": "zero1", "offload": "optimizer"})) is None
+    for memory in ("8Gi", "256Gi"):
+        proposed = found({"strategy": "ddp"}, memory=memory)[1].changes
+        assert (proposed is None) is (memory == "8Gi")
 
 
 def test_muon_keeps_one_moment_of_matrices_and_two_of_embeddings() -> None:
@@ -184,3 +239,15 @@ def test_ppo_has_a_value_head_a_reference_and_the_cache_of_a_rollout() -> None:
     found = setup(minibatches=3)
     assert (found.has_value_head, found.has_reference, found.sampled_rows) == (True, True, 12)
     assert not setup(klCoefficient=0).has_reference
+
+
+def test_a_precomputed_reference_takes_no_memory_and_one_pass_over_the_rows() -> None:
+    def setup(epochs: int, **dpo: Any) -> Setup:
+        training = {"globalBatchSize": 4, "epochs": epochs}
+        spec = job(method="dpo", tuner="full", dpo=dpo, training=training)
+        return setup_of(spec, from_config(LLAMA_3_1_8B), count([64] * 32, [8] * 32))
+
+    copied, precomputed = setup(4), setup(4, precomputeReference=True)
+    assert (copied.reference_passes, precomputed.reference_passes) == (1, 0.25)
+    assert setup(4, referenceFree=True).reference_passes == 0
+    assert peak(copied).weights - peak(precomputed).weights == 2 * from_config(LLAMA_3_1_8B).parameters

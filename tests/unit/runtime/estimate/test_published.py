@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from tests.unit.runtime.estimate.test_architecture import LLAMA_3_2_3B, MISTRAL_7B
-from tunesmith_api.training import Tuner
+from tunesmith_api.tuners import Tuner
 from tunesmith_runtime.estimate.architecture import from_config
-from tunesmith_runtime.estimate.memory import GIB, NF4_DOUBLE_BYTES, Batch, Numbers, Setup, peak
+from tunesmith_runtime.estimate.device_setup import Batch, Numbers, Setup
+from tunesmith_runtime.estimate.memory import GIB, NF4_DOUBLE_BYTES, peak
 
 BF16 = Numbers(base=2, compute=2, trained=2, gradient=2, optimizer=4)
 """Everything in bfloat16, as torchtune and PEFT's comparison train."""

@@ -13,11 +13,11 @@ import pytest
 
 from tests.unit.runtime.estimate.test_architecture import LLAMA_3_1_8B, LLAMA_3_2_3B, MISTRAL_7B, QWEN2_5_7B
 from tests.unit.runtime.estimate.test_published import ADAPTER_FP32, BF16
-from tunesmith_api.training import Tuner
+from tunesmith_api.tuners import Tuner
 from tunesmith_runtime.estimate.architecture import from_config
+from tunesmith_runtime.estimate.device_setup import Batch, Setup
 from tunesmith_runtime.estimate.devices import DEVICES
 from tunesmith_runtime.estimate.duration import seconds
-from tunesmith_runtime.estimate.memory import Batch, Setup
 
 LLAMA_2_7B = {**MISTRAL_7B, "intermediate_size": 11008, "num_key_value_heads": 32}
 LLAMA_3_70B = {

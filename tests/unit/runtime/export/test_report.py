@@ -10,7 +10,7 @@ import pytest
 
 from tests import tinymodel
 from tests.unit.runtime.train.support import make_run
-from tunesmith_api.finetunejob import DroppedRows, Metrics, Rows
+from tunesmith_api.finetunejob_status import DroppedRows, Metrics, Rows
 from tunesmith_api.run import Outcome, RunSpec
 from tunesmith_api.status import Artifact
 from tunesmith_runtime import export, train

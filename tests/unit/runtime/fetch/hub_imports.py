@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,7 +52,8 @@ def import_model(store: Store, scratch: Path, uri: str, settings: Hub) -> tuple[
     return import_once(storage, store.uri, KEY, uri, scratch, make, parts)
 
 
-def _run(store: Store, scratch: Path, uri: str, settings: Hub) -> None:
+def _run(store: Store, scratch: Path, uri: str, settings: Hub, keys: Mapping[str, str]) -> None:
+    os.environ.update(keys)
     constants.HF_HUB_OFFLINE = False  # an evaluation in the parent process sets the variable, which is inherited
     imports.STALE_SECONDS, imports.RENEW_SECONDS, imports.POLL_SECONDS = 0.5, 0.1, 0.05
     import_model(store, scratch, uri, settings)
@@ -59,7 +61,8 @@ def _run(store: Store, scratch: Path, uri: str, settings: Hub) -> None:
 
 def start_import(store: Store, scratch: Path, uri: str, settings: Hub) -> ForkServerProcess:
     """Start a process that imports a model, as a pod does."""
-    process = CONTEXT.Process(target=_run, args=(store, scratch, uri, settings), daemon=True)
+    keys = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    process = CONTEXT.Process(target=_run, args=(store, scratch, uri, settings, keys), daemon=True)
     process.start()
     return process
 

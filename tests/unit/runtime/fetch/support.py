@@ -56,6 +56,8 @@ MODEL = {
     "tokenizer_config.json": b'{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}',
 }
 """A Llama with a single layer, and its tokenizer with three words."""
+PARAMETERS = 8 * 4 + 4 * 3 + 4 * 16 + 3 * 24
+"""Numbers in the weights of MODEL."""
 ADAPTER_CONFIG = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "target_modules": ["q_proj"]}
 ADAPTER = {
     "adapter_config.json": json.dumps(ADAPTER_CONFIG).encode(),

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
+from safetensors.numpy import load, save
 
-from tests import tinymodel
-from tests.s3 import S3Server
-from tests.unit.runtime.fetch.support import ADAPTER, CONFIG, MODEL, ROWS, TOKENIZER, Fetcher, names
+from tests.hub_server import Hub, hub
+from tests.unit.runtime.fetch.hub_imports import SCHEMES, servers
+from tests.unit.runtime.fetch.support import ADAPTER, CONFIG, MODEL, PARAMETERS, ROWS, TOKENIZER, Fetcher, names
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.run import TERMINATION_MESSAGE_BYTES, ModelRole, Outcome, ResolvedModel, RunReport, RunSpec, Store
+from tunesmith_api.run import TERMINATION_MESSAGE_BYTES, ModelRole, Outcome, ResolvedModel, RunReport, RunSpec
 from tunesmith_api.training import Until
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.fetch import assessment as module
+from tunesmith_runtime.fetch import row_count, row_sample
 from tunesmith_runtime.report import encode
 from tunesmith_runtime.storage import join
 
 GPU: dict[str, Any] = {"resources": {"accelerator": "nvidia"}}
-PARAMETERS = 8 * 4 + 4 * 3 + 4 * 16 + 3 * 24
-"""Numbers in the weights of MODEL."""
 WORDS = {**MODEL, "tokenizer.json": json.dumps({**TOKENIZER, "pre_tokenizer": {"type": "WhitespaceSplit"}}).encode()}
 """MODEL with a tokenizer of words."""
+SCORER = {
+    **WORDS,
+    "config.json": json.dumps(
+        CONFIG | {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "score"}, "pad_token_id": 1}
+    ).encode(),
+    "model.safetensors": save({**load(MODEL["model.safetensors"]), "score.weight": numpy.ones((1, 4), numpy.float32)}),
+}
+"""A reward model of the same sizes."""
+PROMPTS = b'{"prompt": "a a a a"}\n' * 8
+PREFERENCES = b'{"prompt": "a a", "chosen": "a", "rejected": "a a"}\n' * 8
 MANY = b'{"prompt": "a a a a", "completion": "b"}\n' * 200
 
 
@@ -58,6 +69,24 @@ def test_a_job_without_devices_is_estimated_by_fetch(fetcher: Fetcher) -> None:
     assert report.estimate.summary is not None
     assert report.estimate.summary.endswith(" of 2 GiB; 13 steps")
     assert len(encode(report)) < TERMINATION_MESSAGE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"lora": {"targetPattern": "nothing"}}, "matches the whole name of no linear layer"),
+        ({"lora": {"trainableTokens": ["no such token"]}}, "tokens of the model"),
+        ({"tuner": "full", "training": {"freeze": ["layers:7"]}}, "is no range of the model's layers"),
+    ],
+)
+def test_parts_that_the_model_does_not_have_are_refused_before_there_are_devices(
+    tiny: Path, fetcher: Fetcher, spec: dict[str, Any], why: str
+) -> None:
+    model = fetcher.put("tiny", {path.name: path.read_bytes() for path in tiny.iterdir() if path.is_file()})
+    job = fetcher.job(model, fetcher.put("data", {"train.jsonl": MANY}), **GPU, **spec)
+    with pytest.raises(RunFailure, match=why) as failure:
+        fetcher.prepare(job)
+    assert failure.value.failure is FailureClass.BAD_SPEC
 
 
 def with_teacher(fetcher: Fetcher, files: dict[str, bytes], share: float = 0.5, name: str = "teacher") -> RunSpec:
@@ -107,11 +136,74 @@ def test_a_teacher_is_downloaded_and_checked_beside_the_model(fetcher: Fetcher) 
     assert failure.value.failure is FailureClass.BAD_MODEL
 
 
+def with_reward_model(
+    fetcher: Fetcher, files: dict[str, bytes], rows: bytes = PROMPTS, name: str = "scores"
+) -> RunSpec:
+    uri = fetcher.put(name, files)
+    rewards = [{"name": "taste", "type": "model", "model": {"uri": uri}}]
+    grpo = {"maxCompletionLength": 3}
+    data = fetcher.put("data", {"train.jsonl": rows})
+    job = fetcher.job(fetcher.put("m", WORDS), data, **GPU, method="grpo", grpo=grpo, rewards=rewards)
+    return job.model_copy(update={"models": {**job.models, ModelRole.REWARD: ResolvedModel(uri=uri)}})
+
+
+def test_a_reward_model_is_estimated_downloaded_and_checked_beside_the_model(fetcher: Fetcher) -> None:
+    job = with_reward_model(fetcher, SCORER)
+    alone = fetcher.prepare(job.model_copy(update={"models": {ModelRole.BASE: job.base}}))[0].estimate
+    report, _ = fetcher.prepare(job)
+    assert alone is not None
+    assert alone.memory is not None
+    assert report.estimate is not None
+    assert report.estimate.memory is not None
+    assert report.estimate.memory.weights == (alone.memory.weights or 0) + 2 * (PARAMETERS + 4)  # in bfloat16
+    _, work = fetcher.fetch(job)
+    assert (work.model(ModelRole.REWARD) / "model.safetensors").read_bytes() == SCORER["model.safetensors"]
+    other = fetcher.prepare(with_reward_model(fetcher, {**SCORER, "note.txt": b"", "generation_config.json": b"{}"}))[0]
+    assert other.run_uri != report.run_uri
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"architectures": ["LlamaForCausalLM"]}, "the model is a LlamaForCausalLM, which scores no answers"),
+        ({"id2label": {"0": "bad", "1": "good"}}, "with 2 labels, and a reward is a single score"),
+    ],
+)
+def test_a_model_that_gives_no_single_score_is_no_reward_model(
+    fetcher: Fetcher, change: dict[str, Any], message: str
+) -> None:
+    config = json.dumps(json.loads(SCORER["config.json"]) | change).encode()
+    with pytest.raises(RunFailure, match=message) as failure:
+        fetcher.prepare(with_reward_model(fetcher, {**SCORER, "config.json": config}))
+    assert failure.value.failure is FailureClass.BAD_MODEL
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, "its tokenizer has no chat template, and the prompts are messages"),
+        ("{{ raise_exception('who are you') }}", "is refused by the chat template of the reward model.*who are you"),
+    ],
+)
+def test_prompts_that_the_reward_model_cannot_read_are_refused_before_a_device_is_requested(
+    fetcher: Fetcher, template: str | None, message: str
+) -> None:
+    row = {"prompt": [{"role": "user", "content": "a"}]}
+    files = SCORER if template is None else {**SCORER, "chat_template.jinja": template.encode()}
+    chat = {**WORDS, "chat_template.jinja": b"{% for m in messages %}{{ m.content }}{% endfor %}"}
+    job = with_reward_model(fetcher, files, json.dumps(row).encode())
+    job = job.model_copy(
+        update={"models": {**job.models, ModelRole.BASE: ResolvedModel(uri=fetcher.put("chat", chat))}}
+    )
+    with pytest.raises(RunFailure, match=message):
+        fetcher.prepare(job)
+
+
 def test_of_large_data_a_sample_is_read_and_the_rest_follows_from_its_bytes(
     fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WHOLE_BYTES", 1000)
-    monkeypatch.setattr(module, "SAMPLE_BYTES", 1000)
+    monkeypatch.setattr(row_count, "WHOLE_BYTES", 1000)
+    monkeypatch.setattr(row_sample, "SAMPLE_BYTES", 1000)
     report = prepared(fetcher, MANY, training={"globalBatchSize": 8})
     found = report.estimate
     assert found is not None
@@ -137,7 +229,7 @@ def test_a_job_that_ends_before_training_is_never_adopted(fetcher: Fetcher, unti
 
 
 def test_until_data_counts_all_rows_as_the_training_does(fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WHOLE_BYTES", 10)
+    monkeypatch.setattr(row_count, "WHOLE_BYTES", 10)
     long = json.dumps({"prompt": "a " * 100, "completion": "b"}).encode() + b"\n"
     report = prepared(fetcher, MANY + long, until="data", training={"maxLength": 32})
     assert report.rows is not None
@@ -183,53 +275,6 @@ def test_an_architecture_without_known_sizes_has_no_estimate_and_trains(fetcher:
     assert report.estimate is None
 
 
-def test_headers_are_read_by_ranges_on_a_real_server(s3: S3Server, store: Store, fetcher: Fetcher) -> None:
-    uri = fetcher.put("m", WORDS)
-    found = module.read_architecture(fetcher.storage, uri)
-    assert (found.parameters, found.stored_bytes, found.is_exact) == (PARAMETERS, 4 * PARAMETERS, True)
-
-
-def test_rows_are_encoded_as_in_a_training_without_its_libraries(tiny: Path, tmp_path: Path) -> None:
-    from tests.unit.runtime.train.support import make_run
-    from tunesmith_runtime.train.course import load_rows
-    from tunesmith_runtime.train.methods import METHODS
-    from tunesmith_runtime.train.process_group import ALONE
-
-    rows: list[dict[str, Any]] = [
-        *tinymodel.rows(30),
-        {
-            "messages": [
-                {"role": "user", "content": "What is tin? ü 漢"},
-                {"role": "assistant", "content": "metal", "weight": 1},
-            ]
-        },
-    ]
-    run = make_run(tmp_path, tiny, rows, validation={"fraction": 0.2})
-    job = run.spec.fine_tune_job()
-    light = module.encode_lightly(job, run.work)
-    counted = module.count_encoded(light, job)
-    inputs = [list(row) for row in (*light.train["input_ids"], *light.train["labels"])]
-    real = load_rows(run.spec, job, METHODS[job.method], run.work, ALONE)[1]
-    assert inputs == [list(row) for row in (*real.train["input_ids"], *real.train["labels"])]
-    assert counted.tokens == sum(map(len, real.train["input_ids"]))
-    assert sum(counted.most_labelled) == sum(label != -100 for row in real.train["labels"] for label in row[1:])
-
-
-def test_the_two_answers_of_a_preference_are_a_row_of_two_sequences(tiny: Path, tmp_path: Path) -> None:
-    from tests.unit.runtime.train.methods.preferences import preferences
-    from tests.unit.runtime.train.support import make_run
-
-    run = make_run(tmp_path, tiny, preferences(10), method="dpo")
-    job = run.spec.fine_tune_job()
-    light = module.encode_lightly(job, run.work)
-    counted = module.count_encoded(light, job)
-    lengths = [len(each) for each in light.train["input_ids"]]
-    assert (counted.rows, counted.tokens, len(lengths)) == (10, sum(lengths), 20)
-    assert counted.longest[0] == max(lengths)
-    assert counted.batch(4).rows == 8
-    assert counted.mean_row == 2 * counted.mean_length
-
-
 def asked(*answers: str) -> bytes:
     return b"".join(json.dumps({"prompt": "a b", "answer": answer}).encode() + b"\n" for answer in answers)
 
@@ -251,3 +296,160 @@ def test_a_pattern_that_cannot_be_searched_is_refused_before_rows_are_read(fetch
     with pytest.raises(RunFailure, match=r"rewards\[\]\.pattern '\(' of form is no regular expression") as failure:
         prepared(fetcher, b"broken", method="grpo", rewards=rewards)
     assert failure.value.failure is FailureClass.BAD_SPEC
+
+
+def test_heads_that_the_devices_do_not_divide_are_refused_before_a_device_is_requested(fetcher: Fetcher) -> None:
+    resources = {"accelerator": "nvidia", "count": 8}
+    with pytest.raises(RunFailure, match=r"num_attention_heads of the model is \d+, which 8 devices") as failure:
+        prepared(fetcher, MANY, resources=resources, parallelism={"tensorParallel": 8})
+    assert failure.value.failure is FailureClass.BAD_SPEC
+
+
+def test_stages_are_refused_that_outnumber_the_layers_before_a_device_is_requested(fetcher: Fetcher) -> None:
+    resources = {"accelerator": "nvidia", "count": 8}
+    with pytest.raises(RunFailure, match=r"num_hidden_layers of the model is 1, and each of 8 stages") as failure:
+        prepared(fetcher, MANY, resources=resources, parallelism={"pipelineParallel": 8})
+    assert failure.value.failure is FailureClass.BAD_SPEC
+
+
+@pytest.mark.parametrize(
+    ("lora", "start"),
+    [({"from": {"uri": "s3://my-bucket/adapter"}}, "lora.from"), ({"init": "pissa", "rank": 2}, "lora.init pissa")],
+)
+def test_a_reference_that_a_strategy_cannot_have_is_refused_before_a_device_is_requested(
+    lora: dict[str, Any], start: str, fetcher: Fetcher
+) -> None:
+    spec = {"resources": {"accelerator": "nvidia", "count": 2}, "lora": lora}
+    zero3 = {"strategy": "zero3"}
+    with pytest.raises(RunFailure, match=f"zero3 with {start}: method dpo compares") as failure:
+        prepared(fetcher, PREFERENCES, **spec, method="dpo", parallelism=zero3)
+    assert failure.value.failure is FailureClass.BAD_SPEC
+    for accepted in (
+        {"method": "dpo", "parallelism": {"strategy": "fsdp"}},
+        {"method": "dpo", "parallelism": zero3, "dpo": {"referenceFree": True}},
+    ):
+        assert prepared(fetcher, PREFERENCES, **{**spec, **accepted}).estimate
+
+
+IMAGE = b"not read"
+
+
+def validated(local: Fetcher, files: dict[str, bytes], form: str) -> RunReport:
+    datasets = [{"uri": local.put("pictures", files), "format": form}]
+    return local.prepare(local.job(local.put("m", WORDS), datasets=datasets, until="data"))[0]
+
+
+def test_rows_with_images_are_counted_until_data(local: Fetcher) -> None:
+    rows = b'{"image_path": "a.jpg", "text": "What?", "answer": "A kiwi."}\n' * 2
+    report = validated(local, {"train.jsonl": rows, "a.jpg": IMAGE}, "vqa")
+    assert report.rows is not None
+    assert (report.rows.kept, report.estimate) == (2, None)
+    gone = rows + rows.replace(b"a.jpg", b"b.jpg")
+    with pytest.raises(RunFailure, match=r"train\.jsonl line 3: names the file 'b\.jpg'") as failure:
+        validated(local, {"train.jsonl": gone, "a.jpg": IMAGE}, "vqa")
+    assert failure.value.failure is FailureClass.BAD_ROW
+
+
+def test_texts_beside_images_are_captions(local: Fetcher) -> None:
+    files = {
+        "a.jpg": IMAGE,
+        "a.txt": b"A kiwi,\nripe.",
+        "b/c.png": IMAGE,
+        "b/c.txt": b" ",
+        "notes.txt": b"x",
+        "d.jpg": IMAGE,
+    }
+    report = validated(local, files, "caption")
+    assert report.rows is not None
+    assert report.rows.to_dict() == {"kept": 1, "dropped": [{"reason": "EmptyAnswer", "count": 1}]}
+
+
+HEADER_BYTES = 8 + int.from_bytes(WORDS["model.safetensors"][:8], "little")
+"""Bytes of the weights of WORDS that an estimate reads."""
+
+
+@pytest.fixture
+def words(quick: None) -> Iterator[Hub]:
+    """A hub with WORDS."""
+    with hub({"org/words": WORDS}) as server:
+        yield server
+
+
+def hub_job(local: Fetcher, words: Hub, scheme: str, data: str, **spec: Any) -> RunSpec:
+    """A job with the model of the hub."""
+    job = local.job(f"{scheme}://org/words", data, **{**GPU, **spec})
+    return job.model_copy(update={"hub": servers(scheme, words.url)})
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("until", [Until.ESTIMATE, Until.DATA])
+def test_of_a_model_of_a_hub_the_headers_are_enough_for_an_estimate(
+    local: Fetcher, words: Hub, scheme: str, until: Until
+) -> None:
+    data = local.put("data", {"train.jsonl": MANY})
+    before = local.objects()
+    report, work = local.prepare(hub_job(local, words, scheme, data, until=until))
+    assert report.estimate is not None
+    assert (report.estimate.parameters, report.estimate.rows) == (PARAMETERS, 200)
+    assert (report.run_uri, report.model_uri, report.rows is not None) == (None, None, True)
+    assert words.sent["model.safetensors"] == HEADER_BYTES
+    assert (local.objects(), names(work.root)) == (before, set())
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize(
+    ("spec", "data", "failure", "sent"),
+    [
+        (
+            {"resources": {"accelerator": "nvidia", "deviceMemory": "512Mi"}, "fit": "Refuse"},
+            "data",
+            FailureClass.WILL_NOT_FIT,
+            HEADER_BYTES,
+        ),
+        ({}, "nowhere", FailureClass.DATASET_NOT_FOUND, 0),
+        ({}, "bad", FailureClass.BAD_ROW, 0),
+        ({"tuner": "full", "training": {"freeze": ["layers:7"]}}, "data", FailureClass.BAD_SPEC, 0),
+    ],
+)
+def test_a_job_that_fails_before_it_trains_does_not_import_its_model(
+    local: Fetcher, words: Hub, scheme: str, spec: dict[str, Any], data: str, failure: FailureClass, sent: int
+) -> None:
+    local.put("data", {"train.jsonl": MANY})
+    local.put("bad", {"train.jsonl": b"{}\n"})
+    before = local.objects()
+    with pytest.raises(RunFailure) as caught:
+        local.prepare(hub_job(local, words, scheme, join(local.store.uri, data), **spec))
+    assert caught.value.failure is failure
+    assert (words.sent["model.safetensors"], local.objects()) == (sent, before)
+
+
+def test_a_job_without_devices_that_will_not_fit_does_not_import_its_model(local: Fetcher, words: Hub) -> None:
+    data = local.put("data", {"train.jsonl": MANY})
+    before = local.objects()
+    with pytest.raises(RunFailure) as caught:
+        local.fetch(hub_job(local, words, "hf", data, resources={"memory": "512Mi"}, fit="Refuse"))
+    assert caught.value.failure is FailureClass.WILL_NOT_FIT
+    assert (words.sent["model.safetensors"], local.objects()) == (HEADER_BYTES, before)
+
+
+def test_a_job_that_trains_has_the_same_estimate_before_and_after_the_import(local: Fetcher, words: Hub) -> None:
+    job = hub_job(local, words, "hf", local.put("data", {"train.jsonl": MANY}))
+    first, _ = local.prepare(job)
+    asked = len(words.asked)
+    assert words.sent["model.safetensors"] == HEADER_BYTES + len(WORDS["model.safetensors"])
+    second, _ = local.prepare(job)
+    assert second == first
+    assert first.estimate is not None
+    assert first.run_uri is not None
+    assert len(words.asked) == asked
+
+
+def test_a_quantized_model_is_refused_by_its_configuration_before_its_weights_are_moved(
+    local: Fetcher, quick: None
+) -> None:
+    config = json.dumps(CONFIG | {"quantization_config": {"quant_method": "gptq", "bits": 4}}).encode()
+    with hub({"org/words": {**WORDS, "config.json": config}}) as server:
+        job = hub_job(local, server, "hf", local.put("data", {"train.jsonl": MANY}), tuner="full")
+        with pytest.raises(RunFailure, match=r"the base hf://org/words is quantized \(gptq\), and tuner full"):
+            local.prepare(job)
+        assert server.sent["model.safetensors"] == 0

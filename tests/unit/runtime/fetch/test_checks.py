@@ -124,3 +124,51 @@ def test_an_adapter_of_another_base_is_refused_in_an_evaluation(fetcher: Fetcher
     adapter = fetcher.put("adapter", _adapter(r=4))
     resolved = {"uri": adapter, "base": {"uri": fetcher.put("base", MODEL)}}
     assert "adapter demo" in fault(fetcher, fetcher.spec("EvalJob", resolved, BENCHMARKS)).message
+
+
+PARTS: dict[str, dict[str, Any]] = {
+    "lm_head": {"modules_to_save": ["lm_head"]},
+    "embeddings of tokens": {"trainable_token_indices": [1]},
+}
+"""What was trained beside the layers of an adapter, by PEFT's configuration."""
+
+
+def refusal(fetcher: Fetcher, asked: RunSpec, verb: str = "fetch") -> RunFailure:
+    with pytest.raises(RunFailure) as failure:
+        getattr(fetcher, verb)(asked)
+    assert failure.value.failure is FailureClass.BAD_SPEC
+    return failure.value
+
+
+@pytest.mark.parametrize("base", [MODEL, QUANTIZED], ids=["whole", "quantized"])
+@pytest.mark.parametrize("engine", ["lmdeploy", "vllm", "sglang"])
+@pytest.mark.parametrize("part", PARTS)
+def test_an_engine_that_does_not_serve_parts_of_the_base_is_refused(
+    fetcher: Fetcher, part: str, engine: str, base: dict[str, bytes]
+) -> None:
+    uri = fetcher.put("base", base)
+    named = [{"name": "fr", "model": {"uri": fetcher.put("adapter", _adapter(**PARTS[part])), "base": {"uri": uri}}}]
+    found = refusal(fetcher, fetcher.spec("InferenceService", uri, {"engine": engine}, adapters=named))
+    assert f"adapter fr was trained with {part} beside its layers, which the engine {engine} does not" in found.message
+    assert "set spec.engine: transformers" in (found.hint or "")
+
+
+@pytest.mark.parametrize("verb", ["prepare", "fetch"])
+@pytest.mark.parametrize("changes", [PARTS["lm_head"], {"use_dora": True}], ids=["parts", "dora"])
+def test_an_evaluation_of_an_adapter_that_its_engine_does_not_serve_is_refused_before_it_has_a_device(
+    fetcher: Fetcher, changes: dict[str, Any], verb: str
+) -> None:
+    resolved = {"uri": fetcher.put("adapter", _adapter(**changes)), "base": {"uri": fetcher.put("base", MODEL)}}
+    asked = fetcher.spec("EvalJob", resolved, {**BENCHMARKS, "engine": "vllm"})
+    assert "adapter demo " in refusal(fetcher, asked, verb).message
+
+
+def test_parts_of_the_base_are_not_served_beside_other_adapters(fetcher: Fetcher) -> None:
+    base = fetcher.put("base", MODEL)
+    files = {"plain": ADAPTER, "head": _adapter(modules_to_save=["lm_head"])}
+    named = [
+        {"name": name, "model": {"uri": fetcher.put(name, each), "base": {"uri": base}}} for name, each in files.items()
+    ]
+    found = refusal(fetcher, fetcher.spec("InferenceService", base, {}, adapters=named))
+    assert "adapter head was trained with lm_head beside its layers" in found.message
+    assert "only without other adapters" in found.message

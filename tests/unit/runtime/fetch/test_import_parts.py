@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import signal
@@ -32,7 +33,6 @@ from tunesmith_runtime.fetch.hub_types import digests_of
 from tunesmith_runtime.fetch.import_parts import Parts
 from tunesmith_runtime.storage import Storage, join, open_storage
 from tunesmith_runtime.storage.directory import read_manifest
-from tunesmith_runtime.storage.manifest import sha256_of
 
 
 def parts_in(storage: Storage, store: Store) -> dict[str, bytes]:
@@ -150,58 +150,66 @@ def test_two_imports_of_one_model_at_a_time_give_one(tmp_path: Path, store: Stor
     assert large.sent == {path: len(content) for path, content in LARGE.items()}
 
 
-def verify(store: Store) -> set[str]:
+def verify(store: Store, scratch: Path) -> set[str]:
     """Check that nothing in the store contradicts its name or manifest; return the paths of the parts."""
-    storage = open_storage(store)
-    folder = Path(store.uri.removeprefix("file://")) / "models" / KEY
-    kept = set()
-    for part in folder.glob("parts/*/*"):
-        if ".incomplete" not in part.name:
-            kind, _, hex_ = part.parent.name.partition("-")
-            assert digests_of(part)[kind] == hex_, part
-            kept.add(part.name)
-    for manifest_file in folder.glob("model-*/manifest.json"):
-        manifest = read_manifest(storage, f"file://{manifest_file.parent}")
-        assert manifest is not None
-        for file in manifest.files:
-            assert sha256_of(manifest_file.parent / file.path) == file.sha256
-    pointer = folder / "model.json"
-    if pointer.is_file():
-        published = read_manifest(storage, json.loads(pointer.read_text())["uri"])
+    storage, folder = open_storage(store), join(store.uri, "models", KEY)
+    kept, folders = set(), set()
+    for entry in storage.list(folder):
+        first, _, rest = entry.path.partition("/")
+        if first == "parts":
+            name, _, path = rest.partition("/")
+            storage.download(join(folder, entry.path), scratch, entry)
+            kind, _, hex_ = name.partition("-")
+            assert digests_of(scratch)[kind] == hex_, entry.path
+            kept.add(path)
+        elif rest:
+            folders.add(join(folder, first))
+    for uri in folders:
+        if manifest := read_manifest(storage, uri):
+            sums = {
+                file.path: hashlib.sha256(storage.read_bytes(join(uri, file.path)) or b"") for file in manifest.files
+            }
+            assert {path: each.hexdigest() for path, each in sums.items()} == {
+                file.path: file.sha256 for file in manifest.files
+            }
+    if pointer := storage.read_bytes(join(folder, "model.json")):
+        published = read_manifest(storage, json.loads(pointer)["uri"])
         assert published is not None
-        assert published.digest == json.loads(pointer.read_text())["digest"]
+        assert published.digest == json.loads(pointer)["digest"]
     return kept
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(20, marks=pytest.mark.deep)])
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.deep)])
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_an_import_that_is_killed_anywhere_leaves_a_store_that_verifies_and_the_next_moves_only_the_rest(
-    tmp_path: Path, large: Hub, scheme: str, kills: int
+    tmp_path: Path, store: Store, large: Hub, scheme: str, kills: int
 ) -> None:
     choose = random.Random(11)
     total = sum(map(len, LARGE.values()))
     large.faults.append(Fault("/cdn/", block_seconds=0.005))
-    killed = 0
+    killed, storage = 0, open_storage(store)
     for number in range(kills):
-        store = Store(uri=f"file://{tmp_path}/store-{number}")
+        one = store.model_copy(update={"uri": f"{store.uri}-{number}"})
+        folder = join(one.uri, "models", KEY)
         after, late = choose.randrange(total + 1), choose.choice([0.0, choose.random() * 0.1])
         large.sent.clear()
-        process = start_import(store, tmp_path / f"killed-{number}", URI.format(scheme), servers(scheme, large.url))
+        process = start_import(one, tmp_path / f"killed-{number}", URI.format(scheme), servers(scheme, large.url))
         while process.is_alive() and large.sent.total() < after:
             time.sleep(0.001)
         time.sleep(late)
         process.kill()
         process.join()
         killed += process.exitcode == -signal.SIGKILL
-        kept = verify(store)
-        is_finished = (tmp_path / f"store-{number}/models" / KEY / "model.json").is_file()
+        kept = verify(one, tmp_path / "part")
+        is_finished = storage.read_bytes(join(folder, "model.json")) is not None
         large.sent.clear()
-        process = start_import(store, tmp_path / f"next-{number}", URI.format(scheme), servers(scheme, large.url))
-        process.join(60)
+        process = start_import(one, tmp_path / f"next-{number}", URI.format(scheme), servers(scheme, large.url))
+        process.join(120)
         assert process.exitcode == 0
-        assert set(large.sent) == (set() if is_finished else set(LARGE) - kept)
-        assert verify(store) == set()
-        assert not (tmp_path / f"store-{number}/models" / KEY / "claim.json").exists()
+        # A server may complete an upload after the process that sent it has gone, so that fewer files are missing.
+        assert set(large.sent) <= (set() if is_finished else set(LARGE) - kept)
+        assert verify(one, tmp_path / "part") == set()
+        assert storage.read_bytes(join(folder, "claim.json")) is None
     assert killed >= kills // 3, "kills without a delay come during a transfer, on all but the busiest machines"
 
 

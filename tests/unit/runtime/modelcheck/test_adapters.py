@@ -13,8 +13,10 @@ from torch import Tensor
 
 from tests.unit.runtime.modelcheck.families import copy, edit_json, logits, make
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.inferenceservice import Engine
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck import check_fit
+from tunesmith_runtime.modelcheck.adapters import adapter_config, check_kind
 from tunesmith_runtime.serve.generation.model import LoadedModel, load
 
 TOKENS = torch.arange(3, 35).unsqueeze(0)
@@ -61,6 +63,7 @@ def serve(folder: Path, base: Path) -> LoadedModel:
 
 def fit(folder: Path, base: Path) -> bool:
     """Check the adapter as fetch does."""
+    check_kind("fr", adapter_config("fr", folder), Engine.TRANSFORMERS, is_alone=True)
     return check_fit("fr", folder, base)
 
 
@@ -127,6 +130,50 @@ def test_an_adapter_of_experts_is_refused_before_a_request_fails(base: Path, tmp
     failure = refusal(folder, base, serve)
     assert failure.failure is FailureClass.BAD_SPEC
     assert "weights of experts" in failure.message
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"modules_to_save": ["lm_head", "embed_tokens"], "ensure_weight_tying": True},
+        {"modules_to_save": ["lm_head"]},
+        {"trainable_token_indices": [5, 6]},
+    ],
+    ids=lambda settings: "-".join(settings),
+)
+def test_rows_of_an_adapter_with_parts_of_the_base_are_mixed_with_rows_of_the_base(
+    family: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """`qwen3` ties embedding and output head; `llama` does not."""
+    base = make(family, tmp_path / "base")
+    folder = adapter(base, tmp_path / "adapter", **settings)
+    mixed: Any = serve(folder, base).forward._model
+    with torch.no_grad():
+        own, plain = mixed(input_ids=TOKENS.repeat(2, 1), adapter_names=["fr", "__base__"]).logits
+    assert torch.allclose(plain, logits(base)[0], atol=1e-5)
+    assert torch.allclose(own, merged_logits(folder, base), atol=1e-4)
+    assert not torch.allclose(own, plain, atol=1e-2)
+
+
+@torch.no_grad()
+def merged_logits(folder: Path, base: Path) -> Tensor:
+    """Logits of the base with the adapter merged into it."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder).merge_and_unload()
+    return model.eval()(input_ids=TOKENS).logits[0]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("step", [fit, serve])
+def test_a_norm_that_was_trained_as_a_whole_is_refused_before_a_request_fails(
+    base: Path, tmp_path: Path, step: Callable[[Path, Path], Any]
+) -> None:
+    """PEFT has no mixed batches for them."""
+    failure = refusal(adapter(base, tmp_path / "adapter", modules_to_save=["model.norm", "lm_head"]), base, step)
+    assert failure.failure is FailureClass.BAD_SPEC
+    assert "adapter fr was trained with norm beside its layers" in failure.message
 
 
 def test_an_adapter_of_integers_is_refused(base: Path, tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import API_KEY_VARIABLE
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.serve.keys import API_KEY_VARIABLE, accepts, api_key, bearer_token
+from tunesmith_runtime.serve.keys import accepts, api_key, bearer_token
 
 KEY = "secret-key"
 PADDING = st.text(" \t\r\n\f\v\u00a0\u2028\ufeff\u200b", max_size=4)

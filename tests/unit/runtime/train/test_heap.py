@@ -1,4 +1,4 @@
-"""Freed tensors of a training on a CPU return their memory to the system."""
+"""Where memory is short, freed tensors of a training on a CPU return it to the system."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.runtime.train.support import make_run
+from tunesmith_api.finetunejob_status import Estimate, EstimatedMemory
 from tunesmith_runtime import train
 from tunesmith_runtime.train import heap
 
@@ -55,13 +56,28 @@ def test_gaps_between_tensors_return_to_the_system_unless_the_environment_sets_t
     assert returned(heap.__file__, MALLOC_MMAP_THRESHOLD_="33554432") < 0.1
 
 
-@pytest.mark.parametrize(("accelerator", "count"), [("cpu", 1), ("nvidia", 0)])
-def test_a_training_on_a_cpu_alone_changes_its_heap(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accelerator: str, count: int
+def estimate_of(needed: int, limit: int | None) -> Estimate:
+    """An estimate of `needed` GiB of tensors beside 1 GiB of libraries, in a pod of `limit` GiB."""
+    memory = EstimatedMemory(activations=needed << 30, runtime=1 << 30)
+    return Estimate(memory_bytes=needed + 1 << 30, memory=memory, device_memory_bytes=limit and limit << 30)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "short"),
+    [(None, False), (Estimate(), False), (estimate_of(10, None), False), (estimate_of(10, 14), True), (estimate_of(10, 15), False)],
+)  # fmt: skip
+def test_memory_is_short_if_gaps_between_tensors_may_not_fit(estimate: Estimate | None, short: bool) -> None:
+    assert heap.is_short(estimate) is short
+
+
+@pytest.mark.parametrize(("accelerator", "limit", "count"), [("cpu", 11, 1), ("cpu", 64, 0), ("nvidia", 11, 0)])
+def test_a_training_on_a_cpu_with_little_memory_alone_changes_its_heap(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accelerator: str, limit: int, count: int
 ) -> None:
     from tunesmith_runtime.train import course
 
     run = make_run(tmp_path, tiny, [], resources={"accelerator": accelerator})
+    run.work.write_fetched(run.work.fetched().model_copy(update={"estimate": estimate_of(10, limit)}))
     calls: list[str] = []
     monkeypatch.setattr(train, "return_freed_tensors", lambda: calls.append("heap"))
     monkeypatch.setattr(course, "train", lambda *_: calls.append("train"))

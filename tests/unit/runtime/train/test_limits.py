@@ -15,7 +15,7 @@ from tests.unit.runtime.train.support import make_run
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime import train
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.train.model import limits
+from tunesmith_runtime.train.models.files import limits
 
 SHORT: dict[str, Any] = {"prompt": "What is a kiwi? ", "completion": "fruit"}
 LONG: dict[str, Any] = {"prompt": "word " * 80, "completion": "fruit"}
@@ -133,7 +133,7 @@ def test_positions_are_read_under_each_name_in_use(
 
 
 def test_an_end_token_of_the_generation_config_alone_is_learned(gpt2: Path, tmp_path: Path) -> None:
-    from tunesmith_runtime.train.model import load_tokenizer
+    from tunesmith_runtime.train.models.files import load_tokenizer
 
     model = copy(gpt2, tmp_path / "model")
     edit_json(model / "tokenizer_config.json", lambda content: content.pop("eos_token"))

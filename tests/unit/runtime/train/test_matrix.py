@@ -1,4 +1,4 @@
-"""Each method with each tuner that the table admits: it trains, and resumes to the bit.
+"""Each method with each tuner that the table admits: it trains, resumes to the bit, and reloads as it was trained.
 
 docs/reference/compatibility.md has the matrix, generated from the same table.
 """
@@ -13,11 +13,13 @@ import pytest
 
 from tests import tinymodel
 from tests.unit.runtime.train.methods.preferences import feedback, preferences
+from tests.unit.runtime.train.methods.texts import labelled
+from tests.unit.runtime.train.methods.texts import pairs as text_pairs
 from tests.unit.runtime.train.support import Run, make_run, stop_and_resume
 from tunesmith_api.compatibility import available, refusals
+from tunesmith_api.method_facts import Method
 from tunesmith_api.run import ModelRole, Outcome
-from tunesmith_api.training import Method
-from tunesmith_runtime import train
+from tunesmith_runtime import export, train
 
 pytestmark = pytest.mark.deep
 
@@ -28,6 +30,8 @@ ROWS: Mapping[Method, list[dict[str, Any]]] = {
     Method.KTO: feedback(16),
     **dict.fromkeys((Method.GRPO, Method.RLOO, Method.PPO), PROMPTS),
     **dict.fromkeys((Method.DPO, Method.ORPO, Method.SIMPO, Method.CPO, Method.REWARD), preferences(16)),
+    Method.CLASSIFY: labelled(16),
+    Method.EMBED: text_pairs(16),
 }
 """Rows by method; others learn from conversations."""
 GROUPS = {"numGenerations": 4, "maxCompletionLength": 4}
@@ -59,15 +63,48 @@ def pairs() -> list[tuple[str, str]]:
     ]
 
 
-def matrix_run(folder: Path, model: Path, method: str, tuner: str) -> Run:
-    options: dict[str, Any] = {"adalora": {"initialRank": 6}} if tuner == "adalora" else {}
-    if tuner != "full":
-        options["lora"] = {"rank": 4}
+OPTIONS: Mapping[str, dict[str, Any]] = {
+    "pissa": {"lora": {"init": "pissa"}},
+    "olora": {"lora": {"init": "olora"}},
+    "eva": {"lora": {"init": "eva"}},
+    "loftq": {"tuner": "qlora", "lora": {"init": "loftq"}},
+    "modulesToSave": {"lora": {"modulesToSave": ["embed_tokens", "norm"]}},
+    "trainableTokens": {"lora": {"trainableTokens": ["<|im_end|>"]}},
+    "plusRatio": {"lora": {"plusRatio": 4}},
+    "targetPattern": {"lora": {"targetPattern": r".*layers\.1\..*"}},
+    "freeze": {"tuner": "full", "training": {"freeze": ["layers:0"]}},
+}
+"""Options of tuners that change what is trained."""
+
+
+OF_TUNERS: Mapping[str, dict[str, Any]] = {
+    "adalora": {"adalora": {"initialRank": 6}},
+    "prompt": {"prompt": {"tokens": 4}, "export": {"merge": False}},
+}
+"""Settings that a tuner needs."""
+
+
+def matrix_run(folder: Path, model: Path, method: str, tuner: str, option: str | None = None) -> Run:
+    chosen = OPTIONS[option] if option else {}
+    options: dict[str, Any] = dict(OF_TUNERS.get(tuner, {}))
+    if tuner not in ("full", "prompt"):
+        options["lora"] = {"rank": 4, **chosen.get("lora", {})}
+    training = TRAINING | chosen.get("training", {})
     rows = ROWS.get(Method(method), tinymodel.rows(16))
     run = make_run(
-        folder, model, rows, TRAINING, method=method, tuner=tuner, **BLOCKS.get(Method(method), {}), **options
+        folder, model, rows, training, method=method, tuner=tuner, **BLOCKS.get(Method(method), {}), **options
     )
     return with_teacher(run, model)
+
+
+def options() -> list[tuple[str, str]]:
+    """Return the methods and options that go together."""
+    return [
+        (method, option)
+        for method in available("method")
+        for option, chosen in OPTIONS.items()
+        if not refusals("FineTuneJob", {"method": method, "tuner": "lora", **chosen})
+    ]
 
 
 def with_teacher(run: Run, model: Path) -> Run:
@@ -80,12 +117,26 @@ def with_teacher(run: Run, model: Path) -> Run:
 def test_a_stopped_run_ends_as_an_undisturbed_one(
     method: str, tuner: str, tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = matrix_run(tmp_path / "whole", tiny, method, tuner)
+    check_resume(method, tuner, None, tmp_path, tiny, monkeypatch)
+
+
+@pytest.mark.parametrize(("method", "option"), options())
+def test_a_stopped_run_with_an_option_of_its_tuner_does_so_too(
+    method: str, option: str, tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_resume(method, OPTIONS[option].get("tuner", "lora"), option, tmp_path, tiny, monkeypatch)
+
+
+def check_resume(
+    method: str, tuner: str, option: str | None, tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = matrix_run(tmp_path / "whole", tiny, method, tuner, option)
     expected = whole.do(train.run)
     assert expected.outcome is Outcome.SUCCEEDED
-    run = matrix_run(tmp_path / "stopped", tiny, method, tuner)
+    run = matrix_run(tmp_path / "stopped", tiny, method, tuner, option)
     rows = ROWS.get(Method(method), tinymodel.rows(16))
     resumed, report = stop_and_resume(run, tiny, rows, 1, monkeypatch, lambda pod: with_teacher(pod, tiny))
     assert report.resumed_from_step
     assert [entry["loss"] for entry in resumed.log_history()] == [entry["loss"] for entry in whole.log_history()]
     assert [each.digest for each in report.artifacts or []] == [each.digest for each in expected.artifacts or []]
+    assert resumed.do(export.run).outcome is Outcome.SUCCEEDED  # its weights reload as they were trained

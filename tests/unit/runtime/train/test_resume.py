@@ -139,7 +139,7 @@ def test_a_resumed_run_repeats_an_evaluation_lost_in_a_crash(
 def test_a_run_stopped_in_its_last_evaluation_only_repeats_that(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
-    from tunesmith_runtime.train.trainer import RunMixin
+    from tunesmith_runtime.train.trainers.base import RunMixin
 
     whole = make_run(tmp_path / "whole", tiny, ROWS, settings, **VALIDATED)
     expected = whole.do(train.run)

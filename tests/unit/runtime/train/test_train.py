@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from tests import tinymodel
+from tests.unit.runtime.train.methods.preferences import preferences
+from tests.unit.runtime.train.methods.texts import labelled, pairs
 from tests.unit.runtime.train.support import Run, make_run
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Outcome, ProgressReport, RunReport
@@ -18,7 +20,7 @@ from tunesmith_runtime import train
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.storage.directory import read_manifest
-from tunesmith_runtime.train.loss import answer_loss
+from tunesmith_runtime.train.losses.cross_entropy import answer_loss
 from tunesmith_runtime.train.training_result import read_result
 from tunesmith_runtime.workdir import DataFile, Fetched
 
@@ -138,7 +140,7 @@ def test_progress_has_step_loss_pace_and_remaining_time(tmp_path: Path, tiny: Pa
     assert last.eval_loss
 
 
-def test_each_validation_set_has_its_loss_beside_the_mean_over_all_rows(tmp_path: Path, tiny: Path) -> None:
+def test_each_validation_set_has_its_loss_beside_that_of_all_rows(tmp_path: Path, tiny: Path) -> None:
     short, long = tinymodel.rows(2, seed=2), tinymodel.rows(6, seed=3)
     sets = {f"{index}.jsonl": rows for index, rows in enumerate((short, long, short), start=1)}
     run = make_run(
@@ -155,8 +157,30 @@ def test_each_validation_set_has_its_loss_beside_the_mean_over_all_rows(tmp_path
     assert metrics.eval_losses is not None
     first, second, third = metrics.eval_losses
     assert first == third != second
-    assert metrics.eval_loss == pytest.approx((2 * first + 6 * second + 2 * third) / 10)
+    assert min(first, second) < metrics.eval_loss < max(first, second)
     assert run.log_history("eval_loss")[-1]["eval_loss_1"] == second
+
+
+@pytest.mark.parametrize(
+    ("method", "rows"), [("dpo", preferences(16)), ("classify", labelled(16)), ("embed", pairs(16))]
+)
+def test_each_validation_set_of_rows_with_several_texts_or_labels_has_its_loss(
+    method: str, rows: list[dict[str, Any]], tmp_path: Path, tiny: Path
+) -> None:
+    names = ("1.jsonl", "2.jsonl")
+    run = make_run(
+        tmp_path, tiny, rows[:8], {"maxSteps": 1, "globalBatchSize": 4}, method=method,
+        validation={"datasets": [{"uri": f"s3://data/{name}"} for name in names]},
+    )  # fmt: skip
+    files = run.work.data_files()
+    for index, name in enumerate(names):
+        tinymodel.write_rows(run.work.data / name, rows[8 + 4 * index :][:4])
+        files.append(DataFile(path=name, uri=f"s3://data/{name}", validation=index))
+    run.work.write_data_files(files)
+    metrics = run.do(train.run).metrics
+    assert metrics is not None
+    assert metrics.eval_losses is not None
+    assert metrics.eval_loss == pytest.approx(sum(metrics.eval_losses) / 2)
 
 
 @pytest.mark.parametrize(
@@ -232,12 +256,12 @@ def test_a_nan_loss_ends_the_run(tmp_path: Path, tiny: Path) -> None:
 def test_a_lack_of_device_memory_shows_before_the_first_step(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunesmith_runtime.train import loss
+    from tunesmith_runtime.train.losses import cross_entropy
 
     def run_out_of_memory(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(loss, "answer_loss", run_out_of_memory)
+    monkeypatch.setattr(cross_entropy, "answer_loss", run_out_of_memory)
     failure = refused(tmp_path, tiny, tinymodel.rows(16))
     assert failure.failure is FailureClass.DEVICE_OUT_OF_MEMORY
     assert "Tried to allocate 2.00 GiB" in failure.message
@@ -246,8 +270,8 @@ def test_a_lack_of_device_memory_shows_before_the_first_step(
 def test_the_dry_pass_uses_the_longest_rows_and_changes_nothing(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tunesmith_runtime.train import loss
-    from tunesmith_runtime.train.trainer import RunMixin
+    from tunesmith_runtime.train.losses import cross_entropy
+    from tunesmith_runtime.train.trainers.base import RunMixin
 
     seen = []
 
@@ -258,7 +282,7 @@ def test_the_dry_pass_uses_the_longest_rows_and_changes_nothing(
     rows = [*tinymodel.rows(31, seed=1), *tinymodel.rows(1, seed=123456)]
     plain = make_run(tmp_path / "plain", tiny, rows, {"epochs": 1, "maxLength": 64}, lora={"dropout": 0.1})
     with monkeypatch.context() as patched:
-        patched.setattr(loss, "answer_loss", recorded)
+        patched.setattr(cross_entropy, "answer_loss", recorded)
         plain.do(train.run)
     assert seen[0] == (max(length for length, _ in seen), True)
     without_it = make_run(tmp_path / "without", tiny, rows, {"epochs": 1, "maxLength": 64}, lora={"dropout": 0.1})

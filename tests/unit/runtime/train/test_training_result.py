@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tunesmith_api.finetunejob import Metrics, Rows
+from tunesmith_api.finetunejob_status import Metrics, Rows
 from tunesmith_api.run import Store
 from tunesmith_api.status import ArtifactType
 from tunesmith_runtime.rundirectory import RunDirectory

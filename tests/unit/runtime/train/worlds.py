@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -85,6 +89,71 @@ def _train(run: Run, number: int, stop_at: int | None, patch: Patch | None, pipe
     except BaseException:
         pipe.send(Ended(failure=traceback.format_exc()))
         raise
+
+
+class Forked:
+    """`python -m tunesmith_runtime VERB`, forked from the server: what tests use of subprocess.Popen."""
+
+    def __init__(self, run: Run, verb: str, environment: Mapping[str, str], patch: Patch | None = None) -> None:
+        """`patch` runs in the process before the verb."""
+        spec_file = run.work.root / "run-spec.json"
+        spec_file.write_text(json.dumps(run.spec.to_dict()))
+        arguments = [verb, "--spec", str(spec_file), "--work", str(run.work.root)]
+        output, its_end = CONTEXT.Pipe(duplex=False)
+        self.stdout = os.fdopen(os.dup(output.fileno()))
+        self._process = CONTEXT.Process(target=_main, args=(arguments, dict(environment), patch, its_end), daemon=True)
+        self._process.start()
+        its_end.close()
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, or the negative number of the signal that ended it; None while it runs."""
+        return self._process.exitcode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process.pid
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        self._process.kill()
+
+    def wait(self, timeout: float) -> int:
+        """Wait for its end; return its exit code. Raises subprocess.TimeoutExpired."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("a forked verb", timeout)
+        return self._process.exitcode
+
+    def communicate(self, timeout: float) -> tuple[str, None]:
+        """Return what else it prints until its end. After `timeout` seconds it is killed; subprocess.TimeoutExpired."""
+        expired = threading.Event()
+        killer = threading.Timer(timeout, lambda: (expired.set(), self.kill()))
+        killer.start()
+        printed = self.stdout.read()
+        killer.cancel()
+        self.wait(timeout)
+        if expired.is_set():
+            raise subprocess.TimeoutExpired("a forked verb", timeout, printed)
+        return printed, None
+
+
+def _main(arguments: list[str], environment: dict[str, str], patch: Patch | None, output: Connection) -> None:
+    import torch
+
+    from tunesmith_runtime.__main__ import main
+
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(output.fileno(), stream.fileno())
+    output.close()
+    torch.set_num_threads(1)
+    os.environ.update(environment)
+    if patch:
+        patch()
+    code = main(arguments)
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def tensors_of(report: RunReport) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tunesmith_api.pods import Accelerator as AcceleratorName
+from tunesmith_api.run import World
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,10 @@ class Accelerator:
     """Extended resource of one device; None: the CPU computes."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Environment of the containers that request devices."""
+    env_together: Callable[[World], Mapping[str, str]] = lambda _: {}
+    """Return what else such a container has in the environment if its processes train together with others."""
+    env_installed: Mapping[str, str] = field(default_factory=dict)
+    """The same by the installation, which takes precedence."""
     env_without_devices: Mapping[str, str] = field(default_factory=dict)
     """Environment of the other containers of the pod."""
     groups: tuple[int, ...] = ()

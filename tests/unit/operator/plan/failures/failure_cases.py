@@ -409,6 +409,15 @@ CASES: dict[str, Case] = {
         1,
         "uncorrectable",
     ),
+    "an NPU is broken": Case(
+        C.DEVICE_FAILED,
+        trains(1, "RuntimeError: HBM MULTI BIT ECC ERROR, the tensor may be damaged"),
+        "HBM MULTI BIT ECC ERROR",
+        "drain the node",
+        "train",
+        1,
+        "HBM",
+    ),
     "a collective times out": Case(
         C.COLLECTIVE_FAILED,
         trains(
@@ -654,6 +663,14 @@ CASES: dict[str, Case] = {
         "export",
         82,
     ),
+    "the adapter reloads wrongly": Case(
+        C.RELOAD_MISMATCH,
+        reports("export", C.RELOAD_MISMATCH, "the saved weights do not reload as they were trained"),
+        "do not reload",
+        "spec.tuner",
+        "export",
+        98,
+    ),
     "the model's files contradict each other": Case(
         C.BAD_MODEL,
         reports("fetch", C.BAD_MODEL, "model s3://m: tokenizer.json has 592 tokens, the embedding 512 rows"),
@@ -679,6 +696,28 @@ CASES: dict[str, Case] = {
         "learningRate",
         "train",
         91,
+    ),
+    "a judge fails": Case(
+        C.JUDGE_FAILED,
+        reports(
+            "train",
+            C.JUDGE_FAILED,
+            "rewards[].judge of taste: https://judge.example/v1: 500 Internal Server Error (6 requests)",
+        ),
+        "500 Internal Server Error (6 requests)",
+        "check spec.rewards[].judge.url",
+        "train",
+        96,
+    ),
+    "the code of a reward fails": Case(
+        C.REWARD_CODE_FAILED,
+        reports(
+            "train", C.REWARD_CODE_FAILED, "rewards[].code of tests (key r.py of ConfigMap r, line 3): ValueError: x"
+        ),
+        "line 3): ValueError: x",
+        "correct the code in the ConfigMap",
+        "train",
+        97,
     ),
     "the loss is no number": Case(
         C.DIVERGED,

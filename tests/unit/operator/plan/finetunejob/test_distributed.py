@@ -407,6 +407,18 @@ def test_the_service_is_read_by_name_only_for_several_pods():
         ({"parallelism": {"nodes": 3}}, "16 is not a multiple of the 3 devices"),
         ({"resources": {"accelerator": "nvidia", "count": 6}}, "Hint: set spec.training.globalBatchSize to 12 or 18"),
         ({"parallelism": {"nodes": 32}}, "Hint: set spec.training.globalBatchSize to 32"),
+        (
+            {"parallelism": {"nodes": 12, "tensorParallel": 2}},
+            "16 is not a multiple of the 6 groups of devices",
+        ),
+        (
+            {"parallelism": {"nodes": 4, "tensorParallel": 8}},
+            "parallelism.tensorParallel 8 does not divide the 4 devices",
+        ),
+        (
+            {"parallelism": {"nodes": 4, "pipelineParallel": 8}},
+            "parallelism.pipelineParallel 8 does not divide the 4 devices",
+        ),
     ],
 )
 def test_a_batch_that_the_devices_do_not_divide_is_refused_with_the_nearest_sizes(spec, advice):

@@ -81,3 +81,16 @@ def test_it_waits_for_its_teacher_and_fetches_it_beside_its_model():
     run = json.loads(cluster.jobs["support-tune-1"]["spec"]["template"]["metadata"]["annotations"]["tunesmith.dev/run"])
     assert run["models"]["teacher"] == {"uri": "s3://store/run/merged", "digest": "d2", "trustRemoteCode": False}
     assert set(run["models"]) == {"base", "teacher"}
+
+
+def test_it_waits_for_its_reward_model_and_fetches_it_beside_its_model():
+    reward = {"name": "taste", "type": "model", "model": {"fineTuneJob": {"name": "first"}}}
+    cluster = begun(fine_tune_job(method="ppo", rewards=[reward]))
+    assert "FineTuneJob first" in cluster.status["waitingFor"]
+    first = tuned("first")
+    first["status"]["artifacts"] = [{"name": "rewardModel", "uri": "s3://store/run/reward", "digest": "d3"}]
+    cluster.others[Reference("FineTuneJob", "first")] = first
+    cluster.settle()
+    run = json.loads(cluster.jobs["support-tune-1"]["spec"]["template"]["metadata"]["annotations"]["tunesmith.dev/run"])
+    assert run["models"]["reward"] == {"uri": "s3://store/run/reward", "digest": "d3", "trustRemoteCode": False}
+    assert set(run["models"]) == {"base", "reward"}

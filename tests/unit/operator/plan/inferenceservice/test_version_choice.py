@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from tests.unit.operator.plan.inferenceservice.support import (
+    TUNED_MODEL,
     change,
     engine,
     evaluated,
@@ -23,6 +25,7 @@ from tests.unit.operator.plan.inferenceservice.support import (
 from tests.unit.operator.plan.world import (
     Cluster,
     inference_service,
+    tuned,
     with_engines,
     with_spec,
 )
@@ -170,3 +173,41 @@ def test_a_new_version_waits_until_pods_are_desired() -> None:
     change(cluster, suspend=False)
     assert version(cluster) != before["metadata"]["annotations"]["tunesmith.dev/version"]
     assert cluster.deployments["support"]["spec"]["replicas"] == 1
+
+
+def adapted(engine: str, **tuning: Any) -> Cluster:
+    """A service of a FineTuneJob that has published an adapter only, on a cluster that has vLLM."""
+    cluster = Cluster(inference_service(model=TUNED_MODEL, engine=engine, resources={"accelerator": "nvidia"}))
+    cluster.config = with_engines({"vllm": "registry/vllm:1"})
+    job = tuned(**tuning)
+    job["status"]["artifacts"] = [{"name": "adapter", "uri": "s3://store/adapter", "digest": "d4"}]
+    cluster.others[Reference("FineTuneJob", "support")] = job
+    cluster.settle()
+    return cluster
+
+
+@pytest.mark.parametrize("engine", ["vllm", "auto"])
+@pytest.mark.parametrize(
+    ("tuning", "why"),
+    [
+        ({"lora": {"modulesToSave": ["lm_head"]}}, "adapter support was trained with lm_head beside its layers"),
+        ({"lora": {"trainableTokens": ["a"]}}, "trained with embeddings of tokens beside its layers"),
+        ({"tuner": "dora"}, "adapter support is of tuner dora: only plain LoRA adapters are served"),
+    ],
+)
+def test_an_adapter_that_its_engine_does_not_serve_is_refused_before_a_pod_has_a_device(
+    tuning: Raw, why: str, engine: str
+) -> None:
+    cluster = adapted(engine, export={"merge": False}, **tuning)
+    assert (cluster.status["phase"], cluster.status["reason"]) == ("Failed", "BadSpec")
+    assert why in cluster.status["message"]
+    assert "export.merge: true" in cluster.status["message"]
+    assert "support" not in cluster.deployments
+
+
+@pytest.mark.parametrize(
+    ("engine", "tuning"),
+    [("transformers", {"lora": {"modulesToSave": ["lm_head"]}}), ("vllm", {"lora": {"rank": 8}}), ("vllm", {})],
+)
+def test_an_adapter_that_its_engine_serves_is_rolled_out(engine: str, tuning: Raw) -> None:
+    assert "support" in adapted(engine, export={"merge": False}, **tuning).deployments

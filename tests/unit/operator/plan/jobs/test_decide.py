@@ -79,10 +79,10 @@ def test_a_resource_that_is_being_deleted_gets_no_children(cluster):
 
 
 def test_a_field_that_this_version_does_not_support_is_refused_by_name():
-    cluster = begun(fine_tune_job(parallelism={"tensorParallel": 4}))
+    cluster = begun(fine_tune_job(export={"quantize": {"method": "awq"}}))
     assert (cluster.status["phase"], cluster.status["reason"]) == ("Failed", "BadSpec")
     assert (
-        "parallelism.tensorParallel 4: not available in this version. Hint: remove it. Then delete"
+        "export.quantize: not available in this version. Hint: remove the block. Then delete"
         in cluster.status["message"]
     )
     assert cluster.jobs == {}

@@ -314,13 +314,28 @@ def test_a_failure_that_would_also_stop_the_work_is_reported_before_devices_are_
     assert list(cluster.jobs) == [PREPARE]
 
 
-@pytest.mark.parametrize(("uri", "asks"), [("hf://Qwen/Qwen3-8B", "64Gi"), ("s3://models/a", "512Mi")])
+@pytest.mark.parametrize(("uri", "asks"), [("hf://Qwen/Qwen3-8B", "64Gi"), ("s3://models/a", "2Gi")])
 def test_an_import_has_the_memory_and_disk_of_the_work_and_a_check_has_little(uri: str, asks: str) -> None:
     resources = {**GPU["resources"], "memory": "64Gi", "ephemeralStorage": "500Gi"}
     job = begun(model={"uri": uri}, resources=resources).jobs[PREPARE]
     [container] = job["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["requests"]["memory"] == asks
     assert "nvidia.com/gpu" not in container["resources"]["requests"]
+
+
+@pytest.mark.parametrize(("engine", "asks"), [("transformers", "2Gi"), ("auto", "512Mi")])
+def test_only_what_restores_a_quantized_model_asks_for_the_memory_of_that(engine: str, asks: str) -> None:
+    """Engines of their own read a quantized model as it is."""
+    cluster = Cluster(eval_job(engine=engine, **GPU))
+    cluster.settle()
+    [container] = cluster.jobs[MODEL]["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["requests"]["memory"] == asks
+
+
+def test_without_a_size_an_import_asks_for_the_memory_of_restoring() -> None:
+    job = begun(model={"uri": "hf://Qwen/Qwen3-8B"}).jobs[PREPARE]
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["requests"]["memory"] == "2Gi"
 
 
 @pytest.mark.parametrize("kind", [fine_tune_job, eval_job])

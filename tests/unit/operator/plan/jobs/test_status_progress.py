@@ -32,9 +32,20 @@ def test_the_share_is_between_0_and_100_and_0_without_a_total(step: int, total: 
 
 
 def test_optional_figures_are_shown_with_four_digits_if_they_were_pushed() -> None:
-    latest = Progress(ProgressReport(stage="train", step=1, total_steps=3, loss=1.23456, eval_losses=[2.34567]), START)
-    shown = progress_fields(latest, "train", "loss", "evalLoss", "evalLosses")
+    latest = Progress(
+        ProgressReport(
+            stage="train",
+            step=1,
+            total_steps=3,
+            loss=1.23456,
+            eval_losses=[2.34567],
+            rewards=[{"name": "a", "mean": 0.123456}],
+        ),
+        START,
+    )
+    shown = progress_fields(latest, "train", "loss", "evalLoss", "evalLosses", "rewards")
     assert (shown["loss"], shown["evalLosses"]) == (1.235, [2.346])
+    assert shown["rewards"] == [{"name": "a", "mean": 0.1235}]
     assert "evalLoss" not in shown
 
 

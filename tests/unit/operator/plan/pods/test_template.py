@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from tests.unit.operator.plan.manifests import CONTAINERS, POD, TEMPLATES
 from tests.unit.operator.plan.world import CONFIG, Cluster, eval_job, fine_tune_job, inference_service, token, tuned
-from tunesmith_api.pods import is_reserved
+from tunesmith_api.pods import Accelerator, is_reserved
 from tunesmith_api.run import RUN_ANNOTATION, RunSpec
-from tunesmith_operator.plan.config import HubDefaults
+from tunesmith_api.tracking import CREDENTIALS, TrackerName
+from tunesmith_operator.plan.config import AcceleratorSettings, HubDefaults
 from tunesmith_operator.plan.types import Raw, Reference
 
 
@@ -55,6 +56,22 @@ def test_credentials_are_references_and_never_values(name):
     assert all("value" not in variable and "secretKeyRef" in variable["valueFrom"] for variable in secrets)
 
 
+@pytest.mark.parametrize("tracker", TrackerName)
+def test_the_token_of_a_tracker_is_a_reference_in_the_container_that_trains(tracker: TrackerName) -> None:
+    tracking = {"to": tracker.value, "url": "https://tracker.example", "secret": "tunesmith-ml"}
+    cluster = Cluster(fine_tune_job(tracking=tracking))
+    cluster.begin()
+    (job,) = cluster.jobs.values()
+    spec = job["spec"]["template"]["spec"]
+    containers = {each["name"]: each["env"] for each in (*spec["initContainers"], *spec["containers"])}
+    tokens = {name: [each for each in env if each["name"] in CREDENTIALS[tracker]] for name, env in containers.items()}
+    assert {name for name, found in tokens.items() if found} == {"train"}
+    assert [each["name"] for each in tokens["train"]] == list(CREDENTIALS[tracker])
+    for each in tokens["train"]:
+        reference = {"name": "tunesmith-ml", "key": each["name"], "optional": True}
+        assert each["valueFrom"] == {"secretKeyRef": reference}
+
+
 @pytest.mark.parametrize("name", CONTAINERS)
 def test_no_variable_is_set_twice(name):
     names = [variable["name"] for variable in CONTAINERS[name]["env"]]
@@ -92,6 +109,19 @@ def test_the_users_settings_reach_the_pod_and_never_replace_the_operators():
     for field in ("nodeSelector", "tolerations", "serviceAccountName", "imagePullSecrets", "priorityClassName"):
         assert template["spec"][field] == POD[field]
     assert (template["spec"]["runtimeClassName"], template["spec"]["schedulerName"]) == ("nvidia", "volcano")
+
+
+def test_the_variables_of_an_installation_precede_those_of_the_vendor_and_not_those_of_users():
+    env = {"NCCL_SOCKET_IFNAME": "net1", "NCCL_DEBUG": "INFO", "PYTORCH_CUDA_ALLOC_CONF": "backend:native"}
+    config = CONFIG.model_copy(update={"accelerators": {Accelerator.NVIDIA: AcceleratorSettings(env=env)}})
+    users = [{"name": "NCCL_DEBUG", "value": "TRACE"}]
+    job = fine_tune_job(resources={"accelerator": "nvidia", "count": 2}, pod={"env": users})
+    cluster = Cluster(job, config=config)
+    cluster.begin()
+    pod = cluster.jobs["support-tune-1"]["spec"]["template"]["spec"]
+    fetch, train = (values_of(container) for container in pod["initContainers"][:2])
+    assert {name: train[name] for name in env} == {**env, "NCCL_DEBUG": "TRACE"}
+    assert "NCCL_SOCKET_IFNAME" not in fetch
 
 
 def test_a_given_chat_template_is_mounted_where_every_container_reads_it():

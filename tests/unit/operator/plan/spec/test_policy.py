@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.unit.operator.plan.world import CONFIG, Cluster, eval_job, fine_tune_job, inference_service
 from tunesmith_api.pods import PodSettings
+from tunesmith_api.tracking import SERVERS, TrackerName
 from tunesmith_operator.plan.config import PodPolicy
 from tunesmith_operator.plan.spec.policy import KEYS, NAMES, policy_refusals
 from tunesmith_operator.plan.types import Raw
@@ -57,6 +58,68 @@ def test_privileges_that_a_tenant_lacks_are_refused_and_no_child_is_created(make
     assert (plan.status["phase"], plan.status["reason"]) == ("Failed", "BadSpec")
     assert policy in plan.status["message"]
     assert policy in plan.status["lastFailure"]["hint"]
+
+
+JUDGE = {"url": "https://judge.mine/v1", "model": "m", "rubric": "{completion}"}
+CODE = {"configMap": {"name": "tunesmith-rewards", "key": "r.py"}}
+REWARDS: dict[str, tuple[Raw, str, dict[str, Any]]] = {
+    "a server of the tenant": ({"judge": JUDGE}, "podPolicy.judges", {"judges": ("https://judge.mine/v1",)}),
+    "a key of others": (
+        {"judge": {**JUDGE, "apiKeySecret": "payroll"}},
+        "podPolicy.credentialsSecrets",
+        {"judges": ("https://judge.*/v1",), "credentials_secrets": ("payroll",)},
+    ),
+    "code": ({"code": CODE}, "podPolicy.rewardCode: true", {"reward_code": True}),
+    "a text of others": (
+        {"code": {"configMap": {"name": "payroll", "key": "r.py"}}},
+        "podPolicy.configMaps",
+        {"reward_code": True, "config_maps": ("payroll",)},
+    ),
+}
+
+
+@pytest.mark.parametrize("requested", REWARDS)
+def test_a_reward_needs_what_an_administrator_allows(requested: str) -> None:
+    settings, policy, allowed = REWARDS[requested]
+    reward = {"name": "taste", "type": next(iter(settings)), **settings}
+    job = fine_tune_job(method="grpo", rewards=[reward])
+    refused = Cluster(job, config=STRICT).plan()
+    assert not refused.create
+    assert refused.status is not None
+    assert refused.status["lastFailure"]["class"] == "BadSpec"
+    assert policy in refused.status["lastFailure"]["hint"]
+    assert "remove the reward from spec.rewards, or ask an administrator" in refused.status["lastFailure"]["hint"]
+    config = CONFIG.model_copy(update={"pod_policy": PodPolicy(**allowed)})
+    assert Cluster(job, config=config).plan().create
+
+
+@pytest.mark.parametrize(
+    ("tracking", "policy"),
+    [
+        ({"url": "https://mlflow.example", "secret": "payroll"}, "podPolicy.credentialsSecrets"),
+        ({"url": "https://mine.example", "secret": "tunesmith-mlflow"}, "podPolicy.endpoints"),
+        ({"url": "http://169.254.169.254"}, "podPolicy.endpoints"),
+    ],
+)
+def test_a_tracker_gets_only_tokens_at_addresses_that_an_administrator_allows(tracking: Raw, policy: str) -> None:
+    allowed = STRICT.model_copy(update={"pod_policy": PodPolicy(endpoints=["https://mlflow.example"])})
+    spec = {"tracking": {"to": "mlflow", **tracking}}
+    (refused,) = policy_refusals(spec, allowed, "demo")
+    assert policy in refused.hint
+    good = {"to": "mlflow", "url": "https://mlflow.example", "secret": "tunesmith-mlflow"}
+    assert not list(policy_refusals({"tracking": good}, allowed, "demo"))
+
+
+@pytest.mark.parametrize("tracker", SERVERS)
+def test_the_public_server_of_a_tracker_needs_permission_as_well(tracker: TrackerName) -> None:
+    spec = {"tracking": {"to": tracker.value, "secret": "tunesmith-key"}}
+    (refused,) = policy_refusals(spec, STRICT, "demo")
+    assert SERVERS[tracker] in refused.message
+    assert "remove spec.tracking, or ask an administrator to add it to podPolicy.endpoints" in refused.hint
+    allowed = STRICT.model_copy(update={"pod_policy": PodPolicy(endpoints=[SERVERS[tracker]])})
+    assert not list(policy_refusals(spec, allowed, "demo"))
+    (foreign,) = policy_refusals({"tracking": {**spec["tracking"], "secret": "payroll"}}, allowed, "demo")
+    assert "podPolicy.credentialsSecrets" in foreign.hint
 
 
 @pytest.mark.parametrize("maker", MAKERS)

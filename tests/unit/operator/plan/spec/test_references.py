@@ -9,7 +9,7 @@ from tunesmith_api.common import ModelSource
 from tunesmith_api.run import ResolvedModel
 from tunesmith_api.status import LANGUAGE_MODELS, ArtifactType
 from tunesmith_operator.plan import KINDS
-from tunesmith_operator.plan.spec.references import Refused, Waiting, describe, resolve
+from tunesmith_operator.plan.spec.references import Refused, Waiting, describe, resolve, resolve_reward_model
 from tunesmith_operator.plan.types import Raw, Reference
 
 FIRST = Reference("FineTuneJob", "first")
@@ -58,6 +58,28 @@ def test_a_reward_model_is_no_language_model(artifacts: tuple[str, ...]):
     model = resolve(source(fineTuneJob={"name": "first"}), {FIRST: job})
     assert isinstance(model, Refused)
     assert model.hint == "name a FineTuneJob of another method: a model of method reward writes no text"
+
+
+@pytest.mark.parametrize(
+    ("method", "artifacts", "hint"),
+    [
+        (
+            "reward",
+            ("taskAdapter",),
+            "create FineTuneJob first again with spec.export.merge: true and spec.until: export",
+        ),
+        ("sft", ("merged",), "name a FineTuneJob of method reward: a model of method sft scores no answers"),
+    ],
+)
+def test_a_reward_is_the_score_of_a_whole_reward_model(method: str, artifacts: tuple[str, ...], hint: str):
+    job = published(*artifacts)
+    job["spec"]["method"] = method
+    named = source(fineTuneJob={"name": "first"})
+    model = resolve_reward_model(named, {FIRST: job})
+    assert isinstance(model, Refused)
+    assert model.hint == hint
+    job["status"]["artifacts"] += [{"name": "rewardModel", "uri": "s3://made/scores", "digest": "d"}]
+    assert resolve_reward_model(named, {FIRST: job}) == ResolvedModel(uri="s3://made/scores", digest="d")
 
 
 def test_a_name_is_left_to_the_pod_to_look_up():

@@ -17,6 +17,7 @@ from tunesmith_runtime.data.records import (
     Feedback,
     Labelled,
     Pair,
+    PlainText,
     Prompt,
     Record,
 )
@@ -25,6 +26,11 @@ from tunesmith_runtime.data.row_error import RowError
 ASKED = {"role": "user", "content": "2 + 2?"}
 ANSWER = {"role": "assistant", "content": "4"}
 TURN = Conversation([ASKED, ANSWER], learn_from=1)
+
+
+def turn(text: str, role: str = "user") -> list[dict[str, Any]]:
+    """A text as a list of one message."""
+    return [{"role": role, "content": text}]
 
 
 def read(row: dict[str, Any], name: RowFormat) -> Record | DropReason:
@@ -87,14 +93,14 @@ def test_an_empty_prompt_is_dropped(row: dict[str, Any]) -> None:
     assert read(row, RowFormat.PROMPT) is DropReason.NO_PROMPT
 
 
-@pytest.mark.parametrize("label", [1, 0, True, "spam", 0.8, [0, 2], [1.2, -0.6]])
+@pytest.mark.parametrize("label", [1, 0, True, "spam", 0.8, [0, 2], [1.2, -0.6], ["a", "b"], []])
 def test_a_label_is_a_class_several_classes_or_numbers(label: Any) -> None:
     wanted = tuple(label) if isinstance(label, list) else label
     assert read({"text": "Buy!", "label": label}, RowFormat.CLASSIFICATION) == Labelled("Buy!", wanted)
     assert read({"messages": [ASKED], "label": label}, RowFormat.CLASSIFICATION) == Labelled([ASKED], wanted)
 
 
-@pytest.mark.parametrize("label", ["", " ", [], {}, ["a"]])
+@pytest.mark.parametrize("label", ["", " ", {}, [""], [{}]])
 def test_what_is_no_label_is_refused(label: Any) -> None:
     with pytest.raises(RowError, match=r"'label' is .*; expected a class"):
         formats.read({"text": "Buy!", "label": label}, FORMATS[RowFormat.CLASSIFICATION])
@@ -107,6 +113,20 @@ def test_what_is_no_label_is_refused(label: Any) -> None:
         ({"sentence1": "a", "sentence2": "b", "score": 0.5}, Pair("a", "b", 0.5)),
         ({"anchor": "a", "positive": "b", "negative": "c"}, Contrast("a", ("b",), ("c",))),
         ({"query": "a", "pos": ["b", "c"], "neg": ["d"]}, Contrast("a", ("b", "c"), ("d",))),
+        ({"messages": turn("a"), "positive_messages": [turn("b")]}, Pair("a", "b")),
+        ({"messages": turn("a"), "positive_messages": [turn("b")], "label": 0.8}, Pair("a", "b", 0.8)),
+        (
+            {
+                "messages": turn("a"),
+                "positive_messages": [turn("b", "assistant")],
+                "negative_messages": [turn("c"), turn("d")],
+            },
+            Contrast("a", ("b",), ("c", "d")),
+        ),
+        (
+            {"messages": [{"role": "system", "content": "Find it."}, *turn("a")], "positive_messages": [turn("b")]},
+            Pair("Find it. a", "b"),
+        ),
     ],
 )
 def test_pairs_and_triplets_are_read(row: dict[str, Any], record: Record) -> None:
@@ -121,9 +141,41 @@ def test_pairs_and_triplets_are_read(row: dict[str, Any], record: Record) -> Non
         ({"query": "a", "pos": []}, "'pos' is an empty list"),
         ({"anchor": "a", "positive": "b", "negative": "c", "score": 1}, "has a score"),
         ({"sentence1": "a", "sentence2": "b", "score": "high"}, "'score' is a string"),
+        (
+            {"messages": turn("a"), "positive_messages": turn("b")},
+            r"positive_messages\[0\] is a message; expected a list",
+        ),
+        (
+            {"messages": turn("a"), "positive_messages": "b"},
+            "'positive_messages' is a string; expected a list of lists",
+        ),
+        (
+            {"messages": turn("a") * 2, "positive_messages": [turn("b")]},
+            "messages has messages of the roles user, user",
+        ),
+        ({"messages": turn("a"), "positive_messages": [[]]}, r"positive_messages\[0\] has messages of the roles none"),
     ],
 )
 def test_what_is_no_pair_of_texts_is_refused(row: dict[str, Any], sentence: str) -> None:
     with pytest.raises(RowError, match=sentence):
         read(row, RowFormat.EMBEDDING)
     assert read({"anchor": "a", "positive": " "}, RowFormat.EMBEDDING) is DropReason.EMPTY_ANSWER
+
+
+@pytest.mark.parametrize("row", [{"text": "2 + 2 = 4"}, {"messages": turn("2 + 2 = 4", "assistant")}])
+def test_text_is_also_the_only_message_of_a_row(row: dict[str, Any]) -> None:
+    assert read(row, RowFormat.TEXT) == PlainText("2 + 2 = 4")
+    assert formats.ignored(row, FORMATS[RowFormat.TEXT]) == set()
+
+
+def test_a_message_of_weight_0_or_without_text_is_not_pretrained_on() -> None:
+    message = turn("4", "assistant")[0]
+    assert read({"messages": [{**message, "loss": False}]}, RowFormat.TEXT) is DropReason.NOT_LEARNED
+    assert read({"messages": turn(" ", "assistant")}, RowFormat.TEXT) is DropReason.EMPTY_ANSWER
+
+
+@pytest.mark.parametrize("messages", [[ASKED, ANSWER], [ASKED], [], [ANSWER, ANSWER], [{**ANSWER, "reasoning": "2"}]])
+def test_a_conversation_is_no_text(messages: list[dict[str, Any]]) -> None:
+    with pytest.raises(RowError, match="expected one of role assistant with content alone") as refused:
+        read({"messages": messages}, RowFormat.TEXT)
+    assert "format: messages and method sft" in str(refused.value.hint)

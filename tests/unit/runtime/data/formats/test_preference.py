@@ -114,3 +114,16 @@ def test_what_is_no_pair_is_refused(row: dict[str, Any], sentence: str) -> None:
 )
 def test_a_pair_without_a_difference_or_an_answer_is_dropped(row: dict[str, Any], reason: DropReason) -> None:
     assert read(row) is reason
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [ASKED, {**RIGHT, "loss_scale": 0.5}], "rejected_response": WRONG["content"]},
+        {"prompt": [ASKED], "chosen": [{**RIGHT, "loss_scale": 0.5}], "rejected": [WRONG]},
+        {"messages": [ASKED, RIGHT], "rejected_messages": [ASKED, {**WRONG, "loss_scale": 0.5}]},
+    ],
+)
+def test_a_weight_other_than_0_and_1_is_refused(row: dict[str, Any]) -> None:
+    with pytest.raises(RowError, match="has a message of a weight other than 0 and 1, which only answers to learn"):
+        read(row)

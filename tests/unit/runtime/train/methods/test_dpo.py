@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from tests.unit.runtime.train.methods.preferences import preferences
-from tests.unit.runtime.train.support import make_run
+from tests.unit.runtime.train.support import Run, make_run, stop_and_resume
 from tunesmith_api.methods import Dpo, DpoLoss
 from tunesmith_runtime import train
 from tunesmith_runtime.train.methods.dpo import LOSSES, Ratios
+from tunesmith_runtime.train.models import reference
 
 
 def log_sigmoid(value: float) -> float:
@@ -52,7 +53,7 @@ def test_each_loss_is_that_of_its_paper(name: DpoLoss) -> None:
 def test_the_first_loss_is_log_2_as_the_reference_is_the_model_before_the_training(
     tuner: str, tmp_path: Path, tiny: Path
 ) -> None:
-    settings = {"maxSteps": 2, "globalBatchSize": 8, "learningRate": 1e-3}
+    settings = {"maxSteps": 2, "globalBatchSize": 8, "learningRate": 1e-3, "precision": "fp32"}
     run = make_run(tmp_path, tiny, preferences(16), settings, method="dpo", tuner=tuner)
     run.do(train.run)
     first, second = (entry["loss"] for entry in run.log_history())
@@ -98,3 +99,46 @@ def test_losses_are_added_with_their_weights(tmp_path: Path, tiny: Path) -> None
         first[name] = run.log_history()[0]["loss"]
     assert first["mixed"] == pytest.approx(0.5 * first["sigmoid"] + 2 * first["sft"], rel=1e-4)
     assert first["free"] != pytest.approx(math.log(2), rel=1e-4)
+
+
+PRECOMPUTED = {"precomputeReference": True}
+
+
+def precomputing_run(folder: Path, tiny: Path, tuner: str, dpo: dict[str, Any]) -> Run:
+    """A run of two epochs of three steps, which validates."""
+    settings = {"epochs": 2, "globalBatchSize": 8, "microBatchSize": 4, "learningRate": 3e-3, "precision": "fp32"}
+    rows, held_out = preferences(28), {"fraction": 0.2}
+    return make_run(folder, tiny, rows, settings, method="dpo", tuner=tuner, dpo=dpo, validation=held_out)
+
+
+def refuse_to_copy(*_: Any) -> None:
+    raise AssertionError("a copy of the model is made")
+
+
+@pytest.mark.parametrize("tuner", ["full", pytest.param("lora", marks=pytest.mark.deep)])
+def test_a_precomputed_reference_has_the_same_losses_without_a_copy(
+    tuner: str, tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = precomputing_run(tmp_path / "plain", tiny, tuner, {})
+    plain.do(train.run)
+    monkeypatch.setattr(reference, "Frozen", refuse_to_copy)
+    run = precomputing_run(tmp_path / "precomputed", tiny, tuner, PRECOMPUTED)
+    run.do(train.run)
+    for metric in ("loss", "eval_loss", "rewards/margins"):
+        expected = [entry[metric] for entry in plain.log_history(metric)]
+        assert [entry[metric] for entry in run.log_history(metric)] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_a_run_with_a_precomputed_reference_resumes_exactly(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference is that before the first step, not the resumed model."""
+    whole = precomputing_run(tmp_path / "whole", tiny, "full", PRECOMPUTED)
+    expected = whole.do(train.run)
+    run = precomputing_run(tmp_path / "stopped", tiny, "full", PRECOMPUTED)
+    resumed, report = stop_and_resume(run, tiny, preferences(28), 4, monkeypatch)
+    assert report.resumed_from_step
+    for metric in ("loss", "eval_loss", "rewards/margins"):
+        expected_values = [entry[metric] for entry in whole.log_history(metric)]
+        assert [entry[metric] for entry in resumed.log_history(metric)] == expected_values
+    assert [each.digest for each in report.artifacts or []] == [each.digest for each in expected.artifacts or []]

@@ -10,6 +10,7 @@ import pytest
 
 from tests import tinymodel
 from tests.unit.runtime.train.support import Run, make_run, stop_and_resume
+from tests.unit.runtime.train.worlds import train_together
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import ModelRole, Outcome
 from tunesmith_runtime import export, train
@@ -49,8 +50,8 @@ def with_teacher(run: Run, teacher: Path) -> Run:
 
 
 def gkd_run(folder: Path, model: Path, teacher: Path, gkd: dict[str, Any] | None = None, **spec: Any) -> Run:
-    training = SETTINGS | spec.pop("training", {})
-    return with_teacher(make_run(folder, model, ROWS, training, method="gkd", gkd=GKD | (gkd or {}), **spec), teacher)
+    training, rows = SETTINGS | spec.pop("training", {}), spec.pop("rows", ROWS)
+    return with_teacher(make_run(folder, model, rows, training, method="gkd", gkd=GKD | (gkd or {}), **spec), teacher)
 
 
 def history(run: Run, metric: str) -> list[float]:
@@ -98,6 +99,26 @@ def test_the_loss_of_a_step_does_not_depend_on_its_micro_batches(tmp_path: Path,
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_two_processes_compute_the_steps_of_one(tmp_path: Path, tiny: Path, teacher: Path) -> None:
+    """They sample the same answers; the last step of an epoch is filled up with blank rows."""
+    training = {"microBatchSize": 4, "precision": "fp32", "epochs": 2, "learningRate": 1e-3}
+    runs = [
+        gkd_run(
+            tmp_path / f"{count}", tiny, teacher, {"lambda": 0.5}, training=training, rows=ROWS[:22], tuner="full",
+            validation={"fraction": 0.2},
+        )
+        for count in (1, 2)
+    ]  # fmt: skip
+    reports = [train_together(run, count)[0].report for count, run in enumerate(runs, start=1)]
+    one, two = runs
+    for metric in ("loss", "kl", "eval_loss", "eval_kl"):
+        assert history(two, metric) == pytest.approx(history(one, metric), abs=1e-5), metric
+    metrics = [report and report.metrics for report in reports]
+    assert metrics[0]
+    assert metrics[1]
+    assert (metrics[1].steps, metrics[1].tokens) == (4, metrics[0].tokens)
+
+
 def test_the_loss_is_the_divergence_of_the_paper() -> None:
     import torch
 
@@ -118,8 +139,8 @@ def test_a_sampled_answer_replaces_the_last_one_alone(tmp_path: Path, tiny: Path
     import torch
     from transformers import AutoModelForCausalLM, TrainingArguments
 
-    from tunesmith_runtime.train.distillation import DistillationTrainer, Objective, collate
-    from tunesmith_runtime.train.sampling import Sampling
+    from tunesmith_runtime.train.rollouts.sampler import Sampling
+    from tunesmith_runtime.train.trainers.distillation import DistillationTrainer, Objective, collate
 
     trainer = DistillationTrainer(
         model=AutoModelForCausalLM.from_pretrained(tiny),

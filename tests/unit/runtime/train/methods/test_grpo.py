@@ -14,7 +14,7 @@ from tunesmith_api.methods import Grpo
 from tunesmith_api.run import Outcome
 from tunesmith_runtime import train
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.fetch.assessment import encode_lightly
+from tunesmith_runtime.fetch.row_count import encode_lightly
 from tunesmith_runtime.train.methods import grpo as method
 
 
@@ -62,7 +62,7 @@ def test_advantages_are_rewards_beyond_the_mean_of_their_group() -> None:
 def test_each_loss_weighs_tokens_as_its_paper(loss: str, expected: float) -> None:
     import torch
 
-    from tunesmith_runtime.train.policy_loss import Sampled
+    from tunesmith_runtime.train.losses.policy_loss import Sampled
 
     is_token = torch.tensor([[True, False, False], [True, True, True]])
     log_probs = torch.zeros(2, 3, requires_grad=True)
@@ -79,7 +79,7 @@ def test_each_loss_weighs_tokens_as_its_paper(loss: str, expected: float) -> Non
 def test_the_mean_over_a_micro_batch_counts_by_its_completions() -> None:
     import torch
 
-    from tunesmith_runtime.train.policy_loss import Sampled
+    from tunesmith_runtime.train.losses.policy_loss import Sampled
 
     parts = [Sampled(torch.zeros(1, count), torch.ones(1, count).bool(), torch.tensor([-1.0])) for count in (1, 3)]
     values = [float(method.loss(part, 2, 4, Grpo(loss="bnpo"))) for part in parts]
@@ -89,7 +89,7 @@ def test_the_mean_over_a_micro_batch_counts_by_its_completions() -> None:
 def test_the_ratio_of_a_sequence_is_the_mean_of_its_tokens() -> None:
     import torch
 
-    from tunesmith_runtime.train.policy_loss import Sampled
+    from tunesmith_runtime.train.losses.policy_loss import Sampled
 
     log_probs = torch.tensor([[0.3, 0.1, 9.0]], requires_grad=True)
     sampled = Sampled(log_probs, torch.tensor([[True, True, False]]), torch.tensor([1.0]), torch.zeros(1, 3))

@@ -24,7 +24,7 @@ SETTINGS: dict[str, Any] = {"epochs": 2, "globalBatchSize": 16, "learningRate": 
 def test_the_loss_is_that_of_the_paper() -> None:
     import torch
 
-    from tunesmith_runtime.train.feedback import Rated
+    from tunesmith_runtime.train.trainers.feedback import Rated
 
     rated = Rated(torch.tensor([1.0, 1.0]), torch.tensor([True, False]), torch.tensor(0.25))
     sigmoid = 1 / (1 + math.exp(-0.2 * 0.75))
@@ -81,7 +81,7 @@ def test_a_forward_pass_of_a_single_row_is_refused(tmp_path: Path, tiny: Path) -
 
 
 def test_an_answer_is_set_behind_the_prompt_of_another_row() -> None:
-    from tunesmith_runtime.train.feedback import collate_feedback
+    from tunesmith_runtime.train.trainers.feedback import collate_feedback
 
     rows = [
         {"input_ids": [1, 2, 8, 9], "labels": [IGNORED, IGNORED, 8, 9], "value": 1.0},
@@ -93,9 +93,56 @@ def test_an_answer_is_set_behind_the_prompt_of_another_row() -> None:
     assert batch["labels"][:, 1].tolist() == [[IGNORED, IGNORED, 7, IGNORED], [IGNORED, IGNORED, IGNORED, 8]]
 
 
+def rated(prompt: list[int], answer: list[int]) -> dict[str, Any]:
+    """An encoded row."""
+    return {"input_ids": [*prompt, *answer], "labels": [*[IGNORED] * len(prompt), *answer], "value": 1.0}
+
+
+def neighbours(rows: list[dict[str, Any]]) -> list[list[int]]:
+    """Return the answer that a batch sets behind the prompt of each row."""
+    from tunesmith_runtime.train.trainers.feedback import collate_feedback
+
+    batch = collate_feedback(rows, 0)
+    return [[label for label in labels if label != IGNORED] for labels in batch["labels"][:, 1].tolist()]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+def test_no_row_of_a_batch_meets_its_own_answer(count: int) -> None:
+    rows = [rated([index], [10 + index]) for index in range(count)]
+    assert neighbours(rows) == [[10 + (index - 1) % count] for index in range(count)]
+
+
+def test_a_neighbour_has_another_prompt_and_another_answer() -> None:
+    rows = [rated([1], [11]), rated([1], [12]), rated([2], [11]), rated([3], [13])]
+    assert neighbours(rows) == [[13], [13], [12], [11]]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [rated([1], [11])],
+        [rated([1], [11]), rated([1], [12])],
+        [rated([1], [11]), rated([2], [11])],
+    ],
+    ids=["a single row", "one prompt", "one answer"],
+)
+def test_a_row_without_a_neighbour_does_not_count_in_the_estimate(rows: list[dict[str, Any]]) -> None:
+    assert neighbours(rows) == [[]] * len(rows)
+
+
+def test_the_last_single_row_of_an_epoch_has_an_estimate_of_zero(tmp_path: Path, tiny: Path) -> None:
+    training = SETTINGS | {"epochs": 3, "globalBatchSize": 2, "learningRate": 1e-2}
+    run = make_run(tmp_path, tiny, feedback(7), training, method="kto")
+    assert run.do(train.run).outcome is Outcome.SUCCEEDED
+    estimates = [entry["kl"] for entry in run.log_history("kl")]
+    assert len(estimates) == 3 * 4
+    assert estimates[3::4] == [0.0] * 3
+    assert max(estimates) > 0
+
+
 def test_a_blank_row_counts_nothing_and_is_nobodys_neighbour() -> None:
-    from tunesmith_runtime.train.feedback import collate_feedback
-    from tunesmith_runtime.train.row_loss import is_row
+    from tunesmith_runtime.train.trainers.feedback import collate_feedback
+    from tunesmith_runtime.train.trainers.row_loss import is_row
 
     blank = {"input_ids": [0, 0], "labels": [IGNORED, IGNORED], "value": None}
     rows = [

@@ -106,8 +106,8 @@ CHOSEN, REJECTED = (-3.0, 5), (-4.0, 4)
 def test_each_loss_is_that_of_its_paper(loss: Any, settings: Any, expected: float) -> None:
     import torch
 
-    from tunesmith_runtime.train.log_probs import LogProbs
-    from tunesmith_runtime.train.preference import Answers
+    from tunesmith_runtime.train.losses.log_probs import LogProbs
+    from tunesmith_runtime.train.trainers.preference import Answers
 
     chosen, rejected = (LogProbs(torch.tensor([total]), torch.tensor([tokens])) for total, tokens in (CHOSEN, REJECTED))
     assert loss(Answers(chosen, rejected), settings).tolist() == [pytest.approx(expected, rel=1e-5)]

@@ -11,10 +11,10 @@ import pytest
 
 from tests.unit.runtime.train.methods.preferences import preferences
 from tests.unit.runtime.train.support import Run, make_run, stop_and_resume
-from tunesmith_api.compatibility import HEADLESS_TUNERS
+from tunesmith_api.compatibility import refusals
 from tunesmith_api.methods import RewardModel
 from tunesmith_api.run import Outcome
-from tunesmith_api.training import LEARNING_RATES, Tuner
+from tunesmith_api.tuners import TUNER_FACTS, Tuner
 from tunesmith_runtime import export, train
 from tunesmith_runtime.storage.directory import download_directory
 from tunesmith_runtime.train.methods.reward import loss
@@ -23,7 +23,11 @@ ROWS = preferences(192)
 SETTINGS: dict[str, Any] = {"epochs": 3, "globalBatchSize": 16, "learningRate": 3e-3}
 LEARNS: dict[str, Any] = SETTINGS | {"epochs": 5}
 
-ADAPTERS = [tuner for tuner in LEARNING_RATES if tuner not in (Tuner.LORA, Tuner.FULL, *HEADLESS_TUNERS)]
+ADAPTERS = [
+    tuner
+    for tuner in TUNER_FACTS
+    if tuner not in (Tuner.LORA, Tuner.FULL) and not refusals("FineTuneJob", {"method": "reward", "tuner": tuner})
+]
 
 
 def history(run: Run, metric: str) -> list[float]:
@@ -33,7 +37,7 @@ def history(run: Run, metric: str) -> list[float]:
 def test_the_loss_is_that_of_bradley_and_terry_with_margin_and_centering() -> None:
     import torch
 
-    from tunesmith_runtime.train.pair_scores import Scores
+    from tunesmith_runtime.train.trainers.pair_scores import Scores
 
     scores = Scores(torch.tensor([1.5]), torch.tensor([0.25]), torch.tensor([0.5]))
     expected = math.log1p(math.exp(-(1.5 - 0.25 - 0.5))) + 0.1 * 1.75**2

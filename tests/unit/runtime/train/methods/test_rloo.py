@@ -43,7 +43,7 @@ def test_the_baseline_of_a_completion_is_the_mean_of_the_others() -> None:
 def test_the_loss_takes_the_ratio_of_whole_completions() -> None:
     import torch
 
-    from tunesmith_runtime.train.policy_loss import Sampled
+    from tunesmith_runtime.train.losses.policy_loss import Sampled
 
     is_token = torch.tensor([[True, False], [True, True], [False, False]])
     log_probs = torch.tensor([[0.1, 0.0], [-0.1, 0.2], [0.0, 0.0]], requires_grad=True)

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from tunesmith_runtime.train.optimizers.muon import Muon, create
+from tunesmith_runtime.train.optimizers.combined import CombinedOptimizer
+from tunesmith_runtime.train.optimizers.muon import create
 
 ARGUMENTS: Any = SimpleNamespace(
     learning_rate=0.1, weight_decay=0.5, adam_beta1=0.9, adam_beta2=0.999, adam_epsilon=1e-8
@@ -33,7 +34,7 @@ class Model(nn.Module):
         return logits
 
 
-def step(model: Model, optimizer: Muon) -> None:
+def step(model: Model, optimizer: CombinedOptimizer) -> None:
     tokens = torch.arange(8)
     nn.functional.cross_entropy(model(tokens), tokens.flip(0)).backward()
     optimizer.step()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers.integrations import neftune
 
 from tests import tinymodel
 from tests.unit.runtime.train.support import Run, make_run, stop_and_resume
@@ -16,10 +18,10 @@ from tunesmith_runtime.train.optimizers import OPTIMIZERS
 
 ROWS = tinymodel.rows(96)
 AVAILABLE = [Optimizer(name) for name in available("training.optimizer")]
-LEARNING_RATES = {Optimizer.LION: 3e-4, Optimizer.LION_8BIT: 3e-4, Optimizer.ADAFACTOR: 1e-2}
+LEARNING_RATES = {Optimizer.LION: 3e-4, Optimizer.LION_8BIT: 3e-4, Optimizer.ADAFACTOR: 1e-2, Optimizer.GALORE: 2e-2}
 """Of optimizers whose steps are larger or smaller than those of AdamW."""
 
-IN_EVERY_RUN = (Optimizer.ADAMW_8BIT, Optimizer.MUON)
+IN_EVERY_RUN = (Optimizer.ADAMW_8BIT, Optimizer.MUON, Optimizer.GALORE)
 
 
 def optimized(folder: Path, model: Path, optimizer: Optimizer, **settings: Any) -> Run:
@@ -51,19 +53,41 @@ def test_the_loss_falls_and_a_stopped_run_resumes_exactly(
     assert [each.digest for each in report.artifacts or []] == [each.digest for each in expected.artifacts or []]
 
 
-def test_neftune_adds_noise_to_training_alone(tmp_path: Path, tiny: Path) -> None:
-    plain, noisy = (
-        make_run(
-            tmp_path / str(alpha),
-            tiny,
-            ROWS,
-            {"maxSteps": 2, "learningRate": 1e-5, "neftuneAlpha": alpha},
-            validation={"fraction": 0.2},
-        )
-        for alpha in (None, 20)
-    )
-    for run in (plain, noisy):
-        run.do(train.run)
-    assert losses(noisy)[0] != losses(plain)[0]
-    first = [run.log_history("eval_loss")[0]["eval_loss"] for run in (plain, noisy)]
-    assert first[0] == pytest.approx(first[1], rel=0.05)
+ALPHA = 20
+
+
+def test_neftune_adds_uniform_noise_to_the_embeddings_of_training_rows_alone(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its numbers are within alpha / sqrt(length width), as in the paper."""
+    added: dict[bool, list[tuple[Any, float]]] = {True: [], False: []}
+    add = neftune.neftune_post_forward_hook
+
+    def record(module: Any, inputs: Any, output: Any) -> Any:
+        noisy = add(module, inputs, output)
+        _, length, width = output.shape
+        added[module.training].append(((noisy - output).detach(), ALPHA / math.sqrt(length * width)))
+        return noisy
+
+    monkeypatch.setattr(neftune, "neftune_post_forward_hook", record)
+    settings = {"maxSteps": 2, "neftuneAlpha": ALPHA}
+    make_run(tmp_path, tiny, ROWS, settings, validation={"fraction": 0.2}).do(train.run)
+    assert len(added[True]) >= 2
+    for noise, bound in added[True]:
+        assert float(noise.abs().max()) == pytest.approx(bound, rel=0.01)
+        assert float(noise.std()) == pytest.approx(bound / math.sqrt(3), rel=0.05)
+        assert float(noise.mean()) == pytest.approx(0, abs=0.05 * bound)
+    assert added[False]
+    assert all(not noise.any() for noise, _ in added[False])
+
+
+def test_a_stopped_run_with_neftune_resumes_exactly(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"epochs": 2, "neftuneAlpha": ALPHA}
+    whole, stopped = (make_run(tmp_path / name, tiny, ROWS, settings) for name in ("whole", "stopped"))
+    expected = whole.do(train.run)
+    resumed, report = stop_and_resume(stopped, tiny, ROWS, 3, monkeypatch)
+    assert report.resumed_from_step
+    assert losses(resumed) == losses(whole)
+    assert [each.digest for each in report.artifacts or []] == [each.digest for each in expected.artifacts or []]

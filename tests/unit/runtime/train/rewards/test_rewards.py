@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from tunesmith_api.failures import FailureClass
-from tunesmith_api.methods import Match, Reward, RewardType
+from tunesmith_api.rewards import Match, Reward, RewardType
+from tunesmith_runtime.data.records import Prompt
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.rewards import SCORERS, Completion
+from tunesmith_runtime.workdir import Work
+
+if TYPE_CHECKING:
+    from tunesmith_runtime.train.methods.base import Setup
 
 
 def scored(text: str, tokens: int = 1, columns: dict[str, Any] | None = None, **reward: Any) -> float:
     settings = Reward.model_validate({"name": "r", **reward})
-    return SCORERS[settings.type].score(Completion(text, tokens, 100, columns or {}), settings)
+    rate = SCORERS[settings.type].open(settings, cast("Setup", None))  # these types read nothing of a setup
+    [value] = rate([Completion(text, tokens, 100, Prompt("", columns=columns or {}))])
+    return value
 
 
 def test_every_type_of_the_api_is_implemented() -> None:
@@ -27,8 +35,16 @@ def test_every_type_of_the_api_is_implemented() -> None:
     [
         (Match.EXACT, " metal\n", "metal", 1),
         (Match.EXACT, "a metal", "metal", 0),
-        (Match.CHOICE, "Both A and B are close, so B.", "b", 1),
-        (Match.CHOICE, "Both A and B are close, so B.", "A", 0),
+        (Match.CHOICE, "Both A and B are close, but the answer is B.", "b", 1),
+        (Match.CHOICE, "Both A and B are close, but the answer is B.", "A", 0),
+        (Match.CHOICE, "The answer is B. I am sure.", "B", 1),
+        (Match.CHOICE, "The answer is B. I am sure.", "I", 0),
+        (Match.CHOICE, "B. A dog is no fruit.", "B", 1),
+        (Match.CHOICE, "B. A dog is no fruit.", "A", 0),
+        (Match.CHOICE, "<think>The answer is A?</think>\n(B)", "B", 1),
+        (Match.CHOICE, "<think>The answer is B.", "B", 0),
+        (Match.CHOICE, "A or B", "B", 0),
+        (Match.CHOICE, "I guess that A is a fruit", "A", 0),
         (Match.CHOICE, "no letter", "A", 0),
         (Match.MATH, "so the result is \\boxed{\\frac{1}{2}}", "0.5", 1),
         (Match.MATH, "the answer is 72", "48 / 2 = 24\n48 + 24 = 72\n#### 72", 1),
@@ -47,7 +63,7 @@ def test_accuracy_is_1_for_the_right_answer(match: Match, text: str, answer: str
 
 def check(columns: dict[str, Any], **reward: Any) -> None:
     settings = Reward.model_validate({"name": "right", **reward})
-    SCORERS[settings.type].check(settings)(columns)
+    SCORERS[settings.type].check(settings, Work(Path("absent")))(Prompt("", columns=columns))
 
 
 def test_a_row_without_the_answer_names_the_columns_that_it_has() -> None:
@@ -77,14 +93,16 @@ def test_format_is_1_where_the_pattern_is_found() -> None:
     assert scored("c", type="format", pattern=pattern) == 0
 
 
-def test_a_pattern_at_its_worst_ends_in_time() -> None:
-    assert scored("a" * 40, type="format", pattern=r"^(a|aa)+$b") == 0
+def test_a_pattern_that_is_the_worst_case_of_others_is_found_in_linear_time() -> None:
+    assert scored("a" * 100_000 + "c", type="format", pattern=r"^(a|aa)+b|c$") == 1
 
 
-def test_a_pattern_that_is_none_is_refused() -> None:
-    with pytest.raises(RunFailure, match="is no regular expression") as failure:
-        check({}, type="format", pattern="(")
+@pytest.mark.parametrize("pattern", ["(", "a(?=b)", r"(a)\1"])
+def test_a_pattern_that_re2_does_not_compile_is_refused(pattern: str) -> None:
+    with pytest.raises(RunFailure, match="is no regular expression of RE2: ") as failure:
+        check({}, type="format", pattern=pattern)
     assert failure.value.failure is FailureClass.BAD_SPEC
+    assert "in the syntax of RE2" in str(failure.value.hint)
 
 
 @pytest.mark.parametrize(("tokens", "value"), [(1, 0), (60, 0), (80, -0.5), (100, -1)])

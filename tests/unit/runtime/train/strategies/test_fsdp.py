@@ -12,6 +12,7 @@ import pytest
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.strategies.fsdp import Fsdp, part_of, whole
+from tunesmith_runtime.train.world.process_group import ALONE
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,11 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def trainer_of(model: Any) -> Any:
     args = SimpleNamespace(world_size=1, device=SimpleNamespace(type="cpu"), should_save=True)
     return SimpleNamespace(
-        model=model, model_wrapped=model, args=args, accelerator=SimpleNamespace(prepare_model=lambda: None)
+        model=model,
+        model_wrapped=model,
+        args=args,
+        group=ALONE,
+        accelerator=SimpleNamespace(prepare_model=lambda: None),
     )
 
 
@@ -76,3 +81,33 @@ def test_a_slice_of_a_whole_tensor_makes_the_whole_again(mesh: Any) -> None:
     assert part["step"] is count
     assert torch.equal(whole(part, keep=True)["exp_avg"], moment)
     assert whole(part, keep=False)["exp_avg"].numel() == 0
+
+
+def test_a_reference_has_the_adapter_as_it_was_whatever_a_pass_has_gathered(tiny: Path, mesh: Any) -> None:
+    """A pass keeps the whole weights of the last norm, which is trained here beside the adapter."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from tunesmith_runtime.train.losses.log_probs import answer_log_probs
+    from tunesmith_runtime.train.models.reference import WithInitialAdapter
+
+    def log_prob() -> float:
+        with torch.no_grad():
+            return float(answer_log_probs(model, model.get_output_embeddings(), inputs).sums)
+
+    ids = torch.tensor([[5, 80, 300, 41]])
+    inputs = {"input_ids": ids, "labels": ids, "attention_mask": torch.ones_like(ids)}
+    adapter = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], modules_to_save=["norm"])
+    model = get_peft_model(loaded(tiny), adapter).eval()
+    reference, initial = WithInitialAdapter(model), log_prob()
+    Fsdp().shard(trainer_of(model))
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.add_(0.1)
+    first = float(reference(inputs).sums)
+    changed = log_prob()
+    assert abs(changed - initial) > 0.1
+    assert first == pytest.approx(initial)
+    assert float(reference(inputs).sums) == pytest.approx(initial)
+    assert log_prob() == changed

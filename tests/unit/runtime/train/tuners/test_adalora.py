@@ -75,7 +75,7 @@ def test_a_schedule_that_is_longer_than_the_run_is_refused_with_both_numbers(tmp
 
 
 def test_the_regularization_draws_singular_vectors_towards_orthogonal_ones() -> None:
-    from tunesmith_runtime.train.rank_allocation import distance_to_orthogonal
+    from tunesmith_runtime.train.tuners.rank_allocation import distance_to_orthogonal
 
     rows = torch.nn.Parameter(torch.eye(3, 5))
     assert float(distance_to_orthogonal(rows)) == pytest.approx(0)

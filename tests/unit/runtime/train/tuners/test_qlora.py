@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests import tinymodel
 from tests.unit.runtime.train.support import Run, make_run, stop_and_resume
 from tunesmith_runtime import export, train
-from tunesmith_runtime.train.model import load_model
+from tunesmith_runtime.train.models.files import load_model
 from tunesmith_runtime.train.tuners.qlora import QLORA
 
 ROWS = tinymodel.rows(96)

@@ -1,0 +1,1 @@
+"""How answers are read and compared, in evaluations and in rewards of completions alike. Pure functions."""

@@ -1,0 +1,1 @@
+"""Losses, and the log-probabilities that they are computed from."""

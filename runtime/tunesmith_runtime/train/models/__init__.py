@@ -1,0 +1,1 @@
+"""Models that are trained, and the models beside them."""

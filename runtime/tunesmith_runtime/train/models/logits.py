@@ -1,0 +1,57 @@
+"""Logits of a model on fixed tokens, by which models are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from tunesmith_runtime.train.training_result import TrainedLogits
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+ROWS, TOKENS, POSITIONS = 2, 32, 4
+"""Rows of a run whose logits are recorded, tokens of each at its end, and positions of these."""
+
+
+@torch.no_grad()
+def logits(model: PreTrainedModel | PeftModel, batches: list[Tensor]) -> list[Tensor]:
+    """Return the logits (tokens, vocabulary) of each prompt (1, tokens); of a head, those of all prompts (prompts, labels); without an
+    output layer, the last hidden states (tokens, size)."""
+    model.eval()
+    outputs = (model(input_ids=ids, use_cache=False) for ids in batches)
+    found = [(each.logits if "logits" in each else each.last_hidden_state).float() for each in outputs]
+    return [each[0] for each in found] if found[0].dim() == 3 else [torch.cat(found)]
+
+
+def record_logits(model: PreTrainedModel | PeftModel, rows: Iterable[Sequence[int]], bf16: bool) -> TrainedLogits:
+    """Return logits of the ends of the first rows, each with at least a token, by the trained model on its device.
+
+    `bf16`: whether it computes in bfloat16, as it did in training.
+    """
+    ends = [list(ids[-TOKENS:]) for ids in islice(rows, ROWS)]
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+        found = [row_logits(model, ids) for ids in ends]
+    return TrainedLogits(
+        rows=ends,
+        values=[sample(each, ids).tolist() for each, ids in zip(found, ends, strict=True)],
+        largest=[float(each.abs().max()) for each in found],
+        bf16=bf16,
+    )
+
+
+def row_logits(model: PreTrainedModel | PeftModel, ids: Sequence[int]) -> Tensor:
+    """Return the logits of a row by itself, (tokens, vocabulary) or (1, labels), in float32."""
+    (found,) = logits(model, [torch.tensor([ids], device=model.device)])
+    return found
+
+
+def sample(found: Tensor, ids: Sequence[int]) -> Tensor:
+    """Return the logits of the last positions for the tokens of the row. Of a head with fewer labels, a label stands for a token."""
+    columns = sorted({token % found.shape[1] for token in ids})
+    return found[-POSITIONS:, columns].flatten()

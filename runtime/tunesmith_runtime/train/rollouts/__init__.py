@@ -1,0 +1,1 @@
+"""Rollouts: completions that a model samples while it trains, and their rewards."""

@@ -1,0 +1,1 @@
+"""Training rows: loading, batches, packing and streaming."""

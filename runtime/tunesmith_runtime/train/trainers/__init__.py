@@ -1,0 +1,1 @@
+"""Trainers: one for each kind of loss. Methods share them."""

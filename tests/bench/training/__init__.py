@@ -1,0 +1,1 @@
+"""Speed and memory of LoRA on this machine's CPU, beside other trainers: `make bench-train`."""
