@@ -94,7 +94,10 @@ def test_similarities_of_held_out_pairs_follow_their_scores(tmp_path: Path, tiny
 
 @pytest.mark.parametrize(
     ("tuner", "pooling", "artifacts"),
-    [("lora", "lastToken", ["taskAdapter", "embeddingModel"]), ("full", "mean", ["embeddingModel"])],
+    [
+        ("lora", "lastToken", ["taskAdapter", "embeddingModel"]),
+        pytest.param("full", "mean", ["embeddingModel"], marks=pytest.mark.deep),
+    ],
 )
 def test_the_published_model_embeds_with_plain_transformers(
     tuner: str, pooling: str, artifacts: list[str], tmp_path: Path, tiny: Path

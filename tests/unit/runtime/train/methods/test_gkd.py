@@ -99,6 +99,7 @@ def test_the_loss_of_a_step_does_not_depend_on_its_micro_batches(tmp_path: Path,
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+@pytest.mark.deep
 def test_two_processes_compute_the_steps_of_one(tmp_path: Path, tiny: Path, teacher: Path) -> None:
     """They sample the same answers; the last step of an epoch is filled up with blank rows."""
     training = {"microBatchSize": 4, "precision": "fp32", "epochs": 2, "learningRate": 1e-3}

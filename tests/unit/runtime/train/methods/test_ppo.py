@@ -76,6 +76,7 @@ def test_a_run_that_stops_within_a_rollout_goes_on_the_same(
     assert [each.name for each in resumed.do(export.run).artifacts or []] == ["adapter", "merged"]
 
 
+@pytest.mark.deep
 def test_two_processes_compute_the_steps_of_one(tmp_path: Path, tiny: Path) -> None:
     """The last rollout has 3 prompts of 16, and the last step of an epoch is filled up with blank rows."""
     training = {"globalBatchSize": 8, "microBatchSize": 4, "precision": "fp32", "epochs": 2, "learningRate": 1e-3}

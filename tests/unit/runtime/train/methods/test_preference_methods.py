@@ -16,7 +16,7 @@ from tunesmith_runtime import export, train
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.methods import cpo, orpo, simpo
 
-METHODS = ["dpo", "orpo", "simpo", "cpo"]
+METHODS = ["dpo", *(pytest.param(method, marks=pytest.mark.deep) for method in ("orpo", "simpo", "cpo"))]
 ROWS = preferences(192)
 SETTINGS: dict[str, Any] = {"epochs": 2, "globalBatchSize": 16, "learningRate": 3e-3}
 VALIDATED: dict[str, Any] = {"validation": {"fraction": 0.25}, "lora": {"dropout": 0.1}}
@@ -41,9 +41,7 @@ def test_held_out_answers_are_ranked_as_in_the_rows(method: str, tmp_path: Path,
     assert history(run, "eval_loss")[-1] < history(run, "loss")[0]
 
 
-@pytest.mark.parametrize(
-    "method", [pytest.param(method, marks=[] if method == "dpo" else pytest.mark.deep) for method in METHODS]
-)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_stopped_run_resumes_exactly(
     method: str, tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

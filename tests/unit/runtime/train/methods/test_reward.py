@@ -44,7 +44,7 @@ def test_the_loss_is_that_of_bradley_and_terry_with_margin_and_centering() -> No
     assert loss(scores, RewardModel(center_coefficient=0.1)).tolist() == [pytest.approx(expected, rel=1e-5)]
 
 
-@pytest.mark.parametrize("tuner", ["lora", "full"])
+@pytest.mark.parametrize("tuner", ["lora", pytest.param("full", marks=pytest.mark.deep)])
 def test_held_out_answers_are_ranked_as_in_the_rows(tuner: str, tmp_path: Path, tiny: Path) -> None:
     settings = LEARNS | ({"learningRate": 1e-3} if tuner == "full" else {})
     run = make_run(tmp_path, tiny, ROWS, settings, method="reward", tuner=tuner, validation={"fraction": 0.25})
@@ -54,6 +54,7 @@ def test_held_out_answers_are_ranked_as_in_the_rows(tuner: str, tmp_path: Path, 
     assert margins[-1] > max(1.0, margins[0])
 
 
+@pytest.mark.deep
 def test_a_margin_moves_the_scores_apart(tmp_path: Path, tiny: Path) -> None:
     margins = {}
     for margin in (None, 3.0):
@@ -64,6 +65,7 @@ def test_a_margin_moves_the_scores_apart(tmp_path: Path, tiny: Path) -> None:
     assert margins[3.0] > margins[None] + 1
 
 
+@pytest.mark.deep
 def test_centering_keeps_the_scores_near_0(tmp_path: Path, tiny: Path) -> None:
     means = []
     for weight in (0.0, 0.5):

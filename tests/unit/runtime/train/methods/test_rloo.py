@@ -21,6 +21,7 @@ def test_the_reward_rises(tmp_path: Path, tiny: Path) -> None:
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.2
 
 
+@pytest.mark.deep
 def test_the_divergence_in_the_reward_keeps_the_model_near_its_start(tmp_path: Path, tiny: Path) -> None:
     """Measured: 0.49 with a strong pull, 1.6 with a weak one."""
     last = {}

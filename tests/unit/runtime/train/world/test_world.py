@@ -241,6 +241,7 @@ def test_a_new_world_resumes_exactly_after_a_pod_was_stopped_or_killed(
     assert_equal(run, leader, uninterrupted)
 
 
+@pytest.mark.deep
 def test_pods_succeed_only_after_pod_0_has_published(
     uninterrupted: tuple[Run, RunReport], tiny: Path, tmp_path: Path
 ) -> None:
