@@ -26,6 +26,8 @@ from tunesmith_runtime.storage import join, open_storage
 
 KEY = "0123456789abcdef"
 SCHEMES = ["hf", "ms"]
+SCHEMES_BY_PROCESS = ["hf", pytest.param("ms", marks=pytest.mark.deep)]
+"""For tests that start a process for each fetch, which takes seconds; the clients of both hubs are tested without."""
 SHARDS = {f"model-{number}.safetensors": random.Random(number).randbytes(200_000) for number in range(4)}
 LARGE = {"config.json": b'{"model_type": "llama"}', "tokenizer.json": b'{"a": 1}', **SHARDS}
 """Four shards of 200 kB, and two small files."""

@@ -211,7 +211,7 @@ def test_a_part_under_another_name_is_known_by_its_metadata(tmp_path: Path) -> N
     assert "part 1 of 2" in refused(tmp_path, [part], part.name).message
 
 
-@pytest.mark.parametrize("uri", ["given", "given/m-00001-of-00001.gguf"])
+@pytest.mark.parametrize("uri", ["given", pytest.param("given/m-00001-of-00001.gguf", marks=pytest.mark.deep)])
 def test_a_model_in_one_part_is_whole(tmp_path: Path, uri: str) -> None:
     file = small_llama(tmp_path, "m.gguf").rename(tmp_path / "m-00001-of-00001.gguf")
     fetcher = Fetcher(Store(uri=f"file://{tmp_path}/store"), tmp_path)

@@ -19,6 +19,7 @@ from tests.unit.runtime.fetch.hub_imports import (
     KEY,
     LARGE,
     SCHEMES,
+    SCHEMES_BY_PROCESS,
     URI,
     content_of,
     failure_of,
@@ -45,7 +46,7 @@ MODELS = {
     "org/random": {**MODEL, "config.json": json.dumps(CONFIG | {"num_hidden_layers": 2}).encode()},
     "org/pickled": {"config.json": b"{}", "pytorch_model.bin": b"pickle"},
 }
-HUBS = [("hf", "HF_ENDPOINT"), ("ms", "MODELSCOPE_ENDPOINT")]
+HUBS = [("hf", "HF_ENDPOINT"), pytest.param("ms", "MODELSCOPE_ENDPOINT", marks=pytest.mark.deep)]
 
 
 def test_the_charts_servers_take_precedence_over_the_environment_and_are_no_redirection() -> None:
@@ -187,7 +188,7 @@ def test_a_model_of_a_redirected_hub_is_not_used_for_the_hub_itself(tmp_path: Pa
     assert (work / "model/config.json").read_bytes() == MODEL["config.json"]
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", SCHEMES_BY_PROCESS)
 def test_code_of_a_hub_model_is_downloaded_only_if_it_is_trusted(tmp_path: Path, scheme: str) -> None:
     with hub(MODELS) as server:
         _, work = fetch(tmp_path, f"{scheme}://org/small", {}, trust=True, hub=servers(scheme, server.url))
@@ -213,7 +214,7 @@ def test_a_model_that_the_hub_lacks_is_not_found(
     assert names(tmp_path / "store") == set()
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", SCHEMES_BY_PROCESS)
 @pytest.mark.parametrize(
     ("name", "sentence", "downloads"),
     [("quantized", "the model is quantized", False), ("random", "the files lack model.layers.1", True)],

@@ -17,6 +17,7 @@ from tests.unit.runtime.fetch.hub_imports import (
     KEY,
     LARGE,
     SCHEMES,
+    SCHEMES_BY_PROCESS,
     URI,
     content_of,
     failure_of,
@@ -180,7 +181,7 @@ def verify(store: Store, scratch: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.deep)])
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", SCHEMES_BY_PROCESS)
 def test_an_import_that_is_killed_anywhere_leaves_a_store_that_verifies_and_the_next_moves_only_the_rest(
     tmp_path: Path, store: Store, large: Hub, scheme: str, kills: int
 ) -> None:

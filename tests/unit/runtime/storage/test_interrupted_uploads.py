@@ -75,7 +75,7 @@ def uri_of(store: Store, folder: Path) -> str:
     return join(store.uri, f"{NAME}-{manifest_of(folder).digest[:12]}")
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.deep)])
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.deep)])
 def test_a_kill_at_any_point_leaves_a_store_that_verifies_and_the_rest_is_sent(
     s3: S3Server, store: Store, tmp_path: Path, kills: int
 ) -> None:
