@@ -29,6 +29,8 @@ class RewardType(StrEnum):
     MODEL = "model"
     JUDGE = "judge"
     CODE = "code"
+    OVERLAP = "overlap"
+    EDITS = "edits"
 
 
 class Match(StrEnum):
@@ -112,11 +114,13 @@ class Reward(ApiModel):
     name: Annotated[str, Field(min_length=1, max_length=63)] = Field(description="Name in logs.")
     type: RewardType = Field(
         description="accuracy (1 for the right answer), format (1 if pattern is found), length (0, down to -1), model "
-        "(the score of a reward model), judge (that of a model behind an API) or code (what code in a ConfigMap returns)."
+        "(the score of a reward model), judge (that of a model behind an API), code (what code in a ConfigMap returns), "
+        "overlap (0 to 1, the IoU of boxes) or edits (0 to 1, 1 minus the normalized edit distance)."
     )
     weight: float = Field(1.0, description="Factor in the sum of rewards. Default 1.")
     column: ShortText = Field(
-        "answer", description="accuracy: column of the rows with the right answer. Default answer."
+        "answer",
+        description="accuracy, overlap, edits: column of the rows with the right answer. Default answer.",
     )
     match: Match = Field(
         Match.MATH,

@@ -12,10 +12,12 @@ from tunesmith_runtime.data.records import Prompt, Record
 from tunesmith_runtime.train.rewards.accuracy import ACCURACY
 from tunesmith_runtime.train.rewards.base import Completion, Rate, Scorer
 from tunesmith_runtime.train.rewards.code import CODE
+from tunesmith_runtime.train.rewards.edits import EDITS
 from tunesmith_runtime.train.rewards.format import FORMAT
 from tunesmith_runtime.train.rewards.judge import JUDGE
 from tunesmith_runtime.train.rewards.length import LENGTH
 from tunesmith_runtime.train.rewards.model import MODEL
+from tunesmith_runtime.train.rewards.overlap import OVERLAP
 from tunesmith_runtime.workdir import Work
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["SCORERS", "Completion", "Rater", "Scorer", "open_raters", "row_check"]
 
 SCORERS: Mapping[RewardType, Scorer] = {
-    scorer.type: scorer for scorer in (ACCURACY, FORMAT, LENGTH, MODEL, JUDGE, CODE)
+    scorer.type: scorer for scorer in (ACCURACY, FORMAT, LENGTH, OVERLAP, EDITS, MODEL, JUDGE, CODE)
 }
 
 

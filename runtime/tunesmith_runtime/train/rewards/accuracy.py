@@ -11,7 +11,7 @@ from tunesmith_runtime.answers.choices import read_letter
 from tunesmith_runtime.answers.matching import answer_of
 from tunesmith_runtime.data.records import Prompt
 from tunesmith_runtime.data.row_error import RowError
-from tunesmith_runtime.train.rewards.base import Completion, Scorer, each
+from tunesmith_runtime.train.rewards.base import Completion, Scorer, answer_in, each
 from tunesmith_runtime.workdir import Work
 
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
@@ -31,14 +31,7 @@ def check(reward: Reward, _: Work) -> Callable[[Prompt], None]:
     """Return what raises RowError for columns without an answer, or with one that cannot be compared."""
 
     def check_columns(prompt: Prompt) -> None:
-        columns = prompt.columns
-        answer = columns.get(reward.column)
-        if answer is None:
-            known = ", ".join(sorted(columns)) or "none"
-            raise RowError(
-                f"has no answer in {reward.column!r}, the column of reward {reward.name}; its further columns are {known}",
-                f"set column of {reward.name} in spec.rewards to the column with the right answer, or rename it by spec.datasets[].columns",
-            )
+        answer = answer_in(prompt, reward)
         if reward.match is Match.MATH and not is_mathematics(str(answer)):
             raise RowError(
                 f"has the answer {str(answer)[:80]!r} in {reward.column!r}, which reward {reward.name} cannot read as mathematics",

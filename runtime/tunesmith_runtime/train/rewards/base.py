@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.rewards import Reward, RewardType
 from tunesmith_runtime.data.records import Prompt
+from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.workdir import Work
 
 if TYPE_CHECKING:
@@ -53,3 +54,15 @@ class Scorer:
 def each(score: Callable[[Completion, Reward], float]) -> Callable[[Reward, Setup], Rate]:
     """Return the `open` of a reward that scores each completion on its own."""
     return lambda reward, _: lambda completions: [score(completion, reward) for completion in completions]
+
+
+def answer_in(prompt: Prompt, reward: Reward) -> Any:
+    """Return the right answer in the column of a reward. Raises RowError if the row lacks it."""
+    answer = prompt.columns.get(reward.column)
+    if answer is None:
+        known = ", ".join(sorted(prompt.columns)) or "none"
+        raise RowError(
+            f"has no answer in {reward.column!r}, the column of reward {reward.name}; its further columns are {known}",
+            f"set column of {reward.name} in spec.rewards to the column with the right answer, or rename it by spec.datasets[].columns",
+        )
+    return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -85,6 +86,70 @@ def test_an_answer_that_is_no_mathematics_is_compared_as_a_text_only_if_asked(an
     with pytest.raises(RowError, match="which reward right cannot read as mathematics"):
         check({"answer": answer}, type="accuracy")
     check({"answer": answer}, type="accuracy", match="exact")
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "value"),
+    [
+        ("It is at [0, 0, 10, 10].", [0, 0, 10, 10], 1),
+        ("It is at [0, 0, 10, 5].", [0, 0, 10, 10], 0.5),
+        ("<|box_start|>(5,0),(15,10)<|box_end|>", "[0, 0, 10, 10]", 50 / 150),
+        ('[{"bbox_2d": [20, 0, 30, 10]}, {"bbox_2d": [0, 0, 10, 10]}]', [[0, 0, 10, 10], [20, 0, 30, 10]], 1),
+        ("[0, 0, 10, 10]", [[0, 0, 10, 10], [20, 0, 30, 10]], 0.5),
+        ("<think>[0, 0, 10, 10]?</think> [20, 0, 30, 10]", [0, 0, 10, 10], 0),
+        ("<think>[0, 0, 10, 10]", [0, 0, 10, 10], 0),
+        ("at the top", [0, 0, 10, 10], 0),
+        ("", [0, 0, 10, 10], 0),
+    ],
+)
+def test_overlap_is_the_iou_of_the_boxes(text: str, column: Any, value: float) -> None:
+    assert scored(text, columns={"bbox": column}, type="overlap", column="bbox") == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("column", "problem"),
+    [
+        ([0, 0, 10], "has no box in 'answer', the column of reward right: '[0, 0, 10]'"),
+        ("top left", "has no box in 'answer'"),
+        ([10, 0, 0, 10], "has a box without area [10.0, 0.0, 0.0, 10.0] in 'answer'"),
+        ([[0, 0, 5, 5], [0, 5, 10, 5]], "has a box without area [0.0, 5.0, 10.0, 5.0]"),
+        (None, "has no answer in 'answer', the column of reward right"),
+    ],
+)
+def test_a_row_without_a_box_is_no_row_for_overlap(column: Any, problem: str) -> None:
+    with pytest.raises(RowError, match=re.escape(problem)):
+        check({"answer": column}, type="overlap")
+    check({"answer": [[0, 0, 5, 5], [0, 5, 10, 6]]}, type="overlap")
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "value"),
+    [
+        ("TOTAL 12.50\n", "TOTAL 12.50", 1),
+        ("TOTAL 12.80", "TOTAL 12.50", 10 / 11),
+        ("<think>TOTAL 12.50?</think>TOTAL", "TOTAL", 1),
+        ("<think>TOTAL", "TOTAL", 0),
+        ("72", 72, 1),
+        ("", "TOTAL", 0),
+    ],
+)
+def test_edits_is_the_share_of_characters_that_are_right(text: str, column: Any, value: float) -> None:
+    assert scored(text, columns={"text": column}, type="edits", column="text") == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("column", "problem"),
+    [
+        (["a"], "has a list in 'answer', the column of reward right; expected a text or a number"),
+        (True, "has a boolean in 'answer'"),
+        (" ", "has an empty string in 'answer'"),
+        (None, "has no answer in 'answer', the column of reward right"),
+    ],
+)
+def test_a_row_without_a_text_is_no_row_for_edits(column: Any, problem: str) -> None:
+    with pytest.raises(RowError, match=re.escape(problem)):
+        check({"answer": column}, type="edits")
+    check({"answer": 72}, type="edits")
 
 
 def test_format_is_1_where_the_pattern_is_found() -> None:
