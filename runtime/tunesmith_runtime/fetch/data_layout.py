@@ -15,6 +15,7 @@ import yaml
 
 from tunesmith_runtime.data.files import of_one_type, type_of
 from tunesmith_runtime.fetch.globs import pattern
+from tunesmith_runtime.media.listing import is_picture
 
 CARD = "README.md"
 CARD_BYTES = 4 << 20
@@ -28,8 +29,6 @@ KEYWORDS = {
 """Words in the names of files and folders -> the split that they mean, as in `datasets`."""
 CONVERTED = "refs/convert/parquet"
 """Revision of a hub with its own Parquet copies: SUBSET/SPLIT/0000.parquet."""
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
-"""Endings of images."""
 NO_ROWS = frozenset({"dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json", "metadata.json"})
 """Files that describe a data set and hold no rows."""
 
@@ -87,7 +86,7 @@ def choose(
 
 def caption_files(paths: Collection[str]) -> dict[str, str]:
     """Text files that describe an image of the same name beside them -> that image, as tools for image models write them."""
-    named = {str(PurePosixPath(path).with_suffix("")): path for path in paths if path.lower().endswith(IMAGES)}
+    named = {str(PurePosixPath(path).with_suffix("")): path for path in paths if is_picture(path)}
     return {
         path: named[stem] for path in paths if path.endswith(".txt") and (stem := path.removesuffix(".txt")) in named
     }
