@@ -1,13 +1,14 @@
 """Images, videos and sounds of a row: references in their order, and tags in the text that mark their places.
 
 The tags <image>, <video> and <audio> are those of ms-swift and LLaMA-Factory; so are <ref-object> and <bbox>, whose values are
-in `objects`: {"ref": […], "bbox": [[x1, y1, x2, y2]], "bbox_type": "real" | "norm1", "image_id": […]}.
+in `objects`: {"ref": […], "bbox": [[x1, y1, x2, y2]], "bbox_type": "real" | "norm1", "image_id": […]}. A tag in a text part of
+typed content is plain text, as the place of a medium is that of its part.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from tunesmith_runtime.data.media_files import ELSEWHERE
@@ -27,6 +28,16 @@ PART_KEYS: Mapping[str, MediaKind] = {
 """Types of content parts that are media, which are also the key of their value."""
 TAGS: Mapping[str, str] = {**{f"<{kind}>": str(kind) for kind in MediaKind}, "<ref-object>": "ref", "<bbox>": "bbox"}
 _TAG = re.compile("|".join(map(re.escape, TAGS)))
+_NAMES: Mapping[str, tuple[str, str]] = {
+    "image": ("picture", "pictures"),
+    "video": ("video", "videos"),
+    "audio": ("sound", "sounds"),
+    "ref": ("name in objects.ref", "names in objects.ref"),
+    "bbox": ("box in objects.bbox", "boxes in objects.bbox"),
+}
+"""What stands in the places of a tag, one and several."""
+_QUOTE = "\udc00"
+"""Half of a UTF-16 pair, which no row may hold: within a tag, it keeps the tag from being read."""
 
 Found = dict[str, list[Media | Reference | Box]]
 """Media and objects of a row in their order, by the kind of their tag."""
@@ -115,6 +126,11 @@ def tags_of(kind: MediaKind | str) -> str:
     return f"<{kind}>"
 
 
+def quoted(text: str, kinds: Collection[str]) -> str:
+    """The text with the tags of these kinds as plain text, until `split` returns it."""
+    return _TAG.sub(lambda tag: f"<{_QUOTE}{tag[0][1:]}" if TAGS[tag[0]] in kinds else tag[0], text)
+
+
 def count_tags(text: str) -> dict[str, int]:
     """How often each kind of tag is in the text."""
     counts: dict[str, int] = {}
@@ -123,13 +139,27 @@ def count_tags(text: str) -> dict[str, int]:
     return counts
 
 
+def mismatch(kind: str, tags: int, values: int) -> RowError:
+    """The error of a row whose tags of a kind are not as many as the media or objects."""
+    tag = next(tag for tag, tagged in TAGS.items() if tagged == kind)
+    one, several = _NAMES[kind]
+    markers = f"{tags} marker" if tags == 1 else f"{tags} markers"
+    found = f"{values} {one}" if values == 1 else f"{values} {several}"
+    before = f", or nowhere to have the {several} before the first question" if kind in [*MediaKind] else ""
+    return RowError(f"has {markers}, {found}; expected one {tag} for each", f"write {tag} once for each {one}{before}")
+
+
 def split(text: str, found: Found) -> list[Part]:
     """The text with its tags replaced by the next media or object of their kind, which are taken out of `found`."""
     parts: list[Part] = []
     end = 0
     for tag in _TAG.finditer(text):
         if text[end : tag.start()]:
-            parts.append(text[end : tag.start()])
+            parts.append(_unquoted(text[end : tag.start()]))
         parts.append(found[TAGS[tag[0]]].pop(0))
         end = tag.end()
-    return [*parts, text[end:]] if text[end:] else parts
+    return [*parts, _unquoted(text[end:])] if text[end:] else parts
+
+
+def _unquoted(text: str) -> str:
+    return text.replace(_QUOTE, "")

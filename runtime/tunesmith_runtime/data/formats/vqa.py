@@ -1,13 +1,15 @@
 """A row of prompt and answer with images, videos or sounds, for multimodal models.
 
 {"image_path": "…", "text": "…", "answer": "…"}; or any row of prompt and answer with "images", "videos" or "audios" and the
-tags <image>, <video> and <audio> in its texts; or messages with content parts of OpenAI's or Anthropic's form. Media without
-tags come before the first question. `objects` has the boxes for <ref-object> and <bbox>.
+tags <image>, <video> and <audio> in its texts; or messages with content parts of OpenAI's or Anthropic's form, in whose text
+parts these tags are plain text. Media without tags come before the first question. `objects` has the boxes for <ref-object> and
+<bbox>.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +17,7 @@ from tunesmith_api.datasets import RowFormat
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats import answers
 from tunesmith_runtime.data.formats.alpaca import turn
-from tunesmith_runtime.data.formats.format import Format, beside
+from tunesmith_runtime.data.formats.format import Format, Turns, beside
 from tunesmith_runtime.data.formats.media import (
     KEYS,
     PART_KEYS,
@@ -23,7 +25,9 @@ from tunesmith_runtime.data.formats.media import (
     count_tags,
     media,
     media_of,
+    mismatch,
     objects_of,
+    quoted,
     split,
     tags_of,
 )
@@ -32,6 +36,8 @@ from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.row_fields import has, text_of
 
 TEXT_AND_ANSWER = ("text", "answer")
+OBJECTS = ("ref", "bbox")
+"""Kinds of tags whose values have no part of their own, so that they are read in text parts too."""
 
 
 def read(row: dict[str, Any]) -> MultimodalConversation | DropReason:
@@ -40,8 +46,11 @@ def read(row: dict[str, Any]) -> MultimodalConversation | DropReason:
     plain = {key: value for key, value in row.items() if key not in KEYS and key != "objects"}
     if has(plain, *TEXT_AND_ANSWER) and answers.format_of(plain) is None:
         plain = {**plain, "messages": turn(text_of(plain, "text"), text_of(plain, "answer"))}
-    if isinstance(plain.get("messages"), list):
-        plain["messages"] = _without_parts(plain["messages"], found)
+    plain_tags = {*MediaKind, *(() if has(row, "objects") else OBJECTS)}
+    row_format = answers.format_of(plain)
+    for key in row_format.turns if row_format else ():
+        if isinstance(plain.get(key), list):
+            plain[key] = _without_parts(plain[key], key, found, plain_tags)
     record = answers.read(plain)
     if isinstance(record, DropReason):
         return record
@@ -50,21 +59,32 @@ def read(row: dict[str, Any]) -> MultimodalConversation | DropReason:
     return MultimodalConversation(_placed(record, found))
 
 
-def _without_parts(messages: list[Any], found: Found) -> list[Any]:
-    """The messages with tags in place of their media parts, which are added to `found`."""
-    return [_without_part(message, f"messages[{index}]", found) for index, message in enumerate(messages)]
+def _without_parts(messages: list[Any], key: str, found: Found, plain_tags: Collection[str]) -> list[Any]:
+    """The messages with tags in place of their media parts, which are added to `found`.
+
+    Tags of the kinds `plain_tags` in text parts are quoted.
+    """
+    return [_without_part(message, f"{key}[{index}]", found, plain_tags) for index, message in enumerate(messages)]
 
 
-def _without_part(message: Any, place: str, found: Found) -> Any:
-    content = message.get("content") if isinstance(message, dict) else None
-    if not isinstance(content, list):
+def _without_part(message: Any, place: str, found: Found, plain_tags: Collection[str]) -> Any:
+    """A message, or a block tool_result, without media parts."""
+    if not isinstance(message, dict):
         return message
-    return {**message, "content": [_tagged(part, f"{place}.content[{at}]", found) for at, part in enumerate(content)]}
+    typed = {key: message[key] for key in ("content", "value") if isinstance(message.get(key), list)}
+    for key, parts in typed.items():
+        typed[key] = [_tagged(part, f"{place}.{key}[{at}]", found, plain_tags) for at, part in enumerate(parts)]
+    return {**message, **typed}
 
 
-def _tagged(part: Any, place: str, found: Found) -> Any:
-    """A text part with the tag of a media part."""
+def _tagged(part: Any, place: str, found: Found, plain_tags: Collection[str]) -> Any:
+    """A text part with the tag of a media part, or with its own text and no tag of `plain_tags`."""
     type_ = part.get("type") if isinstance(part, dict) else None
+    if type_ == "tool_result":
+        part = _without_part(part, place, found, plain_tags)
+    for key in ("text", "content"):
+        if type_ in ("text", "tool_result") and isinstance(part.get(key), str):
+            part = {**part, key: quoted(part[key], plain_tags)}
     if not isinstance(type_, str) or type_ not in PART_KEYS:
         return part
     kind = PART_KEYS[type_]
@@ -92,16 +112,18 @@ def _placed(record: Conversation, found: Found) -> Conversation:
     for name in sorted({*tags, *found}):
         there = len(found.get(name, ()))
         if there != tags[name]:
-            raise RowError(
-                f"has {there} of {name} and {tags[name]} of its tags in the texts",
-                "write a tag for each, or, for media before the first question, none",
-            )
+            raise mismatch(name, tags[name], there)
     question = record.first_question
     messages = []
     for index, message in enumerate(record.messages):
         parts = split(message["content"], found)
         messages.append({**message, "content": [*opening, *parts] if index == question else parts})
     return replace(record, messages=messages)
+
+
+def _read_turns(key: str, turns: Turns) -> Turns:
+    """The same key with messages whose media parts are read."""
+    return replace(turns, as_messages=lambda value: turns.as_messages(_without_parts(value, key, {}, ())))
 
 
 VQA = Format(
@@ -115,5 +137,5 @@ VQA = Format(
     expected='{"image_path", "text", "answer"} | {"messages", "images"}',
     known=answers.KNOWN | {*KEYS, *TEXT_AND_ANSWER, "objects"},
     read=read,
-    turns=answers.TURNS,
+    turns={key: _read_turns(key, turns) for key, turns in answers.TURNS.items()},
 )

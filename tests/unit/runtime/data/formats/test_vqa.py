@@ -36,7 +36,16 @@ def read(row: dict[str, Any]) -> Record | DropReason:
 
 
 def contents(row: dict[str, Any]) -> list[Any]:
-    record = read(row)
+    return messages_of(read(row))
+
+
+def typed_contents(row: dict[str, Any]) -> list[Any]:
+    """Those of a row whose keys are also those of a row without media, in a data set of format vqa."""
+    assert formats.ignored(row, FORMATS[RowFormat.VQA]) == set()
+    return messages_of(formats.read(row, FORMATS[RowFormat.VQA]))
+
+
+def messages_of(record: Record | DropReason) -> list[Any]:
     assert isinstance(record, MultimodalConversation)
     return [message["content"] for message in record.conversation.messages]
 
@@ -94,6 +103,87 @@ def test_inline_media_of_anthropic_and_openai_are_data_uris() -> None:
     ]
 
 
+def text(content: str) -> dict[str, Any]:
+    return {"type": "text", "text": content}
+
+
+PICTURE = {"type": "image", "image": "a.png"}
+
+
+@pytest.mark.parametrize(
+    "typed", ["what does an <image> tag do?", "<video>, <audio>", "<bbox> and <ref-object>", "<im>"]
+)
+def test_a_marker_in_a_typed_part_is_plain_text(typed: str) -> None:
+    assert typed_contents({"messages": [user([text(typed), PICTURE]), CAT]}) == [[typed, A], ["a cat"]]
+    assert typed_contents({"messages": [user([PICTURE, text(typed)]), CAT]}) == [[A, typed], ["a cat"]]
+    assert typed_contents({"messages": [user([text(typed)]), CAT], "images": ["a.png"]})[0] == [A, typed]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {
+            "conversations": [
+                {"from": "human", "value": [text("an <image>"), PICTURE]},
+                {"from": "gpt", "value": "a cat"},
+            ]
+        },
+        {"conversations": [user([text("an <image>"), PICTURE]), CAT]},
+        {"prompt": [user([text("an <image>"), PICTURE])], "completion": [CAT]},
+    ],
+)
+def test_typed_parts_are_the_same_under_every_key(row: dict[str, Any]) -> None:
+    assert typed_contents(row)[0] == ["an <image>", A]
+
+
+def test_the_result_of_a_tool_has_plain_markers_and_pictures() -> None:
+    call = {"type": "tool_use", "id": "1", "name": "look", "input": {}}
+    results = [
+        {"type": "tool_result", "tool_use_id": "1", "content": "no <image>"},
+        {"type": "tool_result", "tool_use_id": "1", "content": [text("one <image>"), PICTURE]},
+    ]
+    row = {"messages": [user("Look"), {"role": "assistant", "content": [call]}, user(results), CAT]}
+    assert typed_contents(row)[2:4] == [["no <image>"], ["one <image>", A]]
+
+
+def test_a_marker_in_a_string_is_read_beside_typed_parts() -> None:
+    turns = [user([text("no <image>"), PICTURE]), CAT, user("<image>?"), CAT]
+    # media of the row come before those of parts
+    assert typed_contents({"messages": turns, "images": ["b.png"]}) == [
+        ["no <image>", B],
+        ["a cat"],
+        [A, "?"],
+        ["a cat"],
+    ]
+
+
+def test_boxes_are_placed_in_typed_parts_too() -> None:
+    row = {
+        "messages": [
+            user([PICTURE, text("an <image> of <ref-object>?")]),
+            {"role": "assistant", "content": [text("<bbox>")]},
+        ],
+        "objects": {"ref": ["the cat"], "bbox": [[1, 2, 30, 40]]},
+    }
+    assert typed_contents(row) == [
+        [A, "an <image> of ", Reference("the cat"), "?"],
+        [Box((1, 2, 30, 40), is_relative=False)],
+    ]
+
+
+def test_markers_and_pictures_of_unequal_number_are_counted() -> None:
+    pictures = ["a.png", "b.png", "c.png", "d.png"]
+    row = {"images": pictures, "text": "<image><image>compare", "answer": "the fourth has a fin"}
+    with pytest.raises(RowError, match=r"^has 2 markers, 4 pictures; expected one <image> for each$") as found:
+        read(row)
+    assert found.value.hint is not None
+    assert "nowhere to have the pictures before the first question" in found.value.hint
+    assert contents({**row, "text": "compare"})[0] == [
+        *[Media(MediaKind.IMAGE, (name,)) for name in pictures],
+        "compare",
+    ]
+
+
 def test_a_row_without_media_is_a_conversation_too() -> None:
     record = formats.read({"messages": [user("Hi"), CAT]}, FORMATS[RowFormat.VQA])
     assert isinstance(record, MultimodalConversation)
@@ -123,18 +213,21 @@ def test_objects_stand_where_their_tags_are() -> None:
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"images": ["a.png", "b.png"]}, "has 2 of image and 1 of its tags"),
+        ({"images": ["a.png", "b.png"]}, "has 1 marker, 2 pictures; expected one <image> for each"),
         ({"images": ["../a.png"]}, r"images\[0\] is '../a.png', which is outside the folder"),
         ({"images": ["/etc/passwd"]}, "outside the folder of the data"),
         ({"images": ["file:///etc/passwd"]}, "outside the folder of the data"),
         ({"images": ["a\0.png"]}, "outside the folder of the data"),
         ({"images": [5]}, r"images\[0\] is a number; expected a path or a URL"),
         ({"images": [{"bytes": "x"}]}, r"images\[0\] is null; expected a path"),
-        ({"images": ["a.png"], "objects": {"bbox": [[1, 2, 3, 4]]}}, "has 1 of bbox and 0 of its tags"),
+        (
+            {"images": ["a.png"], "objects": {"bbox": [[1, 2, 3, 4]]}},
+            "has 0 markers, 1 box in objects.bbox; expected one <bbox>",
+        ),
         ({"images": ["a.png"], "objects": {"bbox": [[3, 2, 1, 4]]}}, "second corner is left of or above"),
         ({"images": ["a.png"], "objects": {"bbox": [[1, 2, 3]]}}, r"objects\.bbox\[0\] is \[1, 2, 3\]; expected"),
         ({"images": ["a.png"], "objects": {"bbox": [[0, 0, 2, 2]], "bbox_type": "norm1"}}, "between 0 and 1"),
-        ({"images": ["a.png"], "objects": {"bbox": [[0, 0, 2, 2]], "image_id": []}}, "has 1 of bbox and 0"),
+        ({"images": ["a.png"], "objects": {"bbox": [[0, 0, 2, 2]], "image_id": []}}, "has 0 markers, 1 box"),
         ({"images": ["a.png"], "objects": {"ref": "cat"}}, r"objects\.ref is a string; expected a list"),
     ],
 )
