@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from tunesmith_api.grammar import cel
-from tunesmith_api.method_facts import GROUP_METHODS, METHOD_FACTS, Method, MethodFacts
+from tunesmith_api.method_facts import GROUP_METHODS, METHOD_FACTS, Method, MethodFacts, compares_rows
 from tunesmith_api.methods import Rollouts
 from tunesmith_api.refusal import Refusal
 from tunesmith_api.training import Training
@@ -25,10 +25,12 @@ def batch_refusal(
     method: Method = Method.SFT,
     group: int = 1,
     sharing: tuple[str, int] = ("tensorParallel", 1),
+    compares: bool = True,
 ) -> Refusal | None:
     """Return why `devices`, with `micro_batch_size` rows each, can't share a batch of that size; None if they can.
 
     `group`: rows that stay on one device, such as the completions of a prompt. `sharing`: see `Parallelism.sharing`.
+    `compares`: whether a method with a comparison makes it.
     """
     batch = f"training.globalBatchSize {global_batch_size}"
     field, together = f"parallelism.{sharing[0]}", sharing[1]
@@ -61,7 +63,7 @@ def batch_refusal(
             "set spec.training.microBatchSize to a divisor of spec.training.globalBatchSize / devices, or remove it",
         )
     rows = micro_batch_size or _divisor(global_batch_size // devices, largest_micro_batch(method))
-    return _comparison_refusal(batch, devices, rows, method)
+    return _comparison_refusal(batch, devices, rows, method) if compares else None
 
 
 def _comparison_refusal(batch: str, devices: int, rows: int, method: Method) -> Refusal | None:
@@ -84,6 +86,7 @@ def job_refusal(spec: FineTuneJobSpec) -> Refusal | None:
         spec.method,
         spec.rollouts.num_generations if spec.rollouts else 1,
         spec.parallelism.sharing,
+        compares_rows(spec),
     )
 
 
@@ -115,6 +118,16 @@ def micro_batch(
     if refusal := batch_refusal(global_batch_size, devices, requested):
         raise ValueError(refusal.message)
     return requested or _divisor(global_batch_size // devices, maximum)
+
+
+def rows_of_pass(spec: FineTuneJobSpec) -> int:
+    """Return the rows of a forward pass of a device of a FineTuneJob. Raises ValueError if its devices or micro batch do not
+    divide its batch."""
+    training, parallelism = spec.training, spec.parallelism
+    replicas = replicas_of(parallelism.nodes * spec.resources.processes, parallelism.sharing[1])
+    share = training.global_batch_size // replicas
+    largest = largest_micro_batch(spec.method, share, parallelism.pipeline_parallel)
+    return micro_batch(training.global_batch_size, training.micro_batch_size, replicas, largest)
 
 
 def _divisor(rows: int, maximum: int = MethodFacts.largest_micro_batch) -> int:

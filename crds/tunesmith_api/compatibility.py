@@ -17,6 +17,7 @@ from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.method_facts import (
     GROUP_METHODS,
     HEAD_METHODS,
+    JOINED_METHODS,
     METHOD_FACTS,
     NEW_HEAD_METHODS,
     OTHER_LOSS_METHODS,
@@ -122,6 +123,19 @@ CHOICES: tuple[Choice, ...] = (
         excludes={"training.optimizer": BY_MATRIX},
         reason="this optimizer would apply its matrix update to the head",
         hint="use optimizer adamw",
+    ),
+    *(
+        Choice(
+            "method",
+            JOINED_METHODS,
+            excludes={field: values},
+            reason="not supported with a model that is divided among devices in this version",
+            hint=hint,
+        )
+        for field, values, hint in (
+            ("parallelism.strategy", SHARDED, "use strategy ddp"),
+            ("parallelism.tensorParallel", (SEVERAL,), "set parallelism.tensorParallel: 1"),
+        )
     ),
     *(Choice("tuner", (tuner,), is_available=tuner in TUNER_FACTS) for tuner in Tuner if tuner is not Tuner.QLORA),
     Choice(
@@ -428,6 +442,13 @@ CHOICES: tuple[Choice, ...] = (
         (Truncation.LEFT,),
         excludes={"method": PAIRWISE_METHODS},
         reason="both answers of a pair would be compared after different prompts",
+        hint="use truncation drop or truncate",
+    ),
+    Choice(
+        "training.truncation",
+        (Truncation.LEFT,),
+        excludes={"method": JOINED_METHODS},
+        reason="the passages of a query would be compared after different parts of it",
         hint="use truncation drop or truncate",
     ),
     Choice(

@@ -33,6 +33,7 @@ from tunesmith_api.methods import (
     Kto,
     Orpo,
     Ppo,
+    Rerank,
     RewardModel,
     Rloo,
     Rollouts,
@@ -98,6 +99,7 @@ class FineTuneJobSpec(ApiModel):
     reward: RewardModel | None = Field(None, description="Settings of method reward.")
     classify: Classify | None = Field(None, description="Settings of method classify.")
     embed: Embed | None = Field(None, description="Settings of method embed.")
+    rerank: Rerank | None = Field(None, description="Settings of method rerank.")
     grpo: Grpo | None = Field(None, description="Settings of method grpo.")
     gkd: Gkd | None = Field(None, description="Settings of method gkd.")
     rloo: Rloo | None = Field(None, description="Settings of method rloo.")

@@ -51,7 +51,10 @@ class Progress(ApiModel):
     )
     kl: float | None = Field(None, description="Latest KL divergence from the reference model, or from the teacher.")
     eval_accuracy: float | None = Field(
-        None, ge=0, le=1, description="Of classify: share of the validation rows whose classes are all right."
+        None,
+        ge=0,
+        le=1,
+        description="Share of the validation rows whose classes are all right; of rerank, whose positive ranks first.",
     )
     eval_f1: float | None = Field(
         None, ge=0, le=1, description="Of classify: F1 of the validation rows, as a mean over the classes (macro)."
@@ -67,6 +70,12 @@ class Progress(ApiModel):
         ge=0,
         le=1,
         description="Of embed: share of the validation rows whose positive is nearest among all texts that are searched.",
+    )
+    eval_mrr: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Of rerank: mean reciprocal rank of the positive among the passages of a validation row.",
     )
     learning_rate: float | None = Field(None, description="Current learning rate.")
     tokens_per_second: float | None = Field(None, ge=0, description="Tokens trained on per second.")
@@ -197,6 +206,7 @@ class Metrics(ApiModel):
     eval_f1: float | None = Field(None, ge=0, le=1, description="As progress.evalF1, at the end.")
     eval_correlation: float | None = Field(None, ge=-1, le=1, description="As progress.evalCorrelation, at the end.")
     eval_recall: float | None = Field(None, ge=0, le=1, description="As progress.evalRecall, at the end.")
+    eval_mrr: float | None = Field(None, ge=0, le=1, description="As progress.evalMrr, at the end.")
     steps: int | None = Field(None, ge=0, description="Optimizer steps done.")
     tokens: int | None = Field(None, ge=0, description="Tokens trained on.")
     train_seconds: float | None = Field(None, ge=0, description="Seconds of training, over all attempts.")

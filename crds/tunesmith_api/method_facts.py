@@ -18,6 +18,7 @@ from tunesmith_api.methods import (
     Kto,
     Orpo,
     Ppo,
+    Rerank,
     RewardModel,
     Rloo,
     Rollouts,
@@ -41,6 +42,7 @@ class Method(StrEnum):
     REWARD = "reward"
     CLASSIFY = "classify"
     EMBED = "embed"
+    RERANK = "rerank"
     GRPO = "grpo"
     RLOO = "rloo"
     PPO = "ppo"
@@ -79,6 +81,10 @@ class MethodFacts:
     """Whether the model samples the completions that it learns from, and rewards rate them."""
     comparison: str = ""
     """What it compares with the other rows of a forward pass, which then has at least two rows; empty: nothing."""
+    compares_rows: Callable[[FineTuneJobSpec], bool] = lambda job: True
+    """Return whether it makes this comparison with the settings of a job."""
+    joins_texts: bool = False
+    """Whether it reads the two texts of a pair as one sequence, as the tokenizer joins them."""
     largest_micro_batch: int = 8
     """Default of training.microBatchSize, if it divides the rows of a device."""
     learning_rate_factor: float = 1.0
@@ -126,12 +132,25 @@ METHOD_FACTS: Mapping[Method, MethodFacts] = {
     Method.EMBED: MethodFacts(
         Embed, Head.NONE, comparison="each text with those of other rows", largest_micro_batch=64
     ),
+    Method.RERANK: MethodFacts(
+        Rerank,
+        Head.SCORE,
+        comparison="each passage with those of other rows",
+        compares_rows=lambda job: (job.rerank or Rerank()).in_batch_negatives,
+        joins_texts=True,
+    ),
     Method.GRPO: MethodFacts(Grpo, samples=True, has_reference=lambda job: bool((job.grpo or Grpo()).beta)),
     Method.RLOO: MethodFacts(Rloo, samples=True, has_reference=lambda job: bool((job.rloo or Rloo()).beta)),
     Method.PPO: MethodFacts(Ppo, samples=True, has_reference=lambda job: bool((job.ppo or Ppo()).kl_coefficient)),
     Method.GKD: MethodFacts(Gkd),
 }
 """The methods of this version, in the order of the enumeration."""
+
+
+def compares_rows(job: FineTuneJobSpec) -> bool:
+    """Return whether a job compares the rows of a forward pass with each other, which then has at least two rows."""
+    facts = METHOD_FACTS[job.method]
+    return bool(facts.comparison) and facts.compares_rows(job)
 
 
 def methods_where(fact: Callable[[MethodFacts], bool]) -> tuple[Method, ...]:
@@ -146,6 +165,7 @@ RATED_METHODS = methods_where(lambda facts: facts.learning_rate_factor == RATED)
 SAMPLING_METHODS = methods_where(lambda facts: facts.samples)
 GROUP_METHODS = methods_where(lambda facts: facts.settings is not None and issubclass(facts.settings, Rollouts))
 """Methods that sample a group of completions for each prompt."""
+JOINED_METHODS = methods_where(lambda facts: facts.joins_texts)
 NEW_HEAD_METHODS = methods_where(lambda facts: facts.has_new_head)
 HEAD_METHODS = methods_where(lambda facts: not facts.writes_text)
 """Methods of models that do not write text."""

@@ -169,6 +169,18 @@ class Embed(ApiModel):
     )
 
 
+class Rerank(ApiModel):
+    """Rerankers that read query and passage together (Nogueira and Cho, 2019; Cao et al., 2007)."""
+
+    in_batch_negatives: bool = Field(
+        True,
+        description="Whether the positives of the other rows of a forward pass are negatives too. Default true.",
+    )
+    temperature: float = Field(
+        1.0, gt=0, le=100, description="What scores are divided by before the softmax over passages. Default 1."
+    )
+
+
 class Kto(ApiModel):
     """Kahneman-Tversky optimization (Ethayarajh et al., 2024)."""
 

@@ -351,6 +351,7 @@ class ProgressReport(ApiModel):
     eval_f1: float | None = Field(None, description="As Progress.evalF1.")
     eval_correlation: float | None = Field(None, description="As Progress.evalCorrelation.")
     eval_recall: float | None = Field(None, description="As Progress.evalRecall.")
+    eval_mrr: float | None = Field(None, description="As Progress.evalMrr.")
     learning_rate: float | None = Field(None, description="Current learning rate.")
     tokens_per_second: float | None = Field(None, description="Tokens trained on per second.")
     eta_seconds: int | None = Field(None, description="Seconds left.")

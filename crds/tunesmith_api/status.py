@@ -58,6 +58,8 @@ class ArtifactType(StrEnum):
     """A whole model that classifies texts, or gives them numbers."""
     EMBEDDING_MODEL = "embeddingModel"
     """A whole model that turns texts into vectors."""
+    RERANKER = "reranker"
+    """A whole model that scores passages for a query."""
     TASK_ADAPTER = "taskAdapter"
     """An adapter with a head of its own, of a model that does not write text."""
     REPORT = "report"
@@ -71,7 +73,7 @@ class Artifact(ApiModel):
     """A finished result in the store."""
 
     name: ShortText = Field(
-        description="Type of the artifact: quantized, merged, model, adapter, rewardModel, classifier, embeddingModel, taskAdapter or report."
+        description="Type of the artifact: quantized, merged, model, adapter, rewardModel, classifier, embeddingModel, reranker, taskAdapter or report."
     )
     uri: UriText = Field(description="Folder in the store.")
     digest: ShortText | None = Field(None, description="sha256 of its manifest.")

@@ -32,6 +32,7 @@ class Task:
 LANGUAGE = Task("AutoModelForCausalLM", "CAUSAL_LM")
 REWARD = Task("AutoModelForSequenceClassification", "SEQ_CLS", ("score", "classifier"), ArtifactType.REWARD_MODEL)
 CLASSIFY = replace(REWARD, whole=ArtifactType.CLASSIFIER)
+RERANK = replace(REWARD, whole=ArtifactType.RERANKER)
 EMBED = Task("AutoModel", "FEATURE_EXTRACTION", whole=ArtifactType.EMBEDDING_MODEL)
 
 TASKS: Mapping[Head, Task] = {
@@ -44,4 +45,4 @@ TASKS: Mapping[Head, Task] = {
 
 def task_of(method: Method) -> Task:
     """Return the task of the models that a method trains."""
-    return TASKS[METHOD_FACTS[method].head]
+    return RERANK if method is Method.RERANK else TASKS[METHOD_FACTS[method].head]

@@ -362,7 +362,7 @@ BAD = {
     "a reward model that goes on with an adapter": Bad(
         "FineTuneJob",
         {"method": "reward", "lora": {"from": {"uri": "s3://models/adapter"}}},
-        "which methods reward, classify and embed do not train: remove lora.from",
+        "which methods reward, classify, embed and rerank do not train: remove lora.from",
     ),
     "a head trained by muon": Bad(
         "FineTuneJob",
@@ -380,7 +380,17 @@ BAD = {
     "an embedding model that answers": Bad(
         "FineTuneJob",
         {"method": "embed", "samples": {"prompts": ["Hello?"]}},
-        "which models of method reward, classify or embed do not give: remove samples",
+        "which models of method reward, classify, embed or rerank do not give: remove samples",
+    ),
+    "a reranker of which devices have a part": Bad(
+        "FineTuneJob",
+        {"method": "rerank", "parallelism": {"strategy": "fsdp"}},
+        "method rerank with strategy fsdp: not supported with a model that is divided among devices in this version",
+    ),
+    "queries that are cut at their start": Bad(
+        "FineTuneJob",
+        {"method": "rerank", "training": {"truncation": "left"}},
+        "training.truncation left with method rerank: the passages of a query would be compared after different parts of it",
     ),
     "an adapter in fewer dimensions": Bad(
         "FineTuneJob", {"training": {"optimizer": "galore"}}, "training.optimizer galore with tuner lora: the matrices of an adapter"
@@ -592,6 +602,11 @@ FOLLOWED_REFUSALS: dict[str, tuple[dict[str, Any], ...]] = {
     ),
     "a classifier on a quantized base": ({"tuner": "lora"}, {"tuner": "full"}),
     "an embedding model that answers": ({"samples": None},),
+    "a reranker of which devices have a part": ({"parallelism": {"strategy": "ddp"}},),
+    "queries that are cut at their start": (
+        {"training": {"truncation": "drop"}},
+        {"training": {"truncation": "truncate"}},
+    ),
     "a head trained by muon": ({"training": {"optimizer": "adamw"}},),
     "quantization of a later version": ({"qlora": {"quantization": "nf4"}}, {"qlora": {"quantization": "int8"}}),
     "an adapter in fewer dimensions": ({"training": {"optimizer": "adamw"}}, {"tuner": "full"}),

@@ -132,7 +132,7 @@ def mended(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 def _mend_method(spec: dict[str, Any]) -> None:
     """Leave out what does not go with the method, the tuner or the accelerator."""
-    if spec.get("method") in ("grpo", "rloo", "ppo", "gkd", "reward", "classify", "embed"):
+    if spec.get("method") in ("grpo", "rloo", "ppo", "gkd", "reward", "classify", "embed", "rerank"):
         spec["method"] = "sft"
     for block in FineTuneJobSpec.unions["tuner"]:
         if block != spec.get("tuner"):

@@ -25,6 +25,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
     "reward": preferences(128),
     "classify": labelled(128),
     "embed": pairs(128),
+    "rerank": pairs(128, negatives=True),
     "grpo": PROMPTS,
     "rloo": PROMPTS,
     "ppo": PROMPTS,
@@ -40,7 +41,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """The block of a method."""
 VOWEL: dict[str, Any] = {"name": "vowel", "type": "format", "pattern": "e"}
-ARTIFACTS = {"reward": "rewardModel", "classify": "classifier", "embed": "embeddingModel"}
+ARTIFACTS = {"reward": "rewardModel", "classify": "classifier", "embed": "embeddingModel", "rerank": "reranker"}
 TURN = datetime.now(UTC).toordinal() % 3
 
 

@@ -18,7 +18,7 @@ from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.method_facts import METHOD_FACTS, Method
 from tunesmith_api.training import LossOn, Training, Truncation
 from tunesmith_runtime.data.drop_reasons import DropReason
-from tunesmith_runtime.data.encoders import ENCODERS, TEXTS
+from tunesmith_runtime.data.encoders import ENCODERS, JOINED, TEXTS
 from tunesmith_runtime.data.encoders.conversation import render
 from tunesmith_runtime.data.encoders.prompt import encode_prompt
 from tunesmith_runtime.data.encoders.rated import RATED, Rated
@@ -89,6 +89,7 @@ class Encoder(TextEncoder):
             limits.vocabulary,
             limits.positions,
             reserved,
+            METHOD_FACTS[method].joins_texts,
         )
 
     def encode(self, record: Record) -> list[Example] | DropReason:
@@ -107,6 +108,8 @@ class Encoder(TextEncoder):
         """
         if isinstance(record, Prompt):
             return [(yield from encode_prompt(record, self))]
+        if self.joins and type(record) in JOINED:
+            return (yield from JOINED[type(record)](record, self))
         if type(record) in TEXTS:
             return (yield from TEXTS[type(record)](record, self))
         if type(record) in RATED:

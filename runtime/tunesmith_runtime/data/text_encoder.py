@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tunesmith_api.training import LossOn, Truncation
 from tunesmith_runtime.data.encoding import Encoding, Tokens
 from tunesmith_runtime.data.examples import Turn, starts_with
+from tunesmith_runtime.data.pair_template import PairTemplate, pair_template
 from tunesmith_runtime.data.text_tokenizer import TextTokenizer
 from tunesmith_runtime.data.traced_template import TracedTemplate
 
@@ -37,6 +38,8 @@ class TextEncoder:
     """Positions of the model; None where they are not bounded or not known."""
     reserved: int = 0
     """Positions that are left for the completions that the model samples."""
+    joins: bool = False
+    """Whether the two texts of a pair are one sequence."""
 
     @property
     def bound(self) -> str:
@@ -75,6 +78,11 @@ class TextEncoder:
             read = [(yield from self._beginning(text))] if is_cut else list(sections(text))
             found.append([token for tokens in (yield read) for token in tokens])
         return found
+
+    @cached_property
+    def pair(self) -> PairTemplate:
+        """How the tokenizer joins two texts. Raises RunFailure (BadModel)."""
+        return pair_template(self.tokenizer)
 
     @cached_property
     def leading_ids(self) -> list[int]:

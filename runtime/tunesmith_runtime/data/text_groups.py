@@ -1,4 +1,4 @@
-"""Texts that are compared, as a dataset of rows: an anchor with its positives and negatives."""
+"""Texts that are compared, as a dataset of rows: an anchor with its positives and negatives, or a query joined with each passage."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from pyarrow import Table
 
 
+STARTS = pyarrow.array([str(TextRole.ANCHOR), str(TextRole.FIRST)])
+"""Roles with which a row begins."""
+
+
 class TextGroups:
-    """Examples by rows: each begins with an anchor, or is a row without a role, which fills up a batch."""
+    """Examples by rows: each begins with one of STARTS, or is a row without a role, which fills up a batch."""
 
     column_names = ("input_ids", "labels", "value", "columns")
 
@@ -43,5 +47,6 @@ class TextGroups:
 
 def row_starts(columns: Table) -> NDArray[numpy.int64]:
     """Return the index of the first example of each row."""
-    is_start = pyarrow.compute.fill_null(pyarrow.compute.equal(columns["columns"], TextRole.ANCHOR.value), True)
+    roles = columns["columns"]
+    is_start = pyarrow.compute.or_(pyarrow.compute.is_in(roles, value_set=STARTS), pyarrow.compute.is_null(roles))
     return numpy.flatnonzero(is_start.to_numpy())

@@ -48,9 +48,11 @@ class TokenizerFile:
         """The tokenizer of the package tokenizers."""
         return self._tokenizer
 
-    def __call__(self, text: str, add_special_tokens: bool = True, **_: Any) -> dict[str, list[int]]:
-        """Return {"input_ids": tokens of `text`}."""
-        return {"input_ids": self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids}
+    def __call__(
+        self, text: str, text_pair: str | None = None, add_special_tokens: bool = True, **_: Any
+    ) -> dict[str, list[int]]:
+        """Return {"input_ids": tokens of `text`, or of both texts as a pair}."""
+        return {"input_ids": self._tokenizer.encode(text, text_pair, add_special_tokens=add_special_tokens).ids}
 
     @property
     def eos_token_id(self) -> int | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tunesmith_api.batches import job_refusal, largest_micro_batch, replicas_of
 from tunesmith_api.compatibility import refusals
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.method_facts import METHOD_FACTS
+from tunesmith_api.method_facts import compares_rows
 from tunesmith_api.pods import MOST_DEVICES, Accelerator
 from tunesmith_api.training import Offload, Strategy
 from tunesmith_api.tuners import Tuner
@@ -57,7 +57,7 @@ def _micro_batches(job: FineTuneJobSpec) -> Iterator[Change]:
     """Smaller micro batches, which take the same steps: the largest first."""
     share = job.training.global_batch_size // replicas_of(_devices(job), job.parallelism.sharing[1])
     now = job.training.micro_batch_size or largest_micro_batch(job.method, share, job.parallelism.pipeline_parallel)
-    least = 2 if METHOD_FACTS[job.method].comparison else 1
+    least = 2 if compares_rows(job) else 1
     for size in range(min(now - 1, share), least - 1, -1):
         if share % size == 0:
             yield Change(f"training.microBatchSize: {size}", _with_training(job, micro_batch_size=size))

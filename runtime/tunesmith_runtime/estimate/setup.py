@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tunesmith_api.batches import SAMPLED_ROWS, largest_micro_batch, micro_batch, replicas_of, total_steps
+from tunesmith_api.batches import SAMPLED_ROWS, replicas_of, rows_of_pass, total_steps
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.method_facts import METHOD_FACTS
 from tunesmith_api.pods import Accelerator
@@ -147,9 +147,7 @@ def setup_of(
     training, parallelism, lora = job.training, job.parallelism, job.lora or Lora()
     devices, stages = parallelism.nodes * job.resources.processes, parallelism.pipeline_parallel
     replicas = replicas_of(devices, parallelism.sharing[1])
-    share = training.global_batch_size // replicas
-    largest = largest_micro_batch(job.method, share, stages)
-    rows = micro_batch(training.global_batch_size, training.micro_batch_size, replicas, largest)
+    share, rows = training.global_batch_size // replicas, rows_of_pass(job)
     facts, is_full = METHOD_FACTS[job.method], job.tuner is Tuner.FULL
     numbers = numbers_of(job, architecture, computes_in_bf16(job, device, cpu_has_bf16))
     stored = architecture.stored_bytes / max(1, architecture.parameters)

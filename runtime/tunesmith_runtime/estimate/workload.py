@@ -31,6 +31,11 @@ class Workload:
     answers: int = 1
     """Sequences of each row: 2 for preferences. `longest` is the length of the longer one."""
 
+    compared: int = 0
+    """Further sequences of each row for each other row of its forward pass."""
+    others: int = 0
+    """The number of these other rows with which `tokens` are counted."""
+
     @property
     def mean_row(self) -> float:
         """Tokens of a row on average, in all its sequences."""
@@ -39,14 +44,14 @@ class Workload:
     @property
     def mean_length(self) -> float:
         """Tokens of a sequence on average."""
-        return self.mean_row / self.answers
+        return self.mean_row / (self.answers + self.compared * self.others)
 
     def batch(self, rows: int) -> Batch:
         """Return the micro batch of the longest rows, which the dry pass of a training uses too."""
         available = min(rows, self.rows)
         lengths = [self.longest[min(index, len(self.longest) - 1)] for index in range(max(1, available))]
         labelled = [self.most_labelled[min(index, len(self.most_labelled) - 1)] for index in range(max(1, available))]
-        lengths *= self.answers
+        lengths *= self.answers + self.compared * (len(lengths) - 1)
         return Batch(tuple(lengths), min(sum(labelled), sum(lengths)))
 
     def packed(self, max_length: int) -> Workload:

@@ -18,8 +18,9 @@ PANELS: Mapping[str, Mapping[str, str]] = {
     "share": {
         "rewards/accuracies": "chosen answers with more reward",
         "sampling_share": "time for sampling",
-        "eval_accuracy": "validation rows classified right",
+        "eval_accuracy": "validation rows classified or ranked right",
         "eval_recall": "validation rows whose positive is nearest",
+        "eval_mrr": "reciprocal rank of positives of validation rows",
     },
     "KL divergence": {"kl": "from the reference"},
     "learning rate": {"learning_rate": ""},

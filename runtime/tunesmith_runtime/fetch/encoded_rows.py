@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tunesmith_api.batches import job_refusal, rows_of_pass
 from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.method_facts import METHOD_FACTS, compares_rows
 from tunesmith_api.methods import Gkd
 from tunesmith_runtime.data.load import Data as Encoded
 from tunesmith_runtime.estimate.workload import Workload, count
@@ -32,7 +34,7 @@ def count_encoded(encoded: Encoded, job: FineTuneJobSpec, packs: bool = True) ->
         return _distilled(columns, job.gkd)
     method = METHODS[job.method]
     if method.arrange is in_texts:
-        return _compared(columns)
+        return _joined(columns, job) if METHOD_FACTS[job.method].joins_texts else _compared(columns)
     found = count(lengths, labelled_counts(columns), method.answers)
     if not packs or not job.training.packing:
         return found
@@ -52,6 +54,24 @@ def _compared(columns: Table) -> Workload:
 
     lengths, rows = example_lengths(columns), max(1, len(row_starts(columns)))
     return replace(count(lengths, lengths), rows=rows, answers=-(-len(lengths) // rows))
+
+
+def _joined(columns: Table, job: FineTuneJobSpec) -> Workload:
+    """Return the workload of queries with their passages, and with the positives of the other rows of a forward pass if these
+    are negatives: each row has as many as a row has on average, rounded up."""
+    import pyarrow.compute as pc
+
+    from tunesmith_runtime.data.encoders.texts import TextRole
+
+    own = _compared(columns)
+    if not compares_rows(job) or job_refusal(job):  # the estimate itself refuses a batch that cannot be divided
+        return own
+    roles, others = columns["columns"], min(own.rows, rows_of_pass(job)) - 1
+    positives = len(roles) - (pc.sum(pc.equal(roles, str(TextRole.NEGATIVE))).as_py() or 0)
+    share = positives / max(1, len(roles))  # of the tokens of a row, which its passages have alike
+    return replace(
+        own, tokens=round(own.tokens * (1 + others * share)), compared=-(-positives // own.rows), others=others
+    )
 
 
 def _distilled(columns: Table, gkd: Gkd) -> Workload:

@@ -9,7 +9,7 @@ from typing import Any
 from tunesmith_api.batches import batch_refusal, largest_micro_batch, micro_batch, total_steps
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.method_facts import METHOD_FACTS
+from tunesmith_api.method_facts import compares_rows
 from tunesmith_api.training import Kernels, Training, default_learning_rate
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.optimizers import OPTIMIZERS
@@ -40,7 +40,7 @@ def training_arguments(
         "output_dir": str(folder),
         "max_steps": steps,
         "per_device_train_batch_size": rows,
-        "per_device_eval_batch_size": compared if METHOD_FACTS[job.method].comparison else rows,
+        "per_device_eval_batch_size": compared if compares_rows(job) else rows,
         "gradient_accumulation_steps": training.global_batch_size // group.replicas // rows,
         "learning_rate": peak,
         "optim": optimizer_argument(training),
@@ -92,6 +92,6 @@ def rows_per_device(job: FineTuneJobSpec, group: ProcessGroup) -> int:
     """Return the rows of a forward pass on each device. Raises RunFailure (BadSpec) if they do not divide the batch."""
     training, together = job.training, job.rollouts.num_generations if job.rollouts else 1
     batch, rows, devices = training.global_batch_size, training.micro_batch_size, group.replicas
-    if refusal := batch_refusal(batch, devices, rows, job.method, together):
+    if refusal := batch_refusal(batch, devices, rows, job.method, together, compares=compares_rows(job)):
         raise RunFailure(FailureClass.BAD_SPEC, refusal.message, refusal.hint)
     return micro_batch(batch, rows, devices, largest_micro_batch(job.method, batch // devices, group.pipeline_parallel))

@@ -29,7 +29,7 @@ SECONDS_BETWEEN_REPORTS = 2.0
 SMOOTHING = 0.7
 """Weight of earlier steps in the average pace, which gives the remaining time."""
 
-HELD_OUT = ("eval_accuracy", "eval_f1", "eval_correlation", "eval_recall")
+HELD_OUT = ("eval_accuracy", "eval_f1", "eval_correlation", "eval_recall", "eval_mrr")
 """Figures of the validation rows in the log, and in Progress and Metrics."""
 
 

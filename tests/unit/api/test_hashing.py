@@ -152,6 +152,7 @@ FULL: dict[str, dict[str, Any]] = {
         "reward": {},
         "classify": {},
         "embed": {},
+        "rerank": {},
         "grpo": {"clip": {}},
         "rloo": {},
         "ppo": {},

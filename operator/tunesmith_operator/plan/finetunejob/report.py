@@ -29,7 +29,7 @@ PREPARED = ("estimate", "rows")
 PUSHED = ("rows", "lastCheckpoint", "resumedFromStep", "trackingUrl")
 PROGRESS = (
     "epoch", "loss", "evalLoss", "evalLosses", "reward", "rewards", "samplingShare", "truncatedShare", "rewardMargin", "rewardAccuracy", "kl",
-    "evalAccuracy", "evalF1", "evalCorrelation", "evalRecall",
+    "evalAccuracy", "evalF1", "evalCorrelation", "evalRecall", "evalMrr",
     "learningRate", "tokensPerSecond", "etaSeconds",
 )  # fmt: skip
 

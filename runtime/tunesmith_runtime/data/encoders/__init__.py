@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.encoders.continuation import encode_continuation
 from tunesmith_runtime.data.encoders.conversation import encode_conversation
+from tunesmith_runtime.data.encoders.joined import encode_joined_contrast, encode_joined_pair
 from tunesmith_runtime.data.encoders.labelled import encode_labelled
 from tunesmith_runtime.data.encoders.plain_text import encode_plain_text
 from tunesmith_runtime.data.encoders.texts import encode_contrast, encode_pair
@@ -28,3 +30,9 @@ TEXTS: dict[type[Record], Callable[[Any, TextEncoder], Encoding[list[Example]]]]
     Contrast: encode_contrast,
 }
 """For each record type without an answer the function that encodes its texts, of which every token is read."""
+
+JOINED: dict[type[Record], Callable[[Any, TextEncoder], Encoding[list[Example] | DropReason]]] = {
+    Pair: encode_joined_pair,
+    Contrast: encode_joined_contrast,
+}
+"""The same for methods that read the texts of a pair as one sequence."""

@@ -11,9 +11,10 @@ from tunesmith_runtime.data.text_encoder import TextEncoder
 
 
 class TextRole(StrEnum):
-    """What a text is in its row. The first of each row is the anchor."""
+    """What a text is in its row. The first of each row is the anchor, or, in rows of joined texts, the first positive."""
 
     ANCHOR = "anchor"
+    FIRST = "first"
     POSITIVE = "positive"
     NEGATIVE = "negative"
 

@@ -16,6 +16,7 @@ from tunesmith_runtime.train.methods.kto import KTO
 from tunesmith_runtime.train.methods.orpo import ORPO
 from tunesmith_runtime.train.methods.ppo import PPO
 from tunesmith_runtime.train.methods.pretrain import PRETRAIN
+from tunesmith_runtime.train.methods.rerank import RERANK
 from tunesmith_runtime.train.methods.reward import REWARD
 from tunesmith_runtime.train.methods.rloo import RLOO
 from tunesmith_runtime.train.methods.sft import SFT
@@ -25,5 +26,5 @@ __all__ = ["METHODS", "Method", "Setup"]
 
 METHODS: Mapping[MethodName, Method] = {
     method.name: method
-    for method in (SFT, PRETRAIN, DPO, ORPO, SIMPO, CPO, KTO, REWARD, CLASSIFY, EMBED, GRPO, RLOO, PPO, GKD)
+    for method in (SFT, PRETRAIN, DPO, ORPO, SIMPO, CPO, KTO, REWARD, CLASSIFY, EMBED, RERANK, GRPO, RLOO, PPO, GKD)
 }

@@ -31,14 +31,9 @@ if TYPE_CHECKING:
 
 def info_nce(similarities: Tensor, candidates: Candidates, temperature: float) -> Tensor:
     """Return the loss of each anchor, (rows,), by its cosine similarities to all candidates, (rows, candidates)."""
-    import torch
-    from torch.nn.functional import softplus
+    from tunesmith_runtime.train.losses.listwise import listwise_loss
 
-    logits = similarities / temperature
-    lowest = torch.finfo(logits.dtype).min  # finite, as a row without a negative has a loss of 0, not of NaN
-    rest = logits.masked_fill(~candidates.is_negative, lowest).logsumexp(dim=1, keepdim=True)
-    losses = softplus(rest - logits) * candidates.is_positive
-    return losses.sum(dim=1) / candidates.is_positive.sum(dim=1)
+    return listwise_loss(similarities / temperature, candidates.is_positive, candidates.is_negative)
 
 
 def squared_error(similarities: Tensor, candidates: Candidates, scores: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ ROWS: Mapping[Method, list[dict[str, Any]]] = {
     **dict.fromkeys((Method.DPO, Method.ORPO, Method.SIMPO, Method.CPO, Method.REWARD), preferences(16)),
     Method.CLASSIFY: labelled(16),
     Method.EMBED: text_pairs(16),
+    Method.RERANK: text_pairs(16, negatives=True),
 }
 """Rows by method; others learn from conversations."""
 GROUPS = {"numGenerations": 4, "maxCompletionLength": 4}

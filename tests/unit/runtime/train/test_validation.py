@@ -42,6 +42,7 @@ ROWS: Mapping[str, tuple[str, Sequence[dict[str, Any]]]] = {
     "classify": ("classify", labelled(19)),
     "embed": ("embed", pairs(19, negatives=True)),
     "embed scored": ("embed", scored(19)),
+    "rerank": ("rerank", pairs(19, negatives=True)),
 }
 """Method and rows of each case."""
 
@@ -109,7 +110,7 @@ def test_two_processes_measure_what_one_does(case: str, tiny: Path, tmp_path: Pa
     one, two = (measured(validated_run(tmp_path / f"{count}", tiny, case), count) for count in (1, 2))
     assert two.eval_losses == pytest.approx(one.eval_losses, abs=1e-5)
     assert two.eval_loss == pytest.approx(one.eval_loss, abs=1e-5)
-    figures = ("eval_accuracy", "eval_f1", "eval_correlation", "eval_recall")
+    figures = ("eval_accuracy", "eval_f1", "eval_correlation", "eval_recall", "eval_mrr")
     assert [getattr(two, name) for name in figures] == pytest.approx([getattr(one, name) for name in figures])
 
 

@@ -187,6 +187,21 @@ def test_two_pods_compute_the_steps_of_one_with_texts(method: str, tiny: Path, t
     assert together[1:] == alone[1:]
 
 
+@pytest.mark.deep
+def test_two_pods_compute_the_steps_of_one_with_passages(tiny: Path, tmp_path: Path) -> None:
+    """Each pod compares the rows of its own forward pass; the last batch of an epoch is filled up with blank rows."""
+    rows, settings = pairs(22, negatives=True), {**FP32, "globalBatchSize": 8, "microBatchSize": 4, "epochs": 2}
+    alone = make_run(tmp_path / "one", tiny, rows, settings, method="rerank", tuner="full")
+    expected = alone.do(train.run)
+    together = make_run(tmp_path / "two", tiny, rows, settings, method="rerank", tuner="full")
+    leader, _ = start(together, tiny, 1, rows=rows).reports()
+    assert losses(together) == pytest.approx(losses(alone), abs=2e-5)
+    assert [value for _, value in curve(together, "mrr")] == pytest.approx([value for _, value in curve(alone, "mrr")])
+    assert leader.metrics
+    assert expected.metrics
+    assert (leader.metrics.steps, leader.metrics.tokens) == (expected.metrics.steps, expected.metrics.tokens)
+
+
 def test_all_pods_report_nothing_learned(tiny: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path, tiny, ROWS, {**FP32, "maxSteps": 1, "learningRate": 1e-30})
     reports = start(run, tiny, 1).reports()
