@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tunesmith_api.method_facts import METHOD_FACTS, Head, Method
 from tunesmith_api.status import ArtifactType
@@ -41,6 +42,29 @@ TASKS: Mapping[Head, Task] = {
     Head.LABELS: CLASSIFY,
     Head.NONE: EMBED,
 }
+
+
+MULTIMODAL = "AutoModelForImageTextToText"
+"""Name of the class of transformers that loads models that see, hear or watch, and write text."""
+
+
+def is_multimodal(config: Mapping[str, Any]) -> bool:
+    """Return whether the model of a config.json reads images beside text, by its architecture. One that an encoder reads first is
+    none: its decoder does not continue the text."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    )
+
+    names = config.get("architectures")
+    name = names[0] if isinstance(names, list) and names else None
+    seeing, writing = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return name in seeing.values() and name not in writing.values() and not config.get("is_encoder_decoder")
+
+
+def class_for(task: Task, config: Mapping[str, Any]) -> str:
+    """Return the name of the class of transformers that loads the model of a config.json for a task."""
+    return MULTIMODAL if task is LANGUAGE and is_multimodal(config) else task.auto_class
 
 
 def task_of(method: Method) -> Task:

@@ -114,6 +114,8 @@ class Architecture:
     """Bytes of the weights as they are stored."""
     is_exact: bool = False
     """Whether the parameters were counted in the files."""
+    other_parameters: int = 0
+    """Parameters beside the decoder, such as those of a vision tower: they are loaded, and rows of text do not train them."""
 
     @property
     def query_size(self) -> int:
@@ -269,11 +271,14 @@ ATTENTION = re.compile(r"\.(self_attn|attn|attention|self_attention|mixer)\.")
 OUTPUTS = frozenset({"o_proj", "out_proj", "c_proj", "dense", "wo", "attn_out"})
 DOWN = frozenset({"c_proj", "fc_out", "down_proj", "w2", "fc2", "dense_4h_to_h"})
 """Last names of modules that other families split into several layers of one shape."""
-NOT_LANGUAGE = re.compile(r"(^|\.)(visual|vision_\w+|audio_\w+|multi_modal_projector)\.")
+NOT_LANGUAGE = re.compile(
+    r"(^|\.)(visual|visual_\w+|vision_\w+|audio_\w+|multi_modal_projector|connector|aligner|embed_(?:vision|audio))\."
+)
 
 
 def with_headers(architecture: Architecture, tensors: Iterable[Tensor]) -> Architecture:
     """Return `architecture` with the parameters, bytes and linear layers that the files hold."""
+    tensors = list(tensors)
     known = [each for each in tensors if not NOT_LANGUAGE.search(each.name)]
     if not known:
         return architecture
@@ -299,8 +304,9 @@ def with_headers(architecture: Architecture, tensors: Iterable[Tensor]) -> Archi
         linears=tuple(linears.values()) or architecture.linears,
         parameters=total,
         active_parameters=max(1, total - inactive),
-        stored_bytes=round(sum(each.numbers * NUMBER_BYTES.get(each.dtype, 4) for each in known)),
+        stored_bytes=round(sum(each.numbers * NUMBER_BYTES.get(each.dtype, 4) for each in tensors)),
         is_exact=True,
+        other_parameters=sum(each.numbers for each in tensors) - total,
     )
 
 

@@ -150,7 +150,8 @@ def _weights(setup: Setup) -> float:
     """Bytes of all weights, before they are divided among devices."""
     frozen = setup.frozen if setup.tuner is Tuner.FULL else setup.architecture.parameters
     trained = setup.numbers.compute if setup.moved is Offload.OPTIMIZER else setup.numbers.trained
-    return frozen * _base_bytes(setup) + setup.trained * trained
+    other = setup.architecture.other_parameters * (FLOAT32 if setup.tuner is Tuner.FULL else setup.numbers.base)
+    return frozen * _base_bytes(setup) + setup.trained * trained + other
 
 
 def _reference(setup: Setup) -> int:

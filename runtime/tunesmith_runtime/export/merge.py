@@ -22,6 +22,7 @@ from tunesmith_runtime.tasks import LANGUAGE, Task
 from tunesmith_runtime.train.models.embedding import copy_files
 from tunesmith_runtime.train.models.files import load_model, load_tokenizer, save_model, stored_dtype
 from tunesmith_runtime.train.models.logits import logits
+from tunesmith_runtime.train.models.modalities import copy_processor
 from tunesmith_runtime.train.models.weight_change import stored_bits
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ def merge(
     save_model(merged.to(dtype), folder, base)
     tokenizer.save_pretrained(folder)
     copy_files(adapter, folder)
+    copy_processor(base, folder)
     del model, merged
     stored = load_model(folder, trust_remote_code, task, dtype=torch.float32)
     compare_logits(

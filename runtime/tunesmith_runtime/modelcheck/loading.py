@@ -16,11 +16,11 @@ from transformers.utils.logging import disable_progress_bar
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.adapters import ADAPTER_WEIGHTS, WRAPPED, base_weights
-from tunesmith_runtime.modelcheck.config import CONFIG
+from tunesmith_runtime.modelcheck.config import CONFIG, read_config
 from tunesmith_runtime.modelcheck.failure import bad_model, detail
 from tunesmith_runtime.modelcheck.files import UPLOAD
 from tunesmith_runtime.modelcheck.report import ADAPTER_HINT, HINT, check_adapter_report, check_report
-from tunesmith_runtime.tasks import LANGUAGE, Task
+from tunesmith_runtime.tasks import LANGUAGE, Task, class_for
 
 MERGE = "merge the adapter into its base, and name the merged model"
 ADAPTED = r"(?:lora|hada|lokr|vera_lambda|oft|ia3|miss|trainable_tokens)_\w+|modules_to_save"
@@ -59,7 +59,8 @@ def keep_layout(model: Any) -> None:
 def _load(uri: str, folder: Path, task: Task, options: Mapping[str, Any]) -> PreTrainedModel:
     disable_progress_bar()  # progress bars fill a log with control characters
     try:
-        model, report = getattr(transformers, task.auto_class).from_pretrained(
+        loader = getattr(transformers, class_for(task, read_config(uri, folder)))
+        model, report = loader.from_pretrained(
             folder,
             use_safetensors=True,
             local_files_only=True,
@@ -67,6 +68,8 @@ def _load(uri: str, folder: Path, task: Task, options: Mapping[str, Any]) -> Pre
             ignore_mismatched_sizes=True,  # they are in the report
             **options,
         )
+    except RunFailure:
+        raise
     except OSError as error:
         raise RunFailure(FailureClass.MODEL_NOT_FOUND, f"{uri} cannot be loaded: {detail(error)}") from error
     except Exception as error:  # architectures raise errors of any type for unexpected values

@@ -7,14 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import safe_open
-from transformers import (
-    CONFIG_MAPPING,
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
-    AutoConfig,
-    PreTrainedModel,
-)
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedModel
 
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.adapters import ADAPTER_CONFIG
@@ -23,12 +18,10 @@ from tunesmith_runtime.modelcheck.failure import bad_model, detail, first_of
 from tunesmith_runtime.modelcheck.files import read_header, read_json
 from tunesmith_runtime.modelcheck.loading import META, check_finite, load_weights
 from tunesmith_runtime.modelcheck.report import HINT
-from tunesmith_runtime.tasks import LANGUAGE, REWARD, Task
+from tunesmith_runtime.tasks import LANGUAGE, Task, class_for
 
 KNOWN = "name a model of an architecture that transformers has, or set spec.model.trustRemoteCode: true, which allowTrustRemoteCode in the chart's values must allow"
 FLOATING = "upload the weights as they were before quantization or conversion"
-LOADABLE = {LANGUAGE: MODEL_FOR_CAUSAL_LM_MAPPING, REWARD: MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING}
-"""Task -> the configs of the models that transformers has for it."""
 VISION = "ForConditionalGeneration"
 """Architectures with this ending may be loaded as their language part."""
 
@@ -72,7 +65,7 @@ def read_architecture(uri: str, directory: Path, task: Task = LANGUAGE) -> Any:
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # config classes raise errors of any type for unexpected values
         raise bad_model(uri, CONFIG, f"cannot be used: {detail(error)}", HINT) from error
-    if type(config) not in LOADABLE[task]:
+    if type(config) not in getattr(transformers, class_for(task, content))._model_mapping:
         what = "language model" if task is LANGUAGE else "model with a score"
         raise UnknownArchitecture(bad_model(uri, CONFIG, f"transformers has no {what} of type {kind}", KNOWN))
     return config

@@ -39,6 +39,11 @@ WEIGHTS = "weights"
 class LabelledLoss(RunMixin):
     """Replaces the loss of trl.SFTTrainer: `class SFT(LabelledLoss, SFTTrainer)`."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Several multimodal models say False, and the Trainer would then weigh micro batches alike, whatever their tokens.
+        self.model_accepts_loss_kwargs = True
+
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:

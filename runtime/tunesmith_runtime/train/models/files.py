@@ -22,6 +22,7 @@ from tunesmith_runtime.modelcheck.config import Limits, positions
 from tunesmith_runtime.modelcheck.failure import bad_model, detail
 from tunesmith_runtime.modelcheck.loading import load_weights
 from tunesmith_runtime.tasks import LANGUAGE, Task
+from tunesmith_runtime.train.models.modalities import copy_processor
 
 BASE = "the base model"
 GENERATION = "generation_config.json"
@@ -95,6 +96,7 @@ def save_trained(
         save_model(model.to(stored_dtype(base)), folder, base)
     check_whole(folder)
     tokenizer.save_pretrained(folder)
+    copy_processor(base, folder)
     (folder / "README.md").unlink(missing_ok=True)  # an empty card; run.json is the record
     return folder
 

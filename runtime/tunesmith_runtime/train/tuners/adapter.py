@@ -61,11 +61,13 @@ def add_adapter(
     """
     from peft import get_peft_model
 
+    from tunesmith_runtime.train.models.modalities import other_parts, pattern_of
     from tunesmith_runtime.train.tuners.targets import linear_names, targets_of
 
     lora = job.lora or Lora()
     config: Any = make_config(job, lora, targets_of(model, lora, job.export.merge))
     config.task_type = task_of(job.method).adapter_type
+    config.exclude_modules = pattern_of(other_parts(model))
     if initial is not None:
         return load_initial(model, initial, config)
     name_parts(config, model, lora, tokens)

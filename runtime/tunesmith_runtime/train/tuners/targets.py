@@ -21,7 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.tuners import Lora
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.tasks import LANGUAGE, REWARD, Task
+from tunesmith_runtime.tasks import LANGUAGE, REWARD, Task, class_for
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,14 @@ def skeleton(
     """Return the model of `config`, by default config.json in `folder`, on torch's meta device: names and shapes without numbers."""
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     config = config or AutoConfig.from_pretrained(folder, local_files_only=True, **options)
+    loader = getattr(transformers, class_for(task, {"architectures": config.architectures}))
+    if type(config) not in loader._model_mapping and not trust_remote_code:
+        raise _refused(
+            f"transformers has no {loader.__name__} of the model type {config.model_type}",
+            "set spec.method to one that trains the base as it is, such as sft, or name another model",
+        )
     with torch.device("meta"):
-        model: PreTrainedModel = getattr(transformers, task.auto_class).from_config(config, **options)
+        model: PreTrainedModel = loader.from_config(config, **options)
     return model
 
 

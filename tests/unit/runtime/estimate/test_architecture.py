@@ -66,6 +66,20 @@ def test_the_sizes_of_a_multimodal_model_are_those_of_its_language_part() -> Non
     assert from_config(nested).parameters == from_config(QWEN2_5_7B).parameters
 
 
+def test_a_vision_tower_is_stored_and_not_part_of_the_decoder() -> None:
+    config = {
+        "model_type": "llava",
+        "text_config": {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 10},
+    }
+    header = {
+        "model.language_model.embed_tokens.weight": {"dtype": "BF16", "shape": (10, 4)},
+        "model.vision_tower.layers.0.fc1.weight": {"dtype": "BF16", "shape": (8, 3)},
+        "model.multi_modal_projector.linear_1.weight": {"dtype": "F32", "shape": (4, 3)},
+    }
+    found = with_headers(from_config(config), tensors_of(header))
+    assert (found.parameters, found.other_parameters, found.stored_bytes) == (40, 36, 2 * 40 + 2 * 24 + 4 * 12)
+
+
 def test_a_config_without_sizes_is_refused_with_the_names_that_were_looked_for() -> None:
     with pytest.raises(UnknownArchitecture, match="hidden_size, n_embd"):
         from_config({"model_type": "clip"})
@@ -94,6 +108,7 @@ def test_headers_replace_what_was_guessed_of_a_config() -> None:
     assert found.stored_bytes == 2 * (2 * attention + 4 * mlp + 2 * 4) + 2 * 40
     assert found.is_tied
     assert found.is_exact
+    assert found.other_parameters == 0
     assert [each.name for each in found.linears] == [*names, "gate_proj", "up_proj", "down_proj"]
     places = [each.place for each in found.linears]
     assert places == [Place.ATTENTION] * 3 + [Place.OUTPUT] + [Place.MLP] * 2 + [Place.DOWN]

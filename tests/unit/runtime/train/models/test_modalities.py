@@ -1,0 +1,142 @@
+"""Multimodal models are tuned on rows of text: their decoder learns, and what sees stays as it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from tests import tinymodel, tinyvision
+from tests.unit.runtime.train.support import Run, make_run
+from tests.unit.runtime.train.world.test_world import FP32, losses
+from tests.unit.runtime.train.worlds import train_together
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import Outcome
+from tunesmith_runtime import export, train
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.storage.directory import download_directory
+from tunesmith_runtime.train.models.files import load_model
+from tunesmith_runtime.train.models.modalities import other_parts, pattern_of
+
+QUICK = ("qwen2_5_vl", "llava")
+BY_FAMILY = [pytest.param(each, marks=() if each in QUICK else pytest.mark.deep) for each in tinyvision.FAMILIES]
+SETTINGS = {"epochs": 1, "globalBatchSize": 8}
+ROWS = tinymodel.rows(64, seed=1)
+PROCESSOR = {"image_processor_type": "SiglipImageProcessor", "size": {"height": 32, "width": 32}}
+
+
+def base_of(folder: Path, family: str) -> Path:
+    """A tiny model of a family, with the settings of its image processor."""
+    base = tinyvision.make_model(folder, family)
+    (base / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    return base
+
+
+def published(run: Run, folder: Path) -> Path:
+    """The last artifact of the run, as a user downloads it."""
+    artifacts = run.do(export.run).artifacts or []
+    download_directory(run.directory.storage, artifacts[-1].uri, folder)
+    return folder
+
+
+def is_seeing(name: str) -> bool:
+    return any(part in f".{name}" for part in ("visual", "vision", "projector", "connector", "aligner"))
+
+
+@pytest.mark.parametrize("family", BY_FAMILY)
+@pytest.mark.parametrize("tuner", ["lora", "full"])
+def test_the_decoder_learns_from_text_and_what_sees_keeps_every_bit(tmp_path: Path, family: str, tuner: str) -> None:
+    base = base_of(tmp_path / "base", family)
+    run = make_run(tmp_path / "run", base, ROWS, SETTINGS, tuner=tuner)
+    assert run.do(train.run).outcome is Outcome.SUCCEEDED
+    assert losses(run)[-1] < losses(run)[0] - 1
+
+    made = published(run, tmp_path / "made")
+    assert json.loads((made / "preprocessor_config.json").read_text()) == PROCESSOR
+    assert json.loads((made / "config.json").read_text())["model_type"] == family
+    before, after = load_file(base / "model.safetensors"), load_file(made / "model.safetensors")
+    assert after.keys() == before.keys()
+    changed = {name for name, tensor in after.items() if not tensor.equal(before[name])}
+    assert changed
+    assert not [name for name in changed if is_seeing(name)]
+    assert type(load_model(made)) is type(load_model(base))
+
+
+def test_a_step_is_the_mean_over_its_tokens_however_rows_are_spread_over_micro_batches(tmp_path: Path) -> None:
+    """The class of this family says that its loss takes no number of tokens, and the Trainer would average micro batches."""
+    base = base_of(tmp_path / "base", "qwen2_5_vl")
+    rows = [
+        {"messages": [*row["messages"][:1], {"role": "assistant", "content": "x " * (1 + 3 * (at % 8))}]}
+        for at, row in enumerate(ROWS)
+    ]
+    whole, parts = (
+        make_run(tmp_path / str(size), base, rows[:32], {**SETTINGS, "microBatchSize": size}) for size in (8, 2)
+    )
+    for run in (whole, parts):
+        run.do(train.run)
+    assert losses(parts) == pytest.approx(losses(whole), abs=1e-4)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize(
+    ("parallelism", "tuner"),
+    [
+        ({"strategy": "ddp"}, "full"),
+        ({"strategy": "fsdp"}, "lora"),
+        ({"strategy": "zero2"}, "full"),
+        ({"strategy": "zero3"}, "lora"),
+        ({"tensorParallel": 2}, "lora"),
+    ],
+    ids=str,
+)
+def test_two_processes_compute_the_steps_of_one(tmp_path: Path, parallelism: dict[str, Any], tuner: str) -> None:
+    base, rows = base_of(tmp_path / "base", "qwen2_5_vl"), tinymodel.rows(90, seed=1)
+    one, two = (
+        make_run(tmp_path / name, base, rows, {**FP32, "epochs": 1}, tuner=tuner, **spec)
+        for name, spec in (("one", {}), ("two", {"parallelism": parallelism}))
+    )
+    assert train_together(one, processes=1)[0].report
+    assert train_together(two)[0].report
+    assert losses(two) == pytest.approx(losses(one), abs=1e-4)
+
+
+@pytest.mark.parametrize("parallelism", [{"pipelineParallel": 2}, {"contextParallel": 2}], ids=str)
+def test_a_division_that_does_not_know_the_family_is_refused(tmp_path: Path, parallelism: dict[str, int]) -> None:
+    base = base_of(tmp_path / "base", "qwen2_5_vl")
+    run = make_run(tmp_path / "run", base, ROWS, FP32, tuner="full", parallelism=parallelism)
+    ended = train_together(run)[0]
+    assert ended.failure
+    assert ended.failure.startswith(f"BadSpec: parallelism.{next(iter(parallelism))}: ")
+
+
+def test_an_adapter_has_no_weight_of_a_part_that_sees(tmp_path: Path) -> None:
+    """Layers of both parts of this family are named q_proj."""
+    base = base_of(tmp_path / "base", "llava")
+    run = make_run(tmp_path / "run", base, ROWS[:16], SETTINGS, lora={"targetModules": ["q_proj"]})
+    run.do(train.run)
+    names = load_file(run.work.run / "adapter" / "adapter_model.safetensors").keys()
+    assert names
+    assert all("language_model" in name for name in names)
+
+
+def test_the_parts_beside_the_decoder_are_as_few_as_contain_them_all(tmp_path: Path) -> None:
+    assert other_parts(load_model(base_of(tmp_path / "llava", "llava"))) == [
+        "model.vision_tower",
+        "model.multi_modal_projector",
+    ]
+    assert other_parts(load_model(tinymodel.make_model(tmp_path / "text"))) == []
+    assert pattern_of([]) is None
+
+
+def test_a_method_of_another_head_is_refused_before_weights_are_read(tmp_path: Path) -> None:
+    base = base_of(tmp_path / "base", "qwen2_5_vl")
+    rows = [{"text": "a", "label": 0}, {"text": "b", "label": 1}] * 8
+    run = make_run(tmp_path / "run", base, rows, SETTINGS, method="classify")
+    with pytest.raises(
+        RunFailure, match="no AutoModelForSequenceClassification of the model type qwen2_5_vl"
+    ) as failure:
+        run.do(train.run)
+    assert failure.value.failure is FailureClass.BAD_SPEC
