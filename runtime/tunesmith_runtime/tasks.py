@@ -49,17 +49,20 @@ MULTIMODAL = "AutoModelForImageTextToText"
 
 
 def is_multimodal(config: Mapping[str, Any]) -> bool:
-    """Return whether the model of a config.json reads images beside text, by its architecture. One that an encoder reads first is
-    none: its decoder does not continue the text."""
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
-    )
+    """Return whether the model of a config.json reads images beside text: `architectures` names the class that transformers has
+    for its `model_type`. A model whose encoder reads the prompt is none: its decoder does not continue the text."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    names = config.get("architectures")
-    name = names[0] if isinstance(names, list) and names else None
-    seeing, writing = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    return name in seeing.values() and name not in writing.values() and not config.get("is_encoder_decoder")
+    names, name = (
+        config.get("architectures"),
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(str(config.get("model_type"))),
+    )
+    is_named = name is not None and isinstance(names, list) and names[:1] == [name]
+    return (
+        is_named
+        and ("vision_config" in config or not str(name).endswith("ForCausalLM"))
+        and not config.get("is_encoder_decoder")
+    )
 
 
 def class_for(task: Task, config: Mapping[str, Any]) -> str:

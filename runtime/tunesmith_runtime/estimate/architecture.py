@@ -118,6 +118,11 @@ class Architecture:
     """Parameters beside the decoder, such as those of a vision tower: they are loaded, and rows of text do not train them."""
 
     @property
+    def all_parameters(self) -> int:
+        """Parameters of the decoder and of what is beside it."""
+        return self.parameters + self.other_parameters
+
+    @property
     def query_size(self) -> int:
         """Numbers of the queries of a token."""
         return self.heads * self.head_size
@@ -272,7 +277,8 @@ OUTPUTS = frozenset({"o_proj", "out_proj", "c_proj", "dense", "wo", "attn_out"})
 DOWN = frozenset({"c_proj", "fc_out", "down_proj", "w2", "fc2", "dense_4h_to_h"})
 """Last names of modules that other families split into several layers of one shape."""
 NOT_LANGUAGE = re.compile(
-    r"(^|\.)(visual|visual_\w+|vision_\w+|audio_\w+|multi_modal_projector|connector|aligner|embed_(?:vision|audio))\."
+    r"(^|\.)(visual|visual_\w+|(high_res_)?vision_\w+|audio_\w+|image_tower|vqmodel|qformer|connector|aligner|"
+    r"multi_modal_projector|image_to_text_projection|language_projection|embed_vision|embed_audio)\."
 )
 
 

@@ -153,9 +153,9 @@ def pod_memory(job: FineTuneJobSpec, setup: Setup) -> int:
 def disk_bytes(inputs: Inputs, setup: Setup) -> int:
     """Return the disk of a pod: the model, the rows, and a checkpoint or the results."""
     sizes, job = inputs.architecture, inputs.job
-    number = max(1, round(sizes.stored_bytes / max(1, sizes.parameters)))
+    number = max(1, round(sizes.stored_bytes / max(1, sizes.all_parameters)))
     is_full = job.tuner is Tuner.FULL
-    frozen = 0 if is_full else sizes.parameters
+    frozen = sizes.other_parameters if is_full else sizes.all_parameters
     results = extra_bytes(frozen, setup.trained, number, job.export.merge and not is_full)
     return inputs.model_bytes + inputs.data_bytes + results
 

@@ -105,7 +105,7 @@ def _static(setup: Setup) -> Memory:
     weights = 0 if setup.moved is Offload.ALL else _weights(setup) / _shares(setup, SHARDS_WEIGHTS)
     weights += _reference(setup)
     for model in (setup.teacher, setup.reward_model):
-        weights += model.parameters * setup.numbers.compute if model else 0
+        weights += model.all_parameters * setup.numbers.compute if model else 0
     return Memory(
         weights=round(weights),
         optimizer=round(optimizer),
@@ -157,7 +157,7 @@ def _weights(setup: Setup) -> float:
 def _reference(setup: Setup) -> int:
     """Bytes of the frozen copy that a model with tuner full is compared with; each device has a whole one."""
     return (
-        setup.architecture.parameters * setup.numbers.compute
+        setup.architecture.all_parameters * setup.numbers.compute
         if setup.has_reference and setup.tuner is Tuner.FULL
         else 0
     )

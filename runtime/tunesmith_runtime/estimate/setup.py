@@ -150,7 +150,7 @@ def setup_of(
     share, rows = training.global_batch_size // replicas, rows_of_pass(job)
     facts, is_full = METHOD_FACTS[job.method], job.tuner is Tuner.FULL
     numbers = numbers_of(job, architecture, computes_in_bf16(job, device, cpu_has_bf16))
-    stored = architecture.stored_bytes / max(1, architecture.parameters)
+    stored = architecture.stored_bytes / max(1, architecture.all_parameters)
     return Setup(
         architecture=architecture if facts.writes_text else without_output_layer(architecture),
         tuner=job.tuner,

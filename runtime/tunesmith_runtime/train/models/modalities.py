@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.tasks import is_multimodal
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 """Files of a model that say how images, videos and sounds become its inputs."""
 
 
-def other_parts(model: PreTrainedModel) -> list[str]:
-    """Return the names of the modules of a model that are beside its decoder and its head, such as a vision tower and what aligns
-    it with the text: as few as contain them all. Empty for a language model."""
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    written = {
-        id(each) for part in (model.get_decoder(), head, embedding) if part is not None for each in part.modules()
-    }
+def other_parts(model: nn.Module) -> list[str]:
+    """Return the names of the modules of a multimodal model that rows of text do not train, as few as contain them all: those beside its
+    decoder and its head, such as a vision tower, and the decoder's layers that only read images. Empty for other models.
+
+    Raises RunFailure (BadSpec) where the class does not tell them from the decoder.
+    """
+    if not isinstance(model, PreTrainedModel) or not is_multimodal(described(model)):
+        return []
+    decoder = model.get_decoder()
+    kept = [part for part in (decoder, model.get_output_embeddings(), model.get_input_embeddings()) if part is not None]
+    written = {id(each) for part in kept for each in part.modules()}
     found: list[str] = []
 
     def search(prefix: str, module: nn.Module) -> None:
@@ -32,18 +40,31 @@ def other_parts(model: PreTrainedModel) -> list[str]:
                 found.append(prefix + name)
 
     search("", model)
-    return found
+    if not found:
+        raise RunFailure(
+            FailureClass.BAD_SPEC,
+            f"transformers does not tell what sees from what writes in a {type(model).__name__}, so that this version does not train it",
+            "name a model of another family",
+        )
+    return found + crossing_layers(model, decoder)
+
+
+def described(model: PreTrainedModel) -> dict[str, Any]:
+    """Return the content of config.json of a model, which transformers completes only when it saves the model."""
+    return {**model.config.to_dict(), "architectures": [type(model).__name__]}
+
+
+def crossing_layers(model: PreTrainedModel, decoder: nn.Module) -> list[str]:
+    """Return the names of the layers of a decoder that attend to images alone, and are passed over without them."""
+    numbers = getattr(model.config.get_text_config(), "cross_attention_layers", None) or ()
+    path = next(name for name, module in model.named_modules() if module is decoder)
+    return [f"{path}.layers.{number}" for number in numbers]
 
 
 def freeze_other_parts(model: PreTrainedModel) -> None:
     """Freeze what rows of text do not train."""
     for name in other_parts(model):
         model.get_submodule(name).requires_grad_(False)
-
-
-def pattern_of(parts: list[str]) -> str | None:
-    """Return the regular expression that matches the whole names of the modules in `parts`; None for no parts."""
-    return rf"({'|'.join(map(re.escape, parts))})(\..*)?" if parts else None
 
 
 def copy_processor(base: Path, folder: Path) -> None:

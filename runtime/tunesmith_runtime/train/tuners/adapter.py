@@ -61,13 +61,11 @@ def add_adapter(
     """
     from peft import get_peft_model
 
-    from tunesmith_runtime.train.models.modalities import other_parts, pattern_of
     from tunesmith_runtime.train.tuners.targets import linear_names, targets_of
 
     lora = job.lora or Lora()
     config: Any = make_config(job, lora, targets_of(model, lora, job.export.merge))
     config.task_type = task_of(job.method).adapter_type
-    config.exclude_modules = pattern_of(other_parts(model))
     if initial is not None:
         return load_initial(model, initial, config)
     name_parts(config, model, lora, tokens)
@@ -105,11 +103,24 @@ def tied_if_wanted(model: PeftModel, config: Any) -> PeftModel:
 
 
 def load_initial(model: PreTrainedModel, folder: Path, config: PeftConfig) -> PeftModel:
-    """Return `model` with the adapter in `folder`, to be trained with the dropout of `config`. Raises RunFailure (BadModel)."""
+    """Return `model` with the adapter in `folder`, to be trained with the dropout of `config`. Raises RunFailure: BadModel, and BadSpec for
+    an adapter with weights that rows of text do not train."""
     from tunesmith_runtime.modelcheck.loading import with_adapter
+    from tunesmith_runtime.train.models.modalities import other_parts
+
+    others = other_parts(model)
 
     dropout = {name: value for name, value in config.to_dict().items() if name.endswith("dropout")}
-    return with_adapter(model, "default", folder, trained_with=dropout)
+    adapted = with_adapter(model, "default", folder, trained_with=dropout)
+    parts = [adapted.get_base_model().get_submodule(name) for name in others]
+    for name, part in zip(others, parts, strict=True):
+        if any(weight.requires_grad for weight in part.parameters()):
+            raise RunFailure(
+                FailureClass.BAD_SPEC,
+                f"lora.from: the adapter has weights in {name}, which rows of text do not train",
+                "remove spec.lora.from, or name an adapter of the decoder alone",
+            )
+    return adapted
 
 
 def with_float32_head(model: PeftModel) -> PeftModel:

@@ -30,10 +30,12 @@ def freeze(model: PreTrainedModel, parts: Sequence[str]) -> None:
             f"{others[0]} shares its weight with {shared[0]}, so that both are frozen or none",
             "name both in spec.training.freeze, such as [embeddings, head], or none of them",
         )
-    if ids == {*names.values()}:
+    frozen_before = {id(weight) for weight in model.parameters() if not weight.requires_grad}
+    if ids | frozen_before == {*names.values()}:
         raise _refused("all weights of the model are frozen", "name fewer parts in spec.training.freeze")
     for weight in model.parameters():
-        weight.requires_grad_(id(weight) not in ids)
+        if id(weight) in ids:
+            weight.requires_grad_(False)
 
 
 def weights_of(model: PreTrainedModel, part: str) -> list[str]:
@@ -67,7 +69,10 @@ def _membership(model: PreTrainedModel, part: str) -> Callable[[str], bool]:
 def _layers(model: PreTrainedModel, part: str) -> list[str]:
     """Return the names of the decoder layers of a part such as layers:0-15."""
     count = model.config.get_text_config().num_hidden_layers
-    lists = (name for name, each in model.named_modules() if isinstance(each, nn.ModuleList) and len(each) == count)
+    decoder = model.get_decoder() or model
+    within = {id(each) for each in decoder.modules()}
+    found = ((name, each) for name, each in model.named_modules() if id(each) in within)
+    lists = (name for name, each in found if isinstance(each, nn.ModuleList) and len(each) == count)
     name = next(lists, None)
     first, _, last = part.removeprefix(LAYERS).partition("-")
     if name is None or not int(first) <= int(last or first) < count:

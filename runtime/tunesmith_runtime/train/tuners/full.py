@@ -36,9 +36,9 @@ def apply(
     from tunesmith_runtime.train.models.modalities import freeze_other_parts
     from tunesmith_runtime.train.tuners.freeze import freeze
 
+    freeze_other_parts(model)
     if job.training.freeze:
         freeze(model, job.training.freeze)
-    freeze_other_parts(model)
     return model
 
 

@@ -22,6 +22,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.tuners import Lora
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.tasks import LANGUAGE, REWARD, Task, class_for
+from tunesmith_runtime.train.models.modalities import other_parts
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def skeleton(
     """Return the model of `config`, by default config.json in `folder`, on torch's meta device: names and shapes without numbers."""
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     config = config or AutoConfig.from_pretrained(folder, local_files_only=True, **options)
-    loader = getattr(transformers, class_for(task, {"architectures": config.architectures}))
+    loader = getattr(transformers, class_for(task, config.to_dict()))
     if type(config) not in loader._model_mapping and not trust_remote_code:
         raise _refused(
             f"transformers has no {loader.__name__} of the model type {config.model_type}",
@@ -88,8 +89,16 @@ def check_targets(model: nn.Module, lora: Lora, merge: bool = True) -> None:
 
 
 def default_targets(model: nn.Module) -> list[str] | str:
-    """Return peft's keyword for all linear layers except the head, or their names if peft refuses some of them."""
+    """Return peft's keyword for all linear layers except the head, or their names if peft must not adapt some of them."""
+    if other_parts(model):
+        return within_decoder(model, linear_names(model))
     return linear_names(model) if _is_state_space(model) else "all-linear"
+
+
+def within_decoder(model: nn.Module, targets: Iterable[str]) -> list[str]:
+    """Return the full names of the modules that `targets` name, without those of a multimodal model's other parts."""
+    layers = Layers(model)
+    return list(dict.fromkeys(name for target in targets for name in layers.named(target)))
 
 
 def matching(model: nn.Module, pattern: str, merge: bool = True) -> list[str]:
@@ -119,6 +128,8 @@ def targets_of(model: nn.Module, lora: Lora, merge: bool = True) -> list[str] | 
     """Return what peft adapts in `model`: names, or its keyword for all linear layers."""
     if lora.target_pattern is not None:
         return matching(model, lora.target_pattern, merge)
+    if lora.target_modules and other_parts(model):
+        return within_decoder(model, lora.target_modules)
     return lora.target_modules or default_targets(model)
 
 
@@ -144,8 +155,11 @@ class Layers:
 
     @cached_property
     def modules(self) -> dict[str, nn.Module]:
-        """Full name -> module."""
-        return {name: module for name, module in self.model.named_modules() if name}
+        """Full name -> module, of those that rows of text train."""
+        others = tuple(f"{part}." for part in other_parts(self.model))
+        return {
+            name: module for name, module in self.model.named_modules() if name and not f"{name}.".startswith(others)
+        }
 
     @cached_property
     def head(self) -> nn.Module | None:

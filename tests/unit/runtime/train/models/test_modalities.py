@@ -19,10 +19,13 @@ from tunesmith_runtime import export, train
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.storage.directory import download_directory
 from tunesmith_runtime.train.models.files import load_model
-from tunesmith_runtime.train.models.modalities import other_parts, pattern_of
+from tunesmith_runtime.train.models.modalities import other_parts
+from tunesmith_runtime.train.tuners.freeze import freeze
+from tunesmith_runtime.train.tuners.full import FULL
 
 QUICK = ("qwen2_5_vl", "llava")
 BY_FAMILY = [pytest.param(each, marks=() if each in QUICK else pytest.mark.deep) for each in tinyvision.FAMILIES]
+OTHER_TUNERS = ("dora", "adalora", "oft", "ia3", "loha", "lokr", "miss", "qlora")
 SETTINGS = {"epochs": 1, "globalBatchSize": 8}
 ROWS = tinymodel.rows(64, seed=1)
 PROCESSOR = {"image_processor_type": "SiglipImageProcessor", "size": {"height": 32, "width": 32}}
@@ -128,7 +131,81 @@ def test_the_parts_beside_the_decoder_are_as_few_as_contain_them_all(tmp_path: P
         "model.multi_modal_projector",
     ]
     assert other_parts(load_model(tinymodel.make_model(tmp_path / "text"))) == []
-    assert pattern_of([]) is None
+    assert other_parts(load_model(base_of(tmp_path / "mllama", "mllama"))) == [
+        "model.vision_model",
+        "model.multi_modal_projector",
+        "model.language_model.layers.1",  # attends to images alone
+    ]
+
+
+def test_the_head_of_a_classifier_is_a_part_that_is_trained(tmp_path: Path, tiny: Path) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(tiny, num_labels=1)
+    assert other_parts(model) == []
+    FULL.apply(model, make_run(tmp_path, tiny, ROWS[:1], tuner="full").spec.fine_tune_job())
+    assert model.score.weight.requires_grad
+
+
+def test_a_model_that_does_not_tell_what_sees_from_what_writes_is_refused() -> None:
+    import torch
+    from transformers import GitConfig, GitForCausalLM
+
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    with torch.device("meta"):
+        model = GitForCausalLM(GitConfig(vision_config={**small, "image_size": 32, "patch_size": 8}, **small))
+    with pytest.raises(RunFailure, match="what sees from what writes in a GitForCausalLM") as failure:
+        other_parts(model)
+    assert failure.value.failure is FailureClass.BAD_SPEC
+
+
+def test_layers_to_freeze_are_those_of_the_decoder(tmp_path: Path) -> None:
+    """The vision tower has as many, and comes first."""
+    model = load_model(base_of(tmp_path / "base", "llava"))
+    freeze(model, ["layers:0-0"])
+    frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+    assert frozen
+    assert all(name.startswith("model.language_model.layers.0.") for name in frozen)
+
+
+def test_nothing_is_left_to_train_if_the_whole_decoder_is_frozen(tmp_path: Path) -> None:
+    base = base_of(tmp_path / "base", "llava")
+    parts = ["pattern:model\\.language_model\\..*", "pattern:lm_head\\..*"]
+    run = make_run(tmp_path / "run", base, ROWS[:16], {**SETTINGS, "freeze": parts}, tuner="full")
+    with pytest.raises(RunFailure, match="all weights of the model are frozen"):
+        run.do(train.run)
+
+
+def test_a_layer_that_only_a_vision_tower_has_is_refused_with_those_of_the_decoder(tmp_path: Path) -> None:
+    base = base_of(tmp_path / "base", "qwen2_5_vl")
+    run = make_run(tmp_path / "run", base, ROWS[:16], SETTINGS, lora={"targetModules": ["qkv"]})
+    with pytest.raises(RunFailure, match="'qkv'") as failure:
+        run.do(train.run)
+    assert failure.value.hint
+    assert "choose from down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in failure.value.hint
+
+
+@pytest.mark.parametrize("tuner", ["vera", *(pytest.param(each, marks=pytest.mark.deep) for each in OTHER_TUNERS)])
+def test_every_adapter_is_merged_into_the_decoder_alone(tmp_path: Path, tuner: str) -> None:
+    base = base_of(tmp_path / "base", "llava")
+    run = make_run(tmp_path / "run", base, ROWS, {**SETTINGS, "learningRate": 2e-2}, tuner=tuner)
+    run.do(train.run)
+    names = load_file(run.work.run / "adapter" / "adapter_model.safetensors").keys()
+    assert not [name for name in names if is_seeing(name)]
+    made = published(run, tmp_path / "made")
+    before, after = load_file(base / "model.safetensors"), load_file(made / "model.safetensors")
+    changed = {name for name, tensor in after.items() if not tensor.equal(before[name])}
+    assert changed
+    assert not [name for name in changed if is_seeing(name)]
+
+
+def test_modules_that_are_saved_whole_are_those_of_the_decoder(tmp_path: Path) -> None:
+    base = base_of(tmp_path / "base", "qwen3_vl")
+    run = make_run(tmp_path / "run", base, ROWS[:16], SETTINGS, lora={"modulesToSave": ["norm"]})
+    run.do(train.run)
+    names = load_file(run.work.run / "adapter" / "adapter_model.safetensors").keys()
+    assert any(name.endswith("language_model.norm.weight") for name in names)
+    assert not [name for name in names if is_seeing(name)]
 
 
 def test_a_method_of_another_head_is_refused_before_weights_are_read(tmp_path: Path) -> None:
