@@ -55,7 +55,9 @@ class Head(StrEnum):
     VOCABULARY = "vocabulary"
     """The output layer of a language model."""
     SCORE = "score"
-    """A new layer with one output."""
+    """A new layer with one output, which rates an answer."""
+    RANK = "rank"
+    """A new layer with one output, which ranks a passage."""
     LABELS = "labels"
     """A new layer with an output for each class or number."""
     NONE = "none"
@@ -102,7 +104,7 @@ class MethodFacts:
     @property
     def has_new_head(self) -> bool:
         """Whether it trains a new layer in the place of the output layer."""
-        return self.head in (Head.SCORE, Head.LABELS)
+        return self.head in (Head.SCORE, Head.RANK, Head.LABELS)
 
 
 RATED = 0.1
@@ -134,7 +136,7 @@ METHOD_FACTS: Mapping[Method, MethodFacts] = {
     ),
     Method.RERANK: MethodFacts(
         Rerank,
-        Head.SCORE,
+        Head.RANK,
         comparison="each passage with those of other rows",
         compares_rows=lambda job: (job.rerank or Rerank()).in_batch_negatives,
         joins_texts=True,

@@ -39,30 +39,26 @@ EMBED = Task("AutoModel", "FEATURE_EXTRACTION", whole=ArtifactType.EMBEDDING_MOD
 TASKS: Mapping[Head, Task] = {
     Head.VOCABULARY: LANGUAGE,
     Head.SCORE: REWARD,
+    Head.RANK: RERANK,
     Head.LABELS: CLASSIFY,
     Head.NONE: EMBED,
 }
 
 
 MULTIMODAL = "AutoModelForImageTextToText"
-"""Name of the class of transformers that loads models that see, hear or watch, and write text."""
+"""Name of the class of transformers that loads models with inputs beside text."""
 
 
 def is_multimodal(config: Mapping[str, Any]) -> bool:
     """Return whether the model of a config.json reads images beside text: `architectures` names the class that transformers has
-    for its `model_type`. A model whose encoder reads the prompt is none: its decoder does not continue the text."""
+    for its `model_type`. Encoder-decoder models are excluded: their decoder does not continue the prompt."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    names, name = (
-        config.get("architectures"),
-        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(str(config.get("model_type"))),
-    )
-    is_named = name is not None and isinstance(names, list) and names[:1] == [name]
-    return (
-        is_named
-        and ("vision_config" in config or not str(name).endswith("ForCausalLM"))
-        and not config.get("is_encoder_decoder")
-    )
+    kind, names = str(config.get("model_type")), config.get("architectures")
+    name = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(kind)
+    if name is None or not isinstance(names, list) or names[:1] != [name] or config.get("is_encoder_decoder"):
+        return False
+    return "vision_config" in config or not str(name).endswith("ForCausalLM")
 
 
 def class_for(task: Task, config: Mapping[str, Any]) -> str:
@@ -72,4 +68,4 @@ def class_for(task: Task, config: Mapping[str, Any]) -> str:
 
 def task_of(method: Method) -> Task:
     """Return the task of the models that a method trains."""
-    return RERANK if method is Method.RERANK else TASKS[METHOD_FACTS[method].head]
+    return TASKS[METHOD_FACTS[method].head]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MODULES, TRANSFORMER, POOLING = "modules.json", "sentence_bert_config.json", "1_Pooling/config.json"
 SETTINGS = "config_sentence_transformers.json"
 FILES = (MODULES, TRANSFORMER, POOLING, SETTINGS)
-"""Files of a folder that say how a text becomes a vector."""
+"""Files of a folder that describe the pooling."""
 POOLED_AS = {Pooling.LAST_TOKEN: "pooling_mode_lasttoken", Pooling.MEAN: "pooling_mode_mean_tokens"}
 """Settings of Sentence Transformers' pooling; exactly one is true."""
 

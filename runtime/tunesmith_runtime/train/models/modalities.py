@@ -1,4 +1,4 @@
-"""The parts of a multimodal model: those that write text, and those that see or hear, which rows of text do not train."""
+"""The parts of a multimodal model beside its decoder, such as a vision tower, which text rows do not train."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.tasks import is_multimodal
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
-"""Files of a model that say how images, videos and sounds become its inputs."""
+"""Files that configure the preprocessing of images, videos and sounds."""
 
 
 def other_parts(model: nn.Module) -> list[str]:
-    """Return the names of the modules of a multimodal model that rows of text do not train, as few as contain them all: those beside its
-    decoder and its head, such as a vision tower, and the decoder's layers that only read images. Empty for other models.
+    """Return the names of the outermost modules of a multimodal model that text rows do not train: all outside its decoder and its
+    head, and the cross-attention layers of the decoder. Empty for other models.
 
-    Raises RunFailure (BadSpec) where the class does not tell them from the decoder.
+    Raises RunFailure (BadSpec) for a class that has these modules inside its decoder.
     """
     if not isinstance(model, PreTrainedModel) or not is_multimodal(described(model)):
         return []
     decoder = model.get_decoder()
     kept = [part for part in (decoder, model.get_output_embeddings(), model.get_input_embeddings()) if part is not None]
-    written = {id(each) for part in kept for each in part.modules()}
+    trained = {id(each) for part in kept for each in part.modules()}
     found: list[str] = []
 
     def search(prefix: str, module: nn.Module) -> None:
         for name, child in module.named_children():
-            if id(child) in written:
+            if id(child) in trained:
                 continue
-            if any(id(each) in written for each in child.modules()):
+            if any(id(each) in trained for each in child.modules()):
                 search(f"{prefix}{name}.", child)
             elif any(True for _ in child.parameters()):
                 found.append(prefix + name)
@@ -43,7 +43,7 @@ def other_parts(model: nn.Module) -> list[str]:
     if not found:
         raise RunFailure(
             FailureClass.BAD_SPEC,
-            f"transformers does not tell what sees from what writes in a {type(model).__name__}, so that this version does not train it",
+            f"the vision modules of a {type(model).__name__} are part of its decoder, and this version cannot train the decoder alone",
             "name a model of another family",
         )
     return found + crossing_layers(model, decoder)
@@ -55,14 +55,14 @@ def described(model: PreTrainedModel) -> dict[str, Any]:
 
 
 def crossing_layers(model: PreTrainedModel, decoder: nn.Module) -> list[str]:
-    """Return the names of the layers of a decoder that attend to images alone, and are passed over without them."""
+    """Return the names of the decoder's cross-attention layers, which the model skips without images."""
     numbers = getattr(model.config.get_text_config(), "cross_attention_layers", None) or ()
     path = next(name for name, module in model.named_modules() if module is decoder)
     return [f"{path}.layers.{number}" for number in numbers]
 
 
 def freeze_other_parts(model: PreTrainedModel) -> None:
-    """Freeze what rows of text do not train."""
+    """Freeze the parts that text rows do not train."""
     for name in other_parts(model):
         model.get_submodule(name).requires_grad_(False)
 

@@ -17,7 +17,7 @@ from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.train.models.embedding import POOLINGS
 from tunesmith_runtime.train.rows.batches import padded
 from tunesmith_runtime.train.trainers.classification import correlation, moments
-from tunesmith_runtime.train.trainers.row_loss import RowLoss, trainer_options
+from tunesmith_runtime.train.trainers.row_loss import RowLoss, sequences_at, trainer_options
 
 if TYPE_CHECKING:
     from tunesmith_runtime.train.methods.base import Setup
@@ -144,12 +144,10 @@ class ContrastTrainer(RowLoss):
 
     def _texts(self, model: nn.Module, inputs: dict[str, Tensor]) -> Texts:
         """Return the vectors of this process, in float32; those that fill up a row are 0."""
-        roles, mask = inputs["role"], inputs["attention_mask"].clone()
-        filled = roles != NONE
-        filled[0, 0], mask[0, 0, 0] = True, 1  # a batch of blank rows too has a text for the model
-        ids, mask = inputs["input_ids"][filled], mask[filled]
-        hidden = model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        pooled = self._pool(hidden.float(), mask)
+        roles = inputs["role"]
+        filled, texts = sequences_at(inputs, roles != NONE)
+        hidden = model(**texts, use_cache=False).last_hidden_state
+        pooled = self._pool(hidden.float(), texts["attention_mask"])
         vectors = pooled.new_zeros(*roles.shape, pooled.shape[1])
         vectors[filled] = pooled
         return Texts(vectors, roles, inputs["key"], inputs["score"])

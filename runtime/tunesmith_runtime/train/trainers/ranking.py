@@ -16,7 +16,7 @@ from tunesmith_runtime.modelcheck.config import positions
 from tunesmith_runtime.tasks import RERANK
 from tunesmith_runtime.train.models.head import find_head, head_logits
 from tunesmith_runtime.train.rows.batches import padded
-from tunesmith_runtime.train.trainers.row_loss import RowLoss, is_row, trainer_options
+from tunesmith_runtime.train.trainers.row_loss import RowLoss, is_row, sequences_at, trainer_options
 
 if TYPE_CHECKING:
     from tunesmith_runtime.train.methods.base import Setup
@@ -50,9 +50,7 @@ class RankTrainer(RowLoss):
 
     def _scores(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the score of each passage, (rows, passages); 0 for those that fill up a row."""
-        filled, mask = inputs["role"] != NONE, inputs["attention_mask"].clone()
-        filled[0, 0], mask[0, 0, 0] = True, 1  # a batch of blank rows too has a sequence for the model
-        sequences = {"input_ids": inputs["input_ids"][filled], "attention_mask": mask[filled]}
+        filled, sequences = sequences_at(inputs, inputs["role"] != NONE)
         found = head_logits(model, self._head, sequences)[:, 0]
         scores = found.new_zeros(filled.shape)
         scores[filled] = found

@@ -100,6 +100,16 @@ def trainer_options(setup: Setup) -> dict[str, Any]:
     }
 
 
+def sequences_at(inputs: Mapping[str, Tensor], places: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return `places`, (rows, sequences), and the input_ids and attention_mask of the sequences there, each (count, length).
+
+    The first place is added, so that the model has a sequence in a batch of blank rows too.
+    """
+    filled, mask = places.clone(), inputs["attention_mask"].clone()
+    filled[0, 0], mask[0, 0, 0] = True, 1
+    return filled, {"input_ids": inputs["input_ids"][filled], "attention_mask": mask[filled]}
+
+
 def is_row(inputs: Mapping[str, Tensor]) -> Tensor:
     """Return for each row of a batch whether it has a label, (rows,). One without fills up a batch."""
     return (inputs["labels"] != IGNORED).flatten(1).any(dim=1)

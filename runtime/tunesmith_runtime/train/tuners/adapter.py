@@ -104,20 +104,17 @@ def tied_if_wanted(model: PeftModel, config: Any) -> PeftModel:
 
 def load_initial(model: PreTrainedModel, folder: Path, config: PeftConfig) -> PeftModel:
     """Return `model` with the adapter in `folder`, to be trained with the dropout of `config`. Raises RunFailure: BadModel, and BadSpec for
-    an adapter with weights that rows of text do not train."""
+    an adapter with weights that text rows do not train."""
     from tunesmith_runtime.modelcheck.loading import with_adapter
     from tunesmith_runtime.train.models.modalities import other_parts
 
-    others = other_parts(model)
-
     dropout = {name: value for name, value in config.to_dict().items() if name.endswith("dropout")}
     adapted = with_adapter(model, "default", folder, trained_with=dropout)
-    parts = [adapted.get_base_model().get_submodule(name) for name in others]
-    for name, part in zip(others, parts, strict=True):
-        if any(weight.requires_grad for weight in part.parameters()):
+    for name in other_parts(model):
+        if any(weight.requires_grad for weight in model.get_submodule(name).parameters()):
             raise RunFailure(
                 FailureClass.BAD_SPEC,
-                f"lora.from: the adapter has weights in {name}, which rows of text do not train",
+                f"lora.from: the adapter has weights in {name}, which text rows do not train",
                 "remove spec.lora.from, or name an adapter of the decoder alone",
             )
     return adapted

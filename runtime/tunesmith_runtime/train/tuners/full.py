@@ -31,8 +31,8 @@ def check(model: PreTrainedModel, job: FineTuneJobSpec, tokens: Sequence[int] = 
 def apply(
     model: PreTrainedModel, job: FineTuneJobSpec, initial: Path | None = None, tokens: Sequence[int] = ()
 ) -> PreTrainedModel:
-    """Return the model itself, with the parts of `training.freeze` frozen, and those that rows of text do not train. There is no
-    adapter."""
+    """Return the model itself, with the parts of `training.freeze` frozen, and those of a multimodal model that text rows do not train.
+    There is no adapter."""
     from tunesmith_runtime.train.models.modalities import freeze_other_parts
     from tunesmith_runtime.train.tuners.freeze import freeze
 

@@ -89,16 +89,8 @@ def check_targets(model: nn.Module, lora: Lora, merge: bool = True) -> None:
 
 
 def default_targets(model: nn.Module) -> list[str] | str:
-    """Return peft's keyword for all linear layers except the head, or their names if peft must not adapt some of them."""
-    if other_parts(model):
-        return within_decoder(model, linear_names(model))
+    """Return peft's keyword for all linear layers except the head, or their names if peft refuses some of them."""
     return linear_names(model) if _is_state_space(model) else "all-linear"
-
-
-def within_decoder(model: nn.Module, targets: Iterable[str]) -> list[str]:
-    """Return the full names of the modules that `targets` name, without those of a multimodal model's other parts."""
-    layers = Layers(model)
-    return list(dict.fromkeys(name for target in targets for name in layers.named(target)))
 
 
 def matching(model: nn.Module, pattern: str, merge: bool = True) -> list[str]:
@@ -128,8 +120,9 @@ def targets_of(model: nn.Module, lora: Lora, merge: bool = True) -> list[str] | 
     """Return what peft adapts in `model`: names, or its keyword for all linear layers."""
     if lora.target_pattern is not None:
         return matching(model, lora.target_pattern, merge)
-    if lora.target_modules and other_parts(model):
-        return within_decoder(model, lora.target_modules)
+    layers = Layers(model)
+    if layers.others:  # short names would match modules of these parts as well
+        return layers.full_names(lora.target_modules or layers.names)
     return lora.target_modules or default_targets(model)
 
 
@@ -154,9 +147,14 @@ class Layers:
     model: nn.Module
 
     @cached_property
+    def others(self) -> list[str]:
+        """Names of the parts of a multimodal model that text rows do not train."""
+        return other_parts(self.model)
+
+    @cached_property
     def modules(self) -> dict[str, nn.Module]:
-        """Full name -> module, of those that rows of text train."""
-        others = tuple(f"{part}." for part in other_parts(self.model))
+        """Full name -> module, without the `others`."""
+        others = tuple(f"{part}." for part in self.others)
         return {
             name: module for name, module in self.model.named_modules() if name and not f"{name}.".startswith(others)
         }
@@ -196,6 +194,10 @@ class Layers:
         """Return the modules that `target` names."""
         ending = f".{target}"
         return {name: each for name, each in self.modules.items() if name == target or name.endswith(ending)}
+
+    def full_names(self, targets: Iterable[str]) -> list[str]:
+        """Return the full names of the modules that `targets` name, each once."""
+        return list(dict.fromkeys(name for target in targets for name in self.named(target)))
 
     def fault(self, target: str) -> str | None:
         """Return the reason why `target` cannot be adapted; None if it can."""
