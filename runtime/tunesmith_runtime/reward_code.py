@@ -50,7 +50,7 @@ def _check(spec: RunSpec, content: bytes) -> None:
 
 
 def _bound(statement: ast.stmt) -> list[str]:
-    """Return the names that a statement of a module binds, as far as the text tells."""
+    """Return the names that a statement of a module binds, as far as the source shows."""
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         return [statement.name]
     if isinstance(statement, ast.Import | ast.ImportFrom):

@@ -2,7 +2,7 @@
 
 Needs a machine with one GPU, PyTorch, transformers, peft and accelerate, and neither network nor a model: weights are random. What
 else it needs is in build/gpu-packages, which `make bench-gpu-packages` fills beforehand on a machine with a package registry. A
-tuner whose packages are missing says so in its row. On a machine without a GPU: `--small`, a tiny model on the CPU.
+tuner whose packages are missing has a row that names them. On a machine without a GPU: `--small`, a tiny model on the CPU.
 
 Each row is a run of the verb train up to its last step, in a process of its own: packed sequences of 4,096 tokens, a step of 8, all
 tokens labelled, bfloat16. MFU counts 4 operations for each weight and token with adapters and 6 with full tuning, without what

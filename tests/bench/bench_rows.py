@@ -3,8 +3,8 @@
 Rows of English sentences (Python's own help texts), the tokenizer of SmolLM2 with 49,152 tokens. Each round runs every contestant
 once, in alternating order, each in a process of its own. Datasets reads the same file, and tokenizes texts in batches. Of
 conversations it tokenizes either the whole, in batches, so that all their tokens are learned; or the prompt of each answer and the
-prompt with the answer, as TRL does, so that the answers alone are learned. Ours learns the answers alone, tells a row's format, and
-checks that the server would build the same prompts.
+prompt with the answer, as TRL does, so that the answers alone are learned. Tunesmith learns the answers alone, detects the format of each row,
+and checks that the server would build the same prompts.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ def rows(form: str, seed: int) -> Iterator[dict[str, Any]]:
     """Endless rows, of four sentences as text, or of two questions with their answers as messages."""
     choose, known = random.Random(seed), sentences()
     while True:
-        said = choose.sample(known, 4)
+        sentences_of_row = choose.sample(known, 4)
         roles = ("user", "assistant") * 2
-        messages = [{"role": role, "content": text} for role, text in zip(roles, said, strict=True)]
-        yield {"text": ". ".join(said)} if form == "text" else {"messages": messages}
+        messages = [{"role": role, "content": text} for role, text in zip(roles, sentences_of_row, strict=True)]
+        yield {"text": ". ".join(sentences_of_row)} if form == "text" else {"messages": messages}
 
 
 def save_tokenizer(folder: Path) -> None:

@@ -72,8 +72,8 @@ def cider(predictions: Sequence[str], references: References) -> float:
     rare = math.log(len(references))
     scores = []
     for prediction, each in zip(predictions, counted, strict=True):
-        said = _grams(prediction)
-        scores.append(sum(_consensus(said, right, weights, rare) for right in each) / len(each))
+        predicted = _grams(prediction)
+        scores.append(sum(_consensus(predicted, right, weights, rare) for right in each) / len(each))
     return FACTOR * sum(scores) / len(scores)
 
 
@@ -112,7 +112,7 @@ def _grams(text: str) -> Counter[Gram]:
     )
 
 
-def _consensus(said: Counter[Gram], right: Counter[Gram], weights: Mapping[Gram, float], rare: float) -> float:
+def _consensus(predicted: Counter[Gram], right: Counter[Gram], weights: Mapping[Gram, float], rare: float) -> float:
     """Return the similarity of two captions, from 0 to 1: the mean over the lengths of n-grams, lowered by the difference in length.
 
     `rare` is the weight of an n-gram that no reference has.
@@ -121,12 +121,12 @@ def _consensus(said: Counter[Gram], right: Counter[Gram], weights: Mapping[Gram,
     for length in range(1, LONGEST + 1):
         ours, theirs = (
             {gram: count * weights.get(gram, rare) for gram, count in each.items() if len(gram) == length}
-            for each in (said, right)
+            for each in (predicted, right)
         )
         norm = math.sqrt(sum(each**2 for each in ours.values()) * sum(each**2 for each in theirs.values()))
         common = sum(min(weight, theirs.get(gram, 0.0)) * theirs.get(gram, 0.0) for gram, weight in ours.items())
         total += common / norm if norm else 0.0
-    return total / LONGEST * math.exp(-((_length(said) - _length(right)) ** 2) / (2 * SIGMA**2))
+    return total / LONGEST * math.exp(-((_length(predicted) - _length(right)) ** 2) / (2 * SIGMA**2))
 
 
 def _length(grams: Counter[Gram]) -> int:

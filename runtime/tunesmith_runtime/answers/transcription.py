@@ -49,9 +49,11 @@ def error_rates(predictions: Sequence[str], references: Sequence[str]) -> ErrorR
     Edits and lengths are summed before they are divided, so that long transcripts weigh more. Both rates are 0 for no
     transcripts. An empty prediction counts all of its reference as deleted. ValueError if the lists differ in length.
     """
-    pairs = [(normalized(said), normalized(right)) for said, right in zip(predictions, references, strict=True)]
+    pairs = [
+        (normalized(predicted), normalized(right)) for predicted, right in zip(predictions, references, strict=True)
+    ]
     return ErrorRates(
-        words=error_rate((said.split(), right.split()) for said, right in pairs),
+        words=error_rate((predicted.split(), right.split()) for predicted, right in pairs),
         characters=error_rate(pairs),
         has_words=not is_unspaced(right for _, right in pairs),
     )

@@ -51,5 +51,5 @@ def consensus(prediction: str, answers: Sequence[str]) -> float:
 
 def _votes(prediction: str, answers: Sequence[str]) -> int:
     """Return how many answers are equal to the prediction; none are equal to an empty one."""
-    said = normalized(prediction)
-    return sum(normalized(answer) == said for answer in answers) if said else 0
+    predicted = normalized(prediction)
+    return sum(normalized(answer) == predicted for answer in answers) if predicted else 0

@@ -115,7 +115,7 @@ class Architecture:
     is_exact: bool = False
     """Whether the parameters were counted in the files."""
     other_parameters: int = 0
-    """Parameters beside the decoder, such as those of a vision tower: they are loaded, and rows of text do not train them."""
+    """Parameters beside the decoder, such as those of a vision tower: loaded, and not trained by text rows."""
 
     @property
     def all_parameters(self) -> int:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 def check_template(storage: Storage, spec: RunSpec, base: Model, further: Mapping[ModelRole, Model]) -> None:
     """Refuse a base with another chat template than the adapter of lora.from was trained with, where both are known. A template that
-    the spec names is a choice: then the log says that it differs.
+    the spec names is accepted, with a warning in the log if it differs.
 
     Raises RunFailure (BadSpec).
     """

@@ -139,7 +139,7 @@ def unpacked(words: Tensor, bits: int) -> Tensor:
 
 def of_groups(numbers: Tensor, zeros: Tensor, scales: Tensor, groups: Tensor | None = None) -> Tensor:
     """Return s (q - z) for numbers (outputs, inputs), zero points and scales (outputs, groups), and the group of each input,
-    which are equally many inputs in their order unless `groups` tells them."""
+    by default consecutive inputs of equal number."""
     outputs, inputs = numbers.shape
     if scales.shape != zeros.shape or scales.shape[0] != outputs:
         raise ValueError(f"{tuple(scales.shape)} scales and {tuple(zeros.shape)} zero points of {outputs} outputs")

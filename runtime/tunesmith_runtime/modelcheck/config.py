@@ -86,7 +86,7 @@ def refuse_head(uri: str, config: Mapping[str, Any]) -> None:
 
 
 def check_task(uri: str, config: Mapping[str, Any], task: Task) -> None:
-    """Raise RunFailure (BadModel) for a model that does not compute what `task` says: text, or a score."""
+    """Raise RunFailure (BadModel) for a model of another task: one that writes no text, or no score."""
     if task is LANGUAGE:
         refuse_head(uri, config)
         return

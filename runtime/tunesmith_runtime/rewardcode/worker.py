@@ -42,7 +42,7 @@ class Code:
             answer = error("timeout", f"no answer within {self._seconds:g} s", self._line(problem))
         except MemoryError as problem:
             answer = error("memory", "MemoryError", self._line(problem))
-        except BaseException as problem:  # noqa: BLE001  # SystemExit, too: the training is told of whatever happens
+        except BaseException as problem:  # noqa: BLE001  # SystemExit too: the training receives every error
             kind = "exception" if self._function else "load"
             answer = error(kind, f"{type(problem).__name__}: {problem}"[:SHOWN], self._line(problem))
         finally:

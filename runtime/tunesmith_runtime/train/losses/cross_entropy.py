@@ -41,7 +41,7 @@ class LabelledLoss(RunMixin):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        # Several multimodal models say False, and the Trainer would then weigh micro batches alike, whatever their tokens.
+        # Several multimodal classes set False, with which the Trainer weighs micro batches equally, whatever their number of tokens.
         self.model_accepts_loss_kwargs = True
 
     def compute_loss(

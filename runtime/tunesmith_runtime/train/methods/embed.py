@@ -63,7 +63,7 @@ def build_trainer(setup: Setup) -> RunMixin:
 
 
 def describe(job: FineTuneJobSpec, model: Any, folder: Path) -> None:
-    """Write the files that say how the vectors are made."""
+    """Write the files that describe the pooling of the vectors."""
     from tunesmith_runtime.train.models.embedding import write_files
 
     write_files(folder, job.embed or Embed(), model.config.get_text_config().hidden_size, job.training.max_length)

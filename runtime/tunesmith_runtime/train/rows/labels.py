@@ -201,7 +201,7 @@ def check_counts(job: FineTuneJobSpec, labels: Mapping[str, int]) -> None:
     if len(labels) == 1:
         raise RunFailure(
             FailureClass.EMPTY_DATASET,
-            f"all {rows} rows have the label {next(iter(labels))}, and method classify learns to tell classes apart",
+            f"all {rows} rows have the label {next(iter(labels))}, and method classify needs rows of at least two classes",
             "add rows with other labels",
         )
     is_single = problem_of(job, labels) is Problem.SINGLE_LABEL

@@ -1,4 +1,4 @@
-"""One list says which files are pictures, without regard to case."""
+"""File names are recognized as pictures by one list of endings, in upper or lower case."""
 
 from __future__ import annotations
 

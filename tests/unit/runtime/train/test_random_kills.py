@@ -74,7 +74,7 @@ def disturbances(seed: int) -> Iterator[Disturbance]:
 
 
 def train(run: Run, disturbance: Disturbance | None = None) -> str:
-    """Train in a process, which ends as the signal says; return what it printed."""
+    """Train in a process that ends by a signal; return its output."""
     process = Forked(run, "train", {}, disturbance)
     printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == (ENDS[disturbance.number] if disturbance else 0), printed
@@ -87,7 +87,7 @@ def digests(printed: str) -> list[str | None]:
 
 
 def course(run: Run) -> list[dict[str, Any]]:
-    """What the log says of each step that does not depend on the time."""
+    """The logged values of each step that do not depend on the time."""
     return [{name: entry[name] for name in entry.keys() & (METRICS | {"step"})} for entry in run.log_history()]
 
 

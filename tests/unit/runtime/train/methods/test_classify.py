@@ -29,7 +29,7 @@ def history(run: Run, metric: str) -> list[float]:
 
 
 def settings_for(problem: str) -> dict[str, Any]:
-    """Return the block of a problem; the rows say which of the others it is."""
+    """Return the block of a problem; the others are inferred from the rows."""
     return {"classify": {"problem": problem}} if problem == "regression" else {}
 
 

@@ -1,4 +1,4 @@
-"""Multimodal models are tuned on rows of text: their decoder learns, and what sees stays as it is."""
+"""Multimodal models are tuned on text rows: their decoder is trained, and their vision parts stay unchanged."""
 
 from __future__ import annotations
 
@@ -45,13 +45,15 @@ def published(run: Run, folder: Path) -> Path:
     return folder
 
 
-def is_seeing(name: str) -> bool:
+def is_vision(name: str) -> bool:
     return any(part in f".{name}" for part in ("visual", "vision", "projector", "connector", "aligner"))
 
 
 @pytest.mark.parametrize("family", BY_FAMILY)
 @pytest.mark.parametrize("tuner", ["lora", "full"])
-def test_the_decoder_learns_from_text_and_what_sees_keeps_every_bit(tmp_path: Path, family: str, tuner: str) -> None:
+def test_the_decoder_is_trained_on_text_and_the_vision_parts_keep_every_bit(
+    tmp_path: Path, family: str, tuner: str
+) -> None:
     base = base_of(tmp_path / "base", family)
     run = make_run(tmp_path / "run", base, ROWS, SETTINGS, tuner=tuner)
     assert run.do(train.run).outcome is Outcome.SUCCEEDED
@@ -64,12 +66,12 @@ def test_the_decoder_learns_from_text_and_what_sees_keeps_every_bit(tmp_path: Pa
     assert after.keys() == before.keys()
     changed = {name for name, tensor in after.items() if not tensor.equal(before[name])}
     assert changed
-    assert not [name for name in changed if is_seeing(name)]
+    assert not [name for name in changed if is_vision(name)]
     assert type(load_model(made)) is type(load_model(base))
 
 
 def test_a_step_is_the_mean_over_its_tokens_however_rows_are_spread_over_micro_batches(tmp_path: Path) -> None:
-    """The class of this family says that its loss takes no number of tokens, and the Trainer would average micro batches."""
+    """The class of this family sets accepts_loss_kwargs to False, with which the Trainer averages micro batches."""
     base = base_of(tmp_path / "base", "qwen2_5_vl")
     rows = [
         {"messages": [*row["messages"][:1], {"role": "assistant", "content": "x " * (1 + 3 * (at % 8))}]}
@@ -115,7 +117,7 @@ def test_a_division_that_does_not_know_the_family_is_refused(tmp_path: Path, par
     assert ended.failure.startswith(f"BadSpec: parallelism.{next(iter(parallelism))}: ")
 
 
-def test_an_adapter_has_no_weight_of_a_part_that_sees(tmp_path: Path) -> None:
+def test_an_adapter_has_no_weights_in_vision_parts(tmp_path: Path) -> None:
     """Layers of both parts of this family are named q_proj."""
     base = base_of(tmp_path / "base", "llava")
     run = make_run(tmp_path / "run", base, ROWS[:16], SETTINGS, lora={"targetModules": ["q_proj"]})
@@ -147,14 +149,14 @@ def test_the_head_of_a_classifier_is_a_part_that_is_trained(tmp_path: Path, tiny
     assert model.score.weight.requires_grad
 
 
-def test_a_model_that_does_not_tell_what_sees_from_what_writes_is_refused() -> None:
+def test_a_model_with_vision_modules_inside_its_decoder_is_refused() -> None:
     import torch
     from transformers import GitConfig, GitForCausalLM
 
     small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     with torch.device("meta"):
         model = GitForCausalLM(GitConfig(vision_config={**small, "image_size": 32, "patch_size": 8}, **small))
-    with pytest.raises(RunFailure, match="what sees from what writes in a GitForCausalLM") as failure:
+    with pytest.raises(RunFailure, match="the vision modules of a GitForCausalLM are part of its decoder") as failure:
         other_parts(model)
     assert failure.value.failure is FailureClass.BAD_SPEC
 
@@ -191,12 +193,25 @@ def test_every_adapter_is_merged_into_the_decoder_alone(tmp_path: Path, tuner: s
     run = make_run(tmp_path / "run", base, ROWS, {**SETTINGS, "learningRate": 2e-2}, tuner=tuner)
     run.do(train.run)
     names = load_file(run.work.run / "adapter" / "adapter_model.safetensors").keys()
-    assert not [name for name in names if is_seeing(name)]
+    assert not [name for name in names if is_vision(name)]
     made = published(run, tmp_path / "made")
     before, after = load_file(base / "model.safetensors"), load_file(made / "model.safetensors")
     changed = {name for name, tensor in after.items() if not tensor.equal(before[name])}
     assert changed
-    assert not [name for name in changed if is_seeing(name)]
+    assert not [name for name in changed if is_vision(name)]
+
+
+def test_an_adapter_with_weights_in_a_vision_part_is_not_trained_further(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = base_of(tmp_path / "base", "llava")
+    config = LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    get_peft_model(load_model(base), config).save_pretrained(tmp_path / "adapter")
+    lora = {"rank": 4, "from": {"fineTuneJob": {"name": "first"}}}
+    run = make_run(tmp_path / "run", base, ROWS[:16], SETTINGS, tmp_path / "adapter", lora=lora)
+    with pytest.raises(RunFailure, match=r"lora\.from: the adapter has weights in model\.vision_tower") as failure:
+        run.do(train.run)
+    assert failure.value.failure is FailureClass.BAD_SPEC
 
 
 def test_modules_that_are_saved_whole_are_those_of_the_decoder(tmp_path: Path) -> None:
@@ -205,7 +220,7 @@ def test_modules_that_are_saved_whole_are_those_of_the_decoder(tmp_path: Path) -
     run.do(train.run)
     names = load_file(run.work.run / "adapter" / "adapter_model.safetensors").keys()
     assert any(name.endswith("language_model.norm.weight") for name in names)
-    assert not [name for name in names if is_seeing(name)]
+    assert not [name for name in names if is_vision(name)]
 
 
 def test_a_method_of_another_head_is_refused_before_weights_are_read(tmp_path: Path) -> None:
