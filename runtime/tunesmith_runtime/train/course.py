@@ -78,7 +78,8 @@ def train(
         with suppress(RunFailure):  # the failure of the training is the cause
             upload_dropped_rows(course)
         raise
-    upload_dropped_rows(course)
+    if course.job.training.streaming:  # a stream drops rows while it trains
+        upload_dropped_rows(course)
     return report
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
@@ -94,25 +95,28 @@ def by_rows(
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     if all(len(lengths) == 1 for lengths in rows):
-        return _causal(query, key, value, dropout, scale, window).transpose(1, 2)
+        return last_queries(query, key, value, dropout, scale, window).transpose(1, 2)
     sequences = []
     for at, lengths in enumerate(rows):
         parts = zip(*(each[at : at + 1].split(lengths, dim=2) for each in (query, key, value)), strict=True)
-        sequences.append(torch.cat([_causal(q, k, v, dropout, scale, window) for q, k, v in parts], dim=2))
+        sequences.append(torch.cat([last_queries(q, k, v, dropout, scale, window) for q, k, v in parts], dim=2))
     return torch.cat(sequences).transpose(1, 2)
 
 
-def _causal(
+def last_queries(
     query: Tensor, key: Tensor, value: Tensor, dropout: float, scale: float | None, window: int | None
 ) -> Tensor:
-    """Return causal attention. A token attends to at most `window` tokens, itself included."""
-    length = query.shape[2]
-    if window is None or window >= length:
-        return scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, scale=scale)
-    distance = torch.arange(length, device=query.device)[:, None] - torch.arange(length, device=query.device)
-    return scaled_dot_product_attention(
-        query, key, value, attn_mask=(distance >= 0) & (distance < window), dropout_p=dropout, scale=scale
-    )
+    """Return causal attention of the last tokens of a row. A token attends to at most `window` tokens, itself included."""
+    queries, keys = query.shape[2], key.shape[2]
+    if window is None or window >= keys:
+        if queries == keys:
+            return scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, scale=scale)
+        mask: Any = causal_lower_right(queries, keys)
+    else:
+        places = torch.arange(keys, device=query.device)
+        distance = places[keys - queries :, None] - places
+        mask = (distance >= 0) & (distance < window)
+    return scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale)
 
 
 def by_varlen(

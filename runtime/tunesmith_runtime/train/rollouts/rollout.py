@@ -57,7 +57,7 @@ def save_rollout(folder: Path, steps: Sequence[Sequence[Answer]], group: Process
     """Write the answers of all processes for each of the steps ahead; the leader writes."""
     parts = group.gather(to_bytes(steps))
     if group.is_leader:
-        shares = [from_bytes(part) for part in parts[:: group.tensor_parallel]]
+        shares = [from_bytes(part) for part in parts[:: group.sharing]]
         whole = [[answer for share in shares for answer in share[step]] for step in range(len(steps))]
         (folder / FILE).write_bytes(to_bytes(whole))
 

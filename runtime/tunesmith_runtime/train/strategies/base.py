@@ -58,9 +58,10 @@ class Strategy:
         processes."""
         raise NotImplementedError
 
-    def validation_loss(self, trainer: Trainer, model: nn.Module, batch: Any) -> Tensor | None:
-        """Return the loss of a batch where a process has no whole model to compute it with."""
-        return None
+    def validation_loss(self, trainer: Trainer, model: nn.Module, batch: Any) -> Tensor:
+        """Return the loss of a batch, without gradients; with a pipeline, the one that the last stage computes."""
+        loss: Tensor = trainer.compute_loss(model, batch)
+        return loss
 
     def weights(self, trainer: Trainer) -> dict[str, Any]:
         """Return to the leader the whole tensors of the model's state dictionary that a checkpoint needs."""

@@ -13,15 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup as Group
-from torch.distributed import all_gather, all_reduce
-from torch.nn.attention.bias import causal_lower_right
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.distributed import all_gather
+from torch.nn.functional import pad
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 
 from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.train.kernels.choice import logits_of
-from tunesmith_runtime.train.kernels.row_attention import RowLengths, mask_or_none, no_masks, row_lengths
+from tunesmith_runtime.train.kernels.row_attention import RowLengths, last_queries, mask_or_none, no_masks, row_lengths
 from tunesmith_runtime.train.losses.cross_entropy import WEIGHTS, only_where, total_loss
 from tunesmith_runtime.train.strategies.tensor_slices import summed
 
@@ -75,9 +74,7 @@ class GatheredTokens(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         """Add the gradients of all queries."""
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        all_reduce(total, group=context.layout.group)
-        return context.layout.own(total, 2), None
+        return context.layout.own(summed(gradient, context.layout.group), 2), None
 
 
 def attention(
@@ -142,22 +139,6 @@ def spans(lengths: list[int]) -> Iterator[tuple[int, int]]:
     for length in lengths:
         yield end, end + length
         end += length
-
-
-def last_queries(
-    query: Tensor, key: Tensor, value: Tensor, dropout: float, scale: float | None, window: int | None
-) -> Tensor:
-    """Return causal attention of the last tokens of a row. A token attends to at most `window` tokens, itself included."""
-    queries, keys = query.shape[2], key.shape[2]
-    if window is None or window >= keys:
-        if queries == keys:
-            return scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, scale=scale)
-        mask: Any = causal_lower_right(queries, keys)
-    else:
-        places = torch.arange(keys, device=query.device)
-        distance = places[keys - queries :, None] - places
-        mask = (distance >= 0) & (distance < window)
-    return scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale)
 
 
 def part_of(inputs: Mapping[str, Tensor], group: Group) -> tuple[dict[str, Any], Tensor]:

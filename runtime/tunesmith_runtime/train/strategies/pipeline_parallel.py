@@ -67,12 +67,12 @@ class PipelineParallel(SameRows):
         combine_gradients(stage, trainer.model.parameters(), group, trainer.mesh[REPLICAS].get_group())
         return loss
 
-    def validation_loss(self, trainer: Trainer, model: nn.Module, batch: Any) -> Tensor | None:
-        """Return the loss that the last stage computes; None for a model that is not divided, as after the last step."""
+    def validation_loss(self, trainer: Trainer, model: nn.Module, batch: Any) -> Tensor:
+        """Return the loss that the last stage computes; that of a whole model, as after the last step, is computed here."""
         from tunesmith_runtime.train.strategies.pipeline import pass_through
 
         if not hasattr(base_of(trainer.model), STAGE):
-            return None
+            return super().validation_loss(trainer, model, batch)
         stage, group = getattr(base_of(trainer.model), STAGE)
         return pass_through(stage, [batch], lambda each: trainer.compute_loss(model, each), group, backward=False)
 

@@ -77,11 +77,8 @@ class ShardingMixin(Trainer):  # type: ignore[misc]
         return self.strategy.take_step(self, model, batches, num_items_in_batch)
 
     def measured_loss(self, model: nn.Module, batch: dict[str, Any]) -> torch.Tensor:
-        """Return the loss of a batch, without gradients; with a pipeline, the one that the last stage computes."""
-        loss = self.strategy.validation_loss(self, model, batch)
-        if loss is None:
-            loss = self.compute_loss(model, batch)
-        return loss
+        """Return the loss of a batch, without gradients, as the strategy computes it."""
+        return self.strategy.validation_loss(self, model, batch)
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         """Shard the model with the weights of a checkpoint, if there is one, and check that it is sharded."""

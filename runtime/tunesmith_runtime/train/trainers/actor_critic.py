@@ -122,7 +122,7 @@ class ActorCriticTrainer(RowLoss):
         own = prompts[self.group.replica :: self.group.replicas]
         with self.strategy.whole_weights(self):
             part = Rollout(number, dict(zip(own, self._sample_experiences(own), strict=True)))
-        shared = self.group.share(part.to_bytes())[:: self.group.tensor_parallel]
+        shared = self.group.share(part.to_bytes())[:: self.group.sharing]
         found = {prompt: each for file in shared for prompt, each in Rollout.from_bytes(file).by_prompt.items()}
         of_tokens = [found[prompt].advantages for prompt in prompts]
         scaled = whitened(torch.cat(of_tokens)).split(list(map(len, of_tokens)))

@@ -33,18 +33,17 @@ def begin_with_inputs(model: PeftModel, rows: Iterable[Sequence[int]]) -> None:
     Raises RunFailure (BadSpec) for fewer tokens than directions.
     """
     import torch
-    from torch.nn.utils.rnn import pad_sequence
 
     from tunesmith_runtime.train.models.reference import evaluating
+    from tunesmith_runtime.train.rows.batches import padded
 
     device = next(model.parameters()).device
     with torch.no_grad(), evaluating(model), model.disable_adapter(), collecting(model) as found:
         for batch in batches(rows):
-            ids = [torch.tensor(row, device=device) for row in batch]
-            mask = pad_sequence([torch.ones_like(each) for each in ids], batch_first=True)
-            found.mask = mask.bool()
+            inputs = {name: each.to(device) for name, each in padded(batch, batch, 0).items() if name != "labels"}
+            found.mask = inputs["attention_mask"].bool()
             backbone = model.get_base_model().base_model  # without the output layer
-            backbone(input_ids=pad_sequence(ids, batch_first=True), attention_mask=mask, use_cache=False)
+            backbone(**inputs, use_cache=False)
     for name, directions in found.of_layer.items():
         layer: Any = model.get_submodule(name)
         (adapter,) = layer.active_adapters

@@ -22,11 +22,11 @@ def saved_modules(model: nn.Module, lora: Lora) -> list[str]:
     Raises RunFailure (BadSpec) for names that cannot be trained as a whole, with those that can.
     """
     layers = Layers(model)
-    adapted = {full for target in lora.target_modules or () for full in layers.named(target)}
+    adapted = {*layers.full_names(lora.target_modules or ())}
     faults = [fault for name in lora.modules_to_save or () if (fault := _fault(layers, name, adapted))]
-    table = layers.name_of(layers.embedding)
-    found = [full for name in lora.modules_to_save or () for full in layers.named(name)]
-    if lora.trainable_tokens and {table, *tied_names(layers)} & {*found}:
+    table, tied = layers.name_of(layers.embedding), tied_names(layers)
+    found = layers.full_names(lora.modules_to_save or ())
+    if lora.trainable_tokens and {table, *tied} & {*found}:
         faults.append(f"{table!r} is trained as a whole, and lora.trainableTokens trains single rows of it")
     if faults:
         known = sorted({full.rsplit(".", 1)[-1] for full in layers.modules if not _fault(layers, full, set())})
@@ -35,7 +35,6 @@ def saved_modules(model: nn.Module, lora: Lora) -> list[str]:
             f"lora.modulesToSave: {'; '.join(faults)}",
             f"choose spec.lora.modulesToSave from {', '.join(known)}, or remove it",
         )
-    tied = tied_names(layers)
     return list(dict.fromkeys([*found, *(tied if {*tied} & {*found} else ())]))
 
 
