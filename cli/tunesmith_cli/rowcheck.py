@@ -41,7 +41,6 @@ from tunesmith_runtime.fetch.row_sample import (
     SAMPLE_BYTES,
     RemoteFile,
     sample_file,
-    size_of,
     write_lines,
     write_start,
 )
@@ -216,7 +215,7 @@ def _check(
 def _local_files(storage: Storage, data: Data, folder: Path) -> tuple[list[DataFile], bool]:
     """The files of a data set: local files where they are, others downloaded into `folder`; and whether they hold the first rows only,
     as of large files on a hub or a web server."""
-    if data.origin and size_of(data) > REMOTE_BYTES and not data.captions():
+    if data.origin and data.size_bytes > REMOTE_BYTES and not data.captions():
         return [_first_rows(storage, data, folder)], True
     files: list[DataFile] = []
     captions = data.captions()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from tunesmith_api.grammar import cel
+from tunesmith_api.grammar import cel_literal
 from tunesmith_api.method_facts import GROUP_METHODS, METHOD_FACTS, Method, MethodFacts, compares_rows
 from tunesmith_api.methods import Rollouts
 from tunesmith_api.refusal import Refusal
@@ -167,10 +167,9 @@ def group_rule(in_bounds: str, nodes: str, devices_per_pod: str, tensor_parallel
     default = Rollouts.model_fields["num_generations"].default
     set_sizes = "".join(f"has(self.{method}) ? self.{method}.numGenerations : " for method in GROUP_METHODS)
     of_group = f"({set_sizes}{default})"
-    methods = ", ".join(map(cel, GROUP_METHODS))
     size = "self.training.globalBatchSize"
     devices = f"{nodes} * {devices_per_pod}"
     return (
-        f"!(self.method in [{methods}]) || !({in_bounds}) || {size} < 1 || {of_group} < 1 || {devices} % {tensor_parallel} != 0 || "
+        f"!(self.method in {cel_literal(GROUP_METHODS)}) || !({in_bounds}) || {size} < 1 || {of_group} < 1 || {devices} % {tensor_parallel} != 0 || "
         f"{size} % ({of_group} * ({devices} / {tensor_parallel})) == 0"
     )

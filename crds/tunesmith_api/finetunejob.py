@@ -22,7 +22,7 @@ from tunesmith_api.common import AdapterSource, FurtherModel, ModelSource, Outpu
 from tunesmith_api.datasets import BadRows, Dataset, Droppable, EvalDataset, Validation
 from tunesmith_api.finetunejob_rules import JOB_RULES, SPEC_RULES
 from tunesmith_api.finetunejob_status import FineTuneJobStatus
-from tunesmith_api.method_facts import SAMPLING_METHODS, Method, methods_where
+from tunesmith_api.method_facts import METHOD_FACTS, SAMPLING_METHODS, Method, methods_where
 from tunesmith_api.methods import (
     Classify,
     Cpo,
@@ -186,7 +186,11 @@ class FineTuneJobSpec(ApiModel):
     @property
     def rollouts(self) -> Rollouts | None:
         """The settings with which the method samples groups of completions; None for another method."""
-        return {Method.GRPO: self.grpo or Grpo(), Method.RLOO: self.rloo or Rloo()}.get(self.method)
+        settings = METHOD_FACTS[self.method].settings
+        if settings is None or not issubclass(settings, Rollouts):
+            return None
+        found: Rollouts | None = getattr(self, self.method)
+        return found or settings()
 
     @property
     def virtual_tokens(self) -> int:

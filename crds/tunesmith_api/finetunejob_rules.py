@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tunesmith_api.base import Rule, listed
 from tunesmith_api.batches import batch_rule, group_rule, sharing_rule
+from tunesmith_api.grammar import cel_literal
 from tunesmith_api.method_facts import HEAD_METHODS, SAMPLING_METHODS
 from tunesmith_api.rewards import RewardType
 from tunesmith_api.tuners import tuners_where
@@ -22,7 +23,7 @@ SHARING = "(n[2] * n[3] * n[4])"
 
 def _is_among(field: str, values: Sequence[str]) -> str:
     """CEL: the field of the spec has one of `values`."""
-    return f"(self.{field} in [{', '.join(repr(str(each)) for each in values)}])"
+    return f"(self.{field} in {cel_literal(values)})"
 
 
 SAMPLES = _is_among("method", SAMPLING_METHODS)
@@ -57,7 +58,7 @@ SPEC_RULES: tuple[Rule, ...] = (
         for type_ in ONCE
     ),
     Rule(
-        "!has(self.rewards) || self.parallelism.tensorParallel == 1 || !self.rewards.exists(each, each.type in ['judge', 'code'])",
+        f"!has(self.rewards) || self.parallelism.tensorParallel == 1 || !self.rewards.exists(each, each.type in {cel_literal((RewardType.JUDGE, RewardType.CODE))})",
         "processes that share layers would ask a judge, or code, for other rewards each: set parallelism.tensorParallel: 1, or use other rewards",
     ),
     Rule(

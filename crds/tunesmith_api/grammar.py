@@ -8,6 +8,7 @@ An OpenAPI `pattern` is reported as a bare regular expression. A `Grammar` becom
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -178,6 +179,13 @@ def cel(text: str) -> str:
     if "\\" in text and quote not in text and text.isascii() and text.isprintable():
         return f"r{quote}{text}{quote}"
     return quote + "".join(_escaped(character, quote) for character in text) + quote
+
+
+def cel_literal(value: str | bool | Sequence[str | bool]) -> str:
+    """Return a value, or a list of values, as a literal of CEL."""
+    if isinstance(value, str):
+        return cel(value)
+    return str(value).lower() if isinstance(value, bool) else f"[{', '.join(map(cel_literal, value))}]"
 
 
 def _escaped(character: str, quote: str) -> str:

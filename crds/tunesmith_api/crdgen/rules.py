@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from tunesmith_api.base import ApiModel, Rule
 from tunesmith_api.choices import ANY, NOT_AVAILABLE, SEVERAL, Choice, Limit, Values, shown
 from tunesmith_api.compatibility import LIMITS, conflicts
 from tunesmith_api.crdgen.structural import Schema
-from tunesmith_api.grammar import cel
+from tunesmith_api.grammar import cel, cel_literal
 
 MANY_FIELDS = 20
 """An object with more fields is compared field by field, because its own `==` takes time by the square of their number."""
@@ -135,7 +134,7 @@ def _has_value(schema: Schema, subject: str, path: str, values: Values) -> str:
         return f"has({field})"
     guard = f"has({field}) && " if is_optional(schema, name) else ""
     if part.endswith("[]"):
-        inner = _has_value(below["items"], "item", rest, values) if rest else f"item in {_literal(values)}"
+        inner = _has_value(below["items"], "item", rest, values) if rest else f"item in {cel_literal(values)}"
         return f"{guard}{field}.exists(item, {inner})"
     return guard + (_has_value(below, field, rest, values) if rest else _is_among(field, values, below.get("enum", ())))
 
@@ -147,17 +146,10 @@ def _is_among(field: str, values: Values, enum: Sequence[str]) -> str:
     if values == (True,):
         return field
     others = [value for value in enum if value not in values]
-    among = f"{field} == {_literal(values[0])}" if len(values) == 1 else f"{field} in {_literal(values)}"
+    among = f"{field} == {cel_literal(values[0])}" if len(values) == 1 else f"{field} in {cel_literal(values)}"
     if not 0 < len(others) < len(values):
         return among
-    return f"{field} != {_literal(others[0])}" if len(others) == 1 else f"!({field} in {_literal(others)})"
-
-
-def _literal(value: str | bool | Sequence[str | bool]) -> str:
-    """Return a value, or a list of values, as a literal of CEL."""
-    if isinstance(value, str):
-        return cel(value)
-    return json.dumps(value) if isinstance(value, bool) else f"[{', '.join(map(_literal, value))}]"
+    return f"{field} != {cel_literal(others[0])}" if len(others) == 1 else f"!({field} in {cel_literal(others)})"
 
 
 def _immutable(spec: type[ApiModel], schema: Schema) -> dict[str, tuple[str, ...]]:

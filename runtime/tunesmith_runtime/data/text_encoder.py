@@ -96,10 +96,10 @@ class TextEncoder:
         """The tokens that the tokenizer puts after plain text, such as an EOS token."""
         return list(self.tokenizer("")["input_ids"])[len(self.leading_ids) :]
 
-    def whole(self, text: str) -> Encoding[Tokens]:
-        """The tokens of a plain text as a call of the tokenizer returns them, with those that it puts before and after it."""
-        [ids] = yield from self.ids(text)
-        return [*self.leading_ids, *ids, *self.closing_ids]
+    def whole(self, *texts: str) -> Encoding[list[Tokens]]:
+        """The tokens of plain texts as calls of the tokenizer return them, with those that it puts before and after each."""
+        found = yield from self.ids(*texts)
+        return [[*self.leading_ids, *ids, *self.closing_ids] for ids in found]
 
     def answered(self, prompt: str, answer: str) -> Encoding[tuple[Tokens, Tokens]]:
         """The tokens of a prompt, and those of its answer: what follows the prompt's in the whole text, or, where tokens merge

@@ -59,9 +59,7 @@ def estimate(inputs: Inputs) -> Estimate:
     limit = memory_limit(inputs.job, named)
     job, why = with_strategy(inputs, limit)
     workload = inputs.used
-    setup = setup_of(
-        job, inputs.architecture, workload, named, inputs.cpu_has_bf16, inputs.teacher, inputs.reward_model
-    )
+    setup = _setup(inputs, job)
     memory = peak(setup)
     device = named or smallest_that_fits(job.resources.accelerator, limit or memory.total)
     steps = total_steps(job.training, workload.rows)

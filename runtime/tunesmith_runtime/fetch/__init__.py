@@ -176,7 +176,7 @@ def check_disk(
     files = [_files(storage, model) for model in models]
     size = sum(entry.size_bytes for each in files for entry in each if not (cache and cache.takes(entry)))
     weights = sum(entry.size_bytes for entry in files[0] if entry.path.endswith(SAFE))
-    rows = sum(entry.size_bytes for each in data.values() for _, entry in each.rows())
+    rows = sum(each.size_bytes for each in data.values())
     results = extra_bytes_of(weights, full=job.tuner is Tuner.FULL, merge=job.export.merge)
     needed = max(0, size + rows - used(work.root)) + (results if in_leading_pod(spec.world) else 0)
     what = f"the run (model {size / 1e9:.1f} GB, data {rows / 1e9:.1f} GB, results at least {results / 1e9:.1f} GB)"

@@ -113,7 +113,7 @@ def _estimate(
     check_sizes(sizes, job.parallelism.tensor_parallel)
     check_stages(architecture.model_type, architecture.layers, job.parallelism.pipeline_parallel)
     check_context(architecture.model_type, job.parallelism.context_parallel)
-    size = sum(entry.size_bytes for each in data.values() for _, entry in each.rows())
+    size = sum(each.size_bytes for each in data.values())
     held = (beside.get(role) for role in (ModelRole.TEACHER, ModelRole.REWARD))
     return estimate(Inputs(job, architecture, workload, size, cpu_computes_in_bf16(), *held))
 

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
@@ -110,6 +111,15 @@ class Data:
 
     def rows(self) -> list[tuple[str, Entry]]:
         """The objects with rows: the single object, or the files of one type. Raises RunFailure (DatasetNotFound, EmptyDataset)."""
+        return self._rows
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the objects with rows. Raises RunFailure as `rows`."""
+        return sum(entry.size_bytes for _, entry in self.rows())
+
+    @cached_property
+    def _rows(self) -> list[tuple[str, Entry]]:
         if self.uri in self.entries:
             if self.source and self.source.subset:
                 message = f"data set {self.uri} is a single file, which has no subset {self.source.subset}"

@@ -55,7 +55,7 @@ def read_rows(
     """
     download_small_files(files, scratch.model())
     sources = [(index, data[DataSource.of(dataset)]) for index, dataset in enumerate(job.datasets)]
-    size = sum(entry.size_bytes for _, each in sources for _, entry in each.rows())
+    size = sum(each.size_bytes for _, each in sources)
     if size <= WHOLE_BYTES or job.until is Until.DATA:
         download_rows(storage, job, data, scratch)
         encoded = _encode_whole(job, scratch, template, encode_again)

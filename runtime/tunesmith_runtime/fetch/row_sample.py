@@ -50,11 +50,11 @@ def write_sample(storage: Storage, sources: Sequence[tuple[int, Data, int | None
     `sources`: index of the data set, its files, and how many of its rows are used at most. Raises RunFailure for files that cannot be
     read in parts, such as a compressed Parquet file.
     """
-    share = SAMPLE_BYTES / max(SAMPLE_BYTES, sum(size_of(data) for _, data, _ in sources))
+    share = SAMPLE_BYTES / max(SAMPLE_BYTES, sum(data.size_bytes for _, data, _ in sources))
     scratch.data.mkdir(parents=True, exist_ok=True)
     files, sampled, total = list[DataFile](), 0, 0.0
     for index, data, most in sources:
-        found = _sample(storage, data, max(1, round(share * size_of(data))), scratch.data)
+        found = _sample(storage, data, max(1, round(share * data.size_bytes)), scratch.data)
         rows = found.rows[:most]
         name = f"{index:02d}.jsonl"
         write_lines(rows, scratch.data / name)
@@ -70,11 +70,6 @@ def write_lines(rows: Sequence[Row | RowError], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     readable = (row for row in rows if not isinstance(row, RowError))
     path.write_text("".join(json.dumps(row, default=_no_text) + "\n" for row in readable))
-
-
-def size_of(data: Data) -> int:
-    """Return the bytes of the files of rows."""
-    return sum(entry.size_bytes for _, entry in data.rows())
 
 
 def _no_text(value: object) -> str:
@@ -95,7 +90,7 @@ def _sample(storage: Storage, data: Data, wanted: int, folder: Path) -> FileSamp
         rows += found.rows
         total += found.total
         size += entry.size_bytes
-    return FileSample(rows, total * size_of(data) / max(1, size))
+    return FileSample(rows, total * data.size_bytes / max(1, size))
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.finetunejob_status import Progress as ReportedProgress
 from tunesmith_api.hashing import spec_hash
 from tunesmith_api.run import Outcome, RunReport, Verb
 from tunesmith_api.training import Until
@@ -27,11 +28,7 @@ REPORTED = (
 )  # fmt: skip
 PREPARED = ("estimate", "rows")
 PUSHED = ("rows", "lastCheckpoint", "resumedFromStep", "trackingUrl")
-PROGRESS = (
-    "epoch", "loss", "evalLoss", "evalLosses", "reward", "rewards", "samplingShare", "truncatedShare", "rewardMargin", "rewardAccuracy", "kl",
-    "evalAccuracy", "evalF1", "evalCorrelation", "evalRecall", "evalMrr",
-    "learningRate", "tokensPerSecond", "etaSeconds",
-)  # fmt: skip
+PROGRESS = tuple(str(field.alias) for field in ReportedProgress.model_fields.values())
 
 
 def report(context: JobContext[FineTuneJobSpec]) -> Raw:

@@ -20,7 +20,7 @@ def encode_labelled(record: Labelled, text: TextEncoder) -> Encoding[list[Exampl
     Raises RowError where the template refuses the messages or leaves a part of them out.
     """
     if isinstance(record.content, str):
-        ids = yield from text.whole(record.content)
+        [ids] = yield from text.whole(record.content)
     else:
         messages = record.content
         rendered = render(Conversation(messages), text, len(messages), add_generation_prompt=False)

@@ -21,10 +21,9 @@ class TextRole(StrEnum):
 
 def encode_pair(record: Pair, text: TextEncoder) -> Encoding[list[Example]]:
     """Both texts, with their score."""
-    found: list[Example] = []
-    for role, each in ((TextRole.ANCHOR, record.anchor), (TextRole.POSITIVE, record.other)):
-        found.append(_example((yield from text.whole(each)), role, record.score))
-    return found
+    return (
+        yield from _examples([(TextRole.ANCHOR, record.anchor), (TextRole.POSITIVE, record.other)], text, record.score)
+    )
 
 
 def encode_contrast(record: Contrast, text: TextEncoder) -> Encoding[list[Example]]:
@@ -32,11 +31,15 @@ def encode_contrast(record: Contrast, text: TextEncoder) -> Encoding[list[Exampl
     texts = [(TextRole.ANCHOR, record.anchor)]
     texts += [(TextRole.POSITIVE, each) for each in record.positives]
     texts += [(TextRole.NEGATIVE, each) for each in record.negatives]
-    found: list[Example] = []
-    for role, each in texts:
-        found.append(_example((yield from text.whole(each)), role, None))
-    return found
+    return (yield from _examples(texts, text))
 
 
-def _example(ids: list[int], role: TextRole, score: float | None) -> Example:
-    return Example(ids, list(ids), is_text=True, value=score, columns=role)
+def _examples(
+    texts: list[tuple[TextRole, str]], text: TextEncoder, score: float | None = None
+) -> Encoding[list[Example]]:
+    """An example of each text."""
+    found = yield from text.whole(*(each for _, each in texts))
+    return [
+        Example(ids, list(ids), is_text=True, value=score, columns=role)
+        for (role, _), ids in zip(texts, found, strict=True)
+    ]

@@ -111,18 +111,21 @@ class ContrastTrainer(RowLoss):
         that the loss does not depend on the number of processes.
         """
         own = self._texts(model, inputs)
-        texts = self._gathered(own)
-        self._record(texts.without_blanks())
-        losses = self._losses((texts if self.model.training else own).without_blanks())
+        texts = self._gathered(own).without_blanks()
+        candidates = candidates_of(texts)
+        self._record(texts, candidates)
+        if not self.model.training and self.group.size > 1:
+            texts = own.without_blanks()
+            candidates = candidates_of(texts)
+        losses = self._losses(texts, candidates)
         shared = self.group.sharing  # the processes that share layers have counted the same rows
         loss = losses.sum() / (max(1, len(losses)) if num_items_in_batch is None else num_items_in_batch / shared)
         summed = loss * self.group.replicas  # DDP averages the gradients of all of them
         loss = summed - (summed - loss).detach()
         return (loss, {}) if return_outputs else loss
 
-    def _losses(self, texts: Texts) -> Tensor:
+    def _losses(self, texts: Texts, candidates: Candidates) -> Tensor:
         """Return the loss of each row, (rows,)."""
-        candidates = candidates_of(texts)
         similarities = (cosines(texts.anchors[:, :size], candidates.vectors[:, :size]) for size in self._sizes)
         return torch.stack([self._loss(each, candidates, texts.scores) for each in similarities]).mean(dim=0)
 
@@ -167,10 +170,9 @@ class ContrastTrainer(RowLoss):
         return texts
 
     @torch.no_grad()
-    def _record(self, texts: Texts) -> None:
+    def _record(self, texts: Texts, candidates: Candidates) -> None:
         if not len(texts.roles):
             return  # blank rows fill up the micro batches of all processes, and cannot show whether rows have scores
-        candidates = candidates_of(texts)
         similarities = cosines(texts.anchors, candidates.vectors)
         if not bool(texts.scores.isnan().any()):
             similar = (similarities * candidates.is_positive).sum(dim=1, keepdim=True)
