@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,15 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 """Config class and settings of each family, by model_type."""
 IMAGE_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}IMAGE{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""ChatML with parts. IMAGE stands for what a family writes for an image."""
+COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220), "yellow": (230, 230, 20)}
 
 
 def make_config(family: str, ids: list[int]) -> PretrainedConfig:
@@ -148,3 +158,63 @@ def make_model(folder: Path, family: str, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def add_processor(folder: Path, family: str) -> Path:
+    """Save the processor of a family beside its model; returns `folder`."""
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    made = PROCESSORS[family](transformers, tokenizer)
+    made.tokenizer.chat_template = made.chat_template
+    made.save_pretrained(folder)
+    return folder
+
+
+def _qwen(version: str) -> Any:
+    def make(transformers: Any, tokenizer: Any) -> Any:
+        sizes = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2}
+        budget = {"shortest_edge": 16 * 16, "longest_edge": 64 * 64}
+        image = transformers.Qwen2VLImageProcessor(**sizes, size=budget)
+        name = {
+            "Qwen2VL": "Qwen2VLVideoProcessor",
+            "Qwen2_5_VL": "Qwen2VLVideoProcessor",
+            "Qwen3VL": "Qwen3VLVideoProcessor",
+        }[version]
+        video = getattr(transformers, name)(**sizes, size=budget)
+        template = CHAT_TEMPLATE.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
+        return getattr(transformers, f"{version}Processor")(image, tokenizer, video, chat_template=template)
+
+    return make
+
+
+PROCESSORS: dict[str, Any] = {
+    "qwen2_vl": _qwen("Qwen2VL"),
+    "qwen2_5_vl": _qwen("Qwen2_5_VL"),
+    "qwen3_vl": _qwen("Qwen3VL"),
+}
+"""Makes the processor of each family from the module transformers and a tokenizer."""
+
+
+def picture(colour: str, width: int = 32, height: int = 32, seed: int = 0) -> bytes:
+    """A PNG of one colour, with little noise."""
+    import numpy
+    from PIL import Image
+
+    noise = numpy.random.default_rng(seed).integers(-20, 20, (height, width, 3))
+    pixels = (numpy.array(COLOURS[colour]) + noise).clip(0, 255).astype("uint8")
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def picture_rows(folder: Path, count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Rows of format vqa that ask for the colour of a picture, whose files are written to `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for index in range(count):
+        colour = list(COLOURS)[index % len(COLOURS)]
+        name = f"{seed}-{index}.png"
+        (folder / name).write_bytes(picture(colour, 32 + 16 * (index % 2), 32, seed=seed * 1000 + index))
+        rows.append({"image_path": name, "text": "what is it?", "answer": colour})
+    return rows

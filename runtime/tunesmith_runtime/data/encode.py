@@ -20,11 +20,12 @@ from tunesmith_api.training import LossOn, Training, Truncation
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.encoders import ENCODERS, JOINED, TEXTS
 from tunesmith_runtime.data.encoders.conversation import render
+from tunesmith_runtime.data.encoders.multimodal import encode_multimodal
 from tunesmith_runtime.data.encoders.prompt import encode_prompt
 from tunesmith_runtime.data.encoders.rated import RATED, Rated
 from tunesmith_runtime.data.encoding import Encoding, complete
 from tunesmith_runtime.data.examples import Example, Turn, join_turns, keep_end, keep_start, pieces
-from tunesmith_runtime.data.records import Conversation, PlainText, Prompt, Record
+from tunesmith_runtime.data.records import Conversation, MultimodalConversation, PlainText, Prompt, Record
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.text_encoder import TextEncoder
 from tunesmith_runtime.errors import RunFailure
@@ -32,6 +33,8 @@ from tunesmith_runtime.modelcheck.config import NO_LIMITS, Limits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from tunesmith_runtime.multimodal.encoder import MediaEncoder
 
 CUTS: Mapping[Truncation, Callable[[Example, int], Example]] = {
     Truncation.TRUNCATE: keep_start,
@@ -68,6 +71,7 @@ class Encoder(TextEncoder):
         limits: Limits = NO_LIMITS,
         method: Method = Method.SFT,
         reserved: int = 0,
+        media: MediaEncoder | None = None,
     ) -> Encoder:
         """The encoder for the settings of `spec.training`, within the limits of the model.
 
@@ -90,6 +94,7 @@ class Encoder(TextEncoder):
             limits.positions,
             reserved,
             METHOD_FACTS[method].joins_texts,
+            media,
         )
 
     def encode(self, record: Record) -> list[Example] | DropReason:
@@ -106,6 +111,8 @@ class Encoder(TextEncoder):
 
         With truncation split, those of plain text are pieces of at most max_length.
         """
+        if isinstance(record, MultimodalConversation):
+            return (yield from encode_multimodal(record, self))
         if isinstance(record, Prompt):
             return [(yield from encode_prompt(record, self))]
         if self.joins and type(record) in JOINED:
@@ -169,6 +176,8 @@ class Encoder(TextEncoder):
         self._check_tokens(example)
         if len(example.input_ids) <= self.max_length:
             return example
+        if example.media:  # a cut through the slots of an image would leave features without a place
+            return DropReason.TOO_LONG
         if self.truncation not in CUTS or not example.has_labels:
             return DropReason.TOO_LONG
         cut = CUTS[self.truncation](example, self.max_length)

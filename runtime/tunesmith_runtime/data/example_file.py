@@ -35,11 +35,12 @@ SCHEMA = pyarrow.schema(
         "value": pyarrow.float64(),
         "columns": pyarrow.string(),
         "weights": pyarrow.list_(pyarrow.float32()),
+        "media": pyarrow.list_(pyarrow.string()),
     }
 )
-"""`row` counts the rows of the file from 0; a row may have several examples. `value`, `columns` and `weights` are those of the example,
-or null."""
-FURTHER = ("value", "columns", "weights")
+"""`row` counts the rows of the file from 0; a row may have several examples. `value`, `columns`, `weights` and `media` are those of
+the example, or null."""
+FURTHER = ("value", "columns", "weights", "media")
 """Columns that a dataset has where an example has a value for them."""
 
 
@@ -72,6 +73,7 @@ class ExampleWriter:
             self._values.append(example.value)
             self._columns.append(example.columns)
             self._weights.append(example.weights)
+            self._media.append(example.media)
         self.rows += 1
         if len(self._input_ids) >= BUFFERED_TOKENS:
             self.flush()
@@ -85,7 +87,7 @@ class ExampleWriter:
         )
         columns = [pyarrow.ListArray.from_arrays(offsets, tokens, type=TOKENS) for tokens in (input_ids, labels)]
         rows = pyarrow.array(numpy.frombuffer(self._rows, numpy.int64))
-        values = zip((self._values, self._columns, self._weights), FURTHER, strict=True)
+        values = zip((self._values, self._columns, self._weights, self._media), FURTHER, strict=True)
         further = [pyarrow.array(found, SCHEMA.field(name).type) for found, name in values]
         self._stream.write_batch(pyarrow.RecordBatch.from_arrays([rows, *columns, *further], schema=SCHEMA))
         self._clear()
@@ -95,6 +97,7 @@ class ExampleWriter:
         self._values: list[float | None] = []
         self._columns: list[str | None] = []
         self._weights: list[list[float] | None] = []
+        self._media: list[list[str] | None] = []
 
 
 @contextmanager

@@ -24,6 +24,8 @@ class Example:
     of a labelled text, its label as JSON; of texts that are compared, the role (`TextRole`)."""
     weights: list[float] | None = None
     """Factor of the loss of each token; None if all are 1."""
+    media: list[str] | None = None
+    """URIs of the images, in the order of their slots; None for text alone."""
 
     @property
     def has_labels(self) -> bool:

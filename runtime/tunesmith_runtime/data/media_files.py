@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -35,15 +35,56 @@ class MediaFiles:
         path.write_text(json.dumps({"root": self.root, "paths": sorted(self.paths)}))
 
     def check(self, record: Record, uri: str) -> None:
-        """Raise RowError for a file that a record of the file `uri` names, and that is neither in the folder of that file nor in `root`."""
-        folder = str(PurePosixPath(uri.removeprefix(self.root).strip("/")).parent)
+        """Raise RowError for a file that a record of the file `uri` names, and that `uri_of` does not find."""
         for source in paths_of(record):
-            path = posixpath.normpath(source.replace("\\", "/"))
-            if self.paths.isdisjoint({path, posixpath.normpath(posixpath.join(folder, path))}):
-                raise RowError(
-                    f"names the file {source!r:.80}, which is not in {self.root}",
-                    "upload it to the folder of the rows, or correct its path",
-                )
+            self.uri_of(source, uri)
+
+    def uri_of(self, source: str, uri: str) -> str:
+        """Return the URI of the file that the path `source` of a row of the file `uri` names: in the folder of that file, or in `root`.
+
+        Raises RowError where there is none.
+        """
+        folder = str(PurePosixPath(uri.removeprefix(self.root).strip("/")).parent)
+        path = posixpath.normpath(source.replace("\\", "/"))
+        beside = posixpath.normpath(posixpath.join(folder, path))
+        found = next((each for each in (beside, path) if each in self.paths), None)
+        if found is None:
+            raise RowError(
+                f"names the file {source!r:.80}, which is not in {self.root}",
+                "upload it to the folder of the rows, or correct its path",
+            )
+        return f"{self.root}/{found}"
+
+
+def resolved(record: MultimodalConversation, files: MediaFiles | None, uri: str) -> MultimodalConversation:
+    """Return a record of the file `uri` with URIs in place of the paths of its media.
+
+    Raises RowError for a file that is not in the folder, and for addresses: what a row names must not decide what a pod connects to.
+    """
+
+    def placed(part: Any) -> Any:
+        if not isinstance(part, Media):
+            return part
+        return replace(part, sources=tuple(_located(source, files, uri) for source in part.sources))
+
+    messages = [{**each, "content": [*map(placed, each["content"])]} for each in record.conversation.messages]
+    return MultimodalConversation(replace(record.conversation, messages=messages))
+
+
+def _located(source: str, files: MediaFiles | None, uri: str) -> str:
+    if source.startswith("data:"):
+        return source
+    if source.startswith(ELSEWHERE):
+        raise RowError(
+            f"names {source:.80}, and images are read from the folder of the rows alone",
+            "copy it into the folder of the rows, and name it by its path",
+        )
+    if files is None:
+        raise RowError(
+            f"names the file {source!r:.80}, and the files beside these rows cannot be listed",
+            "name the folder of rows and files in spec.datasets[].uri",
+        )
+    return files.uri_of(source, uri)
 
 
 def paths_of(record: Record) -> Iterator[str]:

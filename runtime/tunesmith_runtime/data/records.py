@@ -18,6 +18,8 @@ class Conversation:
     """Index from which answers are learned; earlier answers are context."""
     weights: Mapping[int, float] = field(default_factory=dict)
     """Factors of the loss other than 1, by the index of the message. An answer of weight 0 is context."""
+    slots: tuple[str, ...] = ()
+    """What the processor of the model writes for the media, in the order of their slots in the messages."""
 
     @property
     def has_context(self) -> bool:

@@ -25,9 +25,9 @@ from tunesmith_runtime.data.examples import Example
 from tunesmith_runtime.data.files.place import Place, bad_row
 from tunesmith_runtime.data.formats.format import Format
 from tunesmith_runtime.data.formats.template import template_format
-from tunesmith_runtime.data.media_files import MediaFiles
+from tunesmith_runtime.data.media_files import MediaFiles, resolved
 from tunesmith_runtime.data.mixing import sample_mask
-from tunesmith_runtime.data.records import Conversation, Record
+from tunesmith_runtime.data.records import Conversation, MultimodalConversation, Record
 from tunesmith_runtime.data.row_counts import Reading, RowCounts, count_ignored
 from tunesmith_runtime.data.row_error import RowError, row_errors
 from tunesmith_runtime.errors import RunFailure
@@ -185,7 +185,9 @@ class DatasetEncoder:
 
     def encode(self) -> None:
         """Encode, drop or refuse each row. Raises RunFailure."""
-        rows = (((file, place, row), characters_of(row), self._encoding(row)) for file, place, row in self._chosen())
+        rows = (
+            ((file, place, row), characters_of(row), self._encoding(row, file)) for file, place, row in self._chosen()
+        )
         with closing(complete_all(rows, self._run.encoder.tokenize)) as completed:
             for (file, place, row), encoded in completed:
                 self._reading.rows += 1
@@ -226,7 +228,7 @@ class DatasetEncoder:
         mask = sample_mask(count, dataset.max_rows, self._run.spec.training.seed)
         return islice(compress(self._rows(), mask), read, None)
 
-    def _encoding(self, row: dict[str, Any] | RowError) -> Encoding[Encoded]:
+    def _encoding(self, row: dict[str, Any] | RowError, file: DataFile) -> Encoding[Encoded]:
         """Read a row, and encode it in full length."""
         with row_errors("cannot be read"):
             if isinstance(row, RowError):
@@ -244,6 +246,8 @@ class DatasetEncoder:
             run.learnable.check_record(record, self._format)
             if type(record) in run.learnable.validated:
                 return Encoded(row, ignored, record, [])
+            if isinstance(record, MultimodalConversation):
+                record = resolved(record, self._source.media, file.uri)
             return Encoded(row, ignored, record, (yield from run.encoder.examples(record)))
 
     def _settle(self, encoded: Encoded, file: DataFile, place: Place) -> None:

@@ -17,6 +17,8 @@ from tunesmith_runtime.data.traced_template import TracedTemplate
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from tunesmith_runtime.multimodal.encoder import MediaEncoder
+
 PIECE = 1 << 18
 """Characters that are tokenized at a time to find out whether a text is far too long: a tokenizer takes about 300 bytes per token."""
 COUNTED = 100_000
@@ -40,6 +42,8 @@ class TextEncoder:
     """Positions that are left for the completions that the model samples."""
     joins: bool = False
     """Whether the two texts of a pair are one sequence."""
+    media: MediaEncoder | None = None
+    """Reads the media of rows; None for models of text alone."""
 
     @property
     def bound(self) -> str:
@@ -57,7 +61,7 @@ class TextEncoder:
     @cached_property
     def tokenize(self) -> TextTokenizer:
         """Tokenizes texts of at most PIECE characters."""
-        return TextTokenizer(self.tokenizer)
+        return TextTokenizer(self.tokenizer, self.media.processor.slots.quotes if self.media else {})
 
     @cached_property
     def template(self) -> TracedTemplate:

@@ -7,7 +7,8 @@ the tokens of a text are those of its parts, if each part but the first begins w
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
 class TextTokenizer:
     """The tokens of texts, without special tokens at their start or end, as calls of the tokenizer return them."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, quotes: Mapping[str, str] | None = None) -> None:
+        """`quotes`: characters that stand for added tokens which are plain text where they were typed."""
         self._tokenizer = tokenizer
         self._rust = rust_tokenizer(tokenizer)
         self._begins_part = part_starts(self._rust) if self._rust else None
+        self._quotes = quotes or {}
+        self._quote = re.compile(f"([{''.join(self._quotes)}])") if self._quotes else None
 
     def __call__(self, texts: Sequence[str], known: Known) -> Sequence[Tokens | RowError]:
         """The tokens of each text, or why the tokenizer refuses it. Adds the tokens of their parts to `known`."""
@@ -36,13 +40,36 @@ class TextTokenizer:
             return [error] if len(texts) == 1 else [self([text], known)[0] for text in texts]
 
     def _tokens(self, texts: Sequence[str], known: Known) -> list[Tokens]:
+        known.update(self._typed)
         parts = [self._parts(text) for text in texts]
         new = [part for part in dict.fromkeys(chain.from_iterable(parts)) if part not in known]
         if new:
             known.update(zip(new, self._tokenized(new), strict=True))
         return [list(chain.from_iterable(map(known.__getitem__, each))) for each in parts]
 
+    @cached_property
+    def _typed(self) -> Known:
+        """The tokens of added tokens as plain text, by the characters that stand for them."""
+        return {character: self._as_text(token) for character, token in self._quotes.items()}
+
+    def _as_text(self, token: str) -> Tokens:
+        """The tokens of an added token as plain text."""
+        if self._rust is None:
+            return list(self._tokenizer(token, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+        self._rust.encode_special_tokens = True  # a state of the tokenizer, which its calls set too
+        try:
+            return list(self._rust.encode(token, add_special_tokens=False).ids)
+        finally:
+            self._rust.encode_special_tokens = False
+
     def _parts(self, text: str) -> list[str]:
+        """The text in parts that the tokenizer tokenizes by themselves, and the characters of typed tokens."""
+        if self._quote is None:
+            return self._between(text)
+        segments = filter(None, self._quote.split(text))
+        return [part for each in segments for part in ([each] if each in self._quotes else self._between(each))]
+
+    def _between(self, text: str) -> list[str]:
         """The text in parts that the tokenizer tokenizes by themselves."""
         if self._begins_part is None:
             return [text]

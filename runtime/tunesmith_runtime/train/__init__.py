@@ -8,6 +8,7 @@ import os
 from tunesmith_api.pods import Accelerator
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_api.training import Strategy
+from tunesmith_runtime.multimodal.processor import PACKAGES, has_processor
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rank import PROCESS_VARIABLE
 from tunesmith_runtime.rundirectory import RunDirectory, open_run
@@ -65,7 +66,8 @@ def train(
     if job.resources.accelerator is Accelerator.CPU and is_short(work.fetched().estimate):
         return_freed_tensors()
     parts = METHODS[job.method], TUNERS[job.tuner], OPTIMIZERS[job.training.optimizer], strategy_in(group)
-    with hidden({package for part in parts for package in part.needs}):
+    needed = {package for part in parts for package in part.needs}
+    with hidden(needed | (PACKAGES if has_processor(work.model()) else set())):
         from tunesmith_runtime.train import course
         from tunesmith_runtime.train.tracking import tracked
 

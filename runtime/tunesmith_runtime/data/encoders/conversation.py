@@ -19,6 +19,7 @@ from tunesmith_runtime.data.row_error import RowError, row_errors
 from tunesmith_runtime.data.text_encoder import TextEncoder
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.messages import THOUGHTS, left_out, longest_word, unwritten, writes
+from tunesmith_runtime.multimodal.slots import without_slots
 
 OPENED, CLOSED = "<think>", "</think>"
 """The ends of a thought, as the templates of models that think in every answer write them."""
@@ -64,7 +65,7 @@ def render(record: Conversation, text: TextEncoder, count: int, add_generation_p
     with row_errors("is refused by the model's chat template"):
         try:
             rendered = text.tokenizer.apply_chat_template(
-                record.messages[:count],
+                _for_template(record, text)[:count],
                 tools=record.tools,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
@@ -72,12 +73,17 @@ def render(record: Conversation, text: TextEncoder, count: int, add_generation_p
         except TemplateSyntaxError as error:
             message = f"the model's chat template has an error in line {error.lineno}: {error}"
             raise RunFailure(FailureClass.BAD_MODEL, message) from error
-    return str(rendered)
+        return text.media.processor.slots.fill(rendered, record.slots) if record.slots and text.media else str(rendered)
+
+
+def _for_template(record: Conversation, text: TextEncoder) -> list[dict[str, Any]]:
+    """The messages as the template takes them."""
+    return text.media.processor.slots.parts(record.messages) if record.slots and text.media else record.messages
 
 
 def _renderer(record: Conversation, text: TextEncoder) -> Render:
     """A function that renders the first messages, without a rendering of their own where that is proved to be the same."""
-    traced = text.template.trace(record.messages, record.tools)
+    traced = None if record.slots else text.template.trace(record.messages, record.tools)
     return traced.render if traced else partial(render, record, text)
 
 
@@ -138,8 +144,9 @@ def _refuses_opening(record: Conversation, text: TextEncoder) -> bool:
 
 def _check_written(record: Conversation, index: int, prompt: str, answer: str) -> None:
     """Raise RowError where the template leaves out a part of the row, for the answer at `index`."""
-    message = record.messages[index]
-    lost = unwritten(record.messages[:index], record.tools, prompt) or unwritten([message], None, answer)
+    messages = [without_slots(each) for each in record.messages[: index + 1]] if record.slots else record.messages
+    message = messages[index]
+    lost = unwritten(messages[:index], record.tools, prompt) or unwritten([message], None, answer)
     for key in THOUGHTS:
         if key in message and message[key].strip() not in answer:
             lost = left_out(key, message[key])

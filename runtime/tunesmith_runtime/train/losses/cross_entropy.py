@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 from tunesmith_api.kernels import Loss
 from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.train.kernels.row_attention import ARGUMENT, NAMES, no_masks, row_lengths
+from tunesmith_runtime.train.rows.media_batches import MEDIA
 from tunesmith_runtime.train.rows.packing import without_mask
 from tunesmith_runtime.train.strategies.fsdp import base_of
 from tunesmith_runtime.train.strategies.same_rows import parts_of
@@ -34,6 +35,11 @@ LOGITS_BYTES = 1 << 30
 MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", ARGUMENT)
 WEIGHTS = "weights"
 """Factors of the loss of each token in a batch, (batch, length), if a row of the data has some."""
+
+
+def model_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the model reads of a batch: its tokens, and the features of its media."""
+    return {**{name: inputs[name] for name in MODEL_INPUTS if name in inputs}, **inputs.get(MEDIA, {})}
 
 
 class LabelledLoss(RunMixin):
@@ -61,10 +67,11 @@ class LabelledLoss(RunMixin):
         head = self.accelerator.unwrap_model(model).get_output_embeddings()
         is_plain = self.kernels.loss is Loss.ALL
         # TRL's loss gathers metrics from all processes, so all must use the same loss. With a pipeline, the last ones alone have one.
-        # It has no factors; rows of all processes have them, or none.
-        is_own = is_plain or self.strategy.is_pipelined or WEIGHTS in inputs
+        # It has no factors and no media; rows of all processes have them, or none.
+        is_own = is_plain or self.strategy.is_pipelined or WEIGHTS in inputs or MEDIA in inputs
         fused = self.args.device.type in FUSED_DEVICES and not is_own
         if fused or self.aux_loss_enabled or return_outputs or not (is_own or self._fits(inputs["labels"], head)):
+            inputs = {**inputs, **inputs.pop(MEDIA, {})}
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         loss = (plain_loss if is_plain else partial(answer_loss, head=head))(
             model, inputs=inputs, tokens=num_items_in_batch
@@ -143,7 +150,7 @@ def answer_loss(
     targets = inputs["labels"][:, 1:]
     wanted = targets != IGNORED
     with only_where(head, wanted, inputs["labels"].shape[1]):
-        logits = model(**{name: inputs[name] for name in MODEL_INPUTS if name in inputs}, use_cache=False).logits
+        logits = model(**model_inputs(inputs), use_cache=False).logits
     weights = inputs[WEIGHTS][:, 1:][wanted] if WEIGHTS in inputs else None
     total = total_loss(logits, targets[wanted], weights)
     return total / torch.as_tensor(wanted.sum() if tokens is None else tokens).clamp(min=1)
@@ -159,7 +166,7 @@ def total_loss(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tenso
 def plain_loss(model: nn.Module, inputs: Mapping[str, Tensor], tokens: Tensor | int | None = None) -> Tensor:
     """Return the same as `answer_loss`, from the logits of all positions: the formula, to compare fast paths with."""
     targets = inputs["labels"][:, 1:]
-    logits = model(**{name: inputs[name] for name in MODEL_INPUTS if name in inputs}, use_cache=False).logits
+    logits = model(**model_inputs(inputs), use_cache=False).logits
     start = logits.shape[1] - inputs["labels"].shape[1]  # behind virtual tokens
     before = logits[:, start : start + targets.shape[1]]
     weights = inputs[WEIGHTS][:, 1:].flatten() if WEIGHTS in inputs else None

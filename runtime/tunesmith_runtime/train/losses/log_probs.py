@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tunesmith_runtime.data.examples import IGNORED
-from tunesmith_runtime.train.losses.cross_entropy import MODEL_INPUTS, only_where
+from tunesmith_runtime.train.losses.cross_entropy import model_inputs, only_where
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,5 @@ def answer_logits(model: nn.Module, head: nn.Module, inputs: Mapping[str, Tensor
     of `token_log_probs`."""
     labels = inputs["labels"]
     with only_where(head, labels[:, 1:] != IGNORED, labels.shape[1]):
-        logits: Tensor = model(
-            **{name: inputs[name] for name in MODEL_INPUTS if name in inputs}, use_cache=False
-        ).logits
+        logits: Tensor = model(**model_inputs(inputs), use_cache=False).logits
     return logits

@@ -20,9 +20,14 @@ from tunesmith_runtime.data.encode import Encoder, completion_tokens
 from tunesmith_runtime.data.example_file import open_columns
 from tunesmith_runtime.data.load import Data, StreamedData, load, load_stream, open_data
 from tunesmith_runtime.data.packing import PackedRows
+from tunesmith_runtime.data.text_encoder import last_of
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.config import Limits
 from tunesmith_runtime.modelcheck.tokenizer import check_vocabulary
+from tunesmith_runtime.multimodal.encoder import MediaEncoder
+from tunesmith_runtime.multimodal.processor import MediaProcessor, reads_images
+from tunesmith_runtime.multimodal.sources import MediaSource
+from tunesmith_runtime.storage import open_storage
 from tunesmith_runtime.tasks import LANGUAGE, task_of
 from tunesmith_runtime.train.methods import Method
 from tunesmith_runtime.train.models.files import BASE, limits, load_tokenizer, stop_ids
@@ -42,11 +47,17 @@ class LoadedRows(NamedTuple):
     data: Data | StreamedData
     train: TrainingRows
     """The training rows of `data`, as the method reads them."""
+    media: MediaEncoder | None = None
+    """Reads the images of the rows; None for models of text alone."""
 
     def first(self) -> Iterator[Sequence[int]]:
-        """Yield the tokens of the training rows, or of those that are known before a stream is read, in their order."""
+        """Yield the tokens of the training rows, or of those that are known before a stream is read, in their order; of rows with images
+        those behind the last one."""
         found = self.data.train if isinstance(self.data, Data) else known(self.train)
-        yield from (found[index]["input_ids"] for index in range(len(found)))
+        slots = self.media.processor.slot_ids if self.media else ()
+        for index in range(len(found)):
+            ids = found[index]["input_ids"]
+            yield ids[last_of(ids, slots) + 1 :]
 
 
 def load_rows(spec: RunSpec, job: FineTuneJobSpec, method: Method, work: Work, group: ProcessGroup) -> LoadedRows:
@@ -59,17 +70,26 @@ def load_rows(spec: RunSpec, job: FineTuneJobSpec, method: Method, work: Work, g
     ends = stop_ids(work.model(), tokenizer)
     if task_of(job.method) is not LANGUAGE:
         set_padding(tokenizer, ends)
-    encoder = Encoder.of(tokenizer, ends, job.training, most, job.method, completion_tokens(job))
+    media = media_encoder(spec, work)
+    encoder = Encoder.of(tokenizer, ends, job.training, most, job.method, completion_tokens(job), media)
     if job.training.streaming:
         arrange = arrangement(job.training, encoder.max_length)
         with naming_positions(most, job), group.pod_leader_first():
             stream = load_stream(work, job, encoder, method.learnable(job, work), arrange, group.is_pod_leader)
-        return LoadedRows(tokenizer, stream, StreamedRows(stream.stream))
+        return LoadedRows(tokenizer, stream, StreamedRows(stream.stream), media)
     with naming_positions(most, job), group.pod_leader_first():
         data = load(work, job, encoder, method.learnable(job, work)) if group.is_pod_leader else open_data(work)
     method.check_rows(job, open_columns(data.train_file))
     log.info("rows: %s", data.rows.to_dict())
-    return LoadedRows(tokenizer, data, arranged(data.train, encoder.max_length, job, method))
+    return LoadedRows(tokenizer, data, arranged(data.train, encoder.max_length, job, method), media)
+
+
+def media_encoder(spec: RunSpec, work: Work) -> MediaEncoder | None:
+    """Return what reads the media of rows for the base model; None where it has no processor of images. Raises RunFailure (BadModel)."""
+    if not reads_images(work.model()):
+        return None
+    processor = MediaProcessor.load(work.model(), spec.base.trust_remote_code)
+    return MediaEncoder(processor, MediaSource(open_storage(spec.store).read_bytes))
 
 
 def set_template(tokenizer: PreTrainedTokenizerBase, spec: RunSpec) -> None:

@@ -1,0 +1,55 @@
+"""Encoder of conversations with media."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.data.drop_reasons import DropReason
+from tunesmith_runtime.data.encoders.conversation import encode_conversation
+from tunesmith_runtime.data.encoding import Encoding
+from tunesmith_runtime.data.examples import Example, join_turns
+from tunesmith_runtime.data.records import MultimodalConversation
+from tunesmith_runtime.data.row_error import RowError
+from tunesmith_runtime.data.text_encoder import TextEncoder
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.multimodal.encoder import media_of
+
+
+def encode_multimodal(record: MultimodalConversation, text: TextEncoder) -> Encoding[list[Example] | DropReason]:
+    """The examples of a conversation, each with the URIs of its images.
+
+    Raises RowError for media that cannot be read, RunFailure (BadSpec) where the model reads no images.
+    """
+    if text.media is None:
+        raise RunFailure(
+            FailureClass.BAD_SPEC,
+            "the rows have images, and the base model reads text alone",
+            "name a multimodal model in spec.model, or remove the images from the rows",
+        )
+    conversation = text.media.conversation(record)
+    turns = yield from encode_conversation(conversation, text)
+    if isinstance(turns, DropReason):
+        return turns
+    uris = [each.sources[0] for message in record.conversation.messages for each in media_of(message["content"])]
+    written = yield from text.ids(*conversation.slots)
+    slots = [_count(ids, text.media.processor.slot_ids) for ids in written]
+    return [_with_media(example, uris, slots, text.media.processor.slot_ids) for example in join_turns(turns)]
+
+
+def _with_media(example: Example, uris: Sequence[str], slots: Sequence[int], slot_ids: Collection[int]) -> Example:
+    """The example with the first images, whose slots it has. Raises RowError where it has a part of an image's slots."""
+    left, images = _count(example.input_ids, slot_ids), 0
+    while left > 0 and images < len(slots):
+        left -= slots[images]
+        images += 1
+    if left:
+        raise RowError(
+            "has the token of an image in its text beside those of its images", "write the token in other words"
+        )
+    return replace(example, media=list(uris[:images]) or None)
+
+
+def _count(ids: Sequence[int], wanted: Collection[int]) -> int:
+    return sum(token in wanted for token in ids)

@@ -1,0 +1,62 @@
+"""Conversations with media as conversations of text with slots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tunesmith_runtime.answers.coordinates import Size, family_of
+from tunesmith_runtime.data.records import Box, Conversation, Media, MediaKind, MultimodalConversation, Part, Reference
+from tunesmith_runtime.data.row_error import RowError
+from tunesmith_runtime.multimodal.processor import MediaProcessor
+from tunesmith_runtime.multimodal.slots import SLOT
+from tunesmith_runtime.multimodal.sources import MediaSource
+
+
+@dataclass(frozen=True)
+class MediaEncoder:
+    """Reads the media of rows, and writes their places into the text."""
+
+    processor: MediaProcessor
+    source: MediaSource
+
+    def conversation(self, record: MultimodalConversation) -> Conversation:
+        """Return the conversation with slots, and with what the processor writes for each.
+
+        Raises RowError for media that cannot be read, boxes outside of their picture, and media of other kinds than images.
+        """
+        messages = record.conversation.messages
+        sizes = [self._size(each) for message in messages for each in media_of(message["content"])]
+        written = tuple(self.processor.written(size).text for size in sizes)
+        shown = [{**message, "content": self._text(message["content"], sizes)} for message in messages]
+        return replace(record.conversation, messages=shown, slots=written)
+
+    def _size(self, media: Media) -> Size:
+        if media.kind is not MediaKind.IMAGE:
+            raise RowError(
+                f"has {media.kind} media, which this version does not train on", "keep rows with images and text alone"
+            )
+        pixels = self.source.picture(media.sources[0]).pixels
+        return Size(pixels.width, pixels.height)
+
+    def _text(self, parts: Sequence[Part], sizes: Sequence[Size]) -> str:
+        return "".join(self._written(part, sizes) for part in parts)
+
+    def _written(self, part: Part, sizes: Sequence[Size]) -> str:
+        if isinstance(part, Media):
+            return SLOT
+        if isinstance(part, Box):
+            return self._box(part, sizes)
+        return self.processor.slots.quoted(part.text if isinstance(part, Reference) else part)
+
+    def _box(self, box: Box, sizes: Sequence[Size]) -> str:
+        if box.image >= len(sizes):
+            raise RowError(f"has a box in image {box.image}, and {len(sizes)} images", "count images from 0")
+        size = sizes[box.image]
+        return family_of(self.processor.model_type).write(box, size, self.processor.written(size).resized or size)
+
+
+def media_of(parts: Sequence[Any]) -> Iterator[Media]:
+    """Yield the media among the parts of a message."""
+    yield from (part for part in parts if isinstance(part, Media))

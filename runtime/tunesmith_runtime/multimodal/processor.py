@@ -1,0 +1,150 @@
+"""The processor of a model: what it writes for an image, and the tensors that the model reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.answers.coordinates import Size
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.multimodal.slots import Slots
+from tunesmith_runtime.tasks import is_multimodal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OF_TEXT = frozenset({"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", "text_replacement_offsets"})
+"""Outputs of a processor that follow from the text."""
+BLANK = "white"
+
+
+FILES = ("processor_config.json", "preprocessor_config.json")
+"""Files that configure the processing of images; a model has one of them."""
+PACKAGES = frozenset({"torchvision"})
+"""Optional packages that processors import."""
+
+
+def has_processor(folder: Path) -> bool:
+    """Return whether the model in `folder` has a processor."""
+    return any((folder / name).is_file() for name in FILES)
+
+
+def reads_images(folder: Path) -> bool:
+    """Return whether the model in `folder` is multimodal and has a processor. Imports transformers for those that have one."""
+    return has_processor(folder) and is_multimodal(json.loads((folder / "config.json").read_text()))
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the processor makes of an image of a size."""
+
+    text: str
+    """What it writes in the place of the template's token."""
+    resized: Size | None
+    """The pixels that the model sees, where the processor resizes to whole patches; None where it does not tell."""
+
+
+@dataclass(frozen=True)
+class MediaProcessor:
+    """The processor of a model of transformers."""
+
+    processor: Any
+    """A transformers.ProcessorMixin."""
+    model_type: str
+    _written: dict[Size, Written] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, folder: Path, trust_remote_code: bool = False) -> MediaProcessor:
+        """Load the processor in `folder`. Raises RunFailure (BadModel)."""
+        from transformers import AutoProcessor
+
+        try:
+            processor = AutoProcessor.from_pretrained(
+                folder, trust_remote_code=trust_remote_code, local_files_only=True
+            )
+        except Exception as error:  # processors raise errors of any type
+            raise _refused(f"the processor of its images cannot be loaded: {error}") from error
+        if not hasattr(processor, "image_processor") or not getattr(processor, "image_token", None):
+            raise _refused(f"{type(processor).__name__} does not name the token of an image")
+        return cls(processor, json.loads((folder / "config.json").read_text()).get("model_type", ""))
+
+    @cached_property
+    def slots(self) -> Slots:
+        """How the chat template writes images."""
+        names = ("image", "video", "audio", "boi", "eoi", "vision_start", "vision_end")
+        tokenizer = self.processor.tokenizer
+        found = (getattr(owner, f"{name}_token", None) for owner in (self.processor, tokenizer) for name in names)
+        typed = dict.fromkeys(token for token in found if isinstance(token, str))
+        return Slots(self.processor.image_token, tuple(sorted(typed, key=len, reverse=True)))
+
+    @cached_property
+    def slot_ids(self) -> frozenset[int]:
+        """The tokens whose embeddings the model replaces by features."""
+        ids = (*self.processor.image_token_ids, *self.processor.video_token_ids, *self.processor.audio_token_ids)
+        return frozenset(each for each in ids if each is not None)
+
+    def written(self, size: Size) -> Written:
+        """Return what the processor makes of an image, which depends on its size alone. Raises RunFailure (BadModel)."""
+        if size not in self._written:
+            self._written[size] = self._measured(size)
+        return self._written[size]
+
+    def features(self, rows: Sequence[Sequence[Image.Image]]) -> dict[str, Tensor]:
+        """Return the inputs of the model beside its tokens for the images of each row, in the order of their slots; empty without images."""
+        if not any(rows):
+            return {}
+        token = self.processor.image_token
+        found = self.processor(
+            text=[token * len(images) for images in rows],
+            images=[list(images) for images in rows],
+            return_tensors="pt",
+            padding=True,
+        )
+        return {name: value for name, value in found.items() if name not in OF_TEXT}
+
+    def token_types(self, rows: Sequence[Sequence[int]]) -> list[list[int]] | None:
+        """Return for each token whether it is text, 0, or of a kind of media, for models that read it; None for others."""
+        if not self._reads_types:
+            return None
+        types: list[list[int]] = self.processor.create_mm_token_type_ids([list(ids) for ids in rows])
+        return types
+
+    @cached_property
+    def _reads_types(self) -> bool:
+        return "mm_token_type_ids" in self.processor.model_input_names
+
+    def _measured(self, size: Size) -> Written:
+        image = Image.new("RGB", (size.width, size.height), BLANK)
+        try:
+            found = self.processor(
+                text=[self.processor.image_token],
+                images=[[image]],
+                return_text_replacement_offsets=True,
+                return_tensors="pt",
+            )
+        except Exception as error:  # processors raise errors of any type
+            raise _refused(
+                f"its processor fails on an image of {size.width} x {size.height} pixels: {error}"
+            ) from error
+        (replaced,) = found["text_replacement_offsets"][0]
+        return Written(replaced["replacement"], self._resized(found))
+
+    def _resized(self, found: Any) -> Size | None:
+        if (grid := found.get("image_grid_thw")) is None:
+            return None
+        _, height, width = grid[0].tolist()
+        patch = self.processor.image_processor.patch_size
+        return Size(width * patch, height * patch)
+
+
+def _refused(sentence: str) -> RunFailure:
+    return RunFailure(
+        FailureClass.BAD_MODEL, f"the base model: {sentence}", "name a model that transformers reads images with"
+    )

@@ -1,0 +1,44 @@
+"""The bytes of media: from the folder of the rows, or from a data URI."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tunesmith_runtime.data.row_error import RowError
+from tunesmith_runtime.media.picture_error import PictureError
+from tunesmith_runtime.media.pictures import Picture, read_picture
+
+DATA = "data:"
+SHOWN = 80
+
+
+@dataclass(frozen=True)
+class MediaSource:
+    """Reads media by their URIs."""
+
+    read_bytes: Callable[[str], bytes | None]
+    """Returns the content of an object; None if there is none."""
+
+    def picture(self, uri: str) -> Picture:
+        """Return the pixels of a picture. Raises RowError where it is missing or cannot be read."""
+        content = decoded(uri) if uri.startswith(DATA) else self.read_bytes(uri)
+        if content is None:
+            raise RowError(f"names the picture {uri:.{SHOWN}}, which does not exist", "upload it, or correct its path")
+        try:
+            return read_picture(content)
+        except PictureError as error:
+            raise RowError(f"names the picture {uri:.{SHOWN}}, which {error}", error.hint) from error
+
+
+def decoded(uri: str) -> bytes:
+    """Return the content of a data URI (RFC 2397) in base64. Raises RowError."""
+    header, comma, text = uri.partition(",")
+    if not comma or not header.endswith(";base64"):
+        raise RowError(f"names {uri:.{SHOWN}}, which is no data URI in base64", "write data:image/png;base64,…")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RowError(f"names {uri:.{SHOWN}}, whose base64 is damaged: {error}", "encode the picture again") from error

@@ -1,0 +1,45 @@
+"""Batches of rows with media: their images are read and processed when the batch is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tunesmith_api.failures import FailureClass
+from tunesmith_runtime.data.row_error import RowError
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.multimodal.encoder import MediaEncoder
+
+MEDIA = "media"
+"""Column of the URIs of images, and key of a batch with the inputs of the model beside its tokens."""
+TYPES = "mm_token_type_ids"
+
+
+@dataclass(frozen=True)
+class MediaCollator:
+    """Collates rows by `text`, and adds the features of their media."""
+
+    text: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    media: MediaEncoder
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """A batch. Raises RunFailure (BadRow) for an image that can no longer be read."""
+        if MEDIA not in rows[0]:
+            return self.text(rows)
+        images = [[self._read(uri) for uri in row[MEDIA] or ()] for row in rows]
+        batch = self.text([{name: value for name, value in row.items() if name != MEDIA} for row in rows])
+        features: dict[str, Tensor] = self.media.processor.features(images)
+        if features and (types := self.media.processor.token_types(batch["input_ids"].tolist())):
+            features[TYPES] = torch.tensor(types)
+        return {**batch, MEDIA: features}
+
+    def _read(self, uri: str) -> Any:
+        try:
+            return self.media.source.picture(uri).pixels
+        except RowError as error:
+            message = f"an image changed after the rows were read: a row {error}"
+            raise RunFailure(FailureClass.BAD_ROW, message, error.hint) from error
