@@ -23,6 +23,7 @@ from tunesmith_api.method_facts import (
     OTHER_LOSS_METHODS,
     PAIRWISE_METHODS,
     SAMPLING_METHODS,
+    TEXT_METHODS,
     Method,
 )
 from tunesmith_api.methods import RolloutEngine
@@ -37,7 +38,6 @@ from tunesmith_api.training import (
     QuantizationMethod,
     Strategy,
     Truncation,
-    Until,
     Weights,
 )
 from tunesmith_api.tuners import TUNER_FACTS, BaseQuantization, LoraInit, Tuner, tuners_where
@@ -103,10 +103,21 @@ BASE_STARTS = tuple(start for start in LoraInit if start.changes_base)
 """Starts that are subtracted from the base."""
 
 FORMATS = ("datasets[].format", "validation.datasets[].format")
-UNLEARNED = (
-    RowFormat.VQA, RowFormat.CAPTION,
-)  # fmt: skip
-"""Formats whose records no method of this version learns from."""
+WITH_MEDIA = (RowFormat.VQA, RowFormat.CAPTION)
+"""Formats of rows with images."""
+NOT_WITH_MEDIA: tuple[tuple[str, Values, str, str], ...] = (
+    ("method", TEXT_METHODS, "this method learns from text alone in this version", "use method sft"),
+    ("training.packing", (True,), "rows with images are not packed in this version", "remove training.packing"),
+    ("training.streaming", (True,), "rows with images are not streamed in this version", "remove training.streaming"),
+    ("parallelism.pipelineParallel", (SEVERAL,), "stages take tokens alone", "set parallelism.pipelineParallel: 1"),
+    (
+        "parallelism.contextParallel",
+        (SEVERAL,),
+        "rows with images are not divided",
+        "set parallelism.contextParallel: 1",
+    ),
+)
+"""Field, the values that such rows do not go with, why, and what to write instead."""
 
 CHOICES: tuple[Choice, ...] = (
     *(Choice("method", (method,), is_available=method in METHOD_FACTS) for method in Method),
@@ -180,14 +191,9 @@ CHOICES: tuple[Choice, ...] = (
     ),
     *(Choice(field, tuple(RowFormat)) for field in FORMATS),
     *(
-        Choice(
-            field,
-            UNLEARNED,
-            excludes={"until": tuple(until for until in Until if until is not Until.DATA)},
-            reason="no method of this version learns from images, videos and sounds",
-            hint="set until: data, which validates the rows",
-        )
+        Choice(field, WITH_MEDIA, excludes={other: values}, reason=reason, hint=hint)
         for field in FORMATS
+        for other, values, reason, hint in NOT_WITH_MEDIA
     ),
     Choice("export.quantize.method", tuple(QuantizationMethod), is_available=False),
     Choice("parallelism.strategy", tuple(Strategy)),

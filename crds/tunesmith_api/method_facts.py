@@ -77,6 +77,8 @@ class MethodFacts:
     streamed rows."""
     is_plain_text: bool = False
     """Whether its rows are plain text, which no chat template renders."""
+    reads_images: bool = False
+    """Whether it learns from rows with images, if the model reads them."""
     is_pairwise: bool = False
     """Whether it compares the chosen and the rejected answer to a prompt."""
     samples: bool = False
@@ -111,7 +113,7 @@ RATED = 0.1
 """Learning rate factor of methods that compare or rate answers: larger steps make them forget what the model knew."""
 
 METHOD_FACTS: Mapping[Method, MethodFacts] = {
-    Method.SFT: MethodFacts(is_cross_entropy=True),
+    Method.SFT: MethodFacts(is_cross_entropy=True, reads_images=True),
     Method.PRETRAIN: MethodFacts(is_cross_entropy=True, is_plain_text=True),
     Method.DPO: MethodFacts(
         Dpo,
@@ -162,6 +164,7 @@ def methods_where(fact: Callable[[MethodFacts], bool]) -> tuple[Method, ...]:
 
 CROSS_ENTROPY_METHODS = methods_where(lambda facts: facts.is_cross_entropy)
 OTHER_LOSS_METHODS = methods_where(lambda facts: not facts.is_cross_entropy)
+TEXT_METHODS = methods_where(lambda facts: not facts.reads_images)
 PAIRWISE_METHODS = methods_where(lambda facts: facts.is_pairwise)
 RATED_METHODS = methods_where(lambda facts: facts.learning_rate_factor == RATED)
 SAMPLING_METHODS = methods_where(lambda facts: facts.samples)

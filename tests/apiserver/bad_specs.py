@@ -475,8 +475,8 @@ BAD = {
     "queue": Bad("FineTuneJob", {"queueName": "GPU queue"}, "spec.queueName"),
     "rows of a later version": Bad(
         "FineTuneJob",
-        {"datasets": [{"uri": "s3://data/t.jsonl", "format": "vqa"}]},
-        "datasets[].format vqa or caption with until export: no method of this version learns from images, videos and sounds; set until: data",
+        {"method": "dpo", "datasets": [{"uri": "s3://data/t.jsonl", "format": "vqa"}]},
+        "datasets[].format vqa or caption with method dpo: this method learns from text alone in this version; use method sft",
     ),
     "results in a claim": Bad(
         "FineTuneJob",

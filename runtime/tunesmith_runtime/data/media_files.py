@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tunesmith_runtime.data.records import Caption, Media, MultimodalConversation, Record
+from tunesmith_runtime.data.records import Media, MultimodalConversation
 from tunesmith_runtime.data.row_error import RowError
 
 ELSEWHERE = ("http://", "https://", "s3://", "data:")
 """Beginnings of references that are no paths."""
+STORED = ("s3://", "file://", "pvc://")
+"""Beginnings of the URIs of stores, whose objects are read by their URIs."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,13 @@ class MediaFiles:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"root": self.root, "paths": sorted(self.paths)}))
 
-    def check(self, record: Record, uri: str) -> None:
-        """Raise RowError for a file that a record of the file `uri` names, and that `uri_of` does not find."""
-        for source in paths_of(record):
-            self.uri_of(source, uri)
-
     def uri_of(self, source: str, uri: str) -> str:
         """Return the URI of the file that the path `source` of a row of the file `uri` names: in the folder of that file, or in `root`.
 
         Raises RowError where there is none.
         """
         folder = str(PurePosixPath(uri.removeprefix(self.root).strip("/")).parent)
-        path = posixpath.normpath(source.replace("\\", "/"))
+        path = normalized(source)
         beside = posixpath.normpath(posixpath.join(folder, path))
         found = next((each for each in (beside, path) if each in self.paths), None)
         if found is None:
@@ -79,23 +75,16 @@ def _located(source: str, files: MediaFiles | None, uri: str) -> str:
             f"names {source:.80}, and images are read from the folder of the rows alone",
             "copy it into the folder of the rows, and name it by its path",
         )
-    if files is None:
+    if files is not None:
+        return files.uri_of(source, uri)
+    if not uri.startswith(STORED):
         raise RowError(
-            f"names the file {source!r:.80}, and the files beside these rows cannot be listed",
-            "name the folder of rows and files in spec.datasets[].uri",
+            f"names the file {source!r:.80}, and the files beside {uri} are not read",
+            "copy rows and files into a folder of the store, and name it in spec.datasets[].uri",
         )
-    return files.uri_of(source, uri)
+    return f"{uri.rpartition('/')[0]}/{normalized(source)}"
 
 
-def paths_of(record: Record) -> Iterator[str]:
-    """Yield the relative paths of the media of a record."""
-    for media in _media_of(record):
-        yield from (source for source in media.sources if not source.startswith(ELSEWHERE))
-
-
-def _media_of(record: Record) -> Iterator[Media]:
-    if isinstance(record, Caption):
-        yield record.media
-    elif isinstance(record, MultimodalConversation):
-        contents: Iterator[Any] = (message["content"] for message in record.conversation.messages)
-        yield from (part for content in contents for part in content if isinstance(part, Media))
+def normalized(path: str) -> str:
+    """Return a path of a row with slashes and without steps to the folder above where it has others before them."""
+    return posixpath.normpath(path.replace("\\", "/"))

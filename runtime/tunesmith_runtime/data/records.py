@@ -166,14 +166,6 @@ class MultimodalConversation:
     conversation: Conversation
 
 
-@dataclass(frozen=True)
-class Caption:
-    """A picture and the text that describes it."""
-
-    media: Media
-    text: str
-
-
 Record = (
     Conversation
     | Continuation
@@ -185,8 +177,4 @@ Record = (
     | Pair
     | Contrast
     | MultimodalConversation
-    | Caption
 )
-
-WITH_MEDIA: frozenset[type[Record]] = frozenset({MultimodalConversation, Caption})
-"""Records with images, videos or sounds, which no method of this version learns from."""

@@ -52,18 +52,14 @@ class Learnable:
     """Raises RowError for a record that cannot be learned from with the settings of the job."""
     scales: bool = False
     """Whether the method learns answers with weights other than 0 and 1."""
-    validated: Collection[type[Record]] = ()
-    """Types of further records that are read and counted, and not learned from."""
 
     def check_format(self, row_format: Format, subject: str) -> None:
         """Raise RunFailure (BadSpec) for a format whose rows never yield such a record. `subject` names the format."""
-        if row_format.records.isdisjoint({*self.records, *self.validated}):
+        if row_format.records.isdisjoint(self.records):
             raise self._refused(subject)
 
     def check_record(self, record: Record, row_format: Format) -> None:
         """Raise RunFailure (BadSpec) for a record of another type, and RowError for one that cannot be learned from."""
-        if type(record) in self.validated:
-            return
         if type(record) not in self.records:
             raise self._refused(f"the row is a {type(record).__name__} of format {row_format.name}")
         if isinstance(record, Conversation) and record.is_scaled and not self.scales:
@@ -244,8 +240,6 @@ class DatasetEncoder:
             if isinstance(record, DropReason):
                 return Encoded(row, ignored, record, [])
             run.learnable.check_record(record, self._format)
-            if type(record) in run.learnable.validated:
-                return Encoded(row, ignored, record, [])
             if isinstance(record, MultimodalConversation):
                 record = resolved(record, self._source.media, file.uri)
             return Encoded(row, ignored, record, (yield from run.encoder.examples(record)))
@@ -258,10 +252,7 @@ class DatasetEncoder:
             return self._drop(record, file, place, row)
         if isinstance(examples, DropReason):
             return self._drop(examples, file, place, row)
-        is_validated = type(record) in run.learnable.validated
-        if is_validated and self._source.media:
-            self._source.media.check(record, file.uri)
-        fitting = examples if is_validated else run.encoder.fit(examples)
+        fitting = run.encoder.fit(examples)
         if isinstance(fitting, DropReason):
             return self._drop(fitting, file, place, row, max((len(each.input_ids) for each in examples), default=None))
         if run.questions and not self._source.is_held_out and (common := run.questions.find_in(record)):

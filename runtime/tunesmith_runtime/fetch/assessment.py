@@ -80,9 +80,6 @@ def assess(
         download_tokenizers(storage, further, scratch)
         encode_again = partial(_encode_as_training, spec, job, scratch)
         workload, rows = read_rows(job, scratch, files, storage, data, read_template(spec), encode_again)
-        if not workload.rows:
-            log.info("no estimate: no method of this version learns from the rows")
-            return Assessment(rows=rows)
         check_named_modules(spec, job, scratch.model())
         found = _estimate(job, storage, base, further, workload, data)
     finally:
@@ -131,11 +128,12 @@ def _sizes(storage: Storage, model: Model) -> Architecture | None:
 
 def _encode_as_training(spec: RunSpec, job: FineTuneJobSpec, scratch: Work) -> Encoded:
     """Encode all rows as the training does. Imports torch."""
+    from tunesmith_runtime.multimodal.processor import PACKAGES
     from tunesmith_runtime.train.imports import hidden
     from tunesmith_runtime.train.methods import METHODS
     from tunesmith_runtime.train.world.process_group import ALONE
 
-    with hidden():
+    with hidden(PACKAGES):
         from tunesmith_runtime.train.rows.loading import load_rows
 
         unpacked = job.model_copy(

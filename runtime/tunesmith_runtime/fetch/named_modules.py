@@ -35,10 +35,11 @@ def check_named_modules(spec: RunSpec, job: FineTuneJobSpec, folder: Path) -> No
         or not METHOD_FACTS[job.method].writes_text
     ):
         return
+    from tunesmith_runtime.multimodal.processor import PACKAGES
     from tunesmith_runtime.train.imports import hidden
     from tunesmith_runtime.train.tuners import TUNERS
 
-    with hidden():
+    with hidden(PACKAGES):
         from tunesmith_runtime.train.models.files import load_tokenizer
         from tunesmith_runtime.train.models.trainable import check_fit
 

@@ -67,9 +67,10 @@ def needed_bytes(storage: Storage, model: Model, config: Mapping[str, Any]) -> i
 
 
 def _dequantize(uri: str, quantized: Path, folder: Path) -> None:
+    from tunesmith_runtime.multimodal.processor import PACKAGES
     from tunesmith_runtime.train.imports import hidden
 
-    with hidden():  # torch, for an import only
+    with hidden(PACKAGES):  # torch, for an import only
         from tunesmith_runtime.fetch.dequantize import dequantize
 
         dequantize(uri, quantized, folder)

@@ -30,12 +30,13 @@ def download_small_files(files: ModelFiles, folder: Path) -> None:
 def _convert_header(files: ModelFiles, entry: Entry, folder: Path) -> None:
     """Write config.json and the tokenizer of a GGUF file to `folder`."""
     from tunesmith_runtime.fetch.gguf_header import read_header
+    from tunesmith_runtime.multimodal.processor import PACKAGES
     from tunesmith_runtime.train.imports import hidden
 
     with TemporaryDirectory() as scratch:
         header = Path(scratch) / "header.gguf"
         read_header(files, entry, header)
-        with hidden():
+        with hidden(PACKAGES):
             from tunesmith_runtime.fetch.gguf import write_small_files
 
             write_small_files(join(files.uri, entry.path), header, folder)

@@ -41,9 +41,10 @@ def check_model(uri: str, directory: Path, trusted: bool, is_lenient: bool, task
     if quantization(config) or (trusted and "auto_map" in config):
         log.info("%s: weights and tokenizer are checked where they are loaded", uri)
         return False
+    from tunesmith_runtime.multimodal.processor import PACKAGES
     from tunesmith_runtime.train.imports import hidden
 
-    with hidden():
+    with hidden(PACKAGES):
         from tunesmith_runtime.modelcheck.tokenizer import check_tokenizer
         from tunesmith_runtime.modelcheck.weights import UnknownArchitecture, check_weights
 
@@ -64,9 +65,10 @@ def check_fit(name: str, adapter: Path, base: Path, is_mixed: bool = True) -> bo
 
     Raises RunFailure: BadModel for an adapter that does not fit, BadSpec for one whose rows cannot be mixed with others.
     """
+    from tunesmith_runtime.multimodal.processor import PACKAGES
     from tunesmith_runtime.train.imports import hidden
 
-    with hidden():
+    with hidden(PACKAGES):
         from tunesmith_runtime.modelcheck.adapter_batching import check_mixable
         from tunesmith_runtime.modelcheck.loading import META, load_weights, with_adapter
         from tunesmith_runtime.modelcheck.weights import check_numbers

@@ -28,17 +28,21 @@ BLANK = "white"
 FILES = ("processor_config.json", "preprocessor_config.json")
 """Files that configure the processing of images; a model has one of them."""
 PACKAGES = frozenset({"torchvision"})
-"""Optional packages that processors import."""
+"""Optional packages that processors import. transformers finds out once in a process whether they are there."""
 
 
-def has_processor(folder: Path) -> bool:
-    """Return whether the model in `folder` has a processor."""
+def packages_of(folder: Path) -> frozenset[str]:
+    """Return the optional packages that the processor of the model in `folder` imports; empty without a processor."""
+    return PACKAGES if _has_processor(folder) else frozenset()
+
+
+def _has_processor(folder: Path) -> bool:
     return any((folder / name).is_file() for name in FILES)
 
 
 def reads_images(folder: Path) -> bool:
     """Return whether the model in `folder` is multimodal and has a processor. Imports transformers for those that have one."""
-    return has_processor(folder) and is_multimodal(json.loads((folder / "config.json").read_text()))
+    return _has_processor(folder) and is_multimodal(json.loads((folder / "config.json").read_text()))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import os
 from tunesmith_api.pods import Accelerator
 from tunesmith_api.run import Outcome, RunReport, RunSpec, Verb
 from tunesmith_api.training import Strategy
-from tunesmith_runtime.multimodal.processor import PACKAGES, has_processor
+from tunesmith_runtime.multimodal.processor import packages_of
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rank import PROCESS_VARIABLE
 from tunesmith_runtime.rundirectory import RunDirectory, open_run
@@ -67,7 +67,7 @@ def train(
         return_freed_tensors()
     parts = METHODS[job.method], TUNERS[job.tuner], OPTIMIZERS[job.training.optimizer], strategy_in(group)
     needed = {package for part in parts for package in part.needs}
-    with hidden(needed | (PACKAGES if has_processor(work.model()) else set())):
+    with hidden(needed | packages_of(work.model())):
         from tunesmith_runtime.train import course
         from tunesmith_runtime.train.tracking import tracked
 

@@ -47,11 +47,15 @@ def test_an_unavailable_value_is_refused_with_the_alternative(change: dict[str, 
 
 
 @pytest.mark.parametrize("form", ["vqa", "caption"])
-def test_rows_with_media_are_validated_and_not_learned(form: str) -> None:
+def test_rows_with_images_are_learned_by_methods_that_read_them(form: str) -> None:
     spec = SPEC | {"datasets": [{"uri": "s3://data/train.jsonl", "format": form}]}
-    assert refusals("FineTuneJob", spec | {"until": "data"}) == []
-    (refused,) = refusals("FineTuneJob", spec | {"until": "export"})
-    assert str(refused).startswith(f"datasets[].format {form} with until export: no method of this version learns from")
+    assert refusals("FineTuneJob", spec) == []
+    (refused,) = refusals("FineTuneJob", spec | {"method": "kto"})
+    assert str(refused) == (
+        f"datasets[].format {form} with method kto: this method learns from text alone in this version; use method sft"
+    )
+    (refused,) = refusals("FineTuneJob", spec | {"training": {"packing": True}})
+    assert str(refused).endswith("rows with images are not packed in this version; remove training.packing")
 
 
 def test_values_that_cannot_go_together_are_refused() -> None:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.method_facts import Method as MethodName
-from tunesmith_api.training import Until
-from tunesmith_runtime.data.records import WITH_MEDIA, Record
+from tunesmith_runtime.data.records import Record
 from tunesmith_runtime.data.row_encoder import Learnable
 from tunesmith_runtime.train.world.process_group import ProcessGroup
 from tunesmith_runtime.workdir import Work
@@ -78,8 +77,7 @@ class Method:
 
     def learnable(self, job: FineTuneJobSpec, work: Work) -> Learnable:
         """Return the records that it learns from with the settings of a job. Raises RunFailure (BadSpec)."""
-        validated = WITH_MEDIA if job.until is Until.DATA else frozenset[type[Record]]()
-        return Learnable(self.name, self.learns_from, self.row_check(job, work), self.scales, validated)
+        return Learnable(self.name, self.learns_from, self.row_check(job, work), self.scales)
 
 
 def in_pairs(examples: Dataset, job: FineTuneJobSpec) -> Pairs:

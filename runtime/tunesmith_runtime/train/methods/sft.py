@@ -58,7 +58,7 @@ def build_trainer(setup: Setup) -> RunMixin:
 
 def row_check(job: FineTuneJobSpec, _: Work) -> Callable[[Record], None]:
     """Return what raises RowError for a conversation with weights if rows are streamed: each process reads its own, and has to know
-    beforehand which loss all take."""
+    beforehand which loss all take; and for images in rows that are packed or streamed."""
 
     def check(record: Record) -> None:
         if job.training.streaming and isinstance(record, Conversation) and record.is_scaled:
@@ -66,8 +66,20 @@ def row_check(job: FineTuneJobSpec, _: Work) -> Callable[[Record], None]:
                 "has a message of a weight other than 0 and 1, which training.streaming does not support",
                 "set spec.training.streaming: false, or write weight 0 or 1",
             )
+        if isinstance(record, MultimodalConversation):
+            check_images(job)
 
     return check
+
+
+def check_images(job: FineTuneJobSpec) -> None:
+    """Raise RowError where rows with images are not supported. The API refuses them where it knows the format of the rows."""
+    for field in ("packing", "streaming"):
+        if getattr(job.training, field):
+            raise RowError(
+                f"has images, which training.{field} does not support in this version",
+                f"set spec.training.{field}: false",
+            )
 
 
 SFT = Method(

@@ -3,8 +3,8 @@ agreement between processes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from heapq import nlargest
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset, Sampler
-from transformers import TrainerCallback, TrainerState
+from transformers import PreTrainedModel, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -90,6 +90,21 @@ class RunMixin(ValidationMixin):
     def load_weights(self, folder: Path) -> None:
         """Load the trained weights of the checkpoint in `folder`."""
         self._load_from_checkpoint(str(folder))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Save weights under the names that they have in the model, by which the Trainer loads them again."""
+        with names_of_modules(self.model):
+            super()._save(output_dir, state_dict)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Raise RunFailure (StorageCorrupt) where a checkpoint lacks weights of the model: they would be those before the training."""
+        tied = getattr(self.model, "all_tied_weights_keys", None) or {}
+        if missing := sorted({*load_result.missing_keys} - {*tied}):
+            raise RunFailure(
+                FailureClass.STORAGE_CORRUPT,
+                f"the checkpoint lacks {len(missing)} weights of the model, the first of them {missing[0]}",
+                "delete the job's folder checkpoints in the store, so that the training begins anew",
+            )
 
     @property
     def global_batch_size(self) -> int:
@@ -194,6 +209,20 @@ class RunMixin(ValidationMixin):
         accelerate, which would repeat the order of the first epoch."""
         train_dataloader.set_epoch(epoch)
         super()._run_epoch(epoch=epoch, train_dataloader=train_dataloader, **rest)
+
+
+@contextmanager
+def names_of_modules(model: nn.Module) -> Iterator[None]:
+    """Within the block, `save_pretrained` of a model of transformers writes each weight under its name in the model, and not under the
+    one that it has in files of its hub, as for several multimodal and mixture-of-experts classes."""
+    if not isinstance(model, PreTrainedModel):
+        yield
+        return
+    model.save_pretrained = partial(model.save_pretrained, save_original_format=False)
+    try:
+        yield
+    finally:
+        del model.save_pretrained
 
 
 class DryPass(TrainerCallback):  # type: ignore[misc]

@@ -11,7 +11,7 @@ from tunesmith_runtime.data.dropped_rows import FILE
 from tunesmith_runtime.data.encode import Encoder
 from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.data.load import Data, load
-from tunesmith_runtime.data.records import WITH_MEDIA, Continuation, Conversation, PlainText, Record
+from tunesmith_runtime.data.records import Continuation, Conversation, PlainText, Record
 from tunesmith_runtime.data.row_encoder import Learnable
 from tunesmith_runtime.train.methods import METHODS
 from tunesmith_runtime.workdir import DataFile, Work
@@ -42,7 +42,7 @@ def read(work: Work, tokenizer: Any, learns_from: frozenset[type[Record]] = ALL_
         work,
         job,
         Encoder.of(tokenizer, frozenset([tokenizer.eos_token_id]), job.training),
-        Learnable(job.method, learns_from, scales=METHODS[job.method].scales, validated=WITH_MEDIA & learns_from),
+        Learnable(job.method, learns_from, scales=METHODS[job.method].scales),
     )
 
 

@@ -1,4 +1,4 @@
-"""Rows with images, videos or sounds: files that they name must be there; they are counted, and nothing is learned from them."""
+"""Rows name images by paths below the folder of the rows, and nothing elsewhere."""
 
 from __future__ import annotations
 
@@ -6,82 +6,61 @@ from typing import Any
 
 import pytest
 
-from tests.unit.runtime.data.loading import given_files
-from tunesmith_api.failures import FailureClass
-from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_runtime.data.encode import Encoder
-from tunesmith_runtime.data.load import Data, load
-from tunesmith_runtime.data.media_files import MediaFiles
-from tunesmith_runtime.data.records import Caption, Media, MediaKind
+from tunesmith_runtime.data.formats import FORMATS, read
+from tunesmith_runtime.data.media_files import MediaFiles, resolved
+from tunesmith_runtime.data.records import Media, MultimodalConversation
 from tunesmith_runtime.data.row_error import RowError
-from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.train.methods import METHODS
-from tunesmith_runtime.workdir import Work
 
 ROOT = "s3://data/part-0"
-TURNS = [{"role": "user", "content": "<image><image>?"}, {"role": "assistant", "content": "Kiwi."}]
 FILES = MediaFiles(ROOT, frozenset({"train.jsonl", "a.jpg", "sub/b.png", "sub/train.jsonl"}))
 
 
-def read(work: Work, tokenizer: Any, form: str, **spec: Any) -> Data:
-    job = FineTuneJobSpec.model_validate(
-        {
-            "model": {"uri": "s3://models/base"},
-            "datasets": [{"uri": f"{ROOT}/train.jsonl", "format": form}],
-            "until": "data",
-            **spec,
-        }
-    )
-    encoder = Encoder.of(tokenizer, frozenset([tokenizer.eos_token_id]), job.training)
-    return load(work, job, encoder, METHODS[job.method].learnable(job, work))
-
-
-def listed(work: Work) -> None:
-    """Write the listing of the folder of the rows."""
-    FILES.write(work.data / "files-00.json")
-    work.write_data_files([file.model_copy(update={"listing": "files-00.json"}) for file in work.data_files()])
+def uri_in(source: str, files: MediaFiles | None = FILES, uri: str = f"{ROOT}/train.jsonl") -> str:
+    """The URI of the image that a row of the file `uri` names by `source`."""
+    record: Any = read({"image_path": source, "text": "What is it?", "answer": "A kiwi."}, FORMATS["vqa"])
+    assert isinstance(record, MultimodalConversation)
+    found = resolved(record, files, uri).conversation.messages[0]["content"][0]
+    assert isinstance(found, Media)
+    return found.sources[0]
 
 
 @pytest.mark.parametrize(
-    ("form", "row"),
+    ("source", "row", "expected"),
     [
-        ("caption", {"image": "a.jpg", "caption": "a kiwi"}),
-        ("vqa", {"image_path": "./sub\\b.png", "text": "What is it?", "answer": "A kiwi."}),
-        ("vqa", {"messages": TURNS, "images": ["sub/b.png", "https://host/c.jpg"]}),
+        ("a.jpg", "train.jsonl", "a.jpg"),
+        ("./sub\\b.png", "train.jsonl", "sub/b.png"),
+        ("b.png", "sub/train.jsonl", "sub/b.png"),
+        ("sub/b.png", "sub/train.jsonl", "sub/b.png"),
     ],
 )
-def test_rows_with_media_are_counted_and_have_no_examples(
-    work: Work, tokenizer: Any, form: str, row: dict[str, Any]
-) -> None:
-    given_files(work, (0, [row, row]))
-    listed(work)
-    data = read(work, tokenizer, form, drop=["Duplicate"])
-    assert data.rows.to_dict() == {"kept": 1, "dropped": [{"reason": "Duplicate", "count": 1}]}
-    assert len(data.train) == 0
+def test_a_path_is_relative_to_the_file_of_the_row_or_to_the_data(source: str, row: str, expected: str) -> None:
+    assert uri_in(source, uri=f"{ROOT}/{row}") == f"{ROOT}/{expected}"
 
 
-@pytest.mark.parametrize("image", ["b.png", "a.JPG", "sub", "train"])
-def test_a_file_that_is_not_there_is_named_with_file_and_line(work: Work, tokenizer: Any, image: str) -> None:
-    there, gone = ({"image": name, "caption": "a kiwi"} for name in ("a.jpg", image))
-    given_files(work, (0, [there, gone]))
-    listed(work)
-    with pytest.raises(
-        RunFailure, match=rf"train\.jsonl line 2: names the file '{image}', which is not in {ROOT}"
-    ) as found:
-        read(work, tokenizer, "caption")
-    assert found.value.failure is FailureClass.BAD_ROW
-    assert read(work, tokenizer, "caption", onBadRow="Drop", maxBadShare=0.5).rows.kept == 1
+@pytest.mark.parametrize("source", ["b.png", "a.JPG", "sub"])
+def test_a_file_that_is_not_there_is_named(source: str) -> None:
+    with pytest.raises(RowError, match=rf"names the file '{source}', which is not in {ROOT}"):
+        uri_in(source)
 
 
-def test_paths_are_relative_to_the_file_of_the_row_or_to_the_data() -> None:
-    record = Caption(Media(MediaKind.IMAGE, ("b.png",)), "a kiwi")
-    FILES.check(record, f"{ROOT}/sub/train.jsonl")
-    FILES.check(Caption(Media(MediaKind.IMAGE, ("sub/b.png",)), "a kiwi"), f"{ROOT}/sub/train.jsonl")
-    with pytest.raises(RowError):
-        FILES.check(record, f"{ROOT}/train.jsonl")
+def test_where_files_are_not_listed_a_path_is_relative_to_the_file_of_the_row() -> None:
+    assert uri_in("./a.jpg", None) == f"{ROOT}/a.jpg"
+    with pytest.raises(RowError, match=r"the files beside https://host/train\.jsonl are not read"):
+        uri_in("a.jpg", None, "https://host/train.jsonl")
 
 
-def test_without_until_data_the_format_is_refused(work: Work, tokenizer: Any) -> None:
-    given_files(work, (0, [{"image": "a.jpg", "caption": "a kiwi"}]))
-    with pytest.raises(RunFailure, match=r"datasets\[\]\.format caption: method sft learns from"):
-        read(work, tokenizer, "caption", until="export")
+@pytest.mark.parametrize("source", ["../a.jpg", "/etc/passwd", "sub/../../a.jpg", "file:///etc/passwd"])
+def test_no_path_leads_out_of_the_folder(source: str) -> None:
+    with pytest.raises(RowError, match="outside the folder of the data"):
+        uri_in(source, None)
+
+
+@pytest.mark.parametrize("source", ["https://host/a.jpg", "http://169.254.169.254/", "s3://other/a.jpg"])
+def test_a_row_does_not_decide_what_a_pod_connects_to(source: str) -> None:
+    with pytest.raises(RowError, match="read from the folder of the rows alone") as found:
+        uri_in(source)
+    assert found.value.hint == "copy it into the folder of the rows, and name it by its path"
+
+
+def test_a_data_uri_is_its_own_file() -> None:
+    assert uri_in("data:image/png;base64,AAAA") == "data:image/png;base64,AAAA"

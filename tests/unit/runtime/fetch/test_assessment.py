@@ -11,6 +11,7 @@ import numpy
 import pytest
 from safetensors.numpy import load, save
 
+from tests import tinyvision
 from tests.hub_server import Hub, hub
 from tests.unit.runtime.fetch.hub_imports import SCHEMES, servers
 from tests.unit.runtime.fetch.support import ADAPTER, CONFIG, MODEL, PARAMETERS, ROWS, TOKENIZER, Fetcher, names
@@ -331,26 +332,42 @@ def test_a_reference_that_a_strategy_cannot_have_is_refused_before_a_device_is_r
         assert prepared(fetcher, PREFERENCES, **{**spec, **accepted}).estimate
 
 
-IMAGE = b"not read"
+IMAGE = tinyvision.picture("red")
 
 
-def validated(local: Fetcher, files: dict[str, bytes], form: str) -> RunReport:
+@pytest.fixture(scope="module")
+def sees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a model that reads images."""
+    folder = tmp_path_factory.mktemp("vision")
+    tinyvision.add_processor(tinyvision.make_model(folder, "qwen2_5_vl"), "qwen2_5_vl")
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def read_images(local: Fetcher, model: dict[str, bytes], files: dict[str, bytes], form: str) -> RunReport:
     datasets = [{"uri": local.put("pictures", files), "format": form}]
-    return local.prepare(local.job(local.put("m", WORDS), datasets=datasets, until="data"))[0]
+    return local.prepare(local.job(local.put("m", model), datasets=datasets, until="data"))[0]
 
 
-def test_rows_with_images_are_counted_until_data(local: Fetcher) -> None:
+def test_the_tokens_of_images_are_counted_and_a_file_that_is_not_there_is_named(
+    local: Fetcher, sees: dict[str, bytes]
+) -> None:
     rows = b'{"image_path": "a.jpg", "text": "What?", "answer": "A kiwi."}\n' * 2
-    report = validated(local, {"train.jsonl": rows, "a.jpg": IMAGE}, "vqa")
+    report = read_images(local, sees, {"train.jsonl": rows, "a.jpg": IMAGE}, "vqa")
     assert report.rows is not None
-    assert (report.rows.kept, report.estimate) == (2, None)
+    assert report.rows.kept == 2
     gone = rows + rows.replace(b"a.jpg", b"b.jpg")
     with pytest.raises(RunFailure, match=r"train\.jsonl line 3: names the file 'b\.jpg'") as failure:
-        validated(local, {"train.jsonl": gone, "a.jpg": IMAGE}, "vqa")
+        read_images(local, sees, {"train.jsonl": gone, "a.jpg": IMAGE}, "vqa")
     assert failure.value.failure is FailureClass.BAD_ROW
 
 
-def test_texts_beside_images_are_captions(local: Fetcher) -> None:
+def test_images_for_a_model_of_text_alone_are_refused_before_a_device_is_taken(local: Fetcher) -> None:
+    rows = b'{"image_path": "a.jpg", "text": "a", "answer": "a"}\n'
+    with pytest.raises(RunFailure, match="the base model reads text alone"):
+        read_images(local, WORDS, {"train.jsonl": rows, "a.jpg": IMAGE}, "vqa")
+
+
+def test_texts_beside_images_are_captions(local: Fetcher, sees: dict[str, bytes]) -> None:
     files = {
         "a.jpg": IMAGE,
         "a.txt": b"A kiwi,\nripe.",
@@ -359,7 +376,7 @@ def test_texts_beside_images_are_captions(local: Fetcher) -> None:
         "notes.txt": b"x",
         "d.jpg": IMAGE,
     }
-    report = validated(local, files, "caption")
+    report = read_images(local, sees, files, "caption")
     assert report.rows is not None
     assert report.rows.to_dict() == {"kept": 1, "dropped": [{"reason": "EmptyAnswer", "count": 1}]}
 

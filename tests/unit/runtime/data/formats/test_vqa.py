@@ -12,7 +12,6 @@ from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats import FORMATS
 from tunesmith_runtime.data.records import (
     Box,
-    Caption,
     Conversation,
     Media,
     MediaKind,
@@ -247,8 +246,11 @@ def test_a_picture_without_an_answer_is_dropped() -> None:
 
 @pytest.mark.parametrize("row", [{"image": "a.png", "caption": "ink wash"}, {"file_name": "a.png", "text": "ink wash"}])
 def test_a_caption_is_a_picture_with_its_text(row: dict[str, Any]) -> None:
-    assert formats.detect(row, {Caption}).name == RowFormat.CAPTION
-    assert formats.read(row, FORMATS[RowFormat.CAPTION]) == Caption(A, "ink wash")
+    learned = MultimodalConversation(
+        Conversation([{"role": "user", "content": [A]}, {"role": "assistant", "content": ["ink wash"]}])
+    )
+    assert formats.detect(row, {MultimodalConversation}).name == RowFormat.CAPTION
+    assert formats.read(row, FORMATS[RowFormat.CAPTION]) == learned
 
 
 def test_a_format_of_text_refuses_media_instead_of_losing_them() -> None:

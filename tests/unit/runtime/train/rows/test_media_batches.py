@@ -1,0 +1,104 @@
+"""A training on rows with images uses their pixels, resumes exactly, and publishes a model that answers about pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from tests import tinyvision
+from tests.unit.runtime.train.support import Run, make_run, stop_and_resume
+from tunesmith_api.failures import FailureClass
+from tunesmith_api.run import Outcome
+from tunesmith_runtime import export, train
+from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.media.pictures import read_picture
+from tunesmith_runtime.multimodal.encoder import MediaEncoder
+from tunesmith_runtime.multimodal.processor import MediaProcessor
+from tunesmith_runtime.multimodal.sources import MediaSource
+from tunesmith_runtime.storage.directory import download_directory
+from tunesmith_runtime.train.rows.media_batches import MediaCollator
+from tunesmith_runtime.train.trainers.base import RunMixin
+from tunesmith_runtime.workdir import DataFile
+
+SETTINGS = {"epochs": 8, "globalBatchSize": 16, "microBatchSize": 8, "learningRate": 3e-3}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vision")
+    return tinyvision.add_processor(tinyvision.make_model(folder, "qwen2_5_vl"), "qwen2_5_vl")
+
+
+def beside(run: Run, pictures: Path) -> Run:
+    """The run with rows that name the files in the folder `pictures`."""
+    run.work.write_data_files([DataFile(path="00.jsonl", uri=f"file://{pictures}/train.jsonl", dataset=0)])
+    return run
+
+
+def answer(model: Any, processor: Any, picture: bytes) -> str:
+    """The greedy answer of transformers."""
+    message = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "image", "image": read_picture(picture).pixels},
+                {"type": "text", "text": "what is it?"},
+            ],
+        }
+    ]
+    inputs = processor.apply_chat_template(
+        message, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        found = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+    return str(processor.decode(found[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+
+
+def test_a_merged_model_names_the_colours_of_new_pictures_and_resumes_exactly(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tinyvision.picture_rows(tmp_path / "pictures", 64)
+    run = beside(make_run(tmp_path / "run", base, rows, SETTINGS, tuner="full"), tmp_path / "pictures")
+    assert run.do(train.run).outcome is Outcome.SUCCEEDED
+
+    artifacts = run.do(export.run).artifacts or []
+    merged = tmp_path / "merged"
+    download_directory(run.directory.storage, artifacts[-1].uri, merged)
+    model, processor = AutoModelForImageTextToText.from_pretrained(merged), AutoProcessor.from_pretrained(merged)
+    answers = {colour: answer(model, processor, tinyvision.picture(colour, seed=9)) for colour in tinyvision.COLOURS}
+    assert answers == {colour: colour for colour in tinyvision.COLOURS}
+
+    stopped = beside(make_run(tmp_path / "stopped", base, rows, SETTINGS, tuner="full"), tmp_path / "pictures")
+    resumed, report = stop_and_resume(
+        stopped, base, rows, 7, monkeypatch, lambda run: beside(run, tmp_path / "pictures")
+    )
+    assert report.resumed_from_step == 8  # the signal is handled at the end of the next step
+    assert [entry["loss"] for entry in resumed.log_history()] == [entry["loss"] for entry in run.log_history()]
+
+
+def test_a_picture_that_changed_after_the_rows_were_read_ends_the_run_by_its_name(base: Path) -> None:
+    media = MediaEncoder(MediaProcessor.load(base), MediaSource({}.get))
+    with pytest.raises(RunFailure, match=r"an image changed after the rows were read: .*gone\.png") as failure:
+        MediaCollator(lambda rows: {}, media)([{"media": ["gone.png"]}])
+    assert failure.value.failure is FailureClass.BAD_ROW
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(base: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(base)
+    trainer = SimpleNamespace(model=model)
+    RunMixin._issue_warnings_after_load(trainer, SimpleNamespace(missing_keys=[*model.all_tied_weights_keys]))  # type: ignore[arg-type]
+    with pytest.raises(RunFailure, match=r"lacks 1 weights of the model, the first of them a\.weight") as failure:
+        RunMixin._issue_warnings_after_load(trainer, SimpleNamespace(missing_keys=["a.weight"]))  # type: ignore[arg-type]
+    assert failure.value.failure is FailureClass.STORAGE_CORRUPT
+
+
+def test_a_batch_without_images_has_no_features(base: Path) -> None:
+    media = MediaEncoder(MediaProcessor.load(base), MediaSource({}.get))
+    collate = MediaCollator(lambda rows: {"input_ids": torch.tensor([[1, 2]])}, media)
+    assert collate([{"media": None}])["media"] == {}
+    assert "media" not in collate([{"input_ids": [1, 2]}])
