@@ -43,6 +43,9 @@ class Progress(ApiModel):
         None, ge=0, le=1, description="Latest share of completions that maxCompletionLength cut off."
     )
     sampling_share: float | None = Field(None, ge=0, description="Latest share of the time that sampling takes.")
+    loading_share: float | None = Field(
+        None, ge=0, le=1, description="Latest share of the time in which devices wait for images."
+    )
     reward_margin: float | None = Field(
         None, description="Latest mean reward of chosen beyond that of rejected answers."
     )

@@ -343,6 +343,7 @@ class ProgressReport(ApiModel):
     reward: float | None = Field(None, description="As Progress.reward.")
     rewards: list[MeanReward] | None = Field(None, description="As Progress.rewards.")
     sampling_share: float | None = Field(None, description="As Progress.samplingShare.")
+    loading_share: float | None = Field(None, description="As Progress.loadingShare.")
     truncated_share: float | None = Field(None, description="As Progress.truncatedShare.")
     reward_margin: float | None = Field(None, description="As Progress.rewardMargin.")
     reward_accuracy: float | None = Field(None, description="As Progress.rewardAccuracy.")

@@ -16,7 +16,7 @@ class RunFailure(Exception):
     """
 
     def __init__(self, failure: FailureClass, message: str, hint: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(failure, message, hint)  # the arguments, with which another process rebuilds it
         self.failure = failure
         self.message = message
         self.hint = hint
@@ -38,6 +38,9 @@ class NotFound(RunFailure):
             FailureClass.BAD_SPEC, message or f"nothing at {uri}", "check the URI and create the bucket or folder"
         )
         self.uri = uri
+
+    def __reduce__(self) -> tuple[type[NotFound], tuple[str, str]]:
+        return NotFound, (self.uri, self.message)
 
     def named(self, failure: FailureClass, what: str) -> RunFailure:
         """Return this as a failure of class `failure` about `what`, such as `model` or `data set`."""

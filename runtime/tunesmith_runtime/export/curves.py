@@ -18,6 +18,7 @@ PANELS: Mapping[str, Mapping[str, str]] = {
     "share": {
         "rewards/accuracies": "chosen answers with more reward",
         "sampling_share": "time for sampling",
+        "loading_share": "time in which the device waited for images",
         "eval_accuracy": "validation rows classified or ranked right",
         "eval_recall": "validation rows whose positive is nearest",
         "eval_mrr": "reciprocal rank of positives of validation rows",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
 
 from tunesmith_runtime.answers.coordinates import Size, family_of
 from tunesmith_runtime.data.records import Box, Conversation, Media, MediaKind, MultimodalConversation, Part, Reference
@@ -12,6 +13,9 @@ from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.multimodal.processor import MediaProcessor
 from tunesmith_runtime.multimodal.slots import SLOT
 from tunesmith_runtime.multimodal.sources import MediaSource
+
+READERS = 8
+"""Threads that read pictures while rows are encoded. Decoders release Python's lock."""
 
 
 @dataclass(frozen=True)
@@ -21,16 +25,23 @@ class MediaEncoder:
     processor: MediaProcessor
     source: MediaSource
 
-    def conversation(self, record: MultimodalConversation) -> Conversation:
+    def sizes(self, record: MultimodalConversation) -> list[Future[Size]]:
+        """Begin to read the media of a record, in their order; each raises RowError where it cannot be read."""
+        return [self._readers.submit(self._size, each) for each in all_media(record)]
+
+    def conversation(self, record: MultimodalConversation, sizes: Sequence[Size]) -> Conversation:
         """Return the conversation with slots, and with what the processor writes for each.
 
-        Raises RowError for media that cannot be read, boxes outside of their picture, and media of other kinds than images.
+        `sizes`: of its media. Raises RowError for boxes outside of their picture.
         """
-        messages = record.conversation.messages
-        sizes = [self._size(each) for message in messages for each in media_of(message["content"])]
         written = tuple(self.processor.written(size).text for size in sizes)
+        messages = record.conversation.messages
         shown = [{**message, "content": self._text(message["content"], sizes)} for message in messages]
         return replace(record.conversation, messages=shown, slots=written)
+
+    @cached_property
+    def _readers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(READERS, "pictures")
 
     def _size(self, media: Media) -> Size:
         if media.kind is not MediaKind.IMAGE:
@@ -57,6 +68,7 @@ class MediaEncoder:
         return family_of(self.processor.model_type).write(box, size, self.processor.written(size).resized or size)
 
 
-def media_of(parts: Sequence[Any]) -> Iterator[Media]:
-    """Yield the media among the parts of a message."""
-    yield from (part for part in parts if isinstance(part, Media))
+def all_media(record: MultimodalConversation) -> Iterator[Media]:
+    """Yield the media of a record in the order of their slots."""
+    for message in record.conversation.messages:
+        yield from (part for part in message["content"] if isinstance(part, Media))

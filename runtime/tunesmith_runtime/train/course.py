@@ -42,7 +42,7 @@ from tunesmith_runtime.train.optimizers import OPTIMIZERS
 from tunesmith_runtime.train.reporting import MetricsLog, ProgressReporter, metrics, peak_memory
 from tunesmith_runtime.train.rows.forms import count_of
 from tunesmith_runtime.train.rows.loading import LoadedRows, load_rows
-from tunesmith_runtime.train.rows.media_batches import MediaCollator
+from tunesmith_runtime.train.rows.media_batches import MediaCollator, loader_arguments
 from tunesmith_runtime.train.rows.packing import two_rows
 from tunesmith_runtime.train.samples import answers_of
 from tunesmith_runtime.train.strategies import strategy_in
@@ -227,10 +227,13 @@ def build_trainer(
         tokenizer=rows.tokenizer,
         train_dataset=rows.train,
         eval_dataset=None if data.validation is None else method.arrange(data.validation, job),
-        arguments=training_arguments(
-            job, number, data.validation is not None, course.run.local / "checkpoints", course.group,
-            learner.device.name, learner.bf16,
-        ),
+        arguments={
+            **training_arguments(
+                job, number, data.validation is not None, course.run.local / "checkpoints", course.group,
+                learner.device.name, learner.bf16,
+            ),
+            **loader_arguments(rows.train),
+        },
         callbacks=[
             *tuner.callbacks(learner.model, job, total_steps(job.training, number), attempt.state),
             attempt.checkpoints,

@@ -107,6 +107,7 @@ class ProgressReporter(TrainerCallback):  # type: ignore[misc]
             reward=self._latest.get("reward"),
             rewards=mean_rewards(self._latest, self._rewards),
             sampling_share=self._latest.get("sampling_share"),
+            loading_share=self._latest.get("loading_share"),
             truncated_share=self._latest.get("completions/truncated"),
             reward_margin=self._latest.get("rewards/margins"),
             reward_accuracy=self._latest.get("rewards/accuracies"),

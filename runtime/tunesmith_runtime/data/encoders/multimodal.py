@@ -14,7 +14,7 @@ from tunesmith_runtime.data.records import MultimodalConversation
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.text_encoder import TextEncoder
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.multimodal.encoder import media_of
+from tunesmith_runtime.multimodal.encoder import all_media
 
 
 def encode_multimodal(record: MultimodalConversation, text: TextEncoder) -> Encoding[list[Example] | DropReason]:
@@ -28,11 +28,13 @@ def encode_multimodal(record: MultimodalConversation, text: TextEncoder) -> Enco
             "the rows have images, and the base model reads text alone",
             "name a multimodal model in spec.model, or remove the images from the rows",
         )
-    conversation = text.media.conversation(record)
+    sizes = text.media.sizes(record)
+    yield ()  # while pictures are read, the rows that follow are begun
+    conversation = text.media.conversation(record, [size.result() for size in sizes])
     turns = yield from encode_conversation(conversation, text)
     if isinstance(turns, DropReason):
         return turns
-    uris = [each.sources[0] for message in record.conversation.messages for each in media_of(message["content"])]
+    uris = [each.sources[0] for each in all_media(record)]
     written = yield from text.ids(*conversation.slots)
     slots = [_count(ids, text.media.processor.slot_ids) for ids in written]
     return [_with_media(example, uris, slots, text.media.processor.slot_ids) for example in join_turns(turns)]

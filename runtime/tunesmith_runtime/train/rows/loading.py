@@ -26,8 +26,8 @@ from tunesmith_runtime.modelcheck.config import Limits
 from tunesmith_runtime.modelcheck.tokenizer import check_vocabulary
 from tunesmith_runtime.multimodal.encoder import MediaEncoder
 from tunesmith_runtime.multimodal.processor import MediaProcessor, reads_images
+from tunesmith_runtime.multimodal.reading import KeptFiles, StoreReader, kept_bytes
 from tunesmith_runtime.multimodal.sources import MediaSource
-from tunesmith_runtime.storage import open_storage
 from tunesmith_runtime.tasks import LANGUAGE, task_of
 from tunesmith_runtime.train.methods import Method
 from tunesmith_runtime.train.models.files import BASE, limits, load_tokenizer, stop_ids
@@ -38,6 +38,9 @@ from tunesmith_runtime.train.world.process_group import ProcessGroup
 from tunesmith_runtime.workdir import Work
 
 log = logging.getLogger(__name__)
+
+MEDIA_FOLDER = "media"
+"""Folder of the files of media that are kept, below that of the examples."""
 
 
 class LoadedRows(NamedTuple):
@@ -70,7 +73,7 @@ def load_rows(spec: RunSpec, job: FineTuneJobSpec, method: Method, work: Work, g
     ends = stop_ids(work.model(), tokenizer)
     if task_of(job.method) is not LANGUAGE:
         set_padding(tokenizer, ends)
-    media = media_encoder(spec, work)
+    media = media_encoder(spec, job, work)
     encoder = Encoder.of(tokenizer, ends, job.training, most, job.method, completion_tokens(job), media)
     if job.training.streaming:
         arrange = arrangement(job.training, encoder.max_length)
@@ -84,12 +87,15 @@ def load_rows(spec: RunSpec, job: FineTuneJobSpec, method: Method, work: Work, g
     return LoadedRows(tokenizer, data, arranged(data.train, encoder.max_length, job, method), media)
 
 
-def media_encoder(spec: RunSpec, work: Work) -> MediaEncoder | None:
+def media_encoder(spec: RunSpec, job: FineTuneJobSpec, work: Work) -> MediaEncoder | None:
     """Return what reads the media of rows for the base model; None where it has no processor of images. Raises RunFailure (BadModel)."""
     if not reads_images(work.model()):
         return None
     processor = MediaProcessor.load(work.model(), spec.base.trust_remote_code)
-    return MediaEncoder(processor, MediaSource(open_storage(spec.store).read_bytes))
+    work.examples.mkdir(parents=True, exist_ok=True)
+    most = kept_bytes(work.root, job.resources.ephemeral_storage)
+    files = KeptFiles(StoreReader(spec.store), work.examples / MEDIA_FOLDER, most)
+    return MediaEncoder(processor, MediaSource(files))
 
 
 def set_template(tokenizer: PreTrainedTokenizerBase, spec: RunSpec) -> None:

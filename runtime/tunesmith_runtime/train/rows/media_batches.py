@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,24 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.multimodal.encoder import MediaEncoder
+from tunesmith_runtime.train.rows.forms import TrainingRows, as_dataset
+from tunesmith_runtime.train.rows.streaming import StreamedRows
 
 MEDIA = "media"
 """Column of the URIs of images, and key of a batch with the inputs of the model beside its tokens."""
 TYPES = "mm_token_type_ids"
+
+
+MOST_LOADERS = 4
+
+
+def loader_arguments(rows: TrainingRows) -> dict[str, Any]:
+    """Return the arguments of transformers.TrainingArguments by which processes of their own make batches with media, so that the device
+    does not wait for pictures. Empty for rows of text alone."""
+    if isinstance(rows, StreamedRows) or MEDIA not in as_dataset(rows).column_names:
+        return {}
+    processes = max(1, min(MOST_LOADERS, len(os.sched_getaffinity(0)) // 2))
+    return {"dataloader_num_workers": processes, "dataloader_persistent_workers": True}
 
 
 @dataclass(frozen=True)
@@ -27,11 +42,14 @@ class MediaCollator:
     media: MediaEncoder
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """A batch. Raises RunFailure (BadRow) for an image that can no longer be read."""
+        """A batch; with RunFailure (BadRow) in place of the features for an image that can no longer be read."""
         if MEDIA not in rows[0]:
             return self.text(rows)
-        images = [[self._read(uri) for uri in row[MEDIA] or ()] for row in rows]
         batch = self.text([{name: value for name, value in row.items() if name != MEDIA} for row in rows])
+        try:
+            images = [[self._read(uri) for uri in row[MEDIA] or ()] for row in rows]
+        except RunFailure as failure:  # a process of the DataLoader can return it, and cannot raise it with its class
+            return {**batch, MEDIA: failure}
         features: dict[str, Tensor] = self.media.processor.features(images)
         if features and (types := self.media.processor.token_types(batch["input_ids"].tolist())):
             features[TYPES] = torch.tensor(types)

@@ -25,9 +25,11 @@ from tunesmith_runtime.train.checkpoint import misses_evaluation
 from tunesmith_runtime.train.kernels.choice import Choice
 from tunesmith_runtime.train.rows.batches import ByLength
 from tunesmith_runtime.train.rows.forms import known, lengths_of
+from tunesmith_runtime.train.rows.media_batches import MEDIA
 from tunesmith_runtime.train.rows.packing import check_separate_rows, two_rows
 from tunesmith_runtime.train.rows.streaming import CountPasses, StreamedRows
 from tunesmith_runtime.train.schedule import Schedule, share
+from tunesmith_runtime.train.stopwatch import Stopwatch
 from tunesmith_runtime.train.validation import ValidationMixin
 from tunesmith_runtime.train.world.process_group import ALONE, ProcessGroup
 
@@ -54,6 +56,7 @@ class RunMixin(ValidationMixin):
         self.rate_share: Callable[[int], float] = lambda _: 1.0
         """The share of the peak learning rate in the step after so many steps."""
         self._random_state: Path | None = None
+        self._loading = Stopwatch()
         self._waiting = []
         super().__init__(*arguments, **options)
 
@@ -196,9 +199,22 @@ class RunMixin(ValidationMixin):
             folder = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             self.train_dataset.save(folder, self.state.global_step * self.global_batch_size)
 
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Move a batch to the device. Raises the RunFailure that a process of the DataLoader returned."""
+        if isinstance(failure := inputs.get(MEDIA), RunFailure):
+            raise failure
+        return super()._prepare_inputs(inputs)  # type: ignore[no-any-return]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the share of the time since the last log in which the device waited for rows, if processes of their own load these."""
+        if self.args.dataloader_num_workers and "loss" in logs:
+            logs["loading_share"] = self._loading.share()
+        super().log(logs, start_time)
+
     def get_batch_samples(self, *arguments: Any, **options: Any) -> Any:
         """Load the random states of a resumed stream after the first batch: creating the DataLoader's iterator draws from them."""
-        samples = super().get_batch_samples(*arguments, **options)
+        with self._loading.running():
+            samples = super().get_batch_samples(*arguments, **options)
         if self._random_state is not None:
             self._load_rng_state(str(self._random_state))
             self._random_state = None

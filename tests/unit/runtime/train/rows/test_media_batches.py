@@ -21,6 +21,7 @@ from tunesmith_runtime.multimodal.encoder import MediaEncoder
 from tunesmith_runtime.multimodal.processor import MediaProcessor
 from tunesmith_runtime.multimodal.sources import MediaSource
 from tunesmith_runtime.storage.directory import download_directory
+from tunesmith_runtime.train.reporting import MetricsLog
 from tunesmith_runtime.train.rows.media_batches import MediaCollator
 from tunesmith_runtime.train.trainers.base import RunMixin
 from tunesmith_runtime.workdir import DataFile
@@ -78,13 +79,24 @@ def test_a_merged_model_names_the_colours_of_new_pictures_and_resumes_exactly(
         stopped, base, rows, 7, monkeypatch, lambda run: beside(run, tmp_path / "pictures")
     )
     assert report.resumed_from_step == 8  # the signal is handled at the end of the next step
+    assert all(0 <= entry["loading_share"] <= 1 for entry in run.log_history())
     assert [entry["loss"] for entry in resumed.log_history()] == [entry["loss"] for entry in run.log_history()]
 
 
-def test_a_picture_that_changed_after_the_rows_were_read_ends_the_run_by_its_name(base: Path) -> None:
-    media = MediaEncoder(MediaProcessor.load(base), MediaSource({}.get))
-    with pytest.raises(RunFailure, match=r"an image changed after the rows were read: .*gone\.png") as failure:
-        MediaCollator(lambda rows: {}, media)([{"media": ["gone.png"]}])
+def test_a_picture_that_changed_after_the_rows_were_read_ends_the_run_by_its_name(base: Path, tmp_path: Path) -> None:
+    rows = tinyvision.picture_rows(tmp_path / "pictures", 16)
+    run = beside(make_run(tmp_path / "run", base, rows, {"epochs": 9, "globalBatchSize": 16}), tmp_path / "pictures")
+    first = MetricsLog.on_log
+
+    def on_log(*arguments: Any, **options: Any) -> None:
+        for path in (*(tmp_path / "pictures").glob("*.png"), *(run.work.examples / "media").glob("*")):
+            path.unlink()
+        first(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MetricsLog, "on_log", on_log)
+        with pytest.raises(RunFailure, match=r"an image changed after the rows were read: .*\.png") as failure:
+            run.do(train.run)
     assert failure.value.failure is FailureClass.BAD_ROW
 
 
