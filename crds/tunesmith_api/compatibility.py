@@ -23,7 +23,6 @@ from tunesmith_api.method_facts import (
     OTHER_LOSS_METHODS,
     PAIRWISE_METHODS,
     SAMPLING_METHODS,
-    TEXT_METHODS,
     Method,
 )
 from tunesmith_api.methods import RolloutEngine
@@ -104,9 +103,14 @@ BASE_STARTS = tuple(start for start in LoraInit if start.changes_base)
 
 FORMATS = ("datasets[].format", "validation.datasets[].format")
 WITH_MEDIA = (RowFormat.VQA, RowFormat.CAPTION)
-"""Formats of rows with images."""
+"""Formats of rows with images and one answer."""
 NOT_WITH_MEDIA: tuple[tuple[str, Values, str, str], ...] = (
-    ("method", TEXT_METHODS, "this method learns from text alone in this version", "use method sft"),
+    (
+        "method",
+        tuple(method for method in METHOD_FACTS if method is not Method.SFT),
+        "such rows have one answer, which only method sft learns",
+        "use method sft",
+    ),
     ("training.packing", (True,), "rows with images are not packed in this version", "remove training.packing"),
     ("training.streaming", (True,), "rows with images are not streamed in this version", "remove training.streaming"),
     ("parallelism.pipelineParallel", (SEVERAL,), "stages take tokens alone", "set parallelism.pipelineParallel: 1"),

@@ -117,6 +117,7 @@ METHOD_FACTS: Mapping[Method, MethodFacts] = {
     Method.PRETRAIN: MethodFacts(is_cross_entropy=True, is_plain_text=True),
     Method.DPO: MethodFacts(
         Dpo,
+        reads_images=True,
         is_pairwise=True,
         learning_rate_factor=RATED,
         has_reference=lambda job: not (job.dpo or Dpo()).reference_free,
@@ -124,13 +125,14 @@ METHOD_FACTS: Mapping[Method, MethodFacts] = {
     ),
     Method.KTO: MethodFacts(
         Kto,
+        reads_images=True,
         comparison="each answer with that to another row",
         learning_rate_factor=RATED,
         has_reference=lambda job: True,
     ),
-    Method.ORPO: MethodFacts(Orpo, is_pairwise=True, learning_rate_factor=RATED),
-    Method.SIMPO: MethodFacts(Simpo, is_pairwise=True, learning_rate_factor=RATED),
-    Method.CPO: MethodFacts(Cpo, is_pairwise=True, learning_rate_factor=RATED),
+    Method.ORPO: MethodFacts(Orpo, reads_images=True, is_pairwise=True, learning_rate_factor=RATED),
+    Method.SIMPO: MethodFacts(Simpo, reads_images=True, is_pairwise=True, learning_rate_factor=RATED),
+    Method.CPO: MethodFacts(Cpo, reads_images=True, is_pairwise=True, learning_rate_factor=RATED),
     Method.REWARD: MethodFacts(RewardModel, Head.SCORE, is_pairwise=True),
     Method.CLASSIFY: MethodFacts(Classify, Head.LABELS),
     Method.EMBED: MethodFacts(
@@ -164,7 +166,6 @@ def methods_where(fact: Callable[[MethodFacts], bool]) -> tuple[Method, ...]:
 
 CROSS_ENTROPY_METHODS = methods_where(lambda facts: facts.is_cross_entropy)
 OTHER_LOSS_METHODS = methods_where(lambda facts: not facts.is_cross_entropy)
-TEXT_METHODS = methods_where(lambda facts: not facts.reads_images)
 PAIRWISE_METHODS = methods_where(lambda facts: facts.is_pairwise)
 RATED_METHODS = methods_where(lambda facts: facts.learning_rate_factor == RATED)
 SAMPLING_METHODS = methods_where(lambda facts: facts.samples)

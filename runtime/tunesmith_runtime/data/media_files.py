@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tunesmith_runtime.data.records import Media, MultimodalConversation
+from tunesmith_runtime.data.records import Answered, Media, MultimodalConversation, Record, answers_of, with_answers
 from tunesmith_runtime.data.row_error import RowError
 
 ELSEWHERE = ("http://", "https://", "s3://", "data:")
@@ -52,19 +52,30 @@ class MediaFiles:
         return f"{self.root}/{found}"
 
 
-def resolved(record: MultimodalConversation, files: MediaFiles | None, uri: str) -> MultimodalConversation:
+def has_media(record: Record) -> bool:
+    """Return whether a record has images, videos or sounds."""
+    return any(isinstance(answer, MultimodalConversation) for answer in answers_of(record))
+
+
+def resolved(record: Record, files: MediaFiles | None, uri: str) -> Record:
     """Return a record of the file `uri` with URIs in place of the paths of its media.
 
     Raises RowError for a file that is not in the folder, and for addresses: what a row names must not decide what a pod connects to.
     """
+    return with_answers(record, lambda answer: _resolved(answer, files, uri))
+
+
+def _resolved(answer: Answered, files: MediaFiles | None, uri: str) -> Answered:
+    if not isinstance(answer, MultimodalConversation):
+        return answer
 
     def placed(part: Any) -> Any:
         if not isinstance(part, Media):
             return part
         return replace(part, sources=tuple(_located(source, files, uri) for source in part.sources))
 
-    messages = [{**each, "content": [*map(placed, each["content"])]} for each in record.conversation.messages]
-    return MultimodalConversation(replace(record.conversation, messages=messages))
+    messages = [{**each, "content": [*map(placed, each["content"])]} for each in answer.conversation.messages]
+    return MultimodalConversation(replace(answer.conversation, messages=messages))
 
 
 def _located(source: str, files: MediaFiles | None, uri: str) -> str:

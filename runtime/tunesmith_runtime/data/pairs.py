@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Pairs:
     """Examples two by two: row i has the examples 2 i, the chosen answer, and 2 i + 1, the rejected answer."""
 
-    column_names = ("input_ids", "labels", "value")
+    column_names = ("input_ids", "labels", "value", "media")
 
     def __init__(self, examples: Dataset, reference: Tensor | None = None) -> None:
         """`reference`: log-probabilities (pairs, 2) of both answers by a reference model. Those of further rows are 0."""

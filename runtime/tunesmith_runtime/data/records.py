@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -61,28 +61,6 @@ class PlainText:
     """Text of which every token is learned."""
 
     text: str
-
-
-Answered = Conversation | Continuation
-"""A prompt with its answer. In a Conversation, the messages from `learn_from` are the answer."""
-
-
-@dataclass(frozen=True)
-class Preference:
-    """Two answers to one prompt, of which one is better. Both are of one type and have equal prompts."""
-
-    chosen: Answered
-    rejected: Answered
-    margin: float | None = None
-    """How much better the chosen answer is, for reward models."""
-
-
-@dataclass(frozen=True)
-class Feedback:
-    """An answer that is good or bad."""
-
-    answer: Answered
-    is_good: bool
 
 
 @dataclass(frozen=True)
@@ -166,6 +144,28 @@ class MultimodalConversation:
     conversation: Conversation
 
 
+Answered = Conversation | Continuation | MultimodalConversation
+"""A prompt with its answer. In a conversation, the messages from `learn_from` are the answer."""
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Two answers to one prompt, of which one is better. Both are of one type and have equal prompts."""
+
+    chosen: Answered
+    rejected: Answered
+    margin: float | None = None
+    """How much better the chosen answer is, for reward models."""
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """An answer that is good or bad."""
+
+    answer: Answered
+    is_good: bool
+
+
 Record = (
     Conversation
     | Continuation
@@ -178,3 +178,27 @@ Record = (
     | Contrast
     | MultimodalConversation
 )
+
+
+def answers_of(record: Record) -> tuple[Answered, ...]:
+    """Return the answers of a record with their prompts; empty for a record without an answer."""
+    match record:
+        case Preference(chosen, rejected):
+            return chosen, rejected
+        case Feedback(answer):
+            return (answer,)
+        case Conversation() | Continuation() | MultimodalConversation():
+            return (record,)
+    return ()
+
+
+def with_answers(record: Record, change: Callable[[Answered], Answered]) -> Record:
+    """Return a record with its answers changed."""
+    match record:
+        case Preference(chosen, rejected):
+            return replace(record, chosen=change(chosen), rejected=change(rejected))
+        case Feedback(answer):
+            return replace(record, answer=change(answer))
+        case Conversation() | Continuation() | MultimodalConversation():
+            return change(record)
+    return record

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from tunesmith_api.datasets import BadRows, Dataset, Droppable, RowFormat
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
-from tunesmith_api.method_facts import Method
+from tunesmith_api.method_facts import METHOD_FACTS, Method
 from tunesmith_runtime.data import formats
 from tunesmith_runtime.data.contamination import Questions
 from tunesmith_runtime.data.dataset_rows import dataset_rows
@@ -25,9 +25,9 @@ from tunesmith_runtime.data.examples import Example
 from tunesmith_runtime.data.files.place import Place, bad_row
 from tunesmith_runtime.data.formats.format import Format
 from tunesmith_runtime.data.formats.template import template_format
-from tunesmith_runtime.data.media_files import MediaFiles, resolved
+from tunesmith_runtime.data.media_files import MediaFiles, has_media, resolved
 from tunesmith_runtime.data.mixing import sample_mask
-from tunesmith_runtime.data.records import Conversation, MultimodalConversation, Record
+from tunesmith_runtime.data.records import Conversation, Record
 from tunesmith_runtime.data.row_counts import Reading, RowCounts, count_ignored
 from tunesmith_runtime.data.row_error import RowError, row_errors
 from tunesmith_runtime.errors import RunFailure
@@ -62,6 +62,12 @@ class Learnable:
         """Raise RunFailure (BadSpec) for a record of another type, and RowError for one that cannot be learned from."""
         if type(record) not in self.records:
             raise self._refused(f"the row is a {type(record).__name__} of format {row_format.name}")
+        if has_media(record) and not METHOD_FACTS[self.method].reads_images:
+            raise RunFailure(
+                FailureClass.BAD_SPEC,
+                f"the row has images, and method {self.method} learns from text alone in this version",
+                "remove the images from the rows, or use method sft",
+            )
         if isinstance(record, Conversation) and record.is_scaled and not self.scales:
             message = f"has a message of a weight other than 0 and 1, which method {self.method} does not learn with"
             raise RowError(message, "write weight 0 or 1, or remove the key")
@@ -240,8 +246,7 @@ class DatasetEncoder:
             if isinstance(record, DropReason):
                 return Encoded(row, ignored, record, [])
             run.learnable.check_record(record, self._format)
-            if isinstance(record, MultimodalConversation):
-                record = resolved(record, self._source.media, file.uri)
+            record = resolved(record, self._source.media, file.uri)
             return Encoded(row, ignored, record, (yield from run.encoder.examples(record)))
 
     def _settle(self, encoded: Encoded, file: DataFile, place: Place) -> None:

@@ -113,12 +113,12 @@ class MediaProcessor:
         )
         return {name: value for name, value in found.items() if name not in OF_TEXT}
 
-    def token_types(self, rows: Sequence[Sequence[int]]) -> list[list[int]] | None:
+    def token_types(self, ids: Tensor) -> Tensor | None:
         """Return for each token whether it is text, 0, or of a kind of media, for models that read it; None for others."""
         if not self._reads_types:
             return None
-        types: list[list[int]] = self.processor.create_mm_token_type_ids([list(ids) for ids in rows])
-        return types
+        rows = ids.reshape(-1, ids.shape[-1]).tolist()
+        return ids.new_tensor(self.processor.create_mm_token_type_ids(rows)).reshape(ids.shape)
 
     @cached_property
     def _reads_types(self) -> bool:

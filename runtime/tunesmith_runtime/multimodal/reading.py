@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import get_ident
 
 from tunesmith_api.quantities import bytes_of
 from tunesmith_api.run import Store
@@ -58,7 +59,7 @@ class KeptFiles:
 
     def _keep(self, path: Path, content: bytes) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}")  # another process may read the same file
+        part = path.with_suffix(f".{os.getpid()}-{get_ident()}")  # another thread or process may read the same file
         part.write_bytes(content)
         part.replace(path)
         self.kept_bytes += len(content)

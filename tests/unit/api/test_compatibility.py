@@ -52,7 +52,7 @@ def test_rows_with_images_are_learned_by_methods_that_read_them(form: str) -> No
     assert refusals("FineTuneJob", spec) == []
     (refused,) = refusals("FineTuneJob", spec | {"method": "kto"})
     assert str(refused) == (
-        f"datasets[].format {form} with method kto: this method learns from text alone in this version; use method sft"
+        f"datasets[].format {form} with method kto: such rows have one answer, which only method sft learns; use method sft"
     )
     (refused,) = refusals("FineTuneJob", spec | {"training": {"packing": True}})
     assert str(refused).endswith("rows with images are not packed in this version; remove training.packing")

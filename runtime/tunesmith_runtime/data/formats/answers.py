@@ -11,10 +11,12 @@ from tunesmith_runtime.data.formats.messages import MESSAGES, scaled
 from tunesmith_runtime.data.formats.prompt_completion import PROMPT_COMPLETION
 from tunesmith_runtime.data.formats.query_response import QUERY_RESPONSE
 from tunesmith_runtime.data.formats.sharegpt import SHAREGPT
-from tunesmith_runtime.data.records import Answered, Continuation, Conversation
+from tunesmith_runtime.data.records import Continuation, Conversation
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.row_fields import keys_of
 
+Text = Conversation | Continuation
+"""A prompt with its answer, without media."""
 ANSWERED = (MESSAGES, SHAREGPT, PROMPT_COMPLETION, ALPACA, QUERY_RESPONSE)
 SPELLINGS = tuple(keys for row_format in ANSWERED for keys in (*row_format.spellings, *row_format.rare_spellings))
 KNOWN = frozenset[str]().union(*(row_format.known for row_format in ANSWERED))
@@ -26,7 +28,7 @@ def format_of(row: dict[str, Any]) -> Format | None:
     return next((row_format for row_format in ANSWERED if row_format.matches(row)), None)
 
 
-def read(row: dict[str, Any]) -> Answered | DropReason:
+def read(row: dict[str, Any]) -> Text | DropReason:
     """The prompt and the answer of a row. Raises RowError."""
     row_format = format_of(row)
     if row_format is None:

@@ -1,4 +1,5 @@
-"""A row of prompt and answer with "label" or LLaMA-Factory's "kto_tag": whether the answer is good. For KTO."""
+"""A row of prompt and answer with "label" or LLaMA-Factory's "kto_tag": whether the answer is good. For KTO. It may have media, as in format
+vqa."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from tunesmith_api.datasets import RowFormat
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats import answers
 from tunesmith_runtime.data.formats.format import Format, beside
+from tunesmith_runtime.data.formats.placing import MEDIA_KEYS, reads_media
 from tunesmith_runtime.data.records import Conversation, Feedback
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.row_fields import has
@@ -36,7 +38,7 @@ FEEDBACK = Format(
     records=frozenset({Feedback}),
     spellings=beside(answers.SPELLINGS, *LABELS),
     expected='{"messages", "label": true | false}',
-    known=answers.KNOWN | set(LABELS),
-    read=read,
+    known=answers.KNOWN | MEDIA_KEYS | set(LABELS),
+    read=reads_media(read, answers.TURNS),
     turns=answers.TURNS,
 )

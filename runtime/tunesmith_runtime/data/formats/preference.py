@@ -4,7 +4,7 @@
 - LLaMA-Factory: {"conversations" | "instruction", "chosen", "rejected"};
 - ms-swift: a row of prompt and answer with "rejected_response" (a text or messages) or "rejected_messages".
 
-Prompt and answers part between messages only. Texts without a prompt have the empty prompt.
+A row may have media, as in format vqa. Prompt and answers part between messages only. Texts without a prompt have the empty prompt.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats import answers, prompts
 from tunesmith_runtime.data.formats.format import Format, beside
 from tunesmith_runtime.data.formats.messages import UNWEIGHTED, answered, unscaled, with_system
+from tunesmith_runtime.data.formats.placing import MEDIA_KEYS, reads_media
 from tunesmith_runtime.data.formats.sharegpt import TURNS, turns
-from tunesmith_runtime.data.records import Answered, Continuation, Conversation, Preference
+from tunesmith_runtime.data.records import Continuation, Conversation, Preference
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.row_fields import has, kind_of
 
@@ -40,7 +41,7 @@ def read(row: dict[str, Any]) -> Preference | DropReason:
     return DropReason.EQUAL_ANSWERS if chosen == rejected else Preference(chosen, rejected, margin)
 
 
-def _after_answer(row: dict[str, Any]) -> tuple[Answered, Answered] | DropReason:
+def _after_answer(row: dict[str, Any]) -> tuple[answers.Text, answers.Text] | DropReason:
     """The row's own answer, and the rejected one in its place."""
     key = next(key for key in REJECTED if has(row, key))
     chosen = answers.read({name: value for name, value in row.items() if name not in REJECTED})
@@ -64,7 +65,7 @@ def _after_answer(row: dict[str, Any]) -> tuple[Answered, Answered] | DropReason
     return replace(chosen, learn_from=end), replace(rejected, tools=chosen.tools)
 
 
-def _side_by_side(row: dict[str, Any]) -> tuple[Answered, Answered] | DropReason:
+def _side_by_side(row: dict[str, Any]) -> tuple[answers.Text, answers.Text] | DropReason:
     """The answers at `chosen` and `rejected`, after the row's prompt or after the messages with which both begin."""
     chosen, rejected = row["chosen"], row["rejected"]
     if isinstance(chosen, str) != isinstance(rejected, str):
@@ -103,7 +104,7 @@ def _listed(value: Any, key: str) -> list[dict[str, Any]]:
 
 def _pair(
     row: dict[str, Any], prompt: list[dict[str, Any]], chosen: list[dict[str, Any]], rejected: list[dict[str, Any]]
-) -> tuple[Answered, Answered] | DropReason:
+) -> tuple[answers.Text, answers.Text] | DropReason:
     ours, theirs = _answered(row, prompt, chosen, "chosen"), _answered(row, prompt, rejected, "rejected")
     if isinstance(ours, DropReason):
         return ours
@@ -135,12 +136,13 @@ def _common(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False)))
 
 
+LISTS = {**answers.TURNS, **dict.fromkeys(("chosen", "rejected", *REJECTED), TURNS)}
 PREFERENCE = Format(
     RowFormat.PREFERENCE,
     records=frozenset({Preference}),
     spellings=(("chosen", "rejected"), *beside(answers.SPELLINGS, *REJECTED)),
     expected='{"prompt", "chosen", "rejected"}',
-    known=answers.KNOWN | prompts.READ | {"chosen", "rejected", "margin", *REJECTED},
-    read=read,
-    turns={**answers.TURNS, **dict.fromkeys(("chosen", "rejected", *REJECTED), TURNS)},
+    known=answers.KNOWN | prompts.READ | MEDIA_KEYS | {"chosen", "rejected", "margin", *REJECTED},
+    read=reads_media(read, LISTS),
+    turns=LISTS,
 )

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from tunesmith_api.kernels import Loss
 from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.train.kernels.row_attention import ARGUMENT, NAMES, no_masks, row_lengths
-from tunesmith_runtime.train.rows.media_batches import MEDIA
+from tunesmith_runtime.train.rows.media_batches import MEDIA, TYPES
 from tunesmith_runtime.train.rows.packing import without_mask
 from tunesmith_runtime.train.strategies.fsdp import base_of
 from tunesmith_runtime.train.strategies.same_rows import parts_of
@@ -32,7 +32,7 @@ LOGITS_BYTES = 1 << 30
 """Above this size of the logits, TRL's loss is used, which never holds them all at once."""
 
 
-MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", ARGUMENT)
+MODEL_INPUTS = ("input_ids", "attention_mask", "position_ids", ARGUMENT, TYPES)
 WEIGHTS = "weights"
 """Factors of the loss of each token in a batch, (batch, length), if a row of the data has some."""
 

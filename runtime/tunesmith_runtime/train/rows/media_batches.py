@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tunesmith_api.failures import FailureClass
@@ -20,6 +19,7 @@ from tunesmith_runtime.train.rows.streaming import StreamedRows
 MEDIA = "media"
 """Column of the URIs of images, and key of a batch with the inputs of the model beside its tokens."""
 TYPES = "mm_token_type_ids"
+"""Key of a batch with the kind of each token, of the shape of its tokens."""
 
 
 MOST_LOADERS = 4
@@ -36,7 +36,7 @@ def loader_arguments(rows: TrainingRows) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class MediaCollator:
-    """Collates rows by `text`, and adds the features of their media."""
+    """Collates rows by `text`, and adds the features of the media of each sequence, in their order."""
 
     text: Callable[[list[dict[str, Any]]], dict[str, Any]]
     media: MediaEncoder
@@ -47,13 +47,12 @@ class MediaCollator:
             return self.text(rows)
         batch = self.text([{name: value for name, value in row.items() if name != MEDIA} for row in rows])
         try:
-            images = [[self._read(uri) for uri in row[MEDIA] or ()] for row in rows]
+            images = [[self._read(uri) for uri in uris] for row in rows for uris in sequences_of(row)]
         except RunFailure as failure:  # a process of the DataLoader can return it, and cannot raise it with its class
             return {**batch, MEDIA: failure}
         features: dict[str, Tensor] = self.media.processor.features(images)
-        if features and (types := self.media.processor.token_types(batch["input_ids"].tolist())):
-            features[TYPES] = torch.tensor(types)
-        return {**batch, MEDIA: features}
+        types = self.media.processor.token_types(batch["input_ids"]) if features else None
+        return {**batch, MEDIA: features, **({} if types is None else {TYPES: types})}
 
     def _read(self, uri: str) -> Any:
         try:
@@ -61,3 +60,14 @@ class MediaCollator:
         except RowError as error:
             message = f"an image changed after the rows were read: a row {error}"
             raise RunFailure(FailureClass.BAD_ROW, message, error.hint) from error
+
+
+def sequences_of(row: Mapping[str, Any]) -> list[list[str]]:
+    """Return the URIs of the images of each sequence of a row: of one, or of several answers to a prompt."""
+    is_single = not row["input_ids"] or isinstance(row["input_ids"][0], int)
+    return [each or [] for each in ([row[MEDIA]] if is_single else row[MEDIA])]
+
+
+def by_sequence(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a batch of rows of several sequences, (rows, sequences, ...), as one of sequences. Features are by sequence already."""
+    return {name: value if name == MEDIA else value.flatten(0, 1) for name, value in inputs.items()}

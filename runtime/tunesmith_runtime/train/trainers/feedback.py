@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.train.losses.log_probs import answer_log_probs
+from tunesmith_runtime.train.rows.media_batches import MEDIA
 from tunesmith_runtime.train.trainers.preference import collate
 from tunesmith_runtime.train.trainers.row_loss import RowLoss, is_row, trainer_options
 
@@ -45,7 +46,7 @@ class FeedbackTrainer(RowLoss):
     ) -> Any:
         """Return the mean loss of the answers."""
         is_good = inputs.pop("is_good")
-        own, other = ({name: each[:, index] for name, each in inputs.items()} for index in (0, 1))
+        own, other = (sequence_at(index, inputs) for index in (0, 1))
         used = is_row(own)
         plain = self.accelerator.unwrap_model(model)
         with torch.no_grad():
@@ -58,7 +59,9 @@ class FeedbackTrainer(RowLoss):
 
     def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
         """Count the tokens of the rows themselves."""
-        super()._track_num_input_tokens({name: each[:, :1] for name, each in inputs.items() if name != "is_good"})
+        super()._track_num_input_tokens(
+            {name: inputs[name][:, :1] for name in ("input_ids", "labels", "attention_mask")}
+        )
 
     def _ratios(self, model: nn.Module, plain: Any, inputs: dict[str, Tensor]) -> Tensor:
         """Return the log-ratio of each answer, (rows,). `plain` is `model` without its wrapper."""
@@ -83,6 +86,11 @@ class FeedbackTrainer(RowLoss):
                 "kl": rated.divergence.expand(len(rewards)),
             }
         )
+
+
+def sequence_at(index: int, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sequence of each row at `index`. Both have the prompt of the row, and so its images."""
+    return {name: each if name == MEDIA else each[:, index] for name, each in inputs.items()}
 
 
 def build_trainer(setup: Setup, loss: Callable[[Rated], Tensor], beta: float, reference: Reference) -> FeedbackTrainer:

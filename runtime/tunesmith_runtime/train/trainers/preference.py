@@ -13,6 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from tunesmith_runtime.train.losses.log_probs import LogProbs, answer_log_probs
 from tunesmith_runtime.train.rows.batches import padded
+from tunesmith_runtime.train.rows.media_batches import by_sequence
 from tunesmith_runtime.train.rows.reference_column import AddColumns, load_columns, pairs_of, save_columns
 from tunesmith_runtime.train.trainers.row_loss import RowLoss, is_row, trainer_options
 
@@ -77,7 +78,7 @@ class PreferenceTrainer(RowLoss):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return the mean loss of the pairs."""
-        answers = self.answers(model, {name: each.flatten(0, 1) for name, each in inputs.items()})
+        answers = self.answers(model, by_sequence(inputs))
         used = is_row(inputs)
         self._record(answers, used)
         loss = self.mean_over_rows(self.objective.loss(answers)[used], num_items_in_batch)
@@ -99,8 +100,7 @@ class PreferenceTrainer(RowLoss):
         """Return the log-probabilities (pairs, 2) of both answers of pairs by the reference."""
         assert self.objective.reference
         inputs = self._prepare_inputs(self.data_collator(rows))
-        flat = {name: each.flatten(0, 1) for name, each in inputs.items()}
-        return self._by_reference(self.objective.reference, flat).sums.unflatten(0, (len(rows), 2))
+        return self._by_reference(self.objective.reference, by_sequence(inputs)).sums.unflatten(0, (len(rows), 2))
 
     def _by_reference(self, reference: Reference, inputs: dict[str, Tensor]) -> LogProbs:
         with self.accelerator.autocast():

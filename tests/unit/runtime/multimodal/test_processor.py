@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from transformers import AutoProcessor
 
@@ -50,7 +51,9 @@ def test_the_features_of_a_batch_are_those_of_its_rows_in_their_order(processor:
 
 def test_tokens_of_images_have_a_type_of_their_own(processor: MediaProcessor) -> None:
     (slot,) = processor.processor.image_token_ids
-    assert processor.token_types([[5, slot, slot, 6]]) == [[0, 1, 1, 0]]
+    types = processor.token_types(torch.tensor([[[5, slot, slot, 6]]]))
+    assert types is not None
+    assert types.tolist() == [[[0, 1, 1, 0]]]
 
 
 def test_a_model_without_a_processor_reads_text_alone(base: Path, tmp_path: Path) -> None:

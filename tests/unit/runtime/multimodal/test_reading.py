@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tunesmith_api.run import Store
@@ -20,6 +22,19 @@ def test_a_kept_file_is_read_once_and_one_without_room_in_each_pass(tmp_path: Pa
     for _ in range(2):
         assert [files(uri) for uri in ("s3://a", "s3://b", "s3://none")] == [b"12345", b"67890", None]
     assert reads == ["s3://a", "s3://b", "s3://none", "s3://b", "s3://none"]
+
+
+def test_threads_may_read_the_same_file_at_once(tmp_path: Path) -> None:
+    barrier = threading.Barrier(8)
+
+    def read(uri: str) -> bytes:
+        barrier.wait()
+        return b"content"
+
+    files = KeptFiles(read, tmp_path / "kept", most_bytes=1000)
+    with ThreadPoolExecutor(8) as threads:
+        assert [*threads.map(files, ["s3://a"] * 8)] == [b"content"] * 8
+    assert len([*(tmp_path / "kept").iterdir()]) == 1
 
 
 def test_a_forked_process_opens_the_store_by_itself(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_system_prompt_is_a_part_of_both() -> None:
         ({"prompt": "2", "completion": "4", "rejected_response": [WRONG]}, "'rejected_response' is a list"),
         ({"chosen": "a", "rejected": "b", "margin": "large"}, "'margin' is a string; expected a number"),
         ({"chosen": [ASKED, {**RIGHT, "weight": 0}], "rejected": [ASKED, WRONG]}, "ends with a message of weight 0"),
-        ({"chosen": "a", "rejected": "b", "images": ["a.png"]}, "has 'images'"),
+        ({"chosen": "a", "rejected": "b", "images": ["a.png"]}, "has media beside a prompt of plain text"),
     ],
 )
 def test_what_is_no_pair_is_refused(row: dict[str, Any], sentence: str) -> None:

@@ -12,10 +12,13 @@ from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats import FORMATS
 from tunesmith_runtime.data.records import (
     Box,
+    Continuation,
     Conversation,
+    Feedback,
     Media,
     MediaKind,
     MultimodalConversation,
+    Preference,
     Record,
     Reference,
 )
@@ -257,3 +260,24 @@ def test_a_format_of_text_refuses_media_instead_of_losing_them() -> None:
     for key in ("images", "image_path", "videos", "objects"):
         with pytest.raises(RowError, match=f"has '{key}'"):
             formats.read({"messages": [user("What?"), CAT], key: ["a"]}, FORMATS[RowFormat.MESSAGES])
+
+
+def test_a_preference_and_a_rated_answer_have_their_media_in_the_prompt() -> None:
+    question = {"role": "user", "content": [A, "what is it?"]}
+
+    def told(word: str, start: int) -> MultimodalConversation:
+        return MultimodalConversation(
+            Conversation([question, {"role": "assistant", "content": [word]}], learn_from=start)
+        )
+
+    asked = {"messages": [{"role": "user", "content": "<image>what is it?"}], "images": ["a.png"]}
+    pair = formats.read({**asked, "chosen": "a cat", "rejected": "a dog"}, FORMATS[RowFormat.PREFERENCE])
+    assert pair == Preference(told("a cat", 1), told("a dog", 1))
+    answered = {"query": "what is it?", "response": "a cat", "image": "a.png", "label": True}
+    assert formats.read(answered, FORMATS[RowFormat.FEEDBACK]) == Feedback(told("a cat", 1), is_good=True)
+
+
+def test_a_tag_is_plain_text_in_a_preference_without_media() -> None:
+    row = {"prompt": "an <image> tag", "chosen": "a", "rejected": "b"}
+    found = formats.read(row, FORMATS[RowFormat.PREFERENCE])
+    assert found == Preference(Continuation("an <image> tag", "a"), Continuation("an <image> tag", "b"))

@@ -112,5 +112,43 @@ def test_a_checkpoint_that_lacks_weights_is_refused(base: Path) -> None:
 def test_a_batch_without_images_has_no_features(base: Path) -> None:
     media = MediaEncoder(MediaProcessor.load(base), MediaSource({}.get))
     collate = MediaCollator(lambda rows: {"input_ids": torch.tensor([[1, 2]])}, media)
-    assert collate([{"media": None}])["media"] == {}
+    assert collate([{"input_ids": [1, 2], "media": None}])["media"] == {}
     assert "media" not in collate([{"input_ids": [1, 2]}])
+
+
+def rated_rows(folder: Path, method: str) -> list[dict[str, Any]]:
+    """Rows whose good answer is the colour of the picture, and whose bad answer is the next colour."""
+    colours = [*tinyvision.COLOURS]
+    rows: list[dict[str, Any]] = []
+    for row in tinyvision.picture_rows(folder, 64):
+        right, asked = row["answer"], {"image": row["image_path"], "query": row["text"]}
+        wrong = colours[(colours.index(right) + 1) % len(colours)]
+        if method == "kto":
+            rows += [{**asked, "response": right, "label": True}, {**asked, "response": wrong, "label": False}]
+        else:
+            rows.append({**asked, "response": right, "rejected_response": wrong})
+    return rows
+
+
+@pytest.mark.parametrize(
+    "method", ["dpo", "kto", *(pytest.param(each, marks=pytest.mark.deep) for each in ("orpo", "simpo", "cpo"))]
+)
+def test_what_is_preferred_depends_on_the_picture(base: Path, tmp_path: Path, method: str) -> None:
+    """Each colour is as often right as wrong, so that a model that does not see the picture prefers neither."""
+    rows = rated_rows(tmp_path / "pictures", method)
+    settings = {**SETTINGS, "epochs": 8 if method != "kto" else 6}
+    run = beside(make_run(tmp_path / "run", base, rows, settings, method=method, tuner="full"), tmp_path / "pictures")
+    assert run.do(train.run).outcome is Outcome.SUCCEEDED
+    if method == "kto":
+        last = run.log_history("rewards/chosen")[-1]
+        assert last["rewards/chosen"] - last["rewards/rejected"] > 1
+    else:
+        assert run.log_history("rewards/accuracies")[-1]["rewards/accuracies"] > 0.9
+
+
+def test_a_method_of_text_alone_refuses_images(base: Path, tmp_path: Path) -> None:
+    rows = rated_rows(tmp_path / "pictures", "dpo")
+    run = beside(make_run(tmp_path / "run", base, rows, SETTINGS, method="reward"), tmp_path / "pictures")
+    with pytest.raises(RunFailure, match="the row has images, and method reward learns from text alone") as failure:
+        run.do(train.run)
+    assert failure.value.failure is FailureClass.BAD_SPEC
