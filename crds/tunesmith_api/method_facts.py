@@ -145,8 +145,12 @@ METHOD_FACTS: Mapping[Method, MethodFacts] = {
         compares_rows=lambda job: (job.rerank or Rerank()).in_batch_negatives,
         joins_texts=True,
     ),
-    Method.GRPO: MethodFacts(Grpo, samples=True, has_reference=lambda job: bool((job.grpo or Grpo()).beta)),
-    Method.RLOO: MethodFacts(Rloo, samples=True, has_reference=lambda job: bool((job.rloo or Rloo()).beta)),
+    Method.GRPO: MethodFacts(
+        Grpo, reads_images=True, samples=True, has_reference=lambda job: bool((job.grpo or Grpo()).beta)
+    ),
+    Method.RLOO: MethodFacts(
+        Rloo, reads_images=True, samples=True, has_reference=lambda job: bool((job.rloo or Rloo()).beta)
+    ),
     Method.PPO: MethodFacts(Ppo, samples=True, has_reference=lambda job: bool((job.ppo or Ppo()).kl_coefficient)),
     Method.GKD: MethodFacts(Gkd),
 }

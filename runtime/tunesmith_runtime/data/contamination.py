@@ -28,6 +28,7 @@ from tunesmith_runtime.data.records import (
     Feedback,
     Labelled,
     MultimodalConversation,
+    MultimodalPrompt,
     PlainText,
     Preference,
     Prompt,
@@ -104,7 +105,10 @@ def prompts_of(record: Record) -> list[str]:
             return [text]
         case PlainText(text=text):
             return [text]
-        case Preference(chosen=answer) | Feedback(answer=answer) | MultimodalConversation(conversation=answer):
+        case MultimodalConversation(conversation=conversation):
+            parts = [message["content"] for message in conversation.messages if message["role"] == "user"]
+            return ["".join(part for part in each if isinstance(part, str)) for each in parts]
+        case Preference(chosen=answer) | Feedback(answer=answer) | MultimodalPrompt(prompt=answer):
             return prompts_of(answer)
     return []
 

@@ -25,7 +25,14 @@ from tunesmith_runtime.data.encoders.prompt import encode_prompt
 from tunesmith_runtime.data.encoders.rated import RATED, Rated
 from tunesmith_runtime.data.encoding import Encoding, complete
 from tunesmith_runtime.data.examples import Example, Turn, join_turns, keep_end, keep_start, pieces
-from tunesmith_runtime.data.records import Conversation, MultimodalConversation, PlainText, Prompt, Record
+from tunesmith_runtime.data.records import (
+    Conversation,
+    MultimodalConversation,
+    MultimodalPrompt,
+    PlainText,
+    Prompt,
+    Record,
+)
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.text_encoder import TextEncoder
 from tunesmith_runtime.errors import RunFailure
@@ -113,7 +120,7 @@ class Encoder(TextEncoder):
         """
         if isinstance(record, MultimodalConversation):
             return (yield from encode_multimodal(record, self))
-        if isinstance(record, Prompt):
+        if isinstance(record, Prompt | MultimodalPrompt):
             return [(yield from encode_prompt(record, self))]
         if self.joins and type(record) in JOINED:
             return (yield from JOINED[type(record)](record, self))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Prompts:
     """Each prompt as a group of rows, one for each completion: the rows of prompt p begin at index p * group."""
 
-    column_names = ("input_ids", "prompt", "tools", "columns", "index")
+    column_names = ("input_ids", "prompt", "tools", "columns", "index", "media")
 
     def __init__(self, examples: Dataset, group: int) -> None:
         self.examples, self.group = examples, group
@@ -29,7 +29,7 @@ class Prompts:
         batch has no columns."""
         row = self.examples[index // self.group]
         read = json.loads(row["columns"]) if row["columns"] else {"columns": None}
-        return {"input_ids": row["input_ids"], "index": index, **read}
+        return {"input_ids": row["input_ids"], "index": index, "media": row.get("media"), **read}
 
     @property
     def lengths(self) -> Sequence[int]:

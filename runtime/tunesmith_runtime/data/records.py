@@ -144,6 +144,26 @@ class MultimodalConversation:
     conversation: Conversation
 
 
+@dataclass(frozen=True)
+class MultimodalPrompt:
+    """A prompt with media and without its answer, and the other columns of its row, which rewards read."""
+
+    prompt: MultimodalConversation
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+    def without_media(self) -> Prompt:
+        """Return the prompt as rewards read it, with a tag in place of each medium."""
+        conversation = self.prompt.conversation
+        messages = [{**each, "content": "".join(map(_tagged, each["content"]))} for each in conversation.messages]
+        return Prompt(messages, conversation.tools, self.columns)
+
+
+def _tagged(part: Part) -> str:
+    if isinstance(part, Media):
+        return f"<{part.kind}>"
+    return part.text if isinstance(part, Reference) else part if isinstance(part, str) else str(list(part.coordinates))
+
+
 Answered = Conversation | Continuation | MultimodalConversation
 """A prompt with its answer. In a conversation, the messages from `learn_from` are the answer."""
 
@@ -177,12 +197,15 @@ Record = (
     | Pair
     | Contrast
     | MultimodalConversation
+    | MultimodalPrompt
 )
 
 
 def answers_of(record: Record) -> tuple[Answered, ...]:
-    """Return the answers of a record with their prompts; empty for a record without an answer."""
+    """Return the answers of a record with their prompts, or a prompt with media; empty for other records."""
     match record:
+        case MultimodalPrompt(prompt):
+            return (prompt,)
         case Preference(chosen, rejected):
             return chosen, rejected
         case Feedback(answer):
@@ -193,8 +216,12 @@ def answers_of(record: Record) -> tuple[Answered, ...]:
 
 
 def with_answers(record: Record, change: Callable[[Answered], Answered]) -> Record:
-    """Return a record with its answers changed."""
+    """Return a record with what `answers_of` returns changed."""
     match record:
+        case MultimodalPrompt(prompt):
+            changed = change(prompt)
+            assert isinstance(changed, MultimodalConversation)
+            return replace(record, prompt=changed)
         case Preference(chosen, rejected):
             return replace(record, chosen=change(chosen), rejected=change(rejected))
         case Feedback(answer):

@@ -42,7 +42,7 @@ from tunesmith_runtime.train.optimizers import OPTIMIZERS
 from tunesmith_runtime.train.reporting import MetricsLog, ProgressReporter, metrics, peak_memory
 from tunesmith_runtime.train.rows.forms import count_of
 from tunesmith_runtime.train.rows.loading import LoadedRows, load_rows
-from tunesmith_runtime.train.rows.media_batches import MediaCollator, loader_arguments
+from tunesmith_runtime.train.rows.media_batches import loader_arguments
 from tunesmith_runtime.train.rows.packing import two_rows
 from tunesmith_runtime.train.samples import answers_of
 from tunesmith_runtime.train.strategies import strategy_in
@@ -242,10 +242,9 @@ def build_trainer(
             *callbacks,
         ],
         group=course.group,
+        media=rows.media,
     )  # fmt: skip
     trainer = method.build_trainer(setup)
-    if rows.media:
-        trainer.data_collator = MediaCollator(trainer.data_collator, rows.media)
     if attempt.state is None and job.initial_adapter is None:
         with trainer.compute_loss_context_manager(), memory_failures("passing the first rows"):
             tuner.initialize_from_rows(learner.model, job, rows.first())

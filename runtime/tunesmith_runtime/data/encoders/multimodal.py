@@ -10,7 +10,7 @@ from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.encoders.conversation import encode_conversation
 from tunesmith_runtime.data.encoding import Encoding
 from tunesmith_runtime.data.examples import Example, join_turns
-from tunesmith_runtime.data.records import MultimodalConversation
+from tunesmith_runtime.data.records import Conversation, MultimodalConversation
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.text_encoder import TextEncoder
 from tunesmith_runtime.errors import RunFailure
@@ -22,6 +22,15 @@ def encode_multimodal(record: MultimodalConversation, text: TextEncoder) -> Enco
 
     Raises RowError for media that cannot be read, RunFailure (BadSpec) where the model reads no images.
     """
+    conversation = yield from with_slots(record, text)
+    turns = yield from encode_conversation(conversation, text)
+    if isinstance(turns, DropReason):
+        return turns
+    return (yield from with_media(record, conversation, join_turns(turns), text))
+
+
+def with_slots(record: MultimodalConversation, text: TextEncoder) -> Encoding[Conversation]:
+    """The conversation with slots in place of its media. Raises as `encode_multimodal`."""
     if text.media is None:
         raise RunFailure(
             FailureClass.BAD_SPEC,
@@ -30,14 +39,19 @@ def encode_multimodal(record: MultimodalConversation, text: TextEncoder) -> Enco
         )
     sizes = text.media.sizes(record)
     yield ()  # while pictures are read, the rows that follow are begun
-    conversation = text.media.conversation(record, [size.result() for size in sizes])
-    turns = yield from encode_conversation(conversation, text)
-    if isinstance(turns, DropReason):
-        return turns
-    uris = [each.sources[0] for each in all_media(record)]
+    return text.media.conversation(record, [size.result() for size in sizes])
+
+
+def with_media(
+    record: MultimodalConversation, conversation: Conversation, examples: Sequence[Example], text: TextEncoder
+) -> Encoding[list[Example]]:
+    """The examples of a conversation with slots, each with the URIs of its images."""
+    assert text.media
+    slot_ids = text.media.processor.slot_ids
     written = yield from text.ids(*conversation.slots)
-    slots = [_count(ids, text.media.processor.slot_ids) for ids in written]
-    return [_with_media(example, uris, slots, text.media.processor.slot_ids) for example in join_turns(turns)]
+    slots = [_count(ids, slot_ids) for ids in written]
+    uris = [each.sources[0] for each in all_media(record)]
+    return [_with_media(example, uris, slots, slot_ids) for example in examples]
 
 
 def _with_media(example: Example, uris: Sequence[str], slots: Sequence[int], slot_ids: Collection[int]) -> Example:

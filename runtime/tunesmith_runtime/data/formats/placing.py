@@ -24,9 +24,12 @@ from tunesmith_runtime.data.formats.media import (
 )
 from tunesmith_runtime.data.records import (
     Answered,
+    Continuation,
     Conversation,
     MediaKind,
     MultimodalConversation,
+    MultimodalPrompt,
+    Prompt,
     Record,
     with_answers,
 )
@@ -57,7 +60,16 @@ def reads_media(read: Read, turns: Collection[str]) -> Read:
         if not found:
             return read(row)
         record = read(plain)
-        return record if isinstance(record, DropReason) else with_answers(record, partial(placed, found=found))
+        if isinstance(record, DropReason):
+            return record
+        if isinstance(record, Prompt):
+            asked = (
+                Continuation(record.prompt, "")
+                if isinstance(record.prompt, str)
+                else Conversation(record.prompt, record.tools)
+            )
+            return MultimodalPrompt(placed(asked, found), record.columns)
+        return with_answers(record, partial(placed, found=found))
 
     return read_with_media
 

@@ -1,7 +1,7 @@
 """A prompt whose answers the model writes itself, with further columns that rewards read. For GRPO and its kin.
 
 {"prompt": "…" or messages, "answer": "…"}, or the keys of a row of prompt and answer. An answer at the end of the messages
-is left out.
+is left out. A row may have media, as in format vqa.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from tunesmith_runtime import messages as chat
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats import anthropic, prompts
 from tunesmith_runtime.data.formats.format import Format
-from tunesmith_runtime.data.records import Prompt
+from tunesmith_runtime.data.formats.placing import MEDIA_KEYS, reads_media
+from tunesmith_runtime.data.records import MultimodalPrompt, Prompt
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.row_fields import keys_of
 
@@ -49,11 +50,11 @@ def _read_with(key: str) -> frozenset[str]:
 
 PROMPT = Format(
     RowFormat.PROMPT,
-    records=frozenset({Prompt}),
+    records=frozenset({Prompt, MultimodalPrompt}),
     spellings=tuple((key,) for key in prompts.KEYS),
     expected='{"prompt", …columns for rewards}',
-    known=prompts.READ | COLUMNS,
-    read=read,
+    known=prompts.READ | COLUMNS | MEDIA_KEYS,
+    read=reads_media(read, prompts.TURNS),
     turns=prompts.TURNS,
     reads_all=True,
 )

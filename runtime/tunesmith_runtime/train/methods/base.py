@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tunesmith_runtime.data.pairs import Pairs
     from tunesmith_runtime.data.prompts import Prompts
     from tunesmith_runtime.data.text_groups import TextGroups
+    from tunesmith_runtime.multimodal.encoder import MediaEncoder
     from tunesmith_runtime.train.rows.forms import TrainingRows
     from tunesmith_runtime.train.trainers.base import RunMixin
 
@@ -44,6 +45,8 @@ class Setup:
     """Keyword arguments of transformers.TrainingArguments that all methods share."""
     callbacks: Sequence[TrainerCallback]
     group: ProcessGroup
+    media: MediaEncoder | None = None
+    """Reads the images of the rows; None for models of text alone."""
 
 
 @dataclass(frozen=True)

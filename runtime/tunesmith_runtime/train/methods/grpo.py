@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tunesmith_api.method_facts import Method as MethodName
 from tunesmith_api.methods import Grpo, GrpoLoss, Importance
-from tunesmith_runtime.data.records import Prompt
+from tunesmith_runtime.data.records import MultimodalPrompt, Prompt
 from tunesmith_runtime.train.methods.base import Method, Setup, in_groups
 from tunesmith_runtime.train.rewards import row_check
 
@@ -81,7 +81,7 @@ def build_trainer(setup: Setup) -> RunMixin:
 
 GRPO = Method(
     MethodName.GRPO,
-    learns_from=frozenset({Prompt}),
+    learns_from=frozenset({Prompt, MultimodalPrompt}),
     build_trainer=build_trainer,
     arrange=in_groups,
     row_check=row_check,

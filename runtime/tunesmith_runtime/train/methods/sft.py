@@ -27,6 +27,7 @@ def build_trainer(setup: Setup) -> RunMixin:
 
     from tunesmith_runtime.train.losses.cross_entropy import LabelledLoss
     from tunesmith_runtime.train.rows.forms import as_dataset, fill_batches, has_weights
+    from tunesmith_runtime.train.rows.media_batches import with_media
     from tunesmith_runtime.train.rows.packing import PackedCollator
 
     class Trainer(LabelledLoss, SFTTrainer):  # type: ignore[misc]
@@ -52,7 +53,7 @@ def build_trainer(setup: Setup) -> RunMixin:
             "write weight 0 or 1 in the rows, or remove the key",
         )
     trainer.train_dataset = rows
-    trainer.data_collator = PackedCollator(token, unpacked=trainer.data_collator)
+    trainer.data_collator = with_media(PackedCollator(token, unpacked=trainer.data_collator), setup.media)
     return trainer
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.methods import RolloutEngine
 from tunesmith_api.rewards import Reward, RewardType
-from tunesmith_runtime.data.records import Prompt, Record
+from tunesmith_runtime.data.records import MultimodalPrompt, Prompt, Record
+from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.train.rewards.accuracy import ACCURACY
 from tunesmith_runtime.train.rewards.base import Completion, Rate, Scorer
 from tunesmith_runtime.train.rewards.code import CODE
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SCORERS", "Completion", "Rater", "Scorer", "open_raters", "row_check"]
 
+READERS = (RewardType.MODEL, RewardType.JUDGE)
+"""Rewards that read the prompt as well as the completion."""
 SCORERS: Mapping[RewardType, Scorer] = {
     scorer.type: scorer for scorer in (ACCURACY, FORMAT, LENGTH, OVERLAP, EDITS, MODEL, JUDGE, CODE)
 }
@@ -52,8 +56,25 @@ def row_check(job: FineTuneJobSpec, work: Work) -> Callable[[Record], None]:
     checks = [SCORERS[reward.type].check(reward, work) for reward in job.rewards or ()]
 
     def check(record: Record) -> None:
+        if isinstance(record, MultimodalPrompt):
+            check_images(job)
+            record = record.without_media()
         if isinstance(record, Prompt):
             for check_prompt in checks:
                 check_prompt(record)
 
     return check
+
+
+def check_images(job: FineTuneJobSpec) -> None:
+    """Raise RowError where a reward or the engine of the rollouts does not read the images of a prompt."""
+    if readers := [reward.name for reward in job.rewards or () if reward.type in READERS]:
+        raise RowError(
+            f"has images, and the reward {readers[0]} reads the text of prompts alone",
+            f"use rewards of other types than {' and '.join(READERS)}",
+        )
+    if job.rollouts and job.rollouts.engine is RolloutEngine.VLLM:
+        raise RowError(
+            "has images, and rollouts by vllm sample from text alone in this version",
+            f"remove spec.{job.method}.engine",
+        )

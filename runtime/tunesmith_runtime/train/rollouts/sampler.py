@@ -7,8 +7,9 @@ the other rows of its batch nor on the number of processes.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,8 +21,10 @@ from tunesmith_api.batches import SAMPLED_ROWS
 from tunesmith_runtime.train.losses.cross_entropy import virtual_tokens
 from tunesmith_runtime.train.models.files import stop_ids
 from tunesmith_runtime.train.models.reference import evaluating
+from tunesmith_runtime.train.rows.media_batches import MEDIA, features_of
 
 if TYPE_CHECKING:
+    from tunesmith_runtime.multimodal.encoder import MediaEncoder
     from tunesmith_runtime.train.methods.base import Setup
 
 STRIDE = 1_000_003
@@ -58,18 +61,45 @@ def step_seed(seed: int, step: int) -> int:
     return seed * STRIDE + step
 
 
-def sample_rows(model: Any, rows: Sequence[Mapping[str, Any]], sampling: Sampling, seed: int) -> list[list[int]]:
-    """Return the tokens of a completion of each row of `Prompts`, SAMPLED_ROWS at a time, as `sample` does."""
+def sample_rows(
+    model: Any, rows: Sequence[Mapping[str, Any]], sampling: Sampling, seed: int, media: MediaEncoder | None = None
+) -> list[list[int]]:
+    """Return the tokens of a completion of each row of `Prompts`, SAMPLED_ROWS at a time, as `sample` does. `media` reads their images."""
     completions: list[list[int]] = []
     for start in range(0, len(rows), SAMPLED_ROWS):
         part = rows[start : start + SAMPLED_ROWS]
         prompts, numbers = [row["input_ids"] for row in part], [row["index"] for row in part]
-        completions += sample(model, prompts, sampling, seed, numbers)
+        images = Images([row["media"] or () for row in part], media) if media else None
+        completions += sample(model, prompts, sampling, seed, numbers, images)
     return completions
 
 
+@dataclass(frozen=True)
+class Images:
+    """The images of prompts."""
+
+    uris: Sequence[Sequence[str]]
+    """Of each prompt, in the order of their slots."""
+    media: MediaEncoder
+
+    def inputs(self, places: Sequence[int], ids: Tensor) -> dict[str, Any]:
+        """Return the arguments of generation beside the tokens `ids`, (prompts, length), of the prompts at `places`.
+
+        No completion has a slot of an image, for which there would be no features.
+        """
+        found = features_of([self.uris[place] for place in places], ids, self.media)
+        features = found.pop(MEDIA)
+        inputs = {name: value.to(ids.device) for name, value in {**features, **found}.items()}
+        return {**inputs, "suppress_tokens": sorted(self.media.processor.slot_ids)}
+
+
 def sample(
-    model: Any, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int, rows: Sequence[int] | None = None
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    seed: int,
+    rows: Sequence[int] | None = None,
+    images: Images | None = None,
 ) -> list[list[int]]:
     """Return the tokens of a completion of each prompt, up to and with the first that ends it.
 
@@ -80,7 +110,9 @@ def sample(
     found: dict[int, list[int]] = {}
     for places in batches_of(prompts, of_one_length=virtual_tokens(model) > 0):
         batch = [prompts[place] for place in places]
-        completions = sample_batch(model, batch, sampling, [f"{seed} {numbers[place]}" for place in places])
+        seeds = [f"{seed} {numbers[place]}" for place in places]
+        further = partial(images.inputs, places) if images else None
+        completions = sample_batch(model, batch, sampling, seeds, further)
         found.update(zip(places, completions, strict=True))
     return [found[place] for place in range(len(prompts))]
 
@@ -98,26 +130,34 @@ def batches_of(prompts: Sequence[Sequence[int]], of_one_length: bool) -> list[li
 
 @torch.no_grad()
 def sample_batch(
-    model: Any, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[str]
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    seeds: Sequence[str],
+    further: Callable[[Tensor], dict[str, Any]] | None = None,
 ) -> list[list[int]]:
-    """Return a completion of each prompt as `sample`, with the random numbers of its seed."""
+    """Return a completion of each prompt as `sample`, with the random numbers of its seed.
+
+    `further` returns further arguments of generation for the tokens of the prompts, (prompts, length).
+    """
     ids = [torch.tensor(prompt) for prompt in prompts]
     padded = pad_sequence(ids, batch_first=True, padding_value=sampling.pad_token, padding_side="left")
     mask = pad_sequence([torch.ones_like(each) for each in ids], batch_first=True, padding_side="left")
     numbers = torch.tensor([uniforms(each, sampling.max_tokens) for each in seeds], dtype=torch.float64)
     draw = Draw(numbers.to(model.device), padded.shape[1], sampling)
+    tokens = padded.to(model.device)
     with evaluating(model):
         sequences = model.generate(
-            input_ids=padded.to(model.device),
+            input_ids=tokens,
             attention_mask=mask.to(model.device),
             max_new_tokens=sampling.max_tokens,
             eos_token_id=list(sampling.stop_ids),
             pad_token_id=sampling.pad_token,
             logits_processor=LogitsProcessorList([draw] if sampling.temperature else []),
             synced_gpus=False,  # each process has whole weights, and may sample more or longer than others
-            **PLAIN,
+            **{**PLAIN, **(further(tokens) if further else {})},
         )
-    return [until_end(tokens, sampling.stop_ids) for tokens in sequences[:, padded.shape[1] :].tolist()]
+    return [until_end(each, sampling.stop_ids) for each in sequences[:, padded.shape[1] :].tolist()]
 
 
 class Draw:

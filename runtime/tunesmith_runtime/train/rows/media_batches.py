@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from PIL.Image import Image
 from torch import Tensor
 
 from tunesmith_api.failures import FailureClass
@@ -34,11 +35,19 @@ def loader_arguments(rows: TrainingRows) -> dict[str, Any]:
     return {"dataloader_num_workers": processes, "dataloader_persistent_workers": True}
 
 
+Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]
+
+
+def with_media(collate: Collate, media: MediaEncoder | None) -> Collate:
+    """Return what collates rows by `collate`, with the features of their media; `collate` itself for models of text alone."""
+    return MediaCollator(collate, media) if media else collate
+
+
 @dataclass(frozen=True)
 class MediaCollator:
     """Collates rows by `text`, and adds the features of the media of each sequence, in their order."""
 
-    text: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    text: Collate
     media: MediaEncoder
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -47,19 +56,30 @@ class MediaCollator:
             return self.text(rows)
         batch = self.text([{name: value for name, value in row.items() if name != MEDIA} for row in rows])
         try:
-            images = [[self._read(uri) for uri in uris] for row in rows for uris in sequences_of(row)]
+            return {
+                **batch,
+                **features_of([uris for row in rows for uris in sequences_of(row)], batch["input_ids"], self.media),
+            }
         except RunFailure as failure:  # a process of the DataLoader can return it, and cannot raise it with its class
             return {**batch, MEDIA: failure}
-        features: dict[str, Tensor] = self.media.processor.features(images)
-        types = self.media.processor.token_types(batch["input_ids"]) if features else None
-        return {**batch, MEDIA: features, **({} if types is None else {TYPES: types})}
 
-    def _read(self, uri: str) -> Any:
-        try:
-            return self.media.source.picture(uri).pixels
-        except RowError as error:
-            message = f"an image changed after the rows were read: a row {error}"
-            raise RunFailure(FailureClass.BAD_ROW, message, error.hint) from error
+
+def features_of(uris: Sequence[Sequence[str]], ids: Tensor, media: MediaEncoder) -> dict[str, Any]:
+    """Return the parts of a batch for the images of each sequence: their features, and the kinds of the tokens `ids`, (..., length).
+
+    Raises RunFailure (BadRow) for an image that can no longer be read.
+    """
+    features = media.processor.features([[_read(uri, media) for uri in each] for each in uris])
+    types = media.processor.token_types(ids) if features else None
+    return {MEDIA: features, **({} if types is None else {TYPES: types})}
+
+
+def _read(uri: str, media: MediaEncoder) -> Image:
+    try:
+        return media.source.picture(uri).pixels
+    except RowError as error:
+        message = f"an image changed after the rows were read: a row {error}"
+        raise RunFailure(FailureClass.BAD_ROW, message, error.hint) from error
 
 
 def sequences_of(row: Mapping[str, Any]) -> list[list[str]]:

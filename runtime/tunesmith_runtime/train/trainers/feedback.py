@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tunesmith_runtime.data.examples import IGNORED
 from tunesmith_runtime.train.losses.log_probs import answer_log_probs
-from tunesmith_runtime.train.rows.media_batches import MEDIA
+from tunesmith_runtime.train.rows.media_batches import MEDIA, with_media
 from tunesmith_runtime.train.trainers.preference import collate
 from tunesmith_runtime.train.trainers.row_loss import RowLoss, is_row, trainer_options
 
@@ -98,7 +98,7 @@ def build_trainer(setup: Setup, loss: Callable[[Rated], Tensor], beta: float, re
     token = setup.tokenizer.pad_token_id
     return FeedbackTrainer(
         **trainer_options(setup),
-        data_collator=lambda rows: collate_feedback(rows, token),
+        data_collator=with_media(lambda rows: collate_feedback(rows, token), setup.media),
         loss=loss,
         beta=beta,
         reference=reference,

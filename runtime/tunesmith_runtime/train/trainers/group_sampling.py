@@ -29,9 +29,11 @@ from tunesmith_runtime.train.rollouts.rollout import BLANK, Answer, collate, loa
 from tunesmith_runtime.train.rollouts.sampler import Sampling, sample_rows, sampling_of, step_seed
 from tunesmith_runtime.train.rollouts.vllm_sampler import VllmSampler, open_sampler
 from tunesmith_runtime.train.rows.batches import Groups
+from tunesmith_runtime.train.rows.media_batches import MEDIA, features_of
 from tunesmith_runtime.train.trainers.row_loss import RowLoss, is_row, trainer_options
 
 if TYPE_CHECKING:
+    from tunesmith_runtime.multimodal.encoder import MediaEncoder
     from tunesmith_runtime.train.methods.base import Setup
 
 
@@ -61,10 +63,11 @@ class GroupTrainer(RowLoss):
         raters: Sequence[Rater],
         sampling: Sampling,
         vllm: VllmSampler | None = None,
+        media: MediaEncoder | None = None,
         **options: Any,
     ) -> None:
         self._policy, self._rollouts, self._raters, self._sampling = policy, rollouts, raters, sampling
-        self._vllm = vllm
+        self._vllm, self._media = vllm, media
         self._ahead: deque[list[Answer]] = deque()
         self._resumed_steps = 0
         self._rollout_began, self._sampling_seconds = time.monotonic(), 0.0
@@ -147,7 +150,7 @@ class GroupTrainer(RowLoss):
             self._vllm.load(merged_weights(model))
             return self._vllm.sample_rows(rows, self._sampling, seed)
         with self.accelerator.autocast():
-            return sample_rows(model, rows, self._sampling, seed)
+            return sample_rows(model, rows, self._sampling, seed, self._media)
 
     def _rate(self, rows: list[dict[str, Any]], completions: list[list[int]]) -> list[Answer]:
         """Reward the completions, record the rewards, and return the completions with their advantages."""
@@ -210,14 +213,13 @@ class GroupTrainer(RowLoss):
 
     def _batch(self, answers: Sequence[Answer], has_old: bool = False) -> dict[str, Tensor]:
         """Return a micro batch of answers, with the log-probabilities when they were sampled if `has_old`."""
-        prompts = [self._prompt(answer.index) for answer in answers]
-        return collate(prompts, answers, self.processing_class.pad_token_id, has_old)
-
-    def _prompt(self, index: int) -> list[int]:
-        rows: Any = self.train_dataset
-        if index == BLANK:
-            return [self.processing_class.pad_token_id] * 2
-        return list(rows[index]["input_ids"])
+        blank = {"input_ids": [self.processing_class.pad_token_id] * 2}
+        dataset: Any = self.train_dataset
+        rows = [blank if answer.index == BLANK else dataset[answer.index] for answer in answers]
+        batch = collate([list(row["input_ids"]) for row in rows], answers, self.processing_class.pad_token_id, has_old)
+        if not self._media:
+            return batch
+        return batch | features_of([row.get(MEDIA) or () for row in rows], batch["input_ids"], self._media)
 
     def _longest_rows(self, dataset: Any, size: int) -> dict[str, Tensor]:
         """A micro batch of the longest prompts with completions of full length, for the dry pass."""
@@ -259,4 +261,5 @@ def build_trainer(setup: Setup, policy: Policy, rollouts: Rollouts) -> GroupTrai
         raters=open_raters(setup),
         sampling=sampling_of(setup, rollouts.max_completion_length, rollouts.temperature, rollouts.top_p),
         vllm=open_sampler(setup, rollouts) if rollouts.engine is RolloutEngine.VLLM else None,
+        media=setup.media,
     )

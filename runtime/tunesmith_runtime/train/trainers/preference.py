@@ -13,7 +13,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from tunesmith_runtime.train.losses.log_probs import LogProbs, answer_log_probs
 from tunesmith_runtime.train.rows.batches import padded
-from tunesmith_runtime.train.rows.media_batches import by_sequence
+from tunesmith_runtime.train.rows.media_batches import by_sequence, with_media
 from tunesmith_runtime.train.rows.reference_column import AddColumns, load_columns, pairs_of, save_columns
 from tunesmith_runtime.train.trainers.row_loss import RowLoss, is_row, trainer_options
 
@@ -125,7 +125,9 @@ def build_trainer(setup: Setup, objective: Objective) -> PreferenceTrainer:
     """Return the trainer of an objective."""
     token = setup.tokenizer.pad_token_id
     return PreferenceTrainer(
-        **trainer_options(setup), data_collator=lambda rows: collate(rows, token), objective=objective
+        **trainer_options(setup),
+        data_collator=with_media(lambda rows: collate(rows, token), setup.media),
+        objective=objective,
     )
 
 

@@ -18,6 +18,7 @@ from tunesmith_runtime.data.records import (
     Media,
     MediaKind,
     MultimodalConversation,
+    MultimodalPrompt,
     Preference,
     Record,
     Reference,
@@ -281,3 +282,13 @@ def test_a_tag_is_plain_text_in_a_preference_without_media() -> None:
     row = {"prompt": "an <image> tag", "chosen": "a", "rejected": "b"}
     found = formats.read(row, FORMATS[RowFormat.PREFERENCE])
     assert found == Preference(Continuation("an <image> tag", "a"), Continuation("an <image> tag", "b"))
+
+
+def test_a_prompt_has_its_media_and_its_columns() -> None:
+    row = {"prompt": [{"role": "user", "content": "what is it?"}], "image": "a.png", "answer": "a cat"}
+    found = formats.read(row, FORMATS[RowFormat.PROMPT])
+    conversation = Conversation([{"role": "user", "content": [A, "what is it?"]}])
+    assert found == MultimodalPrompt(MultimodalConversation(conversation), {"answer": "a cat"})
+    assert found.without_media().prompt == [{"role": "user", "content": "<image>what is it?"}]
+    with pytest.raises(RowError, match="has media beside a prompt of plain text"):
+        formats.read({**row, "prompt": "what is it?"}, FORMATS[RowFormat.PROMPT])

@@ -22,8 +22,11 @@ from tunesmith_runtime.multimodal.encoder import MediaEncoder
 from tunesmith_runtime.multimodal.processor import MediaProcessor
 from tunesmith_runtime.multimodal.sources import MediaSource
 from tunesmith_runtime.storage.directory import download_directory
+from tunesmith_runtime.train.losses.log_probs import token_log_probs
 from tunesmith_runtime.train.reporting import MetricsLog
-from tunesmith_runtime.train.rows.media_batches import MediaCollator
+from tunesmith_runtime.train.rollouts.rollout import Answer, collate
+from tunesmith_runtime.train.rollouts.sampler import Sampling, sample_rows
+from tunesmith_runtime.train.rows.media_batches import MediaCollator, features_of
 from tunesmith_runtime.train.trainers.base import RunMixin
 from tunesmith_runtime.workdir import DataFile
 
@@ -155,3 +158,104 @@ def test_a_method_of_text_alone_refuses_images(base: Path, tmp_path: Path) -> No
     with pytest.raises(RunFailure, match="the row has images, and method reward learns from text alone") as failure:
         run.do(train.run)
     assert failure.value.failure is FailureClass.BAD_SPEC
+
+
+def test_completions_about_pictures_are_those_of_transformers(base: Path) -> None:
+    """In a batch of prompts of different lengths with none, one and two images."""
+    model, own = AutoModelForImageTextToText.from_pretrained(base), AutoProcessor.from_pretrained(base)
+    files = {colour: tinyvision.picture(colour, 32 + 16 * at, 32) for at, colour in enumerate(tinyvision.COLOURS)}
+    media = MediaEncoder(MediaProcessor.load(base), MediaSource(files.get))
+    uris = [["red"], [], ["blue", "yellow"]]
+    asked = [
+        [
+            {
+                "role": "user",
+                "content": [
+                    *({"type": "image", "image": read_picture(files[uri]).pixels} for uri in each),
+                    {"type": "text", "text": "which?"},
+                ],
+            }
+        ]
+        for each in uris
+    ]
+    inputs = [
+        own.apply_chat_template(each, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt")
+        for each in asked
+    ]
+    expected = [
+        model.generate(**each, max_new_tokens=6, do_sample=False, suppress_tokens=sorted(media.processor.slot_ids))
+        for each in inputs
+    ]
+    prompts = [each["input_ids"][0].tolist() for each in inputs]
+    sampling = Sampling(6, [own.tokenizer.eos_token_id], own.tokenizer.pad_token_id, temperature=0)
+    rows = [
+        {"input_ids": ids, "index": at, "media": each or None}
+        for at, (ids, each) in enumerate(zip(prompts, uris, strict=True))
+    ]
+    found = sample_rows(model, rows, sampling, 0, media)
+    assert [[*prompt, *tokens] for prompt, tokens in zip(prompts, found, strict=True)] == [
+        each[0].tolist() for each in expected
+    ]
+
+
+def test_the_log_probs_of_answers_in_a_batch_are_those_of_each_with_its_own_images(base: Path) -> None:
+    model, own = AutoModelForImageTextToText.from_pretrained(base), AutoProcessor.from_pretrained(base)
+    files = {colour: tinyvision.picture(colour, 32 + 16 * at, 32) for at, colour in enumerate(tinyvision.COLOURS)}
+    media = MediaEncoder(MediaProcessor.load(base), MediaSource(files.get))
+    answers = [Answer(0, [71, 70], 1.0), Answer(1, [84, 71, 70], 1.0), Answer(2, [72], 1.0)]
+    uris = [["red"], [], ["blue", "yellow"]]
+    prompts, expected = [], []
+    for each, answer in zip(uris, answers, strict=True):
+        images = [{"type": "image", "image": read_picture(files[uri]).pixels} for uri in each]
+        question = [{"role": "user", "content": [*images, {"type": "text", "text": "which?"}]}]
+        inputs = own.apply_chat_template(
+            question, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
+        prompts.append(inputs["input_ids"][0].tolist())
+        ids = torch.tensor([[*prompts[-1], *answer.tokens]])
+        types = torch.nn.functional.pad(inputs.pop("mm_token_type_ids"), (0, len(answer.tokens)))
+        features = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
+        with torch.no_grad():
+            logits = model(
+                input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=types, **features
+            ).logits[0]
+        expected.append(logits.log_softmax(dim=1)[:-1].gather(1, ids[0, 1:, None])[-len(answer.tokens) :, 0])
+    batch = collate(prompts, answers, own.tokenizer.pad_token_id)
+    batch |= features_of(uris, batch["input_ids"], media)
+    with torch.no_grad():
+        found, is_token = token_log_probs(model, model.get_output_embeddings(), batch)
+    torch.testing.assert_close(found[is_token], torch.cat(expected), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("method", ["grpo", "rloo"])
+def test_the_reward_of_answers_about_pictures_rises(base: Path, tmp_path: Path, method: str) -> None:
+    """The model has learned to answer with some colour, and learns by rewards with which."""
+    rows = tinyvision.picture_rows(tmp_path / "pictures", 64)
+    first = beside(
+        make_run(tmp_path / "first", base, rows, {**SETTINGS, "epochs": 8}, tuner="full"), tmp_path / "pictures"
+    )
+    first.do(train.run)
+    artifacts = first.do(export.run).artifacts or []
+    started = tmp_path / "started"
+    download_directory(first.directory.storage, artifacts[-1].uri, started)
+    prompts = [
+        {"prompt": [{"role": "user", "content": row["text"]}], "image": row["image_path"], "answer": row["answer"]}
+        for row in rows
+    ]
+    run = beside(
+        make_run(
+            tmp_path / "run",
+            started,
+            prompts,
+            {"epochs": None, "maxSteps": 60, "globalBatchSize": 64, "learningRate": 5e-4},
+            method=method,
+            tuner="full",
+            rewards=[{"name": "right", "type": "edits"}],
+            **{method: {"numGenerations": 8, "maxCompletionLength": 8, "beta": 0}},
+        ),
+        tmp_path / "pictures",
+    )
+    assert run.do(train.run).outcome is Outcome.SUCCEEDED
+    rewards = [entry["reward"] for entry in run.log_history("reward")]
+    assert mean(rewards[-10:]) > mean(rewards[:10]) + 0.08, rewards
