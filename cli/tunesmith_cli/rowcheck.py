@@ -19,6 +19,7 @@ from tunesmith_cli.sources import NotKnown, cause_of, check_readable, is_of_this
 from tunesmith_runtime.data.contamination import Questions, read_questions
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.dropped_rows import DropLog
+from tunesmith_runtime.data.encoders.multimodal import NeedsProcessor
 from tunesmith_runtime.data.encoders.rated import RATED
 from tunesmith_runtime.data.encoding import Encoding, Known, Tokens, needs_no_tokens
 from tunesmith_runtime.data.example_file import RowWriter, open_columns, write_examples
@@ -195,6 +196,9 @@ def _check(
     except NotKnown as error:
         return DatasetReport(field, dataset.source, unknown=str(error))
     except RunFailure as error:
+        if isinstance(error.__cause__, NeedsProcessor):
+            cause = error.__cause__
+            return DatasetReport(field, dataset.source, unknown=f"{cause.message}; {cause.hint}")
         if is_of_this_machine(error):
             return DatasetReport(field, dataset.source, unknown=cause_of(error))
         failure = refusal_of(error)

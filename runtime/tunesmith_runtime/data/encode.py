@@ -79,6 +79,7 @@ class Encoder(TextEncoder):
         method: Method = Method.SFT,
         reserved: int = 0,
         media: MediaEncoder | None = None,
+        lacks_processor: bool = False,
     ) -> Encoder:
         """The encoder for the settings of `spec.training`, within the limits of the model.
 
@@ -102,6 +103,7 @@ class Encoder(TextEncoder):
             reserved,
             METHOD_FACTS[method].joins_texts,
             media,
+            lacks_processor,
         )
 
     def encode(self, record: Record) -> list[Example] | DropReason:

@@ -43,7 +43,9 @@ class TextEncoder:
     joins: bool = False
     """Whether the two texts of a pair are one sequence."""
     media: MediaEncoder | None = None
-    """Reads the media of rows; None for models of text alone."""
+    """Reads the media of rows; None for models of text alone, and where the processor is not loaded."""
+    lacks_processor: bool = False
+    """Whether the model has a processor, which is not loaded."""
 
     @property
     def bound(self) -> str:

@@ -105,6 +105,7 @@ def light_encoder(folder: Path, job: FineTuneJobSpec, template: str | None = Non
     from tunesmith_runtime.data.encode import Encoder, completion_tokens
     from tunesmith_runtime.data.tokenizer_file import TokenizerFile
     from tunesmith_runtime.data.turns import end_of_turn
+    from tunesmith_runtime.multimodal.processor import has_processor
 
     try:
         tokenizer: Any = TokenizerFile(folder)
@@ -115,4 +116,12 @@ def light_encoder(folder: Path, job: FineTuneJobSpec, template: str | None = Non
     stop_ids = frozenset(token for token in ends if token is not None)
     config = json.loads((folder / CONFIG).read_bytes())
     limits = limits_of(config).behind(job.virtual_tokens)
-    return Encoder.of(tokenizer, stop_ids, job.training, limits, job.method, completion_tokens(job))
+    return Encoder.of(
+        tokenizer,
+        stop_ids,
+        job.training,
+        limits,
+        job.method,
+        completion_tokens(job),
+        lacks_processor=has_processor(folder),
+    )

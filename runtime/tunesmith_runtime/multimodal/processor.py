@@ -33,16 +33,17 @@ PACKAGES = frozenset({"torchvision"})
 
 def packages_of(folder: Path) -> frozenset[str]:
     """Return the optional packages that the processor of the model in `folder` imports; empty without a processor."""
-    return PACKAGES if _has_processor(folder) else frozenset()
+    return PACKAGES if has_processor(folder) else frozenset()
 
 
-def _has_processor(folder: Path) -> bool:
+def has_processor(folder: Path) -> bool:
+    """Return whether the model in `folder` has a processor of images."""
     return any((folder / name).is_file() for name in FILES)
 
 
 def reads_images(folder: Path) -> bool:
     """Return whether the model in `folder` is multimodal and has a processor. Imports transformers for those that have one."""
-    return _has_processor(folder) and is_multimodal(json.loads((folder / "config.json").read_text()))
+    return has_processor(folder) and is_multimodal(json.loads((folder / "config.json").read_text()))
 
 
 @dataclass(frozen=True)

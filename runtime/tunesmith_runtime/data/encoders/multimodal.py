@@ -17,6 +17,17 @@ from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.multimodal.encoder import all_media
 
 
+class NeedsProcessor(RunFailure):
+    """Rows have images, and the processor of the model, which counts their tokens, is not loaded."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            FailureClass.BAD_MODEL,
+            "the rows have images, whose tokens the processor of the model counts in a pod",
+            "set spec.until: data, and apply the job",
+        )
+
+
 def encode_multimodal(record: MultimodalConversation, text: TextEncoder) -> Encoding[list[Example] | DropReason]:
     """The examples of a conversation, each with the URIs of its images.
 
@@ -31,6 +42,8 @@ def encode_multimodal(record: MultimodalConversation, text: TextEncoder) -> Enco
 
 def with_slots(record: MultimodalConversation, text: TextEncoder) -> Encoding[Conversation]:
     """The conversation with slots in place of its media. Raises as `encode_multimodal`."""
+    if text.lacks_processor:
+        raise NeedsProcessor()
     if text.media is None:
         raise RunFailure(
             FailureClass.BAD_SPEC,

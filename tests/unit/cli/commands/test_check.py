@@ -51,6 +51,18 @@ def test_a_job_without_a_fault_has_its_counts_and_the_keys_that_are_not_read(tmp
     assert (data["field"], data["rows"], data["kept"], data["ignored"]) == ("datasets[0]", 4, 4, {"note": 4})
 
 
+def test_rows_with_images_are_left_to_the_pod_that_has_the_processor(tmp_path: Path) -> None:
+    row = b'{"image_path": "a.png", "text": "a", "answer": "b"}\n'
+    seeing = {**WORDS, "processor_config.json": b"{}"}
+    code, found = check(tmp_path, {"a.jsonl": row, "a.png": b""}, put(tmp_path / "m", seeing))
+    assert (code, found["problems"]) == (0, [])
+    (data,) = found["datasets"]
+    assert data["unknown"].endswith("counts in a pod; set spec.until: data, and apply the job")
+    code, found = check(tmp_path / "text", {"a.jsonl": row, "a.png": b""}, put(tmp_path / "t", WORDS))
+    assert code == 1
+    assert "the base model reads text alone" in found["problems"][0]["message"]
+
+
 def test_the_first_bad_rows_are_shown_with_file_line_and_fix(tmp_path: Path) -> None:
     unknown = b'{"input": "a", "output": "b"}\n'
     data = put(tmp_path / "data", {"train.jsonl": GOOD + NO_COMPLETION + GOOD + BROKEN + unknown})
