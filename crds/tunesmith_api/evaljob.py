@@ -44,7 +44,15 @@ class BenchmarkType(StrEnum):
 
     QA = "qa"
     MULTIPLE_CHOICE = "multipleChoice"
+    VQA = "vqa"
+    CAPTION = "caption"
+    OCR = "ocr"
+    GROUNDING = "grounding"
     BENCHMARK = "benchmark"
+
+
+PICTURE_TYPES = frozenset({BenchmarkType.VQA, BenchmarkType.CAPTION, BenchmarkType.OCR, BenchmarkType.GROUNDING})
+"""Types of rows with pictures."""
 
 
 class BenchmarkDataset(ApiModel):
@@ -73,10 +81,11 @@ class BenchmarkDataset(ApiModel):
     type: BenchmarkType = Field(
         BenchmarkType.QA,
         description="qa: rows of a question and an answer in any format of FineTuneJob's spec.datasets, correct if the answer equals the reference; "
-        "multipleChoice: rows of {question, A, B, ..., answer}; benchmark: the files of EvalScope's benchmark of that name. Default qa.",
+        "multipleChoice: rows of {question, A, B, ..., answer}; vqa, caption, ocr and grounding: rows with pictures, as {image_path, text, answer} "
+        "or {image, caption}; benchmark: the files of EvalScope's benchmark of that name. Default qa.",
     )
     columns: dict[str, ShortText] | None = Field(
-        None, max_length=16, description="For qa and multipleChoice: columns to rename first: {nameInFile: name}."
+        None, max_length=16, description="For your own rows: columns to rename first: {nameInFile: name}."
     )
     template: RowTemplate | None = Field(
         None, description="For qa: the question and the answer from columns of a row. Default: by format."
@@ -92,7 +101,7 @@ class Benchmark(ApiModel):
     """A benchmark of EvalScope, or your own data set."""
 
     name: BenchmarkName = Field(
-        description="EvalScope's name, such as gsm8k or mmlu; with a dataset of type qa or multipleChoice any name."
+        description="EvalScope's name, such as gsm8k or mmlu; with a dataset of your own rows any name."
     )
     dataset: BenchmarkDataset | None = Field(
         None, description="Your own data, or files of the named benchmark. Default: from the hub."
@@ -114,6 +123,10 @@ class Gate(ApiModel):
         Rule(
             "self.metric != 'unreadable' || has(self.max)",
             "a lower share of unreadable answers is better: gate the metric unreadable with max",
+        ),
+        Rule(
+            "self.metric != 'characterErrorRate' || has(self.max)",
+            "fewer errors are better: gate the metric characterErrorRate with max",
         ),
     )
 
@@ -142,7 +155,7 @@ class Generation(ApiModel):
         None, gt=0, le=1, description="Sample from the likeliest tokens of this total probability. Default: all."
     )
     system_prompt: Text | None = Field(
-        None, description="System message before each question of type qa. Default: none."
+        None, description="System message before each question of your own rows, but those of type multipleChoice. Default: none."
     )
     concurrency: int = Field(8, ge=1, le=256, description="Concurrent requests. Default 8.")
 

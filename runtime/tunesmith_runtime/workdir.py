@@ -19,7 +19,7 @@ from tunesmith_runtime.errors import RunFailure
 class DataFile(ApiModel):
     """A downloaded file of rows."""
 
-    path: str = Field(description="File name below /work/data.")
+    path: str = Field(description="File name below /work/data, or in the folder of a benchmark.")
     uri: str = Field(description="Its URI, which messages about its rows name.")
     dataset: int | None = Field(None, description="Index in spec.datasets; absent for other rows.")
     evaluation: int | None = Field(None, description="Index in spec.decontaminate; absent for other rows.")
@@ -73,6 +73,21 @@ class Work:
         """A folder for each benchmark with its own data."""
         return self.root / "benchmarks"
 
+    def benchmark_media(self, name: str) -> Path:
+        """List of the files that rows of a benchmark may name, if they have media."""
+        return self.benchmarks / ".media" / name
+
+    def write_benchmark_files(self, name: str, files: list[DataFile]) -> None:
+        """Write which files of a benchmark's folder hold its rows, if they have media."""
+        _write_files(self._benchmark_files(name), files)
+
+    def benchmark_files(self, name: str) -> list[DataFile]:
+        """Return these files."""
+        return _read_files(self._benchmark_files(name))
+
+    def _benchmark_files(self, name: str) -> Path:
+        return self.benchmarks / ".files" / name
+
     @property
     def run(self) -> Path:
         """Mirror of the run's folder."""
@@ -100,12 +115,11 @@ class Work:
 
     def write_data_files(self, files: list[DataFile]) -> None:
         """Write data.json."""
-        self.data.mkdir(parents=True, exist_ok=True)
-        (self.data / "data.json").write_text(json.dumps([file.to_dict() for file in files], indent=1))
+        _write_files(self.data / "data.json", files)
 
     def data_files(self) -> list[DataFile]:
         """Return the files of data.json, in the order in which they are read."""
-        return [DataFile.model_validate(entry) for entry in json.loads((self.data / "data.json").read_text())]
+        return _read_files(self.data / "data.json")
 
     def write_fetched(self, fetched: Fetched) -> None:
         """Write fetch.json atomically."""
@@ -124,3 +138,12 @@ class Work:
             raise RunFailure(
                 FailureClass.BAD_SPEC, f"{file} is missing", "run the verb fetch first, with the same --work"
             )
+
+
+def _write_files(path: Path, files: list[DataFile]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([file.to_dict() for file in files], indent=1))
+
+
+def _read_files(path: Path) -> list[DataFile]:
+    return [DataFile.model_validate(entry) for entry in json.loads(path.read_text())]

@@ -519,6 +519,11 @@ BAD = {
         {"gates": [{"benchmark": "gsm8k", "metric": "unreadable", "min": 0.1}]},
         "a lower share of unreadable answers is better: gate the metric unreadable with max",
     ),
+    "errors as a merit": Bad(
+        "EvalJob",
+        {"gates": [{"benchmark": "gsm8k", "metric": "characterErrorRate", "maxRegression": 0.1}]},
+        "fewer errors are better: gate the metric characterErrorRate with max",
+    ),
     "benchmark twice": Bad("EvalJob", {"benchmarks": [{"name": "mmlu"}, {"name": "mmlu"}]}, "Duplicate value"),
     "scores in a claim": Bad(
         "EvalJob",

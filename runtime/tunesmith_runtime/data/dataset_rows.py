@@ -13,9 +13,6 @@ from tunesmith_runtime.data.files.place import Place
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.workdir import DataFile
 
-Part = tuple[int, int | None]
-"""First row from 0, and the row after the last one; None: the end."""
-
 
 def dataset_rows(
     folder: Path, files: Sequence[DataFile], split: str | None
@@ -46,18 +43,3 @@ def _rows_of(folder: Path, file: DataFile) -> Iterator[tuple[Place, Row | RowErr
     lines = [row["text"] if isinstance(row, dict) else row for _, row in rows]
     error = next((line for line in lines if isinstance(line, RowError)), None)
     yield Place(1), error or {"file_name": file.caption_of, "text": "\n".join(map(str, lines))}
-
-
-def parts_of(files: Sequence[tuple[Path, str]], split: str | None) -> list[Part]:
-    """The part of each file, as path and URI, that `split` names of all their rows together. Raises RunFailure (BadRow)."""
-    part = parse_split(split) if split else None
-    if part is None or (part.start is None and part.stop is None):
-        return [(0, None)] * len(files)
-    counts = [count_rows(path, uri) for path, uri in files]
-    start, stop = part.rows(sum(counts))
-    parts = list[Part]()
-    for count in counts:
-        parts.append((min(max(start, 0), count), count if stop is None else min(max(stop, 0), count)))
-        start -= count
-        stop = None if stop is None else stop - count
-    return parts

@@ -29,9 +29,13 @@ def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
     if fetched.adopted:
         return RunRecord.model_validate(fetched.record).report(Verb.EVALUATE, Outcome.ADOPTED, fetched.run_uri)
     job = spec.eval_job()
-    tasks = [prepare(benchmark, job.generation, work) for benchmark in job.benchmarks]
+    storage = open_storage(spec.store)
+    tasks = [
+        prepare(benchmark, job.generation, work, storage.read_bytes, spec.base.trust_remote_code)
+        for benchmark in job.benchmarks
+    ]
     results = _score_all(spec, tasks, work, progress)
-    directory = open_run(spec, work, open_storage(spec.store))
+    directory = open_run(spec, work, storage)
     artifact = directory.publish(ArtifactType.REPORT, work.run / ArtifactType.REPORT)
     seeds = {"evaluation": scope.SEED}
     record = directory.finish(record_of(spec, fetched, results=results, artifacts=[artifact], seeds=seeds))

@@ -47,20 +47,27 @@ class QuestionsAndAnswers(DefaultDataAdapter):  # type: ignore[misc]  # EvalScop
 
     def record_to_sample(self, record: dict[str, Any]) -> Sample:
         """Return a row as a sample, with the reference in its original and its normal form."""
-        asked, reference = [dict_to_chat_message(dict(row)) for row in record["messages"]], record["response"]
-        for message, row in zip(asked, record["messages"], strict=True):
-            message.content = row["content"]  # EvalScope would parse <think> and write it back in another form
+        reference = record["response"]
         target = normalized(answer_of(reference) or reference)
-        return Sample(input=asked, target=target, metadata={"reference": reference})
+        return Sample(input=messages_of(record["messages"]), target=target, metadata={"reference": reference})
 
     def extract_answer(self, prediction: str, task_state: TaskState) -> str:
         """Return the normalized answer; empty if it was cut off and does not equal the reference."""
         answer = normalized(prediction)
-        return "" if _cut_off(task_state) and answer != task_state.target else answer
+        return "" if cut_off(task_state) and answer != task_state.target else answer
 
 
-def _cut_off(task_state: TaskState) -> bool:
-    """Whether the answer ended at maxTokens."""
+def messages_of(rows: list[dict[str, Any]]) -> list[Any]:
+    """Return EvalScope's messages with the content of ours."""
+    messages = [dict_to_chat_message(dict(row)) for row in rows]
+    for message, row in zip(messages, rows, strict=True):
+        if isinstance(row["content"], str):
+            message.content = row["content"]  # EvalScope would parse <think> and write it back in another form
+    return messages
+
+
+def cut_off(task_state: TaskState) -> bool:
+    """Return whether the answer ended at maxTokens."""
     return bool(task_state.output) and task_state.output.stop_reason == "max_tokens"
 
 
@@ -80,7 +87,7 @@ def read_answers_only() -> None:
         if self.multiple_correct or not len(task_state.choices):
             return extracted(self, prediction, task_state)
         choices = [choice.value for choice in task_state.choices]
-        return read_choice(prediction, choices, _cut_off(task_state)) or ""
+        return read_choice(prediction, choices, cut_off(task_state)) or ""
 
     DefaultDataAdapter.filter_prediction = filter_prediction
     MultiChoiceAdapter.extract_answer = extract_answer

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic.alias_generators import to_camel
+
 from tunesmith_api.evaljob import Result
 
 HIDDEN_REFUSALS = frozenset({"model_length", "content_filter"})
@@ -22,6 +24,11 @@ class Completeness:
 
     asked: int
     failed: int
+
+
+def own_scores(benchmark: str, report: Mapping[str, Any]) -> list[Result]:
+    """Return the scores of users' rows as `scores` does, under the names of our API: `rougeL` for EvalScope's `rouge_l`."""
+    return [each.model_copy(update={"metric": to_camel(each.metric)}) for each in scores(benchmark, report)]
 
 
 def scores(benchmark: str, report: Mapping[str, Any]) -> list[Result]:

@@ -33,30 +33,43 @@ def convert_question(row: Row, row_format: Format | None = None) -> Row:
     The row is read as a FineTuneJob reads it, in `row_format` or in the format detected from its keys.
     """
     row_format = row_format or detect(row)
+    refuse_tools(row, row_format)
+    record = answered(formats.read(row, row_format))
+    if isinstance(record, Continuation):
+        return {"messages": [_user(record.prompt)], "response": record.completion}
+    assert isinstance(record, Conversation), f"{type(record).__name__} is not in ANSWERED"
+    asked, answer = question_and_answer(record)
+    if asked[-1]["role"] == "user":
+        _require_question(asked[-1]["content"])
+    return {"messages": asked, "response": answer["content"]}
+
+
+def refuse_tools(row: Row, row_format: Format) -> None:
+    """Raise RowError for a row that offers tools."""
     for key in row_format.refused.keys() & {"tools", "functions"}:
         if asks(row.get(key)) and chat.tools(row[key], key):
             raise RowError(f"has '{key}', which evaluations do not support", "remove the rows that need tools", key)
-    record = formats.read(row, row_format)
+
+
+def answered(record: Record | DropReason) -> Record:
+    """Return a record. Raises RowError for a row without an answer to compare with."""
     if record is DropReason.NO_PROMPT:
         raise RowError("has no question: no user message comes before the last answer")
     if record is DropReason.NOT_LEARNED:
         raise RowError("has no answer to compare with: all have weight 0")
     if isinstance(record, DropReason):
         raise RowError("has no answer to compare with: the last message or the response is missing or empty")
-    if isinstance(record, Continuation):
-        return {"messages": [_user(record.prompt)], "response": record.completion}
-    assert isinstance(record, Conversation), f"{type(record).__name__} is not in ANSWERED"
+    return record
+
+
+def question_and_answer(record: Conversation) -> tuple[list[Row], Row]:
+    """Return the messages that are sent, and the last answer. Raises RowError."""
     *asked, answer = record.messages
     if asked[-1]["role"] not in ("user", "tool"):
         raise RowError("has no question: the message before the last answer is not a user message")
-    if asked[-1]["role"] == "user":
-        _require_question(asked[-1]["content"])
     if answer.get("tool_calls"):
         raise RowError("has no answer to compare with: the last message of the assistant calls a tool")
-    return {
-        "messages": [_check_sendable(message, f"messages[{index}]") for index, message in enumerate(asked)],
-        "response": answer["content"],
-    }
+    return [_check_sendable(message, f"messages[{index}]") for index, message in enumerate(asked)], answer
 
 
 def detect(row: Row) -> Format:

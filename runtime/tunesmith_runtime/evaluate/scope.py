@@ -18,7 +18,8 @@ from tunesmith_api.run import Hub, HubName
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.evaluate.benchmarks import Task
 from tunesmith_runtime.evaluate.endpoint import Endpoint
-from tunesmith_runtime.evaluate.results import completeness, disagreement, refusal, scores, unreadable
+from tunesmith_runtime.evaluate.results import completeness, disagreement, own_scores, refusal, scores, unreadable
+from tunesmith_runtime.evaluate.samples import write_samples
 from tunesmith_runtime.fetch.hub import REDIRECTIONS
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,8 @@ def quiet_imports(offline: bool, hub: Hub = DEFAULT_HUB) -> None:
     handlers, level = list(root.handlers), root.level
     import evalscope  # noqa: F401
 
-    import tunesmith_runtime.evaluate.adapter  # noqa: F401  # registers our benchmark and our parsers of answers
+    import tunesmith_runtime.evaluate.adapter  # registers our benchmark and our parsers of answers
+    import tunesmith_runtime.evaluate.picture_adapter  # noqa: F401  # registers our benchmarks of pictures
 
     root.handlers[:], root.level = handlers, level
 
@@ -216,7 +218,9 @@ def score(task: Task, config: Any, questions: int, on_progress: OnProgress) -> l
     if difference := disagreement(report, len(predictions), questions):
         message = f"benchmark {task.name}: EvalScope's counts do not agree: {difference}"
         raise RunFailure(FailureClass.EVALUATION_FAILED, message, _MISCOUNTED)
-    return scores(task.name, report) + unreadable(task.name, _rows(folder / "reviews"))
+    found = own_scores(task.name, report) if task.is_own else scores(task.name, report)
+    write_samples(folder, task.name, _rows(folder / "reviews"))
+    return found + unreadable(task.name, _rows(folder / "reviews"))
 
 
 def _report(task: Task, folder: Path, relay: Relay) -> Mapping[str, Any]:

@@ -202,6 +202,6 @@ def download_data(spec: RunSpec, work: Work, storage: Storage, data: FoundData) 
         for benchmark in spec.eval_job().benchmarks:
             if benchmark.dataset:
                 found = data[DataSource.of_benchmark(benchmark.dataset)]
-                download_benchmark(storage, found, work.benchmarks / benchmark.name)
+                download_benchmark(storage, found, work, benchmark.name)
         return
     download_rows(storage, spec.fine_tune_job(), data, work)

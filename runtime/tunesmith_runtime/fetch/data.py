@@ -6,14 +6,14 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
 
 from tunesmith_api.datasets import Dataset, EvalDataset, RowFormat
-from tunesmith_api.evaljob import BenchmarkDataset, BenchmarkType
+from tunesmith_api.evaljob import PICTURE_TYPES, BenchmarkDataset, BenchmarkType
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.hashing import digest
@@ -78,8 +78,8 @@ class DataSource:
     @classmethod
     def of_benchmark(cls, dataset: BenchmarkDataset) -> DataSource:
         """The source of a benchmark's data."""
-        has_rows = dataset.type is not BenchmarkType.BENCHMARK
-        return cls(dataset.source, dataset.subset, _name(dataset.split), FOR_EVALUATION, has_rows)
+        has_rows, has_media = dataset.type is not BenchmarkType.BENCHMARK, dataset.type in PICTURE_TYPES
+        return cls(dataset.source, dataset.subset, _name(dataset.split), FOR_EVALUATION, has_rows, has_media)
 
     @classmethod
     def of_evaluation(cls, dataset: EvalDataset) -> DataSource:
@@ -201,7 +201,19 @@ def _find(storage: Storage, source: DataSource, hub: Hub | None) -> Data:
         from tunesmith_runtime.fetch.web_data import find_web_data
 
         return find_web_data(source)
-    return _find_stored(storage, source)
+    data = _find_stored(storage, source)
+    return _with_media(storage, data) if source.has_media else data
+
+
+def _with_media(storage: Storage, data: Data) -> Data:
+    """Data whose fingerprint is also of the files that their rows may name, where these are not among the data already."""
+    media = data.media_files(storage)
+    if media is None or media.paths <= {entry.path for entry in data.entries.values()}:
+        return data
+    entries = {
+        entry.path: storage.fingerprint(join(media.root, entry.path), entry) for entry in storage.list(media.root)
+    }
+    return replace(data, fingerprint=digest({"rows": data.fingerprint, "media": entries}))
 
 
 def _find_stored(storage: Storage, source: DataSource) -> Data:
@@ -277,12 +289,15 @@ def download_rows(storage: Storage, job: FineTuneJobSpec, found: Mapping[DataSou
     log.info("data: %d files, %s", len(files), rate(size, time.monotonic() - started))
 
 
-def download_benchmark(storage: Storage, data: Data, directory: Path) -> None:
-    """Download a benchmark's data. Files of rows stand beside each other; those of EvalScope's benchmarks keep their paths.
+def download_benchmark(storage: Storage, data: Data, work: Work, name: str) -> None:
+    """Download the data of the benchmark `name`. Files of rows stand beside each other; those of EvalScope's benchmarks keep their paths.
+    Media that rows name are listed, and downloaded where they are read.
 
     Raises RunFailure (BadSpec) before the download if an object's key points outside the folder.
     """
-    is_flat = data.source is not None and data.source.has_rows and (data.has_layout or has_wildcard(data.uri))
+    source, folder = data.source, work.benchmarks / name
+    has_media = source is not None and source.has_media
+    is_flat = has_media or (source is not None and source.has_rows and (data.has_layout or has_wildcard(data.uri)))
     files = data.rows() if is_flat else list(data.entries.items())
     paths = {uri: entry.path.replace("/", "--") if is_flat else entry.path for uri, entry in files}
     for path in paths.values():
@@ -293,4 +308,11 @@ def download_benchmark(storage: Storage, data: Data, directory: Path) -> None:
                 FailureClass.BAD_SPEC, f"benchmark data {data.uri}: {error}", "rename the object"
             ) from error
     for uri, entry in files:
-        (data.origin or storage).download(uri, directory / paths[uri], entry)
+        (data.origin or storage).download(uri, folder / paths[uri], entry)
+    if not has_media:
+        return
+    captions = data.captions()
+    rows = [DataFile(path=paths[uri], uri=uri, caption_of=captions.get(entry.path)) for uri, entry in files]
+    work.write_benchmark_files(name, rows)
+    if media := data.media_files(storage):
+        media.write(work.benchmark_media(name))

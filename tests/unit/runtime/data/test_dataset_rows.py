@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from tunesmith_api.splits import SPLIT
-from tunesmith_runtime.data.dataset_rows import dataset_rows, parts_of
+from tunesmith_runtime.data.dataset_rows import dataset_rows
 from tunesmith_runtime.workdir import DataFile
 
 FILES = [DataFile(path=f"{number:02}.csv", uri=f"s3://data/{number}.csv", dataset=0) for number in range(3)]
@@ -46,23 +42,3 @@ def rows_of(folder: Path, split: str | None) -> list[int]:
 )
 def test_a_split_names_rows_of_all_files(folder: Path, split: str | None, rows: range) -> None:
     assert rows_of(folder, split) == list(rows)
-
-
-bounds = st.none() | st.tuples(st.integers(-12, 12), st.just("")) | st.tuples(st.integers(-100, 100), st.just("%"))
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
-@given(start=bounds, stop=bounds)
-def test_the_parts_of_the_files_are_the_part_of_the_data_set(
-    folder: Path, start: tuple[int, str] | None, stop: tuple[int, str] | None
-) -> None:
-    texts = ["" if bound is None else f"{bound[0]}{bound[1]}" for bound in (start, stop)]
-    split = f"train[{texts[0]}:{texts[1]}]"
-    assert SPLIT.admits(split)
-    parts = parts_of([(folder / file.path, file.uri) for file in FILES], split)
-    found = [
-        int(row["n"])
-        for file, part in zip(FILES, parts, strict=True)
-        for _, _, row in islice(dataset_rows(folder, [file], None), *part)
-    ]
-    assert found == rows_of(folder, split)

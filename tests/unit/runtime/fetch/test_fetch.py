@@ -200,7 +200,7 @@ def test_benchmark_data_whose_key_leads_out_of_its_folder_are_refused(local: Fet
     whole = Entry("test.jsonl", len(ROWS), "1")
     data = Data(uri, {f"{uri}/test.jsonl": whole, f"{uri}/x": replace(whole, path=key)}, "f")
     with pytest.raises(RunFailure, match="leads out of its folder") as failure:
-        download_benchmark(local.storage, data, tmp_path / "a/b/c")
+        download_benchmark(local.storage, data, Work(tmp_path / "a"), "c")
     assert failure.value.failure is FailureClass.BAD_SPEC
     assert not (tmp_path / "a").exists()
 
