@@ -155,7 +155,8 @@ class Generation(ApiModel):
         None, gt=0, le=1, description="Sample from the likeliest tokens of this total probability. Default: all."
     )
     system_prompt: Text | None = Field(
-        None, description="System message before each question of your own rows, but those of type multipleChoice. Default: none."
+        None,
+        description="System message before each question of your own rows, but those of type multipleChoice. Default: none.",
     )
     concurrency: int = Field(8, ge=1, le=256, description="Concurrent requests. Default 8.")
 

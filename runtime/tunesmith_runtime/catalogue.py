@@ -23,7 +23,7 @@ from tunesmith_api.catalogue.nearest import nearest
 from tunesmith_api.catalogue.own import BadEntry, dataset_entry, model_entry, read_entries
 from tunesmith_api.compatibility import refusals
 from tunesmith_api.datasets import Dataset, EvalDataset, RowFormat, RowTemplate, ValidationDataset
-from tunesmith_api.evaljob import BenchmarkDataset, BenchmarkType
+from tunesmith_api.evaljob import PICTURE_TYPES, BenchmarkDataset, BenchmarkType
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.hashing import digest
 from tunesmith_api.refusal import combine
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=Entry)
 T = TypeVar("T", EvalDataset, BenchmarkDataset)
+TRAINING_TYPES = frozenset({BenchmarkType.QA}) | PICTURE_TYPES
+"""Types of benchmarks whose rows are read as those of a training."""
 
 
 @dataclass(frozen=True)
@@ -273,11 +275,11 @@ def _record(found: Dataset | EvalDataset | BenchmarkDataset, name: str, where: s
 def eval_data_of(dataset: T, entry: DatasetEntry, uri: str) -> T:
     """Return the data of an entry at `uri` for an evaluation. The spec's settings have precedence over the entry's.
 
-    They have no default split here: that of a hub is its split for tests. Rows that are no questions with answers are read as
-    they are, without the columns of the entry, which are those of a training.
+    They have no default split here: that of a hub is its split for tests. Rows that a training does not read are read as they
+    are, without the columns of the entry.
     """
     settings: dict[str, Any] = {"name": None, "uri": uri, "subset": dataset.subset or entry.subset}
-    if not isinstance(dataset, BenchmarkDataset) or dataset.type is BenchmarkType.QA:
+    if not isinstance(dataset, BenchmarkDataset) or dataset.type in TRAINING_TYPES:
         settings["columns"] = dataset.columns if dataset.columns is not None else dict(entry.columns) or None
     if isinstance(dataset, BenchmarkDataset) and dataset.type is BenchmarkType.QA and isinstance(entry.format, Mapping):
         settings["template"] = dataset.template or RowTemplate.model_validate(entry.format)

@@ -13,7 +13,7 @@ from tunesmith_runtime.data import formats
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.formats.format import Format
 from tunesmith_runtime.data.formats.template import template_format
-from tunesmith_runtime.data.records import Continuation, Conversation, Record
+from tunesmith_runtime.data.records import Continuation, Conversation, MultimodalConversation, Record
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.row_fields import has, kind_of, text_of
 from tunesmith_runtime.messages import THOUGHTS, asks
@@ -78,7 +78,10 @@ def detect(row: Row) -> Format:
     if found.records <= ANSWERED:
         return found
     known = ", ".join(formats.yielding(ANSWERED))
-    raise RowError(f"is of format {found.name}, which has no single expected answer", f"write the rows as {known}")
+    hint = f"write the rows as {known}"
+    if MultimodalConversation in found.records:
+        hint = f"set {PLACE}.type to vqa, caption, ocr or grounding, or {hint}"
+    raise RowError(f"is of format {found.name}, which has no single expected answer", hint)
 
 
 def convert_choice(row: Row) -> Row:

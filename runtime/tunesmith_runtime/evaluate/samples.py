@@ -55,7 +55,7 @@ class Sample:
         return cls(
             tuple(part["image"] for each in review["messages"] for part in _parts(each) if part["type"] == "image"),
             tuple(metadata.get("pictures", ())),
-            "\n".join(part["text"] for part in _parts(asked) if part["type"] == "text"),
+            "".join(part.get("text", " ") for part in _parts(asked)).strip(),
             tuple(metadata.get("references") or review.get("target") or ()),
             score.get("prediction") or "",
             score.get("value") or {},

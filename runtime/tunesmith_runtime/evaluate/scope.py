@@ -156,9 +156,12 @@ def count_questions(task: Task, config: Any, trust_code: bool) -> int:
         hint = (
             None
             if known
-            else "use one of EvalScope's names, or set spec.benchmarks[].dataset of type qa or multipleChoice"
+            else "use one of EvalScope's names, or set spec.benchmarks[].dataset with a type of your own rows"
         )
         raise RunFailure(FailureClass.BAD_SPEC, f"benchmark {task.name}: {error}", hint) from error
+    except ImportError as error:  # packages of single benchmarks, which the image leaves out
+        message = f"benchmark {task.name} needs packages that the runtime image does not have: {error}"
+        raise RunFailure(FailureClass.BAD_SPEC, message, "use another benchmark") from error
     if _runs_code(adapter) and not trust_code:
         message = f"benchmark {task.name} runs code from the model or the data in a process that holds the store's credentials"
         raise RunFailure(FailureClass.BAD_SPEC, message, _TRUST)

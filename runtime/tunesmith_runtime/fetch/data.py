@@ -24,6 +24,7 @@ from tunesmith_runtime.data.media_files import MediaFiles
 from tunesmith_runtime.errors import NotFound, RunFailure
 from tunesmith_runtime.fetch.data_layout import CARD, CARD_BYTES, TRAIN, LayoutError, caption_files, choose
 from tunesmith_runtime.fetch.globs import has_wildcard, parent_of, pattern
+from tunesmith_runtime.media.listing import is_picture
 from tunesmith_runtime.storage import Entry, Storage, join
 from tunesmith_runtime.storage.directory import rate
 from tunesmith_runtime.storage.manifest import inside
@@ -63,6 +64,9 @@ class DataSource:
     """Whether the files hold rows, and are not the files of a benchmark of EvalScope."""
     has_media: bool = False
     """Whether the rows name images, videos or sounds beside them."""
+    identifies_pictures: bool = False
+    """Whether pictures beside a file of rows are part of the fingerprint. An evaluation, which is not resumed, may be begun anew where
+    others are uploaded there."""
 
     @classmethod
     def of(cls, dataset: Dataset) -> DataSource:
@@ -78,8 +82,9 @@ class DataSource:
     @classmethod
     def of_benchmark(cls, dataset: BenchmarkDataset) -> DataSource:
         """The source of a benchmark's data."""
-        has_rows, has_media = dataset.type is not BenchmarkType.BENCHMARK, dataset.type in PICTURE_TYPES
-        return cls(dataset.source, dataset.subset, _name(dataset.split), FOR_EVALUATION, has_rows, has_media)
+        has_rows, has_pictures = dataset.type is not BenchmarkType.BENCHMARK, dataset.type in PICTURE_TYPES
+        split = _name(dataset.split)
+        return cls(dataset.source, dataset.subset, split, FOR_EVALUATION, has_rows, has_pictures, has_pictures)
 
     @classmethod
     def of_evaluation(cls, dataset: EvalDataset) -> DataSource:
@@ -202,18 +207,20 @@ def _find(storage: Storage, source: DataSource, hub: Hub | None) -> Data:
 
         return find_web_data(source)
     data = _find_stored(storage, source)
-    return _with_media(storage, data) if source.has_media else data
+    return _with_pictures(storage, data) if source.identifies_pictures else data
 
 
-def _with_media(storage: Storage, data: Data) -> Data:
-    """Data whose fingerprint is also of the files that their rows may name, where these are not among the data already."""
+def _with_pictures(storage: Storage, data: Data) -> Data:
+    """Data whose fingerprint is also of the pictures that their rows may name, where these are not among the data."""
     media = data.media_files(storage)
     if media is None or media.paths <= {entry.path for entry in data.entries.values()}:
         return data
-    entries = {
-        entry.path: storage.fingerprint(join(media.root, entry.path), entry) for entry in storage.list(media.root)
+    pictures = {
+        entry.path: storage.fingerprint(join(media.root, entry.path), entry)
+        for entry in storage.list(media.root)
+        if is_picture(entry.path)
     }
-    return replace(data, fingerprint=digest({"rows": data.fingerprint, "media": entries}))
+    return replace(data, fingerprint=digest({"rows": data.fingerprint, "pictures": pictures}))
 
 
 def _find_stored(storage: Storage, source: DataSource) -> Data:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tunesmith_runtime.evaluate.results import completeness, disagreement, refusal, scores, unreadable
+from tunesmith_runtime.evaluate.results import completeness, disagreement, own_scores, refusal, scores, unreadable
 
 
 def metric(name: str, score: float, aggregation: str = "mean", **dimensions: Any) -> dict[str, Any]:
@@ -30,6 +30,11 @@ def test_metrics_of_equal_name_have_their_full_key_and_the_primary_metric_comes_
         "rouge:mean[variant=1]",
         "bleu",
     ]
+
+
+def test_metrics_of_own_rows_have_the_names_of_the_api() -> None:
+    report = {"metrics": [metric("rouge_l", 0.1), metric("accuracy", 0.5), metric("character_error_rate", 0.2)]}
+    assert [each.metric for each in own_scores("own", report)] == ["rougeL", "accuracy", "characterErrorRate"]
 
 
 def reviewed(extracted: str | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 from tests.unit.runtime.fetch.support import MODEL, ROWS, Fetcher
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.data.dataset_rows import dataset_rows
+from tunesmith_runtime.data.media_files import MediaFiles
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.workdir import Work
 
@@ -133,3 +134,48 @@ def test_a_benchmark_takes_a_split_of_a_folder(fetcher: Fetcher) -> None:
     dataset = {"uri": data, "subset": "main", "split": "test"}
     _, work = fetcher.fetch(fetcher.spec("EvalJob", model, {"benchmarks": [{"name": "own", "dataset": dataset}]}))
     assert [path.name for path in (work.benchmarks / "own").iterdir()] == ["main--test.csv"]
+
+
+PICTURES = {"rows/train.jsonl": ROWS, "rows/a.png": b"a", "captions/b.png": b"b", "captions/b.txt": b"a caption"}
+
+
+@pytest.mark.parametrize(
+    ("place", "files", "root", "paths"),
+    [
+        ("/rows/train.jsonl", {"train.jsonl": ("/rows/train.jsonl", None)}, "/rows", {"train.jsonl", "a.png"}),
+        ("/**/*.jsonl", {"rows--train.jsonl": ("/rows/train.jsonl", None)}, "", {*PICTURES}),
+        ("/captions", {"b.txt": ("/captions/b.txt", "b.png")}, "/captions", {"b.png", "b.txt"}),
+    ],
+)
+def test_of_an_evaluation_with_pictures_the_rows_are_fetched_and_the_pictures_listed(
+    local: Fetcher, place: str, files: dict[str, tuple[str, str | None]], root: str, paths: set[str]
+) -> None:
+    data = local.put("data", PICTURES)
+    work = evaluate_pictures(local, f"{data}{place}")[1]
+    found = work.benchmark_files("own")
+    assert {file.path: (file.uri.removeprefix(data), file.caption_of) for file in found} == files
+    assert {path.name for path in (work.benchmarks / "own").iterdir()} == {*files}
+    assert MediaFiles.read(work.benchmark_media("own")) == MediaFiles(f"{data}{root}", frozenset(paths))
+
+
+@pytest.mark.parametrize("place", ["/rows/train.jsonl", "/rows"])
+def test_another_picture_is_another_evaluation(local: Fetcher, place: str) -> None:
+    uri = f"{local.put('data', PICTURES)}{place}"
+    first = evaluate_pictures(local, uri)[0]
+    assert evaluate_pictures(local, uri)[0] == first
+    local.put("data", {"rows/a.png": b"c"})
+    assert evaluate_pictures(local, uri)[0] != first
+
+
+def test_other_files_beside_a_file_of_rows_change_no_evaluation(local: Fetcher) -> None:
+    uri = f"{local.put('data', PICTURES)}/rows/train.jsonl"
+    first = evaluate_pictures(local, uri)[0]
+    local.put("data", {"rows/report.json": b"{}"})
+    assert evaluate_pictures(local, uri)[0] == first
+
+
+def evaluate_pictures(fetcher: Fetcher, uri: str) -> tuple[str | None, Work]:
+    """Fetch an evaluation on rows with pictures; the run's folder and the work directory."""
+    benchmarks = [{"name": "own", "dataset": {"uri": uri, "type": "vqa"}}]
+    report, work = fetcher.fetch(fetcher.spec("EvalJob", fetcher.put("base", MODEL), {"benchmarks": benchmarks}))
+    return report.run_uri, work
