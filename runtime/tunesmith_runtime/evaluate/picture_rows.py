@@ -11,13 +11,23 @@ from tunesmith_runtime.answers.coordinates import Size
 from tunesmith_runtime.data import formats
 from tunesmith_runtime.data.formats.format import Format
 from tunesmith_runtime.data.media_files import MediaFiles, resolved
-from tunesmith_runtime.data.records import Box, Media, MediaKind, MultimodalConversation, Part, Record, Reference
+from tunesmith_runtime.data.records import (
+    Box,
+    Conversation,
+    Media,
+    MediaKind,
+    MultimodalConversation,
+    Part,
+    Record,
+    Reference,
+)
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.row_fields import has
 from tunesmith_runtime.evaluate.box_text import BoxText
 from tunesmith_runtime.evaluate.measures import MEASURES
 from tunesmith_runtime.evaluate.pictures import Pictures, SentPicture
 from tunesmith_runtime.evaluate.rows import PLACE, Row, answered, question_and_answer, refuse_tools
+from tunesmith_runtime.multimodal.sources import shown
 
 WITH_PICTURES: frozenset[type[Record]] = frozenset({MultimodalConversation})
 ANSWERS = ("answer", "caption", "text")
@@ -44,16 +54,15 @@ class PictureRows:
         row_format = detect(row)
         refuse_tools(row, row_format)
         record = answered(formats.read(row, row_format))
-        assert isinstance(record, MultimodalConversation), f"{type(record).__name__} is not in WITH_PICTURES"
         names = [media.sources[0] for media in _pictures_of(record)]
-        asked, answer = question_and_answer(resolved(record, files, uri).conversation)
+        asked, answer = question_and_answer(_conversation(resolved(record, files, uri)))
         sent = [self.pictures.copy(media.sources[0]) for message in asked for media in _media(message["content"])]
         write = _Writer(self.boxes, [each.size for each in sent])
         references = [write.text(answer["content"]), *others]
         _check_references(kind, references)
         messages = write.messages(asked, iter(sent))
-        pictures = [f"{name:.{SHOWN}}" for name in names]
-        return {"messages": messages, "references": references, "pictures": pictures}, formats.ignored(row, row_format)
+        asked_row = {"messages": messages, "references": references, "pictures": [*map(shown, names)]}
+        return asked_row, formats.ignored(row, row_format)
 
 
 def detect(row: Row) -> Format:
@@ -89,9 +98,14 @@ def _check_references(kind: BenchmarkType, references: Sequence[str]) -> None:
     raise RowError(f"has the answer {references[0]!r:.{SHOWN}}, in which there is no {measure.unit}", hint)
 
 
-def _pictures_of(record: MultimodalConversation) -> list[Media]:
+def _conversation(record: Record) -> Conversation:
+    assert isinstance(record, MultimodalConversation), f"{type(record).__name__} is not in WITH_PICTURES"
+    return record.conversation
+
+
+def _pictures_of(record: Record) -> list[Media]:
     """The pictures of the question, of which there is at least one. Raises RowError for other media and media in other places."""
-    *asked, answer = record.conversation.messages
+    *asked, answer = _conversation(record).messages
     for index, message in enumerate([*asked, answer]):
         for media in _media(message["content"]):
             place = f"messages[{index}]"

@@ -13,7 +13,7 @@ from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.media.picture_error import PictureError
 from tunesmith_runtime.media.picture_format import PictureFormat, format_of
 from tunesmith_runtime.media.pictures import Picture, read_picture
-from tunesmith_runtime.multimodal.sources import DATA, SHOWN, decoded
+from tunesmith_runtime.multimodal.sources import DATA, decoded, shown
 
 ReadBytes = Callable[[str], bytes | None]
 """Returns the content of the object at a URI; None if there is none."""
@@ -44,11 +44,11 @@ class Pictures:
         """Copy the picture at a URI, upright and in RGB as a training reads it. Raises RowError where it cannot be read."""
         content = decoded(uri) if uri.startswith(DATA) else self.read_bytes(uri)
         if content is None:
-            raise RowError(f"names the picture {uri:.{SHOWN}}, which does not exist", "upload it, or correct its path")
+            raise RowError(f"names the picture {shown(uri)}, which does not exist", "upload it, or correct its path")
         try:
             picture = read_picture(content)
         except PictureError as error:
-            raise RowError(f"names the picture {uri:.{SHOWN}}, which {error}", error.hint) from error
+            raise RowError(f"names the picture {shown(uri)}, which {error}", error.hint) from error
         sent, ending = _sent(content, picture)
         file = self.folder / f"{sha256(sent).hexdigest()[:32]}{ending}"
         if not file.exists():

@@ -320,7 +320,7 @@ def test_a_named_data_set_is_evaluated_on_its_rows_for_tests_and_read_as_the_ent
     choices = looked_up(evaluation(local, {"name": "gsm8k", "type": "multipleChoice"}), local).eval_job()
     assert [each.dataset and each.dataset.columns for each in choices.benchmarks] == [None, None]
     pictures = looked_up(evaluation(local, {"name": "gsm8k", "type": "vqa"}), local).eval_job()
-    assert [each.dataset and each.dataset.columns for each in pictures.benchmarks][0] == found.columns
+    assert next(each.dataset and each.dataset.columns for each in pictures.benchmarks) == found.columns
     own = [looked_up(evaluation(local, {"name": name}), local).eval_job().benchmarks[0].dataset for name in ("a", "b")]
     assert [each and each.uri for each in own] == ["s3://own/a", "s3://own/c"]
     assert [each and each.template for each in own] == [RowTemplate.model_validate(template), None]

@@ -41,7 +41,7 @@ def test_a_reference_is_the_text_that_is_learned(tmp_path: Path, most_pixels: in
     source = MediaSource({"a.png": tinyvision.picture("red", size.width, size.height)}.get)
     record = read(ROW, FORMATS["vqa"])
     assert isinstance(record, MultimodalConversation)
-    learned = MediaEncoder(MediaProcessor.load(folder), source).conversation(record).messages[-1]["content"]
+    learned = MediaEncoder(MediaProcessor.load(folder), source).conversation(record, [size]).messages[-1]["content"]
     written = BoxText(folder).write(Box(tuple(BOX), is_relative=False), [size])
     assert written == learned
     assert written != str(BOX), "the picture is resized"
