@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from tunesmith_api.base import (
+    SET_LIST,
     ApiModel,
     Duration,
     ModelUri,
@@ -132,6 +133,27 @@ class DisruptionBudget(StrEnum):
     NEVER = "Never"
 
 
+HOST = Grammar(
+    pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$",
+    problem="is not the name of a host",
+    advice="write a name with a domain and without scheme, port and path, such as images.example.com",
+    lower=True,
+    repairs=(("https://", ""), ("http://", "")),
+)
+
+
+class ServedMedia(ApiModel):
+    """What the model is sent beside text."""
+
+    allowed_hosts: list[Annotated[str, Field(max_length=253), HOST]] | None = Field(
+        None,
+        max_length=64,
+        description="Hosts, such as images.example.com, from whose https URLs the engines transformers and vllm read images. "
+        "Default: none; requests send images as data: URLs.",
+        json_schema_extra=SET_LIST,
+    )
+
+
 class InferenceServiceSpec(ApiModel):
     """Model and settings of an InferenceService. A change rolls out a new version."""
 
@@ -154,6 +176,7 @@ class InferenceServiceSpec(ApiModel):
     max_model_length: int | None = Field(
         None, ge=16, le=10485760, description="Maximum tokens of prompt and answer together. Default: the model's."
     )
+    media: ServedMedia | None = Field(None, description="Images of requests. Default: as data: URLs alone.")
     replicas: int = Field(
         1,
         ge=0,

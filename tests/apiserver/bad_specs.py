@@ -535,6 +535,16 @@ BAD = {
         {"model": {"fineTuneJob": None, "inferenceService": {"name": "other"}}},
         "model.inferenceService is for EvalJobs: name the model by uri or fineTuneJob",
     ),
+    "host with its scheme": Bad(
+        "InferenceService",
+        {"media": {"allowedHosts": ["https://images.example.com"]}},
+        '"https://images.example.com" is not the name of a host: write images.example.com',
+    ),
+    "host with a port": Bad(
+        "InferenceService",
+        {"media": {"allowedHosts": ["images.example.com:8443"]}},
+        "write a name with a domain and without scheme, port and path, such as images.example.com",
+    ),
     "two metrics": Bad(
         "InferenceService",
         {"autoscaling": {"maxReplicas": 4, "targetCpuPercent": 80, "metric": {"name": "waiting", "average": 4}}},

@@ -122,6 +122,8 @@ class Encoder(TextEncoder):
         """
         if isinstance(record, MultimodalConversation):
             return (yield from encode_multimodal(record, self))
+        if isinstance(record, Conversation) and self.media is not None:
+            record = self.media.quoted(record)
         if isinstance(record, Prompt | MultimodalPrompt):
             return [(yield from encode_prompt(record, self))]
         if self.joins and type(record) in JOINED:

@@ -39,6 +39,11 @@ class MediaEncoder:
         shown = [{**message, "content": self._text(message["content"], sizes)} for message in messages]
         return replace(record.conversation, messages=shown, slots=written)
 
+    def quoted(self, record: Conversation) -> Conversation:
+        """Return a conversation of text in which the tokens of media are plain text. Raises RowError."""
+        quoted = self.processor.slots.quoted
+        return replace(record, messages=[{**each, "content": quoted(each["content"])} for each in record.messages])
+
     @cached_property
     def _readers(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(READERS, "pictures")

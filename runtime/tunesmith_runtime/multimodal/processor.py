@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from PIL import Image
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.answers.coordinates import Size
+from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.multimodal.slots import Slots
 from tunesmith_runtime.tasks import is_multimodal
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 
 OF_TEXT = frozenset({"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", "text_replacement_offsets"})
 """Outputs of a processor that follow from the text."""
+TYPES = "mm_token_type_ids"
+"""Input of models with the kind of each token, of the shape of the tokens."""
 BLANK = "white"
+SIZES = 256
+"""Sizes of images whose text is kept. The text of a large image has up to 200 KB, and clients of a server choose the sizes."""
 
 
 FILES = ("processor_config.json", "preprocessor_config.json")
@@ -63,7 +68,6 @@ class MediaProcessor:
     processor: Any
     """A transformers.ProcessorMixin."""
     model_type: str
-    _written: dict[Size, Written] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path, trust_remote_code: bool = False) -> MediaProcessor:
@@ -96,10 +100,12 @@ class MediaProcessor:
         return frozenset(each for each in ids if each is not None)
 
     def written(self, size: Size) -> Written:
-        """Return what the processor makes of an image, which depends on its size alone. Raises RunFailure (BadModel)."""
-        if size not in self._written:
-            self._written[size] = self._measured(size)
-        return self._written[size]
+        """Return what the processor makes of an image, which depends on its size alone. Raises RowError where it refuses the size."""
+        return self._written(size)
+
+    @cached_property
+    def _written(self) -> Callable[[Size], Written]:
+        return lru_cache(SIZES)(self._measured)
 
     def features(self, rows: Sequence[Sequence[Image.Image]]) -> dict[str, Tensor]:
         """Return the inputs of the model beside its tokens for the images of each row, in the order of their slots; empty without images."""
@@ -123,7 +129,7 @@ class MediaProcessor:
 
     @cached_property
     def _reads_types(self) -> bool:
-        return "mm_token_type_ids" in self.processor.model_input_names
+        return TYPES in self.processor.model_input_names
 
     def _measured(self, size: Size) -> Written:
         image = Image.new("RGB", (size.width, size.height), BLANK)
@@ -135,8 +141,9 @@ class MediaProcessor:
                 return_tensors="pt",
             )
         except Exception as error:  # processors raise errors of any type
-            raise _refused(
-                f"its processor fails on an image of {size.width} x {size.height} pixels: {error}"
+            raise RowError(
+                f"has an image of {size.width} x {size.height} pixels, which the model's processor refuses: {error}",
+                "crop the image, or scale it",
             ) from error
         (replaced,) = found["text_replacement_offsets"][0]
         return Written(replaced["replacement"], self._resized(found))

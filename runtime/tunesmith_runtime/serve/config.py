@@ -13,6 +13,7 @@ from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.pods import Accelerator
 from tunesmith_api.run import ENGINE_PORT, READY_PORT, ModelRole, RunSpec
 from tunesmith_runtime.modelcheck.adapters import ADAPTER_CONFIG
+from tunesmith_runtime.multimodal.processor import reads_images
 from tunesmith_runtime.serve.keys import api_key
 from tunesmith_runtime.workdir import Work
 
@@ -20,6 +21,8 @@ PORT_VARIABLE = "TUNESMITH_PORT"
 """Environment variable that overrides the pod's port, for several servers on one machine."""
 OWN_ADAPTER = "tunesmith-own"
 """Engine-side name of the adapter of a model that is itself an adapter."""
+MAX_IMAGES = 16
+"""Maximum number of images in a request."""
 LINGER_SECONDS = 5.0
 """How long a stopping service still accepts requests: until the cluster's proxies have removed its endpoint."""
 
@@ -40,6 +43,8 @@ class ServeConfig:
     host: str = "0.0.0.0"
     port: int = ENGINE_PORT
     api_key: str | None = None
+    allowed_hosts: frozenset[str] = frozenset()
+    """Hosts from whose https URLs images are read."""
     linger_seconds: float = 0.0
 
     @property
@@ -56,6 +61,11 @@ class ServeConfig:
     def ready_port(self) -> int:
         """Port that answers /ready, whatever the engine."""
         return self.port + READY_PORT - ENGINE_PORT
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether the model reads images."""
+        return reads_images(self.model)
 
     @property
     def adapter_rank(self) -> int:
@@ -93,6 +103,7 @@ def serve_config(spec: RunSpec, work: Work) -> ServeConfig:
         trust_remote_code=spec.base.trust_remote_code,
         port=int(os.environ.get(PORT_VARIABLE) or ENGINE_PORT),
         api_key=api_key(),
+        allowed_hosts=frozenset((service and service.media and service.media.allowed_hosts) or ()),
         linger_seconds=LINGER_SECONDS if service else 0.0,
     )
 

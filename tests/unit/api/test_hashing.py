@@ -188,6 +188,7 @@ FULL: dict[str, dict[str, Any]] = {
         "adapters": [{"name": "fr", "uri": "s3://adapters/fr"}],
         "autoscaling": {"maxReplicas": 2, "metric": {"name": "waiting", "average": 4}},
         "promotion": {"evalJobs": [{"name": "check"}]},
+        "media": {"allowedHosts": ["images.example.com"]},
     },
 }
 """A spec of each kind with every block that decides a result."""

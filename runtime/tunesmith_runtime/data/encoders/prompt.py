@@ -25,7 +25,10 @@ def encode_prompt(record: Prompt | MultimodalPrompt, text: TextEncoder) -> Encod
     if isinstance(record.prompt, str):
         [ids] = yield from text.ids(record.prompt)
         return _example(text.leading_ids + list(ids), record)
-    return _example((yield from _rendered(Conversation(record.prompt, record.tools), text)), record)
+    conversation = Conversation(record.prompt, record.tools)
+    if text.media is not None:
+        conversation = text.media.quoted(conversation)
+    return _example((yield from _rendered(conversation, text)), record)
 
 
 def _rendered(conversation: Conversation, text: TextEncoder) -> Encoding[Tokens]:

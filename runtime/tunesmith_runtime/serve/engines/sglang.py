@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 from tunesmith_api.inferenceservice import Engine
 from tunesmith_api.pods import Accelerator
-from tunesmith_runtime.serve.config import ServeConfig
+from tunesmith_runtime.serve.config import MAX_IMAGES, ServeConfig
 from tunesmith_runtime.serve.engines.process import EngineProcess
 
 
@@ -22,6 +23,7 @@ def command(config: ServeConfig) -> list[str]:
         slots = max(2, len(config.adapters) + 1)  # the base weights take a slot
         words += ["--enable-lora", "--max-loras-per-batch", str(slots)]
         words += ["--lora-paths", *(f"{name}={path}" for name, path in config.named_adapters.items())]
+    words += ["--limit-mm-data-per-request", json.dumps({"image": MAX_IMAGES})] if config.reads_images else []
     # SGLang reads the key from the command line only; `=`, because a key may begin with a dash
     words += [f"--api-key={config.api_key}"] if config.api_key else []
     return words

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import torch
 
-from tunesmith_runtime.serve.generation.batch import Batch, Forward, can_merge
+from tunesmith_runtime.serve.generation.batch import NO_INPUTS, Batch, Forward, can_merge
 from tunesmith_runtime.serve.generation.sampling import Choice, Sampling, choose, generator_for
 from tunesmith_runtime.serve.generation.text import Decode, Detokenizer, StopMatcher
 
@@ -23,6 +23,8 @@ MAX_WAITING = 1024
 """Maximum number of waiting rows; further rows are refused."""
 MAX_JOINING_TOKENS = 8192
 """Maximum number of prompt tokens, with padding, admitted in one step. It bounds the delay of the rows in progress."""
+MAX_WAITING_BYTES = 2 << 30
+"""Size of the features of images in waiting rows above which further rows with images are refused."""
 
 
 class Finish(StrEnum):
@@ -55,8 +57,15 @@ class Row:
     adapter: str | None
     stops: Sequence[str]
     emit: Callable[[Piece], None]
+    inputs: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Further inputs of the model for the prompt: the features of its images. The rows of a request share them."""
     cancelled: bool = False
     """Set by a reader that has disconnected; the row leaves the batch at the next step."""
+
+    @property
+    def inputs_bytes(self) -> int:
+        """Size of the inputs."""
+        return sum(value.nbytes for value in self.inputs.values())
 
 
 class QueueFull(Exception):
@@ -127,7 +136,9 @@ class Loop:
         """Queue the rows of a request. Raises QueueFull."""
         with self._changed:
             waiting = sum(not row.cancelled for request in self._waiting for row in request)
-            if self._closed or waiting + len(rows) > MAX_WAITING:
+            waiting_bytes = sum(request[0].inputs_bytes for request in self._waiting)
+            is_large = bool(rows[0].inputs) and waiting_bytes > MAX_WAITING_BYTES
+            if self._closed or waiting + len(rows) > MAX_WAITING or is_large:
                 raise QueueFull
             self._waiting.append(deque(rows))
             self._changed.notify()
@@ -155,9 +166,10 @@ class Loop:
                     return
                 joining = self._next_rows(sum(len(group.rows) for group in groups))
             if joining:
-                groups.append(_Group(Batch(self._forward), joining))
-                begun = self._compute(groups[-1], _begin)
-                groups[:] = _merge_groups([*groups[:-1], *begun])
+                running, starting = groups.copy(), [_Group(Batch(self._forward), rows) for rows in _together(joining)]
+                groups += starting  # an error in this thread fails them all
+                begun = [kept for group in starting for kept in self._compute(group, _begin)]
+                groups[:] = _merge_groups([*running, *begun])
             else:
                 groups[:] = [kept for group in groups for kept in self._compute(group, _step)]
 
@@ -257,10 +269,19 @@ class Loop:
                 active.row.emit(Piece(error=message))
 
 
+def _together(rows: Sequence[_ActiveRow]) -> list[list[_ActiveRow]]:
+    """Return the rows in groups that begin together: those of text alone, and each row with images by itself."""
+    text = [active for active in rows if not active.row.inputs]
+    return [*([text] if text else []), *([active] for active in rows if active.row.inputs)]
+
+
 def _begin(group: _Group) -> torch.Tensor:
-    """Return logits for the first token of each row."""
-    prompts, adapters = [active.row.prompt for active in group.rows], [active.row.adapter for active in group.rows]
-    return group.batch.begin(prompts, adapters)
+    """Return logits for the first token of each row, and free the features of images."""
+    rows = [active.row for active in group.rows]
+    logits = group.batch.begin([row.prompt for row in rows], [row.adapter for row in rows], rows[0].inputs)
+    for row in rows:
+        row.inputs = NO_INPUTS
+    return logits
 
 
 def _step(group: _Group) -> torch.Tensor:

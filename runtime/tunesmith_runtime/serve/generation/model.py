@@ -25,8 +25,11 @@ from tunesmith_runtime.modelcheck.config import positions
 from tunesmith_runtime.modelcheck.failure import bad_model, detail
 from tunesmith_runtime.modelcheck.loading import load_weights, with_adapter
 from tunesmith_runtime.modelcheck.tokenizer import check_loaded
-from tunesmith_runtime.serve.generation.batch import Forward
+from tunesmith_runtime.multimodal.processor import MediaProcessor, reads_images
+from tunesmith_runtime.multimodal.slots import without_slots
+from tunesmith_runtime.serve.generation.batch import Forward, can_read_images
 from tunesmith_runtime.serve.generation.memory import capacity
+from tunesmith_runtime.serve.generation.prompt import NO_PICTURES, MediaPrompts, Pictures, Prompt
 from tunesmith_runtime.serve.generation.tokens import Tokens
 
 log = logging.getLogger(__name__)
@@ -53,6 +56,8 @@ class LoadedModel:
     """Maximum number of tokens of prompt and answer together."""
     eos: frozenset[int]
     vocabulary: int
+    media: MediaPrompts | None = None
+    """Encodes conversations with images; None for models of text alone."""
 
     @property
     def has_chat_template(self) -> bool:
@@ -64,21 +69,21 @@ class LoadedModel:
         """The vocabulary, for the text and bytes of single tokens."""
         return Tokens(self.tokenizer)
 
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> list[int]:
-        """Return the tokens of a conversation up to the beginning of the answer, by the chat template, as in training.
+    def encode_chat(
+        self, messages: Sequence[Mapping[str, Any]], pictures: Pictures = NO_PICTURES, /, **settings: Any
+    ) -> Prompt:
+        """Return a conversation up to the beginning of the answer, by the chat template, as in training.
 
+        Contents are text or, for a model with `media`, lists of parts whose images are read from `pictures`.
         Raises ValueError with the template's message if it refuses the conversation, RowError if it leaves out content,
         and TooLong.
         """
-        with row_errors("the model's chat template refuses these messages"):
-            text = str(
-                self.tokenizer.apply_chat_template(
-                    [dict(message) for message in messages], add_generation_prompt=True, tokenize=False, **settings
-                )
-            )
+        if self.media is not None:
+            return self._encode_media(self.media, messages, pictures, settings)
+        text = self._rendered(messages, settings)
         if lost := unwritten(messages, None, text):
             raise RowError(lost)
-        return self._encoded(text, add_special_tokens=False)
+        return Prompt(self._encoded(text, add_special_tokens=False))
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of plain text, with the special tokens that the tokenizer adds. Raises ValueError, TooLong."""
@@ -88,10 +93,38 @@ class LoadedModel:
         """Return the text of `tokens` without special tokens."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    def _encoded(self, text: str, **settings: Any) -> list[int]:
+    def _encode_media(
+        self,
+        media: MediaPrompts,
+        messages: Sequence[Mapping[str, Any]],
+        pictures: Pictures,
+        settings: Mapping[str, Any],
+    ) -> Prompt:
+        record = media.conversation(messages, pictures)
+        text = media.slots.fill(self._rendered(media.slots.parts(record.messages), settings), record.slots)
+        if lost := unwritten([without_slots(message) for message in record.messages], None, text):
+            raise RowError(lost)
+        self._check_length(text)
+        tokens = media.ids(text)
+        if len(tokens) > self.max_length:
+            raise TooLong(len(tokens))  # before images of too many tokens are processed
+        return Prompt(tokens, media.inputs(tokens, record.slots, messages, pictures))
+
+    def _rendered(self, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
+        with row_errors("the model's chat template refuses these messages"):
+            return str(
+                self.tokenizer.apply_chat_template(
+                    [dict(message) for message in messages], add_generation_prompt=True, tokenize=False, **settings
+                )
+            )
+
+    def _check_length(self, text: str) -> None:
         minimum = -(-len(text) // self.tokens.longest)
         if minimum > self.max_length:
             raise TooLong(minimum)
+
+    def _encoded(self, text: str, **settings: Any) -> list[int]:
+        self._check_length(text)
         with row_errors("the model's tokenizer fails on this text"):
             return list(self.tokenizer(text, verbose=False, **settings)["input_ids"])
 
@@ -142,4 +175,19 @@ def load(
     if (most := capacity(model)) is not None and most < length:
         log.warning("memory beside the weights holds at most %d tokens, fewer than the model's %d", most, length)
         length = most
-    return LoadedModel(Forward(model, bool(adapters)), tokenizer, length, end, vocabulary)
+    media = media_prompts(path, model.config, tokenizer, trust_remote_code)
+    return LoadedModel(Forward(model, bool(adapters)), tokenizer, length, end, vocabulary, media)
+
+
+def media_prompts(path: Path, config: Any, tokenizer: Any, trust_remote_code: bool) -> MediaPrompts | None:
+    """Return what encodes images for the model in `path`; None where it reads text alone, or this engine cannot give it images."""
+    if not reads_images(path):
+        return None
+    if not can_read_images(config):
+        log.warning("images are refused: the engine transformers serves no model with cross-attention to images")
+        return None
+    try:
+        return MediaPrompts(MediaProcessor.load(path, trust_remote_code), tokenizer)
+    except RunFailure as error:  # the model still answers text
+        log.warning("images are refused: %s", error)
+        return None

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from starlette.routing import Route
 
 from tunesmith_runtime.serve.generation.loop import Loop, Piece, QueueFull, Row
 from tunesmith_runtime.serve.generation.model import LoadedModel, TooLong
+from tunesmith_runtime.serve.generation.prompt import Prompt
 from tunesmith_runtime.serve.keys import accepts, bearer_token
 from tunesmith_runtime.serve.openai.bodies import LARGE_BODY_BYTES, decode_body, read_body
 from tunesmith_runtime.serve.openai.errors import (
@@ -30,6 +32,9 @@ from tunesmith_runtime.serve.openai.errors import (
     unauthorized,
     unavailable,
 )
+from tunesmith_runtime.serve.openai.image_parts import HTTPS
+from tunesmith_runtime.serve.openai.pictures import read_pictures, refused
+from tunesmith_runtime.serve.openai.remote_pictures import SECONDS, RemotePictures
 from tunesmith_runtime.serve.openai.requests import MAX_ANSWERS, ChatRequest, CompletionRequest, Generate, parse
 from tunesmith_runtime.serve.openai.responses import (
     DONE,
@@ -61,6 +66,8 @@ class Service:
     loop: Loop | None = None
     draining: bool = False
     """Set on SIGTERM, also while the model loads."""
+    remote: RemotePictures = field(default_factory=lambda: RemotePictures(()))
+    """Reads the images at https URLs."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -112,7 +119,7 @@ class PendingAnswers:
             self.cancel()
 
 
-def prepare_rows(service: Service, request: Generate, prompts: Sequence[Sequence[int]]) -> PendingAnswers:
+def prepare_rows(service: Service, request: Generate, prompts: Sequence[Prompt]) -> PendingAnswers:
     """Make a row for each prompt and choice. Raises ApiError if a prompt does not fit."""
     model, _ = service.backend()
     if (answers := len(prompts) * request.choices) > MAX_ANSWERS:
@@ -130,15 +137,17 @@ def prepare_rows(service: Service, request: Generate, prompts: Sequence[Sequence
     rows: list[Row] = []
     adapter = service.names[request.model]
     for prompt in prompts:
-        check_tokens(prompt, model, request.prompt_field)
-        room = model.max_length - len(prompt)
+        tokens = prompt.tokens
+        check_tokens(tokens, model, request.prompt_field)
+        room = model.max_length - len(tokens)
         requested = request.answer_tokens
         if room < (requested or 1):
-            raise context_too_long(model.max_length, len(prompt), requested)
+            raise context_too_long(model.max_length, len(tokens), requested)
         for choice in range(request.choices):
             sampling = request.sampling(choice, model.vocabulary)
-            rows.append(Row(prompt, requested or room, sampling, adapter, request.stops, emitter(len(rows))))
-    return PendingAnswers(rows, sum(map(len, prompts)), pieces)
+            emit = emitter(len(rows))
+            rows.append(Row(tokens, requested or room, sampling, adapter, request.stops, emit, prompt.inputs))
+    return PendingAnswers(rows, sum(len(prompt.tokens) for prompt in prompts), pieces)
 
 
 def check_tokens(prompt: Sequence[int], model: LoadedModel, field: str) -> None:
@@ -154,28 +163,42 @@ def check_tokens(prompt: Sequence[int], model: LoadedModel, field: str) -> None:
         )
 
 
-def chat_prompts(service: Service, request: ChatRequest) -> list[list[int]]:
-    """Return the tokens of the conversation. Raises ApiError if there is no chat template or it refuses the conversation."""
+def check_images(service: Service, request: Generate) -> dict[str, str]:
+    """Return the images of a request at https URLs by place. Raises ApiError where the model or the service does not read them."""
+    model, _ = service.backend()
+    if model.media is None and request.images:
+        raise refused(next(iter(request.images)), "it is an image, and this model reads text alone", None)
+    remote = {place: url for place, url in request.images.items() if url.startswith(HTTPS)}
+    service.remote.check(remote)
+    return remote
+
+
+def chat_prompts(service: Service, request: ChatRequest, fetched: Mapping[str, bytes]) -> list[Prompt]:
+    """Return the prompt of the conversation. `fetched`: the images at https URLs.
+
+    Raises ApiError if there is no chat template, if it refuses the conversation, or if an image cannot be read.
+    """
     model, _ = service.backend()
     if not model.has_chat_template:
         raise invalid("This model's tokenizer has no chat template: use /v1/completions.", "messages")
+    pictures = read_pictures(request.images, fetched)
     try:
-        return [model.encode_chat(request.messages, **(request.chat_template_kwargs or {}))]
+        return [model.encode_chat(request.messages, pictures, **(request.chat_template_kwargs or {}))]
     except TooLong as error:
         raise prompt_too_long(model.max_length, error.tokens) from error
     except ValueError as error:
         raise invalid(f"Invalid value for 'messages': {error}.", "messages", "invalid_value") from error
 
 
-def completion_prompts(service: Service, request: CompletionRequest) -> list[list[int]]:
-    """Return the tokens of each prompt. Raises ApiError if there is none or if a prompt cannot fit."""
+def completion_prompts(service: Service, request: CompletionRequest, _fetched: Mapping[str, bytes]) -> list[Prompt]:
+    """Return the prompts. Raises ApiError if there is none or if a prompt cannot fit."""
     model, _ = service.backend()
     if not request.prompts:
         raise invalid("Invalid value for 'prompt': it is empty.", "prompt", "invalid_value")
     if len(request.prompts) > MAX_ANSWERS:
         raise invalid(f"Invalid value for 'prompt': at most {MAX_ANSWERS} prompts.", "prompt", "invalid_value")
     try:
-        return [model.encode(prompt) if isinstance(prompt, str) else prompt for prompt in request.prompts]
+        return [Prompt(model.encode(each) if isinstance(each, str) else each) for each in request.prompts]
     except TooLong as error:
         raise prompt_too_long(model.max_length, error.tokens) from error
     except ValueError as error:
@@ -183,7 +206,7 @@ def completion_prompts(service: Service, request: CompletionRequest) -> list[lis
 
 
 async def respond(
-    service: Service, request: Request, body: Generate, prompts: Sequence[Sequence[int]], bodies: type[Bodies]
+    service: Service, request: Request, body: Generate, prompts: Sequence[Prompt], bodies: type[Bodies]
 ) -> Response:
     """Generate, and respond with one body or a stream."""
     model, loop = service.backend()
@@ -248,8 +271,10 @@ async def stream(form: Bodies, pending: PendingAnswers, include_usage: bool) -> 
     yield DONE
 
 
-Prompts = Callable[[Service, Body], list[list[int]]]
-"""Returns the tokens of the prompts in a body."""
+Prompts = Callable[[Service, Body, Mapping[str, bytes]], list[Prompt]]
+"""Returns the prompts in a body, with the images that were fetched for it."""
+FETCHES = 8
+"""Maximum number of requests whose images are fetched at a time."""
 
 
 class Endpoints:
@@ -257,7 +282,8 @@ class Endpoints:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._large_bodies = asyncio.Semaphore(1)
+        self._large_bodies, self._images = asyncio.Semaphore(1), asyncio.Semaphore(1)
+        self._fetches = ThreadPoolExecutor(FETCHES, "fetch")
 
     async def chat(self, request: Request) -> Response:
         """Answer a conversation."""
@@ -304,14 +330,30 @@ class Endpoints:
     ) -> Response:
         raw = await read_body(request)
         # parsing large bodies takes seconds of CPU time: one at a time, so that other requests are not delayed
-        async with self._large_bodies if len(raw) > LARGE_BODY_BYTES else contextlib.nullcontext():
-            body, encoded = await asyncio.to_thread(self._parse, kind, raw, prompts)
+        costly = self._large_bodies if len(raw) > LARGE_BODY_BYTES else contextlib.nullcontext()
+        async with costly:
+            body = await asyncio.to_thread(self._parse, kind, raw)
+        fetched = await self._fetched(body)
+        # decoding images takes memory too
+        async with self._images if body.images else costly:
+            encoded = await asyncio.to_thread(prompts, self._service, body, fetched)
         return await respond(self._service, request, body, encoded, bodies)
 
-    def _parse(self, kind: type[Body], raw: bytes, prompts: Prompts[Body]) -> tuple[Body, list[list[int]]]:
+    def _parse(self, kind: type[Body], raw: bytes) -> Body:
         body = parse(kind, decode_body(raw))
         self._known(body.model)
-        return body, prompts(self._service, body)
+        return body
+
+    async def _fetched(self, body: Generate) -> Mapping[str, bytes]:
+        """Return the images at https URLs by URL. Raises ApiError, also where that takes too long."""
+        if not (remote := check_images(self._service, body)):
+            return {}
+        reading = asyncio.get_running_loop().run_in_executor(self._fetches, self._service.remote.read, remote)
+        try:
+            return await asyncio.wait_for(reading, SECONDS)
+        except TimeoutError as error:
+            sentence = f"reading the images of the request took more than {SECONDS:g} s"
+            raise refused(next(iter(remote)), sentence, "send them as data: URLs") from error
 
     def _known(self, name: str) -> str:
         if name not in self._service.names:

@@ -14,6 +14,7 @@ from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.messages import KNOWN, Message, conversation, unknown
 from tunesmith_runtime.serve.generation.sampling import Sampling
 from tunesmith_runtime.serve.openai.errors import ApiError, invalid
+from tunesmith_runtime.serve.openai.image_parts import images_of, with_images, without_images
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -129,6 +130,11 @@ class Generate(BaseModel):
         return "messages"
 
     @property
+    def images(self) -> Mapping[str, str]:
+        """The URL of each image by its place."""
+        return {}
+
+    @property
     def stops(self) -> list[str]:
         """Stop strings."""
         return [self.stop] if isinstance(self.stop, str) else self.stop or []
@@ -175,7 +181,7 @@ class ChatRequest(Generate):
     """Body of POST /v1/chat/completions. `chat_template_kwargs` goes to the template, as in vLLM and SGLang."""
 
     messages: Annotated[list[Any], Field(min_length=1)]
-    """Messages as the chat template takes them."""
+    """Messages as the chat template takes them; the content of messages with images is a list of parts."""
     max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_INT)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -185,15 +191,17 @@ class ChatRequest(Generate):
     @classmethod
     def _conversation(cls, given: list[Any]) -> list[Message]:
         try:
-            messages = conversation(given, "messages")
+            texts = without_images(given)
+            messages = conversation(texts, "messages")
             surrogate = surrogate_in(messages)
+            messages = with_images(messages, given)
         except RowError as error:
             hint = f" {error.hint[0].upper()}{error.hint[1:]}." if error.hint else ""
             raise invalid(f"Invalid value: {error}.{hint}", error.field, "invalid_value") from error
         if surrogate is not None:
             field = f"messages{surrogate}"
             raise invalid(f"Invalid value: {field} has half of a UTF-16 pair.", field, "invalid_value")
-        if others := sorted(unknown(given, "messages", KNOWN)):
+        if others := sorted(unknown(texts, "messages", KNOWN)):
             raise invalid(f"Unrecognized request argument supplied: {others[0]}", others[0], "unknown_parameter")
         return messages
 
@@ -206,6 +214,10 @@ class ChatRequest(Generate):
         if wrong := TEMPLATE_ARGUMENTS & set(self.chat_template_kwargs or {}):
             raise ValueError(f"chat_template_kwargs may not set {min(wrong)}")
         return self
+
+    @property
+    def images(self) -> Mapping[str, str]:
+        return images_of(self.messages)
 
     @property
     def answer_tokens(self) -> int | None:

@@ -19,6 +19,7 @@ from tunesmith_runtime.serve.generation.loop import Loop, Piece, Row
 from tunesmith_runtime.serve.generation.model import load
 from tunesmith_runtime.serve.generation.sampling import Sampling
 from tunesmith_runtime.serve.openai.app import Service, create_app
+from tunesmith_runtime.serve.openai.remote_pictures import RemotePictures
 from tunesmith_runtime.serve.probes import ProbeServer
 from tunesmith_runtime.train.device import find_device
 
@@ -45,7 +46,7 @@ def serve(config: ServeConfig) -> None:
 
 
 async def _serve(config: ServeConfig) -> None:
-    service = Service(config.names, config.api_key)
+    service = Service(config.names, config.api_key, remote=RemotePictures(config.allowed_hosts))
     # log_config=None: uvicorn's own handlers would bypass the formatter that redacts secrets
     server = _Server(
         uvicorn.Config(

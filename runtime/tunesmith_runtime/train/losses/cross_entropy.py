@@ -18,8 +18,9 @@ from torch.nn.functional import cross_entropy
 
 from tunesmith_api.kernels import Loss
 from tunesmith_runtime.data.examples import IGNORED
+from tunesmith_runtime.multimodal.processor import TYPES
 from tunesmith_runtime.train.kernels.row_attention import ARGUMENT, NAMES, no_masks, row_lengths
-from tunesmith_runtime.train.rows.media_batches import MEDIA, TYPES
+from tunesmith_runtime.train.rows.media_batches import MEDIA
 from tunesmith_runtime.train.rows.packing import without_mask
 from tunesmith_runtime.train.strategies.fsdp import base_of
 from tunesmith_runtime.train.strategies.same_rows import parts_of

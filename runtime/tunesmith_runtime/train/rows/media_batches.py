@@ -14,15 +14,12 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.multimodal.encoder import MediaEncoder
+from tunesmith_runtime.multimodal.processor import TYPES
 from tunesmith_runtime.train.rows.forms import TrainingRows, as_dataset
 from tunesmith_runtime.train.rows.streaming import StreamedRows
 
 MEDIA = "media"
 """Column of the URIs of images, and key of a batch with the inputs of the model beside its tokens."""
-TYPES = "mm_token_type_ids"
-"""Key of a batch with the kind of each token, of the shape of its tokens."""
-
-
 MOST_LOADERS = 4
 
 

@@ -277,7 +277,7 @@ def test_a_row_is_learned_after_the_prompt_of_the_same_request_or_both_are_refus
 
 
 def prompt_of(server: LoadedModel, messages: list[dict[str, Any]]) -> list[int]:
-    return server.encode_chat(parse(ChatRequest, {"model": "m", "messages": messages}).messages)
+    return server.encode_chat(parse(ChatRequest, {"model": "m", "messages": messages}).messages).tokens
 
 
 def _refused(server: LoadedModel, messages: list[dict[str, Any]]) -> bool:

@@ -13,7 +13,9 @@ from transformers import AutoProcessor
 from tests import tinyvision
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.answers.coordinates import Size
+from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.multimodal import processor as processor_module
 from tunesmith_runtime.multimodal.processor import MediaProcessor, packages_of, reads_images
 
 RED, WIDE = Image.new("RGB", (32, 32), "red"), Image.new("RGB", (100, 50), "blue")
@@ -38,6 +40,26 @@ def test_the_text_of_an_image_is_what_transformers_writes(
 def test_a_box_is_read_in_the_pixels_that_the_model_sees(processor: MediaProcessor) -> None:
     assert processor.written(Size(32, 32)).resized == Size(32, 32)
     assert processor.written(Size(1000, 500)).resized == Size(80, 32)  # whole patches within 64 x 64 pixels
+
+
+def test_a_size_that_the_processor_refuses_is_a_fault_of_its_row(processor: MediaProcessor) -> None:
+    with pytest.raises(
+        RowError, match="has an image of 1000 x 2 pixels, which the model's processor refuses"
+    ) as refused:
+        processor.written(Size(1000, 2))
+    assert refused.value.hint
+
+
+def test_few_sizes_are_kept(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sizes of a server's images are chosen by its clients."""
+    monkeypatch.setattr(processor_module, "SIZES", 2)
+    bounded, measured = MediaProcessor.load(base), []
+    measure = MediaProcessor._measured
+    monkeypatch.setattr(MediaProcessor, "_measured", lambda self, size: measured.append(size) or measure(self, size))
+    small, wide, tall = Size(32, 32), Size(64, 32), Size(32, 64)
+    for size in (small, small, wide, tall, small):
+        assert bounded.written(size) == measure(bounded, size)
+    assert measured == [small, wide, tall, small]
 
 
 def test_the_features_of_a_batch_are_those_of_its_rows_in_their_order(processor: MediaProcessor) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.servers import Server, run_spec
 from tests.tinymodel import make_model
+from tunesmith_runtime.tasks import LANGUAGE, class_for
 
 ADAPTERS = ("fr", "de")
 
@@ -21,15 +22,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the verb does, before 
 def make_adapter(base: Path, folder: Path, seed: int, **settings: Any) -> Path:
     """A LoRA adapter with random weights, so that it answers differently from its base."""
     import torch
+    import transformers
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
 
+    loader = getattr(transformers, class_for(LANGUAGE, json.loads((base / "config.json").read_text())))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         config = LoraConfig(
             r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM", **settings
         )
-        get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder)
+        get_peft_model(loader.from_pretrained(base), config).save_pretrained(folder)
     return folder
 
 

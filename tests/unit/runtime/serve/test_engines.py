@@ -48,11 +48,17 @@ def signals() -> Iterator[None]:
 
 @pytest.fixture
 def cases(tmp_path: Path) -> dict[str, ServeConfig]:
-    """What is served: a plain model on two GPUs; a model that is an adapter, with another beside it; an Ascend NPU."""
+    """What is served: a plain model on two GPUs; a model that is an adapter, with another beside it; an Ascend NPU; and a model
+    that reads images, without hosts of images and with two."""
     own, other = tmp_path / "own", tmp_path / "fr"
     for folder, rank in ((own, 12), (other, 8)):
         folder.mkdir()
         (folder / "adapter_config.json").write_text(json.dumps({"r": rank, "rank_pattern": {}}))
+    images = tmp_path / "images"
+    images.mkdir()
+    config = {"model_type": "qwen3_vl", "architectures": ["Qwen3VLForConditionalGeneration"], "vision_config": {}}
+    (images / "config.json").write_text(json.dumps(config))
+    (images / "preprocessor_config.json").write_text("{}")
     names: dict[str, str | None] = {"demo": OWN_ADAPTER, "fr": "fr"}
     nvidia, ascend = Accelerator.NVIDIA, Accelerator.ASCEND
     return {
@@ -61,10 +67,14 @@ def cases(tmp_path: Path) -> dict[str, ServeConfig]:
             MODEL, names, {OWN_ADAPTER: own, "fr": other}, accelerator=nvidia, trust_remote_code=True
         ),
         "ascend": ServeConfig(MODEL, {"demo": None}, accelerator=ascend, devices=4),
+        "images": ServeConfig(images, {"demo": None}, accelerator=nvidia),
+        "hosts": ServeConfig(
+            images, {"demo": None}, accelerator=nvidia, allowed_hosts=frozenset({"b.example.com", "a.example.com"})
+        ),
     }
 
 
-@pytest.mark.parametrize("case", ["plain", "adapters", "ascend"])
+@pytest.mark.parametrize("case", ["plain", "adapters", "ascend", "images", "hosts"])
 @pytest.mark.parametrize("engine", SERVERS)
 def test_the_command_line_is_the_golden_one(
     engine: str, case: str, cases: dict[str, ServeConfig], tmp_path: Path
@@ -80,6 +90,10 @@ def test_vllm_receives_the_key_in_its_environment(cases: dict[str, ServeConfig])
     assert KEY not in vllm.command(cases["plain"])
     assert vllm.environment(cases["plain"])["VLLM_API_KEY"] == KEY
     assert "VLLM_API_KEY" not in vllm.environment(cases["adapters"])
+
+
+def test_vllm_follows_no_redirect_to_another_host(cases: dict[str, ServeConfig]) -> None:
+    assert vllm.environment(cases["hosts"])["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
 
 
 @pytest.fixture(scope="module")

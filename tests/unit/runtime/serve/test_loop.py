@@ -6,7 +6,7 @@ import math
 import queue
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 
 from tests.tinymodel import make_tokenizer
 from tests.unit.runtime.serve.conftest import ADAPTERS
-from tunesmith_runtime.serve.generation.batch import Batch
+from tunesmith_runtime.serve.generation.batch import NO_INPUTS, Batch
 from tunesmith_runtime.serve.generation.loop import MAX_ROWS, MAX_WAITING, Finish, Loop, Piece, QueueFull, Row
 from tunesmith_runtime.serve.generation.model import LoadedModel, load
 from tunesmith_runtime.serve.generation.sampling import Sampling
@@ -35,10 +35,15 @@ class Asked:
     """A submitted row and its tokens."""
 
     def __init__(
-        self, prompt: list[int], max_tokens: int, adapter: str | None = None, sampling: Sampling = GREEDY
+        self,
+        prompt: Sequence[int],
+        max_tokens: int,
+        adapter: str | None = None,
+        sampling: Sampling = GREEDY,
+        inputs: Mapping[str, torch.Tensor] = NO_INPUTS,
     ) -> None:
         self.pieces: queue.Queue[Piece] = queue.Queue()
-        self.row = Row(prompt, max_tokens, sampling, adapter, (), self.pieces.put)
+        self.row = Row(prompt, max_tokens, sampling, adapter, (), self.pieces.put, inputs)
 
     def tokens(self) -> list[int]:
         tokens: list[int] = []
@@ -208,6 +213,7 @@ class Faulty:
         self._forward, self._error = model.forward, error
         self._layer = model.forward._model.get_base_model().model.layers[1]
         self.config, self.device = model.forward.config, model.forward.device
+        self.positions = model.forward.positions
         self.failures = 0
 
     def __call__(self, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:

@@ -19,6 +19,11 @@ def chat(**fields: Any) -> ChatRequest:
     return parse(ChatRequest, {**HELLO, **fields})
 
 
+def asking(*parts: Any) -> dict[str, Any]:
+    """Fields with a question of these parts."""
+    return {"messages": [{"role": "user", "content": [*parts]}]}
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "an unknown parameter": ({"temprature": 0}, "temprature", "Unrecognized request argument"),
     "a wrong type": ({"max_tokens": "many"}, "max_tokens", "valid integer"),
@@ -55,11 +60,52 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "no messages": ({"messages": []}, "messages", "at least 1"),
     "an unknown role": ({"messages": [{"role": "boss", "content": "x"}]}, "messages[0].role", "system"),
     "a message without content": ({"messages": [{"role": "user"}]}, "messages[0].content", "is missing"),
-    "a picture": (
-        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
-        "messages[0].content[0]",
-        "only text",
+    "an image by its path": (
+        asking({"type": "image_url", "image_url": {"url": "a.png"}}),
+        "messages[0].content[0].image_url.url",
+        "expected a data: or https: URL",
     ),
+    "an image without TLS": (
+        asking({"type": "image_url", "image_url": {"url": "http://a/b.png"}}),
+        "messages[0].content[0].image_url.url",
+        "expected a data: or https: URL",
+    ),
+    "an image of another form": (
+        asking({"type": "image", "image": "a.png"}),
+        "messages[0].content[0]",
+        "of type image; expected text or image_url. Write {type: image_url",
+    ),
+    "a URL in the place of its object": (
+        asking({"type": "image_url", "image_url": "data:,"}),
+        "messages[0].content[0].image_url",
+        "is a string; expected {url}",
+    ),
+    "an image without a URL": (
+        asking({"type": "image_url", "image_url": {}}),
+        "messages[0].content[0].image_url.url",
+        "expected a string",
+    ),
+    "an image in fewer pixels": (
+        asking({"type": "image_url", "image_url": {"url": "data:,", "detail": "low"}}),
+        "messages[0].content[0].image_url.detail",
+        "expected auto or high",
+    ),
+    "an unknown key of an image": (
+        asking({"type": "image_url", "image_url": {"url": "data:,"}, "min_pixels": 4}),
+        "messages[0].content[0].min_pixels",
+        "is not supported",
+    ),
+    "more images than are read": (
+        asking(*[{"type": "image_url", "image_url": {"url": "data:,"}}] * 17),
+        "messages",
+        "has 17 images; at most 16",
+    ),
+    "a video": (
+        asking({"type": "video_url", "video_url": {"url": "data:,"}}),
+        "messages[0].content[0]",
+        "of type video_url; expected text or image_url",
+    ),
+    "a part that is text": (asking("x"), "messages[0].content[0]", "only text"),
     "half of a UTF-16 pair": (
         {"messages": [{"role": "user", "content": "hi \ud83d"}]},
         "messages[0].content",
@@ -100,13 +146,13 @@ def parameters() -> set[str]:
 
     calls = (LoadedModel.encode_chat, PreTrainedTokenizerBase.apply_chat_template, render_jinja_template)
     taken = [entry for call in calls for entry in inspect.signature(call).parameters.values()]
-    return {entry.name for entry in taken if entry.kind is not entry.VAR_KEYWORD}
+    return {entry.name for entry in taken if entry.kind not in (entry.VAR_KEYWORD, entry.POSITIONAL_ONLY)}
 
 
 def test_template_arguments_of_the_server_are_refused() -> None:
     names = parameters()
-    assert {"messages", "self", "tokenizer_kwargs"} <= names
-    for name in names:
+    assert {"conversation", "tokenizer_kwargs"} <= names
+    for name in {*names, "self", "messages"}:
         with pytest.raises(ApiError, match=f"may not set {name}"):
             chat(chat_template_kwargs={name: []})
     assert chat(chat_template_kwargs={"enable_thinking": False})

@@ -127,6 +127,15 @@ def test_a_typed_marker_is_plain_text_and_no_slot(own: Any, media: MediaEncoder,
     assert f"what does {typed} do?" in own.tokenizer.decode(example.input_ids)
 
 
+def test_a_typed_marker_is_no_slot_in_a_row_of_text(own: Any, media: MediaEncoder) -> None:
+    """Such rows share batches with rows of images, whose features would not be as many as the slots."""
+    asked = "what does <|image_pad|> do?"
+    row = {"messages": [{"role": "user", "content": asked}, ASKED]}
+    [example] = encoder_of(own, media).encode(read(row, FORMATS["messages"]))
+    assert own.image_token_id not in example.input_ids
+    assert asked in own.tokenizer.decode(example.input_ids)
+
+
 def test_a_row_is_never_cut_as_a_cut_would_part_slots_from_features(own: Any, media: MediaEncoder) -> None:
     record = read({"image_path": "red.png", "text": "what is it?", "answer": "red"}, FORMATS["vqa"])
     for truncation in ("drop", "truncate", "left"):
