@@ -127,11 +127,14 @@ def test_a_typed_marker_is_plain_text_and_no_slot(own: Any, media: MediaEncoder,
     assert f"what does {typed} do?" in own.tokenizer.decode(example.input_ids)
 
 
-def test_a_typed_marker_is_no_slot_in_a_row_of_text(own: Any, media: MediaEncoder) -> None:
+@pytest.mark.parametrize(("key", "answers"), [("messages", [ASKED]), ("prompt", [])])
+def test_a_typed_marker_is_no_slot_in_a_row_of_text(
+    own: Any, media: MediaEncoder, key: str, answers: list[dict[str, Any]]
+) -> None:
     """Such rows share batches with rows of images, whose features would not be as many as the slots."""
     asked = "what does <|image_pad|> do?"
-    row = {"messages": [{"role": "user", "content": asked}, ASKED]}
-    [example] = encoder_of(own, media).encode(read(row, FORMATS["messages"]))
+    row = {key: [{"role": "user", "content": asked}, *answers]}
+    [example] = encoder_of(own, media).encode(read(row, FORMATS[key]))
     assert own.image_token_id not in example.input_ids
     assert asked in own.tokenizer.decode(example.input_ids)
 
