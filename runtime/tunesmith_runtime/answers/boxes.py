@@ -60,8 +60,8 @@ def iou(left: Corners, right: Corners) -> float:
 def overlap(predictions: Sequence[Corners], truths: Sequence[Corners]) -> float:
     """Return the mean IoU of the boxes, from 0 to 1.
 
-    Each predicted box goes with one true box at most, so that the sum is largest; boxes that go with none count as 0. It
-    is the IoU where there is one box on either side, and 1 if there are none on both.
+    Predicted and true boxes are matched one to one so that the sum of their IoU is largest; unmatched boxes count as 0. With
+    one box on either side it is their IoU, and without boxes on both sides it is 1.
     """
     return _mean(predictions, truths, lambda value: value)
 

@@ -1,7 +1,7 @@
 """Coordinates of boxes: how each family of models writes a box of a picture. Pure functions.
 
-What encodes the boxes of rows and what scores the boxes of answers both use this module, so that an answer equal to the
-encoded row has an IoU of 1 at every size of the picture.
+The encoder of rows and the scorer of answers share this module: an answer equal to the encoded row has an IoU of 1 at every
+size of the picture.
 """
 
 from __future__ import annotations

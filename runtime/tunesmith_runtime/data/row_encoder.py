@@ -148,7 +148,7 @@ class RowEncoder:
         return counts
 
     def encode_to(self, sources: list[Source], writer: RowWriter, counts: RowCounts) -> None:
-        """Write the examples of data sets, and count their rows, from where `counts` stand on."""
+        """Write the examples of data sets and count their rows, continuing at the position in `counts`."""
         for index in range(counts.reading.dataset, len(sources)):
             DatasetEncoder(self, sources[index], writer, counts).encode()
             counts.ends.append(writer.rows)

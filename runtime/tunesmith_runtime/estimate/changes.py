@@ -121,7 +121,7 @@ OFFLOADED = (
     (Strategy.ZERO2, Offload.OPTIMIZER),
     (Strategy.ZERO3, Offload.ALL),
 )
-"""What offloads what, the least first."""
+"""Settings of offload, from the one that moves least."""
 
 ORDER: tuple[Callable[[FineTuneJobSpec], Iterator[Change]], ...] = (
     _micro_batches,

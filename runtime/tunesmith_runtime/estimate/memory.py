@@ -85,7 +85,7 @@ def peak(setup: Setup) -> Memory:
 
 
 def _parts_of(setup: Setup) -> list[Setup]:
-    """Return the setups of the devices that have a model together, as far as they differ."""
+    """Return the distinct setups of the devices that share a model."""
     own = replace(
         setup, batch=setup.batch.divided(setup.context_parallel), devices=setup.devices // setup.tensor_parallel
     )
@@ -137,7 +137,7 @@ def collected(setup: Setup) -> int:
 
 
 def _shares(setup: Setup, strategies: frozenset[Strategy]) -> int:
-    """Parts into which something is divided that `strategies` divide."""
+    """Number of parts into which the strategy divides a state; 1 unless it is among `strategies`."""
     return setup.devices if setup.strategy in strategies else 1
 
 

@@ -109,7 +109,7 @@ def _check_reloaded(
 
 
 def begins_with_error(job: FineTuneJobSpec) -> bool:
-    """Return whether the adapter was trained beside the error of its quantized base, which the published one leaves out."""
+    """Return whether the adapter was trained to correct the error of its quantized base (LoftQ), which the published adapter does not contain."""
     return job.initial_adapter is None and (job.lora or Lora()).init is LoraInit.LOFTQ
 
 

@@ -55,7 +55,7 @@ def merge(
     loaded from `folder` and compared with base and adapter, so that the comparison covers the model that is served.
     `quantization`: options that quantize the base as the training did; the merged model is then compared with that too, beside the
     `trained_adapter` if that is another. `check` compares base and adapter, as loaded, with the model that was trained.
-    The head of a model that is no language model is that of the adapter. A single model is in memory at a time.
+    The head of a classifier, reward model or reranker comes from the adapter. A single model is in memory at a time.
     Raises RunFailure (NothingLearned, MergeMismatch, ReloadMismatch).
     """
     tokenizer = load_tokenizer(adapter, trust_remote_code)

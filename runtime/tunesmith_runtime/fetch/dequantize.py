@@ -43,9 +43,9 @@ OF_ACTIVATIONS = frozenset(
     {"input_scale", "input_zero_point", "input_global_scale", "output_scale", "output_zero_point", "activation_scale"}
     | {"k_scale", "v_scale", "q_scale", "k_zero_point", "v_zero_point"}
 )
-"""Tensors that quantize activations and the cache, which the restored model has no use for."""
+"""Tensors that quantize activations and the cache. The restored model does not use them."""
 FILE_BYTES = 256 << 20
-"""Size from which on a file of restored weights is complete."""
+"""Size at which a file of restored weights is closed and the next begun."""
 BLOCK = 1 << 22
 """Numbers of a weight that are restored at a time, which take several times as much memory meanwhile."""
 UPLOAD = "upload the model again, or name the unquantized model"

@@ -231,7 +231,7 @@ def _find_base(
 
 
 def _import_and(settle: Callable[[Model], Model], model: Model, directory: Path) -> Imported:
-    """Import a model, and then what `settle` makes of it."""
+    """Import a model, then convert it by `settle` and import the result."""
     imported_model = replace(model, directory=directory)
     imported_model.bring_in()
     settled = settle(imported_model)

@@ -73,7 +73,7 @@ def write_lines(rows: Sequence[Row | RowError], path: Path) -> None:
 
 
 def _no_text(value: object) -> str:
-    """What stands for a value that is no JSON, such as the bytes of an image: no text is learned from it."""
+    """Return the placeholder of a value that JSON cannot hold, such as the bytes of an image."""
     return ""
 
 

@@ -5,8 +5,8 @@ A request and its answer are a line of JSON each, a connection apiece:
 {"prompts": [...], "completions": [...], "columns": {name: [...]}}
 {"rewards": [...], "line": line of the function, "sha256": of the code}, or {"error": {"kind", "message", "line"}, "sha256"}
 
-This process takes the network from itself, then starts the process that loads the code (worker.py), and ends that if it takes longer
-than its time. What comes from there is passed on as it is: the training checks it.
+This process gives up its network, starts the process that loads the code (worker.py), and ends that process at its time limit. It passes
+results on unchanged; the training checks them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tunesmith_runtime.rewardcode.sockets import NotIsolated, refuse_sockets
 EXIT_CODE = 97
 """Exit code of class RewardCodeFailed."""
 ENVIRONMENT = {"HOME": "/tmp", "LANG": "C.UTF-8", "PATH": os.defpath, "OMP_NUM_THREADS": "1"}
-"""All variables that the code sees."""
+"""The whole environment of the code."""
 
 
 class Worker:

@@ -63,7 +63,7 @@ def unscaled(value: Any, place: str) -> tuple[list[dict[str, Any]], Mapping[int,
 
 
 def scaled(place: str) -> RowError:
-    """The error of messages with a weight other than 0 and 1 in rows that sft does not learn from."""
+    """The error for a weight other than 0 and 1, which only method sft supports."""
     return RowError(
         f"'{place}' has a message of a weight other than 0 and 1, which only answers to learn with method sft have",
         "write weight 0 or 1, or remove the key",

@@ -1,7 +1,7 @@
 """Reward of a judge: a model behind an OpenAI API scores each completion by a rubric.
 
-A request that is not answered with a score is repeated, after the time that the server asks for (Retry-After, RFC 9110, 10.2.3). Where
-none succeeds, the run fails: a reward that is not known is never taken for a number.
+A request without a score in its answer is repeated after the time that the server asks for (Retry-After, RFC 9110, 10.2.3). If all
+attempts fail, the run fails: a missing reward is never replaced by a number.
 """
 
 from __future__ import annotations

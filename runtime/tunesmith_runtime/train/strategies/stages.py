@@ -81,7 +81,7 @@ class Stage:
         return hidden.requires_grad_() if torch.is_grad_enabled() and not hidden.requires_grad else hidden
 
     def whole(self, value: Tensor | None, weight: nn.Parameter, group: Group, keep: bool) -> Tensor:
-        """Return, where `keep` is set, the tensor of the shape of a weight that the stage of the weight has as `value`. On the CPU."""
+        """Return the tensor `value` of the stage that holds a weight, of the shape of the weight, on the CPU. Only for `keep`."""
         if not self.counts(weight):
             value = torch.empty(self._shapes[weight], dtype=weight.dtype, device=weight.device)
         assert value is not None

@@ -85,7 +85,7 @@ def candidates_of(texts: Texts) -> Candidates:
 
 def cosines(anchors: Tensor, vectors: Tensor) -> Tensor:
     """Return the cosine similarities of (rows, size) and (candidates, size): (rows, candidates), in float32."""
-    with torch.autocast(anchors.device.type, enabled=False):  # 16 bits are too few for what a temperature divides
+    with torch.autocast(anchors.device.type, enabled=False):  # a small temperature amplifies the rounding of 16 bits
         return normalize(anchors, dim=1) @ normalize(vectors, dim=1).T
 
 

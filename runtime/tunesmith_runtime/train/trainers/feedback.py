@@ -119,7 +119,7 @@ def collate_feedback(rows: list[dict[str, Any]], pad_token: int) -> dict[str, Te
 
 def neighbour(real: list[dict[str, Any]], index: int) -> dict[str, Any] | None:
     """Return the nearest of the rows before `index`, and then of those after it, that has another prompt and another answer; None
-    where there is none, as for a blank row. A row's own answer, or another one to its prompt, would not be what z is the mean of."""
+    if there is none, as for a blank row. z is the mean over unrelated answers, so answers to the same prompt do not count."""
     if index >= len(real):
         return None
     prompt, answer = parts(real[index])

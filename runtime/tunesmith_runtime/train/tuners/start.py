@@ -94,7 +94,7 @@ def subtract(folder: Path, start: Mapping[str, Tensor]) -> None:
 
 
 def as_trained(published: Path, folder: Path) -> Path:
-    """Write the adapter that was trained, which `subtract` has made `published` of, to `folder`; return `folder`."""
+    """Restore the trained adapter from `published`, which `subtract` made of it, and write it to `folder`; return `folder`."""
     from safetensors.torch import load_file, save_file
 
     shutil.rmtree(folder, ignore_errors=True)
