@@ -473,7 +473,7 @@ BAD = {
     ),
     "way of truncation": Bad("FineTuneJob", {"training": {"truncation": "right"}}, "spec.training.truncation"),
     "queue": Bad("FineTuneJob", {"queueName": "GPU queue"}, "spec.queueName"),
-    "rows of a later version": Bad(
+    "rows of another method": Bad(
         "FineTuneJob",
         {"method": "dpo", "datasets": [{"uri": "s3://data/t.jsonl", "format": "vqa"}]},
         "datasets[].format vqa or caption with method dpo: such rows have one answer, which only method sft learns; use method sft",
@@ -627,7 +627,7 @@ FOLLOWED_REFUSALS: dict[str, tuple[dict[str, Any], ...]] = {
     "an adapter in fewer dimensions": ({"training": {"optimizer": "adamw"}}, {"tuner": "full"}),
     "tuner without kernels on the accelerator": ({"tuner": "lora"},),
     "quantization": ({"export": {"quantize": None}},),
-    "rows of a later version": ({"until": "data"},),
+    "rows of another method": ({"method": "sft"},),
     "results in a claim": ({"output": {"uri": "s3://models/out"}},),
     "name of no claim": ({"model": {"uri": "pvc://my-claim/base"}},),
     "gate without its benchmark": (
