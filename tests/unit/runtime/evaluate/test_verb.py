@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -14,9 +15,11 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
+from tests import tinyvision
 from tests.servers import Server, free_port, run_spec
-from tests.tinymodel import make_model, rows
+from tests.tinymodel import rows
 
+PICTURES = {colour: tinyvision.picture(colour) for colour in tinyvision.COLOURS}
 QUESTIONS = [row["messages"][0]["content"] for row in rows(6, seed=3)]
 TOKENS = 8
 README = """---
@@ -77,27 +80,44 @@ def spec_of(folder: Path, benchmarks: list[dict[str, Any]], **generation: Any) -
     return file
 
 
-def answers(server: Server) -> list[str]:
+def answers(server: Server, contents: list[Any]) -> list[str]:
     """The model's answer to each question."""
     client = OpenAI(base_url=f"{server.url}/v1", api_key="none")
     replies = []
-    for question in QUESTIONS:
-        message: Any = {"role": "user", "content": question}
+    for content in contents:
+        message: Any = {"role": "user", "content": content}
         answer = client.chat.completions.create(model="scores", messages=[message], temperature=0, max_tokens=TOKENS)
         replies.append(answer.choices[0].message.content or "")
     return replies
 
 
+def about(picture: bytes) -> list[dict[str, Any]]:
+    """A question about a picture, as in a request."""
+    url = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+    return [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "what is it?"}]
+
+
+def write_pictures(folder: Path, replies: list[str]) -> str:
+    """Rows that ask for what pictures show, whose references are `replies`."""
+    folder.mkdir()
+    for colour, content in PICTURES.items():
+        (folder / f"{colour}.png").write_bytes(content)
+    pairs = zip(PICTURES, replies, strict=True)
+    rows = [{"image_path": f"{name}.png", "text": "what is it?", "answer": reply} for name, reply in pairs]
+    return write_lines(folder / "rows.jsonl", rows)
+
+
 @pytest.fixture(scope="module")
 def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
-    """A pod that scores a model on three sets. For four of the six questions, the reference is the model's answer."""
+    """A pod that scores a model on four sets. The model's answer is the reference of four of six questions, and of all about pictures."""
     folder = tmp_path_factory.mktemp("pod")
-    make_model(folder / "model", seed=5)
+    tinyvision.add_processor(tinyvision.make_model(folder / "model", "qwen3_vl", seed=1), "qwen3_vl")
     (folder / "work").mkdir()
     (folder / "work" / "model").symlink_to(folder / "model")
     (folder / "work" / "fetch.json").write_text("{}")
     server = Server(spec_of(folder, [{"name": "none"}]), folder / "work").wait_ready()
-    replies = answers(server)
+    replies, seen = answers(server, QUESTIONS), answers(server, [about(each) for each in PICTURES.values()])
+    assert len({*seen}) > 1, "the model does not tell the pictures apart"
     (folder / "work" / "model").unlink()
     references = [f" **{text.upper()}**.\n" if index < 4 else "something else" for index, text in enumerate(replies)]
     qa = [{"query": question, "response": reference} for question, reference in zip(QUESTIONS, references, strict=True)]
@@ -116,6 +136,7 @@ def pod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
             "fewShot": 0,
             "limit": 3,
         },
+        {"name": "pictures", "dataset": {"uri": write_pictures(folder / "pictures", seen), "type": "ocr"}},
     ]
     spec = spec_of(folder, benchmarks)
     yield Pod(folder, spec, server)
@@ -129,7 +150,9 @@ def scored(pod: Pod) -> tuple[int, dict[str, Any], str]:
     return pod.run("evaluate")
 
 
-def test_a_model_is_scored_on_own_rows_choices_and_a_benchmark(scored: tuple[int, dict[str, Any], str]) -> None:
+def test_a_model_is_scored_on_own_rows_choices_a_benchmark_and_pictures(
+    scored: tuple[int, dict[str, Any], str],
+) -> None:
     code, report, log = scored
     assert code == 0, log
     found = {
@@ -140,7 +163,10 @@ def test_a_model_is_scored_on_own_rows_choices_and_a_benchmark(scored: tuple[int
     assert found[("gsm8k", "accuracy")] == (0.0, 3)
     assert found[("words", "unreadable")] == (0.3333, 6)
     assert found[("letters", "unreadable")] == (1.0, 6)
-    assert len(found) == 6
+    assert found[("pictures", "editSimilarity")] == (1.0, 4)
+    assert found[("pictures", "characterErrorRate")] == (0.0, 4)
+    assert found[("pictures", "unreadable")] == (0.0, 4)
+    assert len(found) == 9
 
 
 def test_the_log_has_scores_and_neither_tracebacks_nor_http_requests(scored: tuple[int, dict[str, Any], str]) -> None:
