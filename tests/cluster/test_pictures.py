@@ -53,7 +53,7 @@ def test_a_model_tuned_on_pictures_passes_its_gate_and_answers_about_an_uploaded
                 "model": {"fineTuneJob": {"name": "colours"}},
                 "baseline": {"uri": f"{pictures}/model"},
                 "benchmarks": [{"name": "colours", "dataset": {"uri": f"{pictures}/test/", "type": "vqa"}}],
-                "gates": [{"benchmark": "colours", "min": 0.8, "minImprovement": 0.5}],
+                "gates": [{"benchmark": "colours", "min": 0.8}, {"benchmark": "colours", "minImprovement": 0.5}],
                 "generation": {"maxTokens": 8},
             },
         ),
