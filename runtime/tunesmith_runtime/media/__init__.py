@@ -1,1 +1,4 @@
-"""Pictures: which files are pictures, and the pixels of one. Training, evaluation and serving read them with this code."""
+"""Pictures and sounds: which files are pictures, the pixels of a picture, the samples of a sound.
+
+Training, evaluation and serving read them with this code.
+"""
