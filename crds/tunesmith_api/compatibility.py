@@ -102,8 +102,8 @@ BASE_STARTS = tuple(start for start in LoraInit if start.changes_base)
 """Starts that are subtracted from the base."""
 
 FORMATS = ("datasets[].format", "validation.datasets[].format")
-WITH_MEDIA = (RowFormat.VQA, RowFormat.CAPTION)
-"""Formats of rows with images and one answer."""
+WITH_MEDIA = (RowFormat.VQA, RowFormat.CAPTION, RowFormat.TRANSCRIPTION)
+"""Formats of rows with images or sounds and one answer."""
 NOT_WITH_MEDIA: tuple[tuple[str, Values, str, str], ...] = (
     (
         "method",
@@ -111,13 +111,13 @@ NOT_WITH_MEDIA: tuple[tuple[str, Values, str, str], ...] = (
         "such rows have one answer, which only method sft learns",
         "use method sft",
     ),
-    ("training.packing", (True,), "rows with images are not packed in this version", "remove training.packing"),
-    ("training.streaming", (True,), "rows with images are not streamed in this version", "remove training.streaming"),
+    ("training.packing", (True,), "rows with media are not packed in this version", "remove training.packing"),
+    ("training.streaming", (True,), "rows with media are not streamed in this version", "remove training.streaming"),
     ("parallelism.pipelineParallel", (SEVERAL,), "stages take tokens alone", "set parallelism.pipelineParallel: 1"),
     (
         "parallelism.contextParallel",
         (SEVERAL,),
-        "rows with images are not divided",
+        "rows with media are not divided",
         "set parallelism.contextParallel: 1",
     ),
 )

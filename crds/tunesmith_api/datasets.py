@@ -41,6 +41,7 @@ class RowFormat(StrEnum):
     EMBEDDING = "embedding"
     VQA = "vqa"
     CAPTION = "caption"
+    TRANSCRIPTION = "transcription"
 
 
 class RowTemplate(ApiModel):
@@ -91,7 +92,7 @@ class Dataset(ApiModel):
     format: RowFormat = Field(
         RowFormat.AUTO,
         description="messages ({messages: [{role, content}]}), sharegpt ({conversations: [{from, value}]}), promptCompletion ({prompt, completion}), alpaca ({instruction, input, output}), "
-        "queryResponse ({query, response}), text, preference, feedback, prompt, classification, embedding, vqa or caption. Default auto: detected from the first row.",
+        "queryResponse ({query, response}), text, preference, feedback, prompt, classification, embedding, vqa, caption or transcription. Default auto: detected from the first row.",
     )
     template: RowTemplate | None = Field(
         None, description="Make each row a turn of the chat template from its columns. Default: by format."

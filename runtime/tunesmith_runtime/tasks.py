@@ -61,9 +61,27 @@ def is_multimodal(config: Mapping[str, Any]) -> bool:
     return "vision_config" in config or not str(name).endswith("ForCausalLM")
 
 
+SPEECH = "AutoModelForSpeechSeq2Seq"
+"""Name of the class of transformers that loads speech models."""
+SPEECH_TYPES = frozenset({"whisper"})
+"""Model types that write down what is spoken: an encoder reads the sound, a decoder writes the text."""
+
+
+def is_speech(config: Mapping[str, Any]) -> bool:
+    """Return whether the model of a config.json writes down what is spoken."""
+    return config.get("model_type") in SPEECH_TYPES
+
+
+def adapter_type(task: Task, config: Mapping[str, Any]) -> str | None:
+    """Return the name of PEFT's TaskType for a model of a config.json; None for speech models, whose inputs PEFT's types do not have."""
+    return None if task is LANGUAGE and is_speech(config) else task.adapter_type
+
+
 def class_for(task: Task, config: Mapping[str, Any]) -> str:
     """Return the name of the class of transformers that loads the model of a config.json for a task."""
-    return MULTIMODAL if task is LANGUAGE and is_multimodal(config) else task.auto_class
+    if task is not LANGUAGE:
+        return task.auto_class
+    return SPEECH if is_speech(config) else MULTIMODAL if is_multimodal(config) else task.auto_class
 
 
 def task_of(method: Method) -> Task:

@@ -476,7 +476,7 @@ BAD = {
     "rows of another method": Bad(
         "FineTuneJob",
         {"method": "dpo", "datasets": [{"uri": "s3://data/t.jsonl", "format": "vqa"}]},
-        "datasets[].format vqa or caption with method dpo: such rows have one answer, which only method sft learns; use method sft",
+        "datasets[].format vqa or caption or transcription with method dpo: such rows have one answer, which only method sft learns; use method sft",
     ),
     "results in a claim": Bad(
         "FineTuneJob",

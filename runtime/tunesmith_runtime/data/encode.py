@@ -23,6 +23,7 @@ from tunesmith_runtime.data.encoders.conversation import render
 from tunesmith_runtime.data.encoders.multimodal import encode_multimodal
 from tunesmith_runtime.data.encoders.prompt import encode_prompt
 from tunesmith_runtime.data.encoders.rated import RATED, Rated
+from tunesmith_runtime.data.encoders.transcription import encode_transcription
 from tunesmith_runtime.data.encoding import Encoding, complete
 from tunesmith_runtime.data.examples import Example, Turn, join_turns, keep_end, keep_start, pieces
 from tunesmith_runtime.data.records import (
@@ -32,6 +33,7 @@ from tunesmith_runtime.data.records import (
     PlainText,
     Prompt,
     Record,
+    Transcription,
 )
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.data.text_encoder import TextEncoder
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tunesmith_runtime.multimodal.encoder import MediaEncoder
+    from tunesmith_runtime.multimodal.speech import SpeechEncoder
 
 CUTS: Mapping[Truncation, Callable[[Example, int], Example]] = {
     Truncation.TRUNCATE: keep_start,
@@ -80,6 +83,7 @@ class Encoder(TextEncoder):
         reserved: int = 0,
         media: MediaEncoder | None = None,
         lacks_processor: bool = False,
+        speech: SpeechEncoder | None = None,
     ) -> Encoder:
         """The encoder for the settings of `spec.training`, within the limits of the model.
 
@@ -104,6 +108,7 @@ class Encoder(TextEncoder):
             METHOD_FACTS[method].joins_texts,
             media,
             lacks_processor,
+            speech,
         )
 
     def encode(self, record: Record) -> list[Example] | DropReason:
@@ -120,6 +125,14 @@ class Encoder(TextEncoder):
 
         With truncation split, those of plain text are pieces of at most max_length.
         """
+        if isinstance(record, Transcription):
+            return (yield from encode_transcription(record, self))
+        if self.speech is not None:
+            raise RunFailure(
+                FailureClass.BAD_SPEC,
+                "the base is a speech model, which learns from sounds with their texts alone",
+                'write rows {"audio": PATH, "text": TRANSCRIPT}, or name a language model in spec.model',
+            )
         if isinstance(record, MultimodalConversation):
             return (yield from encode_multimodal(record, self))
         if isinstance(record, Conversation) and self.media is not None:

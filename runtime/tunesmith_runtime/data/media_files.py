@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 import posixpath
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tunesmith_runtime.data.records import Answered, Media, MultimodalConversation, Record, answers_of, with_answers
+from tunesmith_runtime.data.records import (
+    Answered,
+    Media,
+    MultimodalConversation,
+    Record,
+    Transcription,
+    answers_of,
+    with_answers,
+)
 from tunesmith_runtime.data.row_error import RowError
 
 ELSEWHERE = ("http://", "https://", "s3://", "data:")
@@ -62,18 +71,20 @@ def resolved(record: Record, files: MediaFiles | None, uri: str) -> Record:
 
     Raises RowError for a file that is not in the folder, and for addresses: what a row names must not decide what a pod connects to.
     """
-    return with_answers(record, lambda answer: _resolved(answer, files, uri))
-
-
-def _resolved(answer: Answered, files: MediaFiles | None, uri: str) -> Answered:
-    if not isinstance(answer, MultimodalConversation):
-        return answer
 
     def placed(part: Any) -> Any:
         if not isinstance(part, Media):
             return part
         return replace(part, sources=tuple(_located(source, files, uri) for source in part.sources))
 
+    if isinstance(record, Transcription):
+        return replace(record, media=placed(record.media))
+    return with_answers(record, lambda answer: _placed(answer, placed))
+
+
+def _placed(answer: Answered, placed: Callable[[Any], Any]) -> Answered:
+    if not isinstance(answer, MultimodalConversation):
+        return answer
     messages = [{**each, "content": [*map(placed, each["content"])]} for each in answer.conversation.messages]
     return MultimodalConversation(replace(answer.conversation, messages=messages))
 
@@ -83,7 +94,7 @@ def _located(source: str, files: MediaFiles | None, uri: str) -> str:
         return source
     if source.startswith(ELSEWHERE):
         raise RowError(
-            f"names {source:.80}, and images are read from the folder of the rows alone",
+            f"names {source:.80}, and media are read from the folder of the rows alone",
             "copy it into the folder of the rows, and name it by its path",
         )
     if files is not None:

@@ -186,6 +186,16 @@ class Feedback:
     is_good: bool
 
 
+@dataclass(frozen=True)
+class Transcription:
+    """A sound and the text that is spoken in it."""
+
+    media: Media
+    text: str
+    language: str | None = None
+    """Code of ISO 639, such as fr or fr-CA; None where the row does not name one."""
+
+
 Record = (
     Conversation
     | Continuation
@@ -198,6 +208,7 @@ Record = (
     | Contrast
     | MultimodalConversation
     | MultimodalPrompt
+    | Transcription
 )
 
 

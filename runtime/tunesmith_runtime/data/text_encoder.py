@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tunesmith_runtime.multimodal.encoder import MediaEncoder
+    from tunesmith_runtime.multimodal.speech import SpeechEncoder
 
 PIECE = 1 << 18
 """Characters that are tokenized at a time to find out whether a text is far too long: a tokenizer takes about 300 bytes per token."""
@@ -46,6 +47,8 @@ class TextEncoder:
     """Reads the media of rows; None for models of text alone, and where the processor is not loaded."""
     lacks_processor: bool = False
     """Whether the model has a processor, which is not loaded."""
+    speech: SpeechEncoder | None = None
+    """Reads the sounds of rows; None for models that are no speech models."""
 
     @property
     def bound(self) -> str:

@@ -36,7 +36,7 @@ FOR_TRAINING = (TRAIN,)
 FOR_VALIDATION = ("validation", "test")
 FOR_EVALUATION = ("test", "validation", TRAIN)
 """The splits of a hub's data set that are taken where none is named, in this order."""
-MEDIA_FORMATS = (RowFormat.VQA, RowFormat.CAPTION)
+MEDIA_FORMATS = (RowFormat.VQA, RowFormat.CAPTION, RowFormat.TRANSCRIPTION)
 """Formats of rows that name files."""
 
 Purpose = dict[str, int]

@@ -23,8 +23,10 @@ from tunesmith_runtime.fetch.encoded_rows import count_encoded
 from tunesmith_runtime.fetch.model_files import ModelFiles
 from tunesmith_runtime.fetch.row_sample import write_sample
 from tunesmith_runtime.fetch.small_files import download_small_files
-from tunesmith_runtime.modelcheck.config import CONFIG, limits_of
+from tunesmith_runtime.modelcheck.config import CONFIG, limits_of, parse_config
+from tunesmith_runtime.modelcheck.speech import check_speech
 from tunesmith_runtime.storage import Storage
+from tunesmith_runtime.tasks import is_speech
 from tunesmith_runtime.workdir import Work
 
 if TYPE_CHECKING:
@@ -50,15 +52,18 @@ def read_rows(
     """Count the rows with the tokenizer of the model in `files`: all of them, or those of a sample.
 
     `template`: the chat template of the job, instead of the model's own. `encode_again` encodes them with the code of
-    the training. It is used with `until: data`, and if counting all rows without transformers has failed. Raises
+    the training. It is used with `until: data`, for speech models, and if counting all rows without transformers has failed. Raises
     RunFailure, as the training does.
     """
     download_small_files(files, scratch.model())
+    config = parse_config(files.uri, (scratch.model() / CONFIG).read_bytes())
+    check_speech(job, config)
     sources = [(index, data[DataSource.of(dataset)]) for index, dataset in enumerate(job.datasets)]
     size = sum(each.size_bytes for _, each in sources)
     if size <= WHOLE_BYTES or job.until is Until.DATA:
         download_rows(storage, job, data, scratch)
-        encoded = _encode_whole(job, scratch, template, encode_again)
+        needs_torch = job.until is Until.DATA or is_speech(config)
+        encoded = _encode_whole(job, scratch, template, encode_again, needs_torch)
         return count_encoded(encoded, job), encoded.rows
     try:
         each_stands_for = write_sample(
@@ -73,11 +78,15 @@ def read_rows(
 
 
 def _encode_whole(
-    job: FineTuneJobSpec, scratch: Work, template: str | None, encode_again: Callable[[], Encoded] | None
+    job: FineTuneJobSpec,
+    scratch: Work,
+    template: str | None,
+    encode_again: Callable[[], Encoded] | None,
+    needs_torch: bool,
 ) -> Encoded:
     if encode_again is None:
         return encode_lightly(job, scratch, template)
-    if job.until is not Until.DATA:
+    if not needs_torch:
         try:
             return encode_lightly(job, scratch, template)
         except RunFailure as failure:

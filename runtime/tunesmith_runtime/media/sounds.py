@@ -140,7 +140,7 @@ def _decoded(file: Any, stream: Any, rate: int, limits: SoundLimits) -> NDArray[
             parts.append(part.to_ndarray().reshape(part.samples, -1).mean(axis=1))
             count += part.samples
         if count > limits.seconds * rate:
-            sentence = f"lasts longer than {limits.seconds:,.0f} s, the most that is read"
+            sentence = f"lasts longer than {limits.seconds:,g} s, the most that is read"
             raise SoundError(SoundFault.TOO_LONG, sentence, "cut the sound into shorter ones")
     if not count:
         raise SoundError(SoundFault.EMPTY, "is empty: it has no samples", "replace the sound")

@@ -25,7 +25,15 @@ BODY = re.compile(r"(?<!LMHead)(?<!DoubleHeads)Model$")
 """Ending of architectures without an output layer, such as embedding models. Code of a repository may name others so."""
 SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
 """Files with the quantization settings of older tools -> tool."""
-POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "n_ctx")
+POSITIONS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "max_sequence_length",
+    "seq_length",
+    "n_ctx",
+    "max_target_positions",
+)
 
 
 @dataclass(frozen=True)

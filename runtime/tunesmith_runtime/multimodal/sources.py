@@ -6,10 +6,16 @@ import base64
 import binascii
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.media.picture_error import PictureError
 from tunesmith_runtime.media.pictures import Picture, read_picture
+from tunesmith_runtime.media.sound_error import SoundError
+from tunesmith_runtime.media.sounds import Sound, read_sound
+
+Read = TypeVar("Read")
 
 DATA = "data:"
 SHOWN, SHOWN_DATA = 120, 40
@@ -25,13 +31,20 @@ class MediaSource:
 
     def picture(self, uri: str) -> Picture:
         """Return the pixels of a picture. Raises RowError where it is missing or cannot be read."""
+        return self._read(uri, "picture", read_picture)
+
+    def sound(self, uri: str, rate: int) -> Sound:
+        """Return a sound at `rate` samples a second. Raises RowError where it is missing or cannot be read."""
+        return self._read(uri, "sound", partial(read_sound, rate=rate))
+
+    def _read(self, uri: str, kind: str, read: Callable[[bytes], Read]) -> Read:
         content = decoded(uri) if uri.startswith(DATA) else self.read_bytes(uri)
         if content is None:
-            raise RowError(f"names the picture {shown(uri)}, which does not exist", "upload it, or correct its path")
+            raise RowError(f"names the {kind} {shown(uri)}, which does not exist", "upload it, or correct its path")
         try:
-            return read_picture(content)
-        except PictureError as error:
-            raise RowError(f"names the picture {shown(uri)}, which {error}", error.hint) from error
+            return read(content)
+        except (PictureError, SoundError) as error:
+            raise RowError(f"names the {kind} {shown(uri)}, which {error}", error.hint) from error
 
 
 def shown(uri: str) -> str:

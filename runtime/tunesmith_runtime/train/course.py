@@ -44,6 +44,7 @@ from tunesmith_runtime.train.rows.forms import count_of
 from tunesmith_runtime.train.rows.loading import LoadedRows, load_rows
 from tunesmith_runtime.train.rows.media_batches import loader_arguments
 from tunesmith_runtime.train.rows.packing import two_rows
+from tunesmith_runtime.train.rows.speech_batches import SpeechCollator
 from tunesmith_runtime.train.samples import answers_of
 from tunesmith_runtime.train.strategies import strategy_in
 from tunesmith_runtime.train.tracking import Track
@@ -245,6 +246,8 @@ def build_trainer(
         media=rows.media,
     )  # fmt: skip
     trainer = method.build_trainer(setup)
+    if rows.speech:
+        trainer.data_collator = SpeechCollator(trainer.data_collator, rows.speech)
     if attempt.state is None and job.initial_adapter is None:
         with trainer.compute_loss_context_manager(), memory_failures("passing the first rows"):
             tuner.initialize_from_rows(learner.model, job, rows.first())

@@ -55,7 +55,7 @@ def test_rows_with_images_are_learned_by_methods_that_read_them(form: str) -> No
         f"datasets[].format {form} with method kto: such rows have one answer, which only method sft learns; use method sft"
     )
     (refused,) = refusals("FineTuneJob", spec | {"training": {"packing": True}})
-    assert str(refused).endswith("rows with images are not packed in this version; remove training.packing")
+    assert str(refused).endswith("rows with media are not packed in this version; remove training.packing")
 
 
 def test_values_that_cannot_go_together_are_refused() -> None:

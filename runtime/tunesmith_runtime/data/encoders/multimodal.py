@@ -18,12 +18,12 @@ from tunesmith_runtime.multimodal.encoder import all_media
 
 
 class NeedsProcessor(RunFailure):
-    """Rows have images, and the processor of the model, which counts their tokens, is not loaded."""
+    """Rows have media, and the processor of the model, which reads them, is not loaded."""
 
     def __init__(self) -> None:
         super().__init__(
             FailureClass.BAD_MODEL,
-            "the rows have images, whose tokens the processor of the model counts in a pod",
+            "the rows have media, which the processor of the model reads in a pod",
             "set spec.until: data, and apply the job",
         )
 

@@ -21,6 +21,7 @@ from tunesmith_runtime.data.formats.query_response import QUERY_RESPONSE
 from tunesmith_runtime.data.formats.refused import ANY_VALUE, REFUSED
 from tunesmith_runtime.data.formats.sharegpt import SHAREGPT
 from tunesmith_runtime.data.formats.text import TEXT
+from tunesmith_runtime.data.formats.transcription import TRANSCRIPTION
 from tunesmith_runtime.data.formats.vqa import VQA
 from tunesmith_runtime.data.records import Record
 from tunesmith_runtime.data.row_error import RowError
@@ -30,7 +31,7 @@ from tunesmith_runtime.messages import asks, unknown
 FORMATS: dict[RowFormat, Format] = {
     RowFormat(row_format.name): row_format
     for row_format in (
-        VQA, CAPTION, PREFERENCE, FEEDBACK, EMBEDDING,
+        VQA, CAPTION, TRANSCRIPTION, PREFERENCE, FEEDBACK, EMBEDDING,
         MESSAGES, SHAREGPT, PROMPT_COMPLETION, ALPACA, TEXT, QUERY_RESPONSE,
         CLASSIFICATION, PROMPT,
     )

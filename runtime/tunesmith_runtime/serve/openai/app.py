@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -33,6 +33,7 @@ from tunesmith_runtime.serve.openai.errors import (
     unavailable,
 )
 from tunesmith_runtime.serve.openai.image_parts import HTTPS
+from tunesmith_runtime.serve.openai.multipart import parse_form
 from tunesmith_runtime.serve.openai.pictures import read_pictures, refused
 from tunesmith_runtime.serve.openai.remote_pictures import SECONDS, RemotePictures
 from tunesmith_runtime.serve.openai.requests import MAX_ANSWERS, ChatRequest, CompletionRequest, Generate, parse
@@ -47,12 +48,17 @@ from tunesmith_runtime.serve.openai.responses import (
     model_list,
     usage,
 )
+from tunesmith_runtime.serve.openai.transcriptions import Transcriber, read_request
 
 log = logging.getLogger(__name__)
 
 Bodies = Chat | Completion
 Handler = Callable[[Request], Awaitable[Response]]
 Body = TypeVar("Body", bound=Generate)
+Result = TypeVar("Result")
+
+
+LOADING = "The model is still loading; retry once GET /ready returns 200."
 
 
 @dataclass
@@ -64,6 +70,8 @@ class Service:
     api_key: str | None = None
     model: LoadedModel | None = None
     loop: Loop | None = None
+    transcriber: Transcriber | None = None
+    """Set instead of `model` and `loop` for a speech model."""
     draining: bool = False
     """Set on SIGTERM, also while the model loads."""
     remote: RemotePictures = field(default_factory=lambda: RemotePictures(()))
@@ -83,13 +91,24 @@ class Service:
     @property
     def ready(self) -> bool:
         """True from the first token of every model name until the server drains."""
-        return self.loop is not None and self.loop.alive and not self.draining
+        is_loaded = self.transcriber is not None or (self.loop is not None and self.loop.alive)
+        return is_loaded and not self.draining
 
     def backend(self) -> tuple[LoadedModel, Loop]:
-        """Return model and loop. Raises ApiError while the model loads."""
+        """Return model and loop. Raises ApiError while the model loads, and for a speech model."""
+        if self.transcriber is not None:
+            raise invalid("This model writes down speech: use /v1/audio/transcriptions.")
         if self.model is None or self.loop is None:
-            raise unavailable("The model is still loading; retry once GET /ready returns 200.")
+            raise unavailable(LOADING)
         return self.model, self.loop
+
+    def speech(self) -> Transcriber:
+        """Return what writes down speech. Raises ApiError while the model loads, and for a language model."""
+        if self.transcriber is not None:
+            return self.transcriber
+        if self.model is None:
+            raise unavailable(LOADING)
+        raise invalid("This model does not write down speech: use /v1/chat/completions.")
 
 
 @dataclass(frozen=True)
@@ -221,25 +240,31 @@ async def respond(
         events = stream(form, pending, body.include_usage)
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
     answers = [Answer() for _ in pending.rows]
-    collected = asyncio.ensure_future(collect(pending, answers))
-    disconnect = asyncio.ensure_future(wait_for_disconnect(request))
     try:
-        await asyncio.wait({collected, disconnect}, return_when=asyncio.FIRST_COMPLETED)
-        if not collected.done():
+        if not await unless_disconnected(request, collect(pending, answers)):
             return Response(status_code=499)
-        await collected
     finally:
         pending.cancel()
-        collected.cancel()
-        disconnect.cancel()
     # encoding many answers with many alternatives takes seconds
     return await asyncio.to_thread(lambda: JSONResponse(form.full_body(answers, pending.prompt_tokens)))
 
 
-async def collect(pending: PendingAnswers, answers: Sequence[Answer]) -> None:
-    """Collect the pieces of each row in its answer."""
+async def collect(pending: PendingAnswers, answers: Sequence[Answer]) -> bool:
+    """Collect the pieces of each row in its answer; return True."""
     async for index, piece in pending.answers():
         answers[index].add(piece)
+    return True
+
+
+async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Result]) -> Result | None:
+    """Return the result of `work`; None if the client disconnects first, which cancels it."""
+    working, disconnect = asyncio.ensure_future(work), asyncio.ensure_future(wait_for_disconnect(request))
+    try:
+        await asyncio.wait({working, disconnect}, return_when=asyncio.FIRST_COMPLETED)
+        return await working if working.done() else None
+    finally:
+        working.cancel()
+        disconnect.cancel()
 
 
 async def wait_for_disconnect(request: Request) -> None:
@@ -292,6 +317,14 @@ class Endpoints:
     async def completion(self, request: Request) -> Response:
         """Continue a text."""
         return await self._answer(request, CompletionRequest, completion_prompts, Completion)
+
+    async def transcription(self, request: Request) -> Response:
+        """Write down a sound."""
+        raw = await read_body(request)
+        body = read_request(*parse_form(request.headers.get("content-type", ""), raw))
+        adapter = self._service.names[self._known(body.model)]
+        transcript = await unless_disconnected(request, self._service.speech().transcribe(body, adapter))
+        return Response(status_code=499) if transcript is None else transcript.response(body.response_format)
 
     async def models(self, request: Request) -> Response:
         """Return the list of the models."""
@@ -367,6 +400,7 @@ def create_app(service: Service) -> Starlette:
     routes = [
         Route("/v1/chat/completions", endpoints.with_key(endpoints.chat), methods=["POST"]),
         Route("/v1/completions", endpoints.with_key(endpoints.completion), methods=["POST"]),
+        Route("/v1/audio/transcriptions", endpoints.with_key(endpoints.transcription), methods=["POST"]),
         Route("/v1/models", endpoints.with_key(endpoints.models)),
         Route("/v1/models/{name}", endpoints.with_key(endpoints.model)),
         Route("/health", endpoints.health),

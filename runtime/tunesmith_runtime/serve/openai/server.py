@@ -10,17 +10,22 @@ import signal
 import threading
 from collections.abc import Iterator
 
+import numpy
 import uvicorn
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.modelcheck.config import CONFIG, read_config
 from tunesmith_runtime.serve.config import ServeConfig
 from tunesmith_runtime.serve.generation.loop import Loop, Piece, Row
 from tunesmith_runtime.serve.generation.model import load
 from tunesmith_runtime.serve.generation.sampling import Sampling
+from tunesmith_runtime.serve.generation.speech import load_speech
 from tunesmith_runtime.serve.openai.app import Service, create_app
 from tunesmith_runtime.serve.openai.remote_pictures import RemotePictures
+from tunesmith_runtime.serve.openai.transcriptions import Transcriber
 from tunesmith_runtime.serve.probes import ProbeServer
+from tunesmith_runtime.tasks import is_speech
 from tunesmith_runtime.train.device import find_device
 
 log = logging.getLogger(__name__)
@@ -84,6 +89,9 @@ def _load(config: ServeConfig, service: Service, stop: asyncio.Future[None]) -> 
     """Load the model, generate a token for every model name, and mark the service ready; settle `stop` on failure."""
     try:
         device = find_device(config.accelerator).name
+        if (config.model / CONFIG).is_file() and is_speech(read_config(str(config.model), config.model)):
+            service.transcriber = _load_speech(config, device)
+            return
         model = load(config.model, config.adapters, config.max_length, config.trust_remote_code, device)
         loop = Loop(model.forward, model.decode, model.eos, model.tokens.specials)
         loop.start()
@@ -93,6 +101,16 @@ def _load(config: ServeConfig, service: Service, stop: asyncio.Future[None]) -> 
         log.info("loaded: %s, at most %d tokens", ", ".join(config.names), model.max_length)
     except Exception as error:  # noqa: BLE001  # raised again by the main thread, which ends the process
         stop.get_loop().call_soon_threadsafe(_settle, stop, error)
+
+
+def _load_speech(config: ServeConfig, device: str) -> Transcriber:
+    """Load a speech model, and write down a second of silence for every model name."""
+    model = load_speech(config.model, config.adapters, config.trust_remote_code, device)
+    for adapter in config.names.values():
+        silence = numpy.zeros(model.processor.rate, numpy.float32)
+        model.write(silence, model.language(silence, adapter), adapter)
+    log.info("loaded: %s, which hears %g s at a time", ", ".join(config.names), model.processor.window_seconds)
+    return Transcriber(model)
 
 
 def _generate_token(loop: Loop, prompt: list[int], name: str, adapter: str | None) -> None:

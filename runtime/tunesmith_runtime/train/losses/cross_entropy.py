@@ -22,6 +22,7 @@ from tunesmith_runtime.multimodal.processor import TYPES
 from tunesmith_runtime.train.kernels.row_attention import ARGUMENT, NAMES, no_masks, row_lengths
 from tunesmith_runtime.train.rows.media_batches import MEDIA
 from tunesmith_runtime.train.rows.packing import without_mask
+from tunesmith_runtime.train.rows.speech_batches import WRITTEN
 from tunesmith_runtime.train.strategies.fsdp import base_of
 from tunesmith_runtime.train.strategies.same_rows import parts_of
 from tunesmith_runtime.train.trainers.base import RunMixin
@@ -39,8 +40,11 @@ WEIGHTS = "weights"
 
 
 def model_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the model reads of a batch: its tokens, and the features of its media."""
-    return {**{name: inputs[name] for name in MODEL_INPUTS if name in inputs}, **inputs.get(MEDIA, {})}
+    """Return what the model reads of a batch: its tokens, and the features of its media. The tokens of a speech model are those of its
+    decoder, which needs no mask for padding at the end."""
+    if WRITTEN in (media := inputs.get(MEDIA, {})):
+        return dict(media)
+    return {**{name: inputs[name] for name in MODEL_INPUTS if name in inputs}, **media}
 
 
 class LabelledLoss(RunMixin):
@@ -101,7 +105,8 @@ class LabelledLoss(RunMixin):
     def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
         """Count the tokens of rows, without those of blank rows."""
         rows = (inputs["labels"] != IGNORED).any(dim=1)
-        super()._track_num_input_tokens({**inputs, "attention_mask": inputs["attention_mask"][rows]})
+        media = inputs.get(MEDIA, {})  # the Trainer looks for the main input of a speech model, its features
+        super()._track_num_input_tokens({**inputs, **media, "attention_mask": inputs["attention_mask"][rows]})
 
 
 @contextmanager

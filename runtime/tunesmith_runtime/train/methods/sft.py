@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.method_facts import Method as MethodName
-from tunesmith_runtime.data.records import Continuation, Conversation, MultimodalConversation, PlainText, Record
+from tunesmith_runtime.data.records import (
+    Continuation,
+    Conversation,
+    MultimodalConversation,
+    PlainText,
+    Record,
+    Transcription,
+)
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.train.methods.base import Method, Setup
@@ -85,7 +92,7 @@ def check_images(job: FineTuneJobSpec) -> None:
 
 SFT = Method(
     MethodName.SFT,
-    learns_from=frozenset({Conversation, Continuation, PlainText, MultimodalConversation}),
+    learns_from=frozenset({Conversation, Continuation, PlainText, MultimodalConversation, Transcription}),
     build_trainer=build_trainer,
     row_check=row_check,
     scales=True,

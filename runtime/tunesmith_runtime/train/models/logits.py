@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from tunesmith_runtime.multimodal.speech import FRAMES_OF_POSITION
+from tunesmith_runtime.tasks import is_speech
 from tunesmith_runtime.train.training_result import TrainedLogits
 
 if TYPE_CHECKING:
@@ -22,11 +24,22 @@ ROWS, TOKENS, POSITIONS = 2, 32, 4
 @torch.no_grad()
 def logits(model: PreTrainedModel | PeftModel, batches: list[Tensor]) -> list[Tensor]:
     """Return the logits (tokens, vocabulary) of each prompt (1, tokens); of a head, those of all prompts (prompts, labels); without an
-    output layer, the last hidden states (tokens, size)."""
+    output layer, the last hidden states (tokens, size). A speech model hears the same sound with each."""
     model.eval()
-    outputs = (model(input_ids=ids, use_cache=False) for ids in batches)
+    outputs = (model(**inputs_of(model, ids), use_cache=False) for ids in batches)
     found = [(each.logits if "logits" in each else each.last_hidden_state).float() for each in outputs]
     return [each[0] for each in found] if found[0].dim() == 3 else [torch.cat(found)]
+
+
+def inputs_of(model: PreTrainedModel | PeftModel, ids: Tensor) -> dict[str, Tensor]:
+    """Return the inputs of a model for tokens (1, tokens): of a speech model, with features of a fixed sound, which every weight of the
+    encoder changes."""
+    config: Any = model.config
+    if not is_speech({"model_type": config.model_type}):
+        return {"input_ids": ids}
+    shape = 1, config.num_mel_bins, FRAMES_OF_POSITION * config.max_source_positions
+    features = torch.arange(shape[1] * shape[2], device=ids.device).sin().view(shape)
+    return {"input_features": features.to(model.dtype), "decoder_input_ids": ids}
 
 
 def record_logits(model: PreTrainedModel | PeftModel, rows: Iterable[Sequence[int]], bf16: bool) -> TrainedLogits:

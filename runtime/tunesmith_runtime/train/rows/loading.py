@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,12 +24,14 @@ from tunesmith_runtime.data.packing import PackedRows
 from tunesmith_runtime.data.text_encoder import last_of
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.config import Limits
+from tunesmith_runtime.modelcheck.speech import check_speech
 from tunesmith_runtime.modelcheck.tokenizer import check_vocabulary
 from tunesmith_runtime.multimodal.encoder import MediaEncoder
 from tunesmith_runtime.multimodal.processor import MediaProcessor, reads_images
 from tunesmith_runtime.multimodal.reading import KeptFiles, StoreReader, kept_bytes
 from tunesmith_runtime.multimodal.sources import MediaSource
-from tunesmith_runtime.tasks import LANGUAGE, task_of
+from tunesmith_runtime.multimodal.speech import SpeechEncoder, SpeechProcessor
+from tunesmith_runtime.tasks import LANGUAGE, is_speech, task_of
 from tunesmith_runtime.train.methods import Method
 from tunesmith_runtime.train.models.files import BASE, limits, load_tokenizer, stop_ids
 from tunesmith_runtime.train.models.head import set_padding
@@ -52,6 +55,8 @@ class LoadedRows(NamedTuple):
     """The training rows of `data`, as the method reads them."""
     media: MediaEncoder | None = None
     """Reads the images of the rows; None for models of text alone."""
+    speech: SpeechEncoder | None = None
+    """Reads the sounds of the rows; None for models that are no speech models."""
 
     def first(self) -> Iterator[Sequence[int]]:
         """Yield the tokens of the training rows, or of those that are known before a stream is read, in their order; of rows with images
@@ -65,6 +70,8 @@ class LoadedRows(NamedTuple):
 
 def load_rows(spec: RunSpec, job: FineTuneJobSpec, method: Method, work: Work, group: ProcessGroup) -> LoadedRows:
     """Load the tokenizer, and encode all rows within the limits of the model, once per pod; or open them as a stream."""
+    config = json.loads((work.model() / "config.json").read_text())
+    check_speech(job, config)
     tokenizer = load_tokenizer(work.model(), spec.base.trust_remote_code)
     set_template(tokenizer, spec)
     most = limits(work.model(), spec.base.trust_remote_code).behind(job.virtual_tokens)
@@ -74,7 +81,8 @@ def load_rows(spec: RunSpec, job: FineTuneJobSpec, method: Method, work: Work, g
     if task_of(job.method) is not LANGUAGE:
         set_padding(tokenizer, ends)
     media = media_encoder(spec, job, work)
-    encoder = Encoder.of(tokenizer, ends, job.training, most, job.method, completion_tokens(job), media)
+    speech = speech_encoder(spec, job, work, tokenizer) if is_speech(config) else None
+    encoder = Encoder.of(tokenizer, ends, job.training, most, job.method, completion_tokens(job), media, speech=speech)
     if job.training.streaming:
         arrange = arrangement(job.training, encoder.max_length)
         with naming_positions(most, job), group.pod_leader_first():
@@ -84,7 +92,7 @@ def load_rows(spec: RunSpec, job: FineTuneJobSpec, method: Method, work: Work, g
         data = load(work, job, encoder, method.learnable(job, work)) if group.is_pod_leader else open_data(work)
     method.check_rows(job, open_columns(data.train_file))
     log.info("rows: %s", data.rows.to_dict())
-    return LoadedRows(tokenizer, data, arranged(data.train, encoder.max_length, job, method), media)
+    return LoadedRows(tokenizer, data, arranged(data.train, encoder.max_length, job, method), media, speech)
 
 
 def media_encoder(spec: RunSpec, job: FineTuneJobSpec, work: Work) -> MediaEncoder | None:
@@ -92,10 +100,21 @@ def media_encoder(spec: RunSpec, job: FineTuneJobSpec, work: Work) -> MediaEncod
     if not reads_images(work.model()):
         return None
     processor = MediaProcessor.load(work.model(), spec.base.trust_remote_code)
+    return MediaEncoder(processor, media_source(spec, job, work))
+
+
+def speech_encoder(
+    spec: RunSpec, job: FineTuneJobSpec, work: Work, tokenizer: PreTrainedTokenizerBase
+) -> SpeechEncoder:
+    """Return what reads the sounds of rows for a speech model. Raises RunFailure (BadModel)."""
+    return SpeechEncoder(SpeechProcessor.load(work.model(), tokenizer), media_source(spec, job, work))
+
+
+def media_source(spec: RunSpec, job: FineTuneJobSpec, work: Work) -> MediaSource:
+    """Return what reads media from the store, and keeps them as far as the disk has room."""
     work.examples.mkdir(parents=True, exist_ok=True)
     most = kept_bytes(work.root, job.resources.ephemeral_storage)
-    files = KeptFiles(StoreReader(spec.store), work.examples / MEDIA_FOLDER, most)
-    return MediaEncoder(processor, MediaSource(files))
+    return MediaSource(KeptFiles(StoreReader(spec.store), work.examples / MEDIA_FOLDER, most))
 
 
 def set_template(tokenizer: PreTrainedTokenizerBase, spec: RunSpec) -> None:

@@ -14,7 +14,7 @@ from tunesmith_api.training import Strategy
 from tunesmith_api.tuners import Lora, LoraInit
 from tunesmith_api.tuners import Tuner as TunerName
 from tunesmith_runtime.errors import RunFailure
-from tunesmith_runtime.tasks import task_of
+from tunesmith_runtime.tasks import adapter_type, task_of
 from tunesmith_runtime.train.tuners.base import Tuner
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def add_adapter(
 
     lora = job.lora or Lora()
     config: Any = make_config(job, lora, targets_of(model, lora, job.export.merge))
-    config.task_type = task_of(job.method).adapter_type
+    config.task_type = adapter_type(task_of(job.method), model.config.to_dict())
     if initial is not None:
         return load_initial(model, initial, config)
     name_parts(config, model, lora, tokens)

@@ -57,7 +57,7 @@ def test_rows_with_images_are_left_to_the_pod_that_has_the_processor(tmp_path: P
     code, found = check(tmp_path, {"a.jsonl": row, "a.png": b""}, put(tmp_path / "m", seeing))
     assert (code, found["problems"]) == (0, [])
     (data,) = found["datasets"]
-    assert data["unknown"].endswith("counts in a pod; set spec.until: data, and apply the job")
+    assert data["unknown"].endswith("reads in a pod; set spec.until: data, and apply the job")
     code, found = check(tmp_path / "text", {"a.jsonl": row, "a.png": b""}, put(tmp_path / "t", WORDS))
     assert code == 1
     assert "the base model reads text alone" in found["problems"][0]["message"]

@@ -11,7 +11,7 @@ import numpy
 import pytest
 from safetensors.numpy import load, save
 
-from tests import tinyvision
+from tests import tinyspeech, tinyvision
 from tests.hub_server import Hub, hub
 from tests.unit.runtime.fetch.hub_imports import SCHEMES, servers
 from tests.unit.runtime.fetch.support import ADAPTER, CONFIG, MODEL, PARAMETERS, ROWS, TOKENIZER, Fetcher, names
@@ -470,3 +470,48 @@ def test_a_quantized_model_is_refused_by_its_configuration_before_its_weights_ar
         with pytest.raises(RunFailure, match=r"the base hf://org/words is quantized \(gptq\), and tuner full"):
             local.prepare(job)
         assert server.sent["model.safetensors"] == 0
+
+
+@pytest.fixture(scope="module")
+def whisper(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tinyspeech.make_model(tmp_path_factory.mktemp("speech"))
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def speech_job(fetcher: Fetcher, whisper: dict[str, bytes], rows: list[dict[str, str]], **spec: Any) -> RunSpec:
+    """A job on two sounds, of 1 s and of 1.5 s."""
+    sounds = {
+        f"{name}.wav": tinyspeech.wav(tinyspeech.tone("low", seconds)) for name, seconds in (("a", 1), ("b", 1.5))
+    }
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    data = fetcher.put("data", {"train.jsonl": lines, **sounds})
+    return fetcher.job(fetcher.put("m", whisper), f"{data}/train.jsonl", **{**GPU, **spec})
+
+
+def test_the_sounds_of_rows_are_read_before_devices_are_requested(fetcher: Fetcher, whisper: dict[str, bytes]) -> None:
+    rows = [{"audio": f"{name}.wav", "text": "low", "language": "fr"} for name in "ab"]
+    with pytest.raises(RunFailure, match=r"line 2: .*b\.wav of 1\.5 s, the model hears 1 s") as refused:
+        fetcher.prepare(speech_job(fetcher, whisper, rows))
+    assert refused.value.failure is FailureClass.BAD_ROW
+    report, _ = fetcher.prepare(speech_job(fetcher, whisper, rows, onBadRow="Drop", maxBadShare=0.5))
+    assert report.rows is not None
+    assert (report.rows.kept, report.estimate) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("row", "spec", "sentence"),
+    [
+        (
+            {"audio": "a.wav", "text": "low"},
+            {"training": {"packing": True}},
+            "packing true is not available for speech",
+        ),
+        ({"text": "low"}, {}, "learns from sounds with their texts alone"),
+    ],
+)
+def test_what_a_speech_model_does_not_learn_is_refused_before_devices_are_requested(
+    fetcher: Fetcher, whisper: dict[str, bytes], row: dict[str, str], spec: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(RunFailure, match=sentence) as refused:
+        fetcher.prepare(speech_job(fetcher, whisper, [row], **spec))
+    assert refused.value.failure is FailureClass.BAD_SPEC
