@@ -13,7 +13,7 @@ from tunesmith_api.tuners import TUNER_FACTS
 from tunesmith_runtime.data import formats
 from tunesmith_runtime.data.encoders import ENCODERS, TEXTS
 from tunesmith_runtime.data.encoders.rated import RATED
-from tunesmith_runtime.data.records import MultimodalConversation, MultimodalPrompt, Prompt, Record
+from tunesmith_runtime.data.records import MultimodalConversation, MultimodalPrompt, Prompt, Record, Transcription
 from tunesmith_runtime.serve.engines import ENGINES
 from tunesmith_runtime.train.methods import METHODS
 from tunesmith_runtime.train.tuners import TUNERS
@@ -42,4 +42,4 @@ def test_exactly_the_engines_of_the_table_are_implemented() -> None:
 def test_each_record_that_a_method_learns_from_is_read_and_encoded() -> None:
     read = set().union(*(row_format.records for row_format in formats.FORMATS.values()))
     assert read >= LEARNED
-    assert {*ENCODERS, *TEXTS, *RATED, Prompt, MultimodalPrompt, MultimodalConversation} >= LEARNED
+    assert {*ENCODERS, *TEXTS, *RATED, Prompt, MultimodalPrompt, MultimodalConversation, Transcription} >= LEARNED
