@@ -353,9 +353,16 @@ CHOICES: tuple[Choice, ...] = (
     Choice(
         "training.freeze",
         ANY,
-        excludes={"tuner": ADAPTER_TUNERS},
-        reason="an adapter freezes all weights of the model",
-        hint="remove training.freeze, or use tuner full",
+        excludes={"tuner": (Tuner.PROMPT,)},
+        reason="virtual tokens are trained, and no part of the model",
+        hint="remove training.freeze, or use tuner lora",
+    ),
+    Choice(
+        "training.visionLearningRate",
+        ANY,
+        excludes={"training.optimizer": (Optimizer.MUON,)},
+        reason="Muon gives all matrices steps of one size",
+        hint="use optimizer adamw, or remove training.visionLearningRate",
     ),
     *(
         Choice(

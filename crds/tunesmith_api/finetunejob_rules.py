@@ -9,6 +9,7 @@ from tunesmith_api.batches import batch_rule, group_rule, sharing_rule
 from tunesmith_api.grammar import cel_literal
 from tunesmith_api.method_facts import HEAD_METHODS, SAMPLING_METHODS
 from tunesmith_api.rewards import RewardType
+from tunesmith_api.training import NO_PART, PARTS, trains_beside_language
 from tunesmith_api.tuners import tuners_where
 
 DEVICES = "(has(self.resources.count) ? self.resources.count : 1)"
@@ -118,6 +119,21 @@ SPEC_RULES: tuple[Rule, ...] = (
     Rule(
         f"!has(self.samples) || !{HEADS}",
         f"samples are answers in words, which models of method {listed(HEAD_METHODS)} do not give: remove samples",
+    ),
+    Rule(
+        f"self.tuner == 'full' || !has(self.training.freeze) || self.training.freeze.all(part, part in {cel_literal((*PARTS, NO_PART))})",
+        f"an adapter freezes all weights of the model, and training.freeze names parts without adapters, {listed((*PARTS, NO_PART))}: "
+        "remove other parts, or use tuner full",
+    ),
+    Rule(
+        "!has(self.lora) || !has(self.lora.init) || self.lora.init != 'eva' || !has(self.training.freeze) || "
+        f"!{trains_beside_language('self.training.freeze')}",
+        "lora.init eva takes the inputs of layers on text, which vision and aligner do not read: remove lora.init, or training.freeze",
+    ),
+    Rule(
+        "(!has(self.training.maxPixels) && !has(self.training.minPixels)) || self.tuner == 'full' || self.export.merge",
+        "training.maxPixels and minPixels are saved with a merged model; an adapter is served with the processor of its base: "
+        "set export.merge: true",
     ),
     Rule(
         "!has(self.training.earlyStopping) || has(self.validation)",

@@ -95,6 +95,13 @@ class DroppedRows(ApiModel):
     count: int = Field(ge=0, description="Number of rows.")
 
 
+class ConvertedImages(ApiModel):
+    """Images whose pixels differ from those of their files."""
+
+    conversion: ShortText = Field(description="Turned, Flattened, Scaled16Bit, FromCMYK or FirstFrame.")
+    count: int = Field(ge=0, description="Number of images.")
+
+
 class IgnoredKey(ApiModel):
     """A key of rows that is not read."""
 
@@ -122,6 +129,12 @@ class Rows(ApiModel):
     )
     truncated: int | None = Field(
         None, ge=0, description="Rows of kept that are longer than maxLength: trained on in part, or in pieces."
+    )
+    converted: list[ConvertedImages] | None = Field(
+        None,
+        max_length=16,
+        description="Images of kept and held out rows that were converted, by what was done.",
+        json_schema_extra=map_list("conversion"),
     )
     ignored_keys: list[IgnoredKey] | None = Field(
         None, max_length=16, description="Keys of rows that are not read.", json_schema_extra=map_list("key")

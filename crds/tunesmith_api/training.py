@@ -16,6 +16,7 @@ from tunesmith_api.base import (
     listed,
 )
 from tunesmith_api.common import TextSource
+from tunesmith_api.grammar import cel_literal
 from tunesmith_api.method_facts import METHOD_FACTS, RATED_METHODS, Method
 from tunesmith_api.pods import LABEL_KEY
 from tunesmith_api.tuners import TUNER_FACTS, Tuner
@@ -105,8 +106,29 @@ class Kernels(StrEnum):
     PLAIN = "plain"
 
 
-FROZEN_PARTS = "embeddings|head|layers:[0-9]+(-[0-9]+)?|pattern:.+"
+class ModelPart(StrEnum):
+    """A part of a model that reads images or sounds beside text."""
+
+    VISION = "vision"
+    ALIGNER = "aligner"
+    LANGUAGE = "language"
+
+
+PARTS = tuple(ModelPart)
+NO_PART = "none"
+"""The entry of training.freeze with which all parts are trained."""
+FROZEN_PARTS = f"{'|'.join((*PARTS, NO_PART))}|embeddings|head|layers:[0-9]+(-[0-9]+)?|pattern:.+"
 """Regular expression of the parts that training.freeze names."""
+
+
+def trains_beside_language(freeze: str) -> str:
+    """Return CEL: the list at `freeze` leaves vision or aligner to be trained."""
+    is_chosen = f"{cel_literal((*PARTS, NO_PART))}.exists(part, part in {freeze})"
+    return f"({is_chosen} && !('vision' in {freeze} && 'aligner' in {freeze}))"
+
+
+MOST_PIXELS = 178_956_970
+"""Pixels of the largest image that is read."""
 
 
 class EarlyStopping(ApiModel):
@@ -137,7 +159,25 @@ class Training(ApiModel):
         ),
         Rule(
             f"!has(self.freeze) || self.freeze.all(part, part.matches('^({FROZEN_PARTS})$'))",
-            "freeze has the parts embeddings, head, layers:FIRST-LAST (from 0) and pattern:REGEX of names of weights: write one of them",
+            "freeze has the parts vision, aligner, language, none, embeddings, head, layers:FIRST-LAST (from 0) and pattern:REGEX of names of "
+            "weights: write one of them",
+        ),
+        Rule(
+            f"!has(self.freeze) || !{cel_literal(PARTS)}.all(part, part in self.freeze)",
+            f"freeze names all parts of the model, {listed(PARTS, 'and')}: remove one of them",
+        ),
+        Rule(
+            f"!has(self.freeze) || !('{NO_PART}' in self.freeze) || self.freeze.size() == 1",
+            f"freeze: [{NO_PART}] trains all parts of the model: remove the others, or {NO_PART}",
+        ),
+        Rule(
+            f"!has(self.visionLearningRate) || (has(self.freeze) && !('language' in self.freeze) && {trains_beside_language('self.freeze')})",
+            "visionLearningRate is that of vision and aligner, beside learningRate for the language model: train both by "
+            f"freeze: [{NO_PART}], [vision] or [aligner], or remove visionLearningRate",
+        ),
+        Rule(
+            "!has(self.minPixels) || !has(self.maxPixels) || self.minPixels <= self.maxPixels",
+            "minPixels is at most maxPixels: lower it",
         ),
     )
 
@@ -197,9 +237,30 @@ class Training(ApiModel):
         None,
         min_length=1,
         max_length=32,
-        description="With tuner full, parts that are not trained: embeddings, head, layers:0-15 (numbers from 0), or pattern: and a regular "
-        "expression that whole names of weights match. Default: none.",
+        description="Parts that are not trained: of a multimodal model vision, aligner and language, of which the others are trained, or none; "
+        "with tuner full also embeddings, head, layers:0-15 (numbers from 0), or pattern: and a regular expression that whole names of "
+        "weights match. Default: vision and aligner of a multimodal model.",
         json_schema_extra=SET_LIST,
+    )
+    vision_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Peak learning rate of vision and aligner, where freeze leaves them to be trained beside the language model. Default: "
+        "learningRate.",
+    )
+    max_pixels: int | None = Field(
+        None,
+        ge=256,
+        le=MOST_PIXELS,
+        description="Pixels to which the model's processor scales larger images down, in training and wherever the result is served. "
+        "Default: as the base model's.",
+    )
+    min_pixels: int | None = Field(
+        None,
+        ge=256,
+        le=MOST_PIXELS,
+        description="Pixels to which the model's processor scales smaller images up. Default: as the base model's.",
     )
     weight_decay: float = Field(0.0, ge=0, le=1, description="Weight decay. Default 0.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm. Default 1.")
@@ -241,6 +302,13 @@ class Training(ApiModel):
     early_stopping: EarlyStopping | None = Field(
         None, description="End the training when the validation loss no longer falls. Default: train all steps."
     )
+
+    @property
+    def frozen_parts(self) -> frozenset[ModelPart]:
+        """The parts of a multimodal model that are not trained: those that `freeze` names, by default all but the language model."""
+        named = frozenset(part for part in PARTS if part in (self.freeze or ()))
+        is_chosen = named or NO_PART in (self.freeze or ())
+        return named if is_chosen else frozenset({ModelPart.VISION, ModelPart.ALIGNER})
 
 
 class Samples(ApiModel):

@@ -55,6 +55,9 @@ class RunRecord(ApiModel):
     kernels: dict[str, str] | None = Field(
         None, description="The code that computed the parts of a step: attention, loss, optimizer, compile."
     )
+    trained_parameters: dict[str, int] | None = Field(
+        None, description="Numbers that were trained, by part of the model: vision, aligner, language."
+    )
     template_hash: str | None = Field(None, description="sha256 of the chat template.")
     rows: Rows | None = Field(None, description="Number of rows by outcome.")
     metrics: Metrics | None = Field(None, description="Figures of the run.")

@@ -54,6 +54,7 @@ def run(spec: RunSpec, work: Work, progress: ProgressPusher) -> RunReport:
     record = run_directory.finish(
         record_of(
             spec, fetched, seeds=result.seeds, kernels=result.kernels, template_hash=result.template_hash,
+            trained_parameters=result.trained_parameters,
             rows=result.rows, metrics=result.metrics, artifacts=artifacts,
             report_uri=publish_report(spec, work, run_directory, result, artifacts),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +35,7 @@ from tunesmith_runtime.train.explosion import WatchLoss
 from tunesmith_runtime.train.kernels.choice import Choice, choose, compile_layers, settle
 from tunesmith_runtime.train.methods import METHODS, Method, Setup
 from tunesmith_runtime.train.models.files import hash_of_template, save_trained, stop_ids, stored_dtype
+from tunesmith_runtime.train.models.learned_parts import keep_in_graph, rate_factor, trained_numbers
 from tunesmith_runtime.train.models.logits import record_logits
 from tunesmith_runtime.train.models.trainable import load_trainable
 from tunesmith_runtime.train.models.weight_change import check_learned
@@ -125,6 +126,8 @@ class Learner:
     """Makes the saved weights in a folder those for the untouched base."""
     has_changed: Callable[[], bool]
     """Whether a weight differs from its start."""
+    trained: Mapping[str, int]
+    """Numbers that are trained, by part."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,8 @@ def load_learner(course: Course, rows: LoadedRows) -> Learner:
         check_disk(model, job, course.work)
     fit_to_base = course.tuner.record_start(model, job)
     has_changed = course.tuner.record_weights(model, stored_dtype(course.work.model()))
-    return Learner(model, device, bf16, kernels, fit_to_base, has_changed)
+    keep_in_graph(model)
+    return Learner(model, device, bf16, kernels, fit_to_base, has_changed, trained_numbers(model))
 
 
 def begin(course: Course) -> Attempt:
@@ -252,7 +256,7 @@ def build_trainer(
         with trainer.compute_loss_context_manager(), memory_failures("passing the first rows"):
             tuner.initialize_from_rows(learner.model, job, rows.first())
     trainer.validation_sets = [method.arrange(part, job) for part in data.validation_sets]
-    trainer.rate_factor = tuner.rate_factor(job)
+    trainer.rate_factor = rate_factor(job, learner.model, tuner.rate_factor(job))
     trainer.own_optimizer = OPTIMIZERS[job.training.optimizer].create
     settle_kernels(trainer, rows, learner)
     trainer.remove_callback(PrinterCallback)
@@ -315,6 +319,7 @@ def publish(course: Course, trainer: RunMixin, learner: Learner, rows: LoadedRow
         metrics=metrics(trainer.state, attempt.checkpoints.elapsed, peak_memory(trainer.args.device)),
         seeds={"training": job.training.seed},
         kernels=trainer.kernels.to_dict(),
+        trained_parameters=dict(learner.trained),
         template_hash=hash_of_template(rows.tokenizer),
         resumed_from_step=attempt.resumed_from_step,
         tracking_url=course.track.page if course.track else None,

@@ -33,6 +33,9 @@ class TrainingResult(ApiModel):
     metrics: Metrics = Field(description="Metrics of the training.")
     seeds: dict[str, int] = Field(description="Seeds of the random number generators.")
     kernels: dict[str, str] | None = Field(None, description="The code that computed the parts of a step.")
+    trained_parameters: dict[str, int] | None = Field(
+        None, description="Numbers that were trained, by part of the model."
+    )
     template_hash: str | None = Field(None, description="sha256 of the chat template.")
     resumed_from_step: int | None = Field(None, description="Step from which the last attempt resumed.")
     tracking_url: str | None = Field(None, description="Page of the run on the tracker's server.")

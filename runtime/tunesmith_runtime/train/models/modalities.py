@@ -1,8 +1,11 @@
-"""The parts of a multimodal model beside its decoder, such as a vision tower, which text rows do not train."""
+"""The parts of a multimodal model: what reads images and sounds, the language model, and the aligner between them."""
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,65 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.training import PARTS, ModelPart, Training
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.tasks import is_multimodal
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 """Files that configure the preprocessing of images, videos and sounds."""
+TOWER = re.compile(r"visual|\w*vision_(model|neck)|\w+_tower|\w+_encoder|vqmodel")
+"""Names of the modules of transformers that read images, videos and sounds. What else is beside the decoder aligns their features with it."""
+ALIGNERS = frozenset({"merger", "merger_list", "deepstack_merger_list", "proj", "proj1", "proj2"})
+"""Names of aligners that are children of a tower: of Qwen-VL and GLM-V, and of the audio towers of Qwen-Omni."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The part of each module and weight of a model."""
+
+    of_prefix: Mapping[str, ModelPart]
+    """Names of modules and weights -> the part of all below them; a longer name takes precedence. What has no such prefix is a part of the
+    language model. Empty for a model of text alone."""
+
+    def of(self, name: str) -> ModelPart:
+        """Return the part of a module or weight."""
+        while name:
+            if name in self.of_prefix:
+                return self.of_prefix[name]
+            name = name.rpartition(".")[0]
+        return ModelPart.LANGUAGE
+
+
+def parts_of(model: nn.Module) -> Parts:
+    """Return the parts of a model. Raises RunFailure (BadSpec) as `other_parts`."""
+    found: dict[str, ModelPart] = {}
+    for name in other_parts(model):
+        is_tower = TOWER.fullmatch(name.rpartition(".")[2]) is not None
+        found[name] = ModelPart.VISION if is_tower else ModelPart.ALIGNER
+        children = (child for child, _ in model.get_submodule(name).named_children()) if is_tower else ()
+        found |= {f"{name}.{child}": ModelPart.ALIGNER for child in children if child in ALIGNERS}
+    if not found:
+        return Parts({})
+    language = _language_modules(model)
+    around = ((name, module) for name, module in model.named_modules() if id(module) not in language)
+    prefixes = tuple(f"{name}." for name in found)
+    for name, module in around:
+        if not f"{name}.".startswith(prefixes):  # such as a learned separator of images
+            own = (f"{name}.{weight}".lstrip(".") for weight, _ in module.named_parameters(recurse=False))
+            found |= dict.fromkeys(own, ModelPart.ALIGNER)
+    return Parts(found)
+
+
+def check_parts(parts: Parts, training: Training) -> None:
+    """Refuse parts that a model of text alone does not have. Raises RunFailure (BadSpec)."""
+    named = [part for part in PARTS if part in (training.freeze or ())]
+    if named and not parts.of_prefix:
+        names = " and ".join(named)
+        raise RunFailure(
+            FailureClass.BAD_SPEC,
+            f"training.freeze names {names}, and the base model reads text alone: it has no such parts",
+            f"remove {names} from spec.training.freeze, or name a multimodal model",
+        )
 
 
 def other_parts(model: nn.Module) -> list[str]:
@@ -25,9 +82,7 @@ def other_parts(model: nn.Module) -> list[str]:
     """
     if not isinstance(model, PreTrainedModel) or not is_multimodal(described(model)):
         return []
-    decoder = model.get_decoder()
-    kept = [part for part in (decoder, model.get_output_embeddings(), model.get_input_embeddings()) if part is not None]
-    trained = {id(each) for part in kept for each in part.modules()}
+    decoder, trained = model.get_decoder(), _language_modules(model)
     found: list[str] = []
 
     def search(prefix: str, module: nn.Module) -> None:
@@ -49,6 +104,12 @@ def other_parts(model: nn.Module) -> list[str]:
     return found + crossing_layers(model, decoder)
 
 
+def _language_modules(model: Any) -> set[int]:
+    """Return the ids of the modules of the decoder and its head."""
+    parts = (model.get_decoder(), model.get_output_embeddings(), model.get_input_embeddings())
+    return {id(each) for part in parts if part is not None for each in part.modules()}
+
+
 def described(model: PreTrainedModel) -> dict[str, Any]:
     """Return the content of config.json of a model, which transformers completes only when it saves the model."""
     return {**model.config.to_dict(), "architectures": [type(model).__name__]}
@@ -59,12 +120,6 @@ def crossing_layers(model: PreTrainedModel, decoder: nn.Module) -> list[str]:
     numbers = getattr(model.config.get_text_config(), "cross_attention_layers", None) or ()
     path = next(name for name, module in model.named_modules() if module is decoder)
     return [f"{path}.layers.{number}" for number in numbers]
-
-
-def freeze_other_parts(model: PreTrainedModel) -> None:
-    """Freeze the parts that text rows do not train."""
-    for name in other_parts(model):
-        model.get_submodule(name).requires_grad_(False)
 
 
 def copy_processor(base: Path, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.status import ArtifactType
-from tunesmith_api.training import Strategy
+from tunesmith_api.training import ModelPart, Strategy
 from tunesmith_api.tuners import Lora, LoraInit
 from tunesmith_api.tuners import Tuner as TunerName
 from tunesmith_runtime.errors import RunFailure
@@ -53,7 +53,7 @@ def add_adapter(
     *,
     make_config: MakeConfig,
 ) -> PeftModel:
-    """Return `model` with a new adapter in float32, or with the one in the folder `initial`.
+    """Return `model` with a new adapter in float32, or with the one in the folder `initial`, on the parts that training.freeze leaves.
 
     `tokens`: ids of the tokens whose embeddings are trained too.
 
@@ -61,31 +61,35 @@ def add_adapter(
     """
     from peft import get_peft_model
 
+    from tunesmith_runtime.train.models.modalities import check_parts, parts_of
     from tunesmith_runtime.train.tuners.targets import linear_names, targets_of
 
-    lora = job.lora or Lora()
-    config: Any = make_config(job, lora, targets_of(model, lora, job.export.merge))
+    check_parts(parts_of(model), job.training)
+    lora, frozen = job.lora or Lora(), job.training.frozen_parts
+    config: Any = make_config(job, lora, targets_of(model, lora, job.export.merge, frozen))
     config.task_type = adapter_type(task_of(job.method), model.config.to_dict())
     if initial is not None:
-        return load_initial(model, initial, config)
-    name_parts(config, model, lora, tokens)
+        return load_initial(model, initial, config, frozen)
+    name_parts(config, model, lora, tokens, frozen)
     try:
         return tied_if_wanted(with_float32_head(get_peft_model(model, config)), config)
     except TypeError as error:  # a kind of layer that this adapter cannot be added to
         raise _refused(error, f"set spec.tuner: {TunerName.LORA}") from error
     except ValueError as error:
-        names = f"set spec.lora.targetModules to some of {', '.join(linear_names(model))}"
+        names = f"set spec.lora.targetModules to some of {', '.join(linear_names(model, frozen))}"
         raise _refused(error, "set spec.lora.dropout: 0" if lora.dropout else names) from error
 
 
-def name_parts(config: Any, model: PreTrainedModel, lora: Lora, tokens: Sequence[int]) -> None:
+def name_parts(
+    config: Any, model: PreTrainedModel, lora: Lora, tokens: Sequence[int], frozen: Collection[ModelPart]
+) -> None:
     """Write the modules and tokens that are trained beside the layers into the configuration of a LoRA adapter. Raises
     RunFailure (BadSpec)."""
     from tunesmith_runtime.train.tuners.saved_modules import saved_modules, tied_names
     from tunesmith_runtime.train.tuners.targets import Layers
 
     if lora.modules_to_save:
-        config.modules_to_save = saved_modules(model, lora)
+        config.modules_to_save = saved_modules(model, lora, frozen)
         config.ensure_weight_tying = not {*tied_names(Layers(model))}.isdisjoint(config.modules_to_save)
     if tokens:
         config.trainable_token_indices = [*tokens]
@@ -102,20 +106,21 @@ def tied_if_wanted(model: PeftModel, config: Any) -> PeftModel:
     return model
 
 
-def load_initial(model: PreTrainedModel, folder: Path, config: PeftConfig) -> PeftModel:
+def load_initial(model: PreTrainedModel, folder: Path, config: PeftConfig, frozen: Collection[ModelPart]) -> PeftModel:
     """Return `model` with the adapter in `folder`, to be trained with the dropout of `config`. Raises RunFailure: BadModel, and BadSpec for
-    an adapter with weights that text rows do not train."""
+    an adapter with weights in `frozen` parts."""
     from tunesmith_runtime.modelcheck.loading import with_adapter
-    from tunesmith_runtime.train.models.modalities import other_parts
+    from tunesmith_runtime.train.models.modalities import parts_of
 
     dropout = {name: value for name, value in config.to_dict().items() if name.endswith("dropout")}
     adapted = with_adapter(model, "default", folder, trained_with=dropout)
-    for name in other_parts(model):
-        if any(weight.requires_grad for weight in model.get_submodule(name).parameters()):
+    parts = parts_of(model)
+    for name, weight in model.named_parameters():
+        if weight.requires_grad and (part := parts.of(name)) in frozen:
             raise RunFailure(
                 FailureClass.BAD_SPEC,
-                f"lora.from: the adapter has weights in {name}, which text rows do not train",
-                "remove spec.lora.from, or name an adapter of the decoder alone",
+                f"lora.from: the adapter has weights in {name}, and the part {part} is frozen (training.freeze)",
+                f"name other parts than {part} in spec.training.freeze, or remove spec.lora.from",
             )
     return adapted
 
@@ -135,13 +140,15 @@ def _refused(error: Exception, hint: str) -> RunFailure:
 def check_adapter(
     model: PreTrainedModel, job: FineTuneJobSpec, tokens: Sequence[int] = (), *, make_config: MakeConfig
 ) -> None:
-    """Refuse layers that `model` does not have, and whatever else PEFT refuses. Adapts `model`."""
+    """Refuse parts and layers that `model` does not have, and whatever else PEFT refuses. Adapts `model`."""
+    from tunesmith_runtime.train.models.modalities import check_parts, parts_of
     from tunesmith_runtime.train.tuners.start import check_start
     from tunesmith_runtime.train.tuners.targets import check_targets
 
-    lora = job.lora or Lora()
-    check_targets(model, lora, job.export.merge)
-    check_start(model, lora, job.export.merge)
+    lora, frozen = job.lora or Lora(), job.training.frozen_parts
+    check_parts(parts_of(model), job.training)
+    check_targets(model, lora, job.export.merge, frozen)
+    check_start(model, lora, job.export.merge, frozen)
     plain = lora.model_copy(update={"init": LoraInit.DEFAULT})  # a start needs the numbers of the weights
     add_adapter(model, job.model_copy(update={"lora": plain}), tokens=tokens, make_config=make_config)
 

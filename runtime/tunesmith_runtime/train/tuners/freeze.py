@@ -1,4 +1,4 @@
-"""Parts of a model that tuner full does not train (`training.freeze`)."""
+"""Weights that tuner full does not train (`training.freeze`)."""
 
 from __future__ import annotations
 
@@ -9,29 +9,34 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.training import NO_PART, PARTS, Training
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.train.models.modalities import check_parts, parts_of
 
 LAYERS, PATTERN = "layers:", "pattern:"
 """How the parts begin that are numbers of layers, or a regular expression."""
 
 
-def freeze(model: PreTrainedModel, parts: Sequence[str]) -> None:
-    """Freeze the weights of `parts`, as training.freeze names them.
+def freeze(model: PreTrainedModel, training: Training) -> None:
+    """Freeze the weights of the parts that `training.freeze` names; of a multimodal model, by default all but the language model.
 
     Raises RunFailure (BadSpec) for a part that the model does not have, for a weight that is shared with a part that is
     trained, and if nothing is left to train.
     """
     names = {name: id(weight) for name, weight in model.named_parameters(remove_duplicate=False)}
-    frozen = {name for part in parts for name in weights_of(model, part)}
+    parts = parts_of(model)
+    check_parts(parts, training)
+    frozen = {name for name in names if parts.of(name) in training.frozen_parts}
+    others = [part for part in training.freeze or () if part not in (*PARTS, NO_PART)]
+    frozen |= {name for part in others for name in weights_of(model, part)}
     ids = {names[name] for name in frozen}
     if shared := [name for name, weight in names.items() if weight in ids and name not in frozen]:
-        others = [name for name in frozen if names[name] == names[shared[0]]]
+        owner = next(name for name in frozen if names[name] == names[shared[0]])
         raise _refused(
-            f"{others[0]} shares its weight with {shared[0]}, so that both are frozen or none",
+            f"{owner} shares its weight with {shared[0]}, so that both are frozen or none",
             "name both in spec.training.freeze, such as [embeddings, head], or none of them",
         )
-    frozen_before = {id(weight) for weight in model.parameters() if not weight.requires_grad}
-    if ids | frozen_before == {*names.values()}:
+    if ids == {*names.values()}:
         raise _refused("all weights of the model are frozen", "name fewer parts in spec.training.freeze")
     for weight in model.parameters():
         if id(weight) in ids:

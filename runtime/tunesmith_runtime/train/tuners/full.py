@@ -31,14 +31,10 @@ def check(model: PreTrainedModel, job: FineTuneJobSpec, tokens: Sequence[int] = 
 def apply(
     model: PreTrainedModel, job: FineTuneJobSpec, initial: Path | None = None, tokens: Sequence[int] = ()
 ) -> PreTrainedModel:
-    """Return the model itself, with the parts of `training.freeze` frozen, and those of a multimodal model that text rows do not train.
-    There is no adapter."""
-    from tunesmith_runtime.train.models.modalities import freeze_other_parts
+    """Return the model itself, with the parts frozen that `training.freeze` names. There is no adapter."""
     from tunesmith_runtime.train.tuners.freeze import freeze
 
-    freeze_other_parts(model)
-    if job.training.freeze:
-        freeze(model, job.training.freeze)
+    freeze(model, job.training)
     return model
 
 

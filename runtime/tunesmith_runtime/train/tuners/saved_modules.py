@@ -3,25 +3,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.training import ModelPart
 from tunesmith_api.tuners import Lora
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.tasks import REWARD
-from tunesmith_runtime.train.tuners.targets import LINEAR, Layers
+from tunesmith_runtime.train.tuners.targets import FROZEN, LINEAR, Layers
 
 
-def saved_modules(model: nn.Module, lora: Lora) -> list[str]:
+def saved_modules(model: nn.Module, lora: Lora, frozen: Collection[ModelPart] = FROZEN) -> list[str]:
     """Return the full names of the modules that `lora.modulesToSave` names. Embedding and output head come together if they
     share their weight, as each would be trained to another end otherwise.
 
     Raises RunFailure (BadSpec) for names that cannot be trained as a whole, with those that can.
     """
-    layers = Layers(model)
+    layers = Layers(model, frozenset(frozen))
     adapted = {*layers.full_names(lora.target_modules or ())}
     faults = [fault for name in lora.modules_to_save or () if (fault := _fault(layers, name, adapted))]
     table, tied = layers.name_of(layers.embedding), tied_names(layers)

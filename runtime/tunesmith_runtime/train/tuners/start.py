@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.finetunejob import FineTuneJobSpec
+from tunesmith_api.training import ModelPart
 from tunesmith_api.tuners import Lora, LoraInit
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -31,7 +32,7 @@ AS_STORED = (LoraInit.OLORA, LoraInit.LOFTQ)
 """Starts that expect a weight of (outputs, inputs), unlike that of a Conv1D."""
 
 
-def check_start(model: nn.Module, lora: Lora, merge: bool) -> None:
+def check_start(model: nn.Module, lora: Lora, merge: bool, frozen: Collection[ModelPart]) -> None:
     """Refuse a start if a layer of `model` has too few dimensions, or another form. Raises RunFailure (BadSpec)."""
     from transformers.pytorch_utils import Conv1D
 
@@ -39,7 +40,7 @@ def check_start(model: nn.Module, lora: Lora, merge: bool) -> None:
 
     if not lora.init.is_computed:
         return
-    layers, targets = Layers(model), targets_of(model, lora, merge)
+    layers, targets = Layers(model, frozenset(frozen)), targets_of(model, lora, merge, frozen)
     names = layers.names if isinstance(targets, str) else targets
     adapted = {full: module for name in names for full, module in layers.named(name).items()}
     if missing := [name for name in names if not layers.named(name)]:

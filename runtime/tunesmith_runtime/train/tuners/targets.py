@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,19 +15,24 @@ import transformers
 from peft import LoraConfig
 from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from tunesmith_api.base import listed
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.training import PARTS, ModelPart, Training
 from tunesmith_api.tuners import Lora
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.tasks import LANGUAGE, REWARD, Task, class_for
-from tunesmith_runtime.train.models.modalities import other_parts
+from tunesmith_runtime.train.models.modalities import Parts, parts_of
 
 log = logging.getLogger(__name__)
 
 LINEAR = (nn.Linear, Conv1D)
 """Conv1D is the linear layer of GPT-2, with its weight transposed."""
+PAST_ADAPTERS = NonDynamicallyQuantizableLinear
+"""The projection of torch's MultiheadAttention, which reads its weight past an adapter."""
 ADAPTABLE = (*LINEAR, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 STATE_SPACE = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
@@ -35,6 +40,8 @@ STATE_SPACE = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotr
 STATE_SPACE_NAMES = frozenset({"out_proj", "conv1d"})
 
 UNSET = "remove spec.lora.targetModules to adapt all linear layers"
+FROZEN = Training().frozen_parts
+"""Parts without adapters, unless a job chooses others."""
 
 
 def skeleton(
@@ -54,22 +61,23 @@ def skeleton(
     return model
 
 
-def check_targets(model: nn.Module, lora: Lora, merge: bool = True) -> None:
-    """Refuse `lora.targetModules` unless every name can be adapted in `model`, which may be on the meta device.
+def check_targets(model: nn.Module, lora: Lora, merge: bool = True, frozen: Collection[ModelPart] = FROZEN) -> None:
+    """Refuse `lora.targetModules` unless every name can be adapted in the parts of `model` that are not `frozen`. The model may be on the
+    meta device.
 
     peft ignores an unknown name if another name fits. An adapted layer that shares its weight with another layer can't be
     merged: the merge would change both.
 
     Raises RunFailure (BadSpec) with a hint that proposes valid names.
     """
-    layers = Layers(model)
+    layers = Layers(model, frozenset(frozen))
     if lora.target_pattern is not None:
-        _warn_of_rank(lora.rank, [layers.modules[name] for name in matching(model, lora.target_pattern, merge)])
+        _warn_of_rank(lora.rank, [layers.modules[name] for name in layers.matching(lora.target_pattern, merge)])
         return
     if lora.target_modules is None:
-        if not layers.names:
+        if not layers.defaults:
             raise _refused(
-                "the model has no linear layer that LoRA can adapt", "set spec.tuner: full, and remove spec.lora"
+                f"{layers.scope} no linear layer that LoRA can adapt", "set spec.tuner: full, and remove spec.lora"
             )
         return
     if not lora.target_modules:
@@ -93,36 +101,15 @@ def default_targets(model: nn.Module) -> list[str] | str:
     return linear_names(model) if _is_state_space(model) else "all-linear"
 
 
-def matching(model: nn.Module, pattern: str, merge: bool = True) -> list[str]:
-    """Return the full names of linear layers that match `lora.targetPattern` and can be adapted, and merged if `merge`
-    is set.
-
-    Raises RunFailure (BadSpec), with the names of the linear layers, if no name matches.
-    """
-    layers = Layers(model)
-    try:
-        matches = re.compile(pattern).fullmatch
-    except re.error as error:
-        sentence = f"lora.targetPattern {pattern!r} is no regular expression: {error}"
-        raise _refused(sentence, "correct spec.lora.targetPattern") from error
-    linear = [name for name, module in layers.modules.items() if isinstance(module, LINEAR)]
-    adaptable = [name for name in linear if not (layers.fault(name) or (merge and layers.shared_weight(name)))]
-    if found := [name for name in adaptable if matches(name)]:
-        return found
-    first = f"whole names such as {adaptable[0]}, which end with" if adaptable else "one of"
-    raise _refused(
-        f"lora.targetPattern {pattern!r} matches the whole name of no linear layer that can be adapted",
-        f"correct spec.lora.targetPattern: it matches {first} {', '.join(layers.names)}; or remove it to adapt all linear layers",
-    )
-
-
-def targets_of(model: nn.Module, lora: Lora, merge: bool = True) -> list[str] | str:
-    """Return what peft adapts in `model`: names, or its keyword for all linear layers."""
+def targets_of(
+    model: nn.Module, lora: Lora, merge: bool = True, frozen: Collection[ModelPart] = FROZEN
+) -> list[str] | str:
+    """Return what peft adapts in the parts of `model` that are not `frozen`: names, or its keyword for all linear layers."""
+    layers = Layers(model, frozenset(frozen))
     if lora.target_pattern is not None:
-        return matching(model, lora.target_pattern, merge)
-    layers = Layers(model)
-    if layers.others:  # short names would match modules of these parts as well
-        return layers.full_names(lora.target_modules or layers.names)
+        return layers.matching(lora.target_pattern, merge)
+    if layers.parts.of_prefix:  # short names would match modules of frozen parts as well
+        return layers.full_names(lora.target_modules) if lora.target_modules else layers.defaults
     return lora.target_modules or default_targets(model)
 
 
@@ -135,9 +122,9 @@ def modules_among(model: nn.Module, names: Iterable[str]) -> list[str]:
     return [name for name in names if name in (config.target_modules or ())]
 
 
-def linear_names(model: nn.Module) -> list[str]:
+def linear_names(model: nn.Module, frozen: Collection[ModelPart] = FROZEN) -> list[str]:
     """Return the names of linear layers that `check_targets` accepts."""
-    return Layers(model).names
+    return Layers(model, frozenset(frozen)).names
 
 
 @dataclass(frozen=True)
@@ -145,19 +132,28 @@ class Layers:
     """The modules of a model by the names under which peft finds them: a target is a module's full name or the end of it."""
 
     model: nn.Module
+    frozen: frozenset[ModelPart] = FROZEN
 
     @cached_property
-    def others(self) -> list[str]:
-        """Names of the parts of a multimodal model that text rows do not train."""
-        return other_parts(self.model)
+    def parts(self) -> Parts:
+        """The part of each module."""
+        return parts_of(self.model)
 
     @cached_property
     def modules(self) -> dict[str, nn.Module]:
-        """Full name -> module, without the `others`."""
-        others = tuple(f"{part}." for part in self.others)
+        """Full name -> module, without those of frozen parts, and without PAST_ADAPTERS."""
         return {
-            name: module for name, module in self.model.named_modules() if name and not f"{name}.".startswith(others)
+            name: module
+            for name, module in self.model.named_modules()
+            if name and not isinstance(module, PAST_ADAPTERS) and self.parts.of(name) not in self.frozen
         }
+
+    @property
+    def scope(self) -> str:
+        """The beginning of a sentence about what these modules have."""
+        if not self.parts.of_prefix:
+            return "the model has"
+        return f"the parts that training.freeze leaves, {listed([part for part in PARTS if part not in self.frozen], 'and')}, have"
 
     @cached_property
     def head(self) -> nn.Module | None:
@@ -182,6 +178,38 @@ class Layers:
         linear = {name.rsplit(".", 1)[-1] for name, module in self.modules.items() if isinstance(module, LINEAR)}
         return sorted(name for name in linear if self.accepts(name))
 
+    @cached_property
+    def defaults(self) -> list[str]:
+        """The full names of the linear layers that are adapted by default."""
+        linear = [name for name, module in self.modules.items() if isinstance(module, LINEAR)]
+        return [name for name in linear if name.rpartition(".")[2] in self.names or self._is_beside_language(name)]
+
+    def _is_beside_language(self, name: str) -> bool:
+        """Return whether a linear layer of another part than the language model can be adapted, whatever has the same short name."""
+        is_language = self.parts.of(name) is ModelPart.LANGUAGE
+        return not (is_language or self.fault(name) or self.shared_weight(name))
+
+    def matching(self, pattern: str, merge: bool = True) -> list[str]:
+        """Return the full names of linear layers that match `lora.targetPattern` and can be adapted, and merged if `merge`
+        is set.
+
+        Raises RunFailure (BadSpec), with the names of the linear layers, if no name matches.
+        """
+        try:
+            matches = re.compile(pattern).fullmatch
+        except re.error as error:
+            sentence = f"lora.targetPattern {pattern!r} is no regular expression: {error}"
+            raise _refused(sentence, "correct spec.lora.targetPattern") from error
+        linear = [name for name, module in self.modules.items() if isinstance(module, LINEAR)]
+        adaptable = [name for name in linear if not (self.fault(name) or (merge and self.shared_weight(name)))]
+        if found := [name for name in adaptable if matches(name)]:
+            return found
+        first = f"whole names such as {adaptable[0]}, which end with" if adaptable else "one of"
+        raise _refused(
+            f"lora.targetPattern {pattern!r} matches the whole name of no linear layer that can be adapted",
+            f"correct spec.lora.targetPattern: it matches {first} {', '.join(self.names)}; or remove it to adapt all linear layers",
+        )
+
     def accepts(self, name: str) -> bool:
         """Return whether `name` can be adapted and merged on its own."""
         try:
@@ -203,13 +231,20 @@ class Layers:
         """Return the reason why `target` cannot be adapted; None if it can."""
         modules = self.named(target)
         if not modules:
-            return f"no module of the model is named {target!r}"
+            return self._no_module(target)
         if any(module is self.head for module in modules.values()):
             return f"{target!r} names the output head, which is not adapted"
         if _is_state_space(self.model) and target in STATE_SPACE_NAMES:
             return f"{target!r} cannot be adapted in a model with state space layers"
         other = next((module for module in modules.values() if not isinstance(module, ADAPTABLE)), None)
         return None if other is None else f"{target!r} names a {type(other).__name__}, which is not a linear layer"
+
+    def _no_module(self, target: str) -> str:
+        ending = f".{target}"
+        named = (name for name, _ in self.model.named_modules() if name == target or name.endswith(ending))
+        if found := {self.parts.of(name) for name in named}:
+            return f"{target!r} names only modules of frozen parts (training.freeze): {listed(sorted(found), 'and')}"
+        return f"no module of the model is named {target!r}"
 
     def shared_weight(self, target: str) -> str | None:
         """Return the reason why a merge of `target` would change a module that shares its weight; None if there is none."""
