@@ -139,6 +139,15 @@ def make_config(family: str, ids: list[int]) -> PretrainedConfig:
     return config
 
 
+def skeleton(family: str) -> Any:
+    """The model of a family on the meta device: names and shapes without numbers."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(make_config(family, [3, 4, 5, 6]))
+
+
 def make_model(folder: Path, family: str, seed: int = 0) -> Path:
     """Save an untrained model of a family with its tokenizer; returns `folder`."""
     import torch

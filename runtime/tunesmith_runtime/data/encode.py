@@ -20,7 +20,7 @@ from tunesmith_api.training import LossOn, Training, Truncation
 from tunesmith_runtime.data.drop_reasons import DropReason
 from tunesmith_runtime.data.encoders import ENCODERS, JOINED, TEXTS
 from tunesmith_runtime.data.encoders.conversation import render
-from tunesmith_runtime.data.encoders.multimodal import encode_multimodal
+from tunesmith_runtime.data.encoders.multimodal import encode_multimodal, largest_budget
 from tunesmith_runtime.data.encoders.prompt import encode_prompt
 from tunesmith_runtime.data.encoders.rated import RATED, Rated
 from tunesmith_runtime.data.encoders.transcription import encode_transcription
@@ -172,6 +172,10 @@ class Encoder(TextEncoder):
         """Whether a record with these examples, as `examples` returns them, is trained on in part or in pieces."""
         pieces = isinstance(record, PlainText) and len(examples) > 1
         return pieces or any(len(example.input_ids) > self.max_length for example in examples)
+
+    def largest_budget(self, examples: list[Example]) -> int | None:
+        """The largest training.maxPixels with which examples that are too long fit; None where there is none."""
+        return largest_budget(examples, self)
 
     def prompt_ids(self, conversation: Conversation, messages: int) -> list[int]:
         """The tokens of the prompt that a server builds of the first `messages` messages."""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunesmith_runtime.multimodal.encoder import ReadImage
 
 IGNORED = -100
 """The label of a token that no loss is taken on."""
@@ -26,6 +30,8 @@ class Example:
     """Factor of the loss of each token; None if all are 1."""
     media: list[str] | None = None
     """URIs of the images, in the order of their slots; None for text alone."""
+    images: Sequence[ReadImage] = ()
+    """What is known of these images; it is not stored."""
 
     @property
     def has_labels(self) -> bool:

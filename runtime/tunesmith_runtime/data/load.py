@@ -34,7 +34,7 @@ from tunesmith_runtime.data.example_file import (
 )
 from tunesmith_runtime.data.media_files import MediaFiles
 from tunesmith_runtime.data.mixing import Draw, draw
-from tunesmith_runtime.data.row_counts import RowCounts, ignored_keys, warn_of_ignored
+from tunesmith_runtime.data.row_counts import RowCounts, converted_images, ignored_keys, warn_of_ignored
 from tunesmith_runtime.data.row_encoder import Learnable, RowEncoder, Source
 from tunesmith_runtime.data.split import held_out_rows
 from tunesmith_runtime.data.stream import COUNTS, Arrange, Stream
@@ -245,6 +245,7 @@ def _summary(train: RowCounts, held_out: RowCounts, validation: bool, draws: lis
         validation=held_out.kept if validation else None,
         dropped=reasons or None,
         truncated=(train.truncated + held_out.truncated) or None,
+        converted=converted_images(train.converted + held_out.converted) or None,
         ignored_keys=ignored_keys(train.ignored + held_out.ignored) or None,
         datasets=[
             DatasetRows(index=index, rows=each.rows, used=each.used, repeated=each.repeated, left=each.left)
@@ -278,7 +279,7 @@ def _check_kept(spec: FineTuneJobSpec, train: RowCounts, encoder: Encoder) -> No
 
 
 def _empty(uri: str, counts: RowCounts, encoder: Encoder, method: Method = Method.SFT) -> RunFailure:
-    """The failure of data without a usable row. Its hint lets rows fit that were too long."""
+    """The failure of data without a usable row. Its hint lets rows fit that were too long, by more tokens or by smaller images."""
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.dropped.items()))
     message = f"no row of {uri} can be used: " + (f"dropped {reasons}" if reasons else "there are none")
     if counts.too_long is None:
@@ -291,6 +292,9 @@ def _empty(uri: str, counts: RowCounts, encoder: Encoder, method: Method = Metho
     if encoder.reserved and not settable and shortest < min(positions, encoder.most_tokens):
         left = positions - (longest if longest < positions else shortest)
         hint = f"set spec.{method}.maxCompletionLength to {left} or less, and spec.training.maxLength to {positions - left} or more"
+    if counts.largest_budget:
+        smaller = f"spec.training.maxPixels to {counts.largest_budget} or less"
+        hint = f"{hint}, or {smaller}" if settable else f"set {smaller}"
     lengths = f"rows have {_length(shortest, encoder)} to {_length(longest, encoder)} tokens"
     return RunFailure(FailureClass.EMPTY_DATASET, f"{message}; {lengths}, and {encoder.bound}", hint)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tunesmith_runtime.multimodal.encoder import ReadImage
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class Conversation:
     """Factors of the loss other than 1, by the index of the message. An answer of weight 0 is context."""
     slots: tuple[str, ...] = ()
     """What the processor of the model writes for the media, in the order of their slots in the messages."""
+    images: tuple[ReadImage, ...] = ()
+    """What is known of these media."""
 
     @property
     def has_context(self) -> bool:

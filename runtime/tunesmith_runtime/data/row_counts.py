@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from tunesmith_api.finetunejob_status import IgnoredKey
+from tunesmith_api.finetunejob_status import ConvertedImages, IgnoredKey
 from tunesmith_runtime.data.drop_reasons import DropReason
 
 log = logging.getLogger(__name__)
@@ -47,14 +47,20 @@ class RowCounts:
     """Rows of `kept` that are trained on in part or in pieces."""
     too_long: tuple[int, int] | None = None
     """Tokens of the shortest and of the longest row that did not fit."""
+    largest_budget: int | None = None
+    """The largest training.maxPixels with which all rows fit that did not, and that fit with any."""
+    converted: Counter[str] = field(default_factory=Counter)
+    """Images of the rows that are kept, by what was converted."""
     reading: Reading = field(default_factory=Reading)
 
-    def drop(self, reason: DropReason, tokens: int | None = None) -> None:
-        """Count a dropped row; `tokens` is its length where it did not fit."""
+    def drop(self, reason: DropReason, tokens: int | None = None, budget: int | None = None) -> None:
+        """Count a dropped row. Where it did not fit, `tokens` is its length, and `budget` the largest maxPixels with which it would."""
         self.dropped[reason] += 1
         if tokens is not None:
             shortest, longest = self.too_long or (tokens, tokens)
             self.too_long = min(shortest, tokens), max(longest, tokens)
+        if budget is not None:
+            self.largest_budget = min(budget, self.largest_budget or budget)
 
 
 def count_ignored(counts: Counter[str], keys: Iterable[str]) -> None:
@@ -70,6 +76,11 @@ def ignored_keys(counts: Counter[str]) -> list[IgnoredKey]:
         named = [entry for entry in ordered if entry[0] != OTHER_KEYS][: MAX_KEYS - 1]
         ordered = [*named, (OTHER_KEYS, counts.total() - sum(count for _, count in named))]
     return [IgnoredKey(key=key, count=count) for key, count in ordered]
+
+
+def converted_images(counts: Counter[str]) -> list[ConvertedImages]:
+    """The images that were converted, by what was done."""
+    return [ConvertedImages(conversion=name, count=count) for name, count in sorted(counts.items())]
 
 
 def warn_of_ignored(uri: str, counts: Counter[str]) -> None:

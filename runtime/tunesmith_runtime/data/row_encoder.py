@@ -124,6 +124,10 @@ class RecordEncoder(Protocol):
         """Whether a record is trained on in part or in pieces."""
         ...
 
+    def largest_budget(self, examples: list[Example]) -> int | None:
+        """The largest training.maxPixels with which examples that are too long fit; None where there is none."""
+        ...
+
 
 @dataclass(frozen=True)
 class RowEncoder:
@@ -259,12 +263,15 @@ class DatasetEncoder:
             return self._drop(examples, file, place, row)
         fitting = run.encoder.fit(examples)
         if isinstance(fitting, DropReason):
-            return self._drop(fitting, file, place, row, max((len(each.input_ids) for each in examples), default=None))
+            tokens = max((len(each.input_ids) for each in examples), default=None)
+            return self._drop(fitting, file, place, row, tokens, budget=run.encoder.largest_budget(examples))
         if run.questions and not self._source.is_held_out and (common := run.questions.find_in(record)):
             return self._drop(DropReason.CONTAMINATED, file, place, row, sentence=f"shares with a question: {common}")
         if run.is_duplicate(record):
             return self._drop(DropReason.DUPLICATE, file, place, row)
         counts.truncated += run.encoder.is_truncated(record, examples)
+        images = max((example.images for example in fitting), key=len)  # the examples of a row begin with the same ones
+        counts.converted.update(str(each) for image in images for each in image.conversions)
         return self._writer.write(fitting)
 
     def _drop(
@@ -275,8 +282,9 @@ class DatasetEncoder:
         row: dict[str, Any],
         tokens: int | None = None,
         sentence: str | None = None,
+        budget: int | None = None,
     ) -> None:
-        self._counts.drop(reason, tokens)
+        self._counts.drop(reason, tokens, budget)
         sentence = f"has {tokens} tokens, and {self._run.encoder.bound}" if tokens else sentence
         self._run.dropped.add(reason, file.uri, place, row, sentence)
 

@@ -81,7 +81,7 @@ def merge(
     save_model(merged.to(dtype), folder, base)
     tokenizer.save_pretrained(folder)
     copy_files(adapter, folder)
-    copy_processor(base, folder)
+    copy_processor(adapter, folder)  # with the pixels that the adapter was trained on
     del model, merged
     stored = load_model(folder, trust_remote_code, task, dtype=torch.float32)
     compare_logits(

@@ -10,6 +10,7 @@ from functools import cached_property
 from tunesmith_runtime.answers.coordinates import Size, family_of
 from tunesmith_runtime.data.records import Box, Conversation, Media, MediaKind, MultimodalConversation, Part, Reference
 from tunesmith_runtime.data.row_error import RowError
+from tunesmith_runtime.media.colours import Conversion
 from tunesmith_runtime.multimodal.processor import MediaProcessor
 from tunesmith_runtime.multimodal.slots import SLOT
 from tunesmith_runtime.multimodal.sources import MediaSource
@@ -19,15 +20,23 @@ READERS = 8
 
 
 @dataclass(frozen=True)
+class ReadImage:
+    """What is known of an image after it was read."""
+
+    size: Size
+    conversions: frozenset[Conversion]
+
+
+@dataclass(frozen=True)
 class MediaEncoder:
     """Reads the media of rows, and writes their places into the text."""
 
     processor: MediaProcessor
     source: MediaSource
 
-    def sizes(self, record: MultimodalConversation) -> list[Future[Size]]:
+    def images(self, record: MultimodalConversation) -> list[Future[ReadImage]]:
         """Begin to read the media of a record, in their order; each raises RowError where it cannot be read."""
-        return [self._readers.submit(self._size, each) for each in all_media(record)]
+        return [self._readers.submit(self._read, each) for each in all_media(record)]
 
     def conversation(self, record: MultimodalConversation, sizes: Sequence[Size]) -> Conversation:
         """Return the conversation with slots, and with what the processor writes for each.
@@ -48,13 +57,13 @@ class MediaEncoder:
     def _readers(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(READERS, "pictures")
 
-    def _size(self, media: Media) -> Size:
+    def _read(self, media: Media) -> ReadImage:
         if media.kind is not MediaKind.IMAGE:
             raise RowError(
                 f"has {media.kind} media, which this version does not train on", "keep rows with images and text alone"
             )
-        pixels = self.source.picture(media.sources[0]).pixels
-        return Size(pixels.width, pixels.height)
+        picture = self.source.picture(media.sources[0])
+        return ReadImage(Size(picture.pixels.width, picture.pixels.height), picture.conversions)
 
     def _text(self, parts: Sequence[Part], sizes: Sequence[Size]) -> str:
         return "".join(self._written(part, sizes) for part in parts)

@@ -15,6 +15,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.answers.coordinates import Size
 from tunesmith_runtime.data.row_error import RowError
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.multimodal.pixels import FILES, OWN_BOUNDS, PixelBudget, largest_budget, write_size
 from tunesmith_runtime.multimodal.slots import Slots
 from tunesmith_runtime.tasks import is_multimodal
 
@@ -30,8 +31,6 @@ SIZES = 256
 """Sizes of images whose text is kept. The text of a large image has up to 200 KB, and clients of a server choose the sizes."""
 
 
-FILES = ("processor_config.json", "preprocessor_config.json")
-"""Files that configure the processing of images; a model has one of them."""
 PACKAGES = frozenset({"torchvision"})
 """Optional packages that processors import. transformers finds out once in a process whether they are there."""
 
@@ -68,10 +67,13 @@ class MediaProcessor:
     processor: Any
     """A transformers.ProcessorMixin."""
     model_type: str
+    budget: PixelBudget = OWN_BOUNDS
+    """The pixels that the processor was given in place of its own."""
 
     @classmethod
-    def load(cls, folder: Path, trust_remote_code: bool = False) -> MediaProcessor:
-        """Load the processor in `folder`. Raises RunFailure (BadModel)."""
+    def load(cls, folder: Path, trust_remote_code: bool = False, budget: PixelBudget = OWN_BOUNDS) -> MediaProcessor:
+        """Load the processor in `folder`, with a budget of pixels. Raises RunFailure: BadModel, and BadSpec for a budget that it cannot
+        take."""
         from transformers import AutoProcessor
 
         try:
@@ -82,7 +84,8 @@ class MediaProcessor:
             raise _refused(f"the processor of its images cannot be loaded: {error}") from error
         if not hasattr(processor, "image_processor") or not getattr(processor, "image_token", None):
             raise _refused(f"{type(processor).__name__} does not name the token of an image")
-        return cls(processor, json.loads((folder / "config.json").read_text()).get("model_type", ""))
+        budget.set_in(processor.image_processor)
+        return cls(processor, json.loads((folder / "config.json").read_text()).get("model_type", ""), budget)
 
     @cached_property
     def slots(self) -> Slots:
@@ -106,6 +109,15 @@ class MediaProcessor:
     @cached_property
     def _written(self) -> Callable[[Size], Written]:
         return lru_cache(SIZES)(self._measured)
+
+    def largest_budget(self, sizes: Sequence[Size], tokens: int) -> int | None:
+        """Return the largest maxPixels with which images of these sizes take at most so many tokens; None where there is none."""
+        return largest_budget(self.processor.image_processor, sizes, tokens)
+
+    def write_budget(self, folder: Path) -> None:
+        """Write the budget of pixels, if there is one, into the copy of the processor in `folder`."""
+        if self.budget:
+            write_size(self.processor.image_processor, folder)
 
     def features(self, rows: Sequence[Sequence[Image.Image]]) -> dict[str, Tensor]:
         """Return the inputs of the model beside its tokens for the images of each row, in the order of their slots; empty without images."""

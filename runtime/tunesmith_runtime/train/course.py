@@ -311,6 +311,8 @@ def publish(course: Course, trainer: RunMixin, learner: Learner, rows: LoadedRow
     base_uri = work.fetched().model_uri or course.spec.base.uri
     logits = trained_logits(trainer, trained, rows, learner.bf16)  # before saving, which may round the weights
     folder = save_trained(trained, rows.tokenizer, run.local / artifact, work.model(), base_uri, task)
+    if rows.media:
+        rows.media.processor.write_budget(folder)
     course.method.describe(job, trained, folder)
     learner.fit_to_base(folder)
     return TrainingResult(

@@ -41,7 +41,7 @@ def encode_multimodal(record: MultimodalConversation, text: TextEncoder) -> Enco
 
 
 def with_slots(record: MultimodalConversation, text: TextEncoder) -> Encoding[Conversation]:
-    """The conversation with slots in place of its media. Raises as `encode_multimodal`."""
+    """The conversation with slots in place of its media, and with what is known of these. Raises as `encode_multimodal`."""
     if text.lacks_processor:
         raise NeedsProcessor()
     if text.media is None:
@@ -50,9 +50,10 @@ def with_slots(record: MultimodalConversation, text: TextEncoder) -> Encoding[Co
             "the rows have images, and the base model reads text alone",
             "name a multimodal model in spec.model, or remove the images from the rows",
         )
-    sizes = text.media.sizes(record)
+    reading = text.media.images(record)
     yield ()  # while pictures are read, the rows that follow are begun
-    return text.media.conversation(record, [size.result() for size in sizes])
+    images = tuple(image.result() for image in reading)
+    return replace(text.media.conversation(record, [each.size for each in images]), images=images)
 
 
 def with_media(
@@ -64,11 +65,15 @@ def with_media(
     written = yield from text.ids(*conversation.slots)
     slots = [_count(ids, slot_ids) for ids in written]
     uris = [each.sources[0] for each in all_media(record)]
-    return [_with_media(example, uris, slots, slot_ids) for example in examples]
+    return [
+        replace(example, media=uris[:count] or None, images=conversation.images[:count])
+        for example in examples
+        for count in [_images_in(example, slots, slot_ids)]
+    ]
 
 
-def _with_media(example: Example, uris: Sequence[str], slots: Sequence[int], slot_ids: Collection[int]) -> Example:
-    """The example with the first images, whose slots it has. Raises RowError where it has a part of an image's slots."""
+def _images_in(example: Example, slots: Sequence[int], slot_ids: Collection[int]) -> int:
+    """The number of images whose slots an example has: the first ones. Raises RowError where it has a part of an image's slots."""
     left, images = _count(example.input_ids, slot_ids), 0
     while left > 0 and images < len(slots):
         left -= slots[images]
@@ -77,7 +82,21 @@ def _with_media(example: Example, uris: Sequence[str], slots: Sequence[int], slo
         raise RowError(
             "has the token of an image in its text beside those of its images", "write the token in other words"
         )
-    return replace(example, media=list(uris[:images]) or None)
+    return images
+
+
+def largest_budget(examples: Sequence[Example], text: TextEncoder) -> int | None:
+    """The largest maxPixels with which those of these examples fit that have more than max_length tokens; None where there is none."""
+    budgets = [_budget_for(example, text) for example in examples if len(example.input_ids) > text.max_length]
+    known = [each for each in budgets if each is not None]
+    return min(known) if known and len(known) == len(budgets) else None
+
+
+def _budget_for(example: Example, text: TextEncoder) -> int | None:
+    if text.media is None or not example.images:
+        return None
+    words = len(example.input_ids) - _count(example.input_ids, text.media.processor.slot_ids)
+    return text.media.processor.largest_budget([each.size for each in example.images], text.max_length - words)
 
 
 def _count(ids: Sequence[int], wanted: Collection[int]) -> int:

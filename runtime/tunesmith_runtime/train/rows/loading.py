@@ -27,6 +27,7 @@ from tunesmith_runtime.modelcheck.config import Limits
 from tunesmith_runtime.modelcheck.speech import check_speech
 from tunesmith_runtime.modelcheck.tokenizer import check_vocabulary
 from tunesmith_runtime.multimodal.encoder import MediaEncoder
+from tunesmith_runtime.multimodal.pixels import PixelBudget, refused_budget
 from tunesmith_runtime.multimodal.processor import MediaProcessor, reads_images
 from tunesmith_runtime.multimodal.reading import KeptFiles, StoreReader, kept_bytes
 from tunesmith_runtime.multimodal.sources import MediaSource
@@ -96,10 +97,14 @@ def load_rows(spec: RunSpec, job: FineTuneJobSpec, method: Method, work: Work, g
 
 
 def media_encoder(spec: RunSpec, job: FineTuneJobSpec, work: Work) -> MediaEncoder | None:
-    """Return what reads the media of rows for the base model; None where it has no processor of images. Raises RunFailure (BadModel)."""
+    """Return what reads the media of rows for the base model; None where it has no processor of images. Raises RunFailure: BadModel, and
+    BadSpec for a budget of pixels that the processor cannot take."""
+    budget = PixelBudget.of(job.training)
     if not reads_images(work.model()):
+        if budget:
+            raise refused_budget("the base model does not read images")
         return None
-    processor = MediaProcessor.load(work.model(), spec.base.trust_remote_code)
+    processor = MediaProcessor.load(work.model(), spec.base.trust_remote_code, budget)
     return MediaEncoder(processor, media_source(spec, job, work))
 
 

@@ -15,11 +15,12 @@ from tests.unit.runtime.train.world.test_world import FP32, losses
 from tests.unit.runtime.train.worlds import train_together
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.run import Outcome
+from tunesmith_api.training import ModelPart, Training
 from tunesmith_runtime import export, train
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.storage.directory import download_directory
 from tunesmith_runtime.train.models.files import load_model
-from tunesmith_runtime.train.models.modalities import other_parts
+from tunesmith_runtime.train.models.modalities import other_parts, parts_of
 from tunesmith_runtime.train.tuners.freeze import freeze
 from tunesmith_runtime.train.tuners.full import FULL
 
@@ -140,6 +141,36 @@ def test_the_parts_beside_the_decoder_are_as_few_as_contain_them_all(tmp_path: P
     ]
 
 
+ALIGNERS = {
+    "qwen2_vl": {"visual.merger"},
+    "qwen2_5_vl": {"visual.merger"},
+    "qwen3_vl": {"visual.merger", "visual.deepstack_merger_list"},
+    "qwen3_5": {"visual.merger"},
+    "glm4v": {"visual.merger"},
+    "internvl": {"multi_modal_projector"},
+    "llava": {"multi_modal_projector"},
+    "llava_onevision": {"multi_modal_projector", "image_newline"},
+    "gemma3": {"multi_modal_projector"},
+    "mistral3": {"multi_modal_projector"},
+    "paligemma": {"multi_modal_projector"},
+    "lfm2_vl": {"multi_modal_projector"},
+    "smolvlm": {"connector"},
+    "mllama": {"multi_modal_projector", "language_model.layers.1"},
+    "deepseek_vl": {"aligner"},
+    "ovis2": {"visual_embeddings_table"},
+}
+TOWERS = {"model.visual", "model.vision_tower", "model.vision_model"}
+
+
+@pytest.mark.parametrize("family", tinyvision.FAMILIES)
+def test_each_family_has_a_tower_and_an_aligner(family: str) -> None:
+    parts = parts_of(tinyvision.skeleton(family)).of_prefix
+    named = {part: {name for name, each in parts.items() if each is part} for part in ModelPart}
+    assert len(named[ModelPart.VISION]) == 1
+    assert named[ModelPart.VISION] <= TOWERS
+    assert named[ModelPart.ALIGNER] == {f"model.{name}" for name in ALIGNERS[family]}
+
+
 def test_the_head_of_a_classifier_is_a_part_that_is_trained(tmp_path: Path, tiny: Path) -> None:
     from transformers import AutoModelForSequenceClassification
 
@@ -164,8 +195,8 @@ def test_a_model_with_vision_modules_inside_its_decoder_is_refused() -> None:
 def test_layers_to_freeze_are_those_of_the_decoder(tmp_path: Path) -> None:
     """The vision tower has as many, and comes first."""
     model = load_model(base_of(tmp_path / "base", "llava"))
-    freeze(model, ["layers:0-0"])
-    frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+    freeze(model, Training(freeze=["layers:0-0"]))
+    frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad and not is_vision(name)}
     assert frozen
     assert all(name.startswith("model.language_model.layers.0.") for name in frozen)
 
@@ -185,6 +216,7 @@ def test_a_layer_that_only_a_vision_tower_has_is_refused_with_those_of_the_decod
         run.do(train.run)
     assert failure.value.hint
     assert "choose from down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj" in failure.value.hint
+    assert "'qkv' names only modules of frozen parts (training.freeze): vision" in failure.value.message
 
 
 @pytest.mark.parametrize("tuner", ["vera", *(pytest.param(each, marks=pytest.mark.deep) for each in OTHER_TUNERS)])
