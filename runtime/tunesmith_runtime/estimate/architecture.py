@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from tunesmith_api.training import ModelPart
+from tunesmith_runtime.multimodal.part_names import part_of_weight
+
 HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 HEADS = ("num_attention_heads", "n_head", "n_heads")
@@ -88,6 +91,15 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A part of a multimodal model beside its decoder."""
+
+    parameters: int = 0
+    linears: tuple[Linear, ...] = ()
+    """Its linear layers, each of them."""
+
+
+@dataclass(frozen=True)
 class Architecture:
     """The sizes of a decoder."""
 
@@ -114,8 +126,20 @@ class Architecture:
     """Bytes of the weights as they are stored."""
     is_exact: bool = False
     """Whether the parameters were counted in the files."""
-    other_parameters: int = 0
-    """Parameters beside the decoder, such as those of a vision tower: loaded, and not trained by text rows."""
+    vision: Beside = Beside()
+    """What reads images and sounds."""
+    aligner: Beside = Beside()
+    """What aligns their features with the decoder."""
+
+    @property
+    def beside(self) -> Mapping[ModelPart, Beside]:
+        """The parts beside the decoder."""
+        return {ModelPart.VISION: self.vision, ModelPart.ALIGNER: self.aligner}
+
+    @property
+    def other_parameters(self) -> int:
+        """Parameters beside the decoder."""
+        return sum(part.parameters for part in self.beside.values())
 
     @property
     def all_parameters(self) -> int:
@@ -276,16 +300,15 @@ ATTENTION = re.compile(r"\.(self_attn|attn|attention|self_attention|mixer)\.")
 OUTPUTS = frozenset({"o_proj", "out_proj", "c_proj", "dense", "wo", "attn_out"})
 DOWN = frozenset({"c_proj", "fc_out", "down_proj", "w2", "fc2", "dense_4h_to_h"})
 """Last names of modules that other families split into several layers of one shape."""
-NOT_LANGUAGE = re.compile(
-    r"(^|\.)(visual|visual_\w+|(high_res_)?vision_\w+|audio_\w+|image_tower|vqmodel|qformer|connector|aligner|"
-    r"multi_modal_projector|image_to_text_projection|language_projection|embed_vision|embed_audio)\."
-)
+EMBEDDING = re.compile(r"embed(ding|dings|s)?$")
+"""The end of the names of modules whose weight is a table."""
 
 
 def with_headers(architecture: Architecture, tensors: Iterable[Tensor]) -> Architecture:
     """Return `architecture` with the parameters, bytes and linear layers that the files hold."""
     tensors = list(tensors)
-    known = [each for each in tensors if not NOT_LANGUAGE.search(each.name)]
+    parts = {part: [each for each in tensors if part_of_weight(each.name) is part] for part in ModelPart}
+    known = parts[ModelPart.LANGUAGE]
     if not known:
         return architecture
     linears: dict[str, Linear] = {}
@@ -312,8 +335,21 @@ def with_headers(architecture: Architecture, tensors: Iterable[Tensor]) -> Archi
         active_parameters=max(1, total - inactive),
         stored_bytes=round(sum(each.numbers * NUMBER_BYTES.get(each.dtype, 4) for each in tensors)),
         is_exact=True,
-        other_parameters=sum(each.numbers for each in tensors) - total,
+        vision=_beside(parts[ModelPart.VISION]),
+        aligner=_beside(parts[ModelPart.ALIGNER]),
     )
+
+
+def _beside(tensors: Iterable[Tensor]) -> Beside:
+    """Return a part of these tensors."""
+    tensors = list(tensors)
+    paths = ((each.name.removesuffix(".weight"), each) for each in tensors if each.name.endswith(".weight"))
+    linears = tuple(
+        Linear(path.rsplit(".", 1)[-1], each.shape[1], each.shape[0], Place.MLP)
+        for path, each in paths
+        if len(each.shape) == 2 and not EMBEDDING.search(path)
+    )
+    return Beside(sum(each.numbers for each in tensors), linears)
 
 
 def _place(path: str, hidden: int, shape: tuple[int, ...]) -> Place:

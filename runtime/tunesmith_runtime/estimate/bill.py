@@ -153,7 +153,7 @@ def disk_bytes(inputs: Inputs, setup: Setup) -> int:
     sizes, job = inputs.architecture, inputs.job
     number = max(1, round(sizes.stored_bytes / max(1, sizes.all_parameters)))
     is_full = job.tuner is Tuner.FULL
-    frozen = sizes.other_parameters if is_full else sizes.all_parameters
+    frozen = sizes.other_parameters - setup.trained_beside if is_full else sizes.all_parameters
     results = extra_bytes(frozen, setup.trained, number, job.export.merge and not is_full)
     return inputs.model_bytes + inputs.data_bytes + results
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tunesmith_api.training import Offload, Strategy
+from tunesmith_api.training import ModelPart, Offload, Strategy
 from tunesmith_api.tuners import Tuner
 from tunesmith_runtime.estimate.adapter_size import ADAPTER_SIZES
 from tunesmith_runtime.estimate.architecture import Architecture, Linear
@@ -120,8 +120,10 @@ class Setup:
     """Numbers that are trained beside an adapter: whole modules, and the embeddings of single or virtual tokens."""
     saves_head: bool = False
     """Whether the output head, or the embedding, is among them."""
+    learned: frozenset[ModelPart] = frozenset({ModelPart.LANGUAGE})
+    """The parts of a multimodal model that are trained."""
     frozen: int = 0
-    """Numbers that tuner full does not train."""
+    """Numbers of the decoder that tuner full does not train."""
     converts: bool = False
     """Whether the weights are loaded in another number format than that of the files."""
 
@@ -137,21 +139,29 @@ class Setup:
 
     @property
     def adapted(self) -> list[Linear]:
-        """The layers that an adapter is added to; none with a tuner that adapts no layers."""
+        """The layers of each decoder layer that an adapter is added to; none with a tuner that adapts no layers."""
+        return self._targets_among(self.architecture.linears) if ModelPart.LANGUAGE in self.learned else []
+
+    def _targets_among(self, linears: Sequence[Linear]) -> list[Linear]:
         if self.tuner not in ADAPTER_SIZES:
             return []
-        linears = self.architecture.linears
-        return [
-            each
-            for each in linears
-            if self.targets is None or each.name in {name.rsplit(".", 1)[-1] for name in self.targets}
-        ]
+        names = None if self.targets is None else {name.rsplit(".", 1)[-1] for name in self.targets}
+        return [each for each in linears if names is None or each.name in names]
+
+    @property
+    def trained_beside(self) -> int:
+        """Trained parameters of the parts beside the decoder."""
+        parts = [each for part, each in self.architecture.beside.items() if part in self.learned]
+        if self.tuner is Tuner.FULL:
+            return sum(each.parameters for each in parts)
+        linears = self._targets_among([linear for each in parts for linear in each.linears])
+        return sum(ADAPTER_SIZES[self.tuner].trained(self.rank, each) for each in linears)
 
     @property
     def trained(self) -> int:
         """Trained parameters."""
         head = self.architecture.hidden + 1 if self.has_value_head else 0
         if self.tuner is Tuner.FULL:
-            return self.architecture.parameters - self.frozen + head
+            return self.architecture.parameters - self.frozen + self.trained_beside + head
         in_layer = sum(ADAPTER_SIZES[self.tuner].trained(self.rank, each) for each in self.adapted)
-        return head + self.saved + self.architecture.layers * in_layer
+        return head + self.saved + self.architecture.layers * in_layer + self.trained_beside

@@ -150,7 +150,9 @@ def _weights(setup: Setup) -> float:
     """Bytes of all weights, before they are divided among devices."""
     frozen = setup.frozen if setup.tuner is Tuner.FULL else setup.architecture.parameters
     trained = setup.numbers.compute if setup.moved is Offload.OPTIMIZER else setup.numbers.trained
-    other = setup.architecture.other_parameters * (FLOAT32 if setup.tuner is Tuner.FULL else setup.numbers.base)
+    is_full = setup.tuner is Tuner.FULL
+    other = setup.architecture.other_parameters - (setup.trained_beside if is_full else 0)
+    other *= FLOAT32 if is_full else setup.numbers.base
     return frozen * _base_bytes(setup) + setup.trained * trained + other
 
 

@@ -8,7 +8,7 @@ from tunesmith_api.batches import SAMPLED_ROWS, replicas_of, rows_of_pass, total
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.method_facts import METHOD_FACTS
 from tunesmith_api.pods import Accelerator
-from tunesmith_api.training import Precision, Strategy
+from tunesmith_api.training import ModelPart, Precision, Strategy
 from tunesmith_api.tuners import AdaLora, BaseQuantization, Lora, Qlora, Tuner
 from tunesmith_runtime.estimate.architecture import Architecture, without_output_layer
 from tunesmith_runtime.estimate.device_setup import FLOAT32, Numbers, Setup
@@ -102,9 +102,11 @@ def saved_numbers(job: FineTuneJobSpec, architecture: Architecture) -> int:
 
 
 def frozen_numbers(job: FineTuneJobSpec, architecture: Architecture) -> int:
-    """Return the number of weights that training.freeze excludes. Patterns are not counted, as the names of the weights
+    """Return the number of the decoder's weights that training.freeze excludes. Patterns are not counted, as the names of the weights
     are unknown here."""
     sizes, numbers = architecture, 0
+    if ModelPart.LANGUAGE in job.training.frozen_parts:
+        return sizes.parameters
     for part in job.training.freeze or ():
         kind, _, place = part.partition(":")
         first, _, last = place.partition("-")
@@ -177,6 +179,7 @@ def setup_of(
         chunks_logits=facts.is_cross_entropy and stages == parallelism.context_parallel == 1,
         has_logits=facts.writes_text,
         saved=0 if is_full else saved_numbers(job, architecture),
+        learned=frozenset(ModelPart) - training.frozen_parts,
         frozen=frozen_numbers(job, architecture) if is_full else 0,
         saves_head=bool(saved_names(job) & (HEADS | EMBEDDINGS)),
         converts=bool(numbers.quantized) or abs(stored - numbers.base) > 0.1,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,14 +14,11 @@ from transformers import PreTrainedModel
 from tunesmith_api.failures import FailureClass
 from tunesmith_api.training import PARTS, ModelPart, Training
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.multimodal.part_names import ALIGNERS, is_tower
 from tunesmith_runtime.tasks import is_multimodal
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 """Files that configure the preprocessing of images, videos and sounds."""
-TOWER = re.compile(r"visual|\w*vision_(model|neck)|\w+_tower|\w+_encoder|vqmodel")
-"""Names of the modules of transformers that read images, videos and sounds. What else is beside the decoder aligns their features with it."""
-ALIGNERS = frozenset({"merger", "merger_list", "deepstack_merger_list", "proj", "proj1", "proj2"})
-"""Names of aligners that are children of a tower: of Qwen-VL and GLM-V, and of the audio towers of Qwen-Omni."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +42,9 @@ def parts_of(model: nn.Module) -> Parts:
     """Return the parts of a model. Raises RunFailure (BadSpec) as `other_parts`."""
     found: dict[str, ModelPart] = {}
     for name in other_parts(model):
-        is_tower = TOWER.fullmatch(name.rpartition(".")[2]) is not None
-        found[name] = ModelPart.VISION if is_tower else ModelPart.ALIGNER
-        children = (child for child, _ in model.get_submodule(name).named_children()) if is_tower else ()
+        reads = is_tower(name.rpartition(".")[2])
+        found[name] = ModelPart.VISION if reads else ModelPart.ALIGNER
+        children = (child for child, _ in model.get_submodule(name).named_children()) if reads else ()
         found |= {f"{name}.{child}": ModelPart.ALIGNER for child in children if child in ALIGNERS}
     if not found:
         return Parts({})

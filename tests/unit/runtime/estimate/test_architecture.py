@@ -78,6 +78,7 @@ def test_a_vision_tower_is_stored_and_not_part_of_the_decoder() -> None:
     }
     found = with_headers(from_config(config), tensors_of(header))
     assert (found.parameters, found.other_parameters, found.stored_bytes) == (40, 36, 2 * 40 + 2 * 24 + 4 * 12)
+    assert (found.vision.parameters, found.aligner.parameters) == (24, 12)
 
 
 def test_a_config_without_sizes_is_refused_with_the_names_that_were_looked_for() -> None:

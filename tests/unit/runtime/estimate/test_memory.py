@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from tests import tinyvision
 from tests.unit.runtime.estimate.test_architecture import LLAMA_3_1_8B, LLAMA_3_2_3B
 from tunesmith_api.finetunejob import FineTuneJobSpec
 from tunesmith_api.training import Offload, Strategy
 from tunesmith_api.tuners import Lora, Tuner
 from tunesmith_runtime.estimate.adapter_size import ADAPTER_SIZES
-from tunesmith_runtime.estimate.architecture import Linear, Place, from_config
-from tunesmith_runtime.estimate.device_setup import Batch, Numbers, Setup
+from tunesmith_runtime.estimate.architecture import Linear, Place, Tensor, from_config, with_headers
+from tunesmith_runtime.estimate.device_setup import FLOAT32, Batch, Numbers, Setup
 from tunesmith_runtime.estimate.memory import NF4_DOUBLE_BYTES, collected, host, peak
 from tunesmith_runtime.estimate.setup import setup_of
 from tunesmith_runtime.estimate.workload import Workload
@@ -281,6 +282,32 @@ def test_frozen_parts_have_neither_gradients_nor_optimizer_state(parts: list[str
     assert whole.trained - less.trained == frozen
     assert peak(whole).weights == pytest.approx(peak(less).weights, rel=0.3)
     assert peak(whole).optimizer - peak(less).optimizer == 8 * frozen
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "llava"])
+@pytest.mark.parametrize("tuner", ["lora", "full"])
+@pytest.mark.parametrize("freeze", [["vision"], ["language", "aligner"]], ids=str)
+def test_the_trained_weights_of_a_multimodal_model_are_those_of_the_parts_that_learn(
+    family: str, tuner: str, freeze: list[str]
+) -> None:
+    job = FineTuneJobSpec.model_validate(
+        {
+            "model": {"uri": "s3://models/m"},
+            "datasets": [{"uri": "s3://data/d"}],
+            "tuner": tuner,
+            "training": {"freeze": freeze},
+        }
+    )
+    model = tinyvision.skeleton(family)
+    files = {name: weight for name, weight in model.state_dict().items() if name not in model.all_tied_weights_keys}
+    tensors = [Tensor(name, "F32", tuple(weight.shape)) for name, weight in files.items()]
+    sizes = with_headers(from_config(model.config.to_dict()), tensors)
+    setup = setup_of(job, sizes, Workload(8, 8, (8,), (8,)))
+    trained = TUNERS[job.tuner].apply(model, job, None, ())
+    assert setup.trained == sum(each.numel() for each in trained.parameters() if each.requires_grad)
+    beside = sizes.other_parameters if tuner == "lora" else sizes.other_parameters - setup.trained_beside
+    frozen = setup.frozen if tuner == "full" else sizes.parameters
+    assert peak(setup).weights == FLOAT32 * (setup.trained + beside + frozen)
 
 
 def test_a_start_that_changes_the_base_loads_it_in_float32() -> None:
