@@ -101,13 +101,67 @@ BAD = {
         {"lora": {"trainableTokens": ["<|im_end|>"]}, "parallelism": {"strategy": "zero3"}},
         "use strategy ddp, or remove lora.trainableTokens",
     ),
-    "frozen parts beside an adapter": Bad(
-        "FineTuneJob", {"training": {"freeze": ["embeddings"]}}, "remove training.freeze, or use tuner full"
+    "frozen weights beside an adapter": Bad(
+        "FineTuneJob",
+        {"training": {"freeze": ["vision", "embeddings"]}},
+        "an adapter freezes all weights of the model, and training.freeze names parts without adapters, vision, aligner, language or none: "
+        "remove other parts, or use tuner full",
+    ),
+    "frozen parts beside virtual tokens": Bad(
+        "FineTuneJob",
+        {"tuner": "prompt", "export": {"merge": False}, "training": {"freeze": ["vision"]}},
+        "training.freeze with tuner prompt: virtual tokens are trained, and no part of the model; remove training.freeze, or use tuner lora",
+    ),
+    "frozen parts of a divided model": Bad(
+        "FineTuneJob",
+        {"training": {"freeze": ["vision"]}, "parallelism": {"strategy": "fsdp"}},
+        "use strategy ddp, or remove training.freeze",
+    ),
+    "a model that is frozen as a whole": Bad(
+        "FineTuneJob",
+        {"training": {"freeze": ["aligner", "language", "vision"]}},
+        "freeze names all parts of the model, vision, aligner and language: remove one of them",
+    ),
+    "no frozen part beside another": Bad(
+        "FineTuneJob",
+        {"training": {"freeze": ["none", "vision"]}},
+        "freeze: [none] trains all parts of the model: remove the others, or none",
+    ),
+    "a start from inputs that vision does not read": Bad(
+        "FineTuneJob",
+        {"lora": {"init": "eva"}, "training": {"freeze": ["vision"]}},
+        "lora.init eva takes the inputs of layers on text, which vision and aligner do not read: remove lora.init, or training.freeze",
+    ),
+    "a learning rate of frozen vision": Bad(
+        "FineTuneJob",
+        {"training": {"visionLearningRate": 0.001}},
+        "visionLearningRate is that of vision and aligner, beside learningRate for the language model: train both by freeze: [none], [vision] "
+        "or [aligner], or remove visionLearningRate",
+    ),
+    "a learning rate of vision alone": Bad(
+        "FineTuneJob",
+        {"training": {"visionLearningRate": 0.001, "freeze": ["language"]}},
+        "train both by freeze: [none], [vision] or [aligner], or remove visionLearningRate",
+    ),
+    "a learning rate of vision with Muon": Bad(
+        "FineTuneJob",
+        {"training": {"visionLearningRate": 0.001, "freeze": ["none"], "optimizer": "muon"}},
+        "training.visionLearningRate with optimizer muon: Muon gives all matrices steps of one size",
+    ),
+    "fewer pixels than the least": Bad(
+        "FineTuneJob",
+        {"training": {"maxPixels": 1000, "minPixels": 2000}},
+        "minPixels is at most maxPixels: lower it",
+    ),
+    "pixels of an adapter": Bad(
+        "FineTuneJob",
+        {"training": {"maxPixels": 1003520}, "export": {"merge": False}},
+        "an adapter is served with the processor of its base: set export.merge: true",
     ),
     "a part of a model that has no name": Bad(
         "FineTuneJob",
         {"tuner": "full", "training": {"freeze": ["layers"]}},
-        "freeze has the parts embeddings, head, layers:FIRST-LAST (from 0) and pattern:REGEX",
+        "freeze has the parts vision, aligner, language, none, embeddings, head, layers:FIRST-LAST (from 0) and pattern:REGEX",
     ),
     "block of another method": Bad(
         "FineTuneJob", {"dpo": {"beta": 0.1}}, "the block dpo goes with method: dpo; remove the block"
@@ -573,7 +627,27 @@ FOLLOWED_REFUSALS: dict[str, tuple[dict[str, Any], ...]] = {
     "parts of another tuner": ({"lora": {"modulesToSave": None}}, {"tuner": "lora"}),
     "LoRA+ with Muon": ({"training": {"optimizer": "adamw"}}, {"lora": {"plusRatio": None}}),
     "tokens of a divided model": ({"parallelism": {"strategy": "ddp"}}, {"lora": {"trainableTokens": None}}),
-    "frozen parts beside an adapter": ({"training": {"freeze": None}}, {"tuner": "full"}),
+    "frozen weights beside an adapter": ({"training": {"freeze": ["vision"]}}, {"tuner": "full"}),
+    "frozen parts beside virtual tokens": (
+        {"training": {"freeze": None}},
+        {"tuner": "lora", "export": {"merge": True}},
+    ),
+    "frozen parts of a divided model": ({"parallelism": {"strategy": "ddp"}}, {"training": {"freeze": None}}),
+    "a model that is frozen as a whole": ({"training": {"freeze": ["aligner", "vision"]}},),
+    "no frozen part beside another": ({"training": {"freeze": ["none"]}}, {"training": {"freeze": ["vision"]}}),
+    "a start from inputs that vision does not read": ({"lora": {"init": None}}, {"training": {"freeze": None}}),
+    "a learning rate of frozen vision": (
+        {"training": {"freeze": ["none"]}},
+        {"training": {"freeze": ["vision"]}},
+        {"training": {"freeze": ["aligner"]}},
+        {"training": {"visionLearningRate": None}},
+    ),
+    "a learning rate of vision with Muon": (
+        {"training": {"optimizer": "adamw"}},
+        {"training": {"visionLearningRate": None}},
+    ),
+    "fewer pixels than the least": ({"training": {"minPixels": 1000}},),
+    "pixels of an adapter": ({"export": {"merge": True}},),
     "a part of a model that has no name": (
         {"training": {"freeze": ["embeddings"]}},
         {"training": {"freeze": ["layers:0-3"]}},

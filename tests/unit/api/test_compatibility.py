@@ -170,6 +170,7 @@ SETTINGS = {
     "samples",
     "training.freeze",
     "training.neftuneAlpha",
+    "training.visionLearningRate",
     "training.truncation",
     "training.compile",
     "training.packing",

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tunesmith_api.compatibility import refusals
-from tunesmith_api.training import Training
+from tunesmith_api.training import ModelPart, Training
 from tunesmith_api.tuners import TUNER_FACTS, Tuner
 
 
@@ -20,3 +20,18 @@ def test_every_tuner_of_this_version_has_a_default_learning_rate_that_the_refere
         rates = dict(re.findall(r"([\d.]+) with tuner ((?:\w+(?:, | or )?)+)", by_tuner))
         [rate] = [rate for rate, names in rates.items() if tuner in re.split(", | or ", names)]
         assert float(rate) == TUNER_FACTS[tuner].learning_rate
+
+
+@pytest.mark.parametrize(
+    ("freeze", "frozen"),
+    [
+        (None, {"vision", "aligner"}),
+        (["embeddings"], {"vision", "aligner"}),
+        (["vision"], {"vision"}),
+        (["language", "aligner"], {"language", "aligner"}),
+        (["vision", "head"], {"vision"}),
+        (["none"], set()),
+    ],
+)
+def test_a_list_with_parts_names_all_that_are_frozen(freeze: list[str] | None, frozen: set[str]) -> None:
+    assert Training(freeze=freeze).frozen_parts == {ModelPart(part) for part in frozen}
