@@ -78,6 +78,10 @@ class FormatsOnly:
         """Return False: the length is not known."""
         return False
 
+    def largest_budget(self, examples: list[Example]) -> int | None:
+        """Return None: no row is too long."""
+        return None
+
 
 @dataclass
 class Counter:

@@ -270,7 +270,7 @@ class DatasetEncoder:
         if run.is_duplicate(record):
             return self._drop(DropReason.DUPLICATE, file, place, row)
         counts.truncated += run.encoder.is_truncated(record, examples)
-        images = max((example.images for example in fitting), key=len)  # the examples of a row begin with the same ones
+        images = max((example.images for example in fitting), key=len, default=())  # examples begin with the same ones
         counts.converted.update(str(each) for image in images for each in image.conversions)
         return self._writer.write(fitting)
 

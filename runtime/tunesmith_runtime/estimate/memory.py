@@ -148,12 +148,12 @@ def _optimizer(setup: Setup) -> float:
 
 def _weights(setup: Setup) -> float:
     """Bytes of all weights, before they are divided among devices."""
-    frozen = setup.frozen if setup.tuner is Tuner.FULL else setup.architecture.parameters
-    trained = setup.numbers.compute if setup.moved is Offload.OPTIMIZER else setup.numbers.trained
     is_full = setup.tuner is Tuner.FULL
+    frozen = setup.frozen if is_full else setup.architecture.parameters
+    trained = setup.numbers.compute if setup.moved is Offload.OPTIMIZER else setup.numbers.trained
     other = setup.architecture.other_parameters - (setup.trained_beside if is_full else 0)
-    other *= FLOAT32 if is_full else setup.numbers.base
-    return frozen * _base_bytes(setup) + setup.trained * trained + other
+    other_bytes = other * (FLOAT32 if is_full else setup.numbers.base)
+    return frozen * _base_bytes(setup) + setup.trained * trained + other_bytes
 
 
 def _reference(setup: Setup) -> int:

@@ -14,6 +14,7 @@ from tunesmith_api.tuners import Lora, LoraInit
 from tunesmith_runtime.data.files import rows_or_errors
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.export.report import publish_report
+from tunesmith_runtime.multimodal.processor import packages_of
 from tunesmith_runtime.progress_push import ProgressPusher
 from tunesmith_runtime.rank import in_leading_pod
 from tunesmith_runtime.rundirectory import RunDirectory, RunRecord, open_run, record_of
@@ -71,7 +72,7 @@ def _merged(spec: RunSpec, work: Work, run_directory: RunDirectory, result: Trai
     sleep_when_idle()
     job = spec.fine_tune_job()
     tuner = TUNERS[job.tuner]
-    with hidden(tuner.needs):
+    with hidden(tuner.needs | packages_of(work.model())):
         import torch
 
         from tunesmith_runtime.export.merge import merge

@@ -10,18 +10,23 @@ from typing import Any
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors import safe_open
 from torch import Tensor
 from torch.nn import Module
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from tunesmith_api.failures import FailureClass
+from tunesmith_api.training import ModelPart
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.export.quantized_base import check_distance, trained_logits
+from tunesmith_runtime.modelcheck.adapters import ADAPTER_WEIGHTS
 from tunesmith_runtime.modelcheck.loading import with_adapter
+from tunesmith_runtime.multimodal.part_names import part_of_weight
+from tunesmith_runtime.multimodal.processor import MediaProcessor
 from tunesmith_runtime.tasks import LANGUAGE, Task
 from tunesmith_runtime.train.models.embedding import copy_files
 from tunesmith_runtime.train.models.files import load_model, load_tokenizer, save_model, stored_dtype
-from tunesmith_runtime.train.models.logits import logits
+from tunesmith_runtime.train.models.logits import Batch, logits
 from tunesmith_runtime.train.models.modalities import copy_processor
 from tunesmith_runtime.train.models.weight_change import stored_bits
 
@@ -52,7 +57,8 @@ def merge(
     """Merge the adapter into the base, save the model in `folder` in the base's number format, and return `folder`.
 
     The base is loaded again in float32, as training may have changed the number format of its weights. The saved model is
-    loaded from `folder` and compared with base and adapter, so that the comparison covers the model that is served.
+    loaded from `folder` and compared with base and adapter, so that the comparison covers the model that is served; where the adapter
+    has weights in what reads images, also on an image.
     `quantization`: options that quantize the base as the training did; the merged model is then compared with that too, beside the
     `trained_adapter` if that is another. `check` compares base and adapter, as loaded, with the model that was trained.
     The head of a classifier, reward model or reranker comes from the adapter. A single model is in memory at a time.
@@ -60,7 +66,9 @@ def merge(
     """
     tokenizer = load_tokenizer(adapter, trust_remote_code)
     dtype = stored_dtype(base)
-    batches = [ids for prompt in (*PROBES, *prompts) if (ids := _ids(tokenizer, prompt)).numel()]
+    batches: list[Batch] = [ids for prompt in (*PROBES, *prompts) if (ids := _ids(tokenizer, prompt)).numel()]
+    if adapts_images(adapter):
+        batches.append(MediaProcessor.load(base, trust_remote_code).probe())
     trained = None
     if quantization:
         options = {**quantization, **loaded_with(adapter, task, trust_remote_code)}
@@ -88,6 +96,12 @@ def merge(
         "stored", expected, logits(stored, batches), TOLERANCE if dtype is torch.float32 else STORED_TOLERANCE
     )
     return folder
+
+
+def adapts_images(adapter: Path) -> bool:
+    """Return whether an adapter has weights in what reads images."""
+    with safe_open(adapter / ADAPTER_WEIGHTS, "pt") as tensors:
+        return any(part_of_weight(name) is not ModelPart.LANGUAGE for name in tensors.keys())  # noqa: SIM118  # no dictionary
 
 
 def loaded_with(adapter: Path, task: Task, trust_remote_code: bool) -> dict[str, Any]:

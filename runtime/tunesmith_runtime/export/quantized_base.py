@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_runtime.errors import RunFailure
 from tunesmith_runtime.modelcheck.loading import with_adapter
 from tunesmith_runtime.train.models.files import load_model
-from tunesmith_runtime.train.models.logits import logits
+from tunesmith_runtime.train.models.logits import Batch, logits
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Trained:
 def trained_logits(
     base: Path,
     adapter: Path,
-    batches: list[Tensor],
+    batches: Sequence[Batch],
     options: Mapping[str, Any],
     trust_remote_code: bool,
     check: Callable[[Any], None],

@@ -132,6 +132,14 @@ class MediaProcessor:
         )
         return {name: value for name, value in found.items() if name not in OF_TEXT}
 
+    def probe(self) -> dict[str, Tensor]:
+        """Return the inputs of the model for a fixed image, on which models are compared."""
+        image = Image.linear_gradient("L").convert("RGB")
+        found = self.processor(text=[self.processor.image_token], images=[[image]], return_tensors="pt")
+        ids: Tensor = found["input_ids"]
+        types = self.token_types(ids)
+        return {"input_ids": ids, **self.features([[image]]), **({} if types is None else {TYPES: types})}
+
     def token_types(self, ids: Tensor) -> Tensor | None:
         """Return for each token whether it is text, 0, or of a kind of media, for models that read it; None for others."""
         if not self._reads_types:
@@ -141,7 +149,7 @@ class MediaProcessor:
 
     @cached_property
     def _reads_types(self) -> bool:
-        return TYPES in self.processor.model_input_names
+        return "mm_token_type_ids" in self.processor.model_input_names
 
     def _measured(self, size: Size) -> Written:
         image = Image.new("RGB", (size.width, size.height), BLANK)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,17 @@ ROWS, TOKENS, POSITIONS = 2, 32, 4
 """Rows of a run whose logits are recorded, tokens of each at its end, and positions of these."""
 
 
+Batch = Tensor | Mapping[str, Tensor]
+"""The tokens of a prompt, (1, tokens), or all inputs of the model for it."""
+
+
 @torch.no_grad()
-def logits(model: PreTrainedModel | PeftModel, batches: list[Tensor]) -> list[Tensor]:
-    """Return the logits (tokens, vocabulary) of each prompt (1, tokens); of a head, those of all prompts (prompts, labels); without an
+def logits(model: PreTrainedModel | PeftModel, batches: Sequence[Batch]) -> list[Tensor]:
+    """Return the logits (tokens, vocabulary) of each prompt; of a head, those of all prompts (prompts, labels); without an
     output layer, the last hidden states (tokens, size). A speech model hears the same sound with each."""
     model.eval()
-    outputs = (model(**inputs_of(model, ids), use_cache=False) for ids in batches)
+    inputs = (inputs_of(model, batch) if isinstance(batch, Tensor) else batch for batch in batches)
+    outputs = (model(**each, use_cache=False) for each in inputs)
     found = [(each.logits if "logits" in each else each.last_hidden_state).float() for each in outputs]
     return [each[0] for each in found] if found[0].dim() == 3 else [torch.cat(found)]
 

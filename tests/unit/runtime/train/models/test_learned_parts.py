@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraModel
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText
 
 from tests import tinymodel, tinyvision
 from tests.unit.runtime.train.rows.test_media_batches import beside
@@ -21,8 +22,10 @@ from tunesmith_api.failures import FailureClass
 from tunesmith_api.training import ModelPart
 from tunesmith_runtime import export, train
 from tunesmith_runtime.errors import RunFailure
+from tunesmith_runtime.export.merge import merge
 from tunesmith_runtime.modelcheck.loading import with_adapter
-from tunesmith_runtime.train.models.files import load_model
+from tunesmith_runtime.multimodal.processor import MediaProcessor
+from tunesmith_runtime.train.models.files import load_model, load_tokenizer
 from tunesmith_runtime.train.models.learned_parts import keep_in_graph, part_of_weights, rate_factor, trained_numbers
 from tunesmith_runtime.train.models.modalities import parts_of
 from tunesmith_runtime.train.tuners import TUNERS
@@ -77,13 +80,17 @@ def test_a_full_training_learns_the_parts_that_are_not_frozen(freeze: list[str],
     assert {part_of(name) for name, weight in model.named_parameters() if not weight.requires_grad}.isdisjoint(learned)
 
 
-def test_adapters_on_vision_learn_and_are_merged_and_counted_by_part(base: Path, tmp_path: Path) -> None:
-    run = pictures_run(tmp_path, base, ["language"], training={"learningRate": 5e-2})
+def test_adapters_on_vision_are_merged_and_counted_and_published_with_their_pixels(base: Path, tmp_path: Path) -> None:
+    run = pictures_run(tmp_path, base, ["language"], training={"learningRate": 5e-2, "maxPixels": 512})
     run.do(train.run)
     _, merged = run.do(export.run).artifacts or []
     adapter, folder = (run.work.run / name for name in ("adapter", "merged"))
     assert merged.name == "merged"
     assert changed_parts(base, folder) == {VISION, ALIGNER}
+
+    for published in (adapter, folder):
+        settings = json.loads((published / "processor_config.json").read_text())["image_processor"]
+        assert settings["size"] == {"shortest_edge": 256, "longest_edge": 512}
 
     record = json.loads(run.directory.read_bytes("run.json") or b"")
     counts = dict.fromkeys(("vision", "aligner"), 0)
@@ -91,11 +98,7 @@ def test_adapters_on_vision_learn_and_are_merged_and_counted_by_part(base: Path,
         counts["aligner" if ".merger." in name else "vision"] += weight.numel()
     assert record["trainedParameters"] == counts
 
-    processor = AutoProcessor.from_pretrained(folder)
-    image = AutoProcessor.from_pretrained(base).image_processor(torch.full((3, 32, 32), 200, dtype=torch.uint8))
-    text = processor.image_token * (image["image_grid_thw"].prod() // 4) + " red"
-    inputs = {"input_ids": torch.tensor([processor.tokenizer(text)["input_ids"]]), **image.convert_to_tensors("pt")}
-    inputs["mm_token_type_ids"] = (inputs["input_ids"] == processor.image_token_id).long()
+    inputs = MediaProcessor.load(base).probe()
     adapted, whole, plain = (
         with_adapter(load_model(base), "default", adapter),
         load_model(folder),
@@ -178,3 +181,19 @@ def test_parts_without_linear_layers_take_no_adapter() -> None:
     settings = job(training={"freeze": ["vision", "language"]})
     with pytest.raises(RunFailure, match=r"the parts that training\.freeze leaves, aligner, have no linear layer"):
         LORA.check(tinyvision.skeleton("gemma3"), settings, ())
+
+
+def test_a_merge_that_loses_an_update_of_vision_is_found_on_an_image(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = job(lora={"rank": 4}, training={"freeze": ["language"]})
+    model = LORA.apply(load_model(base), settings, None, ())
+    for name, weight in model.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(weight)
+    model.save_pretrained(tmp_path / "adapter")
+    load_tokenizer(base).save_pretrained(tmp_path / "adapter")
+    monkeypatch.setattr(LoraModel, "merge_and_unload", lambda self, **_: self.unload())
+    with pytest.raises(RunFailure) as failure:
+        merge(base, tmp_path / "adapter", tmp_path / "merged", [])
+    assert failure.value.failure is FailureClass.MERGE_MISMATCH
