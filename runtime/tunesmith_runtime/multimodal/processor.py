@@ -149,7 +149,7 @@ class MediaProcessor:
 
     @cached_property
     def _reads_types(self) -> bool:
-        return "mm_token_type_ids" in self.processor.model_input_names
+        return TYPES in self.processor.model_input_names
 
     def _measured(self, size: Size) -> Written:
         image = Image.new("RGB", (size.width, size.height), BLANK)
