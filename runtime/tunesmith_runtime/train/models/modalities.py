@@ -59,13 +59,13 @@ def parts_of(model: nn.Module) -> Parts:
 
 
 def check_parts(parts: Parts, training: Training) -> None:
-    """Refuse parts that a model of text alone does not have. Raises RunFailure (BadSpec)."""
+    """Refuse parts of a model that does not have them. Raises RunFailure (BadSpec)."""
     named = [part for part in PARTS if part in (training.freeze or ())]
     if named and not parts.of_prefix:
         names = " and ".join(named)
         raise RunFailure(
             FailureClass.BAD_SPEC,
-            f"training.freeze names {names}, and the base model reads text alone: it has no such parts",
+            f"training.freeze names {names}, and the base model does not read images: it has no such parts",
             f"remove {names} from spec.training.freeze, or name a multimodal model",
         )
 

@@ -75,10 +75,7 @@ def check_targets(model: nn.Module, lora: Lora, merge: bool = True, frozen: Coll
         _warn_of_rank(lora.rank, [layers.modules[name] for name in layers.matching(lora.target_pattern, merge)])
         return
     if lora.target_modules is None:
-        if not layers.defaults:
-            raise _refused(
-                f"{layers.scope} no linear layer that LoRA can adapt", "set spec.tuner: full, and remove spec.lora"
-            )
+        _check_defaults(layers)
         return
     if not lora.target_modules:
         raise _refused("lora.targetModules is empty", UNSET)
@@ -94,6 +91,18 @@ def check_targets(model: nn.Module, lora: Lora, merge: bool = True, frozen: Coll
         sentences = "; ".join([*faults.values(), *shared.values()])
         raise _refused(f"lora.targetModules: {sentences}", _proposal(names, layers.names) + unmerged)
     _warn_of_rank(lora.rank, [layer for name in modules for layer in layers.named(name).values()])
+
+
+def _check_defaults(layers: Layers) -> None:
+    """Warn of a part without a layer that is adapted by default. Raises RunFailure (BadSpec) if there is no such layer at all."""
+    if not layers.defaults:
+        raise _refused(
+            f"{layers.scope} no linear layer that LoRA can adapt", "set spec.tuner: full, and remove spec.lora"
+        )
+    adapted = {layers.parts.of(name) for name in layers.defaults}
+    for part in PARTS if layers.parts.of_prefix else ():
+        if part not in layers.frozen | adapted:
+            log.warning("%s has no linear layer that LoRA can adapt: it is not trained", part)
 
 
 def default_targets(model: nn.Module) -> list[str] | str:

@@ -162,7 +162,7 @@ def test_vision_has_its_own_learning_rate() -> None:
 @pytest.mark.parametrize("tuner", ["lora", "full"])
 def test_a_model_of_text_alone_has_no_parts(tuner: str) -> None:
     settings: Any = job(tuner=tuner, training={"freeze": ["vision"]})
-    with pytest.raises(RunFailure, match="names vision, and the base model reads text alone") as failure:
+    with pytest.raises(RunFailure, match="names vision, and the base model does not read images") as failure:
         TUNERS[settings.tuner].check(model_of("llama"), settings, ())
     assert failure.value.failure is FailureClass.BAD_SPEC
     assert failure.value.hint == "remove vision from spec.training.freeze, or name a multimodal model"
@@ -177,7 +177,9 @@ def test_layers_of_frozen_parts_are_no_targets() -> None:
     )
 
 
-def test_parts_without_linear_layers_take_no_adapter() -> None:
+def test_a_part_without_linear_layers_takes_no_adapter(caplog: pytest.LogCaptureFixture) -> None:
+    LORA.check(tinyvision.skeleton("gemma3"), job(training={"freeze": ["vision"]}), ())
+    assert "aligner has no linear layer that LoRA can adapt: it is not trained" in caplog.text
     settings = job(training={"freeze": ["vision", "language"]})
     with pytest.raises(RunFailure, match=r"the parts that training\.freeze leaves, aligner, have no linear layer"):
         LORA.check(tinyvision.skeleton("gemma3"), settings, ())
