@@ -295,7 +295,7 @@ def test_the_trained_weights_of_a_multimodal_model_are_those_of_the_parts_that_l
             "model": {"uri": "s3://models/m"},
             "datasets": [{"uri": "s3://data/d"}],
             "tuner": tuner,
-            "training": {"freeze": freeze},
+            "training": {"freeze": freeze, "precision": "fp32"},
         }
     )
     model = tinyvision.skeleton(family)
