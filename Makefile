@@ -47,8 +47,7 @@ test-deep: env   ## Long tests: every kill and fault, ten random minutes, Roles 
 
 test-deep-cluster:
 	$(PYTHON) -m pytest -m deep tests/cluster tests/unit
-	TUNESMITH_EXAMPLES=$${TUNESMITH_EXAMPLES:-200} $(PYTHON) -m pytest -q -m "not deep" tests/unit/operator/test_plan_properties.py \
-		tests/unit/operator/plan/test_properties.py
+	TUNESMITH_EXAMPLES=$${TUNESMITH_EXAMPLES:-200} $(PYTHON) -m pytest -q -m "hypothesis and not deep" tests/unit
 
 test-deep-apiserver:
 	$(PYTHON) -m pytest -m deep tests/apiserver

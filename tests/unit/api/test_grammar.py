@@ -7,7 +7,7 @@ import sys
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -27,7 +27,6 @@ def test_the_text_that_a_refusal_proposes_is_accepted(text: str, value: str) -> 
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-@settings(deadline=None)
 @given(value=st.text(max_size=60))
 def test_every_text_that_a_refusal_proposes_is_accepted(place: Place, value: str) -> None:
     grammar = place.grammar
@@ -63,14 +62,12 @@ def test_every_uri_that_a_store_or_hub_can_have_is_accepted(kind: object, uri: s
     assert TypeAdapter(kind).validate_python(uri) == uri
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=20))
 def test_a_key_may_have_letters_of_every_script(name: str) -> None:
     name = "".join(each for each in name if each not in "\u115f\u1160\u3164\uffa0") + "x"
     assert PLACES["data"].grammar.admits(f"s3://bucket/{name}")
 
 
-@settings(deadline=None)
 @given(st.characters(categories=["Cc", "Cf", "Co", "Zs", "Zl", "Zp"]), st.integers(0, 5))
 def test_an_invisible_character_in_a_uri_is_refused(character: str, place: int) -> None:
     uri = "s3://bucket/folder/train.jsonl"

@@ -250,7 +250,7 @@ OPTIONS = st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3) |
 
 @pytest.mark.parametrize(("kind", "owner"), OWNERS, ids=lambda each: getattr(each, "__name__", each))
 @given(default=OPTIONS, value=OPTIONS)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 def test_a_new_optional_field_leaves_the_hashes_of_existing_specs_alone(
     kind: str, owner: type[ApiModel], default: Any, value: Any
 ) -> None:

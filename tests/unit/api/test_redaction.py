@@ -184,5 +184,6 @@ def test_ordinary_text_stays_as_it_is(text: str) -> None:
         "\\",
     ],
 )
-def test_a_megabyte_of_hostile_text_is_redacted_in_time(part: str) -> None:
-    assert redact(part * (1_000_000 // len(part)))
+def test_a_long_hostile_text_is_redacted_in_linear_time(part: str) -> None:
+    """A pattern that looks back at every character would take hours."""
+    assert redact(part * (250_000 // len(part)))

@@ -4,7 +4,6 @@ killed, the end is the same, and nothing is written afterwards."""
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.unit.operator.plan.world import eval_job, fine_tune_job, inference_service
 from tests.unit.operator.simulated_cluster import (
     NAMESPACE,
@@ -53,8 +53,7 @@ RESOURCES: tuple[Raw, ...] = (
 )
 GOOD_END = {"FineTuneJob/tune": "Succeeded", "EvalJob/eval": "Succeeded", "InferenceService/serve": "Ready"}
 steady = settings(
-    max_examples=int(os.environ.get("TUNESMITH_EXAMPLES", "8")),
-    deadline=None,
+    max_examples=examples(5),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
 )
 

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith_api.evaljob import Result
@@ -107,7 +107,6 @@ def test_results_that_fit_are_unchanged(caplog: pytest.LogCaptureFixture) -> Non
     assert not caplog.records
 
 
-@settings(deadline=None, max_examples=30)
 @given(benchmarks=st.integers(5, 15), metrics=st.integers(15, 40), data=st.data())
 def test_results_of_gates_and_primary_metrics_are_kept_first(
     benchmarks: int, metrics: int, data: st.DataObject

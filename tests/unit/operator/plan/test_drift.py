@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith_operator.plan.drift import matches, parse_quantity
@@ -15,13 +15,11 @@ plain = st.recursive(
 )
 
 
-@settings(max_examples=30, deadline=None)
 @given(thing=plain)
 def test_every_object_matches_itself(thing):
     assert matches(thing, thing)
 
 
-@settings(max_examples=30, deadline=None)
 @given(thing=st.dictionaries(st.text(max_size=3), plain, max_size=4), more=st.dictionaries(st.text(min_size=4), plain))
 def test_defaults_of_the_api_server_are_no_drift(thing, more):
     assert matches({**thing, **more}, thing)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.unit.operator.plan.world import (
     CONFIG,
     TUNED,
@@ -273,8 +273,7 @@ events = st.one_of(
 )
 lives = st.sampled_from([(kind, spec) for kind, specs in KIND_SPECS.items() for spec in specs])
 steady = settings(
-    max_examples=int(os.environ.get("TUNESMITH_EXAMPLES", "30")),
-    deadline=None,
+    max_examples=examples(15),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 

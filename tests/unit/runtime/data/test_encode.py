@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import tinymodel
@@ -84,7 +84,6 @@ def test_labels_are_the_tokens_themselves(tokenizer: Any) -> None:
     assert all(label in (IGNORED, token) for token, label in zip(example.input_ids, example.labels, strict=True))
 
 
-@settings(max_examples=60, deadline=None)
 @given(contents=st.lists(texts, min_size=2, max_size=8).filter(lambda contents: len(contents) % 2 == 0))
 @pytest.mark.parametrize("template", [tinymodel.CHAT_TEMPLATE, FORGETS_THOUGHTS, NO_STOP])
 def test_every_answer_follows_the_tokens_that_a_server_makes_of_its_prompt(
@@ -103,7 +102,6 @@ def test_every_answer_follows_the_tokens_that_a_server_makes_of_its_prompt(
     assert [example.input_ids[:start] for example in made for start, _ in spans(example)] == served
 
 
-@settings(max_examples=60, deadline=None)
 @given(contents=st.lists(texts, min_size=2, max_size=8).filter(lambda contents: len(contents) % 2 == 0))
 def test_every_answer_of_a_conversation_is_learned_once(tokenizer: Any, contents: list[str]) -> None:
     chat = encoder(tokenizer)

@@ -74,7 +74,7 @@ SETTINGS = [
 ]
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_rows_encoded_together_are_those_encoded_one_by_one(

@@ -160,7 +160,7 @@ def test_every_format_has_rows() -> None:
     assert shapes.keys() | further_shapes.keys() == FORMATS.keys()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 @pytest.mark.parametrize("form", sorted(shapes))
@@ -170,7 +170,7 @@ def test_every_row_is_kept_dropped_or_refused_by_its_line(
     check(work, with_template(tokenizer, FAMILIES[family]), form, shapes[form], ALL_RECORDS, data)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 @pytest.mark.parametrize("form", sorted(further_shapes))
 def test_so_is_every_row_of_other_methods(work: Work, tokenizer: Any, form: str, data: st.DataObject) -> None:

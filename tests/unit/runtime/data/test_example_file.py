@@ -44,7 +44,7 @@ def small_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(example_file, "BUFFERED_TOKENS", 10)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=rows)
 def test_examples_are_read_as_they_were_written(tmp_path: Path, rows: list[list[Example]]) -> None:
     path = written(tmp_path / "train.arrow", rows)
@@ -67,7 +67,7 @@ def test_weights_stay_with_their_rows(tmp_path: Path) -> None:
         assert all(example["weights"] == kinds[example["input_ids"][0] % 3] for example in examples)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=rows)
 def test_the_last_answer_of_each_example_is_found_in_its_columns(tmp_path: Path, rows: list[list[Example]]) -> None:
     path = written(tmp_path / "train.arrow", rows)
@@ -75,7 +75,7 @@ def test_the_last_answer_of_each_example_is_found_in_its_columns(tmp_path: Path,
     assert list(last_answer_starts(open_columns(path))) == expected
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=rows, data=st.data())
 def test_a_moved_row_keeps_all_its_examples_and_its_order(
     tmp_path: Path, rows: list[list[Example]], data: st.DataObject
@@ -88,7 +88,7 @@ def test_a_moved_row_keeps_all_its_examples_and_its_order(
         assert open_examples(path).to_list() == as_dicts(kept)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=rows, data=st.data())
 def test_a_row_is_repeated_with_all_its_examples(
     tmp_path: Path, rows: list[list[Example]], data: st.DataObject

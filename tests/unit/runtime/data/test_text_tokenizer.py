@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -31,7 +31,6 @@ def sentencepiece(scheme: str) -> Tokenizer:
     return made
 
 
-@settings(max_examples=200, deadline=None)
 @given(texts=st.lists(pieces, min_size=1, max_size=5))
 def test_texts_have_the_tokens_that_calls_of_the_tokenizer_return(tokenizer: Any, texts: list[str]) -> None:
     made = TextTokenizer(tokenizer)
@@ -39,7 +38,6 @@ def test_texts_have_the_tokens_that_calls_of_the_tokenizer_return(tokenizer: Any
     assert made(texts, {}) == [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
 
-@settings(max_examples=200, deadline=None)
 @given(texts=st.lists(pieces, min_size=1, max_size=5))
 @pytest.mark.parametrize("scheme", ["first", "always", "never"])
 def test_parts_keep_what_depends_on_the_start_of_a_text(tokenizer: Any, scheme: str, texts: list[str]) -> None:

@@ -40,7 +40,7 @@ def agree(tokenizer: Any, template: str, turns: list[dict[str, Any]], tools: Any
     return True
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(turns=messages)
 @pytest.mark.parametrize("name", sorted(ALL))
 def test_traced_texts_are_those_that_the_tokenizer_renders(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.runtime.fetch.support import MODEL, names
@@ -172,7 +172,6 @@ def test_a_name_that_is_a_file_and_a_folder_is_refused(tmp_path: Path) -> None:
     )
 
 
-@settings(deadline=None, max_examples=60)
 @given(suffix=st.sampled_from(list(FORMS)), start=st.integers(0, 400), noise=st.binary(max_size=200))
 def test_a_damaged_archive_is_refused_or_unpacked_and_nothing_else(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, start: int, noise: bytes

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.s3 import S3Server
@@ -267,7 +267,6 @@ def test_a_manifest_cannot_reach_outside_its_folder(path: str) -> None:
     assert failure.value.failure is FailureClass.STORAGE_CORRUPT
 
 
-@settings(max_examples=40, deadline=None)
 @given(tree=TREES)
 def test_any_folder_survives_upload_and_download(tree: Tree) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -278,7 +277,6 @@ def test_any_folder_survives_upload_and_download(tree: Tree) -> None:
         assert {path: content for path, content in read(root / "b").items() if path != "manifest.json"} == tree
 
 
-@settings(max_examples=60, deadline=None)
 @given(first=TREES, second=TREES)
 def test_digests_are_equal_if_and_only_if_the_content_is(first: Tree, second: Tree) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -286,7 +284,6 @@ def test_digests_are_equal_if_and_only_if_the_content_is(first: Tree, second: Tr
         assert (digests[0] == digests[1]) == (first == second)
 
 
-@settings(max_examples=40, deadline=None)
 @given(tree=TREES, data=st.data())
 def test_any_damage_to_a_stored_file_is_found(tree: Tree, data: st.DataObject) -> None:
     victim = data.draw(st.sampled_from(sorted(tree)))

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith_runtime.storage import parts as module
@@ -27,7 +27,6 @@ def test_parts_cover_a_file_without_gaps(size: int, part: int) -> None:
     assert all(0 < each.size_bytes <= part for each in parts)
 
 
-@settings(deadline=None)
 @given(content=st.binary(max_size=600), part=st.integers(1, 100), data=st.data())
 def test_the_hash_is_that_of_the_file_in_whatever_order_parts_are_completed(
     content: bytes, part: int, data: st.DataObject

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith_api.failures import FailureClass
@@ -105,7 +105,6 @@ def test_a_folder_that_links_out_is_refused(volumes: Volumes, volume: Path) -> N
             volumes.list(uri) or volumes.read_bytes(uri)
 
 
-@settings(max_examples=200, deadline=None)
 @given(parts=st.lists(st.sampled_from(["..", ".", "base", "models", "", "secret", "config.json"]), max_size=6))
 def test_no_path_reads_a_file_outside_its_volume(parts: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.getbasetemp() / "paths"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.unit.operator.plan.inferenceservice.support import (
     AUTOSCALED,
     GATED,
@@ -113,8 +113,7 @@ OWNERS = frozenset({"edit", "retune"})
 
 
 steady = settings(
-    max_examples=int(os.environ.get("TUNESMITH_EXAMPLES", "30")),
-    deadline=None,
+    max_examples=examples(15),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 

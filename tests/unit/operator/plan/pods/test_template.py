@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.operator.plan.manifests import CONTAINERS, POD, TEMPLATES
@@ -156,7 +156,6 @@ names = st.sampled_from(["A", "z", "TUNESMITH_POD", "HOME", "AWS_SECRET_ACCESS_K
 values = st.lists(st.sampled_from(["$", "(", ")", "$(AWS_SECRET_ACCESS_KEY)", "$(HOME)", "$(A)", "x"])).map("".join)
 
 
-@settings(max_examples=60, deadline=None)
 @given(users=st.dictionaries(names, values))
 def test_no_variable_of_a_user_expands_to_a_secret_or_replaces_one_of_the_operator(users):
     spec = {"pod": {"env": [{"name": name, "value": value} for name, value in users.items()]}}

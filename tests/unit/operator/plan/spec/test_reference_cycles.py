@@ -3,7 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.operator.plan.world import Cluster, eval_job, fine_tune_job, inference_service
@@ -25,7 +25,6 @@ def cycle(graph: dict[str, frozenset[str]], start: str) -> tuple[str, ...]:
     return tuple(member.name for member in find_cycle(Reference(KIND, start), first, nodes.get))
 
 
-@settings(deadline=None)
 @given(GRAPHS, st.sampled_from("abcdef"))
 def test_a_cycle_is_found_exactly_if_a_resource_is_reachable_from_itself(
     graph: dict[str, frozenset[str]], start: str

@@ -93,7 +93,7 @@ def test_a_cell_longer_than_the_default_of_the_csv_module_is_read(tmp_path: Path
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=12)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     names=st.lists(cells.filter(str.strip), min_size=2, max_size=4, unique=True),
     table=st.lists(st.lists(cells, min_size=4, max_size=4), max_size=5),

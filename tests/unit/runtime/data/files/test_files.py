@@ -66,7 +66,7 @@ def mangled(content: bytes) -> st.SearchStrategy[bytes]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_bytes_are_rows_or_a_bad_row(tmp_path: Path, name: str, data: st.DataObject) -> None:
     plain = CONTENT.get(name.removesuffix(".gz").removesuffix(".zst")[1:], parquet())

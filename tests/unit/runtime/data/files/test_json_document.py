@@ -125,7 +125,7 @@ json_rows = st.lists(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=json_rows,
     indent=st.sampled_from([None, 0, 2]),
