@@ -127,7 +127,7 @@ def test_no_packed_row_begins_inside_an_answer(
         tmp_path, tiny, [chat(15), chat(3)], CLOSED, {"packing": True, "maxLength": 16, "truncation": truncation}
     )
     job = run.spec.fine_tune_job()
-    tokenizer, data, packed = load_rows(run.spec, job, METHODS[job.method], run.work, ALONE)
+    tokenizer, data, packed, *_ = load_rows(run.spec, job, METHODS[job.method], run.work, ALONE)
     assert data.rows == Rows(
         kept=len(kept), dropped=[DroppedRows(reason=dropped, count=1)] if dropped else None, truncated=truncated
     )
@@ -152,7 +152,7 @@ def test_a_packed_corpus_holds_every_token_once(tmp_path: Path, tiny: Path, trun
     training = {"packing": True, "maxLength": 16, "truncation": truncation}
     run = make_run(tmp_path, tiny, rows, training, method="pretrain")
     job = run.spec.fine_tune_job()
-    tokenizer, data, packed = load_rows(run.spec, job, METHODS[job.method], run.work, ALONE)
+    tokenizer, data, packed, *_ = load_rows(run.spec, job, METHODS[job.method], run.work, ALONE)
     assert data.rows == Rows(kept=2, truncated=1)
     assert isinstance(packed, PackedRows)
     ids = [token for index in range(len(packed)) for token in packed[index]["input_ids"]]
