@@ -117,6 +117,10 @@ def test_models_keys_and_other_endpoints_are_checked(client: OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["demo"]
 
 
+LONG = 320
+"""Words of a sound that takes much longer than another, however busy the machine is."""
+
+
 def test_damaged_and_long_sounds_neither_harm_nor_delay_others(client: OpenAI) -> None:
     ended: list[str] = []
 
@@ -129,12 +133,12 @@ def test_damaged_and_long_sounds_neither_harm_nor_delay_others(client: OpenAI) -
             ended.append(name)
 
     with ThreadPoolExecutor(4) as threads:
-        long = threads.submit(ask, "long", sound("low " * 40))
+        long = threads.submit(ask, "long", sound("low " * LONG))
         time.sleep(0.2)
         damaged = [threads.submit(ask, "damaged", sound("low")[:5000]) for _ in range(2)]
         short = threads.submit(ask, "short", sound("high"))
     assert [each.result() for each in (*damaged, short)] == ["refused", "refused", "high"]
-    assert long.result() == " ".join(["low"] * 40)
+    assert long.result() == " ".join(["low"] * LONG)
     assert ended[-1] == "long"
 
 
